@@ -1,0 +1,56 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv, in pinned versions.
+#   make demo    a real workflow, killed twice and finished    make test    the test suite
+# Another interpreter: make test PYTHON=python3.12 (after make clean)
+
+PYTHON ?= python3
+PY := .venv/bin/python
+INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --constraint .constraints.txt
+
+.PHONY: demo test lint types check format cover bench crash clean
+.DELETE_ON_ERROR:
+
+demo: .venv/.run-stamp
+	$(PY) examples/census.py
+
+test: .venv/.test-stamp
+	$(PY) -m coverage run -m pytest
+	$(PY) -m coverage report
+
+lint: .venv/.lint-stamp
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: .venv/.lint-stamp
+	$(PY) -m mypy && $(PY) -m pyright --pythonpath $(PY)
+	$(PY) tests/typing/check_wrong.py
+
+check: lint types test  # exactly what CI runs
+
+format: .venv/.lint-stamp
+	$(PY) -m ruff check --fix . ; $(PY) -m ruff format .
+
+cover: test
+	$(PY) -m coverage html --quiet && echo "open .coverage-html/index.html"
+
+bench: .venv/.run-stamp
+	$(PY) tests/bench/run.py
+
+crash: .venv/.test-stamp
+	$(PY) -m pytest tests/crash
+
+clean:
+	rm -rf .venv .coverage .coverage-html .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# One environment, three layers; each stamp is renewed when the project or a pin changes. The build
+# backend is installed first and used without isolation, because pip's isolated builds ignore pins.
+.venv/.run-stamp: pyproject.toml .constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("durable needs Python 3.11 or newer, but $(PYTHON) is %d.%d. Try: make PYTHON=python3.11" % v[:2])'
+	$(PYTHON) -m venv .venv
+	$(INSTALL) hatchling editables && $(INSTALL) --no-build-isolation -e . && touch $@
+
+.venv/.test-stamp: .venv/.run-stamp
+	$(INSTALL) --no-build-isolation -e '.[test]' && touch $@
+
+.venv/.lint-stamp: .venv/.test-stamp
+	$(INSTALL) --no-build-isolation -e '.[test,lint]' && touch $@

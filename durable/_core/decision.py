@@ -1,0 +1,99 @@
+"""
+What a turn decides: events to record, and what the shell must do once they are on disk.
+
+Plain values. `Execution.advance` returns one `Decision`; everything in it is written in one
+transaction, and only then do its actions begin ("record first, act second").
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from attrs import define, field, frozen
+
+from durable._core.events import Event, Payload
+from durable._core.ops import RunOp, StepOp, TransactionOp
+
+#: How a run ended.
+EndStatus: TypeAlias = Literal["succeeded", "failed", "cancelled"]
+
+#: What a wait is for. `deadline`, `cleanup`, `restart` and `start` belong to the run as a whole.
+WaitKind: TypeAlias = Literal["timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start"]
+
+#: When the end of a wait wakes its run: always, when its group has no other row,
+#: or then and at a failure.
+WakeOn: TypeAlias = Literal["any", "all", "failure"]
+
+
+@frozen
+class Wait:
+    """One row of what a run waits for. Its arrival closes it."""
+
+    position: str
+    kind: WaitKind
+    group: str
+    wake_on: WakeOn = "any"
+    name: str | None = None
+    run_id: str | None = None
+    fire_at: float | None = None
+
+
+@frozen
+class StepAction:
+    """Run one attempt of a step."""
+
+    position: str
+    attempt: int
+    failures: int
+    first_started_at: float
+    op: StepOp[Any]
+
+
+@frozen
+class TransactionAction:
+    """Run a transaction: its outcome and the turn which that causes commit with this decision."""
+
+    position: str
+    attempt: int
+    failures: int
+    first_started_at: float
+    op: TransactionOp[Any]
+
+
+@frozen
+class ChildAction:
+    """Create a run; *position* is where its parent asked for it."""
+
+    position: str
+    run_id: str
+    op: RunOp[Any]
+    awaited: bool
+
+
+@define
+class Decision:
+    """The outcome of one turn."""
+
+    #: To append, in this order: accepted arrivals, each followed by what it caused.
+    events: list[Event] = field(factory=list)
+    steps: list[StepAction] = field(factory=list)
+    transactions: list[TransactionAction] = field(factory=list)
+    children: list[ChildAction] = field(factory=list)
+    #: Positions of running steps to cancel.
+    cancelled_steps: list[str] = field(factory=list)
+    #: Ids of child runs to cancel.
+    cancelled_children: list[str] = field(factory=list)
+    #: Cancel every child that has not ended, awaited or not.
+    cancel_all_children: bool = False
+    waits: list[Wait] = field(factory=list)
+    waits_closed: list[Wait] = field(factory=list)
+    attributes: dict[str, Any] | None = None
+    #: (level, event, values): from `logger`, to be logged once this is on disk.
+    logs: list[tuple[str, str, dict[str, Any]]] = field(factory=list)
+    ended: EndStatus | None = None
+    #: The outcome, as in the closing event: the value, the failure, or None.
+    outcome: Payload | None = None
+    reason: str = ""
+    continued: ChildAction | None = None
+    #: Why the run cannot go on without a person, if so.
+    blocked: str | None = None

@@ -1,0 +1,203 @@
+"""
+One run of a job: a single step with a run of its own.
+
+The same face as `Execution`, so one driver serves both, but no user code is driven here: the
+state is an attempt number. Its history is `RunStarted`, `StepStarted`, then the end; the value
+stands in the closing event only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from durable._core import history
+from durable._core.codec import Codec
+from durable._core.decision import Decision, EndStatus, StepAction, Wait
+from durable._core.definition import Job
+from durable._core.events import (
+    CancelRequested,
+    Event,
+    Payload,
+    ResumeRequested,
+    RunCancelled,
+    RunFailed,
+    RunSucceeded,
+    RunTimedOut,
+    StepFailed,
+    StepInterrupted,
+    StepRetrying,
+    StepStarted,
+    StepSucceeded,
+    TimerFired,
+)
+from durable._core.execution import CRASH_LIMIT
+from durable._core.failures import describe as describe_failure
+from durable._core.ops import StepOp
+from durable._core.outcomes import failure_in, failure_payload
+from durable.errors import StepInterruptedError
+
+#: The position of a job's only step.
+POSITION = "0"
+
+
+class JobExecution:
+    """A job's attempts."""
+
+    def __init__(
+        self,
+        definition: Job[..., Any],
+        events: Sequence[Event],
+        *,
+        run_id: str,
+        codec: Codec,
+        crash_limit: int = CRASH_LIMIT,
+    ) -> None:
+        self.definition = definition
+        self.run_id = run_id
+        self.codec = codec
+        self.crash_limit = crash_limit
+        self.ended = False
+        self._events, _ = history.effective(events)
+        self._started = self._events[0]
+        self._attempt = 0
+        self._failures = 0
+        self._crashes = 0
+        self._running = False
+        self._stuck = False
+        self._first_started_at = 0.0
+        self._retry: Wait | None = None
+        self._decision = Decision()
+        self._op: StepOp[Any] | None = None
+
+    def load(self) -> None:
+        """Take in what is recorded."""
+        for event in self._events[1:]:
+            match event:
+                case StepStarted():
+                    self._attempt, self._running, self._retry = event.attempt, True, None
+                    self._first_started_at = self._first_started_at or event.at
+                case StepRetrying():
+                    self._failures += 1
+                    self._crashes = 0
+                    self._running = False
+                    self._retry = Wait(POSITION, "retry", POSITION, fire_at=event.fire_at)
+                case StepInterrupted():
+                    self._running = False
+                    self._crashes += event.crashed
+                    self._stuck = event.crashed and self._is_stuck()
+                case ResumeRequested():
+                    self._crashes, self._stuck = 0, False
+                case _:
+                    pass
+
+    def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
+        """As `Execution.advance`."""
+        if self._attempt == 0 and not any(isinstance(event, CancelRequested) for event in arrived):
+            self._start(now)
+        for event in arrived:
+            if self.ended:
+                break
+            self._take(event, now)
+        decision, self._decision = self._decision, Decision()
+        return decision
+
+    @property
+    def idle(self) -> bool:
+        """Whether no attempt is under way."""
+        return not self._running
+
+    def in_flight(self) -> list[tuple[str, int]]:
+        """(position, attempt) of the attempt under way."""
+        return [(POSITION, self._attempt)] if self._running else []
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _take(self, event: Event, now: float) -> None:
+        match event:
+            case StepSucceeded():
+                self._end(RunSucceeded(event.value, now), "succeeded", event.value)
+            case StepFailed():
+                self._fail(event.value, now)
+            case StepRetrying() if self._running:
+                self._record(event)
+                self._failures += 1
+                self._crashes = 0
+                self._running = False
+                self._retry = Wait(POSITION, "retry", POSITION, fire_at=event.fire_at)
+                self._decision.waits.append(self._retry)
+            case TimerFired() if self._retry is not None:
+                self._record(event)
+                self._start(now)
+            case StepInterrupted() if self._running and event.attempt == self._attempt:
+                self._interrupted(event, now)
+            case ResumeRequested() if self._stuck:
+                self._record(event)
+                self._start(now)
+            case CancelRequested():
+                self._record(event)
+                self._stop()
+                self._end(RunCancelled(event.reason, now), "cancelled", None, event.reason)
+            case RunTimedOut():
+                self._record(event)
+                self._stop()
+                error = TimeoutError(f"job not done within {event.seconds:g} s")
+                self._fail(failure_payload(error, self.codec, with_traceback=False), now)
+            case _:
+                pass  # of no use to a job (a signal), or too late
+
+    def _interrupted(self, event: StepInterrupted, now: float) -> None:
+        self._running = False
+        self._crashes += event.crashed
+        if event.crashed and self.definition.options.on_crash == "raise":
+            error = StepInterruptedError(POSITION, self.definition.name, self._attempt)
+            self._fail(failure_payload(error, self.codec, with_traceback=False), now)
+            return
+        self._record(event)
+        if event.crashed and self._is_stuck():
+            self._stuck = True
+            times = f"{self._crashes} times" if self._crashes > 1 else "once: its outcome is unknown"
+            self._decision.blocked = f"job {self.definition.name!r} was running when the process died {times}"
+        else:
+            self._start(now)
+
+    def _is_stuck(self) -> bool:
+        return self._crashes >= self.crash_limit or self.definition.options.on_crash == "block"
+
+    def _start(self, now: float) -> None:
+        self._attempt += 1
+        self._running, self._stuck, self._retry = True, False, None
+        self._first_started_at = self._first_started_at or now
+        op = self._operation()
+        payload: Payload = self._started.value or ""  # type: ignore[union-attr]  # RunStarted
+        self._record(StepStarted(POSITION, self.definition.name, self._attempt, "", self.codec.digest(payload) if payload else "", now))
+        self._decision.steps.append(StepAction(POSITION, self._attempt, self._failures, self._first_started_at, op))
+
+    def _operation(self) -> StepOp[Any]:
+        if self._op is None:
+            where = f"arguments of run {self.run_id!r}"
+            payload: Payload = self._started.value or "[[],{}]"  # type: ignore[union-attr]  # RunStarted
+            args, kwargs = self.codec.decode_arguments(payload, self.definition.arguments, where=where)
+            self._op = StepOp(self.definition.as_step, tuple(args), dict(kwargs))
+        return self._op
+
+    def _stop(self) -> None:
+        if self._running:
+            self._running = False
+            self._decision.cancelled_steps.append(POSITION)
+
+    def _fail(self, payload: Payload | None, now: float) -> None:
+        reason = describe_failure(failure_in(payload, self.codec))
+        self._end(RunFailed([POSITION], payload, now), "failed", payload, reason)
+
+    def _end(self, event: Event, status: EndStatus, outcome: Payload | None, reason: str = "") -> None:
+        self.ended, self._running = True, False
+        self._record(event)
+        self._decision.ended = status
+        self._decision.outcome = outcome
+        self._decision.reason = reason
+
+    def _record(self, event: Event) -> None:
+        self._decision.events.append(event)
+

@@ -1,0 +1,183 @@
+"""
+Resumes user code: the only module that does.
+
+A *strand* is one thread of a workflow's control: the body, or a helper coroutine that is a
+member of a group. `resume` sends one outcome in and runs the code, synchronously, to its
+next command or its end. No event loop is involved.
+
+How an async generator is driven: ``step = agen.asend(x)`` and ``step.send(None)``. A ``yield``
+arrives as `StopIteration.value`. An ``await op`` inside arrives as the value that ``send``
+returns (an op's ``__await__`` yields the op itself), and the *same* ``step`` is then resumed
+with the result. Anything else that comes out of ``send`` is a foreign await: our error is
+thrown into the awaitable, so that the traceback ends at the user's own line.
+
+The engine holds the only reference to a generator. It is begun with asyncio's hooks for
+async generators set aside, so no event loop closes it behind our back, and `close` runs in a
+dead mode in which every command is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, Literal, TypeAlias
+
+from durable._core import charge
+from durable._core.ops import Command, Return, describe_foreign
+
+#: What a strand did: asked for a command, returned a value, or raised.
+Asked: TypeAlias = tuple[Literal["asked"], Command]
+Returned: TypeAlias = tuple[Literal["returned"], Any]
+Raised: TypeAlias = tuple[Literal["raised"], BaseException]
+
+#: A generator that keeps yielding while it is closed is given up after this many refusals.
+_MAX_REFUSALS = 100
+
+
+class ReturnReached(BaseException):  # noqa: N818 - control flow, no error
+    """
+    Thrown at ``yield Return(value)`` so that ``finally`` blocks run and may yield clean-up.
+
+    A BaseException, so that ``except Exception`` does not swallow the end of the workflow.
+    """
+
+
+class Strand:
+    """One thread of a workflow's control, and the numbering of its commands."""
+
+    __slots__ = ("_agen", "_coro", "_pending", "_returned", "_started", "_value", "commands", "draws", "prefix")
+
+    def __init__(self, code: AsyncGenerator[Any, Any] | Coroutine[Any, Any, Any], prefix: str) -> None:
+        self._agen: AsyncGenerator[Any, Any] | None = None
+        self._coro: Coroutine[Any, Any, Any] | None = None
+        if inspect.isasyncgen(code):
+            self._agen = code
+        else:
+            self._coro = code  # type: ignore[assignment]  # what is no async generator is a coroutine here
+        self._pending: Any = None  # the awaitable of a generator that stands at an `await`
+        self._started = False
+        self._returned = False
+        self._value: Any = None
+        #: Where its commands are numbered: "" for the body, "3.1" for a helper in group 3.
+        self.prefix = prefix
+        #: Commands asked for so far.
+        self.commands = 0
+        #: Random values drawn since the last command, so that one more call shifts nothing later.
+        self.draws = 0
+
+    def position(self) -> str:
+        """The position of the next command."""
+        return f"{self.prefix}.{self.commands}" if self.prefix else str(self.commands)
+
+    def next_position(self) -> str:
+        """Take the position of the next command."""
+        position = self.position()
+        self.commands += 1
+        self.draws = 0
+        return position
+
+    def resume(self, value: Any, error: BaseException | None) -> Asked | Returned | Raised:
+        """Give the code the outcome of its last command, and run it to the next one or to its end."""
+        if self._coro is not None:
+            return self._resume_coroutine(value, error)
+        return self._resume_generator(value, error)
+
+    def _resume_coroutine(self, value: Any, error: BaseException | None) -> Asked | Returned | Raised:
+        coroutine = self._coro
+        assert coroutine is not None
+        while True:
+            try:
+                found = coroutine.send(value) if error is None else coroutine.throw(error)
+            except StopIteration as stop:
+                return ("returned", stop.value)
+            except BaseException as raised:  # noqa: BLE001 - user code may raise anything; the caller sorts it
+                return ("raised", raised)
+            if isinstance(found, Command):
+                return ("asked", found)
+            value, error = None, describe_foreign(found)
+
+    def _resume_generator(self, value: Any, error: BaseException | None) -> Asked | Returned | Raised:
+        agen = self._agen
+        assert agen is not None
+        pending = self._pending
+        while True:
+            try:
+                if pending is not None:
+                    found = pending.send(value) if error is None else pending.throw(error)
+                else:
+                    pending = self._next_awaitable(agen, value, error)
+                    found = pending.send(None)
+            except StopIteration as stop:  # it yielded
+                pending = None
+                found = stop.value
+                if isinstance(found, Command):
+                    self._pending = None
+                    return ("asked", found)
+                if isinstance(found, Return):
+                    self._returned, self._value = True, found.value
+                    value, error = None, ReturnReached()
+                else:
+                    value, error = None, _not_an_op(found)
+                continue
+            except StopAsyncIteration:
+                return ("returned", self._value)
+            except ReturnReached:
+                return ("returned", self._value)
+            except BaseException as raised:  # noqa: BLE001 - user code may raise anything; the caller sorts it
+                return ("raised", raised)
+            if isinstance(found, Command):
+                self._pending = pending
+                return ("asked", found)
+            value, error = None, describe_foreign(found)
+
+    def _next_awaitable(self, agen: AsyncGenerator[Any, Any], value: Any, error: BaseException | None) -> Any:
+        if self._started:
+            return agen.asend(value) if error is None else agen.athrow(error)
+        self._started = True
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:  # hooks are read when the first awaitable is made
+            return agen.asend(None) if error is None else agen.athrow(error)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    def close(self) -> None:
+        """Close the code for good, in dead mode: whatever its `finally` blocks ask for is refused."""
+        with charge.dead_mode():
+            for _ in range(_MAX_REFUSALS):
+                if self._close_once():
+                    break
+        self._agen = self._coro = self._pending = None
+
+    def _close_once(self) -> bool:
+        try:
+            if self._coro is not None:
+                self._coro.close()
+            elif self._pending is not None:
+                pending, self._pending = self._pending, None
+                try:
+                    pending.throw(GeneratorExit())
+                except StopIteration:  # its `finally` yielded: close the generator itself next
+                    pass
+                return False
+            elif self._agen is not None:
+                self._agen.aclose().send(None)
+        except (StopIteration, StopAsyncIteration, GeneratorExit):
+            return True
+        except RuntimeError as ignored:
+            return "ignored GeneratorExit" not in str(ignored)
+        except BaseException:  # noqa: BLE001 - a dying generator's last words change nothing
+            return True
+        return self._coro is not None or self._agen is None
+
+
+def _not_an_op(found: object) -> TypeError:
+    if inspect.iscoroutine(found):
+        name = getattr(found, "__qualname__", "helper")
+        found.close()
+        return TypeError(f"a workflow yields ops, found the coroutine {name!r}: await a helper, do not yield it")
+    if inspect.isasyncgen(found):
+        return TypeError("a workflow yields ops, found an async generator: call a @workflow, or await a coroutine")
+    hint = " (call it)" if callable(found) else ""
+    return TypeError(f"a workflow yields ops, found {type(found).__name__} {found!r:.80}{hint}")

@@ -1,0 +1,238 @@
+"""
+One owner per journal: a kernel lock on a side file.
+
+The lock is a `flock` on `<journal>.lock`, never on the journal itself: closing any descriptor
+of a database file drops SQLite's own locks in this process. It belongs to the open file, so
+two engines of one process exclude each other exactly as two processes do.
+
+Promises: at most one `Ownership` of a file exists; a paused owner keeps it, a killed one loses it
+at once, whatever its forked children do; a refusal names the holder and does not wait for it. The
+side file is never deleted (a deleted one would let two owners lock two files of one name), and
+what it says about the holder is for people: only the lock decides.
+
+Assumed: a local file system, and one host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import stat
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from durable.errors import JournalAccessError, JournalLockedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# A lock whose side file names nobody is held by an engine that is just opening or closing, or by
+# an abandoned `wait` that gives it back: worth a moment, so that the refusal can name someone.
+NAMELESS_TRIES: Final = 5
+NAMELESS_SECONDS: Final = 0.01
+# More than any text we write; what a stranger put there is not read to its end.
+HOLDER_BYTES: Final = 1024
+
+# Every side file this process has open. Module state, because a fork hook cannot be removed.
+_open: set[Ownership] = set()
+
+
+class Ownership:
+    """The right to execute and write one journal, until `release` or the end of the process."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the side file. Use `acquire` or `wait`, which take the lock as well."""
+        #: The journal's real path: symbolic links lead to one lock.
+        self.path: Final = os.path.realpath(path)
+        self.lock_path: Final = f"{self.path}.lock"
+        self.pid: Final = os.getpid()
+        self._fd = self._opened()
+        _open.add(self)
+
+    @classmethod
+    def acquire(cls, path: str | os.PathLike[str]) -> Self:
+        """
+        Own *path* now.
+
+        Raises:
+            JournalLockedError: If someone else owns it; `holder` says who.
+            JournalAccessError: If the side file cannot be opened or locked.
+        """
+        for last in [False] * (NAMELESS_TRIES - 1) + [True]:
+            ownership = cls(path)
+            try:
+                fcntl.flock(ownership._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = ownership._holder()
+                ownership._close()
+                if holder or last:
+                    raise JournalLockedError(ownership.path, holder or "an unnamed process") from None
+            except OSError as error:
+                ownership._close()
+                raise ownership._unusable(error) from error
+            else:
+                if ownership._settled():
+                    return ownership
+            time.sleep(NAMELESS_SECONDS)
+        raise JournalAccessError(os.path.realpath(path), "its lock file is replaced again and again")
+
+    @classmethod
+    async def wait(cls, path: str | os.PathLike[str]) -> Self:
+        """
+        Own *path* as soon as nobody else does: at once, or when its owner releases it or dies.
+
+        The kernel queues us; nothing is polled. After a cancellation the waiting thread stays
+        queued, gives the lock back the moment it gets it, and never keeps the process alive.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            ownership = cls(path)
+            arrived: asyncio.Future[None] = loop.create_future()
+            threading.Thread(target=ownership._block, args=(loop, arrived), name="durable-standby", daemon=True).start()
+            try:
+                await arrived
+            except OSError as error:
+                raise ownership._unusable(error) from error
+            except asyncio.CancelledError:
+                # Handed over in the very turn of the loop that cancelled us: `_block` is done with it.
+                if arrived.done() and not arrived.cancelled():
+                    ownership.release()
+                raise
+            if ownership._settled():
+                return ownership
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a child of the owner: it owns nothing and must not write."""
+        return os.getpid() != self.pid
+
+    @property
+    def held(self) -> bool:
+        """Whether `release` is still to come (always False in a forked child)."""
+        return self._fd >= 0
+
+    def check(self) -> None:
+        """
+        Nothing, as long as the side file is the one we locked.
+
+        Raises:
+            JournalAccessError: If it was deleted or replaced: another engine could start.
+        """
+        if not self._same_file():
+            raise JournalAccessError(self.path, f"its lock file {self.lock_path} was deleted or replaced")
+
+    def release(self) -> None:
+        """Give the file up. Does nothing the second time, or in a forked child."""
+        if self.forked or self._fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+        with contextlib.suppress(OSError):
+            # Closing alone would leave it with children forked by C code, past our hook.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._close()
+
+    def __enter__(self) -> Self:
+        """Return the ownership, which the block's end releases."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Release."""
+        self.release()
+
+    def _opened(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            fd = os.open(self.lock_path, flags, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise JournalAccessError(self.path, f"its lock file {self.lock_path} is no regular file")
+        return fd
+
+    def _block(self, loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> None:
+        """Wait in a thread of our own, which owns the descriptor until it has handed it over."""
+        failure: OSError | None = None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except OSError as error:
+            failure = error
+        if arrived.cancelled():  # here and not in the loop, which may have ended by now
+            self._close()
+            return
+
+        def hand_over() -> None:
+            if failure is not None or arrived.done():
+                self._close()
+            if arrived.done():
+                return
+            if failure is not None:
+                arrived.set_exception(failure)
+            else:
+                arrived.set_result(None)
+
+        try:
+            loop.call_soon_threadsafe(hand_over)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self._close()
+
+    def _settled(self) -> bool:
+        """Whether the lock we got is on the file of that name; if so, it now names us."""
+        if not self._same_file():
+            self._close()
+            return False
+        holder = {"pid": self.pid, "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
+        with contextlib.suppress(OSError):  # a full disk must not keep the journal's owner out
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, json.dumps(holder).encode() + b"\n", 0)
+        return True
+
+    def _same_file(self) -> bool:
+        if self._fd < 0:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._fd), Path(self.lock_path).lstat())
+        except OSError:
+            return False
+
+    def _holder(self) -> str:
+        """Who the side file says owns it, or "" when it does not say."""
+        try:
+            text = os.pread(self._fd, HOLDER_BYTES, 0).decode()
+            holder = json.loads(text)
+            pid, host, since = int(holder["pid"]), str(holder["host"]), str(holder["since"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        here = " (this process)" if pid == os.getpid() and host == socket.gethostname() else ""
+        # Printed in a terminal by someone: no control bytes from a file that others may write.
+        return "".join(c for c in f"pid {pid}{here} on host {host} since {since}" if c.isprintable())
+
+    def _unusable(self, error: OSError) -> JournalAccessError:
+        return JournalAccessError(self.path, f"cannot lock {self.lock_path}: {error.strerror or error}")
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        _open.discard(self)
+        if fd >= 0:
+            os.close(fd)
+
+    @staticmethod
+    def forget_in_child() -> None:
+        """
+        Close every side file in a forked child, which would otherwise keep a killed owner's lock.
+
+        Closed, never unlocked: the lock is shared with the parent.
+        """
+        for ownership in list(_open):
+            ownership._close()  # noqa: SLF001 - our own class
+
+
+os.register_at_fork(after_in_child=Ownership.forget_in_child)

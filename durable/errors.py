@@ -1,0 +1,414 @@
+"""
+Every deliberate error of this library, and whose fault each one is.
+
+    DurableError
+    ├── UsageError                  your program asked for something that cannot be
+    │   ├── DefinitionError             a decorator or a set of definitions is wrong
+    │   ├── NotDurableError             workflow code awaited something that is no op
+    │   ├── RunNotFoundError            no run with that id or key
+    │   ├── RunExistsError              `id=` names a run that exists, with other arguments
+    │   ├── KeyConflictError            the key belongs to a run with other arguments
+    │   ├── RunStateError               the run's status does not allow the request
+    │   ├── BatchClosedError            a member was added to a finished batch
+    │   ├── EngineClosedError           the engine is not open (or another process forked it)
+    │   └── TransactionRefusedError     SQL that would break the engine's own transaction
+    ├── RunFailedError              the run ended in failure; `__cause__` is the rebuilt error
+    ├── RunCancelledError           the run was cancelled
+    ├── StepError                   a step failed with a type that cannot be rebuilt here
+    ├── StepInterruptedError        the process died during a step that must not run twice
+    ├── NondeterminismError         replayed code asks for something else than was recorded
+    ├── RecordError                 a value cannot be recorded or read back
+    │   ├── EncodeError                 refused before anything was written
+    │   ├── DecodeError                 the record does not fit today's type
+    │   └── CapExceededError            a value, name or history over its cap
+    ├── JournalError                the file or the machine
+    │   ├── JournalLockedError          another engine owns the file
+    │   ├── JournalVersionError         written by a newer release
+    │   ├── ForeignJournalError         no journal of ours
+    │   ├── JournalAccessError          cannot be opened, read or written
+    │   ├── JournalFullError            no space left; nothing was acknowledged
+    │   ├── JournalIOError              the disk refused a read or write
+    │   └── JournalCorruptError         a recorded event does not match its checksum
+    └── InternalError               a bug in this library; please report it
+
+Three more are signals rather than failures: `Fatal` and `RetryAfter` are raised *by* steps,
+and `RunCancelled` (a BaseException, so that `except Exception` cannot swallow it) is raised
+*in* a workflow that is being cancelled.
+
+Fields go to ``super().__init__`` so that every error survives pickling; sentences are made
+in ``__str__``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class DurableError(Exception):
+    """Base of every deliberate error of this library."""
+
+
+# --- your program asked for something that cannot be -------------------------------------
+
+
+class UsageError(DurableError):
+    """The calling program is wrong; the message says what to do instead."""
+
+
+class DefinitionError(UsageError):
+    """A decorator's options, or a set of definitions, contradict themselves."""
+
+
+class NotDurableError(UsageError):
+    """Workflow code awaited something that cannot be recorded and replayed."""
+
+    def __init__(self, found: str, run_id: str = "") -> None:
+        super().__init__(found, run_id)
+        self.found = found
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        where = f" (run {self.run_id!r})" if self.run_id else ""
+        return (
+            f"workflow code awaited {self.found}, which cannot be recorded{where}. "
+            "Do this in a step: move the call into a function decorated with @step and "
+            "`yield` (or `await`) that. For time use durable.sleep, for a limit durable.timeout, "
+            "for concurrency durable.gather."
+        )
+
+
+class RunNotFoundError(UsageError):
+    """No run has this id or key."""
+
+    def __init__(self, what: str, value: str) -> None:
+        super().__init__(what, value)
+        self.what = what
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"no run with {self.what} {self.value!r} in this journal (it may have been pruned)"
+
+
+class RunExistsError(UsageError):
+    """The id given to ``start`` names a run that exists already."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(run_id, reason)
+        self.run_id = run_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} exists already: {self.reason}. Choose another id, or use engine.get"
+
+
+class KeyConflictError(UsageError):
+    """The key belongs to a run that was started with something else."""
+
+    def __init__(self, key: str, run_id: str, recorded: str, requested: str) -> None:
+        super().__init__(key, run_id, recorded, requested)
+        self.key = key
+        self.run_id = run_id
+        self.recorded = recorded
+        self.requested = requested
+
+    def __str__(self) -> str:
+        return (
+            f"key {self.key!r} belongs to run {self.run_id!r}, started as {self.recorded}; "
+            f"now asked for {self.requested}. Use another key, or on_conflict='replace' or 'rerun'"
+        )
+
+
+class RunStateError(UsageError):
+    """The run's status does not allow what was asked."""
+
+    def __init__(self, run_id: str, status: str, request: str, remedy: str = "") -> None:
+        super().__init__(run_id, status, request, remedy)
+        self.run_id = run_id
+        self.status = status
+        self.request = request
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        tail = f". {self.remedy}" if self.remedy else ""
+        return f"cannot {self.request} run {self.run_id!r}: it is {self.status}{tail}"
+
+
+class BatchClosedError(UsageError):
+    """A member was added to a batch that has finished."""
+
+
+class EngineClosedError(UsageError):
+    """The engine is not open, is closing, or belongs to the process this one forked from."""
+
+
+class TransactionRefusedError(UsageError):
+    """SQL in a ``@transaction`` that would break the transaction it runs in."""
+
+    def __init__(self, sql: str, reason: str) -> None:
+        super().__init__(sql, reason)
+        self.sql = sql
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"refused in a transaction: {self.sql[:80]!r}: {self.reason}"
+
+
+# --- how runs and steps end -----------------------------------------------------------------
+
+
+class RunFailedError(DurableError):
+    """The run ended in failure. ``__cause__`` is the original error, rebuilt from the journal."""
+
+    def __init__(self, run_id: str, error: str, traceback: str = "") -> None:
+        super().__init__(run_id, error, traceback)
+        self.run_id = run_id
+        self.error = error
+        #: The traceback as text, as recorded when the run failed. For people only.
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} failed: {self.error}"
+
+
+class RunCancelledError(DurableError):
+    """The run was cancelled."""
+
+    def __init__(self, run_id: str, reason: str = "") -> None:
+        super().__init__(run_id, reason)
+        self.run_id = run_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} was cancelled" + (f": {self.reason}" if self.reason else "")
+
+
+class StepError(DurableError):
+    """A step failed with an exception whose type cannot be rebuilt in this process."""
+
+    def __init__(self, type_name: str, message: str, data: Any = None) -> None:
+        super().__init__(type_name, message, data)
+        self.type_name = type_name
+        self.message = message
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class StepInterruptedError(DurableError):
+    """The process died while this step ran, and ``on_crash`` forbids running it again."""
+
+    def __init__(self, position: str, name: str, attempt: int) -> None:
+        super().__init__(position, name, attempt)
+        self.position = position
+        self.name = name
+        self.attempt = attempt
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.name!r} at {self.position} was running (attempt {self.attempt}) when the "
+            "process died; whether its effect took place is unknown, and on_crash='raise' forbids a repeat"
+        )
+
+
+class NondeterminismError(DurableError):
+    """
+    Replayed code asks for something else than its journal holds.
+
+    Nothing was executed and nothing but this report was written. Restore the old code,
+    or guard the change with ``durable.patched``, and resume the run.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        position: str,
+        recorded: str,
+        requested: str,
+        recorded_site: str = "",
+        requested_site: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(run_id, position, recorded, requested, recorded_site, requested_site, hint)
+        self.run_id = run_id
+        self.position = position
+        self.recorded = recorded
+        self.requested = requested
+        self.recorded_site = recorded_site
+        self.requested_site = requested_site
+        self.hint = hint
+
+    def __str__(self) -> str:
+        recorded = self.recorded + (f" ({self.recorded_site})" if self.recorded_site else "")
+        requested = self.requested + (f" ({self.requested_site})" if self.requested_site else "")
+        hint = f" {self.hint}." if self.hint else ""
+        return (
+            f"run {self.run_id!r} diverged from its journal at command {self.position}: "
+            f"recorded {recorded}, workflow now asks for {requested}.{hint} "
+            "Restore the old order, or guard the change with durable.patched('change-id'), then resume the run"
+        )
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+class RecordError(DurableError):
+    """A value cannot be recorded, or a record cannot be read."""
+
+
+class EncodeError(RecordError):
+    """A value that cannot make the round trip to JSON and back. Nothing was written."""
+
+    def __init__(self, where: str, path: str, found: str, reason: str) -> None:
+        super().__init__(where, path, found, reason)
+        #: What was being recorded, as "result of step 'charge'". May be empty inside the codec.
+        self.where = where
+        #: Where in the value, as "$.items[2].price".
+        self.path = path
+        #: The type's qualified name.
+        self.found = found
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot record {self.where or 'value'} at {self.path}: found {self.found}: {self.reason}"
+
+
+class DecodeError(RecordError):
+    """A record that does not fit the type which the code expects today."""
+
+    def __init__(self, where: str, path: str, expected: str, reason: str) -> None:
+        super().__init__(where, path, expected, reason)
+        self.where = where
+        self.path = path
+        self.expected = expected
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot read {self.where or 'value'} at {self.path}: expected {self.expected}: {self.reason}"
+
+
+class CapExceededError(RecordError):
+    """A value, name or history that is larger than its cap."""
+
+    def __init__(self, where: str, what: str, found: int, allowed: int, remedy: str = "") -> None:
+        super().__init__(where, what, found, allowed, remedy)
+        self.where = where
+        self.what = what
+        self.found = found
+        self.allowed = allowed
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        tail = f". {self.remedy}" if self.remedy else ""
+        return f"{self.where}: {self.what} is {self.found}, allowed are {self.allowed}{tail}"
+
+
+# --- the file and the machine -------------------------------------------------------------------
+
+
+class JournalError(DurableError):
+    """Something about the journal's file. ``path`` names it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"journal {self.path}: {self.reason}"
+
+
+class JournalLockedError(JournalError):
+    """Another engine owns the file. ``holder`` tells which: pid, host, since."""
+
+    def __init__(self, path: str, holder: str) -> None:
+        super().__init__(path, f"owned by {holder}")
+        self.args = (path, holder)
+        self.holder = holder
+
+    def __str__(self) -> str:
+        return (
+            f"journal {self.path} is owned by {self.holder}. One process owns a file at a time: "
+            "stop that one, open this engine with standby=True to wait, or use durable.Client"
+        )
+
+
+class JournalVersionError(JournalError):
+    """The file was written by a newer release. It was left untouched."""
+
+
+class ForeignJournalError(JournalError):
+    """The file is no journal of ours (another application's database, or no database)."""
+
+
+class JournalAccessError(JournalError):
+    """The file or its directory cannot be opened, created or written."""
+
+
+class JournalFullError(JournalError):
+    """No space left on the device. Nothing was acknowledged; free space and it goes on."""
+
+
+class JournalIOError(JournalError):
+    """The disk refused a read, write or sync."""
+
+
+class JournalCorruptError(JournalError):
+    """A recorded event does not match its checksum. Other runs are not affected."""
+
+    def __init__(self, path: str, run_id: str, seq: int, reason: str) -> None:
+        super().__init__(path, reason)
+        self.args = (path, run_id, seq, reason)
+        self.run_id = run_id
+        self.seq = seq
+
+    def __str__(self) -> str:
+        return f"journal {self.path}: run {self.run_id!r}, event {self.seq}: {self.reason}. Restore from a backup"
+
+
+class InternalError(DurableError):
+    """A bug in this library. Please report it, with the journal if you can."""
+
+
+# --- raised by steps, and in workflows -----------------------------------------------------------
+
+
+class Fatal(DurableError):  # noqa: N818 - reads as what the step says: "this is fatal"
+    """
+    Raised by a step or job to fail at once, whatever its retry policy says.
+
+    ``raise Fatal("card stolen")`` or ``raise Fatal("...") from error``.
+    """
+
+
+class RetryAfter(DurableError):  # noqa: N818 - an instruction, not a failure
+    """
+    Raised by a step or job that knows when another attempt makes sense.
+
+    Uses up one attempt of the retry policy, and replaces that policy's delay.
+
+    Args:
+        seconds: How long to wait before the next attempt.
+        message: For people; recorded with the attempt.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(seconds, message)
+        self.seconds = float(seconds)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message or f"retry after {self.seconds:g} s"
+
+
+class RunCancelled(BaseException):  # noqa: N818 - like asyncio.CancelledError: no failure
+    """
+    Raised in a workflow at its current command when its run is cancelled.
+
+    A BaseException, so that ``except Exception`` does not swallow it. ``finally`` and
+    ``except`` blocks may go on to yield clean-up steps; the run then ends as cancelled.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,623 @@
+"""
+The shape of the code, read from its source with `ast`: nothing of `durable` is imported here.
+
+Each test is one rule of the design (pure core, thin shell, imports one way, constant SQL). The
+checkers have tests of their own at the end, because a checker that finds nothing proves nothing.
+"""
+
+import ast
+import graphlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+ROOT = Path(__file__).parents[1]
+
+MAX_LINES = 450  # what a reader keeps in mind in one sitting; split by question answered
+NEAR_LINES = 400  # printed, so that the split is planned before it is forced
+
+# What decides must not look at the world: module -> the one file of the core that may import it, and why.
+WORLD = {
+    "aiosqlite": None,
+    "anyio": None,
+    "asyncio": None,
+    "concurrent": None,
+    "http": None,
+    "logging": "flow.py",  # defines the logger that is silent during replay
+    "multiprocessing": None,
+    "secrets": None,
+    "select": None,
+    "signal": None,
+    "socket": None,
+    "sqlite3": "failures.py",  # the names of its exceptions, to rebuild them from records
+    "structlog": None,
+    "subprocess": None,
+    "tempfile": None,
+    "threading": "charge.py",  # threading.local: which driver is in charge in this thread
+    "time": None,
+}
+CLOCKS_AND_DICE = {
+    "datetime.date.today",
+    "datetime.datetime.now",
+    "datetime.datetime.today",
+    "datetime.datetime.utcnow",
+    "os.getrandom",
+    "os.urandom",
+    "uuid.uuid1",
+    "uuid.uuid4",
+}
+DECODES_TO_CODE = {"cloudpickle", "dill", "jsonpickle", "marshal", "pickle", "shelve", "yaml"}
+
+
+# --- reading the source -------------------------------------------------------------------------
+
+
+@frozen(eq=False)
+class Module:
+    """One source file and its dotted name; *names* maps local names to what they were imported from."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+    names: dict[str, str]
+
+    @property
+    def package(self) -> str:
+        return self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
+
+    @property
+    def is_core(self) -> bool:
+        return self.name.startswith("durable._core")
+
+    def at(self, node: ast.AST) -> str:
+        return f"{self.path}:{getattr(node, 'lineno', 0)}"
+
+
+def read(path: Path, root: Path = ROOT) -> Module:
+    shown = path.relative_to(root)
+    dotted = ".".join(shown.with_suffix("").parts).removesuffix(".__init__")
+    return parse(path.read_text(encoding="utf-8"), dotted, shown)
+
+
+def parse(source: str, name: str = "durable.sample", path: Path = Path("durable/sample.py")) -> Module:
+    module = Module(name, path, ast.parse(source, filename=str(path)), {})
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                bound = alias.asname or alias.name.partition(".")[0]
+                module.names[bound] = alias.name if alias.asname else bound
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                module.names[alias.asname or alias.name] = f"{source_of(module, node)}.{alias.name}"
+    return module
+
+
+def source_of(module: Module, node: ast.ImportFrom) -> str:
+    """
+    The absolute dotted name a `from ... import` reads from.
+    """
+    if not node.level:
+        return node.module or ""
+    base = module.package.split(".")[: len(module.package.split(".")) - node.level + 1]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def imports(module: Module, *, typing_only: bool) -> Iterator[tuple[ast.stmt, str]]:
+    """
+    Everything imported anywhere in *module*, functions included, as dotted names.
+
+    *typing_only*: with the imports below `if TYPE_CHECKING:`, which never happen at run time.
+    """
+    pending: list[ast.AST] = [module.tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node, f"{source_of(module, node)}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.If) and not typing_only and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            pending += node.orelse
+        else:
+            pending += ast.iter_child_nodes(node)
+
+
+def references(module: Module) -> Iterator[tuple[ast.expr, str]]:
+    """
+    Every use of an imported name, called or not, as a dotted name: `dt.datetime.now` after `import datetime as dt`.
+    """
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Name | ast.Attribute) and (dotted := resolve(module, node)):
+            yield node, dotted
+
+
+def resolve(module: Module, node: ast.expr) -> str | None:
+    match node:
+        case ast.Name(id=name):
+            return module.names.get(name)
+        case ast.Attribute(value=value, attr=attr):
+            base = resolve(module, value)
+            return base and f"{base}.{attr}"
+    return None
+
+
+def calls(module: Module) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+
+
+def modules() -> list[Module]:
+    return [read(path) for path in sorted((ROOT / "durable").rglob("*.py"))]
+
+
+@pytest.fixture(scope="module", name="source")
+def read_source() -> list[Module]:
+    return modules()
+
+
+@pytest.fixture(scope="module", name="core")
+def read_core(source: list[Module]) -> list[Module]:
+    core = [module for module in source if module.is_core and module.path.name != "__init__.py"]
+    assert core, "durable/_core is empty: these tests would prove nothing"
+    return core
+
+
+def report(problems: Iterable[str]) -> None:
+    found = sorted(set(problems))
+    assert not found, "\n" + "\n".join(found)
+
+
+# --- the rules of the core ----------------------------------------------------------------------
+
+
+def test_the_core_imports_nothing_of_the_shell(core):
+    """
+    Imports run one way: `_core` knows neither `_shell` nor the public face, not even for annotations.
+    """
+    report(
+        f"{module.at(node)}: imports {name}"
+        for module in core
+        for node, name in imports(module, typing_only=True)
+        if name.startswith("durable.") and not name.startswith(("durable._core", "durable.errors"))
+    )
+
+
+def test_the_core_imports_no_clock_loop_log_or_database(core):
+    """
+    The core decides and the shell does: no module that reads or changes the world is imported there.
+    """
+    report(world_imports(core))
+
+
+def world_imports(core: Iterable[Module]) -> Iterator[str]:
+    for module in core:
+        for node, name in imports(module, typing_only=True):
+            top = name.partition(".")[0]
+            if top in WORLD and WORLD[top] != module.path.name:
+                yield f"{module.at(node)}: imports {name}"
+
+
+def test_the_core_uses_threading_for_a_thread_local_only(core):
+    """
+    `_core/charge.py` may ask which driver is in charge in this thread, and may not start or lock anything.
+    """
+    report(
+        f"{module.at(node)}: uses {name}"
+        for module in core
+        for node, name in references(module)
+        if name.startswith("threading.") and name != "threading.local"
+    )
+
+
+def test_the_core_reads_no_clock_and_throws_no_dice(core):
+    """
+    Time and randomness arrive as arguments, so that replay gets the same answer; only `random.Random(seed)` is used.
+    """
+    report(impurities(core))
+
+
+def impurities(core: Iterable[Module]) -> Iterator[str]:
+    for module in core:
+        for node, name in references(module):
+            if name in CLOCKS_AND_DICE:
+                yield f"{module.at(node)}: uses {name}"
+            if name.startswith("random.") and name.split(".")[1] != "Random":
+                yield f"{module.at(node)}: uses {name}"
+        for call in calls(module):
+            if resolve(module, call.func) == "random.Random" and not (call.args or call.keywords):
+                yield f"{module.at(call)}: random.Random() without a seed"
+
+
+# --- rules for all of the package ---------------------------------------------------------------
+
+
+def test_no_module_is_too_long(source):
+    """
+    No module is over 450 lines; those over 400 are printed.
+    """
+    lines = {module.path: len((ROOT / module.path).read_text(encoding="utf-8").splitlines()) for module in source}
+    for path, count in lines.items():
+        if count > NEAR_LINES:
+            print(f"near the limit of {MAX_LINES} lines: {path} has {count}")
+    report(f"{path}: {count} lines, allowed are {MAX_LINES}" for path, count in lines.items() if count > MAX_LINES)
+
+
+def test_modules_do_not_import_each_other_in_a_circle(source):
+    """
+    The import graph has no cycle, imports inside functions included (they are how cycles are held open).
+    """
+    report(circles(source))
+
+
+def circles(source: Iterable[Module]) -> Iterator[str]:
+    known = {module.name for module in source}
+    graph = {
+        module.name: {
+            # `from durable._core import ops` reads the module ops, or a name of the package itself
+            name if name in known else name.rpartition(".")[0]
+            for _, name in imports(module, typing_only=False)
+            if name in known or name.rpartition(".")[0] in known
+        }
+        - {module.name}
+        for module in source
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        # graphlib walks from the imported to the importing one
+        yield "import cycle: " + " -> ".join(reversed(error.args[1]))
+
+
+def test_errors_import_nothing_of_the_package(source):
+    """
+    `durable.errors` is at the bottom: every other module may import it.
+    """
+    report(
+        f"{module.at(node)}: imports {name}"
+        for module in source
+        if module.name == "durable.errors"
+        for node, name in imports(module, typing_only=True)
+        if name.startswith("durable")
+    )
+
+
+def test_opening_a_file_never_executes_code(source):
+    """
+    Nothing that turns bytes into code or objects of any class is used: no pickle, marshal, yaml, eval, exec, compile.
+    """
+    report(code_from_bytes(source))
+
+
+def code_from_bytes(source: Iterable[Module]) -> Iterator[str]:
+    for module in source:
+        for node, name in imports(module, typing_only=True):
+            if name.partition(".")[0] in DECODES_TO_CODE:
+                yield f"{module.at(node)}: imports {name}"
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Name) and node.id in {"eval", "exec", "compile", "__import__"}:
+                yield f"{module.at(node)}: uses {node.id}"
+
+
+def test_the_library_does_not_print(source):
+    """
+    A library has no terminal of its own: facts go to structlog.
+    """
+    report(
+        f"{module.at(call)}: prints"
+        for module in source
+        for call in calls(module)
+        if isinstance(call.func, ast.Name) and call.func.id == "print"
+    )
+
+
+def test_the_library_leaves_logging_and_signals_to_the_application(source):
+    """
+    The engine configures no logging and installs no signal handler.
+    """
+    taken = {
+        "structlog.configure",
+        "structlog.configure_once",
+        "logging.basicConfig",
+        "logging.config",
+        "signal.signal",
+    }
+    report(f"{module.at(node)}: {name}" for module in source for node, name in references(module) if name in taken)
+    report(
+        f"{module.at(call)}: add_signal_handler"
+        for module in source
+        for call in calls(module)
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "add_signal_handler"
+    )
+
+
+def test_sql_is_constant(source):
+    """
+    What is executed is written in the source: no value is ever formatted into SQL.
+
+    Constants may be joined, repeated ("?, " * n) and chosen between. A function that passes SQL on must
+    call its parameter `sql`; its callers are then held to the same rule.
+    """
+    report(built_sql(source))
+
+
+# --- the SQL check ------------------------------------------------------------------------------
+
+EXECUTES = {"execute", "executemany", "executescript", "execute_fetchall", "execute_insert"}
+KEEPS_CONSTANT = {
+    "join",
+    "format",
+    "strip",
+    "lstrip",
+    "rstrip",
+    "removesuffix",
+    "removeprefix",
+    "replace",
+    "splitlines",
+}
+Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+Scope = tuple[ast.AST, ...]  # the module, then the functions around an expression
+
+
+def built_sql(source: Iterable[Module]) -> Iterator[str]:
+    source = list(source)
+    # Constants are found by name over the whole package, so an imported one is checked where it is written.
+    constants: dict[str, list[ast.expr]] = {}
+    for module in source:
+        for name, value in bindings(module.tree.body):
+            constants.setdefault(name, []).append(value)
+
+    passes_on = functions_that_execute(source)
+    for module in source:
+        for scope, call in scoped_calls(module.tree, (module.tree,)):
+            sql = sql_of(call, passes_on)
+            if sql is not None and not is_constant(sql, scope, constants, frozenset()):
+                yield f"{module.at(call)}: executes SQL that is not constant: {ast.unparse(sql)}"
+
+
+def functions_that_execute(source: Iterable[Module]) -> dict[str, int]:
+    """
+    Names of functions that execute their parameter `sql`, directly or through others -> its index in a call.
+    """
+    found = dict.fromkeys(EXECUTES, 0)
+    takers: list[tuple[int, ast.AST, str]] = []
+    for module in source:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names = [a.arg for a in [*node.args.posonlyargs, *node.args.args] if a.arg not in {"self", "cls"}]
+                if "sql" in names:
+                    takers.append((names.index("sql"), node, node.name))
+    while True:
+        more = {
+            name: index
+            for index, node, name in takers
+            if name not in found
+            and any(
+                isinstance(used, ast.Name) and used.id == "sql"
+                for call in ast.walk(node)
+                if isinstance(call, ast.Call) and (sql := sql_of(call, found)) is not None
+                for used in ast.walk(sql)
+            )
+        }
+        if not more:
+            return found
+        found |= more
+
+
+def sql_of(call: ast.Call, passes_on: dict[str, int]) -> ast.expr | None:
+    """
+    The argument of *call* that is executed as SQL, if any.
+    """
+    called = getattr(call.func, "attr", None) or getattr(call.func, "id", "")
+    if called not in passes_on:
+        return None
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "sql"] or call.args[passes_on[called] :]
+    return given[0] if given else None
+
+
+def scoped_calls(node: ast.AST, scope: Scope) -> Iterator[tuple[Scope, ast.Call]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call):
+            yield scope, child
+        yield from scoped_calls(child, (*scope, child) if isinstance(child, Function) else scope)
+
+
+def bindings(body: Iterable[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
+    """
+    Every expression a name is bound to, or that is added to it, below *body* but outside nested functions.
+    """
+    for node in body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                continue
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:
+                    yield from ((name.id, value) for name in ast.walk(target) if isinstance(name, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                yield name, value
+            case (
+                ast.AugAssign(target=ast.Name(id=name), value=value)
+                | ast.NamedExpr(target=ast.Name(id=name), value=value)
+            ):
+                yield name, value
+            case ast.For(target=target, iter=value) | ast.AsyncFor(target=target, iter=value):
+                yield from ((name.id, value) for name in ast.walk(target) if isinstance(name, ast.Name))
+            case ast.comprehension(target=target, iter=value):
+                yield from ((name.id, value) for name in ast.walk(target) if isinstance(name, ast.Name))
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="append" | "extend" | "insert"), args=args):
+                yield name, args[-1]
+        yield from bindings(ast.iter_child_nodes(node))
+
+
+def is_constant(node: ast.expr, scope: Scope, constants: dict[str, list[ast.expr]], seen: frozenset[str]) -> bool:
+    def same(*parts: ast.expr | None) -> bool:
+        return all(part is None or is_constant(part, scope, constants, seen) for part in parts)
+
+    match node:
+        case ast.Constant():
+            return True
+        case ast.JoinedStr(values=parts) | ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
+            return same(*parts)
+        case ast.FormattedValue(value=value) | ast.Starred(value=value):
+            return same(value)
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return same(left) or same(right)  # repeated, not filled
+        case ast.BinOp(left=left, right=right):
+            return same(left, right)
+        case ast.IfExp(body=body, orelse=orelse):
+            return same(body, orelse)
+        case ast.BoolOp(values=values):
+            return same(*values)
+        case ast.Dict(keys=keys, values=values):
+            return same(*keys, *values)
+        case ast.Subscript(value=value):
+            return same(value)  # whichever is chosen, all are constant
+        case ast.ListComp(elt=elt) | ast.GeneratorExp(elt=elt) | ast.SetComp(elt=elt):
+            return is_constant(elt, (*scope, node), constants, seen)
+        case ast.Call(func=ast.Attribute(value=value, attr="values" | "items" | "keys")):
+            return same(value)
+        case ast.Call(func=ast.Attribute(value=value, attr=attr), args=args, keywords=keywords):
+            return attr in KEEPS_CONSTANT and same(value, *args, *(k.value for k in keywords))
+        case ast.Name(id=name):
+            return name_is_constant(name, scope, constants, seen)
+        case ast.Attribute(attr=name):  # a constant of a module or class, as schema.INSERT_EVENT
+            return name.isupper() and name_is_constant(name, (), constants, seen)
+    return False
+
+
+def name_is_constant(name: str, scope: Scope, constants: dict[str, list[ast.expr]], seen: frozenset[str]) -> bool:
+    if name in seen:  # bound in terms of itself: the other bindings decide
+        return True
+    for depth in range(len(scope) - 1, -1, -1):
+        around = scope[depth]
+        if isinstance(around, Function):
+            parameters = [*around.args.posonlyargs, *around.args.args, *around.args.kwonlyargs]
+            if name in [parameter.arg for parameter in parameters]:
+                return name == "sql"  # the callers are checked instead
+        body = around.body if isinstance(around, ast.Module | Function) else ast.iter_child_nodes(around)
+        values = [value for bound, value in bindings(body if isinstance(body, Iterable) else [body]) if bound == name]
+        if values:
+            return all(is_constant(value, scope[: depth + 1], constants, seen | {name}) for value in values)
+    values = constants.get(name, [])
+    return bool(values) and all(is_constant(value, (), constants, seen | {name}) for value in values)
+
+
+# --- the checkers are checked -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'tx.execute(f"DELETE FROM {table}")',
+        'tx.execute("DELETE FROM %s" % table)',
+        'tx.execute("DELETE FROM {}".format(table))',
+        'tx.execute("DELETE FROM " + table)',
+        'tx.executemany(f"INSERT INTO {table} VALUES (?)", [(1,)])',
+        'q = "DELETE FROM "; q += table; tx.execute(q)',
+        'q = f"DELETE FROM {table}"; tx.execute(q)',
+        'parts = ["a"]; parts.append(table); tx.execute(" ".join(parts))',
+        "tx.execute(table)",
+        'run_it(tx, f"DELETE FROM {table}")',
+        'run_it(tx, sql=f"DELETE FROM {table}")',
+        'for t in [table]: tx.execute(f"DROP TABLE {t}")',
+        'tx.execute(" ".join(f"DROP {t}" for t in tables()))',
+        "tx.execute(rows[0])",
+    ],
+)
+def test_built_sql_is_found(body):
+    """
+    Every way to format a value into SQL that we could think of is reported.
+    """
+    sample = f"def run_it(tx, sql): tx.execute(sql)\ndef f(tx, table, rows):\n    {body}"
+    assert len(list(built_sql([parse(sample)]))) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'tx.execute("SELECT ?", (table,))',
+        "tx.execute(SELECT, (table,))",
+        "tx.execute(schema.SELECT, (table,))",
+        'tx.execute(f"{SELECT} LIMIT ?", (table,))',
+        'tx.execute(SELECT + (" DESC" if table else " ASC"))',
+        'tx.execute("SELECT * FROM runs WHERE id IN (" + ", ".join(["?"] * len(rows)) + ")", rows)',
+        'parts = ["a = ?"]; parts.append("b = ?"); tx.execute(" AND ".join(parts))',
+        'q = SELECT; q += " LIMIT 1"; tx.execute(q)',
+        "for statement in TABLES: tx.execute(statement)",
+        "for name, statement in VIEWS.items(): tx.execute(statement)",
+        "tx.execute(VIEWS[table])",
+        'run_it(tx, "SELECT 1")',
+    ],
+)
+def test_constant_sql_is_accepted(body):
+    """
+    Constants may be joined, repeated and chosen between without a complaint.
+    """
+    sample = (
+        'SELECT = "SELECT 1"\nTABLES = ("CREATE TABLE t (a)",)\nVIEWS = {"v": "CREATE VIEW v AS SELECT 1"}\n'
+        f"def run_it(tx, sql): tx.execute(sql)\ndef f(tx, table, rows):\n    {body}"
+    )
+    assert list(built_sql([parse(sample)])) == []
+
+
+@pytest.mark.parametrize(
+    "line, found",
+    [
+        ("import datetime as dt; dt.datetime.now()", 1),
+        ("from datetime import datetime; clock = datetime.utcnow", 1),
+        ("from datetime import date; date.today()", 1),
+        ("import os; os.urandom(8)", 1),
+        ("from uuid import uuid4; uuid4()", 1),
+        ("import random; random.random()", 1),
+        ("from random import choice; choice([1])", 1),
+        ("from random import Random; Random()", 1),
+        ("import random; random.Random(7).random()", 0),
+        ("from uuid import UUID; UUID(int=7)", 0),
+        ("from datetime import UTC, datetime; datetime.fromtimestamp(0, UTC)", 0),
+    ],
+)
+def test_clocks_and_dice_are_found(line, found):
+    """
+    A clock or dice is found under any name it was imported as; seeded and given values are not reported.
+    """
+    assert len(list(impurities([parse(line)]))) == found
+
+
+@pytest.mark.parametrize(
+    "line, file, found",
+    [
+        ("import asyncio", "ops.py", 1),
+        ("from anyio import to_thread", "ops.py", 1),
+        ("def f():\n    import time", "ops.py", 1),
+        ("import sqlite3", "codec.py", 1),
+        ("import sqlite3", "failures.py", 0),
+        ("import logging", "flow.py", 0),
+        ("import threading", "charge.py", 0),
+        ("from . import time", "ops.py", 0),
+    ],
+)
+def test_imports_of_the_world_are_found(line, file, found):
+    """
+    A forbidden import is found inside functions too, and allowed in its one named file only.
+    """
+    sample = parse(line, f"durable._core.{file.removesuffix('.py')}", Path("durable/_core") / file)
+    assert len(list(world_imports([sample]))) == found
+
+
+def test_import_cycles_are_found():
+    """
+    A cycle is reported however it is written, and imports for type checkers alone are none.
+    """
+    ops = parse("from durable._core.strand import drive", "durable._core.ops", Path("durable/_core/ops.py"))
+    late = "def f():\n    from . import ops"
+    typing_only = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import ops"
+    for text, found in [(late, 1), (typing_only, 0)]:
+        strand = parse(text, "durable._core.strand", Path("durable/_core/strand.py"))
+        assert len(list(circles([ops, strand]))) == found
+
+
+@pytest.mark.parametrize("line", ["import pickle", "from yaml import load", "eval('1')", "run = exec"])
+def test_code_from_bytes_is_found(line):
+    """
+    Imports of decoders that build any object, and every use of eval and exec, are reported.
+    """
+    assert len(list(code_from_bytes([parse(line)]))) == 1

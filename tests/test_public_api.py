@@ -1,0 +1,112 @@
+"""
+The public surface is the documented one: nothing missing, nothing that nobody was told about.
+"""
+
+import inspect
+import pickle
+import re
+
+import pytest
+
+import durable
+from durable import errors
+
+# The design's sections 2 to 5, in its order. A new public name is added here and in the documents.
+DOCUMENTED = """
+    workflow step transaction job
+    call gather race timeout for_each sleep sleep_until wait_for start settle continue_as Return
+    Flow Op Winner Settled
+    Retry RetryAfter Fatal by_arguments
+    now uuid4 random patched set_attributes logger current
+    Engine Client Run RunInfo Queue Rate Limit Finished
+    StepContext Transaction context cursor memo
+""".split()  # noqa: SIM905 - a list of words, in lines that mean something
+
+# Those a program catches by name in ordinary code; all others are in durable.errors.
+MAIN_ERRORS = """
+    DurableError NondeterminismError NotDurableError
+    RunFailedError RunCancelledError RunCancelled RunNotFoundError KeyConflictError StepError
+    JournalError JournalLockedError
+""".split()  # noqa: SIM905 - as above
+
+ERROR_CLASSES = sorted(
+    name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, BaseException)
+)
+
+
+def test_all_is_sorted_and_unique():
+    """
+    `durable.__all__` is sorted, so that a reader finds a name and a diff shows one line.
+    """
+    assert list(durable.__all__) == sorted(set(durable.__all__))
+
+
+def test_every_name_of_all_can_be_imported():
+    """
+    `from durable import *` works.
+    """
+    absent = [name for name in durable.__all__ if not hasattr(durable, name)]
+    assert not absent, f"in durable.__all__, but not defined: {' '.join(absent)}"
+
+
+def test_every_documented_name_is_public():
+    """
+    What the documents name is in `durable.__all__`.
+    """
+    missing = [name for name in DOCUMENTED + MAIN_ERRORS if name not in durable.__all__]
+    assert not missing, f"documented, but not in durable.__all__: {' '.join(missing)}"
+
+
+def test_every_public_name_is_documented():
+    """
+    What is in `durable.__all__` is in the documents, or is an error of `durable.errors`.
+    """
+    extra = set(durable.__all__) - set(DOCUMENTED) - set(ERROR_CLASSES)
+    assert not extra, f"in durable.__all__, but not documented: {' '.join(sorted(extra))}"
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTED))
+def test_public_names_explain_themselves(name):
+    """
+    `help(durable.<name>)` says something: every public class and function has a docstring of its own.
+    """
+    value = getattr(durable, name, None)  # a missing one is reported above
+    if inspect.isclass(value) or inspect.isroutine(value):
+        assert (value.__doc__ or "").strip(), f"durable.{name} has no docstring"
+
+
+def test_errors_are_the_same_objects_everywhere():
+    """
+    An error exported by `durable` is the class of `durable.errors`, so that either import catches it.
+    """
+    for name in set(durable.__all__) & set(ERROR_CLASSES):
+        assert getattr(durable, name) is getattr(errors, name)
+
+
+def test_the_tree_of_errors_is_the_one_in_the_docstring():
+    """
+    `durable.errors` opens with the whole hierarchy; it is complete and correctly nested.
+    """
+    drawn: dict[str, str] = {}
+    path: list[str] = []  # the entry at hand and its ancestors
+    for line in (errors.__doc__ or "").splitlines():
+        if entry := re.match(r"^    ((?:[│ ]   )*(?:[├└]── )?)(\w+Error)\b", line):
+            path = [*path[: len(entry[1]) // 4], entry[2]]
+            drawn[entry[2]] = path[-2] if len(path) > 1 else "Exception"
+    found = {name: getattr(errors, name).__bases__[0].__name__ for name in ERROR_CLASSES if name.endswith("Error")}
+    assert drawn == found
+
+
+@pytest.mark.parametrize("name", ERROR_CLASSES)
+def test_every_error_survives_pickling(name):
+    """
+    An error crosses a process boundary with its fields and its sentence.
+    """
+    kind = getattr(errors, name)
+    made_by = next(base.__init__ for base in kind.__mro__ if "__init__" in vars(base))
+    fields = list(inspect.signature(made_by).parameters.values())[1:] if inspect.isfunction(made_by) else []
+    error = kind(*[7 if field.annotation in {"int", "float"} else field.name for field in fields] or ["reason"])
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)

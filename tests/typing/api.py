@@ -1,0 +1,222 @@
+"""
+The contract of the annotations. Never run: `make types` checks it with mypy and pyright.
+
+First the example of the README, then one line for each op, then what an engine gives.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from attrs import frozen
+
+from durable import (
+    Engine,
+    Fatal,
+    Flow,
+    Op,
+    Retry,
+    RetryAfter,
+    Return,
+    Run,
+    RunInfo,
+    Transaction,
+    call,
+    context,
+    continue_as,
+    for_each,
+    gather,
+    job,
+    memo,
+    now,
+    patched,
+    race,
+    set_attributes,
+    settle,
+    sleep,
+    sleep_until,
+    start,
+    step,
+    timeout,
+    transaction,
+    uuid4,
+    wait_for,
+    workflow,
+)
+
+# --- the example --------------------------------------------------------------------------------
+
+
+@frozen
+class Receipt:
+    ride_id: int
+    charge_id: str
+
+
+@transaction
+def create_ride(tx: Transaction, user_id: int, pickup: str) -> int:
+    row = tx.execute("INSERT INTO rides (user_id, pickup) VALUES (?, ?)", (user_id, pickup))
+    assert row.lastrowid is not None
+    return row.lastrowid
+
+
+@job(queue="drivers", retry=5)
+async def notify_drivers(ride_id: int) -> int:
+    return ride_id
+
+
+@job(queue="audit")
+async def write_audit(ride_id: int) -> None: ...
+
+
+@step(retry=Retry(attempts=5, on=ConnectionError))
+async def charge(ride_id: int) -> str:
+    if ride_id < 0:
+        raise Fatal("no such ride")
+    if context().attempt == 1:
+        raise RetryAfter(2.5)
+    return f"ch-{ride_id}"
+
+
+@workflow
+async def ride(user_id: int, pickup: str) -> Flow[Receipt]:
+    ride_id: int = yield create_ride(user_id, pickup)
+    yield gather(notify_drivers(ride_id), write_audit(ride_id))
+    charge_id: str = yield charge(ride_id)
+    yield Return(Receipt(ride_id, charge_id))
+
+
+async def main() -> None:
+    async with Engine("rides.db", [ride, notify_drivers, write_audit]) as engine:
+        run = await engine.start(ride(42, "Main St 1"), key="ride-42")
+        assert_type(run, Run[Receipt])
+        assert_type(await run.result(), Receipt)
+
+
+# --- definitions of every form ------------------------------------------------------------------
+
+
+@step
+def plain(name: str, *, loud: bool = False) -> bytes:
+    return (name.upper() if loud else name).encode()
+
+
+@step(retry=3, timeout=30, on_crash="raise", name="count", process=True)
+def count(text: str) -> int:
+    return len(text)
+
+
+@job
+def thumbnail(path: str) -> bytes:
+    return path.encode()
+
+
+@transaction(name="top-up")
+def top_up(tx: Transaction, amount: int) -> None:
+    tx.execute("UPDATE account SET balance = balance + ?", (amount,))
+
+
+@workflow(version=2, queue="slow", timeout=3600, retry=2, priority=5, labels={"team": "a"})
+async def coroutine_form(name: str) -> int:
+    return await count(name)
+
+
+@workflow(name="endless")
+async def generator_form(rounds: int = 0) -> Flow[None]:
+    yield sleep(timedelta(hours=1))
+    yield continue_as(generator_form(rounds + 1))
+
+
+def undecorated(a: int, b: str = "") -> float:
+    return a + len(b)
+
+
+async def undecorated_async(a: int) -> list[str]:
+    return ["x"] * a
+
+
+# --- every op -----------------------------------------------------------------------------------
+
+
+async def helper(ride_id: int) -> str:
+    return await charge(ride_id)
+
+
+async def every_op() -> None:
+    assert_type(await charge(1), str)
+    assert_type(await charge(1).options(retry=2, timeout=5.0), str)
+    assert_type(await plain("a", loud=True), bytes)
+    assert_type(await create_ride(1, "here"), int)
+    assert_type(await top_up(5), None)
+    assert_type(await notify_drivers(1), int)
+    assert_type(await notify_drivers(1).options(delay=5, priority=1, key="k", labels={"a": "b"}), int)
+    assert_type(await thumbnail("a.png"), bytes)
+    assert_type(await coroutine_form("a"), int)
+    assert_type(await ride(1, "here"), Receipt)
+    assert_type(await generator_form(), None)
+
+    assert_type(await call(undecorated, 1, b="x"), float)
+    assert_type(await call(undecorated_async, 2), list[str])
+
+    assert_type(await gather(charge(1)), tuple[str])
+    assert_type(await gather(count("a"), charge(1)), tuple[int, str])
+    assert_type(await gather(count("a"), charge(1), plain("b")), tuple[int, str, bytes])
+    assert_type(await gather(count("a"), charge(1), plain("b"), top_up(1)), tuple[int, str, bytes, None])
+    assert_type(
+        await gather(count("a"), charge(1), plain("b"), top_up(1), ride(1, "x")),
+        tuple[int, str, bytes, None, Receipt],
+    )
+    assert_type(await gather(*[charge(n) for n in range(3)]), list[str])
+    assert_type(await gather(helper(1), count("a"), fail_fast=True), tuple[str, int])
+    assert_type(await gather(gather(charge(1), count("a")), charge(2)), tuple[tuple[str, int], str])
+
+    winner = await race(charge(1), helper(2))
+    assert_type(winner.index, int)
+    assert_type(winner.value, str)
+    assert_type((await race({"yes": wait_for("yes", bool), "no": wait_for("no", bool)})).value, bool)
+
+    assert_type(await timeout(charge(1), 5), str)
+    assert_type(await timeout(helper(1), timedelta(seconds=5)), str)
+    assert_type(await for_each(count, ["a", "b"]), list[int])
+    assert_type(await for_each(thumbnail, ["a", "b"], concurrency=None), list[bytes])
+    assert_type(await sleep(1.5), None)
+    assert_type(await sleep_until(datetime.now(UTC)), None)
+    assert_type(await wait_for("approved", bool), bool)
+    assert_type(await wait_for("decided", Receipt, timeout=60), Receipt)
+    assert_type(await wait_for("anything"), Any)
+
+    child = await start(ride(1, "here"), key="ride-1")
+    assert_type(await child.result(), Receipt)
+    settled = await settle(charge(1))
+    assert_type(settled.value, str | None)
+
+    assert_type(now(), datetime)
+    assert_type(uuid4().hex, str)
+    assert_type(patched("charge-first"), bool)
+    set_attributes(progress=0.5)
+    assert_type(await memo("pages", undecorated_async, 3), list[str])
+
+
+def ops_of_one_type_share_a_variable() -> Op[str]:
+    op: Op[str] = charge(1)
+    if patched("with-a-deadline"):
+        op = timeout(op, 5)
+    return op
+
+
+async def the_undecorated_function_is_kept() -> None:
+    await charge.fn(1)
+
+
+# --- what an engine gives -----------------------------------------------------------------------
+
+
+async def every_call(engine: Engine) -> None:
+    assert_type(await engine.start(notify_drivers(1), delay=3, on_conflict="rerun"), Run[int])
+    assert_type(await engine.run(coroutine_form("a")), int)
+    run = await engine.start(ride(1, "here"))
+    assert_type(run.run_id, str)
+    assert_type(await run.result(timeout=5), Receipt)
+    assert_type(await run.info(), RunInfo)
+    assert_type(await run.why(), str)
+    async for info in engine.runs(workflow="ride", limit=10):
+        assert_type(info, RunInfo)

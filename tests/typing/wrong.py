@@ -1,0 +1,122 @@
+"""
+Programs that must not type-check. Never run; `check_wrong.py` runs mypy and pyright over it.
+
+A line that ends in the marker must be an error for both, a line with a checker's name in brackets
+for that one, and no other line may be.
+"""
+
+from durable import (
+    Engine,
+    Flow,
+    Return,
+    Run,
+    Transaction,
+    call,
+    for_each,
+    gather,
+    job,
+    start,
+    step,
+    timeout,
+    transaction,
+    wait_for,
+    workflow,
+)
+
+
+@step(retry=3)
+async def charge(ride_id: int) -> str:
+    return str(ride_id)
+
+
+@job(queue="mail")
+def send(address: str, *, copies: int = 1) -> int:
+    return copies
+
+
+@transaction
+def create(tx: Transaction, name: str) -> int:
+    tx.execute("INSERT INTO t (name) VALUES (?)", (name,))
+    return 1
+
+
+@workflow
+async def ride(user_id: int) -> Flow[str]:
+    charge_id: str = yield charge(user_id)
+    yield Return(charge_id)
+
+
+# --- a wrong Return, a wrong yield --------------------------------------------------------------
+
+
+@workflow
+async def wrong_return(user_id: int) -> Flow[int]:
+    yield charge(user_id)
+    yield Return("a string")  # E:
+
+
+@workflow
+async def no_op(user_id: int) -> Flow[None]:
+    yield user_id  # E:
+
+
+@workflow
+async def forgot_to_call() -> Flow[None]:
+    yield charge  # E:
+
+
+@workflow
+async def wrong_coroutine_return(user_id: int) -> int:
+    return await charge(user_id)  # E:
+
+
+# --- wrong arguments ----------------------------------------------------------------------------
+
+
+async def wrong_arguments() -> None:
+    await charge("seven")  # E:
+    await charge()  # E:
+    await charge(1, 2)  # E:
+    await charge(ride=1)  # E:
+    await send("a@b.c", copies="two")  # E:
+    await create(7)  # E:
+    await ride("seven")  # E:
+    await call(str.upper, 7)  # E:
+    await timeout(charge(1), "soon")  # E:
+    await gather(charge("seven"), send("a@b.c"))  # E:
+    await gather(1, 2)  # E:
+    await for_each(str.upper, ["a"])  # E:
+
+
+# --- wrong results ------------------------------------------------------------------------------
+
+
+async def wrong_results() -> None:
+    a: int = await charge(1)  # E:
+    b: str = await create("x")  # E:
+    c: tuple[int, int] = await gather(charge(1), send("a@b.c"))  # E:
+    d: int = await wait_for("approved", bool) and "no"  # E:
+    e: list[int] = await for_each(charge, [1, 2])  # E:
+
+
+# --- wrong use of an engine ---------------------------------------------------------------------
+
+
+async def wrong_starts(engine: Engine) -> None:
+    await engine.start(charge(1))  # E:
+    await engine.start(ride)  # E:
+    await engine.start(ride(1), on_conflict="shrug")  # E:
+    run: Run[int] = await engine.start(ride(1))  # E:
+    value: int = await (await engine.start(ride(1))).result()  # E:
+    await start(charge(1))  # E:
+
+
+# --- wrong definitions --------------------------------------------------------------------------
+
+
+@step(retries=3)  # E:
+async def unknown_option() -> None: ...
+
+
+@step(on_crash="explode")  # E:
+async def unknown_policy() -> None: ...
