@@ -1,6 +1,121 @@
-"""durable"""
-from durable._core.definition import call, job, step, transaction, workflow
+"""
+Durable workflows for asyncio, in one SQLite file.
+
+    from durable import Engine, Flow, Return, step, workflow
+
+    @step
+    async def charge(ride_id: int) -> str: ...
+
+    @workflow
+    async def ride(ride_id: int) -> Flow[str]:
+        charge_id: str = yield charge(ride_id)
+        yield Return(charge_id)
+
+    async with Engine("rides.db", [ride]) as engine:
+        print(await engine.run(ride(42), key="ride-42"))
+
+A workflow is an async generator that yields commands. The engine journals every command and
+outcome; after a crash it replays the function over its journal, so completed steps are skipped.
+"""
+
+from durable._core.admission import Queue
+from durable._core.decorators import call, job, step, transaction, workflow
 from durable._core.flow import current, logger, now, patched, random, set_attributes, uuid4
-from durable._core.ops import Flow, Return, Settled, Winner, by_arguments, continue_as, for_each, gather, race, settle, sleep, sleep_until, start, timeout, wait_for
+from durable._core.making import (
+    continue_as,
+    for_each,
+    gather,
+    race,
+    settle,
+    sleep,
+    sleep_until,
+    start,
+    timeout,
+    wait_for,
+)
+from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, Settled, Winner, by_arguments
+from durable._core.ports import AsyncTransaction, Transaction
 from durable._core.retry import Retry
-from durable.errors import Fatal, RetryAfter
+from durable._shell.client import Client
+from durable._shell.context import StepContext, context, cursor, memo
+from durable._shell.engine import Engine, Stats
+from durable._shell.events import EngineEvent
+from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
+from durable.errors import (
+    DurableError,
+    Fatal,
+    JournalError,
+    JournalLockedError,
+    KeyConflictError,
+    NondeterminismError,
+    NotDurableError,
+    RetryAfter,
+    RunCancelled,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+    StepError,
+)
+
+__all__ = [
+    "AsyncTransaction",
+    "Child",
+    "Client",
+    "Command",
+    "DurableError",
+    "Engine",
+    "EngineEvent",
+    "Fatal",
+    "Flow",
+    "HistoryEvent",
+    "JournalError",
+    "JournalLockedError",
+    "KeyConflictError",
+    "NondeterminismError",
+    "NotDurableError",
+    "Op",
+    "Queue",
+    "QueueInfo",
+    "Retry",
+    "RetryAfter",
+    "Return",
+    "Run",
+    "RunCancelled",
+    "RunCancelledError",
+    "RunFailedError",
+    "RunInfo",
+    "RunNotFoundError",
+    "RunOp",
+    "Settled",
+    "Stats",
+    "StepContext",
+    "StepError",
+    "Transaction",
+    "Winner",
+    "by_arguments",
+    "call",
+    "context",
+    "continue_as",
+    "current",
+    "cursor",
+    "for_each",
+    "gather",
+    "job",
+    "logger",
+    "memo",
+    "now",
+    "patched",
+    "race",
+    "random",
+    "set_attributes",
+    "settle",
+    "sleep",
+    "sleep_until",
+    "start",
+    "step",
+    "timeout",
+    "transaction",
+    "uuid4",
+    "wait_for",
+    "workflow",
+]

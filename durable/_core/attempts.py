@@ -50,19 +50,21 @@ class AttemptNode(Leaf):
         self.crashes = 0
         self.phase: Literal["running", "retrying", "stuck"] = "running"
         kind = StepStarted if isinstance(op, StepOp) else TransactionStarted
-        site, digest = ex.site(op), ex.digest(op.args, op.kwargs)
-        self.event, fresh = ex.command(kind(position, op.definition.name, 1, site, digest, ex.time))
+        digest = "" if ex.replays(position) else ex.digest(op.args, op.kwargs)
+        self.event, fresh = ex.command(kind(position, op.definition.name, 1, ex.site(op), digest, ex.time))
         self.first_started_at = self.event.at
         ex.running += 1
         if fresh:
             self._act()
 
+    @property
+    def _actions(self) -> list[Any]:
+        decision = self.ex.decision
+        return decision.transactions if isinstance(self.op, TransactionOp) else decision.steps
+
     def _act(self) -> None:
-        action = TransactionAction if isinstance(self.op, TransactionOp) else StepAction
-        actions: list[Any] = (
-            self.ex.decision.transactions if isinstance(self.op, TransactionOp) else self.ex.decision.steps
-        )
-        actions.append(action(self.position, self.attempt, self.failures, self.first_started_at, self.op))
+        action: type[Any] = TransactionAction if isinstance(self.op, TransactionOp) else StepAction
+        self._actions.append(action(self.position, self.attempt, self.failures, self.first_started_at, self.op))
 
     def _enter(self, phase: Literal["running", "retrying", "stuck"]) -> None:
         self.ex.running += (phase == "running") - (self.phase == "running")
@@ -71,7 +73,11 @@ class AttemptNode(Leaf):
     def begin_attempt(self) -> None:
         """Start the next attempt: recorded, then acted upon."""
         self._enter("running")
+        if self.ex.replaying and isinstance(self.op, StepOp):
+            return  # the StepStarted of this attempt comes next
         self.attempt += 1
+        if self.ex.replaying:
+            return
         if isinstance(self.op, StepOp):
             event = evolve(self.event, attempt=self.attempt, at=self.ex.time)
             self.ex.decision.events.append(event)
@@ -121,14 +127,12 @@ class AttemptNode(Leaf):
                 self.attempt = event.attempt
             case TimerFired():
                 self.wait = None
-                if self.ex.replaying:
-                    self._enter("running")  # the StepStarted of this attempt comes next
-                else:
-                    self.begin_attempt()
+                self.begin_attempt()
             case ResumeRequested():
                 self.crashes = 0
-                if not self.ex.replaying:
-                    self.begin_attempt()
+                self.begin_attempt()
+            case _:
+                pass
 
     def _interrupted(self, event: StepInterrupted) -> None:
         self.crashes += event.crashed
@@ -140,7 +144,7 @@ class AttemptNode(Leaf):
         elif event.crashed and self.ex.on_crash(self.op) == "block":
             self._enter("stuck")
             self.ex.block(f"{name} at {self.position} was running when the process died: its outcome is unknown")
-        elif not self.ex.replaying:
+        else:
             self.begin_attempt()
 
     def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
@@ -148,11 +152,14 @@ class AttemptNode(Leaf):
             self._enter("retrying")  # no longer counted as running
         super().close(outcome, arrived=arrived)
 
-    def cancel(self) -> None:
-        if not self.closed and self.phase == "running" and not self.ex.replaying:
-            self.ex.decision.events.append(StepCancelled(self.position, self.ex.time))
-            self.ex.decision.cancelled_steps.append(self.position)
-        super().cancel()
+    def withdraw(self) -> None:
+        decision = self.ex.decision
+        begun = len(self._actions)
+        self._actions[:] = [action for action in self._actions if action.position != self.position]
+        if self.phase == "running" and not self.ex.replaying:
+            decision.events.append(StepCancelled(self.position, self.ex.time))
+            if begun == len(self._actions):  # else it was to start in this very turn, and does not
+                decision.cancelled_steps.append(self.position)
 
     def progressed(self) -> None:
         """A cursor moved or a memo was recorded: the crashes before it do not count as poison."""

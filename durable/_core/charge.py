@@ -77,15 +77,11 @@ def require_driver(what: str) -> Driver:
     return driver
 
 
-@contextmanager
-def in_charge(driver: Driver) -> Iterator[None]:
-    """Put *driver* in charge of this thread for the length of the block."""
+def put_in_charge(driver: Driver | None) -> Driver | None:
+    """Put *driver* in charge of this thread; who was before, to be put back in `finally`."""
     before = _here.driver
     _here.driver = driver
-    try:
-        yield
-    finally:
-        _here.driver = before
+    return before
 
 
 @contextmanager

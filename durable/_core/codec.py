@@ -5,7 +5,8 @@ Every value crosses this module before a workflow sees it, the first time as on 
 that both see the same. Promises: what was encoded comes back equal, or it was refused with
 an `EncodeError` (or `CapExceededError`) that names the place in the value; reading raises
 `DecodeError` and nothing else, whatever the bytes; no record causes an import, and nothing
-is pickled. Pure and synchronous. The rules of the single types are in ``codec_types``.
+is pickled. Pure and synchronous. The rules of the
+single types are in ``codec_types``, those of classes and containers in ``codec_rules``.
 """
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -25,7 +26,8 @@ from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 import attrs
 
-from durable._core.codec_types import Refusal, Rules, TooDeep, check_depth, dumps, dumps_sorted, qualified, resolve
+from durable._core.codec_rules import Rules, check_depth, resolve
+from durable._core.codec_types import Refusal, TooDeep, dumps, dumps_sorted, qualified
 from durable.errors import CapExceededError, DecodeError, EncodeError
 
 Payload: TypeAlias = str | bytes
@@ -99,6 +101,8 @@ class Codec:
         The text of *value*, converted by the annotation *type_*.
 
         Args:
+            value: Anything.
+            type_: The annotation.
             where: What is recorded, for the message: ``"result of step 'charge'"``.
 
         Raises:
@@ -349,6 +353,8 @@ def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str,
     The parameters of *fn* behind its first *skip*.
 
     Args:
+        fn: The function.
+        skip: Leading parameters that are not recorded.
         names: More names for forward references, such as the locals where *fn* is defined.
     """
     signature = inspect.signature(fn)

@@ -67,6 +67,8 @@ class ChildAction:
     position: str
     run_id: str
     op: RunOp[Any]
+    #: As `Codec.encode_arguments` made them.
+    arguments: Payload
     awaited: bool
 
 

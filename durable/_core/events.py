@@ -9,21 +9,14 @@ A run's history is a list of these. Three sorts:
   `SignalReceived`, ...); their order in the journal is the order in which replay delivers them;
 * **notes**: what explains or ends (`AttributesSet`, `NowRead`, `RunSucceeded`, ...).
 
-`to_row` and `from_row` map an event to the columns (kind, position, body, value): *body* is a
-short JSON list of the fixed fields, *value* the user's payload, kept apart so that large ones
-can live elsewhere. Kind numbers are part of the file format: never reuse one.
+`event_rows` maps them to columns. Kind numbers are part of the file format: never reuse one.
 """
 
 from __future__ import annotations
 
-import json
-from operator import attrgetter
 from typing import Any, ClassVar, TypeAlias, Union, get_args
 
-from attrs import fields as attrs_fields
 from attrs import frozen
-
-from durable.errors import DecodeError
 
 #: JSON text; bytes only where the user's codec hooks made them.
 Payload: TypeAlias = str | bytes
@@ -95,7 +88,7 @@ class RunRestarted:
 
 @frozen
 class RunRetried:
-    """A person retried a failed run: events from *cut* on are set aside, see `history.effective`."""
+    """A person retried a failed run: what made it fail, at *cut*, is set aside, see `history.effective`."""
 
     kind: ClassVar[int] = 7
     cut: int
@@ -104,7 +97,7 @@ class RunRetried:
 
 @frozen
 class RunForked:
-    """This run is a copy of *source* up to *position*; what stands before this was copied."""
+    """The run is a copy of *source* up to *at_position*; what stands before this was copied."""
 
     kind: ClassVar[int] = 8
     source: str
@@ -418,67 +411,6 @@ Event: TypeAlias = Union[  # noqa: UP007 - unions of aliases
     NowRead,
 ]
 
-_encode_list = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_decode_list = json.JSONDecoder().decode
-
-
-class _Layout:
-    """How one event class maps to columns; made once a class."""
-
-    __slots__ = ("cls", "has_position", "has_value", "read", "size")
-
-    def __init__(self, cls: type[Any]) -> None:
-        names = [attribute.name for attribute in attrs_fields(cls)]
-        self.cls = cls
-        self.has_position = "position" in names
-        self.has_value = "value" in names
-        body = [name for name in names if name not in ("position", "value", "at")]
-        self.size = len(body)
-        self.read = attrgetter(*body) if body else None
-
-
 EVENT_CLASSES: dict[int, type[Any]] = {cls.kind: cls for cls in get_args(Event)}
-_LAYOUTS: dict[int, _Layout] = {kind: _Layout(cls) for kind, cls in EVENT_CLASSES.items()}
-
 #: The name of each kind as people see it: in `run.history()`, views and reports.
 KIND_NAMES: dict[int, str] = {kind: cls.__name__ for kind, cls in EVENT_CLASSES.items()}
-
-#: (kind, position, body, value): an event without its run, sequence and time.
-EventRow: TypeAlias = tuple[int, str | None, str | None, Payload | None]
-
-
-def to_row(event: Event) -> EventRow:
-    """The columns of *event*; its time is `event.at`."""
-    layout = _LAYOUTS[event.kind]
-    if layout.read is None:
-        body = None
-    else:
-        found = layout.read(event)
-        body = _encode_list(found if layout.size > 1 else (found,))
-    return (
-        event.kind,
-        getattr(event, "position", None) if layout.has_position else None,
-        body,
-        getattr(event, "value", None) if layout.has_value else None,
-    )
-
-
-def from_row(kind: int, position: str | None, body: str | None, value: Payload | None, at: float) -> Event:
-    """
-    The event that `to_row` was given.
-
-    Raises:
-        DecodeError: If the columns fit no event of this release.
-    """
-    layout = _LAYOUTS.get(kind)
-    if layout is None:
-        raise DecodeError("event", "kind", "an event kind of this release", f"found {kind}: written by a newer one?")
-    arguments: list[Any] = [] if body is None else _decode_list(body)
-    if len(arguments) != layout.size:
-        raise DecodeError("event", KIND_NAMES[kind], f"{layout.size} fields", f"found {len(arguments)}")
-    if layout.has_position:
-        arguments.insert(0, position)
-    if layout.has_value:
-        arguments.append(value)
-    event: Event = layout.cls(*arguments, at)
-    return event

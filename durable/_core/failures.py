@@ -12,6 +12,7 @@ name exception classes this process has loaded already; any other becomes a `Ste
 
 from __future__ import annotations
 
+import base64
 import builtins
 import pathlib
 import sys
@@ -23,7 +24,7 @@ from typing import Any, Final
 import attrs
 
 from durable._core.codec import Codec
-from durable._core.codec_types import Refusal, decode_any, dumps
+from durable._core.codec_types import TAG, Refusal, decode_any, dumps
 from durable.errors import DecodeError, RecordError, StepError
 
 #: Enough to say what happened; a page of HTML in a message belongs elsewhere.
@@ -40,6 +41,7 @@ _PACKAGE: Final = str(pathlib.Path(__file__).resolve().parent.parent) + "/"
 _BUILTINS: Final[dict[str, type[Exception]]] = {
     name: each for name, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, Exception)
 }
+_SURROGATES: Final = "surrogates"
 _NATIVE: Final = frozenset(_BUILTINS.values())
 
 
@@ -149,7 +151,7 @@ def _record(exc: BaseException, codec: Codec, trace_cap: int, value_cap: int, ch
         try:
             args.append(_plain(value, codec, value_cap))
         except RecordError:
-            args.append(_text(repr, value, min(value_cap, MESSAGE_CAP)))
+            args.append(_surrogates(value, value_cap) or _text(repr, value, min(value_cap, MESSAGE_CAP)))
     members: tuple[Failure, ...] = ()
     if isinstance(exc, BaseExceptionGroup) and nested:
         members = tuple(
@@ -202,6 +204,21 @@ def _plain(value: Any, codec: Codec, cap: int) -> Any:
     return plain if len(text) <= cap else _text(repr, value, cap // 2)
 
 
+def _surrogates(value: Any, cap: int) -> dict[str, str] | None:
+    """A str that UTF-8 cannot hold, which is what a UnicodeEncodeError is about, in a form that JSON can."""
+    if type(value) is not str or len(value) > cap // 4:
+        return None
+    return {TAG: _SURROGATES, "v": base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()}
+
+
+def _arg(plain: Any) -> Any:
+    match plain:
+        case {"$": "surrogates", "v": str(text)}:
+            return base64.b64decode(text).decode("utf-8", "surrogatepass")
+        case _:
+            return decode_any(plain)
+
+
 def _text(render: Any, value: Any, cap: int) -> str:
     try:
         return _clean(str.__str__(render(value))[:cap])
@@ -234,6 +251,7 @@ def rebuild(failure: Failure, registry: Mapping[str, type[BaseException]] | None
     An exception of the recorded type, with the recorded arguments, attributes, notes and cause.
 
     Args:
+        failure: What was recorded.
         registry: Classes that cannot be found through their module (local ones), by their
             ``module:qualname`` or qualified name.
 
@@ -241,9 +259,9 @@ def rebuild(failure: Failure, registry: Mapping[str, type[BaseException]] | None
         A `StepError` if the type is unknown here, or cannot be built without its own code.
     """
     try:
-        args = tuple(decode_any(each) for each in failure.data.get("args", []))
+        args = tuple(_arg(each) for each in failure.data.get("args", []))
         state = {str(name): decode_any(each) for name, each in failure.data.get("state", {}).items()}
-    except (Refusal, RecursionError, TypeError, AttributeError):
+    except (Refusal, RecursionError, TypeError, ValueError, AttributeError):
         args, state = (), {}
     members = [rebuild(each, registry) for each in failure.members]
     cls = _find(failure, registry or {})
@@ -285,14 +303,19 @@ def _build(
             return None
         BaseException.args.__set__(exc, args)  # type: ignore[attr-defined]  # a getset descriptor at run time
     try:
-        if isinstance(exc, UnicodeError) and not _set_unicode(exc, args):
-            return None
-        slots = {} if isinstance(exc, UnicodeDecodeError | UnicodeEncodeError) else _slots(cls)
+        fixed: frozenset[str] = frozenset()
+        if isinstance(exc, UnicodeDecodeError | UnicodeEncodeError | UnicodeTranslateError):
+            if not _set_unicode(exc, args):
+                return None
+            fixed = _UNICODE_FIELDS
+        slots = _slots(cls)
         own = BaseException.__getattribute__(exc, "__dict__")
         for name, value in state.items():
+            if name in fixed:
+                continue
             if name in slots:
                 slots[name].__set__(exc, value)
-            elif name not in _unicode_fields:
+            else:
                 own[name] = value
     except (TypeError, ValueError, AttributeError):  # an attribute of another kind than today's class has
         return None
@@ -312,19 +335,19 @@ def _empty(cls: type[Exception]) -> Exception | None:
     return None
 
 
-_unicode_fields: Final = frozenset({"encoding", "object", "start", "end", "reason"})
+#: CPython's str() of these errors trusts their fields: forged ones would read outside of the buffer.
+_UNICODE_FIELDS: Final = frozenset({"encoding", "object", "start", "end", "reason"})
 
 
 def _set_unicode(exc: UnicodeError, args: tuple[Any, ...]) -> bool:
-    # CPython's str() of these trusts its fields: hostile ones would read outside of the buffer.
-    if not isinstance(exc, UnicodeDecodeError | UnicodeEncodeError | UnicodeTranslateError):
-        return True
-    if isinstance(exc, UnicodeTranslateError):
-        return False
-    match args:
-        case (str(), str() | bytes() as data, int(start), int(end), str()) if 0 <= start < end <= len(data):
-            native = UnicodeDecodeError if isinstance(exc, UnicodeDecodeError) else UnicodeEncodeError
-            native.__init__(exc, *args)  # type: ignore[arg-type]  # raises TypeError for the wrong kind of data
-            return True
+    """Fill in the fields of *exc* through the native constructor, if they are in bounds."""
+    native: Any = next(base for base in type(exc).__mro__ if base in _NATIVE)
+    data = args[-4:-3]
+    match args[-3:]:
+        case (int(start), int(end), str()) if data and isinstance(data[0], str | bytes):
+            if 0 <= start < end <= len(data[0]):
+                native.__init__(exc, *args)  # checks the types, and raises TypeError
+                return True
         case _:
-            return False
+            pass
+    return False

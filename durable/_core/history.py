@@ -3,19 +3,28 @@ One run's events, sorted into what replay needs.
 
 `effective` applies what a person or a policy changed later (a retry of the failed run, a
 restart of the whole run) and leaves the events that count. `History` then keeps commands by
-position and arrivals in order. Pure functions of lists of events.
+position and arrivals in order. `reopened` and `fork` open an ended run again. Pure functions of
+lists of events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Any, TypeGuard, get_args
 
-from attrs import evolve, frozen
+from attrs import frozen
 
+from durable._core.decision import Wait
 from durable._core.events import (
     Arrival,
+    ChildAwaited,
+    ChildCancelled,
+    ChildFailed,
+    ChildJoined,
+    ChildStarted,
+    ChildSucceeded,
     Command,
+    End,
     Event,
     GroupOpened,
     NowRead,
@@ -26,18 +35,28 @@ from durable._core.events import (
     RunRestarted,
     RunRetried,
     RunStarted,
+    RunTimedOut,
+    SignalAwaited,
     SignalReceived,
     StepFailed,
+    StepRetrying,
     StepStarted,
     StepSucceeded,
     TimerFired,
+    TimerSet,
+    TransactionStarted,
 )
 from durable.errors import InternalError, UsageError
 
 COMMANDS: tuple[type, ...] = get_args(Command)
 ARRIVALS: tuple[type, ...] = get_args(Arrival)
-#: Arrivals of the run as a whole rather than of one command.
-_RUN_WIDE: tuple[type, ...] = (SignalReceived,)
+ENDS: tuple[type, ...] = get_args(End)
+_COMMAND_SET = frozenset(COMMANDS)
+_ARRIVAL_SET = frozenset(ARRIVALS)
+#: Arrivals that end a command.
+_OUTCOMES = (StepSucceeded, StepFailed, ChildSucceeded, ChildFailed, ChildCancelled)
+#: Arrivals that can make a run fail.
+_FAILURES = (StepFailed, ChildFailed, ChildCancelled, TimerFired)
 
 
 @frozen
@@ -52,14 +71,18 @@ class History:
     patches: frozenset[str]
     #: Answers of `now()`, by the count of arrivals before it was asked.
     now_reads: Mapping[int, float]
+    #: The attempt of the whole run, counted from 1 (its `retry` option).
     run_attempt: int
-    #: Set when the whole run failed and its next attempt has not begun.
-    restarting: bool
-    #: Set when nothing but its start is recorded.
+    #: As `run_attempt`, but retries by a person count too: it tells children of one position apart.
+    generation: int
+    #: Set when there is nothing to replay: its first turn, or that of its next attempt, is still to come.
     fresh: bool
     #: Set when the last event is a retry or fork: its cut took commands away, so this one replay
     #: issues what it finds missing afresh instead of calling it a divergence.
     reopened: bool
+    reopened_at: float
+    #: The closing event of a run that has ended.
+    end: Event | None
     size: int
 
 
@@ -78,19 +101,23 @@ def read(events: Sequence[Event]) -> History:
     arrivals: list[Event] = []
     patches: set[str] = set()
     now_reads: dict[int, float] = {}
-    for event in kept[1:]:
+    later_attempts = 0
+    recorded: list[Any] = kept[1:]  # Any: `kind` narrows faster than isinstance, but not for type checkers
+    for event in recorded:
         kind = type(event)
-        if kind is StepStarted and event.attempt > 1:  # type: ignore[union-attr]  # narrowed by `kind`
+        if kind is StepStarted and event.attempt > 1:
             arrivals.append(event)
+            later_attempts += 1
         elif kind in _COMMAND_SET:
-            commands[event.position] = event  # type: ignore[union-attr]  # every command has one
+            commands[event.position] = event
         elif kind in _ARRIVAL_SET:
             arrivals.append(event)
         elif kind is PatchMarked:
-            patches.add(event.name)  # type: ignore[union-attr]  # narrowed by `kind`
+            patches.add(event.name)
         elif kind is NowRead:
-            now_reads[event.arrivals] = event.at  # type: ignore[union-attr]  # narrowed by `kind`
-    restarting = attempt > 1 and not any(isinstance(event, TimerFired) and event.position == "" for event in arrivals)
+            now_reads[len(arrivals) - later_attempts] = event.at
+    last = events[-1]
+    reopened = isinstance(last, (RunRetried, RunForked))
     return History(
         started=events[0],
         commands=commands,
@@ -98,24 +125,21 @@ def read(events: Sequence[Event]) -> History:
         patches=frozenset(patches),
         now_reads=now_reads,
         run_attempt=attempt,
-        restarting=restarting,
-        fresh=not commands and not arrivals,
-        reopened=isinstance(events[-1], (RunRetried, RunForked)),
+        generation=attempt + sum(type(event) is RunRetried for event in events),
+        fresh=not commands and not arrivals and not isinstance(last, ENDS),
+        reopened=reopened,
+        reopened_at=last.at if reopened else 0.0,
+        end=last if isinstance(last, ENDS) else None,
         size=len(events),
     )
-
-
-_COMMAND_SET = frozenset(COMMANDS)
-_ARRIVAL_SET = frozenset(ARRIVALS)
 
 
 def effective(events: Sequence[Event]) -> tuple[list[Event], int]:
     """
     The events that count, and the attempt of the whole run.
 
-    `RunRestarted` sets everything between the start and itself aside. `RunRetried(cut)` sets
-    aside the outcome at *cut* (0-based index of the events before it) and every command issued
-    after it, with its outcomes; arrivals of commands that were open by then, and signals, stay.
+    `RunRestarted` sets everything between the start and itself aside; `RunRetried` sets aside
+    the failure, and what has to be asked for again because of it.
     """
     kept: list[Event] = []
     attempt = 1
@@ -124,112 +148,192 @@ def effective(events: Sequence[Event]) -> tuple[list[Event], int]:
             attempt = event.attempt
             kept = kept[:1]
         elif isinstance(event, RunRetried):
-            kept = cut_at(kept, event.cut)
+            kept = _without_failure(kept, event)
         elif not isinstance(event, RunForked):
             kept.append(event)
     return kept, attempt
 
 
 def cut_at(events: Sequence[Event], cut: int) -> list[Event]:
-    """The first *cut* events, and of those after the event at *cut* the arrivals that stay valid."""
+    """
+    The first *cut* events, and of the later ones what stays valid.
+
+    That is: signals, and the arrivals (and later attempts) of commands that were open by then.
+    """
     kept = list(events[:cut])
-    open_commands = {event.position for event in kept if isinstance(event, COMMANDS)}
-    for event in events[cut + 1 :]:
-        kind = type(event)
-        if kind in _RUN_WIDE or (kind in _ARRIVAL_SET and getattr(event, "position", None) in open_commands):
+    known = {position_of(event) for event in kept if is_command(event)}
+    for event in events[cut:]:
+        later_attempt = isinstance(event, StepStarted) and event.attempt > 1
+        if isinstance(event, SignalReceived) or (
+            position_of(event) in known and (later_attempt or isinstance(event, ARRIVALS))
+        ):
             kept.append(event)
     return kept
 
 
-def retry_cut(events: Sequence[Event]) -> int | None:
+def is_command(event: Event) -> TypeGuard[Command]:
+    """Whether the workflow asked for it."""
+    return type(event) in _COMMAND_SET
+
+
+def position_of(event: Event) -> str | None:
+    """The position of the command that *event* is about; None for events of the whole run."""
+    return getattr(event, "position", None)
+
+
+def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event]:
     """
-    Where a retry of a failed run cuts its effective events: at the first outcome that made it fail.
+    The events of a failed run without its failure, so that a replay goes on where it failed.
 
-    If the failure came from the workflow's own code, only the closing event goes, and replay runs
-    the (mended) code. None if the run did not fail.
+    What had succeeded stays. A step that failed is forgotten, attempts included, and asked for
+    again; so is what was cancelled because of the failure (open then, in the same group), and
+    whatever a deadline was part of. A child that failed stays, since it is retried itself.
     """
-    failed = next((event for event in reversed(events) if isinstance(event, RunFailed)), None)
-    if failed is None:
-        return None
-    positions = set(failed.positions)
-    for index, event in enumerate(events):
-        if getattr(event, "position", None) in positions and type(event) in _ARRIVAL_SET and _is_failure(event):
-            return index
-    return events.index(failed)
+    failed, cut = set(retried.positions), retried.cut
+    children = {position_of(event) for event in events if isinstance(event, (ChildStarted, ChildAwaited))}
+    again = {position for position in failed if position not in children}
+    if not isinstance(events[cut], RunFailed):
+        before = [event for event in events[:cut] if is_command(event)]
+        groups = {position.partition(".")[0] for position in failed}
+        if not failed and before:  # the time of the whole run was over
+            groups = {before[-1].position.partition(".")[0]}
+        done = {position_of(event) for event in events if isinstance(event, _OUTCOMES)}
+        fired = {position_of(event) for event in events if isinstance(event, TimerFired)}
+        again |= {
+            event.position
+            for event in before
+            if event.position.partition(".")[0] in groups
+            and not isinstance(event, GroupOpened)
+            and not (isinstance(event, ChildStarted) and not event.awaited)
+            and event.position not in (fired if isinstance(event, TimerSet) else done)
+        }
+    return [
+        event
+        for event in cut_at(events, cut)
+        if position_of(event) not in again
+        and not isinstance(event, RunFailed)
+        and not (position_of(event) in failed and isinstance(event, _FAILURES))
+    ]
 
 
-def _is_failure(event: Event) -> bool:
-    return type(event).__name__ in ("StepFailed", "ChildFailed", "ChildCancelled", "TimerFired")
-
-
-def fork(
-    events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str, Payload], now: float
-) -> list[Event]:
-    """
-    The history of a new run that goes on from position *at* of *events*.
-
-    What was recorded before the command at *at* is copied, with the outcomes in *replace*
-    (position to encoded value) in place of the recorded ones.
-
-    Raises:
-        UsageError: If a position was never asked for.
-    """
-    kept, _ = effective(events)
-    index = next(
-        (i for i, event in enumerate(kept) if isinstance(event, COMMANDS) and event.position == at),
-        None,
-    )
-    if index is None:
-        raise UsageError(_no_such_position(kept, at))
-    copied: list[Event] = []
-    replaced = dict(replace)
-    for event in cut_at(kept, index):
-        position = getattr(event, "position", None)
-        if position in replace and type(event) in _ARRIVAL_SET:
-            if position in replaced:
-                copied.append(StepSucceeded(position, replaced.pop(position), event.at))
-            continue
-        copied.append(event)
-    for position, value in list(replaced.items()):
-        if any(isinstance(event, COMMANDS) and event.position == position for event in copied):
-            copied.append(StepSucceeded(position, value, now))
-            del replaced[position]
-    if replaced:
-        raise UsageError(_no_such_position(kept, ", ".join(replaced)))
-    return [*copied, RunForked(run_id, at, now)]
-
-
-def _no_such_position(events: Sequence[Event], at: str) -> str:
-    known = [event.position for event in events if isinstance(event, COMMANDS)]
-    return f"position {at} is not before a recorded command of this run; recorded are {', '.join(known[:20]) or 'none'}"
-
-
-def describe(event: Event) -> str:
-    """A command in a few words, for reports: "step 'charge'"."""
-    name = getattr(event, "name", "")
-    match event:
-        case StepStarted():
-            return f"step {name!r}"
-        case GroupOpened():
-            return f"{name} of {event.size}"
-        case StepFailed():
-            return "a failure"
-        case _:
-            words = {
-                "TransactionStarted": f"transaction {name!r}",
-                "TimerSet": str(name),
-                "SignalAwaited": f"wait_for {name!r}",
-                "ChildStarted": f"child {name!r}",
-                "ChildAwaited": f"result of run {getattr(event, 'run_id', '')!r}",
-                "RunSucceeded": "the end of the workflow",
-            }
-            return words.get(type(event).__name__, type(event).__name__)
+# --- opening an ended run again ---------------------------------------------------------------
 
 
 def reopened(events: Sequence[Event], at: float) -> RunRetried:
-    """The event that retries the failed run of *events* (effective ones)."""
-    cut = retry_cut(events)
-    if cut is None:
+    """
+    The event that retries the failed run of *events*.
+
+    It cuts at the first outcome that made the run fail. If the failure came from the workflow's
+    own code, only the closing event goes, and replay runs the (mended) code.
+
+    Raises:
+        UsageError: If the run has not failed.
+    """
+    kept, _ = effective(events)
+    failure = _failure(kept)
+    if failure is None:
         msg = "the run has no failure to retry"
         raise UsageError(msg)
-    return evolve(RunRetried(cut), at=at)
+    first = next(iter(failed_outcomes(kept)), None)
+    overdue = next((event for event in kept if isinstance(event, RunTimedOut)), None)
+    return RunRetried(kept.index(first or overdue or failure), failure.positions, at)
+
+
+def failed_outcomes(events: Sequence[Event]) -> list[Event]:
+    """The outcomes that made the run of *events* fail; none if its own code raised."""
+    failure = _failure(events)
+    positions = () if failure is None else failure.positions
+    return [event for event in events if isinstance(event, _FAILURES) and position_of(event) in positions]
+
+
+def _failure(events: Sequence[Event]) -> RunFailed | None:
+    return next((event for event in reversed(events) if isinstance(event, RunFailed)), None)
+
+
+def open_children(events: Sequence[Event]) -> list[tuple[str, str]]:
+    """(position, run id) of the children whose end is awaited."""
+    found: dict[str, str] = {}
+    for event in effective(events)[0]:
+        match event:
+            case ChildStarted(awaited=True) | ChildAwaited():
+                found[event.position] = event.run_id
+            case ChildJoined() if event.position in found:
+                found[event.position] = event.run_id
+            case ChildSucceeded() | ChildFailed() | ChildCancelled():
+                found.pop(event.position, None)
+            case _:
+                pass
+    return list(found.items())
+
+
+def open_timers(events: Sequence[Event]) -> list[Wait]:
+    """Timers, retry delays and signals that are waited for, each a row of its own group."""
+    found: dict[str, Wait] = {}
+    for event in effective(events)[0]:
+        match event:
+            case TimerSet():
+                found[event.position] = Wait(event.position, "timer", event.position, fire_at=event.fire_at)
+            case StepRetrying():
+                found[event.position] = Wait(event.position, "retry", event.position, fire_at=event.fire_at)
+            case SignalAwaited():
+                found[event.position] = Wait(
+                    event.position, "signal", event.position, name=event.name, fire_at=event.fire_at
+                )
+            case TimerFired() | StepSucceeded() | StepFailed():
+                found.pop(event.position, None)
+            case _:
+                pass
+    return list(found.values())
+
+
+def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str, Payload], now: float) -> list[Event]:
+    """
+    The history of a new run that goes on from position *at* of *events*, those of *run_id*.
+
+    What was recorded before the command at *at* is copied, with the outcomes in *replace*
+    (position to encoded value) in place of the recorded ones. If *replace* has *at* itself, its
+    command is copied too.
+
+    Raises:
+        UsageError: If a position was never asked for, or is of a command whose outcome cannot be given.
+    """
+    kept, _ = effective(events)
+    commands = {event.position: event for event in reversed(kept) if is_command(event)}
+    if at not in commands:
+        raise UsageError(_no_such_position(kept, at))
+    index = kept.index(commands[at])
+    if at in replace:
+        index += 1
+    copied = cut_at(kept, index)
+    for position, value in replace.items():
+        command = commands.get(position)
+        if command is None or command not in copied:
+            raise UsageError(_no_such_position(copied, position))
+        copied = _with_outcome(copied, command, value, now)
+    return [*copied, RunForked(run_id, at, now)]
+
+
+def _with_outcome(events: list[Event], command: Event, value: Payload, now: float) -> list[Event]:
+    """*events* with one outcome for *command*, where its recorded one stands (else at the end)."""
+    match command:
+        case StepStarted() | TransactionStarted():
+            outcome: StepSucceeded | ChildSucceeded = StepSucceeded(command.position, value, now)
+        case ChildStarted(awaited=True) | ChildAwaited():
+            outcome = ChildSucceeded(command.position, value, now)
+        case _:
+            msg = f"only outcomes of steps, transactions and children can be replaced, found {command!r:.80}"
+            raise UsageError(msg)
+    changed: list[Event] = []
+    place = len(events)
+    for event in events:
+        if event is command or position_of(event) != outcome.position:
+            changed.append(event)
+        elif isinstance(event, ARRIVALS):
+            place = len(changed)
+    changed.insert(place, outcome)
+    return changed
+
+
+def _no_such_position(events: Sequence[Event], at: str) -> str:
+    known = [event.position for event in events if is_command(event)]
+    return f"position {at} is not before a recorded command of this run; recorded are {', '.join(known[:20]) or 'none'}"

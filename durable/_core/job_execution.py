@@ -93,7 +93,8 @@ class JobExecution:
 
     def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
         """As `Execution.advance`."""
-        if self._attempt == 0 and not any(isinstance(event, CancelRequested) for event in arrived):
+        unborn = any(isinstance(event, (CancelRequested, RunTimedOut)) for event in arrived)
+        if self._attempt == 0 and not unborn:
             self._start(now)
         for event in arrived:
             if self.ended:
@@ -171,7 +172,8 @@ class JobExecution:
         self._first_started_at = self._first_started_at or now
         op = self._operation()
         payload: Payload = self._started.value or ""  # type: ignore[union-attr]  # RunStarted
-        self._record(StepStarted(POSITION, self.definition.name, self._attempt, "", self.codec.digest(payload) if payload else "", now))
+        digest = self.codec.digest(payload) if payload else ""
+        self._record(StepStarted(POSITION, self.definition.name, self._attempt, "", digest, now))
         self._decision.steps.append(StepAction(POSITION, self._attempt, self._failures, self._first_started_at, op))
 
     def _operation(self) -> StepOp[Any]:
@@ -200,4 +202,3 @@ class JobExecution:
 
     def _record(self, event: Event) -> None:
         self._decision.events.append(event)
-

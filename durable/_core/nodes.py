@@ -1,5 +1,5 @@
 """
-Open commands: leaves (a step, a timer, a signal, a child) and groups (gather, race, ...).
+Open commands: strands, and leaves (a timer, a signal, a child; steps are in `attempts`).
 
 Every command a strand asks for becomes a node, and reports its outcome to its owner: a strand,
 or the group it is a member of. Cancelling is structured: a cancelled group reports only once
@@ -11,7 +11,6 @@ new, and act (emit actions and waits) only for new ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from durable._core.decision import Wait, WaitKind, WakeOn
@@ -23,7 +22,6 @@ from durable._core.events import (
     ChildStarted,
     ChildSucceeded,
     Event,
-    GroupOpened,
     SignalAwaited,
     SignalReceived,
     TimerFired,
@@ -32,19 +30,11 @@ from durable._core.events import (
 from durable._core.ops import (
     AwaitRunOp,
     Child,
-    Command,
-    ForEachOp,
-    GatherOp,
     Op,
-    RaceOp,
     RunOp,
-    Settled,
-    SettleOp,
     SleepOp,
     StartOp,
-    TimeoutOp,
     WaitForOp,
-    Winner,
 )
 from durable._core.outcomes import rebuilt
 from durable._core.strand import Strand
@@ -66,12 +56,13 @@ class Outcome:
 
 
 CANCELLED = Outcome(cancelled=True)
+_ANY: WakeOn = "any"
 
 
 class Owner(Protocol):
     """Who is told how a node ended."""
 
-    def member_done(self, index: int, outcome: Outcome) -> None: ...
+    def member_done(self, index: int, outcome: Outcome, /) -> None: ...
 
 
 class Node:
@@ -95,6 +86,10 @@ class Node:
         """Give up; reports `CANCELLED`, at once for leaves, when all members have for groups."""
         raise NotImplementedError  # pragma: no cover - every node has its own
 
+    def member_rule(self) -> WakeOn:
+        """Which ends among its members the run must hear of at once: "all" is none but the last."""
+        return "any"
+
     def delivered(self, error: BaseException) -> BaseException:
         """*error*, marked with the position whose failure it is, so that a retry finds it."""
         try:
@@ -110,20 +105,23 @@ class Node:
 class StrandNode(Node):
     """A strand: the body of the run, or a helper coroutine in a group."""
 
-    __slots__ = ("cancel_requested", "current", "strand")
+    __slots__ = ("cancelled", "current", "strand", "throw_cancel")
 
     def __init__(self, ex: Execution, strand: Strand, owner: Owner, index: int) -> None:
         super().__init__(ex, strand.prefix, owner, index)
         self.strand = strand
         self.current: Node | None = None
-        self.cancel_requested = False
+        #: Set once somebody cancelled it: what it raises then is no failure.
+        self.cancelled = False
+        #: Set while the cancellation still has to be raised in its code.
+        self.throw_cancel = False
         ex.strands.append(self)
 
     def begin(self) -> None:
         """Run it to its first command, in its turn."""
         self.ex.runnable.append((self, Outcome()))
 
-    def member_done(self, index: int, outcome: Outcome) -> None:
+    def member_done(self, _index: int, outcome: Outcome) -> None:
         """Its current command ended."""
         self.current = None
         self.ex.runnable.append((self, outcome))
@@ -131,26 +129,30 @@ class StrandNode(Node):
     def step(self, outcome: Outcome) -> None:
         """Resume the code with *outcome*, and open what it asks for."""
         error = outcome.error
-        if outcome.cancelled or self.cancel_requested:
-            self.cancel_requested = False
+        if outcome.cancelled or self.throw_cancel:
+            self.throw_cancel = False
             error = RunCancelled(self.ex.cancel_reason)
-        kind, found = self.strand.resume(outcome.value, error)
-        if kind == "asked":
-            self.ex.open(found, self.strand.next_position(), self, 0)
+        asked = self.strand.resume(outcome.value, error)
+        if asked is not None:
+            node = self.ex.open(asked, self.strand.next_position(), self, 0)
+            if node is not None and not node.closed:
+                self.current = node
             return
         self.ex.strands.remove(self)
-        if kind == "returned":
-            self.report(Outcome(found))
-        elif isinstance(found, RunCancelled) and self.owner is not self.ex:
+        raised = self.strand.raised
+        if isinstance(raised, RunCancelled) and self.cancelled:
             self.report(CANCELLED)
+        elif isinstance(raised, (KeyboardInterrupt, SystemExit)):
+            raise raised  # meant for the program, not for the run
         else:
-            self.report(Outcome(error=found))
+            self.report(Outcome(self.strand.value, raised))
 
     def cancel(self) -> None:
+        self.cancelled = True
         if self.current is not None:
             self.current.cancel()
-        else:
-            self.cancel_requested = True
+        else:  # about to be resumed: the cancellation takes the place of the outcome
+            self.throw_cancel = True
 
 
 # --- leaves ----------------------------------------------------------------------------------------
@@ -184,7 +186,8 @@ class Leaf(Node):
         fresh: bool,
     ) -> None:
         """Note what ends this wait; a row of it is written when the command is *fresh*."""
-        group, wake_on = self._wake_group()
+        # A retry is this step's own affair: it begins when it is due, whatever its group waits for.
+        group, wake_on = (self.position, _ANY) if kind == "retry" else self._wake_group()
         self.wait = Wait(self.position, kind, group, wake_on, name, run_id, fire_at)
         if fresh:
             self.ex.decision.waits.append(self.wait)
@@ -196,15 +199,12 @@ class Leaf(Node):
         A member of a plain gather of gathers wakes nobody until the outermost has no row left,
         so a parent of 10,000 children replays once. Any other owner wants to know at once.
         """
-        group, wake_on, owner = self.position, "any", self.owner
-        while isinstance(owner, (GatherNode, ForEachNode)) and not owner.closing:
-            if isinstance(owner, ForEachNode) and owner.concurrency is not None:
-                break  # each end makes room for the next item
+        group, wake_on, owner = self.position, _ANY, self.owner
+        while isinstance(owner, Node) and (rule := owner.member_rule()) != "any":
             group = owner.position
-            fails_fast = isinstance(owner, GatherNode) and owner.fail_fast
-            wake_on = "failure" if fails_fast or wake_on == "failure" else "all"
+            wake_on = "failure" if "failure" in (rule, wake_on) else "all"
             owner = owner.owner
-        return group, wake_on  # type: ignore[return-value]  # the three literals
+        return group, wake_on
 
     def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
         """End with *outcome*; the row of its wait is gone already where an arrival ended it."""
@@ -217,8 +217,17 @@ class Leaf(Node):
             self.wait = None
         self.report(outcome)
 
+    def withdraw(self) -> None:
+        """Undo what the command set going outside: nobody waits for its outcome any more."""
+
+    def converted(self, event: Event) -> Event:
+        """What is recorded for *event*."""
+        return event
+
     def cancel(self) -> None:
-        self.close(CANCELLED, arrived=False)
+        if not self.closed:
+            self.withdraw()
+            self.close(CANCELLED, arrived=False)
 
 
 class TimerNode(Leaf):
@@ -259,7 +268,7 @@ class SignalNode(Leaf):
     def receive(self, event: SignalReceived) -> None:
         """Consume *event*."""
         try:
-            value = self.ex.codec.decode(event.value, self.type, where=f"payload of signal {self.name!r}")
+            value = self.ex.codec.decode(event.value or "null", self.type, where=f"payload of signal {self.name!r}")
         except DecodeError as error:
             # The sender's mistake: raised in the workflow, which can answer it, rather than
             # blocking a run for ever on a payload that no change of code makes fit.
@@ -296,6 +305,7 @@ class ChildNode(Leaf):
             return
         run_op: RunOp[Any] = op.op if isinstance(op, StartOp) else op  # type: ignore[assignment]  # the only others
         self.type = run_op.definition.result
+        arguments = "" if ex.replays(position) else ex.arguments_of(run_op)
         event, fresh = ex.command(
             ChildStarted(
                 position,
@@ -303,14 +313,16 @@ class ChildNode(Leaf):
                 run_op.given.id or ex.child_id(position),
                 not self.starting,
                 ex.site(op),
-                ex.digest(run_op.args, run_op.kwargs),
+                ex.codec.digest(arguments) if arguments else "",
                 ex.time,
             )
         )
         self.run_id = event.run_id
         if fresh:
-            ex.start_child(position, self.run_id, run_op, awaited=not self.starting)
-        if self.starting and run_op.given.key is None and run_op.definition.options.key is None:
+            ex.start_child(position, self.run_id, run_op, arguments, awaited=not self.starting)
+        given = run_op.given
+        may_exist = given.key is not None or given.id is not None or run_op.definition.options.key is not None
+        if self.starting and not may_exist:  # else `ChildJoined` tells which run it is
             self.close(Outcome(Child(self.run_id, self.type)))
             return
         self.wait_for("child", run_id=self.run_id, fresh=fresh and not self.starting)
@@ -334,274 +346,8 @@ class ChildNode(Leaf):
                 self.run_id = event.run_id
                 if self.starting:
                     self.close(Outcome(Child(event.run_id, self.type)))
+            case _:
+                pass
 
-    def cancel(self) -> None:
+    def withdraw(self) -> None:
         self.ex.cancel_child(self.run_id)
-        super().cancel()
-
-
-# --- groups -------------------------------------------------------------------------------------------
-
-
-class Group(Node):
-    """A command made of members."""
-
-    __slots__ = ("closing", "members", "opening", "outcomes", "was_cancelled")
-
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int) -> None:
-        super().__init__(ex, position, owner, index)
-        self.members: dict[int, Node] = {}
-        self.outcomes: dict[int, Outcome] = {}
-        #: Set once what is still open no longer counts.
-        self.closing = False
-        self.opening = False
-        self.was_cancelled = False
-
-    def announce(self, op: Command, name: str, size: int, value: Any = None) -> GroupOpened:
-        """Record that this group began; the recorded event, which may be older than this code."""
-        event, _ = self.ex.command(GroupOpened(self.position, name, size, self.ex.site(op), value, self.ex.time))
-        return event
-
-    def open_member(self, member: Any, index: int) -> None:
-        """Open the member's op, or begin its strand, unless the group is closing already."""
-        position = f"{self.position}.{index}"
-        if isinstance(member, Op):
-            node = self.ex.open(member, position, self, index)
-        else:
-            strand = StrandNode(self.ex, Strand(member, position), self, index)
-            strand.begin()
-            node = strand
-        if node is not None and not node.closed:
-            self.members[index] = node
-
-    def member_done(self, index: int, outcome: Outcome) -> None:
-        self.members.pop(index, None)
-        self.outcomes[index] = outcome
-        if not self.closing and not outcome.cancelled and self.decides(index, outcome):
-            self.close_members()
-        self.finish_if_done()
-
-    def decides(self, index: int, outcome: Outcome) -> bool:
-        """Whether *outcome* settles the group, so that the rest is cancelled."""
-        return False
-
-    def close_members(self) -> None:
-        """Cancel whatever is still open."""
-        self.closing = True
-        for node in list(self.members.values()):
-            node.cancel()
-
-    def finish_if_done(self) -> None:
-        """Report, once every member has."""
-        if self.closed or self.opening or self.members:
-            return
-        self.report(CANCELLED if self.was_cancelled else self.result())
-
-    def result(self) -> Outcome:
-        """The group's outcome, all members having ended."""
-        raise NotImplementedError  # pragma: no cover - every group has its own
-
-    def cancel(self) -> None:
-        if not self.closed:
-            self.was_cancelled = True
-            self.close_members()
-            self.finish_if_done()
-
-    def open_all(self, members: tuple[Any, ...]) -> None:
-        """Open members until one of them settles the group."""
-        self.opening = True
-        for index, member in enumerate(members):
-            if self.closing:
-                _discard(member)
-            else:
-                self.open_member(member, index)
-        self.opening = False
-        self.finish_if_done()
-
-
-class GatherNode(Group):
-    """`gather`."""
-
-    __slots__ = ("fail_fast", "return_exceptions", "size")
-
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: GatherOp[Any]) -> None:
-        super().__init__(ex, position, owner, index)
-        self.fail_fast, self.return_exceptions = op.fail_fast, op.return_exceptions
-        self.size = len(op.members)
-        self.announce(op, "gather", self.size)
-        self.open_all(op.members)
-
-    def decides(self, index: int, outcome: Outcome) -> bool:
-        return self.fail_fast and outcome.error is not None
-
-    def result(self) -> Outcome:
-        errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
-        if errors and not self.return_exceptions:
-            return Outcome(error=ExceptionGroup(_failed(len(errors), self.size), errors))  # type: ignore[type-var]
-        return Outcome([_value_or_error(self.outcomes[index]) for index in range(self.size)])
-
-
-class RaceNode(Group):
-    """`race`."""
-
-    __slots__ = ("keys", "winner")
-
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: RaceOp[Any]) -> None:
-        super().__init__(ex, position, owner, index)
-        self.keys = op.keys
-        self.winner: int | None = None
-        self.announce(op, "race", len(op.members))
-        self.open_all(op.members)
-
-    def decides(self, index: int, outcome: Outcome) -> bool:
-        self.winner = index
-        return True
-
-    def result(self) -> Outcome:
-        if self.winner is None:
-            return CANCELLED
-        outcome = self.outcomes[self.winner]
-        if outcome.error is not None:
-            return outcome
-        key = self.keys[self.winner] if self.keys is not None else None
-        return Outcome(Winner(self.winner, outcome.value, key))
-
-
-class SettleNode(Group):
-    """`settle`."""
-
-    __slots__ = ()
-
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: SettleOp[Any]) -> None:
-        super().__init__(ex, position, owner, index)
-        self.announce(op, "settle", 1)
-        self.open_all((op.member,))
-
-    def result(self) -> Outcome:
-        outcome = self.outcomes[0]
-        if outcome.cancelled:
-            return CANCELLED
-        if outcome.error is not None and not isinstance(outcome.error, Exception):
-            return outcome
-        return Outcome(Settled(outcome.value, outcome.error))
-
-
-class _Deadline(Leaf):
-    """The timer of a `timeout`; it stands at the same position as its group."""
-
-    __slots__ = ()
-
-    def accepts(self, event: Event) -> bool:
-        return isinstance(event, TimerFired)
-
-    def deliver(self, event: Event) -> None:
-        self.close(Outcome())
-
-
-class TimeoutNode(Group):
-    """`timeout`."""
-
-    __slots__ = ("deadline", "seconds", "timed_out")
-
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: TimeoutOp[Any]) -> None:
-        super().__init__(ex, position, owner, index)
-        self.seconds = op.seconds
-        self.timed_out = False
-        self.deadline = _Deadline(ex, position, self, -1)
-        event, fresh = ex.command(TimerSet(position, "timeout", ex.time + op.seconds, ex.site(op), ex.time))
-        self.deadline.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
-        self.open_all((op.member,))
-
-    def member_done(self, index: int, outcome: Outcome) -> None:
-        if index == 0:
-            if not self.deadline.closed:
-                self.deadline.cancel()
-            super().member_done(index, outcome)
-        elif not outcome.cancelled:  # the deadline fired
-            self.timed_out = True
-            self.close_members()
-            self.finish_if_done()
-
-    def cancel(self) -> None:
-        if not self.deadline.closed:
-            self.deadline.cancel()
-        super().cancel()
-
-    def result(self) -> Outcome:
-        if self.timed_out:
-            return Outcome(error=self.delivered(TimeoutError(f"not done within {self.seconds:g} s")))
-        return self.outcomes[0]
-
-
-class ForEachNode(Group):
-    """`for_each`: a window that moves over recorded items."""
-
-    __slots__ = ("concurrency", "definition", "items", "next")
-
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: ForEachOp[Any]) -> None:
-        super().__init__(ex, position, owner, index)
-        self.definition, self.concurrency = op.definition, op.concurrency
-        item_type = op.definition.arguments.positional(0)
-        where = f"items of for_each {op.definition.name!r}"
-        value = None if ex.replays(position) else ex.codec.encode(list(op.items), list[item_type], where=where)
-        event = self.announce(op, f"for_each {op.definition.name}", len(op.items), value)
-        self.items: list[Any] = ex.codec.decode(event.value or "[]", list[item_type], where=where)
-        self.next = 0
-        self._fill()
-
-    def _fill(self) -> None:
-        self.opening = True
-        while (
-            not self.closing
-            and self.next < len(self.items)
-            and (self.concurrency is None or len(self.members) < self.concurrency)
-        ):
-            index, self.next = self.next, self.next + 1
-            self.open_member(self.definition(self.items[index]), index)
-        self.opening = False
-        if self.closing or self.next == len(self.items):
-            self.finish_if_done()
-
-    def member_done(self, index: int, outcome: Outcome) -> None:
-        self.members.pop(index, None)
-        self.outcomes[index] = outcome
-        if outcome.error is not None:
-            self.closing = True  # start no more; those under way may end
-        if not self.opening:
-            self._fill()
-
-    def result(self) -> Outcome:
-        errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
-        if errors:
-            alone = errors[0] if self.concurrency == 1 else None
-            return Outcome(error=alone or ExceptionGroup(_failed(len(errors), len(self.items)), errors))  # type: ignore[type-var]
-        return Outcome([self.outcomes[index].value for index in range(len(self.items))])
-
-
-def _value_or_error(outcome: Outcome) -> Any:
-    return outcome.value if outcome.error is None else outcome.error
-
-
-def _failed(count: int, size: int) -> str:
-    return f"{count} of {size} failed"
-
-
-def _discard(member: Any) -> None:
-    """A helper coroutine that will never run is closed, so that Python does not complain about it."""
-    if isinstance(member, Coroutine):
-        member.close()
-
-
-#: How each op opens (steps and transactions are in `attempts`, which `execution` adds).
-OPENERS: dict[type, Callable[..., Node]] = {
-    SleepOp: TimerNode,
-    WaitForOp: SignalNode,
-    RunOp: ChildNode,
-    StartOp: ChildNode,
-    AwaitRunOp: ChildNode,
-    GatherOp: GatherNode,
-    RaceOp: RaceNode,
-    SettleOp: SettleNode,
-    TimeoutOp: TimeoutNode,
-    ForEachOp: ForEachNode,
-}

@@ -21,21 +21,17 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from durable._core import charge
-from durable._core.ops import Command, Return, describe_foreign
-
-#: What a strand did: asked for a command, returned a value, or raised.
-Asked: TypeAlias = tuple[Literal["asked"], Command]
-Returned: TypeAlias = tuple[Literal["returned"], Any]
-Raised: TypeAlias = tuple[Literal["raised"], BaseException]
+from durable._core.ops import Command, Return
+from durable.errors import NotDurableError
 
 #: A generator that keeps yielding while it is closed is given up after this many refusals.
 _MAX_REFUSALS = 100
 
 
-class ReturnReached(BaseException):  # noqa: N818 - control flow, no error
+class ReturnReached(BaseException):
     """
     Thrown at ``yield Return(value)`` so that ``finally`` blocks run and may yield clean-up.
 
@@ -46,7 +42,18 @@ class ReturnReached(BaseException):  # noqa: N818 - control flow, no error
 class Strand:
     """One thread of a workflow's control, and the numbering of its commands."""
 
-    __slots__ = ("_agen", "_coro", "_pending", "_returned", "_started", "_value", "commands", "draws", "prefix")
+    __slots__ = (
+        "_agen",
+        "_coro",
+        "_pending",
+        "_returns",
+        "_started",
+        "commands",
+        "draws",
+        "prefix",
+        "raised",
+        "value",
+    )
 
     def __init__(self, code: AsyncGenerator[Any, Any] | Coroutine[Any, Any, Any], prefix: str) -> None:
         self._agen: AsyncGenerator[Any, Any] | None = None
@@ -57,8 +64,10 @@ class Strand:
             self._coro = code  # type: ignore[assignment]  # what is no async generator is a coroutine here
         self._pending: Any = None  # the awaitable of a generator that stands at an `await`
         self._started = False
-        self._returned = False
-        self._value: Any = None
+        self._returns = 0
+        #: How it ended.
+        self.value: Any = None
+        self.raised: BaseException | None = None
         #: Where its commands are numbered: "" for the body, "3.1" for a helper in group 3.
         self.prefix = prefix
         #: Commands asked for so far.
@@ -77,29 +86,37 @@ class Strand:
         self.draws = 0
         return position
 
-    def resume(self, value: Any, error: BaseException | None) -> Asked | Returned | Raised:
-        """Give the code the outcome of its last command, and run it to the next one or to its end."""
-        if self._coro is not None:
-            return self._resume_coroutine(value, error)
-        return self._resume_generator(value, error)
+    def resume(self, value: Any, error: BaseException | None) -> Command | None:
+        """
+        Give the code the outcome of its last command, and run it to the next one.
 
-    def _resume_coroutine(self, value: Any, error: BaseException | None) -> Asked | Returned | Raised:
-        coroutine = self._coro
-        assert coroutine is not None
+        None once it has ended; see *value* and *raised*.
+        """
+        if self._coro is not None:
+            return self._resume_coroutine(self._coro, value, error)
+        if self._agen is not None:
+            return self._resume_generator(self._agen, value, error)
+        return None  # closed
+
+    def _resume_coroutine(
+        self, coroutine: Coroutine[Any, Any, Any], value: Any, error: BaseException | None
+    ) -> Command | None:
         while True:
             try:
                 found = coroutine.send(value) if error is None else coroutine.throw(error)
             except StopIteration as stop:
-                return ("returned", stop.value)
+                self.value = stop.value
+                return None
             except BaseException as raised:  # noqa: BLE001 - user code may raise anything; the caller sorts it
-                return ("raised", raised)
+                self.raised = raised
+                return None
             if isinstance(found, Command):
-                return ("asked", found)
-            value, error = None, describe_foreign(found)
+                return found
+            value, error = None, _not_durable(found)
 
-    def _resume_generator(self, value: Any, error: BaseException | None) -> Asked | Returned | Raised:
-        agen = self._agen
-        assert agen is not None
+    def _resume_generator(
+        self, agen: AsyncGenerator[Any, Any], value: Any, error: BaseException | None
+    ) -> Command | None:
         pending = self._pending
         while True:
             try:
@@ -113,23 +130,25 @@ class Strand:
                 found = stop.value
                 if isinstance(found, Command):
                     self._pending = None
-                    return ("asked", found)
+                    return found
                 if isinstance(found, Return):
-                    self._returned, self._value = True, found.value
+                    self.value = found.value
+                    self._returns += 1
+                    if self._returns > _MAX_REFUSALS:  # a loop that swallows every end
+                        return None
                     value, error = None, ReturnReached()
                 else:
                     value, error = None, _not_an_op(found)
                 continue
-            except StopAsyncIteration:
-                return ("returned", self._value)
-            except ReturnReached:
-                return ("returned", self._value)
+            except (StopAsyncIteration, ReturnReached):
+                return None
             except BaseException as raised:  # noqa: BLE001 - user code may raise anything; the caller sorts it
-                return ("raised", raised)
+                self.raised = raised
+                return None
             if isinstance(found, Command):
                 self._pending = pending
-                return ("asked", found)
-            value, error = None, describe_foreign(found)
+                return found
+            value, error = None, _not_durable(found)
 
     def _next_awaitable(self, agen: AsyncGenerator[Any, Any], value: Any, error: BaseException | None) -> Any:
         if self._started:
@@ -148,28 +167,31 @@ class Strand:
             for _ in range(_MAX_REFUSALS):
                 if self._close_once():
                     break
-        self._agen = self._coro = self._pending = None
+            # Still in dead mode: code that refused to end is finalised here, by its last reference.
+            self._agen = self._coro = self._pending = None
 
     def _close_once(self) -> bool:
+        """Raise GeneratorExit where the code stands; whether it has ended."""
         try:
             if self._coro is not None:
                 self._coro.close()
             elif self._pending is not None:
-                pending, self._pending = self._pending, None
                 try:
-                    pending.throw(GeneratorExit())
+                    self._pending.throw(GeneratorExit())  # if this returns, it awaits something foreign
                 except StopIteration:  # its `finally` yielded: close the generator itself next
-                    pass
+                    self._pending = None
                 return False
-            elif self._agen is not None:
-                self._agen.aclose().send(None)
-        except (StopIteration, StopAsyncIteration, GeneratorExit):
-            return True
-        except RuntimeError as ignored:
-            return "ignored GeneratorExit" not in str(ignored)
+            elif self._agen is not None and self._started:
+                closing = self._agen.aclose()
+                closing.send(None)
+                self._pending = closing  # it awaits something foreign
+                return False
+        except RuntimeError as refused:
+            self._pending = None
+            return "ignored GeneratorExit" not in str(refused)
         except BaseException:  # noqa: BLE001 - a dying generator's last words change nothing
             return True
-        return self._coro is not None or self._agen is None
+        return True
 
 
 def _not_an_op(found: object) -> TypeError:
@@ -181,3 +203,15 @@ def _not_an_op(found: object) -> TypeError:
         return TypeError("a workflow yields ops, found an async generator: call a @workflow, or await a coroutine")
     hint = " (call it)" if callable(found) else ""
     return TypeError(f"a workflow yields ops, found {type(found).__name__} {found!r:.80}{hint}")
+
+
+def _not_durable(value: object) -> NotDurableError:
+    """The error for something awaited that is no op, described so that the reader finds it."""
+    kind = type(value)
+    if inspect.iscoroutine(value) or inspect.isgenerator(value):
+        found = f"the coroutine {getattr(value, '__qualname__', kind.__name__)!r}"
+    elif kind.__module__.startswith(("asyncio", "_asyncio")) or value is None:
+        found = "something of the event loop (asyncio.sleep, a socket, a lock, an anyio or asyncio call)"
+    else:
+        found = f"a foreign awaitable ({kind.__module__}.{kind.__qualname__})"
+    return NotDurableError(found)

@@ -27,7 +27,7 @@ from durable._core.codec import Codec, argument_types, digest, result_type
 from durable.errors import CapExceededError, DecodeError, EncodeError, RecordError
 
 T = TypeVar("T")
-UTC = dt.timezone.utc
+UTC = dt.UTC
 
 
 def label(each: Any) -> str:
@@ -122,14 +122,22 @@ class WithInitVar:
     y: dataclasses.InitVar[int]
 
 
+def upper(text: str) -> str:
+    return text.upper()
+
+
+def split(text: str) -> list[str]:
+    return text.split(",")
+
+
 @attrs.define
 class Split:
-    parts: list[str] = attrs.field(converter=lambda text: text.split(","))
+    parts: list[str] = attrs.field(converter=split)
 
 
 @attrs.define
 class Upper:
-    name: str = attrs.field(converter=lambda text: text.upper())
+    name: str = attrs.field(converter=upper)
 
 
 @attrs.define
@@ -287,7 +295,7 @@ def test_what_is_accepted_comes_back_equal_and_of_the_same_type(value: Any, type
     json.loads(text)
     back = codec.decode(text, type_)
     assert back == value
-    if type_ is not float:
+    if float not in (type_, *typing.get_args(type_)):  # an int may stand for a float
         assert type(back) is type(value)
     assert codec.encode(back, type_) == text
 
@@ -570,7 +578,7 @@ def test_a_bad_argument_is_named_by_its_place() -> None:
     assert caught.value.path == "$[0][1].x"
 
 
-async def flow(a: int) -> Flow[Order]:  # type: ignore[misc]  # never iterated
+async def flow(a: int) -> Flow[Order]:
     yield Return()
 
 
@@ -587,7 +595,8 @@ def unresolvable(a: Missing, b: int) -> Missing: ...  # type: ignore[name-define
 def unannotated(a, b=1): ...  # type: ignore[no-untyped-def]
 
 
-def never() -> NoReturn: ...  # type: ignore[misc]
+def never() -> NoReturn:
+    raise NotImplementedError
 
 
 @pytest.mark.parametrize(

@@ -22,15 +22,12 @@ from pathlib import Path
 
 import pytest
 
+from durable._shell import connections as connections_module
 from durable._shell import database as database_module
-from durable._shell.database import (
-    CommitUnknownError,
-    Database,
-    Guard,
-    MemoryDatabase,
-    refuse_control,
-    translate,
-)
+from durable._shell.connections import CommitUnknownError, translate
+from durable._shell.database import Database
+from durable._shell.guard import Guard, refuse_control
+from durable._shell.memory_database import MemoryDatabase
 from durable.errors import (
     EngineClosedError,
     ForeignJournalError,
@@ -72,6 +69,12 @@ def child(script, *arguments, timeout=20):
 
 def threads():
     return {t.name for t in threading.enumerate() if t.name.startswith("durable-")}
+
+
+def open_files():
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that lists them
+            yield str(link.readlink())
 
 
 @pytest.fixture
@@ -189,6 +192,19 @@ async def test_an_exclusive_block_commits_at_its_end_and_makes_writes_wait(eithe
         await x.execute("SELECT 1")
 
 
+async def test_a_read_during_an_exclusive_block_sees_nothing_of_it(either):
+    """What is not committed is shown to nobody, on one connection as on two."""
+    async with either.exclusive() as x:
+        await x.run(insert("later"))
+        read = asyncio.ensure_future(either.read(rows))
+        if either.path != ":memory:":
+            assert await read == []
+    assert await read in ([], ["later"])
+    await either.reopen()
+    either.check_identity()
+    assert await either.read(rows) == ["later"]
+
+
 async def test_an_exclusive_block_that_raises_leaves_nothing(either):
     """ROLLBACK on an exception; the writer is free afterwards."""
     with pytest.raises(ValueError, match="mine"):
@@ -301,12 +317,7 @@ async def test_a_cancelled_opening_leaves_neither_thread_nor_descriptor(path):
         with pytest.raises(asyncio.CancelledError):
             await task
     assert not threads()
-    names = [
-        os.readlink(f"/proc/self/fd/{fd}")
-        for fd in os.listdir("/proc/self/fd")
-        if Path(f"/proc/self/fd/{fd}").is_symlink()
-    ]
-    assert not [name for name in names if "app.db" in name]
+    assert "app.db" not in " ".join(open_files())
 
 
 async def test_a_cancelled_close_closes(path):
@@ -319,6 +330,21 @@ async def test_a_cancelled_close_closes(path):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not threads()
+
+
+async def test_closing_while_a_connection_is_opened_closes_that_too(path):
+    """The first read opens the reader, `reopen` both: neither escapes `aclose`."""
+    for name in ("read", "reopen"):
+        db = await Database.open(path, prepare=prepare)
+        late = asyncio.ensure_future(db.read(rows) if name == "read" else db.reopen())
+        await asyncio.sleep(0)
+        await db.aclose()
+        assert not threads()
+        with contextlib.suppress(EngineClosedError):
+            await late
+        with pytest.raises(EngineClosedError):
+            await db.reopen()
+        assert not threads()
 
 
 # --- settings, modes, places ------------------------------------------------------------------------
@@ -343,7 +369,7 @@ async def test_pragmas_hold_on_both_connections(path, durability, synchronous):
 
 async def test_a_pragma_that_does_not_take_is_refused(path, monkeypatch):
     """SQLite accepts a mistyped value in silence: reading back finds it."""
-    monkeypatch.setitem(database_module._SYNCHRONOUS, "full", ("PRAGMA synchronous = WAL", "PRAGMA synchronous", 2))
+    monkeypatch.setitem(connections_module.PRAGMAS, "full", (("PRAGMA synchronous = WAL", "PRAGMA synchronous", 2),))
     with pytest.raises(JournalAccessError, match="synchronous"):
         await Database.open(path)
     assert not threads()
@@ -425,7 +451,7 @@ def test_a_directory_or_file_that_may_not_be_written_is_refused(tmp_path):
 
 async def test_network_file_systems_are_refused(path, monkeypatch):
     """Locks and shared memory do not work there."""
-    monkeypatch.setattr(database_module, "_filesystem", lambda _: "nfs4")
+    monkeypatch.setattr(connections_module, "filesystem", lambda _: "nfs4")
     with pytest.raises(JournalAccessError, match="network file system"):
         await Database.open(path)
     assert not path.exists()
@@ -435,22 +461,32 @@ def test_the_deepest_and_latest_mount_decides():
     """What the kernel says about directories we know."""
     if sys.platform != "linux":
         pytest.skip("reads /proc")
-    assert database_module._filesystem("/proc/self") == "proc"
-    assert database_module._filesystem("/") not in ("", "proc")
+    assert connections_module.filesystem("/proc/self") == "proc"
+    assert connections_module.filesystem("/") not in ("", "proc")
 
 
 def test_versions_with_the_wal_race_are_told():
     """Affected and fixed releases, by their numbers."""
-    told = [v for v in [(3, 40, 1), (3, 44, 5), (3, 44, 6), (3, 45, 0), (3, 50, 6), (3, 50, 7), (3, 51, 2), (3, 51, 3), (4, 0, 0)]
-            if database_module._version_notices(v)]  # fmt: skip
-    assert told == [(3, 40, 1), (3, 44, 5), (3, 45, 0), (3, 50, 6), (3, 51, 2)]
+    fixed, hit = (
+        [(3, 44, 6), (3, 50, 7), (3, 51, 3), (4, 0, 0)],
+        [(3, 40, 1), (3, 44, 5), (3, 45, 0), (3, 50, 6), (3, 51, 2)],
+    )
+    assert [version for version in fixed + hit if connections_module.version_notices(version)] == hit
 
 
 async def test_an_old_sqlite_is_refused(path, monkeypatch):
     """STRICT tables need 3.37."""
-    monkeypatch.setattr(database_module.sqlite3, "sqlite_version_info", (3, 36, 0))
-    with pytest.raises(JournalError, match="3.37"):
+    monkeypatch.setattr(connections_module.sqlite3, "sqlite_version_info", (3, 36, 0))
+    with pytest.raises(JournalError, match=r"3\.37"):
         await Database.open(path)
+
+
+async def test_a_full_disk_is_refused_before_anything_is_made(path, monkeypatch):
+    """SQLite's shared memory on a full disk would kill the process."""
+    monkeypatch.setattr(connections_module, "free_bytes", lambda _: 1000)
+    with pytest.raises(JournalFullError, match="free"):
+        await Database.open(path)
+    assert not path.exists()
 
 
 async def test_identity_names_what_happened_to_the_file(db, path):
@@ -538,7 +574,8 @@ def test_a_commit_that_fails_on_disk_is_of_unknown_outcome_until_reopened(path):
     """
     script = """
         import asyncio, resource, signal, sys
-        from durable._shell.database import CommitUnknownError, Database
+        from durable._shell.connections import CommitUnknownError
+        from durable._shell.database import Database
         from durable.errors import JournalError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
@@ -590,6 +627,23 @@ async def test_reopening_can_fail_and_be_repeated(db, path):
     await db.reopen()
     await db.write(insert("more"))
     assert await db.read(rows) == ["kept", "more"]
+
+
+async def test_a_connection_that_broke_is_refused_until_reopened(db):
+    """Rolling back failed, or reading did: errors of ours, no hang, and reopening mends both."""
+    await db.write(insert("kept"))
+
+    def destroy(conn):
+        conn.close()
+        raise KeyError("x")
+
+    for call in (db.write, db.read):
+        with pytest.raises(JournalIOError):
+            await call(destroy)
+        with pytest.raises(JournalIOError, match="reopen"):
+            await call(rows)
+    await db.reopen()
+    assert await db.read(rows) == ["kept"]
 
 
 async def test_a_stranger_holding_the_file_is_reported(db, path):

@@ -1,0 +1,305 @@
+"""
+The decorators: `@workflow`, `@job`, `@step` and `@transaction`, with or without options; and `call`.
+
+Each checks its options and makes a definition. Most of this module is what type checkers read.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+from durable._core import charge
+from durable._core.definition import (
+    Definition,
+    Job,
+    RunOptions,
+    Step,
+    StepOptions,
+    TransactionStep,
+    Workflow,
+)
+from durable._core.ops import Command, OnCrash, Return, StepOp
+from durable._core.retry import Retry, as_retry
+from durable.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from durable._core.ports import AsyncTransaction, Transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CALL_OPTIONS = StepOptions()
+
+
+class StepDecorator(Protocol):
+    """What `@step(...)` with options returns."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+
+
+class TransactionDecorator(Protocol):
+    """What `@transaction(...)` with options returns."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, Any, R]], /
+    ) -> TransactionStep[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Transaction, P], R], /) -> TransactionStep[P, R]: ...
+
+
+class JobDecorator(Protocol):
+    """What `@job(...)` with options returns."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Job[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Job[P, R]: ...
+
+
+class WorkflowDecorator(Protocol):
+    """What `@workflow(...)` with options returns."""
+
+    @overload
+    def __call__(self, fn: Callable[P, AsyncGenerator[Command | Return[R], Any]], /) -> Workflow[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+
+
+@overload
+def step(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = ...,
+    retry: Retry | int | None = ...,
+    timeout: float | timedelta | None = ...,
+    on_crash: OnCrash = ...,
+    thread: bool = ...,
+    process: bool = ...,
+) -> StepDecorator: ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | int | None = None,
+    timeout: float | timedelta | None = None,
+    on_crash: OnCrash = "rerun",
+    thread: bool = True,
+    process: bool = False,
+) -> Any:
+    """
+    Make a function a step: effectful work inside a run, run at least once.
+
+    Args:
+        fn: A sync or async function. Sync ones run in a worker thread.
+        name: Its name in the journal; by default the function's.
+        retry: Attempts in all, or a policy. By default it is tried once.
+        timeout: Seconds allowed for each attempt.
+        on_crash: What to do about an attempt which the death of the process cut off:
+            ``rerun`` it (the default), ``raise`` `StepInterruptedError` in the workflow,
+            or ``block`` the run until a person decides.
+        thread: False runs a sync function on the event loop.
+        process: True runs a sync function in a process pool (for CPU-bound work).
+    """
+    options = StepOptions(
+        retry=as_retry(retry),
+        timeout=_check_timeout("@step", timeout),
+        on_crash=_one_of("on_crash", on_crash, ("rerun", "raise", "block")),
+        thread=thread,
+        process=process,
+    )
+
+    def decorate(fn: Callable[..., Any]) -> Step[..., Any]:
+        if inspect.isasyncgenfunction(fn):
+            msg = f"@step {fn.__name__!r} is an async generator: only a @workflow may yield"
+            raise DefinitionError(msg)
+        return Step(fn, name=name, options=options)
+
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def transaction(fn: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, Any, R]], /) -> TransactionStep[P, R]: ...
+@overload
+def transaction(fn: Callable[Concatenate[Transaction, P], R], /) -> TransactionStep[P, R]: ...
+@overload
+def transaction(*, name: str | None = ..., retry: Retry | int | None = ...) -> TransactionDecorator: ...
+def transaction(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | int | None = None,
+) -> Any:
+    """
+    Make a function a transaction: its SQL and its journal entry commit together, exactly once.
+
+    Its first parameter is the `Transaction`. A plain ``def`` runs on the writer thread inside
+    the commit group, so it must be short; an ``async def`` gets the writer to itself.
+    """
+    options = StepOptions(retry=as_retry(retry))
+
+    def decorate(fn: Callable[..., Any]) -> TransactionStep[..., Any]:
+        return TransactionStep(fn, name=name, options=options)
+
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def job(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Job[P, R]: ...
+@overload
+def job(fn: Callable[P, R], /) -> Job[P, R]: ...
+@overload
+def job(
+    *,
+    name: str | None = ...,
+    version: int = ...,
+    queue: str = ...,
+    timeout: float | timedelta | None = ...,
+    key: Callable[..., str] | Any = ...,
+    retry: Retry | int | None = ...,
+    priority: int = ...,
+    labels: Mapping[str, str] | None = ...,
+    thread: bool = ...,
+    process: bool = ...,
+    on_crash: OnCrash = ...,
+) -> JobDecorator: ...
+def job(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    queue: str = "default",
+    timeout: float | timedelta | None = None,
+    key: Callable[..., str] | Any = None,
+    retry: Retry | int | None = None,
+    priority: int = 0,
+    labels: Mapping[str, str] | None = None,
+    thread: bool = True,
+    process: bool = False,
+    on_crash: OnCrash = "rerun",
+) -> Any:
+    """
+    Make a function a job: one step with a run of its own, on a queue.
+
+    Options as for `workflow`; `thread`, `process` and `on_crash` as for `step`.
+    """
+    options = RunOptions(
+        version=version,
+        queue=queue,
+        timeout=_check_timeout("@job", timeout),
+        key=key,
+        retry=as_retry(retry),
+        priority=priority,
+        labels=dict(labels or {}),
+        thread=thread,
+        process=process,
+        on_crash=_one_of("on_crash", on_crash, ("rerun", "raise", "block")),
+    )
+
+    def decorate(fn: Callable[..., Any]) -> Job[..., Any]:
+        return Job(fn, name=name, options=options)
+
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def workflow(fn: Callable[P, AsyncGenerator[Command | Return[R], Any]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(
+    *,
+    name: str | None = ...,
+    version: int = ...,
+    queue: str = ...,
+    timeout: float | timedelta | None = ...,
+    key: Callable[..., str] | Any = ...,
+    retry: Retry | int | None = ...,
+    priority: int = ...,
+    labels: Mapping[str, str] | None = ...,
+) -> WorkflowDecorator: ...
+def workflow(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    queue: str = "default",
+    timeout: float | timedelta | None = None,
+    key: Callable[..., str] | Any = None,
+    retry: Retry | int | None = None,
+    priority: int = 0,
+    labels: Mapping[str, str] | None = None,
+) -> Any:
+    """
+    Make an ``async def`` a workflow: durable, replayed after a crash, freed while it waits.
+
+    Args:
+        fn: An async generator that yields ops, or a coroutine function that awaits them.
+        name: Its name in the journal; by default the function's.
+        version: Recorded with each run, for reports and for changes of code.
+        queue: The queue its runs wait on for a slot.
+        timeout: Seconds allowed for the whole run, from its start, waiting included.
+        key: A function of the arguments, or `by_arguments`: one run a key.
+        retry: Attempts of the whole run, or a policy: each begins with an empty history.
+        priority: Higher goes first within its queue.
+        labels: Short strings to filter runs by.
+    """
+    options = RunOptions(
+        version=version,
+        queue=queue,
+        timeout=_check_timeout("@workflow", timeout),
+        key=key,
+        retry=as_retry(retry),
+        priority=priority,
+        labels=dict(labels or {}),
+    )
+
+    def decorate(fn: Callable[..., Any]) -> Workflow[..., Any]:
+        return Workflow(fn, name=name, options=options)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        msg = f"{what} must be one of {', '.join(map(repr, allowed))}, found {value!r}"
+        raise DefinitionError(msg)
+    return value
+
+
+@overload
+def call(fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]: ...
+@overload
+def call(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]: ...
+def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> StepOp[Any]:
+    """A step of an undecorated function, named by its qualified name."""
+    if isinstance(fn, Definition):
+        msg = f"call() is for undecorated functions; {fn!r} is one already: yield {fn.name}(...)"
+        raise TypeError(msg)
+    definition: Step[..., Any] = Step(fn, name=getattr(fn, "__qualname__", None), options=_CALL_OPTIONS)
+    op: StepOp[Any] = StepOp(definition, args, dict(kwargs), site=charge.call_site())
+    charge.created(op)
+    return op
+
+
+def _check_timeout(what: str, seconds: float | timedelta | None) -> float | None:
+    if seconds is None:
+        return None
+    found = seconds if isinstance(seconds, (int, float)) else seconds.total_seconds()
+    if not found > 0:
+        msg = f"{what}: timeout must be a positive number of seconds, found {seconds!r}"
+        raise DefinitionError(msg)
+    return float(found)

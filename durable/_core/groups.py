@@ -1,0 +1,319 @@
+"""
+Groups: commands made of members (gather, race, settle, timeout, for_each).
+
+A group reports once every member has. What settles it early (the first of a race, a failure
+where `fail_fast` is set, a deadline) cancels the rest, and it still waits for their reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from durable._core.decision import WakeOn
+from durable._core.events import Event, GroupOpened, TimerFired, TimerSet
+from durable._core.nodes import (
+    CANCELLED,
+    ChildNode,
+    Leaf,
+    Node,
+    Outcome,
+    Owner,
+    SignalNode,
+    StrandNode,
+    TimerNode,
+)
+from durable._core.ops import (
+    AwaitRunOp,
+    Command,
+    ForEachOp,
+    GatherOp,
+    Op,
+    RaceOp,
+    RunOp,
+    Settled,
+    SettleOp,
+    SleepOp,
+    StartOp,
+    TimeoutOp,
+    WaitForOp,
+    Winner,
+)
+from durable._core.strand import Strand
+
+if TYPE_CHECKING:
+    from durable._core.execution import Execution
+
+
+class Group(Node):
+    """A command made of members."""
+
+    __slots__ = ("closing", "members", "opening", "outcomes", "was_cancelled")
+
+    def __init__(self, ex: Execution, position: str, owner: Owner, index: int) -> None:
+        super().__init__(ex, position, owner, index)
+        self.members: dict[int, Node] = {}
+        self.outcomes: dict[int, Outcome] = {}
+        #: Set once what is still open no longer counts.
+        self.closing = False
+        self.opening = False
+        self.was_cancelled = False
+
+    def announce(self, op: Command, name: str, size: int, value: Any = None) -> GroupOpened:
+        """Record that this group began; the recorded event, which may be older than this code."""
+        event, _ = self.ex.command(GroupOpened(self.position, name, size, self.ex.site(op), value, self.ex.time))
+        return event
+
+    def open_member(self, member: Any, index: int) -> None:
+        """Open the member's op, or begin its strand, unless the group is closing already."""
+        position = f"{self.position}.{index}"
+        if isinstance(member, Op):
+            node = self.ex.open(member, position, self, index)
+        else:
+            strand = StrandNode(self.ex, Strand(member, position), self, index)
+            strand.begin()
+            node = strand
+        if node is not None and not node.closed:
+            self.members[index] = node
+
+    def member_done(self, index: int, outcome: Outcome) -> None:
+        self.members.pop(index, None)
+        self.outcomes[index] = outcome
+        if not self.closing and not outcome.cancelled and self.decides(index, outcome):
+            self.close_members()
+        self.finish_if_done()
+
+    def decides(self, index: int, outcome: Outcome) -> bool:
+        """Whether *outcome* settles the group, so that the rest is cancelled."""
+        return False
+
+    def close_members(self) -> None:
+        """Cancel whatever is still open."""
+        self.closing = True
+        for node in list(self.members.values()):
+            node.cancel()
+
+    def finish_if_done(self) -> None:
+        """Report, once every member has."""
+        if self.closed or self.opening or self.members:
+            return
+        self.report(CANCELLED if self.was_cancelled else self.result())
+
+    def result(self) -> Outcome:
+        """The group's outcome, all members having ended."""
+        raise NotImplementedError  # pragma: no cover - every group has its own
+
+    def cancel(self) -> None:
+        if not self.closed:
+            self.was_cancelled = True
+            self.close_members()
+            self.finish_if_done()
+
+    def open_all(self, members: tuple[Any, ...]) -> None:
+        """Open members until one of them settles the group."""
+        self.opening = True
+        for index, member in enumerate(members):
+            if self.closing:
+                _discard(member)
+            else:
+                self.open_member(member, index)
+        self.opening = False
+        self.finish_if_done()
+
+
+class GatherNode(Group):
+    """`gather`."""
+
+    __slots__ = ("fail_fast", "return_exceptions", "size")
+
+    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: GatherOp[Any]) -> None:
+        super().__init__(ex, position, owner, index)
+        self.fail_fast, self.return_exceptions = op.fail_fast, op.return_exceptions
+        self.size = len(op.members)
+        self.announce(op, "gather", self.size)
+        self.open_all(op.members)
+
+    def member_rule(self) -> WakeOn:
+        if self.closing:
+            return "any"
+        return "failure" if self.fail_fast else "all"
+
+    def decides(self, index: int, outcome: Outcome) -> bool:
+        return self.fail_fast and outcome.error is not None
+
+    def result(self) -> Outcome:
+        errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
+        if errors and not self.return_exceptions:
+            return Outcome(error=_group(errors, self.size))
+        return Outcome([_value_or_error(self.outcomes[index]) for index in range(self.size)])
+
+
+class RaceNode(Group):
+    """`race`."""
+
+    __slots__ = ("keys", "winner")
+
+    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: RaceOp[Any]) -> None:
+        super().__init__(ex, position, owner, index)
+        self.keys = op.keys
+        self.winner: int | None = None
+        self.announce(op, "race", len(op.members))
+        self.open_all(op.members)
+
+    def decides(self, index: int, outcome: Outcome) -> bool:
+        self.winner = index
+        return True
+
+    def result(self) -> Outcome:
+        if self.winner is None:
+            return CANCELLED
+        outcome = self.outcomes[self.winner]
+        if outcome.error is not None:
+            return outcome
+        key = self.keys[self.winner] if self.keys is not None else None
+        return Outcome(Winner(self.winner, outcome.value, key))
+
+
+class SettleNode(Group):
+    """`settle`."""
+
+    __slots__ = ()
+
+    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: SettleOp[Any]) -> None:
+        super().__init__(ex, position, owner, index)
+        self.announce(op, "settle", 1)
+        self.open_all((op.member,))
+
+    def result(self) -> Outcome:
+        outcome = self.outcomes[0]
+        if outcome.cancelled:
+            return CANCELLED
+        if outcome.error is not None and not isinstance(outcome.error, Exception):
+            return outcome
+        return Outcome(Settled(outcome.value, outcome.error))
+
+
+class _Deadline(Leaf):
+    """The timer of a `timeout`; it stands at the same position as its group."""
+
+    __slots__ = ()
+
+    def accepts(self, event: Event) -> bool:
+        return isinstance(event, TimerFired)
+
+    def deliver(self, event: Event) -> None:
+        self.close(Outcome())
+
+
+class TimeoutNode(Group):
+    """`timeout`."""
+
+    __slots__ = ("deadline", "seconds", "timed_out")
+
+    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: TimeoutOp[Any]) -> None:
+        super().__init__(ex, position, owner, index)
+        self.seconds = op.seconds
+        self.timed_out = False
+        self.deadline = _Deadline(ex, position, self, -1)
+        event, fresh = ex.command(TimerSet(position, "timeout", ex.time + op.seconds, ex.site(op), ex.time))
+        self.deadline.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
+        self.open_all((op.member,))
+
+    def member_done(self, index: int, outcome: Outcome) -> None:
+        if index == 0:
+            if not self.deadline.closed:
+                self.deadline.cancel()
+            super().member_done(index, outcome)
+        elif not outcome.cancelled:  # the deadline fired
+            self.timed_out = True
+            self.close_members()
+            self.finish_if_done()
+
+    def cancel(self) -> None:
+        if not self.deadline.closed:
+            self.deadline.cancel()
+        super().cancel()
+
+    def result(self) -> Outcome:
+        if self.timed_out:
+            return Outcome(error=self.delivered(TimeoutError(f"not done within {self.seconds:g} s")))
+        return self.outcomes[0]
+
+
+class ForEachNode(Group):
+    """`for_each`: a window that moves over recorded items."""
+
+    __slots__ = ("concurrency", "definition", "items", "next", "site")
+
+    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: ForEachOp[Any]) -> None:
+        super().__init__(ex, position, owner, index)
+        self.definition, self.concurrency, self.site = op.definition, op.concurrency, op.site
+        items_type: Any = list.__class_getitem__(op.definition.arguments.positional(0))
+        where = f"items of for_each {op.definition.name!r}"
+        value = None if ex.replays(position) else ex.codec.encode(list(op.items), items_type, where=where)
+        event = self.announce(op, f"for_each {op.definition.name}", len(op.items), value)
+        self.items: list[Any] = ex.codec.decode(event.value or "[]", items_type, where=where)
+        self.next = 0
+        self._fill()
+
+    def member_rule(self) -> WakeOn:
+        # With a window, each end makes room for the next item.
+        return "all" if self.concurrency is None and not self.closing else "any"
+
+    def _fill(self) -> None:
+        self.opening = True
+        while (
+            not self.closing
+            and self.next < len(self.items)
+            and (self.concurrency is None or len(self.members) < self.concurrency)
+        ):
+            index, self.next = self.next, self.next + 1
+            self.open_member(self.definition.for_item(self.items[index], self.site), index)
+        self.opening = False
+        if self.closing or self.next == len(self.items):
+            self.finish_if_done()
+
+    def member_done(self, index: int, outcome: Outcome) -> None:
+        self.members.pop(index, None)
+        self.outcomes[index] = outcome
+        if outcome.error is not None:
+            self.closing = True  # start no more; those under way may end
+        if not self.opening:
+            self._fill()
+
+    def result(self) -> Outcome:
+        errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
+        if errors:
+            alone = self.concurrency == 1
+            return Outcome(error=errors[0] if alone else _group(errors, len(self.items)))
+        return Outcome([self.outcomes[index].value for index in range(len(self.items))])
+
+
+def _value_or_error(outcome: Outcome) -> Any:
+    return outcome.value if outcome.error is None else outcome.error
+
+
+def _group(errors: list[BaseException], size: int) -> BaseException:
+    """An `ExceptionGroup`, unless helpers raised what is no Exception."""
+    return BaseExceptionGroup(f"{len(errors)} of {size} failed", errors)
+
+
+def _discard(member: Any) -> None:
+    """A helper coroutine that will never run is closed, so that Python does not complain about it."""
+    if isinstance(member, Coroutine):
+        member.close()
+
+
+#: How each op opens (steps and transactions are in `attempts`, which `execution` adds).
+OPENERS: dict[type, Callable[..., Node]] = {
+    SleepOp: TimerNode,
+    WaitForOp: SignalNode,
+    RunOp: ChildNode,
+    StartOp: ChildNode,
+    AwaitRunOp: ChildNode,
+    GatherOp: GatherNode,
+    RaceOp: RaceNode,
+    SettleOp: SettleNode,
+    TimeoutOp: TimeoutNode,
+    ForEachOp: ForEachNode,
+}

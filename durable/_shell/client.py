@@ -1,0 +1,211 @@
+"""
+The journal from another process: everything but execution.
+
+Reads go straight to the file, on a read-only connection. What changes something goes to the
+owner over its socket; where nobody owns the file, the client becomes its owner for a moment
+and records the request itself. Either way, acknowledged means recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal, Self, TypeVar
+
+from durable._core.codec import Codec, ValueCodec
+from durable._core.definition import RunnableDefinition
+from durable._core.making import with_options
+from durable._core.ops import RunOp
+from durable._core.ports import Clock
+from durable._shell import reading, requests, schema
+from durable._shell.clock import SystemClock
+from durable._shell.database import Database
+from durable._shell.finding import Finding
+from durable._shell.handle import Backend, Run
+from durable._shell.ownership import Ownership
+from durable._shell.rows import Effects
+from durable._shell.server import LINE_BYTES, socket_path
+from durable._shell.starting import make_run
+from durable._shell.wire import decode_answer, encode_line, runs_to_wire
+from durable.errors import EngineClosedError, JournalAccessError, JournalLockedError
+
+T = TypeVar("T")
+
+#: Tries to reach the owner while the file changes hands, and seconds between two of them.
+TRIES = 40
+PAUSE = 0.05
+#: Seconds between two looks at a file that nobody owns, while waiting for a run to end. There
+#: is nobody to tell us then; it can only end once an engine opens the file.
+UNOWNED_PAUSE = 0.5
+
+
+class Client(Finding):
+    """
+    Talks to a journal that another process executes.
+
+    Args:
+        path: The journal's file; it must exist.
+        codec: The same hooks as the engine's.
+        durability: As the engine's; used where the client records a request itself.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        codec: ValueCodec | None = None,
+        clock: Clock | None = None,
+        durability: Literal["full", "process"] = "full",
+    ) -> None:
+        self.path = os.path.realpath(os.fspath(path))
+        self.codec = Codec(codec)
+        self.clock: Clock = clock or SystemClock()
+        self._durability: Literal["full", "process"] = durability
+        self._reader: sqlite3.Connection | None = None
+        self._reading = asyncio.Lock()
+        self._types: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """
+        Open the file for reading.
+
+        Raises:
+            JournalAccessError: There is no such file, or it cannot be read.
+        """
+        if not os.path.exists(self.path):  # noqa: ASYNC240 - one stat
+            raise JournalAccessError(self.path, "no such file: an Engine makes it")
+        self._reader = await asyncio.to_thread(_open_reader, self.path)
+
+    async def aclose(self) -> None:
+        """Close it."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await asyncio.to_thread(reader.close)
+
+    async def start(self, op: RunOp[T], **options: Any) -> Run[T]:
+        """As `Engine.start`: recorded when this returns; it is executed once an engine owns the file."""
+        (run,) = await self.start_many([with_options(op, **options)])
+        return run
+
+    async def start_many(self, ops: Iterable[RunOp[T]]) -> list[Run[T]]:
+        """As `Engine.start_many`."""
+        made = list(ops)
+        now = self.clock.now()
+        runs = []
+        for op in made:
+            definition: RunnableDefinition[..., Any] = op.definition
+            known = {definition.name: definition}
+            self._types[definition.name] = definition.result
+            runs.append(
+                make_run(with_options(op), definitions=known, codec=self.codec, allocate=lambda: 0, now=now)
+            )
+        ids = await self.request("start", runs=runs)
+        return [Run(self, run_id, op.definition.result) for run_id, op in zip(ids, made, strict=True)]
+
+    async def run(self, op: RunOp[T], **options: Any) -> T:
+        """Start a run and wait for its result."""
+        handle = await self.start(op, **options)
+        return await handle.result()
+
+    # --- the Backend protocol -----------------------------------------------------------------------
+
+    async def read(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """The result of a function of `reading`."""
+        reader = self._reader
+        if reader is None:
+            msg = "the client is not open: use `async with Client(...)`"
+            raise EngineClosedError(msg)
+        async with self._reading:
+            return await asyncio.to_thread(fn, reader, *args)
+
+    async def request(self, request: str, **arguments: Any) -> Any:
+        """Have a request recorded, by the owner or by ourselves; its result."""
+        for _ in range(TRIES):
+            wire = arguments
+            if request == "start":
+                wire = {"runs": runs_to_wire(arguments["runs"])}
+            answer = await self._ask(request, wire)
+            if answer is not None:
+                return decode_answer(answer)
+            try:
+                ownership = Ownership.acquire(self.path)
+            except JournalLockedError:
+                await asyncio.sleep(PAUSE)  # it is being opened or closed this moment
+                continue
+            try:
+                return await self._record(request, arguments)
+            finally:
+                ownership.release()
+        raise JournalAccessError(self.path, "it is owned by a process that does not answer on its socket")
+
+    async def _ask(self, request: str, arguments: dict[str, Any]) -> bytes | None:
+        """The owner's answer, or None if nobody listens."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(socket_path(self.path), limit=LINE_BYTES)
+        except OSError:
+            return None
+        try:
+            writer.write(encode_line(request, arguments))
+            await writer.drain()
+            return await reader.readline() or None
+        except OSError:
+            return None
+        finally:
+            writer.close()
+
+    async def _record(self, request: str, arguments: dict[str, Any]) -> Any:
+        """Record a request as the owner of the moment. The next engine finds it in the file."""
+        database = await Database.open(
+            self.path,
+            durability=self._durability,
+            inspect=lambda conn: schema.inspect(conn, self.path),
+            prepare=lambda conn: schema.prepare(conn, self.clock.now()),
+        )
+        if request in ("retry", "fork"):
+            arguments["path"] = self.path
+        if request == "fork":
+            arguments["number"] = 0
+        if request not in ("start", "prune"):
+            arguments["now"] = self.clock.now()
+        fn = partial(requests.REQUESTS[request], **arguments)
+        try:
+            return await database.write(lambda conn: fn(conn, Effects()))
+        finally:
+            await database.aclose()
+
+    async def wait_for_end(self, run_id: str) -> None:
+        """Return once the run called *run_id* may have ended."""
+        if await self._ask("wait_for_end", {"run_id": run_id}) is None:
+            await asyncio.sleep(UNOWNED_PAUSE)
+
+    def result_type(self, workflow: str) -> Any:
+        """What a workflow returns, as far as this client has started one."""
+        return self._types.get(workflow, Any)
+
+
+def _open_reader(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA busy_timeout = 5000")
+        schema.inspect(connection, path)
+        reading.last_run(connection)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise JournalAccessError(path, str(error)) from error
+        raise
+    return connection
+
+
+_fits: Callable[[Client], Backend] = lambda client: client  # noqa: E731 - mypy proves it where it stands

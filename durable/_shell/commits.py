@@ -1,0 +1,257 @@
+"""
+Group commit: the turns of all runs that are ready, one transaction.
+
+SQLite flushes once a transaction whatever its size, so turns and requests that arrive while a
+flush is under way wait and share the next one. One group is one function on the writer's
+thread, between BEGIN IMMEDIATE and COMMIT: first all turns, then requests and transactions in
+their order, each in a savepoint, so that one failing neither delays nor harms the others.
+
+Promises: `turn` and `call` return only after their rows are on disk (as `durability` defines
+it); the rows of one run keep their order; nothing is acknowledged before a successful COMMIT.
+When a group fails: requests get the error; turns wait and are written again, for the
+executions behind them have no other state to go back to, and their steps must not run again.
+A COMMIT that raised may have committed, so before writing again the file is opened anew and
+asked whether it holds the group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from attrs import define, field
+
+from durable._shell.connections import CommitUnknownError
+from durable._shell.memory_database import AnyDatabase
+from durable._shell.log import log
+from durable._shell.rows import Effects, TurnWrite
+from durable._shell.writing import write_turns
+from durable.errors import EngineClosedError, JournalError
+
+T = TypeVar("T")
+
+#: Seconds before a failed group is tried again, doubled each time.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+#: Largest group: bounds how long one transaction holds the writer, and how long the loop is
+#: busy telling everybody that it ended.
+MAX_GROUP = 256
+
+
+@define(eq=False)
+class _Call:
+    fn: Callable[[sqlite3.Connection, Effects], Any]
+    future: asyncio.Future[Any]
+    #: Answered with the error when a group fails, rather than written again.
+    answers: bool = True
+    outcome: Any = None
+    error: BaseException | None = None
+
+
+@define(eq=False)
+class _Turn:
+    write: TurnWrite
+    future: asyncio.Future[bool]
+
+
+@define
+class _Group:
+    turns: list[_Turn] = field(factory=list)
+    calls: list[_Call] = field(factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.turns or self.calls)
+
+
+class Commits:
+    """Collects what is to be written, and writes it."""
+
+    def __init__(self, database: AnyDatabase, on_effects: Callable[[Effects], None]) -> None:
+        self._database = database
+        self._on_effects = on_effects
+        self._turns: list[_Turn] = []
+        self._calls: list[_Call] = []
+        self._wanted = asyncio.Event()
+        self._closed = False
+        #: Why nothing can be written at the moment, if so.
+        self.trouble: JournalError | None = None
+        self.groups = 0
+        self.writes = 0
+
+    # --- for everybody ------------------------------------------------------------------------
+
+    def turn(self, write: TurnWrite) -> asyncio.Future[bool]:
+        """Write one turn; done when it is on disk. False if something arrived that keeps the run active."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.set_exception(_closed())
+            return future
+        self._turns.append(_Turn(write, future))
+        self._wanted.set()
+        return future
+
+    async def call(self, fn: Callable[[sqlite3.Connection, Effects], T], *, answers: bool = True) -> T:
+        """
+        The result of *fn*, run in a savepoint of the next group.
+
+        A cancelled caller does not undo it. *answers* False waits out a failing disk, as turns do.
+
+        Raises:
+            JournalError: The group could not be committed.
+        """
+        if self._closed:
+            raise _closed()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls.append(_Call(fn, future, answers))
+        self._wanted.set()
+        result: T = await future
+        return result
+
+    def close(self) -> None:
+        """Accept nothing more; what is waiting is still written."""
+        self._closed = True
+        self._wanted.set()
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write groups until closed. Runs in a task of its own, which nothing cancels."""
+        while True:
+            group = self._next_group()
+            if not group:
+                if self._closed:
+                    return
+                self._wanted.clear()
+                await self._wanted.wait()
+                continue
+            await self._commit(group)
+
+    def _next_group(self) -> _Group:
+        group = _Group(self._turns[:MAX_GROUP], self._calls[:MAX_GROUP])
+        del self._turns[:MAX_GROUP], self._calls[:MAX_GROUP]
+        return group
+
+    async def _commit(self, group: _Group) -> None:
+        pause = FIRST_PAUSE
+        while group:
+            try:
+                effects = await self._database.write(lambda conn: _write(conn, group))
+            except CommitUnknownError as error:
+                effects = Effects()
+                if await self._is_on_disk(group, error):
+                    # What it caused is in the file; runs made ready are found by asking it.
+                    self._answer(group, None)
+                    return
+            except JournalError as error:
+                effects = Effects()
+                self._failed(group, error)
+            except Exception as error:  # a bug, ours or SQLite's: the group is the suspect, not the engine
+                log.error("commit.failed", error=repr(error))
+                self._give_up(group, error)
+                return
+            else:
+                if self.trouble is not None:
+                    log.info("commit.recovered")
+                    self.trouble = None
+                self._answer(group, effects)
+                return
+            if group:
+                if self._closed:
+                    self._give_up(group, self.trouble or _closed())
+                    return
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _failed(self, group: _Group, error: JournalError) -> None:
+        if self.trouble is None:
+            log.error("commit.failed", error=str(error))
+        self.trouble = error
+        kept = [call for call in group.calls if not call.answers]
+        for call in group.calls:
+            if call.answers and not call.future.done():
+                call.future.set_exception(error)
+        group.calls = kept
+
+    def _give_up(self, group: _Group, error: BaseException) -> None:
+        for item in (*group.turns, *group.calls):
+            if not item.future.done():
+                item.future.set_exception(error)
+        group.turns, group.calls = [], []
+
+    async def _is_on_disk(self, group: _Group, error: CommitUnknownError) -> bool:
+        """Open the file anew, and read back whether *group* was committed; False sorts it as failed."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self._database.reopen()
+                break
+            except JournalError as again:
+                self._failed(group, again)
+                if self._closed:
+                    return False
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+        row = next((turn.write.events[-1] for turn in group.turns if turn.write.events), None)
+        if row is not None:
+            run, seq, check = row[0], row[1], row[8]
+
+            def find(conn: sqlite3.Connection) -> bool:
+                found = conn.execute(
+                    "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run, seq)
+                ).fetchone()
+                return found is not None and found[0] == check
+
+            if await self._database.read(find):
+                return True
+        self._failed(group, error.cause)
+        return False
+
+    def _answer(self, group: _Group, effects: Effects | None) -> None:
+        self.groups += 1
+        self.writes += len(group.turns) + len(group.calls)
+        kept = effects.kept if effects is not None else {turn.write.state.run for turn in group.turns}
+        if effects is not None:
+            self._on_effects(effects)
+        for turn in group.turns:
+            if not turn.future.done():
+                turn.future.set_result(turn.write.state.run not in kept)
+        for call in group.calls:
+            if call.future.done():
+                continue
+            if call.error is not None:
+                call.future.set_exception(call.error)
+            else:
+                call.future.set_result(call.outcome)
+        if effects is None:
+            self._on_effects(Effects(lost=True))
+
+
+def _write(conn: sqlite3.Connection, group: _Group) -> Effects:
+    effects = Effects()
+    if group.turns:
+        write_turns(conn, [turn.write for turn in group.turns], effects)
+    for call in group.calls:
+        _run_call(conn, call, effects)
+    return effects
+
+
+def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects) -> None:
+    conn.execute("SAVEPOINT durable_call")
+    mine = Effects()
+    try:
+        call.outcome, call.error = call.fn(conn, mine), None
+    except sqlite3.OperationalError:
+        raise  # the disk, not the call: the whole group goes back
+    except BaseException as error:  # noqa: BLE001 - the caller's error, handed back to the caller
+        conn.execute("ROLLBACK TO durable_call")
+        conn.execute("RELEASE durable_call")
+        call.outcome, call.error = None, error
+    else:
+        conn.execute("RELEASE durable_call")
+        effects.add(mine)
+
+
+def _closed() -> EngineClosedError:
+    return EngineClosedError("the engine is closed: nothing more can be recorded through it")

@@ -1,0 +1,308 @@
+"""
+One connection of SQLite's: how it is opened, set up, begun, committed, copied. No thread, no loop.
+
+Promises: every pragma is read back; a file that is refused is not modified; a COMMIT that raised is
+reported as rolled back only if SQLite says so, and is of unknown outcome otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import sqlite3
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from urllib.parse import quote
+
+from durable.errors import (
+    ForeignJournalError,
+    JournalAccessError,
+    JournalError,
+    JournalFullError,
+    JournalIOError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+OLDEST_SQLITE: Final = (3, 37, 0)  # STRICT tables
+CACHED_STATEMENTS: Final = 512  # all of ours and a fair number of the application's
+# SQLite maps 32 KiB of shared memory into a file; on a full disk touching it kills the process.
+FREE_BYTES: Final = 128 << 10
+# Each is set, then read back: SQLite accepts a mistyped pragma in silence.
+PRAGMAS: Final[dict[str, tuple[tuple[str, str, int | str], ...]]] = {
+    "shared": (
+        ("PRAGMA busy_timeout = 5000", "PRAGMA busy_timeout", 5000),  # somebody's shell; no other engine can
+        ("PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", 1),
+        ("PRAGMA trusted_schema = OFF", "PRAGMA trusted_schema", 0),
+    ),
+    "writer": (
+        ("PRAGMA journal_mode = WAL", "PRAGMA journal_mode", "wal"),
+        ("PRAGMA journal_size_limit = 67108864", "PRAGMA journal_size_limit", 67108864),  # kept after a burst
+        ("PRAGMA wal_autocheckpoint = 1000", "PRAGMA wal_autocheckpoint", 1000),  # automatic ones are PASSIVE
+    ),
+    "full": (("PRAGMA synchronous = FULL", "PRAGMA synchronous", 2),),
+    "process": (("PRAGMA synchronous = NORMAL", "PRAGMA synchronous", 1),),
+    "reader": (
+        ("PRAGMA query_only = ON", "PRAGMA query_only", 1),
+        ("PRAGMA wal_autocheckpoint = 0", "PRAGMA wal_autocheckpoint", 0),
+    ),
+}
+# No working locks, or no shared memory between processes.
+NETWORK_FILESYSTEMS: Final = re.compile(
+    r"9p|afs|ceph|cifs|coda|davfs|gfs2|glusterfs|lustre|ncpfs|nfs4?|ocfs2|smb3|smbfs"
+    r"|fuse\.(ceph|gcsfuse|glusterfs|juicefs|rclone|s3fs|sshfs)"
+)
+
+
+class CommitUnknownError(JournalError):
+    """A COMMIT failed and may have committed: reopen, read back, then decide. `cause` says why it failed."""
+
+    def __init__(self, path: str, cause: JournalError) -> None:
+        super().__init__(path, f"a commit failed, its outcome is unknown: {cause.reason}")
+        self.args = (path, cause)
+        self.cause = cause
+
+
+def translate(error: sqlite3.Error | OSError, path: str) -> JournalError:
+    """The error of this library that says what *error* means for the journal at *path*."""
+    reason = str(error)
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        denied = error.errno != errno.EIO
+        return (JournalFullError if full else JournalAccessError if denied else JournalIOError)(path, reason)
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # raised by the Python module, not by SQLite
+        return JournalIOError(path, f"{reason} Its connection was closed after an earlier failure: reopen it")
+    reason = f"{reason} ({error.sqlite_errorname})"
+    match code & 0xFF:
+        case sqlite3.SQLITE_NOTADB:
+            return ForeignJournalError(path, reason)
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return JournalAccessError(path, reason)
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
+            return JournalAccessError(path, f"{reason}: another program is writing to the file")
+        case sqlite3.SQLITE_FULL:
+            return JournalFullError(path, reason)
+        case sqlite3.SQLITE_IOERR:
+            # Growing the shared memory on a full disk is reported as an I/O error.
+            return (JournalFullError if free_bytes(path) < FREE_BYTES else JournalIOError)(path, reason)
+        case sqlite3.SQLITE_CORRUPT:
+            return JournalError(path, f"{reason}. Restore from a backup")
+        case _:
+            return JournalError(path, reason)
+
+
+# --- transactions, on whichever thread owns the connection ----------------------------------
+
+
+def begin(conn: sqlite3.Connection, path: str) -> None:
+    try:
+        conn.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+
+
+def commit(conn: sqlite3.Connection, path: str) -> None:
+    if not conn.in_transaction:
+        # A full disk makes SQLite roll back by itself; what came after committed statement by statement.
+        conn.close()
+        raise CommitUnknownError(path, JournalIOError(path, "the transaction ended before its commit"))
+    try:
+        conn.execute("COMMIT")
+    except sqlite3.Error as error:
+        cause = translate(error, path)
+        # Still in the transaction, so rolling it back decides. After a failed sync nothing does.
+        if open_transaction(conn) and primary_code(error) != sqlite3.SQLITE_IOERR:
+            roll_back(conn, path)
+            if isinstance(error, sqlite3.IntegrityError):  # a deferred constraint: the application's
+                raise
+            raise cause from error
+        conn.close()
+        raise CommitUnknownError(path, cause) from error
+
+
+def open_transaction(conn: sqlite3.Connection) -> bool:
+    return conn.in_transaction  # a function, because type checkers believe what they saw before COMMIT
+
+
+def roll_back(conn: sqlite3.Connection, path: str) -> None:
+    try:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        conn.close()  # nothing was committed, and closing forgets it; `reopen` goes on
+        raise translate(error, path) from error
+
+
+def transact(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection], T]) -> T:
+    begin(conn, path)
+    result = attempt(conn, path, fn)
+    commit(conn, path)
+    return result
+
+
+def attempt(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection], T]) -> T:
+    """The result of *fn*; on any error of its the transaction is rolled back."""
+    try:
+        return fn(conn)
+    except BaseException as error:
+        roll_back(conn, path)
+        shown = as_shown(error, path)
+        if shown is error:
+            raise
+        raise shown from error
+
+
+def look(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection], T]) -> T:
+    """The result of *fn*, in a transaction that only reads: all of it sees one state of the file."""
+    try:
+        conn.execute("BEGIN")
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    result = attempt(conn, path, fn)
+    roll_back(conn, path)  # nothing to commit, and this cannot fail half-way
+    return result
+
+
+def as_shown(error: BaseException, path: str) -> BaseException:
+    """*error*, as the caller is to see it."""
+    if isinstance(error, sqlite3.Error) and primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return translate(error, path)
+    if isinstance(error, StopIteration):  # no future can carry it: its awaiter would wait for ever
+        return RuntimeError("StopIteration raised in a transaction: give next() a default")
+    return error
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def within(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection], T]) -> T:
+    """The result of *fn*, which leaves the transaction as it is."""
+    try:
+        return fn(conn)
+    except (sqlite3.Error, StopIteration) as error:
+        shown = as_shown(error, path)
+        if shown is error:
+            raise
+        raise shown from error
+
+
+# --- opening, on the thread that will own the connection -------------------------------------
+
+
+def check_place(path: str, *, create: bool) -> None:
+    """Refuse a place where SQLite's promises do not hold; create the file, for its owner alone."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise JournalAccessError(path, f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
+    directory = str(Path(path).parent)
+    if not Path(directory).is_dir():
+        raise JournalAccessError(path, f"directory {directory} does not exist")
+    kind = filesystem(directory)
+    if NETWORK_FILESYSTEMS.fullmatch(kind):
+        raise JournalAccessError(path, f"{directory} is on a network file system ({kind}), whose locks do not hold")
+    if free_bytes(path) < FREE_BYTES:
+        raise JournalFullError(path, f"less than {FREE_BYTES >> 10} KiB are free in {directory}")
+    if create:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    if not Path(path).is_file():
+        raise JournalAccessError(path, "it is no regular file, or it was deleted")
+    if Path(path).stat().st_nlink != 1:
+        raise JournalAccessError(path, "it has a second name (hard link), and with it a second WAL")
+
+
+def filesystem(directory: str) -> str:
+    """Type of the file system that *directory* is on, or "" where that cannot be told."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    best, kind = "", ""
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal.group(1), 8)), left.split(" ")[4])
+        # A later mount hides an earlier one on the same directory.
+        if len(mount) >= len(best) and f"{directory}/".startswith(mount.rstrip("/") + "/"):
+            best, kind = mount, right.split(" ")[0]
+    return kind
+
+
+def real_path(path: str | os.PathLike[str]) -> str:
+    return os.path.realpath(path)  # a few stat calls, once: not worth a thread
+
+
+def free_bytes(path: str) -> int:
+    try:
+        free = os.statvfs(Path(path).parent)
+    except OSError:
+        return sys.maxsize
+    return free.f_bavail * free.f_frsize
+
+
+def connected(path: str, mode: Literal["rw", "ro", "memory"]) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(path)}?mode={mode}",
+        uri=True,
+        isolation_level=None,  # no BEGIN but ours
+        cached_statements=CACHED_STATEMENTS,
+        # Each connection has one thread; only `interrupt` comes from another.
+        check_same_thread=False,
+    )
+
+
+def apply_pragmas(conn: sqlite3.Connection, path: str, *kinds: str) -> None:
+    for kind in kinds:
+        for set_it, read_it, expected in PRAGMAS[kind]:
+            conn.execute(set_it).fetchall()
+            found = conn.execute(read_it).fetchone()
+            if found is None or found[0] != expected:
+                raise JournalAccessError(path, f"{read_it} is {found and found[0]!r}, not {expected!r} as was set")
+
+
+def version_notices(version: tuple[int, ...]) -> list[str]:
+    """What to tell about a version of SQLite with a known corruption race between two writers."""
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    text = ".".join(map(str, version))
+    remedy = "no other program may write to or checkpoint the journal; fixed in 3.51.3, 3.50.7 and 3.44.6"
+    return [] if fixed else [f"SQLite {text} can corrupt a WAL that two connections reset at once: {remedy}"]
+
+
+def back_up(conn: sqlite3.Connection, path: str, target: str, *, overwrite: bool) -> None:
+    """Copy to a file beside *target*, verify it, and only then give it its name."""
+    if target == path:
+        raise JournalAccessError(path, "a backup cannot replace the journal itself")
+    for leftover in (f"{target}-wal", f"{target}-journal"):
+        if Path(leftover).exists():
+            raise JournalAccessError(target, f"{leftover} exists, and would be applied to the backup")
+    partial_path = f"{target}.{secrets.token_hex(4)}.partial"
+    try:
+        os.close(os.open(partial_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            with contextlib.closing(connected(partial_path, "rw")) as copy:
+                conn.backup(copy, pages=-1)
+                copy.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, complete without a WAL
+                if (found := copy.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                    raise JournalError(target, f"the backup does not verify: {found}")
+            if overwrite:
+                Path(partial_path).replace(target)
+            else:
+                os.link(partial_path, target)  # refuses an existing target, which replace would not
+        finally:
+            Path(partial_path).unlink(missing_ok=True)
+        directory = os.open(Path(target).parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except FileExistsError:
+        raise JournalAccessError(target, "it exists already: pass overwrite=True to replace it") from None
+    except (sqlite3.Error, OSError) as error:
+        raise translate(error, target) from error

@@ -1,0 +1,161 @@
+"""
+What a step or job may ask while it runs: `context()`, `cursor()`, `memo()`.
+
+The scope of an attempt is a context variable, set in the attempt's own copied context: it
+reaches threads, and what the attempt awaits, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+from attrs import define, field, frozen
+
+from durable._core.codec import Codec, result_type
+from durable._core.definition import check_name
+from durable._core.events import Payload
+from durable.errors import UsageError
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@frozen
+class StepContext:
+    """Where a step's code stands."""
+
+    run_id: str
+    workflow: str
+    #: Of the step in its run; "0" in a job.
+    position: str
+    #: Counted from 1; interrupted attempts count too.
+    attempt: int
+    #: The same for all attempts of this step: give it to whatever the step calls.
+    idempotency_key: str
+    #: When this attempt times out, epoch seconds UTC; None if never.
+    deadline: float | None
+    labels: Mapping[str, str]
+
+
+class Notes(Protocol):
+    """Where cursors and memos are kept."""
+
+    async def keep(self, position: str, name: str, value: Payload) -> None:
+        """Record; returns once it is on disk."""
+        ...
+
+
+@define
+class Scope:
+    """One attempt under way."""
+
+    context: StepContext
+    codec: Codec
+    notes: Notes
+    #: What earlier attempts left, by name.
+    left: dict[str, Payload] = field(factory=dict)
+    #: How often each memo's name was used so far.
+    uses: dict[str, int] = field(factory=dict)
+    cursor: Cursor[Any] | None = None
+    #: Whether anything was kept, so that it is dropped when the step succeeds.
+    dirty: bool = False
+
+
+_scope: ContextVar[Scope | None] = ContextVar("durable_step", default=None)
+
+
+def enter(scope: Scope) -> None:
+    """Make *scope* that of the current task's context."""
+    _scope.set(scope)
+
+
+def _require(what: str) -> Scope:
+    scope = _scope.get()
+    if scope is None:
+        msg = f"{what} works while a step or job of an engine runs, and nothing of that kind does here"
+        raise UsageError(msg)
+    return scope
+
+
+def context() -> StepContext:
+    """The run, position, attempt and idempotency key of the step or job that asks."""
+    return _require("context()").context
+
+
+class Cursor(Generic[T]):
+    """
+    How far a long loop has come: kept across attempts, crashes and restarts.
+
+    Dropped when the step succeeds.
+    """
+
+    def __init__(self, scope: Scope, start: T) -> None:
+        self._scope = scope
+        self._unsaved = 0
+        kept = scope.left.get("cursor")
+        #: Where to go on.
+        self.value: T = start if kept is None else scope.codec.decode(kept, where="a cursor")
+
+    async def advance(self, value: T, *, every: int = 1) -> None:
+        """
+        Move to *value*; recorded before it returns.
+
+        With ``every=N`` only each Nth move is recorded: up to N - 1 of them repeat after a crash.
+        """
+        if every < 1:
+            msg = f"every counts moves, so it must be at least 1, found {every!r}"
+            raise ValueError(msg)
+        scope = self._scope
+        payload = scope.codec.encode(value, where=f"the cursor of step at {scope.context.position}")
+        self.value = value
+        self._unsaved += 1
+        if self._unsaved >= every:
+            await self._save(payload)
+
+    async def save(self) -> None:
+        """Record a value that ``every=N`` has held back."""
+        if self._unsaved:
+            await self._save(self._scope.codec.encode(self.value, where="a cursor"))
+
+    async def _save(self, payload: Payload) -> None:
+        self._unsaved = 0
+        self._scope.dirty = True
+        self._scope.left["cursor"] = payload
+        await self._scope.notes.keep(self._scope.context.position, "cursor", payload)
+
+
+def cursor(start: T = None) -> Cursor[T]:  # type: ignore[assignment]  # without a start, T is None-able
+    """
+    The cursor of the step or job that asks, at *start* if none was recorded.
+
+    One a step; under `Any`, so values of the standard library come back as themselves.
+    """
+    scope = _require("cursor()")
+    if scope.cursor is None:
+        scope.cursor = Cursor(scope, start)
+    return scope.cursor
+
+
+async def memo(name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """
+    The result of ``await fn(*args, **kwargs)``, recorded at once under this step and *name*.
+
+    When the step runs again after a crash or a failed attempt, finished memos answer from the
+    journal. The nth use of a name in an attempt is the nth use in every attempt.
+    """
+    scope = _require("memo()")
+    check_name("the name of a memo", name)
+    scope.uses[name] = nth = scope.uses.get(name, 0) + 1
+    key = f"memo:{name}:{nth}"
+    where = f"memo {name!r} of step at {scope.context.position}"
+    kind = result_type(fn)
+    kept = scope.left.get(key)
+    if kept is None:
+        kept = scope.codec.encode(await fn(*args, **kwargs), kind, where=where)
+        scope.dirty = True
+        scope.left[key] = kept
+        await scope.notes.keep(scope.context.position, key, kept)
+    found: T = scope.codec.decode(kept, kind, where=where)
+    return found

@@ -1,0 +1,541 @@
+"""
+Drives one active run: the turn loop.
+
+A turn is: take what arrived, `advance` the execution, record the decision, perform it. The
+driver is the only one who appends to its run's history, so nothing races with it: whatever
+comes from elsewhere (signals, timers, ends of children, cancels) is put into the run's inbox
+and becomes part of the history with the turn that takes it in.
+
+A driver ends when its run ends, is freed, is blocked, or has to stop (pause, shutdown). Then
+nothing of the run is left in memory. If it has to stop, the outcomes of steps still under way
+go into the inbox too, so that the history stays closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+from attrs import define, field
+
+from durable._core.codec import Codec
+from durable._core.decision import ChildAction, Decision, StepAction, TransactionAction, Wait
+from durable._core.definition import Job, RunnableDefinition, Workflow
+from durable._core.events import Event, Payload, StepInterrupted, StepSucceeded
+from durable._core.execution import Execution
+from durable._core.job_execution import JobExecution
+from durable._core.outcomes import failure_payload
+from durable._core.ports import Clock
+from durable._shell.commits import Commits
+from durable._shell.log import emit, log
+from durable._shell.memory_database import AnyDatabase
+from durable._shell.reading import Loaded, load_items, load_run, notes_of
+from durable._shell.rows import Effects, NewRun, ReadyRun, RunState, TurnWrite, read_events
+from durable._shell.starting import make_run
+from durable._shell.steps import Steps
+from durable._shell.transaction import ExclusiveTransaction, run_sync
+from durable._shell.writing import get_or_create, put_item, write_turns
+from durable.errors import DurableError, EngineClosedError, InternalError, JournalError
+
+#: Seconds before a run whose transaction could not be committed is replayed from disk.
+RELOAD_PAUSE = 1.0
+#: Transactions of one run in a row inside one commit group; then others get their turn.
+MAX_TRANSACTIONS = 64
+
+
+@define
+class Services:
+    """What drivers share."""
+
+    path: str
+    database: AnyDatabase
+    commits: Commits
+    codec: Codec
+    clock: Clock
+    steps: Steps
+    definitions: Mapping[str, RunnableDefinition[..., Any]]
+    allocate: Callable[[], int]
+    spawn: Callable[[Callable[..., Coroutine[Any, Any, None]], Any], None]
+    on_effects: Callable[[Effects], None]
+    crash_limit: int
+    cleanup_seconds: float
+    keep_resident: int = 0
+    #: Freed executions kept as a cache, latest last.
+    resident: dict[int, tuple[Execution, RunState, int]] = field(factory=dict)
+
+
+class Driver:
+    """One active run."""
+
+    def __init__(self, ready: ReadyRun, services: Services) -> None:
+        self.ready = ready
+        self._services = services
+        self._state = RunState(ready.run, ready.run_id, ready.workflow, ready.queue, labels=ready.labels)
+        self._execution: Execution | JobExecution | None = None
+        self._outcomes: list[Event] = []
+        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._attempts: dict[str, int] = {}
+        self._inbox_upto = 0
+        self._notified = False
+        self._stopping = False
+        self._interrupting = False
+        self._announced = False
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+
+    # --- what others call -----------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Something is in the inbox."""
+        self._notified = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Begin no new turn or step; end once the steps under way have."""
+        self._stopping = True
+        self._wake.set()
+
+    def interrupt(self) -> None:
+        """Cut off the steps under way: the grace is over."""
+        self._stopping = self._interrupting = True
+        for scope in list(self._scopes.values()):
+            scope.cancel()
+        self._wake.set()
+
+    async def keep(self, position: str, name: str, value: Payload) -> None:
+        """Record a note of a step (a cursor, a memo)."""
+        run, at = self._state.run, self._services.clock.now()
+        self._dirty.add(position)
+
+        def insert(conn: sqlite3.Connection, _: Effects) -> None:
+            conn.execute(
+                "INSERT OR REPLACE INTO durable_notes (run, position, name, value, at) VALUES (?, ?, ?, ?, ?)",
+                (run, position, name, value, at),
+            )
+
+        await self._services.commits.call(insert, answers=False)
+
+    # --- the loop -----------------------------------------------------------------------------------
+
+    async def drive(self) -> None:
+        """Drive the run until it ends, is freed or blocked, or has to stop."""
+        try:
+            arrived = await self._take_over()
+            while arrived is not None:
+                arrived = await self._turn(arrived)
+        except EngineClosedError:
+            pass  # what was not recorded is found again when the file is opened
+        except DurableError as error:
+            await self._block(error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must block one run, not kill the engine
+            log.exception("run.blocked", run_id=self.ready.run_id)
+            text = "".join(traceback.format_exception(error)[-6:])
+            await self._block(InternalError(f"{type(error).__name__}: {error}. Please report this:\n{text}"))
+        finally:
+            if self._execution is not None:
+                self._execution.close()
+                self._execution = None
+
+    async def _turn(self, arrived: list[Event]) -> list[Event] | None:
+        """One turn; the next arrivals, or None once there is nothing left to drive."""
+        services = self._services
+        execution = self._execution
+        assert execution is not None
+        decision = execution.advance(arrived, now=services.clock.now())
+        if decision.transactions:
+            try:
+                decisions, freed = await self._transact(decision)
+            except JournalError as error:
+                # The execution ran ahead of a file that did not take it: back to what is recorded.
+                log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
+                return await self._reload()
+        else:
+            decisions = [decision]
+            freed = await services.commits.turn(self._write(decision, last=True))
+        for done in decisions:
+            self._perform(done)
+        last = decisions[-1]
+        if last.ended is not None or (last.blocked is not None and not self._scopes):
+            return None
+        if last.blocked is not None:
+            self._stopping = True
+        elif execution.idle:
+            if freed:
+                self._set_aside(execution)
+                return None
+            if execution.ended:  # it restarts, and something arrived meanwhile: take over afresh
+                return await self._take_over()
+            self._notified = True
+        return await self._next()
+
+    def _set_aside(self, execution: Execution | JobExecution) -> None:
+        """Keep a freed execution for a while, if asked to."""
+        services = self._services
+        if services.keep_resident and isinstance(execution, Execution) and not execution.ended:
+            services.resident[self.ready.run] = (execution, self._state, self._inbox_upto)
+            self._execution = None
+            while len(services.resident) > services.keep_resident:
+                oldest, _, _ = services.resident.pop(next(iter(services.resident)))
+                oldest.close()
+
+    async def _next(self) -> list[Event] | None:
+        """What arrived next; None if the driver has to end."""
+        while True:
+            arrived, self._outcomes = self._outcomes, []
+            if self._stopping:
+                if arrived:
+                    await self._put_back(arrived)
+                elif not self._scopes:
+                    return None
+                if not self._outcomes and self._scopes:
+                    self._wake.clear()
+                    await self._wake.wait()
+                continue
+            if self._notified:
+                self._notified = False
+                run, after = self._state.run, self._inbox_upto
+                items = await self._services.database.read(lambda conn: load_items(conn, run, after))
+                arrived += self._take_in(items)
+            if arrived:
+                return arrived
+            self._wake.clear()
+            if self._outcomes or self._notified or self._stopping:
+                continue
+            await self._wake.wait()
+
+    def _take_in(self, items: list[tuple[int, Event]]) -> list[Event]:
+        if items:
+            self._inbox_upto = items[-1][0]
+        return [event for _, event in items]
+
+    # --- taking over ----------------------------------------------------------------------------------
+
+    async def _take_over(self) -> list[Event] | None:
+        """Make the execution, replay what is recorded; the arrivals that no turn has taken in."""
+        services, ready = self._services, self.ready
+        kept = services.resident.pop(ready.run, None)
+        if kept is not None:
+            self._execution, self._state, self._inbox_upto = kept
+            run, after = ready.run, self._inbox_upto
+            self._announced = True
+            return self._take_in(await services.database.read(lambda conn: load_items(conn, run, after)))
+        if ready.fresh is not None:
+            started, self._state.chain = ready.fresh
+            self._state.seq = 1
+            events, items = [started], []
+            self.ready = ReadyRun(
+                ready.run, ready.run_id, ready.workflow, ready.sort, ready.queue, ready.priority, ready.ready_at,
+                ready.labels,
+            )  # fmt: skip
+        else:
+            run = ready.run
+            loaded: Loaded = await services.database.read(lambda conn: load_run(conn, run))
+            if not loaded.ready:
+                return None  # it went on, or ended, since the scheduler read that it was ready
+            events = read_events(services.path, self._state, loaded.rows)
+            items = loaded.items
+            self._announced = len(events) > 1
+        self._execution = self._make_execution(events)
+        self._execution.load()
+        arrived = self._take_in(items)
+        arrived += await self._interrupted(events, arrived)
+        return arrived
+
+    async def _reload(self) -> list[Event] | None:
+        if self._execution is not None:
+            self._execution.close()
+            self._execution = None
+        await asyncio.sleep(RELOAD_PAUSE)
+        self._state.seq = self._state.chain = 0
+        self._inbox_upto = 0
+        return None if self._stopping else await self._take_over()
+
+    def _make_execution(self, events: list[Event]) -> Execution | JobExecution:
+        services, ready = self._services, self.ready
+        definition = services.definitions.get(ready.workflow)
+        if definition is None:
+            msg = (
+                f"no {ready.sort} called {ready.workflow!r} is among the definitions given to Engine; "
+                "the run goes on when an engine with it opens the file and the run is resumed"
+            )
+            raise DurableError(msg)
+        if isinstance(definition, Job):
+            return JobExecution(
+                definition, events, run_id=ready.run_id, codec=services.codec, crash_limit=services.crash_limit
+            )
+        if not isinstance(definition, Workflow):  # pragma: no cover - there are two
+            msg = f"{definition!r} cannot be driven"
+            raise InternalError(msg)
+        return Execution(
+            definition,
+            events,
+            run_id=ready.run_id,
+            codec=services.codec,
+            crash_limit=services.crash_limit,
+            cleanup_seconds=services.cleanup_seconds,
+        )
+
+    async def _interrupted(self, events: list[Event], arrived: list[Event]) -> list[Event]:
+        """An interruption for each step that was under way when its last driver ended."""
+        execution = self._execution
+        assert execution is not None
+        settled = {getattr(event, "position", None) for event in arrived}
+        found: list[Event] = []
+        now = self._services.clock.now()
+        reopened = type(events[-1]).__name__ in ("RunRetried", "RunForked")
+        for position, attempt in execution.in_flight():
+            if position not in settled:
+                crashed = not reopened and not await self._progressed(position, events)
+                found.append(StepInterrupted(position, attempt, crashed, now))
+        return found
+
+    async def _progressed(self, position: str, events: list[Event]) -> bool:
+        """Whether the step recorded a cursor or memo since its last attempt began: then it is no poison."""
+        began = max((event.at for event in events if getattr(event, "position", None) == position), default=0.0)
+        run = self._state.run
+        latest = await self._services.database.read(
+            lambda conn: conn.execute(
+                "SELECT max(at) FROM durable_notes WHERE run = ? AND position = ?", (run, position)
+            ).fetchone()[0]
+        )
+        return latest is not None and latest > began
+
+    # --- recording ------------------------------------------------------------------------------------
+
+    def _write(self, decision: Decision, *, last: bool) -> TurnWrite:
+        """*decision* as rows. *last* is False while transactions of the same turn are still to run."""
+        execution, services = self._execution, self._services
+        assert execution is not None
+        now = services.clock.now()
+        write = TurnWrite(self._state, now, self._state.append(decision.events), self._inbox_upto)
+        if decision.waits or decision.children:
+            awaited = {action.position: action for action in decision.children}
+            write.waits = [wait for wait in decision.waits if wait.kind != "child" or wait.position not in awaited]
+            waits = {wait.position: wait for wait in decision.waits if wait.kind == "child"}
+            write.children = [self._child(action, waits.get(action.position), now) for action in decision.children]
+            if any(child.key is not None or child.chosen_id for child, _ in write.children):
+                write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
+        write.waits_closed = decision.waits_closed
+        write.cancelled_children = decision.cancelled_children
+        write.cancel_all_children = decision.cancel_all_children
+        if decision.attributes is not None:
+            write.attributes = self._merging(decision.attributes)
+        if self._dirty:
+            done = [event.position for event in decision.events if isinstance(event, StepSucceeded)]
+            write.notes_done = list(self._dirty) if decision.ended else [each for each in done if each in self._dirty]
+            self._dirty.difference_update(write.notes_done)
+        if decision.ended is not None:
+            write.status, write.reason, write.outcome = decision.ended, decision.reason, decision.outcome
+            if decision.continued is not None:
+                write.successor, _ = self._child(decision.continued, None, now)
+                write.reason = None
+        elif decision.blocked is not None:
+            write.status, write.reason = "blocked", decision.blocked
+        elif last and execution.idle:
+            write.status = "waiting"
+        elif not self._announced:
+            write.status = "running"
+        self._announced = True
+        return write
+
+    def _child(self, action: ChildAction, wait: Wait | None, now: float) -> tuple[NewRun, Wait | None]:
+        services = self._services
+        new = make_run(
+            action.op,
+            definitions=services.definitions,
+            codec=services.codec,
+            allocate=services.allocate,
+            now=now,
+            run_id=action.run_id,
+            parent=self._state.run,
+            position=action.position,
+        )
+        return new, wait
+
+    def _merging(self, values: dict[str, Any]) -> Callable[[Payload | None], Payload]:
+        codec = self._services.codec
+
+        def merge(before: Payload | None) -> Payload:
+            known = {} if before is None else codec.decode(before, dict[str, Any], where="attributes")
+            return codec.encode({**known, **values}, dict[str, Any], where="attributes")
+
+        return merge
+
+    async def _transact(self, decision: Decision) -> tuple[list[Decision], bool]:
+        """
+        Record a decision with transactions: their rows, outcomes and turns commit with it.
+
+        Sync ones in a row share the commit group; an async one, or the `MAX_TRANSACTIONS`th,
+        begins another transaction of the file.
+        """
+        decisions: list[Decision] = []
+        queue = list(decision.transactions)
+        first: Decision | None = decision
+        freed = False
+        while first is not None or queue:
+            if queue[0].op.definition.is_async:
+                freed = await self._transact_exclusively(first, queue, decisions)
+            else:
+                work = partial(self._transact_in_group, first, queue, decisions)
+                freed = await self._services.commits.call(work)
+            first = None
+        return decisions, freed
+
+    def _transact_in_group(
+        self,
+        first: Decision | None,
+        queue: list[TransactionAction],
+        decisions: list[Decision],
+        conn: sqlite3.Connection,
+        effects: Effects,
+    ) -> bool:
+        if first is not None:
+            decisions.append(first)
+            write_turns(conn, [self._write(first, last=False)], effects)
+        for _ in range(MAX_TRANSACTIONS):
+            if not queue or queue[0].op.definition.is_async:
+                break
+            event = self._transaction_outcome(conn, queue.pop(0), effects)
+            following = self._advance_inside(event)
+            queue += following.transactions
+            decisions.append(following)
+            write_turns(conn, [self._write(following, last=not queue)], effects)
+        return self._state.run not in effects.kept
+
+    def _advance_inside(self, event: Event) -> Decision:
+        execution = self._execution
+        assert execution is not None
+        return execution.advance([event], now=self._services.clock.now())
+
+    def _transaction_outcome(self, conn: sqlite3.Connection, action: TransactionAction, effects: Effects) -> Event:
+        services = self._services
+        try:
+            value = run_sync(conn, services.database.guard, action, self._stage, effects)
+            return self._succeeded(action, value)
+        except (sqlite3.OperationalError, JournalError) as error:
+            if isinstance(error, JournalError) or not conn.in_transaction:
+                raise  # the disk, not the user's SQL: the whole group goes back
+            return services.steps.failed(action, error, self.ready.run_id)
+        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome
+            return services.steps.failed(action, error, self.ready.run_id)
+
+    def _succeeded(self, action: TransactionAction, value: Any) -> Event:
+        where = f"result of {action.op.describe()}"
+        payload = self._services.codec.encode(value, action.op.definition.result, where=where)
+        return StepSucceeded(action.position, payload, self._services.clock.now())
+
+    def _stage(self, op: Any) -> NewRun:
+        services = self._services
+        return make_run(
+            op,
+            definitions=services.definitions,
+            codec=services.codec,
+            allocate=services.allocate,
+            now=services.clock.now(),
+            parent=self._state.run,
+        )
+
+    async def _transact_exclusively(
+        self, first: Decision | None, queue: list[TransactionAction], decisions: list[Decision]
+    ) -> bool:
+        """One async transaction: several hops, and the writer to itself."""
+        services = self._services
+        effects = Effects()
+        async with services.database.exclusive() as exclusive:
+            if first is not None:
+                decisions.append(first)
+                write = self._write(first, last=False)
+                await exclusive.run(lambda conn: write_turns(conn, [write], effects))
+            event = await self._async_outcome(exclusive, queue.pop(0), effects)
+            following = self._advance_inside(event)
+            queue += following.transactions
+            decisions.append(following)
+            turn = self._write(following, last=not queue)
+            await exclusive.run(lambda conn: write_turns(conn, [turn], effects))
+        services.on_effects(effects)
+        return self._state.run not in effects.kept
+
+    async def _async_outcome(self, exclusive: Any, action: TransactionAction, effects: Effects) -> Event:
+        services = self._services
+        transaction = ExclusiveTransaction(exclusive, services.database.guard, self._stage)
+        await exclusive.execute("SAVEPOINT durable_transaction")
+        try:
+            value = await action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs)
+            event = self._succeeded(action, value)
+            for new in transaction.staged:
+                await exclusive.run(lambda conn, new=new: get_or_create(conn, new, effects))
+        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome
+            await exclusive.execute("ROLLBACK TO durable_transaction")
+            event = services.steps.failed(action, error, self.ready.run_id)
+        finally:
+            transaction.close()
+        await exclusive.execute("RELEASE durable_transaction")
+        return event
+
+    async def _put_back(self, outcomes: list[Event]) -> None:
+        """Keep the outcomes of steps for when the run goes on."""
+        run = self._state.run
+
+        def insert(conn: sqlite3.Connection, effects: Effects) -> None:
+            for event in outcomes:
+                put_item(conn, run, event, effects, wakes=True)
+            effects.arrived.discard(run)
+
+        await self._services.commits.call(insert, answers=False)
+
+    async def _block(self, error: DurableError) -> None:
+        """The run cannot go on without a person: nothing is executed, nothing but the report written."""
+        log.error("run.blocked", run_id=self.ready.run_id, workflow=self.ready.workflow, reason=str(error))
+        self._stopping = True
+        write = TurnWrite(self._state, self._services.clock.now(), status="blocked", reason=str(error))
+        try:
+            await self._services.commits.turn(write)
+            while self._scopes or self._outcomes:
+                await self._next()
+        except EngineClosedError:
+            pass
+
+    # --- performing -----------------------------------------------------------------------------------
+
+    def _perform(self, decision: Decision) -> None:
+        """What is on disk now may begin."""
+        if decision.logs:
+            emit(decision.logs, self.ready.run_id, self.ready.workflow)
+        for position in decision.cancelled_steps:
+            if scope := self._scopes.get(position):
+                scope.cancel()
+        for action in decision.steps:
+            if self._stopping:
+                now = self._services.clock.now()
+                self._outcomes.append(StepInterrupted(action.position, action.attempt, False, now))  # noqa: FBT003
+                continue
+            self._scopes[action.position] = anyio.CancelScope()
+            self._services.spawn(self._run_step, action)
+
+    async def _run_step(self, action: StepAction) -> None:
+        services = self._services
+        scope = self._scopes[action.position]
+        event: Event | None = None
+        try:
+            with scope:
+                left = {}
+                if action.attempt > 1:
+                    run, position = self._state.run, action.position
+                    left = await services.database.read(lambda conn: notes_of(conn, run, position))
+                    if left:
+                        self._dirty.add(position)
+                event = await services.steps.attempt(action, self._state, self, left)
+        finally:
+            if self._scopes.get(action.position) is scope:
+                del self._scopes[action.position]
+            if event is None and self._interrupting:
+                now = services.clock.now()
+                event = StepInterrupted(action.position, action.attempt, False, now)  # noqa: FBT003
+            if event is not None:
+                self._outcomes.append(event)
+            self._wake.set()

@@ -1,0 +1,113 @@
+"""
+Finding runs and queues: what `Engine` and `Client` answer alike, from the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from durable._core.codec import Codec
+from durable._core.definition import RunnableDefinition
+from durable._core.ports import Clock
+from durable._shell import reading
+from durable._shell.handle import QueueHandle, Run, RunInfo, info_from
+from durable._shell.rows import Status
+from durable.errors import RunNotFoundError
+
+
+class Finding:
+    """Look-ups by id, key and filter."""
+
+    path: str
+    codec: Codec
+    clock: Clock
+
+    async def read(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """The result of a function of `reading`."""
+        raise NotImplementedError  # pragma: no cover - both have their own
+
+    async def request(self, request: str, **arguments: Any) -> Any:
+        """Record a request of `requests`; its result once it is on disk."""
+        raise NotImplementedError  # pragma: no cover - both have their own
+
+    async def wait_for_end(self, run_id: str) -> None:
+        """Return once the run called *run_id* may have ended."""
+        raise NotImplementedError  # pragma: no cover - both have their own
+
+    def result_type(self, workflow: str) -> Any:
+        """What a workflow or job returns, as far as it is known here."""
+        raise NotImplementedError  # pragma: no cover - both have their own
+
+    def get(self, run_id: str) -> Run[Any]:
+        """A handle on the run called *run_id*; asking it raises RunNotFoundError if there is none."""
+        return Run(self, run_id)
+
+    async def find(self, key: str) -> Run[Any]:
+        """
+        The run that *key* stands for.
+
+        Raises:
+            RunNotFoundError: If there is none.
+        """
+        row = await self.read(reading.run_by_key, key)
+        if row is None:
+            raise RunNotFoundError("key", key)
+        return Run(self, row.run_id)
+
+    async def runs(  # noqa: PLR0913 - the documented filters
+        self,
+        *,
+        workflow: str | RunnableDefinition[..., Any] | None = None,
+        status: Status | Iterable[Status] | None = None,
+        labels: Mapping[str, str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        parent: str | None = None,
+        since: datetime | float | None = None,
+        until: datetime | float | None = None,
+        limit: int | None = None,
+        after: int | None = None,
+    ) -> AsyncIterator[RunInfo]:
+        """
+        Runs that fit all filters, newest first, read page by page.
+
+        Args:
+            workflow: Name or definition of a workflow or job.
+            status: One status, or several.
+            labels: All of these must be equal.
+            attributes: Published values that must be equal.
+            queue: Name of a queue.
+            parent: Id of the run that started them.
+            since: Created at or after.
+            until: Created before.
+            limit: How many at most.
+            after: The `RunInfo.cursor` of the last one seen: goes on behind it.
+        """
+        statuses = (status,) if isinstance(status, str) else None if status is None else tuple(status)
+        wanted = reading.Filter(
+            workflow=getattr(workflow, "name", workflow),
+            status=statuses,
+            labels=labels,
+            attributes=attributes,
+            queue=queue,
+            parent=parent,
+            since=since.timestamp() if isinstance(since, datetime) else since,
+            until=until.timestamp() if isinstance(until, datetime) else until,
+        )
+        left = limit
+        before = after
+        while left is None or left > 0:
+            size = 200 if left is None else min(200, left)
+            page = await self.read(reading.list_runs, wanted, before, size)
+            for row in page:
+                yield info_from(row, self.codec)
+            if len(page) < size:
+                return
+            before = page[-1].run
+            left = None if left is None else left - len(page)
+
+    def queue(self, name: str) -> QueueHandle:
+        """A handle on a queue."""
+        return QueueHandle(self, name)

@@ -1,0 +1,28 @@
+"""
+The log: structlog, constant event names in the past tense, `run_id` and `workflow` bound.
+
+The library never configures structlog or logging; the application does. Events:
+
+    run.started  run.succeeded  run.failed  run.cancelled  run.blocked  run.freed  run.woken
+    step.attempt_failed  step.interrupted
+    engine.opened  engine.closed  engine.recovered  commit.failed  commit.recovered
+    journal.notice  inbox.refused
+
+What a workflow logs through `durable.logger` goes to the logger `durable.workflow`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+log: Any = structlog.get_logger("durable")
+workflow_log: Any = structlog.get_logger("durable.workflow")
+
+
+def emit(entries: Sequence[tuple[str, str, dict[str, Any]]], run_id: str, workflow: str) -> None:
+    """Log what a turn's workflow code logged, now that the turn is on disk."""
+    for level, event, values in entries:
+        getattr(workflow_log, level)(event, **{"run_id": run_id, "workflow": workflow, **values})

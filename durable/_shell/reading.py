@@ -1,0 +1,271 @@
+"""
+What the engine and its clients read. Runs on the reader's thread, in short transactions.
+
+Lists are paged by run number, never by OFFSET, so a page costs the same wherever it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from durable._core.event_rows import from_row
+from durable._core.events import Event
+from durable._shell.rows import ReadyRun, RunState, read_events
+from durable._shell.writing import ready_run
+
+_RUN_COLUMNS = """
+SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
+       r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
+       (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position
+FROM durable_runs AS r
+"""
+
+
+@frozen
+class RunRow:
+    """A row of `durable_runs`, decoded as far as columns go."""
+
+    run: int
+    run_id: str
+    workflow: str
+    version: int
+    sort: str
+    status: str
+    queue: str
+    priority: int
+    key: str | None
+    labels: Mapping[str, str]
+    attributes: Any
+    reason: str | None
+    successor: str | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    ready_at: float | None
+    parent: str | None
+    position: str | None
+
+
+def _run_row(row: Sequence[Any]) -> RunRow:
+    return RunRow(*row[:9], json.loads(row[9]) if row[9] else {}, *row[10:])
+
+
+def run_by_id(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
+    """The run called *run_id*."""
+    row = conn.execute(_RUN_COLUMNS + "WHERE r.run_id = ?", (run_id,)).fetchone()
+    return None if row is None else _run_row(row)
+
+
+def run_by_key(conn: sqlite3.Connection, key: str) -> RunRow | None:
+    """The run that *key* stands for."""
+    row = conn.execute(_RUN_COLUMNS + "WHERE r.key_live = ?", (key,)).fetchone()
+    return None if row is None else _run_row(row)
+
+
+def last_of_chain(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
+    """The run called *run_id*, or the one it continued as in the end."""
+    found = run_by_id(conn, run_id)
+    while found is not None and found.successor is not None:
+        found = run_by_id(conn, found.successor)
+    return found
+
+
+@frozen
+class Filter:
+    """What `engine.runs` may be asked for; None does not filter."""
+
+    workflow: str | None = None
+    status: tuple[str, ...] | None = None
+    labels: Mapping[str, str] | None = None
+    attributes: Mapping[str, Any] | None = None
+    queue: str | None = None
+    parent: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limit: int) -> list[RunRow]:
+    """Up to *limit* runs that fit, newest first, all older than run number *before*."""
+    where: list[str] = []
+    values: list[Any] = []
+    if wanted.workflow is not None:
+        where.append("r.workflow = ?")
+        values.append(wanted.workflow)
+    if wanted.status is not None:
+        where.append("r.status IN (SELECT value FROM json_each(?))")
+        values.append(json.dumps(wanted.status))
+    if wanted.queue is not None:
+        where.append("r.queue = ?")
+        values.append(wanted.queue)
+    if wanted.parent is not None:
+        where.append("r.parent = (SELECT run FROM durable_runs WHERE run_id = ?)")
+        values.append(wanted.parent)
+    if wanted.since is not None:
+        where.append("r.created_at >= ?")
+        values.append(wanted.since)
+    if wanted.until is not None:
+        where.append("r.created_at < ?")
+        values.append(wanted.until)
+    for name, value in (wanted.labels or {}).items():
+        where.append("json_extract(r.labels, ?) = ?")
+        values += [_json_path(name), value]
+    for name, value in (wanted.attributes or {}).items():
+        where.append("json_extract(r.attributes, ?) IS json_extract(?, '$')")
+        values += [_json_path(name), json.dumps(value)]
+    if before is not None:
+        where.append("r.run < ?")
+        values.append(before)
+    sql = _RUN_COLUMNS + ("WHERE " + " AND ".join(where) if where else "") + " ORDER BY r.run DESC LIMIT ?"
+    return [_run_row(row) for row in conn.execute(sql, (*values, limit))]
+
+
+def _json_path(name: str) -> str:
+    quoted = name.replace('"', "")
+    return f'$."{quoted}"'
+
+
+_EVENT_COLUMNS = """
+SELECT e.seq, e.kind, e.position, e.at, e.body, coalesce(e.value, p.value), e.checksum
+FROM durable_events AS e LEFT JOIN durable_payloads AS p ON p.payload = e.payload
+WHERE e.run = ? ORDER BY e.seq
+"""
+
+
+@frozen
+class Loaded:
+    """A run as the driver takes it over: its events as rows, and what waits in its inbox."""
+
+    #: Whether it still could go on when it was read.
+    ready: bool
+    rows: list[Any]
+    items: list[tuple[int, Event]]
+
+
+def load_run(conn: sqlite3.Connection, run: int) -> Loaded:
+    """All of one run, read in one go."""
+    row = conn.execute("SELECT ready_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    ready = row is not None and row[0] is not None
+    return Loaded(ready, conn.execute(_EVENT_COLUMNS, (run,)).fetchall(), load_items(conn, run, 0))
+
+
+def load_items(conn: sqlite3.Connection, run: int, after: int) -> list[tuple[int, Event]]:
+    """The inbox of a run, in order of arrival, from behind item *after*."""
+    rows = conn.execute(
+        "SELECT i.item, i.kind, i.position, i.body, coalesce(i.value, p.value), i.at FROM durable_inbox AS i "
+        "LEFT JOIN durable_payloads AS p ON p.payload = i.payload WHERE i.run = ? AND i.item > ? ORDER BY i.item",
+        (run, after),
+    )
+    return [(item, from_row(kind, position, body, value, at)) for item, kind, position, body, value, at in rows]
+
+
+def load_history(conn: sqlite3.Connection, path: str, run: RunRow) -> list[Event]:
+    """The events of *run*, checked."""
+    state = RunState(run.run, run.run_id, run.workflow, run.queue)
+    return read_events(path, state, conn.execute(_EVENT_COLUMNS, (run.run,)).fetchall())
+
+
+def ready_runs(conn: sqlite3.Connection, queue: str, limit: int) -> list[ReadyRun]:
+    """The first *limit* runs of *queue* that could go on, in the order in which they may."""
+    rows = conn.execute(
+        "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels FROM durable_runs "
+        "WHERE queue = ? AND ready_at IS NOT NULL ORDER BY priority DESC, ready_at, run LIMIT ?",
+        (queue, limit),
+    )
+    return [ready_run(row) for row in rows]
+
+
+def ready_queues(conn: sqlite3.Connection) -> list[str]:
+    """The queues in which something could go on."""
+    rows = conn.execute(
+        "WITH RECURSIVE q(name) AS (SELECT min(queue) FROM durable_runs WHERE ready_at IS NOT NULL UNION ALL "
+        "SELECT (SELECT min(queue) FROM durable_runs WHERE ready_at IS NOT NULL AND queue > q.name) "
+        "FROM q WHERE q.name IS NOT NULL) SELECT name FROM q WHERE name IS NOT NULL"
+    )
+    return [name for (name,) in rows]
+
+
+@frozen
+class WaitRow:
+    """A row of `durable_waits`."""
+
+    position: str
+    kind: str
+    name: str | None
+    target: str | None
+    fire_at: float | None
+    since: float
+
+
+def waits_of(conn: sqlite3.Connection, run: int, limit: int = 100) -> list[WaitRow]:
+    """What a run waits for, oldest first."""
+    rows = conn.execute(
+        "SELECT w.position, w.kind, w.name, t.run_id, w.fire_at, w.since FROM durable_waits AS w "
+        "LEFT JOIN durable_runs AS t ON t.run = w.target WHERE w.run = ? ORDER BY w.wait LIMIT ?",
+        (run, limit),
+    )
+    return [WaitRow(*row) for row in rows]
+
+
+def count_waits(conn: sqlite3.Connection, run: int) -> int:
+    """How many rows a run waits for."""
+    return int(conn.execute("SELECT count(*) FROM durable_waits WHERE run = ?", (run,)).fetchone()[0])
+
+
+def next_fire_at(conn: sqlite3.Connection) -> float | None:
+    """When the next timer is due."""
+    found: float | None = conn.execute("SELECT min(fire_at) FROM durable_waits WHERE fire_at IS NOT NULL").fetchone()[0]
+    return found
+
+
+def last_run(conn: sqlite3.Connection) -> int:
+    """The highest run number."""
+    return int(conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs").fetchone()[0])
+
+
+@frozen
+class QueueRow:
+    """A queue as `engine.queue(name).info()` needs it."""
+
+    depth: int
+    running: int
+    oldest_ready_at: float | None
+
+
+def queue_row(conn: sqlite3.Connection, queue: str) -> QueueRow:
+    """Counts of one queue."""
+    depth, oldest = conn.execute(
+        "SELECT count(*), min(ready_at) FROM durable_runs "
+        "WHERE queue = ? AND ready_at IS NOT NULL AND status = 'pending'",
+        (queue,),
+    ).fetchone()
+    (running,) = conn.execute(
+        "SELECT count(*) FROM durable_runs WHERE queue = ? AND ready_at IS NOT NULL AND status = 'running'", (queue,)
+    ).fetchone()
+    return QueueRow(depth, running, oldest)
+
+
+def paused_queues(conn: sqlite3.Connection) -> list[str]:
+    """The queues that are paused."""
+    return [name for (name,) in conn.execute("SELECT name FROM durable_queues WHERE paused_at IS NOT NULL")]
+
+
+def counts(conn: sqlite3.Connection) -> dict[str, int]:
+    """Runs by status, and the sizes of the other tables."""
+    found = dict(conn.execute("SELECT status, count(*) FROM durable_runs GROUP BY status").fetchall())
+    found["events"] = conn.execute("SELECT coalesce(max(id), 0) FROM durable_events").fetchone()[0]
+    found["waits"] = conn.execute("SELECT count(*) FROM durable_waits").fetchone()[0]
+    pages, size = conn.execute("PRAGMA page_count").fetchone()[0], conn.execute("PRAGMA page_size").fetchone()[0]
+    found["bytes"] = pages * size
+    return found
+
+
+def notes_of(conn: sqlite3.Connection, run: int, position: str) -> dict[str, Any]:
+    """The cursors and memos that an earlier attempt of a step left."""
+    return dict(
+        conn.execute("SELECT name, value FROM durable_notes WHERE run = ? AND position = ?", (run, position)).fetchall()
+    )

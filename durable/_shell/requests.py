@@ -1,0 +1,279 @@
+"""
+What can be asked of a journal from outside: starts, signals, cancels, pauses, retries, forks.
+
+Each request is a function of an open transaction, so it is recorded whole or not at all, in
+whatever state the run is. The engine runs them through its commit groups, a `Client` in another
+process through the owner or, where nobody owns the file, by itself. Names and arguments are
+plain, so that they can travel as JSON.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from durable._core import history
+from durable._core.events import Payload, ResumeRequested, RunStarted, SignalReceived
+from durable._core.open_commands import open_children, open_waits
+from durable._shell.reading import RunRow, load_history, run_by_id
+from durable._shell.rows import ENDS, Effects, NewRun, RunState
+from durable._shell.writing import (
+    add_wait,
+    get_or_create,
+    insert_run,
+    put_item,
+    read_ready,
+    request_cancel,
+    write_rows,
+)
+from durable.errors import RunNotFoundError, RunStateError
+
+
+def _find(conn: sqlite3.Connection, run_id: str) -> RunRow:
+    found = run_by_id(conn, run_id)
+    if found is None:
+        raise RunNotFoundError("id", run_id)
+    return found
+
+
+def _current(conn: sqlite3.Connection, run_id: str) -> RunRow:
+    """The run called *run_id*, or the one that it continued as."""
+    found = _find(conn, run_id)
+    while found.successor is not None:
+        found = _find(conn, found.successor)
+    return found
+
+
+def start(conn: sqlite3.Connection, effects: Effects, *, runs: Sequence[NewRun]) -> list[str]:
+    """Create runs, or find them by key or id: all of them, or none."""
+    found: list[str] = []
+    for new in runs:
+        if new.run <= 0:  # a client that recorded it by itself has no numbers to give
+            (last,) = conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs").fetchone()
+            new = evolve(new, run=last + 1)  # noqa: PLW2901 - the same run, numbered
+        found.append(get_or_create(conn, new, effects))
+    return found
+
+
+def signal(  # noqa: PLR0913 - the facts of one signal
+    conn: sqlite3.Connection,
+    effects: Effects,
+    *,
+    run_id: str,
+    name: str,
+    payload: Payload,
+    dedup: str | None,
+    now: float,
+) -> bool:
+    """Put a signal into a run's inbox; False if its *dedup* id was accepted before."""
+    run = _current(conn, run_id)
+    if run.status in ENDS:
+        raise RunStateError(run_id, run.status, f"signal {name!r} to", "Start a new run")
+    if dedup is not None:
+        added = conn.execute("INSERT OR IGNORE INTO durable_dedup (run, dedup) VALUES (?, ?)", (run.run, dedup))
+        if not added.rowcount:
+            return False
+    waiting = conn.execute(
+        "SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'signal' AND name = ? LIMIT 1", (run.run, name)
+    ).fetchone()
+    put_item(conn, run.run, SignalReceived(name, payload, now), effects, wakes=waiting is not None)
+    return True
+
+
+def cancel(conn: sqlite3.Connection, effects: Effects, *, run_id: str, reason: str, now: float) -> bool:
+    """Ask a run to end; False if it has ended already."""
+    return request_cancel(conn, _current(conn, run_id).run, reason, now, effects)
+
+
+def pause(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: float) -> bool:
+    """Let a run begin nothing more until it is resumed; False if it is paused already."""
+    run = _current(conn, run_id)
+    if run.status in ENDS or run.status == "blocked":
+        raise RunStateError(run_id, run.status, "pause")
+    if run.status == "paused":
+        return False
+    conn.execute(
+        "UPDATE durable_runs SET status = 'paused', ready_at = NULL, reason = ? WHERE run = ?",
+        (f"paused while {run.status}", run.run),
+    )
+    effects.paused.add(run.run)
+    return True
+
+
+def resume(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: float) -> bool:
+    """Let a paused or blocked run go on; False if it is neither."""
+    run = _current(conn, run_id)
+    if run.status in ENDS:
+        raise RunStateError(run_id, run.status, "resume", "A failed run can be retried" if run.status == "failed" else "")
+    if run.status not in ("paused", "blocked"):
+        return False
+    if run.status == "blocked":
+        put_item(conn, run.run, ResumeRequested(now), effects, wakes=False)
+    _make_ready(conn, run, now, effects)
+    return True
+
+
+def _make_ready(conn: sqlite3.Connection, run: RunRow, now: float, effects: Effects) -> None:
+    delayed = conn.execute("SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'start'", (run.run,)).fetchone()
+    status = "pending" if run.started_at is None else "running"
+    conn.execute(
+        "UPDATE durable_runs SET status = ?, ready_at = ?, reason = NULL, ended_at = NULL WHERE run = ?",
+        (status, None if delayed else now, run.run),
+    )
+    if not delayed:
+        effects.ready.append(read_ready(conn, run.run))
+
+
+def retry(conn: sqlite3.Connection, effects: Effects, *, run_id: str, path: str, now: float) -> bool:
+    """
+    Let a failed run go on from what failed; completed steps and children are not repeated.
+
+    False if the run is under way already.
+    """
+    run = _current(conn, run_id)
+    if run.status not in ENDS:
+        return False
+    if run.status != "failed":
+        raise RunStateError(run_id, run.status, "retry", "Only failed runs can be retried; fork it instead")
+    events = load_history(conn, path, run)
+    reopened = history.reopened(events, now)
+    state = RunState(run.run, run.run_id, run.workflow, run.queue, len(events))
+    (state.chain,) = conn.execute(
+        "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run.run, len(events))
+    ).fetchone()
+    write_rows(conn, state.append([reopened]))
+    _make_ready(conn, run, now, effects)
+    return True
+
+
+def fork(  # noqa: PLR0913 - the facts of one fork
+    conn: sqlite3.Connection,
+    effects: Effects,
+    *,
+    run_id: str,
+    at: str,
+    replace: Mapping[str, Payload],
+    new_id: str,
+    number: int,
+    path: str,
+    now: float,
+) -> str:
+    """A new run that goes on from position *at* of another, with some outcomes replaced; its id."""
+    run = _find(conn, run_id)
+    events = history.fork(load_history(conn, path, run), run_id=run_id, at=at, replace=replace, now=now)
+    started = events[0]
+    assert isinstance(started, RunStarted)
+    (arguments,) = conn.execute("SELECT arguments FROM durable_runs WHERE run = ?", (run.run,)).fetchone()
+    if number <= 0:
+        (number,) = conn.execute("SELECT coalesce(max(run), 0) + 1 FROM durable_runs").fetchone()
+    new = NewRun(
+        run=number,
+        run_id=new_id,
+        workflow=run.workflow,
+        version=run.version,
+        sort=run.sort,
+        queue=run.queue,
+        priority=run.priority,
+        key=None,
+        arguments=arguments or "",
+        labels=run.labels,
+        started=started,
+        due_at=None,
+        deadline=None,
+        timeout=None,
+    )
+    mine = Effects()
+    insert_run(conn, new, mine)
+    state = RunState(number, new_id, run.workflow, run.queue)
+    state.append([started])
+    write_rows(conn, state.append(events[1:]))
+    conn.execute("UPDATE durable_runs SET created_at = ?, ready_at = ? WHERE run = ?", (now, now, number))
+    for position, target in open_children(events):
+        add_wait(conn, number, position, target, now, effects)
+    for wait in open_waits(events):
+        conn.execute(
+            "INSERT INTO durable_waits (run, grp, position, kind, wake_on, name, fire_at, since) "
+            "VALUES (?, ?, ?, ?, 'any', ?, ?, ?)",
+            (number, wait.position, wait.position, wait.kind, wait.name, wait.fire_at, now),
+        )
+        if wait.fire_at is not None:
+            effects.fires(wait.fire_at)
+    effects.ready.append(read_ready(conn, number))
+    return new_id
+
+
+def pause_queue(conn: sqlite3.Connection, effects: Effects, *, queue: str, paused: bool, now: float) -> bool:
+    """Begin nothing more from a queue, or again."""
+    conn.execute(
+        "INSERT INTO durable_queues (name, paused_at) VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET paused_at = excluded.paused_at",
+        (queue, now if paused else None),
+    )
+    return True
+
+
+def clear_queue(conn: sqlite3.Connection, effects: Effects, *, queue: str, now: float) -> int:
+    """Cancel every run of a queue that has not begun; how many."""
+    rows = conn.execute("SELECT run FROM durable_runs WHERE queue = ? AND status = 'pending'", (queue,)).fetchall()
+    return sum(request_cancel(conn, run, f"queue {queue!r} was cleared", now, effects) for (run,) in rows)
+
+
+#: Roots looked at in one transaction of `prune`: bounds how long it holds the writer.
+PRUNE_STEP = 200
+
+_TREE = """
+WITH RECURSIVE tree(run) AS (VALUES (?) UNION SELECT r.run FROM durable_runs AS r JOIN tree ON r.parent = tree.run)
+SELECT tree.run, r.ended_at FROM tree JOIN durable_runs AS r ON r.run = tree.run
+"""
+
+
+def prune(conn: sqlite3.Connection, effects: Effects, *, before: float, after_run: int) -> tuple[int, int | None]:
+    """
+    Delete trees of runs that all ended before *before*; how many runs, and where to go on.
+
+    Looks at `PRUNE_STEP` roots behind run number *after_run*. Trees with an open member, and
+    those that some run waits for, stay whole.
+    """
+    roots = conn.execute(
+        "SELECT run FROM durable_runs WHERE parent IS NULL AND ended_at < ? AND run > ? ORDER BY run LIMIT ?",
+        (before, after_run, PRUNE_STEP),
+    ).fetchall()
+    deleted = 0
+    for (root,) in roots:
+        tree = conn.execute(_TREE, (root,)).fetchall()
+        if any(ended_at is None or ended_at >= before for _, ended_at in tree):
+            continue
+        runs = [(run,) for run, _ in tree]
+        if any(conn.execute("SELECT 1 FROM durable_waits WHERE target = ? LIMIT 1", run).fetchone() for run in runs):
+            continue
+        conn.executemany("DELETE FROM durable_events WHERE run = ?", runs)
+        conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
+        conn.executemany("DELETE FROM durable_dedup WHERE run = ?", runs)
+        conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
+        deleted += len(runs)
+    if len(roots) == PRUNE_STEP:
+        return deleted, int(roots[-1][0])
+    conn.execute(
+        "DELETE FROM durable_payloads WHERE payload NOT IN "
+        "(SELECT payload FROM durable_events WHERE payload IS NOT NULL "
+        "UNION SELECT payload FROM durable_inbox WHERE payload IS NOT NULL)"
+    )
+    return deleted, None
+
+
+#: Requests by the name under which they travel.
+REQUESTS: Mapping[str, Callable[..., Any]] = {
+    "start": start,
+    "signal": signal,
+    "cancel": cancel,
+    "pause": pause,
+    "resume": resume,
+    "retry": retry,
+    "fork": fork,
+    "pause_queue": pause_queue,
+    "clear_queue": clear_queue,
+    "prune": prune,
+}

@@ -1,0 +1,221 @@
+"""
+Runs and turns as the rows they become, and the checksum that chains a run's events.
+
+Everything here is made on the event loop, before the one hop to the writer's thread: encoding
+is spread over turns, and the transaction itself only inserts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+from zlib import crc32
+
+from attrs import define, field, frozen
+
+from durable._core.decision import EndStatus, Wait
+from durable._core.event_rows import from_row, to_row
+from durable._core.events import Event, Payload, RunStarted
+from durable._core.ops import OnConflict
+from durable.errors import JournalCorruptError
+
+#: All that a run can be. The last three are ends.
+Status: TypeAlias = Literal[
+    "pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled"
+]
+ENDS: frozenset[str] = frozenset(("succeeded", "failed", "cancelled"))
+
+#: Payloads from this size on are kept once, by content, in a table of their own. Below it the
+#: digest and the second row cost more than they save; a page holds 4,096 bytes.
+LARGE_BYTES = 2_048
+
+
+@frozen
+class Large:
+    """A payload that goes to the table of large ones."""
+
+    value: Payload
+    digest: bytes
+
+
+def stored(value: Payload | None) -> Payload | Large | None:
+    """*value*, or `Large` if it is to be kept by content."""
+    if value is None or len(value) < LARGE_BYTES:
+        return value
+    data = value.encode() if isinstance(value, str) else value
+    return Large(value, hashlib.blake2b(data, digest_size=32).digest())
+
+
+#: run, seq, kind, position, at, body, value, payload, checksum
+EventTuple: TypeAlias = tuple[int, int, int, str | None, float, str | None, Any, int | None, int]
+
+
+def checksum(
+    before: int, kind: int, position: str | None, at: float, body: str | None, value: Payload | None
+) -> int:
+    """CRC-32 of an event's columns, chained to the checksum of the event *before* it."""
+    chained = crc32(f"{kind}|{position}|{at!r}|{body}|".encode(), before)
+    if value is None:
+        return chained
+    return crc32(value.encode() if isinstance(value, str) else value, chained)
+
+
+@define
+class RunState:
+    """What the shell keeps of a run while it is active."""
+
+    run: int
+    run_id: str
+    workflow: str
+    queue: str
+    #: Sequence number of its newest event, and that event's checksum.
+    seq: int = 0
+    chain: int = 0
+    labels: Mapping[str, str] = field(factory=dict)
+
+    def append(self, events: Sequence[Event]) -> list[EventTuple]:
+        """The rows of *events*, numbered and chained after what is recorded."""
+        rows: list[EventTuple] = []
+        run, seq, chain = self.run, self.seq, self.chain
+        for event in events:
+            kind, position, body, value = to_row(event)
+            at = event.at
+            chain = checksum(chain, kind, position, at, body, value)
+            seq += 1
+            kept: Any = value if value is None or len(value) < LARGE_BYTES else stored(value)
+            rows.append((run, seq, kind, position, at, body, kept, None, chain))
+        self.seq, self.chain = seq, chain
+        return rows
+
+
+def read_events(path: str, state: RunState, rows: Sequence[Sequence[Any]]) -> list[Event]:
+    """
+    The events in *rows* (seq, kind, position, at, body, value, checksum), checked against their chain.
+
+    Leaves the sequence and chain of *state* at the last of them.
+
+    Raises:
+        JournalCorruptError: At the first event that is missing or does not match.
+    """
+    events: list[Event] = []
+    chain = 0
+    expected = 0
+    for seq, kind, position, at, body, value, recorded in rows:
+        expected += 1
+        chain = checksum(chain, kind, position, at, body, value)
+        if seq != expected or chain != recorded:
+            reason = f"event {expected} is missing" if seq != expected else "it does not match its checksum"
+            raise JournalCorruptError(path, state.run_id, expected, reason)
+        events.append(from_row(kind, position, body, value, at))
+    state.seq, state.chain = expected, chain
+    return events
+
+
+@frozen
+class NewRun:
+    """A run to be created."""
+
+    run: int
+    run_id: str
+    workflow: str
+    version: int
+    sort: str
+    queue: str
+    priority: int
+    key: str | None
+    #: Digest of the workflow's name and arguments.
+    arguments: str
+    labels: Mapping[str, str]
+    started: RunStarted
+    #: When it may begin, if later than now.
+    due_at: float | None
+    #: When its time is over, if ever.
+    deadline: float | None
+    timeout: float | None
+    parent: int | None = None
+    position: str | None = None
+    on_conflict: OnConflict = "join"
+    #: Whether its id was chosen by the caller.
+    chosen_id: bool = False
+
+    def labels_json(self) -> str | None:
+        """The labels as stored."""
+        return json.dumps(dict(self.labels), ensure_ascii=False, sort_keys=True) if self.labels else None
+
+
+@frozen
+class ReadyRun:
+    """A run that could go on: what the scheduler needs to choose among them."""
+
+    run: int
+    run_id: str
+    workflow: str
+    sort: str
+    queue: str
+    priority: int
+    ready_at: float
+    labels: Mapping[str, str]
+    #: Its first event and checksum, where it was only just created and needs no loading.
+    fresh: tuple[RunStarted, int] | None = None
+
+
+@define
+class TurnWrite:
+    """One turn as rows."""
+
+    state: RunState
+    at: float
+    events: list[EventTuple] = field(factory=list)
+    #: The newest inbox item that this turn took in; it and those before it are done with.
+    inbox_upto: int = 0
+    waits: Sequence[Wait] = ()
+    waits_closed: Sequence[Wait] = ()
+    children: list[tuple[NewRun, Wait | None]] = field(factory=list)
+    cancelled_children: Sequence[str] = ()
+    cancel_all_children: bool = False
+    status: Literal["running", "waiting", "blocked"] | EndStatus | None = None
+    reason: str | None = None
+    #: For an end: the closing event's payload, for whoever waits for this run.
+    outcome: Payload | None = None
+    successor: NewRun | None = None
+    #: Merges what the workflow published into what is stored.
+    attributes: Callable[[Payload | None], Payload] | None = None
+    #: Positions of steps that ended and may have left notes (cursors, memos).
+    notes_done: list[str] = field(factory=list)
+    #: Makes the payload of a failure, for a child whose key is refused.
+    refusal: Callable[[Exception], Payload] | None = None
+
+
+@define
+class Effects:
+    """What a commit group caused, for the loop to act on once it is on disk."""
+
+    ready: list[ReadyRun] = field(factory=list)
+    #: Active runs that have something new in their inbox.
+    arrived: set[int] = field(factory=set)
+    #: Runs that were paused.
+    paused: set[int] = field(factory=set)
+    #: (run, run id, workflow, status)
+    ended: list[tuple[int, str, str, str]] = field(factory=list)
+    #: Runs whose turn wanted to free them, but something had arrived.
+    kept: set[int] = field(factory=set)
+    next_fire_at: float | None = None
+    #: Set when a commit succeeded but what it caused is not known: ask the file.
+    lost: bool = False
+
+    def add(self, other: Effects) -> None:
+        """Take in what a part of the group caused."""
+        self.ready += other.ready
+        self.arrived |= other.arrived
+        self.paused |= other.paused
+        self.ended += other.ended
+        self.kept |= other.kept
+        if other.next_fire_at is not None:
+            self.fires(other.next_fire_at)
+
+    def fires(self, at: float) -> None:
+        """A timer was set for *at*."""
+        if self.next_fire_at is None or at < self.next_fire_at:
+            self.next_fire_at = at

@@ -1,0 +1,203 @@
+"""
+Which run is driven next, and when the next timer fires.
+
+The scheduler holds the drivers of active runs and little else: candidates are bounded
+(`admission`), and timers are rows of which only the next deadline is known here. It never
+polls: it acts on what commits caused, and sleeps until the next deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+from attrs import evolve
+
+from durable._core.admission import CANDIDATES, Admission
+from durable._shell import reading
+from durable._shell.driver import Driver, Services
+from durable._shell.rows import Effects, ReadyRun
+from durable._shell.writing import fire_due
+from durable.errors import EngineClosedError
+
+#: Timers that fire in one transaction: bounds how long it holds the writer.
+TIMERS_AT_ONCE = 500
+#: Longest sleep between two looks at the wall clock, in seconds: a clock that was set forward
+#: fires what is due within this time.
+LONGEST_SLEEP = 30.0
+
+Spawn = Callable[[Callable[..., Coroutine[Any, Any, None]], Any], None]
+
+
+class Scheduler:
+    """Drives ready runs, within their slots, and fires timers."""
+
+    def __init__(self, services: Services, admission: Admission[ReadyRun]) -> None:
+        self._services = services
+        self._admission = admission
+        self._drivers: dict[int, Driver] = {}
+        #: Runs that became ready again while their driver was winding down.
+        self._again: dict[int, ReadyRun] = {}
+        #: Candidates that have something in their inbox, so that what is known of them is stale.
+        self._touched: set[int] = set()
+        self._refilling: set[str] = set()
+        self._next_fire_at: float | None = None
+        self._timer_set = asyncio.Event()
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def active(self) -> int:
+        """Runs being driven."""
+        return len(self._drivers)
+
+    @property
+    def resident(self) -> int:
+        """Freed executions kept as a cache."""
+        return len(self._services.resident)
+
+    # --- what commits caused -----------------------------------------------------------------------
+
+    def take(self, effects: Effects) -> None:
+        """Act on what a commit group caused."""
+        if effects.next_fire_at is not None:
+            self._set_timer(effects.next_fire_at)
+        for run in effects.arrived:
+            if driver := self._drivers.get(run):
+                driver.notify()
+            elif self._admission.is_candidate(run):
+                self._touched.add(run)
+        for run in effects.paused:
+            if driver := self._drivers.get(run):
+                driver.stop()
+            self._again.pop(run, None)
+        for ready in effects.ready:
+            self._offer(ready)
+        if effects.ready:
+            self._pump()
+
+    def recover(self, queues: list[str], next_fire_at: float | None) -> None:
+        """Begin with what the file says is ready: nothing is loaded before its turn comes."""
+        for queue in queues:
+            self._admission.found_more(queue, more=True)
+        if next_fire_at is not None:
+            self._set_timer(next_fire_at)
+        self._pump()
+
+    def pause_queue(self, queue: str, *, paused: bool) -> None:
+        """Admit nothing more from *queue*, or again."""
+        self._admission.pause(queue, paused=paused)
+        if not paused:
+            self._admission.found_more(queue, more=True)
+        self._pump()
+
+    def _offer(self, ready: ReadyRun) -> None:
+        if ready.run in self._drivers:
+            self._again[ready.run] = ready
+        else:
+            self._admission.offer(ready.queue, ready.run, ready.priority, ready.ready_at, ready)
+
+    def _pump(self) -> None:
+        if self._stopping:
+            return
+        while (ready := self._admission.admit()) is not None:
+            if ready.run in self._touched:
+                self._touched.discard(ready.run)
+                ready = evolve(ready, fresh=None)
+            driver = Driver(ready, self._services)
+            self._drivers[ready.run] = driver
+            self._idle.clear()
+            self._services.spawn(self._drive, driver)
+        for queue in self._admission.wanting():
+            if queue not in self._refilling:
+                self._refilling.add(queue)
+                self._services.spawn(self._refill, queue)
+
+    async def _drive(self, driver: Driver) -> None:
+        run = driver.ready.run
+        try:
+            await driver.drive()
+        finally:
+            del self._drivers[run]
+            self._admission.release(run)
+            if again := self._again.pop(run, None):
+                self._offer(again)
+            self._pump()
+            if not self._drivers:
+                self._idle.set()
+
+    async def _refill(self, queue: str) -> None:
+        """Fetch the next candidates of a queue from the file."""
+        limit = CANDIDATES + self._admission.active
+        try:
+            found = await self._services.database.read(lambda conn: reading.ready_runs(conn, queue, limit))
+        except EngineClosedError:
+            return
+        finally:
+            self._refilling.discard(queue)
+        self._admission.found_more(queue, more=len(found) == limit)
+        for ready in found:
+            self._offer_found(ready)
+        self._pump()
+
+    def _offer_found(self, ready: ReadyRun) -> None:
+        # A run that is driven already is read as ready too: it says so itself when it is again.
+        if ready.run not in self._drivers:
+            self._admission.offer(ready.queue, ready.run, ready.priority, ready.ready_at, ready)
+
+    # --- timers ----------------------------------------------------------------------------------------
+
+    def _set_timer(self, fire_at: float) -> None:
+        if self._next_fire_at is None or fire_at < self._next_fire_at:
+            self._next_fire_at = fire_at
+            self._timer_set.set()
+
+    async def run_timers(self) -> None:
+        """Fire timers as they come due. Runs in a task of its own."""
+        clock = self._services.clock
+        while not self._stopping:
+            due_in = None if self._next_fire_at is None else self._next_fire_at - clock.now()
+            if due_in is not None and due_in <= 0:
+                self._next_fire_at = None
+                now = clock.now()
+                try:
+                    await self._services.commits.call(
+                        lambda conn, effects, now=now: fire_due(conn, now, TIMERS_AT_ONCE, effects),  # type: ignore[misc]
+                        answers=False,
+                    )
+                except EngineClosedError:
+                    return
+                continue
+            self._timer_set.clear()
+            if due_in is None:
+                await self._timer_set.wait()
+            else:
+                with anyio.move_on_after(min(due_in, LONGEST_SLEEP)):
+                    await self._timer_set.wait()
+
+    # --- stopping ----------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin nothing more; steps under way may end."""
+        self._stopping = True
+        self._timer_set.set()
+        for driver in list(self._drivers.values()):
+            driver.stop()
+
+    def interrupt(self) -> None:
+        """Cut off the steps under way."""
+        for driver in list(self._drivers.values()):
+            driver.interrupt()
+
+    async def wait_idle(self) -> None:
+        """Return once no run is being driven."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Close the executions that were kept as a cache."""
+        for execution, _, _ in self._services.resident.values():
+            execution.close()
+        self._services.resident.clear()

@@ -1,0 +1,80 @@
+"""
+Turns an op into the run that it starts: names, options, key, arguments as recorded.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from durable._core.codec import Codec
+from durable._core.definition import MAX_KEY_LENGTH, RunnableDefinition, check_labels, check_name
+from durable._core.events import RunStarted
+from durable._core.ops import RunOp
+from durable._shell.rows import NewRun
+from durable.errors import DefinitionError
+
+#: Deepest chain of children: each adds its position to the id. 50 levels are promised.
+MAX_ID_LENGTH = 2_000
+
+
+def new_run_id(now: float) -> str:
+    """A fresh id that sorts by time: 11 hex digits of milliseconds, 10 random ones."""
+    return f"{int(now * 1000):011x}-{secrets.token_hex(5)}"
+
+
+def make_run(  # noqa: PLR0913 - the facts of one new run
+    op: RunOp[Any],
+    *,
+    definitions: Mapping[str, RunnableDefinition[..., Any]],
+    codec: Codec,
+    allocate: Callable[[], int],
+    now: float,
+    run_id: str | None = None,
+    parent: int | None = None,
+    position: str | None = None,
+) -> NewRun:
+    """
+    The run that *op* starts, not yet recorded.
+
+    Raises:
+        DefinitionError: If its workflow or job is not among *definitions*.
+        EncodeError: If an argument cannot be recorded.
+    """
+    definition = op.definition
+    if definitions.get(definition.name) is not definition:
+        known = "another one of that name is" if definition.name in definitions else "it is not"
+        msg = f"{definition!r} cannot be started: {known} among the definitions given to Engine"
+        raise DefinitionError(msg)
+    options, given = definition.options, op.given
+    where = f"arguments of {op.describe()}"
+    arguments = codec.encode_arguments(op.args, op.kwargs, definition.arguments, where=where)
+    digest = codec.digest(arguments)
+    chosen = given.id is not None
+    found_id = check_name("a run id", given.id, MAX_KEY_LENGTH) if chosen else run_id or new_run_id(now)
+    check_name("a run id", found_id, MAX_ID_LENGTH)
+    labels = {**options.labels, **(given.labels or {})}
+    check_labels(op.describe(), labels)
+    due_at = given.at if given.at is not None else None if given.delay is None else now + given.delay
+    timeout = given.timeout if given.timeout is not None else options.timeout
+    return NewRun(
+        run=allocate(),
+        run_id=found_id,
+        workflow=definition.name,
+        version=options.version,
+        sort=definition.sort,
+        queue=check_name("a queue", given.queue or options.queue),
+        priority=options.priority if given.priority is None else given.priority,
+        key=definition.key_for(op, lambda: digest),
+        arguments=f"{definition.name}:{digest}",
+        labels=labels,
+        started=RunStarted(definition.name, options.version, found_id, arguments, now),
+        due_at=due_at if due_at is not None and due_at > now else None,
+        deadline=None if timeout is None else now + timeout,
+        timeout=timeout,
+        parent=parent,
+        position=position,
+        on_conflict=given.on_conflict,
+        chosen_id=chosen,
+    )

@@ -1,0 +1,139 @@
+"""
+One attempt of a step: runs it under its timeout, and says how it ended.
+
+Async functions run on the loop, in a task of their own; sync ones in a worker thread, or in a
+process. It knows nothing of workflows: it hands back an event, or None if it was cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_process
+import anyio.to_thread
+
+from durable._core.codec import Codec
+from durable._core.decision import StepAction, TransactionAction
+from durable._core.definition import Step
+from durable._core.events import Event, StepFailed, StepRetrying, StepSucceeded
+from durable._core.outcomes import failure_payload
+from durable._core.ports import Clock
+from durable._core.retry import plan
+from durable._shell.context import Notes, Scope, StepContext, enter
+from durable._shell.log import log
+from durable._shell.rows import RunState
+
+#: Worker threads of one engine: as many as anyio's own default.
+THREADS = 40
+
+
+class Steps:
+    """Runs attempts, within the limits of threads and processes of one engine."""
+
+    def __init__(self, codec: Codec, clock: Clock) -> None:
+        self._codec = codec
+        self._clock = clock
+        self._threads = anyio.CapacityLimiter(THREADS)
+        self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def attempt(self, action: StepAction, state: RunState, notes: Notes, left: dict[str, Any]) -> Event:
+        """Run one attempt; how it ended. Raises only cancellation, and what no program survives."""
+        definition = action.op.definition
+        timeout = action.op.given.timeout or definition.options.timeout
+        context = StepContext(
+            state.run_id,
+            state.workflow,
+            action.position,
+            action.attempt,
+            f"{state.run_id}:{action.position}",
+            None if timeout is None else self._clock.now() + timeout,
+            state.labels,
+        )
+        scope = Scope(context, self._codec, notes, left)
+        enter(scope)
+        try:
+            if timeout is None:
+                value = await self._call(definition, action.op.args, action.op.kwargs)
+            else:
+                try:
+                    with anyio.fail_after(timeout):
+                        value = await self._call(definition, action.op.args, action.op.kwargs)
+                except TimeoutError as error:
+                    if not str(error):  # anyio's, not the user's own
+                        msg = f"step {definition.name!r} took longer than {timeout:g} s"
+                        raise TimeoutError(msg) from None
+                    raise
+            where = f"result of {action.op.describe()}"
+            return StepSucceeded(
+                action.position, self._codec.encode(value, definition.result, where=where), self._clock.now()
+            )
+        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the step's outcome
+            return self.failed(action, error, state.run_id)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # The step cancelled itself (a library of its did): no failure of the step, so it is tried again.
+            return self._again(action, state.run_id)
+
+    async def _call(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if definition.is_async:
+            return await definition.fn(*args, **kwargs)
+        options = definition.options
+        if options.process:
+            code = definition.fn
+            return await anyio.to_process.run_sync(
+                _in_process, code.__module__, code.__qualname__, args, kwargs, cancellable=True, limiter=self._processes
+            )
+        if options.thread:
+            return await anyio.to_thread.run_sync(
+                _call_plain, definition.fn, args, kwargs, abandon_on_cancel=True, limiter=self._threads
+            )
+        return definition.fn(*args, **kwargs)
+
+    def failed(self, action: StepAction | TransactionAction, error: Exception, run_id: str) -> Event:
+        """What *error* means: another attempt, or the failure of the step."""
+        now = self._clock.now()
+        policy = action.op.given.retry or action.op.definition.options.retry
+        failures = action.failures + 1
+        seed = f"{run_id}:{action.position}:{action.attempt}"
+        payload = failure_payload(error, self._codec)
+        name = action.op.definition.name
+        values = {"run_id": run_id, "step": name, "position": action.position, "attempt": action.attempt}
+        try:
+            delay = plan(policy, error, failures=failures, elapsed=now - action.first_started_at, seed=seed)
+        except Exception as broken:  # noqa: BLE001 - `Retry.on` is user code
+            error.add_note(f"the retry policy itself raised {broken!r}, so this was not retried")
+            payload, delay = failure_payload(error, self._codec), None
+        if delay is None:
+            log.warning("step.attempt_failed", error=repr(error), retry_in_seconds=None, **values)
+            return StepFailed(action.position, action.attempt, payload, now)
+        log.info("step.attempt_failed", error=repr(error), retry_in_seconds=delay, **values)
+        return StepRetrying(action.position, action.attempt, now + delay, payload, now)
+
+    def _again(self, action: StepAction, run_id: str) -> Event:
+        now = self._clock.now()
+        error = RuntimeError("the step raised CancelledError although nobody cancelled it")
+        log.warning("step.interrupted", run_id=run_id, position=action.position, error=str(error))
+        return StepRetrying(
+            action.position, action.attempt, now + 1.0, failure_payload(error, self._codec, with_traceback=False), now
+        )
+
+
+def _call_plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return fn(*args, **kwargs)
+
+
+def _in_process(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Runs in the worker process: finds the definition where its module put it, and calls its function."""
+    import importlib  # noqa: PLC0415 - only workers need it
+
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    for name in qualname.split("."):
+        found = getattr(found, name)
+    return getattr(found, "fn", found)(*args, **kwargs)

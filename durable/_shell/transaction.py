@@ -1,0 +1,144 @@
+"""
+What the function of a `@transaction` gets, and how it runs.
+
+A plain ``def`` runs on the writer's thread inside the commit group, in a savepoint of its own:
+its rows, its staged jobs, its journal entry and the turn which that causes commit together, or
+not at all. An ``async def`` has the writer to itself while it runs. Either way, commit,
+rollback, ATTACH and writes to the engine's tables are refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from durable._core.decision import TransactionAction
+from durable._core.ops import RunOp
+from durable._core.ports import AsyncTransaction, Parameters, Transaction
+from durable._shell.database import Exclusive
+from durable._shell.guard import Guard, refuse_control
+from durable._shell.rows import Effects, NewRun
+from durable._shell.writing import get_or_create
+from durable.errors import UsageError
+
+#: Makes the row of a staged run from an op.
+Stage = Callable[[RunOp[Any]], NewRun]
+
+
+class SyncTransaction:
+    """A `Transaction` on the writer's own thread."""
+
+    def __init__(self, conn: sqlite3.Connection, guard: Guard, stage: Stage, effects: Effects) -> None:
+        self._conn: sqlite3.Connection | None = conn
+        self._guard = guard
+        self._stage = stage
+        self._effects = effects
+
+    def execute(self, sql: str, parameters: Parameters = (), /) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self._guard.execute(self._open(), sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> sqlite3.Cursor:
+        """Run one statement once for each item of *parameters*."""
+        return self._guard.executemany(self._open(), sql, parameters)
+
+    def enqueue(self, op: RunOp[Any], /) -> str:
+        """Stage a run: it exists if and only if this transaction commits. Its id."""
+        return get_or_create(self._open(), self._stage(op), self._effects)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._conn is None:
+            msg = "this transaction has ended: its Transaction must not be kept or used by another thread"
+            raise UsageError(msg)
+        return self._conn
+
+    def close(self) -> None:
+        """Refuse any further use."""
+        self._conn = None
+
+
+def run_sync(
+    conn: sqlite3.Connection, guard: Guard, action: TransactionAction, stage: Stage, effects: Effects
+) -> Any:
+    """
+    The value of the action's function, run in a savepoint.
+
+    Raises whatever the function raises, its rows and staged jobs rolled back.
+    """
+    conn.execute("SAVEPOINT durable_transaction")
+    mine = Effects()
+    transaction = SyncTransaction(conn, guard, stage, mine)
+    try:
+        value = action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs)
+    except BaseException:
+        transaction.close()
+        conn.execute("ROLLBACK TO durable_transaction")
+        conn.execute("RELEASE durable_transaction")
+        raise
+    transaction.close()
+    conn.execute("RELEASE durable_transaction")
+    effects.add(mine)
+    return value
+
+
+class FetchedCursor:
+    """The result of a statement, its rows fetched while the writer's thread was at it."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self.lastrowid = cursor.lastrowid
+        self.rowcount = cursor.rowcount
+        self.description = cursor.description
+        self._rows = iter(cursor.fetchall())
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[Any]:
+        """The rows that are left."""
+        return list(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._rows
+
+
+class ExclusiveTransaction:
+    """An `AsyncTransaction`: one hop to the writer's thread a statement."""
+
+    def __init__(self, exclusive: Exclusive, guard: Guard, stage: Stage) -> None:
+        self._exclusive: Exclusive | None = exclusive
+        self._guard = guard
+        self._stage = stage
+        #: Staged runs, written when the function has returned.
+        self.staged: list[NewRun] = []
+
+    async def execute(self, sql: str, parameters: Parameters = (), /) -> FetchedCursor:
+        """Run one statement; its rows are fetched already."""
+        refuse_control(sql)
+        return await self._open().run(lambda conn: FetchedCursor(self._guard.execute(conn, sql, parameters)))
+
+    async def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> FetchedCursor:
+        """Run one statement once for each item of *parameters*."""
+        rows = list(parameters)
+        return await self._open().run(lambda conn: FetchedCursor(self._guard.executemany(conn, sql, rows)))
+
+    def enqueue(self, op: RunOp[Any], /) -> str:
+        """Stage a run: it exists if and only if this transaction commits. Its id."""
+        self._open()
+        new = self._stage(op)
+        self.staged.append(new)
+        return new.run_id
+
+    def _open(self) -> Exclusive:
+        if self._exclusive is None:
+            msg = "this transaction has ended: its Transaction must not be kept"
+            raise UsageError(msg)
+        return self._exclusive
+
+    def close(self) -> None:
+        """Refuse any further use."""
+        self._exclusive = None
+
+
+_fits: tuple[type[Transaction], type[AsyncTransaction]] = (SyncTransaction, ExclusiveTransaction)

@@ -1,0 +1,53 @@
+"""
+One workload, once, in this process: `child.py NAME FOLDER PARAMS DURABILITY`.
+
+The figures go to `result.json` in the folder, so that whatever is printed here is only noise.
+"""
+
+import asyncio
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
+    """
+    The function called *name*. Only what it needs is imported: memory is measured here.
+    """
+    if name == "raw":
+        from baseline import raw
+
+        return raw
+    if name in ("import", "crash"):
+        from process_costs import crashing, starting
+
+        return starting if name == "import" else crashing
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    if name == "replay":
+        from replaying import replay
+
+        return replay
+    from workloads import WORKLOADS
+
+    return WORKLOADS[name]
+
+
+async def _awaited(found: Any) -> Any:
+    return await found
+
+
+def main(name: str, folder: str, params: str, durability: str) -> None:
+    found = workload(name)(Path(folder), json.loads(params), durability)
+    if inspect.isawaitable(found):
+        found = asyncio.run(_awaited(found))
+    (Path(folder) / "result.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,53 @@
+"""
+The benchmark runs: every workload, very small, reports its figures. No timing is asserted.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).with_name("run.py")
+
+WORKLOADS = ["raw", "W1", "lag", "W2", "W3", "W4", "W5", "W6", "replay", "import", "crash"]
+PROMISES = ["W1", "W2", "W3", "W4", "W5", "W6", "W6", "replay", "loop lag", "import durable", "exit after a crash"]
+
+
+@pytest.mark.timeout(110)
+def test_every_workload_reports_its_figures(tmp_path):
+    out = tmp_path / "figures.jsonl"
+    ended = subprocess.run(
+        [sys.executable, RUN, "--scale", "0.01", "--repeat", "1", "--data", tmp_path, "--out", out],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [line["workload"] for line in lines] == WORKLOADS
+    assert all(line["median"] and not line["errors"] for line in lines)
+    assert all(promise in ended.stdout for promise in PROMISES)
+    assert not list(tmp_path.glob("bench-*")), "the journals were left behind"
+
+
+def test_waiting_runs_are_not_loaded_after_a_kill(tmp_path):
+    """
+    W5 counts what it claims: executions exist for the active runs and the new one, and for no other.
+    """
+    out = tmp_path / "figures.jsonl"
+    ended = subprocess.run(
+        [sys.executable, RUN, "--only", "W5", "--scale", "0.002", "--repeat", "1", "--data", tmp_path, "--out", out],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert ended.returncode == 0, ended.stderr
+    (line,) = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    found, params = line["median"], line["params"]
+    assert found["loaded_in_all"] == params["active"] + 1
+    assert found["still_waiting"] == params["waiting"]
+    assert found["attempts_of_held"] == 2 * params["active"]
