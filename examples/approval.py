@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from attrs import frozen
 
-from durable import Engine, Flow, Return, Winner, race, set_attributes, sleep, step, wait_for, workflow
+from durable import Engine, Flow, Op, Return, Winner, race, set_attributes, sleep, step, wait_for, workflow
 
 
 @frozen
@@ -33,19 +33,19 @@ async def tell(who: str, message: str) -> None:
 async def expense(employee: str, amount: int) -> Flow[str]:
     set_attributes(stage="waiting for the manager")
     yield tell("manager", f"{employee} spent {amount}; please decide")
-    first: Winner[Any] = yield race({"decision": wait_for("decision", Decision), "reminder": sleep(0.2)})
-    if first.key == "decision":
-        decision: Decision = first.value
-    else:
-        yield tell("manager", f"{employee} is still waiting")
-        try:
-            decision = yield wait_for("decision", Decision, timeout=0.3)
-        except TimeoutError:
-            yield tell(employee, "nobody decided in time; hand it in again")
-            yield Return("timed out")
-    outcome = "approved" if decision.approved else "rejected"
+    waits: dict[str, Op[Any]] = {"decision": wait_for("decision", Decision), "reminder": sleep(0.2)}
+    first: Winner[Any] = yield race(waits)
+    try:
+        if first.key == "reminder":
+            yield tell("manager", f"{employee} is still waiting")
+            decision: Decision = yield wait_for("decision", Decision, timeout=0.3)
+        else:
+            decision = first.value
+        outcome = f"{'approved' if decision.approved else 'rejected'} by {decision.by}"
+    except TimeoutError:
+        outcome = "timed out"
     set_attributes(stage=outcome)
-    yield tell(employee, f"{outcome} by {decision.by}")
+    yield tell(employee, outcome)
     yield Return(outcome)
 
 
@@ -64,7 +64,7 @@ async def main(path: Path) -> None:
 
         outcomes = [await run.result() for run in (ada, bob, cyd)]
         print(f"Ada, Bob, Cyd: {', '.join(outcomes)}")
-        assert outcomes == ["approved", "rejected", "timed out"]
+        assert outcomes == ["approved by Mia", "rejected by Mia", "timed out"]
 
 
 if __name__ == "__main__":

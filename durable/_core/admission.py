@@ -55,6 +55,8 @@ class _Lane(Generic[R]):
     paused: bool = False
     #: Set when the file holds ready runs that are not here.
     more: bool = False
+    #: The place in line of the last candidate taken in.
+    last: tuple[int, float, int] = (0, 0.0, 0)
 
     def is_open(self) -> bool:
         return not self.paused and (self.concurrency is None or self.active < self.concurrency)
@@ -87,12 +89,14 @@ class Admission(Generic[R]):
         lane = self._lane(queue)
         if run in lane.known or run in self._active:
             return
-        entry = (-priority, ready_at, run, item)
-        if len(lane.heap) < CANDIDATES and not (lane.more and lane.heap and entry[:3] > max(lane.heap)[:3]):
-            lane.known.add(run)
-            heapq.heappush(lane.heap, entry)
-        else:
+        place = (-priority, ready_at, run)
+        # While the file holds more, what comes after the last candidate may come after those too.
+        if len(lane.heap) >= CANDIDATES or (lane.more and lane.heap and place > lane.last):
             lane.more = True
+            return
+        lane.last = max(lane.last, place) if lane.heap else place
+        lane.known.add(run)
+        heapq.heappush(lane.heap, (*place, item))
 
     def found_more(self, queue: str, *, more: bool) -> None:
         """Whether the file holds ready runs of *queue* beyond those offered."""

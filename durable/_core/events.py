@@ -88,10 +88,11 @@ class RunRestarted:
 
 @frozen
 class RunRetried:
-    """A person retried a failed run: what made it fail, at *cut*, is set aside, see `history.effective`."""
+    """A person retried a failed run: what failed at *positions*, and what followed *cut*, is set aside."""
 
     kind: ClassVar[int] = 7
     cut: int
+    positions: list[str]
     at: float = 0.0
 
 

@@ -40,13 +40,14 @@ from durable._core.events import (
     StepStarted,
     TimerFired,
 )
+from durable._core.events import Command as RecordedCommand
 from durable._core.groups import OPENERS
 from durable._core.nodes import Leaf, Node, Outcome, SignalNode, StrandNode
 from durable._core.ops import Command, ContinueAs, OnCrash, RunOp, StepOp, TransactionOp
 from durable._core.strand import Strand
 from durable.errors import CapExceededError, EncodeError, RunCancelled
 
-_E = TypeVar("_E", bound=Event)
+_E = TypeVar("_E", bound=RecordedCommand)
 
 #: A step that was running this often when the process died is poison. Three, as in Sidekiq's
 #: super_fetch: one crash is bad luck, two may be, three is the step.

@@ -7,7 +7,7 @@ where `fail_fast` is set, a deadline) cancels the rest, and it still waits for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from durable._core.decision import WakeOn
@@ -38,6 +38,7 @@ from durable._core.ops import (
     TimeoutOp,
     WaitForOp,
     Winner,
+    discard,
 )
 from durable._core.strand import Strand
 
@@ -114,7 +115,7 @@ class Group(Node):
         self.opening = True
         for index, member in enumerate(members):
             if self.closing:
-                _discard(member)
+                discard(member)
             else:
                 self.open_member(member, index)
         self.opening = False
@@ -183,6 +184,9 @@ class SettleNode(Group):
         super().__init__(ex, position, owner, index)
         self.announce(op, "settle", 1)
         self.open_all((op.member,))
+
+    def member_rule(self) -> WakeOn:
+        return "all"
 
     def result(self) -> Outcome:
         outcome = self.outcomes[0]
@@ -296,12 +300,6 @@ def _value_or_error(outcome: Outcome) -> Any:
 def _group(errors: list[BaseException], size: int) -> BaseException:
     """An `ExceptionGroup`, unless helpers raised what is no Exception."""
     return BaseExceptionGroup(f"{len(errors)} of {size} failed", errors)
-
-
-def _discard(member: Any) -> None:
-    """A helper coroutine that will never run is closed, so that Python does not complain about it."""
-    if isinstance(member, Coroutine):
-        member.close()
 
 
 #: How each op opens (steps and transactions are in `attempts`, which `execution` adds).

@@ -93,6 +93,7 @@ class Op(Command, Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         if charge.is_dead():
             # A `finally` that awaits while its generator is closed: refuse, record nothing.
+            discard(self)
             raise RunCancelled
         if charge.driver_in_charge() is None:
             return (yield from self._call_plain().__await__())
@@ -408,3 +409,17 @@ def _copy(op: _Op, **changes: Any) -> _Op:
     charge.superseded(op)
     charge.created(copy)
     return copy
+
+
+def discard(member: object) -> None:
+    """Close the helper coroutines in what will never run, so that Python does not complain about them."""
+    match member:
+        case GatherOp() | RaceOp():
+            for each in member.members:
+                discard(each)
+        case TimeoutOp() | SettleOp():
+            discard(member.member)
+        case Coroutine():
+            member.close()
+        case _:
+            pass

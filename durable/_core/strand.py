@@ -24,7 +24,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from durable._core import charge
-from durable._core.ops import Command, Return
+from durable._core.ops import Command, Return, discard
 from durable.errors import NotDurableError
 
 #: A generator that keeps yielding while it is closed is given up after this many refusals.
@@ -135,6 +135,7 @@ class Strand:
                     self.value = found.value
                     self._returns += 1
                     if self._returns > _MAX_REFUSALS:  # a loop that swallows every end
+                        self.close()
                         return None
                     value, error = None, ReturnReached()
                 else:
@@ -176,18 +177,19 @@ class Strand:
             if self._coro is not None:
                 self._coro.close()
             elif self._pending is not None:
-                try:
-                    self._pending.throw(GeneratorExit())  # if this returns, it awaits something foreign
-                except StopIteration:  # its `finally` yielded: close the generator itself next
-                    self._pending = None
+                self._pending.throw(GeneratorExit())  # if this returns, it awaits something foreign
                 return False
             elif self._agen is not None and self._started:
-                closing = self._agen.aclose()
+                # Not aclose: what is yielded would be lost with it, and helpers in it complain.
+                closing = self._agen.athrow(GeneratorExit())
                 closing.send(None)
-                self._pending = closing  # it awaits something foreign
+                self._pending = closing
                 return False
-        except RuntimeError as refused:
+        except StopIteration as yielded:
             self._pending = None
+            discard(yielded.value)
+            return False
+        except RuntimeError as refused:
             return "ignored GeneratorExit" not in str(refused)
         except BaseException:  # noqa: BLE001 - a dying generator's last words change nothing
             return True

@@ -24,11 +24,11 @@ from typing import Any, TypeVar
 from attrs import define, field
 
 from durable._shell.connections import CommitUnknownError
-from durable._shell.memory_database import AnyDatabase
 from durable._shell.log import log
-from durable._shell.rows import Effects, TurnWrite
+from durable._shell.memory_database import AnyDatabase
+from durable._shell.rows import Effects, EventTuple, TurnWrite
 from durable._shell.writing import write_turns
-from durable.errors import EngineClosedError, JournalError
+from durable.errors import EngineClosedError, JournalError, JournalIOError
 
 T = TypeVar("T")
 
@@ -38,6 +38,9 @@ LONGEST_PAUSE = 2.0
 #: Largest group: bounds how long one transaction holds the writer, and how long the loop is
 #: busy telling everybody that it ended.
 MAX_GROUP = 256
+
+#: Counts the groups in which no event can tell whether they were committed.
+_COUNT = "UPDATE durable_meta SET value = value + 1 WHERE name = 'commits' RETURNING value"
 
 
 @define(eq=False)
@@ -60,9 +63,16 @@ class _Turn:
 class _Group:
     turns: list[_Turn] = field(factory=list)
     calls: list[_Call] = field(factory=list)
+    #: What it caused, once it was written; and what tells afterwards whether it was committed.
+    effects: Effects = field(factory=Effects)
+    mark: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.turns or self.calls)
+
+    def event(self) -> EventTuple | None:
+        """The row of an event that is in the file if and only if the group is."""
+        return next((turn.write.events[-1] for turn in self.turns if turn.write.events), None)
 
 
 class Commits:
@@ -137,25 +147,23 @@ class Commits:
         pause = FIRST_PAUSE
         while group:
             try:
-                effects = await self._database.write(lambda conn: _write(conn, group))
+                await self._database.write(lambda conn: _write(conn, group))
             except CommitUnknownError as error:
-                effects = Effects()
-                if await self._is_on_disk(group, error):
-                    # What it caused is in the file; runs made ready are found by asking it.
-                    self._answer(group, None)
+                if await self._reopened(group, error) and await self._is_on_disk(group):
+                    self._succeeded(group)
                     return
+                self._failed(group, error.cause)
+            except JournalIOError as error:
+                self._failed(group, error)
+                await self._reopened(group)
             except JournalError as error:
-                effects = Effects()
                 self._failed(group, error)
             except Exception as error:  # a bug, ours or SQLite's: the group is the suspect, not the engine
                 log.error("commit.failed", error=repr(error))
                 self._give_up(group, error)
                 return
             else:
-                if self.trouble is not None:
-                    log.info("commit.recovered")
-                    self.trouble = None
-                self._answer(group, effects)
+                self._succeeded(group)
                 return
             if group:
                 if self._closed:
@@ -163,6 +171,16 @@ class Commits:
                     return
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
+                # What came meanwhile is tried with it, and hears the error too if it fails again.
+                later = self._next_group()
+                group.turns += later.turns
+                group.calls += later.calls
+
+    def _succeeded(self, group: _Group) -> None:
+        if self.trouble is not None:
+            log.info("commit.recovered")
+            self.trouble = None
+        self._answer(group)
 
     def _failed(self, group: _Group, error: JournalError) -> None:
         if self.trouble is None:
@@ -175,45 +193,61 @@ class Commits:
         group.calls = kept
 
     def _give_up(self, group: _Group, error: BaseException) -> None:
-        for item in (*group.turns, *group.calls):
-            if not item.future.done():
-                item.future.set_exception(error)
+        futures: list[asyncio.Future[Any]] = [turn.future for turn in group.turns]
+        futures += [call.future for call in group.calls]
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
         group.turns, group.calls = [], []
 
-    async def _is_on_disk(self, group: _Group, error: CommitUnknownError) -> bool:
-        """Open the file anew, and read back whether *group* was committed; False sorts it as failed."""
+    async def settle(self, write: TurnWrite, error: CommitUnknownError) -> bool:
+        """Whether *write* is in the file after a commit of its own raised *error*; the file is opened anew."""
+        group = _Group([_Turn(write, asyncio.get_running_loop().create_future())])
+        log.error("commit.failed", error=str(error))
+        return await self._reopened(_Group(), error) and await self._is_on_disk(group)
+
+    async def _reopened(self, group: _Group, unknown: CommitUnknownError | None = None) -> bool:
+        """Open the file anew, however long it takes; False if the engine is closed before it opens."""
         pause = FIRST_PAUSE
         while True:
             try:
                 await self._database.reopen()
-                break
-            except JournalError as again:
-                self._failed(group, again)
+            except JournalError as error:
+                self._failed(group, unknown or error)
                 if self._closed:
                     return False
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
-        row = next((turn.write.events[-1] for turn in group.turns if turn.write.events), None)
-        if row is not None:
-            run, seq, check = row[0], row[1], row[8]
-
-            def find(conn: sqlite3.Connection) -> bool:
-                found = conn.execute(
-                    "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run, seq)
-                ).fetchone()
-                return found is not None and found[0] == check
-
-            if await self._database.read(find):
+            else:
                 return True
-        self._failed(group, error.cause)
-        return False
 
-    def _answer(self, group: _Group, effects: Effects | None) -> None:
+    async def _is_on_disk(self, group: _Group) -> bool:
+        """Read back, from a file opened anew, whether *group* was committed."""
+        event, mark = group.event(), group.mark
+
+        def find(conn: sqlite3.Connection) -> bool:
+            if event is None:
+                (found,) = conn.execute("SELECT value FROM durable_meta WHERE name = 'commits'").fetchone()
+                return bool(found == mark)
+            row = conn.execute(
+                "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (event[0], event[1])
+            ).fetchone()
+            return row is not None and row[0] == event[8]
+
+        while True:
+            try:
+                return await self._database.read(find)
+            except JournalError as error:
+                self._failed(_Group(), error)
+                if self._closed:
+                    return False
+                await asyncio.sleep(LONGEST_PAUSE)
+
+    def _answer(self, group: _Group) -> None:
         self.groups += 1
         self.writes += len(group.turns) + len(group.calls)
-        kept = effects.kept if effects is not None else {turn.write.state.run for turn in group.turns}
-        if effects is not None:
-            self._on_effects(effects)
+        kept = group.effects.kept
+        self._on_effects(group.effects)
         for turn in group.turns:
             if not turn.future.done():
                 turn.future.set_result(turn.write.state.run not in kept)
@@ -224,17 +258,16 @@ class Commits:
                 call.future.set_exception(call.error)
             else:
                 call.future.set_result(call.outcome)
-        if effects is None:
-            self._on_effects(Effects(lost=True))
 
 
-def _write(conn: sqlite3.Connection, group: _Group) -> Effects:
-    effects = Effects()
+def _write(conn: sqlite3.Connection, group: _Group) -> None:
+    group.effects = effects = Effects()
+    if group.event() is None:
+        ((group.mark,),) = conn.execute(_COUNT).fetchall()
     if group.turns:
         write_turns(conn, [turn.write for turn in group.turns], effects)
     for call in group.calls:
         _run_call(conn, call, effects)
-    return effects
 
 
 def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects) -> None:

@@ -173,11 +173,16 @@ def look(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection],
 
 def as_shown(error: BaseException, path: str) -> BaseException:
     """*error*, as the caller is to see it."""
-    if isinstance(error, sqlite3.Error) and primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+    if isinstance(error, sqlite3.Error) and is_the_disk(error):
         return translate(error, path)
     if isinstance(error, StopIteration):  # no future can carry it: its awaiter would wait for ever
         return RuntimeError("StopIteration raised in a transaction: give next() a default")
     return error
+
+
+def is_the_disk(error: sqlite3.Error) -> bool:
+    """Whether *error* says that the disk is full or failing, whatever the statement was."""
+    return primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def primary_code(error: sqlite3.Error) -> int:

@@ -49,6 +49,7 @@ from durable.errors import (
     DurableError,
     EngineClosedError,
     JournalAccessError,
+    JournalIOError,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NOT_OPEN: Final = "it was closed after an error and could not be opened again yet"
 # Time for the call under way to end at `aclose`, before it is interrupted, and after.
 CLOSE_SECONDS: Final = 5.0
 INTERRUPTED_SECONDS: Final = 1.0
@@ -253,7 +255,7 @@ class Database:
             JournalAccessError: Commits may be going where nobody will find them; says why.
         """
         self.check_file()
-        if not Path(f"{self.path}-wal").exists():
+        if self._writer is not None and not self._opening.locked() and not Path(f"{self.path}-wal").exists():
             raise JournalAccessError(self.path, "its WAL (-wal) was deleted: recent commits are in no file")
 
     def check_file(self) -> None:
@@ -276,8 +278,10 @@ class Database:
     async def _hop(self, worker: _Worker | None, fn: Callable[..., T], *arguments: Any) -> T:
         """*fn*, called with connection, path and *arguments* on the worker's thread."""
         raw = worker and worker.raw
-        if worker is None or raw is None or self._closing is not None:
+        if self._closing is not None:
             raise EngineClosedError(f"journal {self.path} is closed")
+        if worker is None or raw is None:
+            raise JournalIOError(self.path, _NOT_OPEN)
         if asyncio.get_running_loop() is not self._loop:
             raise EngineClosedError(f"journal {self.path} was opened on another event loop")
         self.calls_in_flight += 1
@@ -301,8 +305,10 @@ class Database:
 
     async def _reading(self) -> _Worker:
         async with self._opening:
-            if self._closing is not None or self._writer is None:
+            if self._closing is not None:
                 raise EngineClosedError(f"journal {self.path} is closed")
+            if self._writer is None:
+                raise JournalIOError(self.path, _NOT_OPEN)
             if self._reader is None:
                 self._reader = await _whole(self._started(_Worker(self._open_reader, "durable-reader")))
             return self._reader

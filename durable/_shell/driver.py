@@ -39,7 +39,9 @@ from durable._shell.rows import Effects, NewRun, ReadyRun, RunState, TurnWrite, 
 from durable._shell.starting import make_run
 from durable._shell.steps import Steps
 from durable._shell.transaction import ExclusiveTransaction, run_sync
-from durable._shell.writing import get_or_create, put_item, write_turns
+from durable._shell.creating import get_or_create
+from durable._shell.waking import put_item
+from durable._shell.writing import write_turns
 from durable.errors import DurableError, EngineClosedError, InternalError, JournalError
 
 #: Seconds before a run whose transaction could not be committed is replayed from disk.
@@ -82,6 +84,9 @@ class Driver:
         self._attempts: dict[str, int] = {}
         self._inbox_upto = 0
         self._notified = False
+        #: The only step of a job, run in this task rather than in one of its own.
+        self._inline: StepAction | None = None
+        self._cut_off: list[Event] = []
         self._stopping = False
         self._interrupting = False
         self._announced = False
@@ -94,6 +99,8 @@ class Driver:
         """Something is in the inbox."""
         self._notified = True
         self._wake.set()
+        if self._inline is not None and (scope := self._scopes.get(self._inline.position)):
+            scope.cancel()  # what wakes a job is a cancel or its deadline
 
     def stop(self) -> None:
         """Begin no new turn or step; end once the steps under way have."""
@@ -185,9 +192,13 @@ class Driver:
 
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if the driver has to end."""
+        if self._inline is not None:
+            await self._run_inline(self._inline)
         while True:
             arrived, self._outcomes = self._outcomes, []
             if self._stopping:
+                arrived += self._cut_off
+                self._cut_off = []
                 if arrived:
                     await self._put_back(arrived)
                 elif not self._scopes:
@@ -200,7 +211,8 @@ class Driver:
                 self._notified = False
                 run, after = self._state.run, self._inbox_upto
                 items = await self._services.database.read(lambda conn: load_items(conn, run, after))
-                arrived += self._take_in(items)
+                arrived += self._take_in(items) + self._cut_off
+                self._cut_off = []
             if arrived:
                 return arrived
             self._wake.clear()
@@ -227,7 +239,8 @@ class Driver:
         if ready.fresh is not None:
             started, self._state.chain = ready.fresh
             self._state.seq = 1
-            events, items = [started], []
+            events: list[Event] = [started]
+            items: list[tuple[int, Event]] = []
             self.ready = ReadyRun(
                 ready.run, ready.run_id, ready.workflow, ready.sort, ready.queue, ready.priority, ready.ready_at,
                 ready.labels,
@@ -515,7 +528,21 @@ class Driver:
                 self._outcomes.append(StepInterrupted(action.position, action.attempt, False, now))  # noqa: FBT003
                 continue
             self._scopes[action.position] = anyio.CancelScope()
-            self._services.spawn(self._run_step, action)
+            if isinstance(self._execution, JobExecution):
+                self._inline = action
+            else:
+                self._services.spawn(self._run_step, action)
+
+    async def _run_inline(self, action: StepAction) -> None:
+        """Run a job's step here: one task less for each job, and nothing else runs beside it."""
+        if self._notified:
+            self._scopes[action.position].cancel()
+        await self._run_step(action)
+        self._inline = None
+        if not self._outcomes:  # cut off by something in the inbox; if that is no end, it runs again
+            now = self._services.clock.now()
+            self._cut_off = [StepInterrupted(action.position, action.attempt, False, now)]  # noqa: FBT003
+            self._notified = True
 
     async def _run_step(self, action: StepAction) -> None:
         services = self._services

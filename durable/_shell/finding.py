@@ -56,7 +56,7 @@ class Finding:
             raise RunNotFoundError("key", key)
         return Run(self, row.run_id)
 
-    async def runs(  # noqa: PLR0913 - the documented filters
+    async def runs(
         self,
         *,
         workflow: str | RunnableDefinition[..., Any] | None = None,
@@ -87,7 +87,7 @@ class Finding:
         """
         statuses = (status,) if isinstance(status, str) else None if status is None else tuple(status)
         wanted = reading.Filter(
-            workflow=getattr(workflow, "name", workflow),
+            workflow=workflow.name if isinstance(workflow, RunnableDefinition) else workflow,
             status=statuses,
             labels=labels,
             attributes=attributes,

@@ -20,10 +20,9 @@ from durable._core.failures import describe
 from durable._core.outcomes import failure_in, rebuilt
 from durable._core.ports import Clock
 from durable._shell import reading
-from durable._shell.reading import RunRow
+from durable._shell.reading import RunRow, read_end
 from durable._shell.rows import ENDS, Status
 from durable._shell.starting import new_run_id
-from durable._shell.writing import read_end
 from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
 
 T = TypeVar("T")
@@ -133,7 +132,7 @@ class Run(Generic[T]):
     def __hash__(self) -> int:
         return hash(self.id)
 
-    async def result(self, timeout: float | None = None) -> T:  # noqa: ASYNC109 - the caller's patience, not the run's
+    async def result(self, timeout: float | None = None) -> T:
         """
         The run's value, once it has ended.
 
@@ -188,6 +187,7 @@ class Run(Generic[T]):
 
     async def children(self) -> list[RunInfo]:
         """The runs that it started, oldest first."""
+        await self._row()
         wanted = reading.Filter(parent=self.id)
         found: list[RunInfo] = []
         before: int | None = None
@@ -259,7 +259,7 @@ class Run(Generic[T]):
         done: bool = await self._backend.request("retry", run_id=self.id)
         return done
 
-    async def fork(self, at: str | int, replace: Mapping[str, Any] | None = None, *, id: str | None = None) -> Run[T]:  # noqa: A002 - as in start
+    async def fork(self, at: str | int, replace: Mapping[str, Any] | None = None, *, id: str | None = None) -> Run[T]:
         """
         A new run that goes on from position *at*, with the outcomes in *replace* instead of the recorded.
 

@@ -14,9 +14,9 @@ from typing import Any
 from attrs import frozen
 
 from durable._core.event_rows import from_row
-from durable._core.events import Event
+from durable._core.events import Event, Payload
 from durable._shell.rows import ReadyRun, RunState, read_events
-from durable._shell.writing import ready_run
+from durable._shell.waking import ready_run
 
 _RUN_COLUMNS = """
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
@@ -52,7 +52,9 @@ class RunRow:
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
-    return RunRow(*row[:9], json.loads(row[9]) if row[9] else {}, *row[10:])
+    columns: list[Any] = list(row)
+    columns[9] = json.loads(row[9]) if row[9] else {}
+    return RunRow(*columns)
 
 
 def run_by_id(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
@@ -127,6 +129,18 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
 def _json_path(name: str) -> str:
     quoted = name.replace('"', "")
     return f'$."{quoted}"'
+
+
+def read_end(conn: sqlite3.Connection, run: int) -> tuple[str, Payload | None, str]:
+    """Status, closing payload and reason of a run that has ended."""
+    row = conn.execute(
+        "SELECT r.status, coalesce(e.value, p.value), r.reason FROM durable_runs AS r "
+        "LEFT JOIN durable_events AS e ON e.run = r.run AND e.seq = "
+        "(SELECT max(seq) FROM durable_events WHERE run = r.run) "
+        "LEFT JOIN durable_payloads AS p ON p.payload = e.payload WHERE r.run = ?",
+        (run,),
+    ).fetchone()
+    return row[0], row[1], row[2] or ""
 
 
 _EVENT_COLUMNS = """

@@ -16,19 +16,12 @@ from typing import Any
 from attrs import evolve
 
 from durable._core import history
-from durable._core.events import Payload, ResumeRequested, RunStarted, SignalReceived
-from durable._core.open_commands import open_children, open_waits
+from durable._core.events import Event, Payload, ResumeRequested, RunStarted, SignalReceived
+from durable._shell.creating import INSERT_WAIT, get_or_create, insert_run, write_rows
 from durable._shell.reading import RunRow, load_history, run_by_id
 from durable._shell.rows import ENDS, Effects, NewRun, RunState
-from durable._shell.writing import (
-    add_wait,
-    get_or_create,
-    insert_run,
-    put_item,
-    read_ready,
-    request_cancel,
-    write_rows,
-)
+from durable._shell.waking import put_item, read_ready, request_cancel
+from durable._shell.writing import add_wait
 from durable.errors import RunNotFoundError, RunStateError
 
 
@@ -58,7 +51,7 @@ def start(conn: sqlite3.Connection, effects: Effects, *, runs: Sequence[NewRun])
     return found
 
 
-def signal(  # noqa: PLR0913 - the facts of one signal
+def signal(
     conn: sqlite3.Connection,
     effects: Effects,
     *,
@@ -145,11 +138,26 @@ def retry(conn: sqlite3.Connection, effects: Effects, *, run_id: str, path: str,
         "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run.run, len(events))
     ).fetchone()
     write_rows(conn, state.append([reopened]))
+    for _, child_id in history.open_children([*events, reopened]):
+        child = run_by_id(conn, child_id)
+        if child is not None and child.status == "failed":
+            retry(conn, effects, run_id=child_id, path=path, now=now)
+    _wait_again(conn, run.run, [*events, reopened], now, effects)
     _make_ready(conn, run, now, effects)
     return True
 
 
-def fork(  # noqa: PLR0913 - the facts of one fork
+def _wait_again(conn: sqlite3.Connection, run: int, events: Sequence[Event], now: float, effects: Effects) -> None:
+    """The rows of what a reopened or copied history still waits for."""
+    for position, target in history.open_children(events):
+        add_wait(conn, run, position, target, now, effects)
+    for wait in history.open_timers(events):
+        conn.execute(INSERT_WAIT, (run, wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now))
+        if wait.fire_at is not None:
+            effects.fires(wait.fire_at)
+
+
+def fork(
     conn: sqlite3.Connection,
     effects: Effects,
     *,
@@ -191,16 +199,7 @@ def fork(  # noqa: PLR0913 - the facts of one fork
     state.append([started])
     write_rows(conn, state.append(events[1:]))
     conn.execute("UPDATE durable_runs SET created_at = ?, ready_at = ? WHERE run = ?", (now, now, number))
-    for position, target in open_children(events):
-        add_wait(conn, number, position, target, now, effects)
-    for wait in open_waits(events):
-        conn.execute(
-            "INSERT INTO durable_waits (run, grp, position, kind, wake_on, name, fire_at, since) "
-            "VALUES (?, ?, ?, ?, 'any', ?, ?, ?)",
-            (number, wait.position, wait.position, wait.kind, wait.name, wait.fire_at, now),
-        )
-        if wait.fire_at is not None:
-            effects.fires(wait.fire_at)
+    _wait_again(conn, number, events, now, effects)
     effects.ready.append(read_ready(conn, number))
     return new_id
 

@@ -19,7 +19,7 @@ from durable._core.admission import CANDIDATES, Admission
 from durable._shell import reading
 from durable._shell.driver import Driver, Services
 from durable._shell.rows import Effects, ReadyRun
-from durable._shell.writing import fire_due
+from durable._shell.waking import fire_due
 from durable.errors import EngineClosedError
 
 #: Timers that fire in one transaction: bounds how long it holds the writer.
@@ -175,8 +175,18 @@ class Scheduler:
             if due_in is None:
                 await self._timer_set.wait()
             else:
-                with anyio.move_on_after(min(due_in, LONGEST_SLEEP)):
-                    await self._timer_set.wait()
+                await self._sleep(min(due_in, LONGEST_SLEEP))
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait by the engine's clock, which a test may move, or until an earlier timer is set."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._cancel_when_set, tasks.cancel_scope)
+            await self._services.clock.sleep(seconds)
+            tasks.cancel_scope.cancel()
+
+    async def _cancel_when_set(self, scope: anyio.CancelScope) -> None:
+        await self._timer_set.wait()
+        scope.cancel()
 
     # --- stopping ----------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ def new_run_id(now: float) -> str:
     return f"{int(now * 1000):011x}-{secrets.token_hex(5)}"
 
 
-def make_run(  # noqa: PLR0913 - the facts of one new run
+def make_run(
     op: RunOp[Any],
     *,
     definitions: Mapping[str, RunnableDefinition[..., Any]],
@@ -42,7 +42,7 @@ def make_run(  # noqa: PLR0913 - the facts of one new run
         DefinitionError: If its workflow or job is not among *definitions*.
         EncodeError: If an argument cannot be recorded.
     """
-    definition = op.definition
+    definition: RunnableDefinition[..., Any] = op.definition
     if definitions.get(definition.name) is not definition:
         known = "another one of that name is" if definition.name in definitions else "it is not"
         msg = f"{definition!r} cannot be started: {known} among the definitions given to Engine"

@@ -19,7 +19,7 @@ from durable._core.ports import AsyncTransaction, Parameters, Transaction
 from durable._shell.database import Exclusive
 from durable._shell.guard import Guard, refuse_control
 from durable._shell.rows import Effects, NewRun
-from durable._shell.writing import get_or_create
+from durable._shell.creating import get_or_create
 from durable.errors import UsageError
 
 #: Makes the row of a staged run from an op.

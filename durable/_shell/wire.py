@@ -83,7 +83,8 @@ def runs_from_wire(plain: list[dict[str, Any]], allocate: Callable[[], int]) -> 
 
 def _run(plain: dict[str, Any]) -> NewRun:
     try:
-        return NewRun(**{**plain, "started": RunStarted(**plain["started"])})
+        fields: dict[str, Any] = {**plain, "started": RunStarted(**plain["started"])}
+        return NewRun(**fields)
     except (TypeError, KeyError) as error:
         msg = f"a new run in another form than this release knows: {error}"
         raise errors.UsageError(msg) from error

@@ -1,60 +1,24 @@
 """
-What a commit group writes: turns, new runs, ends, wake-ups. Runs on the writer's thread.
+What a commit group writes: the turns of many runs. Runs on the writer's thread.
 
 All functions take the connection inside an open transaction, and the `Effects` to which they
 add what the loop must do after the COMMIT. Rows of many turns are gathered and written table
 by table, because `executemany` costs a third of single statements.
-
-Wake-ups are rows: whoever ends a wait deletes its row and puts an arrival into the inbox of
-the run that waited; if that was the last row of its group (or the wait says so), the run is
-marked ready in the same transaction. Nothing is counted.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from durable._core.decision import Wait
-from durable._core.event_rows import to_row
-from durable._core.events import (
-    CancelRequested,
-    ChildCancelled,
-    ChildFailed,
-    ChildJoined,
-    ChildSucceeded,
-    CleanupTimedOut,
-    Event,
-    Payload,
-    RunTimedOut,
-    SignalReceived,
-    TimerFired,
-)
-from durable._shell.rows import ENDS, Effects, Large, NewRun, ReadyRun, RunState, TurnWrite, stored
+from durable._core.events import ChildCancelled, ChildFailed, ChildJoined, SignalReceived
+from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, insert_run, write_rows
+from durable._shell.reading import read_end
+from durable._shell.rows import ENDS, Effects, NewRun, RunState, TurnWrite
+from durable._shell.waking import End, put_item, request_cancel, tell_waiters
 from durable.errors import KeyConflictError, RunExistsError
-
-_INSERT_RUN = """
-INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, ready_at, key, key_live,
-    arguments, parent, position, labels, created_at)
-VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_INSERT_EVENT = """
-INSERT INTO durable_events (run, seq, kind, position, at, body, value, payload, checksum)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_INSERT_WAIT = """
-INSERT OR REPLACE INTO durable_waits (run, grp, position, kind, wake_on, name, target, fire_at, since)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_INSERT_ITEM = """
-INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_SELECT_READY = """
-SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels FROM durable_runs WHERE run = ?
-"""
 
 
 def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
@@ -73,7 +37,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
             if child.key is not None or child.chosen_id:
                 keyed.append((turn, child, wait))
                 continue
-            _add_run(child, runs, events, waits, effects)
+            add_run(child, runs, events, waits, effects)
             if wait is not None:
                 waits.append(_wait_row(turn.state.run, wait, child.run, turn.at))
         if turn.inbox_upto:
@@ -85,7 +49,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         elif turn.status in ENDS:
             ended.append(turn)
     if runs:
-        conn.executemany(_INSERT_RUN, runs)
+        conn.executemany(INSERT_RUN, runs)
     write_rows(conn, events)
     for turn in turns:
         for wait in turn.waits_closed:
@@ -94,7 +58,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
                 (turn.state.run, wait.group, wait.position, wait.kind),
             )
     if waits:
-        conn.executemany(_INSERT_WAIT, waits)
+        conn.executemany(INSERT_WAIT, waits)
     if items:
         conn.executemany("DELETE FROM durable_inbox WHERE run = ? AND item <= ?", items)
     for turn in turns:
@@ -112,30 +76,8 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         _write_rest(conn, turn, effects)
     for turn in freed:
         _free(conn, turn, effects)
-    for turn in ended:
-        _end(conn, turn, effects)
-
-
-def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
-    """Append rows of events; large payloads go to their own table."""
-    if any(type(row[6]) is Large for row in rows):
-        rows = [
-            (*row[:6], None, keep_payload(conn, row[6]), row[8]) if type(row[6]) is Large else row for row in rows
-        ]
-    if rows:
-        conn.executemany(_INSERT_EVENT, rows)
-
-
-def keep_payload(conn: sqlite3.Connection, large: Large) -> int:
-    """The row of a large payload, which is stored if no equal one is."""
-    row = conn.execute("SELECT payload FROM durable_payloads WHERE digest = ?", (large.digest,)).fetchone()
-    if row is None:
-        row = (
-            conn.execute(
-                "INSERT INTO durable_payloads (digest, value) VALUES (?, ?)", (large.digest, large.value)
-            ).lastrowid,
-        )
-    return int(row[0])
+    if ended:
+        _end(conn, ended, effects)
 
 
 def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
@@ -161,9 +103,6 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
             request_cancel(conn, child, "its parent was cancelled", turn.at, effects)
 
 
-# --- waits and wake-ups ------------------------------------------------------------------------------
-
-
 def _wait_row(run: int, wait: Wait, target: int | None, at: float) -> tuple[Any, ...]:
     return (run, wait.group, wait.position, wait.kind, wait.wake_on, wait.name, target, wait.fire_at, at)
 
@@ -181,12 +120,12 @@ def _add_waits(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> N
                 _put_missing(conn, run, wait, turn.at, effects)
                 continue
             target = row[0]
-            conn.execute(_INSERT_WAIT, _wait_row(run, wait, target, turn.at))
+            conn.execute(INSERT_WAIT, _wait_row(run, wait, target, turn.at))
             if row[1] in ENDS:
                 status, event, reason = read_end(conn, target)
-                _tell_waiters(conn, target, wait.run_id or "", status, event, reason, turn.at, effects)
+                tell_waiters(conn, [End(target, wait.run_id or "", status, event, reason, turn.at)], effects)
             continue
-        conn.execute(_INSERT_WAIT, _wait_row(run, wait, target, turn.at))
+        conn.execute(INSERT_WAIT, _wait_row(run, wait, target, turn.at))
         if wait.fire_at is not None:
             effects.fires(wait.fire_at)
         if wait.kind == "signal":
@@ -222,40 +161,6 @@ def _put_missing(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effe
     put_item(conn, run, event, effects, wakes=True)
 
 
-def put_item(conn: sqlite3.Connection, run: int, event: Event, effects: Effects, *, wakes: bool) -> None:
-    """Put an arrival into a run's inbox, and wake the run if it *wakes*."""
-    kind, position, body, value = to_row(event)
-    kept = stored(value)
-    payload = keep_payload(conn, kept) if isinstance(kept, Large) else None
-    name = event.name if isinstance(event, SignalReceived) else None
-    inline = None if payload is not None else kept
-    conn.execute(_INSERT_ITEM, (run, kind, position, event.at, body, inline, payload, name, wakes))
-    if wakes:
-        wake(conn, run, event.at, effects)
-
-
-def wake(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
-    """Mark a freed run ready; an active one is told."""
-    woken = conn.execute(
-        "UPDATE durable_runs SET status = 'running', ready_at = ? WHERE run = ? AND status = 'waiting'", (at, run)
-    )
-    if woken.rowcount:
-        effects.ready.append(read_ready(conn, run))
-    else:
-        effects.arrived.add(run)
-
-
-def read_ready(conn: sqlite3.Connection, run: int) -> ReadyRun:
-    """A run as the scheduler sees it."""
-    return ready_run(conn.execute(_SELECT_READY, (run,)).fetchone())
-
-
-def ready_run(row: Sequence[Any]) -> ReadyRun:
-    """A row of `_SELECT_READY`'s columns."""
-    labels = json.loads(row[7]) if row[7] else {}
-    return ReadyRun(row[0], row[1], row[2], row[3], row[4], row[5], row[6] or 0.0, labels)
-
-
 def _free(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
     """Let go of a run that waits, unless something arrived since its turn began."""
     run = turn.state.run
@@ -269,77 +174,25 @@ def _free(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
     )
 
 
-def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects) -> int:
-    """Let up to *limit* timers fire that are due, in the order of their deadlines; how many did."""
-    due = conn.execute(
-        "SELECT wait, run, grp, position, kind, wake_on, fire_at, since FROM durable_waits "
-        "WHERE fire_at <= ? ORDER BY fire_at, wait LIMIT ?",
-        (now, limit),
-    ).fetchall()
-    conn.executemany("DELETE FROM durable_waits WHERE wait = ?", [(row[0],) for row in due])
-    for _, run, group, position, kind, wake_on, fire_at, since in due:
-        if kind == "start":
-            _start_due(conn, run, now, effects)
-        elif kind == "deadline":
-            put_item(conn, run, RunTimedOut(fire_at - since, now), effects, wakes=True)
-        elif kind == "cleanup":
-            put_item(conn, run, CleanupTimedOut(now), effects, wakes=True)
-        else:
-            wakes = wake_on == "any" or not _is_open(conn, run, group)
-            put_item(conn, run, TimerFired(position, now), effects, wakes=wakes)
-    row = conn.execute("SELECT min(fire_at) FROM durable_waits WHERE fire_at IS NOT NULL").fetchone()
-    if row[0] is not None:
-        effects.fires(row[0])
-    return len(due)
-
-
-def _start_due(conn: sqlite3.Connection, run: int, now: float, effects: Effects) -> None:
-    due = conn.execute(
-        "UPDATE durable_runs SET ready_at = ? WHERE run = ? AND status = 'pending' AND ready_at IS NULL", (now, run)
-    )
-    if due.rowcount:
-        effects.ready.append(read_ready(conn, run))
-
-
-def _is_open(conn: sqlite3.Connection, run: int, group: str) -> bool:
-    found = conn.execute("SELECT 1 FROM durable_waits WHERE run = ? AND grp = ? LIMIT 1", (run, group)).fetchone()
-    return found is not None
-
-
-def request_cancel(conn: sqlite3.Connection, run: int, reason: str, at: float, effects: Effects) -> bool:
-    """Ask a run to end; False if it has. A run that waits for its start is made ready to do so."""
-    row = conn.execute("SELECT status, ready_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
-    if row is None or row[0] in ENDS:
-        return False
-    if row[0] in ("paused", "blocked"):  # a person wants it gone: it need not be resumed first
-        conn.execute(
-            "UPDATE durable_runs SET status = 'waiting', ready_at = NULL, reason = NULL WHERE run = ?", (run,)
-        )
-    elif row[0] == "pending" and row[1] is None:
-        conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'start'", (run,))
-        conn.execute("UPDATE durable_runs SET status = 'waiting' WHERE run = ?", (run,))
-    put_item(conn, run, CancelRequested(reason, at), effects, wakes=True)
-    return True
-
-
-# --- ends --------------------------------------------------------------------------------------------
-
-
-def _end(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
-    state, status = turn.state, str(turn.status)
-    run = state.run
-    conn.execute(
+def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
+    """Write the ends of runs, and tell those who wait for them."""
+    runs = [(turn.state.run,) for turn in turns]
+    conn.executemany(
         "UPDATE durable_runs SET status = ?, ended_at = ?, ready_at = NULL, reason = ?, "
         "started_at = coalesce(started_at, ?) WHERE run = ?",
-        (status, turn.at, turn.reason or None, turn.at, run),
+        [(turn.status, turn.at, turn.reason or None, turn.at, turn.state.run) for turn in turns],
     )
-    conn.execute("DELETE FROM durable_waits WHERE run = ?", (run,))
-    conn.execute("DELETE FROM durable_inbox WHERE run = ?", (run,))
-    if turn.successor is not None:
-        _continue(conn, run, turn.successor, effects)
-    else:
-        _tell_waiters(conn, run, state.run_id, status, turn.outcome, turn.reason or "", turn.at, effects)
-    effects.ended.append((run, state.run_id, state.workflow, status))
+    conn.executemany("DELETE FROM durable_waits WHERE run = ?", runs)
+    conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)
+    ends: list[End] = []
+    for turn in turns:
+        state, status = turn.state, str(turn.status)
+        if turn.successor is not None:
+            _continue(conn, state.run, turn.successor, effects)
+        else:
+            ends.append(End(state.run, state.run_id, status, turn.outcome, turn.reason or "", turn.at))
+        effects.ended.append((state.run, state.run_id, state.workflow, status))
+    tell_waiters(conn, ends, effects)
 
 
 def _continue(conn: sqlite3.Connection, run: int, successor: NewRun, effects: Effects) -> None:
@@ -354,146 +207,6 @@ def _continue(conn: sqlite3.Connection, run: int, successor: NewRun, effects: Ef
         (parent, position, key, key, successor.run),
     )
     conn.execute("UPDATE durable_waits SET target = ? WHERE target = ?", (successor.run, run))
-
-
-def _tell_waiters(  # noqa: PLR0913 - the facts of one end
-    conn: sqlite3.Connection,
-    run: int,
-    run_id: str,
-    status: str,
-    outcome: Payload | None,
-    reason: str,
-    at: float,
-    effects: Effects,
-) -> None:
-    waiters = conn.execute(
-        "SELECT wait, run, grp, position, wake_on FROM durable_waits WHERE target = ?", (run,)
-    ).fetchall()
-    for wait, waiter, group, position, wake_on in waiters:
-        conn.execute("DELETE FROM durable_waits WHERE wait = ?", (wait,))
-        event: Event
-        if status == "succeeded":
-            event = ChildSucceeded(position, outcome, at)
-        elif status == "failed":
-            event = ChildFailed(position, run_id, outcome, at)
-        else:
-            event = ChildCancelled(position, run_id, reason, at)
-        wakes = (
-            wake_on == "any"
-            or (wake_on == "failure" and status != "succeeded")
-            or not _is_open(conn, waiter, group)
-        )
-        put_item(conn, waiter, event, effects, wakes=wakes)
-
-
-def read_end(conn: sqlite3.Connection, run: int) -> tuple[str, Payload | None, str]:
-    """Status, closing payload and reason of a run that has ended."""
-    row = conn.execute(
-        "SELECT r.status, coalesce(e.value, p.value), r.reason FROM durable_runs AS r "
-        "LEFT JOIN durable_events AS e ON e.run = r.run AND e.seq = "
-        "(SELECT max(seq) FROM durable_events WHERE run = r.run) "
-        "LEFT JOIN durable_payloads AS p ON p.payload = e.payload WHERE r.run = ?",
-        (run,),
-    ).fetchone()
-    return row[0], row[1], row[2] or ""
-
-
-# --- new runs ---------------------------------------------------------------------------------------------
-
-
-def _add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], effects: Effects) -> None:
-    at = new.started.at
-    ready_at = at if new.due_at is None else None
-    runs.append(
-        (
-            new.run,
-            new.run_id,
-            new.workflow,
-            new.version,
-            new.sort,
-            new.queue,
-            new.priority,
-            ready_at,
-            new.key,
-            new.key,
-            new.arguments,
-            new.parent,
-            new.position,
-            new.labels_json(),
-            at,
-        )
-    )
-    state = RunState(new.run, new.run_id, new.workflow, new.queue)
-    events += state.append([new.started])
-    if new.due_at is not None:
-        waits.append((new.run, "", "", "start", "any", None, None, new.due_at, at))
-        effects.fires(new.due_at)
-    else:
-        fresh = (new.started, state.chain)
-        effects.ready.append(
-            ReadyRun(
-                new.run, new.run_id, new.workflow, new.sort, new.queue, new.priority, at, new.labels, fresh
-            )
-        )
-    if new.deadline is not None:
-        waits.append((new.run, "", "", "deadline", "any", None, None, new.deadline, at))
-        effects.fires(new.deadline)
-
-
-def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> None:
-    """Create a run whose id and key are known to be free."""
-    runs: list[Any] = []
-    events: list[Any] = []
-    waits: list[Any] = []
-    _add_run(new, runs, events, waits, effects)
-    conn.executemany(_INSERT_RUN, runs)
-    write_rows(conn, events)
-    conn.executemany(_INSERT_WAIT, waits)
-
-
-def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> str:
-    """
-    The id of the run that *new* stands for: created, or found by its key or chosen id.
-
-    Raises:
-        KeyConflictError: The key belongs to a run with other arguments, or `on_conflict` is reject.
-        RunExistsError: The id does.
-    """
-    if new.chosen_id:
-        found = conn.execute(
-            "SELECT run_id, arguments, workflow FROM durable_runs WHERE run_id = ?", (new.run_id,)
-        ).fetchone()
-        if found is not None:
-            if found[1] == new.arguments and new.on_conflict == "join":
-                return new.run_id
-            raise RunExistsError(new.run_id, f"a run of {found[2]!r}" + _same(found[1], new))
-    if new.key is not None:
-        row = conn.execute(
-            "SELECT run, run_id, arguments, workflow, status FROM durable_runs WHERE key_live = ?", (new.key,)
-        ).fetchone()
-        if row is not None and not _make_way(conn, new, row, effects):
-            return str(row[1])
-    insert_run(conn, new, effects)
-    return new.run_id
-
-
-def _same(recorded: str, new: NewRun) -> str:
-    return " with the same arguments" if recorded == new.arguments else " with other arguments"
-
-
-def _make_way(conn: sqlite3.Connection, new: NewRun, row: Sequence[Any], effects: Effects) -> bool:
-    """Whether the run that has the key gives it up for *new*; raises if they may not share it."""
-    run, run_id, arguments, workflow, status = row
-    assert new.key is not None
-    replaces = new.on_conflict == "replace" or (new.on_conflict == "rerun" and status in ENDS)
-    if replaces:
-        request_cancel(conn, run, f"replaced by {new.run_id}", new.started.at, effects)
-        conn.execute("UPDATE durable_runs SET key_live = NULL WHERE run = ?", (run,))
-        return True
-    if arguments != new.arguments or new.on_conflict == "reject":
-        recorded = f"{workflow!r}" + (" (on_conflict='reject')" if arguments == new.arguments else "")
-        raise KeyConflictError(new.key, run_id, recorded, f"{new.workflow!r}{_same(arguments, new)}")
-    return False
 
 
 def _join_child(
@@ -512,8 +225,7 @@ def _join_child(
     if wait is None:
         put_item(conn, run, ChildJoined(position, run_id, at), effects, wakes=True)
         return
-    conn.execute(_INSERT_WAIT, _wait_row(run, wait, target, at))
+    conn.execute(INSERT_WAIT, _wait_row(run, wait, target, at))
     if status in ENDS:
         end_status, outcome, reason = read_end(conn, target)
-        _tell_waiters(conn, target, run_id, end_status, outcome, reason, at, effects)
-
+        tell_waiters(conn, [End(target, run_id, end_status, outcome, reason, at)], effects)

@@ -26,6 +26,7 @@ from durable._core.events import (
     CleanupTimedOut,
     Event,
     RunFailed,
+    RunRestarted,
     RunStarted,
     SignalReceived,
     StepFailed,
@@ -141,7 +142,7 @@ class World:
 
     @property
     def ended(self) -> bool:
-        return self.ex.ended and not any(wait.kind == "restart" for wait in self.waits)
+        return self.ex.ended and not isinstance(self.events[-1], RunRestarted)
 
     @property
     def end(self) -> Decision:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import decimal
 import json
@@ -105,7 +104,7 @@ CASES: list[Exception] = [
     FileNotFoundError(2, "No such file", "a", None, "b"),
     ConnectionResetError(104, "reset"),
     TimeoutError("late"),
-    asyncio.TimeoutError(),
+    TimeoutError(),
     BlockingIOError(11, "again"),
     raised(b"\xff".decode),
     raised("\ud800".encode),

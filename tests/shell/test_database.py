@@ -622,7 +622,7 @@ async def test_reopening_can_fail_and_be_repeated(db, path):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     for call in (db.write(rows), db.read(rows)):
-        with pytest.raises(EngineClosedError):
+        with pytest.raises(JournalIOError, match="opened again"):
             await call
     await db.reopen()
     await db.write(insert("more"))

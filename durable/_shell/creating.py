@@ -1,0 +1,133 @@
+"""
+New runs: their rows, and the rules about keys and ids. Runs on the writer's thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from durable._shell.rows import ENDS, Effects, Large, NewRun, ReadyRun, RunState
+from durable._shell.waking import keep_payload, request_cancel
+from durable.errors import KeyConflictError, RunExistsError
+
+INSERT_RUN = """
+INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, ready_at, key, key_live,
+    arguments, parent, position, labels, created_at)
+VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+INSERT_EVENT = """
+INSERT INTO durable_events (run, seq, kind, position, at, body, value, payload, checksum)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+INSERT_WAIT = """
+INSERT OR REPLACE INTO durable_waits (run, grp, position, kind, wake_on, name, target, fire_at, since)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
+    """Append rows of events; large payloads go to their own table."""
+    if any(type(row[6]) is Large for row in rows):
+        rows = [
+            (*row[:6], None, keep_payload(conn, row[6]), row[8]) if type(row[6]) is Large else row for row in rows
+        ]
+    if rows:
+        conn.executemany(INSERT_EVENT, rows)
+
+
+def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], effects: Effects) -> None:
+    """Add the rows of *new* to those of a transaction."""
+    at = new.started.at
+    ready_at = at if new.due_at is None else None
+    runs.append(
+        (
+            new.run,
+            new.run_id,
+            new.workflow,
+            new.version,
+            new.sort,
+            new.queue,
+            new.priority,
+            ready_at,
+            new.key,
+            new.key,
+            new.arguments,
+            new.parent,
+            new.position,
+            new.labels_json(),
+            at,
+        )
+    )
+    state = RunState(new.run, new.run_id, new.workflow, new.queue)
+    events += state.append([new.started])
+    if new.due_at is not None:
+        waits.append((new.run, "", "", "start", "any", None, None, new.due_at, at))
+        effects.fires(new.due_at)
+    else:
+        fresh = (new.started, state.chain)
+        effects.ready.append(
+            ReadyRun(
+                new.run, new.run_id, new.workflow, new.sort, new.queue, new.priority, at, new.labels, fresh
+            )
+        )
+    if new.deadline is not None:
+        waits.append((new.run, "", "", "deadline", "any", None, None, new.deadline, at))
+        effects.fires(new.deadline)
+
+
+def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> None:
+    """Create a run whose id and key are known to be free."""
+    runs: list[Any] = []
+    events: list[Any] = []
+    waits: list[Any] = []
+    add_run(new, runs, events, waits, effects)
+    conn.executemany(INSERT_RUN, runs)
+    write_rows(conn, events)
+    conn.executemany(INSERT_WAIT, waits)
+
+
+def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> str:
+    """
+    The id of the run that *new* stands for: created, or found by its key or chosen id.
+
+    Raises:
+        KeyConflictError: The key belongs to a run with other arguments, or `on_conflict` is reject.
+        RunExistsError: The id does.
+    """
+    if new.chosen_id:
+        found = conn.execute(
+            "SELECT run_id, arguments, workflow FROM durable_runs WHERE run_id = ?", (new.run_id,)
+        ).fetchone()
+        if found is not None:
+            if found[1] == new.arguments and new.on_conflict == "join":
+                return new.run_id
+            raise RunExistsError(new.run_id, f"a run of {found[2]!r}" + _same(found[1], new))
+    if new.key is not None:
+        row = conn.execute(
+            "SELECT run, run_id, arguments, workflow, status FROM durable_runs WHERE key_live = ?", (new.key,)
+        ).fetchone()
+        if row is not None and not _make_way(conn, new, row, effects):
+            return str(row[1])
+    insert_run(conn, new, effects)
+    return new.run_id
+
+
+def _same(recorded: str, new: NewRun) -> str:
+    return " with the same arguments" if recorded == new.arguments else " with other arguments"
+
+
+def _make_way(conn: sqlite3.Connection, new: NewRun, row: Sequence[Any], effects: Effects) -> bool:
+    """Whether the run that has the key gives it up for *new*; raises if they may not share it."""
+    run, run_id, arguments, workflow, status = row
+    assert new.key is not None
+    replaces = new.on_conflict == "replace" or (new.on_conflict == "rerun" and status in ENDS)
+    if replaces:
+        request_cancel(conn, run, f"replaced by {new.run_id}", new.started.at, effects)
+        conn.execute("UPDATE durable_runs SET key_live = NULL WHERE run = ?", (run,))
+        return True
+    if arguments != new.arguments or new.on_conflict == "reject":
+        recorded = f"{workflow!r}" + (" (on_conflict='reject')" if arguments == new.arguments else "")
+        raise KeyConflictError(new.key, run_id, recorded, f"{new.workflow!r}{_same(arguments, new)}")
+    return False

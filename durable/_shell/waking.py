@@ -1,0 +1,197 @@
+"""
+Waits, inboxes and wake-ups. Runs on the writer's thread, inside an open transaction.
+
+Wake-ups are rows: whoever ends a wait deletes its row and puts an arrival into the inbox of
+the run that waited; if that was the last row of its group (or the wait says so), the run is
+marked ready in the same transaction. Nothing is counted, so a parent's wake-up costs the same
+with ten members and with ten thousand.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+
+from durable._core.event_rows import to_row
+from durable._core.events import (
+    CancelRequested,
+    ChildCancelled,
+    ChildFailed,
+    ChildSucceeded,
+    CleanupTimedOut,
+    Event,
+    Payload,
+    RunTimedOut,
+    SignalReceived,
+    TimerFired,
+)
+from durable._shell.rows import ENDS, Effects, Large, ReadyRun, stored
+
+_INSERT_ITEM = """
+INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SELECT_READY = """
+SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels FROM durable_runs WHERE run = ?
+"""
+
+
+def keep_payload(conn: sqlite3.Connection, large: Large) -> int:
+    """The row of a large payload, which is stored if no equal one is."""
+    row = conn.execute("SELECT payload FROM durable_payloads WHERE digest = ?", (large.digest,)).fetchone()
+    if row is not None:
+        return int(row[0])
+    added = conn.execute("INSERT INTO durable_payloads (digest, value) VALUES (?, ?)", (large.digest, large.value))
+    return added.lastrowid or 0
+
+
+def put_item(conn: sqlite3.Connection, run: int, event: Event, effects: Effects, *, wakes: bool) -> None:
+    """Put an arrival into a run's inbox, and wake the run if it *wakes*."""
+    conn.execute(_INSERT_ITEM, _item_row(conn, run, event, wakes=wakes))
+    if wakes:
+        wake(conn, run, event.at, effects)
+
+
+def _item_row(conn: sqlite3.Connection, run: int, event: Event, *, wakes: bool) -> tuple[Any, ...]:
+    kind, position, body, value = to_row(event)
+    kept = stored(value)
+    payload = keep_payload(conn, kept) if isinstance(kept, Large) else None
+    name = event.name if isinstance(event, SignalReceived) else None
+    inline = None if payload is not None else kept
+    return (run, kind, position, event.at, body, inline, payload, name, wakes)
+
+
+def wake(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
+    """Mark a freed run ready; an active one is told."""
+    woken = conn.execute(
+        "UPDATE durable_runs SET status = 'running', ready_at = ? WHERE run = ? AND status = 'waiting'", (at, run)
+    )
+    if woken.rowcount:
+        effects.ready.append(read_ready(conn, run))
+    else:
+        effects.arrived.add(run)
+
+
+def read_ready(conn: sqlite3.Connection, run: int) -> ReadyRun:
+    """A run as the scheduler sees it."""
+    return ready_run(conn.execute(_SELECT_READY, (run,)).fetchone())
+
+
+def ready_run(row: Sequence[Any]) -> ReadyRun:
+    """A row of `_SELECT_READY`'s columns."""
+    labels = json.loads(row[7]) if row[7] else {}
+    return ReadyRun(row[0], row[1], row[2], row[3], row[4], row[5], row[6] or 0.0, labels)
+
+
+def is_open(conn: sqlite3.Connection, run: int, group: str) -> bool:
+    """Whether a group of waits has a row left."""
+    found = conn.execute("SELECT 1 FROM durable_waits WHERE run = ? AND grp = ? LIMIT 1", (run, group)).fetchone()
+    return found is not None
+
+
+def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects) -> None:
+    """
+    Close the waits for runs that ended, and wake the runs whose group is complete.
+
+    Taken together for a whole commit group: 500 children that end at once close their rows and
+    put their outcomes in a handful of statements, and their parent is looked at once.
+    """
+    closed: list[tuple[int]] = []
+    items: list[tuple[int, str, str, Event]] = []
+    for end in ends:
+        for wait, waiter, group, position, wake_on in conn.execute(
+            "SELECT wait, run, grp, position, wake_on FROM durable_waits WHERE target = ?", (end.run,)
+        ).fetchall():
+            closed.append((wait,))
+            wakes = "any" if wake_on == "failure" and end.status != "succeeded" else wake_on
+            items.append((waiter, group, wakes, end.arrival(position)))
+    if not items:
+        return
+    conn.executemany("DELETE FROM durable_waits WHERE wait = ?", closed)
+    complete: dict[tuple[int, str], bool] = {}
+    rows: list[Any] = []
+    woken: dict[int, float] = {}
+    for waiter, group, wake_on, event in items:
+        wakes = wake_on == "any"
+        if not wakes:
+            known = complete.get((waiter, group))
+            wakes = not is_open(conn, waiter, group) if known is None else known
+            complete[waiter, group] = wakes
+        rows.append(_item_row(conn, waiter, event, wakes=wakes))
+        if wakes:
+            woken[waiter] = event.at
+    conn.executemany(_INSERT_ITEM, rows)
+    for waiter, at in woken.items():
+        wake(conn, waiter, at, effects)
+
+
+@frozen
+class End:
+    """How a run ended."""
+
+    run: int
+    run_id: str
+    status: str
+    outcome: Payload | None
+    reason: str
+    at: float
+
+    def arrival(self, position: str) -> Event:
+        """The event that this is for a run that waited at *position*."""
+        if self.status == "succeeded":
+            return ChildSucceeded(position, self.outcome, self.at)
+        if self.status == "failed":
+            return ChildFailed(position, self.run_id, self.outcome, self.at)
+        return ChildCancelled(position, self.run_id, self.reason, self.at)
+
+
+def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects) -> int:
+    """Let up to *limit* timers fire that are due, in the order of their deadlines; how many did."""
+    due = conn.execute(
+        "SELECT wait, run, grp, position, kind, wake_on, fire_at, since FROM durable_waits "
+        "WHERE fire_at <= ? ORDER BY fire_at, wait LIMIT ?",
+        (now, limit),
+    ).fetchall()
+    conn.executemany("DELETE FROM durable_waits WHERE wait = ?", [(row[0],) for row in due])
+    for _, run, group, position, kind, wake_on, fire_at, since in due:
+        if kind == "start":
+            _start_due(conn, run, now, effects)
+        elif kind == "deadline":
+            put_item(conn, run, RunTimedOut(fire_at - since, now), effects, wakes=True)
+        elif kind == "cleanup":
+            put_item(conn, run, CleanupTimedOut(now), effects, wakes=True)
+        else:
+            wakes = wake_on == "any" or not is_open(conn, run, group)
+            put_item(conn, run, TimerFired(position, now), effects, wakes=wakes)
+    row = conn.execute("SELECT min(fire_at) FROM durable_waits WHERE fire_at IS NOT NULL").fetchone()
+    if row[0] is not None:
+        effects.fires(row[0])
+    return len(due)
+
+
+def _start_due(conn: sqlite3.Connection, run: int, now: float, effects: Effects) -> None:
+    due = conn.execute(
+        "UPDATE durable_runs SET ready_at = ? WHERE run = ? AND status = 'pending' AND ready_at IS NULL", (now, run)
+    )
+    if due.rowcount:
+        effects.ready.append(read_ready(conn, run))
+
+
+def request_cancel(conn: sqlite3.Connection, run: int, reason: str, at: float, effects: Effects) -> bool:
+    """Ask a run to end; False if it has. A run that waits for its start is made ready to do so."""
+    row = conn.execute("SELECT status, ready_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    if row is None or row[0] in ENDS:
+        return False
+    if row[0] in ("paused", "blocked"):  # a person wants it gone: it need not be resumed first
+        conn.execute(
+            "UPDATE durable_runs SET status = 'waiting', ready_at = NULL, reason = NULL WHERE run = ?", (run,)
+        )
+    elif row[0] == "pending" and row[1] is None:
+        conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'start'", (run,))
+        conn.execute("UPDATE durable_runs SET status = 'waiting' WHERE run = ?", (run,))
+    put_item(conn, run, CancelRequested(reason, at), effects, wakes=True)
+    return True

@@ -1,0 +1,174 @@
+"""
+A job's run: one step, its attempts, and how it ends.
+"""
+
+import pytest
+
+from durable._core import history
+from durable._core.decorators import job
+from durable._core.events import (
+    CancelRequested,
+    ResumeRequested,
+    RunTimedOut,
+    SignalReceived,
+    StepInterrupted,
+)
+from durable._core.retry import Retry
+from tests.core.drive import CODEC, START, World, execution, failure, kinds, run, started
+
+
+@job
+def double(n: int) -> int:
+    return n * 2
+
+
+@job(retry=Retry(2, delay=3.0, jitter=0))
+def broken(n: int) -> int:
+    raise ValueError(n)
+
+
+@job(on_crash="raise")
+def once() -> int:
+    return 1
+
+
+@job(on_crash="block")
+def careful() -> int:
+    return 1
+
+
+def begun(op) -> World:
+    world = World(op)
+    world.begin()
+    return world
+
+
+def test_a_job_succeeds():
+    """
+    Start, attempt, end: the value stands in the closing event only.
+    """
+    world = run(double(4))
+    assert kinds(world.events) == ["RunStarted", "StepStarted 0", "RunSucceeded"]
+    assert world.value() == 8
+
+
+@pytest.mark.parametrize("freed", [False, True])
+def test_a_job_is_retried_then_fails(freed):
+    """
+    Delays are timers; the end names the command that failed.
+    """
+    world = run(broken(1), freed=freed)
+    assert kinds(world.events)[1:] == [
+        "StepStarted 0",
+        "StepRetrying 0",
+        "TimerFired 0",
+        "StepStarted 0",
+        "RunFailed",
+    ]
+    assert failure(world.events[-1]) == "ValueError: 1"
+    assert [wait.kind for decision in world.decisions for wait in decision.waits] == ["retry"]
+
+
+ROWS = [
+    # job, arrivals, events, (attempts started, cancelled, blocked, ended)
+    (double(1), [CancelRequested("no", 1.0)], ["CancelRequested", "RunCancelled"], ([], ["0"], None, "cancelled")),
+    (double(1), [RunTimedOut(5.0, 1.0)], ["RunTimedOut", "RunFailed"], ([], ["0"], None, "failed")),
+    (double(1), [StepInterrupted("0", 1, True, 1.0)], ["StepInterrupted 0", "StepStarted 0"], ([2], [], None, None)),
+    (double(1), [StepInterrupted("0", 7, True, 1.0)], [], ([], [], None, None)),
+    (double(1), [SignalReceived("x", None, 1.0)], [], ([], [], None, None)),
+    (double(1), [ResumeRequested(1.0)], [], ([], [], None, None)),
+    (once(), [StepInterrupted("0", 1, True, 1.0)], ["RunFailed"], ([], [], None, "failed")),
+    (once(), [StepInterrupted("0", 1, False, 1.0)], ["StepInterrupted 0", "StepStarted 0"], ([2], [], None, None)),
+    (
+        careful(),
+        [StepInterrupted("0", 1, True, 1.0)],
+        ["StepInterrupted 0"],
+        ([], [], "job 'careful' was running when the process died once: its outcome is unknown", None),
+    ),
+    (
+        careful(),
+        [StepInterrupted("0", 1, True, 1.0), ResumeRequested(1.0)],
+        ["StepInterrupted 0", "ResumeRequested", "StepStarted 0"],
+        ([2], [], "job 'careful' was running when the process died once: its outcome is unknown", None),
+    ),
+]
+
+
+@pytest.mark.parametrize("op, arrived, events, expected", ROWS)
+def test_what_happens_to_a_running_job(op, arrived, events, expected):
+    """
+    Each arrival, what it records, and what it asks for.
+    """
+    world = begun(op)
+    decision = world.turn(*arrived)
+    assert kinds(decision.events) == events
+    attempts = [action.attempt for action in decision.steps]
+    assert (attempts, decision.cancelled_steps, decision.blocked, decision.ended) == expected
+
+
+@pytest.mark.parametrize("arrival", [CancelRequested("no", 1.0), RunTimedOut(5.0, 1.0)])
+def test_a_job_that_is_over_before_it_began_never_runs(arrival):
+    """
+    No attempt is started, and none is there to cancel.
+    """
+    decision = execution(double(1), [started(double(1))]).advance([arrival], now=1.0)
+    assert decision.steps == []
+    assert decision.cancelled_steps == []
+    assert decision.ended in ("cancelled", "failed")
+
+
+def test_poison_jobs_block():
+    """
+    Three deaths in a row; then a person decides.
+    """
+    world = begun(double(1))
+    assert [world.interrupt("0").blocked is None for _ in range(3)] == [True, True, False]
+    assert "died 3 times" in world.decisions[-1].blocked
+    assert world.ex.idle
+    again = execution(double(1), world.events)
+    assert again.in_flight() == []
+    decision = again.advance([ResumeRequested(1.0)], now=1.0)
+    assert [action.attempt for action in decision.steps] == [4]
+
+
+def test_an_attempt_under_way_is_found_after_a_crash():
+    """
+    The shell reports it as interrupted.
+    """
+    world = begun(double(1))
+    ex = execution(double(1), world.events)
+    assert ex.in_flight() == [("0", 1)]
+    assert not ex.idle
+    ex.close()
+
+
+def test_a_retry_delay_survives_a_crash():
+    """
+    The count of failures too.
+    """
+    world = begun(broken(1))
+    world.happen()
+    ex = execution(broken(1), world.events)
+    assert ex.idle
+    from durable._core.events import TimerFired
+
+    decision = ex.advance([TimerFired("0", START + 9)], now=START + 9)
+    assert [(action.attempt, action.failures) for action in decision.steps] == [(2, 1)]
+
+
+def test_a_failed_job_is_retried_from_its_beginning():
+    """
+    A fresh count of attempts.
+    """
+    world = run(broken(1))
+    world.begin([*world.events, history.reopened(world.events, START)])
+    assert [(action.attempt, action.failures) for action in world.steps] == [(1, 0)]
+
+
+def test_the_arguments_arrive_decoded():
+    """
+    As recorded, converted by the annotations.
+    """
+    world = begun(double(4))
+    assert world.steps[0].op.args == (4,)
+    assert CODEC.decode("4") == 4

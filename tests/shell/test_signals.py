@@ -1,0 +1,325 @@
+"""
+Signals: recorded before acknowledged, delivered once, in order, whatever the run is doing.
+"""
+
+import asyncio
+
+import pytest
+from attrs import frozen
+
+from durable import (
+    Flow,
+    Return,
+    RunNotFoundError,
+    current,
+    gather,
+    race,
+    sleep,
+    step,
+    wait_for,
+    workflow,
+)
+from durable.errors import EncodeError, RunStateError
+
+pytestmark = pytest.mark.anyio
+
+
+@frozen
+class Approval:
+    by: str
+    amount: int = 0
+
+
+@workflow
+async def three() -> Flow[list]:
+    first = yield wait_for("go")
+    second = yield wait_for("go")
+    third = yield wait_for("go")
+    yield Return([first, second, third])
+
+
+@workflow
+async def typed() -> Flow[str]:
+    approval: Approval = yield wait_for("approve", Approval)
+    assert isinstance(approval, Approval)
+    yield Return(approval.by)
+
+
+@workflow
+async def patient(seconds: float) -> Flow[str]:
+    try:
+        value: str = yield wait_for("go", str, timeout=seconds)
+    except TimeoutError:
+        yield Return("nobody came")
+    else:
+        yield Return(value)
+
+
+async def test_signals_are_delivered_first_in_first_out(engines):
+    """
+    Whether sent early or late, each is consumed once, in the order of recording.
+    """
+    engine = await engines.memory(three)
+    run = await engine.start(three())
+    for number in (1, 2, 3):
+        assert await run.signal("go", number) is True
+    assert await run.result(5) == [1, 2, 3]
+
+
+async def test_early_signals_are_kept(engines):
+    """
+    A signal sent before its run has begun waits for it, across a restart too.
+    """
+    engine = await engines.file(three)
+    await engine.queue("default").pause()
+    run = await engine.start(three(), id="r")
+    await run.signal("go", "a")
+    await run.signal("other", "x")
+    await engine.aclose()
+    engine = await engines.file(three)
+    run = engine.get("r")
+    await run.signal("go", "b")
+    await engine.queue("default").resume()
+    await run.signal("go", "c")
+    assert await run.result(5) == ["a", "b", "c"]
+
+
+async def test_a_signal_during_a_step_is_kept(engines):
+    """
+    A run that executes a step does not miss what arrives meanwhile.
+    """
+    began, go = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def work() -> None:
+        began.set()
+        await go.wait()
+
+    @workflow
+    async def busy() -> Flow[str]:
+        yield work()
+        value: str = yield wait_for("go")
+        yield Return(value)
+
+    engine = await engines.memory(busy)
+    run = await engine.start(busy())
+    await began.wait()
+    await run.signal("go", "early")
+    go.set()
+    assert await run.result(5) == "early"
+
+
+async def test_dedup_accepts_an_id_once(engines):
+    """
+    A second signal of one dedup id is not accepted, across a restart too; another run's ids are its own.
+    """
+    engine = await engines.file(three)
+    run, other = await engine.start_many([three(), three()])
+    assert await run.signal("go", 1, dedup="d-1") is True
+    assert await run.signal("go", 1, dedup="d-1") is False
+    assert await other.signal("go", 1, dedup="d-1") is True
+    await engine.aclose()
+    engine = await engines.file(three)
+    run = engine.get(run.id)
+    assert await run.signal("go", 1, dedup="d-1") is False
+    assert await run.signal("go", 2, dedup="d-2") is True
+    assert await run.signal("go", 3) is True
+    assert await run.result(5) == [1, 2, 3]
+
+
+async def test_concurrent_signals_of_one_dedup_id_are_one(engines):
+    """
+    However many senders retry at once, one is accepted.
+    """
+    engine = await engines.memory(three)
+    run = await engine.start(three())
+    accepted = await asyncio.gather(*(run.signal("go", 1, dedup="d") for _ in range(20)))
+    assert sum(accepted) == 1
+
+
+async def test_signals_to_a_paused_run_wait_for_it(engines, reached):
+    """
+    A paused run receives nothing until it is resumed, and then everything.
+    """
+    engine = await engines.memory(three)
+    run = await engine.start(three())
+    await reached(run, "waiting")
+    await run.pause()
+    for number in (1, 2, 3):
+        await run.signal("go", number)
+    assert await run.status() == "paused"
+    await run.resume()
+    assert await run.result(5) == [1, 2, 3]
+
+
+async def test_a_signal_to_an_ended_run_is_refused(engines):
+    """
+    RunStateError, for nobody will read it; RunNotFoundError where there is no run.
+    """
+    engine = await engines.memory(patient)
+    run = await engine.start(patient(0))
+    await run.result(5)
+    with pytest.raises(RunStateError, match="succeeded"):
+        await run.signal("go", "late")
+    with pytest.raises(RunNotFoundError):
+        await engine.get("nobody").signal("go")
+
+
+async def test_a_payload_of_a_class_is_typed_by_its_receiver(engines):
+    """
+    attrs classes travel as fields; the waiting workflow names the type.
+    """
+    engine = await engines.memory(typed)
+    run = await engine.start(typed())
+    await run.signal("approve", Approval("ann", 3))
+    assert await run.result(5) == "ann"
+
+
+async def test_a_payload_that_does_not_fit_raises_in_the_workflow(engines):
+    """
+    The sender's mistake does not block the run: the workflow can answer it.
+    """
+
+    @workflow
+    async def careful() -> Flow[str]:
+        try:
+            yield wait_for("approve", Approval)
+        except Exception as error:
+            yield Return(type(error).__name__)
+
+    engine = await engines.memory(careful)
+    run = await engine.start(careful())
+    await run.signal("approve", {"amount": "many"})
+    assert await run.result(5) == "DecodeError"
+
+
+async def test_a_payload_that_cannot_be_recorded_is_refused(engines):
+    """
+    Nothing is sent.
+    """
+    engine = await engines.memory(three)
+    run = await engine.start(three())
+    with pytest.raises(EncodeError, match="signal 'go'"):
+        await run.signal("go", object())
+
+
+async def test_wait_for_times_out_by_the_clock(engines, clock, reached):
+    """
+    `wait_for(timeout=)` is a durable timer: it fires when due and not before.
+    """
+    engine = await engines.memory(patient, clock=clock)
+    run = await engine.start(patient(3600))
+    await reached(run, "waiting")
+    clock.advance(3599)
+    assert await run.status() == "waiting"
+    clock.advance(2)
+    assert await run.result(5) == "nobody came"
+
+
+async def test_a_signal_beats_the_timeout(engines, clock, reached):
+    """
+    Once a signal is consumed its timer is gone.
+    """
+    engine = await engines.memory(patient, clock=clock)
+    run = await engine.start(patient(3600))
+    await reached(run, "waiting")
+    await run.signal("go", "in time")
+    assert await run.result(5) == "in time"
+    assert (await engine.stats()).waits == 0
+
+
+async def test_a_losing_wait_consumes_nothing(engines, reached):
+    """
+    A race's losing `wait_for` leaves the signal for the next one.
+    """
+
+    @workflow
+    async def racing() -> Flow[list]:
+        won = yield race(wait_for("a"), wait_for("b"))
+        later = yield wait_for("b")
+        yield Return([won.index, won.value, later])
+
+    engine = await engines.memory(racing)
+    run = await engine.start(racing())
+    await reached(run, "waiting")
+    await run.signal("a", 1)
+    await run.signal("b", 2)
+    assert await run.result(5) == [0, 1, 2]
+
+
+async def test_two_strands_waiting_for_one_name_get_one_each(engines):
+    """
+    In the order in which they began to wait.
+    """
+
+    @workflow
+    async def both() -> Flow[list]:
+        got = yield gather(wait_for("go"), wait_for("go"))
+        yield Return(got)
+
+    engine = await engines.memory(both)
+    run = await engine.start(both())
+    await run.signal("go", 1)
+    await run.signal("go", 2)
+    assert await run.result(5) == [1, 2]
+
+
+async def test_signals_reach_the_successor_of_a_run(engines, reached, eventually):
+    """
+    A signal to a run that continued as another goes to that one.
+    """
+    from durable import continue_as
+
+    @workflow
+    async def loop(round_: int) -> Flow[str]:
+        value = yield wait_for("go")
+        if round_ < 2:
+            yield continue_as(loop(round_ + 1))
+        yield Return(f"{value} in {current().run_id}")
+
+    engine = await engines.memory(loop)
+    run = await engine.start(loop(0), id="loop")
+    for number in range(3):
+        await run.signal("go", number)
+        if number < 2:
+            successor = engine.get(f"loop~{number + 2}")
+
+            async def exists(successor=successor):
+                return [info async for info in engine.runs() if info.run_id == successor.id] != []
+
+
+            await eventually(exists)
+    assert await run.result(5) == "2 in loop~3"
+
+
+async def test_a_thousand_signals_keep_their_order(engines):
+    """
+    No signal is lost or doubled, however fast they come.
+    """
+
+    @workflow
+    async def counting(count: int) -> Flow[list]:
+        got = []
+        for _ in range(count):
+            got.append((yield wait_for("n")))
+        yield Return(got)
+
+    engine = await engines.file(counting)
+    run = await engine.start(counting(300))
+    for number in range(300):
+        await run.signal("n", number)
+    assert await run.result(10) == list(range(300))
+
+
+async def test_a_timer_and_a_signal_in_one_race(engines):
+    """
+    The first recorded wins, and the run does not hang on the other.
+    """
+
+    @workflow
+    async def racing() -> Flow[int]:
+        won = yield race(wait_for("go"), sleep(0.01))
+        yield Return(won.index)
+
+    engine = await engines.memory(racing)
+    assert await engine.run(racing()) == 1
