@@ -48,6 +48,17 @@ def test_the_readme_shows_python():
     assert "```python\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", [*DOCUMENTS, "examples/README.md"])
+def test_links_lead_somewhere(name):
+    """
+    Every file that a document links to is there.
+    """
+    document = ROOT / name
+    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (document.parent / link).exists()]
+    assert not missing, f"{name} links to {' '.join(missing)}"
+
+
 @pytest.mark.timeout(EXAMPLE_SECONDS + 15)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_example_ends_well(name, tmp_path):

@@ -101,9 +101,9 @@ class Answers:
     def report(self, dropped: list[Command]) -> None:
         """Warn of ops that were made and never yielded, at the lines that made them."""
         for command in dropped:
-            site = getattr(command, "site", None) or ("<unknown>", 0)
+            path, line = getattr(command, "site", None) or ("<unknown>", 0)
             message = f"{command.describe()} was created in workflow {self.workflow!r} and never yielded or awaited"
-            warnings.warn_explicit(message, RuntimeWarning, *site)
+            warnings.warn_explicit(message, RuntimeWarning, path, line)
 
     def take_dropped(self) -> list[Command]:
         """Ops that nobody can yield any more, as no reference is left; they are forgotten here."""

@@ -27,7 +27,7 @@ from durable._core.events import (
 )
 from durable._core.nodes import Leaf, Outcome, Owner
 from durable._core.ops import StepOp, TransactionOp
-from durable._core.outcomes import failure_payload, rebuilt
+from durable._core.outcomes import arguments_digest, failure_payload, rebuilt
 from durable.errors import StepInterruptedError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class AttemptNode(Leaf):
         self.crashes = 0
         self.phase: Literal["running", "retrying", "stuck"] = "running"
         kind = StepStarted if isinstance(op, StepOp) else TransactionStarted
-        digest = "" if ex.replays(position) else ex.digest(op.args, op.kwargs)
+        digest = "" if ex.replays(position) else arguments_digest(op.args, op.kwargs, ex.codec)
         self.event, fresh = ex.command(kind(position, op.definition.name, 1, ex.site(op), digest, ex.time))
         self.first_started_at = self.event.at
         ex.running += 1
@@ -100,7 +100,7 @@ class AttemptNode(Leaf):
 
     def converted(self, event: Event) -> Event:
         """What is recorded for *event*: an interruption that must not be repeated is a failure."""
-        if isinstance(event, StepInterrupted) and event.crashed and self.ex.on_crash(self.op) == "raise":
+        if isinstance(event, StepInterrupted) and event.crashed and self.op.definition.options.on_crash == "raise":
             error = StepInterruptedError(self.position, self.op.definition.name, self.attempt)
             payload = failure_payload(error, self.ex.codec, with_traceback=False)
             return StepFailed(self.position, self.attempt, payload, event.at)
@@ -141,7 +141,7 @@ class AttemptNode(Leaf):
             times = f"{self.crashes} times" if self.crashes > 1 else "once"
             self._enter("stuck")
             self.ex.block(f"{name} at {self.position} was running when the process died {times}")
-        elif event.crashed and self.ex.on_crash(self.op) == "block":
+        elif event.crashed and self.op.definition.options.on_crash == "block":
             self._enter("stuck")
             self.ex.block(f"{name} at {self.position} was running when the process died: its outcome is unknown")
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -85,7 +85,7 @@ def put_in_charge(driver: Driver | None) -> Driver | None:
 
 
 @contextmanager
-def dead_mode() -> Iterator[None]:
+def dead_mode() -> Generator[None, None, None]:
     """Refuse every command for the length of the block: generators are closed in it."""
     before, _here.dead = _here.dead, True
     driver, _here.driver = _here.driver, None
@@ -100,7 +100,7 @@ def call_site(depth: int = 2) -> Site | None:
     """File and line *depth* frames up, or None outside workflows (where nobody asks for it)."""
     if _here.driver is None:
         return None
-    frame = sys._getframe(depth)  # noqa: SLF001 - the documented way costs 50 times as much
+    frame = sys._getframe(depth)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # inspect costs 50 times as much
     return (frame.f_code.co_filename, frame.f_lineno)
 
 

@@ -286,8 +286,9 @@ def call(fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.
 def call(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]: ...
 def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> StepOp[Any]:
     """A step of an undecorated function, named by its qualified name."""
-    if isinstance(fn, Definition):
-        msg = f"call() is for undecorated functions; {fn!r} is one already: yield {fn.name}(...)"
+    found: Any = fn
+    if isinstance(found, Definition):
+        msg = f"call() is for undecorated functions; {found!r} is one already: yield {found.name}(...)"
         raise TypeError(msg)
     definition: Step[..., Any] = Step(fn, name=getattr(fn, "__qualname__", None), options=_CALL_OPTIONS)
     op: StepOp[Any] = StepOp(definition, args, dict(kwargs), site=charge.call_site())

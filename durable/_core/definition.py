@@ -82,7 +82,7 @@ class Definition(Generic[P, R]):
     _skipped_parameters = 0
 
     def __init__(self, fn: Callable[..., Any], name: str | None) -> None:
-        if not callable(fn) or not hasattr(fn, "__code__"):
+        if not hasattr(fn, "__code__"):
             msg = f"@{self.sort} decorates a function, found {type(fn).__name__} {fn!r:.80}"
             raise DefinitionError(msg)
         #: The plain function.
@@ -90,7 +90,8 @@ class Definition(Generic[P, R]):
         #: Its name in the journal: `name=` if given, else the function's own.
         self.name = check_name(f"the name of a {self.sort}", name or fn.__name__)
         self.is_async = inspect.iscoroutinefunction(fn)
-        update_wrapper(self, fn)
+        wrapper: Any = self
+        update_wrapper(wrapper, fn)
 
     @cached_property
     def arguments(self) -> ArgumentTypes:
@@ -243,7 +244,8 @@ def _check_execution(definition: Step[..., Any] | Job[..., Any], *, thread: bool
 
 def check_labels(where: str, labels: Mapping[str, str]) -> None:
     """Labels are short strings to short strings: they are for filters, not for payloads."""
-    for name, value in labels.items():
+    found: Mapping[str, Any] = labels  # what users pass, whatever the annotation says
+    for name, value in found.items():
         check_name(f"a label of {where}", name)
         if not isinstance(value, str) or len(value) > MAX_NAME_LENGTH:
             msg = f"label {name!r} of {where} must be a string of at most {MAX_NAME_LENGTH} characters, found {value!r}"
@@ -273,7 +275,8 @@ def collect(definitions: Iterable[Runnable | types.ModuleType]) -> dict[str, Run
             )
             raise DefinitionError(msg)
 
-    for item in definitions:
+    given: Iterable[Any] = definitions  # as users pass them
+    for item in given:
         if isinstance(item, types.ModuleType):
             for value in vars(item).values():
                 if isinstance(value, (Workflow, Job)):

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from durable._core import charge, ending, history
@@ -32,7 +32,6 @@ from durable._core.events import (
     CancelRequested,
     CleanupTimedOut,
     Event,
-    Payload,
     ResumeRequested,
     RunContinued,
     RunTimedOut,
@@ -43,7 +42,8 @@ from durable._core.events import (
 from durable._core.events import Command as RecordedCommand
 from durable._core.groups import OPENERS
 from durable._core.nodes import Leaf, Node, Outcome, SignalNode, StrandNode
-from durable._core.ops import Command, ContinueAs, OnCrash, RunOp, StepOp, TransactionOp
+from durable._core.ops import Command, ContinueAs, StepOp, TransactionOp
+from durable._core.outcomes import arguments_payload
 from durable._core.strand import Strand
 from durable.errors import CapExceededError, EncodeError, RunCancelled
 
@@ -204,8 +204,10 @@ class Execution:
         if not self._begun and self.history.run_attempt == 1 and not self._ends_unborn(arrived):
             self._begin()
         for event in arrived:
-            if self.ended:
-                break
+            if self.ended:  # it may have continued as another run, for which signals are kept
+                if isinstance(event, SignalReceived):
+                    self._signals.setdefault(event.name, deque()).append(event)
+                continue
             self._take(event)
             if self.runnable:
                 self._run()
@@ -317,7 +319,7 @@ class Execution:
         if recorded is not None:
             if type(recorded) is not type(event) or not alike(recorded, event):
                 self._diverged(position, event, recorded)
-            return recorded, False  # type: ignore[return-value]  # of the same type, just tested
+            return recorded, False
         if self.replaying and not self.history.reopened:
             self._diverged(position, event)
         self.decision.events.append(event)
@@ -338,23 +340,10 @@ class Execution:
             short = self._sites[site] = f"{'/'.join(path.rsplit('/', 2)[-2:])}:{line}"
         return short
 
-    def digest(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """A short digest of a call's arguments, for reports; empty where they cannot be recorded."""
-        if not (args or kwargs):
-            return ""
-        try:
-            return self.codec.digest(self.codec.encode([list(args), kwargs]))
-        except (EncodeError, CapExceededError):
-            return ""
-
     def child_id(self, position: str) -> str:
         """The id of the child at *position*: derived, so a child exists exactly once."""
         attempt = self.history.generation
         return f"{self.run_id}/{position}" if attempt == 1 else f"{self.run_id}/{position}@{attempt}"
-
-    def start_child(self, position: str, run_id: str, op: RunOp[Any], arguments: Payload, *, awaited: bool) -> None:
-        """Create a child run with this decision."""
-        self.decision.children.append(ChildAction(position, run_id, op, arguments, awaited))
 
     def cancel_child(self, run_id: str) -> None:
         """Ask a child to end; one that this very turn would create is not created."""
@@ -377,10 +366,9 @@ class Execution:
         kept = self._signals.get(name)
         return kept.popleft() if kept else None
 
-    def on_crash(self, op: StepOp[Any] | TransactionOp[Any]) -> OnCrash:
-        """What to do about an attempt of *op* that the death of the process cut off."""
-        given: OnCrash = op.definition.options.on_crash
-        return given
+    def unconsumed(self) -> list[SignalReceived]:
+        """Signals that nobody consumed: those of one name in the order in which they came."""
+        return [event for kept in self._signals.values() for event in kept]
 
     def block(self, reason: str) -> None:
         """The run cannot go on without a person."""
@@ -410,15 +398,10 @@ class Execution:
 
     def _continue(self, op: ContinueAs) -> None:
         successor = ending.successor(self.run_id)
-        arguments = self.arguments_of(op.op)
+        arguments = arguments_payload(op.op, self.codec)
         self.decision.continued = ChildAction("", successor, op.op, arguments, awaited=False)
         event = RunContinued(successor, op.op.definition.name, self.time)
         self._end(ending.Ending(event, "succeeded", None, successor))
-
-    def arguments_of(self, op: RunOp[Any]) -> Payload:
-        """The arguments of a run, encoded here so that a refusal is raised at the user's line."""
-        where = f"arguments of {op.describe()}"
-        return self.codec.encode_arguments(op.args, op.kwargs, op.definition.arguments, where=where)
 
     def _end(self, verdict: ending.Verdict) -> None:
         event = verdict.event

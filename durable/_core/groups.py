@@ -84,8 +84,8 @@ class Group(Node):
             self.close_members()
         self.finish_if_done()
 
-    def decides(self, index: int, outcome: Outcome) -> bool:
-        """Whether *outcome* settles the group, so that the rest is cancelled."""
+    def decides(self, _index: int, _outcome: Outcome, /) -> bool:
+        """Whether the outcome of a member settles the group, so that the rest is cancelled."""
         return False
 
     def close_members(self) -> None:
@@ -139,7 +139,7 @@ class GatherNode(Group):
             return "any"
         return "failure" if self.fail_fast else "all"
 
-    def decides(self, index: int, outcome: Outcome) -> bool:
+    def decides(self, _index: int, outcome: Outcome, /) -> bool:
         return self.fail_fast and outcome.error is not None
 
     def result(self) -> Outcome:
@@ -161,7 +161,7 @@ class RaceNode(Group):
         self.announce(op, "race", len(op.members))
         self.open_all(op.members)
 
-    def decides(self, index: int, outcome: Outcome) -> bool:
+    def decides(self, index: int, _outcome: Outcome, /) -> bool:
         self.winner = index
         return True
 
@@ -205,7 +205,7 @@ class _Deadline(Leaf):
     def accepts(self, event: Event) -> bool:
         return isinstance(event, TimerFired)
 
-    def deliver(self, event: Event) -> None:
+    def deliver(self, _event: Event, /) -> None:
         self.close(Outcome())
 
 

@@ -46,7 +46,9 @@ T5 = TypeVar("T5")
 @overload
 def gather(*, fail_fast: bool = ..., return_exceptions: bool = ...) -> GatherOp[list[Any]]: ...
 @overload
-def gather(m1: Member[T1], /, *, fail_fast: bool = ...) -> GatherOp[tuple[T1]]: ...
+def gather(  # pyright: ignore[reportOverlappingOverload]  # a tuple is what one member gives, a list what *many do
+    m1: Member[T1], /, *, fail_fast: bool = ...
+) -> GatherOp[tuple[T1]]: ...
 @overload
 def gather(m1: Member[T1], m2: Member[T2], /, *, fail_fast: bool = ...) -> GatherOp[tuple[T1, T2]]: ...
 @overload
@@ -198,9 +200,11 @@ def start(op: RunOp[T], *, id: str | None = None, **options: Any) -> StartOp[T]:
 
 def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
     """*op* with the keyword arguments of `start` applied; refuses what is unknown."""
-    if not isinstance(op, RunOp):
+    found: Any = op
+    if not isinstance(found, RunOp):
         hint = " (a step is no run of its own: decorate it with @job, or call it in a workflow)"
-        msg = f"expected a call of a @workflow or @job, found {_kind_of(op)}{hint if isinstance(op, StepOp) else ''}"
+        msg = f"expected a call of a @workflow or @job, found {_kind_of(found)}"
+        msg += hint if isinstance(found, StepOp) else ""
         raise TypeError(msg)
     given = {name: value for name, value in options.items() if value is not None}
     known = {"id", "key", "on_conflict", "queue", "delay", "at", "priority", "labels", "timeout", "retry"}

@@ -11,9 +11,10 @@ new, and act (emit actions and waits) only for new ones.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-from durable._core.decision import Wait, WaitKind, WakeOn
+from durable._core.decision import ChildAction, Wait, WaitKind, WakeOn
 from durable._core.events import (
     ChildAwaited,
     ChildCancelled,
@@ -36,7 +37,7 @@ from durable._core.ops import (
     StartOp,
     WaitForOp,
 )
-from durable._core.outcomes import rebuilt
+from durable._core.outcomes import arguments_payload, rebuilt
 from durable._core.strand import Strand
 from durable.errors import DecodeError, RunCancelled, RunCancelledError
 
@@ -92,10 +93,8 @@ class Node:
 
     def delivered(self, error: BaseException) -> BaseException:
         """*error*, marked with the position whose failure it is, so that a retry finds it."""
-        try:
+        with contextlib.suppress(AttributeError):  # a type with slots: retry falls back to the closing event
             error.__durable_position__ = self.position  # type: ignore[attr-defined]  # ours alone
-        except AttributeError:  # a type with slots: retry falls back to the closing event
-            pass
         return error
 
 
@@ -172,7 +171,7 @@ class Leaf(Node):
         """Whether *event* can happen to this command in the state it is in."""
         raise NotImplementedError  # pragma: no cover - every leaf has its own
 
-    def deliver(self, event: Event) -> None:
+    def deliver(self, event: Event, /) -> None:
         """Take *event*, which `accepts` let pass."""
         raise NotImplementedError  # pragma: no cover - every leaf has its own
 
@@ -245,7 +244,7 @@ class TimerNode(Leaf):
     def accepts(self, event: Event) -> bool:
         return isinstance(event, TimerFired)
 
-    def deliver(self, event: Event) -> None:
+    def deliver(self, _event: Event, /) -> None:
         self.close(Outcome())
 
 
@@ -285,7 +284,7 @@ class SignalNode(Leaf):
     def accepts(self, event: Event) -> bool:
         return isinstance(event, TimerFired)
 
-    def deliver(self, event: Event) -> None:
+    def deliver(self, _event: Event, /) -> None:
         limit = TimeoutError(f"no signal {self.name!r} came in time")
         self.close(Outcome(error=self.delivered(limit)))
 
@@ -305,7 +304,7 @@ class ChildNode(Leaf):
             return
         run_op: RunOp[Any] = op.op if isinstance(op, StartOp) else op  # type: ignore[assignment]  # the only others
         self.type = run_op.definition.result
-        arguments = "" if ex.replays(position) else ex.arguments_of(run_op)
+        arguments = "" if ex.replays(position) else arguments_payload(run_op, ex.codec)
         event, fresh = ex.command(
             ChildStarted(
                 position,
@@ -319,7 +318,9 @@ class ChildNode(Leaf):
         )
         self.run_id = event.run_id
         if fresh:
-            ex.start_child(position, self.run_id, run_op, arguments, awaited=not self.starting)
+            ex.decision.children.append(
+                ChildAction(position, self.run_id, run_op, arguments, awaited=not self.starting)
+            )
         given = run_op.given
         may_exist = given.key is not None or given.id is not None or run_op.definition.options.key is not None
         if self.starting and not may_exist:  # else `ChildJoined` tells which run it is

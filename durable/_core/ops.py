@@ -405,7 +405,8 @@ _Op = TypeVar("_Op", bound=Command)
 
 
 def _copy(op: _Op, **changes: Any) -> _Op:
-    copy: _Op = evolve(op, **changes)  # type: ignore[type-var]  # every op is an attrs class
+    original: Any = op  # every op is an attrs class
+    copy: _Op = evolve(original, **changes)
     charge.superseded(op)
     charge.created(copy)
     return copy

@@ -52,7 +52,7 @@ class Retry:
     jitter: float = field(default=0.1, kw_only=True, validator=_positive)
     max_elapsed: float | None = field(default=None, kw_only=True, validator=_positive)
 
-    @attempts.validator
+    @attempts.validator  # type: ignore[attr-defined,unused-ignore]  # pyright: ignore  # noqa: PGH003 - attrs
     def _at_least_one(self, _: object, value: int | None) -> None:
         if value is not None and value < 1:
             msg = f"attempts counts the first try too, so it must be at least 1, found {value!r}"

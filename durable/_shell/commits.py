@@ -206,6 +206,10 @@ class Commits:
         log.error("commit.failed", error=str(error))
         return await self._reopened(_Group(), error) and await self._is_on_disk(group)
 
+    async def reopen(self) -> None:
+        """Open the file anew after an error outside of a group."""
+        await self._reopened(_Group())
+
     async def _reopened(self, group: _Group, unknown: CommitUnknownError | None = None) -> bool:
         """Open the file anew, however long it takes; False if the engine is closed before it opens."""
         pause = FIRST_PAUSE

@@ -18,7 +18,7 @@ import sqlite3
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from attrs import define, field
@@ -26,12 +26,13 @@ from attrs import define, field
 from durable._core.codec import Codec
 from durable._core.decision import ChildAction, Decision, StepAction, TransactionAction, Wait
 from durable._core.definition import Job, RunnableDefinition, Workflow
-from durable._core.events import Event, Payload, StepInterrupted, StepSucceeded
+from durable._core.events import CancelRequested, Event, Payload, StepInterrupted, StepSucceeded
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
 from durable._core.outcomes import failure_payload
 from durable._core.ports import Clock
 from durable._shell.commits import Commits
+from durable._shell.connections import CommitUnknownError, is_the_disk
 from durable._shell.log import emit, log
 from durable._shell.memory_database import AnyDatabase
 from durable._shell.reading import Loaded, load_items, load_run, notes_of
@@ -40,9 +41,19 @@ from durable._shell.starting import make_run
 from durable._shell.steps import Steps
 from durable._shell.transaction import ExclusiveTransaction, run_sync
 from durable._shell.creating import get_or_create
-from durable._shell.waking import put_item
-from durable._shell.writing import write_turns
-from durable.errors import DurableError, EngineClosedError, InternalError, JournalError
+from durable._shell.waking import await_code, put_item
+from durable._shell.writing import end_cancelled, write_turns
+from durable.errors import (
+    DurableError,
+    EngineClosedError,
+    InternalError,
+    JournalAccessError,
+    JournalError,
+    JournalFullError,
+    JournalIOError,
+)
+
+T = TypeVar("T")
 
 #: Seconds before a run whose transaction could not be committed is replayed from disk.
 RELOAD_PAUSE = 1.0
@@ -80,8 +91,11 @@ class Driver:
         self._state = RunState(ready.run, ready.run_id, ready.workflow, ready.queue, labels=ready.labels)
         self._execution: Execution | JobExecution | None = None
         self._outcomes: list[Event] = []
+        #: Those that the turn under way took in: not on disk yet.
+        self._unrecorded: list[Event] = []
         self._scopes: dict[str, anyio.CancelScope] = {}
-        self._attempts: dict[str, int] = {}
+        #: Set once the run was taken over: what is under way after that did not see the process die.
+        self._lived = False
         self._inbox_upto = 0
         self._notified = False
         #: The only step of a job, run in this task rather than in one of its own.
@@ -164,6 +178,7 @@ class Driver:
         else:
             decisions = [decision]
             freed = await services.commits.turn(self._write(decision, last=True))
+        self._unrecorded = []
         for done in decisions:
             self._perform(done)
         last = decisions[-1]
@@ -195,12 +210,14 @@ class Driver:
         if self._inline is not None:
             await self._run_inline(self._inline)
         while True:
-            arrived, self._outcomes = self._outcomes, []
+            arrived = self._unrecorded = self._outcomes
+            self._outcomes = []
             if self._stopping:
-                arrived += self._cut_off
+                arrived = [*arrived, *self._cut_off]
                 self._cut_off = []
                 if arrived:
                     await self._put_back(arrived)
+                    self._unrecorded = []
                 elif not self._scopes:
                     return None
                 if not self._outcomes and self._scopes:
@@ -210,8 +227,8 @@ class Driver:
             if self._notified:
                 self._notified = False
                 run, after = self._state.run, self._inbox_upto
-                items = await self._services.database.read(lambda conn: load_items(conn, run, after))
-                arrived += self._take_in(items) + self._cut_off
+                items = await self._read(partial(load_items, run=run, after=after))
+                arrived = [*arrived, *self._take_in(items), *self._cut_off]
                 self._cut_off = []
             if arrived:
                 return arrived
@@ -235,7 +252,7 @@ class Driver:
             self._execution, self._state, self._inbox_upto = kept
             run, after = ready.run, self._inbox_upto
             self._announced = True
-            return self._take_in(await services.database.read(lambda conn: load_items(conn, run, after)))
+            return self._take_in(await self._read(lambda conn: load_items(conn, run, after)))
         if ready.fresh is not None:
             started, self._state.chain = ready.fresh
             self._state.seq = 1
@@ -247,7 +264,7 @@ class Driver:
             )  # fmt: skip
         else:
             run = ready.run
-            loaded: Loaded = await services.database.read(lambda conn: load_run(conn, run))
+            loaded: Loaded = await self._read(lambda conn: load_run(conn, run))
             if not loaded.ready:
                 return None  # it went on, or ended, since the scheduler read that it was ready
             events = read_events(services.path, self._state, loaded.rows)
@@ -257,16 +274,38 @@ class Driver:
         self._execution.load()
         arrived = self._take_in(items)
         arrived += await self._interrupted(events, arrived)
+        self._lived = True
         return arrived
 
+    async def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of *fn* on the reader's connection; waits out a disk that fails."""
+        while True:
+            try:
+                return await self._services.database.read(fn)
+            except (JournalIOError, JournalFullError, JournalAccessError) as error:
+                if self._stopping and not self._scopes:
+                    raise EngineClosedError("the engine closed before its file could be read again") from error
+                log.warning("read.failed", run_id=self.ready.run_id, error=str(error))
+                await asyncio.sleep(RELOAD_PAUSE)
+
     async def _reload(self) -> list[Event] | None:
+        """Go back to what is recorded; the outcomes of steps that ended in this process are kept."""
         if self._execution is not None:
             self._execution.close()
             self._execution = None
+        self._take_back()
         await asyncio.sleep(RELOAD_PAUSE)
+        if self._stopping:
+            return await self._next()
         self._state.seq = self._state.chain = 0
         self._inbox_upto = 0
-        return None if self._stopping else await self._take_over()
+        return await self._take_over()
+
+    def _take_back(self) -> None:
+        self._outcomes[:0] = self._unrecorded
+        self._unrecorded = []
+        if self._outcomes:
+            self._wake.set()
 
     def _make_execution(self, events: list[Event]) -> Execution | JobExecution:
         services, ready = self._services, self.ready
@@ -297,13 +336,13 @@ class Driver:
         """An interruption for each step that was under way when its last driver ended."""
         execution = self._execution
         assert execution is not None
-        settled = {getattr(event, "position", None) for event in arrived}
+        settled = {getattr(event, "position", None) for event in (*arrived, *self._outcomes)}
         found: list[Event] = []
         now = self._services.clock.now()
         reopened = type(events[-1]).__name__ in ("RunRetried", "RunForked")
         for position, attempt in execution.in_flight():
-            if position not in settled:
-                crashed = not reopened and not await self._progressed(position, events)
+            if position not in settled and position not in self._scopes:
+                crashed = not (self._lived or reopened) and not await self._progressed(position, events)
                 found.append(StepInterrupted(position, attempt, crashed, now))
         return found
 
@@ -311,7 +350,7 @@ class Driver:
         """Whether the step recorded a cursor or memo since its last attempt began: then it is no poison."""
         began = max((event.at for event in events if getattr(event, "position", None) == position), default=0.0)
         run = self._state.run
-        latest = await self._services.database.read(
+        latest = await self._read(
             lambda conn: conn.execute(
                 "SELECT max(at) FROM durable_notes WHERE run = ? AND position = ?", (run, position)
             ).fetchone()[0]
@@ -346,6 +385,7 @@ class Driver:
             write.status, write.reason, write.outcome = decision.ended, decision.reason, decision.outcome
             if decision.continued is not None:
                 write.successor, _ = self._child(decision.continued, None, now)
+                write.signals = execution.unconsumed() if isinstance(execution, Execution) else ()
                 write.reason = None
         elif decision.blocked is not None:
             write.status, write.reason = "blocked", decision.blocked
@@ -367,6 +407,7 @@ class Driver:
             run_id=action.run_id,
             parent=self._state.run,
             position=action.position,
+            arguments=action.arguments,
         )
         return new, wait
 
@@ -431,7 +472,7 @@ class Driver:
             value = run_sync(conn, services.database.guard, action, self._stage, effects)
             return self._succeeded(action, value)
         except (sqlite3.OperationalError, JournalError) as error:
-            if isinstance(error, JournalError) or not conn.in_transaction:
+            if isinstance(error, JournalError) or not conn.in_transaction or is_the_disk(error):
                 raise  # the disk, not the user's SQL: the whole group goes back
             return services.steps.failed(action, error, self.ready.run_id)
         except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome
@@ -459,17 +500,25 @@ class Driver:
         """One async transaction: several hops, and the writer to itself."""
         services = self._services
         effects = Effects()
-        async with services.database.exclusive() as exclusive:
-            if first is not None:
-                decisions.append(first)
-                write = self._write(first, last=False)
-                await exclusive.run(lambda conn: write_turns(conn, [write], effects))
-            event = await self._async_outcome(exclusive, queue.pop(0), effects)
-            following = self._advance_inside(event)
-            queue += following.transactions
-            decisions.append(following)
-            turn = self._write(following, last=not queue)
-            await exclusive.run(lambda conn: write_turns(conn, [turn], effects))
+        turn: TurnWrite | None = None
+        try:
+            async with services.database.exclusive() as exclusive:
+                if first is not None:
+                    decisions.append(first)
+                    write = self._write(first, last=False)
+                    await exclusive.run(lambda conn: write_turns(conn, [write], effects))
+                event = await self._async_outcome(exclusive, queue.pop(0), effects)
+                following = self._advance_inside(event)
+                queue += following.transactions
+                decisions.append(following)
+                turn = end = self._write(following, last=not queue)
+                await exclusive.run(lambda conn: write_turns(conn, [end], effects))
+        except CommitUnknownError as error:
+            if turn is None or not await services.commits.settle(turn, error):
+                raise error.cause from error
+        except JournalIOError:
+            await services.commits.reopen()
+            raise
         services.on_effects(effects)
         return self._state.run not in effects.kept
 
@@ -482,6 +531,8 @@ class Driver:
             event = self._succeeded(action, value)
             for new in transaction.staged:
                 await exclusive.run(lambda conn, new=new: get_or_create(conn, new, effects))
+        except JournalError:
+            raise  # the disk, not the user's code
         except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome
             await exclusive.execute("ROLLBACK TO durable_transaction")
             event = services.steps.failed(action, error, self.ready.run_id)
@@ -505,9 +556,20 @@ class Driver:
         """The run cannot go on without a person: nothing is executed, nothing but the report written."""
         log.error("run.blocked", run_id=self.ready.run_id, workflow=self.ready.workflow, reason=str(error))
         self._stopping = True
-        write = TurnWrite(self._state, self._services.clock.now(), status="blocked", reason=str(error))
+        self._take_back()
+        now = self._services.clock.now()
+
+        def insert(conn: sqlite3.Connection, effects: Effects) -> None:
+            run = self._state.run
+            asked = next((event for _, event in load_items(conn, run, 0) if isinstance(event, CancelRequested)), None)
+            if asked is None:
+                write_turns(conn, [TurnWrite(self._state, now, status="blocked", reason=str(error))], effects)
+                await_code(conn, run, now)
+            else:  # its clean-up cannot run, and nobody wants to wait for the code that could
+                end_cancelled(conn, self._state, asked, now, effects)
+
         try:
-            await self._services.commits.turn(write)
+            await self._services.commits.call(insert, answers=False)
             while self._scopes or self._outcomes:
                 await self._next()
         except EngineClosedError:
@@ -553,7 +615,7 @@ class Driver:
                 left = {}
                 if action.attempt > 1:
                     run, position = self._state.run, action.position
-                    left = await services.database.read(lambda conn: notes_of(conn, run, position))
+                    left = await self._read(lambda conn: notes_of(conn, run, position))
                     if left:
                         self._dirty.add(position)
                 event = await services.steps.attempt(action, self._state, self, left)

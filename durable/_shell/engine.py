@@ -46,6 +46,7 @@ from durable._shell.scheduler import Scheduler
 from durable._shell.server import Server
 from durable._shell.starting import make_run
 from durable._shell.steps import Steps
+from durable._shell.waking import retry_blocked
 from durable.errors import EngineClosedError, JournalError, UsageError
 
 T = TypeVar("T")
@@ -175,6 +176,7 @@ class Engine(Finding):
             await self._open_file()
             database = self._require_database()
             self._numbers = itertools.count(await database.read(reading.last_run) + 1)
+            await database.write(lambda conn: retry_blocked(conn, self.clock.now()))
             queues = await database.read(reading.ready_queues)
             next_fire_at = await database.read(reading.next_fire_at)
             paused = await database.read(reading.paused_queues)
@@ -287,7 +289,10 @@ class Engine(Finding):
                 every = min(3600.0, max(60.0, self._keep_finished / 10))
                 if self.clock.monotonic() - pruned_at >= every:
                     pruned_at = self.clock.monotonic()
-                    await self.prune(older_than=self._keep_finished)
+                    try:
+                        await self.prune(older_than=self._keep_finished)
+                    except JournalError as error:  # a full disk, say: there will be another time
+                        log.warning("prune.failed", path=self.path, error=str(error))
 
     def _spawn(self, fn: Callable[..., Coroutine[Any, Any, None]], argument: Any) -> None:
         assert self._tasks is not None
@@ -508,16 +513,7 @@ class Engine(Finding):
         self._broadcast.publish(effects, self.clock)
         scheduler = self._scheduler
         if scheduler is not None:
-            if effects.lost:
-                self._spawn(self._recover_lost, scheduler)
             scheduler.take(effects)
-
-    async def _recover_lost(self, scheduler: Scheduler) -> None:
-        """A group was committed by a COMMIT that raised: what it caused is in the file."""
-        database = self._require_database()
-        scheduler.recover(await database.read(reading.ready_queues), await database.read(reading.next_fire_at))
-        for run_id in list(self._waiters):
-            self._resolve(run_id)
 
     def _resolve(self, run_id: str) -> None:
         for future in self._waiters.pop(run_id, ()):

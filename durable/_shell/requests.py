@@ -104,6 +104,7 @@ def resume(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: floa
     if run.status not in ("paused", "blocked"):
         return False
     if run.status == "blocked":
+        conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'code'", (run.run,))
         put_item(conn, run.run, ResumeRequested(now), effects, wakes=False)
     _make_ready(conn, run, now, effects)
     return True

@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from durable._core.decision import EndStatus, Wait
 from durable._core.event_rows import from_row, to_row
-from durable._core.events import Event, Payload, RunStarted
+from durable._core.events import Event, Payload, RunStarted, SignalReceived
 from durable._core.ops import OnConflict
 from durable.errors import JournalCorruptError
 
@@ -180,6 +180,8 @@ class TurnWrite:
     #: For an end: the closing event's payload, for whoever waits for this run.
     outcome: Payload | None = None
     successor: NewRun | None = None
+    #: Signals that nobody consumed, for the successor.
+    signals: Sequence[SignalReceived] = ()
     #: Merges what the workflow published into what is stored.
     attributes: Callable[[Payload | None], Payload] | None = None
     #: Positions of steps that ended and may have left notes (cursors, memos).
@@ -197,19 +199,23 @@ class Effects:
     arrived: set[int] = field(factory=set)
     #: Runs that were paused.
     paused: set[int] = field(factory=set)
+    #: Runs that are to end before they began: they need no slot for that.
+    unborn: list[ReadyRun] = field(factory=list)
+    #: Runs cancelled while they were paused: nobody waits for the steps that a pause let go on.
+    given_up: set[int] = field(factory=set)
     #: (run, run id, workflow, status)
     ended: list[tuple[int, str, str, str]] = field(factory=list)
     #: Runs whose turn wanted to free them, but something had arrived.
     kept: set[int] = field(factory=set)
     next_fire_at: float | None = None
-    #: Set when a commit succeeded but what it caused is not known: ask the file.
-    lost: bool = False
 
     def add(self, other: Effects) -> None:
         """Take in what a part of the group caused."""
         self.ready += other.ready
         self.arrived |= other.arrived
         self.paused |= other.paused
+        self.unborn += other.unborn
+        self.given_up |= other.given_up
         self.ended += other.ended
         self.kept |= other.kept
         if other.next_fire_at is not None:

@@ -17,10 +17,11 @@ from attrs import evolve
 
 from durable._core.admission import CANDIDATES, Admission
 from durable._shell import reading
-from durable._shell.driver import Driver, Services
+from durable._shell.driver import RELOAD_PAUSE, Driver, Services
+from durable._shell.log import log
 from durable._shell.rows import Effects, ReadyRun
 from durable._shell.waking import fire_due
-from durable.errors import EngineClosedError
+from durable.errors import EngineClosedError, JournalError
 
 #: Timers that fire in one transaction: bounds how long it holds the writer.
 TIMERS_AT_ONCE = 500
@@ -73,9 +74,20 @@ class Scheduler:
         for run in effects.paused:
             if driver := self._drivers.get(run):
                 driver.stop()
+            elif self._admission.is_candidate(run):
+                self._touched.add(run)
             self._again.pop(run, None)
+            if kept := self._services.resident.pop(run, None):
+                kept[0].close()  # it is to look at the file before it goes on
+        for run in effects.given_up:
+            if driver := self._drivers.get(run):
+                driver.interrupt()
+        for ready in effects.unborn:
+            self._end_unborn(ready)
+        touched = effects.arrived | effects.paused
         for ready in effects.ready:
-            self._offer(ready)
+            # Created and written to in one group: what is known of it is stale already.
+            self._offer(evolve(ready, fresh=None) if ready.run in touched else ready)
         if effects.ready:
             self._pump()
 
@@ -100,6 +112,20 @@ class Scheduler:
         else:
             self._admission.offer(ready.queue, ready.run, ready.priority, ready.ready_at, ready)
 
+    def _end_unborn(self, ready: ReadyRun) -> None:
+        """Drive a run to an end that comes before its beginning, without a slot."""
+        if ready.run in self._drivers:
+            self._again[ready.run] = ready  # should its driver be winding down
+        elif not self._stopping:
+            self._admission.withdraw(ready.queue, ready.run)
+            self._begin(ready)
+
+    def _begin(self, ready: ReadyRun) -> None:
+        driver = Driver(ready, self._services)
+        self._drivers[ready.run] = driver
+        self._idle.clear()
+        self._services.spawn(self._drive, driver)
+
     def _pump(self) -> None:
         if self._stopping:
             return
@@ -107,10 +133,7 @@ class Scheduler:
             if ready.run in self._touched:
                 self._touched.discard(ready.run)
                 ready = evolve(ready, fresh=None)
-            driver = Driver(ready, self._services)
-            self._drivers[ready.run] = driver
-            self._idle.clear()
-            self._services.spawn(self._drive, driver)
+            self._begin(ready)
         for queue in self._admission.wanting():
             if queue not in self._refilling:
                 self._refilling.add(queue)
@@ -132,13 +155,21 @@ class Scheduler:
     async def _refill(self, queue: str) -> None:
         """Fetch the next candidates of a queue from the file."""
         limit = CANDIDATES + self._admission.active
+        # Before reading: runs that become ready meanwhile and find no room say that there are more.
+        self._admission.found_more(queue, more=False)
         try:
             found = await self._services.database.read(lambda conn: reading.ready_runs(conn, queue, limit))
         except EngineClosedError:
             return
+        except JournalError as error:
+            log.warning("read.failed", queue=queue, error=str(error))
+            await asyncio.sleep(RELOAD_PAUSE)
+            self._admission.found_more(queue, more=True)
+            found = []
         finally:
             self._refilling.discard(queue)
-        self._admission.found_more(queue, more=len(found) == limit)
+        if len(found) == limit:
+            self._admission.found_more(queue, more=True)
         for ready in found:
             self._offer_found(ready)
         self._pump()

@@ -10,7 +10,7 @@ from typing import Any
 
 from durable._core.codec import Codec
 from durable._core.definition import MAX_KEY_LENGTH, RunnableDefinition, check_labels, check_name
-from durable._core.events import RunStarted
+from durable._core.events import Payload, RunStarted
 from durable._core.ops import RunOp
 from durable._shell.rows import NewRun
 from durable.errors import DefinitionError
@@ -34,9 +34,10 @@ def make_run(
     run_id: str | None = None,
     parent: int | None = None,
     position: str | None = None,
+    arguments: Payload | None = None,
 ) -> NewRun:
     """
-    The run that *op* starts, not yet recorded.
+    The run that *op* starts, not yet recorded. *arguments* are those of *op*, if encoded already.
 
     Raises:
         DefinitionError: If its workflow or job is not among *definitions*.
@@ -48,8 +49,9 @@ def make_run(
         msg = f"{definition!r} cannot be started: {known} among the definitions given to Engine"
         raise DefinitionError(msg)
     options, given = definition.options, op.given
-    where = f"arguments of {op.describe()}"
-    arguments = codec.encode_arguments(op.args, op.kwargs, definition.arguments, where=where)
+    if arguments is None:
+        where = f"arguments of {op.describe()}"
+        arguments = codec.encode_arguments(op.args, op.kwargs, definition.arguments, where=where)
     digest = codec.digest(arguments)
     chosen = given.id is not None
     found_id = check_name("a run id", given.id, MAX_KEY_LENGTH) if chosen else run_id or new_run_id(now)

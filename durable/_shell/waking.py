@@ -162,6 +162,7 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
             _start_due(conn, run, now, effects)
         elif kind == "deadline":
             put_item(conn, run, RunTimedOut(fire_at - since, now), effects, wakes=True)
+            _hurry_unborn(conn, run, effects)
         elif kind == "cleanup":
             put_item(conn, run, CleanupTimedOut(now), effects, wakes=True)
         else:
@@ -182,16 +183,45 @@ def _start_due(conn: sqlite3.Connection, run: int, now: float, effects: Effects)
 
 
 def request_cancel(conn: sqlite3.Connection, run: int, reason: str, at: float, effects: Effects) -> bool:
-    """Ask a run to end; False if it has. A run that waits for its start is made ready to do so."""
-    row = conn.execute("SELECT status, ready_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    """Ask a run to end; False if it has. It need be neither due nor resumed for that."""
+    row = conn.execute("SELECT status, started_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
     if row is None or row[0] in ENDS:
         return False
-    if row[0] in ("paused", "blocked"):  # a person wants it gone: it need not be resumed first
-        conn.execute(
-            "UPDATE durable_runs SET status = 'waiting', ready_at = NULL, reason = NULL WHERE run = ?", (run,)
-        )
-    elif row[0] == "pending" and row[1] is None:
-        conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'start'", (run,))
-        conn.execute("UPDATE durable_runs SET status = 'waiting' WHERE run = ?", (run,))
+    status, started_at = row
+    if status in ("paused", "blocked"):
+        conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'code'", (run,))
+        effects.given_up.add(run)
+        after = "pending" if started_at is None else "waiting"
+        conn.execute("UPDATE durable_runs SET status = ?, ready_at = NULL, reason = NULL WHERE run = ?", (after, run))
     put_item(conn, run, CancelRequested(reason, at), effects, wakes=True)
+    _hurry_unborn(conn, run, effects)
     return True
+
+
+def _hurry_unborn(conn: sqlite3.Connection, run: int, effects: Effects) -> None:
+    """Let a run that has not begun end now, due or not: its code never runs, so it takes no slot."""
+    unborn = conn.execute(
+        "UPDATE durable_runs SET ready_at = coalesce(ready_at, created_at) WHERE run = ? AND status = 'pending'", (run,)
+    )
+    if unborn.rowcount:
+        conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'start'", (run,))
+        effects.unborn.append(read_ready(conn, run))
+
+
+def await_code(conn: sqlite3.Connection, run: int, at: float) -> None:
+    """Note that a blocked run may go on as soon as other code is there: each opening tries."""
+    conn.execute(
+        "INSERT OR REPLACE INTO durable_waits (run, grp, position, kind, wake_on, since) "
+        "VALUES (?, 'code', '', 'code', 'any', ?)",
+        (run, at),
+    )
+
+
+def retry_blocked(conn: sqlite3.Connection, at: float) -> None:
+    """Make the runs ready that were blocked by missing or changed code: it may be back."""
+    blocked = conn.execute("DELETE FROM durable_waits WHERE kind = 'code' RETURNING run").fetchall()
+    conn.executemany(
+        "UPDATE durable_runs SET status = CASE WHEN started_at IS NULL THEN 'pending' ELSE 'running' END, "
+        "ready_at = ?, reason = NULL WHERE run = ? AND status = 'blocked'",
+        [(at, run) for (run,) in blocked],
+    )

@@ -12,13 +12,28 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from attrs import evolve
+
 from durable._core.decision import Wait
-from durable._core.events import ChildCancelled, ChildFailed, ChildJoined, SignalReceived
+from durable._core.events import (
+    CancelRequested,
+    ChildCancelled,
+    ChildFailed,
+    ChildJoined,
+    RunCancelled,
+    SignalReceived,
+)
 from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, insert_run, write_rows
 from durable._shell.reading import read_end
 from durable._shell.rows import ENDS, Effects, NewRun, RunState, TurnWrite
 from durable._shell.waking import End, put_item, request_cancel, tell_waiters
 from durable.errors import KeyConflictError, RunExistsError
+
+
+_MOVE_SIGNALS = """
+INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
+SELECT ?, kind, position, at, body, value, payload, name, 0 FROM durable_inbox WHERE run = ? AND kind = ? ORDER BY item
+"""
 
 
 def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
@@ -183,20 +198,21 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
         [(turn.status, turn.at, turn.reason or None, turn.at, turn.state.run) for turn in turns],
     )
     conn.executemany("DELETE FROM durable_waits WHERE run = ?", runs)
-    conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)
     ends: list[End] = []
     for turn in turns:
         state, status = turn.state, str(turn.status)
         if turn.successor is not None:
-            _continue(conn, state.run, turn.successor, effects)
+            _continue(conn, turn, turn.successor, effects)
         else:
             ends.append(End(state.run, state.run_id, status, turn.outcome, turn.reason or "", turn.at))
         effects.ended.append((state.run, state.run_id, state.workflow, status))
+    conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)
     tell_waiters(conn, ends, effects)
 
 
-def _continue(conn: sqlite3.Connection, run: int, successor: NewRun, effects: Effects) -> None:
-    """The run goes on as another: what waited for it, its key and its parent go over."""
+def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effects: Effects) -> None:
+    """The run goes on as another: what waited for it, its key, its parent and signals nobody took go over."""
+    run = turn.state.run
     parent, position, key = conn.execute(
         "SELECT parent, position, key_live FROM durable_runs WHERE run = ?", (run,)
     ).fetchone()
@@ -207,6 +223,12 @@ def _continue(conn: sqlite3.Connection, run: int, successor: NewRun, effects: Ef
         (parent, position, key, key, successor.run),
     )
     conn.execute("UPDATE durable_waits SET target = ? WHERE target = ?", (successor.run, run))
+    conn.execute("UPDATE durable_dedup SET run = ? WHERE run = ?", (successor.run, run))
+    for event in turn.signals:
+        put_item(conn, successor.run, event, effects, wakes=False)
+    moved = conn.execute(_MOVE_SIGNALS, (successor.run, run, SignalReceived.kind))
+    if turn.signals or moved.rowcount:
+        effects.arrived.add(successor.run)
 
 
 def _join_child(
@@ -229,3 +251,14 @@ def _join_child(
     if status in ENDS:
         end_status, outcome, reason = read_end(conn, target)
         tell_waiters(conn, [End(target, run_id, end_status, outcome, reason, at)], effects)
+
+
+def end_cancelled(conn: sqlite3.Connection, state: RunState, asked: CancelRequested, at: float, effects: Effects) -> None:
+    """End a cancelled run whose code cannot be driven: without clean-up."""
+    seq, chain = conn.execute(
+        "SELECT seq, checksum FROM durable_events WHERE run = ? ORDER BY seq DESC LIMIT 1", (state.run,)
+    ).fetchone()
+    state = evolve(state, seq=seq, chain=chain)
+    events = state.append([asked, RunCancelled(asked.reason, at)])
+    turn = TurnWrite(state, at, events, cancel_all_children=True, status="cancelled", reason=asked.reason)
+    write_turns(conn, [turn], effects)

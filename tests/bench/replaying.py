@@ -66,4 +66,3 @@ def _once(path: Path, run_id: str) -> dict[str, float]:
     finally:
         connection.close()
     return {"events": len(events), "sql_s": read - began, "decode_s": decoded - read, "replay_s": replayed - decoded}
-

@@ -52,8 +52,10 @@ def rows(passes: Passes) -> list[Row]:
             passes,
             ("W1", "event_rows_per_s"),
             ("raw", "grouped_rows_per_s"),
-            lambda w1, raw: f"{_n(w1['steps_per_s'])} steps/s ({_n(w1['event_rows'])} event rows in "
-            f"{w1['seconds']:.2f} s = {_n(w1['event_rows_per_s'])} rows/s) : {_n(raw['grouped_rows_per_s'])} rows/s",
+            lambda w1, raw: (
+                f"{_n(w1['steps_per_s'])} steps/s ({_n(w1['event_rows'])} event rows in "
+                f"{w1['seconds']:.2f} s = {_n(w1['event_rows_per_s'])} rows/s) : {_n(raw['grouped_rows_per_s'])} rows/s"
+            ),
         ),
         _ratio(
             "W2 sequential steps/s against raw sqlite3, one commit a row",
@@ -61,9 +63,11 @@ def rows(passes: Passes) -> list[Row]:
             passes,
             ("W2", "steps_per_s"),
             ("raw", "single_rows_per_s"),
-            lambda w2, raw: f"{_n(w2['steps_per_s'])} steps/s ({w2['ms_per_step']:.3f} ms a step) : "
-            f"{_n(raw['single_rows_per_s'])} rows/s; start to result p50 {w2['start_to_result_p50_ms']:.2f} ms, "
-            f"p99 {w2['start_to_result_p99_ms']:.2f} ms",
+            lambda w2, raw: (
+                f"{_n(w2['steps_per_s'])} steps/s ({w2['ms_per_step']:.3f} ms a step) : "
+                f"{_n(raw['single_rows_per_s'])} rows/s; start to result p50 {w2['start_to_result_p50_ms']:.2f} ms, "
+                f"p99 {w2['start_to_result_p99_ms']:.2f} ms"
+            ),
         ),
         _ratio(
             "W3 jobs/s against W1 steps/s",
@@ -78,19 +82,23 @@ def rows(passes: Passes) -> list[Row]:
             200,
             found.get("W4"),
             "rss_bytes_per_run",
-            lambda w4: f"of {_n(w4['runs'])}: RSS grew {w4['rss_bytes_per_run']:.0f} each (trimmed "
-            f"{w4['rss_trimmed_bytes_per_run']:.0f}, without file pages {w4['anonymous_trimmed_bytes_per_run']:.0f}, "
-            f"peak {w4['peak_bytes_per_run']:.0f}); {_n(w4['starts_per_s'])} starts/s, "
-            f"{_n(w4['waiting_per_s'])} waiting/s; idle CPU {w4['idle_cpu_cores'] * 100:.2f} %; "
-            f"{w4['disk_bytes_per_run']:.0f} bytes on disk",
+            lambda w4: (
+                f"of {_n(w4['runs'])}: RSS grew {w4['rss_bytes_per_run']:.0f} each (trimmed "
+                f"{w4['rss_trimmed_bytes_per_run']:.0f}, without file pages {w4['anonymous_trimmed_bytes_per_run']:.0f}, "
+                f"peak {w4['peak_bytes_per_run']:.0f}); {_n(w4['starts_per_s'])} starts/s, "
+                f"{_n(w4['waiting_per_s'])} waiting/s; idle CPU {w4['idle_cpu_cores'] * 100:.2f} %; "
+                f"{w4['disk_bytes_per_run']:.0f} bytes on disk"
+            ),
         ),
         _figure(
             "W5 seconds until work is accepted after kill -9",
             2.0,
             found.get("W5"),
             "accepted_s",
-            lambda w5: f"{_n(w5['loaded_when_accepting'])} runs loaded by then, {_n(w5['loaded_in_all'])} in all; "
-            f"{_n(w5['still_waiting'])} still waiting; active ones done after {w5['finished_s']:.2f} s",
+            lambda w5: (
+                f"{_n(w5['loaded_when_accepting'])} runs loaded by then, {_n(w5['loaded_in_all'])} in all; "
+                f"{_n(w5['still_waiting'])} still waiting; active ones done after {w5['finished_s']:.2f} s"
+            ),
         ),
         _figure(
             "W6 last 500 steps against the first 500",
@@ -105,9 +113,11 @@ def rows(passes: Passes) -> list[Row]:
             100_000,
             found.get("replay"),
             "events_per_s",
-            lambda it: f"of {_n(it['events'])}; us an event: SQL {it['sql_us_per_event']:.2f}, check and decode "
-            f"{it['decode_us_per_event']:.2f}, replay {it['replay_us_per_event']:.2f}; "
-            f"signal to result {it['signal_to_result_s']:.2f} s",
+            lambda it: (
+                f"of {_n(it['events'])}; us an event: SQL {it['sql_us_per_event']:.2f}, check and decode "
+                f"{it['decode_us_per_event']:.2f}, replay {it['replay_us_per_event']:.2f}; "
+                f"signal to result {it['signal_to_result_s']:.2f} s"
+            ),
             least=True,
         ),
         _figure(
@@ -115,8 +125,10 @@ def rows(passes: Passes) -> list[Row]:
             10.0,
             found.get("lag"),
             "lag_p99_ms",
-            lambda it: f"p50 {it['lag_p50_ms']:.2f}, max {it['lag_max_ms']:.2f} of {_n(it['ticks'])} ticks; "
-            f"idle loop p50 {it['idle_p50_ms']:.2f}, p99 {it['idle_p99_ms']:.2f}",
+            lambda it: (
+                f"p50 {it['lag_p50_ms']:.2f}, max {it['lag_max_ms']:.2f} of {_n(it['ticks'])} ticks; "
+                f"idle loop p50 {it['idle_p50_ms']:.2f}, p99 {it['idle_p99_ms']:.2f}"
+            ),
         ),
         _figure(
             "import durable, ms",

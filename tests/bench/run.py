@@ -39,7 +39,7 @@ DATA = HERE.parents[1] / "build"
 SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "raw": {"rows": (4_400, 100), "single_rows": (1_000, 20)},
     "W1": {"runs": (200, 2), "steps": (10, 10)},
-    "lag": {"runs": (200, 20), "steps": (10, 10)},
+    "lag": {"runs": (200, 20), "steps": (10, 10), "rounds": (5, 1)},
     "W2": {"steps": (100, 10), "latency_runs": (200, 5)},
     "W3": {"jobs": (500, 5)},
     "W4": {"runs": (100_000, 100), "warm_up": (2_000, 20)},

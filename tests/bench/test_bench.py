@@ -20,6 +20,7 @@ def test_every_workload_reports_its_figures(tmp_path):
     out = tmp_path / "figures.jsonl"
     ended = subprocess.run(
         [sys.executable, RUN, "--scale", "0.01", "--repeat", "1", "--data", tmp_path, "--out", out],
+        check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -40,6 +41,7 @@ def test_waiting_runs_are_not_loaded_after_a_kill(tmp_path):
     out = tmp_path / "figures.jsonl"
     ended = subprocess.run(
         [sys.executable, RUN, "--only", "W5", "--scale", "0.002", "--repeat", "1", "--data", tmp_path, "--out", out],
+        check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

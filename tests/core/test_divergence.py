@@ -161,7 +161,7 @@ def test_a_command_added_at_the_end_of_a_closed_history_diverges():
         (lambda: race(one(), two()), lambda: gather(one(), two())),
         (lambda: sleep(1), lambda: timeout(sleep(1), 1)),
         (lambda: wait_for("a"), lambda: wait_for("b")),
-        (lambda: child(), lambda: start(child())),
+        (lambda: child(), lambda: start(child())),  # noqa: PLW0108 - the form is the point
         (lambda: for_each(one, [1]), lambda: for_each(two, [1])),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import decimal
 import json
@@ -104,7 +105,7 @@ CASES: list[Exception] = [
     FileNotFoundError(2, "No such file", "a", None, "b"),
     ConnectionResetError(104, "reset"),
     TimeoutError("late"),
-    TimeoutError(),
+    asyncio.TimeoutError(),
     BlockingIOError(11, "again"),
     raised(b"\xff".decode),
     raised("\ud800".encode),

@@ -184,7 +184,7 @@ def test_a_return_cannot_be_swallowed():
 
     async def body() -> Flow[int]:
         while True:
-            try:
+            try:  # noqa: SIM105 - the form is the point
                 yield Return(7)
             except BaseException:
                 pass
@@ -894,7 +894,7 @@ def test_the_items_are_recorded_once():
     [
         (lambda: gather(add), TypeError, "member 0 of gather must be an op.*the function 'add' itself"),
         (lambda: gather(3), TypeError, "int 3"),
-        (lambda: race(), ValueError, "at least one"),
+        (lambda: race(), ValueError, "at least one"),  # noqa: PLW0108 - the form is the point
         (lambda: timeout(add(1), float("nan")), ValueError, "finite"),
         (lambda: sleep(float("inf")), ValueError, "finite"),
         (lambda: for_each(plain, []), TypeError, "decorated step"),
@@ -905,7 +905,7 @@ def test_the_items_are_recorded_once():
         (lambda: start(double(1), on_conflict="maybe"), ValueError, "on_conflict"),
         (lambda: start(double(1), at=datetime(2020, 1, 1)), ValueError, "aware"),  # noqa: DTZ001
         (lambda: continue_as(3), TypeError, "expected a call of a @workflow or @job"),
-        (lambda: add(), TypeError, "missing a required argument"),
+        (lambda: add(), TypeError, "missing a required argument"),  # noqa: PLW0108 - the form is the point
         (lambda: call(add, 1), TypeError, "undecorated"),
     ],
 )

@@ -50,13 +50,13 @@ def broken_child(value: object) -> object:
 
 
 LEAVES = {
-    "step": lambda n: echo(n),
-    "fails": lambda n: fails(n),
-    "retried": lambda n: retried(n),
-    "transaction": lambda n: insert(n),
-    "child": lambda n: child(n),
-    "broken child": lambda n: broken_child(n),
-    "sleep": lambda n: sleep(n),
+    "step": echo,
+    "fails": fails,
+    "retried": retried,
+    "transaction": insert,
+    "child": child,
+    "broken child": broken_child,
+    "sleep": sleep,
     "signal": lambda n: wait_for("ab"[n % 2]),
     "signal or not": lambda n: wait_for("ab"[n % 2], timeout=n),
     "for each": lambda n: for_each(echo, [n, None, n], concurrency=n % 3 or None),

@@ -108,8 +108,8 @@ def test_foreign_coroutines_are_named():
         (lambda: 5, "found int 5"),
         (lambda: None, "found NoneType None"),
         (lambda: one, r"Step|step.*\(call it\)"),
-        (lambda: helper(), "coroutine 'helper': await a helper"),
-        (lambda: generator(), "async generator: call a @workflow"),
+        (lambda: helper(), "coroutine 'helper': await a helper"),  # noqa: PLW0108 - the form is the point
+        (lambda: generator(), "async generator: call a @workflow"),  # noqa: PLW0108 - the form is the point
     ],
 )
 def test_yielding_what_is_no_op_raises_type_error_there(wrong, words):
@@ -290,7 +290,7 @@ def test_a_generator_that_never_stops_yielding_is_given_up():
 
     async def body() -> Flow[None]:
         while True:
-            try:
+            try:  # noqa: SIM105 - the form is the point
                 yield sleep(1)
             except BaseException:
                 pass

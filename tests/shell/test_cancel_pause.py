@@ -31,7 +31,7 @@ class Gate:
     """A step's body that says when it began, and ends when told."""
 
     def __init__(self):
-        self.began, self.go = asyncio.Event(), asyncio.Event()
+        self.began, self.go, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.calls = 0
         self.cancelled = 0
 
@@ -43,6 +43,8 @@ class Gate:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        finally:
+            self.ended.set()
 
 
 @pytest.fixture
@@ -117,6 +119,7 @@ async def test_cancel_while_a_step_runs(engines, gate):
     await gate.began.wait()
     await run.cancel()
     await ends_cancelled(run)
+    await gate.ended.wait()
     assert gate.cancelled == 1
 
 
@@ -134,6 +137,7 @@ async def test_cancel_while_a_job_runs(engines, gate):
     await gate.began.wait()
     assert await run.cancel("stop") is True
     await ends_cancelled(run, "stop")
+    await gate.ended.wait()
     assert gate.cancelled == 1
 
 
@@ -149,7 +153,7 @@ async def test_cancel_cancels_all_open_children(engines, reached):
         await run.cancel()
         await ends_cancelled(run)
         for child in children:
-            await ends_cancelled(engine.get(child.run_id), "parent was cancelled")
+            await ends_cancelled(engine.get(child.run_id), "its parent")
     assert (await engine.stats()).waits == 0
 
 
