@@ -171,9 +171,8 @@ class JobExecution:
         self._running, self._stuck, self._retry = True, False, None
         self._first_started_at = self._first_started_at or now
         op = self._operation()
-        payload: Payload = self._started.value or ""  # type: ignore[union-attr]  # RunStarted
-        digest = self.codec.digest(payload) if payload else ""
-        self._record(StepStarted(POSITION, self.definition.name, self._attempt, "", digest, now))
+        # No digest: the arguments themselves stand in RunStarted.
+        self._record(StepStarted(POSITION, self.definition.name, self._attempt, "", "", now))
         self._decision.steps.append(StepAction(POSITION, self._attempt, self._failures, self._first_started_at, op))
 
     def _operation(self) -> StepOp[Any]:

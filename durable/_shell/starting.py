@@ -52,12 +52,12 @@ def make_run(
     if arguments is None:
         where = f"arguments of {op.describe()}"
         arguments = codec.encode_arguments(op.args, op.kwargs, definition.arguments, where=where)
-    digest = codec.digest(arguments)
     chosen = given.id is not None
     found_id = check_name("a run id", given.id, MAX_KEY_LENGTH) if chosen else run_id or new_run_id(now)
     check_name("a run id", found_id, MAX_ID_LENGTH)
     labels = {**options.labels, **(given.labels or {})}
     check_labels(op.describe(), labels)
+    key = definition.key_for(op, lambda: codec.digest(arguments))
     due_at = given.at if given.at is not None else None if given.delay is None else now + given.delay
     timeout = given.timeout if given.timeout is not None else options.timeout
     return NewRun(
@@ -68,8 +68,8 @@ def make_run(
         sort=definition.sort,
         queue=check_name("a queue", given.queue or options.queue),
         priority=options.priority if given.priority is None else given.priority,
-        key=definition.key_for(op, lambda: digest),
-        arguments=f"{definition.name}:{digest}",
+        key=key,
+        arguments=f"{definition.name}:{codec.digest(arguments)}" if key is not None or chosen else "",
         labels=labels,
         started=RunStarted(definition.name, options.version, found_id, arguments, now),
         due_at=due_at if due_at is not None and due_at > now else None,
