@@ -18,8 +18,9 @@ DOCUMENTED = """
     Flow Op Winner Settled
     Retry RetryAfter Fatal by_arguments
     now uuid4 random patched set_attributes logger current
-    Engine Client Run RunInfo Queue Rate Limit Finished
+    Engine Client Run RunInfo Queue
     StepContext Transaction context cursor memo
+    AsyncTransaction Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
 
 # Those a program catches by name in ordinary code; all others are in durable.errors.

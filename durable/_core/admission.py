@@ -93,7 +93,10 @@ class Admission(Generic[R]):
         # While the file holds more, what comes after the last candidate may come after those too.
         if len(lane.heap) >= CANDIDATES or (lane.more and lane.heap and place > lane.last):
             lane.more = True
-            return
+            if not lane.heap or place[0] >= lane.heap[-1][0]:
+                return
+            # It is more urgent than the leaf at the heap's end, which goes back to the file.
+            lane.known.discard(lane.heap.pop()[2])
         lane.last = max(lane.last, place) if lane.heap else place
         lane.known.add(run)
         heapq.heappush(lane.heap, (*place, item))

@@ -290,10 +290,27 @@ def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> StepOp[Any]:
     if isinstance(found, Definition):
         msg = f"call() is for undecorated functions; {found!r} is one already: yield {found.name}(...)"
         raise TypeError(msg)
-    definition: Step[..., Any] = Step(fn, name=getattr(fn, "__qualname__", None), options=_CALL_OPTIONS)
+    plain = fn if hasattr(fn, "__code__") or not callable(fn) else _plain(fn)
+    definition: Step[..., Any] = Step(plain, name=getattr(plain, "__qualname__", None), options=_CALL_OPTIONS)
     op: StepOp[Any] = StepOp(definition, args, dict(kwargs), site=charge.call_site())
     charge.created(op)
     return op
+
+
+def _plain(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls *fn*, which is none: a builtin, a class, a partial, an object with ``__call__``."""
+    name = getattr(fn, "__qualname__", None) or getattr(getattr(fn, "func", fn), "__qualname__", type(fn).__qualname__)
+
+    def call_it(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    async def await_it(*args: Any, **kwargs: Any) -> Any:
+        return await fn(*args, **kwargs)
+
+    is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+    plain = await_it if is_async else call_it
+    plain.__qualname__ = name
+    return plain
 
 
 def _check_timeout(what: str, seconds: float | timedelta | None) -> float | None:

@@ -40,7 +40,10 @@ LONGEST_PAUSE = 2.0
 MAX_GROUP = 256
 
 #: Counts the groups in which no event can tell whether they were committed.
-_COUNT = "UPDATE durable_meta SET value = value + 1 WHERE name = 'commits' RETURNING value"
+_COUNT = """
+INSERT INTO durable_meta (name, value) VALUES ('commits', 1)
+ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value
+"""
 
 
 @define(eq=False)
@@ -231,8 +234,8 @@ class Commits:
 
         def find(conn: sqlite3.Connection) -> bool:
             if event is None:
-                (found,) = conn.execute("SELECT value FROM durable_meta WHERE name = 'commits'").fetchone()
-                return bool(found == mark)
+                found = conn.execute("SELECT value FROM durable_meta WHERE name = 'commits'").fetchone()
+                return found == (mark,)
             row = conn.execute(
                 "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (event[0], event[1])
             ).fetchone()

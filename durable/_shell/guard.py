@@ -35,7 +35,7 @@ class Guard:
         conn.set_authorizer(self._authorize)
 
     def run(self, conn: sqlite3.Connection, fn: Callable[[sqlite3.Connection], T], *, sql: str = "") -> T:
-        """The result of *fn*, guarded. Text of the application's goes through `execute` instead."""
+        """The result of *fn*, guarded. Text of the application's goes through `perform` instead."""
         before, self.active, self._denied = self.active, True, ""
         try:
             return fn(conn)
@@ -46,12 +46,12 @@ class Guard:
         finally:
             self.active = before
 
-    def execute(self, conn: sqlite3.Connection, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+    def perform(self, conn: sqlite3.Connection, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
         """The cursor of one statement of the application's."""
         refuse_control(sql)
         return self.run(conn, lambda conn: conn.execute(_MARK + sql, parameters), sql=sql)
 
-    def executemany(self, conn: sqlite3.Connection, sql: str, rows: Iterable[Any]) -> sqlite3.Cursor:
+    def perform_many(self, conn: sqlite3.Connection, sql: str, rows: Iterable[Any]) -> sqlite3.Cursor:
         """The cursor of one statement of the application's, run for each of *rows*."""
         refuse_control(sql)
         return self.run(conn, lambda conn: conn.executemany(_MARK + sql, rows), sql=sql)

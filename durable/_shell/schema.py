@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 
 _TABLES = """
 CREATE TABLE durable_meta (
-    name TEXT PRIMARY KEY,   -- created_at, commits (see `commits`), ...
+    name TEXT PRIMARY KEY,            -- created_at, commits (counts commit groups, see `commits`)
     value ANY
 ) STRICT;
 
@@ -129,18 +129,22 @@ CREATE TABLE durable_queues (
     name TEXT PRIMARY KEY,
     paused_at REAL
 ) STRICT;
+
+CREATE TABLE durable_kinds (          -- names of events, for the view `history`
+    kind INTEGER PRIMARY KEY,
+    name TEXT NOT NULL
+) STRICT;
 """
 
-_VIEWS = {
-    "runs": """
+_VIEW_RUNS = """
 CREATE VIEW runs AS
 SELECT run_id, workflow, version, sort, status, queue, priority, key, labels, attributes, reason,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent) AS parent,
        datetime(created_at, 'unixepoch') AS created, datetime(started_at, 'unixepoch') AS started,
        datetime(ended_at, 'unixepoch') AS ended
 FROM durable_runs AS r
-""",
-    "history": """
+"""
+_VIEW_HISTORY = """
 CREATE VIEW history AS
 SELECT r.run_id, e.seq, k.name AS event, e.position, strftime('%Y-%m-%d %H:%M:%f', e.at, 'unixepoch') AS at, e.body,
        coalesce(e.value, p.value) AS value
@@ -148,16 +152,15 @@ FROM durable_events AS e
 JOIN durable_runs AS r ON r.run = e.run
 JOIN durable_kinds AS k ON k.kind = e.kind
 LEFT JOIN durable_payloads AS p ON p.payload = e.payload
-""",
-    "waits": """
+"""
+_VIEW_WAITS = """
 CREATE VIEW waits AS
 SELECT r.run_id, w.position, w.kind, w.name,
        (SELECT t.run_id FROM durable_runs AS t WHERE t.run = w.target) AS waits_for_run,
        datetime(w.fire_at, 'unixepoch') AS until, datetime(w.since, 'unixepoch') AS since
 FROM durable_waits AS w
 JOIN durable_runs AS r ON r.run = w.run
-""",
-}
+"""
 
 
 def inspect(connection: sqlite3.Connection, path: str) -> None:
@@ -189,7 +192,6 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
         return
-    connection.execute("BEGIN IMMEDIATE")
     try:
         _create(connection, now)
         connection.execute("COMMIT")
@@ -203,16 +205,17 @@ _OUR_TABLES = "SELECT 1 FROM sqlite_master WHERE name LIKE 'durable\\_%' ESCAPE 
 
 
 def _create(connection: sqlite3.Connection, now: float) -> None:
-    for statement in _TABLES.split(";\n"):
-        if statement.strip():
-            connection.execute(statement)
-    connection.execute("CREATE TABLE durable_kinds (kind INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT")
+    connection.executescript("BEGIN IMMEDIATE;" + _TABLES)
     connection.executemany("INSERT INTO durable_kinds VALUES (?, ?)", KIND_NAMES.items())
     connection.execute("INSERT INTO durable_meta VALUES ('created_at', ?)", (now,))
     connection.execute("INSERT INTO durable_meta VALUES ('commits', 0)")
+    # Where the application has a table of such a name, it goes without our view.
     taken = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    for name, statement in _VIEWS.items():
-        if name not in taken:  # the application has a table of that name: it goes without our view
-            connection.execute(statement)
+    if "runs" not in taken:
+        connection.execute(_VIEW_RUNS)
+    if "history" not in taken:
+        connection.execute(_VIEW_HISTORY)
+    if "waits" not in taken:
+        connection.execute(_VIEW_WAITS)
     connection.execute("PRAGMA application_id = 1685418593")
     connection.execute("PRAGMA user_version = 1")

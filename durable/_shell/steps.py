@@ -8,6 +8,8 @@ process. It knows nothing of workflows: it hands back an event, or None if it wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -75,11 +77,12 @@ class Steps:
         except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the step's outcome
             return self.failed(action, error, state.run_id)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if anyio.current_effective_deadline() == -math.inf:  # the run's scope, or the engine's, is cancelled
                 raise
             # The step cancelled itself (a library of its did): no failure of the step, so it is tried again.
             return self._again(action, state.run_id)
+        finally:
+            await _forget_own_cancel()
 
     async def _call(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if definition.is_async:
@@ -123,6 +126,17 @@ class Steps:
         return StepRetrying(
             action.position, action.attempt, now + 1.0, failure_payload(error, self._codec, with_traceback=False), now
         )
+
+
+async def _forget_own_cancel() -> None:
+    """Undo a cancellation that user code requested of its own task, lest it strike our next `await`."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling() or anyio.current_effective_deadline() == -math.inf:
+        return
+    while task.cancelling():
+        task.uncancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
 
 
 def _call_plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

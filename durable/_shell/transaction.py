@@ -37,11 +37,11 @@ class SyncTransaction:
 
     def execute(self, sql: str, parameters: Parameters = (), /) -> sqlite3.Cursor:
         """Run one statement."""
-        return self._guard.execute(self._open(), sql, parameters)
+        return self._guard.perform(self._open(), sql, parameters)
 
     def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> sqlite3.Cursor:
         """Run one statement once for each item of *parameters*."""
-        return self._guard.executemany(self._open(), sql, parameters)
+        return self._guard.perform_many(self._open(), sql, parameters)
 
     def enqueue(self, op: RunOp[Any], /) -> str:
         """Stage a run: it exists if and only if this transaction commits. Its id."""
@@ -116,12 +116,12 @@ class ExclusiveTransaction:
     async def execute(self, sql: str, parameters: Parameters = (), /) -> FetchedCursor:
         """Run one statement; its rows are fetched already."""
         refuse_control(sql)
-        return await self._open().run(lambda conn: FetchedCursor(self._guard.execute(conn, sql, parameters)))
+        return await self._open().run(lambda conn: FetchedCursor(self._guard.perform(conn, sql, parameters)))
 
     async def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> FetchedCursor:
         """Run one statement once for each item of *parameters*."""
         rows = list(parameters)
-        return await self._open().run(lambda conn: FetchedCursor(self._guard.executemany(conn, sql, rows)))
+        return await self._open().run(lambda conn: FetchedCursor(self._guard.perform_many(conn, sql, rows)))
 
     def enqueue(self, op: RunOp[Any], /) -> str:
         """Stage a run: it exists if and only if this transaction commits. Its id."""

@@ -853,9 +853,9 @@ async def test_our_tables_cannot_be_written_by_the_application(either, sql):
 
     def use(conn):
         if sql.startswith("CREATE TRIGGER mine AFTER INSERT ON t"):
-            either.guard.execute(conn, sql)  # creating it is harmless ...
-            either.guard.execute(conn, "INSERT INTO t(v) VALUES (1)")  # ... firing it is not
-        return either.guard.execute(conn, sql)
+            either.guard.perform(conn, sql)  # creating it is harmless ...
+            either.guard.perform(conn, "INSERT INTO t(v) VALUES (1)")  # ... firing it is not
+        return either.guard.perform(conn, sql)
 
     with pytest.raises(TransactionRefusedError, match="read-only"):
         await either.write(use)
@@ -866,13 +866,13 @@ async def test_the_applications_own_sql_passes(either):
 
     def use(conn):
         guard = either.guard
-        guard.execute(conn, "CREATE TABLE orders(id INTEGER PRIMARY KEY, history, durable_x)")
-        guard.executemany(conn, "INSERT INTO orders(history) VALUES (?)", [(1,), (2,)])
-        guard.execute(conn, "UPDATE orders SET history = history + :n, durable_x = 1", {"n": 1})
-        guard.execute(conn, "CREATE INDEX by_history ON orders(history)")
-        assert guard.execute(conn, "SELECT name FROM pragma_table_info('orders')").fetchall()
-        assert guard.execute(conn, "SELECT count(*) FROM durable_events").fetchone() == (0,)
-        return guard.execute(conn, "SELECT sum(history) FROM orders").fetchone()[0]
+        guard.perform(conn, "CREATE TABLE orders(id INTEGER PRIMARY KEY, history, durable_x)")
+        guard.perform_many(conn, "INSERT INTO orders(history) VALUES (?)", [(1,), (2,)])
+        guard.perform(conn, "UPDATE orders SET history = history + :n, durable_x = 1", {"n": 1})
+        guard.perform(conn, "CREATE INDEX by_history ON orders(history)")
+        assert guard.perform(conn, "SELECT name FROM pragma_table_info('orders')").fetchall()
+        assert guard.perform(conn, "SELECT count(*) FROM durable_events").fetchone() == (0,)
+        return guard.perform(conn, "SELECT sum(history) FROM orders").fetchone()[0]
 
     assert await either.write(use) == 5
 
@@ -883,7 +883,7 @@ async def test_a_statement_of_ours_in_the_cache_does_not_open_the_door(either):
     for _ in range(2):
         await either.write(lambda conn: conn.execute(text, (1,)))
         with pytest.raises(TransactionRefusedError) as caught:
-            await either.write(lambda conn: either.guard.execute(conn, text, (2,)))
+            await either.write(lambda conn: either.guard.perform(conn, text, (2,)))
         assert caught.value.sql == text
     assert await either.read(lambda conn: conn.execute("SELECT count(*) FROM durable_events").fetchone()) == (2,)
 
@@ -895,7 +895,7 @@ async def test_a_guarded_function_cannot_end_its_transaction(either):
             await either.write(lambda conn, sql=sql: either.guard.run(conn, lambda conn: conn.execute(sql)))
         assert not either.guard.active
     with pytest.raises(sqlite3.OperationalError):
-        await either.write(lambda conn: either.guard.execute(conn, "SELEC"))
+        await either.write(lambda conn: either.guard.perform(conn, "SELEC"))
     await either.write(insert("fine"))
     assert await either.read(rows) == ["fine"]
 

@@ -4,6 +4,7 @@ Steps: attempts, time limits, threads and processes, and what a step can learn a
 
 import asyncio
 import contextvars
+import functools
 import os
 import threading
 import time
@@ -285,14 +286,22 @@ async def test_call_makes_a_step_of_any_function(engines):
     async def fetch(url: str) -> str:
         return f"page of {url}"
 
+    class Fetcher:
+        async def __call__(self, url: str) -> str:
+            return await fetch(url)
+
     @workflow
     async def one() -> Flow[list]:
         page: str = yield call(fetch, "x")
         length: int = yield call(len, page)
-        yield Return([page, length])
+        other: str = yield call(functools.partial(fetch, url="y"))
+        third: str = yield call(Fetcher(), "z")
+        yield Return([page, length, other, third])
 
     engine = await engines.memory(one)
-    assert await engine.run(one()) == ["page of x", 9]
+    run = await engine.start(one())
+    assert await run.result(5) == ["page of x", 9, "page of y", "page of z"]
+    assert "len" in [getattr(event.event, "name", "") for event in await run.history()]
 
 
 async def test_a_step_that_raises_CancelledError_itself_is_tried_again(engines, clock, reached):
@@ -344,6 +353,27 @@ async def test_a_step_whose_library_cancels_it_once_is_tried_again(engines, cloc
     clock.advance(2)
     assert await run.result(5) == "ok"
     assert await engine.run(bystander()) == "unharmed"
+
+
+async def test_a_cancellation_left_behind_by_a_step_strikes_nobody(engines):
+    """
+    A body that cancels its task and returns has succeeded; what comes after it goes on.
+    """
+
+    @job
+    async def careless() -> str:
+        asyncio.current_task().cancel()
+        return "ok"
+
+    @step
+    async def careless_step() -> str:
+        asyncio.current_task().cancel()
+        return "ok"
+
+    one = one_step(careless_step)
+    engine = await engines.memory(careless, one)
+    assert await (await engine.start(careless())).result(5) == "ok"
+    assert await (await engine.start(one())).result(5) == "ok"
 
 
 @pytest.mark.parametrize("kind", ["step", "job"])

@@ -1,0 +1,100 @@
+"""
+Bugs, planted into the engine of a victim: the tests prove that the judge finds them.
+"""
+
+import asyncio
+
+from durable._shell import commits, driver, waking, writing
+
+
+def plant(bug):
+    """Break the engine in the way called *bug*."""
+    BUGS[bug]()
+
+
+def acknowledge_early():
+    """A start is acknowledged before its COMMIT."""
+    real = commits.Commits.call
+
+    async def call(self, fn, *, answers=True):
+        if getattr(fn, "__name__", "") != "<lambda>" or not answers:
+            return await real(self, fn, answers=answers)
+        task = asyncio.ensure_future(real(self, fn, answers=answers))
+        task.add_done_callback(lambda done: done.exception())
+        await asyncio.sleep(0)
+        return ["early"]
+
+    commits.Commits.call = call
+
+
+def begin_early():
+    """Turns are acted upon before they are on disk."""
+    real = commits.Commits.turn
+
+    def turn(self, write):
+        loop = asyncio.get_running_loop()
+        if write.status not in (None, "running"):
+            return real(self, write)
+        loop.call_later(0.005, lambda: real(self, write).add_done_callback(lambda done: done.exception()))
+        early = loop.create_future()
+        early.set_result(True)
+        return early
+
+    commits.Commits.turn = turn
+
+
+def drop_inbox():
+    """What wakes a run is not written down."""
+    waking_put = waking.put_item
+
+    def put_item(conn, run, event, effects, *, wakes):
+        waking_put(conn, run, event, effects, wakes=wakes)
+        conn.execute("DELETE FROM durable_inbox WHERE run = ? AND name IS NOT NULL", (run,))
+
+    from durable._shell import requests
+
+    requests.put_item = put_item
+
+
+def repeat_steps():
+    """At recovery the last step that ended is run again."""
+    real = driver.read_events
+
+    def read_events(path, state, rows):
+        events = real(path, state, rows)
+        cut = max((n for n, event in enumerate(events) if type(event).__name__ == "StepSucceeded"), default=len(events))
+        state.seq = cut
+        if cut < len(events):
+            state.chain = rows[cut - 1][6]
+        return events[:cut]
+
+    driver.read_events = read_events
+    _insert = "INSERT OR REPLACE INTO durable_events (run, seq, kind, position, at, body, value, payload, checksum)"
+    from durable._shell import creating
+
+    creating.INSERT_EVENT = _insert + " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def double_rows():
+    """A transaction's rows are committed on their own, before its outcome is."""
+    real = driver.run_sync
+
+    def run_sync(conn, guard, action, stage, effects):
+        value = real(conn, guard, action, stage, effects)
+        conn.execute("COMMIT")
+        conn.execute("BEGIN IMMEDIATE")
+        conn.execute("SAVEPOINT durable_call")
+        return value
+
+    driver.run_sync = run_sync
+
+
+def wake_nobody():
+    """The end of a child closes its row, and wakes nobody."""
+    waking.wake = lambda conn, run, at, effects: None
+    writing.tell_waiters = waking.tell_waiters
+
+
+BUGS = {
+    fn.__name__: fn for fn in (acknowledge_early, begin_early, drop_inbox, repeat_steps, double_rows, wake_nobody)
+}
