@@ -5,29 +5,24 @@ Every value crosses this module before a workflow sees it, the first time as on 
 that both see the same. Promises: what was encoded comes back equal, or it was refused with
 an `EncodeError` (or `CapExceededError`) that names the place in the value; reading raises
 `DecodeError` and nothing else, whatever the bytes; no record causes an import, and nothing
-is pickled. Pure and synchronous. The rules of the
-single types are in ``codec_types``, those of classes and containers in ``codec_rules``.
+is pickled. Pure and synchronous. The way in is `Codec`; which rule converts a value by its
+annotation is decided in ``codec_rules``, and what a rule is, is said in ``codec_types``.
 """
-
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (What `isinstance(x, list)` narrows decoded JSON to has no static type.)
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
-import json
-import json.encoder
-import json.scanner
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
-from typing import Any, Final, NoReturn, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
-from durable._core.codec_rules import Rules, check_depth, resolve
-from durable._core.codec_types import Refusal, TooDeep, dumps, dumps_sorted, qualified
+from durable._core.codec_hints import function_hints, innermost
+from durable._core.codec_json import dumps, dumps_sorted, loads, quote
+from durable._core.codec_rules import Rules
+from durable._core.codec_types import Refusal, TooDeep, check_depth, qualified
 from durable.errors import CapExceededError, DecodeError, EncodeError
 
 Payload: TypeAlias = str | bytes
@@ -39,7 +34,6 @@ MAX_BYTES: Final = 1_048_576
 MAX_DEPTH: Final = 64
 
 _SMALL: Final = 2**63
-_quote: Final = json.encoder.encode_basestring
 
 
 class ValueCodec(Protocol):
@@ -52,24 +46,6 @@ class ValueCodec(Protocol):
     def encode(self, data: bytes) -> bytes: ...
 
     def decode(self, data: bytes) -> bytes: ...
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# make_scanner only reads its attributes; typeshed says that it wants another scanner.
-_decoder: Final[Any] = json.JSONDecoder(parse_constant=_refuse_constant)
-_scan: Final[Callable[[str, int], tuple[Any, int]]] = json.scanner.make_scanner(_decoder)
-
-
-def _loads(text: str) -> Any:
-    """``json.loads``, without its search for white space where there is none."""
-    try:
-        value, end = _scan(text, 0)
-    except StopIteration:
-        return _decoder.decode(text)
-    return value if end == len(text) else _decoder.decode(text)
 
 
 class Codec:
@@ -119,7 +95,7 @@ class Codec:
                     return str(value)
             elif cls is str:
                 if len(value) < 1024 and value.isascii() and not self._hooks:  # noqa: PLR2004 - short, under any cap
-                    return _quote(value)
+                    return quote(value)
             elif cls is bool and not self._hooks:
                 return "true" if value else "false"
         return self.dump_plain(self.to_plain(value, type_, where=where), where=where)
@@ -255,7 +231,7 @@ class Codec:
         """The plain data that `dump_plain` wrote."""
         text = payload if isinstance(payload, str) else self._text(payload, where)
         try:
-            return _loads(text)
+            return loads(text)
         except (ValueError, RecursionError, TypeError) as error:
             raise DecodeError(where, "$", "JSON", f"{type(error).__name__}: {error}") from error
 
@@ -283,7 +259,7 @@ def digest(payload: Payload) -> str:
     # Only objects have an order to be undone. Braces in strings cost time, not correctness.
     if isinstance(text, str) and text.count("{") != text.count("{}"):
         try:
-            plain = _loads(text)
+            plain = loads(text)
             check_depth(plain, MAX_DEPTH * 4)
             text = dumps_sorted(plain)
         except (ValueError, RecursionError, TypeError, Refusal):
@@ -359,7 +335,7 @@ def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str,
     """
     signature = inspect.signature(fn)
     parameters = list(signature.parameters.values())[skip:]
-    hints = _hints(fn, names)
+    hints = function_hints(fn, names)
     positional: list[Any] = []
     named: dict[str, Any] = {}
     required = 0
@@ -387,7 +363,7 @@ def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str,
                 if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
                     named[parameter.name] = hint
     return ArgumentTypes(
-        name=getattr(_innermost(fn), "__name__", type(fn).__name__),
+        name=getattr(innermost(fn), "__name__", type(fn).__name__),
         signature=signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty),
         slots=tuple(positional),
         names=named,
@@ -403,7 +379,7 @@ def result_type(fn: Callable[..., Any], *, names: Mapping[str, Any] | None = Non
 
     For an async generator, which cannot return, the ``R`` of the ``Return[R]`` among what it yields.
     """
-    hint = _hints(fn, names).get("return", Any)
+    hint = function_hints(fn, names).get("return", Any)
     if typing.get_origin(hint) not in (AsyncGenerator, AsyncIterator, AsyncIterable):
         return hint
     yielded = typing.get_args(hint)[0]
@@ -413,26 +389,3 @@ def result_type(fn: Callable[..., Any], *, names: Mapping[str, Any] | None = Non
             (result,) = typing.get_args(member)
             return Any if isinstance(result, typing.TypeVar) else result
     return Any
-
-
-def _innermost(fn: Any) -> Any:
-    fn = inspect.unwrap(fn)
-    while isinstance(fn, functools.partial):
-        fn = inspect.unwrap(fn.func)
-    return fn
-
-
-def _hints(fn: Any, names: Mapping[str, Any] | None) -> dict[str, Any]:
-    fn = _innermost(fn)
-    if not hasattr(fn, "__annotations__"):
-        fn = getattr(type(fn), "__call__", fn)  # noqa: B004 - its annotations, not whether it has it
-    fn = getattr(fn, "__func__", fn)
-    code = getattr(fn, "__code__", None)
-    local: dict[str, Any] = dict(names or {})
-    # Classes defined beside a nested function are in reach only if its body mentions them.
-    for name, cell in zip(getattr(code, "co_freevars", ()), getattr(fn, "__closure__", None) or (), strict=False):
-        try:
-            local.setdefault(name, cell.cell_contents)
-        except ValueError:  # not assigned yet
-            continue
-    return resolve(inspect.get_annotations(fn), getattr(fn, "__globals__", {}), local)

@@ -153,11 +153,12 @@ class Execution:
         return self.running == 0
 
     def in_flight(self) -> list[tuple[str, int]]:
-        """(position, attempt) of the steps under way."""
+        """(position, attempt) of the steps under way, but for those that the next decision is to start."""
+        fresh = {action.position for action in (*self.decision.steps, *self.decision.transactions)}
         return [
             (leaf.position, leaf.attempt)
             for leaf in self.leaves.values()
-            if isinstance(leaf, AttemptNode) and leaf.phase == "running"
+            if isinstance(leaf, AttemptNode) and leaf.phase == "running" and leaf.position not in fresh
         ]
 
     def close(self) -> None:

@@ -7,8 +7,6 @@ recording never fails, whatever the exception holds; rebuilding imports nothing 
 code of the user's (no ``__init__``, ``__new__`` or ``__setattr__``), so that a record can only
 name exception classes this process has loaded already; any other becomes a `StepError`.
 """
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (What exceptions hold, and what `type(x) is list` narrows to, has no static type.)
 
 from __future__ import annotations
 
@@ -24,7 +22,9 @@ from typing import Any, Final
 import attrs
 
 from durable._core.codec import Codec
-from durable._core.codec_types import TAG, Refusal, decode_any, dumps
+from durable._core.codec_any import decode_any
+from durable._core.codec_json import dumps
+from durable._core.codec_types import TAG, Refusal
 from durable.errors import DecodeError, RecordError, StepError
 
 #: Enough to say what happened; a page of HTML in a message belongs elsewhere.
@@ -109,11 +109,17 @@ def _from_json(plain: Any, path: str, depth: int) -> Failure:
     raise DecodeError("a failure", path, "an object with type, module, message and data", f"found {plain!r:.60}")
 
 
+#: Of a message, in one line for people. Our own longest has about 400.
+DESCRIBED_CHARACTERS: Final = 600
+
+
 def describe(failure: Failure) -> str:
     """One line for people: ``ValueError: bad``."""
     first = failure.message.strip().partition("\n")[0]
     name = failure.type_name.rpartition(".")[2]
-    return f"{name}: {first:.200}" if first else name
+    if len(first) > DESCRIBED_CHARACTERS:
+        first = f"{first[:DESCRIBED_CHARACTERS]}..."
+    return f"{name}: {first}" if first else name
 
 
 # --- recording ---------------------------------------------------------------------------------

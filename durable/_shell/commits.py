@@ -235,7 +235,7 @@ class Commits:
         def find(conn: sqlite3.Connection) -> bool:
             if event is None:
                 found = conn.execute("SELECT value FROM durable_meta WHERE name = 'commits'").fetchone()
-                return found == (mark,)
+                return bool(found == (mark,))
             row = conn.execute(
                 "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (event[0], event[1])
             ).fetchone()

@@ -313,7 +313,7 @@ class Driver:
         if definition is None:
             msg = (
                 f"no {ready.sort} called {ready.workflow!r} is among the definitions given to Engine; "
-                "the run goes on when an engine with it opens the file and the run is resumed"
+                "the run goes on when an engine with it opens the file"
             )
             raise DurableError(msg)
         if isinstance(definition, Job):
@@ -469,8 +469,8 @@ class Driver:
     def _transaction_outcome(self, conn: sqlite3.Connection, action: TransactionAction, effects: Effects) -> Event:
         services = self._services
         try:
-            value = run_sync(conn, services.database.guard, action, self._stage, effects)
-            return self._succeeded(action, value)
+            finish = partial(self._succeeded, action)
+            return run_sync(conn, services.database.guard, action, self._stage, effects, finish)
         except (sqlite3.OperationalError, JournalError) as error:
             if isinstance(error, JournalError) or not conn.in_transaction or is_the_disk(error):
                 raise  # the disk, not the user's SQL: the whole group goes back

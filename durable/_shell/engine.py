@@ -12,6 +12,7 @@ The engine installs no signal handlers and configures no logging.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import os
 import types
@@ -149,6 +150,7 @@ class Engine(Finding):
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._broadcast = Broadcast()
         self._pid = 0
+        self._context = contextvars.copy_context()
 
     # --- opening and closing -------------------------------------------------------------------------
 
@@ -172,6 +174,7 @@ class Engine(Finding):
             msg = "this engine was opened before: make another Engine"
             raise EngineClosedError(msg)
         self._pid = os.getpid()
+        self._context = contextvars.copy_context()
         try:
             await self._open_file()
             database = self._require_database()
@@ -194,7 +197,7 @@ class Engine(Finding):
                 self._server = Server(database.path, self)
                 await self._server.start()
                 for notice in database.notices:
-                    log.warning("journal.notice", path=self.path, notice=notice)
+                    log.info("journal.notice", path=self.path, notice=notice)
         except BaseException:
             await self._release()
             raise
@@ -223,7 +226,7 @@ class Engine(Finding):
             commits=self._commits,
             codec=self.codec,
             clock=self.clock,
-            steps=Steps(self.codec, self.clock),
+            steps=Steps(self.codec, self.clock, self._is_ending),
             definitions=self._definitions,
             allocate=self.allocate,
             spawn=self._spawn,
@@ -255,6 +258,9 @@ class Engine(Finding):
                 self._fail(error)
         finally:
             started.set()
+
+    def _is_ending(self) -> bool:
+        return self._main is not None and self._main.cancelling() > 0
 
     def _writer_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -296,7 +302,8 @@ class Engine(Finding):
 
     def _spawn(self, fn: Callable[..., Coroutine[Any, Any, None]], argument: Any) -> None:
         assert self._tasks is not None
-        self._tasks.create_task(fn(argument))
+        # In the context of the opening: who happens to spawn has context variables of a run's in his.
+        self._tasks.create_task(fn(argument), context=self._context.copy())
 
     async def drain(self) -> None:
         """Begin no new step, and wait until those under way have ended (or the grace is over)."""

@@ -22,7 +22,11 @@ BUFFERED = 10_000
 
 @frozen
 class EngineEvent:
-    """Something that happened. `name` is run.ready, run.succeeded, run.failed, run.cancelled or run.paused."""
+    """
+    Something that happened to a run.
+
+    `name` is run.ready, run.succeeded, run.failed, run.cancelled, run.paused or run.blocked.
+    """
 
     name: str
     run_id: str
@@ -60,6 +64,7 @@ class Broadcast:
         now = clock.now()
         events = [EngineEvent("run.ready", ready.run_id, ready.workflow, now) for ready in effects.ready]
         events += [EngineEvent(f"run.{status}", run_id, name, now) for _, run_id, name, status in effects.ended]
+        events += [EngineEvent(f"run.{status}", run_id, name, now) for status, run_id, name in effects.stopped]
         for subscription in self._subscriptions:
             for event in events:
                 subscription.put(event)

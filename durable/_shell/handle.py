@@ -20,7 +20,7 @@ from durable._core.failures import describe
 from durable._core.outcomes import failure_in, rebuilt
 from durable._core.ports import Clock
 from durable._shell import reading
-from durable._shell.reading import RunRow, read_end
+from durable._shell.reading import RunRow
 from durable._shell.rows import ENDS, Status
 from durable._shell.starting import new_run_id
 from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
@@ -154,7 +154,7 @@ class Run(Generic[T]):
             if row.status in ENDS:
                 break
             await backend.wait_for_end(row.run_id)
-        status, payload, reason = await backend.read(read_end, row.run)
+        status, payload, reason = await backend.read(reading.checked_end, backend.path, row)
         if status == "succeeded":
             kind = self._type if self._type is not None else backend.result_type(row.workflow)
             value: T = backend.codec.decode(payload or "null", kind, where=f"result of run {row.run_id!r}")
@@ -202,22 +202,24 @@ class Run(Generic[T]):
         now = self._backend.clock.now()
         if row.status in ENDS:
             ended = f"run {row.run_id!r} {row.status if row.status != 'cancelled' else 'was cancelled'}"
-            return f"{ended} {_ago(now, row.ended_at)}" + (f": {row.reason}" if row.reason else "")
+            return f"{ended} {_span(now, row.ended_at)} ago" + (f": {row.reason}" if row.reason else "")
         if row.status == "blocked":
             return f"run {row.run_id!r} is blocked and needs a person: {row.reason}"
         if row.status == "paused":
             return f"run {row.run_id!r} is paused: resume it to let it go on"
         waits = await self._backend.read(reading.waits_of, row.run)
         if row.status == "running":
-            return f"run {row.run_id!r} is running since {_ago(now, row.ready_at)}"
+            return f"run {row.run_id!r} is running, for {_span(now, row.ready_at)}"
         if row.status == "pending" and row.ready_at is not None:
-            return f"run {row.run_id!r} waits for a slot of queue {row.queue!r} since {_ago(now, row.ready_at)}"
+            if row.queue in await self._backend.read(reading.paused_queues):
+                return f"run {row.run_id!r} waits for queue {row.queue!r}, which is paused: resume it"
+            return f"run {row.run_id!r} waits for a slot of queue {row.queue!r}, for {_span(now, row.ready_at)}"
         count = await self._backend.read(reading.count_waits, row.run)
         own = [wait for wait in waits if wait.kind not in ("deadline", "cleanup")] or waits
         if not own:
             return f"run {row.run_id!r} waits for nothing that is recorded"
         more = f" and {count - 1} more" if count > 1 else ""
-        return f"run {row.run_id!r} waits for {_describe_wait(own[0], now)}{more}, since {_ago(now, own[0].since)}"
+        return f"run {row.run_id!r} waits for {_describe_wait(own[0], now)}{more}, for {_span(now, own[0].since)}"
 
     async def signal(self, name: str, payload: Any = None, *, dedup: str | None = None) -> bool:
         """
@@ -287,14 +289,14 @@ def _payload_type(value: Any) -> Any:
     return type(value) if hasattr(type(value), "__attrs_attrs__") or hasattr(value, "__dataclass_fields__") else Any
 
 
-def _ago(now: float, then: float | None) -> str:
+def _span(now: float, then: float | None) -> str:
     if then is None:
-        return "ever"
+        return "an unknown time"
     seconds = max(0.0, now - then)
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.1f} s ago"
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _describe_wait(wait: reading.WaitRow, now: float) -> str:

@@ -15,8 +15,9 @@ from attrs import frozen
 
 from durable._core.event_rows import from_row
 from durable._core.events import Event, Payload
-from durable._shell.rows import ReadyRun, RunState, read_events
+from durable._shell.rows import ReadyRun, RunState, checksum, read_events
 from durable._shell.waking import ready_run
+from durable.errors import JournalCorruptError
 
 _RUN_COLUMNS = """
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
@@ -143,10 +144,36 @@ def read_end(conn: sqlite3.Connection, run: int) -> tuple[str, Payload | None, s
     return row[0], row[1], row[2] or ""
 
 
+def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> tuple[str, Payload | None, str]:
+    """
+    `read_end` of *row*, compared with its checksum.
+
+    Raises:
+        JournalCorruptError: If it does not match.
+    """
+    size = 0
+    try:
+        (size,) = conn.execute("SELECT coalesce(max(seq), 0) FROM durable_events WHERE run = ?", (row.run,)).fetchone()
+        found = conn.execute(_LAST_EVENTS, (row.run, size - 1)).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        found = []
+    before = found[0][6] if len(found) > 1 else 0
+    if not found or checksum(before, *found[-1][1:6]) != found[-1][6]:
+        raise JournalCorruptError(path, row.run_id, size, "it does not match its checksum")
+    return row.status, found[-1][5], row.reason or ""
+
+
 _EVENT_COLUMNS = """
 SELECT e.seq, e.kind, e.position, e.at, e.body, coalesce(e.value, p.value), e.checksum
 FROM durable_events AS e LEFT JOIN durable_payloads AS p ON p.payload = e.payload
 WHERE e.run = ? ORDER BY e.seq
+"""
+_LAST_EVENTS = """
+SELECT e.seq, e.kind, e.position, e.at, e.body, coalesce(e.value, p.value), e.checksum
+FROM durable_events AS e LEFT JOIN durable_payloads AS p ON p.payload = e.payload
+WHERE e.run = ? AND e.seq >= ? ORDER BY e.seq
 """
 
 
@@ -164,7 +191,23 @@ def load_run(conn: sqlite3.Connection, run: int) -> Loaded:
     """All of one run, read in one go."""
     row = conn.execute("SELECT ready_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
     ready = row is not None and row[0] is not None
-    return Loaded(ready, conn.execute(_EVENT_COLUMNS, (run,)).fetchall(), load_items(conn, run, 0))
+    return Loaded(ready, _event_rows(conn, run), load_items(conn, run, 0))
+
+
+def _event_rows(conn: sqlite3.Connection, run: int) -> list[Any]:
+    """All events of one run as rows. Text that is none any more ends them with a row that no checksum fits."""
+    try:
+        return conn.execute(_EVENT_COLUMNS, (run,)).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+    rows: list[Any] = []
+    cursor = conn.execute(_EVENT_COLUMNS, (run,))
+    while True:
+        try:
+            rows.append(next(cursor))
+        except sqlite3.OperationalError:
+            return [*rows, (len(rows) + 1, 0, None, 0.0, None, None, None)]
 
 
 def load_items(conn: sqlite3.Connection, run: int, after: int) -> list[tuple[int, Event]]:
@@ -180,7 +223,7 @@ def load_items(conn: sqlite3.Connection, run: int, after: int) -> list[tuple[int
 def load_history(conn: sqlite3.Connection, path: str, run: RunRow) -> list[Event]:
     """The events of *run*, checked."""
     state = RunState(run.run, run.run_id, run.workflow, run.queue)
-    return read_events(path, state, conn.execute(_EVENT_COLUMNS, (run.run,)).fetchall())
+    return read_events(path, state, _event_rows(conn, run.run))
 
 
 def ready_runs(conn: sqlite3.Connection, queue: str, limit: int) -> list[ReadyRun]:

@@ -93,6 +93,7 @@ def pause(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: float
         (f"paused while {run.status}", run.run),
     )
     effects.paused.add(run.run)
+    effects.stopped.append(("paused", run.run_id, run.workflow))
     return True
 
 

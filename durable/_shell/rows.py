@@ -199,6 +199,8 @@ class Effects:
     arrived: set[int] = field(factory=set)
     #: Runs that were paused.
     paused: set[int] = field(factory=set)
+    #: (status, run id, workflow) of runs that were paused or blocked, for whoever looks on.
+    stopped: list[tuple[str, str, str]] = field(factory=list)
     #: Runs that are to end before they began: they need no slot for that.
     unborn: list[ReadyRun] = field(factory=list)
     #: Runs cancelled while they were paused: nobody waits for the steps that a pause let go on.
@@ -214,6 +216,7 @@ class Effects:
         self.ready += other.ready
         self.arrived |= other.arrived
         self.paused |= other.paused
+        self.stopped += other.stopped
         self.unborn += other.unborn
         self.given_up |= other.given_up
         self.ended += other.ended

@@ -168,10 +168,10 @@ class Scheduler:
             found = []
         finally:
             self._refilling.discard(queue)
-        if len(found) == limit:
-            self._admission.found_more(queue, more=True)
         for ready in found:
             self._offer_found(ready)
+        if len(found) == limit:  # told after they were offered: candidates behind "more" are turned away
+            self._admission.found_more(queue, more=True)
         self._pump()
 
     def _offer_found(self, ready: ReadyRun) -> None:

@@ -75,7 +75,7 @@ class Server:
         self._clients.add(task)
         try:
             while line := await reader.readline():
-                writer.write(await self._answer(line))
+                writer.write(await self._answer(line, reader))
                 await writer.drain()
         except (OSError, ValueError, asyncio.CancelledError):
             pass  # the client went away, or sent no line; or the engine closes
@@ -83,14 +83,29 @@ class Server:
             self._clients.discard(task)
             writer.close()
 
-    async def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
         try:
             name, arguments = decode_line(line)
             if name == "wait_for_end":
-                await self._engine.wait_for_end(**arguments)
+                await self._wait_for_end(reader, **arguments)
                 return encode_answer(None)
             if name == "start":
                 arguments["runs"] = runs_from_wire(arguments["runs"], self._engine.allocate)
             return encode_answer(await self._engine.request(name, **arguments))
         except Exception as error:  # noqa: BLE001 - whatever went wrong is the client's to know
             return encode_error(error)
+
+    async def _wait_for_end(self, reader: asyncio.StreamReader, run_id: str) -> None:
+        """Return once the run may have ended, or the client has hung up (it sends nothing meanwhile)."""
+        waiting: set[asyncio.Future[Any]] = {
+            asyncio.ensure_future(self._engine.wait_for_end(run_id)),
+            asyncio.ensure_future(reader.read(1)),
+        }
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            for each in waiting:
+                each.cancel()
+            await asyncio.wait(waiting)  # the stream has one reader at a time

@@ -37,9 +37,11 @@ THREADS = 40
 class Steps:
     """Runs attempts, within the limits of threads and processes of one engine."""
 
-    def __init__(self, codec: Codec, clock: Clock) -> None:
+    def __init__(self, codec: Codec, clock: Clock, is_ending: Callable[[], bool]) -> None:
         self._codec = codec
         self._clock = clock
+        #: Whether the engine cancels all of its tasks.
+        self._is_ending = is_ending
         self._threads = anyio.CapacityLimiter(THREADS)
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
 
@@ -77,12 +79,17 @@ class Steps:
         except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the step's outcome
             return self.failed(action, error, state.run_id)
         except asyncio.CancelledError:
-            if anyio.current_effective_deadline() == -math.inf:  # the run's scope, or the engine's, is cancelled
+            if self._is_cut_off():
                 raise
             # The step cancelled itself (a library of its did): no failure of the step, so it is tried again.
             return self._again(action, state.run_id)
         finally:
-            await _forget_own_cancel()
+            if not self._is_cut_off():
+                await _forget_own_cancel()
+
+    def _is_cut_off(self) -> bool:
+        """Whether the engine wants this attempt to end: the run's scope is cancelled, or everything is."""
+        return anyio.current_effective_deadline() == -math.inf or self._is_ending()
 
     async def _call(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if definition.is_async:
@@ -90,6 +97,9 @@ class Steps:
         options = definition.options
         if options.process:
             code = definition.fn
+            # Workers import a script as __mp_main__: what they send back of its classes is found under
+            # that name here too. `import multiprocessing` makes the same alias.
+            sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
             return await anyio.to_process.run_sync(
                 _in_process, code.__module__, code.__qualname__, args, kwargs, cancellable=True, limiter=self._processes
             )
@@ -131,7 +141,7 @@ class Steps:
 async def _forget_own_cancel() -> None:
     """Undo a cancellation that user code requested of its own task, lest it strike our next `await`."""
     task = asyncio.current_task()
-    if task is None or not task.cancelling() or anyio.current_effective_deadline() == -math.inf:
+    if task is None or not task.cancelling():
         return
     while task.cancelling():
         task.uncancel()

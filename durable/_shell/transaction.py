@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from durable._core.decision import TransactionAction
 from durable._core.ops import RunOp
@@ -21,6 +21,8 @@ from durable._shell.guard import Guard, refuse_control
 from durable._shell.rows import Effects, NewRun
 from durable._shell.creating import get_or_create
 from durable.errors import UsageError
+
+T = TypeVar("T")
 
 #: Makes the row of a staged run from an op.
 Stage = Callable[[RunOp[Any]], NewRun]
@@ -59,18 +61,23 @@ class SyncTransaction:
 
 
 def run_sync(
-    conn: sqlite3.Connection, guard: Guard, action: TransactionAction, stage: Stage, effects: Effects
-) -> Any:
+    conn: sqlite3.Connection,
+    guard: Guard,
+    action: TransactionAction,
+    stage: Stage,
+    effects: Effects,
+    finish: Callable[[Any], T],
+) -> T:
     """
-    The value of the action's function, run in a savepoint.
+    What *finish* makes of the value of the action's function, both run in one savepoint.
 
-    Raises whatever the function raises, its rows and staged jobs rolled back.
+    Raises whatever they raise, rows and staged jobs rolled back.
     """
     conn.execute("SAVEPOINT durable_transaction")
     mine = Effects()
     transaction = SyncTransaction(conn, guard, stage, mine)
     try:
-        value = action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs)
+        value = finish(action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs))
     except BaseException:
         transaction.close()
         conn.execute("ROLLBACK TO durable_transaction")

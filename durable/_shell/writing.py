@@ -102,6 +102,7 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         conn.execute(
             "UPDATE durable_runs SET status = 'blocked', ready_at = NULL, reason = ? WHERE run = ?", (turn.reason, run)
         )
+        effects.stopped.append(("blocked", turn.state.run_id, turn.state.workflow))
     if turn.attributes is not None:
         (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
         conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))

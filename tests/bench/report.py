@@ -84,7 +84,7 @@ def rows(passes: Passes) -> list[Row]:
             "rss_bytes_per_run",
             lambda w4: (
                 f"of {_n(w4['runs'])}: RSS grew {w4['rss_bytes_per_run']:.0f} each (trimmed "
-                f"{w4['rss_trimmed_bytes_per_run']:.0f}, without file pages {w4['anonymous_trimmed_bytes_per_run']:.0f}, "
+                f"{w4['rss_trimmed_bytes_per_run']:.0f}, of it anonymous {w4['anonymous_trimmed_bytes_per_run']:.0f}; "
                 f"peak {w4['peak_bytes_per_run']:.0f}); {_n(w4['starts_per_s'])} starts/s, "
                 f"{_n(w4['waiting_per_s'])} waiting/s; idle CPU {w4['idle_cpu_cores'] * 100:.2f} %; "
                 f"{w4['disk_bytes_per_run']:.0f} bytes on disk"

@@ -50,7 +50,7 @@ class Lives:
 
     def until_point(self, point, count):
         """A life that kills itself when it comes to *point*; False if it never did and ended well."""
-        return self._ended(self._start(point, count), timeout=30)
+        return self._ended(self._start(point, count), timeout=2 if self.bug else 30)
 
     def to_the_end(self, timeout=30):
         """A life that nobody disturbs; what the judge says about them all."""
@@ -66,7 +66,12 @@ class Lives:
         return judge(self.database, self.ledger)
 
     def _ended(self, process, timeout=10):
-        _, error = process.communicate(timeout=timeout)
-        assert process.returncode in (0, -9), error.decode()[-4000:]
+        try:
+            _, error = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _, error = process.communicate()
+            assert self.bug, f"a life hung: {error.decode()[-4000:]}"
+        assert self.bug or process.returncode in (0, -9), error.decode()[-4000:]
         self.kills += process.returncode == -9
         return process.returncode == -9

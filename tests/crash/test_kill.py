@@ -80,7 +80,7 @@ def test_dying_during_recovery_twice_changes_nothing(tmp_path):
     "bug, point, count",
     [
         ("acknowledge_early", "before-commit", 1),
-        ("begin_early", "before-commit", 12),
+        ("begin_early", "before-commit", 5),
         ("drop_inbox", None, 0),
         ("repeat_steps", "after-dispatch", 25),
         ("double_rows", "before-commit", 12),
@@ -88,9 +88,14 @@ def test_dying_during_recovery_twice_changes_nothing(tmp_path):
     ],
 )
 def test_the_judge_finds_planted_bugs(tmp_path, bug, point, count):
-    """A judge that never complains proves nothing: each of these engines is convicted."""
-    lives = Lives(tmp_path, runs=8, bug=bug)
-    if point is not None:
-        for number in range(3):
-            lives.until_point(point, count + 3 * number)
-    assert lives.to_the_end(timeout=3) != []
+    """A judge that never complains proves nothing: each of these engines is convicted, soon."""
+    for number in range(6):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        lives = Lives(folder, runs=8, bug=bug)
+        if point is not None:
+            lives.until_point(point, count + number)
+            lives.until_point(point, count + 2 * number)
+        if lives.to_the_end(timeout=3):
+            return
+    pytest.fail("the judge found nothing")

@@ -130,16 +130,18 @@ async def line(run: str) -> Flow[dict[str, object]]:
     done: list[list[str]] = []
     first: list[str] = yield effect(done)
     done.append(first)
-    yield keep(run, "middle")
     second: list[str] = yield threaded(done)
     done.append(second)
+    third: list[str] = yield effect(done)
+    done.append(third)
+    yield keep(run, "middle")
     got: list[int] = []
     for _ in range(SIGNALS):
         payload: int = yield wait_for("go", int)
         got.append(payload)
     yield sleep(0.01)
-    third: list[str] = yield shaky(done)
-    done.append(third)
+    fourth: list[str] = yield shaky(done)
+    done.append(fourth)
     yield keep_slowly(run, "end")
     last: list[str] = yield effect(done)
     yield Return({"tokens": [*done, last], "signals": got})

@@ -241,6 +241,38 @@ async def test_a_sync_step_runs_in_a_thread(engines):
     assert await engine.run(both()) == [(False, "0.0", "none"), (False, "0.1", "none")]
 
 
+@pytest.mark.parametrize("kind", ["job", "step"])
+async def test_context_variables_of_a_step_do_not_reach_the_next_run(engines, kind):
+    """
+    What a body sets is gone with its attempt: the run that gets its slot finds nothing, nor a `context()`.
+    """
+    colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
+
+    async def paint(name: str) -> str:
+        before = colour.get()
+        colour.set(name)
+        return before
+
+    @workflow
+    async def looks(name: str) -> Flow[list]:
+        try:
+            found = context().run_id
+        except UsageError:
+            found = "no step"
+        seen = colour.get()
+        if kind == "step":
+            yield step(paint)(name)
+        yield Return([found, seen])
+
+    painting = job(paint)
+    engine = await engines.memory(painting, looks, concurrency=1)
+    await engine.queue("default").pause()
+    runs = [await engine.start(op) for op in (painting("red"), painting("blue"), looks("green"), looks("black"))]
+    await engine.queue("default").resume()
+    none = ["no step", "none"]
+    assert [await run.result(5) for run in runs] == ["none", "none", none, none]
+
+
 async def test_thread_False_stays_on_the_loop(engines):
     """
     For sync functions too short to be worth a thread.

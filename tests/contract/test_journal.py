@@ -1,0 +1,353 @@
+"""
+What every journal promises, on a file and in memory alike: turns, wake-ups, timers, keys, requests.
+
+Below the engine: functions of `writing`, `waking`, `creating` and `requests` through the database
+port, with runs that are rows only. Time is a number that the test chooses.
+"""
+
+import pytest
+
+from durable._core.decision import Wait
+from durable._core.events import (
+    CancelRequested,
+    ChildFailed,
+    ChildSucceeded,
+    RunContinued,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    SignalReceived,
+    StepStarted,
+    StepSucceeded,
+    TimerFired,
+)
+from durable._shell import creating, reading, requests, schema, waking
+from durable._shell.database import Database
+from durable._shell.memory_database import MemoryDatabase
+from durable._shell.rows import Effects, NewRun, RunState, TurnWrite, read_events
+from durable._shell.writing import write_turns
+from durable.errors import KeyConflictError, RunExistsError, RunStateError
+
+pytestmark = pytest.mark.anyio
+LARGE = '"' + "x" * 5_000 + '"'
+
+
+def new_run(number, run_id=None, *, key=None, arguments="same", chosen=False, due_at=None, parent=None, on_conflict="join"):
+    run_id = run_id or f"run-{number}"
+    return NewRun(
+        run=number, run_id=run_id, workflow="w", version=1, sort="workflow", queue="default", priority=0, key=key,
+        arguments=arguments, labels={}, started=RunStarted("w", 1, run_id, "[[],{}]", float(number)), due_at=due_at,
+        deadline=None, timeout=None, parent=parent, position="0", on_conflict=on_conflict, chosen_id=chosen,
+    )  # fmt: skip
+
+
+class Journal:
+    """A database and the runs in it, with one call for each kind of transaction."""
+
+    def __init__(self, database):
+        self.database = database
+        self.states = {}
+
+    async def start(self, *runs):
+        effects = Effects()
+
+        def write(conn):
+            return [creating.get_or_create(conn, run, effects) for run in runs]
+
+        ids = await self.database.write(write)
+        for run in runs:
+            self.states.setdefault(run.run, self._state(run))
+        return ids, effects
+
+    def _state(self, run):
+        state = RunState(run.run, run.run_id, run.workflow, run.queue)
+        state.append([run.started])
+        return state
+
+    def turn(self, run, *events, **values):
+        return TurnWrite(self.states[run], 10.0, self.states[run].append(events), **values)
+
+    async def commit(self, *turns):
+        effects = Effects()
+        await self.database.write(lambda conn: write_turns(conn, turns, effects))
+        for turn in turns:
+            for child, _ in turn.children:
+                self.states.setdefault(child.run, self._state(child))
+        return effects
+
+    async def request(self, request, /, **arguments):
+        effects = Effects()
+        done = await self.database.write(lambda conn: requests.REQUESTS[request](conn, effects, **arguments))
+        return done, effects
+
+    async def fire(self, now):
+        effects = Effects()
+        return await self.database.write(lambda conn: waking.fire_due(conn, now, 100, effects)), effects
+
+    async def query(self, sql, *values):
+        return await self.database.read(lambda conn: conn.execute(sql, values).fetchall())
+
+    async def status(self, run):
+        return (await self.query("SELECT status FROM durable_runs WHERE run = ?", run))[0][0]
+
+    async def inbox(self, run):
+        items = await self.database.read(lambda conn: reading.load_items(conn, run, 0))
+        return [event for _, event in items]
+
+    async def upto(self, run):
+        return (await self.query("SELECT coalesce(max(item), 0) FROM durable_inbox WHERE run = ?", run))[0][0]
+
+    async def parent(self, members, wake_on="all"):
+        """A run 1 that waits for so many children, numbered from 2."""
+        await self.start(new_run(1))
+        children = [
+            (new_run(2 + n, f"run-1/{n}", parent=1), Wait(f"0.{n}", "child", "0", wake_on, run_id=f"run-1/{n}"))
+            for n in range(members)
+        ]
+        effects = await self.commit(self.turn(1, status="waiting", children=children))
+        assert [ready.run for ready in effects.ready] == [2 + n for n in range(members)]
+
+    def end(self, run, value='"ok"'):
+        return self.turn(run, RunSucceeded(value, 10.0), status="succeeded", outcome=value)
+
+    def failure(self, run):
+        return self.turn(run, RunFailed([], '"bad"', 10.0), status="failed", outcome='"bad"', reason="bad")
+
+
+@pytest.fixture(params=["file", "memory"])
+async def journal(request, tmp_db):
+    kind = Database if request.param == "file" else MemoryDatabase
+    database = await kind.open(
+        tmp_db, inspect=lambda conn: schema.inspect(conn, str(tmp_db)), prepare=lambda conn: schema.prepare(conn, 0.0)
+    )
+    yield Journal(database)
+    await database.aclose()
+
+
+class TestTurns:
+    async def test_turns_of_a_run_are_read_back_in_order_and_match_their_checksums(self, journal):
+        await journal.start(new_run(1))
+        written = [StepStarted(str(n), "s", 1, "", "", float(n)) for n in range(3)]
+        for event in written:
+            await journal.commit(journal.turn(1, event, status="running"))
+        loaded = await journal.database.read(lambda conn: reading.load_run(conn, 1))
+        state = RunState(1, "run-1", "w", "default")
+        assert read_events("", state, loaded.rows)[1:] == written
+        assert (state.seq, state.chain) == (journal.states[1].seq, journal.states[1].chain)
+
+    async def test_a_turn_is_written_whole_or_not_at_all(self, journal):
+        await journal.start(new_run(1))
+        child = (new_run(2, "run-1/0"), Wait("0", "child", "0"))
+        broken = journal.turn(1, StepStarted("0", "s", 1, "", "", 1.0), status="waiting", children=[child, child])
+        with pytest.raises(Exception, match="UNIQUE"):
+            await journal.commit(broken)
+        assert await journal.query("SELECT count(*) FROM durable_events") == [(1,)]
+        assert await journal.query("SELECT count(*) FROM durable_waits") == [(0,)]
+        assert await journal.status(1) == "pending"
+
+    async def test_a_large_payload_is_stored_once_by_content_and_read_back(self, journal):
+        await journal.start(new_run(1), new_run(2))
+        for run in (1, 2):
+            await journal.commit(journal.turn(run, StepSucceeded("0", LARGE, 1.0), status="running"))
+        assert await journal.query("SELECT value FROM durable_payloads") == [(LARGE,)]
+        loaded = await journal.database.read(lambda conn: reading.load_run(conn, 2))
+        assert read_events("", RunState(2, "run-2", "w", "q"), loaded.rows)[-1].value == LARGE
+
+    async def test_what_a_turn_took_in_leaves_the_inbox_and_what_came_later_stays(self, journal):
+        await journal.start(new_run(1))
+        for name in ("a", "b"):
+            await journal.request("signal", run_id="run-1", name=name, payload="1", dedup=None, now=5.0)
+            upto = await journal.upto(1) if name == "a" else upto
+        await journal.commit(journal.turn(1, SignalReceived("a", "1", 5.0), inbox_upto=upto, status="running"))
+        assert [event.name for event in await journal.inbox(1)] == ["b"]
+
+
+class TestWakeUps:
+    async def test_the_last_member_of_a_group_wakes_its_parent_and_the_others_do_not(self, journal):
+        await journal.parent(3)
+        for run in (2, 3):
+            effects = await journal.commit(journal.end(run))
+            assert effects.ready == []
+            assert await journal.status(1) == "waiting"
+        effects = await journal.commit(journal.end(4))
+        assert [ready.run for ready in effects.ready] == [1]
+        assert await journal.inbox(1) == [ChildSucceeded(f"0.{n}", '"ok"', 10.0) for n in range(3)]
+        assert await journal.query("SELECT * FROM durable_waits") == []
+
+    async def test_members_that_end_in_one_commit_wake_their_parent_once(self, journal):
+        await journal.parent(2)
+        effects = await journal.commit(journal.end(2), journal.end(3))
+        assert [ready.run for ready in effects.ready] == [1]
+        assert len(await journal.inbox(1)) == 2
+
+    async def test_a_group_that_fails_fast_wakes_at_its_first_failure(self, journal):
+        await journal.parent(3, wake_on="failure")
+        assert (await journal.commit(journal.end(2))).ready == []
+        assert [ready.run for ready in (await journal.commit(journal.failure(3))).ready] == [1]
+        assert [type(event) for event in await journal.inbox(1)] == [ChildSucceeded, ChildFailed]
+        assert (await journal.commit(journal.end(4))).ready == []
+
+    async def test_a_race_wakes_at_its_first_member(self, journal):
+        await journal.parent(2, wake_on="any")
+        assert [ready.run for ready in (await journal.commit(journal.end(3))).ready] == [1]
+        later = await journal.commit(journal.end(2))
+        assert (later.ready, later.arrived) == ([], {1})
+
+    async def test_a_run_is_kept_if_something_arrived_while_its_turn_was_decided(self, journal):
+        """The turn that would free it does not; its driver is told, and takes the arrival in."""
+        await journal.start(new_run(1))
+        await journal.commit(journal.turn(1, status="running"))
+        _, effects = await journal.request("cancel", run_id="run-1", reason="", now=5.0)
+        assert effects.arrived == {1}
+        effects = await journal.commit(journal.turn(1, status="waiting"))
+        assert effects.kept == {1}
+        assert await journal.status(1) == "running"
+
+    async def test_a_child_that_ends_in_the_commit_that_frees_its_parent_is_not_missed(self, journal):
+        await journal.start(new_run(1))
+        child = (new_run(2, "run-1/0"), Wait("0", "child", "0", run_id="run-1/0"))
+        await journal.commit(journal.turn(1, status="running", children=[child]))
+        effects = await journal.commit(journal.end(2), journal.turn(1, status="waiting"))
+        assert [ready.run for ready in effects.ready] == [1] or effects.kept == {1}
+
+    async def test_a_wait_for_a_run_that_has_ended_is_over_at_once(self, journal):
+        await journal.start(new_run(1), new_run(2))
+        await journal.commit(journal.end(2))
+        effects = await journal.commit(
+            journal.turn(1, status="waiting", waits=[Wait("0", "child", "0", run_id="run-2")])
+        )
+        assert effects.kept == {1}
+        assert await journal.inbox(1) == [ChildSucceeded("0", '"ok"', 10.0)]
+
+
+class TestSignals:
+    async def test_a_signal_wakes_the_run_that_waits_for_it_and_no_other_name_does(self, journal):
+        await journal.start(new_run(1))
+        await journal.commit(journal.turn(1, status="waiting", waits=[Wait("0", "signal", "0", name="go")]))
+        _, effects = await journal.request("signal", run_id="run-1", name="no", payload="1", dedup=None, now=5.0)
+        assert (effects.ready, effects.arrived) == ([], set())
+        _, effects = await journal.request("signal", run_id="run-1", name="go", payload="1", dedup=None, now=5.0)
+        assert [ready.run for ready in effects.ready] == [1]
+        assert [event.name for event in await journal.inbox(1)] == ["no", "go"]
+
+    async def test_a_signal_sent_early_keeps_the_run_that_would_wait_for_it(self, journal):
+        await journal.start(new_run(1))
+        await journal.request("signal", run_id="run-1", name="go", payload="1", dedup=None, now=5.0)
+        wait = Wait("0", "signal", "0", name="go")
+        effects = await journal.commit(journal.turn(1, status="waiting", waits=[wait]))
+        assert (effects.kept, effects.arrived) == ({1}, {1})
+
+    async def test_a_dedup_id_is_accepted_once_also_by_the_run_that_it_continued_as(self, journal):
+        await journal.start(new_run(1))
+        signal = {"run_id": "run-1", "name": "go", "payload": "1", "dedup": "x", "now": 5.0}
+        assert [(await journal.request("signal", **signal))[0] for _ in range(2)] == [True, False]
+        await journal.commit(continued(journal))
+        assert (await journal.request("signal", **signal))[0] is False
+
+    async def test_a_run_that_has_ended_takes_no_signal(self, journal):
+        await journal.start(new_run(1))
+        await journal.commit(journal.end(1))
+        with pytest.raises(RunStateError):
+            await journal.request("signal", run_id="run-1", name="go", payload="1", dedup=None, now=5.0)
+
+
+def continued(journal, signals=()):
+    event = RunContinued("run-1+1", "w", 10.0)
+    successor = new_run(9, "run-1+1")
+    return journal.turn(1, event, status="succeeded", successor=successor, signals=signals)
+
+
+class TestContinuing:
+    async def test_key_parent_and_waiters_go_over_to_the_successor(self, journal):
+        await journal.start(new_run(1, key="k"), new_run(2))
+        await journal.commit(
+            journal.turn(2, status="waiting", waits=[Wait("0", "child", "0", run_id="run-1")])
+        )
+        effects = await journal.commit(continued(journal))
+        assert [ready.run for ready in effects.ready] == [9]
+        assert await journal.status(2) == "waiting"
+        assert (await journal.start(new_run(10, key="k")))[0] == ["run-1+1"]
+        journal.states[9] = RunState(9, "run-1+1", "w", "default", 1)
+        effects = await journal.commit(journal.end(9))
+        assert [ready.run for ready in effects.ready] == [2]
+
+    async def test_signals_that_nobody_took_go_over_in_their_order(self, journal):
+        """P7: those in the history come before those in the inbox, and the successor looks there."""
+        await journal.start(new_run(1))
+        await journal.request("signal", run_id="run-1", name="go", payload="2", dedup=None, now=6.0)
+        effects = await journal.commit(continued(journal, [SignalReceived("go", "1", 5.0)]))
+        assert effects.arrived == {9}
+        assert [event.value for event in await journal.inbox(9)] == ["1", "2"]
+        assert await journal.inbox(1) == []
+
+
+class TestTimers:
+    async def test_a_timer_fires_once_not_before_it_is_due(self, journal):
+        await journal.start(new_run(1))
+        wait = Wait("0", "timer", "0", fire_at=20.0)
+        effects = await journal.commit(journal.turn(1, status="waiting", waits=[wait]))
+        assert effects.next_fire_at == 20.0
+        assert [(await journal.fire(now))[0] for now in (19.9, 20.0, 20.1)] == [0, 1, 0]
+        assert await journal.inbox(1) == [TimerFired("0", 20.0)]
+        assert await journal.status(1) == "running"
+
+    async def test_a_wait_that_was_closed_does_not_fire(self, journal):
+        await journal.start(new_run(1))
+        wait = Wait("0", "timer", "0", fire_at=20.0)
+        await journal.commit(journal.turn(1, status="waiting", waits=[wait]))
+        await journal.commit(journal.turn(1, status="waiting", waits_closed=[wait]))
+        assert (await journal.fire(30.0))[0] == 0
+
+    async def test_a_delayed_run_becomes_ready_when_its_time_has_come(self, journal):
+        _, effects = await journal.start(new_run(1, due_at=20.0))
+        assert (effects.ready, effects.next_fire_at) == ([], 20.0)
+        _, effects = await journal.fire(21.0)
+        assert [ready.run for ready in effects.ready] == [1]
+
+
+class TestKeys:
+    async def test_one_key_is_one_run_and_other_arguments_are_refused(self, journal):
+        ids, effects = await journal.start(new_run(1, key="k"), new_run(2, key="k"))
+        assert (ids, len(effects.ready)) == (["run-1", "run-1"], 1)
+        with pytest.raises(KeyConflictError):
+            await journal.start(new_run(3, key="k", arguments="other"))
+        with pytest.raises(KeyConflictError):
+            await journal.start(new_run(3, key="k", on_conflict="reject"))
+        assert await journal.query("SELECT count(*) FROM durable_runs") == [(1,)]
+
+    async def test_a_chosen_id_is_one_run(self, journal):
+        await journal.start(new_run(1, "mine", chosen=True))
+        assert (await journal.start(new_run(2, "mine", chosen=True)))[0] == ["mine"]
+        with pytest.raises(RunExistsError):
+            await journal.start(new_run(3, "mine", chosen=True, arguments="other"))
+
+    async def test_replacing_cancels_the_old_run_and_takes_its_key(self, journal):
+        await journal.start(new_run(1, key="k"))
+        ids, _ = await journal.start(new_run(2, key="k", on_conflict="replace"))
+        assert ids == ["run-2"]
+        assert [type(event) for event in await journal.inbox(1)] == [CancelRequested]
+        assert (await journal.start(new_run(3, key="k")))[0] == ["run-2"]
+
+
+class TestCancelling:
+    @pytest.mark.parametrize("status", ["pending", "delayed", "running", "waiting", "paused", "blocked"])
+    async def test_a_cancel_reaches_a_run_in_every_status(self, journal, status):
+        """It is recorded, and either a driver is told of it or the run is offered to one."""
+        await journal.start(new_run(1, due_at=99.0 if status == "delayed" else None))
+        if status in ("running", "waiting", "blocked"):
+            await journal.commit(journal.turn(1, status=status))
+        if status == "paused":
+            await journal.request("pause", run_id="run-1", now=5.0)
+        done, effects = await journal.request("cancel", run_id="run-1", reason="no", now=6.0)
+        assert done
+        assert await journal.inbox(1) == [CancelRequested("no", 6.0)]
+        offered = [ready.run for ready in (*effects.ready, *getattr(effects, "unborn", ()))]
+        assert offered == [1] or effects.arrived == {1}
+        if status in ("delayed", "waiting", "paused", "blocked"):
+            assert offered == [1]
+
+    async def test_a_run_that_has_ended_is_not_cancelled(self, journal):
+        await journal.start(new_run(1))
+        await journal.commit(journal.end(1))
+        done, effects = await journal.request("cancel", run_id="run-1", reason="no", now=6.0)
+        assert (done, effects) == (False, Effects())

@@ -1,0 +1,129 @@
+"""
+Journals that rotted: the run blocks with its event named, nothing is decoded, others go on.
+
+SQLite's pages have no checksums, so each event has one, chained to that of the event before.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+
+import pytest
+
+from durable import Engine, Flow, Return, step, wait_for, workflow
+from durable.errors import JournalCorruptError
+
+pytestmark = pytest.mark.anyio
+
+calls: list[str] = []
+
+
+@step
+async def work(name: str) -> str:
+    calls.append(name)
+    return name
+
+
+@step
+async def much(name: str) -> str:
+    return name * 5_000
+
+
+@workflow
+async def waiter(name: str) -> Flow[str]:
+    first: str = yield work(name)
+    text: str = yield much("large")
+    yield wait_for("go")
+    last: str = yield work(f"{first} again")
+    yield Return(last + text[:0])
+
+
+async def waiting(path):
+    """A journal with two runs that wait, closed."""
+    calls.clear()
+    async with Engine(path, [waiter]) as engine:
+        runs = [await engine.start(waiter(name), id=name) for name in ("rotten", "sound")]
+        async with asyncio.timeout(5):
+            for run in runs:
+                while (await run.info()).status != "waiting":
+                    await asyncio.sleep(0.005)
+
+
+def change(path, *statements):
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        for statement in statements:
+            assert conn.execute(statement).rowcount > 0, statement
+        conn.commit()
+
+
+OF_ROTTEN = "run = (SELECT run FROM durable_runs WHERE run_id = 'rotten')"
+# seq: 1 started, 2 and 3 the first step, 4 and 5 the second (its value is large), 6 the wait
+ROT = {
+    "a value": (f"UPDATE durable_events SET value = '\"rottem\"' WHERE seq = 3 AND {OF_ROTTEN}", 3),
+    "a value that is no text any more": (
+        f"UPDATE durable_events SET value = CAST(x'22ff22' AS TEXT) WHERE seq = 3 AND {OF_ROTTEN}", 3,
+    ),
+    "a value that is gone": (f"UPDATE durable_events SET value = NULL WHERE seq = 3 AND {OF_ROTTEN}", 3),
+    "a large value": ("UPDATE durable_payloads SET value = 'l' || substr(value, 2)", 5),
+    "a large value that is gone": ("DELETE FROM durable_payloads", 5),
+    "the arguments": (f"UPDATE durable_events SET value = '[[\"x\"],{{}}]' WHERE seq = 1 AND {OF_ROTTEN}", 1),
+    "a body": (f"UPDATE durable_events SET body = replace(body, 'work', 'wort') WHERE seq = 2 AND {OF_ROTTEN}", 2),
+    "a body that is no text any more": (
+        f"UPDATE durable_events SET body = CAST(x'5bff' AS TEXT) WHERE seq = 2 AND {OF_ROTTEN}", 2,
+    ),
+    "a position": (f"UPDATE durable_events SET position = '1' WHERE seq = 3 AND {OF_ROTTEN}", 3),
+    "a time": (f"UPDATE durable_events SET at = at + 0.000001 WHERE seq = 4 AND {OF_ROTTEN}", 4),
+    "a kind": (f"UPDATE durable_events SET kind = 12 WHERE seq = 3 AND {OF_ROTTEN}", 3),
+    "a checksum": (f"UPDATE durable_events SET checksum = checksum + 1 WHERE seq = 4 AND {OF_ROTTEN}", 4),
+    "an event that is gone": (f"DELETE FROM durable_events WHERE seq = 2 AND {OF_ROTTEN}", 2),
+}
+SWAPPED = (
+    f"UPDATE durable_events SET seq = 1000 WHERE seq = 3 AND {OF_ROTTEN}",
+    f"UPDATE durable_events SET seq = 3 WHERE seq = 5 AND {OF_ROTTEN}",
+    f"UPDATE durable_events SET seq = 5 WHERE seq = 1000 AND {OF_ROTTEN}",
+)
+
+
+@pytest.mark.parametrize(
+    "statements, seq",
+    [pytest.param((sql,), seq, id=name) for name, (sql, seq) in ROT.items()]
+    + [pytest.param(SWAPPED, 3, id="two events swapped")],
+)
+async def test_a_changed_event_blocks_its_run_and_no_other(tmp_db, statements, seq):
+    """P12: run and sequence are named, no step runs, and the sound run goes on and ends."""
+    await waiting(tmp_db)
+    change(tmp_db, *statements)
+    async with Engine(tmp_db, [waiter]) as engine:
+        rotten, sound = engine.get("rotten"), engine.get("sound")
+        for run in (rotten, sound):
+            await run.signal("go")
+        async with asyncio.timeout(5):
+            if "payloads" not in statements[0]:  # the large value is the same one in both
+                assert await sound.result() == "sound again"
+            while (await rotten.info()).status != "blocked":
+                await asyncio.sleep(0.005)
+        reason = (await rotten.info()).reason
+        assert "rotten" in reason
+        assert f"event {seq}" in reason.lower() or f" {seq} " in reason, reason
+        assert "rotten again" not in calls
+        with pytest.raises(JournalCorruptError):
+            await rotten.history()
+
+
+@pytest.mark.parametrize("wrong", ["'\"rotten agaim\"'", "CAST(x'22ff22' AS TEXT)"])
+async def test_a_changed_result_is_reported_and_not_returned(tmp_db, wrong):
+    """P12 holds for runs that have ended, too."""
+    await waiting(tmp_db)
+    async with Engine(tmp_db, [waiter]) as engine:
+        await engine.get("rotten").signal("go")
+        assert await engine.get("rotten").result() == "rotten again"
+    change(
+        tmp_db,
+        f"UPDATE durable_events SET value = {wrong} WHERE {OF_ROTTEN} "
+        f"AND seq = (SELECT max(seq) FROM durable_events WHERE {OF_ROTTEN})",
+    )
+    async with Engine(tmp_db, [waiter]) as engine:
+        with pytest.raises(JournalCorruptError, match="rotten"):
+            await engine.get("rotten").result()
+        await engine.get("sound").signal("go")
+        assert await engine.get("sound").result() == "sound again"

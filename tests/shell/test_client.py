@@ -1,0 +1,408 @@
+"""
+The journal from outside: everything but execution, with a live owner and with none.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from durable import (
+    Client,
+    Flow,
+    JournalError,
+    KeyConflictError,
+    Return,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+    job,
+    step,
+    wait_for,
+    workflow,
+)
+from durable.errors import EncodeError, EngineClosedError, JournalAccessError, RunStateError, UsageError
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[2]
+CALLS: list[str] = []
+BROKEN: set[str] = set()
+
+
+@frozen
+class Receipt:
+    number: int
+    note: str = ""
+
+
+@job
+async def quick(number: int) -> Receipt:
+    return Receipt(number)
+
+
+@step
+async def do(name: str) -> str:
+    CALLS.append(name)
+    if name in BROKEN:
+        raise LookupError(name)
+    return name
+
+
+@workflow
+async def waiting() -> Flow[str]:
+    value: str = yield wait_for("go")
+    yield Return(value)
+
+
+@workflow
+async def three() -> Flow[list]:
+    a: str = yield do("a")
+    b: str = yield do("b")
+    yield Return([a, b])
+
+
+DEFINITIONS = (quick, waiting, three)
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """
+    What ran, and what is to fail.
+    """
+    CALLS.clear()
+    BROKEN.clear()
+
+
+@pytest.fixture(params=["owned", "unowned"])
+async def owned(request, engines):
+    """
+    Whether an engine owns the file while the client asks. Calls it to see what an engine makes of it.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    if request.param == "unowned":
+        await engine.aclose()
+
+    class Journal:
+        path = engines.path
+        is_owned = request.param == "owned"
+
+        async def engine(self):
+            """The engine that owns the file now."""
+            return engine if self.is_owned else await engines.file(*DEFINITIONS)
+
+        async def on_disk(self, run_id):
+            """What the file itself says of a run."""
+            async with Client(self.path) as other:
+                return await other.get(run_id).info()
+
+    return Journal()
+
+
+async def test_start_is_recorded_when_acknowledged(owned):
+    """
+    Owner or none: the run is in the file, and is executed once an engine owns it.
+    """
+    async with Client(owned.path) as client:
+        run = await client.start(quick(7), key="k", labels={"from": "client"}, priority=2)
+        info = await owned.on_disk(run.id)
+        assert (info.workflow, info.key, info.priority, dict(info.labels)) == ("quick", "k", 2, {"from": "client"})
+        assert await client.start(quick(7), key="k") == run
+        with pytest.raises(KeyConflictError):
+            await client.start(quick(8), key="k")
+        assert await client.find("k") == run
+        many = await client.start_many([quick(number) for number in range(5)])
+        engine = await owned.engine()
+        assert await engine.get(run.id).result(5) == Receipt(7)
+        assert await run.result(5) == Receipt(7)
+        assert [(await each.result(5)).number for each in many] == [0, 1, 2, 3, 4]
+
+
+async def test_signals_are_recorded_when_acknowledged(owned):
+    """
+    In order, with their dedup ids.
+    """
+    async with Client(owned.path) as client:
+        run = await client.start(waiting())
+        assert await run.signal("other", 1, dedup="d") is True
+        assert await run.signal("other", 1, dedup="d") is False
+        assert await run.signal("go", "x") is True
+        engine = await owned.engine()
+        assert await engine.get(run.id).result(5) == "x"
+        with pytest.raises(RunStateError, match="succeeded"):
+            await run.signal("go", "late")
+        with pytest.raises(RunNotFoundError):
+            await client.get("nobody").signal("go")
+        with pytest.raises(EncodeError):
+            await run.signal("go", object())
+
+
+async def test_cancel_pause_and_resume(owned):
+    """
+    As from the engine itself.
+    """
+    async with Client(owned.path) as client:
+        gone, kept = await client.start_many([waiting(), waiting()])
+        assert await gone.cancel("by the client") is True
+        assert await kept.pause() is True
+        assert await kept.pause() is False
+        assert (await kept.info()).status == "paused"
+        engine = await owned.engine()
+        with pytest.raises(RunCancelledError, match="by the client"):
+            await gone.result(5)
+        assert await kept.resume() is True
+        await kept.signal("go", "on")
+        assert await kept.result(5) == "on"
+        assert await engine.get(kept.id).status() == "succeeded"
+
+
+async def test_retry_and_fork(engines):
+    """
+    Of a run that failed, with an owner and without one.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    BROKEN.add("b")
+    run = await engine.start(three(), id="r")
+    with pytest.raises(RunFailedError):
+        await run.result(5)
+    async with Client(engines.path) as client:
+        mine = client.get("r")
+        with pytest.raises(RunFailedError, match="LookupError: b") as caught:
+            await mine.result(5)
+        assert isinstance(caught.value.__cause__, LookupError)
+        fork = await mine.fork(1, {"1": "B"}, id="fork")
+        assert await fork.result(5) == ["a", "B"]
+        with pytest.raises(UsageError, match="recorded are"):
+            await mine.fork(9)
+        await engine.aclose()
+        BROKEN.clear()
+        second = await mine.fork(1, {"1": "C"})
+        assert await mine.retry() is True
+        assert await mine.retry() is False
+        await engines.file(*DEFINITIONS)
+        assert await mine.result(5) == ["a", "b"]
+        assert await second.result(5) == ["a", "C"]
+    assert CALLS == ["a", "b", "b"]
+
+
+async def test_looking_needs_no_owner(owned):
+    """
+    Lists, infos, histories, reasons and queues are read from the file.
+    """
+    async with Client(owned.path) as client:
+        await client.queue("default").pause()
+        runs = await client.start_many([quick(number) for number in range(3)])
+        assert [info.run_id async for info in client.runs(workflow="quick")] == [run.id for run in runs][::-1]
+        assert "queue 'default'" in await runs[0].why()
+        assert [event.kind for event in await runs[0].history()] == ["RunStarted"]
+        info = await client.queue("default").info()
+        assert (info.depth, info.paused) == (3, True)
+        assert await client.queue("default").clear() == 3
+        await client.queue("default").resume()
+        engine = await owned.engine()
+        for run in runs:
+            with pytest.raises(RunCancelledError):
+                await engine.get(run.id).result(5)
+        with pytest.raises(RunNotFoundError):
+            await client.get("nobody").info()
+
+
+async def test_a_result_is_waited_for_across_owners(engines):
+    """
+    A client that waits for a result gets it although the engine is replaced meanwhile.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    async with Client(engines.path) as client:
+        run = await client.start(waiting())
+        asking = asyncio.create_task(run.result(10))
+        await asyncio.sleep(0.01)
+        await engine.aclose()
+        await asyncio.sleep(0.01)
+        await engines.file(*DEFINITIONS)
+        await run.signal("go", "x")
+        assert await asking == "x"
+
+
+async def test_a_clients_timeout_does_not_touch_the_run(engines):
+    """
+    As with the engine.
+    """
+    await engines.file(*DEFINITIONS)
+    async with Client(engines.path) as client:
+        run = await client.start(waiting())
+        with pytest.raises(TimeoutError):
+            await run.result(0.02)
+        await run.signal("go", "x")
+        assert await run.result(5) == "x"
+
+
+async def test_a_client_that_gave_up_waiting_leaves_nothing_with_the_owner(engines, eventually):
+    """
+    Neither a connection nor a waiter, however often it asks again.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    async with Client(engines.path) as client:
+        run = await client.start(waiting())
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                await run.result(0.01)
+
+        async def forgotten():
+            return not engine._waiters and not engine._server._clients
+
+        await eventually(forgotten)
+        await run.signal("go", "x")
+        assert await run.result(5) == "x"
+
+
+async def test_the_engine_acts_at_once_on_what_a_client_asks(engines):
+    """
+    Within 100 ms of the acknowledgement.
+    """
+    await engines.file(*DEFINITIONS)
+    async with Client(engines.path) as client:
+        for _ in range(3):
+            run = await client.start(waiting())
+            await run.signal("go", "x")
+            begun_at = time.monotonic()
+            await run.result(5)
+            fastest = time.monotonic() - begun_at
+            if fastest < 0.1:
+                break
+        assert fastest < 0.1
+
+
+async def test_two_clients_at_once_without_an_owner(engines):
+    """
+    They take turns in owning the file; both are recorded.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    await engine.aclose()
+    async with Client(engines.path) as one, Client(engines.path) as two:
+        runs = await asyncio.gather(*(client.start(quick(n)) for n in range(4) for client in (one, two)))
+    engine = await engines.file(*DEFINITIONS)
+    for run in runs:
+        assert (await engine.get(run.id).result(5)).number < 4
+
+
+async def test_a_client_of_no_file(tmp_path):
+    """
+    JournalAccessError: a client makes none.
+    """
+    with pytest.raises(JournalAccessError, match="no such file"):
+        await Client(tmp_path / "none.db").open()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(EngineClosedError, match="not open"):
+        await Client(tmp_path / "none.db").get("x").info()
+
+
+async def test_a_client_of_a_file_that_is_no_journal(tmp_path):
+    """
+    It is refused, untouched.
+    """
+    path = tmp_path / "text.db"
+    path.write_text("hello " * 500)
+    with pytest.raises(JournalError):
+        await Client(path).open()
+    assert path.read_text() == "hello " * 500
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"nonsense\n", b"{}\n", b'{"request": "explode", "arguments": {}}\n', b'{"request": "signal", "arguments": {}}\n',
+     b'{"request": "start", "arguments": {"runs": [{}]}}\n', b"[" * 100_000 + b"\n", b"\xff\xfe\n"],
+)  # fmt: skip
+async def test_nonsense_on_the_socket_is_answered(engines, line):
+    """
+    One answer a line, an error, and the engine goes on.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    reader, writer = await asyncio.open_unix_connection(f"{engines.path}.sock")
+    writer.write(line)
+    answer = json.loads(await asyncio.wait_for(reader.readline(), 5))
+    assert "error" in answer
+    writer.close()
+    assert await engine.run(quick(1)) == Receipt(1)
+
+
+async def test_a_stale_socket_is_no_owner(engines):
+    """
+    One that a killed owner left behind: the client records by itself, the next engine listens anew.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    await engine.aclose()
+    server = await asyncio.start_unix_server(lambda _r, _w: None, f"{engines.path}.sock")
+    os.rename(f"{engines.path}.sock", f"{engines.path}.kept")
+    server.close()
+    os.rename(f"{engines.path}.kept", f"{engines.path}.sock")
+    async with Client(engines.path) as client:
+        run = await client.start(quick(3))
+        await engines.file(*DEFINITIONS)
+        assert await run.result(5) == Receipt(3)
+
+
+SCRIPT = textwrap.dedent(
+    """
+    import asyncio, sys
+    from durable import Client, Flow, Return, RunFailedError, job, step, wait_for, workflow
+
+    @job
+    async def quick(number: int) -> dict: ...
+
+    @workflow
+    async def waiting() -> Flow[str]:
+        yield wait_for("go")
+
+    async def main():
+        async with Client(sys.argv[1]) as client:
+            run = await client.start(waiting(), id="theirs")
+            await run.pause()
+            await run.resume()
+            await run.signal("go", "from afar")
+            other = await client.start(waiting(), id="cancelled")
+            await other.cancel("from afar")
+            fork = await client.get("old").fork(0, {"0": "A"}, id="forked")
+            print("acknowledged", flush=True)
+            if sys.argv[2] == "wait":
+                print(await run.result(10))
+                print([info.status async for info in client.runs(workflow="waiting", limit=2)])
+
+    asyncio.run(main())
+    """
+)
+
+
+async def test_a_client_in_another_process(owned, engines):
+    """
+    What it was told is recorded is in the file, whoever owned it, and is acted upon.
+    """
+    engine = await owned.engine()
+    await (await engine.start(three(), id="old")).result(5)
+    if not owned.is_owned:
+        await engine.aclose()
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", SCRIPT, str(owned.path), "wait" if owned.is_owned else "leave"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split("\n")
+    assert "acknowledged" in lines
+    if owned.is_owned:
+        assert "from afar" in lines
+    else:
+        engine = await engines.file(*DEFINITIONS)
+    assert await engine.get("theirs").result(5) == "from afar"
+    with pytest.raises(RunCancelledError, match="from afar"):
+        await engine.get("cancelled").result(5)
+    assert await engine.get("forked").result(5) == ["A", "b"]

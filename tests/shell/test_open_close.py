@@ -1,0 +1,472 @@
+"""
+Opening and closing: one owner, an honest refusal, a bounded stop, nothing left behind.
+"""
+
+import asyncio
+import gc
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from durable import Engine, Flow, JournalLockedError, Return, context, job, step, wait_for, workflow
+from durable.errors import EngineClosedError, ForeignJournalError, JournalAccessError, JournalVersionError
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[2]
+
+
+@job
+async def quick(number: int) -> int:
+    return number
+
+
+@workflow
+async def waiting() -> Flow[str]:
+    value: str = yield wait_for("go")
+    yield Return(value)
+
+
+def descriptors():
+    return {(fd, _target(fd)) for fd in os.listdir("/proc/self/fd")}
+
+
+def _target(fd):
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+async def test_closing_lets_running_steps_finish(engines):
+    """
+    Within the grace a step under way ends, and its outcome is recorded: it is not run again.
+    """
+    began, go, attempts = asyncio.Event(), asyncio.Event(), []
+
+    @step
+    async def slow() -> str:
+        attempts.append(1)
+        began.set()
+        await go.wait()
+        return "done"
+
+    @step
+    async def after(text: str) -> str:
+        return text + "!"
+
+    @workflow
+    async def one() -> Flow[str]:
+        text: str = yield slow()
+        text = yield after(text)
+        yield Return(text)
+
+    engine = await engines.file(one, grace=5.0)
+    await engine.start(one(), id="r")
+    await began.wait()
+    closing = asyncio.create_task(engine.aclose())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    go.set()
+    await closing
+    engine = await engines.file(one)
+    assert await engine.get("r").result(5) == "done!"
+    assert len(attempts) == 1
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_what_outlasts_the_grace_is_cut_off_and_runs_again(engines, kind):
+    """
+    It is cancelled, counted as no failure, and rerun at the next opening with the next attempt number.
+    """
+    began, attempts = asyncio.Event(), []
+
+    async def slow() -> str:
+        attempts.append(context().attempt)
+        if len(attempts) == 1:
+            began.set()
+            await asyncio.Event().wait()
+        return "done"
+
+    slow_step = step(slow)
+
+    @workflow
+    async def one() -> Flow[str]:
+        text: str = yield slow_step()
+        yield Return(text)
+
+    top = one if kind == "step" else job(slow)
+    engine = await engines.file(top, grace=0.05)
+    await engine.start(top(), id="r")
+    await began.wait()
+    begun_at = time.monotonic()
+    await engine.aclose()
+    assert time.monotonic() - begun_at < 2.0
+    engine = await engines.file(top)
+    assert await engine.get("r").result(5) == "done"
+    assert attempts == [1, 2]
+    kinds = [event.kind for event in await engine.get("r").history()]
+    assert "StepFailed" not in kinds
+    assert "StepRetrying" not in kinds
+
+
+async def test_aclose_may_be_called_twice_and_from_any_task(engines):
+    """
+    Ten at once, opened in yet another task: all return, nothing raises.
+    """
+    engine = await asyncio.create_task(engines.file(quick))
+    await engine.run(quick(1))
+    await asyncio.gather(*(asyncio.create_task(engine.aclose()) for _ in range(10)))
+    await engine.aclose()
+
+
+async def test_a_cancelled_aclose_closes_all_the_same(engines):
+    """
+    The caller is cancelled; the closing goes on.
+    """
+    engine = await engines.file(quick)
+    closing = asyncio.create_task(engine.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await engine.aclose()
+    engine = await engines.file(quick)
+    assert await engine.run(quick(1)) == 1
+
+
+async def test_use_before_opening_and_after_closing(engines):
+    """
+    EngineClosedError says what to do; a closed engine cannot be opened again.
+    """
+    engine = Engine(engines.path, [quick])
+    with pytest.raises(EngineClosedError, match="not open"):
+        await engine.start(quick(1))
+    engine = await engines.file(quick, waiting)
+    run = await engine.start(waiting())
+    waiter = asyncio.create_task(run.result())
+    await asyncio.sleep(0.01)
+    await engine.aclose()
+    with pytest.raises(EngineClosedError, match="goes on when it opens again"):
+        await waiter
+    for ask in (lambda: engine.start(quick(1)), run.info, run.signal, run.cancel, engine.stats, engine.open):
+        with pytest.raises(EngineClosedError):
+            await (ask() if ask != run.signal else ask("go"))
+    with pytest.raises(EngineClosedError):
+        engine.events()
+    with pytest.raises(EngineClosedError):
+        _ = [info async for info in engine.runs()]
+
+
+async def test_closing_leaves_no_thread_task_or_descriptor(engines):
+    """
+    After sync steps, transactions, clients and a backup, everything is as it was before.
+    """
+    from durable import Client, transaction
+
+    @step
+    def threaded() -> int:
+        return 1
+
+    @transaction
+    async def looks(tx) -> int:
+        return (await tx.execute("SELECT 1")).fetchone()[0]
+
+    @workflow
+    async def busy() -> Flow[int]:
+        value: int = yield threaded()
+        value += yield looks()
+        yield Return(value)
+
+    async def use():
+        engine = await engines.file(busy, waiting)
+        assert await engine.run(busy()) == 2
+        await engine.start(waiting())
+        async with Client(engines.path) as client:
+            assert (await client.get((await engine.start(waiting(), key="k")).id).info()).key == "k"
+            await client.run(busy())
+        await engine.aclose()
+
+    await use()  # what asyncio and anyio keep for the loop's own life is there now
+    gc.collect()
+    before = descriptors(), {thread.name for thread in threading.enumerate()}, asyncio.all_tasks()
+    await use()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert descriptors() == before[0]
+    assert {thread.name for thread in threading.enumerate() if "nyIO" not in thread.name} <= before[1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("durable")]
+    assert asyncio.all_tasks() == before[2]
+
+
+async def test_a_step_in_a_thread_that_never_ends_does_not_hold_the_closing(engines):
+    """
+    It is abandoned: `aclose` returns by its deadline.
+    """
+    began, go = threading.Event(), threading.Event()
+
+    @job
+    def stuck() -> None:
+        began.set()
+        go.wait(30)
+
+    engine = await engines.file(stuck, grace=0.05)
+    await engine.start(stuck())
+    await asyncio.to_thread(began.wait, 5)
+    begun_at = time.monotonic()
+    await engine.aclose()
+    assert time.monotonic() - begun_at < 2.0
+    go.set()
+
+
+async def test_a_second_engine_is_refused_at_once(engines):
+    """
+    JournalLockedError within a second, naming the process that owns the file.
+    """
+    await engines.file(quick)
+    begun_at = time.monotonic()
+    with pytest.raises(JournalLockedError, match=f"pid {os.getpid()}"):
+        await engines.file(quick)
+    assert time.monotonic() - begun_at < 1.0
+
+
+async def test_a_standby_takes_over(engines):
+    """
+    `standby=True` waits for the file, and goes on with its runs.
+    """
+    engine = await engines.file(waiting)
+    run = await engine.start(waiting(), id="r")
+    taking_over = asyncio.create_task(engines.file(waiting, standby=True))
+    await asyncio.sleep(0.02)
+    assert not taking_over.done()
+    await run.signal("go", "x")
+    await run.result(5)
+    await engine.aclose()
+    second = await asyncio.wait_for(taking_over, 5)
+    assert await second.get("r").result(5) == "x"
+
+
+async def test_a_standby_can_be_given_up(engines):
+    """
+    Cancelling the wait leaves the file to its owner, and later to others.
+    """
+    engine = await engines.file(quick)
+    standing_by = asyncio.create_task(engines.file(quick, standby=True))
+    await asyncio.sleep(0.02)
+    standing_by.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await standing_by
+    assert await engine.run(quick(1)) == 1
+    await engine.aclose()
+    engine = await engines.file(quick, standby=True)
+    assert await engine.run(quick(2)) == 2
+
+
+async def test_an_engine_opens_in_a_process_of_its_own_only_when_free(engines, tmp_path):
+    """
+    Another process is refused too, and gets the file the moment this one lets go.
+    """
+    engine = await engines.file(quick)
+    script = textwrap.dedent(
+        """
+        import asyncio, sys
+        from durable import Engine, JournalLockedError, job
+
+        @job
+        async def quick(number: int) -> int:
+            return number
+
+        async def main():
+            try:
+                async with Engine(sys.argv[1], [quick]) as engine:
+                    print(await engine.run(quick(5)))
+            except JournalLockedError as error:
+                print("locked by", error.holder)
+
+        asyncio.run(main())
+        """
+    )
+
+    async def other():
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", script, engines.path], capture_output=True, text=True, env=env
+        )
+        return done.stdout
+
+    assert f"locked by pid {os.getpid()}" in await other()
+    await engine.aclose()
+    assert "5" in (await other()).splitlines()
+
+
+@pytest.mark.parametrize("kind", ["foreign", "newer", "versioned", "text"])
+async def test_a_file_that_is_not_ours_is_refused_untouched(engines, kind):
+    """
+    Another application's database, a newer release's journal, no database at all: not a byte changes.
+    """
+    path = engines.path
+    if kind == "text":
+        path.write_bytes(b"not a database, but long enough to be looked at as one " * 40)
+    elif kind == "newer":
+        engine = await engines.file(quick)
+        await engine.aclose()
+        with sqlite3.connect(path) as conn:
+            conn.execute("PRAGMA user_version = 99")
+        conn.close()
+    else:
+        conn = sqlite3.connect(path)
+        conn.execute("CREATE TABLE theirs (x)")
+        conn.execute(f"PRAGMA {'application_id' if kind == 'foreign' else 'user_version'} = 77")
+        conn.commit()
+        conn.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalVersionError if kind == "newer" else ForeignJournalError):
+        await engines.file(quick)
+    assert path.read_bytes() == before
+    assert not path.with_name(path.name + "-wal").exists()
+
+
+async def test_an_applications_own_database_becomes_a_journal_beside_its_tables(engines):
+    """
+    A plain database without marks of its own is taken in; its tables stay.
+    """
+    conn = sqlite3.connect(engines.path)
+    conn.execute("CREATE TABLE mine (x)")
+    conn.execute("INSERT INTO mine VALUES (42)")
+    conn.commit()
+    conn.close()
+    engine = await engines.file(quick)
+    assert await engine.run(quick(1)) == 1
+    assert await engine.read(lambda c: c.execute("SELECT x FROM mine").fetchone()[0]) == 42
+
+
+async def test_files_are_private(engines):
+    """
+    Database, WAL, lock and socket have mode 0600.
+    """
+    engine = await engines.file(quick)
+    await engine.run(quick(1))
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in engines.path.parent.iterdir()}
+    assert {"app.db", "app.db-wal", "app.db.lock", "app.db.sock"} <= set(found)
+    assert set(found.values()) == {0o600}
+    await engine.aclose()
+    left = sorted(path.name for path in engines.path.parent.iterdir())
+    assert left == ["app.db", "app.db.lock"]
+
+
+async def test_a_directory_that_is_not_there(engines, tmp_path):
+    """
+    JournalAccessError names the path; nothing is left open.
+    """
+    before = descriptors()
+    with pytest.raises(JournalAccessError, match="nowhere"):
+        await Engine(tmp_path / "nowhere" / "app.db", [quick]).open()
+    assert descriptors() == before
+
+
+async def test_a_failed_opening_leaves_the_file_free(engines, monkeypatch):
+    """
+    Whatever goes wrong while opening, the lock is given back, and the next engine opens.
+    """
+    from durable._shell import engine as module
+
+    async def broken(self):
+        raise RuntimeError("no socket today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Server, "start", broken)
+        with pytest.raises(RuntimeError, match="no socket"):
+            await engines.file(quick)
+    engine = await engines.file(quick)
+    assert await engine.run(quick(1)) == 1
+
+
+async def test_a_forked_child_may_not_use_the_engine(engines):
+    """
+    It is told to open its own; the parent keeps the lock.
+    """
+    engine = await engines.file(quick)
+    engine._pid = -1  # what a child would find
+    with pytest.raises(EngineClosedError, match="forked"):
+        await engine.start(quick(1))
+    engine._pid = os.getpid()
+    assert await engine.run(quick(1)) == 1
+
+
+async def test_an_engine_whose_file_was_deleted_stops_loudly(engines, monkeypatch):
+    """
+    Commits must not go where nobody will find them: callers are told, and closing still works.
+    """
+    from durable._shell import engine as module
+
+    monkeypatch.setattr(module, "IDENTITY_SECONDS", 0.01)
+    engine = await engines.file(waiting)
+    run = await engine.start(waiting())
+    asking = asyncio.create_task(run.result())
+    await asyncio.sleep(0)
+    engines.path.unlink()
+    with pytest.raises(EngineClosedError, match="failed"):
+        await asyncio.wait_for(asking, 5)
+    with pytest.raises(EngineClosedError):
+        await engine.start(waiting())
+    await engine.aclose()
+
+
+async def test_an_error_in_the_body_of_async_with_closes_the_engine(engines):
+    """
+    The error comes through, and the file is free.
+    """
+    with pytest.raises(LookupError):
+        async with Engine(engines.path, [quick]) as engine:
+            await engine.run(quick(1))
+            raise LookupError
+    engine = await engines.file(quick)
+    assert await engine.run(quick(2)) == 2
+
+
+def test_the_process_ends_although_nobody_closed(tmp_path):
+    """
+    A crash in user code leaves no thread that keeps the process alive.
+    """
+    script = textwrap.dedent(
+        """
+        import asyncio, sys
+        from durable import Engine, Flow, job, sleep, workflow
+
+        @job
+        def threaded(number: int) -> int:
+            return number
+
+        @workflow
+        async def long() -> Flow[None]:
+            yield sleep(1000)
+
+        async def main():
+            engine = Engine(sys.argv[1], [threaded, long])
+            await engine.open()
+            await engine.run(threaded(5))
+            await engine.start(long())
+            raise LookupError("crash in user code")
+
+        asyncio.run(main())
+        """
+    )
+    begun_at = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "app.db")],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "crash in user code" in done.stderr
+    assert time.monotonic() - begun_at < 6.0

@@ -1,0 +1,218 @@
+"""
+Housekeeping on a live file: what is deleted, what never is, and copies that open.
+"""
+
+import asyncio
+import sqlite3
+import stat
+
+import pytest
+
+from durable import Engine, Flow, Return, gather, job, start, wait_for, workflow
+from durable.errors import JournalError
+
+pytestmark = pytest.mark.anyio
+
+
+@job
+async def quick(number: int) -> int:
+    return number
+
+
+@job
+async def large(size: int) -> str:
+    return "x" * size
+
+
+@workflow
+async def waiting() -> Flow[str]:
+    value: str = yield wait_for("go")
+    yield Return(value)
+
+
+@workflow
+async def parent(wait: bool) -> Flow[int]:
+    yield start(waiting())
+    values: list[int] = yield gather(quick(1), quick(2))
+    if wait:
+        yield wait_for("go")
+    yield Return(sum(values))
+
+
+async def ids(engine):
+    return sorted([info.run_id async for info in engine.runs()])
+
+
+async def rows(engine, table):
+    return await engine.read(lambda conn: conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+async def test_prune_deletes_what_ended_long_ago(engines, clock):
+    """
+    Runs, events and payloads that nobody needs; younger ones stay.
+    """
+    engine = await engines.file(quick, large, clock=clock)
+    await engine.run(quick(1), id="old")
+    await engine.run(large(10_000), id="large")
+    clock.advance(100)
+    await engine.run(quick(2), id="new")
+    assert await engine.prune(older_than=50) == 2
+    assert await ids(engine) == ["new"]
+    assert await rows(engine, "durable_payloads") == 0
+    assert await rows(engine, "durable_events") == 3
+    assert await engine.prune(older_than=50) == 0
+    assert await engine.get("new").result(5) == 2
+
+
+async def test_prune_keeps_trees_with_an_open_member(engines, clock, reached):
+    """
+    A tree goes as a whole, once all of it has ended.
+    """
+    engine = await engines.memory(parent, quick, waiting, clock=clock)
+    run = await engine.start(parent(False), id="p")
+    assert await run.result(5) == 3
+    (child,) = [info for info in await run.children() if info.workflow == "waiting"]
+    clock.advance(100)
+    assert await engine.prune(older_than=50) == 0
+    await engine.get(child.run_id).signal("go", "x")
+    await engine.get(child.run_id).result(5)
+    assert await engine.prune(older_than=50) == 0  # the child is young
+    clock.advance(100)
+    assert await engine.prune(older_than=50) == 4
+    assert await ids(engine) == []
+
+
+async def test_prune_keeps_children_of_an_open_parent(engines, clock, reached):
+    """
+    Its replay needs their outcomes, and `children()` lists them.
+    """
+    engine = await engines.memory(parent, quick, waiting, clock=clock)
+    run = await engine.start(parent(True), id="p")
+    await reached(run, "waiting")
+    clock.advance(100)
+    assert await engine.prune(older_than=50) == 0
+    await run.signal("go")
+    assert await run.result(5) == 3
+
+
+async def test_prune_goes_on_beyond_one_transaction(engines, clock):
+    """
+    Thousands of runs, in short transactions, each deleted once.
+    """
+    engine = await engines.memory(quick, clock=clock)
+    for run in await engine.start_many([quick(number) for number in range(450)]):
+        await run.result(5)
+    clock.advance(100)
+    assert await engine.prune(older_than=50) == 450
+    for table in ("durable_runs", "durable_events", "durable_waits", "durable_inbox", "durable_notes", "durable_dedup"):
+        assert await rows(engine, table) == 0
+
+
+async def test_a_pruned_runs_key_is_free(engines, clock):
+    """
+    It starts anew.
+    """
+    engine = await engines.memory(quick, clock=clock)
+    first = await engine.start(quick(1), key="k")
+    await first.result(5)
+    clock.advance(100)
+    await engine.prune(older_than=50)
+    assert await engine.run(quick(2), key="k") == 2
+
+
+async def test_run_numbers_are_not_given_twice_after_pruning(engines, clock):
+    """
+    A page cursor from before never shows a new run as an old one.
+    """
+    engine = await engines.file(quick, clock=clock)
+    run = await engine.start(quick(1))
+    await run.result(5)
+    cursor = (await run.info()).cursor
+    clock.advance(100)
+    await engine.prune(older_than=50)
+    second = await engine.start(quick(2))
+    assert (await second.info()).cursor > cursor
+
+
+async def test_keep_finished_prunes_by_itself(engines, monkeypatch, eventually):
+    """
+    `keep_finished=` seconds after their end, trees go.
+    """
+    from durable._shell import engine as module
+
+    monkeypatch.setattr(module, "IDENTITY_SECONDS", 0.01)
+
+    class Jumping:
+        """A monotonic clock on which a minute passes at each look."""
+
+        def __init__(self):
+            self.at = 0.0
+
+        def now(self):
+            return 1e9 + self.at
+
+        def monotonic(self):
+            self.at += 61.0
+            return self.at
+
+        async def sleep(self, seconds):
+            await asyncio.sleep(min(seconds, 0.01))
+
+    engine = await engines.memory(quick, keep_finished=10, clock=Jumping())
+    run = await engine.start(quick(1))
+    await run.result(5)
+
+    async def gone():
+        return await ids(engine) == []
+
+    await eventually(gone)
+
+
+async def test_a_backup_under_load_is_complete_and_opens(engines, tmp_path):
+    """
+    Taken while runs are under way: it verifies, has mode 0600, and an engine goes on from it.
+    """
+    engine = await engines.file(quick, waiting)
+    held = await engine.start(waiting(), id="held")
+    await engine.run(quick(1), id="done")
+    busy = asyncio.create_task(_load(engine))
+    copy = tmp_path / "copy.db"
+    await engine.backup(copy)
+    await busy
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    conn = sqlite3.connect(copy)
+    assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    conn.close()
+    async with Engine(copy, [quick, waiting]) as other:
+        assert await other.get("done").result(5) == 1
+        await other.get("held").signal("go", "in the copy")
+        assert await other.get("held").result(5) == "in the copy"
+    assert await held.status() in ("waiting", "running")
+
+
+async def _load(engine):
+    for number in range(20):
+        await engine.run(quick(number))
+
+
+async def test_a_backup_never_overwrites(engines, tmp_path):
+    """
+    An existing file is refused.
+    """
+    engine = await engines.file(quick)
+    target = tmp_path / "there.db"
+    target.write_text("precious")
+    with pytest.raises(JournalError):
+        await engine.backup(target)
+    assert target.read_text() == "precious"
+
+
+async def test_a_memory_journal_can_be_kept(engines, tmp_path):
+    """
+    Its backup is an ordinary file.
+    """
+    engine = await engines.memory(quick)
+    await engine.run(quick(4), id="four")
+    await engine.backup(tmp_path / "kept.db")
+    async with Engine(tmp_path / "kept.db", [quick]) as other:
+        assert await other.get("four").result(5) == 4

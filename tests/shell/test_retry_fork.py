@@ -1,0 +1,597 @@
+"""
+Going on after a failure, a crash, a change of code: what is repeated, and what never is.
+"""
+
+import asyncio
+
+import pytest
+
+from durable import (
+    Flow,
+    NondeterminismError,
+    Retry,
+    Return,
+    RunFailedError,
+    context,
+    gather,
+    job,
+    patched,
+    step,
+    wait_for,
+    workflow,
+)
+from durable.errors import RunStateError, StepInterruptedError, UsageError
+
+pytestmark = pytest.mark.anyio
+
+CALLS: list[str] = []
+BROKEN: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def calls():
+    """
+    What ran, and what is to fail.
+    """
+    CALLS.clear()
+    BROKEN.clear()
+    return CALLS
+
+
+@step
+async def do(name: str) -> str:
+    CALLS.append(name)
+    if name in BROKEN:
+        raise ConnectionError(name)
+    return name
+
+
+@job
+async def work(name: str) -> str:
+    CALLS.append(name)
+    if name in BROKEN:
+        raise ConnectionError(name)
+    return name
+
+
+@workflow
+async def three() -> Flow[list]:
+    a: str = yield do("a")
+    b: str = yield do("b")
+    c: str = yield do("c")
+    yield Return([a, b, c])
+
+
+@workflow
+async def family() -> Flow[list]:
+    values: list[str] = yield gather(work("x"), work("y"), do("z"))
+    last: str = yield do("last")
+    yield Return([*values, last])
+
+
+async def fails(run):
+    with pytest.raises(RunFailedError) as caught:
+        await run.result(5)
+    return caught.value
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+async def test_retrying_a_failed_run_repeats_no_completed_step(engines, reopened):
+    """
+    It goes on at the step that failed, as often as it takes.
+    """
+    engine = await engines.file(three)
+    BROKEN.add("b")
+    run = await engine.start(three(), id="r")
+    await fails(run)
+    assert await run.retry() is True
+    await fails(run)
+    if reopened:
+        await engine.aclose()
+        engine = await engines.file(three)
+        run = engine.get("r")
+    BROKEN.clear()
+    assert await run.retry() is True
+    assert await run.result(5) == ["a", "b", "c"]
+    assert CALLS == ["a", "b", "b", "b", "c"]
+    with pytest.raises(RunStateError):
+        await run.retry()
+
+
+async def test_retrying_a_failed_job(engines):
+    """
+    A job's body runs again, with all attempts of its policy and the same idempotency key.
+    """
+    attempts = []
+
+    @job
+    async def flaky() -> int:
+        attempts.append(context().idempotency_key)
+        if len(attempts) == 1:
+            raise ConnectionError
+        return len(attempts)
+
+    engine = await engines.memory(flaky)
+    run = await engine.start(flaky())
+    await fails(run)
+    assert await run.retry() is True
+    assert await run.result(5) == 2
+    assert attempts == [f"{run.id}:0"] * 2
+
+
+async def test_retrying_a_parent_retries_its_failed_children_only(engines):
+    """
+    Children and steps that succeeded are not repeated.
+    """
+    engine = await engines.memory(family, work)
+    BROKEN.add("y")
+    run = await engine.start(family())
+    await fails(run)
+    BROKEN.clear()
+    await run.retry()
+    assert await run.result(5) == ["x", "y", "z", "last"]
+    assert sorted(CALLS) == ["last", "x", "y", "y", "z"]
+
+
+async def test_retry_under_way_is_no_second_retry(engines):
+    """
+    Twenty retries at once are one.
+    """
+    engine = await engines.memory(three)
+    BROKEN.add("b")
+    run = await engine.start(three())
+    await fails(run)
+    BROKEN.clear()
+    assert sum(await asyncio.gather(*(run.retry() for _ in range(20)))) == 1
+    assert await run.result(5) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("journal", ["memory", "file"])
+async def test_retry_of_the_whole_run_begins_afresh(engines, journal):
+    """
+    `@workflow(retry=)`: each attempt has an empty history, and children of its own.
+    """
+
+    @workflow(retry=Retry(attempts=3, delay=0.0))
+    async def whole() -> Flow[str]:
+        yield do("step")
+        value: str = yield work("child")
+        if len(CALLS) < 6:
+            raise ConnectionError
+        yield Return(value)
+
+    engine = await getattr(engines, journal)(whole, work)
+    run = await engine.start(whole())
+    assert await run.result(5) == "child"
+    assert CALLS == ["step", "child"] * 3
+
+
+async def test_the_delay_of_a_whole_runs_retry_is_durable(engines, clock, reached):
+    """
+    It survives a restart.
+    """
+
+    @workflow(retry=Retry(attempts=2, delay=50.0, jitter=0.0))
+    async def whole() -> Flow[str]:
+        yield do("a")
+        if len(CALLS) == 1:
+            raise ConnectionError
+        yield Return("ok")
+
+    engine = await engines.file(whole, clock=clock)
+    run = await engine.start(whole(), id="r")
+    await reached(run, "waiting")
+    assert "next attempt" in await run.why()
+    await engine.aclose()
+    engine = await engines.file(whole, clock=clock)
+    clock.advance(51)
+    assert await engine.get("r").result(5) == "ok"
+
+
+async def test_fork_goes_on_from_a_position(engines):
+    """
+    What came before is copied, what follows runs again; the old run stays as it is.
+    """
+    engine = await engines.file(three)
+    run = await engine.start(three(), id="r")
+    await run.result(5)
+    CALLS.clear()
+    fork = await run.fork(at=1)
+    assert await fork.result(5) == ["a", "b", "c"]
+    assert CALLS == ["b", "c"]
+    assert fork.id != "r"
+    named = await run.fork("2", {"0": "A", "1": "B"}, id="fork")
+    assert await named.result(5) == ["A", "B", "c"]
+    assert await run.result(5) == ["a", "b", "c"]
+    await engine.aclose()
+    engine = await engines.file(three)
+    assert await engine.get("fork").result(5) == ["A", "B", "c"]
+
+
+async def test_fork_of_a_failed_run_with_the_outcome_replaced(engines):
+    """
+    A person supplies what the step could not.
+    """
+    engine = await engines.memory(three)
+    BROKEN.add("b")
+    run = await engine.start(three())
+    await fails(run)
+    fork = await run.fork(1, {"1": "by hand"})
+    assert await fork.result(5) == ["a", "by hand", "c"]
+    assert await run.status() == "failed"
+
+
+async def test_fork_of_a_waiting_run(engines, reached):
+    """
+    The copy waits for signals of its own.
+    """
+
+    @workflow
+    async def waits() -> Flow[list]:
+        a: str = yield do("a")
+        value: str = yield wait_for("go")
+        yield Return([a, value])
+
+    engine = await engines.memory(waits)
+    run = await engine.start(waits())
+    await reached(run, "waiting")
+    fork = await run.fork(1)
+    await reached(fork, "waiting")
+    await fork.signal("go", "fork")
+    await run.signal("go", "run")
+    assert await fork.result(5) == ["a", "fork"]
+    assert await run.result(5) == ["a", "run"]
+    assert CALLS == ["a"]
+
+
+async def test_fork_at_what_was_never_asked_for(engines):
+    """
+    A UsageError that lists the positions.
+    """
+    engine = await engines.memory(three)
+    run = await engine.start(three())
+    await run.result(5)
+    with pytest.raises(UsageError, match="0, 1, 2"):
+        await run.fork(7)
+    with pytest.raises(UsageError):
+        await run.fork(1, {"2": "later"})
+    assert len([info async for info in engine.runs()]) == 1
+
+
+# --- crashes ------------------------------------------------------------------------------------
+
+
+class Held:
+    """A body that hangs, the first *times*."""
+
+    def __init__(self, times):
+        self.times = times
+        self.attempts = []
+        self.began = asyncio.Event()
+
+    async def __call__(self):
+        self.attempts.append((context().attempt, context().idempotency_key))
+        if len(self.attempts) <= self.times:
+            self.began.set()
+            await asyncio.Event().wait()
+        return "done"
+
+    async def wait(self):
+        await self.began.wait()
+        self.began = asyncio.Event()
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_a_step_cut_off_by_a_crash_runs_again(engines, kind):
+    """
+    With the same idempotency key and the next attempt number; what had completed does not.
+    """
+    held = Held(1)
+
+    @step
+    async def hangs() -> str:
+        return await held()
+
+    @job(name="hanging")
+    async def hanging() -> str:
+        return await held()
+
+    @workflow
+    async def one() -> Flow[str]:
+        yield do("before")
+        value: str = yield hangs()
+        yield do("after")
+        yield Return(value)
+
+    top = one if kind == "step" else hanging
+    engine = await engines.file(top)
+    await engine.start(top(), id="r")
+    await held.wait()
+    await engines.crash(engine)
+    engine = await engines.file(top)
+    assert await engine.get("r").result(5) == "done"
+    position = "1" if kind == "step" else "0"
+    assert held.attempts == [(1, f"r:{position}"), (2, f"r:{position}")]
+    assert CALLS == (["before", "after"] if kind == "step" else [])
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_on_crash_raise_never_runs_it_again(engines, kind):
+    """
+    The workflow sees StepInterruptedError, and may look for itself what happened.
+    """
+    held = Held(9)
+
+    @step(on_crash="raise")
+    async def hangs() -> str:
+        return await held()
+
+    @job(on_crash="raise", name="hanging")
+    async def hanging() -> str:
+        return await held()
+
+    @workflow
+    async def one() -> Flow[str]:
+        try:
+            yield hangs()
+        except StepInterruptedError as error:
+            yield Return(f"unknown: attempt {error.attempt}")
+
+    top = one if kind == "step" else hanging
+    engine = await engines.file(top)
+    await engine.start(top(), id="r")
+    await held.wait()
+    await engines.crash(engine)
+    engine = await engines.file(top)
+    if kind == "step":
+        assert await engine.get("r").result(5) == "unknown: attempt 1"
+    else:
+        assert isinstance((await fails(engine.get("r"))).__cause__, StepInterruptedError)
+    assert len(held.attempts) == 1
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_on_crash_block_waits_for_a_person(engines, reached, kind):
+    """
+    The run is blocked, says why, stays so across a restart, and runs the step again once resumed.
+    """
+    held = Held(1)
+
+    @step(on_crash="block")
+    async def hangs() -> str:
+        return await held()
+
+    @job(on_crash="block", name="hanging")
+    async def hanging() -> str:
+        return await held()
+
+    @workflow
+    async def one() -> Flow[str]:
+        value: str = yield hangs()
+        yield Return(value)
+
+    top = one if kind == "step" else hanging
+    engine = await engines.file(top)
+    await engine.start(top(), id="r")
+    await held.wait()
+    await engines.crash(engine)
+    for _ in range(2):
+        engine = await engines.file(top)
+        run = engine.get("r")
+        await reached(run, "blocked")
+        assert "outcome is unknown" in await run.why()
+        await engine.aclose()
+    assert len(held.attempts) == 1
+    engine = await engines.file(top)
+    run = engine.get("r")
+    assert await run.resume() is True
+    assert await run.result(5) == "done"
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_a_step_that_kills_the_process_three_times_is_poison(engines, reached, kind):
+    """
+    Its run is blocked instead of killing a fourth process; resumed by hand, it is tried again.
+    """
+    held = Held(3)
+
+    @step
+    async def hangs() -> str:
+        return await held()
+
+    @job(name="hanging")
+    async def hanging() -> str:
+        return await held()
+
+    @workflow
+    async def one() -> Flow[str]:
+        value: str = yield hangs()
+        yield Return(value)
+
+    top = one if kind == "step" else hanging
+    engine = await engines.file(top, three)
+    await engine.start(top(), id="r")
+    for _ in range(3):
+        await held.wait()
+        await engines.crash(engine)
+        engine = await engines.file(top, three)
+    run = engine.get("r")
+    await reached(run, "blocked")
+    assert "died 3 times" in await run.why()
+    assert len(held.attempts) == 3
+    assert await engine.run(three()) == ["a", "b", "c"]
+    await run.resume()
+    assert await run.result(5) == "done"
+
+
+async def test_a_clean_stop_is_no_crash(engines):
+    """
+    Interruptions at shutdown never make a step poison.
+    """
+    held = Held(5)
+
+    @job
+    async def hanging() -> str:
+        return await held()
+
+    engine = await engines.file(hanging, grace=0.01)
+    await engine.start(hanging(), id="r")
+    for _ in range(5):
+        await held.wait()
+        await engine.aclose()
+        engine = await engines.file(hanging, grace=0.01)
+    assert await engine.get("r").result(5) == "done"
+    assert [attempt for attempt, _ in held.attempts] == [1, 2, 3, 4, 5, 6]
+
+
+# --- changed code -------------------------------------------------------------------------------
+
+
+async def test_a_definition_missing_at_recovery_blocks_and_comes_back(engines, reached):
+    """
+    Its runs are blocked, say which definition is missing, and go on by themselves once it is back.
+    """
+
+    @workflow
+    async def waits() -> Flow[str]:
+        a: str = yield do("a")
+        value: str = yield wait_for("go")
+        yield Return(a + value)
+
+    engine = await engines.file(waits, work)
+    waiting = await engine.start(waits(), id="waiting")
+    await reached(waiting, "waiting")
+    await engine.queue("default").pause()
+    pending = await engine.start(work("p"), id="pending")
+    await engine.aclose()
+    engine = await engines.file(three)
+    await engine.queue("default").resume()
+    waiting, pending = engine.get("waiting"), engine.get("pending")
+    await waiting.signal("go", "!")
+    await reached(waiting, "blocked")
+    await reached(pending, "blocked")
+    assert "waits" in await waiting.why()
+    assert "definitions given to Engine" in await pending.why()
+    await engine.aclose()
+    engine = await engines.file(waits, work)
+    assert await engine.get("waiting").result(5) == "a!"
+    assert await engine.get("pending").result(5) == "p"
+    assert CALLS == ["a", "p"]
+
+
+@pytest.mark.parametrize("journal_restored", ["reopened", "resumed"])
+async def test_changed_code_blocks_and_goes_on_when_restored(engines, reached, journal_restored):
+    """
+    Nothing is executed, the report names both commands; with the old code back the run goes on.
+    """
+
+    @workflow(name="flow")
+    async def old() -> Flow[str]:
+        yield do("a")
+        value: str = yield wait_for("go")
+        yield Return(value)
+
+    @workflow(name="flow")
+    async def new() -> Flow[str]:
+        yield do("other")
+        yield work("b")
+        value: str = yield wait_for("go")
+        yield Return(value)
+
+    def inserted():
+        @workflow(name="flow")
+        async def changed() -> Flow[str]:
+            yield work("first")
+            yield do("a")
+            value: str = yield wait_for("go")
+            yield Return(value)
+
+        return changed
+
+    engine = await engines.file(old)
+    run = await engine.start(old(), id="r")
+    await reached(run, "waiting")
+    before = [event.kind for event in await run.history()]
+    await engine.aclose()
+    engine = await engines.file(inserted(), work)
+    run = engine.get("r")
+    await run.signal("go", "on")
+    await reached(run, "blocked")
+    why = await run.why()
+    assert "diverged" in why
+    assert "step 'do'" in why
+    assert "'work'" in why
+    assert [event.kind for event in await run.history()] == before
+    assert CALLS == ["a"]
+    assert [info.workflow async for info in engine.runs()] == ["flow"]
+    if journal_restored == "resumed":
+        await run.resume()  # still the wrong code
+        await asyncio.sleep(0.01)
+        await reached(run, "blocked")
+    await engine.aclose()
+    engine = await engines.file(old)
+    assert await engine.get("r").result(5) == "on"
+    assert CALLS == ["a"]
+    assert NondeterminismError.__name__
+
+
+async def test_patched_keeps_old_runs_on_the_old_path(engines, reached):
+    """
+    Runs from before the change go on as recorded, new ones take the new path.
+    """
+
+    @workflow(name="flow")
+    async def old() -> Flow[str]:
+        yield do("a")
+        value: str = yield wait_for("go")
+        yield Return(value)
+
+    @workflow(name="flow")
+    async def new() -> Flow[str]:
+        yield do("a")
+        if patched("notify"):
+            yield do("notify")
+        value: str = yield wait_for("go")
+        yield Return(value)
+
+    engine = await engines.file(old)
+    run = await engine.start(old(), id="old")
+    await reached(run, "waiting")
+    await engine.aclose()
+    engine = await engines.file(new)
+    await engine.get("old").signal("go", "1")
+    assert await engine.get("old").result(5) == "1"
+    fresh = await engine.start(new())
+    await fresh.signal("go", "2")
+    assert await fresh.result(5) == "2"
+    assert CALLS == ["a", "a", "notify"]
+
+
+async def test_recovery_goes_on_where_it_stopped(engines, reached):
+    """
+    A crash in the middle of many runs: each ends, and no completed step is repeated.
+    """
+    gate = asyncio.Event()
+
+    @job
+    async def child(name: str) -> str:
+        await gate.wait()
+        CALLS.append(f"child {name}")
+        return name
+
+    @workflow
+    async def parent(name: str) -> Flow[list]:
+        first: str = yield do(name)
+        values: list[str] = yield gather(child(name), do(f"{name}+"))
+        yield Return([first, *values])
+
+    engine = await engines.file(parent, child)
+    runs = [await engine.start(parent(str(n)), id=str(n)) for n in range(10)]
+    for run in runs:
+        await reached(run, "waiting")
+    await engines.crash(engine)
+    gate.set()
+    engine = await engines.file(parent, child)
+    for n in range(10):
+        assert await engine.get(str(n)).result(5) == [str(n), str(n), f"{n}+"]
+    assert sorted(CALLS) == sorted(f for n in range(10) for f in (f"{n}", f"{n}+", f"child {n}"))
