@@ -19,6 +19,7 @@ outcome; after a crash it replays the function over its journal, so completed st
 """
 
 from durable._core.admission import Queue
+from durable._core.caps import Caps
 from durable._core.decorators import call, job, step, transaction, workflow
 from durable._core.flow import current, logger, now, patched, random, set_attributes, uuid4
 from durable._core.making import (
@@ -59,6 +60,7 @@ from durable.errors import (
 
 __all__ = [
     "AsyncTransaction",
+    "Caps",
     "Child",
     "Client",
     "Command",

@@ -20,7 +20,7 @@ DOCUMENTED = """
     now uuid4 random patched set_attributes logger current
     Engine Client Run RunInfo Queue
     StepContext Transaction context cursor memo
-    AsyncTransaction Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
+    AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
 
 # Those a program catches by name in ordinary code; all others are in durable.errors.

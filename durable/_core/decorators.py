@@ -299,7 +299,8 @@ def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> StepOp[Any]:
 
 def _plain(fn: Callable[..., Any]) -> Callable[..., Any]:
     """A function that calls *fn*, which is none: a builtin, a class, a partial, an object with ``__call__``."""
-    name = getattr(fn, "__qualname__", None) or getattr(getattr(fn, "func", fn), "__qualname__", type(fn).__qualname__)
+    named = fn if hasattr(fn, "__qualname__") else getattr(fn, "func", type(fn))
+    name: str = getattr(named, "__qualname__", type(fn).__qualname__)
 
     def call_it(*args: Any, **kwargs: Any) -> Any:
         return fn(*args, **kwargs)

@@ -24,6 +24,7 @@ from typing import Any, NoReturn, TypeVar
 from durable._core import charge, ending, history
 from durable._core.answers import Answers
 from durable._core.attempts import AttemptNode
+from durable._core.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.codec import Codec
 from durable._core.decision import ChildAction, Decision, Wait
 from durable._core.definition import Workflow
@@ -49,15 +50,6 @@ from durable.errors import CapExceededError, EncodeError, RunCancelled
 
 _E = TypeVar("_E", bound=RecordedCommand)
 
-#: A step that was running this often when the process died is poison. Three, as in Sidekiq's
-#: super_fetch: one crash is bad luck, two may be, three is the step.
-CRASH_LIMIT = 3
-#: Seconds that a cancelled run may spend on clean-up.
-CLEANUP_SECONDS = 60.0
-#: Events of one run: Temporal warns at 10,240; a million replay in about ten seconds here.
-MAX_EVENTS = 1_000_000
-WARN_EVENTS = 10_000
-
 _OPENERS: dict[type, Callable[..., Node]] = {**OPENERS, StepOp: AttemptNode, TransactionOp: AttemptNode}
 
 
@@ -73,7 +65,7 @@ class Execution:
         codec: Codec,
         crash_limit: int = CRASH_LIMIT,
         cleanup_seconds: float = CLEANUP_SECONDS,
-        max_events: int = MAX_EVENTS,
+        caps: Caps = DEFAULT_CAPS,
     ) -> None:
         self.history = history.read(events)
         self.definition = definition
@@ -100,7 +92,7 @@ class Execution:
         self.ended = False
         self.answers = Answers(self)
         self._cleanup_seconds = cleanup_seconds
-        self._max_events = max_events
+        self._caps = caps
         self._body: StrandNode | None = None
         self._signals: dict[str, deque[SignalReceived]] = {}
         self._unmatched = dict(self.history.commands)
@@ -139,12 +131,12 @@ class Execution:
         self._drive(self._turn, arrived)
         decision, self.decision = self.decision, Decision()
         before, self._size = self._size, self._size + len(decision.events)
-        if self._size >= WARN_EVENTS > before:
+        if self._size >= self._caps.events_warning > before:
             values = {"events": self._size, "run_id": self.run_id}
             decision.logs.append(("warning", "run.history_is_long", values))
-        if self._size > self._max_events:
+        if self._size > self._caps.events:
             remedy = "End it with continue_as, or raise the cap"
-            raise CapExceededError(f"run {self.run_id!r}", "number of events", self._size, self._max_events, remedy)
+            raise CapExceededError(f"run {self.run_id!r}", "number of events", self._size, self._caps.events, remedy)
         return decision
 
     @property
@@ -154,7 +146,8 @@ class Execution:
 
     def in_flight(self) -> list[tuple[str, int]]:
         """(position, attempt) of the steps under way, but for those that the next decision is to start."""
-        fresh = {action.position for action in (*self.decision.steps, *self.decision.transactions)}
+        fresh = {action.position for action in self.decision.steps}
+        fresh |= {action.position for action in self.decision.transactions}
         return [
             (leaf.position, leaf.attempt)
             for leaf in self.leaves.values()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from durable._core import history
+from durable._core.caps import CRASH_LIMIT
 from durable._core.codec import Codec
 from durable._core.decision import Decision, EndStatus, StepAction, Wait
 from durable._core.definition import Job
@@ -31,7 +32,6 @@ from durable._core.events import (
     StepSucceeded,
     TimerFired,
 )
-from durable._core.execution import CRASH_LIMIT
 from durable._core.failures import describe as describe_failure
 from durable._core.ops import StepOp
 from durable._core.outcomes import failure_in, failure_payload

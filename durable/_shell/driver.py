@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import anyio
 from attrs import define, field
 
+from durable._core.caps import Caps
 from durable._core.codec import Codec
 from durable._core.decision import ChildAction, Decision, StepAction, TransactionAction, Wait
 from durable._core.definition import Job, RunnableDefinition, Workflow
@@ -77,6 +78,7 @@ class Services:
     on_effects: Callable[[Effects], None]
     crash_limit: int
     cleanup_seconds: float
+    caps: Caps
     keep_resident: int = 0
     #: Freed executions kept as a cache, latest last.
     resident: dict[int, tuple[Execution, RunState, int]] = field(factory=dict)
@@ -330,6 +332,7 @@ class Driver:
             codec=services.codec,
             crash_limit=services.crash_limit,
             cleanup_seconds=services.cleanup_seconds,
+            caps=services.caps,
         )
 
     async def _interrupted(self, events: list[Event], arrived: list[Event]) -> list[Event]:

@@ -27,7 +27,7 @@ from attrs import frozen
 from durable._core.admission import Admission, Queue
 from durable._core.codec import Codec, ValueCodec
 from durable._core.definition import RunnableDefinition, collect
-from durable._core.execution import CLEANUP_SECONDS, CRASH_LIMIT
+from durable._core.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.making import with_options
 from durable._core.ops import OnConflict, RunOp
 from durable._core.ports import Clock
@@ -102,6 +102,7 @@ class Engine(Finding):
         grace: Seconds that steps under way get when the engine closes.
         crash_limit: A step that was running when the process died this often blocks its run.
         cleanup_timeout: Seconds that a cancelled run may spend on clean-up.
+        caps: Sizes beyond which values and histories are refused.
     """
 
     def __init__(
@@ -120,9 +121,11 @@ class Engine(Finding):
         grace: float = 10.0,
         crash_limit: int = CRASH_LIMIT,
         cleanup_timeout: float = CLEANUP_SECONDS,
+        caps: Caps = DEFAULT_CAPS,
     ) -> None:
         self.path = os.fspath(path)
-        self.codec = Codec(codec)
+        self._caps = caps
+        self.codec = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting)
         self.clock: Clock = clock or SystemClock()
         self._definitions: dict[str, RunnableDefinition[..., Any]] = dict(collect(definitions))  # type: ignore[arg-type]
         self._queues = tuple(queues)
@@ -233,6 +236,7 @@ class Engine(Finding):
             on_effects=self._take,
             crash_limit=self._crash_limit,
             cleanup_seconds=self._cleanup_seconds,
+            caps=self._caps,
             keep_resident=self._keep_resident,
         )
         self._scheduler = Scheduler(services, Admission(self._queues, self._concurrency))

@@ -84,8 +84,9 @@ class Steps:
             # The step cancelled itself (a library of its did): no failure of the step, so it is tried again.
             return self._again(action, state.run_id)
         finally:
-            if not self._is_cut_off():
-                await _forget_own_cancel()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling() and not self._is_cut_off():
+                await _forget_own_cancel(task)
 
     def _is_cut_off(self) -> bool:
         """Whether the engine wants this attempt to end: the run's scope is cancelled, or everything is."""
@@ -138,11 +139,8 @@ class Steps:
         )
 
 
-async def _forget_own_cancel() -> None:
-    """Undo a cancellation that user code requested of its own task, lest it strike our next `await`."""
-    task = asyncio.current_task()
-    if task is None or not task.cancelling():
-        return
+async def _forget_own_cancel(task: asyncio.Task[Any]) -> None:
+    """Undo a cancellation that user code requested of its own *task*, lest it strike our next `await`."""
     while task.cancelling():
         task.uncancel()
     with contextlib.suppress(asyncio.CancelledError):

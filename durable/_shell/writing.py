@@ -254,7 +254,9 @@ def _join_child(
         tell_waiters(conn, [End(target, run_id, end_status, outcome, reason, at)], effects)
 
 
-def end_cancelled(conn: sqlite3.Connection, state: RunState, asked: CancelRequested, at: float, effects: Effects) -> None:
+def end_cancelled(
+    conn: sqlite3.Connection, state: RunState, asked: CancelRequested, at: float, effects: Effects
+) -> None:
     """End a cancelled run whose code cannot be driven: without clean-up."""
     seq, chain = conn.execute(
         "SELECT seq, checksum FROM durable_events WHERE run = ? ORDER BY seq DESC LIMIT 1", (state.run,)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from durable._core import history
+from durable._core.caps import Caps
 from durable._core.decision import Wait
 from durable._core.decorators import job, step, transaction, workflow
 from durable._core.event_rows import from_row, to_row
@@ -170,7 +171,7 @@ def test_a_history_has_a_cap():
             await work()
 
     with pytest.raises(CapExceededError, match="continue_as"):
-        run(workflow(name="wf")(body)(), options={"max_events": 5})
+        run(workflow(name="wf")(body)(), options={"caps": Caps(events=5)})
 
 
 # --- retries ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ Cancel, pause and resume: in every state a run can be in, recorded first, idempo
 """
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -351,10 +352,8 @@ async def test_swallowing_a_cancellation_does_not_prevent_it(engines, reached):
 
     @workflow
     async def stubborn() -> Flow[str]:
-        try:
+        with contextlib.suppress(RunCancelled):
             yield wait_for("go")
-        except RunCancelled:
-            pass
         yield more()
         yield Return("survived")
 

@@ -4,7 +4,12 @@ Starting runs and getting their results: the taste of the contract, and every wr
 
 import asyncio
 import contextvars
+import os
+import subprocess
+import sys
+import textwrap
 import traceback
+from pathlib import Path
 
 import pytest
 from attrs import frozen
@@ -28,6 +33,7 @@ from durable import (
 from durable.errors import DefinitionError, EncodeError, RunExistsError
 
 pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[2]
 
 
 @frozen
@@ -283,7 +289,7 @@ async def test_many_may_wait_for_one_result(engines):
 @pytest.mark.parametrize("reopened", [False, True])
 async def test_a_failure_has_its_original_type_as_cause(engines, reopened):
     """
-    RunFailedError's cause is rebuilt from the journal: the application's own class, its arguments, its traceback as text.
+    RunFailedError's cause is rebuilt from the journal: the application's own class and its arguments.
     """
     engine = await engines.file(failing)
     run = await engine.start(failing("night"), id="r")
@@ -416,3 +422,74 @@ async def test_one_runs_failure_leaves_the_others_alone(engines):
     with pytest.raises(RunFailedError) as caught:
         await worse.result(5)
     assert isinstance(caught.value.__cause__, EncodeError)
+
+
+async def test_a_bug_of_ours_blocks_one_run(engines, monkeypatch, reached):
+    """
+    It is reported as an InternalError with a traceback; other runs and the engine go on.
+    """
+    from durable._core.execution import Execution
+
+    engine = await engines.memory(failing, waiting)
+    good = await engine.start(waiting())
+    await reached(good, "waiting")
+    with monkeypatch.context() as patch:
+        patch.setattr(Execution, "advance", lambda *_, **__: 1 / 0)
+        bad = await engine.start(waiting())
+        await reached(bad, "blocked")
+    assert "Please report this" in await bad.why()
+    assert "ZeroDivisionError" in await bad.why()
+    await good.signal("go", "fine")
+    assert await good.result(5) == "fine"
+    await bad.resume()
+    await bad.signal("go", "mended")
+    assert await bad.result(5) == "mended"
+
+
+@pytest.mark.parametrize("error", ["SystemExit(7)", "KeyboardInterrupt()"])
+@pytest.mark.parametrize("kind", ["step", "job"])
+def test_an_exit_in_a_step_is_no_failure(tmp_path, error, kind):
+    """
+    It ends the program, as it would anywhere, and the step runs again at the next opening.
+    """
+    script = textwrap.dedent(
+        f"""
+        import asyncio, sys
+        from durable import Engine, Flow, Return, context, job, step, workflow
+
+        async def leave() -> int:
+            if context().attempt == 1:
+                raise {error}
+            return context().attempt
+
+        @workflow(name="top")
+        async def one() -> Flow[int]:
+            value: int = yield step(leave)()
+            yield Return(value)
+
+        top = one if "{kind}" == "step" else job(name="top")(leave)
+
+        async def main():
+            async with Engine(sys.argv[1], [top], grace=0.2) as engine:
+                print("result", await engine.run(top(), key="k"))
+
+        asyncio.run(main())
+        """
+    )
+
+    def go():
+        return subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "app.db")],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+
+    first = go()
+    assert first.returncode != 0
+    if error == "SystemExit(7)":
+        assert first.returncode == 7, first.stderr
+    second = go()
+    assert "result 2" in second.stdout.split("\n"), second.stdout + second.stderr

@@ -301,7 +301,7 @@ async def test_a_thousand_signals_keep_their_order(engines):
     async def counting(count: int) -> Flow[list]:
         got = []
         for _ in range(count):
-            got.append((yield wait_for("n")))
+            got.append((yield wait_for("n")))  # noqa: PERF401 - no comprehension may yield
         yield Return(got)
 
     engine = await engines.file(counting)

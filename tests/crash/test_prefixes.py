@@ -1,0 +1,273 @@
+"""
+Every prefix of a journal leads to the same end, and no step that it holds is called again.
+
+A copy of the file is taken after each COMMIT, which is what a crash at that moment leaves; a
+fresh engine finishes each copy. So the histories are cut wherever a turn closed.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from durable import (
+    AsyncTransaction,
+    Engine,
+    Flow,
+    Retry,
+    Return,
+    RunCancelledError,
+    Transaction,
+    continue_as,
+    for_each,
+    gather,
+    job,
+    race,
+    settle,
+    sleep,
+    step,
+    timeout,
+    transaction,
+    wait_for,
+    workflow,
+)
+from durable._core.events import KIND_NAMES
+from durable._shell import connections, database, steps
+
+pytestmark = pytest.mark.anyio
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@step
+async def double(number: int) -> int:
+    return 2 * number
+
+
+@step(retry=Retry(attempts=4, on=ConnectionError, delay=0.005))
+async def shaky(number: int) -> int:
+    from durable import context
+
+    if context().attempt < 3:
+        raise ConnectionError("again")
+    return number
+
+
+@step
+async def fails(number: int) -> int:
+    raise ValueError(f"no {number}")
+
+
+@job
+async def triple(number: int) -> int:
+    return 3 * number
+
+
+@transaction
+def keep(tx: Transaction, mark: str) -> str:
+    tx.execute("INSERT INTO app VALUES (?)", (mark,))
+    return mark
+
+
+@transaction
+async def keep_slowly(tx: AsyncTransaction, mark: str) -> str:
+    await tx.execute("INSERT INTO app VALUES (?)", (mark,))
+    return mark
+
+
+@workflow
+async def orders(count: int) -> Flow[list[object]]:
+    """Steps, transactions, jobs, retries, timers."""
+    first: int = yield double(count)
+    yield keep("one")
+    thrice: list[int] = yield gather(triple(1), triple(2), double(5))
+    yield keep_slowly("two")
+    yield sleep(0.002)
+    fourth: int = yield shaky(4)
+    each: list[int] = yield for_each(triple, [7, 7, 0], concurrency=2)
+    yield Return([first, *thrice, fourth, *each])
+
+
+async def helper(number: int) -> int:
+    a = await double(number)
+    return await triple(a)
+
+
+@workflow
+async def groups() -> Flow[list[object]]:
+    """Races, timeouts, helpers, failures, nested groups, a child workflow."""
+    won = yield race(sleep(30), double(1))
+    both: list[object] = yield gather(helper(1), gather(double(2), settle(fails(3))), fails(4), return_exceptions=True)
+    try:
+        yield timeout(wait_for("never"), 0.003)
+    except TimeoutError:
+        yield keep("late")
+    nested: list[object] = yield orders(1)
+    yield Return([won.index, both[0], both[1][0], str(both[1][1].error), str(both[2]), nested[0]])
+
+
+@workflow
+async def talks(left: int) -> Flow[list[str]]:
+    """Signals, early and late, and going on as another run with them."""
+    text: str = yield wait_for("say", str)
+    yield keep(f"{left} {text}")
+    if left:
+        yield continue_as(talks(left - 1))
+    more: str = yield wait_for("say", str, timeout=5.0)
+    yield Return([text, more])
+
+
+@workflow
+async def cancelled() -> Flow[None]:
+    """A cancel, and the clean-up after it."""
+    yield double(1)
+    try:
+        yield gather(triple(1), wait_for("never"))
+    finally:
+        yield keep("cleaned")
+
+
+async def say(run):
+    for number in range(4):
+        await run.signal("say", str(number), dedup=str(number))
+
+
+async def cancel(run):
+    await asyncio.sleep(0.02)
+    await run.cancel("enough")
+
+
+
+CASES = {
+    "orders": (lambda: (orders(3), [orders, triple]), None, ["one", "two"]),
+    "groups": (lambda: (groups(), [groups, orders, triple]), None, ["late", "one", "two"]),
+    "talks": (lambda: (talks(2), [talks]), say, ["0 2", "1 1", "2 0"]),
+    "cancelled": (lambda: (cancelled(), [cancelled, triple]), cancel, ["cleaned"]),
+}
+
+
+class Copies:
+    """A copy of the file after each COMMIT."""
+
+    def __init__(self, monkeypatch, folder):
+        self.paths = []
+        real = connections.commit
+
+        def commit(conn, path):
+            real(conn, path)
+            if conn.execute("SELECT 1 FROM durable_runs LIMIT 1").fetchone() is None:
+                return  # nobody was told of any run
+            self.paths.append(folder / f"{len(self.paths)}.db")
+            conn.execute("VACUUM INTO ?", (str(self.paths[-1]),))
+
+        for module in (connections, database):
+            monkeypatch.setattr(module, "commit", commit)
+
+
+def finished(path):
+    """(run id, position) of the steps that have an outcome in the file, and of jobs that have ended."""
+    wanted = [kind for kind, name in KIND_NAMES.items() if name in ("StepSucceeded", "StepFailed")]
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        found = conn.execute(
+            f"SELECT r.run_id, e.position FROM durable_events AS e JOIN durable_runs AS r USING (run) "
+            f"WHERE e.kind IN ({','.join(map(str, wanted))}) "
+            "UNION SELECT run_id, '0' FROM durable_runs WHERE sort = 'job' AND ended_at IS NOT NULL"
+        )
+        return set(found.fetchall())
+
+
+def marks(path):
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        return sorted(mark for (mark,) in conn.execute("SELECT mark FROM app"))
+
+
+async def outcome(run):
+    try:
+        return await run.result()
+    except RunCancelledError as error:
+        return f"cancelled: {error.args}"
+
+
+async def finish(path, definitions, run_id, client):
+    async with Engine(path, definitions, durability="process", crash_limit=1000) as engine:
+        run = engine.get(run_id)
+        async with asyncio.timeout(10):
+            if client is not None and (await run.info()).ended_at is None:
+                await client(run)
+            return await outcome(run)
+
+
+async def check(tmp_path, monkeypatch, op, definitions, client, tables):
+    """The end of a run, having compared it with the end of each prefix of its journal."""
+    called = []
+    real = steps.Steps.attempt
+
+    async def attempt(self, action, state, notes, left):
+        called.append((state.run_id, action.position))
+        return await real(self, action, state, notes, left)
+
+    monkeypatch.setattr(steps.Steps, "attempt", attempt)
+    whole = tmp_path / "whole.db"
+    with contextlib.closing(sqlite3.connect(whole)) as app:
+        for table in tables:
+            app.execute(f"CREATE TABLE {table}")
+        app.commit()
+    with monkeypatch.context() as patch:
+        copies = Copies(patch, tmp_path)
+        async with Engine(whole, definitions, durability="process") as engine:
+            run = await engine.start(op, id="the-run")
+            if client is not None:
+                await client(run)
+            end = await outcome(run)
+    assert len(copies.paths) > 4
+    for path in copies.paths:
+        done = finished(path)
+        called.clear()
+        assert await finish(path, definitions, "the-run", client) == end, path
+        assert not done & set(called), f"{path}: called again"
+    return end, copies.paths
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_every_prefix_of_a_journal_leads_to_the_same_end(tmp_path, monkeypatch, name):
+    """P1, P2, P3: the same result, each row of a transaction once, no completed step called again."""
+    make, client, rows = CASES[name]
+    op, definitions = make()
+    end, paths = await check(tmp_path, monkeypatch, op, definitions, client, ["app (mark TEXT)"])
+    assert end is not None
+    for path in paths:
+        assert marks(path) == rows, path
+
+
+async def test_every_prefix_of_the_ride_leads_to_the_same_receipt(tmp_path, monkeypatch):
+    """The example with a payment server: the key of the charge is the same in all lives."""
+    ride = example("ride")
+    definitions = [ride.ride, ride.notify_drivers, ride.write_audit]
+    tables = ["rides (id INTEGER PRIMARY KEY, user_id INTEGER, pickup TEXT)", "audit (entry TEXT)"]
+    with ride.payment_server() as (server, payments):
+        end, paths = await check(tmp_path, monkeypatch, ride.ride(42, "Main St", server), definitions, None, tables)
+        assert len(payments.charges) == 1
+    assert end == ride.Receipt(1, "charge-1", 3)
+    for path in paths:
+        with contextlib.closing(sqlite3.connect(path)) as app:
+            assert app.execute("SELECT count(*) FROM rides").fetchone() == (1,)
+
+
+async def test_every_prefix_of_the_approval_leads_to_the_same_answer(tmp_path, monkeypatch):
+    """The example that waits for a person: in whichever life the answer comes, it is that answer."""
+    approval = example("approval")
+
+    async def approve(run):
+        await run.signal("decision", approval.Decision(approved=True, by="Mia"), dedup="one")
+
+    end, _ = await check(tmp_path, monkeypatch, approval.expense("Ada", 1), [approval.expense], approve, [])
+    assert end == "approved by Mia"
