@@ -67,6 +67,8 @@ class JobExecution:
         self._stuck = False
         self._first_started_at = 0.0
         self._retry: Wait | None = None
+        #: The outcome that a fork gave in place of the recorded one.
+        self._given: StepSucceeded | None = None
         self._decision = Decision()
         self._op: StepOp[Any] | None = None
 
@@ -82,6 +84,8 @@ class JobExecution:
                     self._crashes = 0
                     self._running = False
                     self._retry = Wait(POSITION, "retry", POSITION, fire_at=event.fire_at)
+                case StepSucceeded():
+                    self._running, self._given = False, event
                 case StepInterrupted():
                     self._running = False
                     self._crashes += event.crashed
@@ -94,7 +98,9 @@ class JobExecution:
     def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
         """As `Execution.advance`."""
         unborn = any(isinstance(event, (CancelRequested, RunTimedOut)) for event in arrived)
-        if self._attempt == 0 and not unborn:
+        if self._given is not None:
+            self._take(self._given, now)
+        elif self._attempt == 0 and not unborn:
             self._start(now)
         for event in arrived:
             if self.ended:

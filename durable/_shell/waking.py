@@ -161,7 +161,8 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
         if kind == "start":
             _start_due(conn, run, now, effects)
         elif kind == "deadline":
-            put_item(conn, run, RunTimedOut(fire_at - since, now), effects, wakes=True)
+            seconds = round(fire_at - since, 3)  # as given: the difference of two instants is off by some 1e-7
+            put_item(conn, run, RunTimedOut(seconds, now), effects, wakes=True)
             _hurry_unborn(conn, run, effects)
         elif kind == "cleanup":
             put_item(conn, run, CleanupTimedOut(now), effects, wakes=True)

@@ -387,7 +387,6 @@ async def test_clean_up_is_bounded(engines, clock, reached, eventually):
     async def cancelling():
         return "CancelRequested" in [event.kind for event in await run.history()]
 
-
     await eventually(cancelling)
     assert await run.status() != "cancelled"
     clock.advance(61)
@@ -462,8 +461,6 @@ async def test_a_step_that_ignores_its_cancellation_does_not_hold_the_run(engine
     await began.wait()
     await run.cancel()
     await ends_cancelled(run)
-
-
 
 
 # --- pause and resume ------------------------------------------------------------------------------
@@ -589,7 +586,6 @@ async def test_timers_that_fire_while_paused_count(engines, clock, reached, even
 
     async def fired():
         return (await engine.stats()).waits == 0
-
 
     await eventually(fired)
     assert await run.status() == "paused"

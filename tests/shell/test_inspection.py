@@ -185,9 +185,7 @@ async def test_why_names_what_a_run_waits_for(engines, clock, reached):
         began.set()
         await hold.wait()
 
-    engine = await engines.memory(
-        flaky, signalled, sleeping, both, slow, quick, clock=clock, queues=[Queue("one", 1)]
-    )
+    engine = await engines.memory(flaky, signalled, sleeping, both, slow, quick, clock=clock, queues=[Queue("one", 1)])
     runs = {}
     for name, op in {"flaky": flaky(), "signal": signalled(), "sleep": sleeping(), "both": both()}.items():
         runs[name] = await engine.start(op, id=name)

@@ -375,7 +375,7 @@ async def test_a_failed_opening_leaves_the_file_free(engines, monkeypatch):
     """
     Whatever goes wrong while opening, the lock is given back, and the next engine opens.
     """
-    from durable._shell import engine as module
+    from durable._shell import lifecycle as module
 
     async def broken(self):
         raise RuntimeError("no socket today")
@@ -404,7 +404,7 @@ async def test_an_engine_whose_file_was_deleted_stops_loudly(engines, monkeypatc
     """
     Commits must not go where nobody will find them: callers are told, and closing still works.
     """
-    from durable._shell import engine as module
+    from durable._shell import lifecycle as module
 
     monkeypatch.setattr(module, "IDENTITY_SECONDS", 0.01)
     engine = await engines.file(waiting)

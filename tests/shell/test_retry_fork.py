@@ -245,6 +245,19 @@ async def test_fork_of_a_waiting_run(engines, reached):
     assert CALLS == ["a"]
 
 
+async def test_fork_of_a_job(engines):
+    """
+    Its body runs again, or does not where its outcome is given.
+    """
+    engine = await engines.memory(work)
+    run = await engine.start(work("w"))
+    await run.result(5)
+    assert await (await run.fork(0)).result(5) == "w"
+    assert CALLS == ["w", "w"]
+    assert await (await run.fork(0, {"0": "by hand"})).result(5) == "by hand"
+    assert CALLS == ["w", "w"]
+
+
 async def test_fork_at_what_was_never_asked_for(engines):
     """
     A UsageError that lists the positions.

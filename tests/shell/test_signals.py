@@ -287,7 +287,6 @@ async def test_signals_reach_the_successor_of_a_run(engines, reached, eventually
             async def exists(successor=successor):
                 return [info async for info in engine.runs() if info.run_id == successor.id] != []
 
-
             await eventually(exists)
     assert await run.result(5) == "2 in loop~3"
 
