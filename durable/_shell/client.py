@@ -106,9 +106,7 @@ class Client(Finding):
             definition: RunnableDefinition[..., Any] = op.definition
             known = {definition.name: definition}
             self._types[definition.name] = definition.result
-            runs.append(
-                make_run(with_options(op), definitions=known, codec=self.codec, allocate=lambda: 0, now=now)
-            )
+            runs.append(make_run(with_options(op), definitions=known, codec=self.codec, allocate=lambda: 0, now=now))
         ids = await self.request("start", runs=runs)
         return [Run(self, run_id, op.definition.result) for run_id, op in zip(ids, made, strict=True)]
 

@@ -161,7 +161,7 @@ class Commits:
                 await self._reopened(group)
             except JournalError as error:
                 self._failed(group, error)
-            except Exception as error:  # a bug, ours or SQLite's: the group is the suspect, not the engine
+            except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's: the group is the suspect, not the engine
                 log.error("commit.failed", error=repr(error))
                 self._give_up(group, error)
                 return

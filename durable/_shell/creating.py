@@ -30,9 +30,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
     """Append rows of events; large payloads go to their own table."""
     if any(type(row[6]) is Large for row in rows):
-        rows = [
-            (*row[:6], None, keep_payload(conn, row[6]), row[8]) if type(row[6]) is Large else row for row in rows
-        ]
+        rows = [(*row[:6], None, keep_payload(conn, row[6]), row[8]) if type(row[6]) is Large else row for row in rows]
     if rows:
         conn.executemany(INSERT_EVENT, rows)
 
@@ -68,9 +66,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
     else:
         fresh = (new.started, state.chain)
         effects.ready.append(
-            ReadyRun(
-                new.run, new.run_id, new.workflow, new.sort, new.queue, new.priority, at, new.labels, fresh
-            )
+            ReadyRun(new.run, new.run_id, new.workflow, new.sort, new.queue, new.priority, at, new.labels, fresh)
         )
     if new.deadline is not None:
         waits.append((new.run, "", "", "deadline", "any", None, None, new.deadline, at))

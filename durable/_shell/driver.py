@@ -16,32 +16,22 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
-from attrs import define, field
 
-from durable._core.caps import Caps
-from durable._core.codec import Codec
-from durable._core.decision import ChildAction, Decision, StepAction, TransactionAction, Wait
-from durable._core.definition import Job, RunnableDefinition, Workflow
-from durable._core.events import CancelRequested, Event, Payload, StepInterrupted, StepSucceeded
+from durable._core.decision import Decision, StepAction
+from durable._core.definition import Job, Workflow
+from durable._core.events import CancelRequested, Event, Payload, StepInterrupted
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
-from durable._core.outcomes import failure_payload
-from durable._core.ports import Clock
-from durable._shell.commits import Commits
-from durable._shell.connections import CommitUnknownError, is_the_disk
 from durable._shell.log import emit, log
-from durable._shell.memory_database import AnyDatabase
 from durable._shell.reading import Loaded, load_items, load_run, notes_of
-from durable._shell.rows import Effects, NewRun, ReadyRun, RunState, TurnWrite, read_events
-from durable._shell.starting import make_run
-from durable._shell.steps import Steps
-from durable._shell.transaction import ExclusiveTransaction, run_sync
-from durable._shell.creating import get_or_create
+from durable._shell.recording import Recorder
+from durable._shell.rows import Effects, ReadyRun, TurnWrite, read_events
+from durable._shell.services import Services
 from durable._shell.waking import await_code, put_item
 from durable._shell.writing import end_cancelled, write_turns
 from durable.errors import (
@@ -58,55 +48,25 @@ T = TypeVar("T")
 
 #: Seconds before a run whose transaction could not be committed is replayed from disk.
 RELOAD_PAUSE = 1.0
-#: Transactions of one run in a row inside one commit group; then others get their turn.
-MAX_TRANSACTIONS = 64
 
 
-@define
-class Services:
-    """What drivers share."""
-
-    path: str
-    database: AnyDatabase
-    commits: Commits
-    codec: Codec
-    clock: Clock
-    steps: Steps
-    definitions: Mapping[str, RunnableDefinition[..., Any]]
-    allocate: Callable[[], int]
-    spawn: Callable[[Callable[..., Coroutine[Any, Any, None]], Any], None]
-    on_effects: Callable[[Effects], None]
-    crash_limit: int
-    cleanup_seconds: float
-    caps: Caps
-    keep_resident: int = 0
-    #: Freed executions kept as a cache, latest last.
-    resident: dict[int, tuple[Execution, RunState, int]] = field(factory=dict)
-
-
-class Driver:
+class Driver(Recorder):
     """One active run."""
 
     def __init__(self, ready: ReadyRun, services: Services) -> None:
-        self.ready = ready
-        self._services = services
-        self._state = RunState(ready.run, ready.run_id, ready.workflow, ready.queue, labels=ready.labels)
-        self._execution: Execution | JobExecution | None = None
+        super().__init__(ready, services)
         self._outcomes: list[Event] = []
         #: Those that the turn under way took in: not on disk yet.
         self._unrecorded: list[Event] = []
         self._scopes: dict[str, anyio.CancelScope] = {}
         #: Set once the run was taken over: what is under way after that did not see the process die.
         self._lived = False
-        self._inbox_upto = 0
         self._notified = False
         #: The only step of a job, run in this task rather than in one of its own.
         self._inline: StepAction | None = None
         self._cut_off: list[Event] = []
         self._stopping = False
         self._interrupting = False
-        self._announced = False
-        self._dirty: set[str] = set()
         self._wake = asyncio.Event()
 
     # --- what others call -----------------------------------------------------------------------
@@ -170,16 +130,12 @@ class Driver:
         execution = self._execution
         assert execution is not None
         decision = execution.advance(arrived, now=services.clock.now())
-        if decision.transactions:
-            try:
-                decisions, freed = await self._transact(decision)
-            except JournalError as error:
-                # The execution ran ahead of a file that did not take it: back to what is recorded.
-                log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
-                return await self._reload()
-        else:
-            decisions = [decision]
-            freed = await services.commits.turn(self._write(decision, last=True))
+        try:
+            decisions, freed = await self._record(decision)
+        except JournalError as error:
+            # The execution ran ahead of a file that did not take it: back to what is recorded.
+            log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
+            return await self._reload()
         self._unrecorded = []
         for done in decisions:
             self._perform(done)
@@ -360,189 +316,7 @@ class Driver:
         )
         return latest is not None and latest > began
 
-    # --- recording ------------------------------------------------------------------------------------
-
-    def _write(self, decision: Decision, *, last: bool) -> TurnWrite:
-        """*decision* as rows. *last* is False while transactions of the same turn are still to run."""
-        execution, services = self._execution, self._services
-        assert execution is not None
-        now = services.clock.now()
-        write = TurnWrite(self._state, now, self._state.append(decision.events), self._inbox_upto)
-        if decision.waits or decision.children:
-            awaited = {action.position: action for action in decision.children}
-            write.waits = [wait for wait in decision.waits if wait.kind != "child" or wait.position not in awaited]
-            waits = {wait.position: wait for wait in decision.waits if wait.kind == "child"}
-            write.children = [self._child(action, waits.get(action.position), now) for action in decision.children]
-            if any(child.key is not None or child.chosen_id for child, _ in write.children):
-                write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
-        write.waits_closed = decision.waits_closed
-        write.cancelled_children = decision.cancelled_children
-        write.cancel_all_children = decision.cancel_all_children
-        if decision.attributes is not None:
-            write.attributes = self._merging(decision.attributes)
-        if self._dirty:
-            done = [event.position for event in decision.events if isinstance(event, StepSucceeded)]
-            write.notes_done = list(self._dirty) if decision.ended else [each for each in done if each in self._dirty]
-            self._dirty.difference_update(write.notes_done)
-        if decision.ended is not None:
-            write.status, write.reason, write.outcome = decision.ended, decision.reason, decision.outcome
-            if decision.continued is not None:
-                write.successor, _ = self._child(decision.continued, None, now)
-                write.signals = execution.unconsumed() if isinstance(execution, Execution) else ()
-                write.reason = None
-        elif decision.blocked is not None:
-            write.status, write.reason = "blocked", decision.blocked
-        elif last and execution.idle:
-            write.status = "waiting"
-        elif not self._announced:
-            write.status = "running"
-        self._announced = True
-        return write
-
-    def _child(self, action: ChildAction, wait: Wait | None, now: float) -> tuple[NewRun, Wait | None]:
-        services = self._services
-        new = make_run(
-            action.op,
-            definitions=services.definitions,
-            codec=services.codec,
-            allocate=services.allocate,
-            now=now,
-            run_id=action.run_id,
-            parent=self._state.run,
-            position=action.position,
-            arguments=action.arguments,
-        )
-        return new, wait
-
-    def _merging(self, values: dict[str, Any]) -> Callable[[Payload | None], Payload]:
-        codec = self._services.codec
-
-        def merge(before: Payload | None) -> Payload:
-            known = {} if before is None else codec.decode(before, dict[str, Any], where="attributes")
-            return codec.encode({**known, **values}, dict[str, Any], where="attributes")
-
-        return merge
-
-    async def _transact(self, decision: Decision) -> tuple[list[Decision], bool]:
-        """
-        Record a decision with transactions: their rows, outcomes and turns commit with it.
-
-        Sync ones in a row share the commit group; an async one, or the `MAX_TRANSACTIONS`th,
-        begins another transaction of the file.
-        """
-        decisions: list[Decision] = []
-        queue = list(decision.transactions)
-        first: Decision | None = decision
-        freed = False
-        while first is not None or queue:
-            if queue[0].op.definition.is_async:
-                freed = await self._transact_exclusively(first, queue, decisions)
-            else:
-                work = partial(self._transact_in_group, first, queue, decisions)
-                freed = await self._services.commits.call(work)
-            first = None
-        return decisions, freed
-
-    def _transact_in_group(
-        self,
-        first: Decision | None,
-        queue: list[TransactionAction],
-        decisions: list[Decision],
-        conn: sqlite3.Connection,
-        effects: Effects,
-    ) -> bool:
-        if first is not None:
-            decisions.append(first)
-            write_turns(conn, [self._write(first, last=False)], effects)
-        for _ in range(MAX_TRANSACTIONS):
-            if not queue or queue[0].op.definition.is_async:
-                break
-            event = self._transaction_outcome(conn, queue.pop(0), effects)
-            following = self._advance_inside(event)
-            queue += following.transactions
-            decisions.append(following)
-            write_turns(conn, [self._write(following, last=not queue)], effects)
-        return self._state.run not in effects.kept
-
-    def _advance_inside(self, event: Event) -> Decision:
-        execution = self._execution
-        assert execution is not None
-        return execution.advance([event], now=self._services.clock.now())
-
-    def _transaction_outcome(self, conn: sqlite3.Connection, action: TransactionAction, effects: Effects) -> Event:
-        services = self._services
-        try:
-            finish = partial(self._succeeded, action)
-            return run_sync(conn, services.database.guard, action, self._stage, effects, finish)
-        except (sqlite3.OperationalError, JournalError) as error:
-            if isinstance(error, JournalError) or not conn.in_transaction or is_the_disk(error):
-                raise  # the disk, not the user's SQL: the whole group goes back
-            return services.steps.failed(action, error, self.ready.run_id)
-        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome
-            return services.steps.failed(action, error, self.ready.run_id)
-
-    def _succeeded(self, action: TransactionAction, value: Any) -> Event:
-        where = f"result of {action.op.describe()}"
-        payload = self._services.codec.encode(value, action.op.definition.result, where=where)
-        return StepSucceeded(action.position, payload, self._services.clock.now())
-
-    def _stage(self, op: Any) -> NewRun:
-        services = self._services
-        return make_run(
-            op,
-            definitions=services.definitions,
-            codec=services.codec,
-            allocate=services.allocate,
-            now=services.clock.now(),
-            parent=self._state.run,
-        )
-
-    async def _transact_exclusively(
-        self, first: Decision | None, queue: list[TransactionAction], decisions: list[Decision]
-    ) -> bool:
-        """One async transaction: several hops, and the writer to itself."""
-        services = self._services
-        effects = Effects()
-        turn: TurnWrite | None = None
-        try:
-            async with services.database.exclusive() as exclusive:
-                if first is not None:
-                    decisions.append(first)
-                    write = self._write(first, last=False)
-                    await exclusive.run(lambda conn: write_turns(conn, [write], effects))
-                event = await self._async_outcome(exclusive, queue.pop(0), effects)
-                following = self._advance_inside(event)
-                queue += following.transactions
-                decisions.append(following)
-                turn = end = self._write(following, last=not queue)
-                await exclusive.run(lambda conn: write_turns(conn, [end], effects))
-        except CommitUnknownError as error:
-            if turn is None or not await services.commits.settle(turn, error):
-                raise error.cause from error
-        except JournalIOError:
-            await services.commits.reopen()
-            raise
-        services.on_effects(effects)
-        return self._state.run not in effects.kept
-
-    async def _async_outcome(self, exclusive: Any, action: TransactionAction, effects: Effects) -> Event:
-        services = self._services
-        transaction = ExclusiveTransaction(exclusive, services.database.guard, self._stage)
-        await exclusive.execute("SAVEPOINT durable_transaction")
-        try:
-            value = await action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs)
-            event = self._succeeded(action, value)
-            for new in transaction.staged:
-                await exclusive.run(lambda conn, new=new: get_or_create(conn, new, effects))
-        except JournalError:
-            raise  # the disk, not the user's code
-        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome
-            await exclusive.execute("ROLLBACK TO durable_transaction")
-            event = services.steps.failed(action, error, self.ready.run_id)
-        finally:
-            transaction.close()
-        await exclusive.execute("RELEASE durable_transaction")
-        return event
+    # --- putting back ---------------------------------------------------------------------------------
 
     async def _put_back(self, outcomes: list[Event]) -> None:
         """Keep the outcomes of steps for when the run goes on."""

@@ -181,7 +181,9 @@ class Run(Generic[T]):
         row = await self._row()
         events = await self._backend.read(reading.load_history, self._backend.path, row)
         return [
-            HistoryEvent(seq, KIND_NAMES[event.kind], getattr(event, "position", None), event.at, to_row(event)[3], event)
+            HistoryEvent(
+                seq, KIND_NAMES[event.kind], getattr(event, "position", None), event.at, to_row(event)[3], event
+            )
             for seq, event in enumerate(events, 1)
         ]
 

@@ -31,7 +31,6 @@ from durable._shell import reading, schema
 from durable._shell.clock import SystemClock
 from durable._shell.commits import Commits
 from durable._shell.database import Database
-from durable._shell.driver import Services
 from durable._shell.events import Broadcast
 from durable._shell.finding import Finding
 from durable._shell.log import log
@@ -40,8 +39,9 @@ from durable._shell.ownership import Ownership
 from durable._shell.rows import Effects, ReadyRun
 from durable._shell.scheduler import Scheduler
 from durable._shell.server import Server
+from durable._shell.services import Services
 from durable._shell.steps import Steps
-from durable._shell.waking import retry_blocked
+from durable._shell.waking import read_unborn, retry_blocked
 from durable.errors import EngineClosedError, JournalError
 
 #: The path that keeps the journal in memory: for tests, it is gone with the engine.
@@ -145,6 +145,7 @@ class Lifecycle(Finding):
             scheduler = self._require_scheduler()
             for queue in paused:
                 scheduler.pause_queue(queue, paused=True)
+            scheduler.take(Effects(unborn=await database.read(read_unborn)))
             scheduler.recover(queues, next_fire_at)
             if isinstance(database, Database):
                 self._server = Server(database.path, self)

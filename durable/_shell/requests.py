@@ -101,7 +101,9 @@ def resume(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: floa
     """Let a paused or blocked run go on; False if it is neither."""
     run = _current(conn, run_id)
     if run.status in ENDS:
-        raise RunStateError(run_id, run.status, "resume", "A failed run can be retried" if run.status == "failed" else "")
+        raise RunStateError(
+            run_id, run.status, "resume", "A failed run can be retried" if run.status == "failed" else ""
+        )
     if run.status not in ("paused", "blocked"):
         return False
     if run.status == "blocked":
@@ -154,7 +156,9 @@ def _wait_again(conn: sqlite3.Connection, run: int, events: Sequence[Event], now
     for position, target in history.open_children(events):
         add_wait(conn, run, position, target, now, effects)
     for wait in history.open_timers(events):
-        conn.execute(INSERT_WAIT, (run, wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now))
+        conn.execute(
+            INSERT_WAIT, (run, wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now)
+        )
         if wait.fire_at is not None:
             effects.fires(wait.fire_at)
 

@@ -22,9 +22,7 @@ from durable._core.ops import OnConflict
 from durable.errors import JournalCorruptError
 
 #: All that a run can be. The last three are ends.
-Status: TypeAlias = Literal[
-    "pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled"
-]
+Status: TypeAlias = Literal["pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled"]
 ENDS: frozenset[str] = frozenset(("succeeded", "failed", "cancelled"))
 
 #: Payloads from this size on are kept once, by content, in a table of their own. Below it the
@@ -52,9 +50,7 @@ def stored(value: Payload | None) -> Payload | Large | None:
 EventTuple: TypeAlias = tuple[int, int, int, str | None, float, str | None, Any, int | None, int]
 
 
-def checksum(
-    before: int, kind: int, position: str | None, at: float, body: str | None, value: Payload | None
-) -> int:
+def checksum(before: int, kind: int, position: str | None, at: float, body: str | None, value: Payload | None) -> int:
     """CRC-32 of an event's columns, chained to the checksum of the event *before* it."""
     chained = crc32(f"{kind}|{position}|{at!r}|{body}|".encode(), before)
     if value is None:

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from durable._core.decision import TransactionAction
 from durable._core.ops import RunOp
 from durable._core.ports import AsyncTransaction, Parameters, Transaction
+from durable._shell.creating import get_or_create
 from durable._shell.database import Exclusive
 from durable._shell.guard import Guard, refuse_control
 from durable._shell.rows import Effects, NewRun
-from durable._shell.creating import get_or_create
 from durable.errors import UsageError
 
 T = TypeVar("T")

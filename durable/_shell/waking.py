@@ -209,6 +209,16 @@ def _hurry_unborn(conn: sqlite3.Connection, run: int, effects: Effects) -> None:
         effects.unborn.append(read_ready(conn, run))
 
 
+def read_unborn(conn: sqlite3.Connection) -> list[ReadyRun]:
+    """Runs that were cancelled, or ran out of time, before they began, and have not ended yet."""
+    rows = conn.execute(
+        "SELECT DISTINCT r.run FROM durable_inbox AS i JOIN durable_runs AS r ON r.run = i.run "
+        "WHERE i.wakes = 1 AND i.kind IN (?, ?) AND r.status = 'pending' AND r.ready_at IS NOT NULL",
+        (CancelRequested.kind, RunTimedOut.kind),
+    ).fetchall()
+    return [read_ready(conn, run) for (run,) in rows]
+
+
 def await_code(conn: sqlite3.Connection, run: int, at: float) -> None:
     """Note that a blocked run may go on as soon as other code is there: each opening tries."""
     conn.execute(

@@ -29,7 +29,6 @@ from durable._shell.rows import ENDS, Effects, NewRun, RunState, TurnWrite
 from durable._shell.waking import End, put_item, request_cancel, tell_waiters
 from durable.errors import KeyConflictError, RunExistsError
 
-
 _MOVE_SIGNALS = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
 SELECT ?, kind, position, at, body, value, payload, name, 0 FROM durable_inbox WHERE run = ? AND kind = ? ORDER BY item
@@ -153,9 +152,7 @@ def _add_waits(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> N
                 effects.arrived.add(run)
 
 
-def add_wait(
-    conn: sqlite3.Connection, run: int, position: str, run_id: str, at: float, effects: Effects
-) -> None:
+def add_wait(conn: sqlite3.Connection, run: int, position: str, run_id: str, at: float, effects: Effects) -> None:
     """Let *run* wait, at *position*, for the run called *run_id*."""
     state = RunState(run, "", "", "")
     waits = [Wait(position, "child", position, "any", run_id=run_id)]
@@ -232,9 +229,7 @@ def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effe
         effects.arrived.add(successor.run)
 
 
-def _join_child(
-    conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: Wait | None, effects: Effects
-) -> None:
+def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: Wait | None, effects: Effects) -> None:
     """A child with a key or chosen id: created, or joined if its run exists; a conflict is its failure."""
     run, at = turn.state.run, turn.at
     position = child.position or ""

@@ -4,6 +4,9 @@ Raw `sqlite3` on the same disk: what the file costs without an engine.
 One thread, one connection, no event loop, nothing read. The table is that of our events (a
 rowid table with a unique (run, seq) index), the rows are what W1 records: for each step its
 start and its outcome. Two figures: rows committed a hundred at a time, and one at a time.
+
+As many rows as the workload they are held against, on new files: until its first checkpoint a
+WAL grows with every commit, which costs more than writing over an old one.
 """
 
 import sqlite3
@@ -38,7 +41,7 @@ def raw(folder: Path, params: dict[str, Any], durability: str) -> dict[str, Any]
 
     Args:
         folder: On the disk to measure.
-        params: `rows` to write in groups (what W1 writes), `single_rows` one at a time.
+        params: `rows` to write in groups (as W1 writes), `single_rows` one at a time (as W2 has steps).
         durability: As of the engine: "full" or "process".
     """
     grouped = _rates(folder / "grouped", params["rows"], GROUP, durability)

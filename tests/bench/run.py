@@ -37,7 +37,7 @@ DATA = HERE.parents[1] / "build"
 
 #: Sizes at scale 1, and the least of each at any other.
 SIZES: dict[str, dict[str, tuple[int, int]]] = {
-    "raw": {"rows": (4_400, 100), "single_rows": (1_000, 20)},
+    "raw": {"rows": (4_400, 100), "single_rows": (100, 20)},
     "W1": {"runs": (200, 2), "steps": (10, 10)},
     "lag": {"runs": (200, 20), "steps": (10, 10), "rounds": (5, 1)},
     "W2": {"steps": (100, 10), "latency_runs": (200, 5)},

@@ -32,7 +32,9 @@ pytestmark = pytest.mark.anyio
 LARGE = '"' + "x" * 5_000 + '"'
 
 
-def new_run(number, run_id=None, *, key=None, arguments="same", chosen=False, due_at=None, parent=None, on_conflict="join"):
+def new_run(
+    number, run_id=None, *, key=None, arguments="same", chosen=False, due_at=None, parent=None, on_conflict="join"
+):
     run_id = run_id or f"run-{number}"
     return NewRun(
         run=number, run_id=run_id, workflow="w", version=1, sort="workflow", queue="default", priority=0, key=key,
@@ -260,9 +262,7 @@ def continued(journal, signals=()):
 class TestContinuing:
     async def test_key_parent_and_waiters_go_over_to_the_successor(self, journal):
         await journal.start(new_run(1, key="k"), new_run(2))
-        await journal.commit(
-            journal.turn(2, status="waiting", waits=[Wait("0", "child", "0", run_id="run-1")])
-        )
+        await journal.commit(journal.turn(2, status="waiting", waits=[Wait("0", "child", "0", run_id="run-1")]))
         effects = await journal.commit(continued(journal))
         assert [ready.run for ready in effects.ready] == [9]
         assert await journal.status(2) == "waiting"

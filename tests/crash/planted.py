@@ -95,6 +95,4 @@ def wake_nobody():
     writing.tell_waiters = waking.tell_waiters
 
 
-BUGS = {
-    fn.__name__: fn for fn in (acknowledge_early, begin_early, drop_inbox, repeat_steps, double_rows, wake_nobody)
-}
+BUGS = {fn.__name__: fn for fn in (acknowledge_early, begin_early, drop_inbox, repeat_steps, double_rows, wake_nobody)}

@@ -61,7 +61,8 @@ OF_ROTTEN = "run = (SELECT run FROM durable_runs WHERE run_id = 'rotten')"
 ROT = {
     "a value": (f"UPDATE durable_events SET value = '\"rottem\"' WHERE seq = 3 AND {OF_ROTTEN}", 3),
     "a value that is no text any more": (
-        f"UPDATE durable_events SET value = CAST(x'22ff22' AS TEXT) WHERE seq = 3 AND {OF_ROTTEN}", 3,
+        f"UPDATE durable_events SET value = CAST(x'22ff22' AS TEXT) WHERE seq = 3 AND {OF_ROTTEN}",
+        3,
     ),
     "a value that is gone": (f"UPDATE durable_events SET value = NULL WHERE seq = 3 AND {OF_ROTTEN}", 3),
     "a large value": ("UPDATE durable_payloads SET value = 'l' || substr(value, 2)", 5),
@@ -69,7 +70,8 @@ ROT = {
     "the arguments": (f"UPDATE durable_events SET value = '[[\"x\"],{{}}]' WHERE seq = 1 AND {OF_ROTTEN}", 1),
     "a body": (f"UPDATE durable_events SET body = replace(body, 'work', 'wort') WHERE seq = 2 AND {OF_ROTTEN}", 2),
     "a body that is no text any more": (
-        f"UPDATE durable_events SET body = CAST(x'5bff' AS TEXT) WHERE seq = 2 AND {OF_ROTTEN}", 2,
+        f"UPDATE durable_events SET body = CAST(x'5bff' AS TEXT) WHERE seq = 2 AND {OF_ROTTEN}",
+        2,
     ),
     "a position": (f"UPDATE durable_events SET position = '1' WHERE seq = 3 AND {OF_ROTTEN}", 3),
     "a time": (f"UPDATE durable_events SET at = at + 0.000001 WHERE seq = 4 AND {OF_ROTTEN}", 4),

@@ -16,8 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from durable import AsyncTransaction, Engine, Flow, Return, Transaction, gather, job, sleep, step, transaction
-from durable import wait_for, workflow
+from durable import (
+    AsyncTransaction,
+    Engine,
+    Flow,
+    Return,
+    Transaction,
+    gather,
+    job,
+    sleep,
+    step,
+    transaction,
+    wait_for,
+    workflow,
+)
 from durable._shell import connections, database, driver
 from durable._shell.connections import CommitUnknownError
 from durable.errors import JournalFullError, JournalIOError

@@ -7,6 +7,7 @@ fresh engine finishes each copy. So the histories are cut wherever a turn closed
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import sqlite3
 from pathlib import Path
@@ -147,7 +148,6 @@ async def cancel(run):
     await run.cancel("enough")
 
 
-
 CASES = {
     "orders": (lambda: (orders(3), [orders, triple]), None, ["one", "two"]),
     "groups": (lambda: (groups(), [groups, orders, triple]), None, ["late", "one", "two"]),
@@ -263,6 +263,7 @@ async def test_every_prefix_of_the_ride_leads_to_the_same_receipt(tmp_path, monk
     for path in paths:
         with contextlib.closing(sqlite3.connect(path)) as app:
             assert app.execute("SELECT count(*) FROM rides").fetchone() == (1,)
+    gc.collect()  # here, where that warning is ignored
 
 
 async def test_every_prefix_of_the_approval_leads_to_the_same_answer(tmp_path, monkeypatch):

@@ -162,6 +162,19 @@ async def test_cancel_pause_and_resume(owned):
         assert await engine.get(kept.id).status() == "succeeded"
 
 
+async def test_cancel_on_a_paused_queue(owned):
+    """
+    What has not begun ends, although nothing of its queue may begin; without an owner, at the next opening.
+    """
+    async with Client(owned.path) as client:
+        await client.queue("default").pause()
+        run = await client.start(waiting())
+        await run.cancel("not needed")
+        await owned.engine()
+        with pytest.raises(RunCancelledError, match="not needed"):
+            await run.result(5)
+
+
 async def test_retry_and_fork(engines):
     """
     Of a run that failed, with an owner and without one.

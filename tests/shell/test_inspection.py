@@ -343,3 +343,22 @@ async def test_stats_count(engines, reached):
     assert stats.events >= 5
     assert stats.bytes > 0
     assert 0 < stats.commits <= stats.writes
+
+
+async def test_a_slow_subscriber_loses_the_oldest_and_is_told(engines, monkeypatch):
+    """
+    It never holds the engine up: its next event says how many it lost.
+    """
+    from durable._shell import events as module
+
+    monkeypatch.setattr(module, "BUFFERED", 4)
+    engine = await engines.memory(quick)
+    events = engine.events()
+    for number in range(6):
+        await engine.run(quick(number), id=str(number))
+    await engine.aclose()
+    found = [event async for event in events]
+    assert len(found) == 4
+    assert found[0].lost == 8
+    assert [event.lost for event in found[1:]] == [0, 0, 0]
+    assert found[-1].run_id == "5"

@@ -470,3 +470,29 @@ def test_the_process_ends_although_nobody_closed(tmp_path):
     assert done.returncode == 1
     assert "crash in user code" in done.stderr
     assert time.monotonic() - begun_at < 6.0
+
+
+async def test_a_client_that_uses_codec_hooks(engines):
+    """
+    Encrypted values travel over the socket as bytes, and are read with the same hooks.
+    """
+    from durable import Client
+
+    class Scrambled:
+        """Bytes, backwards."""
+
+        def encode(self, value: bytes) -> bytes:
+            return value[::-1]
+
+        def decode(self, value: bytes) -> bytes:
+            return value[::-1]
+
+    await engines.file(quick, waiting, codec=Scrambled())
+    async with Client(engines.path, codec=Scrambled()) as client:
+        assert await client.run(quick(3)) == 3
+        run = await client.start(waiting())
+        await run.signal("go", "secret")
+        assert await run.result(5) == "secret"
+    conn = sqlite3.connect(engines.path)
+    assert b"secret" not in b"".join(bytes(v) for (v,) in conn.execute("SELECT value FROM durable_events") if v)
+    conn.close()
