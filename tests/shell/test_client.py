@@ -5,6 +5,7 @@ The journal from outside: everything but execution, with a live owner and with n
 import asyncio
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -419,3 +420,28 @@ async def test_a_client_in_another_process(owned, engines):
     with pytest.raises(RunCancelledError, match="from afar"):
         await engine.get("cancelled").result(5)
     assert await engine.get("forked").result(5) == ["A", "b"]
+
+
+async def test_a_client_that_uses_codec_hooks(engines):
+    """
+    Encrypted values travel over the socket as bytes, and are read with the same hooks.
+    """
+
+    class Scrambled:
+        """Bytes, backwards."""
+
+        def encode(self, value: bytes) -> bytes:
+            return value[::-1]
+
+        def decode(self, value: bytes) -> bytes:
+            return value[::-1]
+
+    await engines.file(*DEFINITIONS, codec=Scrambled())
+    async with Client(engines.path, codec=Scrambled()) as client:
+        assert await client.run(quick(3)) == Receipt(3)
+        run = await client.start(waiting())
+        await run.signal("go", "secret")
+        assert await run.result(5) == "secret"
+    conn = sqlite3.connect(engines.path)
+    assert b"secret" not in b"".join(bytes(v) for (v,) in conn.execute("SELECT value FROM durable_events") if v)
+    conn.close()

@@ -438,7 +438,7 @@ def test_the_process_ends_although_nobody_closed(tmp_path):
     script = textwrap.dedent(
         """
         import asyncio, sys
-        from durable import Engine, Flow, job, sleep, workflow
+        from durable import Engine, Flow, job, sleep, step, workflow
 
         @job
         def threaded(number: int) -> int:
@@ -448,11 +448,24 @@ def test_the_process_ends_although_nobody_closed(tmp_path):
         async def long() -> Flow[None]:
             yield sleep(1000)
 
+        @job
+        async def hangs() -> None:
+            await asyncio.Event().wait()
+
+        @step
+        async def hangs_too() -> None:
+            await asyncio.Event().wait()
+
+        @workflow
+        async def stepping() -> Flow[None]:
+            yield hangs_too()
+
         async def main():
-            engine = Engine(sys.argv[1], [threaded, long])
+            engine = Engine(sys.argv[1], [threaded, long, hangs, stepping])
             await engine.open()
             await engine.run(threaded(5))
-            await engine.start(long())
+            await engine.start_many([long(), hangs(), stepping()])
+            await asyncio.sleep(0.05)
             raise LookupError("crash in user code")
 
         asyncio.run(main())
@@ -472,27 +485,33 @@ def test_the_process_ends_although_nobody_closed(tmp_path):
     assert time.monotonic() - begun_at < 6.0
 
 
-async def test_a_client_that_uses_codec_hooks(engines):
+async def test_an_engine_that_fails_while_steps_run_still_closes_in_time(engines, monkeypatch):
     """
-    Encrypted values travel over the socket as bytes, and are read with the same hooks.
+    A bug that ends the scheduler: callers are told, steps are cut off, and the file is free.
     """
-    from durable import Client
+    began = asyncio.Event()
 
-    class Scrambled:
-        """Bytes, backwards."""
+    @job
+    async def hangs() -> None:
+        began.set()
+        await asyncio.Event().wait()
 
-        def encode(self, value: bytes) -> bytes:
-            return value[::-1]
+    engine = await engines.file(hangs, waiting)
+    run = await engine.start(hangs(), id="h")
+    await began.wait()
+    asking = asyncio.create_task(run.result())
+    await asyncio.sleep(0)
 
-        def decode(self, value: bytes) -> bytes:
-            return value[::-1]
+    async def broken(_):
+        raise RuntimeError("a bug")
 
-    await engines.file(quick, waiting, codec=Scrambled())
-    async with Client(engines.path, codec=Scrambled()) as client:
-        assert await client.run(quick(3)) == 3
-        run = await client.start(waiting())
-        await run.signal("go", "secret")
-        assert await run.result(5) == "secret"
-    conn = sqlite3.connect(engines.path)
-    assert b"secret" not in b"".join(bytes(v) for (v,) in conn.execute("SELECT value FROM durable_events") if v)
-    conn.close()
+    engine._spawn(broken, None)
+    with pytest.raises(EngineClosedError, match="a bug"):
+        await asyncio.wait_for(asking, 5)
+    begun_at = time.monotonic()
+    await engine.aclose()
+    assert time.monotonic() - begun_at < 2.0
+    began.clear()
+    engine = await engines.file(hangs, waiting)
+    await asyncio.wait_for(began.wait(), 5)
+    assert "StepRetrying" not in [event.kind for event in await engine.get("h").history()]

@@ -1,0 +1,146 @@
+"""
+Which run is driven, when what is known of it has changed since it was offered.
+"""
+
+import asyncio
+
+import pytest
+
+from durable import Engine, Flow, Queue, Return, RunCancelledError, step, workflow
+
+pytestmark = pytest.mark.anyio
+
+calls: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_calls():
+    calls.clear()
+
+
+@step
+async def work(name: str) -> str:
+    calls.append(name)
+    return name
+
+
+@step
+async def hold(name: str) -> str:
+    calls.append(name)
+    await asyncio.sleep(0.05)
+    return name
+
+
+@workflow(queue="narrow")
+async def one(name: str) -> Flow[str]:
+    yield hold("holds")
+    done: str = yield work(name)
+    yield Return(done)
+
+
+def narrow():
+    return Engine(":memory:", [one], queues=[Queue("narrow", concurrency=1)])
+
+
+async def test_a_run_created_and_cancelled_in_one_commit_never_begins():
+    """What came into its inbox with its creation is looked at before its first turn."""
+    async with Engine(":memory:", [one]) as engine:
+        first, second = await asyncio.gather(
+            engine.start(one("old"), key="k"), engine.start(one("new"), key="k", on_conflict="replace")
+        )
+        assert await second.result() == "new"
+        with pytest.raises(RunCancelledError):
+            await first.result()
+    assert "old" not in calls
+
+
+async def test_a_run_paused_while_it_waits_for_its_slot_does_not_begin_until_it_is_resumed():
+    """It was offered as ready; the slot comes, and finds it paused."""
+    async with narrow() as engine:
+        busy = await engine.start(one("busy"))
+        held = await engine.start(one("held"))
+        await held.pause()
+        assert await busy.result() == "busy"
+        await asyncio.sleep(0.1)
+        assert (await held.info()).status == "paused"
+        assert calls == ["holds", "busy"]
+        await held.resume()
+        assert await held.result() == "held"
+
+
+async def test_a_run_paused_and_resumed_while_its_step_runs_goes_on_and_repeats_nothing():
+    """It becomes ready again while its driver winds down: the next driver begins where that one ends."""
+    async with narrow() as engine:
+        run = await engine.start(one("x"))
+        while not calls:
+            await asyncio.sleep(0.001)
+        for _ in range(3):
+            await run.pause()
+            await run.resume()
+        async with asyncio.timeout(5):
+            assert await run.result() == "x"
+    assert calls == ["holds", "x"]
+
+
+async def test_a_step_that_ends_while_its_run_is_paused_is_recorded_and_not_repeated():
+    """Its outcome waits in the inbox until the run is resumed, in this life or the next."""
+    async with narrow() as engine:
+        run = await engine.start(one("x"))
+        while not calls:
+            await asyncio.sleep(0.001)
+        await run.pause()
+        await asyncio.sleep(0.1)
+        assert (await run.info()).status == "paused"
+        assert (await engine.stats()).active == 0
+        await run.resume()
+        assert await run.result() == "x"
+    assert calls == ["holds", "x"]
+
+
+async def test_a_step_that_ends_within_the_grace_of_a_closing_is_not_repeated(tmp_db):
+    """Its outcome is recorded although no turn begins any more; the next engine begins with it."""
+    for _ in range(2):
+        async with Engine(tmp_db, [one], grace=5.0) as engine:
+            await engine.start(one("x"), key="k")
+            while not calls:
+                await asyncio.sleep(0.001)
+    async with Engine(tmp_db, [one]) as engine:
+        assert await (await engine.find("k")).result() == "x"
+    assert calls == ["holds", "x"]
+
+
+async def test_a_step_cut_off_by_a_closing_runs_again_and_is_no_crash(tmp_db):
+    """With a crash limit of one, an attempt that the closing interrupted does not block the run."""
+    async with Engine(tmp_db, [one], grace=0.0, crash_limit=1) as engine:
+        await engine.start(one("x"), key="k")
+        while not calls:
+            await asyncio.sleep(0.001)
+    async with Engine(tmp_db, [one], crash_limit=1) as engine:
+        async with asyncio.timeout(5):
+            assert await (await engine.find("k")).result() == "x"
+    assert calls == ["holds", "holds", "x"]
+
+
+async def test_runs_that_become_ready_while_the_file_is_asked_for_more_are_not_forgotten(monkeypatch):
+    """More runs than are kept as candidates arrive during a look-up that did not see them."""
+    from durable._core import admission
+    from durable._shell import scheduler
+
+    for module in (admission, scheduler):
+        monkeypatch.setattr(module, "CANDIDATES", 3)
+    async with Engine(":memory:", [one], queues=[Queue("narrow", concurrency=1)]) as engine:
+        database, real, busy = engine._database, engine._database.read, asyncio.Event()
+
+        async def read(fn):
+            found = await real(fn)
+            if "_refill" in getattr(fn, "__qualname__", ""):
+                busy.set()
+                await asyncio.sleep(0.02)  # what is read is old by the time that it arrives
+            return found
+
+        database.read = read
+        first = await engine.start_many([one(str(number)) for number in range(5)])
+        await busy.wait()
+        later = await engine.start_many([one(str(number)) for number in range(5, 17)])
+        async with asyncio.timeout(20):
+            assert [await run.result() for run in (*first, *later)] == [str(number) for number in range(17)]
