@@ -401,7 +401,7 @@ class RetryAfter(DurableError):  # noqa: N818 - an instruction, not a failure
         return self.message or f"retry after {self.seconds:g} s"
 
 
-class RunCancelled(BaseException):  # noqa: N818 - like asyncio.CancelledError: no failure
+class RunCancelled(BaseException):
     """
     Raised in a workflow at its current command when its run is cancelled.
 

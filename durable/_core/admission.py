@@ -156,5 +156,3 @@ class Admission(Generic[R]):
             lane = self._lanes[queue] = _Lane(self._limits.get(queue))
             self._order.append(queue)
         return lane
-
-

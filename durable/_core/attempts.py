@@ -109,8 +109,8 @@ class AttemptNode(Leaf):
     def deliver(self, event: Event) -> None:
         match event:
             case StepSucceeded():
-                where = f"result of {self.op.describe()}"
-                value = self.ex.codec.decode(event.value or "null", self.op.definition.result, where=where)
+                definition = self.op.definition
+                value = self.ex.codec.decode(event.value or "null", definition.result, where=definition.result_place)
                 self.close(Outcome(value))
             case StepFailed():
                 error = rebuilt(event.value, self.ex.codec)

@@ -99,6 +99,11 @@ class Definition(Generic[P, R]):
         return argument_types(self.fn, skip=self._skipped_parameters)
 
     @cached_property
+    def result_place(self) -> str:
+        """What errors call its result."""
+        return f"result of {self.sort} {self.name!r}"
+
+    @cached_property
     def result(self) -> Any:
         """The type of its result."""
         return result_type(self.fn)

@@ -7,17 +7,14 @@ large ones can live elsewhere. What was written by an older release is read by e
 
 from __future__ import annotations
 
-import json
 from operator import attrgetter
 from typing import Any, TypeAlias
 
 from attrs import fields as attrs_fields
 
+from durable._core.codec_json import dumps, loads
 from durable._core.events import EVENT_CLASSES, KIND_NAMES, Event, Payload
 from durable.errors import DecodeError
-
-_encode_list = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_decode_list = json.JSONDecoder().decode
 
 
 class _Layout:
@@ -49,7 +46,7 @@ def to_row(event: Event) -> EventRow:
         body = None
     else:
         found = layout.read(event)
-        body = _encode_list(found if layout.size > 1 else (found,))
+        body = dumps(found if layout.size > 1 else (found,))
     return (
         event.kind,
         getattr(event, "position", None) if layout.has_position else None,
@@ -68,7 +65,7 @@ def from_row(kind: int, position: str | None, body: str | None, value: Payload |
     layout = _LAYOUTS.get(kind)
     if layout is None:
         raise DecodeError("event", "kind", "an event kind of this release", f"found {kind}: written by a newer one?")
-    arguments: list[Any] = [] if body is None else _decode_list(body)
+    arguments: list[Any] = [] if body is None else loads(body)
     if len(arguments) != layout.size:
         raise DecodeError("event", KIND_NAMES[kind], f"{layout.size} fields", f"found {len(arguments)}")
     if layout.has_position:

@@ -26,11 +26,12 @@ from durable._shell.database import Database
 from durable._shell.finding import Finding
 from durable._shell.handle import Backend, Run
 from durable._shell.ownership import Ownership
-from durable._shell.rows import Effects
+from durable._shell.reading import RunRow
+from durable._shell.rows import Effects, Outcome
 from durable._shell.server import LINE_BYTES, socket_path
 from durable._shell.starting import make_run
 from durable._shell.wire import decode_answer, encode_line, runs_to_wire
-from durable.errors import EngineClosedError, JournalAccessError, JournalLockedError
+from durable.errors import EngineClosedError, JournalAccessError, JournalLockedError, RunNotFoundError
 
 T = TypeVar("T")
 
@@ -181,8 +182,17 @@ class Client(Finding):
         finally:
             await database.aclose()
 
-    async def wait_for_end(self, run_id: str) -> None:
-        """Return once the run called *run_id* may have ended."""
+    async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]:
+        """As `Engine.end_of`: asks the owner to say when, and the file to say what."""
+        while True:
+            row, outcome = await self.read(reading.outcome_of, self.path, run_id)
+            if row is None:
+                raise RunNotFoundError("id", run_id)
+            if outcome is not None:
+                return row, outcome
+            await self._wait_for_end(row.run_id)
+
+    async def _wait_for_end(self, run_id: str) -> None:
         if await self._ask("wait_for_end", {"run_id": run_id}) is None:
             await asyncio.sleep(UNOWNED_PAUSE)
 

@@ -87,6 +87,7 @@ class Commits:
         self._turns: list[_Turn] = []
         self._calls: list[_Call] = []
         self._wanted = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._closed = False
         #: Why nothing can be written at the moment, if so.
         self.trouble: JournalError | None = None
@@ -97,7 +98,7 @@ class Commits:
 
     def turn(self, write: TurnWrite) -> asyncio.Future[bool]:
         """Write one turn; done when it is on disk. False if something arrived that keeps the run active."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = self._loop.create_future()
         if self._closed:
             future.set_exception(_closed())
             return future
@@ -116,7 +117,7 @@ class Commits:
         """
         if self._closed:
             raise _closed()
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._calls.append(_Call(fn, future, answers))
         self._wanted.set()
         result: T = await future
@@ -205,7 +206,7 @@ class Commits:
 
     async def settle(self, write: TurnWrite, error: CommitUnknownError) -> bool:
         """Whether *write* is in the file after a commit of its own raised *error*; the file is opened anew."""
-        group = _Group([_Turn(write, asyncio.get_running_loop().create_future())])
+        group = _Group([_Turn(write, self._loop.create_future())])
         log.error("commit.failed", error=str(error))
         return await self._reopened(_Group(), error) and await self._is_on_disk(group)
 

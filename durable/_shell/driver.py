@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -62,9 +62,10 @@ class Driver(Recorder):
         #: Set once the run was taken over: what is under way after that did not see the process die.
         self._lived = False
         self._notified = False
-        #: The only step of a job, run in this task rather than in one of its own.
+        #: A step that nothing else runs beside, in this task rather than in one of its own ...
         self._inline: StepAction | None = None
-        self._cut_off: list[Event] = []
+        #: ... and, if something arrived meanwhile, the end of the task that goes on with the turns.
+        self._relief: asyncio.Future[None] | None = None
         self._stopping = False
         self._interrupting = False
         self._wake = asyncio.Event()
@@ -75,8 +76,9 @@ class Driver(Recorder):
         """Something is in the inbox."""
         self._notified = True
         self._wake.set()
-        if self._inline is not None and (scope := self._scopes.get(self._inline.position)):
-            scope.cancel()  # what wakes a job is a cancel or its deadline
+        if self._inline is not None and self._relief is None:
+            self._relief = asyncio.get_running_loop().create_future()
+            self._services.spawn(self._relieve, self._relief)
 
     def stop(self) -> None:
         """Begin no new turn or step; end once the steps under way have."""
@@ -107,10 +109,26 @@ class Driver(Recorder):
 
     async def drive(self) -> None:
         """Drive the run until it ends, is freed or blocked, or has to stop."""
+        await self._drive(self._take_over)
+        if self._relief is not None:
+            await self._relief
+
+    async def _relieve(self, done: asyncio.Future[None]) -> None:
+        """Go on with the turns while the first task is busy with a step."""
         try:
-            arrived = await self._take_over()
+            await self._drive(self._next)
+        finally:
+            if not done.done():
+                done.set_result(None)
+
+    async def _drive(self, begin: Callable[[], Coroutine[Any, Any, list[Event] | None]]) -> None:
+        relieved = False
+        try:
+            arrived = await begin()
             while arrived is not None:
                 arrived = await self._turn(arrived)
+        except _RelievedError:
+            relieved = True  # another task goes on, and closes the execution
         except EngineClosedError:
             pass  # what was not recorded is found again when the file is opened
         except DurableError as error:
@@ -120,7 +138,7 @@ class Driver(Recorder):
             text = "".join(traceback.format_exception(error)[-6:])
             await self._block(InternalError(f"{type(error).__name__}: {error}. Please report this:\n{text}"))
         finally:
-            if self._execution is not None:
+            if self._execution is not None and not relieved:
                 self._execution.close()
                 self._execution = None
 
@@ -165,14 +183,15 @@ class Driver(Recorder):
 
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if the driver has to end."""
-        if self._inline is not None:
-            await self._run_inline(self._inline)
+        if self._inline is not None and self._relief is None:
+            await self._run_step(self._inline)
+            if self._relief is not None:
+                raise _RelievedError
+            self._inline = None
         while True:
             arrived = self._unrecorded = self._outcomes
             self._outcomes = []
             if self._stopping:
-                arrived = [*arrived, *self._cut_off]
-                self._cut_off = []
                 if arrived:
                     await self._put_back(arrived)
                     self._unrecorded = []
@@ -186,8 +205,7 @@ class Driver(Recorder):
                 self._notified = False
                 run, after = self._state.run, self._inbox_upto
                 items = await self._read(partial(load_items, run=run, after=after))
-                arrived = [*arrived, *self._take_in(items), *self._cut_off]
-                self._cut_off = []
+                arrived = [*arrived, *self._take_in(items)]
             if arrived:
                 return arrived
             self._wake.clear()
@@ -366,22 +384,22 @@ class Driver(Recorder):
                 now = self._services.clock.now()
                 self._outcomes.append(StepInterrupted(action.position, action.attempt, False, now))  # noqa: FBT003
                 continue
-            self._scopes[action.position] = anyio.CancelScope()
-            if isinstance(self._execution, JobExecution):
+            self._scopes[action.position] = self._services.new_scope()
+            if len(decision.steps) == 1 and not self._notified and self._is_alone():
                 self._inline = action
             else:
                 self._services.spawn(self._run_step, action)
 
-    async def _run_inline(self, action: StepAction) -> None:
-        """Run a job's step here: one task less for each job, and nothing else runs beside it."""
-        if self._notified:
-            self._scopes[action.position].cancel()
-        await self._run_step(action)
-        self._inline = None
-        if not self._outcomes:  # cut off by something in the inbox; if that is no end, it runs again
-            now = self._services.clock.now()
-            self._cut_off = [StepInterrupted(action.position, action.attempt, False, now)]  # noqa: FBT003
-            self._notified = True
+    def _is_alone(self) -> bool:
+        """
+        Whether nothing of the run is open but the step that is to begin.
+
+        Then it may run in this task: a task less for each job, and for each step of a plain
+        sequence. If something arrives meanwhile, another task goes on with the turns.
+        """
+        execution = self._execution
+        alone = not isinstance(execution, Execution) or (len(self._scopes) == 1 and len(execution.leaves) == 1)
+        return alone and self._relief is None
 
     async def _run_step(self, action: StepAction) -> None:
         services = self._services
@@ -405,3 +423,7 @@ class Driver(Recorder):
             if event is not None:
                 self._outcomes.append(event)
             self._wake.set()
+
+
+class _RelievedError(Exception):
+    """Raised in the task that ran a step, where another one has gone on with the turns."""

@@ -13,7 +13,8 @@ from durable._core.definition import RunnableDefinition
 from durable._core.ports import Clock
 from durable._shell import reading
 from durable._shell.handle import QueueHandle, Run, RunInfo, info_from
-from durable._shell.rows import Status
+from durable._shell.reading import RunRow
+from durable._shell.rows import Outcome, Status
 from durable.errors import RunNotFoundError
 
 
@@ -32,8 +33,8 @@ class Finding:
         """Record a request of `requests`; its result once it is on disk."""
         raise NotImplementedError  # pragma: no cover - both have their own
 
-    async def wait_for_end(self, run_id: str) -> None:
-        """Return once the run called *run_id* may have ended."""
+    async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]:
+        """A run and its outcome, once it has ended."""
         raise NotImplementedError  # pragma: no cover - both have their own
 
     def result_type(self, workflow: str) -> Any:

@@ -21,7 +21,7 @@ from durable._core.outcomes import failure_in, rebuilt
 from durable._core.ports import Clock
 from durable._shell import reading
 from durable._shell.reading import RunRow
-from durable._shell.rows import ENDS, Status
+from durable._shell.rows import ENDS, Outcome, Status
 from durable._shell.starting import new_run_id
 from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
 
@@ -37,7 +37,7 @@ class Backend(Protocol):
 
     async def read(self, fn: Callable[..., T], *args: Any) -> T: ...
     async def request(self, request: str, **arguments: Any) -> Any: ...
-    async def wait_for_end(self, run_id: str) -> None: ...
+    async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]: ...
     def result_type(self, workflow: str) -> Any: ...
 
 
@@ -147,14 +147,7 @@ class Run(Generic[T]):
             with anyio.fail_after(timeout):
                 return await self.result()
         backend = self._backend
-        while True:
-            row = await backend.read(reading.last_of_chain, self.id)
-            if row is None:
-                raise RunNotFoundError("id", self.id)
-            if row.status in ENDS:
-                break
-            await backend.wait_for_end(row.run_id)
-        status, payload, reason = await backend.read(reading.checked_end, backend.path, row)
+        row, (status, payload, reason) = await backend.end_of(self.id)
         if status == "succeeded":
             kind = self._type if self._type is not None else backend.result_type(row.workflow)
             value: T = backend.codec.decode(payload or "null", kind, where=f"result of run {row.run_id!r}")

@@ -12,11 +12,12 @@ The engine installs no signal handlers and configures no logging.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import itertools
 import os
 import types
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, Literal, Self
 
@@ -36,13 +37,14 @@ from durable._shell.finding import Finding
 from durable._shell.log import log
 from durable._shell.memory_database import AnyDatabase, MemoryDatabase
 from durable._shell.ownership import Ownership
-from durable._shell.rows import Effects, ReadyRun
+from durable._shell.reading import RunRow
+from durable._shell.rows import Effects, Outcome, ReadyRun
 from durable._shell.scheduler import Scheduler
 from durable._shell.server import Server
 from durable._shell.services import Services
 from durable._shell.steps import Steps
 from durable._shell.waking import read_unborn, retry_blocked
-from durable.errors import EngineClosedError, JournalError
+from durable.errors import EngineClosedError, JournalError, RunNotFoundError
 
 #: The path that keeps the journal in memory: for tests, it is gone with the engine.
 MEMORY = ":memory:"
@@ -100,7 +102,7 @@ class Lifecycle(Finding):
         self._draining = False
         self._failure: BaseException | None = None
         self._numbers = itertools.count(1)
-        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, list[asyncio.Future[Outcome | None]]] = {}
         self._broadcast = Broadcast()
         self._pid = 0
         self._context = contextvars.copy_context()
@@ -320,36 +322,61 @@ class Lifecycle(Finding):
         """The number of the next run. There is one owner, so counting in memory is enough."""
         return next(self._numbers)
 
+    async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]:
+        """
+        The run called *run_id* (or the one it continued as) and its outcome, once it has ended.
+
+        One look at the file where it has not: its outcome then comes with the commit that ends it.
+        """
+        self._check_open()
+        while True:
+            with self._watching(run_id) as future:  # before the look, lest it ends in between
+                row, outcome = await self.read(reading.outcome_of, self.path, run_id)
+                if row is None:
+                    raise RunNotFoundError("id", run_id)
+                if outcome is None and row.run_id == run_id:
+                    outcome = await future
+                if outcome is not None:
+                    return row, outcome
+            run_id = row.run_id
+
     async def wait_for_end(self, run_id: str) -> None:
         """Return once the run called *run_id* may have ended."""
         self._check_open()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._watching(run_id) as future:
+            row = await self.read(reading.run_by_id, run_id)
+            if row is not None and row.ended_at is None:
+                await future
+
+    @contextlib.contextmanager
+    def _watching(self, run_id: str) -> Iterator[asyncio.Future[Outcome | None]]:
+        """A future of the run's outcome; None if the file has to be asked."""
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(run_id, []).append(future)
-        row = await self.read(reading.run_by_id, run_id)
-        if row is None or row.ended_at is not None:
-            self._resolve(run_id)
         try:
-            await future
+            yield future
         finally:
             waiting = self._waiters.get(run_id)
             if waiting is not None and future in waiting:
                 waiting.remove(future)
                 if not waiting:
                     del self._waiters[run_id]
+            if future.done() and not future.cancelled():
+                future.exception()  # seen: a failing engine tells everybody, wanted or not
 
     def _take(self, effects: Effects) -> None:
         """Act on what a commit group caused."""
         for _, run_id, _, _ in effects.ended:
-            self._resolve(run_id)
+            self._resolve(run_id, effects.outcomes.get(run_id))
         self._broadcast.publish(effects, self.clock)
         scheduler = self._scheduler
         if scheduler is not None:
             scheduler.take(effects)
 
-    def _resolve(self, run_id: str) -> None:
+    def _resolve(self, run_id: str, outcome: Outcome | None = None) -> None:
         for future in self._waiters.pop(run_id, ()):
             if not future.done():
-                future.set_result(None)
+                future.set_result(outcome)
 
     def _check_open(self) -> None:
         if self._failure is not None:

@@ -14,8 +14,8 @@ from typing import Any
 from attrs import frozen
 
 from durable._core.event_rows import from_row
-from durable._core.events import Event, Payload
-from durable._shell.rows import ReadyRun, RunState, checksum, read_events
+from durable._core.events import Event
+from durable._shell.rows import ENDS, Outcome, ReadyRun, RunState, checksum, read_events
 from durable._shell.waking import ready_run
 from durable.errors import JournalCorruptError
 
@@ -132,7 +132,7 @@ def _json_path(name: str) -> str:
     return f'$."{quoted}"'
 
 
-def read_end(conn: sqlite3.Connection, run: int) -> tuple[str, Payload | None, str]:
+def read_end(conn: sqlite3.Connection, run: int) -> Outcome:
     """Status, closing payload and reason of a run that has ended."""
     row = conn.execute(
         "SELECT r.status, coalesce(e.value, p.value), r.reason FROM durable_runs AS r "
@@ -144,7 +144,13 @@ def read_end(conn: sqlite3.Connection, run: int) -> tuple[str, Payload | None, s
     return row[0], row[1], row[2] or ""
 
 
-def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> tuple[str, Payload | None, str]:
+def outcome_of(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow | None, Outcome | None]:
+    """The run called *run_id*, or the one it continued as; and its outcome, if it has ended."""
+    row = last_of_chain(conn, run_id)
+    return row, None if row is None or row.status not in ENDS else checked_end(conn, path, row)
+
+
+def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> Outcome:
     """
     `read_end` of *row*, compared with its checksum.
 

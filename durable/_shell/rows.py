@@ -186,6 +186,10 @@ class TurnWrite:
     refusal: Callable[[Exception], Payload] | None = None
 
 
+#: How a run ended: its status, its closing payload (value or failure), and the reason.
+Outcome: TypeAlias = tuple[str, Payload | None, str]
+
+
 @define
 class Effects:
     """What a commit group caused, for the loop to act on once it is on disk."""
@@ -203,6 +207,8 @@ class Effects:
     given_up: set[int] = field(factory=set)
     #: (run, run id, workflow, status)
     ended: list[tuple[int, str, str, str]] = field(factory=list)
+    #: Outcomes of those by run id, unless they go on as another run: whoever waits need not read them.
+    outcomes: dict[str, Outcome] = field(factory=dict)
     #: Runs whose turn wanted to free them, but something had arrived.
     kept: set[int] = field(factory=set)
     next_fire_at: float | None = None
@@ -216,6 +222,7 @@ class Effects:
         self.unborn += other.unborn
         self.given_up |= other.given_up
         self.ended += other.ended
+        self.outcomes |= other.outcomes
         self.kept |= other.kept
         if other.next_fire_at is not None:
             self.fires(other.next_fire_at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+import anyio
 from attrs import define, field
 
 from durable._core.caps import Caps
@@ -35,6 +36,8 @@ class Services:
     crash_limit: int
     cleanup_seconds: float
     caps: Caps
+    #: Makes cancel scopes; kept because `anyio.CancelScope()` looks its backend up each time.
+    new_scope: Callable[[], anyio.CancelScope] = field(factory=lambda: type(anyio.CancelScope()))
     keep_resident: int = 0
     #: Freed executions kept as a cache, latest last.
     resident: dict[int, tuple[Execution, RunState, int]] = field(factory=dict)

@@ -55,8 +55,10 @@ def make_run(
     chosen = given.id is not None
     found_id = check_name("a run id", given.id, MAX_KEY_LENGTH) if chosen else run_id or new_run_id(now)
     check_name("a run id", found_id, MAX_ID_LENGTH)
-    labels = {**options.labels, **(given.labels or {})}
-    check_labels(op.describe(), labels)
+    labels = options.labels
+    if given.labels:
+        labels = {**labels, **given.labels}
+        check_labels(op.describe(), labels)
     key = definition.key_for(op, lambda: codec.digest(arguments))
     due_at = given.at if given.at is not None else None if given.delay is None else now + given.delay
     timeout = given.timeout if given.timeout is not None else options.timeout

@@ -72,10 +72,8 @@ class Steps:
                         msg = f"step {definition.name!r} took longer than {timeout:g} s"
                         raise TimeoutError(msg) from None
                     raise
-            where = f"result of {action.op.describe()}"
-            return StepSucceeded(
-                action.position, self._codec.encode(value, definition.result, where=where), self._clock.now()
-            )
+            payload = self._codec.encode(value, definition.result, where=definition.result_place)
+            return StepSucceeded(action.position, payload, self._clock.now())
         except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the step's outcome
             return self.failed(action, error, state.run_id)
         except asyncio.CancelledError:

@@ -203,6 +203,7 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
             _continue(conn, turn, turn.successor, effects)
         else:
             ends.append(End(state.run, state.run_id, status, turn.outcome, turn.reason or "", turn.at))
+            effects.outcomes[state.run_id] = (status, turn.outcome, turn.reason or "")
         effects.ended.append((state.run, state.run_id, state.workflow, status))
     conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)
     tell_waiters(conn, ends, effects)
