@@ -66,6 +66,8 @@ class Driver(Recorder):
         self._inline: StepAction | None = None
         #: ... and, if something arrived meanwhile, the end of the task that goes on with the turns.
         self._relief: asyncio.Future[None] | None = None
+        #: The task that drives.
+        self._task: asyncio.Task[Any] | None = None
         self._stopping = False
         self._interrupting = False
         self._wake = asyncio.Event()
@@ -123,6 +125,7 @@ class Driver(Recorder):
 
     async def _drive(self, begin: Callable[[], Coroutine[Any, Any, list[Event] | None]]) -> None:
         relieved = False
+        self._task = _current_task()
         try:
             arrived = await begin()
             while arrived is not None:
@@ -184,7 +187,7 @@ class Driver(Recorder):
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if the driver has to end."""
         if self._inline is not None and self._relief is None:
-            await self._run_step(self._inline)
+            await self._run_step(self._inline, self._task)
             if self._relief is not None:
                 raise _RelievedError
             self._inline = None
@@ -401,8 +404,10 @@ class Driver(Recorder):
         alone = not isinstance(execution, Execution) or (len(self._scopes) == 1 and len(execution.leaves) == 1)
         return alone and self._relief is None
 
-    async def _run_step(self, action: StepAction) -> None:
+    async def _run_step(self, action: StepAction, task: asyncio.Task[Any] | None = None) -> None:
         services = self._services
+        if task is None:  # asked for once a run where it can be: it costs microseconds before Python 3.12
+            task = _current_task()
         scope = self._scopes[action.position]
         event: Event | None = None
         try:
@@ -413,7 +418,7 @@ class Driver(Recorder):
                     left = await self._read(lambda conn: notes_of(conn, run, position))
                     if left:
                         self._dirty.add(position)
-                event = await services.steps.attempt(action, self._state, self, left)
+                event = await services.steps.attempt(action, self._state, self, left, task)
         finally:
             if self._scopes.get(action.position) is scope:
                 del self._scopes[action.position]
@@ -427,3 +432,9 @@ class Driver(Recorder):
 
 class _RelievedError(Exception):
     """Raised in the task that ran a step, where another one has gone on with the turns."""
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -45,8 +45,10 @@ class Steps:
         self._threads = anyio.CapacityLimiter(THREADS)
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
 
-    async def attempt(self, action: StepAction, state: RunState, notes: Notes, left: dict[str, Any]) -> Event:
-        """Run one attempt; how it ended. Raises only cancellation, and what no program survives."""
+    async def attempt(
+        self, action: StepAction, state: RunState, notes: Notes, left: dict[str, Any], task: asyncio.Task[Any]
+    ) -> Event:
+        """Run one attempt, in *task*; how it ended. Raises only cancellation, and what no program survives."""
         definition = action.op.definition
         timeout = action.op.given.timeout or definition.options.timeout
         context = StepContext(
@@ -82,8 +84,7 @@ class Steps:
             # The step cancelled itself (a library of its did): no failure of the step, so it is tried again.
             return self._again(action, state.run_id)
         finally:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling() and not self._is_cut_off():
+            if task.cancelling() and not self._is_cut_off():
                 await _forget_own_cancel(task)
 
     def _is_cut_off(self) -> bool:
