@@ -17,7 +17,7 @@ import contextvars
 import itertools
 import os
 import types
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from datetime import timedelta
 from typing import Any, Literal, Self
 
@@ -349,7 +349,7 @@ class Lifecycle(Finding):
                 await future
 
     @contextlib.contextmanager
-    def _watching(self, run_id: str) -> Iterator[asyncio.Future[Outcome | None]]:
+    def _watching(self, run_id: str) -> Generator[asyncio.Future[Outcome | None], None, None]:
         """A future of the run's outcome; None if the file has to be asked."""
         future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(run_id, []).append(future)
