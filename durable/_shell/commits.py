@@ -164,7 +164,10 @@ class Commits:
                 self._failed(group, error)
             except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's: the group is the suspect, not the engine
                 log.error("commit.failed", error=repr(error))
-                self._give_up(group, error)
+                if len(group.turns) > 1:
+                    await self._commit_apart(group, error)
+                else:
+                    self._give_up(group, error)
                 return
             else:
                 self._succeeded(group)
@@ -195,6 +198,13 @@ class Commits:
             if call.answers and not call.future.done():
                 call.future.set_exception(error)
         group.calls = kept
+
+    async def _commit_apart(self, group: _Group, error: BaseException) -> None:
+        """Write the turns of a group one by one, so that only the one that spoils it fails."""
+        turns, group.turns = group.turns, []
+        self._give_up(group, error)  # calls may have side effects in memory: only turns are written again
+        for turn in turns:
+            await self._commit(_Group([turn], []))
 
     def _give_up(self, group: _Group, error: BaseException) -> None:
         futures: list[asyncio.Future[Any]] = [turn.future for turn in group.turns]

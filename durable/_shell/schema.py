@@ -56,8 +56,11 @@ CREATE TABLE durable_runs (
 CREATE UNIQUE INDEX durable_runs_key ON durable_runs (key_live) WHERE key_live IS NOT NULL;
 CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, ready_at, run) WHERE ready_at IS NOT NULL;
 CREATE INDEX durable_runs_parent ON durable_runs (parent) WHERE parent IS NOT NULL;
-CREATE INDEX durable_runs_status ON durable_runs (status, run)
-    WHERE status IN ('failed', 'cancelled', 'blocked', 'paused');
+-- What an operator looks for. One index each, since SQLite uses a partial index only for the very term it has.
+CREATE INDEX durable_runs_failed ON durable_runs (run) WHERE status = 'failed';
+CREATE INDEX durable_runs_blocked ON durable_runs (run) WHERE status = 'blocked';
+CREATE INDEX durable_runs_paused ON durable_runs (run) WHERE status = 'paused';
+CREATE INDEX durable_runs_cancelled ON durable_runs (run) WHERE status = 'cancelled';
 
 CREATE TABLE durable_events (
     id INTEGER PRIMARY KEY,

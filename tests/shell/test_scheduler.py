@@ -144,3 +144,39 @@ async def test_runs_that_become_ready_while_the_file_is_asked_for_more_are_not_f
         later = await engine.start_many([one(str(number)) for number in range(5, 17)])
         async with asyncio.timeout(20):
             assert [await run.result() for run in (*first, *later)] == [str(number) for number in range(17)]
+
+
+async def test_a_turn_that_cannot_be_written_blocks_its_own_run_only(monkeypatch, reached):
+    """
+    An unexpected error in a commit group is the fault of one turn: the others are written without it.
+    """
+    from durable._shell import commits as module
+
+    write = module.write_turns
+
+    def writing(conn, turns, effects):
+        for turn in turns:
+            if turn.state.workflow == "spoiling" and turn.events:
+                msg = "planted"
+                raise ValueError(msg)
+        write(conn, turns, effects)
+
+    monkeypatch.setattr(module, "write_turns", writing)
+
+    @workflow
+    async def spoiling() -> int:
+        return await number(1)
+
+    @workflow
+    async def fine() -> int:
+        return await number(2)
+
+    @step
+    async def number(n: int) -> int:
+        return n
+
+    async with Engine(":memory:", [spoiling, fine]) as engine:
+        runs = await engine.start_many([spoiling(), fine(), fine(), fine()])
+        assert [await run.result(timeout=5) for run in runs[1:]] == [2, 2, 2]
+        await reached(runs[0], "blocked")
+        assert "planted" in ((await runs[0].info()).reason or "")
