@@ -187,10 +187,12 @@ class Driver(Recorder):
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if the driver has to end."""
         if self._inline is not None and self._relief is None:
-            await self._run_step(self._inline, self._task)
+            try:
+                await self._run_step(self._inline, self._task)
+            finally:
+                self._inline = None
             if self._relief is not None:
                 raise _RelievedError
-            self._inline = None
         while True:
             arrived = self._unrecorded = self._outcomes
             self._outcomes = []

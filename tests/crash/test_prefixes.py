@@ -213,9 +213,9 @@ async def check(tmp_path, monkeypatch, op, definitions, client, tables):
     called = []
     real = steps.Steps.attempt
 
-    async def attempt(self, action, state, notes, left):
+    async def attempt(self, action, state, *others):
         called.append((state.run_id, action.position))
-        return await real(self, action, state, notes, left)
+        return await real(self, action, state, *others)
 
     monkeypatch.setattr(steps.Steps, "attempt", attempt)
     whole = tmp_path / "whole.db"
