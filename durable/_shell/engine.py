@@ -19,6 +19,7 @@ from durable._shell.events import EngineEvent
 from durable._shell.handle import Run
 from durable._shell.lifecycle import Lifecycle
 from durable._shell.starting import make_run
+from durable._shell.transaction import holds_writer
 from durable.errors import EngineClosedError, UsageError
 
 T = TypeVar("T")
@@ -181,6 +182,12 @@ class Engine(Lifecycle):
     async def request(self, request: str, **arguments: Any) -> Any:
         """Record a request of `requests`; its result once it is on disk."""
         self._check_open()
+        if holds_writer.get():
+            msg = (
+                f"engine.{request} awaited inside an async @transaction would wait for that transaction itself: "
+                "use tx.enqueue(op) to start runs, and everything else after it"
+            )
+            raise UsageError(msg)
         if self._draining and request == "start":
             msg = "the engine is draining: it accepts no new runs"
             raise EngineClosedError(msg)

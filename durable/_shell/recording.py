@@ -22,7 +22,7 @@ from durable._shell.creating import get_or_create
 from durable._shell.rows import Effects, NewRun, ReadyRun, RunState, TurnWrite
 from durable._shell.services import Services
 from durable._shell.starting import make_run
-from durable._shell.transaction import ExclusiveTransaction, run_sync
+from durable._shell.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.writing import write_turns
 from durable.errors import (
     JournalError,
@@ -221,6 +221,7 @@ class Recorder:
         services = self._services
         transaction = ExclusiveTransaction(exclusive, services.database.guard, self._stage)
         await exclusive.execute("SAVEPOINT durable_transaction")
+        token = holds_writer.set(True)
         try:
             value = await action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs)
             event = self._succeeded(action, value)
@@ -232,6 +233,7 @@ class Recorder:
             await exclusive.execute("ROLLBACK TO durable_transaction")
             event = services.steps.failed(action, error, self.ready.run_id)
         finally:
+            holds_writer.reset(token)
             transaction.close()
         await exclusive.execute("RELEASE durable_transaction")
         return event

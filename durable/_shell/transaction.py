@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from durable._core.decision import TransactionAction
@@ -23,6 +24,10 @@ from durable._shell.rows import Effects, NewRun
 from durable.errors import UsageError
 
 T = TypeVar("T")
+
+#: Set while the function of an async transaction runs: it holds the writer, so a request that
+#: it awaits would wait for itself.
+holds_writer: ContextVar[bool] = ContextVar("durable_holds_writer", default=False)
 
 #: Makes the row of a staged run from an op.
 Stage = Callable[[RunOp[Any]], NewRun]

@@ -480,3 +480,29 @@ async def test_cancelling_a_run_during_its_async_transaction(engines):
         await run.result(5)
     assert await notes(engine) == ["slow"]
     assert await engine.run(leaf("x")) == "x"
+
+
+async def test_a_request_to_the_engine_inside_an_async_transaction_is_refused(engines):
+    """
+    It would wait for the writer, which the transaction holds: a clear error instead of a deadlock.
+    """
+    box = []
+
+    @job
+    async def later() -> None: ...
+
+    @transaction
+    async def starting(tx) -> None:
+        await box[0].start(later())
+
+    @workflow
+    async def wrong() -> Flow[None]:
+        yield starting()
+
+    engine = await engines.memory(wrong, later)
+    box.append(engine)
+    with pytest.raises(RunFailedError) as failed:
+        await engine.run(wrong())
+    assert isinstance(failed.value.__cause__, UsageError)
+    assert "tx.enqueue" in str(failed.value)
+    await engine.run(later())
