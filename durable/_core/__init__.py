@@ -1,7 +1,9 @@
 """
 The part that decides: pure, synchronous, without clock, event loop, log, randomness or database.
 
-Read in this order: `ops` (what a workflow may yield), `events` (what a journal holds),
-`definition` (the decorators), `strand` (resumes user code), `nodes` (open commands and
-groups), `execution` (arrivals in, decision out).
+Read in this order: `ops` (what a workflow may yield) and `making` (the functions that make
+them), `definition` and `decorators`, `events` (what a journal holds), `strand` (resumes user
+code), `nodes`, `attempts` and `groups` (open commands), `execution` (arrivals in, decision
+out), `history` (what replay needs), `admission` (who may run). Values are the business of
+`codec`, errors that of `failures`.
 """

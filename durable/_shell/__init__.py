@@ -1,7 +1,11 @@
 """
 The part that does: asyncio, SQLite, threads, processes, logs. It may import `durable._core`.
 
-Read in this order: `schema` (tables), `database` (connections), `records` (SQL as
-functions), `commits` (group commit), `steps` (one attempt), `driver` (one run),
-`scheduler` (which run next), `engine` (open, start, signal, close).
+To follow one run from top to bottom, read `engine` (start, ask), `starting` (an op becomes a
+run), `scheduler` (which run next), `driver` (its turns), `steps` (one attempt), `recording` (a
+decision becomes rows), `commits` (many turns, one transaction), `writing`, `creating` and
+`waking` (what such a transaction does), `handle` (the result). Below them: `schema` (tables),
+`database` and `connections` (the file), `ownership` (one process a file), `reading`. Beside
+them: `lifecycle` (open, supervise, close), `requests` (what can be asked from outside),
+`server`, `wire` and `client` (other processes).
 """
