@@ -80,10 +80,6 @@ class Admission(Generic[R]):
         """Runs that hold a slot."""
         return len(self._active)
 
-    def is_active(self, run: int) -> bool:
-        """Whether *run* holds a slot."""
-        return run in self._active
-
     def offer(self, queue: str, run: int, priority: int, ready_at: float, item: R) -> None:
         """A run is ready: keep it as a candidate, or remember that the file holds more."""
         lane = self._lane(queue)

@@ -160,7 +160,3 @@ class AttemptNode(Leaf):
             decision.events.append(StepCancelled(self.position, self.ex.time))
             if begun == len(self._actions):  # else it was to start in this very turn, and does not
                 decision.cancelled_steps.append(self.position)
-
-    def progressed(self) -> None:
-        """A cursor moved or a memo was recorded: the crashes before it do not count as poison."""
-        self.crashes = 0

@@ -59,8 +59,6 @@ class Scope:
     #: How often each memo's name was used so far.
     uses: dict[str, int] = field(factory=dict)
     cursor: Cursor[Any] | None = None
-    #: Whether anything was kept, so that it is dropped when the step succeeds.
-    dirty: bool = False
 
 
 _scope: ContextVar[Scope | None] = ContextVar("durable_step", default=None)
@@ -121,7 +119,6 @@ class Cursor(Generic[T]):
 
     async def _save(self, payload: Payload) -> None:
         self._unsaved = 0
-        self._scope.dirty = True
         self._scope.left["cursor"] = payload
         await self._scope.notes.keep(self._scope.context.position, "cursor", payload)
 
@@ -154,7 +151,6 @@ async def memo(name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwa
     kept = scope.left.get(key)
     if kept is None:
         kept = scope.codec.encode(await fn(*args, **kwargs), kind, where=where)
-        scope.dirty = True
         scope.left[key] = kept
         await scope.notes.keep(scope.context.position, key, kept)
     found: T = scope.codec.decode(kept, kind, where=where)

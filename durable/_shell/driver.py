@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import anyio
+from attrs import evolve
 
 from durable._core.decision import Decision, StepAction
 from durable._core.definition import Job, Workflow
@@ -239,10 +240,7 @@ class Driver(Recorder):
             self._state.seq = 1
             events: list[Event] = [started]
             items: list[tuple[int, Event]] = []
-            self.ready = ReadyRun(
-                ready.run, ready.run_id, ready.workflow, ready.sort, ready.queue, ready.priority, ready.ready_at,
-                ready.labels,
-            )  # fmt: skip
+            self.ready = evolve(ready, fresh=None)  # should it have to be taken over again
         else:
             run = ready.run
             loaded: Loaded = await self._read(lambda conn: load_run(conn, run))

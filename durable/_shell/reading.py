@@ -16,7 +16,7 @@ from attrs import frozen
 from durable._core.event_rows import from_row
 from durable._core.events import Event
 from durable._shell.rows import ENDS, Outcome, ReadyRun, RunState, checksum, read_events
-from durable._shell.waking import ready_run
+from durable._shell.waking import SELECT_READY, ready_run
 from durable.errors import JournalCorruptError
 
 _RUN_COLUMNS = """
@@ -248,8 +248,7 @@ def load_history(conn: sqlite3.Connection, path: str, run: RunRow) -> list[Event
 def ready_runs(conn: sqlite3.Connection, queue: str, limit: int) -> list[ReadyRun]:
     """The first *limit* runs of *queue* that could go on, in the order in which they may."""
     rows = conn.execute(
-        "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels FROM durable_runs "
-        "WHERE queue = ? AND ready_at IS NOT NULL ORDER BY priority DESC, ready_at, run LIMIT ?",
+        SELECT_READY + "WHERE queue = ? AND ready_at IS NOT NULL ORDER BY priority DESC, ready_at, run LIMIT ?",
         (queue, limit),
     )
     return [ready_run(row) for row in rows]

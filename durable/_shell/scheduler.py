@@ -9,8 +9,6 @@ polls: it acts on what commits caused, and sleeps until the next deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import anyio
 from attrs import evolve
@@ -29,8 +27,6 @@ TIMERS_AT_ONCE = 500
 #: Longest sleep between two looks at the wall clock, in seconds: a clock that was set forward
 #: fires what is due within this time.
 LONGEST_SLEEP = 30.0
-
-Spawn = Callable[[Callable[..., Coroutine[Any, Any, None]], Any], None]
 
 
 class Scheduler:

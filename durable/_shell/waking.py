@@ -35,9 +35,8 @@ _INSERT_ITEM = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_SELECT_READY = """
-SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels FROM durable_runs WHERE run = ?
-"""
+#: What the scheduler needs of a run, see `ready_run`.
+SELECT_READY = "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels FROM durable_runs "
 
 
 def keep_payload(conn: sqlite3.Connection, large: Large) -> int:
@@ -78,11 +77,11 @@ def wake(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> Non
 
 def read_ready(conn: sqlite3.Connection, run: int) -> ReadyRun:
     """A run as the scheduler sees it."""
-    return ready_run(conn.execute(_SELECT_READY, (run,)).fetchone())
+    return ready_run(conn.execute(SELECT_READY + "WHERE run = ?", (run,)).fetchone())
 
 
 def ready_run(row: Sequence[Any]) -> ReadyRun:
-    """A row of `_SELECT_READY`'s columns."""
+    """A row of `SELECT_READY`'s columns."""
     labels = json.loads(row[7]) if row[7] else {}
     return ReadyRun(row[0], row[1], row[2], row[3], row[4], row[5], row[6] or 0.0, labels)
 
