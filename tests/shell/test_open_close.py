@@ -198,10 +198,15 @@ async def test_closing_leaves_no_thread_task_or_descriptor(engines):
     gc.collect()
     before = descriptors(), {thread.name for thread in threading.enumerate()}, asyncio.all_tasks()
     await use()
-    await asyncio.sleep(0)
-    gc.collect()
-    assert descriptors() == before[0]
-    assert {thread.name for thread in threading.enumerate() if "nyIO" not in thread.name} <= before[1]
+    for _ in range(200):  # transports close in turns of the loop; what earlier tests left may still be closing too
+        await asyncio.sleep(0.01)
+        gc.collect()
+        if not descriptors() - before[0] and asyncio.all_tasks() == before[2]:
+            break
+    assert not descriptors() - before[0]
+    # Workers of anyio's pool and of the loop's own executor ("asyncio_1") come and go with the loop.
+    ours = [thread.name for thread in threading.enumerate() if not thread.name.startswith(("AnyIO", "asyncio_"))]
+    assert set(ours) <= before[1]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("durable")]
     assert asyncio.all_tasks() == before[2]
 
