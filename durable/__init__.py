@@ -21,7 +21,9 @@ outcome; after a crash it replays the function over its journal, so completed st
 from durable._core.admission import Queue
 from durable._core.caps import Caps
 from durable._core.decorators import call, job, step, transaction, workflow
+from durable._core.definition import Finished
 from durable._core.flow import current, logger, now, patched, random, set_attributes, uuid4
+from durable._core.group_ops import Settled, Winner
 from durable._core.making import (
     continue_as,
     for_each,
@@ -34,7 +36,7 @@ from durable._core.making import (
     timeout,
     wait_for,
 )
-from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, Settled, Winner, by_arguments
+from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
 from durable._core.ports import AsyncTransaction, Transaction
 from durable._core.retry import Retry
 from durable._shell.client import Client
@@ -68,6 +70,7 @@ __all__ = [
     "Engine",
     "EngineEvent",
     "Fatal",
+    "Finished",
     "Flow",
     "HistoryEvent",
     "JournalError",

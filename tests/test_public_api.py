@@ -19,6 +19,7 @@ DOCUMENTED = """
     Retry RetryAfter Fatal by_arguments
     now uuid4 random patched set_attributes logger current
     Engine Client Run RunInfo Queue
+    Finished
     StepContext Transaction context cursor memo
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something

@@ -6,9 +6,12 @@ Each has a reason for its value; all can be changed per engine.
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import field, frozen
 
 from durable._core.codec import MAX_BYTES, MAX_DEPTH
+from durable.errors import CapExceededError
 
 #: A step that was running this often when the process died is poison. Three, as in Sidekiq's
 #: super_fetch: one crash is bad luck, two may be, three is the step.
@@ -35,6 +38,20 @@ class Caps:
     nesting: int = field(default=MAX_DEPTH)
     events: int = field(default=1_000_000)
     events_warning: int = field(default=10_000)
+
+    def check_events(self, run_id: str, before: int, size: int) -> list[tuple[str, str, dict[str, Any]]]:
+        """
+        What is to be logged of a history that grew from *before* to *size* events.
+
+        Raises:
+            CapExceededError: If that is too long.
+        """
+        if size > self.events:
+            remedy = "End it with continue_as, or raise the cap"
+            raise CapExceededError(f"run {run_id!r}", "number of events", size, self.events, remedy)
+        if size >= self.events_warning > before:
+            return [("warning", "run.history_is_long", {"events": size, "run_id": run_id})]
+        return []
 
 
 DEFAULT_CAPS = Caps()

@@ -85,7 +85,7 @@ class Decision:
     cancelled_steps: list[str] = field(factory=list)
     #: Ids of child runs to cancel.
     cancelled_children: list[str] = field(factory=list)
-    #: Cancel every child that has not ended, awaited or not.
+    #: Cancel every child of earlier turns that has not ended, awaited or not.
     cancel_all_children: bool = False
     waits: list[Wait] = field(factory=list)
     waits_closed: list[Wait] = field(factory=list)

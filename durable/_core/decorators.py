@@ -21,7 +21,7 @@ from durable._core.definition import (
     TransactionStep,
     Workflow,
 )
-from durable._core.ops import Command, OnCrash, Return, StepOp
+from durable._core.ops import Command, OnCrash, Return, StepOp, in_seconds
 from durable._core.retry import Retry, as_retry
 from durable.errors import DefinitionError
 
@@ -113,7 +113,7 @@ def step(
     """
     options = StepOptions(
         retry=as_retry(retry),
-        timeout=_check_timeout("@step", timeout),
+        timeout=_check_seconds("@step", "timeout", timeout),
         on_crash=_one_of("on_crash", on_crash, ("rerun", "raise", "block")),
         thread=thread,
         process=process,
@@ -167,6 +167,7 @@ def job(
     queue: str = ...,
     timeout: float | timedelta | None = ...,
     key: Callable[..., str] | Any = ...,
+    key_ttl: float | timedelta | None = ...,
     retry: Retry | int | None = ...,
     priority: int = ...,
     labels: Mapping[str, str] | None = ...,
@@ -183,6 +184,7 @@ def job(
     queue: str = "default",
     timeout: float | timedelta | None = None,
     key: Callable[..., str] | Any = None,
+    key_ttl: float | timedelta | None = None,
     retry: Retry | int | None = None,
     priority: int = 0,
     labels: Mapping[str, str] | None = None,
@@ -198,8 +200,9 @@ def job(
     options = RunOptions(
         version=version,
         queue=queue,
-        timeout=_check_timeout("@job", timeout),
+        timeout=_check_seconds("@job", "timeout", timeout),
         key=key,
+        key_ttl=_check_seconds("@job", "key_ttl", key_ttl),
         retry=as_retry(retry),
         priority=priority,
         labels=dict(labels or {}),
@@ -226,6 +229,7 @@ def workflow(
     queue: str = ...,
     timeout: float | timedelta | None = ...,
     key: Callable[..., str] | Any = ...,
+    key_ttl: float | timedelta | None = ...,
     retry: Retry | int | None = ...,
     priority: int = ...,
     labels: Mapping[str, str] | None = ...,
@@ -239,6 +243,7 @@ def workflow(
     queue: str = "default",
     timeout: float | timedelta | None = None,
     key: Callable[..., str] | Any = None,
+    key_ttl: float | timedelta | None = None,
     retry: Retry | int | None = None,
     priority: int = 0,
     labels: Mapping[str, str] | None = None,
@@ -253,6 +258,7 @@ def workflow(
         queue: The queue its runs wait on for a slot.
         timeout: Seconds allowed for the whole run, from its start, waiting included.
         key: A function of the arguments, or `by_arguments`: one run a key.
+        key_ttl: Seconds from its start for which the key is a run's; then another may have it.
         retry: Attempts of the whole run, or a policy: each begins with an empty history.
         priority: Higher goes first within its queue.
         labels: Short strings to filter runs by.
@@ -260,8 +266,9 @@ def workflow(
     options = RunOptions(
         version=version,
         queue=queue,
-        timeout=_check_timeout("@workflow", timeout),
+        timeout=_check_seconds("@workflow", "timeout", timeout),
         key=key,
+        key_ttl=_check_seconds("@workflow", "key_ttl", key_ttl),
         retry=as_retry(retry),
         priority=priority,
         labels=dict(labels or {}),
@@ -314,11 +321,11 @@ def _plain(fn: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-def _check_timeout(what: str, seconds: float | timedelta | None) -> float | None:
-    if seconds is None:
+def _check_seconds(what: str, option: str, seconds: float | timedelta | None) -> float | None:
+    found = in_seconds(seconds)
+    if found is None:
         return None
-    found = seconds if isinstance(seconds, (int, float)) else seconds.total_seconds()
     if not found > 0:
-        msg = f"{what}: timeout must be a positive number of seconds, found {seconds!r}"
+        msg = f"{what}: {option} must be a positive number of seconds, found {seconds!r}"
         raise DefinitionError(msg)
     return float(found)

@@ -11,19 +11,20 @@ import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from durable._core import charge
 from durable._core.codec import ArgumentTypes, argument_types, result_type
-from durable._core.ops import OnCrash, RunOp, StepOp, TransactionOp, by_arguments
+from durable._core.ops import OnCrash, Op, RunOp, StepOp, TransactionOp, by_arguments
 from durable._core.retry import NEVER, Retry
 from durable._core.scopes import refuse_scopes
 from durable.errors import CapExceededError, DefinitionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 #: Longest name of a definition, queue, signal, key or label. Names are typed by people and
 #: repeated in every event: Temporal allows 1,000 characters, SQS 80 for a queue.
@@ -73,6 +74,31 @@ class RunOptions:
     thread: bool = True
     process: bool = False
     on_crash: OnCrash = "rerun"
+    key_ttl: float | None = None
+
+
+@frozen
+class Finished(Generic[R_co]):
+    """A run that has ended, as hooks see it."""
+
+    run_id: str
+    workflow: str
+    status: Literal["succeeded", "failed", "cancelled"]
+    #: What it was called with, by the name of the parameter.
+    arguments: Mapping[str, Any]
+    #: What it returned, if it succeeded.
+    value: R_co | None
+    #: Why it failed.
+    error: Exception | None
+    #: The error in a line, or the reason of the cancellation.
+    reason: str
+    labels: Mapping[str, str]
+    #: Epoch seconds, UTC.
+    ended_at: float
+
+
+#: What hooks are: see `RunnableDefinition.on_success`.
+Hook: TypeAlias = Callable[[Finished[R]], Iterable[Op[Any]] | None]
 
 
 class Definition(Generic[P, R]):
@@ -97,6 +123,11 @@ class Definition(Generic[P, R]):
     def arguments(self) -> ArgumentTypes:
         """The types of its parameters (made late: annotations may name things defined below)."""
         return argument_types(self.fn, skip=self._skipped_parameters)
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """Its parameters, without what the engine passes."""
+        return inspect.signature(self.fn)
 
     @cached_property
     def result_place(self) -> str:
@@ -171,6 +202,8 @@ class RunnableDefinition(Definition[P, R]):
     def __init__(self, fn: Callable[..., Any], *, name: str | None, options: RunOptions) -> None:
         super().__init__(fn, name)
         self.options = options
+        #: (statuses that it is for, hook), in the order of their decoration.
+        self.hooks: list[tuple[frozenset[str], Hook[Any]]] = []
         check_name(f"the queue of {self.sort} {self.name!r}", options.queue)
         check_labels(f"{self.sort} {self.name!r}", options.labels)
 
@@ -180,6 +213,36 @@ class RunnableDefinition(Definition[P, R]):
         op: RunOp[R] = RunOp(self, bound, named, site=charge.call_site())  # type: ignore[arg-type]  # one of the two
         charge.created(op)
         return op
+
+    def on_success(self, hook: Hook[R]) -> Hook[R]:
+        """
+        Register *hook*, a plain function, for when a run has succeeded.
+
+        It gets the `Finished` run and returns calls of workflows and jobs (or None), which start in the
+        transaction that records the end: exactly once, each with its own delay and retry. It may be called
+        again if the process dies before that commit, so it only decides. What it raises is logged.
+        """
+        return self._hooked(hook, "succeeded")
+
+    def on_failure(self, hook: Hook[R]) -> Hook[R]:
+        """As `on_success`, for when a run has failed for good."""
+        return self._hooked(hook, "failed")
+
+    def on_cancel(self, hook: Hook[R]) -> Hook[R]:
+        """As `on_success`, for when a run was cancelled and its clean-up is done."""
+        return self._hooked(hook, "cancelled")
+
+    def on_finish(self, hook: Hook[R]) -> Hook[R]:
+        """As `on_success`, for when a run has ended in whatever way."""
+        return self._hooked(hook, "succeeded", "failed", "cancelled")
+
+    def _hooked(self, hook: Hook[R], *statuses: str) -> Hook[R]:
+        found: Any = hook
+        if not callable(found) or isinstance(found, Definition) or inspect.iscoroutinefunction(found):
+            msg = f"a hook of {self!r} is a plain function of the finished run that returns ops; found {hook!r:.80}"
+            raise DefinitionError(msg)
+        self.hooks.append((frozenset(statuses), hook))
+        return hook
 
     def for_item(self, item: Any, site: charge.Site | None) -> RunOp[R]:
         """The op that `for_each` makes of one item."""

@@ -68,6 +68,8 @@ class Execution:
         caps: Caps = DEFAULT_CAPS,
     ) -> None:
         self.history = history.read(events)
+        #: Its first event.
+        self.started = self.history.started
         self.definition = definition
         self.run_id = run_id
         self.codec = codec
@@ -80,7 +82,7 @@ class Execution:
         #: Steps whose attempt is under way.
         self.running = 0
         #: The time of the turn.
-        self.time = self.history.started.at
+        self.time = self.started.at
         self.replaying = False
         #: Set in the replay of a reopened history once all that it holds was delivered.
         self.at_frontier = False
@@ -131,12 +133,7 @@ class Execution:
         self._drive(self._turn, arrived)
         decision, self.decision = self.decision, Decision()
         before, self._size = self._size, self._size + len(decision.events)
-        if self._size >= self._caps.events_warning > before:
-            values = {"events": self._size, "run_id": self.run_id}
-            decision.logs.append(("warning", "run.history_is_long", values))
-        if self._size > self._caps.events:
-            remedy = "End it with continue_as, or raise the cap"
-            raise CapExceededError(f"run {self.run_id!r}", "number of events", self._size, self._caps.events, remedy)
+        decision.logs += self._caps.check_events(self.run_id, before, self._size)
         return decision
 
     @property
@@ -217,9 +214,8 @@ class Execution:
 
     def _begin(self) -> None:
         self._begun = True
-        started = self.history.started
         args, kwargs = self.codec.decode_arguments(
-            started.value or "[[],{}]", self.definition.arguments, where=f"arguments of run {self.run_id!r}"
+            self.started.value or "[[],{}]", self.definition.arguments, where=f"arguments of run {self.run_id!r}"
         )
         self._body = StrandNode(self, Strand(self.definition.fn(*args, **kwargs), ""), self, 0)
         self._body.begin()
@@ -425,6 +421,8 @@ class Execution:
         self.cancel_reason = reason
         if not self.replaying:
             self.decision.cancel_all_children = True
+            # By name, since those that the clean-up starts in this very turn are spared.
+            self.decision.cancelled_children += [child.run_id for child in self.decision.children]
         if self._body is None:
             self._end_cancelled()
             return

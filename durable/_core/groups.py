@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable._core.decision import WakeOn
 from durable._core.events import Event, GroupOpened, TimerFired, TimerSet
+from durable._core.group_ops import ForEachOp, GatherOp, RaceOp, Settled, SettleOp, TimeoutOp, Winner, discard
 from durable._core.nodes import (
     CANCELLED,
     ChildNode,
@@ -23,23 +24,7 @@ from durable._core.nodes import (
     StrandNode,
     TimerNode,
 )
-from durable._core.ops import (
-    AwaitRunOp,
-    Command,
-    ForEachOp,
-    GatherOp,
-    Op,
-    RaceOp,
-    RunOp,
-    Settled,
-    SettleOp,
-    SleepOp,
-    StartOp,
-    TimeoutOp,
-    WaitForOp,
-    Winner,
-    discard,
-)
+from durable._core.ops import AwaitRunOp, Command, Op, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.strand import Strand
 
 if TYPE_CHECKING:
@@ -125,24 +110,31 @@ class Group(Node):
 class GatherNode(Group):
     """`gather`."""
 
-    __slots__ = ("fail_fast", "return_exceptions", "size")
+    __slots__ = ("at_least", "fail_fast", "return_exceptions", "size", "succeeded")
 
     def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: GatherOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
-        self.fail_fast, self.return_exceptions = op.fail_fast, op.return_exceptions
-        self.size = len(op.members)
-        self.announce(op, "gather", self.size)
+        self.fail_fast, self.return_exceptions, self.at_least = op.fail_fast, op.return_exceptions, op.at_least
+        self.size, self.succeeded = len(op.members), 0
+        self.announce(op, "gather" if op.at_least is None else f"gather at least {op.at_least}", self.size)
         self.open_all(op.members)
 
     def member_rule(self) -> WakeOn:
-        if self.closing:
+        if self.closing or self.at_least is not None:
             return "any"
         return "failure" if self.fail_fast else "all"
 
     def decides(self, _index: int, outcome: Outcome, /) -> bool:
-        return self.fail_fast and outcome.error is not None
+        if self.at_least is None:
+            return self.fail_fast and outcome.error is not None
+        self.succeeded += outcome.error is None
+        open_yet = self.size - len(self.outcomes)
+        return self.succeeded >= self.at_least or self.succeeded + open_yet < self.at_least
 
     def result(self) -> Outcome:
+        if self.at_least is not None and self.succeeded >= self.at_least:
+            ended = [outcome for _, outcome in sorted(self.outcomes.items())]
+            return Outcome([each.value for each in ended if each.error is None and not each.cancelled])
         errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
         if errors and not self.return_exceptions:
             return Outcome(error=_group(errors, self.size))

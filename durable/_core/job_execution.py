@@ -23,6 +23,7 @@ from durable._core.events import (
     ResumeRequested,
     RunCancelled,
     RunFailed,
+    RunStarted,
     RunSucceeded,
     RunTimedOut,
     StepFailed,
@@ -59,7 +60,9 @@ class JobExecution:
         self.crash_limit = crash_limit
         self.ended = False
         self._events, _ = history.effective(events)
-        self._started = self._events[0]
+        assert isinstance(self._events[0], RunStarted)
+        #: Its first event.
+        self.started: RunStarted = self._events[0]
         self._attempt = 0
         self._failures = 0
         self._crashes = 0
@@ -184,7 +187,7 @@ class JobExecution:
     def _operation(self) -> StepOp[Any]:
         if self._op is None:
             where = f"arguments of run {self.run_id!r}"
-            payload: Payload = self._started.value or "[[],{}]"  # type: ignore[union-attr]  # RunStarted
+            payload: Payload = self.started.value or "[[],{}]"
             args, kwargs = self.codec.decode_arguments(payload, self.definition.arguments, where=where)
             self._op = StepOp(self.definition.as_step, tuple(args), dict(kwargs))
         return self._op

@@ -15,21 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from attrs import evolve
 
 from durable._core import charge
-from durable._core.ops import (
-    ContinueAs,
-    ForEachOp,
-    GatherOp,
-    Member,
-    Op,
-    RaceOp,
-    RunOp,
-    SettleOp,
-    SleepOp,
-    StartOp,
-    StepOp,
-    TimeoutOp,
-    WaitForOp,
-)
+from durable._core.group_ops import ForEachOp, GatherOp, Member, RaceOp, SettleOp, TimeoutOp, discard
+from durable._core.ops import ContinueAs, Op, RunOp, SleepOp, StartOp, StepOp, WaitForOp, in_seconds
 from durable._core.retry import as_retry
 
 if TYPE_CHECKING:
@@ -45,6 +32,14 @@ T5 = TypeVar("T5")
 
 @overload
 def gather(*, fail_fast: bool = ..., return_exceptions: bool = ...) -> GatherOp[list[Any]]: ...
+@overload
+def gather(members: Iterable[Member[T]] | None, /, *, fail_fast: bool = ...) -> GatherOp[list[T]]: ...
+@overload
+def gather(
+    members: Iterable[Member[T]] | None, /, *, fail_fast: bool = ..., return_exceptions: Literal[True]
+) -> GatherOp[list[T | Exception]]: ...
+@overload
+def gather(members: Iterable[Member[T]], /, *, at_least: int) -> GatherOp[list[T]]: ...
 @overload
 def gather(  # pyright: ignore[reportOverlappingOverload]  # a tuple is what one member gives, a list what *many do
     m1: Member[T1], /, *, fail_fast: bool = ...
@@ -69,19 +64,39 @@ def gather(*members: Member[T], fail_fast: bool = ...) -> GatherOp[list[T]]: ...
 def gather(
     *members: Member[T], fail_fast: bool = ..., return_exceptions: Literal[True]
 ) -> GatherOp[list[T | Exception]]: ...
-def gather(*members: Member[Any], fail_fast: bool = False, return_exceptions: bool = False) -> GatherOp[Any]:
+@overload
+def gather(*members: Member[T], at_least: int) -> GatherOp[list[T]]: ...
+def gather(
+    *members: Any, fail_fast: bool = False, return_exceptions: bool = False, at_least: int | None = None
+) -> GatherOp[Any]:
     """
     All members at once; their results as a list, in the order of the arguments.
 
     Args:
-        members: Ops (groups included) or coroutines of helpers, each then a strand of its own.
+        members: Ops (groups included) or coroutines of helpers, each then a strand of its own; or
+            one iterable of them. None is no member: the result is ``[]`` at once.
         fail_fast: At the first failure cancel the rest, then raise.
         return_exceptions: Failures stand in the list instead of raising.
+        at_least: A quorum: once this many have succeeded, cancel the rest; the list holds the
+            results of those that succeeded. Raises as soon as too many have failed.
 
     Raises (when yielded or awaited):
         ExceptionGroup: Of all failures, once every member has ended.
     """
-    op: GatherOp[Any] = GatherOp(_members(members, "gather"), fail_fast, return_exceptions, charge.call_site())
+    if (
+        len(members) == 1
+        and not isinstance(members[0], Op)
+        and (members[0] is None or isinstance(members[0], Iterable))
+    ):
+        members = () if members[0] is None else tuple(members[0])
+    found = _members(members, "gather")
+    if at_least is not None and (fail_fast or return_exceptions or not 1 <= at_least <= len(found)):
+        msg = f"gather of {len(found)}: at_least must be 1 to {len(found)}, and alone, found {at_least!r}"
+        if fail_fast or return_exceptions:
+            msg += " with fail_fast or return_exceptions"
+        discard(*found)
+        raise ValueError(msg)
+    op: GatherOp[Any] = GatherOp(found, fail_fast, return_exceptions, charge.call_site(), at_least)
     charge.created(op)
     return op
 
@@ -213,12 +228,11 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
         msg += hint if isinstance(found, StepOp) else ""
         raise TypeError(msg)
     given = {name: value for name, value in options.items() if value is not None}
-    known = {"id", "key", "on_conflict", "queue", "delay", "at", "priority", "labels", "timeout", "retry"}
+    known = {"id", "key", "key_ttl", "on_conflict", "queue", "delay", "at", "priority", "labels", "timeout", "retry"}
     if unknown := set(given) - known:
         msg = f"start got unknown options {sorted(unknown)}; known are {sorted(known)}"
         raise TypeError(msg)
-    if isinstance(given.get("delay"), timedelta):
-        given["delay"] = given["delay"].total_seconds()
+    given |= {name: in_seconds(given[name]) for name in ("delay", "timeout", "key_ttl") if name in given}
     if isinstance(given.get("at"), datetime):
         if given["at"].tzinfo is None:
             msg = f"start(at=) needs an aware datetime, found {given['at']!r}"

@@ -54,9 +54,17 @@ class Options:
     labels: Mapping[str, str] | None = None
     on_conflict: OnConflict = "join"
     id: str | None = None
+    key_ttl: float | None = None
+    #: Follow-ups: started when the run succeeds.
+    then: tuple[RunOp[Any], ...] = ()
 
 
 NO_OPTIONS = Options()
+
+
+def in_seconds(value: float | timedelta | None) -> float | None:
+    """A duration as a number."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 class Command:
@@ -67,6 +75,9 @@ class Command:
     def describe(self) -> str:
         """The command in a few words, for reports."""
         return type(self).__name__
+
+    def discard(self) -> None:
+        """Close the helper coroutines in it: it will never run, and Python would complain about them."""
 
 
 @frozen
@@ -93,7 +104,7 @@ class Op(Command, Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         if charge.is_dead():
             # A `finally` that awaits while its generator is closed: refuse, record nothing.
-            discard(self)
+            self.discard()
             raise RunCancelled
         if charge.driver_in_charge() is None:
             return (yield from self._call_plain().__await__())
@@ -183,11 +194,12 @@ class RunOp(Op[T]):
         self,
         *,
         retry: Retry | int | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         queue: str | None = None,
         delay: float | timedelta | None = None,
         priority: int | None = None,
         key: str | None = None,
+        key_ttl: float | timedelta | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Self:
         """
@@ -200,19 +212,37 @@ class RunOp(Op[T]):
             delay: Seconds (or a timedelta) before it may begin.
             priority: Higher goes first within its queue.
             key: One run a key.
+            key_ttl: Seconds (or a timedelta) from the start for which the key is the run's.
             labels: Merged over those of the definition.
         """
         changes: dict[str, Any] = {
             "retry": None if retry is None else as_retry(retry),
-            "timeout": timeout,
+            "timeout": in_seconds(timeout),
             "queue": queue,
-            "delay": delay.total_seconds() if isinstance(delay, timedelta) else delay,
+            "delay": in_seconds(delay),
             "priority": priority,
             "key": key,
+            "key_ttl": in_seconds(key_ttl),
             "labels": labels,
         }
         given = evolve(self.given, **{name: value for name, value in changes.items() if value is not None})
         return _copy(self, given=given)
+
+    def then(self, *ops: RunOp[Any]) -> Self:
+        """
+        A copy that starts *ops*, too, once its run has succeeded: in the transaction that records its success.
+
+        Each is a run of its own, with its own delay and retry; what becomes of it does not touch this
+        run. Follow-ups may have follow-ups. A run that is joined by its key keeps those it was started with.
+        """
+        for op in ops:
+            found: Any = op
+            if not isinstance(found, RunOp):
+                hint = found.describe() if isinstance(found, Command) else f"{type(found).__name__} {found!r:.60}"
+                msg = f"then() takes calls of workflows and jobs, which are runs of their own; found {hint}"
+                raise TypeError(msg)
+            charge.superseded(op)
+        return _copy(self, given=evolve(self.given, then=(*self.given.then, *ops)))
 
     def describe(self) -> str:
         return f"{self.definition.sort} {self.definition.name!r}"
@@ -305,102 +335,6 @@ class WaitForOp(Op[T]):
         return f"wait_for {self.name!r}"
 
 
-# --- groups ------------------------------------------------------------------------------------------
-
-#: A member of a group: an op, or a coroutine of a helper that awaits ops.
-Member: TypeAlias = Op[T] | Coroutine[Any, Any, T]
-
-
-@frozen(eq=False)
-class GatherOp(Op[T]):
-    """All of its members."""
-
-    members: tuple[Member[Any], ...]
-    fail_fast: bool
-    return_exceptions: bool
-    site: charge.Site | None = None
-
-    def describe(self) -> str:
-        return f"gather of {len(self.members)}"
-
-
-@frozen
-class Winner(Generic[T]):
-    """Which member of a `race` ended first, and with what."""
-
-    index: int
-    value: T
-    #: The winner's key, where the race was given a mapping.
-    key: Any = None
-
-
-@frozen(eq=False)
-class RaceOp(Op[Winner[T]]):
-    """The first of its members."""
-
-    members: tuple[Member[Any], ...]
-    keys: tuple[Any, ...] | None
-    site: charge.Site | None = None
-
-    def describe(self) -> str:
-        return f"race of {len(self.members)}"
-
-
-@frozen(eq=False)
-class TimeoutOp(Op[T]):
-    """A member with a durable deadline."""
-
-    member: Member[T]
-    seconds: float
-    site: charge.Site | None = None
-
-    def describe(self) -> str:
-        return f"timeout {self.seconds:g} s"
-
-
-@frozen
-class Settled(Generic[T]):
-    """How an op ended: exactly one of *value* and *error* counts."""
-
-    value: T | None = None
-    error: Exception | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether it succeeded."""
-        return self.error is None
-
-    def get(self) -> T:
-        """The value; raises the error if it failed."""
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]  # with no error, value is the T
-
-
-@frozen(eq=False)
-class SettleOp(Op[Settled[T]]):
-    """A member whose failure does not raise."""
-
-    member: Member[T]
-    site: charge.Site | None = None
-
-    def describe(self) -> str:
-        return "settle"
-
-
-@frozen(eq=False)
-class ForEachOp(Op[list[T]]):
-    """A step, transaction or job applied to each item of a recorded list."""
-
-    definition: Step[..., T] | TransactionStep[..., T] | Job[..., T] | Workflow[..., T]
-    items: tuple[Any, ...]
-    concurrency: int | None
-    site: charge.Site | None = None
-
-    def describe(self) -> str:
-        return f"for_each {self.definition.name!r} over {len(self.items)}"
-
-
 _Op = TypeVar("_Op", bound=Command)
 
 
@@ -410,17 +344,3 @@ def _copy(op: _Op, **changes: Any) -> _Op:
     charge.superseded(op)
     charge.created(copy)
     return copy
-
-
-def discard(member: object) -> None:
-    """Close the helper coroutines in what will never run, so that Python does not complain about them."""
-    match member:
-        case GatherOp() | RaceOp():
-            for each in member.members:
-                discard(each)
-        case TimeoutOp() | SettleOp():
-            discard(member.member)
-        case Coroutine():
-            member.close()
-        case _:
-            pass

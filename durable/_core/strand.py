@@ -24,7 +24,8 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from durable._core import charge
-from durable._core.ops import Command, Return, discard
+from durable._core.group_ops import discard
+from durable._core.ops import Command, Return
 from durable.errors import NotDurableError
 
 #: A generator that keeps yielding while it is closed is given up after this many refusals.

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from durable._shell.rows import ENDS, Effects, Large, NewRun, ReadyRun, RunState
+from durable._shell.templates import to_json
 from durable._shell.waking import keep_payload, request_cancel
 from durable.errors import KeyConflictError, RunExistsError
 
 INSERT_RUN = """
-INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, ready_at, key, key_live,
-    arguments, parent, position, labels, created_at)
-VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
+    key_until, arguments, parent, position, labels, follows, follow_ups, batch, callback, created_at)
+VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 INSERT_EVENT = """
 INSERT INTO durable_events (run, seq, kind, position, at, body, value, payload, checksum)
@@ -39,6 +40,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
     """Add the rows of *new* to those of a transaction."""
     at = new.started.at
     ready_at = at if new.due_at is None else None
+    follow_ups = to_json(new.follow_ups) if new.follow_ups else None
     runs.append(
         (
             new.run,
@@ -48,13 +50,19 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
             new.sort,
             new.queue,
             new.priority,
+            new.place,
             ready_at,
             new.key,
             new.key,
+            None if new.key_ttl is None else at + new.key_ttl,
             new.arguments,
             new.parent,
             new.position,
             new.labels_json(),
+            new.follows,
+            follow_ups,
+            new.batch,
+            new.callback,
             at,
         )
     )
@@ -66,7 +74,21 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
     else:
         fresh = (new.started, state.chain)
         effects.ready.append(
-            ReadyRun(new.run, new.run_id, new.workflow, new.sort, new.queue, new.priority, at, new.labels, fresh)
+            ReadyRun(
+                new.run,
+                new.run_id,
+                new.workflow,
+                new.sort,
+                new.queue,
+                new.priority,
+                at,
+                new.labels,
+                new.place,
+                new.batch,
+                new.callback,
+                follow_ups,
+                fresh,
+            )
         )
     if new.deadline is not None:
         waits.append((new.run, "", "", "deadline", "any", None, None, new.deadline, at))
@@ -102,7 +124,8 @@ def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> st
             raise RunExistsError(new.run_id, f"a run of {found[2]!r}" + _same(found[1], new))
     if new.key is not None:
         row = conn.execute(
-            "SELECT run, run_id, arguments, workflow, status FROM durable_runs WHERE key_live = ?", (new.key,)
+            "SELECT run, run_id, arguments, workflow, status, key_until FROM durable_runs WHERE key_live = ?",
+            (new.key,),
         ).fetchone()
         if row is not None and not _make_way(conn, new, row, effects):
             return str(row[1])
@@ -116,8 +139,11 @@ def _same(recorded: str, new: NewRun) -> str:
 
 def _make_way(conn: sqlite3.Connection, new: NewRun, row: Sequence[Any], effects: Effects) -> bool:
     """Whether the run that has the key gives it up for *new*; raises if they may not share it."""
-    run, run_id, arguments, workflow, status = row
+    run, run_id, arguments, workflow, status, until = row
     assert new.key is not None
+    if until is not None and until <= new.started.at:
+        conn.execute("UPDATE durable_runs SET key_live = NULL WHERE run = ?", (run,))
+        return True
     replaces = new.on_conflict == "replace" or (new.on_conflict == "rerun" and status in ENDS)
     if replaces:
         request_cancel(conn, run, f"replaced by {new.run_id}", new.started.at, effects)

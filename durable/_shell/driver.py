@@ -24,7 +24,6 @@ import anyio
 from attrs import evolve
 
 from durable._core.decision import Decision, StepAction
-from durable._core.definition import Job, Workflow
 from durable._core.events import CancelRequested, Event, Payload, StepInterrupted
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
@@ -286,32 +285,6 @@ class Driver(Recorder):
         if self._outcomes:
             self._wake.set()
 
-    def _make_execution(self, events: list[Event]) -> Execution | JobExecution:
-        services, ready = self._services, self.ready
-        definition = services.definitions.get(ready.workflow)
-        if definition is None:
-            msg = (
-                f"no {ready.sort} called {ready.workflow!r} is among the definitions given to Engine; "
-                "the run goes on when an engine with it opens the file"
-            )
-            raise DurableError(msg)
-        if isinstance(definition, Job):
-            return JobExecution(
-                definition, events, run_id=ready.run_id, codec=services.codec, crash_limit=services.crash_limit
-            )
-        if not isinstance(definition, Workflow):  # pragma: no cover - there are two
-            msg = f"{definition!r} cannot be driven"
-            raise InternalError(msg)
-        return Execution(
-            definition,
-            events,
-            run_id=ready.run_id,
-            codec=services.codec,
-            crash_limit=services.crash_limit,
-            cleanup_seconds=services.cleanup_seconds,
-            caps=services.caps,
-        )
-
     async def _interrupted(self, events: list[Event], arrived: list[Event]) -> list[Event]:
         """An interruption for each step that was under way when its last driver ended."""
         execution = self._execution
@@ -364,7 +337,9 @@ class Driver(Recorder):
                 write_turns(conn, [TurnWrite(self._state, now, status="blocked", reason=str(error))], effects)
                 await_code(conn, run, now)
             else:  # its clean-up cannot run, and nobody wants to wait for the code that could
-                end_cancelled(conn, self._state, asked, now, effects)
+                started = self._first_event(conn)
+                then = [] if started is None else self._following(started, "cancelled", None, asked.reason)
+                end_cancelled(conn, self._state, asked, now, then, effects)
 
         try:
             await self._services.commits.call(insert, answers=False)

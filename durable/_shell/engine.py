@@ -78,6 +78,7 @@ class Engine(Lifecycle):
         *,
         id: str | None = None,
         key: str | None = None,
+        key_ttl: float | timedelta | None = None,
         on_conflict: OnConflict = "join",
         queue: str | None = None,
         delay: float | timedelta | None = None,
@@ -92,6 +93,7 @@ class Engine(Lifecycle):
             op: A call of a workflow or job.
             id: The run's id; by default one is made.
             key: One run a key: a later start with it and the same arguments gives the same run.
+            key_ttl: Seconds from the start for which the key is this run's; by default for ever.
             on_conflict: What to do if the key is taken: ``join`` that run, ``reject``,
                 ``replace`` (cancel) it, or ``rerun`` if it has ended.
             queue: The queue it runs on.
@@ -107,8 +109,8 @@ class Engine(Lifecycle):
             JournalError: Nothing could be recorded.
         """
         made = with_options(
-            op, id=id, key=key, on_conflict=on_conflict, queue=queue, delay=delay, at=at, priority=priority,
-            labels=labels,
+            op, id=id, key=key, key_ttl=key_ttl, on_conflict=on_conflict, queue=queue, delay=delay, at=at,
+            priority=priority, labels=labels,
         )  # fmt: skip
         (run,) = await self.start_many([made])
         return run

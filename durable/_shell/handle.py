@@ -67,6 +67,8 @@ class RunInfo:
     ended_at: float | None
     #: The run that it continued as.
     successor: str | None = None
+    #: The run whose end started it: by `op.then`, or by a hook.
+    follows: str | None = None
     #: Where a page that begins behind this run goes on: ``engine.runs(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
@@ -105,6 +107,7 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
         started_at=row.started_at,
         ended_at=row.ended_at,
         successor=row.successor,
+        follows=row.follows,
         cursor=row.run,
     )
 

@@ -368,6 +368,8 @@ class Lifecycle(Finding):
         """Act on what a commit group caused."""
         for _, run_id, _, _ in effects.ended:
             self._resolve(run_id, effects.outcomes.get(run_id))
+        for run_id, error in effects.refused:
+            log.error("follow_up.refused", run_id=run_id, error=error)
         self._broadcast.publish(effects, self.clock)
         scheduler = self._scheduler
         if scheduler is not None:

@@ -22,7 +22,8 @@ from durable.errors import JournalCorruptError
 _RUN_COLUMNS = """
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
        r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
-       (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position
+       (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position,
+       (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.follows)
 FROM durable_runs AS r
 """
 
@@ -50,6 +51,7 @@ class RunRow:
     ready_at: float | None
     parent: str | None
     position: str | None
+    follows: str | None
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
@@ -248,7 +250,7 @@ def load_history(conn: sqlite3.Connection, path: str, run: RunRow) -> list[Event
 def ready_runs(conn: sqlite3.Connection, queue: str, limit: int) -> list[ReadyRun]:
     """The first *limit* runs of *queue* that could go on, in the order in which they may."""
     rows = conn.execute(
-        SELECT_READY + "WHERE queue = ? AND ready_at IS NOT NULL ORDER BY priority DESC, ready_at, run LIMIT ?",
+        SELECT_READY + "WHERE queue = ? AND ready_at IS NOT NULL ORDER BY priority DESC, place, ready_at, run LIMIT ?",
         (queue, limit),
     )
     return [ready_run(row) for row in rows]

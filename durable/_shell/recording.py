@@ -12,19 +12,26 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from durable._core.decision import ChildAction, Decision, TransactionAction, Wait
-from durable._core.events import Event, Payload, StepSucceeded
+from attrs import evolve
+
+from durable._core.decision import ChildAction, Decision, EndStatus, TransactionAction, Wait
+from durable._core.definition import Job, Workflow
+from durable._core.events import Event, Payload, RunStarted, StepSucceeded
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
 from durable._core.outcomes import failure_payload
 from durable._shell.connections import CommitUnknownError, is_the_disk
+from durable._shell.continuations import follow_ups
 from durable._shell.creating import get_or_create
-from durable._shell.rows import Effects, NewRun, ReadyRun, RunState, TurnWrite
+from durable._shell.reading import load_run
+from durable._shell.rows import Effects, NewRun, ReadyRun, RunState, TurnWrite, read_events
 from durable._shell.services import Services
 from durable._shell.starting import make_run
 from durable._shell.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.writing import write_turns
 from durable.errors import (
+    DurableError,
+    InternalError,
     JournalError,
     JournalIOError,
 )
@@ -39,7 +46,10 @@ class Recorder:
     def __init__(self, ready: ReadyRun, services: Services) -> None:
         self.ready = ready
         self._services = services
-        self._state = RunState(ready.run, ready.run_id, ready.workflow, ready.queue, labels=ready.labels)
+        self._state = RunState(
+            ready.run, ready.run_id, ready.workflow, ready.queue, labels=ready.labels, batch=ready.batch,
+            callback=ready.callback,
+        )  # fmt: skip
         self._execution: Execution | JobExecution | None = None
         #: The newest item of its inbox that was taken in.
         self._inbox_upto = 0
@@ -47,6 +57,32 @@ class Recorder:
         self._announced = False
         #: Positions of steps that have left notes (cursors, memos).
         self._dirty: set[str] = set()
+
+    def _make_execution(self, events: list[Event]) -> Execution | JobExecution:
+        services, ready = self._services, self.ready
+        definition = services.definitions.get(ready.workflow)
+        if definition is None:
+            msg = (
+                f"no {ready.sort} called {ready.workflow!r} is among the definitions given to Engine; "
+                "the run goes on when an engine with it opens the file"
+            )
+            raise DurableError(msg)
+        if isinstance(definition, Job):
+            return JobExecution(
+                definition, events, run_id=ready.run_id, codec=services.codec, crash_limit=services.crash_limit
+            )
+        if not isinstance(definition, Workflow):  # pragma: no cover - there are two
+            msg = f"{definition!r} cannot be driven"
+            raise InternalError(msg)
+        return Execution(
+            definition,
+            events,
+            run_id=ready.run_id,
+            codec=services.codec,
+            crash_limit=services.crash_limit,
+            cleanup_seconds=services.cleanup_seconds,
+            caps=services.caps,
+        )
 
     async def _record(self, decision: Decision) -> tuple[list[Decision], bool]:
         """Write *decision*: it, and those that its transactions led to; and whether the run may be freed."""
@@ -82,6 +118,9 @@ class Recorder:
                 write.successor, _ = self._child(decision.continued, None, now)
                 write.signals = execution.unconsumed() if isinstance(execution, Execution) else ()
                 write.reason = None
+            else:
+                started = execution.started
+                write.follow_ups = self._following(started, decision.ended, decision.outcome, decision.reason)
         elif decision.blocked is not None:
             write.status, write.reason = "blocked", decision.blocked
         elif last and execution.idle:
@@ -90,6 +129,22 @@ class Recorder:
             write.status = "running"
         self._announced = True
         return write
+
+    def _following(self, started: RunStarted, status: EndStatus, outcome: Payload | None, reason: str) -> list[NewRun]:
+        """The runs that the end of this one starts."""
+        definition = self._services.definitions.get(self.ready.workflow)
+        if not self.ready.follow_ups and (definition is None or not definition.hooks):
+            return []
+        return follow_ups(self.ready, started, status, outcome, reason, self._services)
+
+    def _first_event(self, conn: sqlite3.Connection) -> RunStarted | None:
+        """How the run began, as far as that can be read."""
+        try:
+            rows = load_run(conn, self._state.run).rows[:1]
+            (event,) = read_events(self._services.path, evolve(self._state), rows)
+        except (DurableError, ValueError):
+            return None
+        return event if isinstance(event, RunStarted) else None
 
     def _child(self, action: ChildAction, wait: Wait | None, now: float) -> tuple[NewRun, Wait | None]:
         services = self._services

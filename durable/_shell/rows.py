@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 from zlib import crc32
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from durable._core.decision import EndStatus, Wait
 from durable._core.event_rows import from_row, to_row
@@ -70,6 +70,9 @@ class RunState:
     seq: int = 0
     chain: int = 0
     labels: Mapping[str, str] = field(factory=dict)
+    #: The batch that it is a member of, and the one that it is a callback of.
+    batch: int | None = None
+    callback: int | None = None
 
     def append(self, events: Sequence[Event]) -> list[EventTuple]:
         """The rows of *events*, numbered and chained after what is recorded."""
@@ -126,15 +129,32 @@ class NewRun:
     labels: Mapping[str, str]
     started: RunStarted
     #: When it may begin, if later than now.
-    due_at: float | None
+    due_at: float | None = None
     #: When its time is over, if ever.
-    deadline: float | None
-    timeout: float | None
+    deadline: float | None = None
+    timeout: float | None = None
     parent: int | None = None
     position: str | None = None
     on_conflict: OnConflict = "join"
     #: Whether its id was chosen by the caller.
     chosen_id: bool = False
+    #: Seconds from its start for which the key is its own; None is for ever.
+    key_ttl: float | None = None
+    #: Seconds from its start (whenever that comes, for one kept as a template) before it may begin.
+    delay: float | None = None
+    #: Its place in line, see `admission`.
+    place: float = 0.0
+    #: Templates of the runs that its success starts.
+    follow_ups: tuple[NewRun, ...] = ()
+    #: Run whose end started it.
+    follows: int | None = None
+    #: Batch that it is a member of, and batch that it is a callback of.
+    batch: int | None = None
+    callback: int | None = None
+
+    def following(self, run: int) -> NewRun:
+        """A copy that the end of *run* starts."""
+        return evolve(self, follows=run)
 
     def labels_json(self) -> str | None:
         """The labels as stored."""
@@ -153,6 +173,12 @@ class ReadyRun:
     priority: int
     ready_at: float
     labels: Mapping[str, str]
+    #: Its place in line, see `admission`.
+    place: float = 0.0
+    batch: int | None = None
+    callback: int | None = None
+    #: The runs that its success starts, as `templates` writes them.
+    follow_ups: str | None = None
     #: Its first event and checksum, where it was only just created and needs no loading.
     fresh: tuple[RunStarted, int] | None = None
 
@@ -176,6 +202,8 @@ class TurnWrite:
     #: For an end: the closing event's payload, for whoever waits for this run.
     outcome: Payload | None = None
     successor: NewRun | None = None
+    #: For an end: the runs that it starts.
+    follow_ups: Sequence[NewRun] = ()
     #: Signals that nobody consumed, for the successor.
     signals: Sequence[SignalReceived] = ()
     #: Merges what the workflow published into what is stored.
@@ -211,6 +239,8 @@ class Effects:
     outcomes: dict[str, Outcome] = field(factory=dict)
     #: Runs whose turn wanted to free them, but something had arrived.
     kept: set[int] = field(factory=set)
+    #: (run id of the run that ended, why a follow-up of it could not be started)
+    refused: list[tuple[str, str]] = field(factory=list)
     next_fire_at: float | None = None
 
     def add(self, other: Effects) -> None:
@@ -224,6 +254,7 @@ class Effects:
         self.ended += other.ended
         self.outcomes |= other.outcomes
         self.kept |= other.kept
+        self.refused += other.refused
         if other.next_fire_at is not None:
             self.fires(other.next_fire_at)
 

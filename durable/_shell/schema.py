@@ -18,11 +18,12 @@ from __future__ import annotations
 import sqlite3
 
 from durable._core.events import KIND_NAMES
+from durable._shell.migrations import migrate
 from durable.errors import ForeignJournalError, JournalVersionError
 
 #: "dura" in ASCII: `file(1)` and SQLite tools show it.
 APPLICATION_ID = 0x64757261
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TABLES = """
 CREATE TABLE durable_meta (
@@ -39,9 +40,11 @@ CREATE TABLE durable_runs (
     status TEXT NOT NULL,             -- pending running waiting paused blocked succeeded failed cancelled
     queue TEXT NOT NULL,
     priority INTEGER NOT NULL,        -- higher goes first
+    place REAL NOT NULL DEFAULT 0,    -- among runs of one priority: lower goes first, see `admission`
     ready_at REAL,                    -- since when it could go on; NULL while freed, paused, blocked or ended
     key TEXT,
     key_live TEXT,                    -- the key while it is this run's; NULL once another took it over
+    key_until REAL,                   -- when it may be taken over; NULL is never
     arguments TEXT,                   -- digest of its arguments, to tell one key's callers apart
     parent INTEGER,                   -- run that started it
     position TEXT,                    -- where the parent did
@@ -49,13 +52,18 @@ CREATE TABLE durable_runs (
     attributes ANY,                   -- payload of `set_attributes`, or NULL
     reason TEXT,                      -- why it is blocked, failed or cancelled
     successor TEXT,                   -- id of the run it continued as
+    follows INTEGER,                  -- run whose end started it (`op.then`, a hook)
+    follow_ups TEXT,                  -- JSON list of the runs that its success starts
+    batch INTEGER,                    -- batch that it is a member of
+    callback INTEGER,                 -- batch that it is a callback of
     created_at REAL NOT NULL,
     started_at REAL,
     ended_at REAL
 ) STRICT;
 CREATE UNIQUE INDEX durable_runs_key ON durable_runs (key_live) WHERE key_live IS NOT NULL;
-CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, ready_at, run) WHERE ready_at IS NOT NULL;
+CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, place, ready_at, run) WHERE ready_at IS NOT NULL;
 CREATE INDEX durable_runs_parent ON durable_runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
 -- What an operator looks for. One index each, since SQLite uses a partial index only for the very term it has.
 CREATE INDEX durable_runs_failed ON durable_runs (run) WHERE status = 'failed';
 CREATE INDEX durable_runs_blocked ON durable_runs (run) WHERE status = 'blocked';
@@ -196,7 +204,11 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
     if version == SCHEMA_VERSION:
         return
     try:
-        _create(connection, now)
+        if version:
+            migrate(connection, version)
+        else:
+            _create(connection, now)
+        connection.execute("PRAGMA user_version = 2")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -221,4 +233,3 @@ def _create(connection: sqlite3.Connection, now: float) -> None:
     if "waits" not in taken:
         connection.execute(_VIEW_WAITS)
     connection.execute("PRAGMA application_id = 1685418593")
-    connection.execute("PRAGMA user_version = 1")

@@ -60,7 +60,8 @@ def make_run(
         labels = {**labels, **given.labels}
         check_labels(op.describe(), labels)
     key = definition.key_for(op, lambda: codec.digest(arguments))
-    due_at = given.at if given.at is not None else None if given.delay is None else now + given.delay
+    delay = given.delay if given.at is None else None
+    due_at = given.at if delay is None else now + delay
     timeout = given.timeout if given.timeout is not None else options.timeout
     return NewRun(
         run=allocate(),
@@ -81,4 +82,21 @@ def make_run(
         position=position,
         on_conflict=given.on_conflict,
         chosen_id=chosen,
+        key_ttl=given.key_ttl if given.key_ttl is not None else options.key_ttl,
+        delay=delay,
+        follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
     )
+
+
+def make_template(op: RunOp[Any], *, definitions: Mapping[str, RunnableDefinition[..., Any]], codec: Codec) -> NewRun:
+    """
+    What *op* starts when its time comes: a follow-up, a callback. See `templates.begun`.
+
+    Raises:
+        DefinitionError, EncodeError: As `make_run`.
+    """
+    return make_run(op, definitions=definitions, codec=codec, allocate=_no_number, now=0.0)
+
+
+def _no_number() -> int:
+    return 0

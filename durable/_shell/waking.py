@@ -36,7 +36,10 @@ INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 #: What the scheduler needs of a run, see `ready_run`.
-SELECT_READY = "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels FROM durable_runs "
+SELECT_READY = (
+    "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels, place, batch, callback, follow_ups "
+    "FROM durable_runs "
+)
 
 
 def keep_payload(conn: sqlite3.Connection, large: Large) -> int:
@@ -83,7 +86,10 @@ def read_ready(conn: sqlite3.Connection, run: int) -> ReadyRun:
 def ready_run(row: Sequence[Any]) -> ReadyRun:
     """A row of `SELECT_READY`'s columns."""
     labels = json.loads(row[7]) if row[7] else {}
-    return ReadyRun(row[0], row[1], row[2], row[3], row[4], row[5], row[6] or 0.0, labels)
+    run, run_id, workflow, sort, queue, priority, ready_at, _, place, batch, callback, follow_ups = row
+    return ReadyRun(
+        run, run_id, workflow, sort, queue, priority, ready_at or 0.0, labels, place, batch, callback, follow_ups
+    )
 
 
 def is_open(conn: sqlite3.Connection, run: int, group: str) -> bool:

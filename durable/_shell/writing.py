@@ -26,6 +26,7 @@ from durable._core.events import (
 from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, insert_run, write_rows
 from durable._shell.reading import read_end
 from durable._shell.rows import ENDS, Effects, NewRun, RunState, TurnWrite
+from durable._shell.templates import from_json
 from durable._shell.waking import End, put_item, request_cancel, tell_waiters
 from durable.errors import KeyConflictError, RunExistsError
 
@@ -112,9 +113,12 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         if row is not None:  # a run that it only awaited, or joined by key, is not its to cancel
             request_cancel(conn, row[0], "its parent no longer waits for it", turn.at, effects)
     if turn.cancel_all_children:
+        born_now = {child.run for child, _ in turn.children}  # by the clean-up
         for (child,) in conn.execute(
             "SELECT run FROM durable_runs WHERE parent = ? AND ended_at IS NULL", (run,)
         ).fetchall():
+            if child in born_now:
+                continue
             request_cancel(conn, child, "its parent was cancelled", turn.at, effects)
 
 
@@ -204,23 +208,38 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
         else:
             ends.append(End(state.run, state.run_id, status, turn.outcome, turn.reason or "", turn.at))
             effects.outcomes[state.run_id] = (status, turn.outcome, turn.reason or "")
+        for new in turn.follow_ups:
+            _follow(conn, state, new, effects)
         effects.ended.append((state.run, state.run_id, state.workflow, status))
     conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)
     tell_waiters(conn, ends, effects)
 
 
+def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Effects) -> None:
+    """Start what the end of a run starts. A refusal is told, and harms nothing."""
+    try:
+        get_or_create(conn, new, effects)
+    except (KeyConflictError, RunExistsError) as error:
+        effects.refused.append((ended.run_id, str(error)))
+
+
 def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effects: Effects) -> None:
-    """The run goes on as another: what waited for it, its key, its parent and signals nobody took go over."""
+    """The run goes on as another: what waited for it, its key, parent, batch, follow-ups and signals go over."""
     run = turn.state.run
-    parent, position, key = conn.execute(
-        "SELECT parent, position, key_live FROM durable_runs WHERE run = ?", (run,)
+    parent, position, key, until, follows, then = conn.execute(
+        "SELECT parent, position, key_live, key_until, follows, follow_ups FROM durable_runs WHERE run = ?", (run,)
     ).fetchone()
-    conn.execute("UPDATE durable_runs SET key_live = NULL, successor = ? WHERE run = ?", (successor.run_id, run))
-    insert_run(conn, successor, effects)
     conn.execute(
-        "UPDATE durable_runs SET parent = ?, position = ?, key = ?, key_live = ? WHERE run = ?",
-        (parent, position, key, key, successor.run),
+        "UPDATE durable_runs SET key_live = NULL, successor = ?, batch = NULL, callback = NULL WHERE run = ?",
+        (successor.run_id, run),
     )
+    state = turn.state
+    successor = evolve(
+        successor, parent=parent, position=position, key=key, key_ttl=None, follows=follows, batch=state.batch,
+        callback=state.callback, follow_ups=(*(from_json(then) if then else ()), *successor.follow_ups),
+    )  # fmt: skip
+    insert_run(conn, successor, effects)
+    conn.execute("UPDATE durable_runs SET key_until = ? WHERE run = ?", (until, successor.run))
     conn.execute("UPDATE durable_waits SET target = ? WHERE target = ?", (successor.run, run))
     conn.execute("UPDATE durable_dedup SET run = ? WHERE run = ?", (successor.run, run))
     for event in turn.signals:
@@ -251,7 +270,12 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
 
 
 def end_cancelled(
-    conn: sqlite3.Connection, state: RunState, asked: CancelRequested, at: float, effects: Effects
+    conn: sqlite3.Connection,
+    state: RunState,
+    asked: CancelRequested,
+    at: float,
+    follow_ups: Sequence[NewRun],
+    effects: Effects,
 ) -> None:
     """End a cancelled run whose code cannot be driven: without clean-up."""
     seq, chain = conn.execute(
@@ -260,4 +284,5 @@ def end_cancelled(
     state = evolve(state, seq=seq, chain=chain)
     events = state.append([asked, RunCancelled(asked.reason, at)])
     turn = TurnWrite(state, at, events, cancel_all_children=True, status="cancelled", reason=asked.reason)
+    turn.follow_ups = follow_ups
     write_turns(conn, [turn], effects)

@@ -629,6 +629,66 @@ def test_keyboard_interrupt_is_for_the_program():
         World(workflow(body)()).begin()
 
 
+def test_gather_takes_one_iterable_or_none():
+    """
+    `gather([a, b])`, `gather(None)` and a list emptied by a filter mean what one expects.
+    """
+
+    async def body() -> list[object]:
+        listed = await gather(add(each) for each in (1, 2))
+        return [listed, await gather(None), await gather([add(each) for each in (1, 2) if each > 2])]
+
+    assert result(body) == [[2, 3], [], []]
+
+
+def test_a_quorum_cancels_the_rest():
+    """
+    `at_least=2`: the second success ends it; the list holds the results of those that succeeded, in order.
+    """
+
+    async def body() -> list[int]:
+        return await gather(add(1), double(1), add(3), sleep(5), at_least=2)
+
+    w = World(workflow(body)())
+    w.begin()
+    w.fail("0.0", ValueError())
+    assert not w.ended
+    w.succeed("0.2", 4)
+    assert not w.ended
+    decision = w.end_child("0.1")
+    assert w.value() == [2, 4]
+    assert [wait.kind for wait in decision.waits_closed] == ["timer"]
+
+
+def test_a_quorum_that_cannot_be_reached_raises_at_once():
+    """
+    Two of three have failed, two were wanted: the third is cancelled, the group of failures raised.
+    """
+
+    async def body() -> int:
+        try:
+            await gather(boom("a"), boom("b"), add(1), at_least=2)
+        except ExceptionGroup as group:
+            return len(group.exceptions)
+        return 0
+
+    w = World(workflow(body)())
+    w.begin()
+    w.fail("0.0", ValueError())
+    decision = w.fail("0.1", ValueError())
+    assert w.value() == 2
+    assert decision.cancelled_steps == ["0.2"]
+
+
+@pytest.mark.parametrize("options", [{"at_least": 0}, {"at_least": 3}, {"at_least": 1, "fail_fast": True}])
+def test_a_quorum_of_the_wrong_size_is_refused(options):
+    """
+    At least one, at most all, and no other policy beside it.
+    """
+    with pytest.raises(ValueError, match="at_least must be 1 to 2"):
+        gather(add(1), add(2), **options)
+
+
 def test_race_gives_the_first_and_cancels_the_others():
     """
     The winner's index and value; losing steps, children and timers are cancelled.

@@ -1,0 +1,32 @@
+"""
+How a file of an older schema becomes one of today's: one script for each version left behind.
+
+Run inside the one transaction of the opening. A script is never changed once it was released;
+tests compare what they make with what `schema` creates afresh.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from durable._core.events import KIND_NAMES
+
+_FROM_1 = """
+ALTER TABLE durable_runs ADD COLUMN place REAL NOT NULL DEFAULT 0;
+ALTER TABLE durable_runs ADD COLUMN key_until REAL;
+ALTER TABLE durable_runs ADD COLUMN follows INTEGER;
+ALTER TABLE durable_runs ADD COLUMN follow_ups TEXT;
+ALTER TABLE durable_runs ADD COLUMN batch INTEGER;
+ALTER TABLE durable_runs ADD COLUMN callback INTEGER;
+DROP INDEX durable_runs_ready;
+CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, place, ready_at, run) WHERE ready_at IS NOT NULL;
+CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
+"""
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a file of schema *version* up to date. The caller commits, or rolls back."""
+    if version == 1:
+        # One script, as `executescript` commits what is open before it begins.
+        connection.executescript("BEGIN IMMEDIATE;" + _FROM_1)
+    connection.executemany("INSERT OR IGNORE INTO durable_kinds VALUES (?, ?)", KIND_NAMES.items())
