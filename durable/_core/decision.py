@@ -72,6 +72,26 @@ class ChildAction:
     awaited: bool
 
 
+@frozen
+class Feed:
+    """
+    The later items of a `for_each` with a window: each success of a child starts the next one.
+
+    The file does that, in the transaction of the success, so that a parent of 10,000 children is replayed
+    once and not at the end of each.
+    """
+
+    #: Of the `for_each`.
+    position: str
+    window: int
+    group: str
+    wake_on: WakeOn
+    #: The call of some item; the others differ in their arguments.
+    op: RunOp[Any]
+    #: (index, run id, encoded arguments) of each item to come.
+    items: list[tuple[int, str, Payload]]
+
+
 @define
 class Decision:
     """The outcome of one turn."""
@@ -87,6 +107,9 @@ class Decision:
     cancelled_children: list[str] = field(factory=list)
     #: Cancel every child of earlier turns that has not ended, awaited or not.
     cancel_all_children: bool = False
+    feeds: list[Feed] = field(factory=list)
+    #: Positions of `for_each`es whose children are to be cancelled, those included that only the file knows of.
+    feeds_closed: list[str] = field(factory=list)
     waits: list[Wait] = field(factory=list)
     waits_closed: list[Wait] = field(factory=list)
     attributes: dict[str, Any] | None = None

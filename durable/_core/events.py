@@ -314,6 +314,16 @@ class ChildJoined:
     at: float = 0.0
 
 
+@frozen
+class FeedOpened:
+    """The later children of the `for_each` at *position* are started by the file itself, *window* at once."""
+
+    kind: ClassVar[int] = 35
+    position: str
+    window: int
+    at: float = 0.0
+
+
 # --- requests and notes ----------------------------------------------------------------------------
 
 
@@ -407,6 +417,7 @@ Event: TypeAlias = Union[  # noqa: UP007 - unions of aliases
     Command,
     Arrival,
     StepCancelled,
+    FeedOpened,
     AttributesSet,
     PatchMarked,
     NowRead,

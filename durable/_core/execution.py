@@ -78,6 +78,8 @@ class Execution:
         self.runnable: deque[tuple[StrandNode, Outcome]] = deque()
         self.strands: list[StrandNode] = []
         self.leaves: dict[str, Leaf] = {}
+        #: Positions of open `for_each`es whose later children the file starts.
+        self.feeds: set[str] = set()
         self.signal_waiters: dict[str, list[SignalNode]] = {}
         #: Steps whose attempt is under way.
         self.running = 0
@@ -406,6 +408,7 @@ class Execution:
         for leaf in list(self.leaves.values()):
             leaf.withdraw()  # a clean-up ran out of time, or a helper continued as another run
         self.leaves.clear()
+        self.decision.feeds_closed += self.feeds
         self.decision.events.append(event)
         self.decision.reason = verdict.reason
         if isinstance(verdict, ending.Ending):

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from durable._core.decision import WakeOn
-from durable._core.events import Event, GroupOpened, TimerFired, TimerSet
+from durable._core.decision import Feed, WakeOn
+from durable._core.definition import Job, Workflow
+from durable._core.events import Event, FeedOpened, GroupOpened, TimerFired, TimerSet
 from durable._core.group_ops import ForEachOp, GatherOp, RaceOp, Settled, SettleOp, TimeoutOp, Winner, discard
 from durable._core.nodes import (
     CANCELLED,
@@ -23,8 +24,10 @@ from durable._core.nodes import (
     SignalNode,
     StrandNode,
     TimerNode,
+    wake_group,
 )
 from durable._core.ops import AwaitRunOp, Command, Op, RunOp, SleepOp, StartOp, WaitForOp
+from durable._core.outcomes import arguments_payload
 from durable._core.strand import Strand
 
 if TYPE_CHECKING:
@@ -239,22 +242,63 @@ class TimeoutNode(Group):
 class ForEachNode(Group):
     """`for_each`: a window that moves over recorded items."""
 
-    __slots__ = ("concurrency", "definition", "items", "next", "site")
+    __slots__ = ("concurrency", "definition", "fed", "items", "next", "site")
 
     def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: ForEachOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.definition, self.concurrency, self.site = op.definition, op.concurrency, op.site
         items_type: Any = list.__class_getitem__(op.definition.arguments.positional(0))
         where = f"items of for_each {op.definition.name!r}"
-        value = None if ex.replays(position) else ex.codec.encode(list(op.items), items_type, where=where)
+        fresh = not ex.replays(position)
+        value = ex.codec.encode(list(op.items), items_type, where=where) if fresh else None
         event = self.announce(op, f"for_each {op.definition.name}", len(op.items), value)
         self.items: list[Any] = ex.codec.decode(event.value or "[]", items_type, where=where)
         self.next = 0
+        #: Whether the file starts the items behind the first window: then that window stays as recorded.
+        self.fed = self._open_feed() if fresh else position in ex.history.feeds
+        if self.fed:
+            self.concurrency = ex.history.feeds.get(position, self.concurrency)
+            ex.feeds.add(position)
         self._fill()
 
+    def _open_feed(self) -> bool:
+        definition, window = self.definition, self.concurrency
+        if window is None or len(self.items) <= window or not isinstance(definition, (Job, Workflow)):
+            return False
+        if definition.options.key is not None:
+            return False  # its run may exist already, and that is for the turn to find out
+        ops = [(index, definition.for_item(self.items[index], self.site)) for index in range(window, len(self.items))]
+        self.fed = True  # as `wake_group` is to know
+        group, wake_on = wake_group(self.position, self)
+        items = [
+            (index, self.ex.child_id(f"{self.position}.{index}"), arguments_payload(op, self.ex.codec))
+            for index, op in ops
+        ]
+        self.ex.decision.feeds.append(Feed(self.position, window, group, wake_on, ops[0][1], items))
+        self.ex.decision.events.append(FeedOpened(self.position, window, self.ex.time))
+        return True
+
+    def feed_of(self, index: int, /) -> tuple[str | None, bool]:
+        if not self.fed or self.concurrency is None:
+            return None, False
+        return self.position, index >= self.concurrency
+
     def member_rule(self) -> WakeOn:
+        if self.closing:
+            return "any"
+        if self.fed:
+            return "failure"
         # With a window, each end makes room for the next item.
-        return "all" if self.concurrency is None and not self.closing else "any"
+        return "all" if self.concurrency is None else "any"
+
+    def report(self, outcome: Outcome) -> None:
+        self.ex.feeds.discard(self.position)
+        super().report(outcome)
+
+    def cancel(self) -> None:
+        if self.fed and not self.closed and not self.ex.replaying:
+            self.ex.decision.feeds_closed.append(self.position)
+        super().cancel()
 
     def _fill(self) -> None:
         self.opening = True

@@ -26,6 +26,7 @@ from durable._core.events import (
     Command,
     End,
     Event,
+    FeedOpened,
     GroupOpened,
     NowRead,
     PatchMarked,
@@ -69,6 +70,8 @@ class History:
     #: Arrivals, and later attempts of steps, in the order in which they were recorded.
     arrivals: Sequence[Event]
     patches: frozenset[str]
+    #: Windows of the `for_each`es whose children the file starts, by position.
+    feeds: Mapping[str, int]
     #: Answers of `now()`, by the count of arrivals before it was asked.
     now_reads: Mapping[int, float]
     #: The attempt of the whole run, counted from 1 (its `retry` option).
@@ -100,6 +103,7 @@ def read(events: Sequence[Event]) -> History:
     commands: dict[str, Event] = {}
     arrivals: list[Event] = []
     patches: set[str] = set()
+    feeds: dict[str, int] = {}
     now_reads: dict[int, float] = {}
     later_attempts = 0
     recorded: list[Any] = kept[1:]  # Any: `kind` narrows faster than isinstance, but not for type checkers
@@ -114,6 +118,8 @@ def read(events: Sequence[Event]) -> History:
             arrivals.append(event)
         elif kind is PatchMarked:
             patches.add(event.name)
+        elif kind is FeedOpened:
+            feeds[event.position] = event.window
         elif kind is NowRead:
             now_reads[len(arrivals) - later_attempts] = event.at
     last = events[-1]
@@ -123,6 +129,7 @@ def read(events: Sequence[Event]) -> History:
         commands=commands,
         arrivals=arrivals,
         patches=frozenset(patches),
+        feeds=feeds,
         now_reads=now_reads,
         run_attempt=attempt,
         generation=attempt + sum(type(event) is RunRetried for event in events),
@@ -211,7 +218,7 @@ def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event
         event
         for event in cut_at(events, cut)
         if position_of(event) not in again
-        and not isinstance(event, RunFailed)
+        and not isinstance(event, (RunFailed, FeedOpened))  # a feed ends with the run, or a failure in it
         and not (position_of(event) in failed and isinstance(event, _FAILURES))
     ]
 
@@ -304,7 +311,8 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
     index = kept.index(commands[at])
     if at in replace:
         index += 1
-    copied = cut_at(kept, index)
+    # A feed is the other run's.
+    copied: list[Event] = [event for event in cut_at(kept, index) if not isinstance(event, FeedOpened)]
     for position, value in replace.items():
         command = commands.get(position)
         if command is None or command not in copied:

@@ -91,11 +91,30 @@ class Node:
         """Which ends among its members the run must hear of at once: "all" is none but the last."""
         return "any"
 
+    def feed_of(self, _index: int, /) -> tuple[str | None, bool]:
+        """The feed that a member belongs to, by its position; and whether that feed starts it."""
+        return None, False
+
     def delivered(self, error: BaseException) -> BaseException:
         """*error*, marked with the position whose failure it is, so that a retry finds it."""
         with contextlib.suppress(AttributeError):  # a type with slots: retry falls back to the closing event
             error.__durable_position__ = self.position  # type: ignore[attr-defined]  # ours alone
         return error
+
+
+def wake_group(position: str, owner: Owner) -> tuple[str, WakeOn]:
+    """
+    Which rows must be gone before a run needs to be woken that waits at *position* for *owner*.
+
+    A member of a plain gather of gathers wakes nobody until the outermost has no row left,
+    so a parent of 10,000 children replays once. Any other owner wants to know at once.
+    """
+    group, wake_on = position, _ANY
+    while isinstance(owner, Node) and (rule := owner.member_rule()) != "any":
+        group = owner.position
+        wake_on = "failure" if "failure" in (rule, wake_on) else "all"
+        owner = owner.owner
+    return group, wake_on
 
 
 # --- strands -------------------------------------------------------------------------------------
@@ -186,24 +205,10 @@ class Leaf(Node):
     ) -> None:
         """Note what ends this wait; a row of it is written when the command is *fresh*."""
         # A retry is this step's own affair: it begins when it is due, whatever its group waits for.
-        group, wake_on = (self.position, _ANY) if kind == "retry" else self._wake_group()
+        group, wake_on = (self.position, _ANY) if kind == "retry" else wake_group(self.position, self.owner)
         self.wait = Wait(self.position, kind, group, wake_on, name, run_id, fire_at)
         if fresh:
             self.ex.decision.waits.append(self.wait)
-
-    def _wake_group(self) -> tuple[str, WakeOn]:
-        """
-        Which rows must be gone before the run needs to be woken.
-
-        A member of a plain gather of gathers wakes nobody until the outermost has no row left,
-        so a parent of 10,000 children replays once. Any other owner wants to know at once.
-        """
-        group, wake_on, owner = self.position, _ANY, self.owner
-        while isinstance(owner, Node) and (rule := owner.member_rule()) != "any":
-            group = owner.position
-            wake_on = "failure" if "failure" in (rule, wake_on) else "all"
-            owner = owner.owner
-        return group, wake_on
 
     def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
         """End with *outcome*; the row of its wait is gone already where an arrival ended it."""
@@ -317,7 +322,8 @@ class ChildNode(Leaf):
             )
         )
         self.run_id = event.run_id
-        if fresh:
+        feed, fed = owner.feed_of(index) if isinstance(owner, Node) else (None, False)
+        if fresh and not fed:
             ex.decision.children.append(
                 ChildAction(position, self.run_id, run_op, arguments, awaited=not self.starting)
             )
@@ -326,7 +332,7 @@ class ChildNode(Leaf):
         if self.starting and not may_exist:  # else `ChildJoined` tells which run it is
             self.close(Outcome(Child(self.run_id, self.type)))
             return
-        self.wait_for("child", run_id=self.run_id, fresh=fresh and not self.starting)
+        self.wait_for("child", name=feed, run_id=self.run_id, fresh=fresh and not (self.starting or fed))
 
     def accepts(self, event: Event) -> bool:
         return isinstance(event, (ChildSucceeded, ChildFailed, ChildCancelled, ChildJoined))

@@ -21,6 +21,25 @@ ALTER TABLE durable_runs ADD COLUMN callback INTEGER;
 DROP INDEX durable_runs_ready;
 CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, place, ready_at, run) WHERE ready_at IS NOT NULL;
 CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
+CREATE TABLE durable_feeds (
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    grp TEXT NOT NULL,
+    wake_on TEXT NOT NULL,
+    template TEXT NOT NULL,
+    PRIMARY KEY (run, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_feed_items (
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    item INTEGER NOT NULL,
+    child INTEGER NOT NULL,
+    child_id TEXT NOT NULL,
+    value ANY,
+    PRIMARY KEY (run, position, item)
+) STRICT, WITHOUT ROWID;
 """
 
 

@@ -300,8 +300,10 @@ def next_fire_at(conn: sqlite3.Connection) -> float | None:
 
 
 def last_run(conn: sqlite3.Connection) -> int:
-    """The highest run number."""
-    return int(conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs").fetchone()[0])
+    """The highest run number, those included that children of feeds are to have."""
+    (last,) = conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs").fetchone()
+    (promised,) = conn.execute("SELECT coalesce(max(child), 0) FROM durable_feed_items").fetchone()
+    return int(max(last, promised))
 
 
 @frozen

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import evolve
 
-from durable._core.decision import ChildAction, Decision, EndStatus, TransactionAction, Wait
+from durable._core.decision import ChildAction, Decision, EndStatus, Feed, TransactionAction, Wait
 from durable._core.definition import Job, Workflow
 from durable._core.events import Event, Payload, RunStarted, StepSucceeded
 from durable._core.execution import Execution
@@ -23,10 +23,11 @@ from durable._core.outcomes import failure_payload
 from durable._shell.connections import CommitUnknownError, is_the_disk
 from durable._shell.continuations import follow_ups
 from durable._shell.creating import get_or_create
+from durable._shell.feeding import NewFeed
 from durable._shell.reading import load_run
 from durable._shell.rows import Effects, NewRun, ReadyRun, RunState, TurnWrite, read_events
 from durable._shell.services import Services
-from durable._shell.starting import make_run
+from durable._shell.starting import make_run, make_template
 from durable._shell.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.writing import write_turns
 from durable.errors import (
@@ -103,6 +104,9 @@ class Recorder:
             write.children = [self._child(action, waits.get(action.position), now) for action in decision.children]
             if any(child.key is not None or child.chosen_id for child, _ in write.children):
                 write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
+        if decision.feeds:
+            write.feeds = [self._feed(feed) for feed in decision.feeds]
+        write.feeds_closed = decision.feeds_closed
         write.waits_closed = decision.waits_closed
         write.cancelled_children = decision.cancelled_children
         write.cancel_all_children = decision.cancel_all_children
@@ -160,6 +164,11 @@ class Recorder:
             arguments=action.arguments,
         )
         return new, wait
+
+    def _feed(self, feed: Feed) -> NewFeed:
+        services = self._services
+        template = make_template(feed.op, definitions=services.definitions, codec=services.codec)
+        return NewFeed(feed, template, [services.allocate() for _ in feed.items])
 
     def _merging(self, values: dict[str, Any]) -> Callable[[Payload | None], Payload]:
         codec = self._services.codec

@@ -18,7 +18,8 @@ from attrs import evolve
 from durable._core import history
 from durable._core.events import Event, Payload, ResumeRequested, RunStarted, SignalReceived
 from durable._shell.creating import INSERT_WAIT, get_or_create, insert_run, write_rows
-from durable._shell.reading import RunRow, load_history, run_by_id
+from durable._shell.feeding import refill
+from durable._shell.reading import RunRow, last_run, load_history, run_by_id
 from durable._shell.rows import ENDS, Effects, NewRun, RunState
 from durable._shell.waking import put_item, read_ready, request_cancel
 from durable._shell.writing import add_wait
@@ -45,8 +46,7 @@ def start(conn: sqlite3.Connection, effects: Effects, *, runs: Sequence[NewRun])
     found: list[str] = []
     for new in runs:
         if new.run <= 0:  # a client that recorded it by itself has no numbers to give
-            (last,) = conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs").fetchone()
-            new = evolve(new, run=last + 1)  # noqa: PLW2901 - the same run, numbered
+            new = evolve(new, run=last_run(conn) + 1)  # noqa: PLW2901 - the same run, numbered
         found.append(get_or_create(conn, new, effects))
     return found
 
@@ -110,6 +110,7 @@ def resume(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: floa
         conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'code'", (run.run,))
         put_item(conn, run.run, ResumeRequested(now), effects, wakes=False)
     _make_ready(conn, run, now, effects)
+    refill(conn, run.run, now, effects)
     return True
 
 
@@ -182,7 +183,7 @@ def fork(
     assert isinstance(started, RunStarted)
     (arguments,) = conn.execute("SELECT arguments FROM durable_runs WHERE run = ?", (run.run,)).fetchone()
     if number <= 0:
-        (number,) = conn.execute("SELECT coalesce(max(run), 0) + 1 FROM durable_runs").fetchone()
+        number = last_run(conn) + 1
     new = NewRun(
         run=number,
         run_id=new_id,

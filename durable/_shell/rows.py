@@ -195,6 +195,9 @@ class TurnWrite:
     waits: Sequence[Wait] = ()
     waits_closed: Sequence[Wait] = ()
     children: list[tuple[NewRun, Wait | None]] = field(factory=list)
+    #: `feeding.NewFeed`s.
+    feeds: Sequence[Any] = ()
+    feeds_closed: Sequence[str] = ()
     cancelled_children: Sequence[str] = ()
     cancel_all_children: bool = False
     status: Literal["running", "waiting", "blocked"] | EndStatus | None = None

@@ -136,6 +136,26 @@ CREATE TABLE durable_notes (          -- cursors and memos of steps under way; g
     PRIMARY KEY (run, position, name)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE durable_feeds (          -- windows of `for_each`es over jobs and workflows, see `feeding`
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,           -- of the for_each
+    size INTEGER NOT NULL,            -- children under way at once
+    grp TEXT NOT NULL,                -- of the rows that wait for its children
+    wake_on TEXT NOT NULL,
+    template TEXT NOT NULL,           -- JSON: the run of an item, but for its arguments
+    PRIMARY KEY (run, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_feed_items (     -- items still to come; the row goes when its child is created
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    item INTEGER NOT NULL,            -- its index in the list
+    child INTEGER NOT NULL,           -- number of the run that it will be
+    child_id TEXT NOT NULL,
+    value ANY,                        -- payload: its arguments
+    PRIMARY KEY (run, position, item)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE durable_queues (
     name TEXT PRIMARY KEY,
     paused_at REAL

@@ -14,24 +14,18 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
-
 from durable._core.event_rows import to_row
 from durable._core.events import (
     CancelRequested,
-    ChildCancelled,
-    ChildFailed,
-    ChildSucceeded,
     CleanupTimedOut,
     Event,
-    Payload,
     RunTimedOut,
     SignalReceived,
     TimerFired,
 )
 from durable._shell.rows import ENDS, Effects, Large, ReadyRun, stored
 
-_INSERT_ITEM = """
+INSERT_ITEM = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
@@ -53,12 +47,12 @@ def keep_payload(conn: sqlite3.Connection, large: Large) -> int:
 
 def put_item(conn: sqlite3.Connection, run: int, event: Event, effects: Effects, *, wakes: bool) -> None:
     """Put an arrival into a run's inbox, and wake the run if it *wakes*."""
-    conn.execute(_INSERT_ITEM, _item_row(conn, run, event, wakes=wakes))
+    conn.execute(INSERT_ITEM, item_row(conn, run, event, wakes=wakes))
     if wakes:
         wake(conn, run, event.at, effects)
 
 
-def _item_row(conn: sqlite3.Connection, run: int, event: Event, *, wakes: bool) -> tuple[Any, ...]:
+def item_row(conn: sqlite3.Connection, run: int, event: Event, *, wakes: bool) -> tuple[Any, ...]:
     kind, position, body, value = to_row(event)
     kept = stored(value)
     payload = keep_payload(conn, kept) if isinstance(kept, Large) else None
@@ -96,62 +90,6 @@ def is_open(conn: sqlite3.Connection, run: int, group: str) -> bool:
     """Whether a group of waits has a row left."""
     found = conn.execute("SELECT 1 FROM durable_waits WHERE run = ? AND grp = ? LIMIT 1", (run, group)).fetchone()
     return found is not None
-
-
-def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects) -> None:
-    """
-    Close the waits for runs that ended, and wake the runs whose group is complete.
-
-    Taken together for a whole commit group: 500 children that end at once close their rows and
-    put their outcomes in a handful of statements, and their parent is looked at once.
-    """
-    closed: list[tuple[int]] = []
-    items: list[tuple[int, str, str, Event]] = []
-    for end in ends:
-        for wait, waiter, group, position, wake_on in conn.execute(
-            "SELECT wait, run, grp, position, wake_on FROM durable_waits WHERE target = ?", (end.run,)
-        ).fetchall():
-            closed.append((wait,))
-            wakes = "any" if wake_on == "failure" and end.status != "succeeded" else wake_on
-            items.append((waiter, group, wakes, end.arrival(position)))
-    if not items:
-        return
-    conn.executemany("DELETE FROM durable_waits WHERE wait = ?", closed)
-    complete: dict[tuple[int, str], bool] = {}
-    rows: list[Any] = []
-    woken: dict[int, float] = {}
-    for waiter, group, wake_on, event in items:
-        wakes = wake_on == "any"
-        if not wakes:
-            known = complete.get((waiter, group))
-            wakes = not is_open(conn, waiter, group) if known is None else known
-            complete[waiter, group] = wakes
-        rows.append(_item_row(conn, waiter, event, wakes=wakes))
-        if wakes:
-            woken[waiter] = event.at
-    conn.executemany(_INSERT_ITEM, rows)
-    for waiter, at in woken.items():
-        wake(conn, waiter, at, effects)
-
-
-@frozen
-class End:
-    """How a run ended."""
-
-    run: int
-    run_id: str
-    status: str
-    outcome: Payload | None
-    reason: str
-    at: float
-
-    def arrival(self, position: str) -> Event:
-        """The event that this is for a run that waited at *position*."""
-        if self.status == "succeeded":
-            return ChildSucceeded(position, self.outcome, self.at)
-        if self.status == "failed":
-            return ChildFailed(position, self.run_id, self.outcome, self.at)
-        return ChildCancelled(position, self.run_id, self.reason, self.at)
 
 
 def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects) -> int:

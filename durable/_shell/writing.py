@@ -24,10 +24,12 @@ from durable._core.events import (
     SignalReceived,
 )
 from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, insert_run, write_rows
+from durable._shell.feeding import close_feed, close_feeds, open_feed
 from durable._shell.reading import read_end
 from durable._shell.rows import ENDS, Effects, NewRun, RunState, TurnWrite
 from durable._shell.templates import from_json
-from durable._shell.waking import End, put_item, request_cancel, tell_waiters
+from durable._shell.waiters import End, tell_waiters
+from durable._shell.waking import put_item, request_cancel
 from durable.errors import KeyConflictError, RunExistsError
 
 _MOVE_SIGNALS = """
@@ -108,11 +110,14 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))
     for position in turn.notes_done:
         conn.execute("DELETE FROM durable_notes WHERE run = ? AND position = ?", (run, position))
+    for position in turn.feeds_closed:
+        close_feed(conn, run, position, turn.at, effects)
     for run_id in turn.cancelled_children:
         row = conn.execute("SELECT run FROM durable_runs WHERE run_id = ? AND parent = ?", (run_id, run)).fetchone()
         if row is not None:  # a run that it only awaited, or joined by key, is not its to cancel
             request_cancel(conn, row[0], "its parent no longer waits for it", turn.at, effects)
     if turn.cancel_all_children:
+        close_feeds(conn, run, turn.at, effects)
         born_now = {child.run for child, _ in turn.children}  # by the clean-up
         for (child,) in conn.execute(
             "SELECT run FROM durable_runs WHERE parent = ? AND ended_at IS NULL", (run,)
@@ -120,6 +125,8 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
             if child in born_now:
                 continue
             request_cancel(conn, child, "its parent was cancelled", turn.at, effects)
+    for new in turn.feeds:
+        open_feed(conn, run, new)
 
 
 def _wait_row(run: int, wait: Wait, target: int | None, at: float) -> tuple[Any, ...]:

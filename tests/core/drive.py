@@ -15,7 +15,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from durable._core.codec import Codec
-from durable._core.decision import ChildAction, Decision, StepAction, TransactionAction, Wait
+from durable._core.decision import ChildAction, Decision, Feed, StepAction, TransactionAction, Wait
 from durable._core.definition import Job
 from durable._core.events import (
     CancelRequested,
@@ -120,6 +120,8 @@ class World:
     joined: list[Event] = field(factory=list)
     children: dict[str, World] = field(factory=dict)
     keys: dict[str, str] = field(factory=dict)
+    #: Feeds by position, with the items still to come.
+    feeds: dict[str, tuple[Feed, list[tuple[int, str, Any]]]] = field(factory=dict)
     cancelled_children: list[str] = field(factory=list)
     ex: Any = None
 
@@ -139,6 +141,14 @@ class World:
         self.events = list(events) or [started(self.op)]
         self.ex = execution(self.op, self.events, run_id=self.run_id, **self.options)
         return self.turn()
+
+    def run_on(self) -> Any:
+        """
+        Drive a run that has begun to its end; its result.
+        """
+        while not self.ended:
+            assert self.happen(), f"nothing can happen: {self.waits}"
+        return self.value()
 
     @property
     def ended(self) -> bool:
@@ -175,6 +185,11 @@ class World:
         self.steps += decision.transactions
         self.steps = [action for action in self.steps if action.position not in decision.cancelled_steps]
         self.waits = [wait for wait in self.waits if wait not in decision.waits_closed] + decision.waits
+        for position in decision.feeds_closed:
+            self.feeds.pop(position, None)
+            self.waits = [wait for wait in self.waits if wait.name != position]
+        for feed in decision.feeds:
+            self.feeds[feed.position] = (feed, list(feed.items))
         for child in decision.children:
             self._child(child)
         self.cancelled_children += decision.cancelled_children
@@ -277,6 +292,18 @@ class World:
         if key is not None and not action.awaited:
             self.joined.append(ChildJoined(action.position, run_id))
 
+    def _feed(self, position: str) -> None:
+        """
+        What the file does when a child of a feed has succeeded: it starts the next one.
+        """
+        feed, items = self.feeds[position]
+        if items:
+            index, run_id, arguments = items.pop(0)
+            args, _ = CODEC.decode_arguments(arguments, feed.op.definition.arguments)
+            where = f"{position}.{index}"
+            self._child(ChildAction(where, run_id, feed.op.definition(*args), arguments, awaited=True))
+            self.waits.append(Wait(where, "child", feed.group, feed.wake_on, position, run_id))
+
     def _end_child(self, wait: Wait) -> Decision:
         self.waits.remove(wait)
         run_id = wait.run_id or ""
@@ -287,6 +314,11 @@ class World:
             run_id = child.end.continued.run_id
             child = self.children.setdefault(run_id, World(child.end.continued.op, run_id))
             child.run()
+        if wait.name in self.feeds:
+            if child.end.ended == "succeeded":
+                self._feed(wait.name)
+            else:
+                del self.feeds[wait.name]
         if child.end.ended == "succeeded":
             return self.turn(ChildSucceeded(wait.position, child.end.outcome, self.now))
         if child.end.ended == "failed":

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from attrs import frozen
 
+from durable._core.decision import Wait
 from durable._core.decorators import call, job, step, transaction, workflow
 from durable._core.events import (
     GroupOpened,
@@ -63,6 +64,16 @@ def receipt(ride: int) -> Receipt:
 @transaction
 def insert(tx, a: int) -> int:
     return a * 10
+
+
+FRAGILE: set[int] = set()
+
+
+@job
+def fragile(a: int) -> int:
+    if a in FRAGILE:
+        raise ValueError(a)
+    return a * 2
 
 
 @job
@@ -890,15 +901,60 @@ def test_for_each_keeps_a_window():
             return await for_each(double, [1, 2, 3, 4], concurrency=concurrency)
 
         w = World(workflow(body)())
-        counts = [len(w.begin().children)]
+        assert len(w.begin().children) == (concurrency or 4)
+        counts = []
         while not w.ended:
-            counts.append(len(w.end_child(w.waits[-1].position).children))
+            counts.append(len(w.waits))
+            w.end_child(w.waits[-1].position)
         assert w.value() == [2, 4, 6, 8]
         return counts
 
-    assert started(1) == [1, 1, 1, 1, 0]
-    assert started(2) == [2, 1, 1, 0, 0]
-    assert started(None) == [4, 0, 0, 0, 0]
+    assert started(1) == [1, 1, 1, 1]
+    assert started(2) == [2, 2, 2, 1]
+    assert started(None) == [4, 3, 2, 1]
+
+
+def test_the_window_of_a_for_each_over_children_is_the_recorded_one():
+    """
+    The file starts the later children, so code with another window replays as if nothing had changed.
+    """
+
+    def mapper(concurrency):
+        @workflow(name="mapper")
+        async def body() -> list[int]:
+            return await for_each(double, range(6), concurrency=concurrency)
+
+        return body
+
+    w = World(mapper(2)())
+    w.begin()
+    w.end_child("0.0")
+    w.op = mapper(5)()
+    w.freed = True
+    assert w.run_on() == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_retried_for_each_goes_on_without_its_feed():
+    """
+    A failure ends the feed; retried, the turns of the run itself move the window over what is left.
+    """
+    from durable._core.history import reopened
+
+    async def body() -> list[int]:
+        return await for_each(fragile, [1, 2, 3, 4, 5], concurrency=2)
+
+    fragile.fn.__globals__["FRAGILE"] = {2}
+    w = World(workflow(body)())
+    w.run()
+    assert w.end.ended == "failed"
+    fragile.fn.__globals__["FRAGILE"] = set()
+    again = World(w.op)
+    events = [*w.events, reopened(w.events, w.now)]
+    again.children = w.children
+    again.children["r/0.1"] = World(fragile(2), "r/0.1")
+    again.waits = [Wait("0.1", "child", "0.1", run_id="r/0.1")]
+    again.begin(events)
+    assert again.run_on() == [2, 4, 6, 8, 10]
 
 
 def test_for_each_starts_no_more_items_after_a_failure():

@@ -4,7 +4,7 @@ Bugs, planted into the engine of a victim: the tests prove that the judge finds 
 
 import asyncio
 
-from durable._shell import commits, driver, waking, writing
+from durable._shell import commits, driver, waiters, waking
 
 
 def plant(bug):
@@ -91,8 +91,7 @@ def double_rows():
 
 def wake_nobody():
     """The end of a child closes its row, and wakes nobody."""
-    waking.wake = lambda conn, run, at, effects: None
-    writing.tell_waiters = waking.tell_waiters
+    waiters.wake = lambda conn, run, at, effects: None
 
 
 BUGS = {fn.__name__: fn for fn in (acknowledge_early, begin_early, drop_inbox, repeat_steps, double_rows, wake_nobody)}

@@ -1,0 +1,80 @@
+"""
+Who is told that a run has ended. Runs on the writer's thread, inside an open transaction.
+
+The rows that wait for it are closed, its outcome goes into the inboxes of those who waited, and
+whoever's group is complete is woken. Nothing is counted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+
+from durable._core.events import ChildCancelled, ChildFailed, ChildSucceeded, Event, Payload
+from durable._shell.feeding import feed
+from durable._shell.rows import Effects
+from durable._shell.waking import INSERT_ITEM, is_open, item_row, wake
+
+
+@frozen
+class End:
+    """How a run ended."""
+
+    run: int
+    run_id: str
+    status: str
+    outcome: Payload | None
+    reason: str
+    at: float
+
+    def arrival(self, position: str) -> Event:
+        """The event that this is for a run that waited at *position*."""
+        if self.status == "succeeded":
+            return ChildSucceeded(position, self.outcome, self.at)
+        if self.status == "failed":
+            return ChildFailed(position, self.run_id, self.outcome, self.at)
+        return ChildCancelled(position, self.run_id, self.reason, self.at)
+
+
+def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects) -> None:
+    """
+    Close the waits for runs that ended, and wake the runs whose group is complete.
+
+    Taken together for a whole commit group: 500 children that end at once close their rows and
+    put their outcomes in a handful of statements, and their parent is looked at once.
+    """
+    closed: list[tuple[int]] = []
+    fed: list[tuple[int, str, End]] = []
+    items: list[tuple[int, str, str, Event]] = []
+    for end in ends:
+        for wait, waiter, group, position, wake_on, feeds in conn.execute(
+            "SELECT wait, run, grp, position, wake_on, name FROM durable_waits WHERE target = ?", (end.run,)
+        ).fetchall():
+            closed.append((wait,))
+            if feeds is not None:
+                fed.append((waiter, feeds, end))
+            wakes = "any" if wake_on == "failure" and end.status != "succeeded" else wake_on
+            items.append((waiter, group, wakes, end.arrival(position)))
+    if not items:
+        return
+    conn.executemany("DELETE FROM durable_waits WHERE wait = ?", closed)
+    for waiter, position, end in fed:
+        feed(conn, waiter, position, end.run, succeeded=end.status == "succeeded", at=end.at, effects=effects)
+    complete: dict[tuple[int, str], bool] = {}
+    rows: list[Any] = []
+    woken: dict[int, float] = {}
+    for waiter, group, wake_on, event in items:
+        wakes = wake_on == "any"
+        if not wakes:
+            known = complete.get((waiter, group))
+            wakes = not is_open(conn, waiter, group) if known is None else known
+            complete[waiter, group] = wakes
+        rows.append(item_row(conn, waiter, event, wakes=wakes))
+        if wakes:
+            woken[waiter] = event.at
+    conn.executemany(INSERT_ITEM, rows)
+    for waiter, at in woken.items():
+        wake(conn, waiter, at, effects)
