@@ -60,9 +60,10 @@ class Lives:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            return [f"the last life did not end within {timeout} s"]
+            return [f"the last life did not end within {timeout} s", *judge(self.database, self.ledger)]
         if process.returncode:
-            return [f"the last life ended with {process.returncode}: {error.decode()[-2000:]}"]
+            ended = f"the last life ended with {process.returncode}: {error.decode()[-2000:]}"
+            return [ended, *judge(self.database, self.ledger)]
         return judge(self.database, self.ledger)
 
     def _ended(self, process, timeout=10):

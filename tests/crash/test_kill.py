@@ -10,6 +10,7 @@ it can tell is tested here too, on engines with bugs planted into them.
 
 import os
 import random
+import re
 import sys
 import time
 from pathlib import Path
@@ -77,18 +78,18 @@ def test_dying_during_recovery_twice_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bug, point, count",
+    "bug, point, count, complaint",
     [
-        ("acknowledge_early", "before-commit", 1),
-        ("begin_early", "before-commit", 5),
-        ("drop_inbox", None, 0),
-        ("repeat_steps", "after-dispatch", 25),
-        ("double_rows", "before-commit", 12),
-        ("wake_nobody", None, 0),
+        ("acknowledge_early", "before-commit", 1, "no run with id|was acknowledged and never ended"),
+        ("begin_early", "before-commit", 5, "ran again after|nobody made the outcome|the outcome of . of"),
+        ("drop_inbox", None, 0, "did not end within"),
+        ("repeat_steps", "after-dispatch", 25, "ran again after its outcome was seen"),
+        ("double_rows", "before-commit", 12, "is there . times|is not there once"),
+        ("wake_nobody", None, 0, "did not end within"),
     ],
 )
-def test_the_judge_finds_planted_bugs(tmp_path, bug, point, count):
-    """A judge that never complains proves nothing: each of these engines is convicted, soon."""
+def test_the_judge_finds_planted_bugs(tmp_path, bug, point, count, complaint):
+    """A judge that never complains proves nothing: each of these engines is convicted, of what was planted, soon."""
     for number in range(6):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -96,6 +97,6 @@ def test_the_judge_finds_planted_bugs(tmp_path, bug, point, count):
         if point is not None:
             lives.until_point(point, count + number)
             lives.until_point(point, count + 2 * number)
-        if lives.to_the_end(timeout=3):
+        if re.search(complaint, "; ".join(lives.to_the_end(timeout=3))):
             return
     pytest.fail("the judge found nothing")
