@@ -24,11 +24,11 @@ import anyio
 from attrs import evolve
 
 from durable._core.decision import Decision, StepAction
-from durable._core.events import CancelRequested, Event, Payload, StepInterrupted
+from durable._core.events import Event, Payload, StepInterrupted
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
 from durable._shell.log import emit, log
-from durable._shell.reading import Loaded, load_items, load_run, notes_of
+from durable._shell.reading import Loaded, cancel_in_inbox, load_items, load_run, notes_of
 from durable._shell.recording import Recorder
 from durable._shell.rows import Effects, ReadyRun, TurnWrite, read_events
 from durable._shell.services import Services
@@ -48,6 +48,9 @@ T = TypeVar("T")
 
 #: Seconds before a run whose transaction could not be committed is replayed from disk.
 RELOAD_PAUSE = 1.0
+#: Arrivals that one turn takes in: what more there is follows in the next ones, so that neither the
+#: event loop nor the writer is held for long when thousands of children have ended.
+ARRIVALS_AT_ONCE = 250
 
 
 class Driver(Recorder):
@@ -62,6 +65,8 @@ class Driver(Recorder):
         #: Set once the run was taken over: what is under way after that did not see the process die.
         self._lived = False
         self._notified = False
+        #: (item, arrival) of its inbox, read and not yet taken in.
+        self._backlog: list[tuple[int, Event]] = []
         #: A step that nothing else runs beside, in this task rather than in one of its own ...
         self._inline: StepAction | None = None
         #: ... and, if something arrived meanwhile, the end of the task that goes on with the turns.
@@ -208,8 +213,10 @@ class Driver(Recorder):
                 continue
             if self._notified:
                 self._notified = False
-                run, after = self._state.run, self._inbox_upto
-                items = await self._read(partial(load_items, run=run, after=after))
+                items: list[tuple[int, Event]] = []
+                if not self._backlog:
+                    run, after = self._state.run, self._inbox_upto
+                    items = await self._read(partial(load_items, run=run, after=after))
                 arrived = [*arrived, *self._take_in(items)]
             if arrived:
                 return arrived
@@ -219,9 +226,13 @@ class Driver(Recorder):
             await self._wake.wait()
 
     def _take_in(self, items: list[tuple[int, Event]]) -> list[Event]:
-        if items:
-            self._inbox_upto = items[-1][0]
-        return [event for _, event in items]
+        """The next arrivals, of *items* and those that the last turns left: not too many for one turn."""
+        self._backlog += items
+        taken, self._backlog = self._backlog[:ARRIVALS_AT_ONCE], self._backlog[ARRIVALS_AT_ONCE:]
+        if taken:
+            self._inbox_upto = taken[-1][0]
+        self._notified |= bool(self._backlog)
+        return [event for _, event in taken]
 
     # --- taking over ----------------------------------------------------------------------------------
 
@@ -250,8 +261,8 @@ class Driver(Recorder):
             self._announced = len(events) > 1
         self._execution = self._make_execution(events)
         self._execution.load()
-        arrived = self._take_in(items)
-        arrived += await self._interrupted(events, arrived)
+        interrupted = await self._interrupted(events, [event for _, event in items])
+        arrived = self._take_in(items) + interrupted
         self._lived = True
         return arrived
 
@@ -277,6 +288,7 @@ class Driver(Recorder):
             return await self._next()
         self._state.seq = self._state.chain = 0
         self._inbox_upto = 0
+        self._backlog.clear()
         return await self._take_over()
 
     def _take_back(self) -> None:
@@ -332,7 +344,7 @@ class Driver(Recorder):
 
         def insert(conn: sqlite3.Connection, effects: Effects) -> None:
             run = self._state.run
-            asked = next((event for _, event in load_items(conn, run, 0) if isinstance(event, CancelRequested)), None)
+            asked = cancel_in_inbox(conn, run)
             if asked is None:
                 write_turns(conn, [TurnWrite(self._state, now, status="blocked", reason=str(error))], effects)
                 await_code(conn, run, now)

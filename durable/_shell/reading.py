@@ -14,7 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from durable._core.event_rows import from_row
-from durable._core.events import Event
+from durable._core.events import CancelRequested, Event
 from durable._shell.rows import ENDS, Outcome, ReadyRun, RunState, checksum, read_events
 from durable._shell.waking import SELECT_READY, ready_run
 from durable.errors import JournalCorruptError
@@ -239,6 +239,16 @@ def load_items(conn: sqlite3.Connection, run: int, after: int) -> list[tuple[int
         (run, after),
     )
     return [(item, from_row(kind, position, body, value, at)) for item, kind, position, body, value, at in rows]
+
+
+def cancel_in_inbox(conn: sqlite3.Connection, run: int) -> CancelRequested | None:
+    """The request to cancel a run that no turn has taken in yet."""
+    row = conn.execute(
+        "SELECT kind, position, body, value, at FROM durable_inbox WHERE run = ? AND kind = ? ORDER BY item LIMIT 1",
+        (run, CancelRequested.kind),
+    ).fetchone()
+    found = None if row is None else from_row(*row)
+    return found if isinstance(found, CancelRequested) else None
 
 
 def load_history(conn: sqlite3.Connection, path: str, run: RunRow) -> list[Event]:

@@ -322,3 +322,23 @@ async def test_a_timer_and_a_signal_in_one_race(engines):
 
     engine = await engines.memory(racing)
     assert await engine.run(racing()) == 1
+
+
+async def test_a_thousand_arrivals_are_taken_in_by_and_by_and_in_order(engines, clock):
+    """
+    However many signals came before the run began, each is delivered once, in the order of the commits.
+    """
+
+    @workflow
+    async def listener() -> Flow[list[int]]:
+        got: list[int] = []
+        while len(got) < 1_000:
+            got.append((yield wait_for("go", int)))
+        yield Return(got)
+
+    engine = await engines.memory(listener, clock=clock)
+    run = await engine.start(listener(), delay=60)
+    for number in range(1_000):
+        await run.signal("go", number)
+    clock.advance(61)
+    assert await run.result(10) == list(range(1_000))
