@@ -44,6 +44,7 @@ from durable._shell.context import StepContext, context, cursor, memo
 from durable._shell.engine import Engine, Stats
 from durable._shell.events import EngineEvent
 from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
+from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable.errors import (
     DurableError,
     Fatal,
@@ -61,7 +62,9 @@ from durable.errors import (
 )
 
 __all__ = [
+    "Activation",
     "AsyncTransaction",
+    "AttemptFailed",
     "Caps",
     "Child",
     "Client",
@@ -76,6 +79,7 @@ __all__ = [
     "JournalError",
     "JournalLockedError",
     "KeyConflictError",
+    "Middleware",
     "NondeterminismError",
     "NotDurableError",
     "Op",
@@ -88,11 +92,13 @@ __all__ = [
     "RunCancelled",
     "RunCancelledError",
     "RunFailedError",
+    "RunFailure",
     "RunInfo",
     "RunNotFoundError",
     "RunOp",
     "Settled",
     "Stats",
+    "StepCall",
     "StepContext",
     "StepError",
     "Transaction",

@@ -9,6 +9,8 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── RunExistsError              `id=` names a run that exists, with other arguments
     │   ├── KeyConflictError            the key belongs to a run with other arguments
     │   ├── RunStateError               the run's status does not allow the request
+    │   ├── MiddlewareError             a middleware broke the rules of `proceed`
+    │   ├── DryRunError                 a dry run lacks a stand-in, or was given a wrong one
     │   ├── BatchClosedError            a member was added to a finished batch
     │   ├── EngineClosedError           the engine is not open (or another process forked it)
     │   └── TransactionRefusedError     SQL that would break the engine's own transaction
@@ -131,6 +133,33 @@ class RunStateError(UsageError):
     def __str__(self) -> str:
         tail = f". {self.remedy}" if self.remedy else ""
         return f"cannot {self.request} run {self.run_id!r}: it is {self.status}{tail}"
+
+
+class MiddlewareError(UsageError):
+    """A middleware that is none, or that did not call `proceed` exactly once and return what it gave."""
+
+    def __init__(self, middleware: str, where: str, reason: str) -> None:
+        super().__init__(middleware, where, reason)
+        #: Its class and method, as "Tracing.step".
+        self.middleware = middleware
+        self.where = where
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"middleware {self.middleware} around {self.where}: {self.reason}"
+
+
+class DryRunError(UsageError):
+    """Something that a dry run would have to execute, and has no (or a wrong) stand-in for."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        #: What it is about, as "step 'charge' at 2 of run 'r-7'".
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"dry run: {self.what}: {self.reason}"
 
 
 class BatchClosedError(UsageError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import evolve
 
-from durable._core.decision import StepAction, TransactionAction
+from durable._core.decision import FailedAttempt, StepAction, TransactionAction
 from durable._core.events import (
     Event,
     ResumeRequested,
@@ -113,9 +113,11 @@ class AttemptNode(Leaf):
                 value = self.ex.codec.decode(event.value or "null", definition.result, where=definition.result_place)
                 self.close(Outcome(value))
             case StepFailed():
+                self._tell(event, None)
                 error = rebuilt(event.value, self.ex.codec)
                 self.close(Outcome(error=self.delivered(error)))
             case StepRetrying():
+                self._tell(event, event.fire_at)
                 self._enter("retrying")
                 self.failures += 1
                 self.crashes = 0
@@ -133,6 +135,12 @@ class AttemptNode(Leaf):
                 self.begin_attempt()
             case _:
                 pass
+
+    def _tell(self, event: StepFailed | StepRetrying, retry_at: float | None) -> None:
+        if not self.ex.replaying:
+            name = self.op.definition.name
+            failed = FailedAttempt(self.position, name, event.attempt, event.value, retry_at)
+            self.ex.decision.failed_attempts += (failed,)
 
     def _interrupted(self, event: StepInterrupted) -> None:
         self.crashes += event.crashed

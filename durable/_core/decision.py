@@ -92,6 +92,19 @@ class Feed:
     items: list[tuple[int, str, Payload]]
 
 
+@frozen
+class FailedAttempt:
+    """An attempt of a step, transaction or job that failed in this turn, for whoever looks on."""
+
+    position: str
+    step: str
+    attempt: int
+    #: As in the event that records it.
+    failure: Payload | None
+    #: When the next attempt begins; None if this was the last one.
+    retry_at: float | None
+
+
 @define
 class Decision:
     """The outcome of one turn."""
@@ -113,6 +126,8 @@ class Decision:
     waits: list[Wait] = field(factory=list)
     waits_closed: list[Wait] = field(factory=list)
     attributes: dict[str, Any] | None = None
+    #: Those that this turn took in; none of them is news in a replay.
+    failed_attempts: tuple[FailedAttempt, ...] = ()
     #: (level, event, values): from `logger`, to be logged once this is on disk.
     logs: list[tuple[str, str, dict[str, Any]]] = field(factory=list)
     ended: EndStatus | None = None

@@ -196,6 +196,12 @@ class TransactionStep(Definition[P, R]):
         return TransactionOp(self, (item,), {}, site=site)
 
 
+class _JobStep(Step[P, R]):
+    """The function of a job, as a step."""
+
+    sort = "job"
+
+
 class RunnableDefinition(Definition[P, R]):
     """What workflows and jobs share: a run of their own."""
 
@@ -276,7 +282,7 @@ class Job(RunnableDefinition[P, R]):
     def as_step(self) -> Step[P, R]:
         """The job's function as the one step of its run."""
         options = self.options
-        return Step(
+        return _JobStep(
             self.fn,
             name=self.name,
             options=StepOptions(

@@ -14,7 +14,7 @@ from typing import Any
 from durable._core import history
 from durable._core.caps import CRASH_LIMIT
 from durable._core.codec import Codec
-from durable._core.decision import Decision, EndStatus, StepAction, Wait
+from durable._core.decision import Decision, EndStatus, FailedAttempt, StepAction, Wait
 from durable._core.definition import Job
 from durable._core.events import (
     CancelRequested,
@@ -129,9 +129,11 @@ class JobExecution:
             case StepSucceeded():
                 self._end(RunSucceeded(event.value, now), "succeeded", event.value)
             case StepFailed():
+                self._tell(event.attempt, event.value)
                 self._fail(event.value, now)
             case StepRetrying() if self._running:
                 self._record(event)
+                self._tell(event.attempt, event.value, event.fire_at)
                 self._failures += 1
                 self._crashes = 0
                 self._running = False
@@ -162,7 +164,9 @@ class JobExecution:
         self._crashes += event.crashed
         if event.crashed and self.definition.options.on_crash == "raise":
             error = StepInterruptedError(POSITION, self.definition.name, self._attempt)
-            self._fail(failure_payload(error, self.codec, with_traceback=False), now)
+            failure = failure_payload(error, self.codec, with_traceback=False)
+            self._tell(self._attempt, failure)
+            self._fail(failure, now)
             return
         self._record(event)
         if event.crashed and self._is_stuck():
@@ -200,6 +204,10 @@ class JobExecution:
     def _fail(self, payload: Payload | None, now: float) -> None:
         reason = describe_failure(failure_in(payload, self.codec))
         self._end(RunFailed([POSITION], payload, now), "failed", payload, reason)
+
+    def _tell(self, attempt: int, failure: Payload | None, retry_at: float | None = None) -> None:
+        failed = FailedAttempt(POSITION, self.definition.name, attempt, failure, retry_at)
+        self._decision.failed_attempts += (failed,)
 
     def _end(self, event: Event, status: EndStatus, outcome: Payload | None, reason: str = "") -> None:
         self.ended, self._running = True, False

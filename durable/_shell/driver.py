@@ -14,6 +14,7 @@ go into the inbox too, so that the history stays closed.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sqlite3
 import traceback
 from collections.abc import Callable, Coroutine
@@ -24,7 +25,7 @@ import anyio
 from attrs import evolve
 
 from durable._core.decision import Decision, StepAction
-from durable._core.events import Event, Payload, StepInterrupted
+from durable._core.events import Event, StepInterrupted
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
 from durable._shell.log import emit, log
@@ -71,6 +72,8 @@ class Driver(Recorder):
         self._inline: StepAction | None = None
         #: ... and, if something arrived meanwhile, the end of the task that goes on with the turns.
         self._relief: asyncio.Future[None] | None = None
+        #: What its steps see of context variables, where middleware may have set some.
+        self._context: contextvars.Context | None = None
         #: The task that drives.
         self._task: asyncio.Task[Any] | None = None
         self._stopping = False
@@ -85,7 +88,7 @@ class Driver(Recorder):
         self._wake.set()
         if self._inline is not None and self._relief is None:
             self._relief = asyncio.get_running_loop().create_future()
-            self._services.spawn(self._relieve, self._relief)
+            self._services.spawn(self._relieve, self._relief, self._context)
 
     def stop(self) -> None:
         """Begin no new turn or step; end once the steps under way have."""
@@ -99,26 +102,25 @@ class Driver(Recorder):
             scope.cancel()
         self._wake.set()
 
-    async def keep(self, position: str, name: str, value: Payload) -> None:
-        """Record a note of a step (a cursor, a memo)."""
-        run, at = self._state.run, self._services.clock.now()
-        self._dirty.add(position)
-
-        def insert(conn: sqlite3.Connection, _: Effects) -> None:
-            conn.execute(
-                "INSERT OR REPLACE INTO durable_notes (run, position, name, value, at) VALUES (?, ?, ?, ?, ?)",
-                (run, position, name, value, at),
-            )
-
-        await self._services.commits.call(insert, answers=False)
-
     # --- the loop -----------------------------------------------------------------------------------
 
     async def drive(self) -> None:
         """Drive the run until it ends, is freed or blocked, or has to stop."""
+        if self._services.hooks.around_runs:
+            self._context = contextvars.copy_context()
         await self._drive(self._take_over)
         if self._relief is not None:
             await self._relief
+
+    async def refuse(self, error: DurableError) -> None:
+        """Block the run because of *error*, without driving it."""
+
+        async def begin() -> None:
+            run = self.ready.run
+            if (await self._read(lambda conn: load_run(conn, run))).ready:
+                raise error
+
+        await self._drive(begin)
 
     async def _relieve(self, done: asyncio.Future[None]) -> None:
         """Go on with the turns while the first task is busy with a step."""
@@ -378,7 +380,7 @@ class Driver(Recorder):
             if len(decision.steps) == 1 and not self._notified and self._is_alone():
                 self._inline = action
             else:
-                self._services.spawn(self._run_step, action)
+                self._services.spawn(self._run_step, action, self._context)
 
     def _is_alone(self) -> bool:
         """

@@ -68,6 +68,7 @@ class Engine(Lifecycle):
         crash_limit: A step that was running when the process died this often blocks its run.
         cleanup_timeout: Seconds that a cancelled run may spend on clean-up.
         caps: Sizes beyond which values and histories are refused.
+        middleware: What surrounds each attempt and activation, the outermost first.
     """
 
     # --- starting and finding runs -------------------------------------------------------------------------

@@ -34,8 +34,10 @@ from durable._shell.commits import Commits
 from durable._shell.database import Database
 from durable._shell.events import Broadcast
 from durable._shell.finding import Finding
+from durable._shell.hooks import Hooks
 from durable._shell.log import log
 from durable._shell.memory_database import AnyDatabase, MemoryDatabase
+from durable._shell.middleware import Middleware
 from durable._shell.ownership import Ownership
 from durable._shell.reading import RunRow
 from durable._shell.rows import Effects, Outcome, ReadyRun
@@ -74,6 +76,7 @@ class Lifecycle(Finding):
         crash_limit: int = CRASH_LIMIT,
         cleanup_timeout: float = CLEANUP_SECONDS,
         caps: Caps = DEFAULT_CAPS,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         self.path = os.fspath(path)
         self._caps = caps
@@ -101,6 +104,7 @@ class Lifecycle(Finding):
         self._closing: asyncio.Task[None] | None = None
         self._draining = False
         self._failure: BaseException | None = None
+        self._hooks = Hooks(middleware, self.codec)
         self._numbers = itertools.count(1)
         self._waiters: dict[str, list[asyncio.Future[Outcome | None]]] = {}
         self._broadcast = Broadcast()
@@ -182,11 +186,13 @@ class Lifecycle(Finding):
             commits=self._commits,
             codec=self.codec,
             clock=self.clock,
-            steps=Steps(self.codec, self.clock, self._is_ending),
+            steps=Steps(self.codec, self.clock, self._is_ending, self._hooks),
             definitions=self._definitions,
             allocate=self.allocate,
             spawn=self._spawn,
             on_effects=self._take,
+            hooks=self._hooks,
+            is_watched=self._is_watched,
             crash_limit=self._crash_limit,
             cleanup_seconds=self._cleanup_seconds,
             caps=self._caps,
@@ -261,10 +267,18 @@ class Lifecycle(Finding):
         """Delete trees of runs that ended longer ago than this; how many runs."""
         raise NotImplementedError  # pragma: no cover - the engine's
 
-    def _spawn(self, fn: Callable[..., Coroutine[Any, Any, None]], argument: Any) -> None:
+    def _spawn(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, None]],
+        argument: Any,
+        context: contextvars.Context | None = None,
+    ) -> None:
         assert self._tasks is not None
         # In the context of the opening: who happens to spawn has context variables of a run's in his.
-        self._tasks.create_task(fn(argument), context=self._context.copy())
+        self._tasks.create_task(fn(argument), context=(context or self._context).copy())
+
+    def _is_watched(self) -> bool:
+        return self._hooks.watches_attempts or self._broadcast.has_readers
 
     async def drain(self) -> None:
         """Begin no new step, and wait until those under way have ended (or the grace is over)."""
@@ -371,6 +385,7 @@ class Lifecycle(Finding):
         for run_id, error in effects.refused:
             log.error("follow_up.refused", run_id=run_id, error=error)
         self._broadcast.publish(effects, self.clock)
+        self._hooks.tell(effects)
         scheduler = self._scheduler
         if scheduler is not None:
             scheduler.take(effects)

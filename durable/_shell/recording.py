@@ -16,7 +16,7 @@ from attrs import evolve
 
 from durable._core.decision import ChildAction, Decision, EndStatus, Feed, TransactionAction, Wait
 from durable._core.definition import Job, Workflow
-from durable._core.events import Event, Payload, RunStarted, StepSucceeded
+from durable._core.events import CancelRequested, Event, Payload, RunStarted, RunTimedOut, StepSucceeded
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
 from durable._core.outcomes import failure_payload
@@ -25,7 +25,7 @@ from durable._shell.continuations import follow_ups
 from durable._shell.creating import get_or_create
 from durable._shell.feeding import NewFeed
 from durable._shell.reading import load_run
-from durable._shell.rows import Effects, NewRun, ReadyRun, RunState, TurnWrite, read_events
+from durable._shell.rows import Effects, NewRun, Notice, ReadyRun, RunState, TurnWrite, read_events
 from durable._shell.services import Services
 from durable._shell.starting import make_run, make_template
 from durable._shell.transaction import ExclusiveTransaction, holds_writer, run_sync
@@ -85,6 +85,19 @@ class Recorder:
             caps=services.caps,
         )
 
+    async def keep(self, position: str, name: str, value: Payload) -> None:
+        """Record a note of a step (a cursor, a memo)."""
+        run, at = self._state.run, self._services.clock.now()
+        self._dirty.add(position)
+
+        def insert(conn: sqlite3.Connection, _: Effects) -> None:
+            conn.execute(
+                "INSERT OR REPLACE INTO durable_notes (run, position, name, value, at) VALUES (?, ?, ?, ?, ?)",
+                (run, position, name, value, at),
+            )
+
+        await self._services.commits.call(insert, answers=False)
+
     async def _record(self, decision: Decision) -> tuple[list[Decision], bool]:
         """Write *decision*: it, and those that its transactions led to; and whether the run may be freed."""
         if decision.transactions:
@@ -131,6 +144,8 @@ class Recorder:
             write.status = "waiting"
         elif not self._announced:
             write.status = "running"
+        if (write.status is not None or decision.failed_attempts) and services.is_watched():
+            write.notices = self._notices(decision, write)
         self._announced = True
         return write
 
@@ -149,6 +164,18 @@ class Recorder:
         except (DurableError, ValueError):
             return None
         return event if isinstance(event, RunStarted) else None
+
+    def _notices(self, decision: Decision, write: TurnWrite) -> list[Notice]:
+        """What to tell those who look on."""
+        run, run_id, workflow = self._state.run, self._state.run_id, self._state.workflow
+        notices: list[Notice] = []
+        unborn = any(isinstance(event, (CancelRequested, RunTimedOut)) for event in decision.events)
+        if not self._announced and not unborn:
+            notices.append(Notice("run.started", run, run_id, workflow))
+        notices += [Notice("step.attempt_failed", run, run_id, workflow, failed) for failed in decision.failed_attempts]
+        if write.status == "waiting":
+            notices.append(Notice("run.waiting", run, run_id, workflow))
+        return notices
 
     def _child(self, action: ChildAction, wait: Wait | None, now: float) -> tuple[NewRun, Wait | None]:
         services = self._services

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from attrs import define, evolve, field, frozen
 
-from durable._core.decision import EndStatus, Wait
+from durable._core.decision import EndStatus, FailedAttempt, Wait
 from durable._core.event_rows import from_row, to_row
 from durable._core.events import Event, Payload, RunStarted, SignalReceived
 from durable._core.ops import OnConflict
@@ -183,6 +183,17 @@ class ReadyRun:
     fresh: tuple[RunStarted, int] | None = None
 
 
+@frozen
+class Notice:
+    """What a turn did that only those hear of who look on: middleware, and readers of `engine.events()`."""
+
+    name: Literal["run.started", "run.waiting", "step.attempt_failed"]
+    run: int
+    run_id: str
+    workflow: str
+    failed: FailedAttempt | None = None
+
+
 @define
 class TurnWrite:
     """One turn as rows."""
@@ -215,6 +226,8 @@ class TurnWrite:
     notes_done: list[str] = field(factory=list)
     #: Makes the payload of a failure, for a child whose key is refused.
     refusal: Callable[[Exception], Payload] | None = None
+    #: Empty unless somebody looks on.
+    notices: Sequence[Notice] = ()
 
 
 #: How a run ended: its status, its closing payload (value or failure), and the reason.
@@ -244,6 +257,7 @@ class Effects:
     kept: set[int] = field(factory=set)
     #: (run id of the run that ended, why a follow-up of it could not be started)
     refused: list[tuple[str, str]] = field(factory=list)
+    notices: list[Notice] = field(factory=list)
     next_fire_at: float | None = None
 
     def add(self, other: Effects) -> None:
@@ -258,6 +272,7 @@ class Effects:
         self.outcomes |= other.outcomes
         self.kept |= other.kept
         self.refused += other.refused
+        self.notices += other.notices
         if other.next_fire_at is not None:
             self.fires(other.next_fire_at)
 

@@ -137,9 +137,12 @@ class Scheduler:
                 self._services.spawn(self._refill, queue)
 
     async def _drive(self, driver: Driver) -> None:
-        run = driver.ready.run
+        run, services = driver.ready.run, self._services
         try:
-            await driver.drive()
+            if services.hooks.around_runs:
+                await services.hooks.run(driver.ready, services.spawn, driver.drive, driver.refuse)
+            else:
+                await driver.drive()
         finally:
             del self._drivers[run]
             self._admission.release(run)

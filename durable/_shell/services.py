@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from contextvars import Context
+from typing import Any, Protocol
 
 import anyio
 from attrs import define, field
@@ -14,9 +15,18 @@ from durable._core.definition import RunnableDefinition
 from durable._core.execution import Execution
 from durable._core.ports import Clock
 from durable._shell.commits import Commits
+from durable._shell.hooks import Hooks
 from durable._shell.memory_database import AnyDatabase
 from durable._shell.rows import Effects, RunState
 from durable._shell.steps import Steps
+
+
+class Spawn(Protocol):
+    """Runs *fn* in a task of the engine's; in a copy of *context*, or of that in which it was opened."""
+
+    def __call__(
+        self, fn: Callable[..., Coroutine[Any, Any, None]], argument: Any, context: Context | None = None, /
+    ) -> None: ...
 
 
 @define
@@ -31,8 +41,11 @@ class Services:
     steps: Steps
     definitions: Mapping[str, RunnableDefinition[..., Any]]
     allocate: Callable[[], int]
-    spawn: Callable[[Callable[..., Coroutine[Any, Any, None]], Any], None]
+    spawn: Spawn
     on_effects: Callable[[Effects], None]
+    hooks: Hooks
+    #: Whether anybody wants to hear of what turns do.
+    is_watched: Callable[[], bool]
     crash_limit: int
     cleanup_seconds: float
     caps: Caps

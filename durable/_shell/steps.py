@@ -12,7 +12,8 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import anyio
@@ -27,6 +28,7 @@ from durable._core.outcomes import failure_payload
 from durable._core.ports import Clock
 from durable._core.retry import plan
 from durable._shell.context import Notes, Scope, StepContext, enter
+from durable._shell.hooks import Hooks
 from durable._shell.log import log
 from durable._shell.rows import RunState
 
@@ -37,11 +39,12 @@ THREADS = 40
 class Steps:
     """Runs attempts, within the limits of threads and processes of one engine."""
 
-    def __init__(self, codec: Codec, clock: Clock, is_ending: Callable[[], bool]) -> None:
+    def __init__(self, codec: Codec, clock: Clock, is_ending: Callable[[], bool], hooks: Hooks) -> None:
         self._codec = codec
         self._clock = clock
         #: Whether the engine cancels all of its tasks.
         self._is_ending = is_ending
+        self._hooks = hooks
         self._threads = anyio.CapacityLimiter(THREADS)
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
 
@@ -64,11 +67,11 @@ class Steps:
         enter(scope)
         try:
             if timeout is None:
-                value = await self._call(definition, action.op.args, action.op.kwargs)
+                value = await self._value(action, state)
             else:
                 try:
                     with anyio.fail_after(timeout):
-                        value = await self._call(definition, action.op.args, action.op.kwargs)
+                        value = await self._value(action, state)
                 except TimeoutError as error:
                     if not str(error):  # anyio's, not the user's own
                         msg = f"step {definition.name!r} took longer than {timeout:g} s"
@@ -90,6 +93,12 @@ class Steps:
     def _is_cut_off(self) -> bool:
         """Whether the engine wants this attempt to end: the run's scope is cancelled, or everything is."""
         return anyio.current_effective_deadline() == -math.inf or self._is_ending()
+
+    def _value(self, action: StepAction, state: RunState) -> Coroutine[Any, Any, Any]:
+        op = action.op
+        if self._hooks.around_steps:
+            return self._hooks.step(action, state, partial(self._call, op.definition, op.args, op.kwargs))
+        return self._call(op.definition, op.args, op.kwargs)
 
     async def _call(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if definition.is_async:

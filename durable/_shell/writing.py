@@ -50,6 +50,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
     for turn in turns:
         events += turn.events
+        effects.notices += turn.notices
         for child, wait in turn.children:
             if child.key is not None or child.chosen_id:
                 keyed.append((turn, child, wait))

@@ -4,21 +4,27 @@ The contract of the annotations. Never run: `make types` checks it with mypy and
 First the example of the README, then one line for each op, then what an engine gives.
 """
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from attrs import frozen
 
 from durable import (
+    Activation,
+    AttemptFailed,
     Engine,
     Fatal,
     Flow,
+    Middleware,
     Op,
     Retry,
     RetryAfter,
     Return,
     Run,
+    RunFailure,
     RunInfo,
+    StepCall,
     Transaction,
     call,
     context,
@@ -220,3 +226,30 @@ async def every_call(engine: Engine) -> None:
     assert_type(await run.why(), str)
     async for info in engine.runs(workflow="ride", limit=10):
         assert_type(info, RunInfo)
+
+
+# --- middleware ---------------------------------------------------------------------------------
+
+
+class Tracing(Middleware):
+    async def step(self, call: StepCall, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        assert_type(call.attempt, int)
+        return await proceed()
+
+    async def run(self, activation: Activation, proceed: Callable[[], Awaitable[None]]) -> None:
+        assert_type(activation.run_id, str)
+        await proceed()
+
+    def attempt_failed(self, failure: AttemptFailed) -> None:
+        assert_type(failure.error, Exception)
+        assert_type(failure.retry_at, float | None)
+
+    def run_failed(self, failure: RunFailure) -> None:
+        assert_type(failure.reason, str)
+
+
+async def with_middleware() -> None:
+    async with Engine("rides.db", [ride], middleware=[Tracing()]) as engine:
+        async for event in engine.events():
+            if event.name == "step.attempt_failed":
+                assert_type(event.step, str | None)

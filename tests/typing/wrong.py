@@ -5,11 +5,15 @@ A line that ends in the marker must be an error for both, a line with a checker'
 for that one, and no other line may be.
 """
 
+from typing import Literal
+
 from durable import (
     Engine,
     Flow,
+    Middleware,
     Return,
     Run,
+    RunFailure,
     Transaction,
     call,
     for_each,
@@ -120,3 +124,19 @@ async def unknown_option() -> None: ...
 
 @step(on_crash="explode")  # E:
 async def unknown_policy() -> None: ...
+
+
+# --- wrong middleware ---------------------------------------------------------------------------
+
+
+class Awaited(Middleware):
+    async def run_failed(self, failure: RunFailure) -> None: ...  # E:
+
+
+def wrong_middleware() -> None:
+    Engine("a.db", [ride], middleware=[Middleware])  # E:
+
+
+async def wrong_event(engine: Engine) -> None:
+    async for event in engine.events():
+        name: Literal["run.finished"] = event.name  # E:

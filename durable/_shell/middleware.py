@@ -1,0 +1,118 @@
+"""
+`Middleware`: what an application puts around every attempt and every run, and what it is told.
+
+For what belongs to no single step: tracing, metrics, request ids, alarms. Middleware sees live
+work only: a replay runs no step again, and tells nothing twice. How it is called is in `hooks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+
+@frozen
+class StepCall:
+    """An attempt of a step or job that is about to begin. What it holds is for reading."""
+
+    run_id: str
+    workflow: str
+    #: "step", or "job" for the function of a job.
+    sort: Literal["step", "job"]
+    #: The step's name; the job's own for a job.
+    step: str
+    #: Of the step in its run; "0" in a job.
+    position: str
+    #: Counted from 1.
+    attempt: int
+    args: tuple[Any, ...] = field(repr=False)
+    kwargs: Mapping[str, Any] = field(repr=False)
+    labels: Mapping[str, str]
+
+
+@frozen
+class Activation:
+    """A run that is about to be driven: begun, woken after it was freed, or recovered."""
+
+    run_id: str
+    #: The workflow's or job's name.
+    workflow: str
+    sort: Literal["workflow", "job"]
+    queue: str
+    priority: int
+    labels: Mapping[str, str]
+
+
+@frozen
+class AttemptFailed:
+    """An attempt of a step, job or transaction that failed, and is recorded as failed."""
+
+    run_id: str
+    workflow: str
+    step: str
+    position: str
+    #: Counted from 1.
+    attempt: int
+    #: Rebuilt from the journal, as the workflow gets it.
+    error: Exception
+    #: When the next attempt begins, epoch seconds UTC; None if this was the last one.
+    retry_at: float | None
+
+
+@frozen
+class RunFailure:
+    """A run that failed for good, and is recorded as failed."""
+
+    run_id: str
+    workflow: str
+    #: Rebuilt from the journal: what `run.result()` raises as the `__cause__`.
+    error: Exception
+    #: The error in one line.
+    reason: str
+
+
+class Middleware:
+    """
+    Hooks around the work of an engine: override those you need, ``Engine(middleware=[Mine()])``.
+
+    The first middleware of the list is the outermost. A method that is not overridden costs
+    nothing. All are called on the event loop, so none of them may block it.
+
+    `step` and `run` surround what *proceed* does, and must await it exactly once. `attempt_failed`
+    and `run_failed` are told what is on disk already, at most once: if the process dies between
+    the commit and the call, or the call raises, nobody is told again. What must not be missed
+    belongs in the workflow.
+    """
+
+    async def step(self, call: StepCall, proceed: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ARG002 - to be overridden
+        """
+        Around each attempt of a step, and of a job's function, within its timeout.
+
+        Return what *proceed* gave, or another value of the step's type: that is the step's value,
+        and it is recorded. An error raised here, before or after, is the attempt's, and its retry
+        policy applies; context variables set here are seen by the function, also in its thread
+        (not in another process).
+
+        Transactions are not surrounded: they run on the writer's thread, where nothing may wait.
+        """
+        return await proceed()
+
+    async def run(self, activation: Activation, proceed: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002 - as above
+        """
+        Around each activation of a run: from where it is taken over until it ends or is freed.
+
+        A run that waits is freed, and woken later: then it is activated again. Context variables
+        set before *proceed* are seen by its workflow code and its steps. An error before *proceed*
+        blocks the run, with nothing executed; one after it is logged (``middleware.failed``) and
+        changes nothing, since all that the run did is on disk. Nor does a timeout around *proceed*
+        end the run: it goes on, and is only then let go.
+        """
+        await proceed()
+
+    def attempt_failed(self, failure: AttemptFailed) -> None:
+        """Told of each failed attempt, of transactions too. An error here is logged and changes nothing."""
+
+    def run_failed(self, failure: RunFailure) -> None:
+        """Told of each run that failed for good. An error here is logged and changes nothing."""
