@@ -41,6 +41,7 @@ from durable._core.ports import AsyncTransaction, Transaction
 from durable._core.retry import Retry
 from durable._shell.client import Client
 from durable._shell.context import StepContext, context, cursor, memo
+from durable._shell.dry_run import DryRun
 from durable._shell.engine import Engine, Stats
 from durable._shell.events import EngineEvent
 from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
@@ -69,6 +70,7 @@ __all__ = [
     "Child",
     "Client",
     "Command",
+    "DryRun",
     "DurableError",
     "Engine",
     "EngineEvent",

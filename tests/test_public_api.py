@@ -22,7 +22,7 @@ DOCUMENTED = """
     Finished
     StepContext Transaction context cursor memo
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
-    Middleware StepCall Activation AttemptFailed RunFailure
+    Middleware StepCall Activation AttemptFailed RunFailure DryRun
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
 
 # Those a program catches by name in ordinary code; all others are in durable.errors.

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from durable.errors import EncodeError, Fatal, RetryAfter
+from durable.errors import DryRunError, EncodeError, Fatal, RetryAfter
 
 #: Which exceptions are retried: a type, a tuple of types, or a predicate.
 RetryOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
@@ -110,7 +110,7 @@ def plan(policy: Retry, error: Exception, *, failures: int, elapsed: float, seed
         elapsed: Seconds since the first attempt began.
         seed: What the jitter is derived from, so that it can be reproduced.
     """
-    if isinstance(error, (Fatal, EncodeError)):
+    if isinstance(error, (DryRunError, EncodeError, Fatal)):
         return None
     if isinstance(error, RetryAfter):
         if policy.attempts is not None and failures >= policy.attempts:

@@ -123,6 +123,11 @@ class Commits:
         result: T = await future
         return result
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits to be written."""
+        return not (self._turns or self._calls)
+
     def close(self) -> None:
         """Accept nothing more; what is waiting is still written."""
         self._closed = True

@@ -15,9 +15,11 @@ from attrs import frozen
 from durable._core.making import with_options
 from durable._core.ops import OnConflict, RunOp
 from durable._shell import reading, requests
+from durable._shell.dry_run import DryRun, JumpingClock, Rehearsing
 from durable._shell.events import EngineEvent
 from durable._shell.handle import Run
-from durable._shell.lifecycle import Lifecycle
+from durable._shell.lifecycle import MEMORY, Lifecycle
+from durable._shell.stand_ins import StandFor, StandIns
 from durable._shell.starting import make_run
 from durable._shell.transaction import holds_writer
 from durable.errors import EngineClosedError, UsageError
@@ -133,6 +135,50 @@ class Engine(Lifecycle):
         handle = await self.start(op, **options)
         return await handle.result()
 
+    async def dry_run(
+        self,
+        op: RunOp[T],
+        *,
+        stand_ins: Mapping[StandFor, Callable[..., Any]] | None = None,
+        signals: Mapping[str, Iterable[Any]] | None = None,
+    ) -> DryRun[T]:
+        """
+        Run a workflow in memory: stand-ins in place of steps, no file touched, no waiting.
+
+        Child workflows, jobs and follow-ups run as dry. Timers, retry delays and deadlines come
+        due at once, in their order, whenever nothing else is under way. Middleware is not called.
+        The engine need not be open.
+
+        Args:
+            op: A call of a workflow or job.
+            stand_ins: What to call in place of each step, transaction and job: its definition (the
+                function, for `call`), or its name, to a plain or async function of the same
+                arguments; a transaction's without the `Transaction`. What has none is not
+                executed: the dry run has failed, with a `DryRunError`.
+            signals: Payloads by the name of the signal. Each goes to the run that has waited
+                longest for it, before any time passes.
+
+        Raises:
+            DryRunError: A stand-in is for nothing that is known, or cannot be called like that.
+            DefinitionError, EncodeError: As for `start`.
+        """
+        clock = JumpingClock(self.clock.now())
+        stands = StandIns(stand_ins or {}, self._definitions)
+        rehearsal = _Rehearsal(
+            MEMORY,
+            self._definitions.values(),
+            queues=self._queues,
+            concurrency=self._concurrency,
+            codec=self._value_codec,
+            clock=clock,
+            grace=0.0,
+            cleanup_timeout=self._cleanup_seconds,
+            caps=self._caps,
+        )
+        rehearsal.equip(clock, stands)
+        async with rehearsal:
+            return await rehearsal.rehearse(await rehearsal.start(op), signals or {})
+
     def events(self) -> AsyncIterator[EngineEvent]:
         """What happens from now on, for dashboards and metrics. A slow reader loses the oldest, and is told."""
         self._check_open()
@@ -215,6 +261,10 @@ class Engine(Lifecycle):
         """What a workflow or job returns, as far as it is known here."""
         definition = self._definitions.get(workflow)
         return Any if definition is None else definition.result
+
+
+class _Rehearsal(Rehearsing, Engine):
+    """The engine of a dry run."""
 
 
 def _apply(fn: Callable[..., Any], args: tuple[Any, ...], conn: Any) -> Any:

@@ -44,6 +44,7 @@ from durable._shell.rows import Effects, Outcome, ReadyRun
 from durable._shell.scheduler import Scheduler
 from durable._shell.server import Server
 from durable._shell.services import Services
+from durable._shell.stand_ins import StandIns
 from durable._shell.steps import Steps
 from durable._shell.waking import read_unborn, retry_blocked
 from durable.errors import EngineClosedError, JournalError, RunNotFoundError
@@ -80,6 +81,7 @@ class Lifecycle(Finding):
     ) -> None:
         self.path = os.fspath(path)
         self._caps = caps
+        self._value_codec = codec
         self.codec = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting)
         self.clock: Clock = clock or SystemClock()
         self._definitions: dict[str, RunnableDefinition[..., Any]] = dict(collect(definitions))  # type: ignore[arg-type]
@@ -105,6 +107,7 @@ class Lifecycle(Finding):
         self._draining = False
         self._failure: BaseException | None = None
         self._hooks = Hooks(middleware, self.codec)
+        self._stand_ins: StandIns | None = None
         self._numbers = itertools.count(1)
         self._waiters: dict[str, list[asyncio.Future[Outcome | None]]] = {}
         self._broadcast = Broadcast()
@@ -186,7 +189,7 @@ class Lifecycle(Finding):
             commits=self._commits,
             codec=self.codec,
             clock=self.clock,
-            steps=Steps(self.codec, self.clock, self._is_ending, self._hooks),
+            steps=Steps(self.codec, self.clock, self._is_ending, self._hooks, self._stand_ins),
             definitions=self._definitions,
             allocate=self.allocate,
             spawn=self._spawn,
@@ -197,6 +200,7 @@ class Lifecycle(Finding):
             cleanup_seconds=self._cleanup_seconds,
             caps=self._caps,
             keep_resident=self._keep_resident,
+            stand_ins=self._stand_ins,
         )
         self._scheduler = Scheduler(services, Admission(self._queues, self._concurrency))
 

@@ -303,6 +303,16 @@ def count_waits(conn: sqlite3.Connection, run: int) -> int:
     return int(conn.execute("SELECT count(*) FROM durable_waits WHERE run = ?", (run,)).fetchone()[0])
 
 
+def waiting_for_signal(conn: sqlite3.Connection, name: str) -> str | None:
+    """The freed run that has waited longest for a signal called *name*, if any."""
+    row = conn.execute(
+        "SELECT r.run_id FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.run "
+        "WHERE w.kind = 'signal' AND w.name = ? AND r.status = 'waiting' ORDER BY w.wait LIMIT 1",
+        (name,),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def next_fire_at(conn: sqlite3.Connection) -> float | None:
     """When the next timer is due."""
     found: float | None = conn.execute("SELECT min(fire_at) FROM durable_waits WHERE fire_at IS NOT NULL").fetchone()[0]

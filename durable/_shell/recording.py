@@ -218,13 +218,16 @@ class Recorder:
         first: Decision | None = decision
         freed = False
         while first is not None or queue:
-            if queue[0].op.definition.is_async:
+            if self._is_async(queue[0]):
                 freed = await self._transact_exclusively(first, queue, decisions)
             else:
                 work = partial(self._transact_in_group, first, queue, decisions)
                 freed = await self._services.commits.call(work)
             first = None
         return decisions, freed
+
+    def _is_async(self, action: TransactionAction) -> bool:
+        return action.op.definition.is_async or self._services.stand_ins is not None  # which may be either
 
     def _transact_in_group(
         self,
@@ -238,7 +241,7 @@ class Recorder:
             decisions.append(first)
             write_turns(conn, [self._write(first, last=False)], effects)
         for _ in range(MAX_TRANSACTIONS):
-            if not queue or queue[0].op.definition.is_async:
+            if not queue or self._is_async(queue[0]):
                 break
             event = self._transaction_outcome(conn, queue.pop(0), effects)
             following = self._advance_inside(event)
@@ -314,7 +317,11 @@ class Recorder:
         await exclusive.execute("SAVEPOINT durable_transaction")
         token = holds_writer.set(True)
         try:
-            value = await action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs)
+            op, stand_ins = action.op, services.stand_ins
+            if stand_ins is None:
+                value = await op.definition.fn(transaction, *op.args, **op.kwargs)
+            else:
+                value = await stand_ins.call(op.definition, action.position, self.ready.run_id, op.args, op.kwargs)
             event = self._succeeded(action, value)
             for new in transaction.staged:
                 await exclusive.run(lambda conn, new=new: get_or_create(conn, new, effects))

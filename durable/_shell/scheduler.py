@@ -57,6 +57,17 @@ class Scheduler:
         """Freed executions kept as a cache."""
         return len(self._services.resident)
 
+    @property
+    def next_due_at(self) -> float | None:
+        """When the next timer fires, as far as is known."""
+        return self._next_fire_at
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no run is being driven or looked for, and no timer is due."""
+        due = self._next_fire_at is not None and self._next_fire_at <= self._services.clock.now()
+        return not (self._drivers or self._refilling or due)
+
     # --- what commits caused -----------------------------------------------------------------------
 
     def take(self, effects: Effects) -> None:

@@ -18,6 +18,7 @@ from durable._shell.commits import Commits
 from durable._shell.hooks import Hooks
 from durable._shell.memory_database import AnyDatabase
 from durable._shell.rows import Effects, RunState
+from durable._shell.stand_ins import StandIns
 from durable._shell.steps import Steps
 
 
@@ -52,5 +53,7 @@ class Services:
     #: Makes cancel scopes; kept because `anyio.CancelScope()` looks its backend up each time.
     new_scope: Callable[[], anyio.CancelScope] = field(factory=lambda: type(anyio.CancelScope()))
     keep_resident: int = 0
+    #: What is called in place of functions, in a dry run.
+    stand_ins: StandIns | None = None
     #: Freed executions kept as a cache, latest last.
     resident: dict[int, tuple[Execution, RunState, int]] = field(factory=dict)

@@ -31,6 +31,7 @@ from durable._shell.context import Notes, Scope, StepContext, enter
 from durable._shell.hooks import Hooks
 from durable._shell.log import log
 from durable._shell.rows import RunState
+from durable._shell.stand_ins import StandIns
 
 #: Worker threads of one engine: as many as anyio's own default.
 THREADS = 40
@@ -39,12 +40,16 @@ THREADS = 40
 class Steps:
     """Runs attempts, within the limits of threads and processes of one engine."""
 
-    def __init__(self, codec: Codec, clock: Clock, is_ending: Callable[[], bool], hooks: Hooks) -> None:
+    def __init__(
+        self, codec: Codec, clock: Clock, is_ending: Callable[[], bool], hooks: Hooks, stand_ins: StandIns | None = None
+    ) -> None:
         self._codec = codec
         self._clock = clock
         #: Whether the engine cancels all of its tasks.
         self._is_ending = is_ending
         self._hooks = hooks
+        #: What is called in place of functions, in a dry run.
+        self._stand_ins = stand_ins
         self._threads = anyio.CapacityLimiter(THREADS)
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
 
@@ -96,6 +101,8 @@ class Steps:
 
     def _value(self, action: StepAction, state: RunState) -> Coroutine[Any, Any, Any]:
         op = action.op
+        if self._stand_ins is not None:
+            return self._stand_ins.call(op.definition, action.position, state.run_id, op.args, op.kwargs)
         if self._hooks.around_steps:
             return self._hooks.step(action, state, partial(self._call, op.definition, op.args, op.kwargs))
         return self._call(op.definition, op.args, op.kwargs)

@@ -13,6 +13,7 @@ from attrs import frozen
 from durable import (
     Activation,
     AttemptFailed,
+    DryRun,
     Engine,
     Fatal,
     Flow,
@@ -219,6 +220,14 @@ async def the_undecorated_function_is_kept() -> None:
 async def every_call(engine: Engine) -> None:
     assert_type(await engine.start(notify_drivers(1), delay=3, on_conflict="rerun"), Run[int])
     assert_type(await engine.run(coroutine_form("a")), int)
+    dry = await engine.dry_run(
+        ride(1, "here"),
+        stand_ins={charge: lambda ride_id: "ch", create_ride: lambda *_: 1, "notify_drivers": len},
+        signals={"stars": [5]},
+    )
+    assert_type(dry, DryRun[Receipt])
+    assert_type(dry.value, Receipt | None)
+    assert_type([event.kind for event in dry], list[str])
     run = await engine.start(ride(1, "here"))
     assert_type(run.run_id, str)
     assert_type(await run.result(timeout=5), Receipt)

@@ -140,3 +140,13 @@ def wrong_middleware() -> None:
 async def wrong_event(engine: Engine) -> None:
     async for event in engine.events():
         name: Literal["run.finished"] = event.name  # E:
+
+
+# --- wrong dry runs -----------------------------------------------------------------------------
+
+
+async def wrong_dry_runs(engine: Engine) -> None:
+    await engine.dry_run(charge(1))  # E:
+    await engine.dry_run(ride(1), stand_ins={charge: "ch-1"})  # E:
+    await engine.dry_run(ride(1), signals={"stars": 5})  # E:
+    dry_value: int | None = (await engine.dry_run(ride(1))).value  # E:
