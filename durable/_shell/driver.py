@@ -72,6 +72,8 @@ class Driver(Recorder):
         self._inline: StepAction | None = None
         #: ... and, if something arrived meanwhile, the end of the task that goes on with the turns.
         self._relief: asyncio.Future[None] | None = None
+        #: The scope of the middleware around this activation.
+        self.surroundings = services.new_scope()
         #: What its steps see of context variables, where middleware may have set some.
         self._context: contextvars.Context | None = None
         #: The task that drives.
@@ -98,7 +100,7 @@ class Driver(Recorder):
     def interrupt(self) -> None:
         """Cut off the steps under way: the grace is over."""
         self._stopping = self._interrupting = True
-        for scope in list(self._scopes.values()):
+        for scope in [self.surroundings, *self._scopes.values()]:
             scope.cancel()
         self._wake.set()
 

@@ -2,7 +2,8 @@
 `engine.dry_run`: a workflow in memory, with stand-ins for its steps, and time that jumps.
 
 It is the engine itself that runs, over a journal in memory: what a dry run does is what a run
-does, replays included. Nothing is executed but workflow code and stand-ins, and no file is touched.
+does. Nothing is executed but workflow code and stand-ins, and no file is touched. At the end each
+workflow is replayed once, so that code which is not deterministic shows here and not in production.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
+from durable._core.definition import Workflow
+from durable._core.execution import Execution
 from durable._core.ports import Clock
 from durable._shell import reading
 from durable._shell.handle import HistoryEvent, Run, RunInfo
 from durable._shell.lifecycle import Lifecycle
 from durable._shell.rows import ENDS
 from durable._shell.stand_ins import StandIns
-from durable.errors import DryRunError, RunCancelledError, RunFailedError
+from durable.errors import DryRunError, DurableError, RunCancelledError, RunFailedError
 
 T = TypeVar("T")
 
@@ -28,6 +31,8 @@ T = TypeVar("T")
 MAX_JUMPS = 10_000
 #: Runs of one dry run: more are a loop without end, of runs that continue as another.
 MAX_RUNS = 10_000
+#: Freed executions that are not replayed each time: a loop of a thousand timers takes no minutes.
+KEEP_RESIDENT = 1_000
 
 #: How a dry run ended. "waiting": only a signal could move it; "blocked": it needs a person.
 DryRunStatus: TypeAlias = Literal["succeeded", "failed", "cancelled", "waiting", "blocked"]
@@ -45,7 +50,8 @@ class DryRun(Generic[T]):
     status: DryRunStatus
     #: What the workflow returned, if it succeeded.
     value: T | None
-    #: What it failed with, rebuilt; a `RunCancelledError` if it was cancelled; None otherwise.
+    #: What it failed with, rebuilt; a `RunCancelledError` if it was cancelled; a
+    #: `NondeterminismError` if it is blocked because a replay asks for something else; or None.
     error: Exception | None
     #: One sentence: how it ended, or what it waits for.
     why: str
@@ -146,6 +152,8 @@ class Rehearsing(Lifecycle):
             except RunCancelledError as cancelled:
                 error = cancelled
         histories = {info.run_id: await self.get(info.run_id).history() for info in reversed(infos)}
+        if diverged := self._divergence(infos, histories):
+            status, value, error, why = "blocked", None, diverged, str(diverged)
         history = histories.pop(run.run_id)
         return DryRun(status, value, error, why, run.run_id, self._clock.monotonic(), history, histories)
 
@@ -156,6 +164,20 @@ class Rehearsing(Lifecycle):
         if blocked:  # it, or what it waits for
             return "blocked", await self.get(blocked[-1].run_id).why()
         return "waiting", await self.get(last.run_id).why()
+
+    def _divergence(self, infos: list[RunInfo], histories: Mapping[str, list[HistoryEvent]]) -> DurableError | None:
+        """What replaying all workflows finds, if they do not ask for the same again."""
+        for info in reversed(infos):
+            definition = self._definitions.get(info.workflow)
+            if isinstance(definition, Workflow):
+                events = [each.event for each in histories[info.run_id]]
+                try:
+                    execution = Execution(definition, events, run_id=info.run_id, codec=self.codec, caps=self._caps)
+                    execution.load()
+                    execution.close()
+                except DurableError as error:
+                    return error
+        return None
 
     async def _quiet(self) -> None:
         """Return once nothing is under way: no run is driven, nothing is being written, no timer is due."""

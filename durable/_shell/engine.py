@@ -15,7 +15,7 @@ from attrs import frozen
 from durable._core.making import with_options
 from durable._core.ops import OnConflict, RunOp
 from durable._shell import reading, requests
-from durable._shell.dry_run import DryRun, JumpingClock, Rehearsing
+from durable._shell.dry_run import KEEP_RESIDENT, DryRun, JumpingClock, Rehearsing
 from durable._shell.events import EngineEvent
 from durable._shell.handle import Run
 from durable._shell.lifecycle import MEMORY, Lifecycle
@@ -171,6 +171,7 @@ class Engine(Lifecycle):
             concurrency=self._concurrency,
             codec=self._value_codec,
             clock=clock,
+            keep_resident=KEEP_RESIDENT,
             grace=0.0,
             cleanup_timeout=self._cleanup_seconds,
             caps=self._caps,

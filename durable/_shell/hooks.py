@@ -14,7 +14,9 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
+
+import anyio
 
 from durable._core.codec import Codec
 from durable._core.decision import StepAction
@@ -22,7 +24,18 @@ from durable._core.outcomes import rebuilt
 from durable._shell.log import log
 from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable._shell.rows import Effects, Notice, ReadyRun, RunState
-from durable.errors import MiddlewareError
+from durable.errors import DurableError, MiddlewareError
+
+
+class Driven(Protocol):
+    """The driver of one run."""
+
+    ready: ReadyRun
+    #: Cancelled when the grace of closing is over: no middleware holds up the end of the engine.
+    surroundings: anyio.CancelScope
+
+    async def drive(self) -> None: ...
+    async def refuse(self, error: DurableError) -> None: ...
 
 
 class Hooks:
@@ -65,18 +78,13 @@ class Hooks:
 
     # --- around activations ---------------------------------------------------------------------
 
-    async def run(
-        self,
-        ready: ReadyRun,
-        spawn: Callable[[Any, Any, contextvars.Context], None],
-        drive: Callable[[], Awaitable[None]],
-        refuse: Callable[[MiddlewareError], Awaitable[None]],
-    ) -> None:
+    async def run(self, driver: Driven, spawn: Callable[[Any, Any, contextvars.Context], None]) -> None:
         """
-        *drive* the run; or *refuse* it, if a middleware does not let it through.
+        Let *driver* drive its run; or refuse it, if a middleware does not let it through.
 
         It is driven in a task of its own: what a middleware cancels is its own waiting, not the run.
         """
+        ready = driver.ready
         activation = Activation(
             ready.run_id,
             ready.workflow,
@@ -90,7 +98,7 @@ class Hooks:
 
         async def begin() -> None:
             nonlocal begun
-            spawn(partial(_drive, drive), driven, contextvars.copy_context())
+            spawn(partial(_drive, driver.drive), driven, contextvars.copy_context())
             begun = True
             await asyncio.shield(driven)
 
@@ -98,12 +106,12 @@ class Hooks:
         proceed: Callable[[], Awaitable[Any]] = begin
         for each in self._runs:
             proceed = partial(_through_run, each, activation, proceed, refusals)
-        with contextlib.suppress(MiddlewareError):
+        with driver.surroundings, contextlib.suppress(MiddlewareError):
             await proceed()
         if begun:
             await driven
         elif refusals:
-            await refuse(refusals[0])
+            await driver.refuse(refusals[0])
 
     # --- telling --------------------------------------------------------------------------------
 

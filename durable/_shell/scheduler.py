@@ -151,7 +151,7 @@ class Scheduler:
         run, services = driver.ready.run, self._services
         try:
             if services.hooks.around_runs:
-                await services.hooks.run(driver.ready, services.spawn, driver.drive, driver.refuse)
+                await services.hooks.run(driver, services.spawn)
             else:
                 await driver.drive()
         finally:

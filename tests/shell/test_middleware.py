@@ -492,6 +492,29 @@ async def test_a_timeout_around_a_run_does_not_abandon_it(engines):
     assert await run.result(timeout=5) == "through"
 
 
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_middleware_that_hangs_holds_up_no_closing(engines, before):
+    """
+    It is cut off with the steps when the grace is over; the run is whole, and goes on at the next opening.
+    """
+    hung = asyncio.Event()
+
+    async def hang(activation, proceed):
+        if not before:
+            await proceed()
+        hung.set()
+        await anyio.sleep_forever()
+
+    engine = await engines.file(adding, middleware=[AroundRuns(hang)], grace=0.0)
+    await engine.start(adding(1), id="r")
+    await hung.wait()
+    with anyio.fail_after(3):
+        await engine.aclose()
+
+    engine = await engines.file(adding)
+    assert await engine.get("r").result() == 2
+
+
 async def test_a_run_proceeds_once(engines):
     """
     The second call raises in the middleware, and the run has ended well by then.
@@ -617,7 +640,7 @@ async def test_an_error_of_a_hook_is_logged_and_changes_nothing(engines):
     assert methods == ["attempt_failed"] * 3 + ["run_failed"]
 
 
-async def test_a_replay_calls_nothing_for_what_is_recorded(engines, reached):
+async def test_a_replay_calls_nothing_for_what_is_recorded(engines, eventually):
     """
     After a kill, steps that ended are not surrounded again, and their failures not told again.
     """
@@ -642,7 +665,11 @@ async def test_a_replay_calls_nothing_for_what_is_recorded(engines, reached):
     first = Watching()
     engine = await engines.file(long, middleware=[Around(note), first])
     run = await engine.start(long(), id="r")
-    await reached(run, "waiting")
+
+    async def waits_for_word():
+        return "'word'" in await run.why()
+
+    await eventually(waits_for_word)
     assert len(first.attempts) == 3
     await engines.crash(engine)
     calls.clear()
@@ -724,7 +751,7 @@ async def test_what_is_not_overridden_is_not_called(engines):
 # --- engine.events() -----------------------------------------------------------------------------
 
 
-async def test_events_tell_the_life_of_a_run(engines, reached):
+async def test_events_tell_the_life_of_a_run(engines, eventually):
     """
     Begun once, freed, woken, each failed attempt, ended: in this order.
     """
@@ -742,7 +769,11 @@ async def test_events_tell_the_life_of_a_run(engines, reached):
     engine = await engines.memory(eventful)
     events = engine.events()
     run = await engine.start(eventful(), id="r")
-    await reached(run, "waiting")
+
+    async def waits_for_go():
+        return "'go'" in await run.why()
+
+    await eventually(waits_for_go)
     await run.signal("go")
     with pytest.raises(RunFailedError):
         await run.result()
