@@ -22,6 +22,7 @@ from durable import (
     call,
     context,
     continue_as,
+    for_each,
     gather,
     job,
     now,
@@ -556,3 +557,26 @@ async def test_a_wait_costs_no_replay():
     dry = await Engine(":memory:", [patient]).dry_run(patient())
     assert (dry.value, dry.seconds) == (1, pytest.approx(500 * 60))
     assert len(begun) == 2
+
+
+async def test_for_each_over_jobs_runs_dry():
+    """
+    With a window, item by item, on a queue with one slot; each job with its own retries.
+    """
+    seen: list[str] = []
+
+    def notify_badly(driver: str) -> int:
+        seen.append(driver)
+        if seen.count(driver) == 1:
+            raise ConnectionError(driver)
+        return len(seen)
+
+    @workflow(name="all-drivers")
+    async def all_drivers() -> Flow[list[int]]:
+        told: list[int] = yield for_each(notify, ["a", "b", "c"], concurrency=1)
+        yield Return(told)
+
+    engine = Engine(":memory:", [all_drivers, notify], queues=[Queue("drivers", concurrency=1)])
+    dry = await engine.dry_run(all_drivers(), stand_ins={notify: notify_badly})
+    assert (dry.status, dry.value) == ("succeeded", [2, 4, 6])
+    assert seen == ["a", "a", "b", "b", "c", "c"]

@@ -584,6 +584,26 @@ async def test_each_failed_attempt_is_told_with_its_error(engines):
     assert "after all that" in watching.runs[1].reason
 
 
+async def test_a_run_that_is_tried_again_has_not_failed_for_good(engines):
+    """
+    With a retry of the whole run, only its last attempt is its failure.
+    """
+    begun: list[int] = []
+
+    @workflow(name="stubborn", retry=NOW)
+    async def stubborn() -> Flow[None]:
+        begun.append(1)
+        yield add_one(len(begun))
+        raise ConnectionError("down")
+
+    watching = Watching()
+    engine = await engines.memory(stubborn, middleware=[watching])
+    with pytest.raises(RunFailedError):
+        await engine.run(stubborn(), id="r")
+    assert len(begun) >= 3
+    assert [each.run_id for each in watching.runs] == ["r"]
+
+
 async def test_failures_are_told_once_they_are_on_disk(engines):
     """
     A hook that looks at the file finds what it is told of.
