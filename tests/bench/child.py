@@ -33,6 +33,10 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
         from replaying import replay
 
         return replay
+    if name == "waking":
+        from waking_up import waking
+
+        return waking
     from workloads import WORKLOADS
 
     return WORKLOADS[name]

@@ -78,6 +78,37 @@ def rows(passes: Passes) -> list[Row]:
             lambda w3, w1: f"{_n(w3['jobs_per_s'])} jobs/s : {_n(w1['steps_per_s'])} steps/s",
         ),
         _figure(
+            "a job among 10,000 against one among 500, all at once",
+            1.3,
+            found.get("fan"),
+            "gather_growth",
+            lambda it: f"gather: {it['gather_many_us']:.0f} us : {it['gather_few_us']:.0f} us a job",
+        ),
+        _figure(
+            "the same, ten at a time",
+            1.3,
+            found.get("fan"),
+            "window_growth",
+            lambda it: f"for_each: {it['window_many_us']:.0f} us : {it['window_few_us']:.0f} us a job",
+        ),
+        _figure(
+            "the end of a member of 10,000 against one of 10",
+            1.3,
+            found.get("waking"),
+            "growth",
+            lambda it: (
+                f"{it['many_us']:.1f} us : {it['few_us']:.1f} us; the last, which wakes the parent, "
+                f"{it['many_last_us']:.1f} us : {it['few_last_us']:.1f} us"
+            ),
+        ),
+        _figure(
+            "megabytes of 100,000 queued jobs",
+            50,
+            found.get("queued"),
+            "rss_mb",
+            lambda it: f"{_n(it['depth'])} in the queue; trimmed {it['rss_trimmed_mb']:.1f} MB",
+        ),
+        _figure(
             "W4 resident bytes a waiting run",
             200,
             found.get("W4"),

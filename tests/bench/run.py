@@ -1,8 +1,8 @@
 """
 The benchmark: `python tests/bench/run.py`, or `make bench`.
 
-Runs the six workloads of the peer benchmarks, the event loop's lag, replay, import and exit
-against durable, and raw `sqlite3` on the same disk. Every workload runs in a fresh process on a
+Runs the six workloads of the peer benchmarks, fan-out, queues, the event loop's lag, replay, import
+and exit against durable, and raw `sqlite3` on the same disk. Every workload runs in a fresh process on a
 fresh folder. Passes are interleaved (raw, W1, lag, W2, W3, ..., raw, W1, ...), so that noise
 falls on all alike, and a ratio is taken within its pass. The workloads with 100,000 runs take
 part in the first pass only.
@@ -42,6 +42,9 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "lag": {"runs": (200, 20), "steps": (10, 10), "rounds": (5, 1)},
     "W2": {"steps": (100, 10), "latency_runs": (200, 5)},
     "W3": {"jobs": (500, 5)},
+    "fan": {"few": (500, 5), "many": (10_000, 20), "window": (10, 10)},
+    "waking": {"few": (10, 10), "many": (10_000, 100)},
+    "queued": {"jobs": (100_000, 1_000)},
     "W4": {"runs": (100_000, 100), "warm_up": (2_000, 20)},
     "W5": {"waiting": (100_000, 100), "active": (1_000, 5)},
     "W6": {"steps": (5_000, 40), "edge": (500, 10)},
@@ -51,7 +54,7 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
 }
 #: Not scaled: seconds.
 SECONDS = {"lag": {"idle_s": 0.5}, "W4": {"idle_s": 2.0}}
-ONCE = ("W4", "W5")
+ONCE = ("queued", "W4", "W5")
 
 
 def main() -> None:
@@ -107,7 +110,7 @@ def params_of(name: str, scale: float) -> dict[str, Any]:
     """
     Sizes of a workload. What is no count of runs, steps or rows keeps its size.
     """
-    fixed = ("W1:steps", "lag:steps", "W2:steps")
+    fixed = ("W1:steps", "lag:steps", "W2:steps", "fan:window", "waking:few")
     sizes: dict[str, Any] = {
         size: full if f"{name}:{size}" in fixed else max(least, round(full * scale))
         for size, (full, least) in SIZES[name].items()
@@ -208,7 +211,7 @@ def _print(
     else:
         print("\n".join(lines))
     described = ", ".join(f"{name} {value}" for name, value in about.items())
-    print(f"\n{described}; medians of {options.repeat} passes, W4 and W5 once; {seconds:.0f} s\n")
+    print(f"\n{described}; medians of {options.repeat} passes, queued, W4 and W5 once; {seconds:.0f} s\n")
     print(report.table(report.rows(passes)))
     print(
         "\nW1 counts rows of the events table: all that its runs record (their starts and ends too), from start_many\n"

@@ -11,8 +11,24 @@ import pytest
 
 RUN = Path(__file__).with_name("run.py")
 
-WORKLOADS = ["raw", "W1", "lag", "W2", "W3", "W4", "W5", "W6", "replay", "import", "crash"]
-PROMISES = ["W1", "W2", "W3", "W4", "W5", "W6", "W6", "replay", "loop lag", "import durable", "exit after a crash"]
+WORKLOADS = ["raw", "W1", "lag", "W2", "W3", "fan", "waking", "queued", "W4", "W5", "W6", "replay", "import", "crash"]
+PROMISES = [
+    "W1",
+    "W2",
+    "W3",
+    "a job among",
+    "ten at a time",
+    "the end of a member",
+    "queued jobs",
+    "W4",
+    "W5",
+    "W6",
+    "W6",
+    "replay",
+    "loop lag",
+    "import durable",
+    "exit after a crash",
+]
 
 
 @pytest.mark.timeout(110)

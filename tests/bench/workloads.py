@@ -16,7 +16,7 @@ from typing import Any
 
 from measuring import ask, clock, collect, disk_bytes, latencies, memory, percentile, trim
 
-from durable import Engine, Flow, Return, gather, job, sleep, step, wait_for, workflow
+from durable import Engine, Flow, Queue, Return, for_each, gather, job, sleep, step, wait_for, workflow
 
 HOUR = 3600.0
 #: Runs of one `start_many` where 100,000 are started: one transaction each.
@@ -72,6 +72,18 @@ async def fan_out(jobs: int) -> Flow[int]:
 
 
 @workflow
+async def windowed(jobs: int, window: int) -> Flow[int]:
+    results: list[dict[str, bool]] = yield for_each(one, range(jobs), concurrency=window)
+    yield Return(sum(result["ok"] for result in results))
+
+
+@job(queue="narrow")
+async def held_up(number: int) -> int:
+    await asyncio.Event().wait()
+    return number
+
+
+@workflow
 async def parked(seconds: float) -> Flow[None]:
     yield sleep(seconds)
 
@@ -90,7 +102,7 @@ async def long_history(steps: int) -> Flow[int]:
     yield Return(steps)
 
 
-DEFINITIONS = [sequence, timed, fan_out, one, parked, held, long_history]
+DEFINITIONS = [sequence, timed, fan_out, windowed, one, held_up, parked, held, long_history]
 
 
 @asynccontextmanager
@@ -211,6 +223,54 @@ async def w3(folder: Path, params: dict[str, Any], durability: str) -> dict[str,
         assert done == jobs
     (events,) = ask(folder / "app.db", "SELECT count(*) FROM durable_events WHERE run > 2")[0]
     return {"seconds": seconds, "jobs_per_s": jobs / seconds, "event_rows_per_s": events / seconds}
+
+
+# --- fan-out and fan-in, and queues -------------------------------------------------------------------
+
+
+async def fan(folder: Path, params: dict[str, Any], durability: str) -> dict[str, Any]:
+    """
+    What a job costs among many, against among few: all at once, and some at a time.
+
+    The few are measured before and after the many, as often as is fair to both.
+    """
+    few, many, window = params["few"], params["many"], params["window"]
+    found: dict[str, float] = {}
+    async with opened(folder, durability) as engine:
+        for name, op in (("gather", fan_out), ("window", lambda jobs: windowed(jobs, window))):
+            await engine.run(op(1))
+            small = [await _per_job(engine, op, few) for _ in range(3)]
+            large = await _per_job(engine, op, many)
+            small += [await _per_job(engine, op, few) for _ in range(3)]
+            found |= {
+                f"{name}_few_us": percentile(small, 0.5) * 1e6,
+                f"{name}_many_us": large * 1e6,
+                f"{name}_growth": large / percentile(small, 0.5),
+            }
+    return found
+
+
+async def _per_job(engine: Engine, op: Callable[[int], Any], jobs: int) -> float:
+    began = clock()
+    done = await engine.run(op(jobs))
+    seconds = clock() - began
+    assert done == jobs
+    return seconds / jobs
+
+
+async def queued(folder: Path, params: dict[str, Any], durability: str) -> dict[str, Any]:
+    """
+    Jobs that wait in a queue of two slots: what they cost in memory, above an engine without any.
+    """
+    jobs = params["jobs"]
+    async with opened(folder, durability, queues=[Queue("narrow", concurrency=2)], grace=0.0) as engine:
+        await engine.run(sequence(1))
+        before = await _settled()
+        for first in range(0, jobs, CHUNK):
+            await engine.start_many([held_up(number) for number in range(first, min(jobs, first + CHUNK))])
+        after = await _settled()
+        depth = (await engine.queue("narrow").info()).depth
+    return {"depth": depth, **{f"{name}_mb": (after[name] - before[name]) / 1e6 for name in after}}
 
 
 # --- W4: waiting runs --------------------------------------------------------------------------------
@@ -384,6 +444,8 @@ WORKLOADS: dict[str, Callable[[Path, dict[str, Any], str], Awaitable[dict[str, A
     "lag": lag,
     "W2": w2,
     "W3": w3,
+    "fan": fan,
+    "queued": queued,
     "W4": w4,
     "W5-before": w5_before,
     "W5-after": w5_after,
