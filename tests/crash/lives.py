@@ -50,7 +50,7 @@ class Lives:
 
     def until_point(self, point, count):
         """A life that kills itself when it comes to *point*; False if it never did and ended well."""
-        return self._ended(self._start(point, count), timeout=2 if self.bug else 30)
+        return self._ended(self._start(point, count), timeout=6 if self.bug else 30)
 
     def to_the_end(self, timeout=30):
         """A life that nobody disturbs; what the judge says about them all."""

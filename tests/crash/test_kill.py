@@ -97,6 +97,6 @@ def test_the_judge_finds_planted_bugs(tmp_path, bug, point, count, complaint):
         if point is not None:
             lives.until_point(point, count + number)
             lives.until_point(point, count + 2 * number)
-        if re.search(complaint, "; ".join(lives.to_the_end(timeout=3))):
+        if re.search(complaint, "; ".join(lives.to_the_end(timeout=3 if "did not end" in complaint else 10))):
             return
     pytest.fail("the judge found nothing")
