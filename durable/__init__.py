@@ -39,11 +39,13 @@ from durable._core.making import (
 from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
 from durable._core.ports import AsyncTransaction, Transaction
 from durable._core.retry import Retry
+from durable._core.schedules import Schedule
 from durable._shell.client import Client
 from durable._shell.context import StepContext, context, cursor, memo
 from durable._shell.engine import Engine, Stats
 from durable._shell.events import EngineEvent
 from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
+from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable.errors import (
     DurableError,
     Fatal,
@@ -57,6 +59,7 @@ from durable.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    ScheduleNotFoundError,
     StepError,
 )
 
@@ -91,6 +94,10 @@ __all__ = [
     "RunInfo",
     "RunNotFoundError",
     "RunOp",
+    "Schedule",
+    "ScheduleHandle",
+    "ScheduleInfo",
+    "ScheduleNotFoundError",
     "Settled",
     "Stats",
     "StepContext",
