@@ -208,16 +208,20 @@ _LOOK_BY_ID = "SELECT run, successor, ended_at FROM durable_runs WHERE run_id = 
 
 
 def _in_line(conn: sqlite3.Connection, before: Sequence[int]) -> tuple[int, ...]:
-    """Those that a new one waits for: all that may be under way, and the last of those in line behind them."""
-    waiting = [
-        run
+    """Those of *before* that a new run waits for: the last in line, and who is under way besides."""
+    waits_for = {
+        run: {
+            target
+            for (target,) in conn.execute(
+                "SELECT target FROM durable_waits WHERE run = ? AND kind = 'start' AND target IS NOT NULL", (run,)
+            )
+        }
         for run in before
-        if conn.execute(
-            "SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'start' AND target IS NOT NULL LIMIT 1", (run,)
-        ).fetchone()
-    ]
-    under_way = [run for run in before if run not in set(waiting)]
-    return (*under_way, *waiting[-1:])
+    }
+    in_line = [run for run in before if waits_for[run]]
+    last = in_line[-1:]
+    minded = waits_for[last[0]] if last else set[int]()
+    return (*(run for run in before if not waits_for[run] and run not in minded), *last)
 
 
 # --- requests ------------------------------------------------------------------------------------

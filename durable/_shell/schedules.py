@@ -125,6 +125,7 @@ class Schedules:
             self.stop()
         except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's
             log.error("schedule.failed", schedule=name, error=repr(error))
+
     def _made(self, schedule: Schedule, at: float, now: float, *, in_line: bool) -> Tick:
         run, error = self._try_make(schedule, at, schedule.run_id(at), now)
         return Tick(at, "queue" if in_line else schedule.overlap, run, error)
