@@ -2,6 +2,7 @@
 Schedules: when they tick, which missed ticks start runs, and what is refused where it is written.
 """
 
+import itertools
 import sys
 from datetime import datetime, timedelta
 
@@ -89,7 +90,7 @@ def test_an_hourly_cron_ticks_in_both_repeated_hours():
     hourly = Schedule("hourly", report("x"), cron="0 * * * *", timezone="Europe/Berlin")
     found = hourly.ticks(at("2026-10-24T22:00+00:00"), at("2026-10-25T23:00+00:00"), anchor=0.0, limit=100)
     assert len(found) == 25
-    assert {later - earlier for earlier, later in zip(found, found[1:], strict=False)} == {3600.0}
+    assert {later - earlier for earlier, later in itertools.pairwise(found)} == {3600.0}
 
 
 CRONS = (

@@ -165,11 +165,13 @@ async def test_a_restart_starts_no_tick_again(engines, clock, eventually):
     schedules = [hourly(missed="all")]
     engine = await engines.file(report, clock=clock, schedules=schedules)
     clock.advance(HOUR)
-    await count(engine, 1, eventually)
+    (first,) = await count(engine, 1, eventually)
+    await engine.get(first.run_id).result(5)
     await engine.aclose()
     engine = await engines.file(report, clock=clock, schedules=schedules)
     clock.advance(HOUR)
-    assert len(await count(engine, 2, eventually)) == 2
+    runs = await count(engine, 2, eventually)
+    assert [run.run_id for run in runs] == [first.run_id, tick_id(clock.now())]
 
 
 async def test_a_tick_is_one_run_however_often_the_process_is_killed(engines, clock, eventually):
