@@ -44,7 +44,7 @@ class ScheduleRow:
     next_at: float | None
     last_at: float | None
     last_run: str | None
-    open_runs: tuple[int, ...]
+    open_runs: tuple[str, ...]
     paused_at: float | None
     skipped: int
     last_skipped_at: float | None
@@ -160,30 +160,28 @@ def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effec
     if _exists(conn, tick.run.run_id):
         return row
     before = _still_open(conn, row.open_runs)
+    row = evolve(row, open_runs=tuple(before))
     if tick.overlap == "allow":
         # One is enough to keep: the next tick starts its run all the same.
-        return _start(conn, evolve(row, open_runs=before[-1:]), tick.run, effects)
-    row = evolve(row, open_runs=before)
+        return _start(conn, evolve(row, open_runs=row.open_runs[-1:]), tick.run, effects)
     if tick.overlap == "queue":
-        return _start(conn, row, evolve(tick.run, behind=_in_line(conn, before)), effects)
+        return _start(conn, row, evolve(tick.run, behind=_in_line(conn, list(before.values()))), effects)
     if before and tick.overlap == "skip":
         return evolve(row, skipped=row.skipped + 1, last_skipped_at=tick.at, last_error=None)
-    for run in before:
+    for run in before.values():
         request_cancel(conn, run, f"schedule {row.name!r} started its next run", tick.run.started.at, effects)
     return _start(conn, row, tick.run, effects)
 
 
 def _start(conn: sqlite3.Connection, row: ScheduleRow, new: NewRun, effects: Effects) -> ScheduleRow:
     try:
-        run_id = get_or_create(conn, new, effects)
+        return _with_run(row, get_or_create(conn, new, effects))
     except (KeyConflictError, RunExistsError) as error:
         return evolve(row, last_error=str(error))
-    return _with_run(conn, row, run_id)
 
 
-def _with_run(conn: sqlite3.Connection, row: ScheduleRow, run_id: str) -> ScheduleRow:
-    (number,) = conn.execute("SELECT run FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
-    opened = row.open_runs if number in row.open_runs else (*row.open_runs, number)
+def _with_run(row: ScheduleRow, run_id: str) -> ScheduleRow:
+    opened = row.open_runs if run_id in row.open_runs else (*row.open_runs, run_id)
     return evolve(row, last_run=run_id, last_error=None, open_runs=opened)
 
 
@@ -191,20 +189,19 @@ def _exists(conn: sqlite3.Connection, run_id: str) -> bool:
     return conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone() is not None
 
 
-def _still_open(conn: sqlite3.Connection, runs: Sequence[int]) -> tuple[int, ...]:
-    """Those of *runs* that have not ended, or what they continued as."""
-    found: list[int] = []
-    for run in runs:
-        row = conn.execute(_LOOK, (run,)).fetchone()
-        while row is not None and row[1] is not None:
-            row = conn.execute(_LOOK_BY_ID, (row[1],)).fetchone()
-        if row is not None and row[2] is None:
-            found.append(row[0])
-    return tuple(found)
-
-
-_LOOK = "SELECT run, successor, ended_at FROM durable_runs WHERE run = ?"
-_LOOK_BY_ID = "SELECT run, successor, ended_at FROM durable_runs WHERE run_id = ?"
+def _still_open(conn: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, int]:
+    """Those that have not ended, or what they continued as: their ids and numbers."""
+    found: dict[str, int] = {}
+    for run_id in run_ids:
+        following: str | None = run_id
+        while following is not None:
+            row = conn.execute(
+                "SELECT run, run_id, successor, ended_at FROM durable_runs WHERE run_id = ?", (following,)
+            ).fetchone()
+            following = None if row is None else row[2]
+            if row is not None and row[3] is None:
+                found[row[1]] = row[0]
+    return found
 
 
 def _in_line(conn: sqlite3.Connection, before: Sequence[int]) -> tuple[int, ...]:
@@ -265,7 +262,7 @@ def trigger_schedule(
     if _exists(conn, run_id):
         return run_id
     started = get_or_create(conn, run, effects)
-    _save(conn, _with_run(conn, evolve(row, open_runs=_still_open(conn, row.open_runs)), started))
+    _save(conn, _with_run(evolve(row, open_runs=tuple(_still_open(conn, row.open_runs))), started))
     return started
 
 
@@ -278,6 +275,6 @@ def start_triggered(
     if run is None:
         row = evolve(row, last_error=error)
     elif not _exists(conn, run_id):
-        row = _start(conn, evolve(row, open_runs=_still_open(conn, row.open_runs)), run, effects)
+        row = _start(conn, evolve(row, open_runs=tuple(_still_open(conn, row.open_runs))), run, effects)
     _save(conn, row)
     return row

@@ -170,7 +170,7 @@ CREATE TABLE durable_schedules (
     next_at REAL,                     -- the next tick; NULL while paused, or not given to an engine
     last_at REAL,                     -- the latest tick that was dealt with
     last_run TEXT,                    -- id of the run started last
-    open_runs TEXT NOT NULL DEFAULT '[]', -- JSON list: numbers of its runs that had not ended at its last look
+    open_runs TEXT NOT NULL DEFAULT '[]', -- JSON list: ids of its runs that had not ended when it was last looked at
     paused_at REAL,
     skipped INTEGER NOT NULL DEFAULT 0,
     last_skipped_at REAL,

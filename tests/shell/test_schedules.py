@@ -227,6 +227,28 @@ async def test_pruned_runs_are_not_started_again(engines, clock, eventually):
     assert run.run_id == tick_id(clock.start + 2 * HOUR)
 
 
+async def test_a_new_run_that_got_the_number_of_a_pruned_one_is_none_of_the_schedule(
+    engines, clock, eventually, reached
+):
+    """
+    Numbers are given again once the newest runs were pruned and the file opened anew.
+    """
+    schedules = [hourly()]
+    engine = await engines.file(report, held, clock=clock, schedules=schedules)
+    clock.advance(HOUR)
+    (run,) = await count(engine, 1, eventually)
+    await engine.get(run.run_id).result(5)
+    clock.advance(60)
+    await engine.prune(older_than=1)
+    await engine.aclose()
+    engine = await engines.file(report, held, clock=clock, schedules=schedules)
+    other = await engine.start(held("x"))
+    assert (await other.info()).cursor == run.cursor
+    clock.advance(HOUR - 60)
+    runs = await count(engine, 2, eventually)
+    assert runs[1].run_id == tick_id(clock.now())
+
+
 # --- missed -------------------------------------------------------------------------------------
 
 
