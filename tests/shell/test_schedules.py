@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from durable import Client, Engine, Flow, Return, Schedule, ScheduleNotFoundError, continue_as, job, wait_for, workflow
+from durable._shell import schedules as schedules_module
 from durable.errors import DefinitionError, EngineClosedError
 
 pytestmark = pytest.mark.anyio
@@ -715,6 +716,89 @@ async def test_a_failing_function_harms_no_other_schedule(engines, clock, eventu
     clock.advance(HOUR)
     await count(engine, 3, eventually)
     assert (await engine.schedule("hourly").info()).last_error is None
+
+
+async def test_a_failing_function_drops_what_a_client_triggered(engines, clock, eventually, tmp_db):
+    """
+    Nobody is there to be told: it is kept in `last_error`, and not tried again.
+    """
+
+    def failing(at):
+        raise ValueError("no report")
+
+    engine = await engines.file(report, clock=clock, schedules=[hourly(failing)])
+    await engine.aclose()
+    async with Client(tmp_db, clock=clock) as client:
+        await client.schedule("hourly").trigger()
+    engine = await engines.file(report, clock=clock, schedules=[hourly(failing)])
+
+    async def told():
+        return "no report" in ((await engine.schedule("hourly").info()).last_error or "")
+
+    await eventually(told)
+    await engine.aclose()
+    engine = await engines.file(report, clock=clock, schedules=[hourly()])
+    clock.advance(HOUR)
+    (run,) = await count(engine, 1, eventually)
+    assert run.run_id == tick_id(clock.now())
+
+
+async def test_a_trigger_that_is_asked_for_twice_starts_one_run(engines, clock):
+    """
+    As by a client whose first answer was lost: its id tells.
+    """
+    engine = await engines.memory(report, clock=clock, schedules=[hourly()])
+    for _ in range(2):
+        found = await engine.request("trigger_schedule", name="hourly", run_id="schedule:hourly:trigger:1")
+        assert found == "schedule:hourly:trigger:1"
+    assert len(await started(engine)) == 1
+
+
+async def test_a_tick_that_falls_into_a_pause_starts_nothing(engines, clock, eventually):
+    """
+    Asked in the moment of the tick, and recorded first.
+    """
+    engine = await engines.memory(report, clock=clock, schedules=[hourly(), Schedule("other", report("y"), every=HOUR)])
+    clock.offset += HOUR
+    pausing = asyncio.ensure_future(engine.schedule("hourly").pause())
+    await asyncio.sleep(0)
+    clock.advance(0)
+    assert await pausing
+    (run,) = await count(engine, 1, eventually)
+    assert run.run_id == tick_id(clock.now(), "other")
+    assert (await engine.schedule("hourly").info()).last_at is None
+
+
+async def test_a_tick_that_cannot_be_written_stops_nothing(engines, clock, eventually, monkeypatch):
+    """
+    A bug of ours or of SQLite's stops neither the other schedules nor the next tick.
+    """
+    engine = await engines.memory(report, clock=clock, schedules=[hourly(), Schedule("other", report("y"), every=HOUR)])
+    record_ticks = schedules_module.record_ticks
+
+    def broken(conn, effects, *, name, **options):
+        if name == "hourly":
+            raise RuntimeError("a bug")
+        return record_ticks(conn, effects, name=name, **options)
+
+    monkeypatch.setattr(schedules_module, "record_ticks", broken)
+    with capture_logs() as logs:
+        clock.advance(HOUR)
+        (other,) = await count(engine, 1, eventually)
+
+        async def logged():
+            return any(entry["event"] == "schedule.failed" for entry in logs)
+
+        await eventually(logged)
+    await engine.get(other.run_id).result(5)
+    monkeypatch.setattr(schedules_module, "record_ticks", record_ticks)
+    clock.advance(HOUR)
+    runs = await count(engine, 3, eventually)
+    assert {run.run_id for run in runs} == {
+        other.run_id,
+        tick_id(clock.now()),
+        tick_id(clock.now(), "other"),
+    }
 
 
 async def test_a_refused_key_fails_its_tick_only(engines, clock, eventually):
