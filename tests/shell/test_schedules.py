@@ -3,14 +3,21 @@ Schedules on an engine: each tick starts one run, whatever is closed, killed, pa
 """
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
 from durable import Client, Engine, Flow, Return, Schedule, ScheduleNotFoundError, continue_as, job, wait_for, workflow
+from durable._core.codec import Codec
+from durable._core.making import with_options
+from durable._shell import schedule_rows, schema
 from durable._shell import schedules as schedules_module
+from durable._shell.rows import Effects
+from durable._shell.starting import make_run
 from durable.errors import DefinitionError, EngineClosedError
 
 pytestmark = pytest.mark.anyio
@@ -754,19 +761,47 @@ async def test_a_trigger_that_is_asked_for_twice_starts_one_run(engines, clock):
     assert len(await started(engine)) == 1
 
 
-async def test_a_tick_that_falls_into_a_pause_starts_nothing(engines, clock, eventually):
+def rows_of(*ticks, between):
     """
-    Asked in the moment of the tick, and recorded first.
+    A schedule's row, and the runs that *ticks* (made before) started, where *between* was recorded first.
     """
-    engine = await engines.memory(report, clock=clock, schedules=[hourly(), Schedule("other", report("y"), every=HOUR)])
-    clock.offset += HOUR
-    pausing = asyncio.ensure_future(engine.schedule("hourly").pause())
-    await asyncio.sleep(0)
-    clock.advance(0)
-    assert await pausing
-    (run,) = await count(engine, 1, eventually)
-    assert run.run_id == tick_id(clock.now(), "other")
-    assert (await engine.schedule("hourly").info()).last_at is None
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        schema.prepare(conn, 0.0)
+        schedule_rows.adopt(conn, [Schedule("often", report("x"), every=10)], 0.0)
+        made = []
+        for at in ticks:
+            op = with_options(report("x"), id=tick_id(at, "often"))
+            known = {"report": report}
+            run = make_run(op, definitions=known, codec=Codec(None), allocate=lambda n=at: int(n), now=at)
+            made.append(schedule_rows.Tick(at, "allow", run))
+        between(conn)
+        row = schedule_rows.record_ticks(conn, Effects(), name="often", ticks=made, upto=ticks[-1], next_at=70.0)
+        return row, [run_id for (run_id,) in conn.execute("SELECT run_id FROM durable_runs ORDER BY run")]
+
+
+def test_a_tick_that_falls_into_a_pause_starts_nothing():
+    """
+    Its run was made, but the pause is recorded first.
+    """
+    row, runs = rows_of(
+        10.0, 20.0, between=lambda conn: schedule_rows.pause_schedule(conn, Effects(), name="often", now=5.0)
+    )
+    assert (row.next_at, row.upto, runs) == (None, 0.0, [])
+
+
+def test_ticks_from_before_a_resumption_start_nothing():
+    """
+    Paused and resumed while their runs were made: only what is behind the resumption starts one.
+    """
+
+    def pause_and_resume(conn):
+        schedule_rows.pause_schedule(conn, Effects(), name="often", now=5.0)
+        schedule_rows.resume_schedule(conn, Effects(), name="often", now=45.0, next_at=50.0)
+
+    row, runs = rows_of(40.0, 60.0, between=pause_and_resume)
+    assert (row.next_at, row.upto, runs) == (70.0, 60.0, [tick_id(60.0, "often")])
+    row, runs = rows_of(30.0, 40.0, between=pause_and_resume)
+    assert (row.next_at, row.upto, runs) == (50.0, 45.0, [])
 
 
 async def test_a_tick_that_cannot_be_written_stops_nothing(engines, clock, eventually, monkeypatch):
