@@ -39,6 +39,7 @@ from durable._core.making import (
 from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
 from durable._core.ports import AsyncTransaction, Transaction
 from durable._core.retry import Retry
+from durable._core.schedules import Schedule
 from durable._shell.client import Client
 from durable._shell.context import StepContext, context, cursor, memo
 from durable._shell.dry_run import DryRun
@@ -46,6 +47,7 @@ from durable._shell.engine import Engine, Stats
 from durable._shell.events import EngineEvent
 from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
 from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
+from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable.errors import (
     DurableError,
     Fatal,
@@ -59,6 +61,7 @@ from durable.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    ScheduleNotFoundError,
     StepError,
 )
 
@@ -98,6 +101,10 @@ __all__ = [
     "RunInfo",
     "RunNotFoundError",
     "RunOp",
+    "Schedule",
+    "ScheduleHandle",
+    "ScheduleInfo",
+    "ScheduleNotFoundError",
     "Settled",
     "Stats",
     "StepCall",

@@ -6,6 +6,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── DefinitionError             a decorator or a set of definitions is wrong
     │   ├── NotDurableError             workflow code awaited something that is no op
     │   ├── RunNotFoundError            no run with that id or key
+    │   ├── ScheduleNotFoundError       no schedule of that name
     │   ├── RunExistsError              `id=` names a run that exists, with other arguments
     │   ├── KeyConflictError            the key belongs to a run with other arguments
     │   ├── RunStateError               the run's status does not allow the request
@@ -89,6 +90,21 @@ class RunNotFoundError(UsageError):
 
     def __str__(self) -> str:
         return f"no run with {self.what} {self.value!r} in this journal (it may have been pruned)"
+
+
+class ScheduleNotFoundError(UsageError):
+    """No schedule has this name."""
+
+    def __init__(self, name: str, where: str) -> None:
+        super().__init__(name, where)
+        self.name = name
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
+            f"no schedule is called {self.name!r} in {self.where}. "
+            "Give it to the engine: Engine(path, definitions, schedules=[Schedule(...)])"
+        )
 
 
 class RunExistsError(UsageError):

@@ -19,6 +19,7 @@ DOCUMENTED = """
     Retry RetryAfter Fatal by_arguments
     now uuid4 random patched set_attributes logger current
     Engine Client Run RunInfo Queue
+    Schedule ScheduleHandle ScheduleInfo
     Finished
     StepContext Transaction context cursor memo
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
@@ -29,6 +30,7 @@ DOCUMENTED = """
 MAIN_ERRORS = """
     DurableError NondeterminismError NotDurableError
     RunFailedError RunCancelledError RunCancelled RunNotFoundError KeyConflictError StepError
+    ScheduleNotFoundError
     JournalError JournalLockedError
 """.split()  # noqa: SIM905 - as above
 

@@ -39,7 +39,7 @@ def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
 def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], effects: Effects) -> None:
     """Add the rows of *new* to those of a transaction."""
     at = new.started.at
-    ready_at = at if new.due_at is None else None
+    ready_at = at if new.due_at is None and not new.behind else None
     follow_ups = to_json(new.follow_ups) if new.follow_ups else None
     runs.append(
         (
@@ -68,10 +68,11 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
     )
     state = RunState(new.run, new.run_id, new.workflow, new.queue)
     events += state.append([new.started])
+    waits += [(new.run, "", str(run), "start", "any", None, run, None, at) for run in new.behind]
     if new.due_at is not None:
         waits.append((new.run, "", "", "start", "any", None, None, new.due_at, at))
         effects.fires(new.due_at)
-    else:
+    elif not new.behind:
         fresh = (new.started, state.chain)
         effects.ready.append(
             ReadyRun(

@@ -58,6 +58,8 @@ class Engine(Lifecycle):
         path: The SQLite file; made (mode 0600) if missing. ``":memory:"`` keeps it in memory.
         definitions: Workflows and jobs, or modules of them.
         queues: Limits of queues; a queue not listed has none of its own.
+        schedules: What starts runs by itself, see `Schedule`. One that the journal knows and that is not
+            listed here starts nothing.
         concurrency: Runs active at once.
         durability: ``"full"``: what is acknowledged survives a power cut; ``"process"``: the
             death of the process.
@@ -238,7 +240,7 @@ class Engine(Lifecycle):
                 "use tx.enqueue(op) to start runs, and everything else after it"
             )
             raise UsageError(msg)
-        if self._draining and request == "start":
+        if self._draining and request in ("start", "trigger_schedule"):
             msg = "the engine is draining: it accepts no new runs"
             raise EngineClosedError(msg)
         commits = self._commits
@@ -253,7 +255,9 @@ class Engine(Lifecycle):
             arguments["number"] = self.allocate()
         if request not in ("start", "prune"):
             arguments["now"] = self.clock.now()
+        arguments |= self._schedules.arguments(request, arguments)
         result = await commits.call(lambda conn, effects: fn(conn, effects, **arguments))
+        self._schedules.requested(request, arguments, result)
         if request == "pause_queue":
             self._require_scheduler().pause_queue(arguments["queue"], paused=arguments["paused"])
         return result

@@ -15,6 +15,8 @@ from durable._shell import reading
 from durable._shell.handle import QueueHandle, Run, RunInfo, info_from
 from durable._shell.reading import RunRow
 from durable._shell.rows import Outcome, Status
+from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo, info_of
+from durable._shell.schedule_rows import all_schedules
 from durable.errors import RunNotFoundError
 
 
@@ -112,3 +114,11 @@ class Finding:
     def queue(self, name: str) -> QueueHandle:
         """A handle on a queue."""
         return QueueHandle(self, name)
+
+    def schedule(self, name: str) -> ScheduleHandle:
+        """A handle on a schedule; asking it raises ScheduleNotFoundError if there is none."""
+        return ScheduleHandle(self, name)
+
+    async def schedules(self) -> list[ScheduleInfo]:
+        """All schedules that the journal knows, by name; those that no engine was given tick no more."""
+        return [info_of(row) for row in await self.read(all_schedules)]

@@ -307,7 +307,7 @@ def _describe_wait(wait: reading.WaitRow, now: float) -> str:
         case "retry":
             return f"the next attempt of the step at {wait.position}{until}"
         case "start":
-            return f"its start{until}"
+            return f"its start{until}" if wait.target is None else f"the end of run {wait.target!r}, to begin"
         case "restart":
             return f"its next attempt{until}"
         case _:

@@ -16,6 +16,7 @@ import contextlib
 import contextvars
 import itertools
 import os
+import sqlite3
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from datetime import timedelta
@@ -28,6 +29,7 @@ from durable._core.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.codec import Codec, ValueCodec
 from durable._core.definition import RunnableDefinition, collect
 from durable._core.ports import Clock
+from durable._core.schedules import Schedule
 from durable._shell import reading, schema
 from durable._shell.clock import SystemClock
 from durable._shell.commits import Commits
@@ -42,6 +44,7 @@ from durable._shell.ownership import Ownership
 from durable._shell.reading import RunRow
 from durable._shell.rows import Effects, Outcome, ReadyRun
 from durable._shell.scheduler import Scheduler
+from durable._shell.schedules import Schedules
 from durable._shell.server import Server
 from durable._shell.services import Services
 from durable._shell.stand_ins import StandIns
@@ -66,6 +69,7 @@ class Lifecycle(Finding):
         definitions: Iterable[RunnableDefinition[..., Any] | types.ModuleType],
         *,
         queues: Iterable[Queue] = (),
+        schedules: Iterable[Schedule] = (),
         concurrency: int = 100,
         durability: Literal["full", "process"] = "full",
         keep_resident: int = 0,
@@ -86,6 +90,7 @@ class Lifecycle(Finding):
         self.clock: Clock = clock or SystemClock()
         self._definitions: dict[str, RunnableDefinition[..., Any]] = dict(collect(definitions))  # type: ignore[arg-type]
         self._queues = tuple(queues)
+        self._schedules = Schedules(schedules, self._definitions)
         self._concurrency = concurrency
         self._durability: Literal["full", "process"] = durability
         self._keep_resident = keep_resident
@@ -141,7 +146,7 @@ class Lifecycle(Finding):
             await self._open_file()
             database = self._require_database()
             self._numbers = itertools.count(await database.read(reading.last_run) + 1)
-            await database.write(lambda conn: retry_blocked(conn, self.clock.now()))
+            await database.write(self._recover)
             queues = await database.read(reading.ready_queues)
             next_fire_at = await database.read(reading.next_fire_at)
             paused = await database.read(reading.paused_queues)
@@ -156,6 +161,7 @@ class Lifecycle(Finding):
                 scheduler.pause_queue(queue, paused=True)
             scheduler.take(Effects(unborn=await database.read(read_unborn)))
             scheduler.recover(queues, next_fire_at)
+            self._schedules.begin()
             if isinstance(database, Database):
                 self._server = Server(database.path, self)
                 await self._server.start()
@@ -165,6 +171,11 @@ class Lifecycle(Finding):
             await self._release()
             raise
         log.info("engine.opened", path=self.path, durability=self._durability)
+
+    def _recover(self, conn: sqlite3.Connection) -> None:
+        now = self.clock.now()
+        retry_blocked(conn, now)
+        self._schedules.adopt(conn, now)
 
     async def _open_file(self) -> None:
         if self.path == MEMORY:
@@ -203,6 +214,7 @@ class Lifecycle(Finding):
             stand_ins=self._stand_ins,
         )
         self._scheduler = Scheduler(services, Admission(self._queues, self._concurrency))
+        self._schedules.attach(services)
 
     async def _supervise(self, started: asyncio.Event) -> None:
         """The engine's own task: everything runs inside, and the death of any part stops it loudly."""
@@ -288,6 +300,7 @@ class Lifecycle(Finding):
         """Begin no new step, and wait until those under way have ended (or the grace is over)."""
         scheduler = self._require_scheduler()
         self._draining = True
+        self._schedules.stop()
         scheduler.stop()
         with anyio.move_on_after(self._grace):
             await scheduler.wait_idle()

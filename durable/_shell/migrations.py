@@ -40,6 +40,23 @@ CREATE TABLE durable_feed_items (
     value ANY,
     PRIMARY KEY (run, position, item)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_schedules (
+    name TEXT PRIMARY KEY,
+    spec TEXT NOT NULL,
+    timezone TEXT NOT NULL,
+    anchor REAL NOT NULL,
+    upto REAL NOT NULL,
+    next_at REAL,
+    last_at REAL,
+    last_run TEXT,
+    open_runs TEXT NOT NULL DEFAULT '[]',
+    paused_at REAL,
+    skipped INTEGER NOT NULL DEFAULT 0,
+    last_skipped_at REAL,
+    last_error TEXT,
+    triggers TEXT NOT NULL DEFAULT '[]'
+) STRICT;
 """
 
 

@@ -21,6 +21,7 @@ from durable._shell.creating import INSERT_WAIT, get_or_create, insert_run, writ
 from durable._shell.feeding import refill
 from durable._shell.reading import RunRow, last_run, load_history, run_by_id
 from durable._shell.rows import ENDS, Effects, NewRun, RunState
+from durable._shell.schedule_rows import pause_schedule, resume_schedule, trigger_schedule
 from durable._shell.waking import put_item, read_ready, request_cancel
 from durable._shell.writing import add_wait
 from durable.errors import RunNotFoundError, RunStateError
@@ -281,5 +282,8 @@ REQUESTS: Mapping[str, Callable[..., Any]] = {
     "fork": fork,
     "pause_queue": pause_queue,
     "clear_queue": clear_queue,
+    "pause_schedule": pause_schedule,
+    "resume_schedule": resume_schedule,
+    "trigger_schedule": trigger_schedule,
     "prune": prune,
 }

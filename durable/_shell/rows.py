@@ -151,6 +151,8 @@ class NewRun:
     #: Batch that it is a member of, and batch that it is a callback of.
     batch: int | None = None
     callback: int | None = None
+    #: Runs that must have ended before it begins.
+    behind: tuple[int, ...] = ()
 
     def following(self, run: int) -> NewRun:
         """A copy that the end of *run* starts."""

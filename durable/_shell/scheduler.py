@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 
-import anyio
 from attrs import evolve
 
 from durable._core.admission import CANDIDATES, Admission
 from durable._shell import reading
+from durable._shell.alarm import Alarm
 from durable._shell.driver import RELOAD_PAUSE, Driver
 from durable._shell.log import log
 from durable._shell.rows import Effects, ReadyRun
@@ -24,9 +24,6 @@ from durable.errors import EngineClosedError, JournalError
 
 #: Timers that fire in one transaction: bounds how long it holds the writer.
 TIMERS_AT_ONCE = 500
-#: Longest sleep between two looks at the wall clock, in seconds: a clock that was set forward
-#: fires what is due within this time.
-LONGEST_SLEEP = 30.0
 
 
 class Scheduler:
@@ -41,8 +38,7 @@ class Scheduler:
         #: Candidates that have something in their inbox, so that what is known of them is stale.
         self._touched: set[int] = set()
         self._refilling: set[str] = set()
-        self._next_fire_at: float | None = None
-        self._timer_set = asyncio.Event()
+        self._alarm = Alarm(services.clock)
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -60,12 +56,12 @@ class Scheduler:
     @property
     def next_due_at(self) -> float | None:
         """When the next timer fires, as far as is known."""
-        return self._next_fire_at
+        return self._alarm.at
 
     @property
     def is_quiet(self) -> bool:
         """Whether no run is being driven or looked for, and no timer is due."""
-        due = self._next_fire_at is not None and self._next_fire_at <= self._services.clock.now()
+        due = self._alarm.at is not None and self._alarm.at <= self._services.clock.now()
         return not (self._drivers or self._refilling or due)
 
     # --- what commits caused -----------------------------------------------------------------------
@@ -73,7 +69,7 @@ class Scheduler:
     def take(self, effects: Effects) -> None:
         """Act on what a commit group caused."""
         if effects.next_fire_at is not None:
-            self._set_timer(effects.next_fire_at)
+            self._alarm.set(effects.next_fire_at)
         for run in effects.arrived:
             if driver := self._drivers.get(run):
                 driver.notify()
@@ -104,7 +100,7 @@ class Scheduler:
         for queue in queues:
             self._admission.found_more(queue, more=True)
         if next_fire_at is not None:
-            self._set_timer(next_fire_at)
+            self._alarm.set(next_fire_at)
         self._pump()
 
     def pause_queue(self, queue: str, *, paused: bool) -> None:
@@ -192,50 +188,24 @@ class Scheduler:
 
     # --- timers ----------------------------------------------------------------------------------------
 
-    def _set_timer(self, fire_at: float) -> None:
-        if self._next_fire_at is None or fire_at < self._next_fire_at:
-            self._next_fire_at = fire_at
-            self._timer_set.set()
-
     async def run_timers(self) -> None:
         """Fire timers as they come due. Runs in a task of its own."""
-        clock = self._services.clock
-        while not self._stopping:
-            due_in = None if self._next_fire_at is None else self._next_fire_at - clock.now()
-            if due_in is not None and due_in <= 0:
-                self._next_fire_at = None
-                now = clock.now()
-                try:
-                    await self._services.commits.call(
-                        lambda conn, effects, now=now: fire_due(conn, now, TIMERS_AT_ONCE, effects),  # type: ignore[misc]
-                        answers=False,
-                    )
-                except EngineClosedError:
-                    return
-                continue
-            self._timer_set.clear()
-            if due_in is None:
-                await self._timer_set.wait()
-            else:
-                await self._sleep(min(due_in, LONGEST_SLEEP))
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait by the engine's clock, which a test may move, or until an earlier timer is set."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._cancel_when_set, tasks.cancel_scope)
-            await self._services.clock.sleep(seconds)
-            tasks.cancel_scope.cancel()
-
-    async def _cancel_when_set(self, scope: anyio.CancelScope) -> None:
-        await self._timer_set.wait()
-        scope.cancel()
+        while await self._alarm.wait():
+            now = self._services.clock.now()
+            try:
+                await self._services.commits.call(
+                    lambda conn, effects, now=now: fire_due(conn, now, TIMERS_AT_ONCE, effects),  # type: ignore[misc]
+                    answers=False,
+                )
+            except EngineClosedError:
+                return
 
     # --- stopping ----------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Begin nothing more; steps under way may end."""
         self._stopping = True
-        self._timer_set.set()
+        self._alarm.stop()
         for driver in list(self._drivers.values()):
             driver.stop()
 

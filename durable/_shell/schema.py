@@ -161,6 +161,23 @@ CREATE TABLE durable_queues (
     paused_at REAL
 ) STRICT;
 
+CREATE TABLE durable_schedules (
+    name TEXT PRIMARY KEY,
+    spec TEXT NOT NULL,               -- when it ticks, as text; another one begins anew
+    timezone TEXT NOT NULL,
+    anchor REAL NOT NULL,             -- what `every` counts from
+    upto REAL NOT NULL,               -- ticks up to here are dealt with
+    next_at REAL,                     -- the next tick; NULL while paused, or not given to an engine
+    last_at REAL,                     -- the latest tick that was dealt with
+    last_run TEXT,                    -- id of the run started last
+    open_runs TEXT NOT NULL DEFAULT '[]', -- JSON list: ids of its runs that had not ended when it was last looked at
+    paused_at REAL,
+    skipped INTEGER NOT NULL DEFAULT 0,
+    last_skipped_at REAL,
+    last_error TEXT,                  -- why the latest tick started nothing, if it failed
+    triggers TEXT NOT NULL DEFAULT '[]' -- JSON list of [run id, instant]: asked for by hand, not started yet
+) STRICT;
+
 CREATE TABLE durable_kinds (          -- names of events, for the view `history`
     kind INTEGER PRIMARY KEY,
     name TEXT NOT NULL

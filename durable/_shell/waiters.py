@@ -16,7 +16,7 @@ from attrs import frozen
 from durable._core.events import ChildCancelled, ChildFailed, ChildSucceeded, Event, Payload
 from durable._shell.feeding import feed
 from durable._shell.rows import Effects
-from durable._shell.waking import INSERT_ITEM, is_open, item_row, wake
+from durable._shell.waking import INSERT_ITEM, is_open, item_row, start_due, wake
 
 
 @frozen
@@ -49,18 +49,24 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
     closed: list[tuple[int]] = []
     fed: list[tuple[int, str, End]] = []
     items: list[tuple[int, str, str, Event]] = []
+    in_line: dict[int, float] = {}
     for end in ends:
-        for wait, waiter, group, position, wake_on, feeds in conn.execute(
-            "SELECT wait, run, grp, position, wake_on, name FROM durable_waits WHERE target = ?", (end.run,)
+        for wait, waiter, group, position, wake_on, feeds, kind in conn.execute(
+            "SELECT wait, run, grp, position, wake_on, name, kind FROM durable_waits WHERE target = ?", (end.run,)
         ).fetchall():
             closed.append((wait,))
+            if kind == "start":
+                in_line[waiter] = end.at
+                continue
             if feeds is not None:
                 fed.append((waiter, feeds, end))
             wakes = "any" if wake_on == "failure" and end.status != "succeeded" else wake_on
             items.append((waiter, group, wakes, end.arrival(position)))
-    if not items:
+    if not closed:
         return
     conn.executemany("DELETE FROM durable_waits WHERE wait = ?", closed)
+    for waiter, at in in_line.items():
+        start_due(conn, waiter, at, effects)
     for waiter, position, end in fed:
         feed(conn, waiter, position, end.run, succeeded=end.status == "succeeded", at=end.at, effects=effects)
     complete: dict[tuple[int, str], bool] = {}

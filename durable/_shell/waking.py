@@ -29,6 +29,13 @@ INSERT_ITEM = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_MOVE_UP = """
+INSERT OR IGNORE INTO durable_waits (run, grp, position, kind, wake_on, target, since)
+SELECT behind.run, '', mine.position, 'start', 'any', mine.target, behind.since
+FROM durable_waits AS mine, durable_waits AS behind
+WHERE mine.run = :run AND mine.kind = 'start' AND mine.target IS NOT NULL
+  AND behind.target = :run AND behind.kind = 'start'
+"""
 #: What the scheduler needs of a run, see `ready_run`.
 SELECT_READY = (
     "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels, place, batch, callback, follow_ups "
@@ -102,7 +109,7 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
     conn.executemany("DELETE FROM durable_waits WHERE wait = ?", [(row[0],) for row in due])
     for _, run, group, position, kind, wake_on, fire_at, since in due:
         if kind == "start":
-            _start_due(conn, run, now, effects)
+            start_due(conn, run, now, effects)
         elif kind == "deadline":
             seconds = round(fire_at - since, 3)  # as given: the difference of two instants is off by some 1e-7
             put_item(conn, run, RunTimedOut(seconds, now), effects, wakes=True)
@@ -118,9 +125,12 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
     return len(due)
 
 
-def _start_due(conn: sqlite3.Connection, run: int, now: float, effects: Effects) -> None:
+def start_due(conn: sqlite3.Connection, run: int, now: float, effects: Effects) -> None:
+    """Let a run begin, unless it waits for something else first: its delay, or the ends of runs before it."""
     due = conn.execute(
-        "UPDATE durable_runs SET ready_at = ? WHERE run = ? AND status = 'pending' AND ready_at IS NULL", (now, run)
+        "UPDATE durable_runs SET ready_at = ? WHERE run = ? AND status = 'pending' AND ready_at IS NULL "
+        "AND NOT EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = durable_runs.run AND w.kind = 'start')",
+        (now, run),
     )
     if due.rowcount:
         effects.ready.append(read_ready(conn, run))
@@ -148,6 +158,8 @@ def _hurry_unborn(conn: sqlite3.Connection, run: int, effects: Effects) -> None:
         "UPDATE durable_runs SET ready_at = coalesce(ready_at, created_at) WHERE run = ? AND status = 'pending'", (run,)
     )
     if unborn.rowcount:
+        # Who stands in line behind it then stands behind those that it stood behind.
+        conn.execute(_MOVE_UP, {"run": run})
         conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'start'", (run,))
         effects.unborn.append(read_ready(conn, run))
 

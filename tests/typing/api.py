@@ -25,6 +25,8 @@ from durable import (
     Run,
     RunFailure,
     RunInfo,
+    Schedule,
+    ScheduleInfo,
     StepCall,
     Transaction,
     call,
@@ -235,6 +237,19 @@ async def every_call(engine: Engine) -> None:
     assert_type(await run.why(), str)
     async for info in engine.runs(workflow="ride", limit=10):
         assert_type(info, RunInfo)
+    schedule = engine.schedule("nightly")
+    assert_type(await schedule.info(), ScheduleInfo)
+    assert_type(await schedule.pause(), bool)
+    assert_type(await schedule.trigger(), Run[Any])
+    assert_type(await engine.schedules(), list[ScheduleInfo])
+
+
+def every_schedule() -> list[Schedule]:
+    return [
+        Schedule("nightly", ride(1, "here"), cron="0 3 * * *", timezone="Europe/Berlin", missed="one"),
+        Schedule("thumbnails", lambda at: thumbnail(f"{at.date()}.png"), every=timedelta(minutes=5), overlap="queue"),
+        Schedule("often", notify_drivers(1), every=2.5),
+    ]
 
 
 # --- middleware ---------------------------------------------------------------------------------

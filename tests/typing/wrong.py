@@ -14,6 +14,7 @@ from durable import (
     Return,
     Run,
     RunFailure,
+    Schedule,
     Transaction,
     call,
     for_each,
@@ -113,6 +114,15 @@ async def wrong_starts(engine: Engine) -> None:
     run: Run[int] = await engine.start(ride(1))  # E:
     value: int = await (await engine.start(ride(1))).result()  # E:
     await start(charge(1))  # E:
+
+
+def wrong_schedules() -> None:
+    Schedule("a", ride, every=60)  # E:
+    Schedule("b", charge(1), every=60)  # E:
+    Schedule("c", lambda at: at.date(), every=60)  # E:
+    Schedule("d", ride(1), every="60")  # E:
+    Schedule("e", ride(1), every=60, overlap="never")  # E:
+    Schedule("f", ride(1), "0 3 * * *")  # E:
 
 
 # --- wrong definitions --------------------------------------------------------------------------
