@@ -39,6 +39,8 @@ from durable._core.making import (
 from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
 from durable._core.ports import AsyncTransaction, Transaction
 from durable._core.retry import Retry
+from durable._shell.batch import Batch, current_batch
+from durable._shell.batch_info import BatchInfo
 from durable._shell.client import Client
 from durable._shell.context import StepContext, context, cursor, memo
 from durable._shell.dry_run import DryRun
@@ -47,6 +49,7 @@ from durable._shell.events import EngineEvent
 from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
 from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable.errors import (
+    BatchClosedError,
     DurableError,
     Fatal,
     JournalError,
@@ -66,6 +69,9 @@ __all__ = [
     "Activation",
     "AsyncTransaction",
     "AttemptFailed",
+    "Batch",
+    "BatchClosedError",
+    "BatchInfo",
     "Caps",
     "Child",
     "Client",
@@ -110,6 +116,7 @@ __all__ = [
     "context",
     "continue_as",
     "current",
+    "current_batch",
     "cursor",
     "for_each",
     "gather",

@@ -19,6 +19,7 @@ DOCUMENTED = """
     Retry RetryAfter Fatal by_arguments
     now uuid4 random patched set_attributes logger current
     Engine Client Run RunInfo Queue
+    Batch BatchInfo current_batch
     Finished
     StepContext Transaction context cursor memo
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
@@ -28,7 +29,7 @@ DOCUMENTED = """
 # Those a program catches by name in ordinary code; all others are in durable.errors.
 MAIN_ERRORS = """
     DurableError NondeterminismError NotDurableError
-    RunFailedError RunCancelledError RunCancelled RunNotFoundError KeyConflictError StepError
+    RunFailedError RunCancelledError RunCancelled RunNotFoundError KeyConflictError StepError BatchClosedError
     JournalError JournalLockedError
 """.split()  # noqa: SIM905 - as above
 
