@@ -34,12 +34,10 @@ Every deliberate error of this library, and whose fault each one is.
     │   └── JournalCorruptError         a recorded event does not match its checksum
     └── InternalError               a bug in this library; please report it
 
-Three more are signals rather than failures: `Fatal` and `RetryAfter` are raised *by* steps,
-and `RunCancelled` (a BaseException, so that `except Exception` cannot swallow it) is raised
-*in* a workflow that is being cancelled.
+Three more are signals rather than failures: `Fatal` and `RetryAfter` are raised *by* steps, and `RunCancelled`
+(a BaseException, so that `except Exception` cannot swallow it) is raised *in* a workflow that is being cancelled.
 
-Fields go to ``super().__init__`` so that every error survives pickling; sentences are made
-in ``__str__``.
+Fields go to ``super().__init__`` so that every error survives pickling; sentences are made in ``__str__``.
 """
 
 from __future__ import annotations
@@ -173,14 +171,13 @@ class BatchNotFoundError(RunNotFoundError):
 class BatchClosedError(UsageError):
     """A member was added to a batch that is complete or cancelled. Nothing was started."""
 
-    def __init__(self, batch_id: str, status: str, request: str) -> None:
-        super().__init__(batch_id, status, request)
+    def __init__(self, batch_id: str, status: str) -> None:
+        super().__init__(batch_id, status)
         self.batch_id = batch_id
         self.status = status
-        self.request = request
 
     def __str__(self) -> str:
-        return f"cannot {self.request} batch {self.batch_id!r}: it is {self.status}. Make a new batch"
+        return f"batch {self.batch_id!r} takes nothing more: it is {self.status}. Make a new batch"
 
 
 class EngineClosedError(UsageError):

@@ -15,6 +15,7 @@ import anyio
 import anyio.from_thread
 from attrs import evolve
 
+from durable._core.charge import driver_in_charge
 from durable._core.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.making import with_options
 from durable._core.ops import RunOp
@@ -286,5 +287,7 @@ def current_batch() -> Batch:
     scope = scope_here()
     if scope is None or scope.backend is None or not scope.batches:
         msg = "current_batch() works in steps and jobs of runs that are members or callbacks of a batch; none runs here"
+        if driver_in_charge() is not None:
+            msg += " (this is workflow code: ask in a step of it)"
         raise UsageError(msg)
     return Batch(scope.backend, scope.batches[0], ancestors=scope.batches[1:], scope=scope)

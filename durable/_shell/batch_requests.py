@@ -72,7 +72,7 @@ def create_batches(
             raise _exists(new, "outside of the batch that it is to be nested in")
         parent = None
         if new.parent is not None:
-            parent = numbers.get(new.parent) or _open_batch(conn, new.parent, f"nest batch {new.batch_id!r} in")
+            parent = numbers.get(new.parent) or _open_batch(conn, new.parent)
         labels = json.dumps(dict(new.labels), ensure_ascii=False, sort_keys=True) if new.labels else None
         row = (new.batch_id, parent, new.description, labels, new.contents, now)
         added = conn.execute(_INSERT, (*row, new.on_success, new.on_failure, new.on_complete))
@@ -90,7 +90,7 @@ def add_to_batch(
     conn: sqlite3.Connection, effects: Effects, *, batch_id: str, runs: Sequence[NewRun], now: float
 ) -> list[str]:
     """Add members to an open batch: all of them, or none. Their ids."""
-    number = _open_batch(conn, batch_id, f"add {runs[0].workflow!r} to" if runs else "add to")
+    number = _open_batch(conn, batch_id)
     return _add(conn, [(run, batch_id, number) for run in runs], effects)
 
 
@@ -134,7 +134,7 @@ def _exists(new: NewBatch, reason: str) -> UsageError:
     return UsageError(f"batch {new.batch_id!r} exists already, {reason}. Choose another id, or use engine.get_batch")
 
 
-def _open_batch(conn: sqlite3.Connection, batch_id: str, request: str) -> int:
+def _open_batch(conn: sqlite3.Connection, batch_id: str) -> int:
     """The number of a batch that takes members."""
     row = conn.execute(
         "SELECT batch, completed_at, cancelled_at FROM durable_batches WHERE batch_id = ?", (batch_id,)
@@ -143,7 +143,7 @@ def _open_batch(conn: sqlite3.Connection, batch_id: str, request: str) -> int:
         raise BatchNotFoundError("id", batch_id)
     batch, completed_at, cancelled_at = row
     if completed_at is not None or cancelled_at is not None:
-        raise BatchClosedError(batch_id, "complete" if completed_at is not None else "cancelled", request)
+        raise BatchClosedError(batch_id, "complete" if completed_at is not None else "cancelled")
     return int(batch)
 
 

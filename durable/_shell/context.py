@@ -8,6 +8,7 @@ reaches threads, and what the attempt awaits, and nothing else.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
@@ -19,6 +20,9 @@ from durable._core.definition import check_name
 from durable._core.events import Payload
 from durable._shell.handle import Backend
 from durable.errors import UsageError
+
+#: Ids derived from a step's beyond this length are made of a digest instead.
+LONGEST_DERIVED = 120
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -75,12 +79,18 @@ class Scope:
         """An id for the next run or batch that this attempt makes: the same in every attempt."""
         number = self.made.get(kind, 0)
         self.made[kind] = number + 1
-        return f"{self.context.idempotency_key}:{kind}.{number}"
+        made = f"{self.context.idempotency_key}:{kind}.{number}"
+        if len(made) <= LONGEST_DERIVED:
+            return made
+        # Members that add members, and callbacks that add batches, may go on for ever.
+        return f"{kind}-{hashlib.blake2b(made.encode(), digest_size=16).hexdigest()}"
 
     async def settle(self) -> None:
         """Wait until all that was added is recorded, or refused."""
         if self.adding:
             await asyncio.wait(self.adding)
+            for each in self.adding:
+                each.exception()  # seen, even if the step's own error hides it
 
     def raise_refused(self) -> None:
         """Raise the error of a member that was added, not awaited, and refused."""

@@ -43,7 +43,7 @@ CREATE TABLE durable_feed_items (
 CREATE INDEX durable_runs_batch ON durable_runs (batch, status) WHERE batch IS NOT NULL;
 CREATE INDEX durable_runs_callback ON durable_runs (callback, status) WHERE callback IS NOT NULL;
 CREATE TABLE durable_batches (
-    batch INTEGER PRIMARY KEY,
+    batch INTEGER PRIMARY KEY AUTOINCREMENT,
     batch_id TEXT NOT NULL UNIQUE,
     parent INTEGER,
     description TEXT NOT NULL,

@@ -164,7 +164,7 @@ CREATE TABLE durable_queues (
 ) STRICT;
 
 CREATE TABLE durable_batches (
-    batch INTEGER PRIMARY KEY,        -- number, in order of creation
+    batch INTEGER PRIMARY KEY AUTOINCREMENT, -- number, in order of creation; never given twice
     batch_id TEXT NOT NULL UNIQUE,
     parent INTEGER,                   -- batch that it is nested in
     description TEXT NOT NULL,

@@ -23,7 +23,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable.errors import BatchExistsError, BatchNotFoundError, EncodeError, RunExistsError, UsageError
+from durable.errors import BatchNotFoundError, EncodeError, RunExistsError, UsageError
 
 pytestmark = pytest.mark.anyio
 
@@ -308,7 +308,7 @@ async def test_an_id_makes_creating_a_batch_idempotent(engines, world):
     assert await member.result(5) == "a"
     again, same = await create("a")
     assert (again, same) == (batch, member)
-    with pytest.raises(BatchExistsError, match="'nightly'"):
+    with pytest.raises(UsageError, match="'nightly' exists already"):
         await create("b")
     await batch.wait(5)
     assert sorted(world.ran) == ["a", "n", "success"]
@@ -450,6 +450,8 @@ async def test_a_step_of_a_workflow_adds_members(engines, world):
 
     @workflow
     async def parent() -> Flow[list[object]]:
+        with pytest.raises(UsageError, match="ask in a step"):
+            current_batch()
         found: list[object] = [(yield adds()), (yield child())]
         yield Return(found)
 
@@ -458,6 +460,33 @@ async def test_a_step_of_a_workflow_adds_members(engines, world):
         run = batch.add(parent())
     assert await (await run).result(5) == [batch.id, None]
     assert (await batch.wait(5)).total == 2
+
+
+async def test_members_may_add_members_without_end(engines, world):
+    """
+    Ids are derived from those that add, and stay short all the same.
+    """
+
+    @job
+    async def adds(left: int) -> None:
+        if left:
+            await current_batch().add(adds(left - 1))
+
+    @job
+    async def goes_on(left: int) -> None:
+        if left:
+            async with current_batch().parent.batch(on_success=goes_on(left - 1)):
+                pass
+
+    engine = await engines.memory(adds, goes_on, *world.all)
+    async with engine.batch() as outer:
+        outer.add(adds(60))
+        async with outer.batch(on_success=goes_on(60)):
+            pass
+    info = await outer.wait(20)
+    assert (info.outcome, info.total) == ("succeeded", 61)
+    assert len([info async for info in engine.batches()]) == 62
+    assert max([len(info.run_id) async for info in engine.runs()]) < 200
 
 
 async def test_an_attempt_that_is_repeated_adds_nothing_twice(engines, world):
