@@ -112,7 +112,7 @@ def _complete(
         "SELECT on_complete, on_success FROM durable_batches WHERE batch = ?", (batch,)
     ).fetchone()
     _launch(conn, batch, f"{batch_id}:on_complete", on_complete, at, allocate, effects)
-    # A batch that was cancelled when all had succeeded was not called a success by whoever cancelled it.
+    # One that was asked to end is no success, even if all of its members had ended well before they heard of it.
     if outcome == "succeeded":
         _launch(conn, batch, f"{batch_id}:on_success", on_success, at, allocate, effects)
     return outcome

@@ -148,9 +148,11 @@ async def test_failure_starts_once_however_many_fail(engines, world):
     await _eventually(failure_ran)
     info = await batch.info()
     assert (info.status, info.pending, info.outcome) == ("open", 1, None)
+    later = await batch.add(world.fails("later"))
+    await _eventually(lambda: _is(later, "failed"))
     world.gate("last").set()
     info = await batch.wait(5)
-    assert (info.outcome, info.failed, info.succeeded) == ("failed", 5, 1)
+    assert (info.outcome, info.failed, info.succeeded) == ("failed", 6, 1)
     assert ran(world, *EVENTS) == ["failure", "complete"]
 
 
