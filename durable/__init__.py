@@ -40,6 +40,8 @@ from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, by_argume
 from durable._core.ports import AsyncTransaction, Transaction
 from durable._core.retry import Retry
 from durable._core.schedules import Schedule
+from durable._shell.batch import Batch, current_batch
+from durable._shell.batch_info import BatchInfo
 from durable._shell.client import Client
 from durable._shell.context import StepContext, context, cursor, memo
 from durable._shell.dry_run import DryRun
@@ -49,6 +51,7 @@ from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
 from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable.errors import (
+    BatchClosedError,
     DurableError,
     Fatal,
     JournalError,
@@ -69,6 +72,9 @@ __all__ = [
     "Activation",
     "AsyncTransaction",
     "AttemptFailed",
+    "Batch",
+    "BatchClosedError",
+    "BatchInfo",
     "Caps",
     "Child",
     "Client",
@@ -117,6 +123,7 @@ __all__ = [
     "context",
     "continue_as",
     "current",
+    "current_batch",
     "cursor",
     "for_each",
     "gather",

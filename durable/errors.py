@@ -6,13 +6,14 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── DefinitionError             a decorator or a set of definitions is wrong
     │   ├── NotDurableError             workflow code awaited something that is no op
     │   ├── RunNotFoundError            no run with that id or key
+    │   │   └── BatchNotFoundError          no batch with that id
     │   ├── ScheduleNotFoundError       no schedule of that name
     │   ├── RunExistsError              `id=` names a run that exists, with other arguments
     │   ├── KeyConflictError            the key belongs to a run with other arguments
     │   ├── RunStateError               the run's status does not allow the request
     │   ├── MiddlewareError             a middleware broke the rules of `proceed`
     │   ├── DryRunError                 a dry run lacks a stand-in, or was given a wrong one
-    │   ├── BatchClosedError            a member was added to a finished batch
+    │   ├── BatchClosedError            a member was added to a batch that is complete or cancelled
     │   ├── EngineClosedError           the engine is not open (or another process forked it)
     │   └── TransactionRefusedError     SQL that would break the engine's own transaction
     ├── RunFailedError              the run ended in failure; `__cause__` is the rebuilt error
@@ -34,12 +35,10 @@ Every deliberate error of this library, and whose fault each one is.
     │   └── JournalCorruptError         a recorded event does not match its checksum
     └── InternalError               a bug in this library; please report it
 
-Three more are signals rather than failures: `Fatal` and `RetryAfter` are raised *by* steps,
-and `RunCancelled` (a BaseException, so that `except Exception` cannot swallow it) is raised
-*in* a workflow that is being cancelled.
+Three more are signals rather than failures: `Fatal` and `RetryAfter` are raised *by* steps, and `RunCancelled`
+(a BaseException, so that `except Exception` cannot swallow it) is raised *in* a workflow that is being cancelled.
 
-Fields go to ``super().__init__`` so that every error survives pickling; sentences are made
-in ``__str__``.
+Fields go to ``super().__init__`` so that every error survives pickling; sentences are made in ``__str__``.
 """
 
 from __future__ import annotations
@@ -74,14 +73,15 @@ class NotDurableError(UsageError):
         where = f" (run {self.run_id!r})" if self.run_id else ""
         return (
             f"workflow code awaited {self.found}, which cannot be recorded{where}. "
-            "Do this in a step: move the call into a function decorated with @step and "
-            "`yield` (or `await`) that. For time use durable.sleep, for a limit durable.timeout, "
-            "for concurrency durable.gather."
+            "Do this in a step: move the call into a function decorated with @step and `yield` (or `await`) that. "
+            "For time use durable.sleep, for a limit durable.timeout, for concurrency durable.gather."
         )
 
 
 class RunNotFoundError(UsageError):
     """No run has this id or key."""
+
+    thing = "run"
 
     def __init__(self, what: str, value: str) -> None:
         super().__init__(what, value)
@@ -89,7 +89,7 @@ class RunNotFoundError(UsageError):
         self.value = value
 
     def __str__(self) -> str:
-        return f"no run with {self.what} {self.value!r} in this journal (it may have been pruned)"
+        return f"no {self.thing} with {self.what} {self.value!r} in this journal (it may have been pruned)"
 
 
 class ScheduleNotFoundError(UsageError):
@@ -178,8 +178,22 @@ class DryRunError(UsageError):
         return f"dry run: {self.what}: {self.reason}"
 
 
+class BatchNotFoundError(RunNotFoundError):
+    """No batch has this id."""
+
+    thing = "batch"
+
+
 class BatchClosedError(UsageError):
-    """A member was added to a batch that has finished."""
+    """A member was added to a batch that is complete or cancelled. Nothing was started."""
+
+    def __init__(self, batch_id: str, status: str) -> None:
+        super().__init__(batch_id, status)
+        self.batch_id = batch_id
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"batch {self.batch_id!r} takes nothing more: it is {self.status}. Make a new batch"
 
 
 class EngineClosedError(UsageError):
@@ -265,15 +279,9 @@ class NondeterminismError(DurableError):
     """
 
     def __init__(
-        self,
-        run_id: str,
-        position: str,
-        recorded: str,
-        requested: str,
-        recorded_site: str = "",
-        requested_site: str = "",
-        hint: str = "",
-    ) -> None:
+        self, run_id: str, position: str, recorded: str, requested: str, recorded_site: str = "",
+        requested_site: str = "", hint: str = "",
+    ) -> None:  # fmt: skip
         super().__init__(run_id, position, recorded, requested, recorded_site, requested_site, hint)
         self.run_id = run_id
         self.position = position

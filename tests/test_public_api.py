@@ -20,6 +20,7 @@ DOCUMENTED = """
     now uuid4 random patched set_attributes logger current
     Engine Client Run RunInfo Queue
     Schedule ScheduleHandle ScheduleInfo
+    Batch BatchInfo current_batch
     Finished
     StepContext Transaction context cursor memo
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
@@ -30,7 +31,7 @@ DOCUMENTED = """
 MAIN_ERRORS = """
     DurableError NondeterminismError NotDurableError
     RunFailedError RunCancelledError RunCancelled RunNotFoundError KeyConflictError StepError
-    ScheduleNotFoundError
+    BatchClosedError ScheduleNotFoundError
     JournalError JournalLockedError
 """.split()  # noqa: SIM905 - as above
 

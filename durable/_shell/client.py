@@ -20,18 +20,24 @@ from durable._core.definition import RunnableDefinition
 from durable._core.making import with_options
 from durable._core.ops import RunOp
 from durable._core.ports import Clock
-from durable._shell import reading, requests, schema
+from durable._shell import batch_reading, reading, requests, schema
 from durable._shell.clock import SystemClock
 from durable._shell.database import Database
 from durable._shell.finding import Finding
 from durable._shell.handle import Backend, Run
 from durable._shell.ownership import Ownership
 from durable._shell.reading import RunRow
-from durable._shell.rows import Effects, Outcome
+from durable._shell.rows import Effects, NewRun, Outcome
 from durable._shell.server import LINE_BYTES, socket_path
-from durable._shell.starting import make_run
+from durable._shell.starting import make_run, make_template
 from durable._shell.wire import decode_answer, encode_line, runs_to_wire
-from durable.errors import EngineClosedError, JournalAccessError, JournalLockedError, RunNotFoundError
+from durable.errors import (
+    BatchNotFoundError,
+    EngineClosedError,
+    JournalAccessError,
+    JournalLockedError,
+    RunNotFoundError,
+)
 
 T = TypeVar("T")
 
@@ -41,6 +47,8 @@ PAUSE = 0.05
 #: Seconds between two looks at a file that nobody owns, while waiting for a run to end. There
 #: is nobody to tell us then; it can only end once an engine opens the file.
 UNOWNED_PAUSE = 0.5
+#: Seconds between two looks whether a batch is finished.
+BATCH_PAUSE = 0.1
 
 
 class Client(Finding):
@@ -104,9 +112,7 @@ class Client(Finding):
         now = self.clock.now()
         runs = []
         for op in made:
-            definition: RunnableDefinition[..., Any] = op.definition
-            known = {definition.name: definition}
-            self._types[definition.name] = definition.result
+            known = self._learn(op)
             runs.append(make_run(with_options(op), definitions=known, codec=self.codec, allocate=lambda: 0, now=now))
         ids = await self.request("start", runs=runs)
         return [Run(self, run_id, op.definition.result) for run_id, op in zip(ids, made, strict=True)]
@@ -131,8 +137,8 @@ class Client(Finding):
         """Have a request recorded, by the owner or by ourselves; its result."""
         for _ in range(TRIES):
             wire = arguments
-            if request == "start":
-                wire = {"runs": runs_to_wire(arguments["runs"])}
+            if "runs" in arguments:
+                wire = {**arguments, "runs": runs_to_wire(arguments["runs"])}
             answer = await self._ask(request, wire)
             if answer is not None:
                 return decode_answer(answer)
@@ -174,7 +180,7 @@ class Client(Finding):
             arguments["path"] = self.path
         if request == "fork":
             arguments["number"] = 0
-        if request not in ("start", "prune"):
+        if request not in ("start", "prune", "prune_batches"):
             arguments["now"] = self.clock.now()
         fn = partial(requests.REQUESTS[request], **arguments)
         try:
@@ -195,6 +201,33 @@ class Client(Finding):
     async def _wait_for_end(self, run_id: str) -> None:
         if await self._ask("wait_for_end", {"run_id": run_id}) is None:
             await asyncio.sleep(UNOWNED_PAUSE)
+
+    async def end_of_batch(self, batch_id: str) -> None:
+        """Return once a batch is finished: looks at the file now and then."""
+        while True:
+            exists, finished = await self.read(batch_reading.finish_of, batch_id)
+            if not exists:
+                raise BatchNotFoundError("id", batch_id)
+            if finished:
+                return
+            await asyncio.sleep(BATCH_PAUSE)
+
+    def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun:
+        """The run that *op* starts, to be numbered by whoever records it."""
+        made = with_options(op)
+        known = self._learn(made)
+        return make_run(
+            made, definitions=known, codec=self.codec, allocate=lambda: 0, now=self.clock.now(), run_id=run_id
+        )
+
+    def template(self, op: RunOp[Any]) -> NewRun:
+        """What *op* starts when its time comes."""
+        return make_template(op, definitions=self._learn(op), codec=self.codec)
+
+    def _learn(self, op: RunOp[Any]) -> dict[str, RunnableDefinition[..., Any]]:
+        definition: RunnableDefinition[..., Any] = op.definition
+        self._types[definition.name] = definition.result
+        return {definition.name: definition}
 
     def result_type(self, workflow: str) -> Any:
         """What a workflow returns, as far as this client has started one."""

@@ -7,6 +7,8 @@ reaches threads, and what the attempt awaits, and nothing else.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
@@ -16,7 +18,11 @@ from attrs import define, field, frozen
 from durable._core.codec import Codec, result_type
 from durable._core.definition import check_name
 from durable._core.events import Payload
+from durable._shell.handle import Backend
 from durable.errors import UsageError
+
+#: Ids derived from a step's beyond this length are made of a digest instead.
+LONGEST_DERIVED = 120
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -37,6 +43,8 @@ class StepContext:
     #: When this attempt times out, epoch seconds UTC; None if never.
     deadline: float | None
     labels: Mapping[str, str]
+    #: Id of the batch that its run is a member of, or a callback of.
+    batch: str | None = None
 
 
 class Notes(Protocol):
@@ -59,6 +67,35 @@ class Scope:
     #: How often each memo's name was used so far.
     uses: dict[str, int] = field(factory=dict)
     cursor: Cursor[Any] | None = None
+    #: Ids of its run's batch, and of those around that; and where to ask about them.
+    batches: tuple[str, ...] = ()
+    backend: Backend | None = None
+    #: Members being added that nobody has awaited yet.
+    adding: list[asyncio.Future[None]] = field(factory=list)
+    #: How many ids of each kind were made so far.
+    made: dict[str, int] = field(factory=dict)
+
+    def next_id(self, kind: str) -> str:
+        """An id for the next run or batch that this attempt makes: the same in every attempt."""
+        number = self.made.get(kind, 0)
+        self.made[kind] = number + 1
+        made = f"{self.context.idempotency_key}:{kind}.{number}"
+        if len(made) <= LONGEST_DERIVED:
+            return made
+        # Members that add members, and callbacks that add batches, may go on for ever.
+        return f"{kind}-{hashlib.blake2b(made.encode(), digest_size=16).hexdigest()}"
+
+    async def settle(self) -> None:
+        """Wait until all that was added is recorded, or refused."""
+        if self.adding:
+            await asyncio.wait(self.adding)
+            for each in self.adding:
+                each.exception()  # seen, even if the step's own error hides it
+
+    def raise_refused(self) -> None:
+        """Raise the error of a member that was added, not awaited, and refused."""
+        for each in self.adding:
+            each.result()
 
 
 _scope: ContextVar[Scope | None] = ContextVar("durable_step", default=None)
@@ -67,6 +104,11 @@ _scope: ContextVar[Scope | None] = ContextVar("durable_step", default=None)
 def enter(scope: Scope) -> None:
     """Make *scope* that of the current task's context."""
     _scope.set(scope)
+
+
+def scope_here() -> Scope | None:
+    """The attempt that asks, if one does."""
+    return _scope.get()
 
 
 def _require(what: str) -> Scope:

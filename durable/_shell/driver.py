@@ -28,6 +28,7 @@ from durable._core.decision import Decision, StepAction
 from durable._core.events import Event, StepInterrupted
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
+from durable._shell.batch_reading import lineage
 from durable._shell.log import emit, log
 from durable._shell.reading import Loaded, cancel_in_inbox, load_items, load_run, notes_of
 from durable._shell.recording import Recorder
@@ -52,6 +53,8 @@ RELOAD_PAUSE = 1.0
 #: Arrivals that one turn takes in: what more there is follows in the next ones, so that neither the
 #: event loop nor the writer is held for long when thousands of children have ended.
 ARRIVALS_AT_ONCE = 250
+#: Batches whose ids are kept in memory.
+BATCHES_KNOWN = 1000
 
 
 class Driver(Recorder):
@@ -355,7 +358,7 @@ class Driver(Recorder):
             else:  # its clean-up cannot run, and nobody wants to wait for the code that could
                 started = self._first_event(conn)
                 then = [] if started is None else self._following(started, "cancelled", None, asked.reason)
-                end_cancelled(conn, self._state, asked, now, then, effects)
+                end_cancelled(conn, self._state, asked, now, then, self._services.allocate, effects)
 
         try:
             await self._services.commits.call(insert, answers=False)
@@ -409,6 +412,8 @@ class Driver(Recorder):
                     left = await self._read(lambda conn: notes_of(conn, run, position))
                     if left:
                         self._dirty.add(position)
+                if self._state.batch is not None or self._state.callback is not None:
+                    await self._name_batches()
                 event = await services.steps.attempt(action, self._state, self, left, task)
         finally:
             if self._scopes.get(action.position) is scope:
@@ -419,6 +424,18 @@ class Driver(Recorder):
             if event is not None:
                 self._outcomes.append(event)
             self._wake.set()
+
+    async def _name_batches(self) -> None:
+        """Learn the ids of the run's batch, and of those around it: they never change."""
+        state, known = self._state, self._services.batches
+        number = state.callback if state.batch is None else state.batch
+        if state.batches or number is None:
+            return
+        if number not in known:
+            if len(known) >= BATCHES_KNOWN:
+                known.clear()
+            known[number] = await self._read(partial(lineage, batch=number))
+        state.batches = known[number]
 
 
 class _RelievedError(Exception):

@@ -19,8 +19,9 @@ from durable._shell.dry_run import KEEP_RESIDENT, DryRun, JumpingClock, Rehearsi
 from durable._shell.events import EngineEvent
 from durable._shell.handle import Run
 from durable._shell.lifecycle import MEMORY, Lifecycle
+from durable._shell.rows import NewRun
 from durable._shell.stand_ins import StandFor, StandIns
-from durable._shell.starting import make_run
+from durable._shell.starting import make_run, make_template
 from durable._shell.transaction import holds_writer
 from durable.errors import EngineClosedError, UsageError
 
@@ -190,18 +191,21 @@ class Engine(Lifecycle):
     # --- housekeeping -----------------------------------------------------------------------------------------
 
     async def prune(self, older_than: float | timedelta) -> int:
-        """Delete trees of runs that ended longer ago than this (seconds or timedelta); how many runs."""
+        """
+        Delete trees of runs that ended longer ago than this (seconds or timedelta); how many runs.
+
+        A batch goes with all its runs, once it is finished and all of them ended that long ago.
+        """
         seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
         before = self.clock.now() - seconds
-        deleted, after = 0, 0
-        while True:
-            count: int
-            following: int | None
-            count, following = await self.request("prune", before=before, after_run=after)
-            deleted += count
-            if following is None:
-                return deleted
-            after = following
+        deleted = 0
+        for request, after in (("prune_batches", "after_batch"), ("prune", "after_run")):
+            following: int | None = 0
+            while following is not None:
+                count: int
+                count, following = await self.request(request, before=before, **{after: following})
+                deleted += count
+        return deleted
 
     async def backup(self, path: str | os.PathLike[str]) -> None:
         """A verified copy of the journal at *path*, while the engine runs. Refuses an existing file."""
@@ -240,7 +244,7 @@ class Engine(Lifecycle):
                 "use tx.enqueue(op) to start runs, and everything else after it"
             )
             raise UsageError(msg)
-        if self._draining and request in ("start", "trigger_schedule"):
+        if self._draining and request in ("start", "create_batches", "add_to_batch", "trigger_schedule"):
             msg = "the engine is draining: it accepts no new runs"
             raise EngineClosedError(msg)
         commits = self._commits
@@ -253,7 +257,9 @@ class Engine(Lifecycle):
             arguments["path"] = self.path
         if request == "fork":
             arguments["number"] = self.allocate()
-        if request not in ("start", "prune"):
+        if request == "create_batches":
+            arguments["allocate"] = self.allocate
+        if request not in ("start", "prune", "prune_batches"):
             arguments["now"] = self.clock.now()
         arguments |= self._schedules.arguments(request, arguments)
         result = await commits.call(lambda conn, effects: fn(conn, effects, **arguments))
@@ -261,6 +267,17 @@ class Engine(Lifecycle):
         if request == "pause_queue":
             self._require_scheduler().pause_queue(arguments["queue"], paused=arguments["paused"])
         return result
+
+    def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun:
+        """The run that *op* starts, not yet recorded."""
+        return make_run(
+            with_options(op), definitions=self._definitions, codec=self.codec, allocate=self.allocate,
+            now=self.clock.now(), run_id=run_id,
+        )  # fmt: skip
+
+    def template(self, op: RunOp[Any]) -> NewRun:
+        """What *op* starts when its time comes."""
+        return make_template(op, definitions=self._definitions, codec=self.codec)
 
     def result_type(self, workflow: str) -> Any:
         """What a workflow or job returns, as far as it is known here."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Literal, TypeAlias
 from weakref import WeakSet
 
@@ -23,6 +23,7 @@ BUFFERED = 10_000
 
 
 #: ready: a run was created, or woken; started: its first turn is on disk; waiting: it was freed.
+#: Those of batches: the first member failed; all have ended; their callbacks, too.
 EventName: TypeAlias = Literal[
     "run.ready",
     "run.started",
@@ -33,14 +34,24 @@ EventName: TypeAlias = Literal[
     "run.failed",
     "run.cancelled",
     "step.attempt_failed",
+    "batch.failed",
+    "batch.complete",
+    "batch.finished",
 ]
+#: As a commit tells them.
+_BATCH_EVENTS: Mapping[str, EventName] = {
+    "failed": "batch.failed",
+    "complete": "batch.complete",
+    "finished": "batch.finished",
+}
 
 
 @frozen
 class EngineEvent:
-    """Something that happened to a run, and is on disk."""
+    """Something that happened to a run or batch, and is on disk."""
 
     name: EventName
+    #: Or the batch's id, for events of batches; these have no workflow.
     run_id: str
     workflow: str
     #: Epoch seconds, UTC.
@@ -92,6 +103,7 @@ class Broadcast:
         events += [EngineEvent("run.ready", ready.run_id, ready.workflow, now) for ready in effects.ready]
         events += [EngineEvent(_named(status), run_id, name, now) for _, run_id, name, status in effects.ended]
         events += [EngineEvent(_named(status), run_id, name, now) for status, run_id, name in effects.stopped]
+        events += [EngineEvent(_BATCH_EVENTS[what], batch_id, "", now) for what, batch_id in effects.batches]
         for subscription in self._subscriptions:
             for event in events:
                 subscription.put(event)

@@ -10,11 +10,15 @@ from typing import Any
 
 from durable._core.codec import Codec
 from durable._core.definition import RunnableDefinition
+from durable._core.ops import RunOp
 from durable._core.ports import Clock
 from durable._shell import reading
+from durable._shell.batch import Batch, draft_batch
+from durable._shell.batch_drafts import Callbacks
+from durable._shell.batch_info import BatchInfo, list_all
 from durable._shell.handle import QueueHandle, Run, RunInfo, info_from
 from durable._shell.reading import RunRow
-from durable._shell.rows import Outcome, Status
+from durable._shell.rows import NewRun, Outcome, Status
 from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo, info_of
 from durable._shell.schedule_rows import all_schedules
 from durable.errors import RunNotFoundError
@@ -37,6 +41,18 @@ class Finding:
 
     async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]:
         """A run and its outcome, once it has ended."""
+        raise NotImplementedError  # pragma: no cover - both have their own
+
+    async def end_of_batch(self, batch_id: str) -> None:
+        """Return once a batch is finished."""
+        raise NotImplementedError  # pragma: no cover - both have their own
+
+    def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun:
+        """The run that *op* starts, not yet recorded."""
+        raise NotImplementedError  # pragma: no cover - both have their own
+
+    def template(self, op: RunOp[Any]) -> NewRun:
+        """What *op* starts when its time comes."""
         raise NotImplementedError  # pragma: no cover - both have their own
 
     def result_type(self, workflow: str) -> Any:
@@ -68,6 +84,7 @@ class Finding:
         attributes: Mapping[str, Any] | None = None,
         queue: str | None = None,
         parent: str | None = None,
+        batch: str | None = None,
         since: datetime | float | None = None,
         until: datetime | float | None = None,
         limit: int | None = None,
@@ -83,6 +100,7 @@ class Finding:
             attributes: Published values that must be equal.
             queue: Name of a queue.
             parent: Id of the run that started them.
+            batch: Id of the batch that they are members of.
             since: Created at or after.
             until: Created before.
             limit: How many at most.
@@ -96,6 +114,7 @@ class Finding:
             attributes=attributes,
             queue=queue,
             parent=parent,
+            batch=batch,
             since=since.timestamp() if isinstance(since, datetime) else since,
             until=until.timestamp() if isinstance(until, datetime) else until,
         )
@@ -122,3 +141,56 @@ class Finding:
     async def schedules(self) -> list[ScheduleInfo]:
         """All schedules that the journal knows, by name; those that no engine was given tick no more."""
         return [info_of(row) for row in await self.read(all_schedules)]
+
+    # --- batches --------------------------------------------------------------------------------------------
+
+    def batch(
+        self,
+        *,
+        on_success: Callbacks = None,
+        on_failure: Callbacks = None,
+        on_complete: Callbacks = None,
+        description: str = "",
+        labels: Mapping[str, str] | None = None,
+        id: str | None = None,
+    ) -> Batch:
+        """
+        A batch, to be filled within ``async with engine.batch(...) as batch: batch.add(op)``.
+
+        It is created at the end of the block, with its members and nested batches, in one
+        transaction; an error in the block creates nothing. An empty batch completes at once.
+
+        Args:
+            on_success: A call of a workflow or job, or several: started when all members and
+                nested batches have succeeded.
+            on_failure: Started when the first member, or nested batch, has failed for good.
+            on_complete: Started when all have ended, however they did.
+            description: For people.
+            labels: Short strings to filter batches by.
+            id: The batch's id; by default one is made. A second batch with it and the same contents is the first.
+        """
+        given = {"on_success": on_success, "on_failure": on_failure, "on_complete": on_complete}
+        return draft_batch(self, given, description, labels, id)
+
+    def get_batch(self, batch_id: str) -> Batch:
+        """A handle on the batch called *batch_id*; asking it raises BatchNotFoundError if there is none."""
+        return Batch(self, batch_id)
+
+    def batches(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        description: str | None = None,
+        limit: int | None = None,
+        after: int | None = None,
+    ) -> AsyncIterator[BatchInfo]:
+        """
+        Batches, newest first, read page by page.
+
+        Args:
+            labels: All of these must be equal.
+            description: A part of it.
+            limit: How many at most.
+            after: The `BatchInfo.cursor` of the last one seen: goes on behind it.
+        """
+        return list_all(self, labels, description, limit, after)

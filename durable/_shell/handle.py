@@ -17,11 +17,12 @@ from durable._core.codec import Codec
 from durable._core.event_rows import to_row
 from durable._core.events import KIND_NAMES, Event
 from durable._core.failures import describe
+from durable._core.ops import RunOp
 from durable._core.outcomes import failure_in, rebuilt
 from durable._core.ports import Clock
 from durable._shell import reading
 from durable._shell.reading import RunRow
-from durable._shell.rows import ENDS, Outcome, Status
+from durable._shell.rows import ENDS, NewRun, Outcome, Status
 from durable._shell.starting import new_run_id
 from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
 
@@ -38,7 +39,10 @@ class Backend(Protocol):
     async def read(self, fn: Callable[..., T], *args: Any) -> T: ...
     async def request(self, request: str, **arguments: Any) -> Any: ...
     async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]: ...
+    async def end_of_batch(self, batch_id: str) -> None: ...
     def result_type(self, workflow: str) -> Any: ...
+    def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun: ...
+    def template(self, op: RunOp[Any]) -> NewRun: ...
 
 
 @frozen
@@ -69,6 +73,8 @@ class RunInfo:
     successor: str | None = None
     #: The run whose end started it: by `op.then`, or by a hook.
     follows: str | None = None
+    #: The batch that it is a member of.
+    batch: str | None = None
     #: Where a page that begins behind this run goes on: ``engine.runs(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
@@ -108,6 +114,7 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
         ended_at=row.ended_at,
         successor=row.successor,
         follows=row.follows,
+        batch=row.batch,
         cursor=row.run,
     )
 

@@ -30,13 +30,14 @@ from durable._core.codec import Codec, ValueCodec
 from durable._core.definition import RunnableDefinition, collect
 from durable._core.ports import Clock
 from durable._core.schedules import Schedule
-from durable._shell import reading, schema
+from durable._shell import batch_reading, reading, schema
 from durable._shell.clock import SystemClock
 from durable._shell.commits import Commits
 from durable._shell.database import Database
 from durable._shell.events import Broadcast
 from durable._shell.finding import Finding
 from durable._shell.hooks import Hooks
+from durable._shell.inside import Inside
 from durable._shell.log import log
 from durable._shell.memory_database import AnyDatabase, MemoryDatabase
 from durable._shell.middleware import Middleware
@@ -50,7 +51,7 @@ from durable._shell.services import Services
 from durable._shell.stand_ins import StandIns
 from durable._shell.steps import Steps
 from durable._shell.waking import read_unborn, retry_blocked
-from durable.errors import EngineClosedError, JournalError, RunNotFoundError
+from durable.errors import BatchNotFoundError, EngineClosedError, JournalError, RunNotFoundError
 
 #: The path that keeps the journal in memory: for tests, it is gone with the engine.
 MEMORY = ":memory:"
@@ -58,6 +59,8 @@ MEMORY = ":memory:"
 LAST_WAIT = 5.0
 #: Seconds between two looks whether the file is still the one that was opened.
 IDENTITY_SECONDS = 5.0
+#: Before a batch's id, among those of the runs that somebody waits for: no id begins like this.
+_FINISHED = "\n"
 
 
 class Lifecycle(Finding):
@@ -194,13 +197,14 @@ class Lifecycle(Finding):
 
     def _build(self, database: AnyDatabase) -> None:
         self._commits = Commits(database, self._take)
+        inside = Inside(self, self._commits, database, self.allocate)
         services = Services(
             path=self.path,
             database=database,
             commits=self._commits,
             codec=self.codec,
             clock=self.clock,
-            steps=Steps(self.codec, self.clock, self._is_ending, self._hooks, self._stand_ins),
+            steps=Steps(self.codec, self.clock, self._is_ending, self._hooks, inside, self._stand_ins),
             definitions=self._definitions,
             allocate=self.allocate,
             spawn=self._spawn,
@@ -371,6 +375,16 @@ class Lifecycle(Finding):
                     return row, outcome
             run_id = row.run_id
 
+    async def end_of_batch(self, batch_id: str) -> None:
+        """Return once a batch is finished: one look at the file, then the commit that finishes it says so."""
+        self._check_open()
+        with self._watching(_FINISHED + batch_id) as future:
+            exists, finished = await self.read(batch_reading.finish_of, batch_id)
+            if not exists:
+                raise BatchNotFoundError("id", batch_id)
+            if not finished:
+                await future
+
     async def wait_for_end(self, run_id: str) -> None:
         """Return once the run called *run_id* may have ended."""
         self._check_open()
@@ -401,6 +415,9 @@ class Lifecycle(Finding):
             self._resolve(run_id, effects.outcomes.get(run_id))
         for run_id, error in effects.refused:
             log.error("follow_up.refused", run_id=run_id, error=error)
+        for what, batch_id in effects.batches:
+            if what == "finished":
+                self._resolve(_FINISHED + batch_id)
         self._broadcast.publish(effects, self.clock)
         self._hooks.tell(effects)
         scheduler = self._scheduler

@@ -57,6 +57,28 @@ CREATE TABLE durable_schedules (
     last_error TEXT,
     triggers TEXT NOT NULL DEFAULT '[]'
 ) STRICT;
+CREATE INDEX durable_runs_batch ON durable_runs (batch, status) WHERE batch IS NOT NULL;
+CREATE INDEX durable_runs_callback ON durable_runs (callback, status) WHERE callback IS NOT NULL;
+CREATE TABLE durable_batches (
+    batch INTEGER PRIMARY KEY AUTOINCREMENT,
+    batch_id TEXT NOT NULL UNIQUE,
+    parent INTEGER,
+    description TEXT NOT NULL,
+    labels TEXT,
+    contents TEXT,
+    created_at REAL NOT NULL,
+    cancelled_at REAL,
+    reason TEXT,
+    failed_at REAL,
+    completed_at REAL,
+    finished_at REAL,
+    outcome TEXT,
+    on_success TEXT,
+    on_failure TEXT,
+    on_complete TEXT
+) STRICT;
+CREATE INDEX durable_batches_parent ON durable_batches (parent) WHERE parent IS NOT NULL;
+CREATE INDEX durable_batches_unfinished ON durable_batches (parent) WHERE finished_at IS NULL AND parent IS NOT NULL;
 """
 
 

@@ -23,7 +23,8 @@ _RUN_COLUMNS = """
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
        r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position,
-       (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.follows)
+       (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.follows),
+       (SELECT b.batch_id FROM durable_batches AS b WHERE b.batch = r.batch)
 FROM durable_runs AS r
 """
 
@@ -52,6 +53,7 @@ class RunRow:
     parent: str | None
     position: str | None
     follows: str | None
+    batch: str | None
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
@@ -90,6 +92,7 @@ class Filter:
     attributes: Mapping[str, Any] | None = None
     queue: str | None = None
     parent: str | None = None
+    batch: str | None = None
     since: float | None = None
     until: float | None = None
 
@@ -123,6 +126,9 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
     if wanted.parent is not None:
         where.append("r.parent = (SELECT run FROM durable_runs WHERE run_id = ?)")
         values.append(wanted.parent)
+    if wanted.batch is not None:
+        where.append("r.batch = (SELECT batch FROM durable_batches WHERE batch_id = ?)")
+        values.append(wanted.batch)
     if wanted.since is not None:
         where.append("r.created_at >= ?")
         values.append(wanted.since)

@@ -131,6 +131,7 @@ class Recorder:
             self._dirty.difference_update(write.notes_done)
         if decision.ended is not None:
             write.status, write.reason, write.outcome = decision.ended, decision.reason, decision.outcome
+            write.allocate = services.allocate
             if decision.continued is not None:
                 write.successor, _ = self._child(decision.continued, None, now)
                 write.signals = execution.unconsumed() if isinstance(execution, Execution) else ()

@@ -17,8 +17,10 @@ from attrs import evolve
 
 from durable._core import history
 from durable._core.events import Event, Payload, ResumeRequested, RunStarted, SignalReceived
+from durable._shell.batch_requests import BATCH_REQUESTS
 from durable._shell.creating import INSERT_WAIT, get_or_create, insert_run, write_rows
 from durable._shell.feeding import refill
+from durable._shell.pruning import prune, prune_batches
 from durable._shell.reading import RunRow, last_run, load_history, run_by_id
 from durable._shell.rows import ENDS, Effects, NewRun, RunState
 from durable._shell.schedule_rows import pause_schedule, resume_schedule, trigger_schedule
@@ -228,49 +230,6 @@ def clear_queue(conn: sqlite3.Connection, effects: Effects, *, queue: str, now: 
     return sum(request_cancel(conn, run, f"queue {queue!r} was cleared", now, effects) for (run,) in rows)
 
 
-#: Roots looked at in one transaction of `prune`: bounds how long it holds the writer.
-PRUNE_STEP = 200
-
-_TREE = """
-WITH RECURSIVE tree(run) AS (VALUES (?) UNION SELECT r.run FROM durable_runs AS r JOIN tree ON r.parent = tree.run)
-SELECT tree.run, r.ended_at FROM tree JOIN durable_runs AS r ON r.run = tree.run
-"""
-
-
-def prune(conn: sqlite3.Connection, effects: Effects, *, before: float, after_run: int) -> tuple[int, int | None]:
-    """
-    Delete trees of runs that all ended before *before*; how many runs, and where to go on.
-
-    Looks at `PRUNE_STEP` roots behind run number *after_run*. Trees with an open member, and
-    those that some run waits for, stay whole.
-    """
-    roots = conn.execute(
-        "SELECT run FROM durable_runs WHERE parent IS NULL AND ended_at < ? AND run > ? ORDER BY run LIMIT ?",
-        (before, after_run, PRUNE_STEP),
-    ).fetchall()
-    deleted = 0
-    for (root,) in roots:
-        tree = conn.execute(_TREE, (root,)).fetchall()
-        if any(ended_at is None or ended_at >= before for _, ended_at in tree):
-            continue
-        runs = [(run,) for run, _ in tree]
-        if any(conn.execute("SELECT 1 FROM durable_waits WHERE target = ? LIMIT 1", run).fetchone() for run in runs):
-            continue
-        conn.executemany("DELETE FROM durable_events WHERE run = ?", runs)
-        conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
-        conn.executemany("DELETE FROM durable_dedup WHERE run = ?", runs)
-        conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
-        deleted += len(runs)
-    if len(roots) == PRUNE_STEP:
-        return deleted, int(roots[-1][0])
-    conn.execute(
-        "DELETE FROM durable_payloads WHERE payload NOT IN "
-        "(SELECT payload FROM durable_events WHERE payload IS NOT NULL "
-        "UNION SELECT payload FROM durable_inbox WHERE payload IS NOT NULL)"
-    )
-    return deleted, None
-
-
 #: Requests by the name under which they travel.
 REQUESTS: Mapping[str, Callable[..., Any]] = {
     "start": start,
@@ -286,4 +245,6 @@ REQUESTS: Mapping[str, Callable[..., Any]] = {
     "resume_schedule": resume_schedule,
     "trigger_schedule": trigger_schedule,
     "prune": prune,
+    "prune_batches": prune_batches,
+    **BATCH_REQUESTS,
 }

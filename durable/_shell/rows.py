@@ -73,6 +73,8 @@ class RunState:
     #: The batch that it is a member of, and the one that it is a callback of.
     batch: int | None = None
     callback: int | None = None
+    #: Their ids, and those of the batches around them, once a step needs them.
+    batches: tuple[str, ...] = ()
 
     def append(self, events: Sequence[Event]) -> list[EventTuple]:
         """The rows of *events*, numbered and chained after what is recorded."""
@@ -220,6 +222,8 @@ class TurnWrite:
     successor: NewRun | None = None
     #: For an end: the runs that it starts.
     follow_ups: Sequence[NewRun] = ()
+    #: For an end: gives numbers to the callbacks of its batch.
+    allocate: Callable[[], int] | None = None
     #: Signals that nobody consumed, for the successor.
     signals: Sequence[SignalReceived] = ()
     #: Merges what the workflow published into what is stored.
@@ -260,6 +264,8 @@ class Effects:
     #: (run id of the run that ended, why a follow-up of it could not be started)
     refused: list[tuple[str, str]] = field(factory=list)
     notices: list[Notice] = field(factory=list)
+    #: (complete, failed or finished; batch id)
+    batches: list[tuple[str, str]] = field(factory=list)
     next_fire_at: float | None = None
 
     def add(self, other: Effects) -> None:
@@ -275,6 +281,7 @@ class Effects:
         self.kept |= other.kept
         self.refused += other.refused
         self.notices += other.notices
+        self.batches += other.batches
         if other.next_fire_at is not None:
             self.fires(other.next_fire_at)
 

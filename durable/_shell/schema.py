@@ -64,6 +64,8 @@ CREATE UNIQUE INDEX durable_runs_key ON durable_runs (key_live) WHERE key_live I
 CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, place, ready_at, run) WHERE ready_at IS NOT NULL;
 CREATE INDEX durable_runs_parent ON durable_runs (parent) WHERE parent IS NOT NULL;
 CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
+CREATE INDEX durable_runs_batch ON durable_runs (batch, status) WHERE batch IS NOT NULL;
+CREATE INDEX durable_runs_callback ON durable_runs (callback, status) WHERE callback IS NOT NULL;
 -- What an operator looks for. One index each, since SQLite uses a partial index only for the very term it has.
 CREATE INDEX durable_runs_failed ON durable_runs (run) WHERE status = 'failed';
 CREATE INDEX durable_runs_blocked ON durable_runs (run) WHERE status = 'blocked';
@@ -177,6 +179,27 @@ CREATE TABLE durable_schedules (
     last_error TEXT,                  -- why the latest tick started nothing, if it failed
     triggers TEXT NOT NULL DEFAULT '[]' -- JSON list of [run id, instant]: asked for by hand, not started yet
 ) STRICT;
+
+CREATE TABLE durable_batches (
+    batch INTEGER PRIMARY KEY AUTOINCREMENT, -- number, in order of creation; never given twice
+    batch_id TEXT NOT NULL UNIQUE,
+    parent INTEGER,                   -- batch that it is nested in
+    description TEXT NOT NULL,
+    labels TEXT,                      -- JSON object, or NULL
+    contents TEXT,                    -- digest of what it was created with, to tell one id's callers apart
+    created_at REAL NOT NULL,
+    cancelled_at REAL,                -- when it was asked to end
+    reason TEXT,                      -- why it was
+    failed_at REAL,                   -- when the first member failed for good: on_failure started
+    completed_at REAL,                -- when all had ended: on_complete, and perhaps on_success, started
+    finished_at REAL,                 -- when its callbacks had ended, too
+    outcome TEXT,                     -- succeeded | failed | cancelled, once it is complete
+    on_success TEXT,                  -- JSON lists of the runs that it starts
+    on_failure TEXT,
+    on_complete TEXT
+) STRICT;
+CREATE INDEX durable_batches_parent ON durable_batches (parent) WHERE parent IS NOT NULL;
+CREATE INDEX durable_batches_unfinished ON durable_batches (parent) WHERE finished_at IS NULL AND parent IS NOT NULL;
 
 CREATE TABLE durable_kinds (          -- names of events, for the view `history`
     kind INTEGER PRIMARY KEY,

@@ -89,7 +89,7 @@ class Server:
             if name == "wait_for_end":
                 await self._wait_for_end(reader, **arguments)
                 return encode_answer(None)
-            if name == "start":
+            if "runs" in arguments:
                 arguments["runs"] = runs_from_wire(arguments["runs"], self._engine.allocate)
             return encode_answer(await self._engine.request(name, **arguments))
         except Exception as error:  # noqa: BLE001 - whatever went wrong is the client's to know

@@ -55,5 +55,7 @@ class Services:
     keep_resident: int = 0
     #: What is called in place of functions, in a dry run.
     stand_ins: StandIns | None = None
+    #: Ids of batches, and of those around them, by number.
+    batches: dict[int, tuple[str, ...]] = field(factory=dict)
     #: Freed executions kept as a cache, latest last.
     resident: dict[int, tuple[Execution, RunState, int]] = field(factory=dict)

@@ -28,6 +28,7 @@ from durable._core.outcomes import failure_payload
 from durable._core.ports import Clock
 from durable._core.retry import plan
 from durable._shell.context import Notes, Scope, StepContext, enter
+from durable._shell.handle import Backend
 from durable._shell.hooks import Hooks
 from durable._shell.log import log
 from durable._shell.rows import RunState
@@ -41,10 +42,18 @@ class Steps:
     """Runs attempts, within the limits of threads and processes of one engine."""
 
     def __init__(
-        self, codec: Codec, clock: Clock, is_ending: Callable[[], bool], hooks: Hooks, stand_ins: StandIns | None = None
+        self,
+        codec: Codec,
+        clock: Clock,
+        is_ending: Callable[[], bool],
+        hooks: Hooks,
+        inside: Backend,
+        stand_ins: StandIns | None = None,
     ) -> None:
         self._codec = codec
         self._clock = clock
+        #: The engine, as steps see it.
+        self._inside = inside
         #: Whether the engine cancels all of its tasks.
         self._is_ending = is_ending
         self._hooks = hooks
@@ -67,8 +76,9 @@ class Steps:
             f"{state.run_id}:{action.position}",
             None if timeout is None else self._clock.now() + timeout,
             state.labels,
+            state.batches[0] if state.batches else None,
         )
-        scope = Scope(context, self._codec, notes, left)
+        scope = Scope(context, self._codec, notes, left, batches=state.batches, backend=self._inside)
         enter(scope)
         try:
             if timeout is None:
@@ -82,9 +92,13 @@ class Steps:
                         msg = f"step {definition.name!r} took longer than {timeout:g} s"
                         raise TimeoutError(msg) from None
                     raise
+            if scope.adding:
+                await scope.settle()
+                scope.raise_refused()
             payload = self._codec.encode(value, definition.result, where=definition.result_place)
             return StepSucceeded(action.position, payload, self._clock.now())
         except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the step's outcome
+            await scope.settle()
             return self.failed(action, error, state.run_id)
         except asyncio.CancelledError:
             if self._is_cut_off():

@@ -9,7 +9,7 @@ by table, because `executemany` costs a third of single statements.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -23,6 +23,7 @@ from durable._core.events import (
     RunCancelled,
     SignalReceived,
 )
+from durable._shell.batch_ends import tell_batches
 from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, insert_run, write_rows
 from durable._shell.feeding import close_feed, close_feeds, open_feed
 from durable._shell.reading import read_end
@@ -221,6 +222,7 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
         effects.ended.append((state.run, state.run_id, state.workflow, status))
     conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)
     tell_waiters(conn, ends, effects)
+    tell_batches(conn, turns, effects)
 
 
 def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Effects) -> None:
@@ -283,6 +285,7 @@ def end_cancelled(
     asked: CancelRequested,
     at: float,
     follow_ups: Sequence[NewRun],
+    allocate: Callable[[], int],
     effects: Effects,
 ) -> None:
     """End a cancelled run whose code cannot be driven: without clean-up."""
@@ -292,5 +295,5 @@ def end_cancelled(
     state = evolve(state, seq=seq, chain=chain)
     events = state.append([asked, RunCancelled(asked.reason, at)])
     turn = TurnWrite(state, at, events, cancel_all_children=True, status="cancelled", reason=asked.reason)
-    turn.follow_ups = follow_ups
+    turn.follow_ups, turn.allocate = follow_ups, allocate
     write_turns(conn, [turn], effects)

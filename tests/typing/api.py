@@ -13,6 +13,8 @@ from attrs import frozen
 from durable import (
     Activation,
     AttemptFailed,
+    Batch,
+    BatchInfo,
     DryRun,
     Engine,
     Fatal,
@@ -32,6 +34,7 @@ from durable import (
     call,
     context,
     continue_as,
+    current_batch,
     for_each,
     gather,
     job,
@@ -277,3 +280,19 @@ async def with_middleware() -> None:
         async for event in engine.events():
             if event.name == "step.attempt_failed":
                 assert_type(event.step, str | None)
+
+
+async def every_batch(engine: Engine) -> None:
+    async with engine.batch(on_success=ride(1, "here"), on_complete=[write_audit(1), thumbnail("a")]) as batch:
+        assert_type(batch, Batch)
+        assert_type(await batch.add(notify_drivers(1), key="k", delay=3), Run[int])
+        assert_type(await batch.add_many([thumbnail("a"), thumbnail("b")]), list[Run[bytes]])
+        async with batch.batch(description="nested", labels={"a": "b"}) as nested:
+            nested.add(ride(1, "here"))
+    assert_type(await batch.wait(timeout=5), BatchInfo)
+    assert_type(await engine.get_batch("b").info(), BatchInfo)
+    assert_type(await batch.members(), list[RunInfo])
+    assert_type(await batch.cancel("enough"), bool)
+    assert_type(current_batch().parent, Batch | None)
+    async for info in engine.batches(labels={"a": "b"}, limit=10):
+        assert_type(info, BatchInfo)

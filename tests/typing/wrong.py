@@ -114,6 +114,8 @@ async def wrong_starts(engine: Engine) -> None:
     run: Run[int] = await engine.start(ride(1))  # E:
     value: int = await (await engine.start(ride(1))).result()  # E:
     await start(charge(1))  # E:
+    async with engine.batch(on_success=charge(1)) as batch:  # E:
+        batch.add(charge(1))  # E:
 
 
 def wrong_schedules() -> None:

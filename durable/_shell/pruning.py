@@ -1,0 +1,123 @@
+"""
+Deleting what ended long ago: trees of runs, and batches with all that belongs to them.
+
+Each request looks at a bounded number of them in one transaction, and says where to go on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from durable._shell.rows import Effects
+
+#: Roots looked at in one transaction of `prune`: bounds how long it holds the writer.
+PRUNE_STEP = 200
+#: Batches looked at in one transaction: each may have many members.
+PRUNE_BATCHES = 20
+
+_TREE = """
+WITH RECURSIVE tree(run) AS (VALUES (?) UNION SELECT r.run FROM durable_runs AS r JOIN tree ON r.parent = tree.run)
+SELECT tree.run, r.ended_at FROM tree JOIN durable_runs AS r ON r.run = tree.run
+"""
+_NESTED = """
+WITH RECURSIVE nested(batch) AS (
+    VALUES (?) UNION SELECT b.batch FROM durable_batches AS b JOIN nested ON b.parent = nested.batch
+)
+SELECT batch, b.finished_at FROM nested JOIN durable_batches AS b USING (batch)
+"""
+
+
+def prune(conn: sqlite3.Connection, effects: Effects, *, before: float, after_run: int) -> tuple[int, int | None]:
+    """
+    Delete trees of runs that all ended before *before*; how many runs, and where to go on.
+
+    Looks at `PRUNE_STEP` roots behind run number *after_run*. Trees with an open member, and
+    those that some run waits for, stay whole. Members and callbacks of batches go with their batch.
+    """
+    roots = conn.execute(
+        "SELECT run FROM durable_runs WHERE parent IS NULL AND ended_at < ? AND run > ? "
+        "AND batch IS NULL AND callback IS NULL ORDER BY run LIMIT ?",
+        (before, after_run, PRUNE_STEP),
+    ).fetchall()
+    deleted = 0
+    for (root,) in roots:
+        runs = _ended_tree(conn, root, before)
+        if runs is not None:
+            _delete(conn, runs)
+            deleted += len(runs)
+    if len(roots) == PRUNE_STEP:
+        return deleted, int(roots[-1][0])
+    _drop_payloads(conn)
+    return deleted, None
+
+
+def prune_batches(
+    conn: sqlite3.Connection, effects: Effects, *, before: float, after_batch: int
+) -> tuple[int, int | None]:
+    """
+    Delete batches that finished before *before*, with their runs and nested batches, if all of that did.
+
+    How many runs, and where to go on: looks at `PRUNE_BATCHES` behind batch number *after_batch*.
+    """
+    roots = conn.execute(
+        "SELECT batch FROM durable_batches WHERE parent IS NULL AND finished_at < ? AND batch > ? "
+        "ORDER BY batch LIMIT ?",
+        (before, after_batch, PRUNE_BATCHES),
+    ).fetchall()
+    deleted = 0
+    for (root,) in roots:
+        batches = conn.execute(_NESTED, (root,)).fetchall()
+        if any(finished_at is None or finished_at >= before for _, finished_at in batches):
+            continue
+        runs = _ended_runs(conn, [batch for batch, _ in batches], before)
+        if runs is not None:
+            _delete(conn, runs)
+            conn.executemany("DELETE FROM durable_batches WHERE batch = ?", [(batch,) for batch, _ in batches])
+            deleted += len(runs)
+    if len(roots) == PRUNE_BATCHES:
+        return deleted, int(roots[-1][0])
+    _drop_payloads(conn)
+    return deleted, None
+
+
+def _ended_runs(conn: sqlite3.Connection, batches: Iterable[int], before: float) -> set[int] | None:
+    """The runs of *batches*, and all that those started; None if they must stay."""
+    runs: set[int] = set()
+    for batch in batches:
+        for (run,) in conn.execute(
+            "SELECT run FROM durable_runs WHERE batch = ? UNION ALL SELECT run FROM durable_runs WHERE callback = ?",
+            (batch, batch),
+        ).fetchall():
+            tree = _ended_tree(conn, run, before)
+            if tree is None:
+                return None
+            runs |= tree
+    return runs
+
+
+def _ended_tree(conn: sqlite3.Connection, root: int, before: float) -> set[int] | None:
+    """A run and all that it started; None if they must stay."""
+    tree = conn.execute(_TREE, (root,)).fetchall()
+    if any(ended_at is None or ended_at >= before for _, ended_at in tree):
+        return None
+    if any(conn.execute("SELECT 1 FROM durable_waits WHERE target = ? LIMIT 1", (run,)).fetchone() for run, _ in tree):
+        return None
+    return {run for run, _ in tree}
+
+
+def _delete(conn: sqlite3.Connection, found: Iterable[int]) -> None:
+    runs = [(run,) for run in found]
+    conn.executemany("DELETE FROM durable_events WHERE run = ?", runs)
+    conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
+    conn.executemany("DELETE FROM durable_dedup WHERE run = ?", runs)
+    conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
+
+
+def _drop_payloads(conn: sqlite3.Connection) -> None:
+    """Delete the large payloads that no event has any more."""
+    conn.execute(
+        "DELETE FROM durable_payloads WHERE payload NOT IN "
+        "(SELECT payload FROM durable_events WHERE payload IS NOT NULL "
+        "UNION SELECT payload FROM durable_inbox WHERE payload IS NOT NULL)"
+    )
