@@ -1,0 +1,120 @@
+"""
+What the acceptance scenarios use beside the engines of tests/conftest.py: doors, hosts that die, copies.
+
+The numbers in the docstrings (\"Scenario 13\") are those of the list of scenarios which this engine was
+asked to pass; a docstring also says where the contract decides otherwise than that list.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [path for path in (str(HERE), str(ROOT / "tests" / "crash")) if path not in sys.path]
+from copies import Copies
+
+
+class Door:
+    """A body stands before it until it is opened; says how many came, and how many were cut off there."""
+
+    def __init__(self):
+        self.came = self.cut_off = 0
+        self._open, self._someone = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self):
+        self.came += 1
+        self._someone.set()
+        try:
+            await self._open.wait()
+        except asyncio.CancelledError:
+            self.cut_off += 1
+            raise
+
+    def open(self):
+        self._open.set()
+
+    async def reached(self, count=1):
+        """Return once *count* bodies came."""
+        async with asyncio.timeout(5):
+            while self.came < count:
+                self._someone.clear()
+                await self._someone.wait()
+
+
+@pytest.fixture
+async def door():
+    """
+    One door a test.
+    """
+    return Door()
+
+
+@pytest.fixture
+def doors():
+    """
+    As many doors as a test makes.
+    """
+    return Door
+
+
+class Hosts:
+    """Processes that run `host.py` on the test's file one after the other, and die as its ledger says."""
+
+    def __init__(self, database, folder):
+        self.database, self.ledger = database, folder / "ledger"
+        self.ledger.touch()
+
+    def lines(self):
+        """What the bodies wrote so far, in all lives."""
+        return self.ledger.read_text().splitlines()
+
+    def start(self, workflow, *arguments, deaths=()):
+        """A life of its own, under way."""
+        command = [
+            sys.executable, HERE / "host.py", self.database, workflow,
+            json.dumps([str(self.ledger), list(deaths), *arguments]),
+        ]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def life(self, workflow, *arguments, deaths=()):
+        """A life to its end: the run's result, or "killed"."""
+        process = self.start(workflow, *arguments, deaths=deaths)
+        try:
+            out, error = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _, error = process.communicate()
+            raise AssertionError(f"a life hung: {error}") from None
+        assert process.returncode in (0, -9), error
+        return "killed" if process.returncode else json.loads(out)
+
+
+@pytest.fixture
+def hosts(tmp_db, tmp_path):
+    """
+    Hosts of the test's file.
+    """
+    return Hosts(tmp_db, tmp_path)
+
+
+@pytest.fixture
+def copies(tmp_path):
+    """
+    Makes a recorder of copies of the file, before and after each COMMIT.
+    """
+    made = []
+
+    def recording(monkeypatch):
+        folder = tmp_path / f"copies-{len(made)}"
+        folder.mkdir()
+        made.append(folder)
+        return Copies(monkeypatch, folder, before=True)
+
+    return recording
