@@ -6,6 +6,7 @@ asked to pass; a docstring also says where the contract decides otherwise than t
 """
 
 import asyncio
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))
+from copies import Copies
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "crash"))
-from copies import Copies
 
 
 class Door:
@@ -34,6 +36,7 @@ class Door:
             await self._open.wait()
         except asyncio.CancelledError:
             self.cut_off += 1
+            self._someone.set()
             raise
 
     def open(self):
@@ -41,8 +44,15 @@ class Door:
 
     async def reached(self, count=1):
         """Return once *count* bodies came."""
+        await self._until(lambda: self.came >= count)
+
+    async def left(self, count=1):
+        """Return once *count* bodies were cut off here: a cancelled run may end before its body does."""
+        await self._until(lambda: self.cut_off >= count)
+
+    async def _until(self, condition):
         async with asyncio.timeout(5):
-            while self.came < count:
+            while not condition():
                 self._someone.clear()
                 await self._someone.wait()
 
@@ -53,6 +63,35 @@ async def door():
     One door a test.
     """
     return Door()
+
+
+class Meter:
+    """Counts bodies under way, and the most there were at once."""
+
+    def __init__(self):
+        self.now = self.peak = 0
+        self.order = []
+
+    def __call__(self, name):
+        self.order.append(name)
+        return self
+
+    async def __aenter__(self):
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        await asyncio.sleep(0)
+
+    async def __aexit__(self, *_):
+        await asyncio.sleep(0)
+        self.now -= 1
+
+
+@pytest.fixture
+def meter():
+    """
+    A fresh count: `async with meter(name)` around a body.
+    """
+    return Meter()
 
 
 @pytest.fixture
@@ -67,6 +106,10 @@ class Hosts:
     """Processes that run `host.py` on the test's file one after the other, and die as its ledger says."""
 
     def __init__(self, database, folder):
+        spec = importlib.util.spec_from_file_location("host", HERE / "host.py")
+        #: What they run, for engines of this process.
+        self.module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
         self.database, self.ledger = database, folder / "ledger"
         self.ledger.touch()
 
