@@ -252,6 +252,30 @@ async def test_awaiting_a_child_that_has_ended_continues_at_once(engines, ran, e
     assert len([info async for info in engine.runs()]) == 3
 
 
+async def test_awaiting_nothing_continues_at_once(engines, ran):
+    """
+    Scenario 27: no members, None, an empty list, or one emptied by a filter: an empty result and no run
+    besides. A list of members may be given as one argument, like several.
+    """
+
+    @workflow
+    async def parent() -> Flow[list]:
+        none_given: list = yield gather()
+        none: list = yield gather(None)
+        empty: list = yield gather([])
+        filtered: list = yield gather(quick(name) for name in ["a", "b"] if name > "b")
+        no_items: list = yield for_each(quick, [])
+        yield goes_on()
+        as_list: list = yield gather([quick("x"), quick("y")])
+        yield Return([none_given, none, empty, filtered, no_items, as_list])
+
+    engine = await engines.memory(parent, quick)
+    run = await engine.start(parent())
+    assert await run.result(5) == [[], [], [], [], [], ["X", "Y"]]
+    assert ran[0] == "parent goes on"
+    assert await statuses(run) == ["succeeded", "succeeded"]
+
+
 async def test_one_failing_child_does_not_stop_its_siblings(engines, ran):
     """
     Scenario 28: the others end; the parent then gets a group of the failures; not caught, the run fails.
