@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from durable import (
+    Client,
     Engine,
     Flow,
     JournalLockedError,
@@ -95,7 +96,7 @@ async def test_keys_made_of_arguments_do_not_run_together(engines):
     assert await engine.start_many([of_list([12, 3]), of_two("a", second="bc")]) == [runs[1], runs[8]]
 
 
-async def test_a_stalled_owner_keeps_the_file_and_a_killed_one_frees_it(engines, hosts, eventually):
+async def test_a_stalled_owner_keeps_the_file_and_a_killed_one_frees_it(engines, hosts, eventually, reached):
     """
     Scenario 53: a run is executed by one process at a time.
 
@@ -116,6 +117,8 @@ async def test_a_stalled_owner_keeps_the_file_and_a_killed_one_frees_it(engines,
     process = hosts.start("stalls")
     try:
         await eventually(has_begun)
+        async with Client(hosts.database) as client:
+            await reached(client.get("r"), "waiting")
         os.kill(process.pid, signal.SIGSTOP)
         await is_refused(process)
         await is_refused(process)
