@@ -1,12 +1,19 @@
 """
-What every test shares: the event loop's kind, Hypothesis's manners, a path for a journal.
+What tests share: the event loop's kind, Hypothesis's manners, a path for a journal; engines in
+memory or on a file, always closed; a crash; a clock that is moved by hand.
 """
 
+import asyncio
+import contextlib
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from durable import Engine
 
 # No deadline: a slow disk or a busy machine is not a wrong answer. In CI the same examples every
 # time, so that a red run means the change; at a desk fresh ones, so that new cases are found.
@@ -29,3 +36,118 @@ def tmp_db(tmp_path: Path) -> Path:
     Where a test's journal goes; nothing is there yet.
     """
     return tmp_path / "app.db"
+
+
+class Engines:
+    """Opens engines, and closes those that a test left open."""
+
+    def __init__(self, path):
+        self.path = path
+        self.opened = []
+
+    async def memory(self, *definitions, **options):
+        """An engine whose journal is gone with it: enough wherever nothing is opened again."""
+        return await self._open(":memory:", definitions, options)
+
+    async def file(self, *definitions, **options):
+        """An engine on the test's file, which is made by the first of them."""
+        return await self._open(self.path, definitions, {"durability": "process", **options})
+
+    async def crash(self, engine):
+        """
+        The file as a kill at this moment would leave it, and a path to it.
+
+        The engine itself is then closed, on the file that nobody looks at any more.
+        """
+        copy = self.path.with_name(f"crashed-{len(self.opened)}.db")
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(f"{engine.path}{suffix}", f"{copy}{suffix}")
+        engine._grace = 0.0
+        await engine.aclose()
+        self.path = copy
+
+    async def _open(self, path, definitions, options):
+        engine = Engine(path, definitions, **{"grace": 2.0, **options})
+        await engine.open()
+        self.opened.append(engine)
+        return engine
+
+
+@pytest.fixture
+async def engines(tmp_db):
+    """
+    Engines of one test.
+    """
+    made = Engines(tmp_db)
+    yield made
+    for engine in made.opened:
+        engine._grace = min(engine._grace, 0.2)
+        await engine.aclose()
+
+
+class HandClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self):
+        self.offset = 0.0
+        self.start = time.time()
+        self._moved = asyncio.Event()
+
+    def now(self):
+        return self.start + self.offset
+
+    def monotonic(self):
+        return self.offset
+
+    async def sleep(self, seconds):
+        until = self.offset + seconds
+        while self.offset < until:
+            await self._moved.wait()
+
+    def advance(self, seconds):
+        """Let *seconds* pass."""
+        self.offset += seconds
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+
+@pytest.fixture
+async def clock():
+    """
+    Time, moved by hand.
+    """
+    return HandClock()
+
+
+async def until(condition, timeout=5.0):
+    """Return once the (async) condition holds: for what has no event of its own."""
+    async with asyncio.timeout(timeout):
+        while not await condition():
+            await asyncio.sleep(0.002)
+
+
+async def _reached(run, status, timeout=5.0):
+    async def there():
+        return await run.status() == status
+
+    try:
+        await until(there, timeout)
+    except TimeoutError:
+        raise AssertionError(f"not {status}: {await run.why()}") from None
+
+
+@pytest.fixture
+def reached():
+    """
+    Waits until a run has a status.
+    """
+    return _reached
+
+
+@pytest.fixture
+def eventually():
+    """
+    Waits until an async condition holds.
+    """
+    return until

@@ -25,7 +25,7 @@ import anyio
 from attrs import evolve
 
 from durable._core.decision import Decision, StepAction
-from durable._core.events import Event, StepInterrupted
+from durable._core.events import Event, RunRetried, StepInterrupted, StepStarted
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
 from durable._shell.batch_reading import lineage
@@ -266,6 +266,8 @@ class Driver(Recorder):
             events = read_events(services.path, self._state, loaded.rows)
             items = loaded.items
             self._announced = len(events) > 1
+            if any(isinstance(event, RunRetried) for event in events):
+                self._asked_before = {event.position: event.name for event in events if isinstance(event, StepStarted)}
         self._execution = self._make_execution(events)
         self._execution.load()
         interrupted = await self._interrupted(events, [event for _, event in items])
@@ -407,7 +409,7 @@ class Driver(Recorder):
         try:
             with scope:
                 left = {}
-                if action.attempt > 1:
+                if action.attempt > 1 or action.position in self._asked_before:
                     run, position = self._state.run, action.position
                     left = await self._read(lambda conn: notes_of(conn, run, position))
                     if left:

@@ -16,7 +16,15 @@ from attrs import evolve
 
 from durable._core.decision import ChildAction, Decision, EndStatus, Feed, TransactionAction, Wait
 from durable._core.definition import Job, Workflow
-from durable._core.events import CancelRequested, Event, Payload, RunStarted, RunTimedOut, StepSucceeded
+from durable._core.events import (
+    CancelRequested,
+    Event,
+    Payload,
+    RunStarted,
+    RunTimedOut,
+    StepStarted,
+    StepSucceeded,
+)
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
 from durable._core.outcomes import failure_payload
@@ -58,6 +66,8 @@ class Recorder:
         self._announced = False
         #: Positions of steps that have left notes (cursors, memos).
         self._dirty: set[str] = set()
+        #: In a run that was retried: names by position of the steps that were ever asked for.
+        self._asked_before: dict[str, str] = {}
 
     def _make_execution(self, events: list[Event]) -> Execution | JobExecution:
         services, ready = self._services, self.ready
@@ -125,10 +135,7 @@ class Recorder:
         write.cancel_all_children = decision.cancel_all_children
         if decision.attributes is not None:
             write.attributes = self._merging(decision.attributes)
-        if self._dirty:
-            done = [event.position for event in decision.events if isinstance(event, StepSucceeded)]
-            write.notes_done = list(self._dirty) if decision.ended else [each for each in done if each in self._dirty]
-            self._dirty.difference_update(write.notes_done)
+        self._drop_notes(decision, write)
         if decision.ended is not None:
             write.status, write.reason, write.outcome = decision.ended, decision.reason, decision.outcome
             write.allocate = services.allocate
@@ -177,6 +184,26 @@ class Recorder:
         if write.status == "waiting":
             notices.append(Notice("run.waiting", run, run_id, workflow))
         return notices
+
+    def _drop_notes(self, decision: Decision, write: TurnWrite) -> None:
+        """Cursors and memos go when their step succeeds, or when nobody can ask for it again."""
+        if decision.waits and decision.waits[-1].kind == "restart":
+            write.notes_over = True  # the next attempt of the run asks for everything anew
+        elif self._dirty:
+            # A failed run may be retried: its failed steps then go on from their cursors.
+            write.notes_over = decision.ended is not None and decision.ended != "failed"
+            write.notes_done = [
+                event.position
+                for event in decision.events
+                if isinstance(event, StepSucceeded) and event.position in self._dirty
+            ]
+            self._dirty.difference_update(write.notes_done)
+        if self._asked_before:  # if the mended code asks for another step, what is there is not for it
+            write.notes_done += [
+                event.position
+                for event in decision.events
+                if isinstance(event, StepStarted) and self._asked_before.get(event.position, event.name) != event.name
+            ]
 
     def _child(self, action: ChildAction, wait: Wait | None, now: float) -> tuple[NewRun, Wait | None]:
         services = self._services

@@ -230,6 +230,8 @@ class TurnWrite:
     attributes: Callable[[Payload | None], Payload] | None = None
     #: Positions of steps that ended and may have left notes (cursors, memos).
     notes_done: list[str] = field(factory=list)
+    #: Set when nothing that was noted in this run is wanted any more.
+    notes_over: bool = False
     #: Makes the payload of a failure, for a child whose key is refused.
     refusal: Callable[[Exception], Payload] | None = None
     #: Empty unless somebody looks on.

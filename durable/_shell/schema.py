@@ -129,7 +129,7 @@ CREATE TABLE durable_dedup (          -- signals accepted once
     PRIMARY KEY (run, dedup)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE durable_notes (          -- cursors and memos of steps under way; gone when the step ends
+CREATE TABLE durable_notes (          -- cursors and memos of steps under way; gone when the step succeeds
     run INTEGER NOT NULL,
     position TEXT NOT NULL,
     name TEXT NOT NULL,               -- "cursor", or "memo:NAME:n"

@@ -42,6 +42,18 @@ SELECT_READY = (
     "FROM durable_runs "
 )
 
+#: Not below a run that cleans up already: what it has started since is part of that.
+_UNBORN_BELOW = """
+WITH RECURSIVE below(run, status) AS (
+    SELECT run, 'asked' FROM durable_runs WHERE run = ?
+    UNION ALL
+    SELECT r.run, r.status FROM durable_runs AS r JOIN below ON r.parent = below.run
+    WHERE r.ended_at IS NULL
+        AND NOT EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = below.run AND w.kind = 'cleanup')
+)
+SELECT run FROM below WHERE status = 'pending' ORDER BY run
+"""
+
 
 def keep_payload(conn: sqlite3.Connection, large: Large) -> int:
     """The row of a large payload, which is stored if no equal one is."""
@@ -147,9 +159,17 @@ def request_cancel(conn: sqlite3.Connection, run: int, reason: str, at: float, e
         effects.given_up.add(run)
         after = "pending" if started_at is None else "waiting"
         conn.execute("UPDATE durable_runs SET status = ?, ready_at = NULL, reason = NULL WHERE run = ?", (after, run))
+    _put_cancel(conn, run, reason, at, effects)
+    # What runs below is cancelled by its own parent's turn; what has not begun must not begin until then,
+    # in a slot that one of the others leaves.
+    for (below,) in conn.execute(_UNBORN_BELOW, (run,)).fetchall():
+        _put_cancel(conn, below, "its parent was cancelled", at, effects)
+    return True
+
+
+def _put_cancel(conn: sqlite3.Connection, run: int, reason: str, at: float, effects: Effects) -> None:
     put_item(conn, run, CancelRequested(reason, at), effects, wakes=True)
     _hurry_unborn(conn, run, effects)
-    return True
 
 
 def _hurry_unborn(conn: sqlite3.Connection, run: int, effects: Effects) -> None:

@@ -110,6 +110,8 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
     if turn.attributes is not None:
         (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
         conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))
+    if turn.notes_over:
+        conn.execute("DELETE FROM durable_notes WHERE run = ?", (run,))
     for position in turn.notes_done:
         conn.execute("DELETE FROM durable_notes WHERE run = ? AND position = ?", (run, position))
     for position in turn.feeds_closed:

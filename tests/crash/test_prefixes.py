@@ -10,6 +10,7 @@ import contextlib
 import gc
 import importlib.util
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,11 @@ from durable import (
     workflow,
 )
 from durable._core.events import KIND_NAMES
-from durable._shell import connections, database, steps
+from durable._shell import steps
 from durable.errors import RunStateError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from copies import Copies
 
 pytestmark = pytest.mark.anyio
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -154,24 +158,6 @@ CASES = {
     "talks": (lambda: (talks(2), [talks]), say, ["0 2", "1 1", "2 0"]),
     "cancelled": (lambda: (cancelled(), [cancelled, triple]), cancel, ["cleaned"]),
 }
-
-
-class Copies:
-    """A copy of the file after each COMMIT."""
-
-    def __init__(self, monkeypatch, folder):
-        self.paths = []
-        real = connections.commit
-
-        def commit(conn, path):
-            real(conn, path)
-            if conn.execute("SELECT 1 FROM durable_runs LIMIT 1").fetchone() is None:
-                return  # nobody was told of any run
-            self.paths.append(folder / f"{len(self.paths)}.db")
-            conn.execute("VACUUM INTO ?", (str(self.paths[-1]),))
-
-        for module in (connections, database):
-            monkeypatch.setattr(module, "commit", commit)
 
 
 def finished(path):

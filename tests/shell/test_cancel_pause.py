@@ -306,6 +306,54 @@ async def test_cancelling_twice_is_cancelling_once(engines, gate, reached):
     assert gate.calls == 1
 
 
+@pytest.mark.parametrize("whom", ["itself", "its parent"])
+async def test_a_second_cancel_leaves_the_clean_up_alone(engines, gate, reached, whom):
+    """
+    A job that a clean-up waits for has not begun, and is no less part of the clean-up for that.
+    """
+    tidied = []
+
+    @job(queue="one")
+    async def holds() -> None:
+        await gate()
+
+    @job(queue="one")
+    async def tidy() -> None:
+        tidied.append(1)
+
+    @workflow
+    async def careful() -> Flow[None]:
+        try:
+            yield wait_for("go")
+        finally:
+            yield tidy()
+
+    @workflow
+    async def above() -> Flow[None]:
+        yield careful()
+
+    engine = await engines.memory(above, careful, holds, tidy, queues=[Queue("one", concurrency=1)])
+    holding = await engine.start(holds())
+    await gate.began.wait()
+    run = await engine.start(above())
+    await reached(run, "waiting")
+    below = engine.get((await run.children())[0].run_id)
+    await reached(below, "waiting")
+    await below.cancel("first")
+
+    async def cleans_up():
+        return len(await below.children()) == 1
+
+    async with asyncio.timeout(5):
+        while not await cleans_up():
+            await asyncio.sleep(0.001)
+    await (below if whom == "itself" else run).cancel("second")
+    gate.go.set()
+    await holding.result(5)
+    await ends_cancelled(below, "first")
+    assert tidied == [1]
+
+
 @pytest.mark.parametrize("journal", ["memory", "file"])
 async def test_clean_up_steps_run_in_finally_and_except(engines, journal, reached):
     """

@@ -683,3 +683,70 @@ async def test_recovery_goes_on_where_it_stopped(engines, reached):
     for n in range(10):
         assert await engine.get(str(n)).result(5) == [str(n), str(n), f"{n}+"]
     assert sorted(CALLS) == sorted(f for n in range(10) for f in (f"{n}", f"{n}+", f"child {n}"))
+
+
+@pytest.mark.parametrize("mended, begins_at", [("same", 1), ("other", None)])
+async def test_a_retried_run_goes_on_from_the_cursor_of_the_step_that_failed(engines, mended, begins_at):
+    """
+    In another life, too; but another step that the mended code asks for there finds none, in no attempt.
+    """
+    seen = []
+
+    async def walk() -> str:
+        place = cursor()
+        seen.append(place.value)
+        if BROKEN:
+            await place.advance(1)
+            raise ConnectionError
+        if len(seen) == 2:
+            raise ConnectionError
+        return "walked"
+
+    def flow(name, attempts):
+        stepped = step(name=name, retry=Retry(attempts=attempts, delay=0.0))(walk)
+
+        @workflow(name="flow")
+        async def walking() -> Flow[str]:
+            value: str = yield stepped()
+            yield Return(value)
+
+        return walking
+
+    BROKEN.add("walk")
+    old = flow("same", 1)
+    engine = await engines.file(old)
+    await fails(await engine.start(old(), id="r"))
+    await engine.aclose()
+    BROKEN.clear()
+    engine = await engines.file(flow(mended, 2))
+    run = engine.get("r")
+    await run.retry()
+    assert await run.result(5) == "walked"
+    assert seen == [None, begins_at, begins_at]
+    assert await engine.read(lambda conn: conn.execute("SELECT * FROM durable_notes").fetchall()) == []
+
+
+async def test_a_whole_runs_next_attempt_finds_no_cursor_of_the_last_one(engines):
+    """
+    `@workflow(retry=)` begins afresh, in every attempt of its steps.
+    """
+    seen = []
+
+    @step(retry=Retry(attempts=2, delay=0.0))
+    async def walk() -> str:
+        place = cursor()
+        seen.append(place.value)
+        if len(seen) <= 2:
+            await place.advance(len(seen))
+        if len(seen) <= 3:
+            raise ConnectionError
+        return "walked"
+
+    @workflow(retry=Retry(attempts=2, delay=0.0))
+    async def whole() -> Flow[str]:
+        value: str = yield walk()
+        yield Return(value)
+
+    engine = await engines.memory(whole)
+    assert await engine.run(whole()) == "walked"
+    assert seen == [None, 1, None, None]
