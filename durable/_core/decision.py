@@ -20,9 +20,9 @@ EndStatus: TypeAlias = Literal["succeeded", "failed", "cancelled"]
 #: What a wait is for. `deadline`, `cleanup`, `restart` and `start` belong to the run as a whole.
 WaitKind: TypeAlias = Literal["timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start"]
 
-#: When the end of a wait wakes its run: always, when its group has no other row,
-#: or then and at a failure.
-WakeOn: TypeAlias = Literal["any", "all", "failure"]
+#: When the end of a wait wakes its run: always; when its group has no other row; or then and at a
+#: failure, which with "fail_fast" also keeps siblings from beginning.
+WakeOn: TypeAlias = Literal["any", "all", "failure", "fail_fast"]
 
 
 @frozen

@@ -125,7 +125,11 @@ class GatherNode(Group):
     def member_rule(self) -> WakeOn:
         if self.closing or self.at_least is not None:
             return "any"
-        return "failure" if self.fail_fast else "all"
+        return "fail_fast" if self.fail_fast else "all"
+
+    @property
+    def never_fails(self) -> bool:
+        return self.return_exceptions
 
     def decides(self, _index: int, outcome: Outcome, /) -> bool:
         if self.at_least is None:
@@ -182,6 +186,10 @@ class SettleNode(Group):
 
     def member_rule(self) -> WakeOn:
         return "all"
+
+    @property
+    def never_fails(self) -> bool:
+        return True
 
     def result(self) -> Outcome:
         outcome = self.outcomes[0]

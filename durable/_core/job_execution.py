@@ -199,7 +199,10 @@ class JobExecution:
     def _stop(self) -> None:
         if self._running:
             self._running = False
-            self._decision.cancelled_steps.append(POSITION)
+            if self._decision.steps:  # it was to start in this very turn, and does not
+                self._decision.steps.clear()
+            else:
+                self._decision.cancelled_steps.append(POSITION)
 
     def _fail(self, payload: Payload | None, now: float) -> None:
         reason = describe_failure(failure_in(payload, self.codec))

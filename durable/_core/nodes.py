@@ -91,6 +91,11 @@ class Node:
         """Which ends among its members the run must hear of at once: "all" is none but the last."""
         return "any"
 
+    @property
+    def never_fails(self) -> bool:
+        """Whether its outcome is a value, however its members end."""
+        return False
+
     def feed_of(self, _index: int, /) -> tuple[str | None, bool]:
         """The feed that a member belongs to, by its position; and whether that feed starts it."""
         return None, False
@@ -109,11 +114,14 @@ def wake_group(position: str, owner: Owner) -> tuple[str, WakeOn]:
     A member of a plain gather of gathers wakes nobody until the outermost has no row left,
     so a parent of 10,000 children replays once. Any other owner wants to know at once.
     """
-    group, wake_on = position, _ANY
+    group, wake_on, never_fails = position, _ANY, False
     while isinstance(owner, Node) and (rule := owner.member_rule()) != "any":
-        group = owner.position
-        wake_on = "failure" if "failure" in (rule, wake_on) else "all"
-        owner = owner.owner
+        if wake_on == "any":
+            wake_on = rule
+        elif rule == "fail_fast" and not never_fails:
+            break  # the end of the group below may decide this one
+        never_fails = owner.never_fails
+        group, owner = owner.position, owner.owner
     return group, wake_on
 
 

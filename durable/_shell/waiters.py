@@ -16,7 +16,7 @@ from attrs import frozen
 from durable._core.events import ChildCancelled, ChildFailed, ChildSucceeded, Event, Payload
 from durable._shell.feeding import feed
 from durable._shell.rows import Effects
-from durable._shell.waking import INSERT_ITEM, is_open, item_row, start_due, wake
+from durable._shell.waking import INSERT_ITEM, is_open, item_row, request_cancel, start_due, wake
 
 
 @frozen
@@ -50,6 +50,7 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
     fed: list[tuple[int, str, End]] = []
     items: list[tuple[int, str, str, Event]] = []
     in_line: dict[int, float] = {}
+    failed: list[tuple[int, str, float]] = []
     for end in ends:
         for wait, waiter, group, position, wake_on, feeds, kind in conn.execute(
             "SELECT wait, run, grp, position, wake_on, name, kind FROM durable_waits WHERE target = ?", (end.run,)
@@ -60,7 +61,11 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
                 continue
             if feeds is not None:
                 fed.append((waiter, feeds, end))
-            wakes = "any" if wake_on == "failure" and end.status != "succeeded" else wake_on
+            wakes = wake_on
+            if wake_on in ("failure", "fail_fast") and end.status != "succeeded":
+                wakes = "any"
+                if wake_on == "fail_fast":
+                    failed.append((waiter, position.rpartition(".")[0], end.at))
             items.append((waiter, group, wakes, end.arrival(position)))
     if not closed:
         return
@@ -84,3 +89,20 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
     conn.executemany(INSERT_ITEM, rows)
     for waiter, at in woken.items():
         wake(conn, waiter, at, effects)
+    for waiter, owner, at in failed:
+        _cancel_members(conn, waiter, owner, at, effects)
+
+
+def _cancel_members(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> None:
+    """
+    Cancel the children in the group at *position* of *run*: one has failed, and it fails fast.
+
+    The run's next turn would, too; but until then one of them could begin in the slot that the failed one left.
+    """
+    first, behind = f"{position}.", f"{position}/"  # "/" is the character behind "."
+    conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position > ? AND position < ?", (run, first, behind))
+    for (child,) in conn.execute(
+        "SELECT run FROM durable_runs WHERE parent = ? AND ended_at IS NULL AND position > ? AND position < ?",
+        (run, first, behind),
+    ).fetchall():
+        request_cancel(conn, child, "its parent no longer waits for it", at, effects)

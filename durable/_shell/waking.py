@@ -160,6 +160,7 @@ def request_cancel(conn: sqlite3.Connection, run: int, reason: str, at: float, e
         after = "pending" if started_at is None else "waiting"
         conn.execute("UPDATE durable_runs SET status = ?, ready_at = NULL, reason = NULL WHERE run = ?", (after, run))
     _put_cancel(conn, run, reason, at, effects)
+    conn.execute("DELETE FROM durable_feed_items WHERE run = ?", (run,))
     # What runs below is cancelled by its own parent's turn; what has not begun must not begin until then,
     # in a slot that one of the others leaves.
     for (below,) in conn.execute(_UNBORN_BELOW, (run,)).fetchall():

@@ -2,9 +2,23 @@
 Scenarios 41 to 50: batches with callbacks, and what follows the end of a run.
 """
 
+import asyncio
+
 import pytest
 
-from durable import Finished, Flow, Return, RunFailedError, job, step, workflow
+from durable import (
+    BatchClosedError,
+    Finished,
+    Flow,
+    Queue,
+    Retry,
+    Return,
+    RunFailedError,
+    current_batch,
+    job,
+    step,
+    workflow,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +34,220 @@ def ran():
     RAN.clear()
     BROKEN.clear()
     return RAN
+
+
+@job
+async def member(name: str) -> str:
+    RAN.append(name)
+    if name in BROKEN:
+        raise ConnectionError(name)
+    return name
+
+
+@job(retry=Retry(attempts=3, delay=0.0))
+async def shaky(name: str) -> str:
+    RAN.append(name)
+    if RAN.count(name) < 3:
+        raise ConnectionError(name)
+    return name
+
+
+@job
+async def callback(event: str) -> None:
+    RAN.append(event)
+
+
+def events():
+    """What callbacks ran, in order."""
+    return [each for each in RAN if each.startswith("on ")]
+
+
+CALLBACKS = {name: callback(name.replace("_", " ")) for name in ("on_success", "on_failure", "on_complete")}
+
+
+async def settled(engine, batch):
+    """Return once the batch is complete and nothing is under way."""
+    async with asyncio.timeout(5):
+        while (await batch.info()).pending or set((await engine.stats()).runs) - {"succeeded", "failed", "cancelled"}:
+            await asyncio.sleep(0.002)
+    return await batch.info()
+
+
+def counts(info):
+    return (info.total, info.pending, info.succeeded, info.failed, info.cancelled)
+
+
+async def test_success_is_told_once_after_the_last_member(engines, ran):
+    """Scenario 41: with the arguments given at creation; a member that succeeded on a retry counts."""
+    engine = await engines.file(member, shaky, callback)
+    async with engine.batch(on_success=callback("on success of 7"), on_failure=callback("on failure")) as batch:
+        for name in "abc":
+            batch.add(member(name))
+        batch.add(shaky("shaky"))
+    assert counts(await settled(engine, batch)) == (4, 0, 4, 0, 0)
+    assert events() == ["on success of 7"]
+    assert ran[-1] == "on success of 7"
+    assert ran.count("shaky") == 3
+
+
+async def test_failure_is_told_once_and_success_never(engines, ran):
+    """Scenario 42: five members die: one first failure, no success, one completion after all are terminal."""
+    BROKEN.update("abcde")
+    engine = await engines.file(member, callback)
+    async with engine.batch(**CALLBACKS) as batch:
+        for name in "abcdefg":
+            batch.add(member(name))
+    assert counts(await settled(engine, batch)) == (7, 0, 2, 5, 0)
+    assert sorted(events()) == ["on complete", "on failure"]
+    assert set("abcdefg") <= set(ran[: ran.index("on complete")])
+
+
+async def test_a_failed_attempt_is_no_failed_member(engines, ran, clock, eventually):
+    """
+    Scenario 43: while a member waits for its retry nothing is told; success and completion come after it.
+
+    There is no event "all were attempted".
+    """
+
+    @job(retry=Retry(attempts=2, delay=10.0, jitter=0.0))
+    async def later() -> None:
+        RAN.append("later")
+        if RAN.count("later") == 1:
+            raise ConnectionError
+
+    engine = await engines.file(member, later, callback, clock=clock)
+    async with engine.batch(**CALLBACKS) as batch:
+        batch.add(member("a"))
+        batch.add(later())
+
+    async def waits():
+        return counts(await batch.info()) == (2, 1, 1, 0, 0) and ran.count("later") == 1
+
+    await eventually(waits)
+    assert events() == []
+    clock.advance(11)
+    assert counts(await settled(engine, batch)) == (2, 0, 2, 0, 0)
+    assert sorted(events()) == ["on complete", "on success"]
+
+
+async def test_a_callback_is_tried_again_by_its_own_policy(engines, ran):
+    """Scenario 44: members are not run again, and the other callbacks are started all the same."""
+    engine = await engines.file(member, shaky, callback)
+    async with engine.batch(on_success=shaky("on success"), on_complete=callback("on complete")) as batch:
+        batch.add(member("a"))
+    await settled(engine, batch)
+    assert events().count("on success") == 3
+    assert events().count("on complete") == 1
+    assert ran.count("a") == 1
+
+
+async def test_no_crash_tells_anything_twice(engines, ran, monkeypatch, copies):
+    """Scenario 45: killed before and after each COMMIT: each callback one run, counts as without a crash."""
+    with monkeypatch.context() as patch:
+        recorded = copies(patch)
+        engine = await engines.file(member, callback)
+        async with engine.batch(**CALLBACKS) as batch:
+            batch.add(member("a"))
+            batch.add(member("b"))
+        await settled(engine, batch)
+        await engine.aclose()
+    begun = 0
+    for path in recorded.paths:
+        engines.path = path
+        engine = await engines.file(member, callback)
+        if not [info async for info in engine.runs()]:
+            continue  # killed before the batch was acknowledged
+        begun += 1
+        async with asyncio.timeout(5):
+            while set((await engine.stats()).runs) != {"succeeded"}:
+                await asyncio.sleep(0.002)
+        assert len([info async for info in engine.runs(workflow="callback")]) == 2, path
+        assert len([info async for info in engine.runs(workflow="member")]) == 2, path
+        await engine.aclose()
+    assert begun >= 6
+
+
+async def test_members_may_add_members(engines, ran, door):
+    """Scenario 46: those that were added, and have ended first, do not complete the batch."""
+
+    @job
+    async def adding() -> None:
+        for name in "xy":
+            await current_batch().add(member(name))
+        await door()
+
+    engine = await engines.file(member, adding, callback)
+    async with engine.batch(**CALLBACKS) as batch:
+        batch.add(adding())
+    await door.reached()
+    async with asyncio.timeout(5):
+        while counts(await batch.info()) != (3, 1, 2, 0, 0):
+            await asyncio.sleep(0.002)
+    assert events() == []
+    door.open()
+    assert counts(await settled(engine, batch)) == (3, 0, 3, 0, 0)
+    assert sorted(events()) == ["on complete", "on success"]
+
+
+async def test_a_batch_waits_for_batches_in_it_and_for_their_callbacks(engines, ran, door):
+    """Scenario 47: a callback of the first inner batch adds a second one; the outer events come after both."""
+
+    @job
+    async def and_more() -> None:
+        async with current_batch().parent.batch(on_success=callback("on inner 2")) as second:
+            second.add(member("second"))
+        await door()
+
+    engine = await engines.file(member, callback, and_more)
+    async with engine.batch(on_success=callback("on outer")) as outer:
+        async with outer.batch(on_success=and_more()) as first:
+            first.add(member("first"))
+    await door.reached()
+    async with asyncio.timeout(5):
+        while "on inner 2" not in ran:
+            await asyncio.sleep(0.002)
+    assert events() == ["on inner 2"]
+    door.open()
+    await settled(engine, outer)
+    assert events() == ["on inner 2", "on outer"]
+    assert [name for name in ran if name in ("first", "second")] == ["first", "second"]
+
+
+async def test_a_finished_batch_takes_nothing_more(engines, ran):
+    """Scenario 48: BatchClosedError, and nothing starts; an error inside the block starts nothing either."""
+    engine = await engines.file(member, callback)
+    async with engine.batch(**CALLBACKS) as batch:
+        batch.add(member("a"))
+    await settled(engine, batch)
+    with pytest.raises(BatchClosedError):
+        await batch.add(member("late"))
+    with pytest.raises(LookupError):
+        async with engine.batch(**CALLBACKS) as other:
+            other.add(member("never"))
+            raise LookupError
+    assert (await engine.stats()).runs == {"succeeded": 3}
+    assert sorted(ran) == ["a", "on complete", "on success"]
+
+
+async def test_a_cancelled_batch_has_not_succeeded(engines, ran, door):
+    """Scenario 49: members that have not begun never do, and count as cancelled; no success is told."""
+
+    @job(queue="one")
+    async def held(name: str) -> None:
+        RAN.append(name)
+        if name == "b":
+            await door()
+
+    engine = await engines.file(held, callback, queues=[Queue("one", concurrency=1)])
+    async with engine.batch(**CALLBACKS) as batch:
+        for name in "abcd":
+            batch.add(held(name))
+    await door.reached()
+    await batch.cancel()
+    assert counts(await settled(engine, batch)) == (4, 0, 1, 0, 3)
+    await door.left()
+    assert "on success" not in events()
+    assert [name for name in ran if len(name) == 1] == ["a", "b"]
 
 
 @job
