@@ -18,6 +18,7 @@ from durable import (
     DryRun,
     Engine,
     Fatal,
+    Finished,
     Flow,
     Middleware,
     Op,
@@ -27,6 +28,7 @@ from durable import (
     Run,
     RunFailure,
     RunInfo,
+    RunOp,
     Schedule,
     ScheduleInfo,
     StepCall,
@@ -253,6 +255,34 @@ def every_schedule() -> list[Schedule]:
         Schedule("thumbnails", lambda at: thumbnail(f"{at.date()}.png"), every=timedelta(minutes=5), overlap="queue"),
         Schedule("often", notify_drivers(1), every=2.5),
     ]
+
+
+# --- what follows a run -------------------------------------------------------------------------
+
+
+@notify_drivers.on_success
+def tell(finished: Finished[int]) -> list[RunOp[None]]:
+    assert_type(finished.value, int | None)
+    assert_type(finished.error, Exception | None)
+    return [write_audit(finished.arguments["ride_id"]).options(delay=timedelta(minutes=5), retry=3)]
+
+
+@ride.on_finish
+def nothing(finished: Finished[Receipt]) -> None:
+    assert_type(finished.value, Receipt | None)
+
+
+async def followed(engine: Engine) -> None:
+    run = await engine.start(notify_drivers(1).then(write_audit(1), thumbnail("a")), key="k", key_ttl=60)
+    assert_type(run, Run[int])
+
+
+@workflow
+async def quorum(names: list[str]) -> Flow[None]:
+    assert_type(await gather([notify_drivers(1), notify_drivers(2)]), list[int])
+    assert_type(await gather(thumbnail(name) for name in names), list[bytes])
+    assert_type(await gather(notify_drivers(1), notify_drivers(2), notify_drivers(3), at_least=2), list[int])
+    yield gather(None)
 
 
 # --- middleware ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Literal
 
 from durable import (
     Engine,
+    Finished,
     Flow,
     Middleware,
     Return,
@@ -136,6 +137,19 @@ async def unknown_option() -> None: ...
 
 @step(on_crash="explode")  # E:
 async def unknown_policy() -> None: ...
+
+
+# --- wrong follow-ups ---------------------------------------------------------------------------
+
+
+def wrong_follow_ups() -> None:
+    ride(1).then(charge(1))  # E:
+    ride(1).then(ride)  # E:
+    charge(1).then(ride(1))  # E:
+
+
+@ride.on_success  # E:
+def of_another_type(finished: Finished[bytes]) -> None: ...
 
 
 # --- wrong middleware ---------------------------------------------------------------------------
