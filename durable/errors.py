@@ -294,10 +294,9 @@ class NondeterminismError(DurableError):
     def __str__(self) -> str:
         recorded = self.recorded + (f" ({self.recorded_site})" if self.recorded_site else "")
         requested = self.requested + (f" ({self.requested_site})" if self.requested_site else "")
-        hint = f" {self.hint}." if self.hint else ""
         return (
             f"run {self.run_id!r} diverged from its journal at command {self.position}: "
-            f"recorded {recorded}, workflow now asks for {requested}.{hint} "
+            f"recorded {recorded}, workflow now asks for {requested}.{self.hint and f' {self.hint}.'} "
             "Restore the old order, or guard the change with durable.patched('change-id'), then resume the run"
         )
 

@@ -28,7 +28,6 @@ from durable._core.decision import Decision, StepAction
 from durable._core.events import Event, RunRetried, StepInterrupted, StepStarted
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
-from durable._shell.batch_reading import lineage
 from durable._shell.log import emit, log
 from durable._shell.reading import Loaded, cancel_in_inbox, load_items, load_run, notes_of
 from durable._shell.recording import Recorder
@@ -53,8 +52,6 @@ RELOAD_PAUSE = 1.0
 #: Arrivals that one turn takes in: what more there is follows in the next ones, so that neither the
 #: event loop nor the writer is held for long when thousands of children have ended.
 ARRIVALS_AT_ONCE = 250
-#: Batches whose ids are kept in memory.
-BATCHES_KNOWN = 1000
 
 
 class Driver(Recorder):
@@ -415,7 +412,7 @@ class Driver(Recorder):
                     if left:
                         self._dirty.add(position)
                 if self._state.batch is not None or self._state.callback is not None:
-                    await self._name_batches()
+                    await self._name_batches(self._read)
                 event = await services.steps.attempt(action, self._state, self, left, task)
         finally:
             if self._scopes.get(action.position) is scope:
@@ -426,18 +423,6 @@ class Driver(Recorder):
             if event is not None:
                 self._outcomes.append(event)
             self._wake.set()
-
-    async def _name_batches(self) -> None:
-        """Learn the ids of the run's batch, and of those around it: they never change."""
-        state, known = self._state, self._services.batches
-        number = state.callback if state.batch is None else state.batch
-        if state.batches or number is None:
-            return
-        if number not in known:
-            if len(known) >= BATCHES_KNOWN:
-                known.clear()
-            known[number] = await self._read(partial(lineage, batch=number))
-        state.batches = known[number]
 
 
 class _RelievedError(Exception):

@@ -8,7 +8,7 @@ write, their outcomes, and the turns which these cause.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from durable._core.events import (
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
 from durable._core.outcomes import failure_payload
+from durable._shell.batch_reading import lineage
 from durable._shell.connections import CommitUnknownError, is_the_disk
 from durable._shell.continuations import follow_ups
 from durable._shell.creating import get_or_create
@@ -47,6 +48,8 @@ from durable.errors import (
 
 #: Transactions of one run in a row inside one commit group; then others get their turn.
 MAX_TRANSACTIONS = 64
+#: Batches whose ids are kept in memory.
+BATCHES_KNOWN = 1000
 
 
 class Recorder:
@@ -163,6 +166,18 @@ class Recorder:
         if not self.ready.follow_ups and (definition is None or not definition.hooks):
             return []
         return follow_ups(self.ready, started, status, outcome, reason, self._services)
+
+    async def _name_batches(self, read: Callable[..., Awaitable[Any]]) -> None:
+        """Learn the ids of the run's batch, and of those around it: they never change."""
+        state, known = self._state, self._services.batches
+        number = state.callback if state.batch is None else state.batch
+        if state.batches or number is None:
+            return
+        if number not in known:
+            if len(known) >= BATCHES_KNOWN:
+                known.clear()
+            known[number] = await read(partial(lineage, batch=number))
+        state.batches = known[number]
 
     def _first_event(self, conn: sqlite3.Connection) -> RunStarted | None:
         """How the run began, as far as that can be read."""
