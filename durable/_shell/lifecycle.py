@@ -12,13 +12,12 @@ The engine installs no signal handlers and configures no logging.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import itertools
 import os
 import sqlite3
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
 from typing import Any, Literal, Self
 
@@ -51,6 +50,7 @@ from durable._shell.services import Services
 from durable._shell.stand_ins import StandIns
 from durable._shell.steps import Steps
 from durable._shell.waking import read_unborn, retry_blocked
+from durable._shell.watching import Watching
 from durable.errors import BatchNotFoundError, EngineClosedError, JournalError, RunNotFoundError
 
 #: The path that keeps the journal in memory: for tests, it is gone with the engine.
@@ -117,7 +117,7 @@ class Lifecycle(Finding):
         self._hooks = Hooks(middleware, self.codec)
         self._stand_ins: StandIns | None = None
         self._numbers = itertools.count(1)
-        self._waiters: dict[str, list[asyncio.Future[Outcome | None]]] = {}
+        self._waiters = Watching()
         self._broadcast = Broadcast()
         self._pid = 0
         self._context = contextvars.copy_context()
@@ -254,11 +254,7 @@ class Lifecycle(Finding):
         if self._failure is None:
             self._failure = error
             log.error("engine.failed", path=self.path, error=repr(error))
-        for futures in self._waiters.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(EngineClosedError(f"the engine failed: {error!r}"))
-        self._waiters.clear()
+        self._waiters.fail(f"the engine failed: {error!r}")
 
     async def _housekeeping(self) -> None:
         """Looks whether the file is still ours, and prunes, now and then."""
@@ -338,11 +334,7 @@ class Lifecycle(Finding):
             self._commits.close()
         if self._writer is not None:
             await asyncio.wait([self._writer], timeout=LAST_WAIT)
-        for futures in self._waiters.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(EngineClosedError("the engine was closed; it goes on when it opens again"))
-        self._waiters.clear()
+        self._waiters.fail("the engine was closed; it goes on when it opens again")
         self._broadcast.close()
         if self._database is not None:
             await self._database.aclose()
@@ -365,7 +357,7 @@ class Lifecycle(Finding):
         """
         self._check_open()
         while True:
-            with self._watching(run_id) as future:  # before the look, lest it ends in between
+            with self._waiters.until(run_id) as future:  # before the look, lest it ends in between
                 row, outcome = await self.read(reading.outcome_of, self.path, run_id)
                 if row is None:
                     raise RunNotFoundError("id", run_id)
@@ -378,7 +370,7 @@ class Lifecycle(Finding):
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished: one look at the file, then the commit that finishes it says so."""
         self._check_open()
-        with self._watching(_FINISHED + batch_id) as future:
+        with self._waiters.until(_FINISHED + batch_id) as future:
             exists, finished = await self.read(batch_reading.finish_of, batch_id)
             if not exists:
                 raise BatchNotFoundError("id", batch_id)
@@ -388,46 +380,25 @@ class Lifecycle(Finding):
     async def wait_for_end(self, run_id: str) -> None:
         """Return once the run called *run_id* may have ended."""
         self._check_open()
-        with self._watching(run_id) as future:
+        with self._waiters.until(run_id) as future:
             row = await self.read(reading.run_by_id, run_id)
             if row is not None and row.ended_at is None:
                 await future
 
-    @contextlib.contextmanager
-    def _watching(self, run_id: str) -> Generator[asyncio.Future[Outcome | None], None, None]:
-        """A future of the run's outcome; None if the file has to be asked."""
-        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(run_id, []).append(future)
-        try:
-            yield future
-        finally:
-            waiting = self._waiters.get(run_id)
-            if waiting is not None and future in waiting:
-                waiting.remove(future)
-                if not waiting:
-                    del self._waiters[run_id]
-            if future.done() and not future.cancelled():
-                future.exception()  # seen: a failing engine tells everybody, wanted or not
-
     def _take(self, effects: Effects) -> None:
         """Act on what a commit group caused."""
         for _, run_id, _, _ in effects.ended:
-            self._resolve(run_id, effects.outcomes.get(run_id))
+            self._waiters.resolve(run_id, effects.outcomes.get(run_id))
         for run_id, error in effects.refused:
             log.error("follow_up.refused", run_id=run_id, error=error)
         for what, batch_id in effects.batches:
             if what == "finished":
-                self._resolve(_FINISHED + batch_id)
+                self._waiters.resolve(_FINISHED + batch_id)
         self._broadcast.publish(effects, self.clock)
         self._hooks.tell(effects)
         scheduler = self._scheduler
         if scheduler is not None:
             scheduler.take(effects)
-
-    def _resolve(self, run_id: str, outcome: Outcome | None = None) -> None:
-        for future in self._waiters.pop(run_id, ()):
-            if not future.done():
-                future.set_result(outcome)
 
     def _check_open(self) -> None:
         if self._failure is not None:
