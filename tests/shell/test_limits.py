@@ -1221,3 +1221,19 @@ async def test_a_limit_out_of_sight_joins_when_it_is_asked_for(engines, room, ev
         await run.result(5)
     assert room.peak == 1
     await no_slots(engine, eventually)
+
+
+async def test_members_of_a_batch_stand_in_line_too(engines, room, eventually):
+    """
+    A batch is complete when those that waited for each other have ended.
+    """
+    room.open = True
+    engine = await engines.memory(served)
+    async with engine.batch() as batch:
+        for number in range(3):
+            batch.add(served("a", number))
+    info = await batch.wait(timeout=5)
+    assert info.succeeded == 3
+    assert room.entered == ["a0", "a1", "a2"]
+    assert room.peak == 1
+    await no_slots(engine, eventually)
