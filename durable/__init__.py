@@ -24,6 +24,7 @@ from durable._core.decorators import call, job, step, transaction, workflow
 from durable._core.definition import Finished
 from durable._core.flow import current, logger, now, patched, random, set_attributes, uuid4
 from durable._core.group_ops import Settled, Winner
+from durable._core.limits import Limit, Rate
 from durable._core.making import (
     continue_as,
     for_each,
@@ -57,6 +58,7 @@ from durable.errors import (
     JournalError,
     JournalLockedError,
     KeyConflictError,
+    LimitReachedError,
     NondeterminismError,
     NotDurableError,
     RetryAfter,
@@ -90,12 +92,15 @@ __all__ = [
     "JournalError",
     "JournalLockedError",
     "KeyConflictError",
+    "Limit",
+    "LimitReachedError",
     "Middleware",
     "NondeterminismError",
     "NotDurableError",
     "Op",
     "Queue",
     "QueueInfo",
+    "Rate",
     "Retry",
     "RetryAfter",
     "Return",

@@ -10,6 +10,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── ScheduleNotFoundError       no schedule of that name
     │   ├── RunExistsError              `id=` names a run that exists, with other arguments
     │   ├── KeyConflictError            the key belongs to a run with other arguments
+    │   ├── LimitReachedError           no slot of the run's limit is free, and it does not wait
     │   ├── RunStateError               the run's status does not allow the request
     │   ├── MiddlewareError             a middleware broke the rules of `proceed`
     │   ├── DryRunError                 a dry run lacks a stand-in, or was given a wrong one
@@ -66,8 +67,7 @@ class NotDurableError(UsageError):
 
     def __init__(self, found: str, run_id: str = "") -> None:
         super().__init__(found, run_id)
-        self.found = found
-        self.run_id = run_id
+        self.found, self.run_id = found, run_id
 
     def __str__(self) -> str:
         where = f" (run {self.run_id!r})" if self.run_id else ""
@@ -85,8 +85,7 @@ class RunNotFoundError(UsageError):
 
     def __init__(self, what: str, value: str) -> None:
         super().__init__(what, value)
-        self.what = what
-        self.value = value
+        self.what, self.value = what, value
 
     def __str__(self) -> str:
         return f"no {self.thing} with {self.what} {self.value!r} in this journal (it may have been pruned)"
@@ -97,8 +96,7 @@ class ScheduleNotFoundError(UsageError):
 
     def __init__(self, name: str, where: str) -> None:
         super().__init__(name, where)
-        self.name = name
-        self.where = where
+        self.name, self.where = name, where
 
     def __str__(self) -> str:
         return (
@@ -112,8 +110,7 @@ class RunExistsError(UsageError):
 
     def __init__(self, run_id: str, reason: str) -> None:
         super().__init__(run_id, reason)
-        self.run_id = run_id
-        self.reason = reason
+        self.run_id, self.reason = run_id, reason
 
     def __str__(self) -> str:
         return f"run {self.run_id!r} exists already: {self.reason}. Choose another id, or use engine.get"
@@ -124,10 +121,7 @@ class KeyConflictError(UsageError):
 
     def __init__(self, key: str, run_id: str, recorded: str, requested: str) -> None:
         super().__init__(key, run_id, recorded, requested)
-        self.key = key
-        self.run_id = run_id
-        self.recorded = recorded
-        self.requested = requested
+        self.key, self.run_id, self.recorded, self.requested = key, run_id, recorded, requested
 
     def __str__(self) -> str:
         return (
@@ -136,15 +130,24 @@ class KeyConflictError(UsageError):
         )
 
 
+class LimitReachedError(UsageError):
+    """No slot of the run's limit is free, and the limit says ``on_conflict="reject"``."""
+
+    def __init__(self, limit: str, key: str, run_id: str) -> None:
+        super().__init__(limit, key, run_id)
+        self.limit, self.key, self.run_id = limit, key, run_id
+
+    def __str__(self) -> str:
+        key = f" (key {self.key!r})" if self.key else ""
+        return f"run {self.run_id!r} was not started: limit {self.limit!r}{key} is reached. Start it again later"
+
+
 class RunStateError(UsageError):
     """The run's status does not allow what was asked."""
 
     def __init__(self, run_id: str, status: str, request: str, remedy: str = "") -> None:
         super().__init__(run_id, status, request, remedy)
-        self.run_id = run_id
-        self.status = status
-        self.request = request
-        self.remedy = remedy
+        self.run_id, self.status, self.request, self.remedy = run_id, status, request, remedy
 
     def __str__(self) -> str:
         tail = f". {self.remedy}" if self.remedy else ""
@@ -157,9 +160,7 @@ class MiddlewareError(UsageError):
     def __init__(self, middleware: str, where: str, reason: str) -> None:
         super().__init__(middleware, where, reason)
         #: Its class and method, as "Tracing.step".
-        self.middleware = middleware
-        self.where = where
-        self.reason = reason
+        self.middleware, self.where, self.reason = middleware, where, reason
 
     def __str__(self) -> str:
         return f"middleware {self.middleware} around {self.where}: {self.reason}"
@@ -171,8 +172,7 @@ class DryRunError(UsageError):
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(what, reason)
         #: What it is about, as "step 'charge' at 2 of run 'r-7'".
-        self.what = what
-        self.reason = reason
+        self.what, self.reason = what, reason
 
     def __str__(self) -> str:
         return f"dry run: {self.what}: {self.reason}"
@@ -189,8 +189,7 @@ class BatchClosedError(UsageError):
 
     def __init__(self, batch_id: str, status: str) -> None:
         super().__init__(batch_id, status)
-        self.batch_id = batch_id
-        self.status = status
+        self.batch_id, self.status = batch_id, status
 
     def __str__(self) -> str:
         return f"batch {self.batch_id!r} takes nothing more: it is {self.status}. Make a new batch"
@@ -205,8 +204,7 @@ class TransactionRefusedError(UsageError):
 
     def __init__(self, sql: str, reason: str) -> None:
         super().__init__(sql, reason)
-        self.sql = sql
-        self.reason = reason
+        self.sql, self.reason = sql, reason
 
     def __str__(self) -> str:
         return f"refused in a transaction: {self.sql[:80]!r}: {self.reason}"
@@ -220,8 +218,7 @@ class RunFailedError(DurableError):
 
     def __init__(self, run_id: str, error: str, traceback: str = "") -> None:
         super().__init__(run_id, error, traceback)
-        self.run_id = run_id
-        self.error = error
+        self.run_id, self.error = run_id, error
         #: The traceback as text, as recorded when the run failed. For people only.
         self.traceback = traceback
 
@@ -234,8 +231,7 @@ class RunCancelledError(DurableError):
 
     def __init__(self, run_id: str, reason: str = "") -> None:
         super().__init__(run_id, reason)
-        self.run_id = run_id
-        self.reason = reason
+        self.run_id, self.reason = run_id, reason
 
     def __str__(self) -> str:
         return f"run {self.run_id!r} was cancelled" + (f": {self.reason}" if self.reason else "")
@@ -246,9 +242,7 @@ class StepError(DurableError):
 
     def __init__(self, type_name: str, message: str, data: Any = None) -> None:
         super().__init__(type_name, message, data)
-        self.type_name = type_name
-        self.message = message
-        self.data = data
+        self.type_name, self.message, self.data = type_name, message, data
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
@@ -259,9 +253,7 @@ class StepInterruptedError(DurableError):
 
     def __init__(self, position: str, name: str, attempt: int) -> None:
         super().__init__(position, name, attempt)
-        self.position = position
-        self.name = name
-        self.attempt = attempt
+        self.position, self.name, self.attempt = position, name, attempt
 
     def __str__(self) -> str:
         return (
@@ -283,13 +275,9 @@ class NondeterminismError(DurableError):
         requested_site: str = "", hint: str = "",
     ) -> None:  # fmt: skip
         super().__init__(run_id, position, recorded, requested, recorded_site, requested_site, hint)
-        self.run_id = run_id
-        self.position = position
-        self.recorded = recorded
-        self.requested = requested
-        self.recorded_site = recorded_site
-        self.requested_site = requested_site
-        self.hint = hint
+        self.run_id, self.position, self.hint = run_id, position, hint
+        self.recorded, self.recorded_site = recorded, recorded_site
+        self.requested, self.requested_site = requested, requested_site
 
     def __str__(self) -> str:
         recorded = self.recorded + (f" ({self.recorded_site})" if self.recorded_site else "")
@@ -318,8 +306,7 @@ class EncodeError(RecordError):
         #: Where in the value, as "$.items[2].price".
         self.path = path
         #: The type's qualified name.
-        self.found = found
-        self.reason = reason
+        self.found, self.reason = found, reason
 
     def __str__(self) -> str:
         return f"cannot record {self.where or 'value'} at {self.path}: found {self.found}: {self.reason}"
@@ -330,10 +317,7 @@ class DecodeError(RecordError):
 
     def __init__(self, where: str, path: str, expected: str, reason: str) -> None:
         super().__init__(where, path, expected, reason)
-        self.where = where
-        self.path = path
-        self.expected = expected
-        self.reason = reason
+        self.where, self.path, self.expected, self.reason = where, path, expected, reason
 
     def __str__(self) -> str:
         return f"cannot read {self.where or 'value'} at {self.path}: expected {self.expected}: {self.reason}"
@@ -344,11 +328,8 @@ class CapExceededError(RecordError):
 
     def __init__(self, where: str, what: str, found: int, allowed: int, remedy: str = "") -> None:
         super().__init__(where, what, found, allowed, remedy)
-        self.where = where
-        self.what = what
-        self.found = found
-        self.allowed = allowed
-        self.remedy = remedy
+        self.where, self.what, self.remedy = where, what, remedy
+        self.found, self.allowed = found, allowed
 
     def __str__(self) -> str:
         tail = f". {self.remedy}" if self.remedy else ""
@@ -363,8 +344,7 @@ class JournalError(DurableError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
+        self.path, self.reason = path, reason
 
     def __str__(self) -> str:
         return f"journal {self.path}: {self.reason}"
@@ -411,8 +391,7 @@ class JournalCorruptError(JournalError):
     def __init__(self, path: str, run_id: str, seq: int, reason: str) -> None:
         super().__init__(path, reason)
         self.args = (path, run_id, seq, reason)
-        self.run_id = run_id
-        self.seq = seq
+        self.run_id, self.seq = run_id, seq
 
     def __str__(self) -> str:
         return f"journal {self.path}: run {self.run_id!r}, event {self.seq}: {self.reason}. Restore from a backup"

@@ -18,7 +18,7 @@ DOCUMENTED = """
     Flow Op Winner Settled
     Retry RetryAfter Fatal by_arguments
     now uuid4 random patched set_attributes logger current
-    Engine Client Run RunInfo Queue
+    Engine Client Run RunInfo Queue Rate Limit
     Schedule ScheduleHandle ScheduleInfo
     Batch BatchInfo current_batch
     Finished
@@ -30,7 +30,7 @@ DOCUMENTED = """
 # Those a program catches by name in ordinary code; all others are in durable.errors.
 MAIN_ERRORS = """
     DurableError NondeterminismError NotDurableError
-    RunFailedError RunCancelledError RunCancelled RunNotFoundError KeyConflictError StepError
+    RunFailedError RunCancelledError RunCancelled RunNotFoundError KeyConflictError LimitReachedError StepError
     BatchClosedError ScheduleNotFoundError
     JournalError JournalLockedError
 """.split()  # noqa: SIM905 - as above

@@ -1,23 +1,35 @@
 """
-Which runs may become active: queues, their slots, and the engine's own.
+Which runs may become active: queues, their slots and rates, and the engine's own slots.
 
 Pure: it holds candidates and counts, and says who is next; the scheduler acts. A run takes one
 slot of its queue and one of the engine while it is *active* (a step of it runs, or a turn is
 due). A run that waits for children, timers or signals has none, so parents never starve their
-children: depth 50 works on one slot.
+children: depth 50 works on one slot. A queue's rate bounds how many of its runs *begin*; one that
+was woken has begun before, and passes.
 
-Memory is bounded: a queue keeps at most `CANDIDATES` runs here; the rest are rows, fetched
-when these are used up.
+Fairness: runs of one queue go by priority, then by their `place`, then by age. A place is the
+start tag of start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queueing", SIGCOMM
+1996), given when the run is created. Virtual time is the highest place admitted so far; runs of a
+group (the children of one parent, or else the runs of one workflow) get places one after the
+other, and none before the virtual time. So 10,000 queued runs of A do not delay 10 of B: B's
+begin at today's virtual time, and the two alternate. Within a group order is that of creation.
+A woken run keeps its place, which is lower than that of whoever has not begun: what has begun is
+finished first.
+
+Memory is bounded: a queue keeps at most `CANDIDATES` runs here, those that go first; the rest are
+rows, fetched when these are used up.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Mapping
+from bisect import insort
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from attrs import define, field, frozen
 
+from durable._core.limits import Rate, check_rate
 from durable.errors import DefinitionError
 
 R = TypeVar("R")
@@ -25,6 +37,11 @@ R = TypeVar("R")
 #: Ready runs of one queue that are kept in memory. Enough to keep a thousand slots busy
 #: between two look-ups; 100,000 queued jobs stay rows.
 CANDIDATES = 1_000
+#: Groups whose last place is remembered. One that is forgotten begins at the virtual time again.
+GROUPS = 10_000
+#: Places to a second of real time: a virtual time that begins with the clock is ahead of every
+#: place given before, as long as fewer runs than this are created a second.
+_PLACES_A_SECOND = 1e6
 
 
 @frozen
@@ -35,42 +52,109 @@ class Queue:
     Args:
         name: As in ``@job(queue=...)``.
         concurrency: Runs of this queue active at once; None leaves it to the engine's.
+        rate: How many of its runs may begin in a window of time; one that goes on does not count.
     """
 
     name: str
     concurrency: int | None = None
+    rate: Rate | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.concurrency is not None and self.concurrency < 1:
             msg = f"queue {self.name!r}: concurrency must be at least 1, found {self.concurrency!r}"
             raise DefinitionError(msg)
+        check_rate(f"queue {self.name!r}", self.rate)
+
+
+class Places:
+    """Gives new runs their places in the lines of their queues."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self._base = now * _PLACES_A_SECOND
+        self._virtual: dict[str, float] = {}
+        # Apart, so that many parents do not push out the few workflows, whose order must hold.
+        self._workflows: OrderedDict[tuple[str, Hashable], float] = OrderedDict()
+        self._parents: OrderedDict[tuple[str, Hashable], float] = OrderedDict()
+
+    def place(self, queue: str, workflow: str, parent: int | None) -> float:
+        """The place of a new run: behind the last of its group, and not before the virtual time."""
+        last, group = (self._workflows, (queue, workflow)) if parent is None else (self._parents, (queue, parent))
+        virtual = self._virtual.get(queue, self._base)
+        found = max(virtual, last.get(group, 0.0)) + 1
+        last[group] = found
+        last.move_to_end(group)
+        if len(last) > GROUPS:
+            last.popitem(last=False)
+        return found
+
+    def admitted(self, queue: str, place: float) -> None:
+        """A run with *place* became active: virtual time is there now."""
+        if place > self._virtual.get(queue, self._base):
+            self._virtual[queue] = place
+
+    def recover(self, queue: str, workflow: str | None, first: float, last: float) -> None:
+        """What the file knows of a group of runs that have not begun (of no parent, if it has a *workflow*)."""
+        self._virtual[queue] = min(first, self._virtual.get(queue, first))
+        if workflow is not None:
+            self._workflows[queue, workflow] = last
+
+
+#: -priority, place, ready_at, run: who goes first is the least.
+_Key = tuple[int, float, float, int]
 
 
 @define
 class _Lane(Generic[R]):
     concurrency: int | None
-    heap: list[tuple[int, float, int, R]] = field(factory=list)
+    rate: Rate | None
+    #: Candidates, the next one first. With a rate, those that were woken stand apart.
+    line: list[tuple[_Key, R]] = field(factory=list)
+    woken: list[tuple[_Key, R]] = field(factory=list)
     known: set[int] = field(factory=set)
     active: int = 0
     paused: bool = False
     #: Set when the file holds ready runs that are not here.
     more: bool = False
-    #: The place in line of the last candidate taken in.
-    last: tuple[int, float, int] = (0, 0.0, 0)
+    #: When the latest runs began, as many as the rate counts.
+    starts: deque[float] = field(factory=deque)
 
     def is_open(self) -> bool:
         return not self.paused and (self.concurrency is None or self.active < self.concurrency)
+
+    def opens_at(self, now: float) -> float | None:
+        """When the rate lets the next run begin; None is now."""
+        if self.rate is None or len(self.starts) < self.rate.count:
+            return None
+        if self.starts[-1] > now:  # the clock was set back
+            self.starts = deque(min(at, now) for at in self.starts)
+        due = self.starts[0] + self.rate.per
+        return due if due > now else None
+
+    def next(self, now: float) -> list[tuple[_Key, R]] | None:
+        """The line whose first candidate is the next to be admitted; None if there is none."""
+        if not self.is_open():
+            return None
+        if self.woken and not (self.line and self.line[0][0] < self.woken[0][0] and self.opens_at(now) is None):
+            return self.woken
+        return self.line if self.line and self.opens_at(now) is None else None
+
+    def note_start(self, now: float) -> None:
+        if self.rate is not None:
+            self.starts.append(now)
+            if len(self.starts) > self.rate.count:
+                self.starts.popleft()
 
 
 class Admission(Generic[R]):
     """Candidates and slots of all queues."""
 
-    def __init__(self, queues: Iterable[Queue], concurrency: int) -> None:
+    def __init__(self, queues: Iterable[Queue], concurrency: int, places: Places | None = None) -> None:
         if concurrency < 1:
             msg = f"concurrency must be at least 1, found {concurrency!r}"
             raise DefinitionError(msg)
-        self._limits: Mapping[str, int | None] = {queue.name: queue.concurrency for queue in queues}
+        self._queues: Mapping[str, Queue] = {queue.name: queue for queue in queues}
         self._concurrency = concurrency
+        self._places = places or Places()
         self._lanes: dict[str, _Lane[R]] = {}
         self._order: list[str] = []
         self._active: dict[int, str] = {}
@@ -80,49 +164,74 @@ class Admission(Generic[R]):
         """Runs that hold a slot."""
         return len(self._active)
 
-    def offer(self, queue: str, run: int, priority: int, ready_at: float, item: R) -> None:
+    def offer(
+        self, queue: str, run: int, priority: int, ready_at: float, item: R, *, place: float = 0.0, begun: bool = False
+    ) -> None:
         """A run is ready: keep it as a candidate, or remember that the file holds more."""
         lane = self._lane(queue)
         if run in lane.known or run in self._active:
             return
-        place = (-priority, ready_at, run)
-        # While the file holds more, what comes after the last candidate may come after those too.
-        if len(lane.heap) >= CANDIDATES or (lane.more and lane.heap and place > lane.last):
+        line = lane.woken if begun and lane.rate is not None else lane.line
+        entry = ((-priority, place, ready_at, run), item)
+        # While the file holds more, what comes after the last candidate may come after those too. Where
+        # there is no candidate, the file will be asked.
+        unknown = lane.more and not lane.line and (line is lane.line or not lane.woken)
+        if unknown or (line and entry[0] > line[-1][0] and (lane.more or len(line) >= CANDIDATES)):
             lane.more = True
-            if not lane.heap or place[0] >= lane.heap[-1][0]:
-                return
-            # It is more urgent than the leaf at the heap's end, which goes back to the file.
-            lane.known.discard(lane.heap.pop()[2])
-        lane.last = max(lane.last, place) if lane.heap else place
+            return
+        if len(line) >= CANDIDATES:  # the last one goes back to the file
+            lane.more = True
+            lane.known.discard(line.pop()[0][3])
         lane.known.add(run)
-        heapq.heappush(lane.heap, (*place, item))
+        insort(line, entry, key=_key)
 
     def found_more(self, queue: str, *, more: bool) -> None:
         """Whether the file holds ready runs of *queue* beyond those offered."""
         self._lane(queue).more = more
 
+    def started(self, queue: str, at: Iterable[float]) -> None:
+        """When the latest runs of a queue with a rate began, as the file has it."""
+        lane = self._lane(queue)
+        for each in sorted(at):
+            lane.note_start(each)
+
     def wanting(self) -> list[str]:
         """Queues with a free slot and no candidate here, whose next runs are to be fetched."""
         if len(self._active) >= self._concurrency:
             return []
-        return [name for name, lane in self._lanes.items() if lane.more and not lane.heap and lane.is_open()]
+        return [
+            name
+            for name, lane in self._lanes.items()
+            if lane.more and not lane.line and not lane.woken and lane.is_open()
+        ]
 
-    def admit(self) -> R | None:
+    def admit(self, now: float) -> R | None:
         """The next run to become active, its slots taken; None if there is none. Queues take turns."""
         if len(self._active) >= self._concurrency:
             return None
         for index, name in enumerate(self._order):
             lane = self._lanes[name]
-            if lane.heap and lane.is_open():
-                _, _, run, item = heapq.heappop(lane.heap)
+            line = lane.next(now)
+            if line is not None:
+                (_, place, _, run), item = line.pop(0)
                 lane.known.discard(run)
                 lane.active += 1
+                if line is lane.line:
+                    lane.note_start(now)
+                self._places.admitted(name, place)
                 self._active[run] = name
                 # To the back of the line, so that one busy queue does not keep the others waiting.
                 del self._order[index]
                 self._order.append(name)
                 return item
         return None
+
+    def opens_at(self, now: float) -> float | None:
+        """When to look again, because a rate is all that keeps a candidate waiting."""
+        if len(self._active) >= self._concurrency:
+            return None
+        waits = (lane.opens_at(now) for lane in self._lanes.values() if lane.line and lane.is_open())
+        return min((at for at in waits if at is not None), default=None)
 
     def is_candidate(self, run: int) -> bool:
         """Whether *run* waits here for a slot."""
@@ -139,8 +248,8 @@ class Admission(Generic[R]):
         lane = self._lane(queue)
         if run in lane.known:
             lane.known.discard(run)
-            lane.heap = [entry for entry in lane.heap if entry[2] != run]
-            heapq.heapify(lane.heap)
+            lane.line = [entry for entry in lane.line if entry[0][3] != run]
+            lane.woken = [entry for entry in lane.woken if entry[0][3] != run]
 
     def pause(self, queue: str, *, paused: bool) -> None:
         """Admit nothing more from *queue*, or again."""
@@ -149,6 +258,11 @@ class Admission(Generic[R]):
     def _lane(self, queue: str) -> _Lane[R]:
         lane = self._lanes.get(queue)
         if lane is None:
-            lane = self._lanes[queue] = _Lane(self._limits.get(queue))
+            known = self._queues.get(queue) or Queue(queue)
+            lane = self._lanes[queue] = _Lane(known.concurrency, known.rate)
             self._order.append(queue)
         return lane
+
+
+def _key(entry: tuple[_Key, object]) -> _Key:
+    return entry[0]

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from attrs import define, field, frozen
 
 from durable._core.events import Event, Payload
+from durable._core.limits import LimitRef
 from durable._core.ops import RunOp, StepOp, TransactionOp
 
 #: How a run ended.
@@ -47,6 +48,15 @@ class StepAction:
     failures: int
     first_started_at: float
     op: StepOp[Any]
+
+
+@frozen
+class SlotAction:
+    """Ask for a slot of *limit* under *key*; the grant comes as an arrival."""
+
+    position: str
+    limit: LimitRef
+    key: str
 
 
 @frozen
@@ -113,6 +123,9 @@ class Decision:
     events: list[Event] = field(factory=list)
     steps: list[StepAction] = field(factory=list)
     transactions: list[TransactionAction] = field(factory=list)
+    #: Slots to ask for, and positions whose slot (or place in line) is given up.
+    slots: list[SlotAction] = field(factory=list)
+    slots_released: list[str] = field(factory=list)
     children: list[ChildAction] = field(factory=list)
     #: Positions of running steps to cancel.
     cancelled_steps: list[str] = field(factory=list)

@@ -21,6 +21,7 @@ from durable._core.definition import (
     TransactionStep,
     Workflow,
 )
+from durable._core.limits import Limit
 from durable._core.ops import Command, OnCrash, Return, StepOp, in_seconds
 from durable._core.retry import Retry, as_retry
 from durable.errors import DefinitionError
@@ -85,6 +86,8 @@ def step(
     on_crash: OnCrash = ...,
     thread: bool = ...,
     process: bool = ...,
+    limit: Limit | str | None = ...,
+    limit_key: Callable[..., str] | None = ...,
 ) -> StepDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -96,6 +99,8 @@ def step(
     on_crash: OnCrash = "rerun",
     thread: bool = True,
     process: bool = False,
+    limit: Limit | str | None = None,
+    limit_key: Callable[..., str] | None = None,
 ) -> Any:
     """
     Make a function a step: effectful work inside a run, run at least once.
@@ -110,6 +115,9 @@ def step(
             or ``block`` the run until a person decides.
         thread: False runs a sync function on the event loop.
         process: True runs a sync function in a process pool (for CPU-bound work).
+        limit: A named limit (or the name of one in ``Engine(limits=)``) of which each attempt
+            holds a slot. While it waits for one, nothing of the run is in memory.
+        limit_key: A function of the arguments: the limit is counted for each key apart.
     """
     options = StepOptions(
         retry=as_retry(retry),
@@ -117,6 +125,8 @@ def step(
         on_crash=_one_of("on_crash", on_crash, ("rerun", "raise", "block")),
         thread=thread,
         process=process,
+        limit=limit,
+        limit_key=limit_key,
     )
 
     def decorate(fn: Callable[..., Any]) -> Step[..., Any]:
@@ -174,6 +184,8 @@ def job(
     thread: bool = ...,
     process: bool = ...,
     on_crash: OnCrash = ...,
+    limit: Limit | str | None = ...,
+    limit_key: Callable[..., str] | None = ...,
 ) -> JobDecorator: ...
 def job(
     fn: Callable[..., Any] | None = None,
@@ -191,11 +203,14 @@ def job(
     thread: bool = True,
     process: bool = False,
     on_crash: OnCrash = "rerun",
+    limit: Limit | str | None = None,
+    limit_key: Callable[..., str] | None = None,
 ) -> Any:
     """
     Make a function a job: one step with a run of its own, on a queue.
 
-    Options as for `workflow`; `thread`, `process` and `on_crash` as for `step`.
+    Options as for `workflow`; `thread`, `process` and `on_crash` as for `step`. Its limit, too, is
+    that of its attempts, unless its `on_conflict` rejects or replaces whole runs.
     """
     options = RunOptions(
         version=version,
@@ -209,6 +224,8 @@ def job(
         thread=thread,
         process=process,
         on_crash=_one_of("on_crash", on_crash, ("rerun", "raise", "block")),
+        limit=limit,
+        limit_key=limit_key,
     )
 
     def decorate(fn: Callable[..., Any]) -> Job[..., Any]:
@@ -233,6 +250,8 @@ def workflow(
     retry: Retry | int | None = ...,
     priority: int = ...,
     labels: Mapping[str, str] | None = ...,
+    limit: Limit | str | None = ...,
+    limit_key: Callable[..., str] | None = ...,
 ) -> WorkflowDecorator: ...
 def workflow(
     fn: Callable[..., Any] | None = None,
@@ -247,6 +266,8 @@ def workflow(
     retry: Retry | int | None = None,
     priority: int = 0,
     labels: Mapping[str, str] | None = None,
+    limit: Limit | str | None = None,
+    limit_key: Callable[..., str] | None = None,
 ) -> Any:
     """
     Make an ``async def`` a workflow: durable, replayed after a crash, freed while it waits.
@@ -262,6 +283,9 @@ def workflow(
         retry: Attempts of the whole run, or a policy: each begins with an empty history.
         priority: Higher goes first within its queue.
         labels: Short strings to filter runs by.
+        limit: A named limit (or the name of one in ``Engine(limits=)``) of which each run holds a
+            slot from before its first turn to its end.
+        limit_key: A function of the arguments: the limit is counted for each key apart.
     """
     options = RunOptions(
         version=version,
@@ -272,6 +296,8 @@ def workflow(
         retry=as_retry(retry),
         priority=priority,
         labels=dict(labels or {}),
+        limit=limit,
+        limit_key=limit_key,
     )
 
     def decorate(fn: Callable[..., Any]) -> Workflow[..., Any]:

@@ -7,6 +7,7 @@ result. Calling it checks the arguments and returns an op. The plain function st
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ from attrs import frozen
 
 from durable._core import charge
 from durable._core.codec import ArgumentTypes, argument_types, result_type
+from durable._core.limits import Limit, LimitRef, check_reference
 from durable._core.ops import OnCrash, Op, RunOp, StepOp, TransactionOp, by_arguments
 from durable._core.retry import NEVER, Retry
 from durable._core.scopes import refuse_scopes
@@ -58,6 +60,8 @@ class StepOptions:
     on_crash: OnCrash = "rerun"
     thread: bool = True
     process: bool = False
+    limit: LimitRef | None = None
+    limit_key: Callable[..., str] | None = None
 
 
 @frozen
@@ -75,6 +79,8 @@ class RunOptions:
     process: bool = False
     on_crash: OnCrash = "rerun"
     key_ttl: float | None = None
+    limit: LimitRef | None = None
+    limit_key: Callable[..., str] | None = None
 
 
 @frozen
@@ -116,6 +122,8 @@ class Definition(Generic[P, R]):
         #: Its name in the journal: `name=` if given, else the function's own.
         self.name = check_name(f"the name of a {self.sort}", name or fn.__name__)
         self.is_async = inspect.iscoroutinefunction(fn)
+        #: What tells the keys of its limit apart, see `limit_key_for`.
+        self.limit_key: Callable[..., str] | None = None
         wrapper: Any = self
         update_wrapper(wrapper, fn)
 
@@ -139,6 +147,30 @@ class Definition(Generic[P, R]):
         """The type of its result."""
         return result_type(self.fn)
 
+    def limit_key_for(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
+        """
+        What `limit_key` makes of a call's arguments, given by position, or by name where it takes them so.
+
+        Raises:
+            DefinitionError: It failed, or made no usable key.
+        """
+        fn = self.limit_key
+        if fn is None:
+            return ""
+        args = tuple(args)
+        try:
+            with contextlib.suppress(ValueError):  # a builtin without a signature
+                signature = inspect.signature(fn)
+                try:
+                    signature.bind(*args, **kwargs)
+                except TypeError:
+                    args, kwargs = (), self.signature.bind(*args, **kwargs).arguments
+            key = fn(*args, **kwargs)
+        except Exception as error:
+            msg = f"limit_key of {self.sort} {self.name!r} raised {error!r}"
+            raise DefinitionError(msg) from error
+        return check_name(f"the limit_key of {self.sort} {self.name!r}", key, MAX_KEY_LENGTH)
+
     def __repr__(self) -> str:
         return f"<{self.sort} {self.name!r}>"
 
@@ -157,6 +189,11 @@ class Step(Definition[P, R]):
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
         super().__init__(fn, name)
         self.options = options
+        check_reference(repr(self), options.limit, options.limit_key)
+        self.limit_key = options.limit_key
+        if isinstance(options.limit, Limit) and options.limit.on_conflict != "wait":
+            msg = f"{self!r}: a step waits for its slot, its limit has on_conflict={options.limit.on_conflict!r}"
+            raise DefinitionError(msg)
         _check_execution(self, thread=options.thread, process=options.process)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]:
@@ -210,6 +247,8 @@ class RunnableDefinition(Definition[P, R]):
         self.options = options
         #: (statuses that it is for, hook), in the order of their decoration.
         self.hooks: list[tuple[frozenset[str], Hook[Any]]] = []
+        check_reference(repr(self), options.limit, options.limit_key)
+        self.limit_key = options.limit_key
         check_name(f"the queue of {self.sort} {self.name!r}", options.queue)
         check_labels(f"{self.sort} {self.name!r}", options.labels)
 

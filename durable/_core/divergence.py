@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from durable._core.events import ChildAwaited, ChildStarted, Event, GroupOpened, StepStarted, TimerSet
+from durable._core.events import ChildAwaited, ChildStarted, Event, GroupOpened, SlotAwaited, StepStarted, TimerSet
 from durable.errors import NondeterminismError
 
 #: How many commands around a divergence are searched for the one asked for.
@@ -67,7 +67,7 @@ def describe(event: Event) -> str:
     """A command in a few words, for reports: "step 'charge'"."""
     name = getattr(event, "name", "")
     match event:
-        case StepStarted():
+        case StepStarted() | SlotAwaited():
             return f"step {name!r}"
         case GroupOpened():
             return f"{name} of {event.size}"

@@ -188,6 +188,30 @@ class TransactionStarted:
     at: float = 0.0
 
 
+@frozen
+class SlotAwaited:
+    """An attempt of step *name* waits for a slot of *limit*; attempt 1 is the command. `StepStarted` comes later."""
+
+    kind: ClassVar[int] = 17
+    position: str
+    name: str
+    attempt: int
+    limit: str
+    key: str
+    site: str
+    digest: str
+    at: float = 0.0
+
+
+@frozen
+class SlotGranted:
+    """The step at *position* has the slot that it waited for."""
+
+    kind: ClassVar[int] = 18
+    position: str
+    at: float = 0.0
+
+
 # --- groups, timers, signals, children ---------------------------------------------------------
 
 
@@ -388,14 +412,14 @@ class NowRead:
     at: float = 0.0
 
 
-Command: TypeAlias = (
-    StepStarted | TransactionStarted | GroupOpened | TimerSet | SignalAwaited | ChildStarted | ChildAwaited
-)
+StepCommand: TypeAlias = StepStarted | SlotAwaited | TransactionStarted
+Command: TypeAlias = StepCommand | GroupOpened | TimerSet | SignalAwaited | ChildStarted | ChildAwaited
 Arrival: TypeAlias = (
     StepSucceeded
     | StepRetrying
     | StepFailed
     | StepInterrupted
+    | SlotGranted
     | TimerFired
     | SignalReceived
     | ChildSucceeded
@@ -408,19 +432,9 @@ Arrival: TypeAlias = (
     | ResumeRequested
 )
 End: TypeAlias = RunSucceeded | RunFailed | RunCancelled | RunContinued
+Note: TypeAlias = StepCancelled | FeedOpened | AttributesSet | PatchMarked | NowRead
 Event: TypeAlias = Union[  # noqa: UP007 - unions of aliases
-    RunStarted,
-    End,
-    RunRestarted,
-    RunRetried,
-    RunForked,
-    Command,
-    Arrival,
-    StepCancelled,
-    FeedOpened,
-    AttributesSet,
-    PatchMarked,
-    NowRead,
+    RunStarted, RunRestarted, RunRetried, RunForked, End, Command, Arrival, Note
 ]
 
 EVENT_CLASSES: dict[int, type[Any]] = {cls.kind: cls for cls in get_args(Event)}

@@ -37,7 +37,6 @@ from durable._core.events import (
     RunContinued,
     RunTimedOut,
     SignalReceived,
-    StepStarted,
     TimerFired,
 )
 from durable._core.events import Command as RecordedCommand
@@ -46,7 +45,7 @@ from durable._core.nodes import Leaf, Node, Outcome, SignalNode, StrandNode
 from durable._core.ops import Command, ContinueAs, StepOp, TransactionOp
 from durable._core.outcomes import arguments_payload
 from durable._core.strand import Strand
-from durable.errors import CapExceededError, EncodeError, RunCancelled
+from durable.errors import CapExceededError, DefinitionError, EncodeError, RunCancelled
 
 _E = TypeVar("_E", bound=RecordedCommand)
 
@@ -243,7 +242,7 @@ class Execution:
                 return False  # its command is closed: a race is lost, a timeout passed
             if self.replaying:
                 # Later attempts are replayed among the arrivals, but are none.
-                self.arrivals += not isinstance(event, StepStarted)
+                self.arrivals += not isinstance(event, history.LATER_ATTEMPTS)
             else:
                 event = leaf.converted(event)
                 self._record(event)
@@ -299,7 +298,7 @@ class Execution:
                 self._continue(op)
             else:
                 owner.member_done(index, Outcome(error=TypeError(f"a workflow cannot yield {op!r:.80}")))
-        except (EncodeError, CapExceededError) as error:  # the user's value: raised at the user's line
+        except (EncodeError, CapExceededError, DefinitionError) as error:  # the user's value: raised at the user's line
             self.leaves.pop(position, None)
             owner.member_done(index, Outcome(error=error))
         return None
@@ -317,9 +316,9 @@ class Execution:
         self.decision.events.append(event)
         return event, True
 
-    def replays(self, position: str) -> bool:
-        """Whether the command at *position* is recorded already."""
-        return position in self._unmatched
+    def replays(self, position: str) -> Event | None:
+        """The command at *position*, if it is recorded already."""
+        return self._unmatched.get(position)
 
     def site(self, op: Any) -> str:
         """Where *op* was made, short enough to be recorded with every command."""

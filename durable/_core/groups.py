@@ -14,6 +14,7 @@ from durable._core.decision import Feed, WakeOn
 from durable._core.definition import Job, Workflow
 from durable._core.events import Event, FeedOpened, GroupOpened, TimerFired, TimerSet
 from durable._core.group_ops import ForEachOp, GatherOp, RaceOp, Settled, SettleOp, TimeoutOp, Winner, discard
+from durable._core.limits import Limit
 from durable._core.nodes import (
     CANCELLED,
     ChildNode,
@@ -273,6 +274,10 @@ class ForEachNode(Group):
         definition, window = self.definition, self.concurrency
         if window is None or len(self.items) <= window or not isinstance(definition, (Job, Workflow)):
             return False
+        limit = definition.options.limit
+        of_attempts = isinstance(definition, Job) and isinstance(limit, Limit) and limit.on_conflict == "wait"
+        if limit is not None and not of_attempts:
+            return False  # the slot may be each child's own, by a key of its arguments
         if definition.options.key is not None:
             return False  # its run may exist already, and that is for the turn to find out
         ops = [(index, definition.for_item(self.items[index], self.site)) for index in range(window, len(self.items))]

@@ -39,6 +39,9 @@ from durable._core.events import (
     RunTimedOut,
     SignalAwaited,
     SignalReceived,
+    SlotAwaited,
+    SlotGranted,
+    StepCancelled,
     StepFailed,
     StepRetrying,
     StepStarted,
@@ -52,6 +55,8 @@ from durable.errors import InternalError, UsageError
 COMMANDS: tuple[type, ...] = get_args(Command)
 ARRIVALS: tuple[type, ...] = get_args(Arrival)
 ENDS: tuple[type, ...] = get_args(End)
+#: What records an attempt, and the wait for it: those after the first stand among the arrivals.
+LATER_ATTEMPTS = (StepStarted, SlotAwaited)
 _COMMAND_SET = frozenset(COMMANDS)
 _ARRIVAL_SET = frozenset(ARRIVALS)
 #: Arrivals that end a command.
@@ -109,7 +114,7 @@ def read(events: Sequence[Event]) -> History:
     recorded: list[Any] = kept[1:]  # Any: `kind` narrows faster than isinstance, but not for type checkers
     for event in recorded:
         kind = type(event)
-        if kind is StepStarted and event.attempt > 1:
+        if (kind is StepStarted or kind is SlotAwaited) and (event.attempt > 1 or event.position in commands):
             arrivals.append(event)
             later_attempts += 1
         elif kind in _COMMAND_SET:
@@ -167,15 +172,14 @@ def cut_at(events: Sequence[Event], cut: int) -> list[Event]:
 
     That is: signals, and the arrivals (and later attempts) of commands that were open by then.
     """
-    kept = list(events[:cut])
-    known = {position_of(event) for event in kept if is_command(event)}
-    for event in events[cut:]:
-        later_attempt = isinstance(event, StepStarted) and event.attempt > 1
-        if isinstance(event, SignalReceived) or (
-            position_of(event) in known and (later_attempt or isinstance(event, ARRIVALS))
-        ):
-            kept.append(event)
-    return kept
+    known = {position_of(event) for event in events[:cut] if is_command(event)}
+    later = (*LATER_ATTEMPTS, *ARRIVALS)
+    valid = [
+        event
+        for event in events[cut:]
+        if isinstance(event, SignalReceived) or (position_of(event) in known and isinstance(event, later))
+    ]
+    return [*events[:cut], *valid]
 
 
 def is_command(event: Event) -> TypeGuard[Command]:
@@ -293,6 +297,20 @@ def open_timers(events: Sequence[Event]) -> list[Wait]:
     return list(found.values())
 
 
+def open_slots(events: Sequence[Event]) -> list[tuple[str, str, str]]:
+    """(position, limit, key) of the slots that steps wait for."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for event in effective(events)[0]:
+        match event:
+            case SlotAwaited():
+                found[event.position] = (event.position, event.limit, event.key)
+            case SlotGranted() | StepCancelled() | StepSucceeded():
+                found.pop(event.position, None)
+            case _:
+                pass
+    return list(found.values())
+
+
 def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str, Payload], now: float) -> list[Event]:
     """
     The history of a new run that goes on from position *at* of *events*, those of *run_id*.
@@ -324,7 +342,7 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
 def _with_outcome(events: list[Event], command: Event, value: Payload, now: float) -> list[Event]:
     """*events* with one outcome for *command*, where its recorded one stands (else at the end)."""
     match command:
-        case StepStarted() | TransactionStarted():
+        case StepStarted() | SlotAwaited() | TransactionStarted():
             outcome: StepSucceeded | ChildSucceeded = StepSucceeded(command.position, value, now)
         case ChildStarted(awaited=True) | ChildAwaited():
             outcome = ChildSucceeded(command.position, value, now)

@@ -3,7 +3,8 @@ One run of a job: a single step with a run of its own.
 
 The same face as `Execution`, so one driver serves both, but no user code is driven here: the
 state is an attempt number. Its history is `RunStarted`, `StepStarted`, then the end; the value
-stands in the closing event only.
+stands in the closing event only. Where it has a limit, `SlotAwaited` and `SlotGranted` stand before
+each `StepStarted`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from durable._core import history
 from durable._core.caps import CRASH_LIMIT
 from durable._core.codec import Codec
-from durable._core.decision import Decision, EndStatus, FailedAttempt, StepAction, Wait
+from durable._core.decision import Decision, EndStatus, FailedAttempt, SlotAction, StepAction, Wait
 from durable._core.definition import Job
 from durable._core.events import (
     CancelRequested,
@@ -26,6 +27,8 @@ from durable._core.events import (
     RunStarted,
     RunSucceeded,
     RunTimedOut,
+    SlotAwaited,
+    SlotGranted,
     StepFailed,
     StepInterrupted,
     StepRetrying,
@@ -34,9 +37,10 @@ from durable._core.events import (
     TimerFired,
 )
 from durable._core.failures import describe as describe_failure
+from durable._core.limits import name_of
 from durable._core.ops import StepOp
 from durable._core.outcomes import failure_in, failure_payload
-from durable.errors import StepInterruptedError
+from durable.errors import DefinitionError, StepInterruptedError
 
 #: The position of a job's only step.
 POSITION = "0"
@@ -53,7 +57,9 @@ class JobExecution:
         run_id: str,
         codec: Codec,
         crash_limit: int = CRASH_LIMIT,
+        limited: bool = True,
     ) -> None:
+        """*limited* False: the limit of *definition*, if any, is that of the whole run, not of its attempts."""
         self.definition = definition
         self.run_id = run_id
         self.codec = codec
@@ -63,11 +69,14 @@ class JobExecution:
         assert isinstance(self._events[0], RunStarted)
         #: Its first event.
         self.started: RunStarted = self._events[0]
+        self._limited = limited and definition.options.limit is not None
         self._attempt = 0
         self._failures = 0
         self._crashes = 0
         self._running = False
         self._stuck = False
+        #: Set while it waits for the slot of its next attempt, and while that attempt may hold it.
+        self._queued = self._slot = False
         self._first_started_at = 0.0
         self._retry: Wait | None = None
         #: The outcome that a fork gave in place of the recorded one.
@@ -79,13 +88,16 @@ class JobExecution:
         """Take in what is recorded."""
         for event in self._events[1:]:
             match event:
+                case SlotAwaited():
+                    self._queued, self._slot, self._running, self._retry = True, True, False, None
                 case StepStarted():
+                    self._queued = False
                     self._attempt, self._running, self._retry = event.attempt, True, None
                     self._first_started_at = self._first_started_at or event.at
                 case StepRetrying():
                     self._failures += 1
                     self._crashes = 0
-                    self._running = False
+                    self._running = self._slot = False
                     self._retry = Wait(POSITION, "retry", POSITION, fire_at=event.fire_at)
                 case StepSucceeded():
                     self._running, self._given = False, event
@@ -103,7 +115,7 @@ class JobExecution:
         unborn = any(isinstance(event, (CancelRequested, RunTimedOut)) for event in arrived)
         if self._given is not None:
             self._take(self._given, now)
-        elif self._attempt == 0 and not unborn:
+        elif self._attempt == 0 and not self._queued and not unborn:
             self._start(now)
         for event in arrived:
             if self.ended:
@@ -137,11 +149,15 @@ class JobExecution:
                 self._failures += 1
                 self._crashes = 0
                 self._running = False
+                self._let_go()
                 self._retry = Wait(POSITION, "retry", POSITION, fire_at=event.fire_at)
                 self._decision.waits.append(self._retry)
             case TimerFired() if self._retry is not None:
                 self._record(event)
                 self._start(now)
+            case SlotGranted() if self._queued:
+                self._record(event)
+                self._begin(now)
             case StepInterrupted() if self._running and event.attempt == self._attempt:
                 self._interrupted(event, now)
             case ResumeRequested() if self._stuck:
@@ -171,6 +187,7 @@ class JobExecution:
         self._record(event)
         if event.crashed and self._is_stuck():
             self._stuck = True
+            self._let_go()
             times = f"{self._crashes} times" if self._crashes > 1 else "once: its outcome is unknown"
             self._decision.blocked = f"job {self.definition.name!r} was running when the process died {times}"
         else:
@@ -180,7 +197,31 @@ class JobExecution:
         return self._crashes >= self.crash_limit or self.definition.options.on_crash == "block"
 
     def _start(self, now: float) -> None:
+        """Begin the next attempt, or let it stand in line."""
+        limit = self.definition.options.limit
+        if limit is None or not self._limited:
+            self._let_go()  # a limit that is gone from the code
+            self._begin(now)
+            return
+        op = self._operation()
+        try:
+            key = self.definition.limit_key_for(op.args, op.kwargs)
+        except DefinitionError as error:
+            self._fail(failure_payload(error, self.codec), now)
+            return
+        self._queued, self._slot, self._stuck, self._retry = True, True, False, None
+        event = SlotAwaited(POSITION, self.definition.name, self._attempt + 1, name_of(limit), key, "", "", now)
+        self._record(event)
+        self._decision.slots.append(SlotAction(POSITION, limit, key))
+
+    def _let_go(self) -> None:
+        if self._slot:
+            self._slot = False
+            self._decision.slots_released.append(POSITION)
+
+    def _begin(self, now: float) -> None:
         self._attempt += 1
+        self._queued = False
         self._running, self._stuck, self._retry = True, False, None
         self._first_started_at = self._first_started_at or now
         op = self._operation()
@@ -213,7 +254,9 @@ class JobExecution:
         self._decision.failed_attempts += (failed,)
 
     def _end(self, event: Event, status: EndStatus, outcome: Payload | None, reason: str = "") -> None:
-        self.ended, self._running = True, False
+        self.ended, self._running, self._queued = True, False, False
+        self._decision.slots = []
+        self._let_go()
         self._record(event)
         self._decision.ended = status
         self._decision.outcome = outcome

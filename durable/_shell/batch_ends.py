@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from attrs import evolve
 
 from durable._shell.creating import insert_run
+from durable._shell.lines import Lines
 from durable._shell.rows import Effects, TurnWrite
 from durable._shell.starting import new_run_id
 from durable._shell.templates import begun, from_json
@@ -144,4 +145,4 @@ def _launch(
         if conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone():
             run_id = new_run_id(at)  # somebody chose that id for a run of his own
         new = begun(template, run=allocate(), run_id=run_id, now=at)
-        insert_run(conn, evolve(new, callback=batch), effects)
+        insert_run(conn, Lines(conn).placed(evolve(new, callback=batch)), effects, waits_since=at)

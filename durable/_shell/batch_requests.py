@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 
 from durable._shell.batch_ends import settle
 from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, write_rows
+from durable._shell.lines import Lines
 from durable._shell.reading import last_run
 from durable._shell.rows import Effects, NewRun
 from durable._shell.waking import request_cancel
@@ -151,10 +152,10 @@ def _add(conn: sqlite3.Connection, added: Sequence[tuple[NewRun, str, int]], eff
     """Create members, of batches that take them."""
     ids: list[str] = []
     rows: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    numbering = _numbering(conn)
+    numbering, lines = _numbering(conn), Lines(conn)
     for run, batch_id, number in added:
-        new = evolve(run, batch=number, run=run.run if run.run > 0 else numbering())
-        if new.key is None and not new.chosen_id:
+        new = lines.placed(evolve(run, batch=number, run=run.run if run.run > 0 else numbering()))
+        if new.key is None and not new.chosen_id and new.limit is None:
             add_run(new, *rows, effects)
             ids.append(new.run_id)
             continue

@@ -19,7 +19,7 @@ from durable._core.outcomes import rebuilt
 from durable._shell.log import log
 from durable._shell.rows import NewRun, ReadyRun
 from durable._shell.services import Services
-from durable._shell.starting import make_run, new_run_id
+from durable._shell.starting import make_run, new_run_id, placed
 from durable._shell.templates import begun, from_json
 
 
@@ -32,7 +32,7 @@ def follow_ups(
     if status == "succeeded" and ready.follow_ups:
         for template in from_json(ready.follow_ups):
             new = begun(template, run=services.allocate(), run_id=new_run_id(now), now=now)
-            found.append(new.following(ready.run))
+            found.append(placed(new, services.places).following(ready.run))
     definition = services.definitions.get(ready.workflow)
     if definition is None or not definition.hooks:
         return found
@@ -53,7 +53,10 @@ def _started(op: Any, ready: ReadyRun, services: Services, now: float) -> NewRun
     if not isinstance(op, RunOp):
         msg = f"a hook returns calls of workflows and jobs, which are runs of their own; found {op!r:.80}"
         raise TypeError(msg)
-    new = make_run(op, definitions=services.definitions, codec=services.codec, allocate=services.allocate, now=now)
+    new = make_run(
+        op, definitions=services.definitions, codec=services.codec, allocate=services.allocate, now=now,
+        places=services.places,
+    )  # fmt: skip
     return new.following(ready.run)
 
 

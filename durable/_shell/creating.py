@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from durable._shell import slots
 from durable._shell.rows import ENDS, Effects, Large, NewRun, ReadyRun, RunState
 from durable._shell.templates import to_json
-from durable._shell.waking import keep_payload, request_cancel
-from durable.errors import KeyConflictError, RunExistsError
+from durable._shell.waking import claim, keep_payload, request_cancel
+from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
 
 INSERT_RUN = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
@@ -88,7 +89,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
                 new.batch,
                 new.callback,
                 follow_ups,
-                fresh,
+                fresh=fresh,
             )
         )
     if new.deadline is not None:
@@ -96,8 +97,39 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
         effects.fires(new.deadline)
 
 
-def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> None:
-    """Create a run whose id and key are known to be free."""
+def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects, *, waits_since: float | None = None) -> None:
+    """
+    Create a run whose id and key are known to be free.
+
+    A limit is the run's own if it is a workflow, or if the limit rejects or replaces runs; that of
+    another job is for its attempts. A delayed run asks when it is due. Where *waits_since* is given,
+    it waits for its slot from then on, whatever the limit says.
+
+    Raises:
+        LimitReachedError: The limit rejects it.
+    """
+    conflict = None if new.limit is None else slots.on_conflict(conn, new.limit)
+    if new.limit is None or (new.sort != "workflow" and conflict == "wait"):
+        _insert(conn, new, effects)
+        return
+    waits, is_due = waits_since is not None, new.due_at is None and not new.behind
+    at = new.started.at if waits_since is None else waits_since
+    asks = conflict == "reject" and is_due and not waits
+    if asks and not slots.has_room(conn, new.limit, new.limit_key, at):
+        raise LimitReachedError(new.limit, new.limit_key, new.run_id)
+    mine = Effects()
+    _insert(conn, new, mine)
+    mine.ready.clear()
+    effects.add(mine)
+    conn.execute(
+        "UPDATE durable_runs SET limit_name = ?, limit_key = ?, ready_at = NULL WHERE run = ?",
+        (new.limit, new.limit_key, new.run),
+    )
+    if is_due:
+        claim(conn, new.run, at, effects, waits=waits)
+
+
+def _insert(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> None:
     runs: list[Any] = []
     events: list[Any] = []
     waits: list[Any] = []
@@ -114,6 +146,7 @@ def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> st
     Raises:
         KeyConflictError: The key belongs to a run with other arguments, or `on_conflict` is reject.
         RunExistsError: The id does.
+        LimitReachedError: No slot of its limit is free, and the limit rejects it.
     """
     if new.chosen_id:
         found = conn.execute(

@@ -33,7 +33,7 @@ from durable._shell.reading import Loaded, cancel_in_inbox, load_items, load_run
 from durable._shell.recording import Recorder
 from durable._shell.rows import Effects, ReadyRun, TurnWrite, read_events
 from durable._shell.services import Services
-from durable._shell.waking import await_code, put_item
+from durable._shell.waking import await_code, put_back
 from durable._shell.writing import end_cancelled, write_turns
 from durable.errors import (
     DurableError,
@@ -335,8 +335,7 @@ class Driver(Recorder):
         run = self._state.run
 
         def insert(conn: sqlite3.Connection, effects: Effects) -> None:
-            for event in outcomes:
-                put_item(conn, run, event, effects, wakes=True)
+            put_back(conn, run, outcomes, effects)
             effects.arrived.discard(run)
 
         await self._services.commits.call(insert, answers=False)
@@ -352,7 +351,8 @@ class Driver(Recorder):
             run = self._state.run
             asked = cancel_in_inbox(conn, run)
             if asked is None:
-                write_turns(conn, [TurnWrite(self._state, now, status="blocked", reason=str(error))], effects)
+                turn = TurnWrite(self._state, now, status="blocked", reason=str(error), under_way=list(self._scopes))
+                write_turns(conn, [turn], effects)
                 await_code(conn, run, now)
             else:  # its clean-up cannot run, and nobody wants to wait for the code that could
                 started = self._first_event(conn)

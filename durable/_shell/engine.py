@@ -18,10 +18,11 @@ from durable._shell import reading, requests
 from durable._shell.dry_run import KEEP_RESIDENT, DryRun, JumpingClock, Rehearsing
 from durable._shell.events import EngineEvent
 from durable._shell.handle import Run
-from durable._shell.lifecycle import MEMORY, Lifecycle
+from durable._shell.lifecycle import Lifecycle
+from durable._shell.opening import MEMORY
 from durable._shell.rows import NewRun
 from durable._shell.stand_ins import StandFor, StandIns
-from durable._shell.starting import make_run, make_template
+from durable._shell.starting import make_run, make_template, placed
 from durable._shell.transaction import holds_writer
 from durable.errors import EngineClosedError, UsageError
 
@@ -59,6 +60,8 @@ class Engine(Lifecycle):
         path: The SQLite file; made (mode 0600) if missing. ``":memory:"`` keeps it in memory.
         definitions: Workflows and jobs, or modules of them.
         queues: Limits of queues; a queue not listed has none of its own.
+        limits: Named limits: those that definitions refer to by name, and other numbers for those
+            that they bring along.
         schedules: What starts runs by itself, see `Schedule`. One that the journal knows and that is not
             listed here starts nothing.
         concurrency: Runs active at once.
@@ -127,7 +130,14 @@ class Engine(Lifecycle):
         now = self.clock.now()
         made = list(ops)
         runs = [
-            make_run(with_options(op), definitions=self._definitions, codec=self.codec, allocate=self.allocate, now=now)
+            make_run(
+                with_options(op),
+                definitions=self._definitions,
+                codec=self.codec,
+                allocate=self.allocate,
+                now=now,
+                places=self._places,
+            )
             for op in made
         ]
         ids: Sequence[str] = await self.request("start", runs=runs)
@@ -171,6 +181,7 @@ class Engine(Lifecycle):
             MEMORY,
             self._definitions.values(),
             queues=self._queues,
+            limits=self._limits.values(),
             concurrency=self._concurrency,
             codec=self._value_codec,
             clock=clock,
@@ -261,6 +272,8 @@ class Engine(Lifecycle):
             arguments["allocate"] = self.allocate
         if request not in ("start", "prune", "prune_batches"):
             arguments["now"] = self.clock.now()
+        if request == "start":  # those of clients have no place yet
+            arguments["runs"] = [run if run.place else placed(run, self._places) for run in arguments["runs"]]
         arguments |= self._schedules.arguments(request, arguments)
         result = await commits.call(lambda conn, effects: fn(conn, effects, **arguments))
         self._schedules.requested(request, arguments, result)

@@ -113,7 +113,7 @@ def _start_next(conn: sqlite3.Connection, run: int, position: str, place: float,
     conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position = ? AND item = ?", (run, position, item))
     where = f"{position}.{item}"
     new = _child(template, number, child_id, arguments, at)
-    insert_run(conn, evolve(new, parent=run, position=where, place=place), effects)
+    insert_run(conn, evolve(new, parent=run, position=where, place=place), effects, waits_since=at)
     conn.execute(INSERT_WAIT, (run, group, where, "child", wake_on, position, number, None, at))
 
 

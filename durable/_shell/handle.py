@@ -219,11 +219,15 @@ class Run(Generic[T]):
             if row.queue in await self._backend.read(reading.paused_queues):
                 return f"run {row.run_id!r} waits for queue {row.queue!r}, which is paused: resume it"
             return f"run {row.run_id!r} waits for a slot of queue {row.queue!r}, for {_span(now, row.ready_at)}"
-        count = await self._backend.read(reading.count_waits, row.run)
+        slots = await self._backend.read(reading.slots_awaited, row.run)
+        count = len(slots) + await self._backend.read(reading.count_waits, row.run)
         own = [wait for wait in waits if wait.kind not in ("deadline", "cleanup")] or waits
+        more = f" and {count - 1} more" if count > 1 else ""
+        if slots:
+            found = _describe_slot(slots[0], now)
+            return f"run {row.run_id!r} waits for {found}{more}, for {_span(now, slots[0].since)}"
         if not own:
             return f"run {row.run_id!r} waits for nothing that is recorded"
-        more = f" and {count - 1} more" if count > 1 else ""
         return f"run {row.run_id!r} waits for {_describe_wait(own[0], now)}{more}, for {_span(now, own[0].since)}"
 
     async def signal(self, name: str, payload: Any = None, *, dedup: str | None = None) -> bool:
@@ -302,6 +306,14 @@ def _span(now: float, then: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def _describe_slot(slot: reading.SlotRow, now: float) -> str:
+    key = f" (key {slot.key!r})" if slot.key else ""
+    place = f" at {slot.position}" if slot.position else ""
+    line = "first in line" if not slot.ahead else f"{slot.ahead} before it"
+    due = "" if slot.due_at is None else f"; its rate lets it in within {max(0.0, slot.due_at - now):.1f} s"
+    return f"a slot of limit {slot.name!r}{key}{place} ({line}{due})"
 
 
 def _describe_wait(wait: reading.WaitRow, now: float) -> str:

@@ -23,13 +23,14 @@ from typing import Any, Literal, Self
 
 import anyio
 
-from durable._core.admission import Admission, Queue
+from durable._core.admission import Admission, Places, Queue
 from durable._core.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.codec import Codec, ValueCodec
 from durable._core.definition import RunnableDefinition, collect
+from durable._core.limits import Limit, collect_limits
 from durable._core.ports import Clock
 from durable._core.schedules import Schedule
-from durable._shell import batch_reading, reading, schema
+from durable._shell import batch_reading, reading
 from durable._shell.clock import SystemClock
 from durable._shell.commits import Commits
 from durable._shell.database import Database
@@ -38,8 +39,9 @@ from durable._shell.finding import Finding
 from durable._shell.hooks import Hooks
 from durable._shell.inside import Inside
 from durable._shell.log import log
-from durable._shell.memory_database import AnyDatabase, MemoryDatabase
+from durable._shell.memory_database import AnyDatabase
 from durable._shell.middleware import Middleware
+from durable._shell.opening import open_file, recover, recover_lines
 from durable._shell.ownership import Ownership
 from durable._shell.reading import RunRow
 from durable._shell.rows import Effects, Outcome, ReadyRun
@@ -49,12 +51,10 @@ from durable._shell.server import Server
 from durable._shell.services import Services
 from durable._shell.stand_ins import StandIns
 from durable._shell.steps import Steps
-from durable._shell.waking import read_unborn, retry_blocked
+from durable._shell.waking import read_unborn
 from durable._shell.watching import Watching
 from durable.errors import BatchNotFoundError, EngineClosedError, JournalError, RunNotFoundError
 
-#: The path that keeps the journal in memory: for tests, it is gone with the engine.
-MEMORY = ":memory:"
 #: Seconds that closing waits for what ignores its cancellation, before it goes on without.
 LAST_WAIT = 5.0
 #: Seconds between two looks whether the file is still the one that was opened.
@@ -73,6 +73,7 @@ class Lifecycle(Finding):
         *,
         queues: Iterable[Queue] = (),
         schedules: Iterable[Schedule] = (),
+        limits: Iterable[Limit] = (),
         concurrency: int = 100,
         durability: Literal["full", "process"] = "full",
         keep_resident: int = 0,
@@ -94,6 +95,7 @@ class Lifecycle(Finding):
         self._definitions: dict[str, RunnableDefinition[..., Any]] = dict(collect(definitions))  # type: ignore[arg-type]
         self._queues = tuple(queues)
         self._schedules = Schedules(schedules, self._definitions)
+        self._limits = collect_limits(self._definitions.values(), limits)
         self._concurrency = concurrency
         self._durability: Literal["full", "process"] = durability
         self._keep_resident = keep_resident
@@ -102,7 +104,8 @@ class Lifecycle(Finding):
         self._grace = grace
         self._crash_limit = crash_limit
         self._cleanup_seconds = cleanup_timeout
-        Admission[ReadyRun](self._queues, concurrency)  # refuses wrong numbers here, where they are written
+        self._places = Places(self.clock.now())
+        self._admission: Admission[ReadyRun] = Admission(self._queues, concurrency, self._places)
         self._database: AnyDatabase | None = None
         self._ownership: Ownership | None = None
         self._commits: Commits | None = None
@@ -146,13 +149,16 @@ class Lifecycle(Finding):
         self._pid = os.getpid()
         self._context = contextvars.copy_context()
         try:
-            await self._open_file()
+            self._database, self._ownership = await open_file(
+                self.path, standby=self._standby, durability=self._durability, now=self.clock.now
+            )
             database = self._require_database()
             self._numbers = itertools.count(await database.read(reading.last_run) + 1)
             await database.write(self._recover)
             queues = await database.read(reading.ready_queues)
             next_fire_at = await database.read(reading.next_fire_at)
             paused = await database.read(reading.paused_queues)
+            await recover_lines(database, self._queues, self._places, self._admission, self.clock.now())
             self._build(database)
             started = asyncio.Event()
             self._main = asyncio.create_task(self._supervise(started), name="durable-engine")
@@ -177,23 +183,8 @@ class Lifecycle(Finding):
 
     def _recover(self, conn: sqlite3.Connection) -> None:
         now = self.clock.now()
-        retry_blocked(conn, now)
+        recover(conn, self._limits, now)
         self._schedules.adopt(conn, now)
-
-    async def _open_file(self) -> None:
-        if self.path == MEMORY:
-            self._database = await MemoryDatabase.open(prepare=lambda conn: schema.prepare(conn, self.clock.now()))
-            return
-        if self._standby:
-            self._ownership = await Ownership.wait(self.path)
-        else:
-            self._ownership = Ownership.acquire(self.path)
-        self._database = await Database.open(
-            self.path,
-            durability=self._durability,
-            inspect=lambda conn: schema.inspect(conn, self.path),
-            prepare=lambda conn: schema.prepare(conn, self.clock.now()),
-        )
 
     def _build(self, database: AnyDatabase) -> None:
         self._commits = Commits(database, self._take)
@@ -206,6 +197,8 @@ class Lifecycle(Finding):
             clock=self.clock,
             steps=Steps(self.codec, self.clock, self._is_ending, self._hooks, inside, self._stand_ins),
             definitions=self._definitions,
+            limits=self._limits,
+            places=self._places,
             allocate=self.allocate,
             spawn=self._spawn,
             on_effects=self._take,
@@ -217,7 +210,7 @@ class Lifecycle(Finding):
             keep_resident=self._keep_resident,
             stand_ins=self._stand_ins,
         )
-        self._scheduler = Scheduler(services, Admission(self._queues, self._concurrency))
+        self._scheduler = Scheduler(services, self._admission)
         self._schedules.attach(services)
 
     async def _supervise(self, started: asyncio.Event) -> None:

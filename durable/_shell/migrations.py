@@ -18,6 +18,8 @@ ALTER TABLE durable_runs ADD COLUMN follows INTEGER;
 ALTER TABLE durable_runs ADD COLUMN follow_ups TEXT;
 ALTER TABLE durable_runs ADD COLUMN batch INTEGER;
 ALTER TABLE durable_runs ADD COLUMN callback INTEGER;
+ALTER TABLE durable_runs ADD COLUMN limit_name TEXT;
+ALTER TABLE durable_runs ADD COLUMN limit_key TEXT;
 DROP INDEX durable_runs_ready;
 CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, place, ready_at, run) WHERE ready_at IS NOT NULL;
 CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
@@ -79,6 +81,35 @@ CREATE TABLE durable_batches (
 ) STRICT;
 CREATE INDEX durable_batches_parent ON durable_batches (parent) WHERE parent IS NOT NULL;
 CREATE INDEX durable_batches_unfinished ON durable_batches (parent) WHERE finished_at IS NULL AND parent IS NOT NULL;
+CREATE TABLE durable_limits (
+    name TEXT PRIMARY KEY,
+    concurrency INTEGER,
+    count INTEGER,
+    per REAL,
+    on_conflict TEXT NOT NULL
+) STRICT;
+CREATE TABLE durable_slots (
+    slot INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    since REAL NOT NULL,
+    granted_at REAL,
+    due_at REAL,
+    leaving INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE UNIQUE INDEX durable_slots_run ON durable_slots (run, position);
+CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL;
+CREATE INDEX durable_slots_held ON durable_slots (name, key) WHERE granted_at IS NOT NULL;
+CREATE INDEX durable_slots_due ON durable_slots (due_at) WHERE due_at IS NOT NULL;
+CREATE TABLE durable_grants (
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+CREATE INDEX durable_grants_key ON durable_grants (name, key, at);
+CREATE INDEX durable_grants_at ON durable_grants (name, at);
 """
 
 

@@ -272,6 +272,23 @@ def ready_runs(conn: sqlite3.Connection, queue: str, limit: int) -> list[ReadyRu
     return [ready_run(row) for row in rows]
 
 
+def places(conn: sqlite3.Connection) -> list[tuple[str, str | None, float, float]]:
+    """(queue, workflow or None for children, first place, last place) of the groups of runs that could begin."""
+    return conn.execute(
+        "SELECT queue, CASE WHEN parent IS NULL THEN workflow END AS grp, min(place), max(place) FROM durable_runs "
+        "WHERE ready_at IS NOT NULL AND started_at IS NULL GROUP BY queue, grp"
+    ).fetchall()
+
+
+def recent_starts(conn: sqlite3.Connection, queue: str, since: float, count: int) -> list[float]:
+    """When the latest *count* runs of *queue* began that began after *since*."""
+    rows = conn.execute(
+        "SELECT started_at FROM durable_runs WHERE queue = ? AND started_at > ? ORDER BY started_at DESC LIMIT ?",
+        (queue, since, count),
+    )
+    return [at for (at,) in rows]
+
+
 def ready_queues(conn: sqlite3.Connection) -> list[str]:
     """The queues in which something could go on."""
     rows = conn.execute(
@@ -319,10 +336,36 @@ def waiting_for_signal(conn: sqlite3.Connection, name: str) -> str | None:
     return None if row is None else str(row[0])
 
 
+@frozen
+class SlotRow:
+    """A place in the line of a limit."""
+
+    position: str
+    name: str
+    key: str
+    since: float
+    due_at: float | None
+    ahead: int
+
+
+def slots_awaited(conn: sqlite3.Connection, run: int) -> list[SlotRow]:
+    """The slots that a run waits for, oldest first."""
+    rows = conn.execute(
+        "SELECT s.position, s.name, s.key, s.since, s.due_at, (SELECT count(*) FROM durable_slots AS o WHERE "
+        "o.name = s.name AND o.key = s.key AND o.granted_at IS NULL AND o.slot < s.slot) FROM durable_slots AS s "
+        "WHERE s.run = ? AND s.granted_at IS NULL ORDER BY s.slot LIMIT 100",
+        (run,),
+    )
+    return [SlotRow(*row) for row in rows]
+
+
 def next_fire_at(conn: sqlite3.Connection) -> float | None:
     """When the next timer is due."""
-    found: float | None = conn.execute("SELECT min(fire_at) FROM durable_waits WHERE fire_at IS NOT NULL").fetchone()[0]
-    return found
+    timers = conn.execute(
+        "SELECT min(fire_at) FROM durable_waits WHERE fire_at IS NOT NULL "
+        "UNION ALL SELECT min(due_at) FROM durable_slots WHERE due_at IS NOT NULL"
+    ).fetchall()
+    return min((at for (at,) in timers if at is not None), default=None)
 
 
 def last_run(conn: sqlite3.Connection) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from attrs import evolve
 
@@ -27,6 +27,7 @@ from durable._core.events import (
 )
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
+from durable._core.limits import Limit, LimitRef, name_of, numbers
 from durable._core.outcomes import failure_payload
 from durable._shell.batch_reading import lineage
 from durable._shell.connections import CommitUnknownError, is_the_disk
@@ -40,6 +41,7 @@ from durable._shell.starting import make_run, make_template
 from durable._shell.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.writing import write_turns
 from durable.errors import (
+    DefinitionError,
     DurableError,
     InternalError,
     JournalError,
@@ -82,8 +84,15 @@ class Recorder:
             )
             raise DurableError(msg)
         if isinstance(definition, Job):
+            limit = definition.options.limit
+            limited = limit is not None and services.limits[name_of(limit)].on_conflict == "wait"
             return JobExecution(
-                definition, events, run_id=ready.run_id, codec=services.codec, crash_limit=services.crash_limit
+                definition,
+                events,
+                run_id=ready.run_id,
+                codec=services.codec,
+                crash_limit=services.crash_limit,
+                limited=limited,
             )
         if not isinstance(definition, Workflow):  # pragma: no cover - there are two
             msg = f"{definition!r} cannot be driven"
@@ -128,11 +137,15 @@ class Recorder:
             write.waits = [wait for wait in decision.waits if wait.kind != "child" or wait.position not in awaited]
             waits = {wait.position: wait for wait in decision.waits if wait.kind == "child"}
             write.children = [self._child(action, waits.get(action.position), now) for action in decision.children]
-            if any(child.key is not None or child.chosen_id for child, _ in write.children):
+            if any(child.key is not None or child.chosen_id or child.limit is not None for child, _ in write.children):
                 write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
         if decision.feeds:
             write.feeds = [self._feed(feed) for feed in decision.feeds]
         write.feeds_closed = decision.feeds_closed
+        if decision.slots or decision.slots_released:
+            write.slots = [(each.position, name_of(each.limit), each.key) for each in decision.slots]
+            write.limits = [numbers(each.limit) for each in decision.slots if self._is_new(each.limit)]
+            write.slots_released = decision.slots_released
         write.waits_closed = decision.waits_closed
         write.cancelled_children = decision.cancelled_children
         write.cancel_all_children = decision.cancel_all_children
@@ -159,6 +172,15 @@ class Recorder:
             write.notices = self._notices(decision, write)
         self._announced = True
         return write
+
+    def _is_new(self, limit: LimitRef) -> TypeGuard[Limit]:
+        """Whether the opening did not see this limit, so that its numbers are still to be written."""
+        if name_of(limit) in self._services.limits:
+            return False
+        if isinstance(limit, Limit):
+            return True
+        msg = f"limit {limit!r} is not known: list it, Engine(limits=[Limit({limit!r}, ...)])"
+        raise DefinitionError(msg)
 
     def _following(self, started: RunStarted, status: EndStatus, outcome: Payload | None, reason: str) -> list[NewRun]:
         """The runs that the end of this one starts."""
@@ -228,6 +250,7 @@ class Recorder:
             codec=services.codec,
             allocate=services.allocate,
             now=now,
+            places=services.places,
             run_id=action.run_id,
             parent=self._state.run,
             position=action.position,
@@ -323,6 +346,7 @@ class Recorder:
             codec=services.codec,
             allocate=services.allocate,
             now=services.clock.now(),
+            places=services.places,
             parent=self._state.run,
         )
 

@@ -17,14 +17,16 @@ from attrs import evolve
 
 from durable._core import history
 from durable._core.events import Event, Payload, ResumeRequested, RunStarted, SignalReceived
+from durable._shell import slots
 from durable._shell.batch_requests import BATCH_REQUESTS
 from durable._shell.creating import INSERT_WAIT, get_or_create, insert_run, write_rows
 from durable._shell.feeding import refill
+from durable._shell.lines import Lines
 from durable._shell.pruning import prune, prune_batches
 from durable._shell.reading import RunRow, last_run, load_history, run_by_id
 from durable._shell.rows import ENDS, Effects, NewRun, RunState
 from durable._shell.schedule_rows import pause_schedule, resume_schedule, trigger_schedule
-from durable._shell.waking import put_item, read_ready, request_cancel
+from durable._shell.waking import claim, let_in, needs_slot, put_item, read_ready, request_cancel
 from durable._shell.writing import add_wait
 from durable.errors import RunNotFoundError, RunStateError
 
@@ -47,9 +49,10 @@ def _current(conn: sqlite3.Connection, run_id: str) -> RunRow:
 def start(conn: sqlite3.Connection, effects: Effects, *, runs: Sequence[NewRun]) -> list[str]:
     """Create runs, or find them by key or id: all of them, or none."""
     found: list[str] = []
+    lines = Lines(conn)
     for new in runs:
         if new.run <= 0:  # a client that recorded it by itself has no numbers to give
-            new = evolve(new, run=last_run(conn) + 1)  # noqa: PLW2901 - the same run, numbered
+            new = lines.placed(evolve(new, run=last_run(conn) + 1))  # noqa: PLW2901 - the same run, numbered
         found.append(get_or_create(conn, new, effects))
     return found
 
@@ -95,6 +98,7 @@ def pause(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: float
         "UPDATE durable_runs SET status = 'paused', ready_at = NULL, reason = ? WHERE run = ?",
         (f"paused while {run.status}", run.run),
     )
+    let_in(conn, slots.step_aside(conn, run.run, now, effects), now, effects)
     effects.paused.add(run.run)
     effects.stopped.append(("paused", run.run_id, run.workflow))
     return True
@@ -119,12 +123,18 @@ def resume(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: floa
 
 def _make_ready(conn: sqlite3.Connection, run: RunRow, now: float, effects: Effects) -> None:
     delayed = conn.execute("SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'start'", (run.run,)).fetchone()
-    status = "pending" if run.started_at is None else "running"
+    waits = needs_slot(conn, run.run)
+    status = "pending" if run.started_at is None or waits else "running"
     conn.execute(
         "UPDATE durable_runs SET status = ?, ready_at = ?, reason = NULL, ended_at = NULL WHERE run = ?",
-        (status, None if delayed else now, run.run),
+        (status, None if delayed or waits else now, run.run),
     )
-    if not delayed:
+    let_in(conn, slots.come_back(conn, run.run, now, effects), now, effects)
+    if delayed:
+        return
+    if waits:
+        claim(conn, run.run, now, effects, waits=True)
+    else:
         effects.ready.append(read_ready(conn, run.run))
 
 
@@ -165,6 +175,8 @@ def _wait_again(conn: sqlite3.Connection, run: int, events: Sequence[Event], now
         )
         if wait.fire_at is not None:
             effects.fires(wait.fire_at)
+    for position, name, key in history.open_slots(events):
+        let_in(conn, slots.ask(conn, run, position, name, key, now, effects), now, effects)
 
 
 def fork(
@@ -184,7 +196,9 @@ def fork(
     events = history.fork(load_history(conn, path, run), run_id=run_id, at=at, replace=replace, now=now)
     started = events[0]
     assert isinstance(started, RunStarted)
-    (arguments,) = conn.execute("SELECT arguments FROM durable_runs WHERE run = ?", (run.run,)).fetchone()
+    arguments, place, limit, limit_key = conn.execute(
+        "SELECT arguments, place, limit_name, limit_key FROM durable_runs WHERE run = ?", (run.run,)
+    ).fetchone()
     if number <= 0:
         number = last_run(conn) + 1
     new = NewRun(
@@ -202,15 +216,22 @@ def fork(
         due_at=None,
         deadline=None,
         timeout=None,
+        place=place,
+        limit=limit,
+        limit_key=limit_key or "",
     )
     mine = Effects()
-    insert_run(conn, new, mine)
+    insert_run(conn, new, mine, waits_since=now)
     state = RunState(number, new_id, run.workflow, run.queue)
     state.append([started])
     write_rows(conn, state.append(events[1:]))
-    conn.execute("UPDATE durable_runs SET created_at = ?, ready_at = ? WHERE run = ?", (now, now, number))
+    conn.execute("UPDATE durable_runs SET created_at = ? WHERE run = ?", (now, number))
     _wait_again(conn, number, events, now, effects)
-    effects.ready.append(read_ready(conn, number))
+    if not needs_slot(conn, number):
+        conn.execute("UPDATE durable_runs SET ready_at = ? WHERE run = ?", (now, number))
+        effects.ready.append(read_ready(conn, number))
+    elif mine.next_fire_at is not None:
+        effects.fires(mine.next_fire_at)
     return new_id
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 from zlib import crc32
 
@@ -155,6 +155,9 @@ class NewRun:
     callback: int | None = None
     #: Runs that must have ended before it begins.
     behind: tuple[int, ...] = ()
+    #: Limit and key of which the run itself may have to hold a slot, see `creating.insert_run`.
+    limit: str | None = None
+    limit_key: str = ""
 
     def following(self, run: int) -> NewRun:
         """A copy that the end of *run* starts."""
@@ -183,6 +186,8 @@ class ReadyRun:
     callback: int | None = None
     #: The runs that its success starts, as `templates` writes them.
     follow_ups: str | None = None
+    #: Whether it was active before: a queue's rate does not count it again.
+    begun: bool = False
     #: Its first event and checksum, where it was only just created and needs no loading.
     fresh: tuple[RunStarted, int] | None = None
 
@@ -213,6 +218,13 @@ class TurnWrite:
     #: `feeding.NewFeed`s.
     feeds: Sequence[Any] = ()
     feeds_closed: Sequence[str] = ()
+    #: (position, limit, key) of slots to ask for; numbers of those limits that the opening did not know;
+    #: positions whose slot is given up.
+    slots: Sequence[tuple[str, str, str]] = ()
+    limits: Sequence[Sequence[Any]] = ()
+    slots_released: Sequence[str] = ()
+    #: For a block: positions of the attempts that go on all the same; None: of all that have begun.
+    under_way: Collection[str] | None = None
     cancelled_children: Sequence[str] = ()
     cancel_all_children: bool = False
     status: Literal["running", "waiting", "blocked"] | EndStatus | None = None

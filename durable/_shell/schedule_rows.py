@@ -19,7 +19,7 @@ from durable._core.schedules import Overlap, Schedule
 from durable._shell.creating import get_or_create
 from durable._shell.rows import Effects, NewRun
 from durable._shell.waking import request_cancel
-from durable.errors import KeyConflictError, RunExistsError, ScheduleNotFoundError
+from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, ScheduleNotFoundError
 
 _SELECT = """
 SELECT name, spec, timezone, anchor, upto, next_at, last_at, last_run, open_runs, paused_at, skipped, last_skipped_at,
@@ -176,7 +176,7 @@ def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effec
 def _start(conn: sqlite3.Connection, row: ScheduleRow, new: NewRun, effects: Effects) -> ScheduleRow:
     try:
         return _with_run(row, get_or_create(conn, new, effects))
-    except (KeyConflictError, RunExistsError) as error:
+    except (KeyConflictError, LimitReachedError, RunExistsError) as error:
         return evolve(row, last_error=str(error))
 
 

@@ -114,7 +114,12 @@ class Scheduler:
         if ready.run in self._drivers:
             self._again[ready.run] = ready
         else:
-            self._admission.offer(ready.queue, ready.run, ready.priority, ready.ready_at, ready)
+            self._offer_candidate(ready)
+
+    def _offer_candidate(self, ready: ReadyRun) -> None:
+        self._admission.offer(
+            ready.queue, ready.run, ready.priority, ready.ready_at, ready, place=ready.place, begun=ready.begun
+        )
 
     def _end_unborn(self, ready: ReadyRun) -> None:
         """Drive a run to an end that comes before its beginning, without a slot."""
@@ -133,11 +138,15 @@ class Scheduler:
     def _pump(self) -> None:
         if self._stopping:
             return
-        while (ready := self._admission.admit()) is not None:
+        now = self._services.clock.now()
+        while (ready := self._admission.admit(now)) is not None:
             if ready.run in self._touched:
                 self._touched.discard(ready.run)
                 ready = evolve(ready, fresh=None)
             self._begin(ready)
+        opens_at = self._admission.opens_at(now)
+        if opens_at is not None:
+            self._alarm.set(opens_at)
         for queue in self._admission.wanting():
             if queue not in self._refilling:
                 self._refilling.add(queue)
@@ -184,7 +193,7 @@ class Scheduler:
     def _offer_found(self, ready: ReadyRun) -> None:
         # A run that is driven already is read as ready too: it says so itself when it is again.
         if ready.run not in self._drivers:
-            self._admission.offer(ready.queue, ready.run, ready.priority, ready.ready_at, ready)
+            self._offer_candidate(ready)
 
     # --- timers ----------------------------------------------------------------------------------------
 
@@ -199,6 +208,7 @@ class Scheduler:
                 )
             except EngineClosedError:
                 return
+            self._pump()  # the rate of a queue may have let go
 
     # --- stopping ----------------------------------------------------------------------------------------
 

@@ -161,6 +161,7 @@ class Schedules:
             codec=self._services.codec,
             allocate=self._services.allocate,
             now=now,
+            places=self._services.places,
         )
 
     # --- requests --------------------------------------------------------------------------------------

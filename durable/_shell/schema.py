@@ -56,6 +56,8 @@ CREATE TABLE durable_runs (
     follow_ups TEXT,                  -- JSON list of the runs that its success starts
     batch INTEGER,                    -- batch that it is a member of
     callback INTEGER,                 -- batch that it is a callback of
+    limit_name TEXT,                  -- limit of which the run itself holds a slot from its beginning to its end
+    limit_key TEXT,
     created_at REAL NOT NULL,
     started_at REAL,
     ended_at REAL
@@ -200,6 +202,38 @@ CREATE TABLE durable_batches (
 ) STRICT;
 CREATE INDEX durable_batches_parent ON durable_batches (parent) WHERE parent IS NOT NULL;
 CREATE INDEX durable_batches_unfinished ON durable_batches (parent) WHERE finished_at IS NULL AND parent IS NOT NULL;
+
+CREATE TABLE durable_limits (         -- numbers of named limits, as the code that opened the file has them
+    name TEXT PRIMARY KEY,
+    concurrency INTEGER,
+    count INTEGER,                    -- grants in any window ...
+    per REAL,                         -- ... of so many seconds
+    on_conflict TEXT NOT NULL         -- wait reject replace: what a run does that finds no slot
+) STRICT;
+
+CREATE TABLE durable_slots (          -- who is inside a limit, and who waits; a row goes when the slot is released
+    slot INTEGER PRIMARY KEY AUTOINCREMENT, -- order of arrival
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,           -- of the step; '' where the slot is the run's own
+    since REAL NOT NULL,
+    granted_at REAL,                  -- NULL while it waits
+    due_at REAL,                      -- when the rate lets it in, if that is what it waits for
+    leaving INTEGER NOT NULL DEFAULT 0 -- 1 once a later run replaced it
+) STRICT;
+CREATE UNIQUE INDEX durable_slots_run ON durable_slots (run, position);
+CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL;
+CREATE INDEX durable_slots_held ON durable_slots (name, key) WHERE granted_at IS NOT NULL;
+CREATE INDEX durable_slots_due ON durable_slots (due_at) WHERE due_at IS NOT NULL;
+
+CREATE TABLE durable_grants (         -- grants of limits with a rate; pruned as they age
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+CREATE INDEX durable_grants_key ON durable_grants (name, key, at);
+CREATE INDEX durable_grants_at ON durable_grants (name, at);
 
 CREATE TABLE durable_kinds (          -- names of events, for the view `history`
     kind INTEGER PRIMARY KEY,

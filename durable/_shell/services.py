@@ -9,10 +9,12 @@ from typing import Any, Protocol
 import anyio
 from attrs import define, field
 
+from durable._core.admission import Places
 from durable._core.caps import Caps
 from durable._core.codec import Codec
 from durable._core.definition import RunnableDefinition
 from durable._core.execution import Execution
+from durable._core.limits import Limit
 from durable._core.ports import Clock
 from durable._shell.commits import Commits
 from durable._shell.hooks import Hooks
@@ -41,6 +43,9 @@ class Services:
     clock: Clock
     steps: Steps
     definitions: Mapping[str, RunnableDefinition[..., Any]]
+    #: Those that the engine knew when it was made.
+    limits: Mapping[str, Limit]
+    places: Places
     allocate: Callable[[], int]
     spawn: Spawn
     on_effects: Callable[[Effects], None]

@@ -8,9 +8,13 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import evolve
+
+from durable._core.admission import Places
 from durable._core.codec import Codec
 from durable._core.definition import MAX_KEY_LENGTH, RunnableDefinition, check_labels, check_name
 from durable._core.events import Payload, RunStarted
+from durable._core.limits import name_of
 from durable._core.ops import RunOp
 from durable._shell.rows import NewRun
 from durable.errors import DefinitionError
@@ -31,6 +35,7 @@ def make_run(
     codec: Codec,
     allocate: Callable[[], int],
     now: float,
+    places: Places | None = None,
     run_id: str | None = None,
     parent: int | None = None,
     position: str | None = None,
@@ -38,6 +43,8 @@ def make_run(
 ) -> NewRun:
     """
     The run that *op* starts, not yet recorded. *arguments* are those of *op*, if encoded already.
+
+    *places* give it a place in line; templates, and those recorded from outside, get theirs from `placed`.
 
     Raises:
         DefinitionError: If its workflow or job is not among *definitions*.
@@ -63,13 +70,15 @@ def make_run(
     delay = given.delay if given.at is None else None
     due_at = given.at if delay is None else now + delay
     timeout = given.timeout if given.timeout is not None else options.timeout
+    queue = check_name("a queue", given.queue or options.queue)
     return NewRun(
         run=allocate(),
         run_id=found_id,
         workflow=definition.name,
         version=options.version,
         sort=definition.sort,
-        queue=check_name("a queue", given.queue or options.queue),
+        queue=queue,
+        place=0.0 if places is None else places.place(queue, definition.name, parent),
         priority=options.priority if given.priority is None else given.priority,
         key=key,
         arguments=f"{definition.name}:{codec.digest(arguments)}" if key is not None or chosen else "",
@@ -84,8 +93,15 @@ def make_run(
         chosen_id=chosen,
         key_ttl=given.key_ttl if given.key_ttl is not None else options.key_ttl,
         delay=delay,
+        limit=None if options.limit is None else name_of(options.limit),
+        limit_key=definition.limit_key_for(op.args, op.kwargs) if options.limit_key is not None else "",
         follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
     )
+
+
+def placed(new: NewRun, places: Places) -> NewRun:
+    """*new* with a place in the line of its queue."""
+    return evolve(new, place=places.place(new.queue, new.workflow, new.parent))
 
 
 def make_template(op: RunOp[Any], *, definitions: Mapping[str, RunnableDefinition[..., Any]], codec: Codec) -> NewRun:

@@ -21,8 +21,11 @@ from durable._core.events import (
     Event,
     RunTimedOut,
     SignalReceived,
+    SlotGranted,
+    StepInterrupted,
     TimerFired,
 )
+from durable._shell import slots
 from durable._shell.rows import ENDS, Effects, Large, ReadyRun, stored
 
 INSERT_ITEM = """
@@ -38,8 +41,8 @@ WHERE mine.run = :run AND mine.kind = 'start' AND mine.target IS NOT NULL
 """
 #: What the scheduler needs of a run, see `ready_run`.
 SELECT_READY = (
-    "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels, place, batch, callback, follow_ups "
-    "FROM durable_runs "
+    "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels, place, batch, callback, follow_ups, "
+    "started_at IS NOT NULL FROM durable_runs "
 )
 
 #: Not below a run that cleans up already: what it has started since is part of that.
@@ -99,10 +102,11 @@ def read_ready(conn: sqlite3.Connection, run: int) -> ReadyRun:
 def ready_run(row: Sequence[Any]) -> ReadyRun:
     """A row of `SELECT_READY`'s columns."""
     labels = json.loads(row[7]) if row[7] else {}
-    run, run_id, workflow, sort, queue, priority, ready_at, _, place, batch, callback, follow_ups = row
+    run, run_id, workflow, sort, queue, priority, ready_at, _, place, batch, callback, follow_ups, begun = row
     return ReadyRun(
-        run, run_id, workflow, sort, queue, priority, ready_at or 0.0, labels, place, batch, callback, follow_ups
-    )
+        run, run_id, workflow, sort, queue, priority, ready_at or 0.0, labels, place, batch, callback, follow_ups,
+        bool(begun),
+    )  # fmt: skip
 
 
 def is_open(conn: sqlite3.Connection, run: int, group: str) -> bool:
@@ -134,18 +138,90 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
     row = conn.execute("SELECT min(fire_at) FROM durable_waits WHERE fire_at IS NOT NULL").fetchone()
     if row[0] is not None:
         effects.fires(row[0])
+    let_in(conn, slots.grant_due(conn, now, limit, effects), now, effects)
     return len(due)
 
 
 def start_due(conn: sqlite3.Connection, run: int, now: float, effects: Effects) -> None:
-    """Let a run begin, unless it waits for something else first: its delay, or the ends of runs before it."""
+    """Let a run begin, unless it waits for something else first: its delay, the ends of runs before it, or a slot."""
     due = conn.execute(
-        "UPDATE durable_runs SET ready_at = ? WHERE run = ? AND status = 'pending' AND ready_at IS NULL "
-        "AND NOT EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = durable_runs.run AND w.kind = 'start')",
-        (now, run),
+        "SELECT 1 FROM durable_runs AS r WHERE run = ? AND status = 'pending' AND ready_at IS NULL "
+        "AND NOT EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = r.run AND w.kind = 'start')",
+        (run,),
+    ).fetchone()
+    if due is None:
+        return
+    if needs_slot(conn, run):
+        claim(conn, run, now, effects)
+    else:
+        _make_ready(conn, run, now, effects)
+
+
+def _make_ready(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
+    ready = conn.execute(
+        "UPDATE durable_runs SET ready_at = ?, status = CASE WHEN started_at IS NULL THEN 'pending' ELSE 'running' END "
+        "WHERE run = ? AND status = 'pending' AND ready_at IS NULL",
+        (at, run),
     )
-    if due.rowcount:
+    if ready.rowcount:
         effects.ready.append(read_ready(conn, run))
+
+
+# --- slots of limits -----------------------------------------------------------------------------------
+
+
+def let_in(conn: sqlite3.Connection, granted: slots.Granted, at: float, effects: Effects) -> None:
+    """Tell those who were let in: a step by an arrival, a run by making it ready."""
+    for run, position in granted:
+        if position:
+            put_item(conn, run, SlotGranted(position, at), effects, wakes=True)
+        else:
+            _make_ready(conn, run, at, effects)
+
+
+def put_back(conn: sqlite3.Connection, run: int, outcomes: Sequence[Event], effects: Effects) -> None:
+    """
+    Keep the outcomes of attempts that ended while their run goes on no further, and let go of their slots.
+
+    One that was cut off keeps its slot for its next attempt, unless somebody has to let the run
+    go on first.
+    """
+    for event in outcomes:
+        put_item(conn, run, event, effects, wakes=True)
+        position = getattr(event, "position", "")
+        if not isinstance(event, StepInterrupted):
+            let_in(conn, slots.release(conn, run, position, event.at, effects), event.at, effects)
+        elif conn.execute(
+            "SELECT 1 FROM durable_runs WHERE run = ? AND status IN ('paused', 'blocked')", (run,)
+        ).fetchone():
+            let_in(conn, slots.step_aside(conn, run, event.at, effects, idle=(position,)), event.at, effects)
+
+
+def needs_slot(conn: sqlite3.Connection, run: int) -> bool:
+    """Whether a run has a limit of its own, and no slot of it."""
+    found = conn.execute(
+        "SELECT 1 FROM durable_runs AS r WHERE run = ? AND limit_name IS NOT NULL AND NOT EXISTS (SELECT 1 "
+        "FROM durable_slots AS s WHERE s.run = r.run AND s.position = '' AND s.granted_at IS NOT NULL)",
+        (run,),
+    ).fetchone()
+    return found is not None
+
+
+def claim(conn: sqlite3.Connection, run: int, at: float, effects: Effects, *, waits: bool = False) -> None:
+    """Ask for the slot that a run needs before it begins, as its limit says; *waits*: in line, whatever that says."""
+    name, key = conn.execute("SELECT limit_name, limit_key FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    conflict = "wait" if waits else slots.on_conflict(conn, name)
+    if conflict == "reject" and not slots.has_room(conn, name, key, at):
+        request_cancel(conn, run, f"limit {name!r} was reached when it was due", at, effects)
+        return
+    granted = slots.ask(conn, run, "", name, key, at, effects)
+    if conflict == "replace":
+        for other in slots.replaced(conn, name, key):
+            request_cancel(conn, other, f"another run took its place under limit {name!r}", at, effects)
+    let_in(conn, granted, at, effects)
+
+
+# --- cancelling ----------------------------------------------------------------------------------------
 
 
 def request_cancel(conn: sqlite3.Connection, run: int, reason: str, at: float, effects: Effects) -> bool:

@@ -23,6 +23,7 @@ from durable._core.events import (
     RunCancelled,
     SignalReceived,
 )
+from durable._shell import slots
 from durable._shell.batch_ends import tell_batches
 from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, insert_run, write_rows
 from durable._shell.feeding import close_feed, close_feeds, open_feed
@@ -30,8 +31,8 @@ from durable._shell.reading import read_end
 from durable._shell.rows import ENDS, Effects, NewRun, RunState, TurnWrite
 from durable._shell.templates import from_json
 from durable._shell.waiters import End, tell_waiters
-from durable._shell.waking import put_item, request_cancel
-from durable.errors import KeyConflictError, RunExistsError
+from durable._shell.waking import let_in, put_item, request_cancel
+from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
 
 _MOVE_SIGNALS = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
@@ -49,16 +50,19 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     freed: list[TurnWrite] = []
     ended: list[TurnWrite] = []
     keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
+    slotted: list[TurnWrite] = []
     for turn in turns:
         events += turn.events
         effects.notices += turn.notices
         for child, wait in turn.children:
-            if child.key is not None or child.chosen_id:
+            if child.key is not None or child.chosen_id or child.limit is not None:
                 keyed.append((turn, child, wait))
                 continue
             add_run(child, runs, events, waits, effects)
             if wait is not None:
                 waits.append(_wait_row(turn.state.run, wait, child.run, turn.at))
+        if turn.slots or turn.slots_released:
+            slotted.append(turn)
         if turn.inbox_upto:
             items.append((turn.state.run, turn.inbox_upto))
         if turn.status == "waiting":
@@ -93,10 +97,23 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         )
     for turn in turns:
         _write_rest(conn, turn, effects)
+    if slotted:
+        _write_slots(conn, slotted, effects)
     for turn in freed:
         _free(conn, turn, effects)
     if ended:
         _end(conn, ended, effects)
+
+
+def _write_slots(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
+    """Slots that are given up, then those that are asked for: who waits already goes first."""
+    for turn in turns:
+        for position in turn.slots_released:
+            let_in(conn, slots.release(conn, turn.state.run, position, turn.at, effects), turn.at, effects)
+    for turn in turns:
+        slots.register(conn, turn.limits)
+        for position, name, key in turn.slots:
+            let_in(conn, slots.ask(conn, turn.state.run, position, name, key, turn.at, effects), turn.at, effects)
 
 
 def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
@@ -107,6 +124,7 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
             "UPDATE durable_runs SET status = 'blocked', ready_at = NULL, reason = ? WHERE run = ?", (turn.reason, run)
         )
         effects.stopped.append(("blocked", turn.state.run_id, turn.state.workflow))
+        let_in(conn, slots.step_aside(conn, run, turn.at, effects, under_way=turn.under_way), turn.at, effects)
     if turn.attributes is not None:
         (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
         conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))
@@ -211,6 +229,9 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
         [(turn.status, turn.at, turn.reason or None, turn.at, turn.state.run) for turn in turns],
     )
     conn.executemany("DELETE FROM durable_waits WHERE run = ?", runs)
+    at = turns[0].at
+    over = [turn.state.run for turn in turns if turn.successor is None]
+    let_in(conn, slots.release_runs(conn, over, at, effects), at, effects)
     ends: list[End] = []
     for turn in turns:
         state, status = turn.state, str(turn.status)
@@ -231,15 +252,17 @@ def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Eff
     """Start what the end of a run starts. A refusal is told, and harms nothing."""
     try:
         get_or_create(conn, new, effects)
-    except (KeyConflictError, RunExistsError) as error:
+    except (KeyConflictError, LimitReachedError, RunExistsError) as error:
         effects.refused.append((ended.run_id, str(error)))
 
 
 def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effects: Effects) -> None:
     """The run goes on as another: what waited for it, its key, parent, batch, follow-ups and signals go over."""
     run = turn.state.run
-    parent, position, key, until, follows, then = conn.execute(
-        "SELECT parent, position, key_live, key_until, follows, follow_ups FROM durable_runs WHERE run = ?", (run,)
+    parent, position, key, until, follows, then, *limit = conn.execute(
+        "SELECT parent, position, key_live, key_until, follows, follow_ups, limit_name, limit_key "
+        "FROM durable_runs WHERE run = ?",
+        (run,),
     ).fetchone()
     conn.execute(
         "UPDATE durable_runs SET key_live = NULL, successor = ?, batch = NULL, callback = NULL WHERE run = ?",
@@ -250,7 +273,13 @@ def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effe
         successor, parent=parent, position=position, key=key, key_ttl=None, follows=follows, batch=state.batch,
         callback=state.callback, follow_ups=(*(from_json(then) if then else ()), *successor.follow_ups),
     )  # fmt: skip
-    insert_run(conn, successor, effects)
+    if limit == [successor.limit, successor.limit_key]:  # its slot goes over, too
+        insert_run(conn, evolve(successor, limit=None), effects)
+        conn.execute("UPDATE durable_runs SET limit_name = ?, limit_key = ? WHERE run = ?", (*limit, successor.run))
+        conn.execute("UPDATE durable_slots SET run = ? WHERE run = ? AND position = ''", (successor.run, run))
+    else:
+        insert_run(conn, successor, effects, waits_since=turn.at)
+    let_in(conn, slots.release_runs(conn, [run], turn.at, effects), turn.at, effects)
     conn.execute("UPDATE durable_runs SET key_until = ? WHERE run = ?", (until, successor.run))
     conn.execute("UPDATE durable_waits SET target = ? WHERE target = ?", (successor.run, run))
     conn.execute("UPDATE durable_dedup SET run = ? WHERE run = ?", (successor.run, run))
@@ -267,7 +296,7 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
     position = child.position or ""
     try:
         run_id = get_or_create(conn, child, effects)
-    except (KeyConflictError, RunExistsError) as error:
+    except (KeyConflictError, LimitReachedError, RunExistsError) as error:
         outcome = turn.refusal(error) if turn.refusal is not None else None
         put_item(conn, run, ChildFailed(position, child.run_id, outcome, at), effects, wakes=True)
         return

@@ -29,6 +29,7 @@ from durable._core.events import (
     RunRestarted,
     RunStarted,
     SignalReceived,
+    SlotGranted,
     StepFailed,
     StepInterrupted,
     StepRetrying,
@@ -117,6 +118,8 @@ class World:
     now: float = START
     steps: list[StepAction | TransactionAction] = field(factory=list)
     waits: list[Wait] = field(factory=list)
+    #: Positions that stand in line for a slot.
+    queued: list[str] = field(factory=list)
     joined: list[Event] = field(factory=list)
     children: dict[str, World] = field(factory=dict)
     keys: dict[str, str] = field(factory=dict)
@@ -183,6 +186,8 @@ class World:
         self.events += decision.events
         self.steps += decision.steps
         self.steps += decision.transactions
+        self.queued = [position for position in self.queued if position not in decision.slots_released]
+        self.queued += [action.position for action in decision.slots]
         self.steps = [action for action in self.steps if action.position not in decision.cancelled_steps]
         self.waits = [wait for wait in self.waits if wait not in decision.waits_closed] + decision.waits
         for position in decision.feeds_closed:
@@ -206,6 +211,7 @@ class World:
         timers = [wait for wait in timers if wait.kind != "cleanup"] or cleanup
         children = [wait for wait in self.waits if wait.kind == "child"]
         possible: list[tuple[Callable[[Any], None], Any]] = [(self._join, event) for event in self.joined]
+        possible += [(self.grant, position) for position in self.queued]
         possible += [(self._step, action) for action in self.steps]
         possible += [(self._end_child, wait) for wait in children]
         possible += [(self._fire, wait) for wait in timers[:1]]
@@ -228,6 +234,13 @@ class World:
         A request to cancel.
         """
         return self.turn(CancelRequested(reason, self.now))
+
+    def grant(self, position: str) -> Decision:
+        """
+        The step at *position* is let in.
+        """
+        self.queued.remove(position)
+        return self.turn(SlotGranted(position, self.now))
 
     def succeed(self, position: str, value: Any = None) -> Decision:
         """

@@ -2,15 +2,18 @@
 Admission: who may become active, decided without an event loop.
 """
 
+from datetime import timedelta
+
 import pytest
 
-from durable._core.admission import CANDIDATES, Admission, Queue
+from durable._core.admission import CANDIDATES, Admission, Places, Queue
+from durable._core.limits import Limit, Rate
 from durable.errors import DefinitionError
 
 
 def admit_all(admission: Admission[str]) -> list[str]:
     found = []
-    while (item := admission.admit()) is not None:
+    while (item := admission.admit(0.0)) is not None:
         found.append(item)
     return found
 
@@ -149,3 +152,197 @@ def test_concurrency_of_less_than_one_is_refused(wrong):
         Queue("q", concurrency=wrong)
     with pytest.raises(DefinitionError):
         Admission([], wrong)
+
+
+# --- fairness -------------------------------------------------------------------------------------
+
+
+def test_ten_runs_alternate_with_ten_thousand():
+    """
+    Start-time fair queueing: B's runs begin at today's virtual time, not behind all of A's.
+    """
+    places = Places()
+    admission: Admission[str] = Admission([Queue("q", concurrency=1)], 10, places)
+    file = [(places.place("q", "A", None), f"A{number}") for number in range(10_000)]
+    for run, (place, name) in enumerate(file):
+        admission.offer("q", run, 0, 0.0, name, place=place)
+    order = [admission.admit(0.0)]
+    admission.release(0)
+    for number in range(10):
+        run = 20_000 + number
+        admission.offer("q", run, 0, 1.0, f"B{number}", place=places.place("q", "B", None))
+    numbers = {name: run for run, (_, name) in enumerate(file)} | {f"B{n}": 20_000 + n for n in range(10)}
+    for _ in range(20):
+        order.append(name := admission.admit(0.0))
+        assert name is not None
+        admission.release(numbers[name])
+    assert [name for name in order if name and name[0] == "B"] == [f"B{n}" for n in range(10)]
+    assert [name for name in order if name and name[0] == "A"] == [f"A{n}" for n in range(11)]
+
+
+def test_children_of_one_parent_are_a_group():
+    """
+    Those of another parent, and plain starts, begin beside them.
+    """
+    places = Places()
+    many = [places.place("q", "child", 1) for _ in range(1000)]
+    assert many == sorted(many)
+    assert places.place("q", "child", 2) == places.place("q", "other", None) == many[0]
+    assert places.place("another queue", "child", 1) == many[0]
+
+
+def test_the_order_within_a_group_holds_whatever_virtual_time_is():
+    """
+    A later run of a group never gets a lower place; a group that was idle begins at virtual time.
+    """
+    places = Places()
+    first = [places.place("q", "A", None) for _ in range(5)]
+    places.admitted("q", first[2])
+    later = places.place("q", "A", None)
+    assert later > first[-1]
+    assert places.place("q", "B", None) == first[2] + 1
+    places.admitted("q", first[0])
+    assert places.place("q", "C", None) == first[2] + 1, "virtual time does not go back"
+
+
+def test_what_is_remembered_of_groups_is_bounded(monkeypatch):
+    """
+    Parents push out parents, not workflows.
+    """
+    monkeypatch.setattr("durable._core.admission.GROUPS", 100)
+    places = Places()
+    last = [places.place("q", "A", None) for _ in range(50)][-1]
+    for parent in range(1_000):
+        places.place("q", "child", parent)
+    assert places.place("q", "A", None) == last + 1
+    assert len(places._parents) == 100
+
+
+def test_after_a_restart_places_go_on_where_they_were():
+    """
+    Behind the last of its group, from the first that has not begun; in an idle queue ahead of all before.
+    """
+    before = Places(1_000.0)
+    ready = [before.place("q", "A", None) for _ in range(10)]
+    after = Places(1_001.0)
+    after.recover("q", "A", ready[3], ready[-1])
+    assert after.place("q", "A", None) == ready[-1] + 1
+    assert after.place("q", "B", None) == ready[3] + 1
+    assert after.place("idle", "A", None) > ready[-1]
+
+
+def test_a_lower_place_takes_the_room_of_the_last_candidate():
+    """
+    The candidates in memory are those that go first; the rest are rows.
+    """
+    admission: Admission[str] = Admission([], CANDIDATES * 2)
+    for run in range(CANDIDATES):
+        admission.offer("q", run, 0, 0.0, f"A{run}", place=float(run))
+    admission.offer("q", 9_999, 0, 1.0, "B", place=0.5)
+    assert not admission.is_candidate(CANDIDATES - 1)
+    assert admit_all(admission)[:3] == ["A0", "B", "A1"]
+    assert admission.wanting() == ["q"]
+
+
+# --- the rate of a queue ----------------------------------------------------------------------------
+
+
+def rated(count: int = 2, per: float = 10.0) -> Admission[str]:
+    return Admission([Queue("q", rate=Rate(count, per=per))], 100)
+
+
+def test_a_rate_lets_so_many_begin_in_any_window():
+    """
+    A sliding window: the third begins when the first is as old as the window.
+    """
+    admission = rated()
+    for run in range(1, 6):
+        offer(admission, run, ready_at=run)
+    assert [admission.admit(0.0), admission.admit(4.0), admission.admit(9.9)] == ["q1", "q2", None]
+    assert admission.opens_at(9.9) == 10.0
+    assert [admission.admit(10.0), admission.admit(13.9), admission.admit(14.0)] == ["q3", None, "q4"]
+
+
+def test_a_woken_run_passes_a_rate_that_is_used_up():
+    """
+    It has begun before: it is no begin, and does not count as one.
+    """
+    admission = rated(1)
+    offer(admission, 1)
+    assert admission.admit(0.0) == "q1"
+    offer(admission, 2, priority=5)
+    admission.offer("q", 3, 0, 0.0, "woken", begun=True)
+    assert admission.admit(1.0) == "woken"
+    assert admission.admit(1.0) is None
+    admission.offer("q", 4, 0, 0.0, "woken too", begun=True)
+    assert admission.admit(10.0) == "q2"
+    assert admission.admit(10.0) == "woken too"
+
+
+def test_what_began_before_a_restart_counts():
+    """
+    As the file has it.
+    """
+    admission = rated()
+    admission.started("q", [8.0, 3.0])
+    offer(admission, 1)
+    assert admission.admit(12.9) is None
+    assert admission.opens_at(12.9) == 13.0
+    assert admission.admit(13.0) == "q1"
+
+
+def test_a_clock_set_back_does_not_stop_a_queue():
+    """
+    What began in the future began now: one window later the queue is open.
+    """
+    admission = rated(1)
+    offer(admission, 1)
+    offer(admission, 2)
+    assert admission.admit(1_000.0) == "q1"
+    assert admission.opens_at(5.0) == 15.0
+    assert admission.admit(15.0) == "q2"
+
+
+def test_nothing_opens_later_where_no_candidate_waits_for_a_rate():
+    """
+    No timer is set for a queue that is empty, paused or full.
+    """
+    admission = rated(1)
+    offer(admission, 1)
+    assert admission.admit(0.0) == "q1"
+    assert admission.opens_at(0.0) is None
+    offer(admission, 2)
+    admission.pause("q", paused=True)
+    assert admission.opens_at(0.0) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Rate(0, per=1),
+        lambda: Rate(1.5, per=1),
+        lambda: Rate(1, per=0),
+        lambda: Rate(1, per=float("inf")),
+        lambda: Limit("", concurrency=1),
+        lambda: Limit("nothing"),
+        lambda: Limit("x", concurrency=0),
+        lambda: Limit("x", concurrency=True),
+        lambda: Limit("x", rate=5),
+        lambda: Limit("x", concurrency=1, on_conflict="queue"),
+        lambda: Limit("x", rate=Rate(1, per=1), on_conflict="replace"),
+        lambda: Queue("x", rate=5),
+    ],
+)
+def test_wrong_numbers_are_refused_where_they_are_written(wrong):
+    """
+    With a sentence that says what was found.
+    """
+    with pytest.raises(DefinitionError, match=r"found|limits nothing|needs concurrency"):
+        wrong()
+
+
+def test_a_rate_takes_a_timedelta():
+    """
+    As every duration does.
+    """
+    assert Rate(3, per=timedelta(minutes=1)) == Rate(3, per=60)

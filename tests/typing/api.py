@@ -20,8 +20,11 @@ from durable import (
     Fatal,
     Finished,
     Flow,
+    Limit,
     Middleware,
     Op,
+    Queue,
+    Rate,
     Retry,
     RetryAfter,
     Return,
@@ -326,3 +329,36 @@ async def every_batch(engine: Engine) -> None:
     assert_type(current_batch().parent, Batch | None)
     async for info in engine.batches(labels={"a": "b"}, limit=10):
         assert_type(info, BatchInfo)
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+api_limit = Limit("api", concurrency=5, rate=Rate(100, per=timedelta(minutes=1)))
+
+
+@step(limit=api_limit)
+async def limited(number: int) -> str:
+    return str(number)
+
+
+@step(limit="api", limit_key=lambda host, **_: host)
+def limited_by_name(host: str, page: int) -> bytes:
+    return b""
+
+
+@job(limit=api_limit, limit_key=str)
+async def limited_job(number: int) -> str:
+    return str(number)
+
+
+@workflow(limit=Limit("per-customer", concurrency=1, on_conflict="replace"), limit_key=lambda customer: customer)
+async def limited_workflow(customer: str) -> int:
+    assert_type(await limited(1), str)
+    assert_type(await limited_by_name("a", 2), bytes)
+    assert_type(await limited_job(1), str)
+    return 1
+
+
+async def limited_engine() -> None:
+    engine = Engine("a.db", [limited_workflow], limits=[api_limit], queues=[Queue("mail", rate=Rate(5, per=1))])
+    assert_type(await engine.run(limited_workflow("c")), int)

@@ -11,7 +11,10 @@ from durable import (
     Engine,
     Finished,
     Flow,
+    Limit,
     Middleware,
+    Queue,
+    Rate,
     Return,
     Run,
     RunFailure,
@@ -176,3 +179,17 @@ async def wrong_dry_runs(engine: Engine) -> None:
     await engine.dry_run(ride(1), stand_ins={charge: "ch-1"})  # E:
     await engine.dry_run(ride(1), signals={"stars": 5})  # E:
     dry_value: int | None = (await engine.dry_run(ride(1))).value  # E:
+
+
+# --- wrong limits -------------------------------------------------------------------------------
+
+
+def wrong_limits() -> None:
+    Limit("api", 5)  # E:
+    Limit("api", concurrency="5")  # E:
+    Limit("api", rate=5)  # E:
+    Limit("api", concurrency=1, on_conflict="queue")  # E:
+    Rate(5, 60)  # E:
+    Queue("mail", rate=5)  # E:
+    step(limit=5)  # E:
+    Engine("a.db", [ride], limits=["api"])  # E:
