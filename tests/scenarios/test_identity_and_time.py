@@ -15,6 +15,7 @@ from durable import (
     Flow,
     JournalLockedError,
     KeyConflictError,
+    Limit,
     Return,
     by_arguments,
     now,
@@ -234,3 +235,45 @@ async def test_a_signal_is_delivered_once_whenever_it_comes(engines, ran, clock,
     assert await run.result(5) == ["early", "late", "timed out"]
     assert ran.count("timed out") == 1
     assert ran.count("before") == (2 if restarted else 1)
+
+
+async def test_a_limit_is_shared_and_a_killed_holder_frees_it(engines, doors, meter):
+    """
+    Scenario 56: never more than two inside, of whichever workflow; those that wait hold no coroutine.
+
+    There is no lease: what a killed process held is free as soon as the next one opens the file.
+    """
+    api = Limit("api", concurrency=2)
+    door = doors()
+
+    @step(limit=api)
+    async def inside(name: str) -> str:
+        async with meter(name):
+            await door()
+            return name
+
+    @workflow
+    async def one(name: str) -> Flow[str]:
+        value: str = yield inside(name)
+        yield Return(value)
+
+    @workflow
+    async def other(name: str) -> Flow[str]:
+        value: str = yield inside(name)
+        yield Return(value)
+
+    engine = await engines.file(one, other)
+    ids = [run.id for run in await engine.start_many([each(f"{n}") for n in range(5) for each in (one, other)])]
+    await door.reached(2)
+    async with asyncio.timeout(5):
+        while (await engine.stats()).active > 2:
+            await asyncio.sleep(0.002)
+    assert [await engine.get(run_id).status() for run_id in ids].count("waiting") == 8
+    assert meter.peak == 2
+    await engines.crash(engine)
+    meter.peak = meter.now = 0
+    engine = await engines.file(one, other)
+    await door.reached(4)  # two have taken the places of those that were killed
+    door.open()
+    assert [await engine.get(run_id).result(5) for run_id in ids] == [f"{n}" for n in range(5) for _ in (one, other)]
+    assert meter.peak == 2
