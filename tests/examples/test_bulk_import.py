@@ -1,0 +1,87 @@
+"""
+The import goes on behind its last checkpoint, wherever it is killed.
+"""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ROWS = 1_020  # the last chunk is no full one
+
+#: Dies by SIGKILL at the third chunk, before or after it is written.
+IMPORT = """
+import asyncio, os, signal, sys
+from pathlib import Path
+import bulk_import
+
+store, chunks = bulk_import.store, []
+
+def killed(database, rows):
+    chunks.append(rows)
+    if len(chunks) == 3 and sys.argv[2] == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    store(database, rows)
+    if len(chunks) == 3 and sys.argv[2] == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+bulk_import.store = killed
+asyncio.run(bulk_import.run(Path(sys.argv[1])))
+"""
+
+
+def query(database, sql):
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """
+    With a file of customers.
+    """
+    lines = ["id,name,amount", *(f'{n},"Ada, the {n}th",{n}.25' for n in range(1, ROWS + 1))]
+    (tmp_path / "customers.csv").write_text("\n".join(lines))
+    return tmp_path
+
+
+def importing(folder, how):
+    return subprocess.run(
+        [sys.executable, "-c", IMPORT, str(folder), how],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))},
+        check=False,
+        timeout=30,
+    ).returncode
+
+
+@pytest.mark.parametrize("when, again", [("before", 0), ("after", 50)])
+def test_killed_around_a_checkpoint(when, again, folder):
+    """
+    Killed before a chunk is written, nothing is written again; killed between the chunk and its record, that chunk is.
+    """
+    assert importing(folder, when) == -signal.SIGKILL
+    progress = "SELECT attributes ->> '$.stage', attributes ->> '$.total' FROM runs WHERE sort = 'workflow'"
+    assert query(folder / "journal.db", progress) == [("importing", ROWS)]
+    assert importing(folder, "never") == 0
+    rows = query(folder / "app.db", "SELECT id, name, cents, written FROM customers ORDER BY id")
+    assert [row[:3] for row in rows] == [(n, f"Ada, the {n}th", 100 * n + 25) for n in range(1, ROWS + 1)]
+    assert [number for number, *_, written in rows if written > 1] == list(range(101, 101 + again))
+    assert [rows for _, rows in query(folder / "app.db", "SELECT * FROM metrics")] == [ROWS]
+
+
+def test_the_report_is_made_once(folder):
+    """
+    Starting the import again when all is done starts neither import nor report.
+    """
+    assert importing(folder, "never") == 0
+    before = query(folder / "journal.db", "SELECT count(*) FROM durable_events")
+    assert importing(folder, "never") == 0
+    assert query(folder / "journal.db", "SELECT count(*) FROM durable_events") == before
+    assert query(folder / "app.db", "SELECT count(*), max(written) FROM customers") == [(ROWS, 1)]
+    assert query(folder / "app.db", "SELECT count(*) FROM metrics") == [(1,)]
