@@ -1,0 +1,131 @@
+"""
+A ride waits for its jobs, all of them, once, and through the death of its process.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from durable import Engine
+from durable.errors import RunFailedError
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+#: Dies by SIGKILL when the first job of two has ended and the other has not.
+RIDE = """
+import asyncio, os, signal, sys
+import await_jobs
+from durable import Engine
+
+async def main(path, how):
+    definitions = [await_jobs.ride, await_jobs.tell_drivers, await_jobs.write_audit]
+    async with Engine(path, definitions) as engine:
+        if how == "die":
+            await engine.queue("audit").pause()
+            ride = await engine.start(await_jobs.ride(1), key="ride")
+            while "tell_drivers" not in [info.workflow async for info in engine.runs(status="succeeded")]:
+                await asyncio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        await engine.queue("audit").resume()
+        ride = await engine.find("ride")
+        await ride.result()
+        print("CHILDREN", [info.workflow for info in await ride.children()])
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def await_jobs(monkeypatch):
+    """
+    The example as a module.
+    """
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import await_jobs
+
+    return await_jobs
+
+
+@pytest.fixture
+async def engine(await_jobs, tmp_db):
+    """
+    An engine of its rides.
+    """
+    names = ("ride", "ride_with_arguments", "ride_with_a_computed_list", "tell_drivers", "write_audit")
+    async with Engine(tmp_db, [getattr(await_jobs, name) for name in names]) as engine:
+        yield engine
+
+
+async def test_results_are_in_the_order_of_the_list(await_jobs, engine, capsys):
+    """
+    Arguments and keywords reach the jobs, and the charge comes after all of them.
+    """
+    await engine.run(await_jobs.ride_with_arguments(7, "Elm St 2"))
+    assert capsys.readouterr().out == (
+        "  user 7 is charged, after: ['5 drivers near Elm St 2 were told', 'users (1, 2, 3) noted, from the web']\n"
+    )
+
+
+@pytest.mark.parametrize("user_id, pickups, jobs", [
+    (3, ["a", "b", "c"], ["tell_drivers"] * 3),
+    (3, [], ["write_audit"]),
+    (0, ["a"], []),
+])  # fmt: skip
+async def test_the_list_is_computed(user_id, pickups, jobs, await_jobs, engine, capsys):
+    """
+    Several jobs, one, or none: then the ride goes on at once.
+    """
+    children = await await_jobs.awaited(engine, await_jobs.ride_with_a_computed_list(user_id, pickups))
+    assert [info.workflow for info in children] == jobs
+    assert f"user {user_id} is charged" in capsys.readouterr().out
+
+
+async def test_a_job_that_fails_does_not_strand_its_ride(await_jobs, engine, capsys):
+    """
+    The other job ends, the ride fails with its error, and nobody is charged.
+    """
+    run = await engine.start(await_jobs.ride_with_arguments(5, "nowhere"))
+    with pytest.raises(RunFailedError) as failed:
+        await run.result()
+    (error,) = failed.value.__cause__.exceptions
+    assert (type(error), str(error)) == (LookupError, "no driver is near")
+    assert [info.status for info in await run.children()] == ["failed", "succeeded"]
+    assert "charged" not in capsys.readouterr().out
+
+
+async def test_a_waiting_ride_needs_no_slot(await_jobs, tmp_db):
+    """
+    Ten rides of two jobs each end on one slot.
+    """
+    definitions = [await_jobs.ride, await_jobs.tell_drivers, await_jobs.write_audit]
+    async with Engine(tmp_db, definitions, concurrency=1) as engine:
+        runs = await engine.start_many([await_jobs.ride(user) for user in range(10)])
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(run.result() for run in runs))
+
+
+def test_killed_between_two_jobs(tmp_db):
+    """
+    One job of two has ended when the process dies: it is not run again, and the charge is made once.
+    """
+    children = [
+        subprocess.run(
+            [sys.executable, "-c", RIDE, str(tmp_db), how],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))},
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=20,
+        )
+        for how in ("die", "live", "live")
+    ]
+    assert [child.returncode for child in children] == [-signal.SIGKILL, 0, 0], children
+    assert "charged" not in children[0].stdout
+    assert children[1].stdout.count("user 1 is charged") == 1
+    assert "CHILDREN ['tell_drivers', 'write_audit']" in children[1].stdout
+    assert "charged" not in children[2].stdout
