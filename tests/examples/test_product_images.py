@@ -1,0 +1,111 @@
+"""
+A product is shown when its images are there, all of them, and not before, whatever happens meanwhile.
+"""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from durable import Engine
+from durable.errors import RunFailedError
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+PUBLISH = """
+import asyncio, sys
+from durable import Engine
+from product_images import publish, upload
+
+async def main(folder, server):
+    async with Engine(f"{folder}/shop.db", [publish, upload]) as engine:
+        await engine.run(publish(folder, 1, server), key="product-1")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def product_images(monkeypatch):
+    """
+    The example as a module.
+    """
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import product_images
+
+    return product_images
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """
+    A folder with a shop of one product.
+    """
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as app, app:
+        app.execute("CREATE TABLE products (id INTEGER PRIMARY KEY, visible INTEGER)")
+        app.execute("INSERT INTO products VALUES (1, 0)")
+    return tmp_path
+
+
+def times_shown(shop):
+    with closing(sqlite3.connect(shop / "shop.db")) as app:
+        return app.execute("SELECT visible FROM products").fetchone()[0]
+
+
+def test_killed_while_images_arrive(product_images, shop, monkeypatch):
+    """
+    Killed when five images or more were there: not shown; after a restart the rest is uploaded, and it is shown, once.
+    """
+    children, lock, answer = [], threading.Lock(), product_images.Storage.send_response
+
+    def kill_then_answer(self, code, message=None):
+        with lock:
+            if len(self.images) >= 5 and len(children) == 1:
+                children[0].send_signal(signal.SIGKILL)
+                children[0].wait()
+                children.append(None)
+        answer(self, code, message)
+
+    monkeypatch.setattr(product_images.Storage, "send_response", kill_then_answer)
+    # Its handlers write to a client that is dead.
+    monkeypatch.setattr(product_images.ThreadingHTTPServer, "handle_error", lambda *_: None)
+    command = [sys.executable, "-c", PUBLISH, str(shop)]
+    paths = os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))
+    with product_images.storage_server() as (server, storage):
+        children.append(subprocess.Popen([*command, server], env={**os.environ, "PYTHONPATH": paths}))
+        assert children[0].wait(timeout=20) == -signal.SIGKILL
+        assert times_shown(shop) == 0
+        again = subprocess.run([*command, server], env={**os.environ, "PYTHONPATH": paths}, check=False, timeout=20)
+        assert again.returncode == 0
+        assert len(storage.images) == product_images.IMAGES
+        assert times_shown(shop) == 1
+
+
+async def test_an_image_that_cannot_be_uploaded(product_images, shop, monkeypatch):
+    """
+    One upload fails for good: the others are made, the product stays hidden, and the error names the image.
+    """
+    monkeypatch.setattr(product_images.Storage, "send_response", refuse_view_4(product_images.Storage.send_response))
+    with product_images.storage_server() as (server, storage):
+        async with Engine(shop / "shop.db", [product_images.publish, product_images.upload]) as engine:
+            run = await engine.start(product_images.publish(str(shop), 1, server))
+            with pytest.raises(RunFailedError) as failed:
+                await run.result()
+            (error,) = failed.value.__cause__.exceptions
+            assert isinstance(error, ConnectionError)
+            assert storage.puts.count("/products/1/4.png") == 5
+            assert len(set(storage.puts)) == product_images.IMAGES
+            assert times_shown(shop) == 0
+
+
+def refuse_view_4(answer):
+    def refusing(self, code, message=None):
+        answer(self, 503 if self.path.endswith("/4.png") else code, message)
+
+    return refusing
