@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from durable import Engine
-from durable.errors import RunFailedError
+from durable import Engine, Flow, Return, RunFailedError, gather, job, workflow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -129,3 +128,35 @@ def test_killed_between_two_jobs(tmp_db):
     assert children[1].stdout.count("user 1 is charged") == 1
     assert "CHILDREN ['tell_drivers', 'write_audit']" in children[1].stdout
     assert "charged" not in children[2].stdout
+
+
+async def test_a_job_retried_later_does_not_rewrite_what_its_ride_was_told(tmp_db):
+    """
+    A ride has failed with a job's failure; mended and retried, the job succeeds, and the ride stays as it was.
+
+    Retried itself, the ride takes the job's success and goes on.
+    """
+    drivers = []
+
+    @job
+    def find_driver(pickup: str) -> str:
+        return f"{drivers[0]} comes to {pickup}"
+
+    @workflow
+    async def ride(pickup: str) -> Flow[list[str]]:
+        found: list[str] = yield gather(find_driver(pickup))
+        yield Return(found)
+
+    async with Engine(tmp_db, [ride, find_driver]) as engine:
+        run = await engine.start(ride("Elm St 2"))
+        with pytest.raises(RunFailedError):
+            await run.result()
+        (failed,) = await run.children()
+        before = await run.history()
+        drivers.append("Dan")
+        await engine.get(failed.run_id).retry()
+        assert await engine.get(failed.run_id).result(5) == "Dan comes to Elm St 2"
+        assert (await run.status(), await run.history()) == ("failed", before)
+        await run.retry()
+        assert await run.result(5) == ["Dan comes to Elm St 2"]
+        assert len(await run.children()) == 1
