@@ -2,9 +2,10 @@
 Product images: uploaded in parallel, and the product is shown once all of them are there.
 
 Ten images are drawn with Pillow (`pip install pillow`), one job uploads each to a storage server, and
-the product becomes visible when the last has arrived. The server listens on loopback, keeps what it
-is sent, and refuses one image the first time, so that upload is tried again. Meanwhile a customer looks
-all the time, and must never see a product with an image missing.
+the product becomes visible when the last has arrived: once by a workflow that awaits the jobs, once by
+a batch with a callback. The server listens on loopback, keeps what it is sent, and refuses one image
+the first time, so that upload is tried again. Meanwhile a customer looks all the time, and must never
+see a product with an image missing.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ import structlog
 from attrs import frozen
 from PIL import Image, ImageDraw
 
-from durable import Engine, Flow, Retry, Transaction, context, for_each, job, step, transaction, workflow
+from durable import Batch, Engine, Flow, Retry, Transaction, context, for_each, job, step, transaction, workflow
 
 IMAGES = 10
 SIZE = (320, 240)
@@ -78,6 +79,18 @@ async def publish(folder: str, product: int, server: str) -> Flow[None]:
     photos: list[Photo] = yield draw(folder, product, server)
     yield for_each(upload, photos, concurrency=None)  # from serial to parallel ...
     yield set_visible(product)  # ... and back to serial
+
+
+@workflow
+async def mark_visible(product: int) -> Flow[None]:
+    yield set_visible(product)
+
+
+async def publish_as_batch(engine: Engine, folder: str, product: int, server: str) -> Batch:
+    async with engine.batch(on_success=mark_visible(product), labels={"product": str(product)}) as batch:
+        for photo in draw.fn(folder, product, server):  # the plain function: nothing is recorded yet
+            batch.add(upload(photo))
+    return batch  # on disk now, with all its members and what follows them
 
 
 class Storage(BaseHTTPRequestHandler):
@@ -137,15 +150,19 @@ async def main(folder: Path) -> None:
         app.execute("CREATE TABLE products (id INTEGER PRIMARY KEY, visible INTEGER)")
         app.executemany("INSERT INTO products VALUES (?, 0)", [(1,), (2,)])
     with storage_server() as (server, storage):
-        async with Engine(path, [publish, upload]) as engine:
+        async with Engine(path, [publish, upload, mark_visible]) as engine:
             customer = asyncio.create_task(look_at_shop(path, server))
             await engine.run(publish(str(folder), 1, server), key="product-1")
-            print(f"product 1 is visible: {len(storage.images)} images, {len(storage.puts)} uploads")
-            assert (len(storage.images), len(storage.puts)) == (IMAGES, IMAGES + 1)
             assert visible(path) == [1]
+            batch = await publish_as_batch(engine, str(folder), 2, server)
+            info = await batch.wait()
+            assert (info.total, info.succeeded) == (IMAGES, IMAGES)
+            assert visible(path) == [1, 2]
             await asyncio.sleep(0.1)
             assert not customer.done(), customer.exception()  # no image was ever missing
             customer.cancel()
+        print(f"two products are visible: {len(storage.images)} images in {len(storage.puts)} uploads")
+        assert (len(storage.images), len(storage.puts)) == (2 * IMAGES, 2 * (IMAGES + 1))
 
 
 if __name__ == "__main__":

@@ -21,11 +21,16 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PUBLISH = """
 import asyncio, sys
 from durable import Engine
-from product_images import publish, upload
+from product_images import mark_visible, publish, publish_as_batch, upload
 
-async def main(folder, server):
-    async with Engine(f"{folder}/shop.db", [publish, upload]) as engine:
-        await engine.run(publish(folder, 1, server), key="product-1")
+async def main(how, folder, server):
+    async with Engine(f"{folder}/shop.db", [publish, upload, mark_visible]) as engine:
+        if how == "workflow":
+            await engine.run(publish(folder, 1, server), key="product-1")
+        else:
+            batches = [engine.get_batch(info.batch_id) async for info in engine.batches(labels={"product": "1"})]
+            batch = batches[0] if batches else await publish_as_batch(engine, folder, 1, server)
+            print("OUTCOME", (await batch.wait()).outcome)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -58,7 +63,8 @@ def times_shown(shop):
         return app.execute("SELECT visible FROM products").fetchone()[0]
 
 
-def test_killed_while_images_arrive(product_images, shop, monkeypatch):
+@pytest.mark.parametrize("how", ["workflow", "batch"])
+def test_killed_while_images_arrive(how, product_images, shop, monkeypatch):
     """
     Killed when five images or more were there: not shown; after a restart the rest is uploaded, and it is shown, once.
     """
@@ -75,7 +81,7 @@ def test_killed_while_images_arrive(product_images, shop, monkeypatch):
     monkeypatch.setattr(product_images.Storage, "send_response", kill_then_answer)
     # Its handlers write to a client that is dead.
     monkeypatch.setattr(product_images.ThreadingHTTPServer, "handle_error", lambda *_: None)
-    command = [sys.executable, "-c", PUBLISH, str(shop)]
+    command = [sys.executable, "-c", PUBLISH, how, str(shop)]
     paths = os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))
     with product_images.storage_server() as (server, storage):
         children.append(subprocess.Popen([*command, server], env={**os.environ, "PYTHONPATH": paths}))
@@ -109,3 +115,17 @@ def refuse_view_4(answer):
         answer(self, 503 if self.path.endswith("/4.png") else code, message)
 
     return refusing
+
+
+async def test_a_batch_with_an_image_that_cannot_be_uploaded(product_images, shop, monkeypatch):
+    """
+    The batch completes with one failure and nine successes, and its success callback never starts.
+    """
+    monkeypatch.setattr(product_images.Storage, "send_response", refuse_view_4(product_images.Storage.send_response))
+    with product_images.storage_server() as (server, _):
+        async with Engine(shop / "shop.db", [product_images.upload, product_images.mark_visible]) as engine:
+            batch = await product_images.publish_as_batch(engine, str(shop), 1, server)
+            info = await batch.wait()
+            assert (info.outcome, info.failed, info.succeeded) == ("failed", 1, product_images.IMAGES - 1)
+            assert [each async for each in engine.runs(workflow="mark_visible")] == []
+            assert times_shown(shop) == 0
