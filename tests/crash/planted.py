@@ -57,16 +57,15 @@ def drop_inbox():
 
 
 def repeat_steps():
-    """Whoever takes a run over forgets the last two steps that ended, and all that followed."""
+    """Whoever takes a run over forgets the outcome of its first step, and all that followed."""
     real = driver.Driver._take_over
 
     async def take_over(self):
         run = self.ready.run
 
         def forget(conn, effects):
-            ended = "SELECT seq FROM durable_events WHERE run = ? AND kind = 11 ORDER BY seq DESC LIMIT 1 OFFSET 1"
-            for (seq,) in conn.execute(ended, (run,)).fetchall():
-                conn.execute("DELETE FROM durable_events WHERE run = ? AND seq >= ?", (run, seq))
+            (seq,) = conn.execute("SELECT min(seq) FROM durable_events WHERE run = ? AND kind = 11", (run,)).fetchone()
+            conn.execute("DELETE FROM durable_events WHERE run = ? AND seq >= ?", (run, seq or 1_000))
 
         await self._services.commits.call(forget)
         return await real(self)
