@@ -45,12 +45,13 @@ def _effects(lines):
             if token not in done[run, place]:
                 yield f"line {number}: nobody made the outcome of {place} of {run}"
         elif what == "end":
-            run, _, result = rest
+            run, status, result = rest
             for place, token in (result or {}).get("tokens", ()):
                 if seen.setdefault((run, place), token) != token or token not in done[run, place]:
                     yield f"line {number}: the result of {run} holds an outcome of {place} that is not its last"
             for other, place in list(done):
-                if other == run or other.startswith(f"{run}/"):
+                # Cancelling asks children to end, and does not wait for them: one may be starting that very moment.
+                if other == run or (status != "cancelled" and other.startswith(f"{run}/")):
                     seen.setdefault((other, place), "")
 
 
