@@ -69,7 +69,7 @@ def failed(error: BaseException, definition: Workflow[..., Any], codec: Codec, h
     attempt = history.run_attempt
     delay = None
     if not isinstance(error, NotDurableError):  # wrong code stays wrong
-        policy = definition.options.retry
+        policy = history.retry or definition.options.retry
         seed = f"{history.started.seed}:run:{attempt}"
         delay = plan(policy, error, failures=attempt, elapsed=now - history.started.at, seed=seed)
     if delay is not None:

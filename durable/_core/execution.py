@@ -44,6 +44,7 @@ from durable._core.groups import OPENERS
 from durable._core.nodes import Leaf, Node, Outcome, SignalNode, StrandNode
 from durable._core.ops import Command, ContinueAs, StepOp, TransactionOp
 from durable._core.outcomes import arguments_payload
+from durable._core.retry import Retry
 from durable._core.strand import Strand
 from durable.errors import CapExceededError, DefinitionError, EncodeError, RunCancelled
 
@@ -65,9 +66,9 @@ class Execution:
         crash_limit: int = CRASH_LIMIT,
         cleanup_seconds: float = CLEANUP_SECONDS,
         caps: Caps = DEFAULT_CAPS,
+        retry: Retry | None = None,
     ) -> None:
-        self.history = history.read(events)
-        #: Its first event.
+        self.history = history.read(events, retry)
         self.started = self.history.started
         self.definition = definition
         self.run_id = run_id
@@ -82,8 +83,7 @@ class Execution:
         self.signal_waiters: dict[str, list[SignalNode]] = {}
         #: Steps whose attempt is under way.
         self.running = 0
-        #: The time of the turn.
-        self.time = self.started.at
+        self.time = self.started.at  # of the turn
         self.replaying = False
         #: Set in the replay of a reopened history once all that it holds was delivered.
         self.at_frontier = False

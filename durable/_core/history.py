@@ -50,6 +50,7 @@ from durable._core.events import (
     TimerSet,
     TransactionStarted,
 )
+from durable._core.retry import Retry
 from durable.errors import InternalError, UsageError
 
 COMMANDS: tuple[type, ...] = get_args(Command)
@@ -92,9 +93,11 @@ class History:
     #: The closing event of a run that has ended.
     end: Event | None
     size: int
+    #: The retry policy of the run itself, if it was started with one.
+    retry: Retry | None = None
 
 
-def read(events: Sequence[Event]) -> History:
+def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     """
     Sort *events*, all of one run, the first being `RunStarted`.
 
@@ -143,6 +146,7 @@ def read(events: Sequence[Event]) -> History:
         reopened_at=last.at if reopened else 0.0,
         end=last if isinstance(last, ENDS) else None,
         size=len(events),
+        retry=retry,
     )
 
 

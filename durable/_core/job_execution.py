@@ -38,8 +38,9 @@ from durable._core.events import (
 )
 from durable._core.failures import describe as describe_failure
 from durable._core.limits import name_of
-from durable._core.ops import StepOp
+from durable._core.ops import Options, StepOp
 from durable._core.outcomes import failure_in, failure_payload
+from durable._core.retry import Retry
 from durable.errors import DefinitionError, StepInterruptedError
 
 #: The position of a job's only step.
@@ -58,8 +59,14 @@ class JobExecution:
         codec: Codec,
         crash_limit: int = CRASH_LIMIT,
         limited: bool = True,
+        retry: Retry | None = None,
     ) -> None:
-        """*limited* False: the limit of *definition*, if any, is that of the whole run, not of its attempts."""
+        """
+        *limited* False: the limit of *definition*, if any, is that of the whole run, not of its attempts.
+
+        *retry* takes the place of the policy of *definition*.
+        """
+        self._options = Options(retry=retry)
         self.definition = definition
         self.run_id = run_id
         self.codec = codec
@@ -234,7 +241,7 @@ class JobExecution:
             where = f"arguments of run {self.run_id!r}"
             payload: Payload = self.started.value or "[[],{}]"
             args, kwargs = self.codec.decode_arguments(payload, self.definition.arguments, where=where)
-            self._op = StepOp(self.definition.as_step, tuple(args), dict(kwargs))
+            self._op = StepOp(self.definition.as_step, tuple(args), dict(kwargs), self._options)
         return self._op
 
     def _stop(self) -> None:

@@ -16,8 +16,7 @@ from attrs import evolve
 
 from durable._core import charge
 from durable._core.group_ops import ForEachOp, GatherOp, Member, RaceOp, SettleOp, TimeoutOp, discard
-from durable._core.ops import ContinueAs, Op, RunOp, SleepOp, StartOp, StepOp, WaitForOp, in_seconds
-from durable._core.retry import as_retry
+from durable._core.ops import ContinueAs, Op, RunOp, SleepOp, StartOp, StepOp, WaitForOp, as_run_retry, in_seconds
 
 if TYPE_CHECKING:
     from durable._core.definition import Job, Step, TransactionStep, Workflow
@@ -239,7 +238,7 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
             raise ValueError(msg)
         given["at"] = given["at"].timestamp()
     if "retry" in given:
-        given["retry"] = as_retry(given["retry"])
+        given["retry"] = as_run_retry(given["retry"])
     conflict = given.get("on_conflict", "join")
     if conflict not in ("join", "reject", "replace", "rerun"):
         msg = f"on_conflict must be join, reject, replace or rerun, found {conflict!r}"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 from attrs import evolve, field, frozen
 
 from durable._core import charge
-from durable._core.retry import Retry, as_retry
+from durable._core.retry import Retry, as_retry, recorded
 from durable.errors import RunCancelled, UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +60,13 @@ class Options:
 
 
 NO_OPTIONS = Options()
+
+
+def as_run_retry(value: Retry | int) -> Retry:
+    """As `as_retry`, for a run: refuses what cannot be recorded with it."""
+    policy = as_retry(value)
+    recorded(policy)
+    return policy
 
 
 def in_seconds(value: float | timedelta | None) -> float | None:
@@ -216,7 +223,7 @@ class RunOp(Op[T]):
             labels: Merged over those of the definition.
         """
         changes: dict[str, Any] = {
-            "retry": None if retry is None else as_retry(retry),
+            "retry": None if retry is None else as_run_retry(retry),
             "timeout": in_seconds(timeout),
             "queue": queue,
             "delay": in_seconds(delay),

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
-from durable.errors import DryRunError, EncodeError, Fatal, RetryAfter
+from durable._core.codec_json import dumps, loads
+from durable.errors import DryRunError, EncodeError, Fatal, RetryAfter, UsageError
 
 #: Which exceptions are retried: a type, a tuple of types, or a predicate.
 RetryOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
@@ -82,6 +83,37 @@ class Retry:
             return float(min(self.max_delay, self.delay * self.factor ** (attempt - 1)))
         except OverflowError:  # factor ** a-large-attempt
             return float(self.max_delay)
+
+
+def recorded(policy: Retry) -> str:
+    """
+    *policy* as it is recorded with a run, which outlives the program that started it.
+
+    Raises:
+        UsageError: Its `on` is a predicate: functions cannot be recorded.
+    """
+    types = policy.on if isinstance(policy.on, tuple) else (policy.on,)
+    if not all(isinstance(each, type) for each in types):
+        msg = (
+            "options(retry=Retry(on=...)) of a run takes exception types: a predicate can only stand on its definition"
+        )
+        raise UsageError(msg)
+    plain = {name: getattr(policy, name) for name in _NUMBERS}
+    return dumps({**plain, "on": [_qualified(each) for each in types]})
+
+
+def from_record(text: str) -> Retry:
+    """The policy that `recorded` was given. Exceptions are told by their names: nothing is imported."""
+    plain: dict[str, Any] = loads(text)
+    names = frozenset(plain.pop("on"))
+    return Retry(on=lambda error: any(_qualified(each) in names for each in type(error).__mro__), **plain)
+
+
+_NUMBERS = ("attempts", "delay", "factor", "max_delay", "jitter", "max_elapsed")
+
+
+def _qualified(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 #: One attempt and no more: the default, since only the user knows what is safe to repeat.

@@ -16,8 +16,9 @@ from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
 
 INSERT_RUN = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
-    key_until, arguments, parent, position, labels, follows, follow_ups, batch, callback, created_at)
-VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    key_until, arguments, parent, position, labels, retry, follows, follow_ups, batch, callback,
+    created_at)
+VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 INSERT_EVENT = """
 INSERT INTO durable_events (run, seq, kind, position, at, body, value, payload, checksum)
@@ -60,6 +61,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
             new.parent,
             new.position,
             new.labels_json(),
+            new.retry,
             new.follows,
             follow_ups,
             new.batch,
@@ -89,6 +91,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
                 new.batch,
                 new.callback,
                 follow_ups,
+                new.retry,
                 fresh=fresh,
             )
         )

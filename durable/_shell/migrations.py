@@ -14,6 +14,7 @@ from durable._core.events import KIND_NAMES
 _FROM_1 = """
 ALTER TABLE durable_runs ADD COLUMN place REAL NOT NULL DEFAULT 0;
 ALTER TABLE durable_runs ADD COLUMN key_until REAL;
+ALTER TABLE durable_runs ADD COLUMN retry TEXT;
 ALTER TABLE durable_runs ADD COLUMN follows INTEGER;
 ALTER TABLE durable_runs ADD COLUMN follow_ups TEXT;
 ALTER TABLE durable_runs ADD COLUMN batch INTEGER;

@@ -29,6 +29,7 @@ from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
 from durable._core.limits import Limit, LimitRef, name_of, numbers
 from durable._core.outcomes import failure_payload
+from durable._core.retry import from_record
 from durable._shell.batch_reading import lineage
 from durable._shell.connections import CommitUnknownError, is_the_disk
 from durable._shell.continuations import follow_ups
@@ -83,6 +84,7 @@ class Recorder:
                 "the run goes on when an engine with it opens the file"
             )
             raise DurableError(msg)
+        retry = None if ready.retry is None else from_record(ready.retry)
         if isinstance(definition, Job):
             limit = definition.options.limit
             limited = limit is not None and services.limits[name_of(limit)].on_conflict == "wait"
@@ -93,6 +95,7 @@ class Recorder:
                 codec=services.codec,
                 crash_limit=services.crash_limit,
                 limited=limited,
+                retry=retry,
             )
         if not isinstance(definition, Workflow):  # pragma: no cover - there are two
             msg = f"{definition!r} cannot be driven"
@@ -105,6 +108,7 @@ class Recorder:
             crash_limit=services.crash_limit,
             cleanup_seconds=services.cleanup_seconds,
             caps=services.caps,
+            retry=retry,
         )
 
     async def keep(self, position: str, name: str, value: Payload) -> None:

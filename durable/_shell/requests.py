@@ -196,8 +196,8 @@ def fork(
     events = history.fork(load_history(conn, path, run), run_id=run_id, at=at, replace=replace, now=now)
     started = events[0]
     assert isinstance(started, RunStarted)
-    arguments, place, limit, limit_key = conn.execute(
-        "SELECT arguments, place, limit_name, limit_key FROM durable_runs WHERE run = ?", (run.run,)
+    arguments, place, limit, limit_key, policy = conn.execute(
+        "SELECT arguments, place, limit_name, limit_key, retry FROM durable_runs WHERE run = ?", (run.run,)
     ).fetchone()
     if number <= 0:
         number = last_run(conn) + 1
@@ -216,6 +216,7 @@ def fork(
         due_at=None,
         deadline=None,
         timeout=None,
+        retry=policy,
         place=place,
         limit=limit,
         limit_key=limit_key or "",

@@ -146,6 +146,8 @@ class NewRun:
     delay: float | None = None
     #: Its place in line, see `admission`.
     place: float = 0.0
+    #: Its own retry policy, as `retry.recorded` writes it.
+    retry: str | None = None
     #: Templates of the runs that its success starts.
     follow_ups: tuple[NewRun, ...] = ()
     #: Run whose end started it.
@@ -186,6 +188,8 @@ class ReadyRun:
     callback: int | None = None
     #: The runs that its success starts, as `templates` writes them.
     follow_ups: str | None = None
+    #: Its own retry policy, as `retry.recorded` writes it.
+    retry: str | None = None
     #: Whether it was active before: a queue's rate does not count it again.
     begun: bool = False
     #: Its first event and checksum, where it was only just created and needs no loading.

@@ -52,6 +52,7 @@ CREATE TABLE durable_runs (
     attributes ANY,                   -- payload of `set_attributes`, or NULL
     reason TEXT,                      -- why it is blocked, failed or cancelled
     successor TEXT,                   -- id of the run it continued as
+    retry TEXT,                       -- JSON: its own retry policy, if it was started with one
     follows INTEGER,                  -- run whose end started it (`op.then`, a hook)
     follow_ups TEXT,                  -- JSON list of the runs that its success starts
     batch INTEGER,                    -- batch that it is a member of

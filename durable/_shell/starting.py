@@ -16,6 +16,7 @@ from durable._core.definition import MAX_KEY_LENGTH, RunnableDefinition, check_l
 from durable._core.events import Payload, RunStarted
 from durable._core.limits import name_of
 from durable._core.ops import RunOp
+from durable._core.retry import recorded
 from durable._shell.rows import NewRun
 from durable.errors import DefinitionError
 
@@ -95,6 +96,7 @@ def make_run(
         delay=delay,
         limit=None if options.limit is None else name_of(options.limit),
         limit_key=definition.limit_key_for(op.args, op.kwargs) if options.limit_key is not None else "",
+        retry=None if given.retry is None else recorded(given.retry),
         follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
     )
 

@@ -41,7 +41,7 @@ WHERE mine.run = :run AND mine.kind = 'start' AND mine.target IS NOT NULL
 """
 #: What the scheduler needs of a run, see `ready_run`.
 SELECT_READY = (
-    "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels, place, batch, callback, follow_ups, "
+    "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels, place, batch, callback, follow_ups, retry, "
     "started_at IS NOT NULL FROM durable_runs "
 )
 
@@ -102,10 +102,10 @@ def read_ready(conn: sqlite3.Connection, run: int) -> ReadyRun:
 def ready_run(row: Sequence[Any]) -> ReadyRun:
     """A row of `SELECT_READY`'s columns."""
     labels = json.loads(row[7]) if row[7] else {}
-    run, run_id, workflow, sort, queue, priority, ready_at, _, place, batch, callback, follow_ups, begun = row
+    run, run_id, workflow, sort, queue, priority, ready_at, _, place, batch, callback, follow_ups, retry, begun = row
     return ReadyRun(
         run, run_id, workflow, sort, queue, priority, ready_at or 0.0, labels, place, batch, callback, follow_ups,
-        bool(begun),
+        retry, bool(begun),
     )  # fmt: skip
 
 

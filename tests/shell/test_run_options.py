@@ -1,0 +1,106 @@
+"""
+What `op.options(...)` and `start(...)` say of one run is recorded with it.
+"""
+
+import pytest
+
+from durable import Flow, Retry, Return, gather, job, start, workflow
+from durable.errors import RunFailedError, UsageError
+
+
+@pytest.fixture
+def calls():
+    """
+    What was called, in order.
+    """
+    return []
+
+
+def definitions(calls, failures=2):
+    @job(retry=Retry(attempts=10, on=LookupError, delay=0.0))
+    async def shaky(name: str) -> int:
+        calls.append(name)
+        if calls.count(name) <= failures:
+            raise ConnectionError(name)
+        return calls.count(name)
+
+    @workflow
+    async def whole(name: str) -> Flow[int]:
+        calls.append(name)
+        if calls.count(name) <= failures:
+            raise ConnectionError(name)
+        yield Return(calls.count(name))
+
+    return shaky, whole
+
+
+NOW = Retry(attempts=3, delay=0.0, on=ConnectionError)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["job", "workflow"])
+async def test_a_run_has_the_retry_policy_that_it_was_started_with(engines, calls, which):
+    """
+    It takes the place of the definition's, for this run only; types are told by name, their children included.
+    """
+    both = definitions(calls)
+    engine = await engines.memory(*both)
+    assert await engine.run(both[which]("a").options(retry=Retry(attempts=3, delay=0.0, on=OSError))) == 3
+    assert await engine.run(both[which]("b").options(retry=NOW)) == 3
+    with pytest.raises(RunFailedError):
+        await engine.run(both[which]("c"))
+    assert calls == ["a"] * 3 + ["b"] * 3 + ["c"]
+
+
+async def test_children_and_follow_ups_have_theirs(engines, calls, eventually):
+    """
+    An awaited child, a started one, and what follows a run.
+    """
+    shaky, _ = definitions(calls)
+
+    @workflow
+    async def parent() -> Flow[list[int]]:
+        child = yield start(shaky("started"), retry=NOW)
+        first: tuple[int, int] = yield gather(shaky("awaited").options(retry=NOW), child.result())
+        yield Return([*first])
+
+    engine = await engines.memory(shaky, parent)
+    assert await engine.run(parent().then(shaky("after").options(retry=NOW))) == [3, 3]
+
+    async def followed():
+        return calls.count("after") == 3
+
+    await eventually(followed)
+
+
+async def test_it_survives_a_restart(engines, calls, clock, reached, eventually):
+    """
+    A run that waits for its next attempt when the process dies gets as many as it was given.
+    """
+    shaky, whole = definitions(calls)
+    engine = await engines.file(shaky, whole, clock=clock)
+    later = Retry(attempts=3, delay=60.0, jitter=0.0)
+    runs = [await engine.start(each("x" + each.name).options(retry=later)) for each in (shaky, whole)]
+    for run in runs:
+        await reached(run, "waiting")
+    await engines.crash(engine)
+    engine = await engines.file(shaky, whole, clock=clock)
+    assert len(calls) == 2
+
+    async def all_ended():
+        clock.advance(61)
+        return all([await engine.get(run.id).status() == "succeeded" for run in runs])
+
+    await eventually(all_ended)
+    assert [await engine.get(run.id).result() for run in runs] == [3, 3]
+    assert len(calls) == 6
+
+
+def test_a_predicate_cannot_be_recorded(calls):
+    """
+    A function stays with the program: it is refused where it is written, and told where it may stand.
+    """
+    shaky, whole = definitions(calls)
+    with pytest.raises(UsageError, match="predicate can only stand on"):
+        shaky("a").options(retry=Retry(on=lambda error: True))
+    with pytest.raises(UsageError, match="predicate can only stand on"):
+        start(whole("a"), retry=Retry(on=lambda error: True))
