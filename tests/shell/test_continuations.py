@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from durable import Fatal, Flow, KeyConflictError, Return, job, sleep, start, step, wait_for, workflow
+from durable import Fatal, Flow, KeyConflictError, Retry, Return, job, sleep, start, step, wait_for, workflow
 from durable.errors import DefinitionError, RunCancelledError, RunFailedError
 
 
@@ -315,7 +315,7 @@ async def test_hooks_wait_for_the_last_attempt(engines, world):
     """
     calls = []
 
-    @workflow(retry=3)
+    @workflow(retry=Retry(attempts=3, delay=0.0))
     async def thrice() -> Flow[None]:
         yield world.note("try")
         raise ValueError("no")
@@ -326,8 +326,9 @@ async def test_hooks_wait_for_the_last_attempt(engines, world):
 
     engine = await engines.memory(thrice, *world.all)
     with pytest.raises(RunFailedError):
-        await engine.run(thrice().options(retry=1))
+        await engine.run(thrice())
     assert calls == ["ValueError: no"]
+    assert world.ran == ["try"] * 3
 
 
 async def test_a_transaction_that_ends_the_run_starts_its_follow_ups_with_it(engines, world, reached):
