@@ -38,6 +38,9 @@ class Scheduler:
         #: Candidates that have something in their inbox, so that what is known of them is stale.
         self._touched: set[int] = set()
         self._refilling: set[str] = set()
+        #: Runs that were active, or had something arrive, since a refill began to read: what it has
+        #: read of them may be stale.
+        self._moved: set[int] = set()
         self._alarm = Alarm(services.clock)
         self._stopping = False
         self._idle = asyncio.Event()
@@ -75,6 +78,8 @@ class Scheduler:
                 driver.notify()
             elif self._admission.is_candidate(run):
                 self._touched.add(run)
+        if self._refilling:
+            self._moved |= effects.arrived | effects.paused
         for run in effects.paused:
             if driver := self._drivers.get(run):
                 driver.stop()
@@ -132,6 +137,8 @@ class Scheduler:
     def _begin(self, ready: ReadyRun) -> None:
         driver = Driver(ready, self._services)
         self._drivers[ready.run] = driver
+        if self._refilling:
+            self._moved.add(ready.run)
         self._idle.clear()
         self._services.spawn(self._drive, driver)
 
@@ -149,6 +156,7 @@ class Scheduler:
             self._alarm.set(opens_at)
         for queue in self._admission.wanting():
             if queue not in self._refilling:
+                self._moved.update(self._drivers)
                 self._refilling.add(queue)
                 self._services.spawn(self._refill, queue)
 
@@ -185,7 +193,9 @@ class Scheduler:
         finally:
             self._refilling.discard(queue)
         for ready in found:
-            self._offer_found(ready)
+            self._offer_found(evolve(ready, fresh=None) if ready.run in self._moved else ready)
+        if not self._refilling:
+            self._moved.clear()
         if len(found) == limit:  # told after they were offered: candidates behind "more" are turned away
             self._admission.found_more(queue, more=True)
         self._pump()

@@ -42,7 +42,7 @@ WHERE mine.run = :run AND mine.kind = 'start' AND mine.target IS NOT NULL
 #: What the scheduler needs of a run, see `ready_run`.
 SELECT_READY = (
     "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels, place, batch, callback, follow_ups, retry, "
-    "started_at IS NOT NULL FROM durable_runs "
+    "started_at IS NOT NULL AS begun FROM durable_runs "
 )
 
 #: Not below a run that cleans up already: what it has started since is part of that.

@@ -3,10 +3,12 @@ Which run is driven, when what is known of it has changed since it was offered.
 """
 
 import asyncio
+import threading
 
 import pytest
 
-from durable import Engine, Flow, Queue, Return, RunCancelledError, step, workflow
+from durable import Engine, Flow, Queue, Return, RunCancelledError, job, step, workflow
+from durable._shell import reading
 
 pytestmark = pytest.mark.anyio
 
@@ -180,3 +182,41 @@ async def test_a_turn_that_cannot_be_written_blocks_its_own_run_only(monkeypatch
         assert [await run.result(timeout=5) for run in runs[1:]] == [2, 2, 2]
         await reached(runs[0], "blocked")
         assert "planted" in ((await runs[0].info()).reason or "")
+
+
+async def test_what_was_read_of_a_run_before_it_ended_does_not_run_it_again(engines, monkeypatch, eventually):
+    """
+    Candidates come with their first event, so that nobody reads it again; one that moved meanwhile does not.
+    """
+    began, go, read = asyncio.Event(), asyncio.Event(), threading.Event()
+    calls = []
+
+    @job
+    async def work() -> None:
+        calls.append(1)
+        began.set()
+        await go.wait()
+
+    engine = await engines.file(work)  # its reader has a thread of its own
+    await engine.queue("default").pause()
+    run = await engine.start(work())
+    stale = await engine.read(reading.ready_runs, "default", 10)
+    assert stale[0].fresh is not None
+    await engine.queue("default").resume()
+    await began.wait()
+    ended = asyncio.create_task(run.result())
+    await run.info()  # the task has looked before us, and waits now
+    monkeypatch.setattr(reading, "ready_runs", lambda conn, queue, limit: (read.wait(5), stale)[1])
+    scheduler = engine._scheduler
+    scheduler._admission.found_more("default", more=True)
+    scheduler._pump()
+    go.set()
+    await ended
+    read.set()
+
+    async def refilled():
+        return not scheduler._refilling and not scheduler.active
+
+    await eventually(refilled)
+    assert (calls, await run.status()) == ([1], "succeeded")
+    assert [event.kind for event in await run.history()].count("StepStarted") == 1
