@@ -240,7 +240,7 @@ class Run(Generic[T]):
             dedup: An id of the caller's: a second signal with the same one is not accepted.
 
         Returns:
-            False if *dedup* was accepted before.
+            False if *dedup* was accepted before, also if the run has ended since.
 
         Raises:
             RunNotFoundError, RunStateError: There is no such run, or it has ended.
