@@ -117,25 +117,33 @@ class Definition(Generic[P, R]):
         if not hasattr(fn, "__code__"):
             msg = f"@{self.sort} decorates a function, found {type(fn).__name__} {fn!r:.80}"
             raise DefinitionError(msg)
-        #: The plain function.
-        self.fn = fn
+        self.fn = self._decorated = fn
         #: Its name in the journal: `name=` if given, else the function's own.
         self.name = check_name(f"the name of a {self.sort}", name or fn.__name__)
-        self.is_async = inspect.iscoroutinefunction(fn)
         #: What tells the keys of its limit apart, see `limit_key_for`.
         self.limit_key: Callable[..., str] | None = None
         wrapper: Any = self
         update_wrapper(wrapper, fn)
 
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The plain function. A test may put another one in its place; types stay those of the decorated one."""
+        return self._fn
+
+    @fn.setter
+    def fn(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+        self.is_async = inspect.iscoroutinefunction(fn)
+
     @cached_property
     def arguments(self) -> ArgumentTypes:
         """The types of its parameters (made late: annotations may name things defined below)."""
-        return argument_types(self.fn, skip=self._skipped_parameters)
+        return argument_types(self._decorated, skip=self._skipped_parameters)
 
     @cached_property
     def signature(self) -> inspect.Signature:
         """Its parameters, without what the engine passes."""
-        return inspect.signature(self.fn)
+        return inspect.signature(self._decorated)
 
     @cached_property
     def result_place(self) -> str:
@@ -145,7 +153,7 @@ class Definition(Generic[P, R]):
     @cached_property
     def result(self) -> Any:
         """The type of its result."""
-        return result_type(self.fn)
+        return result_type(self._decorated)
 
     def limit_key_for(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
         """
@@ -316,18 +324,20 @@ class Job(RunnableDefinition[P, R]):
             msg = f"@job {self.name!r} is an async generator: a job is a plain function; decorate it with @workflow"
             raise DefinitionError(msg)
         _check_execution(self, thread=options.thread, process=options.process)
-
-    @cached_property
-    def as_step(self) -> Step[P, R]:
-        """The job's function as the one step of its run."""
-        options = self.options
-        return _JobStep(
-            self.fn,
+        self._step: Step[P, R] = _JobStep(
+            fn,
             name=self.name,
             options=StepOptions(
                 retry=options.retry, on_crash=options.on_crash, thread=options.thread, process=options.process
             ),
         )
+
+    @property
+    def as_step(self) -> Step[P, R]:
+        """The job's function as the one step of its run."""
+        if self._step.fn is not self.fn:  # a test has replaced it
+            self._step.fn = self.fn
+        return self._step
 
 
 class Workflow(RunnableDefinition[P, R]):
