@@ -104,7 +104,7 @@ class Finished(Generic[R_co]):
 
 
 #: What hooks are: see `RunnableDefinition.on_success`.
-Hook: TypeAlias = Callable[[Finished[R]], Iterable[Op[Any]] | None]
+Hook: TypeAlias = Callable[[Finished[R]], RunOp[Any] | Iterable[Op[Any]] | None]
 
 
 class Definition(Generic[P, R]):
@@ -271,7 +271,7 @@ class RunnableDefinition(Definition[P, R]):
         """
         Register *hook*, a plain function, for when a run has succeeded.
 
-        It gets the `Finished` run and returns calls of workflows and jobs (or None), which start in the
+        It gets the `Finished` run and returns calls of workflows and jobs (one, a list or None), which start in the
         transaction that records the end: exactly once, each with its own delay and retry. It may be called
         again if the process dies before that commit, so it only decides. What it raises is logged.
         """
@@ -398,7 +398,10 @@ def collect(definitions: Iterable[Runnable | types.ModuleType]) -> dict[str, Run
             )
             raise DefinitionError(msg)
 
-    given: Iterable[Any] = definitions  # as users pass them
+    given: Any = definitions  # as users pass them
+    if isinstance(given, (Definition, types.ModuleType, str)) or not isinstance(given, Iterable):
+        msg = f"Engine(path, definitions) takes a list of workflows, jobs or modules of them, found {given!r:.80}"
+        raise DefinitionError(msg)
     for item in given:
         if isinstance(item, types.ModuleType):
             for value in vars(item).values():

@@ -103,6 +103,21 @@ class Return(Generic[T_co]):
 Flow: TypeAlias = AsyncGenerator[Command | Return[R], Any]
 
 
+def kind_of(value: object) -> str:
+    """What users gave instead of what was asked for, in the words of an error message."""
+    if isinstance(value, (StepOp, TransactionOp, RunOp)):
+        return f"a call of {value.describe()}"
+    if isinstance(value, Command):
+        return value.describe()
+    if inspect.isasyncgen(value):
+        return "an async generator (call another workflow through @workflow, or make the helper a coroutine)"
+    if inspect.iscoroutine(value):
+        return f"a coroutine of {value.__name__!r}"
+    if callable(value):
+        return f"the function {getattr(value, '__name__', value)!r} itself (call it)"
+    return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
+
+
 class Op(Command, Generic[T]):
     """A command whose outcome is a T."""
 
@@ -245,8 +260,9 @@ class RunOp(Op[T]):
         for op in ops:
             found: Any = op
             if not isinstance(found, RunOp):
-                hint = found.describe() if isinstance(found, Command) else f"{type(found).__name__} {found!r:.60}"
-                msg = f"then() takes calls of workflows and jobs, which are runs of their own; found {hint}"
+                hint = " (write then(a, b))" if isinstance(found, list | tuple) else ""
+                msg = f"then() takes calls of workflows and jobs, which are runs of their own; found {kind_of(found)}"
+                msg += hint
                 raise TypeError(msg)
             charge.superseded(op)
         return _copy(self, given=evolve(self.given, then=(*self.given.then, *ops)))

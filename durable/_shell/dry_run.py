@@ -120,7 +120,7 @@ class Rehearsing(Lifecycle):
         Signals are delivered, and then the time moves, only while nothing is under way: no
         stand-in ever loses a race against the clock.
         """
-        payloads = {name: deque(values) for name, values in signals.items()}
+        payloads = {name: deque(_listed(name, values)) for name, values in signals.items()}
         jumps = 0
         while True:
             await self._quiet()
@@ -197,3 +197,11 @@ class Rehearsing(Lifecycle):
                 await self.get(run_id).signal(name, left.popleft())
                 return True
         return False
+
+
+def _listed(name: str, payloads: Any) -> Iterable[Any]:
+    """The payloads of one signal. A str is iterable too, and never meant as payloads of one character."""
+    if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
+        reason = f"takes a list of payloads, one for each time it is sent; found {payloads!r:.60}"
+        raise DryRunError(f"signals[{name!r}]", reason)
+    return payloads

@@ -70,9 +70,10 @@ def signal(
     """Put a signal into a run's inbox; False if its *dedup* id was accepted before."""
     run = _current(conn, run_id)
     # First of all: who repeats a signal that was accepted did nothing wrong, whatever became of the run.
-    if dedup is not None and conn.execute(
-        "SELECT 1 FROM durable_dedup WHERE run = ? AND dedup = ?", (run.run, dedup)
-    ).fetchone():
+    if (
+        dedup is not None
+        and conn.execute("SELECT 1 FROM durable_dedup WHERE run = ? AND dedup = ?", (run.run, dedup)).fetchone()
+    ):
         return False
     if run.status in ENDS:
         raise RunStateError(run_id, run.status, f"signal {name!r} to", "Start a new run")

@@ -138,7 +138,7 @@ async def test_a_repeated_signal_is_no_error_after_the_end(engines):
     assert await run.result(5) == [0, 1, 2]
     assert await run.signal("go", 2, dedup="d-2") is False
     for _ in range(2):  # what was refused is not accepted the second time either
-        with pytest.raises(RunStateError, match="cannot signal 'go' to run .*: it is succeeded. Start a new run"):
+        with pytest.raises(RunStateError, match=r"cannot signal 'go' to run .*: it is succeeded. Start a new run"):
             await run.signal("go", 3, dedup="d-3")
 
 
