@@ -47,12 +47,15 @@ _PLACES_A_SECOND = 1e6
 @frozen
 class Queue:
     """
-    A named lane of runs.
+    A named lane of runs: ``Engine(queues=[Queue("mail", 5)])``. One that is not listed has no limits of its own.
 
     Args:
         name: As in ``@job(queue=...)``.
         concurrency: Runs of this queue active at once; None leaves it to the engine's.
         rate: How many of its runs may begin in a window of time; one that goes on does not count.
+
+    Raises:
+        DefinitionError: One of these is no such thing.
     """
 
     name: str

@@ -85,21 +85,29 @@ class RunOptions:
 
 @frozen
 class Finished(Generic[R_co]):
-    """A run that has ended, as hooks see it."""
+    """
+    A run that has ended, as hooks see it.
+
+    Attributes:
+        run_id: Its id.
+        workflow: Name of the workflow or job.
+        status: How it ended.
+        arguments: What it was called with, by the name of the parameter; defaults are not among them.
+        value: What it returned, if it succeeded.
+        error: Why it failed, rebuilt from the journal.
+        reason: The error in a line, or the reason of the cancellation.
+        labels: Those of the run.
+        ended_at: Epoch seconds, UTC.
+    """
 
     run_id: str
     workflow: str
     status: Literal["succeeded", "failed", "cancelled"]
-    #: What it was called with, by the name of the parameter.
     arguments: Mapping[str, Any]
-    #: What it returned, if it succeeded.
     value: R_co | None
-    #: Why it failed.
     error: Exception | None
-    #: The error in a line, or the reason of the cancellation.
     reason: str
     labels: Mapping[str, str]
-    #: Epoch seconds, UTC.
     ended_at: float
 
 

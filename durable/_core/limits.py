@@ -37,7 +37,10 @@ class Rate:
 
     Args:
         count: How many.
-        per: Seconds, or a timedelta.
+        per: Seconds, or a timedelta; kept as seconds.
+
+    Raises:
+        DefinitionError: One of the two is no positive number.
     """
 
     count: int
@@ -56,7 +59,9 @@ class Limit:
     """
     A named throttle, shared by whatever names it: steps and jobs of all workflows, or whole runs.
 
-    With `limit_key` there is one such limit for each key (each customer, each host).
+    Given as ``limit=`` to `step` and `job`, an attempt holds a slot while it is under way; to
+    `workflow`, a run holds one from its beginning to its end. With ``limit_key=``, a function of the
+    arguments, there is one such limit for each key (each customer, each host).
 
     Args:
         name: Known by it in the journal, and to `Engine(limits=)`.
@@ -65,6 +70,9 @@ class Limit:
         on_conflict: What a *run* does that finds no slot free: ``wait`` in line; ``reject``: its
             start raises `LimitReachedError`; ``replace``: the oldest is cancelled, and it begins
             once that has ended. A step always waits.
+
+    Raises:
+        DefinitionError: It limits nothing, or one of these is no such thing.
     """
 
     name: str
