@@ -266,6 +266,10 @@ class RunnableDefinition(Definition[P, R]):
         check_reference(repr(self), options.limit, options.limit_key)
         self.limit_key = options.limit_key
         check_name(f"the queue of {self.sort} {self.name!r}", options.queue)
+        for option, value in (("version", options.version), ("priority", options.priority)):
+            if type(value) is not int:
+                msg = f"{self!r}: {option} must be a whole number, found {value!r:.60}"
+                raise DefinitionError(msg)
         check_labels(f"{self.sort} {self.name!r}", options.labels)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> RunOp[R]:

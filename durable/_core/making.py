@@ -28,6 +28,7 @@ from durable._core.ops import (
     in_seconds,
     kind_of,
 )
+from durable._core.retry import is_number
 
 if TYPE_CHECKING:
     from durable._core.definition import Job, Step, TransactionStep, Workflow
@@ -216,6 +217,10 @@ def wait_for(name: str, type: Any = Any, timeout: float | timedelta | None = Non
     Raises (when yielded or awaited):
         TimeoutError: If none came within *timeout* seconds.
     """
+    given: Any = name
+    if not isinstance(given, str) or not given:
+        msg = f"wait_for takes the name of a signal, found {kind_of(given)}"
+        raise TypeError(msg)
     limit = None if timeout is None else _seconds(timeout, "wait_for(timeout=)")
     op: WaitForOp[Any] = WaitForOp(name, type, limit, charge.call_site())
     charge.created(op)
@@ -248,11 +253,11 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
         msg = f"start got unknown options {sorted(unknown)}; known are {sorted(known)}"
         raise TypeError(msg)
     given |= {name: in_seconds(given[name]) for name in ("delay", "timeout", "key_ttl") if name in given}
-    if isinstance(given.get("at"), datetime):
-        if given["at"].tzinfo is None:
-            msg = f"start(at=) needs an aware datetime, found {given['at']!r}"
+    if (at := given.get("at")) is not None:
+        if not isinstance(at, datetime) or at.tzinfo is None:
+            msg = f"start(at=) needs an aware datetime, found {at!r:.60}"
             raise ValueError(msg)
-        given["at"] = given["at"].timestamp()
+        given["at"] = at.timestamp()
     if "retry" in given:
         given["retry"] = as_run_retry(given["retry"])
     conflict = given.get("on_conflict", "join")
@@ -275,11 +280,11 @@ def continue_as(op: RunOp[Any]) -> ContinueAs:
 
 
 def _seconds(value: float | timedelta, what: str) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if seconds != seconds or seconds in (float("inf"), float("-inf")):  # noqa: PLR0124 - the NaN test
+    seconds: Any = in_seconds(value)
+    if not is_number(seconds) or seconds != seconds or seconds in (float("inf"), float("-inf")):  # noqa: PLR0124 - the NaN test
         msg = f"{what} takes a finite number of seconds, found {value!r}"
         raise ValueError(msg)
-    return seconds
+    return float(seconds)
 
 
 def _is_count(value: Any, most: float = float("inf")) -> bool:
