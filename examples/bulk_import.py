@@ -28,7 +28,7 @@ from typing import Any
 
 import structlog
 
-from durable import Engine, Finished, Flow, Op, Return, context, cursor, job, set_attributes, step, workflow
+from durable import Engine, Finished, Flow, Return, RunOp, context, cursor, job, set_attributes, step, workflow
 
 ROWS = 8_000
 CHUNK = 50
@@ -80,8 +80,8 @@ def track_metrics(database: str, rows: int) -> None:
 
 
 @bulk_import.on_success
-def after_import(finished: Finished[int]) -> list[Op[Any]]:
-    return [track_metrics(finished.arguments["database"], finished.value or 0)]
+def after_import(finished: Finished[int]) -> RunOp[None]:
+    return track_metrics(finished.arguments["database"], finished.value or 0)
 
 
 async def run(folder: Path) -> None:

@@ -1,10 +1,9 @@
 """
-Two pipelines: extract, transform and load; and an aggregator that is polite to somebody else's API.
+Extract, transform, load: a pipeline whose later tasks depend on all of its mapped jobs.
 
-The data pipeline reads four sources, each a file of its own kind, by mapped jobs of which four run at once.
-Transforming depends on all of them; while it waits for them, the pipeline is rows in a file and keeps no
-worker busy, so any number of pipelines can wait on a single slot. There is nothing to tune: no polling, no
-rescheduling.
+It reads four sources, each a file of its own kind, by jobs of which four are under way at once. Transforming
+depends on all of them; while it waits for them, the pipeline is rows in a file and keeps no worker busy, so
+any number of pipelines can wait on a single slot. There is nothing to tune: no polling, no rescheduling.
 """
 
 import asyncio
@@ -22,8 +21,6 @@ import structlog
 from attrs import frozen
 
 from durable import Engine, Flow, Retry, Return, Transaction, for_each, job, step, transaction, workflow
-
-# --- the data pipeline ----------------------------------------------------------------------------
 
 
 @frozen

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 from attrs import define, field, frozen
 
-from durable._core.limits import Rate, check_rate
+from durable._core.limits import Rate, check_count, check_rate
 from durable.errors import DefinitionError
 
 R = TypeVar("R")
@@ -47,12 +47,15 @@ _PLACES_A_SECOND = 1e6
 @frozen
 class Queue:
     """
-    A named lane of runs.
+    A named lane of runs: ``Engine(queues=[Queue("mail", 5)])``. One that is not listed has no limits of its own.
 
     Args:
         name: As in ``@job(queue=...)``.
         concurrency: Runs of this queue active at once; None leaves it to the engine's.
         rate: How many of its runs may begin in a window of time; one that goes on does not count.
+
+    Raises:
+        DefinitionError: One of these is no such thing.
     """
 
     name: str
@@ -60,9 +63,8 @@ class Queue:
     rate: Rate | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if self.concurrency is not None and self.concurrency < 1:
-            msg = f"queue {self.name!r}: concurrency must be at least 1, found {self.concurrency!r}"
-            raise DefinitionError(msg)
+        if self.concurrency is not None:
+            check_count(f"queue {self.name!r}: concurrency", self.concurrency)
         check_rate(f"queue {self.name!r}", self.rate)
 
 
@@ -149,10 +151,12 @@ class Admission(Generic[R]):
     """Candidates and slots of all queues."""
 
     def __init__(self, queues: Iterable[Queue], concurrency: int, places: Places | None = None) -> None:
-        if concurrency < 1:
-            msg = f"concurrency must be at least 1, found {concurrency!r}"
-            raise DefinitionError(msg)
-        self._queues: Mapping[str, Queue] = {queue.name: queue for queue in queues}
+        check_count("Engine(concurrency=)", concurrency)
+        self._queues: dict[str, Queue] = {}
+        for queue in queues:
+            if self._queues.setdefault(queue.name, queue) != queue:
+                msg = f"two different queues are called {queue.name!r}: {self._queues[queue.name]!r} and {queue!r}"
+                raise DefinitionError(msg)
         self._concurrency = concurrency
         self._places = places or Places()
         self._lanes: dict[str, _Lane[R]] = {}

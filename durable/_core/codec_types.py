@@ -10,6 +10,7 @@ constructor and validators. No rule ever imports, pickles or evaluates anything 
 
 from __future__ import annotations
 
+import types
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
@@ -93,7 +94,8 @@ def qualified(cls: Any) -> str:
 
 
 def mismatch(value: Any, expected: str) -> Refusal:
-    return Refusal(qualified(type(value)), f"the annotation asks for {expected}")
+    hint = " (was it not awaited?)" if isinstance(value, types.CoroutineType) else ""
+    return Refusal(qualified(type(value)), f"the annotation asks for {expected}{hint}")
 
 
 def misfit(plain: Any, expected: str) -> Refusal:

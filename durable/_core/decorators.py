@@ -23,7 +23,7 @@ from durable._core.definition import (
 )
 from durable._core.limits import Limit
 from durable._core.ops import Command, OnCrash, Return, StepOp, in_seconds
-from durable._core.retry import Retry, as_retry
+from durable._core.retry import Retry, as_retry, is_number
 from durable.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ def _check_seconds(what: str, option: str, seconds: float | timedelta | None) ->
     found = in_seconds(seconds)
     if found is None:
         return None
-    if not found > 0:
+    if not is_number(found) or not found > 0:
         msg = f"{what}: {option} must be a positive number of seconds, found {seconds!r}"
         raise DefinitionError(msg)
     return float(found)

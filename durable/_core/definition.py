@@ -85,26 +85,34 @@ class RunOptions:
 
 @frozen
 class Finished(Generic[R_co]):
-    """A run that has ended, as hooks see it."""
+    """
+    A run that has ended, as hooks see it.
+
+    Attributes:
+        run_id: Its id.
+        workflow: Name of the workflow or job.
+        status: How it ended.
+        arguments: What it was called with, by the name of the parameter; defaults are not among them.
+        value: What it returned, if it succeeded.
+        error: Why it failed, rebuilt from the journal.
+        reason: The error in a line, or the reason of the cancellation.
+        labels: Those of the run.
+        ended_at: Epoch seconds, UTC.
+    """
 
     run_id: str
     workflow: str
     status: Literal["succeeded", "failed", "cancelled"]
-    #: What it was called with, by the name of the parameter.
     arguments: Mapping[str, Any]
-    #: What it returned, if it succeeded.
     value: R_co | None
-    #: Why it failed.
     error: Exception | None
-    #: The error in a line, or the reason of the cancellation.
     reason: str
     labels: Mapping[str, str]
-    #: Epoch seconds, UTC.
     ended_at: float
 
 
 #: What hooks are: see `RunnableDefinition.on_success`.
-Hook: TypeAlias = Callable[[Finished[R]], Iterable[Op[Any]] | None]
+Hook: TypeAlias = Callable[[Finished[R]], RunOp[Any] | Iterable[Op[Any]] | None]
 
 
 class Definition(Generic[P, R]):
@@ -117,25 +125,33 @@ class Definition(Generic[P, R]):
         if not hasattr(fn, "__code__"):
             msg = f"@{self.sort} decorates a function, found {type(fn).__name__} {fn!r:.80}"
             raise DefinitionError(msg)
-        #: The plain function.
-        self.fn = fn
+        self.fn = self._decorated = fn
         #: Its name in the journal: `name=` if given, else the function's own.
         self.name = check_name(f"the name of a {self.sort}", name or fn.__name__)
-        self.is_async = inspect.iscoroutinefunction(fn)
         #: What tells the keys of its limit apart, see `limit_key_for`.
         self.limit_key: Callable[..., str] | None = None
         wrapper: Any = self
         update_wrapper(wrapper, fn)
 
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The plain function. A test may put another one in its place; types stay those of the decorated one."""
+        return self._fn
+
+    @fn.setter
+    def fn(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+        self.is_async = inspect.iscoroutinefunction(fn)
+
     @cached_property
     def arguments(self) -> ArgumentTypes:
         """The types of its parameters (made late: annotations may name things defined below)."""
-        return argument_types(self.fn, skip=self._skipped_parameters)
+        return argument_types(self._decorated, skip=self._skipped_parameters)
 
     @cached_property
     def signature(self) -> inspect.Signature:
         """Its parameters, without what the engine passes."""
-        return inspect.signature(self.fn)
+        return inspect.signature(self._decorated)
 
     @cached_property
     def result_place(self) -> str:
@@ -145,7 +161,7 @@ class Definition(Generic[P, R]):
     @cached_property
     def result(self) -> Any:
         """The type of its result."""
-        return result_type(self.fn)
+        return result_type(self._decorated)
 
     def limit_key_for(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
         """
@@ -250,6 +266,10 @@ class RunnableDefinition(Definition[P, R]):
         check_reference(repr(self), options.limit, options.limit_key)
         self.limit_key = options.limit_key
         check_name(f"the queue of {self.sort} {self.name!r}", options.queue)
+        for option, value in (("version", options.version), ("priority", options.priority)):
+            if type(value) is not int:
+                msg = f"{self!r}: {option} must be a whole number, found {value!r:.60}"
+                raise DefinitionError(msg)
         check_labels(f"{self.sort} {self.name!r}", options.labels)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> RunOp[R]:
@@ -263,7 +283,7 @@ class RunnableDefinition(Definition[P, R]):
         """
         Register *hook*, a plain function, for when a run has succeeded.
 
-        It gets the `Finished` run and returns calls of workflows and jobs (or None), which start in the
+        It gets the `Finished` run and returns calls of workflows and jobs (one, a list or None), which start in the
         transaction that records the end: exactly once, each with its own delay and retry. It may be called
         again if the process dies before that commit, so it only decides. What it raises is logged.
         """
@@ -316,18 +336,20 @@ class Job(RunnableDefinition[P, R]):
             msg = f"@job {self.name!r} is an async generator: a job is a plain function; decorate it with @workflow"
             raise DefinitionError(msg)
         _check_execution(self, thread=options.thread, process=options.process)
-
-    @cached_property
-    def as_step(self) -> Step[P, R]:
-        """The job's function as the one step of its run."""
-        options = self.options
-        return _JobStep(
-            self.fn,
+        self._step: Step[P, R] = _JobStep(
+            fn,
             name=self.name,
             options=StepOptions(
                 retry=options.retry, on_crash=options.on_crash, thread=options.thread, process=options.process
             ),
         )
+
+    @property
+    def as_step(self) -> Step[P, R]:
+        """The job's function as the one step of its run."""
+        if self._step.fn is not self.fn:  # a test has replaced it
+            self._step.fn = self.fn
+        return self._step
 
 
 class Workflow(RunnableDefinition[P, R]):
@@ -388,7 +410,10 @@ def collect(definitions: Iterable[Runnable | types.ModuleType]) -> dict[str, Run
             )
             raise DefinitionError(msg)
 
-    given: Iterable[Any] = definitions  # as users pass them
+    given: Any = definitions  # as users pass them
+    if isinstance(given, (Definition, types.ModuleType, str)) or not isinstance(given, Iterable):
+        msg = f"Engine(path, definitions) takes a list of workflows, jobs or modules of them, found {given!r:.80}"
+        raise DefinitionError(msg)
     for item in given:
         if isinstance(item, types.ModuleType):
             for value in vars(item).values():

@@ -114,9 +114,11 @@ DESCRIBED_CHARACTERS: Final = 600
 
 
 def describe(failure: Failure) -> str:
-    """One line for people: ``ValueError: bad``."""
+    """One line for people: ``ValueError: bad``. Of a group it names the first member, too."""
     first = failure.message.strip().partition("\n")[0]
     name = failure.type_name.rpartition(".")[2]
+    if failure.members:
+        first += f"; first: {describe(failure.members[0])}"
     if len(first) > DESCRIBED_CHARACTERS:
         first = f"{first[:DESCRIBED_CHARACTERS]}..."
     return f"{name}: {first}" if first else name

@@ -12,11 +12,13 @@ import types
 from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
 from durable.errors import DefinitionError
+
+T = TypeVar("T")
 
 #: What a run does that finds no slot free.
 LimitConflict: TypeAlias = Literal["wait", "reject", "replace"]
@@ -35,14 +37,17 @@ class Rate:
 
     Args:
         count: How many.
-        per: Seconds, or a timedelta.
+        per: Seconds, or a timedelta; kept as seconds.
+
+    Raises:
+        DefinitionError: One of the two is no positive number.
     """
 
     count: int
     per: float = field(kw_only=True, converter=_in_seconds)
 
     def __attrs_post_init__(self) -> None:
-        _check_count("Rate: count", self.count)
+        check_count("Rate: count", self.count)
         per: Any = self.per  # what users pass, whatever the annotation says
         if isinstance(per, bool) or not isinstance(per, (int, float)) or not 0 < per < float("inf"):
             msg = f"Rate: per must be a positive number of seconds, found {per!r}"
@@ -54,7 +59,9 @@ class Limit:
     """
     A named throttle, shared by whatever names it: steps and jobs of all workflows, or whole runs.
 
-    With `limit_key` there is one such limit for each key (each customer, each host).
+    Given as ``limit=`` to `step` and `job`, an attempt holds a slot while it is under way; to
+    `workflow`, a run holds one from its beginning to its end. With ``limit_key=``, a function of the
+    arguments, there is one such limit for each key (each customer, each host).
 
     Args:
         name: Known by it in the journal, and to `Engine(limits=)`.
@@ -63,6 +70,9 @@ class Limit:
         on_conflict: What a *run* does that finds no slot free: ``wait`` in line; ``reject``: its
             start raises `LimitReachedError`; ``replace``: the oldest is cancelled, and it begins
             once that has ended. A step always waits.
+
+    Raises:
+        DefinitionError: It limits nothing, or one of these is no such thing.
     """
 
     name: str
@@ -80,7 +90,7 @@ class Limit:
             msg = f"{where} limits nothing: give it concurrency=, rate=Rate(count, per=seconds), or both"
             raise DefinitionError(msg)
         if self.concurrency is not None:
-            _check_count(f"{where}: concurrency", self.concurrency)
+            check_count(f"{where}: concurrency", self.concurrency)
         check_rate(where, self.rate)
         if self.on_conflict not in _CONFLICTS:
             msg = f"{where}: on_conflict must be one of {', '.join(map(repr, _CONFLICTS))}, found {self.on_conflict!r}"
@@ -112,12 +122,26 @@ def check_reference(where: str, limit: Any, limit_key: Any) -> None:
         raise DefinitionError(msg)
 
 
+def as_listed(option: str, given: Any, kind: type[T]) -> tuple[T, ...]:
+    """What `Engine` was given as a list of *kind*, as a tuple; refuses anything else."""
+    hint = f": put it in a list, {option}=[...]" if isinstance(given, kind) else ""
+    if hint or not isinstance(given, Iterable):
+        msg = f"Engine({option}=) takes a list of {kind.__name__} objects, found {given!r:.80}{hint}"
+        raise DefinitionError(msg)
+    found: tuple[Any, ...] = tuple(given)
+    for each in found:
+        if not isinstance(each, kind):
+            msg = f"Engine({option}=) takes {kind.__name__} objects, found {each!r:.80}"
+            raise DefinitionError(msg)
+    return found
+
+
 def name_of(limit: LimitRef) -> str:
     """The name of a limit, however it was given."""
     return limit if isinstance(limit, str) else limit.name
 
 
-def _check_count(what: str, value: object) -> None:
+def check_count(what: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         msg = f"{what} must be a whole number of at least 1, found {value!r}"
         raise DefinitionError(msg)
@@ -137,10 +161,7 @@ def collect_limits(definitions: Iterable[Any], listed: Iterable[Any]) -> dict[st
         DefinitionError: Two different limits have one name, or a name stands for none.
     """
     given: dict[str, Limit] = {}
-    for limit in listed:
-        if not isinstance(limit, Limit):
-            msg = f"Engine(limits=) takes Limit objects, found {limit!r:.80}"
-            raise DefinitionError(msg)
+    for limit in as_listed("limits", listed, Limit):
         _add(given, limit, "Engine(limits=)")
     found: dict[str, Limit] = {}
     named: dict[str, Any] = {}

@@ -16,7 +16,19 @@ from attrs import evolve
 
 from durable._core import charge
 from durable._core.group_ops import ForEachOp, GatherOp, Member, RaceOp, SettleOp, TimeoutOp, discard
-from durable._core.ops import ContinueAs, Op, RunOp, SleepOp, StartOp, StepOp, WaitForOp, as_run_retry, in_seconds
+from durable._core.ops import (
+    ContinueAs,
+    Op,
+    RunOp,
+    SleepOp,
+    StartOp,
+    StepOp,
+    WaitForOp,
+    as_run_retry,
+    in_seconds,
+    kind_of,
+)
+from durable._core.retry import is_number
 
 if TYPE_CHECKING:
     from durable._core.definition import Job, Step, TransactionStep, Workflow
@@ -89,7 +101,7 @@ def gather(
     ):
         members = () if members[0] is None else tuple(members[0])
     found = _members(members, "gather")
-    if at_least is not None and (fail_fast or return_exceptions or not 1 <= at_least <= len(found)):
+    if at_least is not None and (fail_fast or return_exceptions or not _is_count(at_least, len(found))):
         msg = f"gather of {len(found)}: at_least must be 1 to {len(found)}, and alone, found {at_least!r}"
         if fail_fast or return_exceptions:
             msg += " with fail_fast or return_exceptions"
@@ -158,11 +170,12 @@ def for_each(
     starts no more items; it raises once those under way have ended (the error itself where
     *concurrency* is 1, else an `ExceptionGroup`).
     """
-    if concurrency is not None and concurrency < 1:
-        msg = f"concurrency must be at least 1 or None, found {concurrency!r}"
+    if concurrency is not None and not _is_count(concurrency):
+        msg = f"for_each: concurrency must be a whole number of at least 1, or None, found {concurrency!r}"
         raise ValueError(msg)
     if not hasattr(fn, "sort"):
-        msg = f"for_each takes a decorated step, transaction, job or workflow, found {_kind_of(fn)}"
+        found = kind_of(fn) if isinstance(fn, Op) else f"{type(fn).__name__} {fn!r:.60}"
+        msg = f"for_each takes a decorated step, transaction, job or workflow itself, not a call of it; found {found}"
         raise TypeError(msg)
     fn.arguments.bind((None,), {})  # refused here rather than at each item
     op: ForEachOp[T] = ForEachOp(fn, tuple(items), concurrency, charge.call_site())
@@ -179,6 +192,10 @@ def sleep(seconds: float | timedelta) -> SleepOp:
 
 def sleep_until(when: datetime) -> SleepOp:
     """A durable timer for an aware datetime; one already past fires at once."""
+    given: Any = when
+    if not isinstance(given, datetime):
+        msg = f"sleep_until needs an aware datetime, found {given!r:.60} (for a number of seconds use sleep)"
+        raise TypeError(msg)
     if when.tzinfo is None:
         msg = f"sleep_until needs an aware datetime, found the naive {when!r} (add tzinfo=datetime.UTC)"
         raise ValueError(msg)
@@ -200,6 +217,10 @@ def wait_for(name: str, type: Any = Any, timeout: float | timedelta | None = Non
     Raises (when yielded or awaited):
         TimeoutError: If none came within *timeout* seconds.
     """
+    given: Any = name
+    if not isinstance(given, str) or not given:
+        msg = f"wait_for takes the name of a signal, found {kind_of(given)}"
+        raise TypeError(msg)
     limit = None if timeout is None else _seconds(timeout, "wait_for(timeout=)")
     op: WaitForOp[Any] = WaitForOp(name, type, limit, charge.call_site())
     charge.created(op)
@@ -223,7 +244,7 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
     found: Any = op
     if not isinstance(found, RunOp):
         hint = " (a step is no run of its own: decorate it with @job, or call it in a workflow)"
-        msg = f"expected a call of a @workflow or @job, found {_kind_of(found)}"
+        msg = f"expected a call of a @workflow or @job, found {kind_of(found)}"
         msg += hint if isinstance(found, StepOp) else ""
         raise TypeError(msg)
     given = {name: value for name, value in options.items() if value is not None}
@@ -232,11 +253,11 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
         msg = f"start got unknown options {sorted(unknown)}; known are {sorted(known)}"
         raise TypeError(msg)
     given |= {name: in_seconds(given[name]) for name in ("delay", "timeout", "key_ttl") if name in given}
-    if isinstance(given.get("at"), datetime):
-        if given["at"].tzinfo is None:
-            msg = f"start(at=) needs an aware datetime, found {given['at']!r}"
+    if (at := given.get("at")) is not None:
+        if not isinstance(at, datetime) or at.tzinfo is None:
+            msg = f"start(at=) needs an aware datetime, found {at!r:.60}"
             raise ValueError(msg)
-        given["at"] = given["at"].timestamp()
+        given["at"] = at.timestamp()
     if "retry" in given:
         given["retry"] = as_run_retry(given["retry"])
     conflict = given.get("on_conflict", "join")
@@ -259,11 +280,15 @@ def continue_as(op: RunOp[Any]) -> ContinueAs:
 
 
 def _seconds(value: float | timedelta, what: str) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if seconds != seconds or seconds in (float("inf"), float("-inf")):  # noqa: PLR0124 - the NaN test
+    seconds: Any = in_seconds(value)
+    if not is_number(seconds) or seconds != seconds or seconds in (float("inf"), float("-inf")):  # noqa: PLR0124 - the NaN test
         msg = f"{what} takes a finite number of seconds, found {value!r}"
         raise ValueError(msg)
-    return seconds
+    return float(seconds)
+
+
+def _is_count(value: Any, most: float = float("inf")) -> bool:
+    return isinstance(value, int) and 1 <= value <= most
 
 
 def _members(members: Iterable[Any], what: str) -> tuple[Any, ...]:
@@ -272,14 +297,6 @@ def _members(members: Iterable[Any], what: str) -> tuple[Any, ...]:
         if isinstance(member, Op):
             charge.superseded(member)
         elif not inspect.iscoroutine(member):
-            msg = f"member {index} of {what} must be an op or a coroutine of a helper, found {_kind_of(member)}"
+            msg = f"member {index} of {what} must be an op or a coroutine of a helper, found {kind_of(member)}"
             raise TypeError(msg)
     return found
-
-
-def _kind_of(value: object) -> str:
-    if inspect.isasyncgen(value):
-        return "an async generator (call another workflow through @workflow, or make the helper a coroutine)"
-    if callable(value):
-        return f"the function {getattr(value, '__name__', value)!r} itself (call it)"
-    return f"{type(value).__name__} {value!r:.60}"

@@ -12,6 +12,7 @@ annotation of a generator, pyright infers Any for every op's result.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 from attrs import evolve, field, frozen
 
 from durable._core import charge
-from durable._core.retry import Retry, as_retry, recorded
-from durable.errors import RunCancelled, UsageError
+from durable._core.retry import Retry, as_retry, is_number, recorded
+from durable.errors import DefinitionError, RunCancelled, UsageError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -57,6 +58,21 @@ class Options:
     key_ttl: float | None = None
     #: Follow-ups: started when the run succeeds.
     then: tuple[RunOp[Any], ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        # What users pass, whatever the annotations say: refused here, not by SQLite, and not at 3 a.m.
+        given: Any = self
+        for name, least in (("timeout", 0.0), ("key_ttl", 0.0), ("delay", -math.inf)):
+            value = getattr(given, name)
+            if value is not None and not (is_number(value) and least < value < math.inf):
+                msg = f"{name} must be a {'' if least else 'positive '}number of seconds, found {value!r:.60}"
+                raise DefinitionError(msg)
+        if given.priority is not None and type(given.priority) is not int:
+            msg = f"priority must be a whole number, found {given.priority!r:.60}"
+            raise DefinitionError(msg)
+        if given.labels is not None and not isinstance(given.labels, Mapping):
+            msg = f"labels must be a mapping of strings to strings, found {given.labels!r:.60}"
+            raise DefinitionError(msg)
 
 
 NO_OPTIONS = Options()
@@ -103,6 +119,21 @@ class Return(Generic[T_co]):
 Flow: TypeAlias = AsyncGenerator[Command | Return[R], Any]
 
 
+def kind_of(value: object) -> str:
+    """What users gave instead of what was asked for, in the words of an error message."""
+    if isinstance(value, (StepOp, TransactionOp, RunOp)):
+        return f"a call of {value.describe()}"
+    if isinstance(value, Command):
+        return value.describe()
+    if inspect.isasyncgen(value):
+        return "an async generator (call another workflow through @workflow, or make the helper a coroutine)"
+    if inspect.iscoroutine(value):
+        return f"a coroutine of {value.__name__!r}"
+    if callable(value):
+        return f"the function {getattr(value, '__name__', value)!r} itself (call it)"
+    return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
+
+
 class Op(Command, Generic[T]):
     """A command whose outcome is a T."""
 
@@ -143,13 +174,13 @@ class StepOp(Op[T]):
     given: Options = NO_OPTIONS
     site: charge.Site | None = None
 
-    def options(self, *, retry: Retry | int | None = None, timeout: float | None = None) -> Self:
-        """A copy with another retry policy, or another timeout per attempt in seconds."""
+    def options(self, *, retry: Retry | int | None = None, timeout: float | timedelta | None = None) -> Self:
+        """A copy with another retry policy, or another timeout per attempt: seconds, or a timedelta."""
         given = self.given
         if retry is not None:
             given = evolve(given, retry=as_retry(retry))
         if timeout is not None:
-            given = evolve(given, timeout=timeout)
+            given = evolve(given, timeout=in_seconds(timeout))
         return _copy(self, given=given)
 
     def describe(self) -> str:
@@ -245,8 +276,9 @@ class RunOp(Op[T]):
         for op in ops:
             found: Any = op
             if not isinstance(found, RunOp):
-                hint = found.describe() if isinstance(found, Command) else f"{type(found).__name__} {found!r:.60}"
-                msg = f"then() takes calls of workflows and jobs, which are runs of their own; found {hint}"
+                hint = " (write then(a, b))" if isinstance(found, list | tuple) else ""
+                msg = f"then() takes calls of workflows and jobs, which are runs of their own; found {kind_of(found)}"
+                msg += hint
                 raise TypeError(msg)
             charge.superseded(op)
         return _copy(self, given=evolve(self.given, then=(*self.given.then, *ops)))

@@ -20,9 +20,14 @@ from durable.errors import DryRunError, EncodeError, Fatal, RetryAfter, UsageErr
 RetryOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
 
+def is_number(value: object) -> bool:
+    """Whether *value* can be a number of seconds."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _positive(_: object, attribute: object, value: float | None) -> None:
-    if value is not None and value < 0:
-        msg = f"{getattr(attribute, 'name', 'value')} must not be negative, found {value!r}"
+    if value is not None and not (is_number(value) and value >= 0):
+        msg = f"{getattr(attribute, 'name', 'value')} must be a number and not negative, found {value!r}"
         raise ValueError(msg)
 
 
@@ -55,8 +60,17 @@ class Retry:
 
     @attempts.validator  # type: ignore[attr-defined,unused-ignore]  # pyright: ignore  # noqa: PGH003 - attrs
     def _at_least_one(self, _: object, value: int | None) -> None:
-        if value is not None and value < 1:
-            msg = f"attempts counts the first try too, so it must be at least 1, found {value!r}"
+        if value is not None and not (type(value) is int and value >= 1):
+            msg = f"attempts counts the first try too, so it must be a whole number of at least 1, found {value!r}"
+            raise ValueError(msg)
+
+    @on.validator  # type: ignore[attr-defined,unused-ignore]  # pyright: ignore  # noqa: PGH003 - attrs
+    def _retriable(self, _: object, value: Any) -> None:
+        types = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(each, type) and issubclass(each, BaseException) for each in types) and (
+            isinstance(value, type) or not callable(value)
+        ):
+            msg = f"Retry(on=) takes an exception type, a tuple of them, or a predicate, found {value!r:.60}"
             raise ValueError(msg)
 
     def wants(self, error: Exception) -> bool:

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from attrs import field, frozen
 
 from durable._core.definition import Definition, check_name
-from durable._core.ops import RunOp, in_seconds
+from durable._core.ops import Command, RunOp, in_seconds, kind_of
 from durable.errors import DefinitionError
 
 Overlap: TypeAlias = Literal["skip", "queue", "cancel", "allow"]
@@ -195,9 +195,11 @@ def _check_op(who: str, op: object) -> None:
     definition = isinstance(op, Definition)
     if definition or not callable(op) or inspect.iscoroutinefunction(op):
         hint = ": call it, or pass a function that does" if definition else ""
+        if isinstance(op, Command):
+            hint = ", which is no run of its own: put it in a workflow, or make it a @job"
         msg = (
             f"{who}: op must be a call of a workflow or job, or a plain function of the tick "
-            f"that returns one, found {op!r:.80}{hint}"
+            f"that returns one, found {kind_of(op) if isinstance(op, Command) else format(repr(op), '.80')}{hint}"
         )
         raise DefinitionError(msg)
 

@@ -91,7 +91,12 @@ class Batch:
 
     @property
     def parent(self) -> Batch | None:
-        """The batch that it is nested in, if it is."""
+        """
+        The batch that it is nested in, if it is.
+
+        Raises:
+            UsageError: On a handle of `engine.get_batch`, which knows no more than the id.
+        """
         if self._ancestors is None:
             msg = f"{self!r} is known by its id alone: its parent is (await batch.info()).parent"
             raise UsageError(msg)
@@ -139,7 +144,7 @@ class Batch:
         return self._add([with_options(op, **options)], lambda runs: runs[0])
 
     def add_many(self, ops: Iterable[RunOp[T]]) -> Added[list[Run[T]]]:
-        """Add many members in one transaction: all, or none."""
+        """As `add`, for many in one transaction: all, or none. Options are given by ``op.options(...)``."""
         return self._add([with_options(op) for op in ops], lambda runs: runs)
 
     def _add(self, ops: list[RunOp[T]], value: Callable[[list[Run[T]]], R]) -> Added[R]:
@@ -196,7 +201,11 @@ class Batch:
         A nested batch, to be filled in a block of its own.
 
         In the block of this one it is created with it, otherwise at its own end. This one is
-        complete only after the nested one is finished, callbacks included.
+        complete only after the nested one is finished, callbacks included. Arguments and errors
+        are those of `Engine.batch`.
+
+        Raises (at the end of its block):
+            BatchClosedError: This one is complete, or was cancelled.
         """
         given = {"on_success": on_success, "on_failure": on_failure, "on_complete": on_complete}
         ancestors = None if self._ancestors is None else (self.id, *self._ancestors)
@@ -215,7 +224,7 @@ class Batch:
         return batch_info(row)
 
     async def members(self) -> list[RunInfo]:
-        """Its members, oldest first."""
+        """Its members, oldest first, without those of nested batches. Raises as `info`."""
         await self.info()
         wanted = reading.Filter(batch=self.id)
         found: list[RunInfo] = []
@@ -236,9 +245,10 @@ class Batch:
 
     async def wait(self, timeout: float | None = None) -> BatchInfo:
         """
-        Wait until it is finished: all members and callbacks have ended.
+        Wait until it is finished: all members, nested batches and callbacks have ended.
 
         Raises:
+            BatchNotFoundError: There is none.
             TimeoutError: It did not finish within *timeout* seconds. It goes on.
         """
         with anyio.fail_after(timeout):

@@ -13,7 +13,7 @@ from attrs import asdict, define, evolve, field
 
 from durable._core.codec import Codec
 from durable._core.making import with_options
-from durable._core.ops import RunOp
+from durable._core.ops import Command, RunOp
 from durable._shell.batch_requests import NewBatch
 from durable._shell.handle import Backend, Run
 from durable._shell.rows import NewRun
@@ -99,8 +99,12 @@ def callbacks_of(backend: Backend, ops: Callbacks) -> list[NewRun]:
 
     Raises:
         UsageError: One has a key or id of its own.
+        TypeError: One is no call of a workflow or job.
     """
-    listed: list[RunOp[Any]] = [] if ops is None else [ops] if isinstance(ops, RunOp) else list(ops)
+    found: Any = ops
+    if isinstance(found, Command) or not isinstance(found, Iterable):
+        found = [] if found is None else [found]
+    listed: list[RunOp[Any]] = list(found)
     return [_callback(backend, with_options(op)) for op in listed]
 
 

@@ -16,32 +16,45 @@ from durable._shell.handle import Backend
 
 @frozen
 class BatchInfo:
-    """A batch as it stood when it was read. Instants are epoch seconds, UTC."""
+    """
+    A batch as it stood when it was read. Instants are epoch seconds, UTC.
+
+    Attributes:
+        batch_id: Its id.
+        description: As given.
+        labels: As given.
+        parent: Id of the batch that it is nested in.
+        status: ``complete`` once all members and nested batches have ended; then it takes no members any more.
+        total: Members, those of nested batches not among them.
+        pending: How many of them have not ended,
+        succeeded: or have succeeded,
+        failed: have failed for good,
+        cancelled: or were cancelled.
+        created_at: When its block ended.
+        cancelled_at: When `cancel` was asked for.
+        reason: Why, as given there.
+        completed_at: When the last member and nested batch had ended.
+        finished_at: When its callbacks had ended, too.
+        outcome: How it ended, once it is finished. A nested batch or a callback that failed makes it ``failed``.
+        cursor: Where a page that begins behind this batch goes on: ``engine.batches(after=info.cursor)``.
+    """
 
     batch_id: str
     description: str
     labels: Mapping[str, str]
-    #: The batch that it is nested in.
     parent: str | None
-    #: "complete" once all members and nested batches have ended; then it takes no members any more.
     status: Literal["open", "complete"]
-    #: Members, those of nested batches not among them; and how many of them have not ended, or how.
     total: int
     pending: int
     succeeded: int
     failed: int
     cancelled: int
     created_at: float
-    #: When `cancel` was asked for.
     cancelled_at: float | None
-    #: Why, as given there.
     reason: str | None
     completed_at: float | None
-    #: When its callbacks had ended, too.
     finished_at: float | None
-    #: How it ended, once it is finished. A callback that failed makes it "failed".
     outcome: Literal["succeeded", "failed", "cancelled"] | None
-    #: Where a page that begins behind this batch goes on: ``engine.batches(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from durable._core.decision import EndStatus
-from durable._core.definition import Finished, RunnableDefinition
+from durable._core.definition import Finished, Hook, RunnableDefinition
 from durable._core.events import Payload, RunStarted
-from durable._core.ops import RunOp
+from durable._core.ops import Op, RunOp, kind_of
 from durable._core.outcomes import rebuilt
 from durable._shell.log import log
 from durable._shell.rows import NewRun, ReadyRun
@@ -41,7 +41,7 @@ def follow_ups(
         # In a context of its own, so that what it sets there does not leak into the run's.
         try:
             finished = _finished(ready, started, definition, status, outcome, reason, services, now)
-            ops = contextvars.copy_context().run(lambda hook=hook, finished=finished: list(hook(finished) or ()))  # type: ignore[misc]
+            ops: Any = contextvars.copy_context().run(lambda hook=hook, finished=finished: _called(hook, finished))  # type: ignore[misc]
             found += [_started(op, ready, services, now) for op in ops]
         except Exception as error:  # noqa: BLE001 - user code may raise anything: the run has ended all the same
             name = getattr(hook, "__qualname__", repr(hook))
@@ -49,9 +49,14 @@ def follow_ups(
     return found
 
 
+def _called(hook: Hook[Any], finished: Finished[Any]) -> list[Any]:
+    ops = hook(finished)
+    return [ops] if isinstance(ops, Op) else list(ops or ())
+
+
 def _started(op: Any, ready: ReadyRun, services: Services, now: float) -> NewRun:
     if not isinstance(op, RunOp):
-        msg = f"a hook returns calls of workflows and jobs, which are runs of their own; found {op!r:.80}"
+        msg = f"a hook returns calls of workflows and jobs, which are runs of their own; found {kind_of(op)}"
         raise TypeError(msg)
     new = make_run(
         op, definitions=services.definitions, codec=services.codec, allocate=services.allocate, now=now,

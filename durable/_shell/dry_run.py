@@ -45,18 +45,25 @@ class DryRun(Generic[T]):
 
     The history is that of the run itself; those of its children, of runs it continued as, and of
     follow-ups are in `children`, by run id.
+
+    Attributes:
+        status: ``succeeded``, ``failed``, ``cancelled``, ``blocked``, or ``waiting`` for what will not come.
+        value: What the workflow returned, if it succeeded.
+        error: What it failed with, rebuilt; a `DryRunError` if a stand-in is missing; a `RunCancelledError`
+            if it was cancelled; a `NondeterminismError` if it is blocked because a replay asks for
+            something else; or None.
+        why: One sentence: how it ended, or what it waits for.
+        run_id: The run's id.
+        seconds: How far the time was moved, in seconds.
+        history: Its events, in order.
+        children: Events of the other runs, by run id.
     """
 
     status: DryRunStatus
-    #: What the workflow returned, if it succeeded.
     value: T | None
-    #: What it failed with, rebuilt; a `RunCancelledError` if it was cancelled; a
-    #: `NondeterminismError` if it is blocked because a replay asks for something else; or None.
     error: Exception | None
-    #: One sentence: how it ended, or what it waits for.
     why: str
     run_id: str
-    #: How far the time was moved, in seconds.
     seconds: float
     history: list[HistoryEvent] = field(repr=False)
     children: Mapping[str, list[HistoryEvent]] = field(repr=False)
@@ -120,7 +127,7 @@ class Rehearsing(Lifecycle):
         Signals are delivered, and then the time moves, only while nothing is under way: no
         stand-in ever loses a race against the clock.
         """
-        payloads = {name: deque(values) for name, values in signals.items()}
+        payloads = {name: deque(_listed(name, values)) for name, values in signals.items()}
         jumps = 0
         while True:
             await self._quiet()
@@ -197,3 +204,11 @@ class Rehearsing(Lifecycle):
                 await self.get(run_id).signal(name, left.popleft())
                 return True
         return False
+
+
+def _listed(name: str, payloads: Any) -> Iterable[Any]:
+    """The payloads of one signal. A str is iterable too, and never meant as payloads of one character."""
+    if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
+        reason = f"takes a list of payloads, one for each time it is sent; found {payloads!r:.60}"
+        raise DryRunError(f"signals[{name!r}]", reason)
+    return payloads

@@ -102,19 +102,21 @@ class Engine(Lifecycle):
             op: A call of a workflow or job.
             id: The run's id; by default one is made.
             key: One run a key: a later start with it and the same arguments gives the same run.
-            key_ttl: Seconds from the start for which the key is this run's; by default for ever.
+            key_ttl: Seconds (or a timedelta) from the start for which the key is this run's; by default for ever.
             on_conflict: What to do if the key is taken: ``join`` that run, ``reject``,
                 ``replace`` (cancel) it, or ``rerun`` if it has ended.
             queue: The queue it runs on.
-            delay: Seconds before it may begin.
-            at: When it may begin.
+            delay: Seconds (or a timedelta) before it may begin.
+            at: When it may begin, an aware datetime.
             priority: Higher goes first within its queue.
             labels: Short strings to filter runs by.
 
         Raises:
             KeyConflictError, RunExistsError: The key or id belongs to another run.
+            LimitReachedError: Its limit has no free slot, and says ``on_conflict="reject"``.
             DefinitionError: The workflow is not among the engine's definitions.
             EncodeError: An argument cannot be recorded.
+            EngineClosedError: The engine is not open.
             JournalError: Nothing could be recorded.
         """
         made = with_options(
@@ -168,8 +170,11 @@ class Engine(Lifecycle):
                 function, for `call`), or its name, to a plain or async function of the same
                 arguments; a transaction's without the `Transaction`. What has none is not
                 executed: the dry run has failed, with a `DryRunError`.
-            signals: Payloads by the name of the signal. Each goes to the run that has waited
-                longest for it, before any time passes.
+            signals: A list of payloads by the name of the signal. Each goes to the run that has
+                waited longest for it, before any time passes.
+
+        Returns:
+            How it ended, or what it waits for: a workflow that fails does not raise here.
 
         Raises:
             DryRunError: A stand-in is for nothing that is known, or cannot be called like that.

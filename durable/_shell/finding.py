@@ -135,7 +135,11 @@ class Finding:
         return QueueHandle(self, name)
 
     def schedule(self, name: str) -> ScheduleHandle:
-        """A handle on a schedule; asking it raises ScheduleNotFoundError if there is none."""
+        """
+        A handle on a schedule: `info`, `pause`, `resume`, `trigger`.
+
+        Each of these raises ScheduleNotFoundError if the journal knows none of this name.
+        """
         return ScheduleHandle(self, name)
 
     async def schedules(self) -> list[ScheduleInfo]:
@@ -168,6 +172,10 @@ class Finding:
             description: For people.
             labels: Short strings to filter batches by.
             id: The batch's id; by default one is made. A second batch with it and the same contents is the first.
+
+        Raises:
+            UsageError: A callback has an id or key; at the end of the block: another batch has this id.
+            TypeError: A callback is no call of a workflow or job.
         """
         given = {"on_success": on_success, "on_failure": on_failure, "on_complete": on_complete}
         return draft_batch(self, given, description, labels, id)

@@ -240,7 +240,7 @@ class Run(Generic[T]):
             dedup: An id of the caller's: a second signal with the same one is not accepted.
 
         Returns:
-            False if *dedup* was accepted before.
+            False if *dedup* was accepted before, also if the run has ended since.
 
         Raises:
             RunNotFoundError, RunStateError: There is no such run, or it has ended.
@@ -313,7 +313,8 @@ def _describe_slot(slot: reading.SlotRow, now: float) -> str:
     place = f" at {slot.position}" if slot.position else ""
     line = "first in line" if not slot.ahead else f"{slot.ahead} before it"
     due = "" if slot.due_at is None else f"; its rate lets it in within {max(0.0, slot.due_at - now):.1f} s"
-    return f"a slot of limit {slot.name!r}{key}{place} ({line}{due})"
+    inside = "" if slot.holder is None else f"; longest inside: run {slot.holder!r}"
+    return f"a slot of limit {slot.name!r}{key}{place} ({line}{inside}{due})"
 
 
 def _describe_wait(wait: reading.WaitRow, now: float) -> str:

@@ -42,6 +42,9 @@ class Hooks:
     """The middleware of one engine."""
 
     def __init__(self, middleware: Iterable[Middleware], codec: Codec) -> None:
+        if isinstance(middleware, Middleware):
+            name = type(middleware).__name__
+            raise MiddlewareError(name, "Engine(middleware=...)", f"put it in a list: middleware=[{name}()]")
         found = tuple(middleware)
         for each in found:
             _check(each)

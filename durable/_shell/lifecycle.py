@@ -27,7 +27,7 @@ from durable._core.admission import Admission, Places, Queue
 from durable._core.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.codec import Codec, ValueCodec
 from durable._core.definition import RunnableDefinition, collect
-from durable._core.limits import Limit, collect_limits
+from durable._core.limits import Limit, as_listed, collect_limits
 from durable._core.ports import Clock
 from durable._core.schedules import Schedule
 from durable._shell import batch_reading, reading
@@ -93,8 +93,8 @@ class Lifecycle(Finding):
         self.codec = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting)
         self.clock: Clock = clock or SystemClock()
         self._definitions: dict[str, RunnableDefinition[..., Any]] = dict(collect(definitions))  # type: ignore[arg-type]
-        self._queues = tuple(queues)
-        self._schedules = Schedules(schedules, self._definitions)
+        self._queues = as_listed("queues", queues, Queue)
+        self._schedules = Schedules(as_listed("schedules", schedules, Schedule), self._definitions)
         self._limits = collect_limits(self._definitions.values(), limits)
         self._concurrency = concurrency
         self._durability: Literal["full", "process"] = durability

@@ -364,14 +364,19 @@ class SlotRow:
     since: float
     due_at: float | None
     ahead: int
+    #: Id of the run that has been inside for longest.
+    holder: str | None
 
 
 def slots_awaited(conn: sqlite3.Connection, run: int) -> list[SlotRow]:
     """The slots that a run waits for, oldest first."""
     rows = conn.execute(
-        "SELECT s.position, s.name, s.key, s.since, s.due_at, (SELECT count(*) FROM durable_slots AS o WHERE "
-        "o.name = s.name AND o.key = s.key AND o.granted_at IS NULL AND o.slot < s.slot) FROM durable_slots AS s "
-        "WHERE s.run = ? AND s.granted_at IS NULL ORDER BY s.slot LIMIT 100",
+        "SELECT s.position, s.name, s.key, s.since, s.due_at, "
+        "(SELECT count(*) FROM durable_slots AS o "
+        "WHERE o.name = s.name AND o.key = s.key AND o.granted_at IS NULL AND o.slot < s.slot), "
+        "(SELECT r.run_id FROM durable_slots AS h JOIN durable_runs AS r ON r.run = h.run WHERE h.name = s.name "
+        "AND h.key = s.key AND h.granted_at IS NOT NULL ORDER BY h.granted_at, h.slot LIMIT 1) "
+        "FROM durable_slots AS s WHERE s.run = ? AND s.granted_at IS NULL ORDER BY s.slot LIMIT 100",
         (run,),
     )
     return [SlotRow(*row) for row in rows]

@@ -69,12 +69,16 @@ def signal(
 ) -> bool:
     """Put a signal into a run's inbox; False if its *dedup* id was accepted before."""
     run = _current(conn, run_id)
+    # First of all: who repeats a signal that was accepted did nothing wrong, whatever became of the run.
+    if (
+        dedup is not None
+        and conn.execute("SELECT 1 FROM durable_dedup WHERE run = ? AND dedup = ?", (run.run, dedup)).fetchone()
+    ):
+        return False
     if run.status in ENDS:
         raise RunStateError(run_id, run.status, f"signal {name!r} to", "Start a new run")
     if dedup is not None:
-        added = conn.execute("INSERT OR IGNORE INTO durable_dedup (run, dedup) VALUES (?, ?)", (run.run, dedup))
-        if not added.rowcount:
-            return False
+        conn.execute("INSERT INTO durable_dedup (run, dedup) VALUES (?, ?)", (run.run, dedup))
     waiting = conn.execute(
         "SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'signal' AND name = ? LIMIT 1", (run.run, name)
     ).fetchone()

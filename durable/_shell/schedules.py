@@ -19,7 +19,7 @@ from attrs import evolve
 
 from durable._core.definition import RunnableDefinition
 from durable._core.making import with_options
-from durable._core.ops import RunOp
+from durable._core.ops import RunOp, kind_of
 from durable._core.schedules import MOST_MISSED, Schedule, decide
 from durable._shell.alarm import Alarm
 from durable._shell.log import log
@@ -152,7 +152,8 @@ class Schedules:
         if not isinstance(op, RunOp):
             if inspect.iscoroutine(op):
                 op.close()
-            msg = f"the function of schedule {schedule.name!r} gave {op!r:.80}, which is no call of a workflow or job"
+            found = kind_of(op)
+            msg = f"the function of schedule {schedule.name!r} gave {found}: it must return a call of a workflow or job"
             raise DefinitionError(msg)
         labels = {**(op.given.labels or {}), "schedule": schedule.name}
         return make_run(

@@ -104,10 +104,7 @@ async def show(request: Request) -> Response:
 async def pay(request: Request) -> Response:
     payment = await read(request, Payment)
     run = request.state.engine.get(request.path_params["id"])
-    try:
-        accepted = await run.signal("payment", payment, dedup=payment.webhook_id)
-    except RunStateError:  # it has ended: nothing is due, and the sender need not try again
-        accepted = False
+    accepted = await run.signal("payment", payment, dedup=payment.webhook_id)  # False: it was accepted before
     return JSONResponse({"accepted": accepted})
 
 
@@ -148,7 +145,12 @@ def make_app(journal: str) -> Starlette:
         Route("/rides/{id}", show),
         Route("/rides/{id}/payment", pay, methods=["POST"]),
     ]
-    errors: Any = {BadBodyError: refuse(422), RunNotFoundError: refuse(404), KeyConflictError: refuse(409)}
+    errors: Any = {
+        BadBodyError: refuse(422),
+        RunNotFoundError: refuse(404),
+        KeyConflictError: refuse(409),
+        RunStateError: refuse(409),  # a payment for a ride that is paid
+    }
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=errors)
 
 

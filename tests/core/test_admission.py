@@ -143,7 +143,7 @@ def test_a_withdrawn_run_is_not_admitted():
     assert admit_all(admission) == ["q2"]
 
 
-@pytest.mark.parametrize("wrong", [0, -1])
+@pytest.mark.parametrize("wrong", [0, -1, "5", True, 2.5])
 def test_concurrency_of_less_than_one_is_refused(wrong):
     """
     It would wait for ever.

@@ -304,6 +304,19 @@ def test_describe_is_one_line() -> None:
     assert describe(through_json(Holder.Inner("k"))) == "Inner: 'k'"
 
 
+def test_describe_names_the_first_of_a_group() -> None:
+    """
+    A line about a group tells what went wrong first, through groups in groups, and stays a line of bounded length.
+    """
+    inner = ExceptionGroup("1 of 2 failed", [ValueError("bad\nmore")])
+    group = ExceptionGroup("2 of 3 failed", [inner, KeyError("k")])
+    assert describe(through_json(group)) == (
+        "ExceptionGroup: 2 of 3 failed (2 sub-exceptions); "
+        "first: ExceptionGroup: 1 of 2 failed (1 sub-exception); first: ValueError: bad"
+    )
+    assert len(describe(through_json(ExceptionGroup("g" * 500, [ValueError("v" * 500)])))) < 700
+
+
 def forged(args: list[Any], name: str = "UnicodeDecodeError") -> Exception:
     return rebuild(Failure(name, "builtins", "m", {"args": args, "state": {"start": -9, "object": 7}}))
 

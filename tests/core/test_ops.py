@@ -37,7 +37,8 @@ from durable._core.making import (
     wait_for,
 )
 from durable._core.ops import Flow, Return
-from durable.errors import EncodeError
+from durable._core.retry import Retry
+from durable.errors import DefinitionError, EncodeError
 from tests.core.drive import START, World, failure, kinds, run
 
 
@@ -1016,7 +1017,28 @@ def test_the_items_are_recorded_once():
         (lambda: for_each(plain, []), TypeError, "decorated step"),
         (lambda: for_each(add, [], concurrency=0), ValueError, "at least 1"),
         (lambda: for_each(both.fn, []), TypeError, "decorated"),
-        (lambda: start(add(1)), TypeError, "decorate it with @job"),
+        (lambda: for_each(add(1), []), TypeError, "itself, not a call of it; found a call of step 'add'"),
+        (lambda: for_each(add, [], concurrency="2"), ValueError, "a whole number of at least 1, or None, found '2'"),
+        (lambda: gather(add(1), at_least="1"), ValueError, "at_least must be 1 to 1, and alone, found '1'"),
+        (lambda: sleep_until(5), TypeError, "needs an aware datetime, found 5 .for a number of seconds use sleep"),
+        (lambda: double(1).then(add(1)), TypeError, "calls of workflows and jobs.*; found a call of step 'add'"),
+        (lambda: double(1).then(double), TypeError, r"found the function 'double' itself \(call it\)"),
+        (lambda: double(1).then([double(1)]), TypeError, r"found list .*write then\(a, b\)"),
+        (lambda: start(None), TypeError, "expected a call of a @workflow or @job, found None"),
+        (lambda: start(add(1)), TypeError, "found a call of step 'add' .*decorate it with @job"),
+        (lambda: start(double(1), delay="5"), DefinitionError, "delay must be a number of seconds, found '5'"),
+        (
+            lambda: start(double(1), key_ttl=-5),
+            DefinitionError,
+            "key_ttl must be a positive number of.*found -5",
+        ),
+        (lambda: start(double(1), priority="high"), DefinitionError, "priority must be a whole number, found 'high'"),
+        (lambda: start(double(1), labels="a"), DefinitionError, "labels must be a mapping of strings.*found 'a'"),
+        (lambda: start(double(1), at="tomorrow"), ValueError, "aware datetime, found 'tomorrow'"),
+        (lambda: add(1).options(timeout="5"), DefinitionError, "timeout must be a positive number of seconds"),
+        (lambda: add(1).options(retry="5"), ValueError, "a whole number of at least 1, found '5'"),
+        (lambda: sleep("5"), ValueError, "sleep takes a finite number of seconds, found '5'"),
+        (lambda: wait_for(5), TypeError, "wait_for takes the name of a signal, found int 5"),
         (lambda: start(double(1), nonsense=1), TypeError, "unknown options"),
         (lambda: start(double(1), on_conflict="maybe"), ValueError, "on_conflict"),
         (lambda: start(double(1), at=datetime(2020, 1, 1)), ValueError, "aware"),  # noqa: DTZ001
@@ -1030,6 +1052,27 @@ def test_wrong_ops_are_refused_where_they_are_made(make, error, words):
     A mistake raises at the user's line, not in the engine.
     """
     with pytest.raises(error, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Retry("5"), "a whole number of at least 1, found '5'"),
+        (lambda: Retry(delay="1"), "delay must be a number and not negative, found '1'"),
+        (lambda: Retry(on="ConnectionError"), "an exception type, a tuple of them, or a predicate, found 'Conn"),
+        (lambda: Retry(on=(ValueError, "KeyError")), "a tuple of them, or a predicate"),
+        (lambda: Retry(on=int), "a tuple of them, or a predicate"),
+        (lambda: step(timeout="5")(plain), "@step: timeout must be a positive number of seconds, found '5'"),
+        (lambda: job(priority="high")(plain), "<job 'plain'>: priority must be a whole number, found 'high'"),
+        (lambda: job(version="2")(plain), "<job 'plain'>: version must be a whole number, found '2'"),
+    ],
+)
+def test_wrong_options_are_refused_where_they_are_written(make, words):
+    """
+    Not when a step fails for the first time.
+    """
+    with pytest.raises((ValueError, DefinitionError), match=words):
         make()
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable import Schedule, job
+from durable import Schedule, job, step
 from durable._core.schedules import LATE, MOST_MISSED, decide
 from durable.errors import DefinitionError
 
@@ -268,13 +268,26 @@ async def coroutine_function(at):
     return report("x")
 
 
-@pytest.mark.parametrize("op", [report, "report", None, coroutine_function])
+@step
+async def a_step():
+    return 1
+
+
+@pytest.mark.parametrize("op", [report, "report", None, coroutine_function, a_step, a_step()])
 def test_op_is_a_call_or_a_function(op):
     """
     A definition that was not called is the usual slip.
     """
     with pytest.raises(DefinitionError, match="op must be a call of a workflow or job"):
         Schedule("nightly", op, every=5)
+
+
+def test_a_step_is_nothing_to_schedule():
+    """
+    It is no run; the error says so, and what to do.
+    """
+    with pytest.raises(DefinitionError, match="found a call of step 'a_step', which is no run of its own: put it in a"):
+        Schedule("nightly", a_step(), every=5)
 
 
 @pytest.mark.parametrize("name", ["", None, "a\nb"])

@@ -114,6 +114,8 @@ def test_a_ride_outlives_the_server(serve):
     done = server.until(ride, lambda found: found["status"] == "succeeded")
     assert done["result"] == {"driver": "the driver nearest to Main St 1", "cents": 2_000}
     assert server.ask("POST", f"{ride}/payment", second) == (200, {"accepted": False})
+    status, answer = server.ask("POST", f"{ride}/payment", {"webhook_id": "evt-3", "cents": 1})
+    assert (status, "it is succeeded" in answer["error"]) == (409, True)
 
 
 def test_killed_as_soon_as_the_ride_was_accepted(serve):

@@ -338,6 +338,9 @@ async def test_wrong_uses_are_refused_where_they_are_written(engines, world):
             pass
     with pytest.raises(UsageError, match="neither id nor key"):
         engine.batch(on_success=world.call("x").options(key="k"))
+    for wrong, found in ((a_step(), "a call of step 'a_step'"), (a_step, "the function 'a_step' itself"), (5, "int 5")):
+        with pytest.raises(TypeError, match=f"expected a call of a @workflow or @job, found {found}"):
+            engine.batch(on_failure=wrong)
     with pytest.raises(UsageError, match="current_batch"):
         current_batch()
     with pytest.raises(BatchNotFoundError, match="'absent'"):

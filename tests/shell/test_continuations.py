@@ -269,6 +269,20 @@ async def test_hooks_of_a_cancelled_run_start_after_its_clean_up(engines, world,
     assert sorted(world.ran[1:]) == ["gone a: enough", "gone b: never mind"]
 
 
+async def test_a_hook_may_return_a_single_call(engines, world):
+    """
+    Without a list around it: it starts all the same, for a follow-up that is lost is only seen in the log.
+    """
+
+    @world.double.on_success
+    def after(finished):
+        return world.note("alone")
+
+    engine = await engines.memory(*world.all)
+    assert await engine.run(world.double(1)) == 2
+    assert len(await workflows(engine, workflow="note")) == 1
+
+
 @pytest.mark.parametrize("returned", ["error", "step", "unknown"])
 async def test_a_hook_that_goes_wrong_harms_neither_run_nor_other_hooks(engines, world, returned):
     """

@@ -268,6 +268,15 @@ async def test_a_wrong_stand_in_is_refused_before_anything_runs(stand_ins, says)
         await Engine(":memory:", DEFINITIONS).dry_run(ride(1), stand_ins=stand_ins)
 
 
+@pytest.mark.parametrize("payloads", ["yes", b"yes", {"by": "Ada"}, 5, None])
+async def test_signals_are_lists_of_payloads(payloads):
+    """
+    A single payload, above all a string, is not taken apart.
+    """
+    with pytest.raises(DryRunError, match=r"signals\['go'\]: takes a list of payloads"):
+        await Engine(":memory:", DEFINITIONS).dry_run(ride(1), signals={"go": payloads})
+
+
 async def test_a_job_that_the_engine_does_not_know_is_refused():
     """
     It could never be called.

@@ -493,3 +493,23 @@ def test_an_exit_in_a_step_is_no_failure(tmp_path, error, kind):
         assert first.returncode == 7, first.stderr
     second = go()
     assert "result 2" in second.stdout.split("\n"), second.stdout + second.stderr
+
+
+async def test_a_result_that_was_not_awaited_is_named(engines):
+    """
+    The usual slip of who returns a helper's coroutine: the error asks for the await.
+    """
+
+    async def helper() -> int:
+        return 1
+
+    @workflow
+    async def forgetful() -> int:
+        made.append(helper())
+        return made[-1]
+
+    made = []
+    engine = await engines.memory(forgetful)
+    with pytest.raises(RunFailedError, match=r"found coroutine: the annotation asks for int \(was it not awaited\?\)"):
+        await engine.run(forgetful())
+    made.pop().close()

@@ -4,10 +4,23 @@ Jobs on queues: slots, order, delays; and parents, which hold no slot while they
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from unittest.mock import AsyncMock
 
 import pytest
 
-from durable import Engine, Flow, Queue, Return, RunCancelledError, for_each, gather, job, step, workflow
+from durable import (
+    Engine,
+    Flow,
+    Queue,
+    Return,
+    RunCancelledError,
+    RunFailedError,
+    for_each,
+    gather,
+    job,
+    step,
+    workflow,
+)
 from durable.errors import DefinitionError, EngineClosedError
 
 pytestmark = pytest.mark.anyio
@@ -313,3 +326,27 @@ async def test_draining_begins_no_more_jobs(engines, meter):
     engine = await engines.file(work, held)
     assert await engine.get(first.id).result(5) == "ended"
     assert await engine.get(second.id).result(5) == 1
+
+
+async def test_a_test_may_replace_a_jobs_function(engines, monkeypatch):
+    """
+    `some_job.fn` can be replaced at any time, after its first run too, by a plain function or a mock; types stay.
+    """
+
+    @job
+    async def fetch(address: str) -> int:
+        return len(address)
+
+    engine = await engines.memory(fetch)
+    assert await engine.run(fetch("abc")) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch, "fn", lambda address: 7)
+        assert await engine.run(fetch("abc")) == 7
+        mock = AsyncMock(return_value=8)
+        patch.setattr(fetch, "fn", mock)
+        assert await engine.run(fetch("abc")) == 8
+        mock.assert_awaited_once_with("abc")
+        mock.return_value = "no number"
+        with pytest.raises(RunFailedError, match="found str: the annotation asks for int"):
+            await engine.run(fetch("abc"))
+    assert await engine.run(fetch("abc")) == 3

@@ -176,8 +176,9 @@ async def test_nothing_of_a_run_in_line_is_in_memory_and_why_tells(engines, room
     for run in waiting:
         await reached(run, "waiting")
     assert (await engine.stats()).active == 1
-    assert "waits for a slot of limit 'one' at 0 (first in line)" in await waiting[0].why()
-    assert "(9 before it)" in await waiting[9].why()
+    inside = f"longest inside: run {holder.id!r}"
+    assert f"waits for a slot of limit 'one' at 0 (first in line; {inside})" in await waiting[0].why()
+    assert f"(9 before it; {inside})" in await waiting[9].why()
     room.open = True
     room.let_go("holder")
     for run in (holder, *waiting):
@@ -527,6 +528,33 @@ async def served(customer: str, number: int) -> str:
     return await visit(f"{customer}{number}")
 
 
+async def test_one_limit_around_a_parent_and_its_child_is_seen_in_why(engines, reached):
+    """
+    They wait for each other, which is the program's fault; `why` shows both links of the circle.
+    """
+
+    @job(limit=ONE)
+    async def child() -> int:
+        return 1
+
+    @workflow(limit=ONE)
+    async def parent() -> Flow[int]:
+        value: int = yield child()
+        yield Return(value)
+
+    engine = await engines.memory(parent, child)
+    run = await engine.start(parent())
+    await reached(run, "waiting")
+    (info,) = await run.children()
+    inner = engine.get(info.run_id)
+    await reached(inner, "waiting")
+    assert f"waits for run {inner.id!r}" in await run.why()
+    assert f"a slot of limit 'one' at 0 (first in line; longest inside: run {run.id!r})" in await inner.why()
+    await run.cancel()
+    with pytest.raises(RunCancelledError):
+        await run.result(5)
+
+
 async def test_runs_of_one_key_wait_for_each_other(engines, room, eventually):
     """
     The slot is the run's, from before its first turn to its end: at most one run for each customer, in order.
@@ -537,7 +565,8 @@ async def test_runs_of_one_key_wait_for_each_other(engines, room, eventually):
     await asyncio.sleep(0.02)
     assert sorted(room.inside) == ["a0", "b0"]
     assert await runs[2].status() == "pending"
-    assert "waits for a slot of limit 'per-customer' (key 'a') (first in line)" in await runs[2].why()
+    found = f"waits for a slot of limit 'per-customer' (key 'a') (first in line; longest inside: run {runs[0].id!r})"
+    assert found in await runs[2].why()
     await runs[2].cancel()
     with pytest.raises(RunCancelledError):
         await runs[2].result(5)

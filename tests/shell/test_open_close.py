@@ -16,8 +16,29 @@ from pathlib import Path
 
 import pytest
 
-from durable import Engine, Flow, JournalLockedError, Return, context, job, step, wait_for, workflow
-from durable.errors import EngineClosedError, ForeignJournalError, JournalAccessError, JournalVersionError
+from durable import (
+    Engine,
+    Flow,
+    JournalLockedError,
+    Limit,
+    Middleware,
+    Queue,
+    Return,
+    Schedule,
+    context,
+    job,
+    step,
+    wait_for,
+    workflow,
+)
+from durable.errors import (
+    DefinitionError,
+    EngineClosedError,
+    ForeignJournalError,
+    JournalAccessError,
+    JournalVersionError,
+    MiddlewareError,
+)
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -43,6 +64,40 @@ def _target(fd):
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return ""
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"definitions": quick}, r"takes a list of workflows, jobs or modules of them, found <job 'quick'>"),
+        ({"definitions": "app.jobs"}, r"takes a list of workflows, jobs or modules of them, found 'app.jobs'"),
+        ({"queues": Queue("mail")}, r"takes a list of Queue objects, found .*: put it in a list, queues=\[...\]"),
+        ({"queues": ["mail"]}, r"Engine\(queues=\) takes Queue objects, found 'mail'"),
+        ({"queues": [Limit("mail", concurrency=1)]}, r"takes Queue objects, found Limit\(name='mail'"),
+        ({"queues": 5}, r"takes a list of Queue objects, found 5"),
+        ({"limits": Limit("mail", concurrency=1)}, r"takes a list of Limit objects, found .*put it in a list"),
+        ({"limits": [Queue("mail")]}, r"Engine\(limits=\) takes Limit objects, found Queue"),
+        ({"schedules": Schedule("tick", quick(1), every=5)}, r"takes a list of Schedule objects, found .*put it in"),
+        ({"schedules": [quick(1)]}, r"Engine\(schedules=\) takes Schedule objects, found RunOp"),
+        ({"queues": [Queue("a", 1), Queue("a", 2)]}, r"two different queues are called 'a': .*=1.* and .*=2"),
+        ({"concurrency": "5"}, r"Engine\(concurrency=\) must be a whole number of at least 1, found '5'"),
+    ],
+)
+def test_an_engine_refuses_what_is_no_list_of_the_right_things(options, words):
+    """
+    When it is made, and it says what to give instead.
+    """
+    given = {"definitions": [quick], **options}
+    with pytest.raises(DefinitionError, match=words):
+        Engine(":memory:", **given)
+
+
+def test_a_middleware_that_is_in_no_list_is_refused():
+    """
+    With what to write.
+    """
+    with pytest.raises(MiddlewareError, match=r"put it in a list: middleware=\[Middleware\(\)\]"):
+        Engine(":memory:", [quick], middleware=Middleware())
 
 
 async def test_closing_lets_running_steps_finish(engines):

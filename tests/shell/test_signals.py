@@ -127,6 +127,21 @@ async def test_dedup_accepts_an_id_once(engines):
     assert await run.result(5) == [1, 2, 3]
 
 
+async def test_a_repeated_signal_is_no_error_after_the_end(engines):
+    """
+    A sender that repeats itself is told so whether or not the run has ended; a new signal is refused.
+    """
+    engine = await engines.memory(three)
+    run = await engine.start(three())
+    for number in range(3):
+        assert await run.signal("go", number, dedup=f"d-{number}") is True
+    assert await run.result(5) == [0, 1, 2]
+    assert await run.signal("go", 2, dedup="d-2") is False
+    for _ in range(2):  # what was refused is not accepted the second time either
+        with pytest.raises(RunStateError, match=r"cannot signal 'go' to run .*: it is succeeded. Start a new run"):
+            await run.signal("go", 3, dedup="d-3")
+
+
 async def test_concurrent_signals_of_one_dedup_id_are_one(engines):
     """
     However many senders retry at once, one is accepted.
