@@ -23,7 +23,7 @@ from durable._shell import batch_reading, reading
 from durable._shell.batch_drafts import Callbacks, Draft, callbacks_of
 from durable._shell.batch_info import BatchInfo, batch_info
 from durable._shell.context import Scope, scope_here
-from durable._shell.handle import Backend, Run, RunInfo, info_from
+from durable._shell.handle import Backend, Run, RunInfo, all_infos
 from durable._shell.rows import NewRun
 from durable._shell.starting import new_run_id
 from durable.errors import BatchNotFoundError, UsageError
@@ -226,13 +226,7 @@ class Batch:
     async def members(self) -> list[RunInfo]:
         """Its members, oldest first, without those of nested batches. Raises as `info`."""
         await self.info()
-        wanted = reading.Filter(batch=self.id)
-        found: list[RunInfo] = []
-        before: int | None = None
-        while page := await self._backend.read(reading.list_runs, wanted, before, 500):
-            before = page[-1].run
-            found += [info_from(row, self._backend.codec) for row in page]
-        return found[::-1]
+        return await all_infos(self._backend, reading.Filter(batch=self.id))
 
     async def cancel(self, reason: str = "") -> bool:
         """

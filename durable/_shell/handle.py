@@ -119,6 +119,16 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
     )
 
 
+async def all_infos(backend: Backend, wanted: reading.Filter) -> list[RunInfo]:
+    """The runs that fit, oldest first, read page by page."""
+    found: list[RunInfo] = []
+    before: int | None = None
+    while page := await backend.read(reading.list_runs, wanted, before, 500):
+        before = page[-1].run
+        found += [info_from(row, backend.codec) for row in page]
+    return found[::-1]
+
+
 class Run(Generic[T]):
     """A handle on one run."""
 
@@ -193,13 +203,7 @@ class Run(Generic[T]):
     async def children(self) -> list[RunInfo]:
         """The runs that it started, oldest first."""
         await self._row()
-        wanted = reading.Filter(parent=self.id)
-        found: list[RunInfo] = []
-        before: int | None = None
-        while page := await self._backend.read(reading.list_runs, wanted, before, 500):
-            before = page[-1].run
-            found += [info_from(row, self._backend.codec) for row in page]
-        return found[::-1]
+        return await all_infos(self._backend, reading.Filter(parent=self.id))
 
     async def why(self) -> str:
         """One sentence: what the run waits for, and since when."""
