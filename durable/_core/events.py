@@ -308,7 +308,7 @@ class ChildSucceeded:
 
 @frozen
 class ChildFailed:
-    """A child ended by an error."""
+    """A child ended by an error. One that was refused, so that it never began, has no run id."""
 
     kind: ClassVar[int] = 28
     position: str

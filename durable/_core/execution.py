@@ -98,6 +98,7 @@ class Execution:
         self._caps = caps
         self._body: StrandNode | None = None
         self._signals: dict[str, deque[SignalReceived]] = {}
+        self._late: list[Event] = []
         self._unmatched = dict(self.history.commands)
         self._sites: dict[charge.Site, str] = {}
         self._size = self.history.size
@@ -196,9 +197,8 @@ class Execution:
         if not self._begun and self.history.run_attempt == 1 and not self._ends_unborn(arrived):
             self._begin()
         for event in arrived:
-            if self.ended:  # it may have continued as another run, for which signals are kept
-                if isinstance(event, SignalReceived):
-                    self._signals.setdefault(event.name, deque()).append(event)
+            if self.ended:  # it may have continued as another run, for which this is kept
+                self._late.append(event)
                 continue
             self._take(event)
             if self.runnable:
@@ -357,9 +357,10 @@ class Execution:
         kept = self._signals.get(name)
         return kept.popleft() if kept else None
 
-    def unconsumed(self) -> list[SignalReceived]:
-        """Signals that nobody consumed: those of one name in the order in which they came."""
-        return [event for kept in self._signals.values() for event in kept]
+    def unconsumed(self) -> list[SignalReceived | CancelRequested]:
+        """Signals that nobody consumed, in the order in which they came by name; and a cancel that came too late."""
+        late = [event for event in self._late if isinstance(event, (SignalReceived, CancelRequested))]
+        return [*(event for kept in self._signals.values() for event in kept), *late]
 
     def block(self, reason: str) -> None:
         """The run cannot go on without a person."""
@@ -407,7 +408,7 @@ class Execution:
         for leaf in list(self.leaves.values()):
             leaf.withdraw()  # a clean-up ran out of time, or a helper continued as another run
         self.leaves.clear()
-        self.decision.feeds_closed += self.feeds
+        self.decision.feeds, self.decision.feeds_closed = [], [*self.decision.feeds_closed, *self.feeds]
         self.decision.events.append(event)
         self.decision.reason = verdict.reason
         if isinstance(verdict, ending.Ending):

@@ -310,7 +310,9 @@ class ForEachNode(Group):
 
     def cancel(self) -> None:
         if self.fed and not self.closed and not self.ex.replaying:
-            self.ex.decision.feeds_closed.append(self.position)
+            decision = self.ex.decision
+            decision.feeds = [feed for feed in decision.feeds if feed.position != self.position]  # of this very turn
+            decision.feeds_closed.append(self.position)
         super().cancel()
 
     def _fill(self) -> None:

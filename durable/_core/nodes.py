@@ -352,7 +352,8 @@ class ChildNode(Leaf):
                 self.close(Outcome(self.ex.codec.decode(event.value or "null", self.type, where=where)))
             case ChildFailed():
                 error = rebuilt(event.value, self.ex.codec)
-                error.add_note(f"in run {event.run_id!r}, started at {self.position} of {self.ex.run_id!r}")
+                if event.run_id:
+                    error.add_note(f"in run {event.run_id!r}, started at {self.position} of {self.ex.run_id!r}")
                 self.close(Outcome(error=self.delivered(error)))
             case ChildCancelled():
                 cancelled = RunCancelledError(event.run_id, event.reason)

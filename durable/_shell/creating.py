@@ -117,9 +117,8 @@ def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects, *, waits
         return
     waits, is_due = waits_since is not None, new.due_at is None and not new.behind
     at = new.started.at if waits_since is None else waits_since
-    asks = conflict == "reject" and is_due and not waits
-    if asks and not slots.has_room(conn, new.limit, new.limit_key, at):
-        raise LimitReachedError(new.limit, new.limit_key, new.run_id)
+    if is_due and not waits:
+        _check_room(conn, new, at)
     mine = Effects()
     _insert(conn, new, mine)
     mine.ready.clear()
@@ -130,6 +129,13 @@ def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects, *, waits
     )
     if is_due:
         claim(conn, new.run, at, effects, waits=waits)
+
+
+def _check_room(conn: sqlite3.Connection, new: NewRun, at: float) -> None:
+    if new.limit is None or slots.on_conflict(conn, new.limit) != "reject":
+        return
+    if not slots.has_room(conn, new.limit, new.limit_key, at):
+        raise LimitReachedError(new.limit, new.limit_key, new.run_id)
 
 
 def _insert(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> None:
@@ -183,6 +189,8 @@ def _make_way(conn: sqlite3.Connection, new: NewRun, row: Sequence[Any], effects
         return True
     replaces = new.on_conflict == "replace" or (new.on_conflict == "rerun" and status in ENDS)
     if replaces:
+        if new.due_at is None and not new.behind:
+            _check_room(conn, new, new.started.at)
         request_cancel(conn, run, f"replaced by {new.run_id}", new.started.at, effects)
         conn.execute("UPDATE durable_runs SET key_live = NULL WHERE run = ?", (run,))
         return True

@@ -16,11 +16,16 @@ from collections.abc import Sequence
 from attrs import evolve, frozen
 
 from durable._core.decision import Feed
-from durable._core.events import Payload
+from durable._core.events import ChildSucceeded, Payload
 from durable._shell.creating import INSERT_WAIT, insert_run
 from durable._shell.rows import Effects, NewRun
 from durable._shell.templates import begun, from_json, to_json
 from durable._shell.waking import request_cancel
+
+_COPY = """
+INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, wakes)
+SELECT run, kind, position, at, body, value, payload, wakes FROM durable_inbox WHERE item = ?
+"""
 
 
 @frozen
@@ -51,15 +56,35 @@ def open_feed(conn: sqlite3.Connection, run: int, new: NewFeed) -> None:
 
 def feed(
     conn: sqlite3.Connection, run: int, position: str, ended: int, *, succeeded: bool, at: float, effects: Effects
-) -> None:
-    """A child of the `for_each` at *position* of *run* has ended: start the next one, or none any more."""
+) -> bool:
+    """
+    A child of the `for_each` at *position* of *run* has ended: start the next one, or none any more.
+
+    False if the next one is owed, since the run is paused: `refill` makes up for it, or `put_behind`.
+    """
     if not succeeded:
         _drop(conn, run, position)
-        return
+        return True
     (status,) = conn.execute("SELECT status FROM durable_runs WHERE run = ?", (run,)).fetchone()
-    if status != "paused":  # `refill` makes up for it
-        (place,) = conn.execute("SELECT place FROM durable_runs WHERE run = ?", (ended,)).fetchone()
-        _start_next(conn, run, position, place + 1, at, effects)
+    if status == "paused":
+        return False
+    (place,) = conn.execute("SELECT place FROM durable_runs WHERE run = ?", (ended,)).fetchone()
+    _start_next(conn, run, position, place + 1, at, effects)
+    return True
+
+
+def put_behind(conn: sqlite3.Connection, run: int, position: str) -> None:
+    """
+    Let a run hear of the failure in a feed before the successes that found it paused.
+
+    In the order in which they came, it would wait for the children that it owes them, and nobody starts those.
+    """
+    items = conn.execute(
+        "SELECT item FROM durable_inbox WHERE run = ? AND kind = ? AND name = ? ORDER BY item",
+        (run, ChildSucceeded.kind, position),
+    ).fetchall()
+    conn.executemany(_COPY, items)
+    conn.executemany("DELETE FROM durable_inbox WHERE item = ?", items)
 
 
 def refill(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
@@ -70,6 +95,10 @@ def refill(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> N
         ).fetchone()
         for _ in range(size - under_way):
             _start_next(conn, run, position, 0.0, at, effects)
+        conn.execute(
+            "UPDATE durable_inbox SET name = NULL WHERE run = ? AND name = ? AND kind = ?",
+            (run, position, ChildSucceeded.kind),
+        )
 
 
 def close_feed(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> None:

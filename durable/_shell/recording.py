@@ -161,7 +161,7 @@ class Recorder:
             write.allocate = services.allocate
             if decision.continued is not None:
                 write.successor, _ = self._child(decision.continued, None, now)
-                write.signals = execution.unconsumed() if isinstance(execution, Execution) else ()
+                write.unconsumed = execution.unconsumed() if isinstance(execution, Execution) else ()
                 write.reason = None
             else:
                 started = execution.started

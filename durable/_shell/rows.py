@@ -17,7 +17,7 @@ from attrs import define, evolve, field, frozen
 
 from durable._core.decision import EndStatus, FailedAttempt, Wait
 from durable._core.event_rows import from_row, to_row
-from durable._core.events import Event, Payload, RunStarted, SignalReceived
+from durable._core.events import CancelRequested, Event, Payload, RunStarted, SignalReceived
 from durable._core.ops import OnConflict
 from durable.errors import JournalCorruptError
 
@@ -240,8 +240,8 @@ class TurnWrite:
     follow_ups: Sequence[NewRun] = ()
     #: For an end: gives numbers to the callbacks of its batch.
     allocate: Callable[[], int] | None = None
-    #: Signals that nobody consumed, for the successor.
-    signals: Sequence[SignalReceived] = ()
+    #: Signals that nobody consumed, and a cancel that came too late, for the successor.
+    unconsumed: Sequence[SignalReceived | CancelRequested] = ()
     #: Merges what the workflow published into what is stored.
     attributes: Callable[[Payload | None], Payload] | None = None
     #: Positions of steps that ended and may have left notes (cursors, memos).

@@ -168,9 +168,12 @@ def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effec
         return _start(conn, row, evolve(tick.run, behind=_in_line(conn, list(before.values()))), effects)
     if before and tick.overlap == "skip":
         return evolve(row, skipped=row.skipped + 1, last_skipped_at=tick.at, last_error=None)
-    for run in before.values():
-        request_cancel(conn, run, f"schedule {row.name!r} started its next run", tick.run.started.at, effects)
-    return _start(conn, row, tick.run, effects)
+    row = _start(conn, row, tick.run, effects)
+    if row.last_error is None:  # else what is under way is better than nothing
+        for run_id, run in before.items():
+            if run_id != row.last_run:  # by its key
+                request_cancel(conn, run, f"schedule {row.name!r} started its next run", tick.run.started.at, effects)
+    return row
 
 
 def _start(conn: sqlite3.Connection, row: ScheduleRow, new: NewRun, effects: Effects) -> ScheduleRow:

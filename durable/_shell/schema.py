@@ -120,7 +120,7 @@ CREATE TABLE durable_inbox (          -- arrivals recorded but not yet part of a
     body TEXT,
     value ANY,
     payload INTEGER,
-    name TEXT,                        -- of the signal
+    name TEXT,                        -- of the signal; of the feed that owes the next child for this one
     wakes INTEGER NOT NULL            -- 1 if the run must not sleep on it: its group is complete, ...
 ) STRICT;
 CREATE INDEX durable_inbox_run ON durable_inbox (run, item);

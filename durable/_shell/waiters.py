@@ -14,7 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from durable._core.events import ChildCancelled, ChildFailed, ChildSucceeded, Event, Payload
-from durable._shell.feeding import feed
+from durable._shell.feeding import feed, put_behind
 from durable._shell.rows import Effects
 from durable._shell.waking import INSERT_ITEM, is_open, item_row, request_cancel, start_due, wake
 
@@ -47,8 +47,8 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
     put their outcomes in a handful of statements, and their parent is looked at once.
     """
     closed: list[tuple[int]] = []
-    fed: list[tuple[int, str, End]] = []
-    items: list[tuple[int, str, str, Event]] = []
+    fed: list[tuple[int, str, str, End]] = []
+    items: list[tuple[int, str, str, str, Event]] = []
     in_line: dict[int, float] = {}
     failed: list[tuple[int, str, float]] = []
     for end in ends:
@@ -60,33 +60,39 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
                 in_line[waiter] = end.at
                 continue
             if feeds is not None:
-                fed.append((waiter, feeds, end))
+                fed.append((waiter, feeds, position, end))
             wakes = wake_on
             if wake_on in ("failure", "fail_fast") and end.status != "succeeded":
                 wakes = "any"
                 if wake_on == "fail_fast":
                     failed.append((waiter, position.rpartition(".")[0], end.at))
-            items.append((waiter, group, wakes, end.arrival(position)))
+            items.append((waiter, group, position, wakes, end.arrival(position)))
     if not closed:
         return
     conn.executemany("DELETE FROM durable_waits WHERE wait = ?", closed)
     for waiter, at in in_line.items():
         start_due(conn, waiter, at, effects)
-    for waiter, position, end in fed:
-        feed(conn, waiter, position, end.run, succeeded=end.status == "succeeded", at=end.at, effects=effects)
+    owed: dict[tuple[int, str], str] = {}
+    for waiter, feeds, position, end in fed:
+        succeeded = end.status == "succeeded"
+        if not feed(conn, waiter, feeds, end.run, succeeded=succeeded, at=end.at, effects=effects):
+            owed[waiter, position] = feeds
     complete: dict[tuple[int, str], bool] = {}
     rows: list[Any] = []
     woken: dict[int, float] = {}
-    for waiter, group, wake_on, event in items:
+    for waiter, group, position, wake_on, event in items:
         wakes = wake_on == "any"
         if not wakes:
             known = complete.get((waiter, group))
             wakes = not is_open(conn, waiter, group) if known is None else known
             complete[waiter, group] = wakes
-        rows.append(item_row(conn, waiter, event, wakes=wakes))
+        rows.append(item_row(conn, waiter, event, wakes=wakes, name=owed.get((waiter, position))))
         if wakes:
             woken[waiter] = event.at
     conn.executemany(INSERT_ITEM, rows)
+    for waiter, feeds, _, end in fed:
+        if end.status != "succeeded":
+            put_behind(conn, waiter, feeds)
     for waiter, at in woken.items():
         wake(conn, waiter, at, effects)
     for waiter, owner, at in failed:

@@ -45,16 +45,20 @@ SELECT_READY = (
     "started_at IS NOT NULL AS begun FROM durable_runs "
 )
 
-#: Not below a run that cleans up already: what it has started since is part of that.
-_UNBORN_BELOW = """
-WITH RECURSIVE below(run, status) AS (
-    SELECT run, 'asked' FROM durable_runs WHERE run = ?
+#: A run and what it has started: who has nothing under way (a job may wait for a slot, or its next attempt), and
+#: whose windows are to start no more. Not below one that cleans up already: what it has started since is part of that.
+_BELOW = """
+WITH RECURSIVE below(run, status, sort) AS (
+    SELECT run, 'asked', sort FROM durable_runs WHERE run = ?
     UNION ALL
-    SELECT r.run, r.status FROM durable_runs AS r JOIN below ON r.parent = below.run
+    SELECT r.run, r.status, r.sort FROM durable_runs AS r JOIN below ON r.parent = below.run
     WHERE r.ended_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = below.run AND w.kind = 'cleanup')
 )
-SELECT run FROM below WHERE status = 'pending' ORDER BY run
+SELECT run, status = 'pending' OR (status = 'waiting' AND sort = 'job'),
+    EXISTS (SELECT 1 FROM durable_feeds AS f WHERE f.run = below.run)
+        AND NOT EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = below.run AND w.kind = 'cleanup')
+FROM below ORDER BY run
 """
 
 
@@ -74,11 +78,14 @@ def put_item(conn: sqlite3.Connection, run: int, event: Event, effects: Effects,
         wake(conn, run, event.at, effects)
 
 
-def item_row(conn: sqlite3.Connection, run: int, event: Event, *, wakes: bool) -> tuple[Any, ...]:
+def item_row(
+    conn: sqlite3.Connection, run: int, event: Event, *, wakes: bool, name: str | None = None
+) -> tuple[Any, ...]:
+    """An arrival as a row of the inbox; *name*: the feed that owes a run for it."""
     kind, position, body, value = to_row(event)
     kept = stored(value)
     payload = keep_payload(conn, kept) if isinstance(kept, Large) else None
-    name = event.name if isinstance(event, SignalReceived) else None
+    name = event.name if isinstance(event, SignalReceived) else name
     inline = None if payload is not None else kept
     return (run, kind, position, event.at, body, inline, payload, name, wakes)
 
@@ -236,11 +243,13 @@ def request_cancel(conn: sqlite3.Connection, run: int, reason: str, at: float, e
         after = "pending" if started_at is None else "waiting"
         conn.execute("UPDATE durable_runs SET status = ?, ready_at = NULL, reason = NULL WHERE run = ?", (after, run))
     _put_cancel(conn, run, reason, at, effects)
-    conn.execute("DELETE FROM durable_feed_items WHERE run = ?", (run,))
     # What runs below is cancelled by its own parent's turn; what has not begun must not begin until then,
-    # in a slot that one of the others leaves.
-    for (below,) in conn.execute(_UNBORN_BELOW, (run,)).fetchall():
-        _put_cancel(conn, below, "its parent was cancelled", at, effects)
+    # in a slot that one of the others leaves, or in its place in a window.
+    for below, idle, feeds in conn.execute(_BELOW, (run,)).fetchall():
+        if feeds:
+            conn.execute("DELETE FROM durable_feed_items WHERE run = ?", (below,))
+        if idle:
+            _put_cancel(conn, below, "its parent was cancelled", at, effects)
     return True
 
 

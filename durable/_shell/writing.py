@@ -27,7 +27,7 @@ from durable._shell import slots
 from durable._shell.batch_ends import tell_batches
 from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, insert_run, write_rows
 from durable._shell.feeding import close_feed, close_feeds, open_feed
-from durable._shell.reading import read_end
+from durable._shell.reading import cancel_in_inbox, read_end
 from durable._shell.rows import ENDS, Effects, NewRun, RunState, TurnWrite
 from durable._shell.templates import from_json
 from durable._shell.waiters import End, tell_waiters
@@ -259,8 +259,8 @@ def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Eff
 def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effects: Effects) -> None:
     """The run goes on as another: what waited for it, its key, parent, batch, follow-ups and signals go over."""
     run = turn.state.run
-    parent, position, key, until, follows, then, *limit = conn.execute(
-        "SELECT parent, position, key_live, key_until, follows, follow_ups, limit_name, limit_key "
+    parent, position, key, until, arguments, follows, then, *limit = conn.execute(
+        "SELECT parent, position, key_live, key_until, arguments, follows, follow_ups, limit_name, limit_key "
         "FROM durable_runs WHERE run = ?",
         (run,),
     ).fetchone()
@@ -273,6 +273,8 @@ def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effe
         successor, parent=parent, position=position, key=key, key_ttl=None, follows=follows, batch=state.batch,
         callback=state.callback, follow_ups=(*(from_json(then) if then else ()), *successor.follow_ups),
     )  # fmt: skip
+    if key is not None:  # by which the callers of the first of the chain find it, with what they ask for
+        successor = evolve(successor, arguments=arguments)
     if limit == [successor.limit, successor.limit_key]:  # its slot goes over, too
         insert_run(conn, evolve(successor, limit=None), effects)
         conn.execute("UPDATE durable_runs SET limit_name = ?, limit_key = ? WHERE run = ?", (*limit, successor.run))
@@ -283,11 +285,17 @@ def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effe
     conn.execute("UPDATE durable_runs SET key_until = ? WHERE run = ?", (until, successor.run))
     conn.execute("UPDATE durable_waits SET target = ? WHERE target = ?", (successor.run, run))
     conn.execute("UPDATE durable_dedup SET run = ? WHERE run = ?", (successor.run, run))
-    for event in turn.signals:
-        put_item(conn, successor.run, event, effects, wakes=False)
+    asked = cancel_in_inbox(conn, run)
+    for event in turn.unconsumed:
+        if isinstance(event, CancelRequested):
+            asked = event
+        else:
+            put_item(conn, successor.run, event, effects, wakes=False)
     moved = conn.execute(_MOVE_SIGNALS, (successor.run, run, SignalReceived.kind))
-    if turn.signals or moved.rowcount:
+    if turn.unconsumed or moved.rowcount:
         effects.arrived.add(successor.run)
+    if asked is not None:
+        request_cancel(conn, successor.run, asked.reason, turn.at, effects)
 
 
 def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: Wait | None, effects: Effects) -> None:
@@ -298,7 +306,7 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
         run_id = get_or_create(conn, child, effects)
     except (KeyConflictError, LimitReachedError, RunExistsError) as error:
         outcome = turn.refusal(error) if turn.refusal is not None else None
-        put_item(conn, run, ChildFailed(position, child.run_id, outcome, at), effects, wakes=True)
+        put_item(conn, run, ChildFailed(position, "", outcome, at), effects, wakes=True)
         return
     (target, status) = conn.execute("SELECT run, status FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
     if wait is None:

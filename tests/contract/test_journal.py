@@ -256,7 +256,7 @@ class TestSignals:
 def continued(journal, signals=()):
     event = RunContinued("run-1+1", "w", 10.0)
     successor = new_run(9, "run-1+1")
-    return journal.turn(1, event, status="succeeded", successor=successor, signals=signals)
+    return journal.turn(1, event, status="succeeded", successor=successor, unconsumed=signals)
 
 
 class TestContinuing:

@@ -216,3 +216,28 @@ async def test_a_memory_journal_can_be_kept(engines, tmp_path):
     await engine.backup(tmp_path / "kept.db")
     async with Engine(tmp_path / "kept.db", [quick]) as other:
         assert await other.get("four").result(5) == 4
+
+
+async def test_a_follow_up_forgets_the_pruned_run_that_started_it(engines, clock, eventually):
+    """
+    The number of that run may be given to another one.
+    """
+
+    @job
+    async def work() -> None: ...
+
+    engine = await engines.memory(work, clock=clock)
+    first = await engine.start(work().then(work().options(delay=60)))
+    await first.result(5)
+    clock.advance(61)
+
+    async def both_ended():
+        infos = [info async for info in engine.runs()]
+        return len(infos) == 2 and all(info.ended_at is not None for info in infos)
+
+    await eventually(both_ended)
+    clock.advance(1)
+    assert await engine.prune(older_than=50) == 1
+    (left,) = [info async for info in engine.runs()]
+    assert left.follows is None
+    assert await engine.read(lambda conn: conn.execute("SELECT follows FROM durable_runs").fetchall()) == [(None,)]

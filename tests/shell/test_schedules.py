@@ -11,7 +11,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from durable import Client, Engine, Flow, Return, Schedule, ScheduleNotFoundError, continue_as, job, wait_for, workflow
+from durable import (
+    Client,
+    Engine,
+    Flow,
+    Limit,
+    Return,
+    Schedule,
+    ScheduleNotFoundError,
+    continue_as,
+    job,
+    wait_for,
+    workflow,
+)
 from durable._core.codec import Codec
 from durable._core.making import with_options
 from durable._shell import schedule_rows, schema
@@ -855,3 +867,24 @@ async def test_an_engine_refuses_schedules_that_it_could_not_run():
         Engine(":memory:", [report], schedules=[hourly(), hourly()])
     with pytest.raises(DefinitionError, match="not among the definitions"):
         Engine(":memory:", [held], schedules=[hourly()])
+
+
+async def test_cancel_ends_nothing_for_a_run_that_its_limit_rejects(engines, clock, eventually, reached):
+    """
+    The tick fails by the limit that the run before holds; that one goes on.
+    """
+    one = Limit("one", concurrency=1, on_conflict="reject")
+
+    @workflow(limit=one)
+    async def exclusive() -> Flow[None]:
+        yield wait_for("go")
+
+    engine = await engines.memory(exclusive, clock=clock, schedules=[hourly(exclusive(), overlap="cancel")])
+    clock.advance(HOUR)
+    (info,) = await count(engine, 1, eventually)
+    await reached(engine.get(info.run_id), "waiting")
+    clock.advance(HOUR)
+    await handled(engine, clock.now(), eventually)
+    assert "one" in (await engine.schedule("hourly").info()).last_error
+    await engine.get(info.run_id).signal("go")
+    assert await engine.get(info.run_id).result(5) is None

@@ -1,0 +1,422 @@
+"""
+Where features meet: windows of `for_each` with pauses and cancels, limits with keys and schedules, `continue_as`
+with whatever hangs on a run.
+"""
+
+import asyncio
+
+import pytest
+
+from durable import (
+    Flow,
+    KeyConflictError,
+    Limit,
+    LimitReachedError,
+    Return,
+    RunCancelledError,
+    RunFailedError,
+    continue_as,
+    for_each,
+    job,
+    race,
+    start,
+    wait_for,
+    workflow,
+)
+
+#: (table, column) of all rows that belong to a run.
+OWNED = [
+    ("durable_events", "run"),
+    ("durable_waits", "run"),
+    ("durable_waits", "target"),
+    ("durable_inbox", "run"),
+    ("durable_dedup", "run"),
+    ("durable_notes", "run"),
+    ("durable_feeds", "run"),
+    ("durable_feed_items", "run"),
+    ("durable_slots", "run"),
+    ("durable_runs", "parent"),
+    ("durable_runs", "follows"),
+]
+#: Rows that only an open run has.
+OF_OPEN_RUNS = ["durable_waits", "durable_inbox", "durable_feeds", "durable_feed_items", "durable_slots"]
+
+
+async def strays(engine):
+    """
+    Rows of runs that do not exist, or that have ended and should have none.
+    """
+
+    def look(conn):
+        found = []
+        for table, column in OWNED:
+            found += [
+                (table, column, *row)
+                for row in conn.execute(
+                    f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL "
+                    f"AND {column} NOT IN (SELECT run FROM durable_runs)"
+                )
+            ]
+        for table in OF_OPEN_RUNS:
+            found += [
+                (table, "ended", *row)
+                for row in conn.execute(
+                    f"SELECT r.run_id FROM {table} JOIN durable_runs AS r USING (run) WHERE ended_at"
+                )
+            ]
+        for column in ("batch", "callback"):
+            found += [
+                ("durable_runs", column, *row)
+                for row in conn.execute(
+                    f"SELECT {column} FROM durable_runs WHERE {column} IS NOT NULL "
+                    f"AND {column} NOT IN (SELECT batch FROM durable_batches)"
+                )
+            ]
+        found += conn.execute(
+            "SELECT 'durable_payloads', payload FROM durable_payloads WHERE payload NOT IN "
+            "(SELECT payload FROM durable_events WHERE payload IS NOT NULL "
+            "UNION SELECT payload FROM durable_inbox WHERE payload IS NOT NULL)"
+        ).fetchall()
+        return found
+
+    return await engine.read(look)
+
+
+class Gate:
+    """
+    Holds jobs until they are let go, and knows which began.
+    """
+
+    def __init__(self):
+        self.began = []
+        self.ended = 0
+        self.go = asyncio.Event()
+
+    async def __call__(self, number):
+        self.began.append(number)
+        await self.go.wait()
+        self.ended += 1
+        return number
+
+
+@pytest.fixture
+def gate():
+    """
+    A gate for jobs.
+    """
+    return Gate()
+
+
+def reports(run):
+    async def all_ended():
+        return all(info.ended_at is not None for info in await run.children())
+
+    return all_ended
+
+
+# --- windows of for_each ----------------------------------------------------------------------------
+
+
+async def test_a_window_that_is_lost_in_the_turn_that_opens_it_starts_nothing(engines, reached, eventually):
+    """
+    The race is over before a child exists; a pause and its resumption do not bring the window back.
+    """
+    ran = []
+
+    @job
+    async def work(number: int) -> None:
+        ran.append(number)
+
+    @workflow
+    async def hurried() -> Flow[int]:
+        yield wait_for("go")
+        winner = yield race(for_each(work, range(5), concurrency=2), wait_for("first"))
+        yield wait_for("end")
+        yield Return(winner.index)
+
+    engine = await engines.memory(work, hurried)
+    run = await engine.start(hurried())
+    await reached(run, "waiting")
+    await run.signal("first")
+    await run.signal("go")
+
+    async def waits_for_the_end():
+        return "'end'" in await run.why()
+
+    await eventually(waits_for_the_end)
+    await run.pause()
+    await run.resume()
+    await run.signal("end")
+    assert await run.result(5) == 1
+    assert ran == []
+    assert await strays(engine) == []
+
+
+async def test_a_second_cancel_leaves_the_window_of_a_clean_up_alone(engines, gate, reached, eventually):
+    """
+    The clean-up goes through all of its items, however often the run is cancelled meanwhile.
+    """
+
+    @job
+    async def tidy(number: int) -> int:
+        return await gate(number)
+
+    @workflow
+    async def careful() -> Flow[None]:
+        try:
+            yield wait_for("go")
+        finally:
+            yield for_each(tidy, range(4), concurrency=1)
+
+    engine = await engines.memory(tidy, careful)
+    run = await engine.start(careful())
+    await reached(run, "waiting")
+    await run.cancel("first")
+
+    async def tidies():
+        return gate.began == [0]
+
+    await eventually(tidies)
+    await run.cancel("second")
+    gate.go.set()
+    with pytest.raises(RunCancelledError):
+        await run.result(5)
+    assert gate.began == [0, 1, 2, 3]
+    assert await strays(engine) == []
+
+
+@pytest.mark.parametrize("keep_resident", [0, 4])
+@pytest.mark.parametrize("resumed_between", [False, True])
+async def test_a_window_that_fails_while_its_parent_is_paused(
+    engines, reached, eventually, keep_resident, resumed_between
+):
+    """
+    One child succeeds, another fails: the resumed parent does not wait for a child that nobody starts.
+    """
+    go = [asyncio.Event() for _ in range(6)]
+
+    @job
+    async def work(number: int) -> int:
+        await go[number].wait()
+        if number == 1:
+            raise ValueError(number)
+        return number
+
+    @workflow
+    async def mapper() -> Flow[list[int]]:
+        yield Return((yield for_each(work, range(6), concurrency=3)))
+
+    engine = await engines.memory(work, mapper, keep_resident=keep_resident)
+    run = await engine.start(mapper())
+    await reached(run, "waiting")
+
+    async def ended(count):
+        async def so_many():
+            return len([info for info in await run.children() if info.ended_at is not None]) == count
+
+        await eventually(so_many)
+
+    await run.pause()
+    go[0].set()
+    await ended(1)
+    if resumed_between:
+        await run.resume()
+        await reached(run, "waiting")
+        await run.pause()
+    go[1].set()
+    await ended(2)
+    for each in go:
+        each.set()
+    await eventually(reports(run))
+    await run.resume()
+    with pytest.raises(RunFailedError) as failed:
+        await run.result(5)
+    assert [str(error) for error in failed.value.__cause__.exceptions] == ["1"]
+    assert len(await run.children()) == (4 if resumed_between else 3)
+    assert await strays(engine) == []
+
+
+async def test_a_cancel_reaches_the_windows_below_before_their_own_parent_turns(engines, gate, reached, eventually):
+    """
+    The cancelled run waits for a place in its queue; meanwhile no window below it goes on.
+    """
+
+    @job
+    async def work(number: int) -> int:
+        return await gate(number)
+
+    @workflow
+    async def inner() -> Flow[None]:
+        yield for_each(work, range(6), concurrency=2)
+
+    @workflow(queue="above")
+    async def outer() -> Flow[None]:
+        yield inner()
+
+    engine = await engines.memory(work, inner, outer)
+    run = await engine.start(outer())
+
+    async def two_began():
+        return len(gate.began) == 2
+
+    await eventually(two_began)
+    await reached(run, "waiting")
+    await engine.queue("above").pause()
+    await run.cancel()
+    gate.go.set()
+
+    async def two_ended():
+        return gate.ended == 2 and await reports(engine.get((await run.children())[0].run_id))()
+
+    await eventually(two_ended)
+    await engine.queue("above").resume()
+    with pytest.raises(RunCancelledError):
+        await run.result(5)
+    assert gate.began == [0, 1]
+    assert await strays(engine) == []
+
+
+async def test_a_cancel_reaches_jobs_in_line_before_their_own_parent_turns(engines, gate, reached, eventually):
+    """
+    A job that waits for its slot is not let in any more.
+    """
+
+    @job(limit=Limit("one", concurrency=1))
+    async def work(number: int) -> int:
+        return await gate(number)
+
+    @workflow
+    async def inner() -> Flow[None]:
+        yield for_each(work, range(4), concurrency=None)
+
+    @workflow(queue="above")
+    async def outer() -> Flow[None]:
+        yield inner()
+
+    engine = await engines.memory(work, inner, outer)
+    run = await engine.start(outer())
+    await reached(run, "waiting")
+    below = engine.get((await run.children())[0].run_id)
+
+    async def in_line():
+        return gate.began == [0] and [info.status for info in await below.children()].count("waiting") == 3
+
+    await eventually(in_line)
+    await engine.queue("above").pause()
+    await run.cancel()
+    gate.go.set()
+    await eventually(reports(below))
+    await engine.queue("above").resume()
+    with pytest.raises(RunCancelledError):
+        await run.result(5)
+    assert gate.began == [0]
+    assert await strays(engine) == []
+
+
+# --- continue_as ------------------------------------------------------------------------------------
+
+
+async def test_a_cancel_that_came_too_late_for_a_run_reaches_what_it_continues_as(engines, reached):
+    """
+    Recorded before the run went on as another, taken in by none of its turns: it is not lost.
+    """
+
+    @workflow
+    async def loop(number: int) -> Flow[None]:
+        yield wait_for("go")
+        yield continue_as(loop(number + 1))
+
+    engine = await engines.memory(loop)
+    run = await engine.start(loop(0))
+    await reached(run, "waiting")
+    await engine.queue("default").pause()
+    await run.signal("go")
+    await run.cancel("enough")
+    await engine.queue("default").resume()
+    with pytest.raises(RunCancelledError, match="enough"):
+        await run.result(5)
+    assert await strays(engine) == []
+
+
+async def test_the_key_of_a_run_that_continues_is_found_with_the_first_arguments(engines, eventually):
+    """
+    A program that starts its endless loop at each launch finds the one that goes on, whatever that has come to.
+    """
+
+    @workflow
+    async def loop(number: int) -> Flow[None]:
+        if number < 2:
+            yield continue_as(loop(number + 1))
+        yield wait_for("never")
+
+    engine = await engines.memory(loop)
+    await engine.start(loop(0), key="the loop")
+
+    async def goes_on():
+        return await (await engine.find("the loop")).status() == "waiting"
+
+    await eventually(goes_on)
+    again = await engine.start(loop(0), key="the loop")
+    assert again.id == (await engine.find("the loop")).id
+    with pytest.raises(KeyConflictError):
+        await engine.start(loop(7), key="the loop")
+    await again.cancel()
+
+
+# --- limits -------------------------------------------------------------------------------------------
+
+
+async def test_a_start_that_its_limit_rejects_replaces_nothing(engines, reached):
+    """
+    The run that has the key goes on: nothing is there to take its place.
+    """
+
+    @workflow(limit=Limit("one", concurrency=1, on_conflict="reject"))
+    async def exclusive(number: int) -> Flow[None]:
+        yield wait_for("go")
+
+    @workflow
+    async def replaces() -> Flow[bool]:
+        try:
+            yield start(exclusive(1), key="it", on_conflict="replace")
+        except LimitReachedError:
+            yield Return(value=True)
+
+    engine = await engines.memory(exclusive, replaces)
+    run = await engine.start(exclusive(0), key="it")
+    await reached(run, "waiting")
+    assert await engine.run(replaces()) is True
+    await run.signal("go")
+    assert await run.result(5) is None
+
+
+async def test_retrying_a_parent_asks_again_for_a_child_that_was_refused(engines, reached):
+    """
+    The limit had no slot for it, or its key was another's: there is no run of it to retry.
+    """
+
+    @workflow(limit=Limit("one", concurrency=1, on_conflict="reject"))
+    async def exclusive(number: int) -> Flow[int]:
+        if not number:
+            yield wait_for("go")
+        yield Return(number)
+
+    @workflow
+    async def above(key: str | None) -> Flow[int]:
+        if key is None:
+            yield Return((yield exclusive(1)))
+        child = yield start(exclusive(1), key=key, on_conflict="rerun")
+        yield Return((yield child.result()))
+
+    engine = await engines.memory(exclusive, above)
+    first = await engine.start(exclusive(0), key="it")
+    await reached(first, "waiting")
+    parents = [await engine.start(above(key)) for key in (None, "it")]
+    for parent in parents:
+        with pytest.raises(RunFailedError):
+            await parent.result(5)
+    await first.signal("go")
+    await first.result(5)
+    for parent in parents:
+        await parent.retry()
+        assert await parent.result(5) == 1
