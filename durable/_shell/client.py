@@ -227,7 +227,10 @@ class Client(Finding):
     def _learn(self, op: RunOp[Any]) -> dict[str, RunnableDefinition[..., Any]]:
         definition: RunnableDefinition[..., Any] = op.definition
         self._types[definition.name] = definition.result
-        return {definition.name: definition}
+        known = {definition.name: definition}
+        for follow_up in op.given.then:
+            known |= self._learn(follow_up)
+        return known
 
     def result_type(self, workflow: str) -> Any:
         """What a workflow returns, as far as this client has started one."""

@@ -8,6 +8,7 @@ import asyncio
 import pytest
 
 from durable import (
+    Client,
     Flow,
     KeyConflictError,
     Limit,
@@ -420,3 +421,143 @@ async def test_retrying_a_parent_asks_again_for_a_child_that_was_refused(engines
     for parent in parents:
         await parent.retry()
         assert await parent.result(5) == 1
+
+
+# --- all at once ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep_resident", [0, 4])
+async def test_what_hangs_on_a_run_goes_over_to_what_it_continues_as(engines, clock, eventually, keep_resident):
+    """
+    A slot, a key, a batch, a parent, follow-ups and a hook: each is served once, at the last end; and a prune
+    leaves nothing of it.
+    """
+    log = []
+
+    @job
+    async def note(text: str) -> None:
+        log.append(text)
+
+    @workflow(limit=Limit("one", concurrency=1), limit_key=lambda _number: "shared")
+    async def loop(number: int) -> Flow[int]:
+        yield wait_for("go")
+        if number < 2:
+            yield continue_as(loop(number + 1))
+        yield Return(number)
+
+    @loop.on_finish
+    def ended(finished):
+        return [note(f"hook {finished.value}")]
+
+    @workflow
+    async def above() -> Flow[int]:
+        yield Return((yield loop(0).then(note("then of the child"))))
+
+    async def inside(engine):
+        return [info.run_id async for info in engine.runs(workflow="loop") if info.status == "waiting"]
+
+    definitions = [loop, note, above]
+    engine = await engines.file(*definitions, clock=clock, keep_resident=keep_resident)
+    async with engine.batch(on_complete=note("complete"), on_success=note("success")) as batch:
+        member = await batch.add(loop(0).then(note("then of the member")).options(key="it"))
+    parent = await engine.start(above())
+    for turn in range(6):
+        if turn == 2:
+            await engines.crash(engine)
+            engine = await engines.file(*definitions, clock=clock, keep_resident=keep_resident)
+
+        async def one_is_inside(engine=engine):
+            return len(await inside(engine)) == 1
+
+        await eventually(one_is_inside)
+        (run_id,) = await inside(engine)
+        await engine.get(run_id).signal("go")
+
+        async def it_went_on(engine=engine, run_id=run_id):
+            return run_id not in await inside(engine)
+
+        await eventually(it_went_on)
+    assert await engine.get(member.id).result(5) == await engine.get(parent.id).result(5) == 2
+
+    async def all_noted():
+        return len(log) == 6 and [info async for info in engine.runs() if info.ended_at is None] == []
+
+    await eventually(all_noted)
+    assert sorted(log) == ["complete", "hook 2", "hook 2", "success", "then of the child", "then of the member"]
+    assert await strays(engine) == []
+    clock.advance(60)
+    await engine.prune(older_than=30)
+    assert [info async for info in engine.runs()] == []
+    assert await strays(engine) == []
+
+
+async def test_a_cleared_queue_with_a_line_a_batch_and_a_window(engines, reached, eventually):
+    """
+    All that waits for the slot is cancelled: the batch is complete, the window stops, hooks have run.
+    """
+    log = []
+
+    @job
+    async def note(text: str) -> None:
+        log.append(text)
+
+    @workflow(limit=Limit("one", concurrency=1), queue="narrow")
+    async def exclusive(number: int) -> Flow[None]:
+        yield wait_for("go")
+
+    @exclusive.on_cancel
+    def ended(finished):
+        return [note(f"cancelled {finished.arguments['number']}")]
+
+    @workflow
+    async def above() -> Flow[None]:
+        yield for_each(exclusive, [5, 6, 7], concurrency=2)
+
+    engine = await engines.memory(exclusive, above, note)
+    first = await engine.start(exclusive(0))
+    await reached(first, "waiting")
+    async with engine.batch(on_complete=note("complete"), on_success=note("success")) as batch:
+        for number in (1, 2):
+            batch.add(exclusive(number))
+    parent = await engine.start(above())
+    await reached(parent, "waiting")
+    assert await engine.queue("narrow").clear() == 4
+    with pytest.raises(RunFailedError):
+        await parent.result(5)
+
+    async def all_noted():
+        return len(log) == 5 and (await batch.info()).status == "complete"
+
+    await eventually(all_noted)
+    assert sorted(log) == ["cancelled 1", "cancelled 2", "cancelled 5", "cancelled 6", "complete"]
+    await first.signal("go")
+    await first.result(5)
+    assert await strays(engine) == []
+
+
+async def test_follow_ups_of_what_a_client_starts(engines, tmp_db, eventually):
+    """
+    Chains of other definitions than that of the run itself, recorded by the client alone.
+    """
+    log = []
+
+    @job
+    async def note(text: str) -> None:
+        log.append(text)
+
+    @workflow(limit=Limit("one", concurrency=1))
+    async def exclusive(number: int) -> Flow[int]:
+        yield Return(number)
+
+    await (await engines.file(exclusive, note)).aclose()
+    async with Client(tmp_db) as client:
+        run = await client.start(exclusive(1).then(note("a"), exclusive(2).then(note("b"))))
+        async with client.batch(on_complete=exclusive(3).then(note("c"))) as batch:
+            batch.add(exclusive(4).then(note("d")))
+    engine = await engines.file(exclusive, note)
+    assert await engine.get(run.id).result(5) == 1
+
+    async def all_noted():
+        return sorted(log) == ["a", "b", "c", "d"]
+
+    await eventually(all_noted)
