@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 
@@ -151,3 +152,71 @@ def eventually():
     Waits until an async condition holds.
     """
     return until
+
+
+#: (table, column) of what belongs to a run.
+_OWNED = [
+    ("durable_events", "run"),
+    ("durable_waits", "run"),
+    ("durable_waits", "target"),
+    ("durable_inbox", "run"),
+    ("durable_dedup", "run"),
+    ("durable_notes", "run"),
+    ("durable_feeds", "run"),
+    ("durable_feed_items", "run"),
+    ("durable_slots", "run"),
+    ("durable_runs", "parent"),
+    ("durable_runs", "follows"),
+]
+_OF_OPEN_RUNS = ["durable_waits", "durable_inbox", "durable_feeds", "durable_feed_items", "durable_slots"]
+
+
+def strays_in(conn):
+    """Rows whose run or batch does not exist, or whose run has ended and should have none; payloads that none has."""
+    found = []
+    for table, column in _OWNED:
+        found += conn.execute(
+            f"SELECT '{table}', '{column}', {column} FROM {table} WHERE {column} IS NOT NULL "
+            f"AND {column} NOT IN (SELECT run FROM durable_runs)"
+        )
+    for table in _OF_OPEN_RUNS:
+        found += conn.execute(
+            f"SELECT '{table}', 'ended', r.run_id FROM {table} JOIN durable_runs AS r USING (run) "
+            "WHERE r.ended_at IS NOT NULL"
+        )
+    for column in ("batch", "callback"):
+        found += conn.execute(
+            f"SELECT 'durable_runs', '{column}', {column} FROM durable_runs WHERE {column} IS NOT NULL "
+            f"AND {column} NOT IN (SELECT batch FROM durable_batches)"
+        )
+    found += conn.execute(
+        "SELECT 'durable_payloads', 'payload', payload FROM durable_payloads WHERE payload NOT IN "
+        "(SELECT payload FROM durable_events WHERE payload IS NOT NULL "
+        "UNION SELECT payload FROM durable_inbox WHERE payload IS NOT NULL)"
+    )
+    return found
+
+
+@pytest.fixture
+def strays():
+    """
+    What an engine's file holds that belongs to nothing any more.
+    """
+
+    async def look(engine):
+        return await engine.read(strays_in)
+
+    return look
+
+
+@pytest.fixture
+def file_strays():
+    """
+    As `strays`, of a file that nobody has open.
+    """
+
+    def look(path):
+        with contextlib.closing(sqlite3.connect(path)) as conn:
+            return strays_in(conn)
+
+    return look

@@ -15,13 +15,17 @@ MARKS = {
     "family": ["resumed", "end"],
     "loop": ["won 0"],
     "doomed": ["cleaned up"],
+    "chain": ["end"],
 }
 
 
 def judge(database, ledger, members=4, signals=3):
     """What is wrong, in sentences; an empty list if nothing is. For a victim that exited with 0."""
     lines = [json.loads(line) for line in Path(ledger).read_text().splitlines()]
-    return [*_effects(lines), *_ends(lines), *_results(lines, members, signals), *_rows(lines, database)]
+    return [
+        *_effects(lines), *_ends(lines), *_results(lines, members, signals), *_follow_ups(lines), *_limits(lines),
+        *_rows(lines, database),
+    ]  # fmt: skip
 
 
 def _effects(lines):
@@ -94,6 +98,40 @@ def _results(lines, members, signals):
                 yield f"{run} got the results {result['numbers']} of its children"
             if len(children[run]) != 2 * members:
                 yield f"{run} has {len(children[run])} children"
+        if kinds[run] == "chain" and (result["numbers"], len(children[run])) != (list(range(members + 2)), members + 2):
+            yield f"{run} has {len(children[run])} children, with the results {result['numbers']}"
+
+
+def _follow_ups(lines):
+    """The follow-up and the hook of a chain that has ended were launched once each, and seen by its client."""
+    launched, seen = collections.defaultdict(set), set()
+    for what, *rest in lines:
+        if what == "effect" and rest[1] == "follow":
+            launched[rest[3]].add(rest[0])
+        elif what == "seen" and rest[1] == "follow":
+            seen.add(rest[2])
+    kinds = {rest[0]: rest[1] for what, *rest in lines if what == "ack"}
+    ended = {rest[0] for what, *rest in lines if what == "end"}
+    for run in (run for run, kind in kinds.items() if kind == "chain"):
+        for name in (f"then of {run}", f"hook of {run}"):
+            if len(launched[name]) > 1:
+                yield f"{name} was launched {len(launched[name])} times"
+            if run in ended and name not in seen:
+                yield f"{name} was not there with the end"
+
+
+def _limits(lines, narrow=2):
+    """No more are inside of a limit than it lets in: two in all, of one run at a time."""
+    inside = []
+    for number, (what, *rest) in enumerate(lines, 1):
+        if what == "boot":
+            inside = []
+        elif what == "enter":
+            inside.append(rest[0])
+            if len(inside) > narrow or len(set(inside)) > 1:
+                yield f"line {number}: {inside} are inside together"
+        elif what == "leave":
+            inside.remove(rest[0])
 
 
 def _rows(lines, database):

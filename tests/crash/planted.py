@@ -4,7 +4,7 @@ Bugs, planted into the engine of a victim: the tests prove that the judge finds 
 
 import asyncio
 
-from durable._shell import commits, driver, recording, waiters, waking
+from durable._shell import commits, driver, recording, slots, waiters, waking, writing
 
 
 def plant(bug):
@@ -92,4 +92,27 @@ def wake_nobody():
     waiters.wake = lambda conn, run, at, effects: None
 
 
-BUGS = {fn.__name__: fn for fn in (acknowledge_early, begin_early, drop_inbox, repeat_steps, double_rows, wake_nobody)}
+def follow_late():
+    """What the end of a run starts is not recorded with that end, but a little later."""
+    real = writing._follow
+    kept = []
+
+    def follow(conn, ended, new, effects):
+        kept.append((ended, new))
+        if len(kept) > 1:
+            real(conn, *kept.pop(0), effects)
+
+    writing._follow = follow
+
+
+def let_all_in():
+    """A limit lets in whoever asks."""
+    slots._is_full = lambda conn, name, key, numbers: False
+
+
+BUGS = {
+    fn.__name__: fn
+    for fn in (
+        acknowledge_early, begin_early, drop_inbox, repeat_steps, double_rows, wake_nobody, follow_late, let_all_in,
+    )
+}  # fmt: skip

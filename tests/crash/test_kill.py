@@ -86,6 +86,8 @@ def test_dying_during_recovery_twice_changes_nothing(tmp_path):
         ("repeat_steps", "after-dispatch", 25, "ran again after its outcome was seen"),
         ("double_rows", "before-commit", 12, "is there . times|is not there once"),
         ("wake_nobody", None, 0, "did not end within"),
+        ("follow_late", None, 0, "was not there with the end"),
+        ("let_all_in", None, 0, "are inside together"),
     ],
 )
 def test_the_judge_finds_planted_bugs(tmp_path, bug, point, count, complaint):

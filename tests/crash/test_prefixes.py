@@ -19,6 +19,7 @@ from durable import (
     AsyncTransaction,
     Engine,
     Flow,
+    Limit,
     Retry,
     Return,
     RunCancelledError,
@@ -142,6 +143,35 @@ async def cancelled() -> Flow[None]:
         yield keep("cleaned")
 
 
+@job(limit=Limit("narrow", concurrency=1))
+async def narrowly(number: int) -> int:
+    return 3 * number
+
+
+@workflow
+async def noted(mark: str) -> Flow[None]:
+    yield keep(mark)
+
+
+@workflow(limit=Limit("alone", concurrency=1), limit_key=lambda _number: "shared")
+async def exclusive(number: int) -> Flow[int]:
+    values: list[int] = yield for_each(narrowly, range(4), concurrency=2)
+    yield Return(number + sum(values))
+
+
+@exclusive.on_success
+def told(finished):
+    return [noted(f"hook {finished.value}")]
+
+
+@workflow
+async def crossing() -> Flow[list[int]]:
+    """Windows over limited jobs, in runs that wait for each other's slot, with chains of follow-ups and a hook."""
+    chains = [exclusive(number).then(noted(f"then {number}").then(noted(f"last {number}"))) for number in (1, 2)]
+    both: list[int] = yield gather(*chains)
+    yield Return(both)
+
+
 async def say(run):
     for number in range(4):
         await run.signal("say", str(number), dedup=str(number))
@@ -156,6 +186,11 @@ CASES = {
     "orders": (lambda: (orders(3), [orders, triple]), None, ["one", "two"]),
     "groups": (lambda: (groups(), [groups, orders, triple]), None, ["late", "one", "two"]),
     "talks": (lambda: (talks(2), [talks]), say, ["0 2", "1 1", "2 0"]),
+    "crossing": (
+        lambda: (crossing(), [crossing, exclusive, narrowly, noted]),
+        None,
+        ["hook 19", "hook 20", "last 1", "last 2", "then 1", "then 2"],
+    ),
     "cancelled": (lambda: (cancelled(), [cancelled, triple]), cancel, ["cleaned"]),
 }
 
@@ -184,6 +219,12 @@ async def outcome(run):
         return f"cancelled: {error.args}"
 
 
+async def all_ended(engine):
+    """Also what the run has started and does not wait for."""
+    while [info async for info in engine.runs() if info.ended_at is None]:
+        await asyncio.sleep(0.001)
+
+
 async def finish(path, definitions, run_id, client):
     async with Engine(path, definitions, durability="process", crash_limit=1000) as engine:
         run = engine.get(run_id)
@@ -191,7 +232,9 @@ async def finish(path, definitions, run_id, client):
             if client is not None:
                 with contextlib.suppress(RunStateError):  # it has ended
                     await client(run)
-            return await outcome(run)
+            end = await outcome(run)
+            await all_ended(engine)
+            return end
 
 
 async def check(tmp_path, monkeypatch, op, definitions, client, tables):
@@ -216,6 +259,7 @@ async def check(tmp_path, monkeypatch, op, definitions, client, tables):
             if client is not None:
                 await client(run)
             end = await outcome(run)
+            await all_ended(engine)
     assert len(copies.paths) > 4
     for path in copies.paths:
         done = finished(path)
@@ -226,7 +270,7 @@ async def check(tmp_path, monkeypatch, op, definitions, client, tables):
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_every_prefix_of_a_journal_leads_to_the_same_end(tmp_path, monkeypatch, name):
+async def test_every_prefix_of_a_journal_leads_to_the_same_end(tmp_path, monkeypatch, file_strays, name):
     """P1, P2, P3: the same result, each row of a transaction once, no completed step called again."""
     make, client, rows = CASES[name]
     op, definitions = make()
@@ -234,6 +278,7 @@ async def test_every_prefix_of_a_journal_leads_to_the_same_end(tmp_path, monkeyp
     assert end is not None
     for path in paths:
         assert marks(path) == rows, path
+        assert file_strays(path) == [], path
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an HTTPError keeps its socket

@@ -12,11 +12,13 @@ the effect counts as done, and knows nothing of the engine:
     ["effect", run, place, attempt, token]   the body of a step or job ran
     ["seen", run, place, token]       somebody outside of the workflow got that body's outcome
     ["end", run, status, result]      the end of a run, as its caller sees it
+    ["enter", run], ["leave", run]    something of that run is inside its limits, or no more
 
 With POINT the program kills itself with SIGKILL the COUNTth time it gets there (`killing.py`).
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -29,7 +31,9 @@ import structlog
 from durable import (
     AsyncTransaction,
     Engine,
+    Finished,
     Flow,
+    Limit,
     Queue,
     Retry,
     Return,
@@ -50,7 +54,10 @@ from durable import (
 #: Members of each group, signals of each run.
 MEMBERS = 4
 SIGNALS = 3
-KINDS = ("line", "family", "loop", "doomed")
+KINDS = ("line", "family", "loop", "doomed", "chain")
+
+NARROW = Limit("narrow", concurrency=2)
+ALONE = Limit("alone", concurrency=1)
 
 
 class Ledger:
@@ -124,6 +131,37 @@ async def child(name: str) -> int:
     return int(name.rpartition("/")[2])
 
 
+@contextlib.contextmanager
+def inside(run):
+    ledger.write("enter", run)
+    try:
+        yield
+    finally:
+        ledger.write("leave", run)
+
+
+@job(limit=NARROW)
+async def limited_child(name: str) -> int:
+    run, _, number = name.rpartition("/")
+    with inside(run):
+        ledger.write("effect", context().run_id, "job", context().attempt, name)
+        await asyncio.sleep(0)
+    return int(number)
+
+
+@step(limit=NARROW)
+async def limited(run: str) -> list[str]:
+    with inside(run):
+        await asyncio.sleep(0)
+        return act([])
+
+
+@job
+async def follow(name: str) -> str:
+    ledger.write("effect", context().run_id, "follow", context().attempt, name)
+    return name
+
+
 @workflow
 async def line(run: str) -> Flow[dict[str, object]]:
     """Steps, a transaction, a timer, signals, retries: one after the other."""
@@ -180,13 +218,31 @@ async def doomed(run: str) -> Flow[None]:
         yield keep(run, "cleaned up")
 
 
-WORKFLOWS = {"line": line, "family": family, "loop": loop, "doomed": doomed}
+@workflow(limit=ALONE, limit_key=lambda _run: "shared")
+async def chain(run: str) -> Flow[dict[str, object]]:
+    """Alone among its like: a window over limited jobs, a limited step; then a follow-up and a hook."""
+    names = [f"{run}/{number}" for number in range(MEMBERS + 2)]
+    numbers: list[int] = yield for_each(limited_child, names, concurrency=3)
+    done: list[str] = yield limited(run)
+    yield keep(run, "end")
+    yield Return({"numbers": numbers, "tokens": [done]})
+
+
+@chain.on_finish
+def hook(finished: Finished[dict[str, object]]) -> list[object]:
+    return [follow(f"hook of {finished.run_id}")]
+
+
+WORKFLOWS = {"line": line, "family": family, "loop": loop, "doomed": doomed, "chain": chain}
 
 
 async def client(engine, run_id, kind):
     """Whoever uses the engine: asks for each thing until it was acknowledged, and never again."""
     if not ledger.has("ack", run_id):
-        await engine.start(WORKFLOWS[kind](run_id), id=run_id)
+        op = WORKFLOWS[kind](run_id)
+        if kind == "chain":
+            op = op.then(follow(f"then of {run_id}"))
+        await engine.start(op, id=run_id)
         ledger.write("ack", run_id, kind)
     run = engine.get(run_id)
     if ledger.has("end", run_id):
@@ -206,12 +262,15 @@ async def client(engine, run_id, kind):
     except RunCancelledError:
         ledger.write("end", run_id, "cancelled", None)
     else:
+        async for info in engine.runs(workflow="follow"):
+            if info.follows == run_id:  # all that the end has started is there with it
+                ledger.write("seen", info.run_id, "follow", await engine.get(info.run_id).result())
         ledger.write("end", run_id, "succeeded", result)
 
 
 async def main(database, runs):
     engine = Engine(
-        database, [line, family, loop, doomed, child],
+        database, [line, family, loop, doomed, chain, child, limited_child, follow],
         queues=[Queue("children", concurrency=3)], crash_limit=1000, grace=1.0,
     )  # fmt: skip
     async with engine:

@@ -25,63 +25,6 @@ from durable import (
     workflow,
 )
 
-#: (table, column) of all rows that belong to a run.
-OWNED = [
-    ("durable_events", "run"),
-    ("durable_waits", "run"),
-    ("durable_waits", "target"),
-    ("durable_inbox", "run"),
-    ("durable_dedup", "run"),
-    ("durable_notes", "run"),
-    ("durable_feeds", "run"),
-    ("durable_feed_items", "run"),
-    ("durable_slots", "run"),
-    ("durable_runs", "parent"),
-    ("durable_runs", "follows"),
-]
-#: Rows that only an open run has.
-OF_OPEN_RUNS = ["durable_waits", "durable_inbox", "durable_feeds", "durable_feed_items", "durable_slots"]
-
-
-async def strays(engine):
-    """
-    Rows of runs that do not exist, or that have ended and should have none.
-    """
-
-    def look(conn):
-        found = []
-        for table, column in OWNED:
-            found += [
-                (table, column, *row)
-                for row in conn.execute(
-                    f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL "
-                    f"AND {column} NOT IN (SELECT run FROM durable_runs)"
-                )
-            ]
-        for table in OF_OPEN_RUNS:
-            found += [
-                (table, "ended", *row)
-                for row in conn.execute(
-                    f"SELECT r.run_id FROM {table} JOIN durable_runs AS r USING (run) WHERE ended_at"
-                )
-            ]
-        for column in ("batch", "callback"):
-            found += [
-                ("durable_runs", column, *row)
-                for row in conn.execute(
-                    f"SELECT {column} FROM durable_runs WHERE {column} IS NOT NULL "
-                    f"AND {column} NOT IN (SELECT batch FROM durable_batches)"
-                )
-            ]
-        found += conn.execute(
-            "SELECT 'durable_payloads', payload FROM durable_payloads WHERE payload NOT IN "
-            "(SELECT payload FROM durable_events WHERE payload IS NOT NULL "
-            "UNION SELECT payload FROM durable_inbox WHERE payload IS NOT NULL)"
-        ).fetchall()
-        return found
-
-    return await engine.read(look)
-
 
 class Gate:
     """
@@ -118,7 +61,7 @@ def reports(run):
 # --- windows of for_each ----------------------------------------------------------------------------
 
 
-async def test_a_window_that_is_lost_in_the_turn_that_opens_it_starts_nothing(engines, reached, eventually):
+async def test_a_window_that_is_lost_in_the_turn_that_opens_it_starts_nothing(engines, reached, eventually, strays):
     """
     The race is over before a child exists; a pause and its resumption do not bring the window back.
     """
@@ -153,7 +96,7 @@ async def test_a_window_that_is_lost_in_the_turn_that_opens_it_starts_nothing(en
     assert await strays(engine) == []
 
 
-async def test_a_second_cancel_leaves_the_window_of_a_clean_up_alone(engines, gate, reached, eventually):
+async def test_a_second_cancel_leaves_the_window_of_a_clean_up_alone(engines, gate, reached, eventually, strays):
     """
     The clean-up goes through all of its items, however often the run is cancelled meanwhile.
     """
@@ -189,7 +132,7 @@ async def test_a_second_cancel_leaves_the_window_of_a_clean_up_alone(engines, ga
 @pytest.mark.parametrize("keep_resident", [0, 4])
 @pytest.mark.parametrize("resumed_between", [False, True])
 async def test_a_window_that_fails_while_its_parent_is_paused(
-    engines, reached, eventually, keep_resident, resumed_between
+    engines, reached, eventually, keep_resident, resumed_between, strays
 ):
     """
     One child succeeds, another fails: the resumed parent does not wait for a child that nobody starts.
@@ -237,7 +180,9 @@ async def test_a_window_that_fails_while_its_parent_is_paused(
     assert await strays(engine) == []
 
 
-async def test_a_cancel_reaches_the_windows_below_before_their_own_parent_turns(engines, gate, reached, eventually):
+async def test_a_cancel_reaches_the_windows_below_before_their_own_parent_turns(
+    engines, gate, reached, eventually, strays
+):
     """
     The cancelled run waits for a place in its queue; meanwhile no window below it goes on.
     """
@@ -277,7 +222,7 @@ async def test_a_cancel_reaches_the_windows_below_before_their_own_parent_turns(
     assert await strays(engine) == []
 
 
-async def test_a_cancel_reaches_jobs_in_line_before_their_own_parent_turns(engines, gate, reached, eventually):
+async def test_a_cancel_reaches_jobs_in_line_before_their_own_parent_turns(engines, gate, reached, eventually, strays):
     """
     A job that waits for its slot is not let in any more.
     """
@@ -317,7 +262,7 @@ async def test_a_cancel_reaches_jobs_in_line_before_their_own_parent_turns(engin
 # --- continue_as ------------------------------------------------------------------------------------
 
 
-async def test_a_cancel_that_came_too_late_for_a_run_reaches_what_it_continues_as(engines, reached):
+async def test_a_cancel_that_came_too_late_for_a_run_reaches_what_it_continues_as(engines, reached, strays):
     """
     Recorded before the run went on as another, taken in by none of its turns: it is not lost.
     """
@@ -427,7 +372,7 @@ async def test_retrying_a_parent_asks_again_for_a_child_that_was_refused(engines
 
 
 @pytest.mark.parametrize("keep_resident", [0, 4])
-async def test_what_hangs_on_a_run_goes_over_to_what_it_continues_as(engines, clock, eventually, keep_resident):
+async def test_what_hangs_on_a_run_goes_over_to_what_it_continues_as(engines, clock, eventually, keep_resident, strays):
     """
     A slot, a key, a batch, a parent, follow-ups and a hook: each is served once, at the last end; and a prune
     leaves nothing of it.
@@ -491,7 +436,7 @@ async def test_what_hangs_on_a_run_goes_over_to_what_it_continues_as(engines, cl
     assert await strays(engine) == []
 
 
-async def test_a_cleared_queue_with_a_line_a_batch_and_a_window(engines, reached, eventually):
+async def test_a_cleared_queue_with_a_line_a_batch_and_a_window(engines, reached, eventually, strays):
     """
     All that waits for the slot is cancelled: the batch is complete, the window stops, hooks have run.
     """

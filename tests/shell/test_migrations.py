@@ -2,13 +2,15 @@
 Files of older releases are brought up to date when they are opened, in one transaction.
 """
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from durable import Flow, Return, job, workflow
+from durable import Flow, Return, for_each, job, workflow
+from durable._core.groups import ForEachNode
 from durable._shell import schema
 
 OLD = sorted(Path(__file__).parent.glob("schema_*.sql"))
@@ -80,3 +82,50 @@ def test_a_failed_migration_leaves_the_file_as_it_was(tmp_db):
             schema.prepare(old, 2.0)
         assert old.execute("SELECT sql FROM sqlite_master").fetchall() == before
         assert old.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("script", OLD, ids=lambda path: path.stem)
+async def test_a_window_that_an_older_release_opened_goes_on(script, engines, tmp_path, monkeypatch, eventually):
+    """
+    Its parent starts the later children, turn by turn, as it did before: the file has no items of them.
+    """
+    began, go = [], asyncio.Event()
+
+    @job
+    async def work(number: int) -> int:
+        began.append(number)
+        if number >= 3:
+            await go.wait()
+        return number
+
+    @workflow
+    async def mapper() -> Flow[list[int]]:
+        yield Return((yield for_each(work, range(8), concurrency=2)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ForEachNode, "_open_feed", lambda self: False)
+        engine = await engines.file(work, mapper)
+        run = await engine.start(mapper())
+
+        async def two_are_held():
+            return began == [0, 1, 2, 3, 4]
+
+        await eventually(two_are_held)
+        await engines.crash(engine)
+    old = tmp_path / "old.db"
+    with closing(sqlite3.connect(old)) as conn:
+        conn.executescript(script.read_text())
+        conn.execute("ATTACH ? AS newer", (str(engines.path),))
+        for (table,) in conn.execute(
+            "SELECT name FROM main.sqlite_master WHERE name GLOB 'durable_*' AND type = 'table'"
+        ).fetchall():
+            columns = ", ".join(row[1] for row in conn.execute(f"PRAGMA main.table_info({table})"))
+            conn.execute(f"INSERT OR REPLACE INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
+        conn.commit()
+    engines.path = old
+    engine = await engines.file(work, mapper)
+    go.set()
+    run = engine.get(run.id)
+    assert await run.result(5) == list(range(8))
+    assert len(await run.children()) == 8
+    assert "FeedOpened" not in [event.kind for event in await run.history()]
