@@ -202,13 +202,17 @@ def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event
 
     What had succeeded stays. A step that failed is forgotten, attempts included, and asked for
     again; so is what was cancelled because of the failure (open then, in the same group), and
-    whatever a deadline was part of. A child that failed stays, since it is retried itself, unless it
-    was refused and never began.
+    whatever a deadline was part of. A child that failed stays, since it is retried itself; one that was
+    refused or cancelled is asked for anew.
     """
     failed, cut = set(retried.positions), retried.cut
     children = {position_of(event) for event in events if isinstance(event, (ChildStarted, ChildAwaited))}
-    refused = {event.position for event in events if isinstance(event, ChildFailed) and not event.run_id}
-    again = {position for position in failed if position not in children or position in refused}
+    over = {  # refused, or cancelled by somebody else: there is nothing in it to retry
+        event.position
+        for event in events
+        if isinstance(event, ChildCancelled) or (isinstance(event, ChildFailed) and not event.run_id)
+    }
+    again = {position for position in failed if position not in children or position in over}
     if not isinstance(events[cut], RunFailed):
         before = [event for event in events[:cut] if is_command(event)]
         groups = {position.partition(".")[0] for position in failed}

@@ -108,7 +108,9 @@ def _cancel_members(conn: sqlite3.Connection, run: int, position: str, at: float
     first, behind = f"{position}.", f"{position}/"  # "/" is the character behind "."
     conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position > ? AND position < ?", (run, first, behind))
     for (child,) in conn.execute(
-        "SELECT run FROM durable_runs WHERE parent = ? AND ended_at IS NULL AND position > ? AND position < ?",
+        "SELECT r.run FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.target "  # not those only started
+        "WHERE w.run = ? AND w.kind = 'child' AND w.position > ? AND w.position < ? "
+        "AND r.parent = w.run AND r.ended_at IS NULL",
         (run, first, behind),
     ).fetchall():
         request_cancel(conn, child, "its parent no longer waits for it", at, effects)

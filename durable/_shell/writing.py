@@ -223,6 +223,7 @@ def _free(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
 def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
     """Write the ends of runs, and tell those who wait for them."""
     runs = [(turn.state.run,) for turn in turns]
+    paused = {turn.state.run for turn in turns if turn.successor is not None and _is_paused(conn, turn.state.run)}
     conn.executemany(
         "UPDATE durable_runs SET status = ?, ended_at = ?, ready_at = NULL, reason = ?, "
         "started_at = coalesce(started_at, ?) WHERE run = ?",
@@ -237,6 +238,8 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
         state, status = turn.state, str(turn.status)
         if turn.successor is not None:
             _continue(conn, turn, turn.successor, effects)
+            if state.run in paused:  # since the turn began
+                _pause_unborn(conn, turn.successor, effects)
         else:
             ends.append(End(state.run, state.run_id, status, turn.outcome, turn.reason or "", turn.at))
             effects.outcomes[state.run_id] = (status, turn.outcome, turn.reason or "")
@@ -246,6 +249,22 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
     conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)
     tell_waiters(conn, ends, effects)
     tell_batches(conn, turns, effects)
+
+
+def _is_paused(conn: sqlite3.Connection, run: int) -> bool:
+    (status,) = conn.execute("SELECT status FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    return bool(status == "paused")
+
+
+def _pause_unborn(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> None:
+    """What a run continues as waits, too, for the person who paused it; unless it is to end."""
+    paused = conn.execute(
+        "UPDATE durable_runs SET status = 'paused', ready_at = NULL, reason = 'paused while pending' "
+        "WHERE run = ? AND NOT EXISTS (SELECT 1 FROM durable_inbox AS i WHERE i.run = durable_runs.run AND i.kind = ?)",
+        (new.run, CancelRequested.kind),
+    )
+    if paused.rowcount:
+        effects.paused.add(new.run)
 
 
 def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Effects) -> None:

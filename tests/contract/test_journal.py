@@ -280,6 +280,31 @@ class TestContinuing:
         assert [event.value for event in await journal.inbox(9)] == ["1", "2"]
         assert await journal.inbox(1) == []
 
+    async def test_a_cancel_that_no_turn_took_in_goes_over(self, journal):
+        """Promise 12 of the design: acknowledged, it is not lost with the run that ends by itself just then."""
+        await journal.start(new_run(1))
+        await journal.request("cancel", run_id="run-1", reason="enough", now=6.0)
+        effects = await journal.commit(continued(journal))
+        assert [event.reason for event in await journal.inbox(9)] == ["enough"]
+        assert [ready.run for ready in effects.unborn] == [9]
+
+    async def test_a_pause_that_no_turn_saw_goes_over(self, journal):
+        """The successor waits for the person who paused it, and goes on when that one says so."""
+        await journal.start(new_run(1))
+        await journal.request("pause", run_id="run-1", now=6.0)
+        await journal.commit(continued(journal))
+        assert await journal.status(9) == "paused"
+        _, effects = await journal.request("resume", run_id="run-1", now=7.0)
+        assert [ready.run for ready in effects.ready] == [9]
+
+    async def test_a_cancel_wins_over_a_pause_that_goes_over(self, journal):
+        """It has to end, resumed or not."""
+        await journal.start(new_run(1))
+        await journal.request("pause", run_id="run-1", now=6.0)
+        await journal.commit(continued(journal, [CancelRequested("enough", 5.0)]))
+        assert await journal.status(9) == "pending"
+        assert [event.reason for event in await journal.inbox(9)] == ["enough"]
+
 
 class TestTimers:
     async def test_a_timer_fires_once_not_before_it_is_due(self, journal):

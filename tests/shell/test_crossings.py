@@ -18,6 +18,7 @@ from durable import (
     RunFailedError,
     continue_as,
     for_each,
+    gather,
     job,
     race,
     start,
@@ -257,6 +258,71 @@ async def test_a_cancel_reaches_jobs_in_line_before_their_own_parent_turns(engin
         await run.result(5)
     assert gate.began == [0]
     assert await strays(engine) == []
+
+
+async def test_failing_fast_spares_a_child_that_nobody_waits_for(engines):
+    """
+    A helper has started it and does something else: it goes on, as it would if a step had failed.
+    """
+    go = asyncio.Event()
+
+    @job
+    async def slow() -> str:
+        await go.wait()
+        return "done"
+
+    @job
+    async def bad() -> None:
+        raise ValueError
+
+    async def helper():
+        await start(slow())
+        await wait_for("never")
+
+    @workflow
+    async def mixed() -> Flow[None]:
+        yield gather(helper(), bad(), fail_fast=True)
+
+    engine = await engines.memory(slow, bad, mixed)
+    run = await engine.start(mixed())
+    with pytest.raises(RunFailedError):
+        await run.result(5)
+    go.set()
+    (child,) = [info async for info in engine.runs(workflow="slow")]
+    assert await engine.get(child.run_id).result(5) == "done"
+
+
+async def test_retrying_a_parent_asks_anew_for_a_child_that_was_cancelled(engines, eventually):
+    """
+    A cancelled run cannot be retried itself: without a new one, its parent could never go on.
+    """
+
+    @job
+    async def work(number: int) -> int:
+        if number == 2 and not go.is_set():
+            await go.wait()
+        return number
+
+    @workflow
+    async def mapper() -> Flow[list[int]]:
+        yield Return((yield for_each(work, range(4), concurrency=1)))
+
+    go = asyncio.Event()
+    engine = await engines.memory(work, mapper)
+    run = await engine.start(mapper())
+    child = engine.get(f"{run.id}/0.2")
+
+    async def began():
+        return any(info.run_id == child.id and info.status == "running" for info in await run.children())
+
+    await eventually(began)
+    await child.cancel()
+    with pytest.raises(RunFailedError):
+        await run.result(5)
+    go.set()
+    await run.retry()
+    assert await run.result(5) == [0, 1, 2, 3]
+    assert len(await run.children()) == 5
 
 
 # --- continue_as ------------------------------------------------------------------------------------
