@@ -339,8 +339,12 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
     index = kept.index(commands[at])
     if at in replace:
         index += 1
-    # A feed is the other run's.
-    copied: list[Event] = [event for event in cut_at(kept, index) if not isinstance(event, FeedOpened)]
+    # A feed is the other run's; so is the timer that its next attempt waited for.
+    copied: list[Event] = [
+        event
+        for event in cut_at(kept, index)
+        if not isinstance(event, FeedOpened) and not (isinstance(event, TimerFired) and not event.position)
+    ]
     for position, value in replace.items():
         command = commands.get(position)
         if command is None or command not in copied:

@@ -16,6 +16,7 @@ from durable import (
     gather,
     job,
     memo,
+    now,
     patched,
     step,
     wait_for,
@@ -243,6 +244,41 @@ async def test_fork_of_a_waiting_run(engines, reached):
     assert await fork.result(5) == ["a", "fork"]
     assert await run.result(5) == ["a", "run"]
     assert CALLS == ["a"]
+
+
+async def test_fork_of_a_run_in_its_second_attempt(engines, eventually):
+    """
+    The fork has one attempt behind it less: it begins where the copied attempt stood.
+    """
+    called = []
+
+    @step
+    async def first() -> int:
+        called.append("first")
+        return len(called)
+
+    @workflow(retry=Retry(attempts=2, delay=0.001))
+    async def restarting() -> Flow[int]:
+        began = now()
+        number: int = yield first()
+        if number == 1:
+            raise ValueError
+        yield wait_for("go")
+        assert now() >= began
+        yield Return(number)
+
+    engine = await engines.memory(restarting)
+    run = await engine.start(restarting())
+
+    async def waits_for_go():
+        return "'go'" in await run.why()
+
+    await eventually(waits_for_go)
+    fork = await run.fork(at="1")
+    for each in (run, fork):
+        await each.signal("go")
+        assert await each.result(5) == 2
+    assert called == ["first", "first"]
 
 
 async def test_fork_of_a_job(engines):
