@@ -270,7 +270,11 @@ class Run(Generic[T]):
         return done
 
     async def retry(self) -> bool:
-        """Let a failed run go on from what failed; completed steps are not repeated."""
+        """
+        Let a failed run go on from what failed; completed steps are not repeated.
+
+        A child that failed is retried, too; one that was cancelled, or refused by its key or limit, is started anew.
+        """
         done: bool = await self._backend.request("retry", run_id=self.id)
         return done
 
