@@ -33,7 +33,9 @@ def prune(conn: sqlite3.Connection, effects: Effects, *, before: float, after_ru
     Delete trees of runs that all ended before *before*; how many runs, and where to go on.
 
     Looks at `PRUNE_STEP` roots behind run number *after_run*. Trees with an open member, and
-    those that some run waits for, stay whole. Members and callbacks of batches go with their batch.
+    those that some run waits for, stay whole. Members and callbacks of batches go with their batch. Of
+    a chain of runs that continue each other (`continue_as`), the first stays as long as the last: it is
+    how the chain is known.
     """
     roots = conn.execute(
         "SELECT run FROM durable_runs WHERE parent IS NULL AND ended_at < ? AND run > ? "
@@ -43,7 +45,7 @@ def prune(conn: sqlite3.Connection, effects: Effects, *, before: float, after_ru
     deleted = 0
     for (root,) in roots:
         runs = _ended_tree(conn, root, before)
-        if runs is not None:
+        if runs is not None and _leaves_chain(conn, root, before):
             _delete(conn, runs)
             deleted += len(runs)
     if len(roots) == PRUNE_STEP:
@@ -104,6 +106,30 @@ def _ended_tree(conn: sqlite3.Connection, root: int, before: float) -> set[int] 
     if any(conn.execute("SELECT 1 FROM durable_waits WHERE target = ? LIMIT 1", (run,)).fetchone() for run, _ in tree):
         return None
     return {run for run, _ in tree}
+
+
+def _leaves_chain(conn: sqlite3.Connection, run: int, before: float) -> bool:
+    """Whether a run can go without breaking the chain that it is a link of; the one before it then points past it."""
+    run_id, following = conn.execute("SELECT run_id, successor FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    head, _, count = run_id.rpartition("~")
+    if head and count.isdecimal():
+        # Links between the first and this one have left already, or the one right before it is there still.
+        for previous in (head, f"{head}~{int(count) - 1}"):
+            points = conn.execute(
+                "SELECT run FROM durable_runs WHERE run_id = ? AND successor = ?", (previous, run_id)
+            ).fetchone()
+            if points is not None and following is not None:
+                conn.execute("UPDATE durable_runs SET successor = ? WHERE run = ?", (following, points[0]))
+            if points is not None:
+                return following is not None
+    while following is not None:
+        link = conn.execute("SELECT successor, ended_at FROM durable_runs WHERE run_id = ?", (following,)).fetchone()
+        if link is None:  # gone with its batch
+            return True
+        following, ended_at = link
+        if following is None:
+            return ended_at is not None and ended_at < before
+    return True
 
 
 def _delete(conn: sqlite3.Connection, found: Iterable[int]) -> None:

@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from durable import Engine, Flow, Return, gather, job, start, wait_for, workflow
+from durable import Engine, Flow, Return, continue_as, gather, job, start, wait_for, workflow
 from durable.errors import JournalError
 
 pytestmark = pytest.mark.anyio
@@ -241,3 +241,43 @@ async def test_a_follow_up_forgets_the_pruned_run_that_started_it(engines, clock
     (left,) = [info async for info in engine.runs()]
     assert left.follows is None
     assert await engine.read(lambda conn: conn.execute("SELECT follows FROM durable_runs").fetchall()) == [(None,)]
+
+
+async def test_a_chain_of_continued_runs_is_known_by_its_first_as_long_as_it_lives(engines, clock, eventually):
+    """
+    Pruning takes the links between the first and the latest; the whole chain goes once its last has ended long ago.
+    """
+
+    @workflow
+    async def loop(number: int) -> Flow[int]:
+        go: bool = yield wait_for("go", bool)
+        if go:
+            yield continue_as(loop(number + 1))
+        yield Return(number)
+
+    engine = await engines.memory(loop, clock=clock)
+    run = await engine.start(loop(0), id="chain")
+
+    async def ids():
+        return sorted([info.run_id async for info in engine.runs()])
+
+    for number in range(2, 6):
+        await run.signal("go", payload=True)
+
+        async def continued(number=number):
+            return f"chain~{number}" in await ids()
+
+        await eventually(continued)
+        clock.advance(100)
+    await engine.prune(older_than=50)
+    assert await ids() == ["chain", "chain~5"]
+    assert (await engine.get("chain").info()).successor == "chain~5"
+    assert await engine.prune(older_than=50) == 0
+    assert (await engine.start(loop(0), id="chain")) == run
+    await run.signal("go", payload=False)
+    assert await run.result(5) == 4
+    await engine.prune(older_than=50)
+    assert await ids() == ["chain", "chain~5"]
+    clock.advance(100)
+    assert await engine.prune(older_than=50) == 2
+    assert await ids() == []
