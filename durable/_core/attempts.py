@@ -91,7 +91,7 @@ class AttemptNode(Leaf):
         self._enter("queued")
         self.slot = True
         if limit is not None:
-            self.ex.decision.slots.append(SlotAction(self.position, limit, key))
+            self.ex.decision.slots += (SlotAction(self.position, limit, key),)
 
     def _let_go(self) -> None:
         """Give up the slot, or the place in line."""
@@ -99,9 +99,9 @@ class AttemptNode(Leaf):
             return
         self.slot = False
         decision = self.ex.decision
-        decision.slots = [action for action in decision.slots if action.position != self.position]
+        decision.slots = tuple(action for action in decision.slots if action.position != self.position)
         if not self.ex.replaying:
-            decision.slots_released.append(self.position)
+            decision.slots_released += (self.position,)
 
     @property
     def _actions(self) -> list[Any]:

@@ -123,9 +123,10 @@ class Decision:
     events: list[Event] = field(factory=list)
     steps: list[StepAction] = field(factory=list)
     transactions: list[TransactionAction] = field(factory=list)
+    # What few turns have is a tuple: an empty one costs nothing, and a turn is made several times a run.
     #: Slots to ask for, and positions whose slot (or place in line) is given up.
-    slots: list[SlotAction] = field(factory=list)
-    slots_released: list[str] = field(factory=list)
+    slots: tuple[SlotAction, ...] = ()
+    slots_released: tuple[str, ...] = ()
     children: list[ChildAction] = field(factory=list)
     #: Positions of running steps to cancel.
     cancelled_steps: list[str] = field(factory=list)
@@ -133,9 +134,9 @@ class Decision:
     cancelled_children: list[str] = field(factory=list)
     #: Cancel every child of earlier turns that has not ended, awaited or not.
     cancel_all_children: bool = False
-    feeds: list[Feed] = field(factory=list)
+    feeds: tuple[Feed, ...] = ()
     #: Positions of `for_each`es whose children are to be cancelled, those included that only the file knows of.
-    feeds_closed: list[str] = field(factory=list)
+    feeds_closed: tuple[str, ...] = ()
     waits: list[Wait] = field(factory=list)
     waits_closed: list[Wait] = field(factory=list)
     attributes: dict[str, Any] | None = None

@@ -408,7 +408,7 @@ class Execution:
         for leaf in list(self.leaves.values()):
             leaf.withdraw()  # a clean-up ran out of time, or a helper continued as another run
         self.leaves.clear()
-        self.decision.feeds, self.decision.feeds_closed = [], [*self.decision.feeds_closed, *self.feeds]
+        self.decision.feeds, self.decision.feeds_closed = (), (*self.decision.feeds_closed, *self.feeds)
         self.decision.events.append(event)
         self.decision.reason = verdict.reason
         if isinstance(verdict, ending.Ending):

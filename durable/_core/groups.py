@@ -287,7 +287,7 @@ class ForEachNode(Group):
             (index, self.ex.child_id(f"{self.position}.{index}"), arguments_payload(op, self.ex.codec))
             for index, op in ops
         ]
-        self.ex.decision.feeds.append(Feed(self.position, window, group, wake_on, ops[0][1], items))
+        self.ex.decision.feeds += (Feed(self.position, window, group, wake_on, ops[0][1], items),)
         self.ex.decision.events.append(FeedOpened(self.position, window, self.ex.time))
         return True
 
@@ -311,8 +311,8 @@ class ForEachNode(Group):
     def cancel(self) -> None:
         if self.fed and not self.closed and not self.ex.replaying:
             decision = self.ex.decision
-            decision.feeds = [feed for feed in decision.feeds if feed.position != self.position]  # of this very turn
-            decision.feeds_closed.append(self.position)
+            decision.feeds = tuple(feed for feed in decision.feeds if feed.position != self.position)  # of this turn
+            decision.feeds_closed += (self.position,)
         super().cancel()
 
     def _fill(self) -> None:

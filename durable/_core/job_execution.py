@@ -38,7 +38,7 @@ from durable._core.events import (
 )
 from durable._core.failures import describe as describe_failure
 from durable._core.limits import name_of
-from durable._core.ops import Options, StepOp
+from durable._core.ops import NO_OPTIONS, Options, StepOp
 from durable._core.outcomes import failure_in, failure_payload
 from durable._core.retry import Retry
 from durable.errors import DefinitionError, StepInterruptedError
@@ -66,7 +66,7 @@ class JobExecution:
 
         *retry* takes the place of the policy of *definition*.
         """
-        self._options = Options(retry=retry)
+        self._options = NO_OPTIONS if retry is None else Options(retry=retry)
         self.definition = definition
         self.run_id = run_id
         self.codec = codec
@@ -219,12 +219,12 @@ class JobExecution:
         self._queued, self._slot, self._stuck, self._retry = True, True, False, None
         event = SlotAwaited(POSITION, self.definition.name, self._attempt + 1, name_of(limit), key, "", "", now)
         self._record(event)
-        self._decision.slots.append(SlotAction(POSITION, limit, key))
+        self._decision.slots += (SlotAction(POSITION, limit, key),)
 
     def _let_go(self) -> None:
         if self._slot:
             self._slot = False
-            self._decision.slots_released.append(POSITION)
+            self._decision.slots_released += (POSITION,)
 
     def _begin(self, now: float) -> None:
         self._attempt += 1
@@ -262,7 +262,7 @@ class JobExecution:
 
     def _end(self, event: Event, status: EndStatus, outcome: Payload | None, reason: str = "") -> None:
         self.ended, self._running, self._queued = True, False, False
-        self._decision.slots = []
+        self._decision.slots = ()
         self._let_go()
         self._record(event)
         self._decision.ended = status

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice, takewhile
 from typing import Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -31,6 +33,8 @@ MOST_MISSED = 1_000
 SHORTEST = 1.0
 #: Seconds by which an hour may repeat when daylight saving ends, and more.
 _FOLD = 3 * 3600.0
+#: How far before the newest ticks one begins to look for them forwards, in seconds.
+_MARGIN = 2 * 86_400.0
 
 
 def _spaced(cron: str | None) -> str | None:
@@ -121,12 +125,12 @@ class Schedule:
         if self.every is not None:
             first, end = (_number_after(each, anchor, self.every) for each in (after, upto))
             return [anchor + number * self.every for number in range(max(first, end - limit), end)]
-        found: list[float] = []
-        for tick in self._backward(upto):
-            if tick <= after or len(found) == limit:
-                break
-            found.append(tick)
-        return found[::-1]
+        # Looked for backwards only to know about where the newest begin: around a change of the clock, what
+        # the library finds backwards is not always what it found forwards, and those are the ticks.
+        newest = list(islice(takewhile(lambda tick: tick > after, self._backward(upto)), limit))
+        if len(newest) == limit:
+            after = max(after, newest[-1] - _MARGIN)
+        return list(deque(takewhile(lambda tick: tick <= upto, self._forward(after)), maxlen=limit))
 
     def _forward(self, after: float) -> Iterator[float]:
         from cronsim import CronSim  # noqa: PLC0415 - only schedules with cron= need it

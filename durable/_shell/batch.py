@@ -45,13 +45,14 @@ class Added(Generic[R]):
         self._recording = recording
         self._scope = scope
         if recording is not None and scope is not None:
-            scope.adding.append(recording)
+            scope.adding += (recording,)
 
     def __await__(self) -> Generator[Any, None, R]:
         recording, scope = self._recording, self._scope
         if recording is not None:
             if scope is not None and recording in scope.adding:
-                scope.adding.remove(recording)  # whatever goes wrong is raised here
+                # Whatever goes wrong is raised here.
+                scope.adding = tuple(each for each in scope.adding if each is not recording)
             yield from asyncio.shield(recording).__await__()
         return self._value
 

@@ -64,21 +64,20 @@ class Scope:
     notes: Notes
     #: What earlier attempts left, by name.
     left: dict[str, Payload] = field(factory=dict)
-    #: How often each memo's name was used so far.
-    uses: dict[str, int] = field(factory=dict)
+    #: How often each memo's name was used, and how many ids of each kind were made, so far. One dictionary,
+    #: and no list before somebody needs one: a scope is made for every attempt.
+    counts: dict[str, int] = field(factory=dict)
     cursor: Cursor[Any] | None = None
     #: Ids of its run's batch, and of those around that; and where to ask about them.
     batches: tuple[str, ...] = ()
     backend: Backend | None = None
     #: Members being added that nobody has awaited yet.
-    adding: list[asyncio.Future[None]] = field(factory=list)
-    #: How many ids of each kind were made so far.
-    made: dict[str, int] = field(factory=dict)
+    adding: tuple[asyncio.Future[None], ...] = ()
 
     def next_id(self, kind: str) -> str:
         """An id for the next run or batch that this attempt makes: the same in every attempt."""
-        number = self.made.get(kind, 0)
-        self.made[kind] = number + 1
+        number = self.counts.get(f"id:{kind}", 0)
+        self.counts[f"id:{kind}"] = number + 1
         made = f"{self.context.idempotency_key}:{kind}.{number}"
         if len(made) <= LONGEST_DERIVED:
             return made
@@ -186,8 +185,9 @@ async def memo(name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwa
     """
     scope = _require("memo()")
     check_name("the name of a memo", name)
-    scope.uses[name] = nth = scope.uses.get(name, 0) + 1
-    key = f"memo:{name}:{nth}"
+    used = f"memo:{name}"
+    scope.counts[used] = nth = scope.counts.get(used, 0) + 1
+    key = f"{used}:{nth}"
     where = f"memo {name!r} of step at {scope.context.position}"
     kind = result_type(fn)
     kept = scope.left.get(key)

@@ -155,7 +155,8 @@ class Recorder:
         write.cancel_all_children = decision.cancel_all_children
         if decision.attributes is not None:
             write.attributes = self._merging(decision.attributes)
-        self._drop_notes(decision, write)
+        if decision.waits or self._dirty or self._asked_before:
+            self._drop_notes(decision, write)
         if decision.ended is not None:
             write.status, write.reason, write.outcome = decision.ended, decision.reason, decision.outcome
             write.allocate = services.allocate

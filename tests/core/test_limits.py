@@ -89,7 +89,7 @@ def test_a_limited_step_stands_in_line_before_it_is_started():
     granted = world.grant("0")
     assert kinds(granted.events) == ["SlotGranted 0", "StepStarted 0"]
     assert [action.attempt for action in granted.steps] == [1]
-    assert world.succeed("0", 8).slots_released == ["0"]
+    assert world.succeed("0", 8).slots_released == ("0",)
     assert world.value() == 8
 
 
@@ -112,7 +112,7 @@ def test_each_attempt_asks_and_a_retry_delay_releases():
     world.begin()
     world.grant("0")
     world.happen()
-    assert world.decisions[-1].slots_released == ["0"]
+    assert world.decisions[-1].slots_released == ("0",)
     assert world.fire("0").slots[0].position == "0"
     assert [event.attempt for event in world.events if isinstance(event, SlotAwaited)] == [1, 2]
     assert kinds(world.grant("0").events) == ["SlotGranted 0", "StepStarted 0"]
@@ -127,7 +127,7 @@ def test_an_interrupted_attempt_asks_again():
     world.grant("0")
     decision = world.interrupt("0")
     assert kinds(decision.events) == ["StepInterrupted 0", "SlotAwaited 0"]
-    assert decision.slots_released == []
+    assert decision.slots_released == ()
     assert [action.position for action in decision.slots] == ["0"]
     world.grant("0")
     assert world.steps[0].attempt == 2
@@ -145,7 +145,7 @@ def test_a_step_that_is_stuck_lets_go():
     world.grant("0")
     decision = world.interrupt("0")
     assert decision.blocked is not None
-    assert decision.slots_released == ["0"]
+    assert decision.slots_released == ("0",)
 
 
 def test_a_withdrawn_step_gives_its_place_up():
@@ -155,7 +155,7 @@ def test_a_withdrawn_step_gives_its_place_up():
     world = World(racing())
     world.begin()
     decision = world.signal("go", 1)
-    assert decision.slots_released == ["0.0"]
+    assert decision.slots_released == ("0.0",)
     assert StepCancelled("0.0", world.now) in decision.events
     assert decision.cancelled_steps == []
     assert world.turn(SlotGranted("0.0", world.now)).events == []
@@ -175,7 +175,7 @@ def test_a_limit_is_added_or_taken_away_without_divergence(old, new):
     decision = ex.advance([StepInterrupted("0", 1, crashed=False, at=world.now)], now=world.now)
     ex.close()
     assert bool(decision.slots) == (new is doubling)
-    assert decision.slots_released == (["0"] if old is doubling else [])
+    assert decision.slots_released == (("0",) if old is doubling else ())
     events = world.events + decision.events
     replayed = execution(new(4), events)
     assert replayed.in_flight() == ([] if new is doubling else [("0", 2)])
@@ -219,7 +219,7 @@ def test_a_job_asks_with_the_key_of_its_arguments():
     decision = world.begin()
     assert [(action.limit, action.key) for action in decision.slots] == [(ONE, "key-3")]
     world.grant("0")
-    assert world.cancel().slots_released == ["0"]
+    assert world.cancel().slots_released == ("0",)
     free = World(limited_job(3), options={"limited": False})
     assert [type(event) for event in free.begin().events] == [StepStarted]
 
@@ -248,7 +248,7 @@ def test_a_job_in_line_is_let_go_when_it_is_cancelled():
     world = World(limited_job(3))
     world.begin()
     decision = world.cancel("no")
-    assert decision.slots_released == ["0"]
+    assert decision.slots_released == ("0",)
     assert decision.ended == "cancelled"
 
 

@@ -7,7 +7,7 @@ import sys
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from durable import Schedule, job, step
@@ -107,6 +107,7 @@ CRONS = (
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "America/Havana", "Australia/Lord_Howe", "Asia/Kolkata")
 
 
+@example("0 */2 * * *", "Australia/Lord_Howe", 1_521_558_363, 12)  # half an hour repeats
 @given(st.sampled_from(CRONS), st.sampled_from(ZONES), st.integers(1_500_000_000, 1_800_000_000), st.integers(1, 90))
 def test_the_ticks_of_a_span_are_those_met_one_by_one(cron, zone, after, days):
     """
