@@ -104,8 +104,7 @@ def refill(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> N
 def close_feed(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> None:
     """Start no more, and cancel the children under way: the run may not know of all of them yet."""
     _drop(conn, run, position)
-    # Positions of members begin with "POSITION.", and "/" is the character behind ".".
-    first, behind = f"{position}.", f"{position}/"
+    first, behind = members_of(position)
     conn.execute(
         "DELETE FROM durable_waits WHERE run = ? AND kind = 'child' AND position > ? AND position < ?",
         (run, first, behind),
@@ -121,6 +120,11 @@ def close_feeds(conn: sqlite3.Connection, run: int, at: float, effects: Effects)
     """As `close_feed`, for all of a run."""
     for (position,) in conn.execute("SELECT position FROM durable_feeds WHERE run = ?", (run,)).fetchall():
         close_feed(conn, run, position, at, effects)
+
+
+def members_of(position: str) -> tuple[str, str]:
+    """Between what two strings the positions of a group's members stand, however deep they are."""
+    return f"{position}.", f"{position}/"  # "/" is the character behind "."
 
 
 def _drop(conn: sqlite3.Connection, run: int, position: str) -> None:

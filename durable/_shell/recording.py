@@ -141,7 +141,7 @@ class Recorder:
             write.waits = [wait for wait in decision.waits if wait.kind != "child" or wait.position not in awaited]
             waits = {wait.position: wait for wait in decision.waits if wait.kind == "child"}
             write.children = [self._child(action, waits.get(action.position), now) for action in decision.children]
-            if any(child.key is not None or child.chosen_id or child.limit is not None for child, _ in write.children):
+            if any(child.may_be_refused for child, _ in write.children):
                 write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
         if decision.feeds:
             write.feeds = [self._feed(feed) for feed in decision.feeds]

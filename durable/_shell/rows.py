@@ -161,6 +161,11 @@ class NewRun:
     limit: str | None = None
     limit_key: str = ""
 
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether another run, or a limit, may stand in its way: then it is created by itself, and may be joined."""
+        return self.key is not None or self.chosen_id or self.limit is not None
+
     def following(self, run: int) -> NewRun:
         """A copy that the end of *run* starts."""
         return evolve(self, follows=run)

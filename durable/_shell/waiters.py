@@ -14,7 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from durable._core.events import ChildCancelled, ChildFailed, ChildSucceeded, Event, Payload
-from durable._shell.feeding import feed, put_behind
+from durable._shell.feeding import feed, members_of, put_behind
 from durable._shell.rows import Effects
 from durable._shell.waking import INSERT_ITEM, is_open, item_row, request_cancel, start_due, wake
 
@@ -105,7 +105,7 @@ def _cancel_members(conn: sqlite3.Connection, run: int, position: str, at: float
 
     The run's next turn would, too; but until then one of them could begin in the slot that the failed one left.
     """
-    first, behind = f"{position}.", f"{position}/"  # "/" is the character behind "."
+    first, behind = members_of(position)
     conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position > ? AND position < ?", (run, first, behind))
     for (child,) in conn.execute(
         "SELECT r.run FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.target "  # not those only started

@@ -55,7 +55,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         events += turn.events
         effects.notices += turn.notices
         for child, wait in turn.children:
-            if child.key is not None or child.chosen_id or child.limit is not None:
+            if child.may_be_refused:
                 keyed.append((turn, child, wait))
                 continue
             add_run(child, runs, events, waits, effects)
