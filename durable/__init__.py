@@ -18,136 +18,27 @@ A workflow is an async generator that yields commands. The engine journals every
 outcome; after a crash it replays the function over its journal, so completed steps are skipped.
 """
 
-from durable._core.admission import Queue
-from durable._core.caps import Caps
-from durable._core.decorators import call, job, step, transaction, workflow
-from durable._core.definition import Finished
-from durable._core.flow import current, logger, now, patched, random, set_attributes, uuid4
-from durable._core.group_ops import Settled, Winner
-from durable._core.limits import Limit, Rate
-from durable._core.making import (
-    continue_as,
-    for_each,
-    gather,
-    race,
-    settle,
-    sleep,
-    sleep_until,
-    start,
-    timeout,
-    wait_for,
-)
-from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
-from durable._core.ports import AsyncTransaction, Transaction
-from durable._core.retry import Retry
-from durable._core.schedules import Schedule
-from durable._shell.batch import Batch, current_batch
-from durable._shell.batch_info import BatchInfo
-from durable._shell.client import Client
-from durable._shell.context import StepContext, context, cursor, memo
-from durable._shell.dry_run import DryRun
-from durable._shell.engine import Engine, Stats
-from durable._shell.events import EngineEvent
-from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
-from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
-from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo
-from durable.errors import (
-    BatchClosedError,
-    DurableError,
-    Fatal,
-    JournalError,
-    JournalLockedError,
-    KeyConflictError,
-    LimitReachedError,
-    NondeterminismError,
-    NotDurableError,
-    RetryAfter,
-    RunCancelled,
-    RunCancelledError,
-    RunFailedError,
-    RunNotFoundError,
-    ScheduleNotFoundError,
-    StepError,
-)
+# Loaded at the first use of a name: the command line reads files without asyncio, in a third of the time.
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-__all__ = [
-    "Activation",
-    "AsyncTransaction",
-    "AttemptFailed",
-    "Batch",
-    "BatchClosedError",
-    "BatchInfo",
-    "Caps",
-    "Child",
-    "Client",
-    "Command",
-    "DryRun",
-    "DurableError",
-    "Engine",
-    "EngineEvent",
-    "Fatal",
-    "Finished",
-    "Flow",
-    "HistoryEvent",
-    "JournalError",
-    "JournalLockedError",
-    "KeyConflictError",
-    "Limit",
-    "LimitReachedError",
-    "Middleware",
-    "NondeterminismError",
-    "NotDurableError",
-    "Op",
-    "Queue",
-    "QueueInfo",
-    "Rate",
-    "Retry",
-    "RetryAfter",
-    "Return",
-    "Run",
-    "RunCancelled",
-    "RunCancelledError",
-    "RunFailedError",
-    "RunFailure",
-    "RunInfo",
-    "RunNotFoundError",
-    "RunOp",
-    "Schedule",
-    "ScheduleHandle",
-    "ScheduleInfo",
-    "ScheduleNotFoundError",
-    "Settled",
-    "Stats",
-    "StepCall",
-    "StepContext",
-    "StepError",
-    "Transaction",
-    "Winner",
-    "by_arguments",
-    "call",
-    "context",
-    "continue_as",
-    "current",
-    "current_batch",
-    "cursor",
-    "for_each",
-    "gather",
-    "job",
-    "logger",
-    "memo",
-    "now",
-    "patched",
-    "race",
-    "random",
-    "set_attributes",
-    "settle",
-    "sleep",
-    "sleep_until",
-    "start",
-    "step",
-    "timeout",
-    "transaction",
-    "uuid4",
-    "wait_for",
-    "workflow",
-]
+if _TYPE_CHECKING:
+    from durable._face import *  # noqa: F403 - the names that `_face` lists, for type checkers
+
+
+def __getattr__(name: str) -> _Any:
+    """What `durable._face` has under *name*: all of it is loaded now."""
+    here = globals()
+    if name == "__all__" or not name.startswith("_"):  # others are asked for by inspection and imports
+        face = _import_module("durable._face")
+        here.update({each: getattr(face, each) for each in face.__all__}, __all__=list(face.__all__))
+    if name not in here:
+        msg = f"module 'durable' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return here[name]
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return sorted({*globals(), *_import_module("durable._face").__all__})

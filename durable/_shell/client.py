@@ -20,7 +20,7 @@ from durable._core.definition import RunnableDefinition
 from durable._core.making import with_options
 from durable._core.ops import RunOp
 from durable._core.ports import Clock
-from durable._shell import batch_reading, reading, requests, schema
+from durable._shell import batch_reading, marks, reading, requests, schema
 from durable._shell.clock import SystemClock
 from durable._shell.database import Database
 from durable._shell.finding import Finding
@@ -173,7 +173,7 @@ class Client(Finding):
         database = await Database.open(
             self.path,
             durability=self._durability,
-            inspect=lambda conn: schema.inspect(conn, self.path),
+            inspect=lambda conn: marks.inspect(conn, self.path),
             prepare=lambda conn: schema.prepare(conn, self.clock.now()),
         )
         if request in ("retry", "fork"):
@@ -242,7 +242,7 @@ def _open_reader(path: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA busy_timeout = 5000")
-        schema.inspect(connection, path)
+        marks.inspect(connection, path)
         reading.last_run(connection)
     except BaseException as error:
         connection.close()

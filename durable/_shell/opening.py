@@ -9,7 +9,7 @@ from typing import Literal
 
 from durable._core.admission import Admission, Places, Queue
 from durable._core.limits import Limit, numbers
-from durable._shell import reading, schema, slots
+from durable._shell import marks, reading, schema, slots
 from durable._shell.database import Database
 from durable._shell.memory_database import AnyDatabase, MemoryDatabase
 from durable._shell.ownership import Ownership
@@ -31,7 +31,7 @@ async def open_file(
         database = await Database.open(
             path,
             durability=durability,
-            inspect=lambda conn: schema.inspect(conn, path),
+            inspect=lambda conn: marks.inspect(conn, path),
             prepare=lambda conn: schema.prepare(conn, now()),
         )
     except BaseException:

@@ -9,8 +9,7 @@ A rowid table with a unique (run, seq) index measured two to three times faster 
 WITHOUT ROWID for appends. Indexes are partial wherever most rows need none, so that a
 finished run costs its row, its id and its events.
 
-The file is ours if its application id is `APPLICATION_ID`; its `user_version` is the schema's.
-An older one is migrated in one transaction, a newer or foreign one refused untouched.
+Whose file it is, and of which schema, is told by `marks`: an older one is migrated here, in one transaction.
 """
 
 from __future__ import annotations
@@ -18,12 +17,8 @@ from __future__ import annotations
 import sqlite3
 
 from durable._core.events import KIND_NAMES
+from durable._shell.marks import SCHEMA_VERSION
 from durable._shell.migrations import migrate
-from durable.errors import ForeignJournalError, JournalVersionError
-
-#: "dura" in ASCII: `file(1)` and SQLite tools show it.
-APPLICATION_ID = 0x64757261
-SCHEMA_VERSION = 2
 
 _TABLES = """
 CREATE TABLE durable_meta (
@@ -269,32 +264,8 @@ JOIN durable_runs AS r ON r.run = w.run
 """
 
 
-def inspect(connection: sqlite3.Connection, path: str) -> None:
-    """
-    Look whose file it is, before anything is changed.
-
-    Raises:
-        ForeignJournalError: If another application's mark stands in the file.
-        JournalVersionError: If a newer release wrote it.
-    """
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application not in (0, APPLICATION_ID):
-        raise ForeignJournalError(
-            path, f"it belongs to another application (application_id {application:#x}); choose another path"
-        )
-    if application == 0 and (version or connection.execute(_OUR_TABLES).fetchone()):
-        raise ForeignJournalError(
-            path, "a database that is no journal, with a user_version of its own; choose another path"
-        )
-    if version > SCHEMA_VERSION:
-        raise JournalVersionError(
-            path, f"written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}): upgrade durable"
-        )
-
-
 def prepare(connection: sqlite3.Connection, now: float) -> None:
-    """Create or migrate the tables, in one transaction. The file has passed `inspect`."""
+    """Create or migrate the tables, in one transaction. The file has passed `marks.inspect`."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
         return
@@ -309,9 +280,6 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-_OUR_TABLES = "SELECT 1 FROM sqlite_master WHERE name LIKE 'durable\\_%' ESCAPE '\\' LIMIT 1"
 
 
 def _create(connection: sqlite3.Connection, now: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 IMPORT = """
 import sys, threading, time
 began = time.perf_counter()
-import durable
+from durable import Engine
 print(time.perf_counter() - began, threading.active_count(), len(sys.modules))
 """
 
@@ -47,7 +47,7 @@ asyncio.run({how}())
 
 def starting(_folder: Path, params: dict[str, Any], _durability: str) -> dict[str, Any]:
     """
-    Milliseconds of `import durable` in a fresh interpreter: the median of *repeats*.
+    Milliseconds of `from durable import Engine` in a fresh interpreter: the median of *repeats*.
     """
     _python(IMPORT)  # compiles what is not compiled yet
     found = [_python(IMPORT).stdout.split() for _ in range(params["repeats"])]

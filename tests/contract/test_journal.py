@@ -21,7 +21,7 @@ from durable._core.events import (
     StepSucceeded,
     TimerFired,
 )
-from durable._shell import creating, reading, requests, schema, waking
+from durable._shell import creating, marks, reading, requests, schema, waking
 from durable._shell.database import Database
 from durable._shell.memory_database import MemoryDatabase
 from durable._shell.rows import Effects, NewRun, RunState, TurnWrite, read_events
@@ -120,7 +120,7 @@ class Journal:
 async def journal(request, tmp_db):
     kind = Database if request.param == "file" else MemoryDatabase
     database = await kind.open(
-        tmp_db, inspect=lambda conn: schema.inspect(conn, str(tmp_db)), prepare=lambda conn: schema.prepare(conn, 0.0)
+        tmp_db, inspect=lambda conn: marks.inspect(conn, str(tmp_db)), prepare=lambda conn: schema.prepare(conn, 0.0)
     )
     yield Journal(database)
     await database.aclose()

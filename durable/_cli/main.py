@@ -1,0 +1,154 @@
+"""
+The commands by name, and what happens around each: arguments in, exit code out.
+
+The table below is all that ``durable --help`` needs. The module of a command has two functions:
+``configure(command, parser)`` declares its arguments, ``run(command, args, out)`` carries it out
+and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+from durable._cli.output import Output
+from durable._cli.problems import INTERRUPTED, OK, USAGE, CommandError, code_of
+from durable.errors import DurableError
+
+
+class Command(NamedTuple):
+    """A command: the module that has it, and what it is for."""
+
+    module: str
+    summary: str
+
+
+_GROUPS: Final[dict[str, dict[str, Command]]] = {
+    "look": {
+        "list": Command("listing", "runs, newest first"),
+        "show": Command("showing", "one run on a page: status, result, error, why it waits, steps, children"),
+        "history": Command("histories", "the recorded events of a run"),
+        "graph": Command("graphs", "a run as a drawing: text, mermaid, dot or svg"),
+        "stats": Command("statistics", "counts and sizes of a journal"),
+        "schedules": Command("schedules", "schedules: when they tick next, what they started last"),
+        "doctor": Command("doctor", "look for what is wrong with a journal, or needs a person"),
+    },
+    "debug": {
+        "debug": Command("debugging", "walk through a run, forward and backward, with its real locals"),
+        "replay": Command("replays", "run workflow code over recorded histories; execute nothing"),
+        "trace": Command("replays", "every command of a run, with its source line, outcome and locals"),
+        "check": Command("checking", "which runs would today's code break? For CI, before a deploy"),
+        "diff": Command("differences", "two runs side by side, from where they part"),
+    },
+    "change": {
+        "start": Command("requests", "start a run"),
+        "signal": Command("requests", "send a signal to a run"),
+        "cancel": Command("requests", "ask runs to end"),
+        "pause": Command("requests", "let runs begin nothing more until they are resumed"),
+        "resume": Command("requests", "let paused or blocked runs go on"),
+        "retry": Command("requests", "let failed runs go on from what failed"),
+        "fork": Command("forking", "what if: a copy of a run that goes on from a position, with other outcomes"),
+    },
+    "keep house": {
+        "export": Command("transfer", "runs as a text file, one event a line"),
+        "import": Command("transfer", "exported runs into a journal"),
+        "backup": Command("transfer", "a verified copy of a journal, while it is in use"),
+        "prune": Command("transfer", "delete runs that ended long ago"),
+        "version": Command("version", "versions of durable, Python, SQLite and the journal's format"),
+    },
+}
+COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}
+
+_AFTER = """\
+environment:
+  DURABLE_DB    the journal, where --db is not given
+  DURABLE_APP   the application, where --app is not given: pkg.mod, or pkg.mod:name
+  NO_COLOR      no colours
+
+exit codes: 0 all is well, 1 something was found, 2 wrong usage, 3 no such run or file
+
+`durable COMMAND --help` explains a command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Carry out one command.
+
+    Args:
+        argv: Its name and arguments; by default those of the process.
+
+    Returns:
+        The exit code: 0 well, 1 a finding, 2 wrong usage, 3 not found.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given or given[0] in ("-h", "--help", "help"):
+        if given[1:] and given[1] in COMMANDS:
+            return main([given[1], "--help"])
+        sys.stdout.write(_overview())
+        return OK if given else USAGE
+    if given[0] == "--version":
+        given[0] = "version"
+    name = given[0]
+    if name not in COMMANDS:
+        return _complain(f"durable: no command is called {name!r}{_meant(name)}. `durable --help` lists them", USAGE)
+    try:
+        return _carry_out(name, given[1:])
+    except SystemExit as ended:  # argparse's: help, or wrong arguments, and it has said so
+        return ended.code if isinstance(ended.code, int) else USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `durable list | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return OK
+    except CommandError as error:
+        return _complain(f"durable {name}: {error}", error.code)
+    except DurableError as error:
+        return _complain(f"durable {name}: {error}", code_of(error))
+
+
+def _carry_out(name: str, given: Sequence[str]) -> int:
+    command = COMMANDS[name]
+    module: Any = import_module(f"durable._cli.{command.module}")
+    parser = argparse.ArgumentParser(
+        prog=f"durable {name}",
+        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.configure(name, parser)
+    parser.add_argument("--json", action="store_true", help="write JSON, for programs; lists as one object a line")
+    args = parser.parse_args(given)
+    out = Output(json=args.json)
+    code: int = module.run(name, args, out)
+    out.flush()
+    return code
+
+
+def _overview() -> str:
+    lines = [
+        "usage: durable COMMAND [--db FILE] ...",
+        "",
+        "See every run of a journal, step through it, change it, and change its code safely.",
+        "Works on a live file beside its engine, on a copy, and on exported journals.",
+        "",
+    ]
+    for group, commands in _GROUPS.items():
+        lines.append(f"{group}:")
+        lines += [f"  {name:<10} {command.summary}" for name, command in commands.items()]
+        lines.append("")
+    return "\n".join([*lines, _AFTER, ""])
+
+
+def _meant(name: str) -> str:
+    import difflib  # noqa: PLC0415 - for mistakes only
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"{message}\n")
+    return code

@@ -1,0 +1,170 @@
+"""
+What commands write: lines, tables that fit the terminal, JSON.
+
+Colour only on a terminal, never with ``NO_COLOR``; the width is the terminal's, or that of ``COLUMNS``;
+into a pipe nothing is cut. Tables are for people, ``--json`` for programs: one object a line for lists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TextIO
+
+#: Statuses by colour: what needs a person is red, what goes on by itself is not.
+STATUS_COLOURS: Final = {
+    "failed": "31",
+    "blocked": "31",
+    "cancelled": "33",
+    "paused": "33",
+    "succeeded": "32",
+    "running": "36",
+    "pending": "2",
+    "waiting": "34",
+}
+#: Narrower than this, a terminal is treated as this wide: a table of three letters a column helps nobody.
+_LEAST_WIDTH: Final = 40
+#: The least that a column is cut to.
+_LEAST_COLUMN: Final = 8
+
+
+class Output:
+    """Where a command writes, and how."""
+
+    def __init__(self, stream: TextIO | None = None, *, json: bool = False) -> None:
+        self._stream = stream or sys.stdout
+        #: Whether JSON was asked for.
+        self.json = json
+        terminal = self._stream.isatty()
+        self._coloured = not json and terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        #: Columns that a line may have; 0 is any number.
+        self.width = max(shutil.get_terminal_size().columns, _LEAST_WIDTH) if terminal or _columns_given() else 0
+
+    def line(self, text: str = "") -> None:
+        """One line. What could move a terminal's cursor is shown as escapes."""
+        self._stream.write(f"{printable(text) if not self._coloured else printable(text, keep_colours=True)}\n")
+
+    def flush(self) -> None:
+        """Hand what was written to whoever reads."""
+        self._stream.flush()
+
+    def value(self, value: Any) -> None:
+        """One JSON value, on one line."""
+        self._stream.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+    def colour(self, text: str, code: str) -> str:
+        """*text* in a colour, where colours are wanted."""
+        return f"\x1b[{code}m{text}\x1b[0m" if self._coloured and code else text
+
+    def status(self, status: str) -> str:
+        """A status in its colour."""
+        return self.colour(status, STATUS_COLOURS.get(status, ""))
+
+    def bold(self, text: str) -> str:
+        """*text* in bold, where that is wanted."""
+        return self.colour(text, "1")
+
+    def dim(self, text: str) -> str:
+        """*text* less prominent, where that is wanted."""
+        return self.colour(text, "2")
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]], *, flexible: int = -1) -> None:
+        """
+        Rows under *heads*, in columns as wide as they need.
+
+        On a terminal, the column at index *flexible* is cut so that lines fit; if that is not
+        enough, the other wide ones are, too.
+        """
+        cells = [[printable(cell) for cell in row] for row in rows]
+        widths = [max([len(head), *(width_of(row[i]) for row in cells)]) for i, head in enumerate(heads)]
+        if self.width:
+            _shrink(widths, self.width, flexible % len(heads))
+        self.line(self.bold(_row(heads, widths)))
+        for row in cells:
+            shown = [cut(cell, width) for cell, width in zip(row, widths, strict=True)]
+            text = _row(shown, widths)
+            for head, cell in zip(heads, shown, strict=True):
+                if head == "STATUS" and cell in STATUS_COLOURS:
+                    text = text.replace(cell, self.status(cell), 1)
+            self.line(text)
+
+
+def _columns_given() -> bool:
+    return os.environ.get("COLUMNS", "").isdigit()
+
+
+def _shrink(widths: list[int], allowed: int, flexible: int) -> None:
+    for index in (flexible, *sorted(range(len(widths)), key=lambda i: -widths[i])):
+        over = sum(widths) + 2 * (len(widths) - 1) - allowed
+        if over <= 0:
+            return
+        widths[index] = max(min(widths[index], _LEAST_COLUMN), widths[index] - over)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cell + " " * (width - width_of(cell)) for cell, width in zip(cells, widths, strict=True)]
+    return "  ".join(padded).rstrip()
+
+
+def width_of(text: str) -> int:
+    """Columns that *text* takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
+    )
+
+
+def cut(text: str, width: int) -> str:
+    """*text*, shortened to *width* columns."""
+    if width_of(text) <= width:
+        return text
+    while text and width_of(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def printable(text: str, *, keep_colours: bool = False) -> str:
+    """*text* on one line: names, keys and errors come from anywhere, and must not drive the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or (keep_colours and each == "\x1b") else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
+# --- values in words ------------------------------------------------------------------------------
+
+
+def ago(then: float | None, now: float | None = None) -> str:
+    """How long ago an instant (epoch seconds) was: "12 s", "3 min", "2 h", "5 d"."""
+    return "" if then is None else span(max(0.0, (time.time() if now is None else now) - then))
+
+
+def span(seconds: float) -> str:
+    """A duration in one unit: "1.5 ms", "12 s", "3 min"."""
+    if seconds < 0.9995:  # noqa: PLR2004 - from here on it reads better in seconds
+        return f"{seconds * 1000:.3g} ms"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def instant(at: float | None) -> str:
+    """An instant (epoch seconds) in local time, to the second."""
+    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def iso(at: float | None) -> str | None:
+    """An instant (epoch seconds) for programs: ISO 8601 in UTC, to the millisecond."""
+    if at is None:
+        return None
+    milliseconds = round(at * 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03d}Z"
