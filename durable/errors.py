@@ -266,27 +266,47 @@ class NondeterminismError(DurableError):
     """
     Replayed code asks for something else than its journal holds.
 
-    Nothing was executed and nothing but this report was written. Restore the old code,
-    or guard the change with ``durable.patched``, and resume the run.
+    Nothing was executed and nothing but this report was written. Do what it suggests (restore the old
+    code, or guard the change with ``durable.patched``), and resume the run.
+
+    Attributes:
+        position: Of the command.
+        recorded, requested: What stands in the journal, and what the code asks for now: "step 'charge'".
+        recorded_site, requested_site: "file:line" of both.
+        recorded_digest, requested_digest: Of their arguments; empty where there are none.
+        change: What seems to have happened to the code: ``inserted``, ``removed``, ``renamed``, ``reordered``,
+            ``branch`` (another one is taken), ``resized`` (a group), ``changed``, or ``added`` (at the end).
+        hint: The same in a sentence.
+        remedy: What to do.
     """
 
     def __init__(
         self, run_id: str, position: str, recorded: str, requested: str, recorded_site: str = "",
-        requested_site: str = "", hint: str = "",
+        requested_site: str = "", hint: str = "", change: str = "", remedy: str = "", recorded_digest: str = "",
+        requested_digest: str = "",
     ) -> None:  # fmt: skip
-        super().__init__(run_id, position, recorded, requested, recorded_site, requested_site, hint)
-        self.run_id, self.position, self.hint = run_id, position, hint
-        self.recorded, self.recorded_site = recorded, recorded_site
-        self.requested, self.requested_site = requested, requested_site
+        super().__init__(
+            run_id, position, recorded, requested, recorded_site, requested_site, hint, change, remedy,
+            recorded_digest, requested_digest,
+        )  # fmt: skip
+        self.run_id, self.position, self.change, self.hint, self.remedy = run_id, position, change, hint, remedy
+        self.recorded, self.recorded_site, self.recorded_digest = recorded, recorded_site, recorded_digest
+        self.requested, self.requested_site, self.requested_digest = requested, requested_site, requested_digest
 
     def __str__(self) -> str:
-        recorded = self.recorded + (f" ({self.recorded_site})" if self.recorded_site else "")
-        requested = self.requested + (f" ({self.requested_site})" if self.requested_site else "")
+        recorded = _in_brackets(self.recorded, self.recorded_site, self.recorded_digest)
+        requested = _in_brackets(self.requested, self.requested_site, self.requested_digest)
+        remedy = self.remedy or "Guard the change with durable.patched('change-id')"
         return (
             f"run {self.run_id!r} diverged from its journal at command {self.position}: "
             f"recorded {recorded}, workflow now asks for {requested}.{self.hint and f' {self.hint}.'} "
-            "Restore the old order, or guard the change with durable.patched('change-id'), then resume the run"
+            f"{remedy}, or restore the old code; then resume the run"
         )
+
+
+def _in_brackets(command: str, site: str, digest: str) -> str:
+    told = ", ".join(part for part in (site, digest and f"arguments {digest[:8]}") if part)
+    return f"{command} ({told})" if told else command
 
 
 # --- values -----------------------------------------------------------------------------------

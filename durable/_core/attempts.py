@@ -70,12 +70,12 @@ class AttemptNode(Leaf):
         limit = op.definition.options.limit
         if isinstance(op, StepOp) and (isinstance(recorded, SlotAwaited) or (recorded is None and limit is not None)):
             key = "" if recorded else op.definition.limit_key_for(op.args, op.kwargs)
-            awaited, fresh = ex.command(self._awaited(limit or "", key))
+            awaited, fresh = ex.command(self._awaited(limit or "", key), op.definition.aliases)
             self.event = evolve(self.event, site=awaited.site, digest=awaited.digest)
             self.first_started_at = awaited.at
             self._queue(limit if fresh else None, key)
             return
-        self.event, fresh = ex.command(self.event)
+        self.event, fresh = ex.command(self.event, op.definition.aliases)
         self.first_started_at = self.event.at
         self._enter("running")
         if fresh:

@@ -7,7 +7,7 @@ Each checks its options and makes a definition. Most of this module is what type
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
@@ -88,6 +88,7 @@ def step(
     process: bool = ...,
     limit: Limit | str | None = ...,
     limit_key: Callable[..., str] | None = ...,
+    aliases: Iterable[str] = ...,
 ) -> StepDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -101,6 +102,7 @@ def step(
     process: bool = False,
     limit: Limit | str | None = None,
     limit_key: Callable[..., str] | None = None,
+    aliases: Iterable[str] = (),
 ) -> Any:
     """
     Make a function a step: effectful work inside a run, run at least once.
@@ -118,6 +120,7 @@ def step(
         limit: A named limit (or the name of one in ``Engine(limits=)``) of which each attempt
             holds a slot. While it waits for one, nothing of the run is in memory.
         limit_key: A function of the arguments: the limit is counted for each key apart.
+        aliases: Names that it had in older code: what was recorded under them is its own.
     """
     options = StepOptions(
         retry=as_retry(retry),
@@ -127,6 +130,7 @@ def step(
         process=process,
         limit=limit,
         limit_key=limit_key,
+        aliases=_listed(aliases),
     )
 
     def decorate(fn: Callable[..., Any]) -> Step[..., Any]:
@@ -143,13 +147,16 @@ def transaction(fn: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, An
 @overload
 def transaction(fn: Callable[Concatenate[Transaction, P], R], /) -> TransactionStep[P, R]: ...
 @overload
-def transaction(*, name: str | None = ..., retry: Retry | int | None = ...) -> TransactionDecorator: ...
+def transaction(
+    *, name: str | None = ..., retry: Retry | int | None = ..., aliases: Iterable[str] = ...
+) -> TransactionDecorator: ...
 def transaction(
     fn: Callable[..., Any] | None = None,
     /,
     *,
     name: str | None = None,
     retry: Retry | int | None = None,
+    aliases: Iterable[str] = (),
 ) -> Any:
     """
     Make a function a transaction: its SQL and its journal entry commit together, exactly once.
@@ -157,7 +164,7 @@ def transaction(
     Its first parameter is the `Transaction`. A plain ``def`` runs on the writer thread inside
     the commit group, so it must be short; an ``async def`` gets the writer to itself.
     """
-    options = StepOptions(retry=as_retry(retry))
+    options = StepOptions(retry=as_retry(retry), aliases=_listed(aliases))
 
     def decorate(fn: Callable[..., Any]) -> TransactionStep[..., Any]:
         return TransactionStep(fn, name=name, options=options)
@@ -186,6 +193,7 @@ def job(
     on_crash: OnCrash = ...,
     limit: Limit | str | None = ...,
     limit_key: Callable[..., str] | None = ...,
+    aliases: Iterable[str] = ...,
 ) -> JobDecorator: ...
 def job(
     fn: Callable[..., Any] | None = None,
@@ -205,6 +213,7 @@ def job(
     on_crash: OnCrash = "rerun",
     limit: Limit | str | None = None,
     limit_key: Callable[..., str] | None = None,
+    aliases: Iterable[str] = (),
 ) -> Any:
     """
     Make a function a job: one step with a run of its own, on a queue.
@@ -226,6 +235,7 @@ def job(
         on_crash=_one_of("on_crash", on_crash, ("rerun", "raise", "block")),
         limit=limit,
         limit_key=limit_key,
+        aliases=_listed(aliases),
     )
 
     def decorate(fn: Callable[..., Any]) -> Job[..., Any]:
@@ -252,6 +262,7 @@ def workflow(
     labels: Mapping[str, str] | None = ...,
     limit: Limit | str | None = ...,
     limit_key: Callable[..., str] | None = ...,
+    aliases: Iterable[str] = ...,
 ) -> WorkflowDecorator: ...
 def workflow(
     fn: Callable[..., Any] | None = None,
@@ -268,6 +279,7 @@ def workflow(
     labels: Mapping[str, str] | None = None,
     limit: Limit | str | None = None,
     limit_key: Callable[..., str] | None = None,
+    aliases: Iterable[str] = (),
 ) -> Any:
     """
     Make an ``async def`` a workflow: durable, replayed after a crash, freed while it waits.
@@ -275,7 +287,8 @@ def workflow(
     Args:
         fn: An async generator that yields ops, or a coroutine function that awaits them.
         name: Its name in the journal; by default the function's.
-        version: Recorded with each run, for reports and for changes of code.
+        version: Recorded with each run. Another function of the same name with an older version may be kept
+            beside it: runs that were started with that one end with it.
         queue: The queue its runs wait on for a slot.
         timeout: Seconds allowed for the whole run, from its start, waiting included.
         key: A function of the arguments, or `by_arguments`: one run a key.
@@ -286,6 +299,7 @@ def workflow(
         limit: A named limit (or the name of one in ``Engine(limits=)``) of which each run holds a
             slot from before its first turn to its end.
         limit_key: A function of the arguments: the limit is counted for each key apart.
+        aliases: Names that it had in older code: runs recorded under them are its own.
     """
     options = RunOptions(
         version=version,
@@ -298,12 +312,18 @@ def workflow(
         labels=dict(labels or {}),
         limit=limit,
         limit_key=limit_key,
+        aliases=_listed(aliases),
     )
 
     def decorate(fn: Callable[..., Any]) -> Workflow[..., Any]:
         return Workflow(fn, name=name, options=options)
 
     return decorate if fn is None else decorate(fn)
+
+
+def _listed(aliases: Iterable[str]) -> Any:
+    """*aliases* as a tuple; a mistaken string stays one, and is refused where it can be named."""
+    return aliases if isinstance(aliases, str) else tuple(aliases)
 
 
 def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> Any:

@@ -62,6 +62,7 @@ class StepOptions:
     process: bool = False
     limit: LimitRef | None = None
     limit_key: Callable[..., str] | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @frozen
@@ -81,6 +82,7 @@ class RunOptions:
     key_ttl: float | None = None
     limit: LimitRef | None = None
     limit_key: Callable[..., str] | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @frozen
@@ -121,13 +123,15 @@ class Definition(Generic[P, R]):
     sort: str = "definition"
     _skipped_parameters = 0
 
-    def __init__(self, fn: Callable[..., Any], name: str | None) -> None:
+    def __init__(self, fn: Callable[..., Any], name: str | None, aliases: Iterable[str] = ()) -> None:
         if not hasattr(fn, "__code__"):
             msg = f"@{self.sort} decorates a function, found {type(fn).__name__} {fn!r:.80}"
             raise DefinitionError(msg)
         self.fn = self._decorated = fn
         #: Its name in the journal: `name=` if given, else the function's own.
         self.name = check_name(f"the name of a {self.sort}", name or fn.__name__)
+        #: Names that it had in older code: what was recorded under them is its own.
+        self.aliases = _checked_aliases(self.sort, self.name, aliases)
         #: What tells the keys of its limit apart, see `limit_key_for`.
         self.limit_key: Callable[..., str] | None = None
         wrapper: Any = self
@@ -203,7 +207,7 @@ class Step(Definition[P, R]):
     sort = "step"
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
-        super().__init__(fn, name)
+        super().__init__(fn, name, options.aliases)
         self.options = options
         check_reference(repr(self), options.limit, options.limit_key)
         self.limit_key = options.limit_key
@@ -231,7 +235,7 @@ class TransactionStep(Definition[P, R]):
     _skipped_parameters = 1
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
-        super().__init__(fn, name)
+        super().__init__(fn, name, options.aliases)
         self.options = options
         if not inspect.signature(fn).parameters:
             msg = f"@transaction {self.name!r} must take the Transaction as its first parameter"
@@ -259,7 +263,7 @@ class RunnableDefinition(Definition[P, R]):
     """What workflows and jobs share: a run of their own."""
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None, options: RunOptions) -> None:
-        super().__init__(fn, name)
+        super().__init__(fn, name, options.aliases)
         self.options = options
         #: (statuses that it is for, hook), in the order of their decoration.
         self.hooks: list[tuple[frozenset[str], Hook[Any]]] = []
@@ -340,7 +344,11 @@ class Job(RunnableDefinition[P, R]):
             fn,
             name=self.name,
             options=StepOptions(
-                retry=options.retry, on_crash=options.on_crash, thread=options.thread, process=options.process
+                retry=options.retry,
+                on_crash=options.on_crash,
+                thread=options.thread,
+                process=options.process,
+                aliases=options.aliases,
             ),
         )
 
@@ -377,6 +385,13 @@ def _check_execution(definition: Step[..., Any] | Job[..., Any], *, thread: bool
         raise DefinitionError(msg)
 
 
+def _checked_aliases(sort: str, name: str, aliases: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(aliases, str):
+        msg = f"aliases of {sort} {name!r} are a tuple of names, found the string {aliases!r}: write ({aliases!r},)"
+        raise DefinitionError(msg)
+    return tuple(check_name(f"an alias of {sort} {name!r}", alias) for alias in aliases)
+
+
 def check_labels(where: str, labels: Mapping[str, str]) -> None:
     """Labels are short strings to short strings: they are for filters, not for payloads."""
     found: Mapping[str, Any] = labels  # what users pass, whatever the annotation says
@@ -385,49 +400,3 @@ def check_labels(where: str, labels: Mapping[str, str]) -> None:
         if not isinstance(value, str) or len(value) > MAX_NAME_LENGTH:
             msg = f"label {name!r} of {where} must be a string of at most {MAX_NAME_LENGTH} characters, found {value!r}"
             raise DefinitionError(msg)
-
-
-# --- collecting them -------------------------------------------------------------------------------
-
-Runnable = Workflow[..., Any] | Job[..., Any]
-
-
-def collect(definitions: Iterable[Runnable | types.ModuleType]) -> dict[str, Runnable]:
-    """
-    The workflows and jobs among *definitions* (or in the modules among them), by name.
-
-    Raises:
-        DefinitionError: If two have one name, or something is neither.
-    """
-    found: dict[str, Runnable] = {}
-
-    def add(definition: Runnable) -> None:
-        other = found.setdefault(definition.name, definition)
-        if other is not definition:
-            msg = (
-                f"two definitions are called {definition.name!r}: {_place(other)} and {_place(definition)}. "
-                "Give one another name=, since the journal knows them by name"
-            )
-            raise DefinitionError(msg)
-
-    given: Any = definitions  # as users pass them
-    if isinstance(given, (Definition, types.ModuleType, str)) or not isinstance(given, Iterable):
-        msg = f"Engine(path, definitions) takes a list of workflows, jobs or modules of them, found {given!r:.80}"
-        raise DefinitionError(msg)
-    for item in given:
-        if isinstance(item, types.ModuleType):
-            for value in vars(item).values():
-                if isinstance(value, (Workflow, Job)):
-                    add(value)
-        elif isinstance(item, (Workflow, Job)):
-            add(item)
-        else:
-            hint = " (steps and transactions need not be listed)" if isinstance(item, Definition) else ""
-            msg = f"definitions are workflows, jobs or modules of them; found {item!r:.80}{hint}"
-            raise DefinitionError(msg)
-    return found
-
-
-def _place(definition: Definition[..., Any]) -> str:
-    code = definition.fn.__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from durable._core import charge, ending, history
 from durable._core.answers import Answers
@@ -28,7 +28,6 @@ from durable._core.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.codec import Codec
 from durable._core.decision import ChildAction, Decision, Wait
 from durable._core.definition import Workflow
-from durable._core.divergence import alike, diverged
 from durable._core.events import (
     CancelRequested,
     CleanupTimedOut,
@@ -39,22 +38,30 @@ from durable._core.events import (
     SignalReceived,
     TimerFired,
 )
-from durable._core.events import Command as RecordedCommand
 from durable._core.groups import OPENERS
-from durable._core.nodes import Leaf, Node, Outcome, SignalNode, StrandNode
+from durable._core.nodes import Node, Outcome, StrandNode
+from durable._core.open_run import OpenRun
 from durable._core.ops import Command, ContinueAs, StepOp, TransactionOp
 from durable._core.outcomes import arguments_payload
 from durable._core.retry import Retry
 from durable._core.strand import Strand
 from durable.errors import CapExceededError, DefinitionError, EncodeError, RunCancelled
 
-_E = TypeVar("_E", bound=RecordedCommand)
+_T = TypeVar("_T")
+
+#: Runs an iterator to its end, at the speed of C.
+_exhaust: Callable[[Iterator[Any]], None] = deque[Any](maxlen=0).extend
+
+
+def _next(steps: Iterator[StrandNode]) -> StrandNode | None:
+    return next(steps, None)
+
 
 _OPENERS: dict[type, Callable[..., Node]] = {**OPENERS, StepOp: AttemptNode, TransactionOp: AttemptNode}
 
 
-class Execution:
-    """A run's strands and open commands."""
+class Execution(OpenRun):
+    """A run's code, driven: turn by turn, or over what is recorded."""
 
     def __init__(
         self,
@@ -68,39 +75,14 @@ class Execution:
         caps: Caps = DEFAULT_CAPS,
         retry: Retry | None = None,
     ) -> None:
-        self.history = history.read(events, retry)
-        self.started = self.history.started
-        self.definition = definition
-        self.run_id = run_id
-        self.codec = codec
-        self.crash_limit = crash_limit
-        self.decision = Decision()
-        self.runnable: deque[tuple[StrandNode, Outcome]] = deque()
-        self.strands: list[StrandNode] = []
-        self.leaves: dict[str, Leaf] = {}
-        #: Positions of open `for_each`es whose later children the file starts.
-        self.feeds: set[str] = set()
-        self.signal_waiters: dict[str, list[SignalNode]] = {}
-        #: Steps whose attempt is under way.
-        self.running = 0
-        self.time = self.started.at  # of the turn
-        self.replaying = False
-        #: Set in the replay of a reopened history once all that it holds was delivered.
-        self.at_frontier = False
-        #: Arrivals taken so far.
-        self.arrivals = 0
-        #: The strand whose code runs right now.
-        self.current: StrandNode | None = None
-        self.cancel_reason = ""
-        self.ended = False
+        super().__init__(definition, history.read(events, retry), run_id, codec, crash_limit)
         self.answers = Answers(self)
+        self.ended = False
+        self.cancel_reason = ""
         self._cleanup_seconds = cleanup_seconds
         self._caps = caps
         self._body: StrandNode | None = None
-        self._signals: dict[str, deque[SignalReceived]] = {}
         self._late: list[Event] = []
-        self._unmatched = dict(self.history.commands)
-        self._sites: dict[charge.Site, str] = {}
         self._size = self.history.size
         self._cancelling = False
         self._timed_out: RunTimedOut | None = None
@@ -124,15 +106,39 @@ class Execution:
             return
         self.replaying = True
         try:
-            self._drive(self._replay)
+            self._drive(_exhaust, self._replay())
         finally:
             self.replaying = False
             self.at_frontier = False
 
+    def walk(self, pending: Sequence[Event], *, now: float) -> Iterator[StrandNode]:
+        """
+        As `load`, then `advance(pending)`, one resumption of user code at a time: for debuggers.
+
+        Gives the strand that was resumed last, standing at its next command or ended; or the one that
+        waits where a command was opened without it (the next item of a `for_each`). What the commands
+        were is noted in `opened`. Errors are those of `load`.
+        """
+        self.opened = []
+        self.replaying = True
+        try:
+            if not self.history.fresh:
+                yield from self._each(self._replay())
+        finally:
+            self.replaying = False
+            self.at_frontier = False
+        if (pending or self.history.fresh or self.history.reopened) and not self.ended:
+            self.time = now
+            yield from self._each(self._turn(pending))
+
+    def _each(self, steps: Iterator[StrandNode]) -> Iterator[StrandNode]:
+        while (node := self._drive(_next, steps)) is not None:
+            yield node
+
     def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
         """Take what happened, run the code as far as that leads, and return what to do."""
         self.time = now
-        self._drive(self._turn, arrived)
+        self._drive(_exhaust, self._turn(arrived))
         decision, self.decision = self.decision, Decision()
         before, self._size = self._size, self._size + len(decision.events)
         decision.logs += self._caps.check_events(self.run_id, before, self._size)
@@ -164,45 +170,52 @@ class Execution:
 
     # --- turns ---------------------------------------------------------------------------------
 
-    def _drive(self, turn: Callable[..., None], *args: Any) -> None:
+    def _drive(self, turn: Callable[..., _T], *args: Any) -> _T:
         before = charge.put_in_charge(self.answers)
         try:
-            self._context.run(turn, *args)
+            return self._context.run(turn, *args)
         finally:
             charge.put_in_charge(before)
 
-    def _replay(self) -> None:
+    def _replay(self) -> Iterator[StrandNode]:
         recorded = self.history
         if recorded.reopened:
             self.time = recorded.reopened_at
         last = len(recorded.arrivals) - 1
         if recorded.run_attempt == 1 and not (self._ends_unborn(recorded.arrivals) and not recorded.commands):
             self.at_frontier = recorded.reopened and last < 0
+            self.delivered_all = last < 0
             self._begin()
+            yield from self._run()
         for index, event in enumerate(recorded.arrivals):
             if self.ended:
                 break
+            self.delivered_all = index == last
             if recorded.reopened:
                 self.at_frontier = index == last
             else:
                 self.time = event.at
             if not self._take(event):
-                self._diverged(getattr(event, "position", ""), None)
-            self._run()
-        if self._unmatched and not self.ended:
-            self._diverged(next(iter(self._unmatched)), None)
+                self.diverge(getattr(event, "position", ""), None)
+            if self.opened and not self.runnable:
+                yield self._strand_at(self.opened[-1].position)
+            if self.runnable:
+                yield from self._run()
+        if self.unmatched and not self.ended:
+            self.diverge(next(iter(self.unmatched)), None)
         self.answers.take_dropped()  # reported when they were new
 
-    def _turn(self, arrived: Sequence[Event]) -> None:
+    def _turn(self, arrived: Sequence[Event]) -> Iterator[StrandNode]:
         if not self._begun and self.history.run_attempt == 1 and not self._ends_unborn(arrived):
             self._begin()
+            yield from self._run()
         for event in arrived:
             if self.ended:  # it may have continued as another run, for which this is kept
                 self._late.append(event)
                 continue
             self._take(event)
             if self.runnable:
-                self._run()
+                yield from self._run()
         if self.answers.created_ops:
             self._report_dropped()
 
@@ -220,18 +233,24 @@ class Execution:
         )
         self._body = StrandNode(self, Strand(self.definition.fn(*args, **kwargs), ""), self, 0)
         self._body.begin()
-        self._run()
 
     def _ends_unborn(self, arrived: Sequence[Event]) -> bool:
         """Cancelled, or out of time, before its first turn: its code never runs."""
         return not self._begun and any(isinstance(event, (CancelRequested, RunTimedOut)) for event in arrived)
 
-    def _run(self) -> None:
+    def _run(self) -> Iterator[StrandNode]:
         runnable = self.runnable
         while runnable and not self.ended:
-            self.current, outcome = runnable.popleft()
-            self.current.step(outcome)
+            node, outcome = runnable.popleft()
+            self.current = node
+            node.step(outcome)
+            yield node
         self.current = None
+
+    def _strand_at(self, position: str) -> StrandNode:
+        """The strand that asked for the command at *position*, or for a group around it."""
+        around = [node for node in self.strands if not node.position or f"{position}.".startswith(f"{node.position}.")]
+        return max(around, key=lambda node: len(node.position))
 
     def _take(self, event: Event) -> bool:
         """Record *event* (unless it is replayed) and let it happen; False if it is of no use."""
@@ -253,7 +272,7 @@ class Execution:
                 return self.replaying
             case SignalReceived():
                 self._record(event)
-                self._signal(event)
+                self.receive_signal(event)
             case CancelRequested():
                 self._record(event)
                 self._cancel(event.reason)
@@ -285,12 +304,13 @@ class Execution:
         if not self.replaying:
             self.decision.events.append(event)
 
-    # --- for nodes -------------------------------------------------------------------------------
+    # --- opening commands -------------------------------------------------------------------------------
 
     def open(self, op: Command, position: str, owner: Any, index: int) -> Node | None:
         """Open *op* at *position*; its node reports to *owner*."""
         self.answers.created_ops.pop(id(op), None)
         opener = _OPENERS.get(type(op))
+        self.asked = op
         try:
             if opener is not None:
                 return opener(self, position, owner, index, op)
@@ -303,69 +323,10 @@ class Execution:
             owner.member_done(index, Outcome(error=error))
         return None
 
-    def command(self, event: _E) -> tuple[_E, bool]:
-        """The recorded event for this command, or *event* itself, recorded now; and whether it is new."""
-        position: str = event.position
-        recorded = self._unmatched.pop(position, None)
-        if recorded is not None:
-            if type(recorded) is not type(event) or not alike(recorded, event):
-                self._diverged(position, event, recorded)
-            return recorded, False
-        if self.replaying and not self.history.reopened:
-            self._diverged(position, event)
-        self.decision.events.append(event)
-        return event, True
-
-    def replays(self, position: str) -> Event | None:
-        """The command at *position*, if it is recorded already."""
-        return self._unmatched.get(position)
-
-    def site(self, op: Any) -> str:
-        """Where *op* was made, short enough to be recorded with every command."""
-        site: charge.Site | None = op.site
-        if site is None:
-            return ""
-        short = self._sites.get(site)
-        if short is None:
-            path, line = site
-            short = self._sites[site] = f"{'/'.join(path.rsplit('/', 2)[-2:])}:{line}"
-        return short
-
-    def child_id(self, position: str) -> str:
-        """The id of the child at *position*: derived, so a child exists exactly once."""
-        attempt = self.history.generation
-        return f"{self.run_id}/{position}" if attempt == 1 else f"{self.run_id}/{position}@{attempt}"
-
-    def cancel_child(self, run_id: str) -> None:
-        """Ask a child to end; one that this very turn would create is not created."""
-        children = self.decision.children
-        unborn = [child for child in children if child.run_id == run_id]
-        if unborn:
-            children.remove(unborn[0])
-        elif not self.replaying:
-            self.decision.cancelled_children.append(run_id)
-
-    def closed_wait(self, wait: Wait) -> None:
-        """A wait ended otherwise than by its arrival: its row goes, or is not written at all."""
-        if wait in self.decision.waits:
-            self.decision.waits.remove(wait)
-        elif not self.replaying:
-            self.decision.waits_closed.append(wait)
-
-    def take_signal(self, name: str) -> SignalReceived | None:
-        """The oldest signal of *name* that nobody consumed yet."""
-        kept = self._signals.get(name)
-        return kept.popleft() if kept else None
-
     def unconsumed(self) -> list[SignalReceived | CancelRequested]:
         """Signals that nobody consumed, in the order in which they came by name; and a cancel that came too late."""
         late = [event for event in self._late if isinstance(event, (SignalReceived, CancelRequested))]
-        return [*(event for kept in self._signals.values() for event in kept), *late]
-
-    def block(self, reason: str) -> None:
-        """The run cannot go on without a person."""
-        if not self.replaying:
-            self.decision.blocked = reason
+        return [*(event for kept in self.signals.values() for event in kept), *late]
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -401,8 +362,8 @@ class Execution:
         self.runnable.clear()
         if self.replaying and not self.history.reopened:
             if type(self.history.end) is not type(event):
-                position = next(iter(self._unmatched), self._body.strand.position() if self._body else "")
-                self._diverged(position, event, self._unmatched.get(position))
+                position = next(iter(self.unmatched), self._body.strand.position() if self._body else "")
+                self.diverge(position, event, self.unmatched.get(position), verdict.reason)
             self.decision = Decision()  # an old end, and no new decision
             return
         for leaf in list(self.leaves.values()):
@@ -433,18 +394,3 @@ class Execution:
             fire_at = self.time + self._cleanup_seconds
             self.decision.waits.append(Wait("", "cleanup", "", "any", fire_at=fire_at))
         self._body.cancel()
-
-    # --- signals --------------------------------------------------------------------------------------
-
-    def _signal(self, event: SignalReceived) -> None:
-        waiting = self.signal_waiters.get(event.name)
-        if waiting:
-            waiting[0].receive(event)
-        else:
-            self._signals.setdefault(event.name, deque()).append(event)
-
-    # --- divergence -------------------------------------------------------------------------------------
-
-    def _diverged(self, position: str, requested: Any, recorded: Event | None = None) -> NoReturn:
-        recorded = recorded or self.history.commands.get(position)
-        raise diverged(self.run_id, position, recorded, requested, self.history.commands)

@@ -7,7 +7,7 @@ where `fail_fast` is set, a deadline) cancels the rest, and it still waits for t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from durable._core.decision import Feed, WakeOn
@@ -49,9 +49,12 @@ class Group(Node):
         self.opening = False
         self.was_cancelled = False
 
-    def announce(self, op: Command, name: str, size: int, value: Any = None) -> GroupOpened:
+    def announce(
+        self, op: Command, name: str, size: int, value: Any = None, aliases: Sequence[str] = ()
+    ) -> GroupOpened:
         """Record that this group began; the recorded event, which may be older than this code."""
-        event, _ = self.ex.command(GroupOpened(self.position, name, size, self.ex.site(op), value, self.ex.time))
+        opened = GroupOpened(self.position, name, size, self.ex.site(op), value, self.ex.time)
+        event, _ = self.ex.command(opened, aliases)
         return event
 
     def open_member(self, member: Any, index: int) -> None:
@@ -260,7 +263,8 @@ class ForEachNode(Group):
         where = f"items of for_each {op.definition.name!r}"
         fresh = not ex.replays(position)
         value = ex.codec.encode(list(op.items), items_type, where=where) if fresh else None
-        event = self.announce(op, f"for_each {op.definition.name}", len(op.items), value)
+        aliases = [f"for_each {alias}" for alias in op.definition.aliases]
+        event = self.announce(op, f"for_each {op.definition.name}", len(op.items), value, aliases)
         self.items: list[Any] = ex.codec.decode(event.value or "[]", items_type, where=where)
         self.next = 0
         #: Whether the file starts the items behind the first window: then that window stays as recorded.

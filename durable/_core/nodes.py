@@ -327,7 +327,8 @@ class ChildNode(Leaf):
                 ex.site(op),
                 ex.codec.digest(arguments) if arguments else "",
                 ex.time,
-            )
+            ),
+            run_op.definition.aliases,
         )
         self.run_id = event.run_id
         feed, fed = owner.feed_of(index) if isinstance(owner, Node) else (None, False)

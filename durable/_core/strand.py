@@ -21,6 +21,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Coroutine
+from types import FrameType
 from typing import Any
 
 from durable._core import charge
@@ -162,6 +163,19 @@ class Strand:
             return agen.asend(None) if error is None else agen.athrow(error)
         finally:
             sys.set_asyncgen_hooks(*hooks)
+
+    def frames(self) -> list[FrameType]:
+        """Where its code stands: its frame, then those of the helpers that it awaits; none once it ended."""
+        found: list[FrameType] = []
+        code: Any = self._agen if self._agen is not None else self._coro
+        while code is not None:
+            kind = "ag" if inspect.isasyncgen(code) else "cr" if inspect.iscoroutine(code) else ""
+            frame = getattr(code, f"{kind}_frame", None)
+            if frame is None:  # the op itself, or something that shows no frames
+                break
+            found.append(frame)
+            code = getattr(code, f"{kind}_await")
+        return found
 
     def close(self) -> None:
         """Close the code for good, in dead mode: whatever its `finally` blocks ask for is refused."""

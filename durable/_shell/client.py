@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
 from durable._core.codec import Codec, ValueCodec
-from durable._core.definition import RunnableDefinition
+from durable._core.definitions import Definitions
 from durable._core.making import with_options
 from durable._core.ops import RunOp
 from durable._core.ports import Clock
@@ -75,7 +75,7 @@ class Client(Finding):
         self._durability: Literal["full", "process"] = durability
         self._reader: sqlite3.Connection | None = None
         self._reading = asyncio.Lock()
-        self._types: dict[str, Any] = {}
+        self._types: dict[tuple[str, int], Any] = {}
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -224,17 +224,17 @@ class Client(Finding):
         """What *op* starts when its time comes."""
         return make_template(op, definitions=self._learn(op), codec=self.codec)
 
-    def _learn(self, op: RunOp[Any]) -> dict[str, RunnableDefinition[..., Any]]:
-        definition: RunnableDefinition[..., Any] = op.definition
-        self._types[definition.name] = definition.result
-        known = {definition.name: definition}
-        for follow_up in op.given.then:
-            known |= self._learn(follow_up)
-        return known
+    def _learn(self, op: RunOp[Any]) -> Definitions:
+        """The definitions of *op* and its follow-ups; what they return is kept for `result_type`."""
+        ops = [op]
+        for each in ops:
+            self._types[each.definition.name, each.definition.options.version] = each.definition.result
+            ops += each.given.then
+        return Definitions(each.definition for each in ops)
 
-    def result_type(self, workflow: str) -> Any:
+    def result_type(self, workflow: str, version: int) -> Any:
         """What a workflow returns, as far as this client has started one."""
-        return self._types.get(workflow, Any)
+        return self._types.get((workflow, version), Any)
 
 
 def _open_reader(path: str) -> sqlite3.Connection:

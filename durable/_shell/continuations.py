@@ -33,7 +33,7 @@ def follow_ups(
         for template in from_json(ready.follow_ups):
             new = begun(template, run=services.allocate(), run_id=new_run_id(now), now=now)
             found.append(placed(new, services.places).following(ready.run))
-    definition = services.definitions.get(ready.workflow)
+    definition = services.definitions.find(ready.workflow, started.version)
     if definition is None or not definition.hooks:
         return found
     hooks = [hook for statuses, hook in definition.hooks if status in statuses]

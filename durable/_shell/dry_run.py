@@ -175,7 +175,7 @@ class Rehearsing(Lifecycle):
     def _divergence(self, infos: list[RunInfo], histories: Mapping[str, list[HistoryEvent]]) -> DurableError | None:
         """What replaying all workflows finds, if they do not ask for the same again."""
         for info in reversed(infos):
-            definition = self._definitions.get(info.workflow)
+            definition = self._definitions.find(info.workflow, info.version)
             if isinstance(definition, Workflow):
                 events = [each.event for each in histories[info.run_id]]
                 try:

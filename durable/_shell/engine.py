@@ -184,7 +184,7 @@ class Engine(Lifecycle):
         stands = StandIns(stand_ins or {}, self._definitions)
         rehearsal = _Rehearsal(
             MEMORY,
-            self._definitions.values(),
+            self._definitions.all(),
             queues=self._queues,
             limits=self._limits.values(),
             concurrency=self._concurrency,
@@ -297,9 +297,9 @@ class Engine(Lifecycle):
         """What *op* starts when its time comes."""
         return make_template(op, definitions=self._definitions, codec=self.codec)
 
-    def result_type(self, workflow: str) -> Any:
+    def result_type(self, workflow: str, version: int) -> Any:
         """What a workflow or job returns, as far as it is known here."""
-        definition = self._definitions.get(workflow)
+        definition = self._definitions.find(workflow, version)
         return Any if definition is None else definition.result
 
 

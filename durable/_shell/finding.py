@@ -55,7 +55,7 @@ class Finding:
         """What *op* starts when its time comes."""
         raise NotImplementedError  # pragma: no cover - both have their own
 
-    def result_type(self, workflow: str) -> Any:
+    def result_type(self, workflow: str, version: int) -> Any:
         """What a workflow or job returns, as far as it is known here."""
         raise NotImplementedError  # pragma: no cover - both have their own
 

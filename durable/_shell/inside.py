@@ -53,9 +53,9 @@ class Inside:
         """Return once a batch is finished."""
         await self._engine.end_of_batch(batch_id)
 
-    def result_type(self, workflow: str) -> Any:
+    def result_type(self, workflow: str, version: int) -> Any:
         """What a workflow or job returns."""
-        return self._engine.result_type(workflow)
+        return self._engine.result_type(workflow, version)
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun:
         """The run that *op* starts."""

@@ -26,7 +26,8 @@ import anyio
 from durable._core.admission import Admission, Places, Queue
 from durable._core.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.codec import Codec, ValueCodec
-from durable._core.definition import RunnableDefinition, collect
+from durable._core.definition import RunnableDefinition
+from durable._core.definitions import collect
 from durable._core.limits import Limit, as_listed, collect_limits
 from durable._core.ports import Clock
 from durable._core.schedules import Schedule
@@ -92,10 +93,10 @@ class Lifecycle(Finding):
         self._value_codec = codec
         self.codec = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting)
         self.clock: Clock = clock or SystemClock()
-        self._definitions: dict[str, RunnableDefinition[..., Any]] = dict(collect(definitions))  # type: ignore[arg-type]
+        self._definitions = collect(definitions)  # type: ignore[arg-type]
         self._queues = as_listed("queues", queues, Queue)
         self._schedules = Schedules(as_listed("schedules", schedules, Schedule), self._definitions)
-        self._limits = collect_limits(self._definitions.values(), limits)
+        self._limits = collect_limits(self._definitions.all(), limits)
         self._concurrency = concurrency
         self._durability: Literal["full", "process"] = durability
         self._keep_resident = keep_resident

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 from attrs import evolve
 
 from durable._core.decision import ChildAction, Decision, EndStatus, Feed, TransactionAction, Wait
-from durable._core.definition import Job, Workflow
+from durable._core.definition import Job
 from durable._core.events import (
     CancelRequested,
     Event,
@@ -44,7 +44,6 @@ from durable._shell.writing import write_turns
 from durable.errors import (
     DefinitionError,
     DurableError,
-    InternalError,
     JournalError,
     JournalIOError,
 )
@@ -77,7 +76,9 @@ class Recorder:
 
     def _make_execution(self, events: list[Event]) -> Execution | JobExecution:
         services, ready = self._services, self.ready
-        definition = services.definitions.get(ready.workflow)
+        started = events[0]
+        version = started.version if isinstance(started, RunStarted) else None
+        definition = services.definitions.find(ready.workflow, version)
         if definition is None:
             msg = (
                 f"no {ready.sort} called {ready.workflow!r} is among the definitions given to Engine; "
@@ -97,9 +98,6 @@ class Recorder:
                 limited=limited,
                 retry=retry,
             )
-        if not isinstance(definition, Workflow):  # pragma: no cover - there are two
-            msg = f"{definition!r} cannot be driven"
-            raise InternalError(msg)
         return Execution(
             definition,
             events,
@@ -189,7 +187,7 @@ class Recorder:
 
     def _following(self, started: RunStarted, status: EndStatus, outcome: Payload | None, reason: str) -> list[NewRun]:
         """The runs that the end of this one starts."""
-        definition = self._services.definitions.get(self.ready.workflow)
+        definition = self._services.definitions.find(self.ready.workflow, started.version)
         if not self.ready.follow_ups and (definition is None or not definition.hooks):
             return []
         return follow_ups(self.ready, started, status, outcome, reason, self._services)

@@ -17,7 +17,7 @@ from typing import Any
 
 from attrs import evolve
 
-from durable._core.definition import RunnableDefinition
+from durable._core.definitions import Definitions
 from durable._core.making import with_options
 from durable._core.ops import RunOp, kind_of
 from durable._core.schedules import MOST_MISSED, Schedule, decide
@@ -33,14 +33,14 @@ from durable.errors import DefinitionError, DurableError, EngineClosedError, Sch
 class Schedules:
     """The schedules of one engine."""
 
-    def __init__(self, schedules: Iterable[Schedule], definitions: Mapping[str, RunnableDefinition[..., Any]]) -> None:
+    def __init__(self, schedules: Iterable[Schedule], definitions: Definitions) -> None:
         self._schedules: dict[str, Schedule] = {}
         for schedule in schedules:
             if schedule.name in self._schedules:
                 msg = f"two schedules are called {schedule.name!r}: each needs a name of its own"
                 raise DefinitionError(msg)
             op = schedule.op
-            if isinstance(op, RunOp) and definitions.get(op.definition.name) is not op.definition:
+            if isinstance(op, RunOp) and not definitions.knows(op.definition):
                 msg = (
                     f"schedule {schedule.name!r} starts {op.definition!r}, which is not among the definitions "
                     "given to Engine: add it there"

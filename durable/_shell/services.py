@@ -12,7 +12,7 @@ from attrs import define, field
 from durable._core.admission import Places
 from durable._core.caps import Caps
 from durable._core.codec import Codec
-from durable._core.definition import RunnableDefinition
+from durable._core.definitions import Definitions
 from durable._core.execution import Execution
 from durable._core.limits import Limit
 from durable._core.ports import Clock
@@ -42,7 +42,7 @@ class Services:
     codec: Codec
     clock: Clock
     steps: Steps
-    definitions: Mapping[str, RunnableDefinition[..., Any]]
+    definitions: Definitions
     #: Those that the engine knew when it was made.
     limits: Mapping[str, Limit]
     places: Places

@@ -12,7 +12,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from durable._core.definition import Definition, Job, RunnableDefinition, Step, TransactionStep, Workflow
+from durable._core.definition import Definition, Job, Step, TransactionStep, Workflow
+from durable._core.definitions import Definitions
 from durable.errors import DryRunError
 
 #: What a stand-in stands for: a definition, the function given to `call`, or the name of either.
@@ -25,9 +26,7 @@ MAX_CALLS = 100_000
 class StandIns:
     """The stand-ins of one dry run."""
 
-    def __init__(
-        self, given: Mapping[StandFor, Callable[..., Any]], definitions: Mapping[str, RunnableDefinition[..., Any]]
-    ) -> None:
+    def __init__(self, given: Mapping[StandFor, Callable[..., Any]], definitions: Definitions) -> None:
         self._by_function: dict[tuple[Any, str | None], Callable[..., Any]] = {}
         self._by_name: dict[str, Callable[..., Any]] = {}
         self._calls = 0
@@ -36,11 +35,11 @@ class StandIns:
         for key, stand_in in given.items():
             self._add(key, stand_in, definitions)
 
-    def _add(self, key: Any, stand_in: Any, definitions: Mapping[str, RunnableDefinition[..., Any]]) -> None:
+    def _add(self, key: Any, stand_in: Any, definitions: Definitions) -> None:
         what = f"the stand-in for {key!r}"
         if isinstance(key, Workflow) or (isinstance(key, str) and isinstance(definitions.get(key), Workflow)):
             raise DryRunError(what, "a workflow needs none: it runs, and its steps have stand-ins")
-        if isinstance(key, Job) and definitions.get(key.name) is not key:
+        if isinstance(key, Job) and not definitions.knows(key):
             raise DryRunError(what, "this job is not among the definitions given to Engine")
         found: list[Any] = []
         if isinstance(key, str):
@@ -100,9 +99,9 @@ class StandIns:
         return await value if inspect.isawaitable(value) else value
 
 
-def _known(definitions: Mapping[str, RunnableDefinition[..., Any]]) -> Iterator[Any]:
+def _known(definitions: Definitions) -> Iterator[Any]:
     """What the code of *definitions* can see: jobs, steps, transactions, and functions for `call`."""
-    for definition in definitions.values():
+    for definition in definitions.all():
         if isinstance(definition, Job):
             yield definition
         for value in _seen(definition.fn):

@@ -5,7 +5,7 @@ Turns an op into the run that it starts: names, options, key, arguments as recor
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
@@ -13,6 +13,7 @@ from attrs import evolve
 from durable._core.admission import Places
 from durable._core.codec import Codec
 from durable._core.definition import MAX_KEY_LENGTH, RunnableDefinition, check_labels, check_name
+from durable._core.definitions import Definitions
 from durable._core.events import Payload, RunStarted
 from durable._core.limits import name_of
 from durable._core.ops import RunOp
@@ -32,7 +33,7 @@ def new_run_id(now: float) -> str:
 def make_run(
     op: RunOp[Any],
     *,
-    definitions: Mapping[str, RunnableDefinition[..., Any]],
+    definitions: Definitions,
     codec: Codec,
     allocate: Callable[[], int],
     now: float,
@@ -52,7 +53,7 @@ def make_run(
         EncodeError: If an argument cannot be recorded.
     """
     definition: RunnableDefinition[..., Any] = op.definition
-    if definitions.get(definition.name) is not definition:
+    if not definitions.knows(definition):
         known = "another one of that name is" if definition.name in definitions else "it is not"
         msg = f"{definition!r} cannot be started: {known} among the definitions given to Engine"
         raise DefinitionError(msg)
@@ -106,7 +107,7 @@ def placed(new: NewRun, places: Places) -> NewRun:
     return evolve(new, place=places.place(new.queue, new.workflow, new.parent))
 
 
-def make_template(op: RunOp[Any], *, definitions: Mapping[str, RunnableDefinition[..., Any]], codec: Codec) -> NewRun:
+def make_template(op: RunOp[Any], *, definitions: Definitions, codec: Codec) -> NewRun:
     """
     What *op* starts when its time comes: a follow-up, a callback. See `templates.begun`.
 

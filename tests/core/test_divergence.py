@@ -98,9 +98,9 @@ async def grouped() -> None:
     "changed, position, words",
     [
         (inserted, "1", "recorded step 'two' .*asks for sleep .*was inserted before"),
-        (removed, "0", "recorded step 'one' .*asks for step 'two' .*step 'one' was removed before it"),
+        (removed, "0", "recorded step 'one' .*asks for step 'two' .*step 'one' was removed before step 'two'"),
         (renamed, "1", "recorded step 'two' .*asks for step 'three' "),
-        (reordered, "0", "recorded step 'one' .*asks for step 'two' .*moved behind it"),
+        (reordered, "0", "recorded step 'one' .*asks for step 'two' .*step 'two' was moved before step 'one'"),
         (ends_early, "1", "recorded step 'two' .*asks for the end of the workflow"),
         (fails_early, "0", "recorded step 'one' .*asks for the end of the workflow, by an error"),
         (other_kind, "1", "recorded step 'two' .*asks for child 'child' "),

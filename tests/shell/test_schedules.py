@@ -25,6 +25,7 @@ from durable import (
     workflow,
 )
 from durable._core.codec import Codec
+from durable._core.definitions import Definitions
 from durable._core.making import with_options
 from durable._shell import schedule_rows, schema
 from durable._shell import schedules as schedules_module
@@ -783,7 +784,7 @@ def rows_of(*ticks, between):
         made = []
         for at in ticks:
             op = with_options(report("x"), id=tick_id(at, "often"))
-            known = {"report": report}
+            known = Definitions([report])
             run = make_run(op, definitions=known, codec=Codec(None), allocate=lambda n=at: int(n), now=at)
             made.append(schedule_rows.Tick(at, "allow", run))
         between(conn)
