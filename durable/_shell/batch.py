@@ -19,7 +19,7 @@ from durable._core.charge import driver_in_charge
 from durable._core.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.making import with_options
 from durable._core.ops import RunOp
-from durable._shell import batch_reading, reading
+from durable._shell import batch_reading, looking
 from durable._shell.batch_drafts import Callbacks, Draft, callbacks_of
 from durable._shell.batch_info import BatchInfo, batch_info
 from durable._shell.context import Scope, scope_here
@@ -227,7 +227,7 @@ class Batch:
     async def members(self) -> list[RunInfo]:
         """Its members, oldest first, without those of nested batches. Raises as `info`."""
         await self.info()
-        return await all_infos(self._backend, reading.Filter(batch=self.id))
+        return await all_infos(self._backend, looking.Filter(batch=self.id))
 
     async def cancel(self, reason: str = "") -> bool:
         """

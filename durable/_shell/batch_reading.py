@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from durable._shell.rows import ENDS
+from durable._shell.looking import ENDS
 
 _COLUMNS = """
 SELECT b.batch, b.batch_id, b.description, b.labels,

@@ -25,8 +25,8 @@ from durable._shell.clock import SystemClock
 from durable._shell.database import Database
 from durable._shell.finding import Finding
 from durable._shell.handle import Backend, Run
+from durable._shell.looking import RunRow
 from durable._shell.ownership import Ownership
-from durable._shell.reading import RunRow
 from durable._shell.rows import Effects, NewRun, Outcome
 from durable._shell.server import LINE_BYTES, socket_path
 from durable._shell.starting import make_run, make_template

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from durable._shell import slots
-from durable._shell.rows import ENDS, Effects, Large, NewRun, ReadyRun, RunState
+from durable._shell.looking import ENDS
+from durable._shell.rows import Effects, Large, NewRun, ReadyRun, RunState
 from durable._shell.templates import to_json
 from durable._shell.waking import claim, keep_payload, request_cancel
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError

@@ -18,10 +18,10 @@ from attrs import field, frozen
 from durable._core.definition import Workflow
 from durable._core.execution import Execution
 from durable._core.ports import Clock
-from durable._shell import reading
+from durable._shell import looking
 from durable._shell.handle import HistoryEvent, Run, RunInfo
 from durable._shell.lifecycle import Lifecycle
-from durable._shell.rows import ENDS
+from durable._shell.looking import ENDS
 from durable._shell.stand_ins import StandIns
 from durable.errors import DryRunError, DurableError, RunCancelledError, RunFailedError
 
@@ -200,7 +200,7 @@ class Rehearsing(Lifecycle):
     async def _deliver(self, payloads: Mapping[str, deque[Any]]) -> bool:
         """Give one payload to the run that waits longest for a signal of its name; False if none does."""
         for name, left in payloads.items():
-            if left and (run_id := await self.read(reading.waiting_for_signal, name)) is not None:
+            if left and (run_id := await self.read(looking.waiting_for_signal, name)) is not None:
                 await self.get(run_id).signal(name, left.popleft())
                 return True
         return False

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from durable._core.making import with_options
 from durable._core.ops import OnConflict, RunOp
-from durable._shell import reading, requests
+from durable._shell import looking, requests
 from durable._shell.dry_run import KEEP_RESIDENT, DryRun, JumpingClock, Rehearsing
 from durable._shell.events import EngineEvent
 from durable._shell.handle import Run
@@ -230,7 +230,7 @@ class Engine(Lifecycle):
 
     async def stats(self) -> Stats:
         """Counts and sizes."""
-        found = await self.read(reading.counts)
+        found = await self.read(looking.counts)
         commits, scheduler = self._commits, self._require_scheduler()
         assert commits is not None
         others = {name: found.pop(name) for name in ("events", "waits", "bytes")}

@@ -12,15 +12,15 @@ from durable._core.codec import Codec
 from durable._core.definition import RunnableDefinition
 from durable._core.ops import RunOp
 from durable._core.ports import Clock
-from durable._shell import reading
+from durable._shell import looking
 from durable._shell.batch import Batch, draft_batch
 from durable._shell.batch_drafts import Callbacks
 from durable._shell.batch_info import BatchInfo, list_all
 from durable._shell.handle import QueueHandle, Run, RunInfo, info_from
-from durable._shell.reading import RunRow
+from durable._shell.looking import RunRow
 from durable._shell.rows import NewRun, Outcome, Status
 from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo, info_of
-from durable._shell.schedule_rows import all_schedules
+from durable._shell.schedule_looking import all_schedules
 from durable.errors import RunNotFoundError
 
 
@@ -70,7 +70,7 @@ class Finding:
         Raises:
             RunNotFoundError: If there is none.
         """
-        row = await self.read(reading.run_by_key, key)
+        row = await self.read(looking.run_by_key, key)
         if row is None:
             raise RunNotFoundError("key", key)
         return Run(self, row.run_id)
@@ -107,7 +107,7 @@ class Finding:
             after: The `RunInfo.cursor` of the last one seen: goes on behind it.
         """
         statuses = (status,) if isinstance(status, str) else None if status is None else tuple(status)
-        wanted = reading.Filter(
+        wanted = looking.Filter(
             workflow=workflow.name if isinstance(workflow, RunnableDefinition) else workflow,
             status=statuses,
             labels=labels,
@@ -122,7 +122,7 @@ class Finding:
         before = after
         while left is None or left > 0:
             size = 200 if left is None else min(200, left)
-            page = await self.read(reading.list_runs, wanted, before, size)
+            page = await self.read(looking.list_runs, wanted, before, size)
             for row in page:
                 yield info_from(row, self.codec)
             if len(page) < size:

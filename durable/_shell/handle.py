@@ -20,9 +20,9 @@ from durable._core.failures import describe
 from durable._core.ops import RunOp
 from durable._core.outcomes import failure_in, rebuilt
 from durable._core.ports import Clock
-from durable._shell import reading
-from durable._shell.reading import RunRow
-from durable._shell.rows import ENDS, NewRun, Outcome, Status
+from durable._shell import looking, reading, whys
+from durable._shell.looking import RunRow
+from durable._shell.rows import NewRun, Outcome, Status
 from durable._shell.starting import new_run_id
 from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
 
@@ -119,11 +119,11 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
     )
 
 
-async def all_infos(backend: Backend, wanted: reading.Filter) -> list[RunInfo]:
+async def all_infos(backend: Backend, wanted: looking.Filter) -> list[RunInfo]:
     """The runs that fit, oldest first, read page by page."""
     found: list[RunInfo] = []
     before: int | None = None
-    while page := await backend.read(reading.list_runs, wanted, before, 500):
+    while page := await backend.read(looking.list_runs, wanted, before, 500):
         before = page[-1].run
         found += [info_from(row, backend.codec) for row in page]
     return found[::-1]
@@ -203,36 +203,14 @@ class Run(Generic[T]):
     async def children(self) -> list[RunInfo]:
         """The runs that it started, oldest first."""
         await self._row()
-        return await all_infos(self._backend, reading.Filter(parent=self.id))
+        return await all_infos(self._backend, looking.Filter(parent=self.id))
 
     async def why(self) -> str:
         """One sentence: what the run waits for, and since when."""
-        row = await self._row()
-        now = self._backend.clock.now()
-        if row.status in ENDS:
-            ended = f"run {row.run_id!r} {row.status if row.status != 'cancelled' else 'was cancelled'}"
-            return f"{ended} {_span(now, row.ended_at)} ago" + (f": {row.reason}" if row.reason else "")
-        if row.status == "blocked":
-            return f"run {row.run_id!r} is blocked and needs a person: {row.reason}"
-        if row.status == "paused":
-            return f"run {row.run_id!r} is paused: resume it to let it go on"
-        waits = await self._backend.read(reading.waits_of, row.run)
-        if row.status == "running":
-            return f"run {row.run_id!r} is running, for {_span(now, row.ready_at)}"
-        if row.status == "pending" and row.ready_at is not None:
-            if row.queue in await self._backend.read(reading.paused_queues):
-                return f"run {row.run_id!r} waits for queue {row.queue!r}, which is paused: resume it"
-            return f"run {row.run_id!r} waits for a slot of queue {row.queue!r}, for {_span(now, row.ready_at)}"
-        slots = await self._backend.read(reading.slots_awaited, row.run)
-        count = len(slots) + await self._backend.read(reading.count_waits, row.run)
-        own = [wait for wait in waits if wait.kind not in ("deadline", "cleanup")] or waits
-        more = f" and {count - 1} more" if count > 1 else ""
-        if slots:
-            found = _describe_slot(slots[0], now)
-            return f"run {row.run_id!r} waits for {found}{more}, for {_span(now, slots[0].since)}"
-        if not own:
-            return f"run {row.run_id!r} waits for nothing that is recorded"
-        return f"run {row.run_id!r} waits for {_describe_wait(own[0], now)}{more}, for {_span(now, own[0].since)}"
+        found = await self._backend.read(whys.why_by_id, self.id, self._backend.clock.now())
+        if found is None:
+            raise RunNotFoundError("id", self.id)
+        return found
 
     async def signal(self, name: str, payload: Any = None, *, dedup: str | None = None) -> bool:
         """
@@ -295,7 +273,7 @@ class Run(Generic[T]):
         return Run(self._backend, new_id, self._type)
 
     async def _row(self) -> RunRow:
-        row = await self._backend.read(reading.run_by_id, self.id)
+        row = await self._backend.read(looking.run_by_id, self.id)
         if row is None:
             raise RunNotFoundError("id", self.id)
         return row
@@ -304,42 +282,6 @@ class Run(Generic[T]):
 def _payload_type(value: Any) -> Any:
     """Payloads of classes are recorded by their own type: the receiver names it again."""
     return type(value) if hasattr(type(value), "__attrs_attrs__") or hasattr(value, "__dataclass_fields__") else Any
-
-
-def _span(now: float, then: float | None) -> str:
-    if then is None:
-        return "an unknown time"
-    seconds = max(0.0, now - then)
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s"
-
-
-def _describe_slot(slot: reading.SlotRow, now: float) -> str:
-    key = f" (key {slot.key!r})" if slot.key else ""
-    place = f" at {slot.position}" if slot.position else ""
-    line = "first in line" if not slot.ahead else f"{slot.ahead} before it"
-    due = "" if slot.due_at is None else f"; its rate lets it in within {max(0.0, slot.due_at - now):.1f} s"
-    inside = "" if slot.holder is None else f"; longest inside: run {slot.holder!r}"
-    return f"a slot of limit {slot.name!r}{key}{place} ({line}{inside}{due})"
-
-
-def _describe_wait(wait: reading.WaitRow, now: float) -> str:
-    until = "" if wait.fire_at is None else f" (due in {max(0.0, wait.fire_at - now):.1f} s)"
-    match wait.kind:
-        case "signal":
-            return f"signal {wait.name!r} at {wait.position}{until}"
-        case "child":
-            return f"run {wait.target!r} at {wait.position}"
-        case "retry":
-            return f"the next attempt of the step at {wait.position}{until}"
-        case "start":
-            return f"its start{until}" if wait.target is None else f"the end of run {wait.target!r}, to begin"
-        case "restart":
-            return f"its next attempt{until}"
-        case _:
-            return f"the {wait.kind} at {wait.position or 'the run'}{until}"
 
 
 @frozen
@@ -365,8 +307,8 @@ class QueueHandle:
 
     async def info(self) -> QueueInfo:
         """Depth, running, oldest wait."""
-        row = await self._backend.read(reading.queue_row, self.name)
-        paused = self.name in await self._backend.read(reading.paused_queues)
+        row = await self._backend.read(looking.queue_row, self.name)
+        paused = self.name in await self._backend.read(looking.paused_queues)
         oldest = None if row.oldest_ready_at is None else max(0.0, self._backend.clock.now() - row.oldest_ready_at)
         return QueueInfo(self.name, row.depth, row.running, oldest, paused)
 

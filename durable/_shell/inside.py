@@ -15,8 +15,8 @@ from durable._core.ops import RunOp
 from durable._shell.batch_requests import BATCH_REQUESTS
 from durable._shell.commits import Commits
 from durable._shell.handle import Backend
+from durable._shell.looking import RunRow
 from durable._shell.memory_database import AnyDatabase
-from durable._shell.reading import RunRow
 from durable._shell.rows import NewRun, Outcome
 
 

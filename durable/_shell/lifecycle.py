@@ -31,7 +31,7 @@ from durable._core.definitions import collect
 from durable._core.limits import Limit, as_listed, collect_limits
 from durable._core.ports import Clock
 from durable._core.schedules import Schedule
-from durable._shell import batch_reading, reading
+from durable._shell import batch_reading, looking, reading
 from durable._shell.clock import SystemClock
 from durable._shell.commits import Commits
 from durable._shell.database import Database
@@ -40,11 +40,11 @@ from durable._shell.finding import Finding
 from durable._shell.hooks import Hooks
 from durable._shell.inside import Inside
 from durable._shell.log import log
+from durable._shell.looking import RunRow
 from durable._shell.memory_database import AnyDatabase
 from durable._shell.middleware import Middleware
 from durable._shell.opening import open_file, recover, recover_lines
 from durable._shell.ownership import Ownership
-from durable._shell.reading import RunRow
 from durable._shell.rows import Effects, Outcome, ReadyRun
 from durable._shell.scheduler import Scheduler
 from durable._shell.schedules import Schedules
@@ -158,7 +158,7 @@ class Lifecycle(Finding):
             await database.write(self._recover)
             queues = await database.read(reading.ready_queues)
             next_fire_at = await database.read(reading.next_fire_at)
-            paused = await database.read(reading.paused_queues)
+            paused = await database.read(looking.paused_queues)
             await recover_lines(database, self._queues, self._places, self._admission, self.clock.now())
             self._build(database)
             started = asyncio.Event()
@@ -375,7 +375,7 @@ class Lifecycle(Finding):
         """Return once the run called *run_id* may have ended."""
         self._check_open()
         with self._waiters.until(run_id) as future:
-            row = await self.read(reading.run_by_id, run_id)
+            row = await self.read(looking.run_by_id, run_id)
             if row is not None and row.ended_at is None:
                 await future
 

@@ -1,156 +1,22 @@
 """
-What the engine and its clients read. Runs on the reader's thread, in short transactions.
+What the engine and its clients read of events, inboxes and places in line. Runs on the reader's thread.
 
-Lists are paged by run number, never by OFFSET, so a page costs the same wherever it stands.
+Short transactions. What lists and describes runs stands in `looking`.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
 
 from durable._core.event_rows import from_row
 from durable._core.events import CancelRequested, Event, RunStarted
-from durable._shell.rows import ENDS, Outcome, ReadyRun, RunState, checksum, read_events
+from durable._shell.looking import ENDS, RunRow, last_of_chain
+from durable._shell.rows import Outcome, ReadyRun, RunState, checksum, read_events
 from durable._shell.waking import SELECT_READY, ready_run
 from durable.errors import JournalCorruptError
-
-_RUN_COLUMNS = """
-SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
-       r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
-       (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position,
-       (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.follows),
-       (SELECT b.batch_id FROM durable_batches AS b WHERE b.batch = r.batch)
-FROM durable_runs AS r
-"""
-
-
-@frozen
-class RunRow:
-    """A row of `durable_runs`, decoded as far as columns go."""
-
-    run: int
-    run_id: str
-    workflow: str
-    version: int
-    sort: str
-    status: str
-    queue: str
-    priority: int
-    key: str | None
-    labels: Mapping[str, str]
-    attributes: Any
-    reason: str | None
-    successor: str | None
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    ready_at: float | None
-    parent: str | None
-    position: str | None
-    follows: str | None
-    batch: str | None
-
-
-def _run_row(row: Sequence[Any]) -> RunRow:
-    columns: list[Any] = list(row)
-    columns[9] = json.loads(row[9]) if row[9] else {}
-    return RunRow(*columns)
-
-
-def run_by_id(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
-    """The run called *run_id*."""
-    row = conn.execute(_RUN_COLUMNS + "WHERE r.run_id = ?", (run_id,)).fetchone()
-    return None if row is None else _run_row(row)
-
-
-def run_by_key(conn: sqlite3.Connection, key: str) -> RunRow | None:
-    """The run that *key* stands for."""
-    row = conn.execute(_RUN_COLUMNS + "WHERE r.key_live = ?", (key,)).fetchone()
-    return None if row is None else _run_row(row)
-
-
-def last_of_chain(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
-    """The run called *run_id*, or the one it continued as in the end."""
-    found = run_by_id(conn, run_id)
-    while found is not None and found.successor is not None:
-        found = run_by_id(conn, found.successor)
-    return found
-
-
-@frozen
-class Filter:
-    """What `engine.runs` may be asked for; None does not filter."""
-
-    workflow: str | None = None
-    status: tuple[str, ...] | None = None
-    labels: Mapping[str, str] | None = None
-    attributes: Mapping[str, Any] | None = None
-    queue: str | None = None
-    parent: str | None = None
-    batch: str | None = None
-    since: float | None = None
-    until: float | None = None
-
-
-def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limit: int) -> list[RunRow]:
-    """
-    Up to *limit* runs that fit, newest first, all older than run number *before*.
-
-    The statuses that an operator looks for stand in the SQL as literals: a bound value would not
-    let SQLite use their indexes.
-    """
-    where: list[str] = []
-    values: list[Any] = []
-    if wanted.workflow is not None:
-        where.append("r.workflow = ?")
-        values.append(wanted.workflow)
-    if wanted.status == ("failed",):
-        where.append("r.status = 'failed'")
-    elif wanted.status == ("blocked",):
-        where.append("r.status = 'blocked'")
-    elif wanted.status == ("paused",):
-        where.append("r.status = 'paused'")
-    elif wanted.status == ("cancelled",):
-        where.append("r.status = 'cancelled'")
-    elif wanted.status is not None:
-        where.append("r.status IN (SELECT value FROM json_each(?))")
-        values.append(json.dumps(wanted.status))
-    if wanted.queue is not None:
-        where.append("r.queue = ?")
-        values.append(wanted.queue)
-    if wanted.parent is not None:
-        where.append("r.parent = (SELECT run FROM durable_runs WHERE run_id = ?)")
-        values.append(wanted.parent)
-    if wanted.batch is not None:
-        where.append("r.batch = (SELECT batch FROM durable_batches WHERE batch_id = ?)")
-        values.append(wanted.batch)
-    if wanted.since is not None:
-        where.append("r.created_at >= ?")
-        values.append(wanted.since)
-    if wanted.until is not None:
-        where.append("r.created_at < ?")
-        values.append(wanted.until)
-    for name, value in (wanted.labels or {}).items():
-        where.append("json_extract(r.labels, ?) = ?")
-        values += [_json_path(name), value]
-    for name, value in (wanted.attributes or {}).items():
-        where.append("json_extract(r.attributes, ?) IS json_extract(?, '$')")
-        values += [_json_path(name), json.dumps(value)]
-    if before is not None:
-        where.append("r.run < ?")
-        values.append(before)
-    sql = _RUN_COLUMNS + ("WHERE " + " AND ".join(where) if where else "") + " ORDER BY r.run DESC LIMIT ?"
-    return [_run_row(row) for row in conn.execute(sql, (*values, limit))]
-
-
-def _json_path(name: str) -> str:
-    quoted = name.replace('"', "")
-    return f'$."{quoted}"'
 
 
 def read_end(conn: sqlite3.Connection, run: int) -> Outcome:
@@ -317,71 +183,6 @@ def ready_queues(conn: sqlite3.Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
-@frozen
-class WaitRow:
-    """A row of `durable_waits`."""
-
-    position: str
-    kind: str
-    name: str | None
-    target: str | None
-    fire_at: float | None
-    since: float
-
-
-def waits_of(conn: sqlite3.Connection, run: int, limit: int = 100) -> list[WaitRow]:
-    """What a run waits for, oldest first."""
-    rows = conn.execute(
-        "SELECT w.position, w.kind, w.name, t.run_id, w.fire_at, w.since FROM durable_waits AS w "
-        "LEFT JOIN durable_runs AS t ON t.run = w.target WHERE w.run = ? ORDER BY w.wait LIMIT ?",
-        (run, limit),
-    )
-    return [WaitRow(*row) for row in rows]
-
-
-def count_waits(conn: sqlite3.Connection, run: int) -> int:
-    """How many rows a run waits for."""
-    return int(conn.execute("SELECT count(*) FROM durable_waits WHERE run = ?", (run,)).fetchone()[0])
-
-
-def waiting_for_signal(conn: sqlite3.Connection, name: str) -> str | None:
-    """The freed run that has waited longest for a signal called *name*, if any."""
-    row = conn.execute(
-        "SELECT r.run_id FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.run "
-        "WHERE w.kind = 'signal' AND w.name = ? AND r.status = 'waiting' ORDER BY w.wait LIMIT 1",
-        (name,),
-    ).fetchone()
-    return None if row is None else str(row[0])
-
-
-@frozen
-class SlotRow:
-    """A place in the line of a limit."""
-
-    position: str
-    name: str
-    key: str
-    since: float
-    due_at: float | None
-    ahead: int
-    #: Id of the run that has been inside for longest.
-    holder: str | None
-
-
-def slots_awaited(conn: sqlite3.Connection, run: int) -> list[SlotRow]:
-    """The slots that a run waits for, oldest first."""
-    rows = conn.execute(
-        "SELECT s.position, s.name, s.key, s.since, s.due_at, "
-        "(SELECT count(*) FROM durable_slots AS o "
-        "WHERE o.name = s.name AND o.key = s.key AND o.granted_at IS NULL AND o.slot < s.slot), "
-        "(SELECT r.run_id FROM durable_slots AS h JOIN durable_runs AS r ON r.run = h.run WHERE h.name = s.name "
-        "AND h.key = s.key AND h.granted_at IS NOT NULL ORDER BY h.granted_at, h.slot LIMIT 1) "
-        "FROM durable_slots AS s WHERE s.run = ? AND s.granted_at IS NULL ORDER BY s.slot LIMIT 100",
-        (run,),
-    )
-    return [SlotRow(*row) for row in rows]
-
-
 def next_fire_at(conn: sqlite3.Connection) -> float | None:
     """When the next timer is due."""
     timers = conn.execute(
@@ -396,43 +197,6 @@ def last_run(conn: sqlite3.Connection) -> int:
     (last,) = conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs").fetchone()
     (promised,) = conn.execute("SELECT coalesce(max(child), 0) FROM durable_feed_items").fetchone()
     return int(max(last, promised))
-
-
-@frozen
-class QueueRow:
-    """A queue as `engine.queue(name).info()` needs it."""
-
-    depth: int
-    running: int
-    oldest_ready_at: float | None
-
-
-def queue_row(conn: sqlite3.Connection, queue: str) -> QueueRow:
-    """Counts of one queue."""
-    depth, oldest = conn.execute(
-        "SELECT count(*), min(ready_at) FROM durable_runs "
-        "WHERE queue = ? AND ready_at IS NOT NULL AND status = 'pending'",
-        (queue,),
-    ).fetchone()
-    (running,) = conn.execute(
-        "SELECT count(*) FROM durable_runs WHERE queue = ? AND ready_at IS NOT NULL AND status = 'running'", (queue,)
-    ).fetchone()
-    return QueueRow(depth, running, oldest)
-
-
-def paused_queues(conn: sqlite3.Connection) -> list[str]:
-    """The queues that are paused."""
-    return [name for (name,) in conn.execute("SELECT name FROM durable_queues WHERE paused_at IS NOT NULL")]
-
-
-def counts(conn: sqlite3.Connection) -> dict[str, int]:
-    """Runs by status, and the sizes of the other tables."""
-    found = dict(conn.execute("SELECT status, count(*) FROM durable_runs GROUP BY status").fetchall())
-    found["events"] = conn.execute("SELECT coalesce(max(id), 0) FROM durable_events").fetchone()[0]
-    found["waits"] = conn.execute("SELECT count(*) FROM durable_waits").fetchone()[0]
-    pages, size = conn.execute("PRAGMA page_count").fetchone()[0], conn.execute("PRAGMA page_size").fetchone()[0]
-    found["bytes"] = pages * size
-    return found
 
 
 def notes_of(conn: sqlite3.Connection, run: int, position: str) -> dict[str, Any]:

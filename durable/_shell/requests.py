@@ -22,9 +22,10 @@ from durable._shell.batch_requests import BATCH_REQUESTS
 from durable._shell.creating import INSERT_WAIT, get_or_create, insert_run, write_rows
 from durable._shell.feeding import refill
 from durable._shell.lines import Lines
+from durable._shell.looking import ENDS, RunRow, run_by_id
 from durable._shell.pruning import prune, prune_batches
-from durable._shell.reading import RunRow, last_run, load_history, run_by_id
-from durable._shell.rows import ENDS, Effects, NewRun, RunState
+from durable._shell.reading import last_run, load_history
+from durable._shell.rows import Effects, NewRun, RunState
 from durable._shell.schedule_rows import pause_schedule, resume_schedule, trigger_schedule
 from durable._shell.waking import claim, let_in, needs_slot, put_item, read_ready, request_cancel
 from durable._shell.writing import add_wait

@@ -21,9 +21,8 @@ from durable._core.events import CancelRequested, Event, Payload, RunStarted, Si
 from durable._core.ops import OnConflict
 from durable.errors import JournalCorruptError
 
-#: All that a run can be. The last three are ends.
+#: All that a run can be. The last three are ends, see `looking.ENDS`.
 Status: TypeAlias = Literal["pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled"]
-ENDS: frozenset[str] = frozenset(("succeeded", "failed", "cancelled"))
 
 #: Payloads from this size on are kept once, by content, in a table of their own. Below it the
 #: digest and the second row cost more than they save; a page holds 4,096 bytes.

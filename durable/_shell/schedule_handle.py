@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from durable._shell.handle import Backend, Run
-from durable._shell.schedule_rows import ScheduleRow, schedule_by_name
+from durable._shell.schedule_looking import ScheduleRow, schedule_by_name
 from durable._shell.starting import new_run_id
 from durable.errors import ScheduleNotFoundError
 

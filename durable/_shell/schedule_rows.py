@@ -11,46 +11,20 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from attrs import evolve, frozen
 
 from durable._core.schedules import Overlap, Schedule
 from durable._shell.creating import get_or_create
 from durable._shell.rows import Effects, NewRun
+from durable._shell.schedule_looking import ScheduleRow, schedule_by_name
 from durable._shell.waking import request_cancel
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, ScheduleNotFoundError
 
-_SELECT = """
-SELECT name, spec, timezone, anchor, upto, next_at, last_at, last_run, open_runs, paused_at, skipped, last_skipped_at,
-       last_error, triggers
-FROM durable_schedules
-"""
 _UPDATE = """
 UPDATE durable_schedules SET upto = ?, next_at = ?, last_at = ?, last_run = ?, open_runs = ?, skipped = ?,
     last_skipped_at = ?, last_error = ?, triggers = ? WHERE name = ?
 """
-
-
-@frozen
-class ScheduleRow:
-    """A row of `durable_schedules`."""
-
-    name: str
-    spec: str
-    timezone: str
-    anchor: float
-    upto: float
-    next_at: float | None
-    last_at: float | None
-    last_run: str | None
-    open_runs: tuple[str, ...]
-    paused_at: float | None
-    skipped: int
-    last_skipped_at: float | None
-    last_error: str | None
-    #: Runs asked for by hand that are yet to be started: (run id, when).
-    triggers: tuple[tuple[str, float], ...]
 
 
 @frozen
@@ -61,24 +35,6 @@ class Tick:
     overlap: Overlap
     run: NewRun | None
     error: str = ""
-
-
-def _row(columns: Sequence[Any]) -> ScheduleRow:
-    fields = list(columns)
-    fields[8] = tuple(json.loads(fields[8]))
-    fields[13] = tuple((run_id, at) for run_id, at in json.loads(fields[13]))
-    return ScheduleRow(*fields)
-
-
-def schedule_by_name(conn: sqlite3.Connection, name: str) -> ScheduleRow | None:
-    """The schedule called *name*."""
-    row = conn.execute(_SELECT + "WHERE name = ?", (name,)).fetchone()
-    return None if row is None else _row(row)
-
-
-def all_schedules(conn: sqlite3.Connection) -> list[ScheduleRow]:
-    """Every schedule that the journal knows, by name."""
-    return [_row(row) for row in conn.execute(_SELECT + "ORDER BY name")]
 
 
 def _find(conn: sqlite3.Connection, name: str) -> ScheduleRow:
@@ -148,26 +104,26 @@ def record_ticks(
         return row
     for tick in ticks:
         if tick.at > row.upto:
-            row = _tick(conn, evolve(row, last_at=tick.at), tick, effects)
-    row = evolve(row, upto=upto, next_at=next_at)
+            row = _tick(conn, row._replace(last_at=tick.at), tick, effects)
+    row = row._replace(upto=upto, next_at=next_at)
     _save(conn, row)
     return row
 
 
 def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effects) -> ScheduleRow:
     if tick.run is None:
-        return evolve(row, last_error=tick.error)
+        return row._replace(last_error=tick.error)
     if _exists(conn, tick.run.run_id):
         return row
     before = _still_open(conn, row.open_runs)
-    row = evolve(row, open_runs=tuple(before))
+    row = row._replace(open_runs=tuple(before))
     if tick.overlap == "allow":
         # One is enough to keep: the next tick starts its run all the same.
-        return _start(conn, evolve(row, open_runs=row.open_runs[-1:]), tick.run, effects)
+        return _start(conn, row._replace(open_runs=row.open_runs[-1:]), tick.run, effects)
     if tick.overlap == "queue":
         return _start(conn, row, evolve(tick.run, behind=_in_line(conn, list(before.values()))), effects)
     if before and tick.overlap == "skip":
-        return evolve(row, skipped=row.skipped + 1, last_skipped_at=tick.at, last_error=None)
+        return row._replace(skipped=row.skipped + 1, last_skipped_at=tick.at, last_error=None)
     row = _start(conn, row, tick.run, effects)
     if row.last_error is None:  # else what is under way is better than nothing
         for run_id, run in before.items():
@@ -180,12 +136,12 @@ def _start(conn: sqlite3.Connection, row: ScheduleRow, new: NewRun, effects: Eff
     try:
         return _with_run(row, get_or_create(conn, new, effects))
     except (KeyConflictError, LimitReachedError, RunExistsError) as error:
-        return evolve(row, last_error=str(error))
+        return row._replace(last_error=str(error))
 
 
 def _with_run(row: ScheduleRow, run_id: str) -> ScheduleRow:
     opened = row.open_runs if run_id in row.open_runs else (*row.open_runs, run_id)
-    return evolve(row, last_run=run_id, last_error=None, open_runs=opened)
+    return row._replace(last_run=run_id, last_error=None, open_runs=opened)
 
 
 def _exists(conn: sqlite3.Connection, run_id: str) -> bool:
@@ -260,12 +216,12 @@ def trigger_schedule(
     if run is None:
         if not _exists(conn, run_id):
             noted = [each for each in row.triggers if each[0] != run_id]
-            _save(conn, evolve(row, triggers=(*noted, (run_id, now))))
+            _save(conn, row._replace(triggers=(*noted, (run_id, now))))
         return run_id
     if _exists(conn, run_id):
         return run_id
     started = get_or_create(conn, run, effects)
-    _save(conn, _with_run(evolve(row, open_runs=tuple(_still_open(conn, row.open_runs))), started))
+    _save(conn, _with_run(row._replace(open_runs=tuple(_still_open(conn, row.open_runs))), started))
     return started
 
 
@@ -274,10 +230,10 @@ def start_triggered(
 ) -> ScheduleRow:
     """Start what a client asked for while nobody owned the file; or note why it cannot be."""
     row = _find(conn, name)
-    row = evolve(row, triggers=tuple(each for each in row.triggers if each[0] != run_id))
+    row = row._replace(triggers=tuple(each for each in row.triggers if each[0] != run_id))
     if run is None:
-        row = evolve(row, last_error=error)
+        row = row._replace(last_error=error)
     elif not _exists(conn, run_id):
-        row = _start(conn, evolve(row, open_runs=tuple(_still_open(conn, row.open_runs))), run, effects)
+        row = _start(conn, row._replace(open_runs=tuple(_still_open(conn, row.open_runs))), run, effects)
     _save(conn, row)
     return row

@@ -15,8 +15,6 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from attrs import evolve
-
 from durable._core.definitions import Definitions
 from durable._core.making import with_options
 from durable._core.ops import RunOp, kind_of
@@ -24,7 +22,8 @@ from durable._core.schedules import MOST_MISSED, Schedule, decide
 from durable._shell.alarm import Alarm
 from durable._shell.log import log
 from durable._shell.rows import Effects, NewRun
-from durable._shell.schedule_rows import ScheduleRow, Tick, adopt, record_ticks, start_triggered
+from durable._shell.schedule_looking import ScheduleRow
+from durable._shell.schedule_rows import Tick, adopt, record_ticks, start_triggered
 from durable._shell.services import Services
 from durable._shell.starting import make_run
 from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError
@@ -110,7 +109,7 @@ class Schedules:
         ticks += [self._made(schedule, at, now, in_line=False) for at in due.on_time]
         next_at = schedule.next_after(now, anchor=row.anchor)
         # Should nothing be recorded, what is due now is looked at again with the next tick.
-        self._rows[name] = evolve(row, next_at=next_at)
+        self._rows[name] = row._replace(next_at=next_at)
         await self._record(
             name,
             lambda conn, effects: record_ticks(conn, effects, name=name, ticks=ticks, upto=now, next_at=next_at),
@@ -193,9 +192,9 @@ class Schedules:
         if row is None or not result:
             return
         if request == "pause_schedule":
-            row = evolve(row, next_at=None)
+            row = row._replace(next_at=None)
         else:
-            row = evolve(row, upto=arguments["now"], next_at=arguments["next_at"])
+            row = row._replace(upto=arguments["now"], next_at=arguments["next_at"])
         self._rows[row.name] = row
         self._wake_for(row)
 

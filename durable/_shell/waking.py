@@ -26,7 +26,8 @@ from durable._core.events import (
     TimerFired,
 )
 from durable._shell import slots
-from durable._shell.rows import ENDS, Effects, Large, ReadyRun, stored
+from durable._shell.looking import ENDS
+from durable._shell.rows import Effects, Large, ReadyRun, stored
 
 INSERT_ITEM = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)

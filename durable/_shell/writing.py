@@ -27,8 +27,9 @@ from durable._shell import slots
 from durable._shell.batch_ends import tell_batches
 from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, insert_run, write_rows
 from durable._shell.feeding import close_feed, close_feeds, open_feed
+from durable._shell.looking import ENDS
 from durable._shell.reading import cancel_in_inbox, read_end
-from durable._shell.rows import ENDS, Effects, NewRun, RunState, TurnWrite
+from durable._shell.rows import Effects, NewRun, RunState, TurnWrite
 from durable._shell.templates import from_json
 from durable._shell.waiters import End, tell_waiters
 from durable._shell.waking import let_in, put_item, request_cancel
