@@ -26,6 +26,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── EncodeError                 refused before anything was written
     │   ├── DecodeError                 the record does not fit today's type
     │   └── CapExceededError            a value, name or history over its cap
+    ├── ExportFormatError           a file that should hold exported runs does not
     ├── JournalError                the file or the machine
     │   ├── JournalLockedError          another engine owns the file
     │   ├── JournalVersionError         written by a newer release
@@ -354,6 +355,18 @@ class CapExceededError(RecordError):
     def __str__(self) -> str:
         tail = f". {self.remedy}" if self.remedy else ""
         return f"{self.where}: {self.what} is {self.found}, allowed are {self.allowed}{tail}"
+
+
+class ExportFormatError(DurableError):
+    """A file that should hold exported runs does not, or not in a form of this release. Nothing was written."""
+
+    def __init__(self, path: str, line: int, reason: str) -> None:
+        super().__init__(path, line, reason)
+        #: The line is counted from 1.
+        self.path, self.line, self.reason = path, line, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.line}: {self.reason}"
 
 
 # --- the file and the machine -------------------------------------------------------------------
