@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 class Answers:
     """What the code of one run is told."""
 
-    __slots__ = ("_ex", "_now_read_at", "_patches", "created_ops", "run_id", "workflow")
+    __slots__ = ("_ex", "_now_read_at", "created_ops", "patches", "run_id", "workflow")
 
     def __init__(self, ex: Execution) -> None:
         self._ex = ex
         self.run_id = ex.run_id
         self.workflow = ex.definition.name
-        self._patches: dict[str, bool] = {}
+        self.patches: dict[str, bool] = {}
         self._now_read_at = -1
         #: Ops made by this run's code, by identity, that nobody has yielded yet.
         self.created_ops: dict[int, Command] = {}
@@ -60,11 +60,11 @@ class Answers:
         return UUID(int=self.random().getrandbits(128), version=4)
 
     def patched(self, change_id: str) -> bool:
-        known = self._patches.get(change_id)
+        known = self.patches.get(change_id)
         if known is None:
             fresh = not self._ex.replaying or self._ex.at_frontier
             known = change_id in self._ex.history.patches or fresh
-            self._patches[change_id] = known
+            self.patches[change_id] = known
             if fresh and change_id not in self._ex.history.patches:
                 self._ex.decision.events.append(PatchMarked(change_id, self._ex.time))
         return known

@@ -13,6 +13,7 @@ from durable._core.codec_any import ANY, encode_any
 from durable._core.codec_json import dumps
 from durable._core.codec_scalars import scalar
 from durable._core.codec_types import TAG, Refusal, Rule, TooDeep, misfit, mismatch, qualified, unsupported
+from durable._core.naming import aliases_of
 
 
 def union_rule(name: str, members: list[Rule], *, bare: Rule | None = None) -> Rule:
@@ -46,6 +47,10 @@ def union_rule(name: str, members: list[Rule], *, bare: Rule | None = None) -> R
             by_kind.update(dict.fromkeys(rule.kinds, rule))
         else:
             by_tag[tag] = rule
+    for index in tagged:
+        for alias in (alias for cls in members[index].types for alias in aliases_of(cls)):
+            by_tag.setdefault(alias.replace(":", "."), members[index])
+            by_tag.setdefault(alias.rpartition(":")[2], members[index])
     if float in by_kind and int not in taken:
         by_kind[int] = by_kind[float]
 

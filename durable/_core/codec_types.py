@@ -17,6 +17,8 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from durable._core.naming import module_of
+
 Encoder: TypeAlias = Callable[[Any, int], Any]
 """``(value, levels of nesting still allowed)`` to plain JSON data."""
 Decoder: TypeAlias = Callable[[Any, Any], Any]
@@ -90,7 +92,7 @@ def qualified(cls: Any) -> str:
     """The name of a type for people: ``int``, ``app.models.Order``, ``list[int]``."""
     if not isinstance(cls, type) or typing.get_origin(cls) is not None:
         return str(cls).removeprefix("typing.")
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{module_of(cls)}.{cls.__qualname__}"
 
 
 def mismatch(value: Any, expected: str) -> Refusal:

@@ -39,6 +39,7 @@ from durable._core.events import (
     TimerFired,
 )
 from durable._core.groups import OPENERS
+from durable._core.history import History
 from durable._core.nodes import Node, Outcome, StrandNode
 from durable._core.open_run import OpenRun
 from durable._core.ops import Command, ContinueAs, StepOp, TransactionOp
@@ -66,7 +67,7 @@ class Execution(OpenRun):
     def __init__(
         self,
         definition: Workflow[..., Any],
-        events: Sequence[Event],
+        events: Sequence[Event] | History,
         *,
         run_id: str,
         codec: Codec,
@@ -75,7 +76,8 @@ class Execution(OpenRun):
         caps: Caps = DEFAULT_CAPS,
         retry: Retry | None = None,
     ) -> None:
-        super().__init__(definition, history.read(events, retry), run_id, codec, crash_limit)
+        recorded = events if isinstance(events, History) else history.read(events, retry)
+        super().__init__(definition, recorded, run_id, codec, crash_limit)
         self.answers = Answers(self)
         self.ended = False
         self.cancel_reason = ""
@@ -184,13 +186,12 @@ class Execution(OpenRun):
         last = len(recorded.arrivals) - 1
         if recorded.run_attempt == 1 and not (self._ends_unborn(recorded.arrivals) and not recorded.commands):
             self.at_frontier = recorded.reopened and last < 0
-            self.delivered_all = last < 0
             self._begin()
             yield from self._run()
         for index, event in enumerate(recorded.arrivals):
             if self.ended:
                 break
-            self.delivered_all = index == last
+            self.taken = index + 1
             if recorded.reopened:
                 self.at_frontier = index == last
             else:
@@ -213,7 +214,10 @@ class Execution(OpenRun):
             if self.ended:  # it may have continued as another run, for which this is kept
                 self._late.append(event)
                 continue
+            self.taken += 1
             self._take(event)
+            if self.opened and not self.runnable:
+                yield self._strand_at(self.opened[-1].position)
             if self.runnable:
                 yield from self._run()
         if self.answers.created_ops:

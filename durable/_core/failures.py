@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import builtins
 import pathlib
-import sys
 import traceback as tracebacks
 import types
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from durable._core.codec import Codec
 from durable._core.codec_any import decode_any
 from durable._core.codec_json import dumps
 from durable._core.codec_types import TAG, Refusal
+from durable._core.naming import exception_once_called, loaded_module, module_of
 from durable.errors import DecodeError, RecordError, StepError
 
 #: Enough to say what happened; a page of HTML in a message belongs elsewhere.
@@ -169,7 +169,7 @@ def _record(exc: BaseException, codec: Codec, trace_cap: int, value_cap: int, ch
     cause = exc.__cause__
     return Failure(
         type_name=_clean(cls.__qualname__),
-        module=_clean(str(cls.__module__)),
+        module=_clean(module_of(cls)),
         message=_text(str, exc, MESSAGE_CAP),
         data={"args": args, "state": attributes},
         traceback=_traceback(exc, trace_cap) if trace_cap else "",
@@ -290,11 +290,13 @@ def _find(failure: Failure, registry: Mapping[str, type[BaseException]]) -> type
         found = _BUILTINS.get(failure.type_name)
     else:
         # By dictionary, not getattr: a module's __getattr__ may import, a metaclass's may do anything.
-        found = sys.modules.get(failure.module)
+        found = loaded_module(failure.module)
         for name in failure.type_name.split("."):
             found = vars(found).get(name) if isinstance(found, types.ModuleType | type) else None
     if found is None:
         found = registry.get(f"{failure.module}:{failure.type_name}", registry.get(failure.type_name))
+    if found is None:
+        found = exception_once_called(failure.module, failure.type_name)
     return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 

@@ -61,9 +61,9 @@ class OpenRun:
         self.replaying = False
         #: Set in the replay of a reopened history once all that it holds was delivered.
         self.at_frontier = False
-        #: Arrivals taken so far; and whether that is every recorded one.
+        #: Arrivals taken so far; and how many events were looked at for that, later attempts included.
         self.arrivals = 0
-        self.delivered_all = False
+        self.taken = 0
         #: Commands opened since the list was emptied, while somebody looks on (see `Execution.walk`).
         self.opened: list[Any] | None = None
         #: Whether arguments are compared with the recorded ones; positions of those that differ.
@@ -73,6 +73,11 @@ class OpenRun:
         self.asked: Command | None = None
         self.current: StrandNode | None = None
         self._sites: dict[charge.Site, str] = {}
+
+    @property
+    def delivered_all(self) -> bool:
+        """Whether nothing that is recorded is still to be delivered."""
+        return self.taken >= len(self.history.arrivals)
 
     # --- commands ----------------------------------------------------------------------------------
 

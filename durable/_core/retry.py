@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from attrs import field, frozen
 
 from durable._core.codec_json import dumps, loads
+from durable._core.naming import aliases_of, module_of
 from durable.errors import DryRunError, EncodeError, Fatal, RetryAfter, UsageError
 
 #: Which exceptions are retried: a type, a tuple of types, or a predicate.
@@ -120,14 +121,22 @@ def from_record(text: str) -> Retry:
     """The policy that `recorded` was given. Exceptions are told by their names: nothing is imported."""
     plain: dict[str, Any] = loads(text)
     names = frozenset(plain.pop("on"))
-    return Retry(on=lambda error: any(_qualified(each) in names for each in type(error).__mro__), **plain)
+    return Retry(on=lambda error: not names.isdisjoint(_names(type(error))), **plain)
+
+
+def _names(kind: type) -> set[str]:
+    """The names of a class and its bases, older ones included."""
+    bases = kind.__mro__
+    return {_qualified(each) for each in bases} | {
+        alias.replace(":", ".") for each in bases for alias in aliases_of(each)
+    }
 
 
 _NUMBERS = ("attempts", "delay", "factor", "max_delay", "jitter", "max_elapsed")
 
 
 def _qualified(kind: Any) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{module_of(kind)}.{kind.__qualname__}"
 
 
 #: One attempt and no more: the default, since only the user knows what is safe to repeat.
