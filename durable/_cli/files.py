@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from argparse import ArgumentParser, Namespace
+from collections.abc import Generator
+from contextlib import contextmanager
 from urllib.parse import quote
 
 from durable._cli.problems import NOT_FOUND, CommandError
@@ -72,6 +74,20 @@ def open_readonly(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Generator[None, None, None]:
+    """
+    One state of the file for everything that is read within: a short transaction, which blocks no writer.
+
+    Keep it short: a checkpoint cannot reach beyond what it sees.
+    """
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _has_wal(path: str) -> bool:

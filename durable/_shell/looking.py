@@ -70,10 +70,15 @@ def run_by_key(conn: sqlite3.Connection, key: str) -> RunRow | None:
 
 
 def runs_by_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[RunRow]:
-    """Up to *limit* runs whose ids begin with *prefix*, by id."""
-    above = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    """
+    Up to *limit* runs whose ids begin with *prefix*, by id.
+
+    As far as the next "/": what a run has started bears its id before one.
+    """
     rows = conn.execute(
-        _RUN_COLUMNS + "WHERE r.run_id >= ? AND r.run_id < ? ORDER BY r.run_id LIMIT ?", (prefix, above, limit)
+        _RUN_COLUMNS + "WHERE r.run_id >= ? AND r.run_id < ? || char(1114111) "
+        "AND instr(substr(r.run_id, length(?) + 1), '/') = 0 ORDER BY r.run_id LIMIT ?",
+        (prefix, prefix, prefix, limit),
     )
     return [_run_row(row) for row in rows.fetchall()]
 

@@ -1,0 +1,522 @@
+"""
+`durable list`, and the filters and names of runs that other commands share with it.
+"""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from durable import Flow, Limit, Return, gather, job, sleep, step, wait_for, workflow
+from durable._cli import filters
+from durable._cli.files import open_readonly
+from durable._cli.finding import find_run
+from durable._cli.problems import CommandError
+from durable._shell.looking import Filter, list_runs
+
+pytestmark = pytest.mark.anyio
+
+
+@workflow(labels={"team": "ride"})
+async def approval(number: int) -> Flow[str]:
+    value: str = yield wait_for("approved")
+    yield Return(value)
+
+
+@workflow
+async def napping() -> Flow[None]:
+    yield sleep(3600)
+
+
+@job(queue="slow")
+async def failing(text: str) -> None:
+    raise ValueError(text)
+
+
+@job(queue="closed")
+async def never() -> None: ...
+
+
+@step
+async def double(number: int) -> int:
+    return 2 * number
+
+
+@workflow
+async def parent() -> Flow[list]:
+    values: list[str] = yield gather(approval(1), approval(2))
+    yield Return(values)
+
+
+@pytest.fixture
+async def journal(engines, reached):
+    """
+    A file with runs of all sorts, beside the engine that wrote them.
+    """
+    engine = await engines.file(approval, napping, failing, never, parent)
+    await engine.queue("closed").pause()
+    await reached(await engine.start(approval(1), id="a1", key="order-1", labels={"city": "Bern"}), "waiting")
+    await reached(await engine.start(approval(2), id="a2", labels={"city": "Genf"}), "waiting")
+    await reached(await engine.start(napping(), id="nap"), "waiting")
+    bad = await engine.start(failing("no such card"), id="bad")
+    await reached(bad, "failed")
+    await engine.start(never(), id="line")
+    await reached(await engine.start(parent(), id="family"), "waiting")
+    for child in ("family/0.0", "family/0.1"):
+        await reached(engine.get(child), "waiting")
+    return engine
+
+
+def ids(said):
+    assert said.code == 0, said.err
+    return [value["run_id"] for value in said.values]
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ([], {"a1", "a2", "nap", "bad", "line", "family", "family/0.0", "family/0.1"}),
+        (["--status", "failed"], {"bad"}),
+        (["--status", "failed,pending"], {"bad", "line"}),
+        (["--status", "failed", "--status", "pending"], {"bad", "line"}),
+        (["--status", "ended"], {"bad"}),
+        (["--status", "open", "--workflow", "napping"], {"nap"}),
+        (["--workflow", "approval"], {"a1", "a2", "family/0.0", "family/0.1"}),
+        (["--label", "city=Bern"], {"a1"}),
+        (["--label", "city=Bern", "--label", "team=ride"], {"a1"}),
+        (["--label", "city=Bern", "--label", "team=x"], set()),
+        (["--queue", "slow"], {"bad"}),
+        (["--parent", "family"], {"family/0.0", "family/0.1"}),
+        (["--parent", "fam"], {"family/0.0", "family/0.1"}),
+        (["--waiting-for", "approved"], {"a1", "a2", "family/0.0", "family/0.1"}),
+        (["--waiting-for", "signal:approved", "--label", "city=Genf"], {"a2"}),
+        (["--waiting-for", "signal"], {"a1", "a2", "family/0.0", "family/0.1"}),
+        (["--waiting-for", "timer"], {"nap"}),
+        (["--waiting-for", "child"], {"family"}),
+        (["--waiting-for", "refused"], set()),
+        (["--waiting-for", "slot"], set()),
+        (["--since", "1h"], {"a1", "a2", "nap", "bad", "line", "family", "family/0.0", "family/0.1"}),
+        (["--until", "1h"], set()),
+    ],
+)
+async def test_each_filter_leaves_what_fits(journal, tmp_db, cli, arguments, expected):
+    """
+    Filters narrow, and all that are given hold together.
+    """
+    assert set(ids(cli("list", "--db", tmp_db, "--json", *arguments))) == expected
+
+
+async def test_runs_that_wait_for_a_slot_or_a_start_are_found(engines, tmp_db, cli, reached):
+    """
+    `--waiting-for slot` is the line of a limit, `--waiting-for start` a delay, `--waiting-for retry` a next attempt.
+    """
+    gate, began = asyncio.Event(), asyncio.Event()
+
+    @job(limit=Limit("gate", concurrency=1))
+    async def inside() -> None:
+        began.set()
+        await gate.wait()
+
+    @job(retry=3)
+    async def flaky() -> None:
+        raise OSError("not yet")
+
+    engine = await engines.file(inside, flaky)
+    await engine.start(inside(), id="in")
+    await began.wait()
+    await reached(await engine.start(inside(), id="out"), "waiting")
+    await engine.start(flaky(), id="later", delay=3600)
+    assert ids(cli("list", "--db", tmp_db, "--json", "--waiting-for", "slot")) == ["out"]
+    assert ids(cli("list", "--db", tmp_db, "--json", "--waiting-for", "start")) == ["later"]
+    await reached(await engine.start(flaky(), id="again"), "waiting")
+    assert ids(cli("list", "--db", tmp_db, "--json", "--waiting-for", "retry")) == ["again"]
+    gate.set()
+
+
+async def test_members_of_a_batch_are_found(engines, tmp_db, cli, reached):
+    """
+    `--batch` lists its members; a batch that does not exist is told from an empty one.
+    """
+    engine = await engines.file(approval)
+    async with engine.batch(id="night") as batch:
+        batch.add(approval(1))
+    await engine.start(approval(2), id="other")
+    assert ids(cli("list", "--db", tmp_db, "--json", "--batch", "night")) == [
+        info.run_id for info in await engine.get_batch("night").members()
+    ]
+    said = cli("list", "--db", tmp_db, "--batch", "day")
+    assert (said.code, said.err) == (3, "durable list: no batch of this journal has the id 'day'\n")
+
+
+@pytest.mark.parametrize(
+    "text, back",
+    [("30min", 1800), ("2h", 7200), ("7d ago", 604_800), ("1h 30m", 5400), ("1.5 hours", 5400), ("90s", 90)],
+)
+def test_a_span_is_counted_back_from_now(text, back):
+    """
+    Units may be short or long, joined, and followed by "ago".
+    """
+    assert filters.moment(text).before(1_000_000.0) == 1_000_000.0 - back
+
+
+@pytest.mark.parametrize(
+    "text, at",
+    [
+        ("2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()),
+        ("2026-01-31T12:00+02:00", datetime(2026, 1, 31, 10, tzinfo=UTC).timestamp()),
+        ("2026-01-31", time.mktime((2026, 1, 31, 0, 0, 0, 0, 0, -1))),
+    ],
+)
+def test_an_iso_date_is_local_unless_it_says_otherwise(text, at):
+    """
+    A date alone is its midnight; Z and offsets are obeyed.
+    """
+    assert filters.moment(text).before(0.0) == at
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--since", "soon"], "'soon' is no time: give an ISO date (2026-01-31T12:00) or a span before now"),
+        (["--since", "2 fortnights"], "is no time"),
+        (["--until", "2026-02-31"], "is no time"),
+        (["--since", "0001-01-01"], "is no time"),
+        (["--status", "done"], "'done' is no status: there are pending, running"),
+        (["--status", ","], "a status is missing"),
+        (["--label", "city"], "'city' is no label: give NAME=VALUE"),
+        (["--limit", "-1"], "'-1' is no whole number"),
+        (["--after", "9" * 30], "is no whole number"),
+        (["--workflow", "\udcff"], "is not UTF-8"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_refused(tmp_db, cli, arguments, expected):
+    """
+    Exit code 2, and a message that says what would do.
+    """
+    said = cli("list", "--db", tmp_db, *arguments)
+    assert said.code == 2
+    assert expected in said.err.replace("\n", " ")
+
+
+def test_the_same_filter_can_be_typed_again():
+    """
+    What `spelled` gives, parsed again, is the same filter: that is how the next page is named.
+    """
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    filters.add_filters(parser)
+    given = ["--status", "open,failed", "--workflow", "w", "--label", "a=b=c", "--label", "d=", "--queue", "q"]
+    given += ["--parent", "p", "--batch", "b", "--since", "2h", "--until", "2026-01-31", "--waiting-for", "go"]
+    args = parser.parse_args(given)
+    wanted = filters.filter_from(args, 5e9)
+    assert wanted.labels == {"a": "b=c", "d": ""}
+    assert wanted.status == ("pending", "running", "waiting", "paused", "blocked", "failed")
+    assert filters.filter_from(parser.parse_args(filters.spelled(args)), 5e9) == wanted
+    assert filters.filtered(args)
+    assert not filters.filtered(parser.parse_args([]))
+
+
+# --- pages -----------------------------------------------------------------------------------------
+
+
+async def test_pages_follow_each_other_without_gap_or_overlap(engines, tmp_db, cli):
+    """
+    The last line names the command of the next page; following it to the end shows every run once, newest first.
+    """
+    engine = await engines.file(never)
+    await engine.queue("closed").pause()
+    for n in range(25):
+        await engine.start(never(), id=f"r{n:02}")
+    seen, argv = [], ["list", "--db", str(tmp_db), "--queue", "closed", "--limit", "10"]
+    for _ in range(3):
+        said = cli(*argv)
+        *rows, last = said.lines[1:]
+        if not last.startswith("more: "):
+            seen += [row.split()[0] for row in (*rows, last)]
+            break
+        seen += [row.split()[0] for row in rows]
+        argv = last.removeprefix("more: durable ").split()
+    assert seen == [f"r{n:02}" for n in reversed(range(25))]
+
+
+async def test_the_last_page_names_no_next_one(engines, tmp_db, cli):
+    """
+    A page that is full, but the last, does not lead to an empty one.
+    """
+    engine = await engines.file(never)
+    await engine.queue("closed").pause()
+    for n in range(3):
+        await engine.start(never(), id=f"r{n}")
+    assert "more:" not in cli("list", "--db", tmp_db, "--limit", "3").out
+    assert "more:" in cli("list", "--db", tmp_db, "--limit", "2").out
+
+
+async def test_cursors_in_json_go_on_behind_a_run(journal, tmp_db, cli):
+    """
+    Programs page by the `cursor` of the last object.
+    """
+    first = cli("list", "--db", tmp_db, "--json", "--limit", "3").values
+    rest = cli("list", "--db", tmp_db, "--json", "--limit", "0", "--after", first[-1]["cursor"]).values
+    everything = cli("list", "--db", tmp_db, "--json", "--limit", "0").values
+    assert [run["run_id"] for run in first + rest] == [run["run_id"] for run in everything]
+
+
+async def test_more_runs_than_one_transaction_reads_are_all_listed(engines, tmp_db, cli):
+    """
+    `--limit 0` is all of them, however many pages that takes.
+    """
+    engine = await engines.file(never)
+    await engine.queue("closed").pause()
+    await engine.start_many([never() for _ in range(450)])
+    found = ids(cli("list", "--db", tmp_db, "--json", "--limit", "0"))
+    assert len(found) == len(set(found)) == 450
+
+
+# --- what is shown ---------------------------------------------------------------------------------
+
+
+async def test_the_last_column_says_why(journal, tmp_db, cli):
+    """
+    What a run waits for, in the words of `run.why()`; why it failed; which queue holds it up.
+    """
+    lines = {line.split()[0]: line for line in cli("list", "--db", tmp_db).lines}
+    assert lines["RUN"].split() == ["RUN", "WORKFLOW", "STATUS", "CREATED", "KEY", "WHY"]
+    assert "order-1  signal 'approved' at 0, for " in lines["a1"]
+    assert "the timer at 0 (due in 3" in lines["nap"]
+    assert "ValueError: no such card" in lines["bad"]
+    assert lines["line"].endswith("queue 'closed', which is paused")
+    assert "run 'family/0.0' at 0.0 and 1 more" in lines["family"]
+    why = await journal.get("a1").why()
+    assert why.rpartition(", for ")[0].removeprefix("run 'a1' waits for ") in lines["a1"]
+
+
+async def test_json_has_every_column(journal, tmp_db, cli):
+    """
+    Times are ISO strings in UTC; what does not apply is null.
+    """
+    (bad,) = cli("list", "--db", tmp_db, "--json", "--status", "failed").values
+    info = await journal.get("bad").info()
+    assert bad == {
+        "run_id": "bad", "workflow": "failing", "version": 1, "sort": "job", "status": "failed", "queue": "slow",
+        "priority": 0, "key": None, "labels": {}, "created_at": bad["created_at"], "started_at": bad["started_at"],
+        "ended_at": bad["ended_at"], "parent": None, "position": None, "follows": None, "successor": None,
+        "batch": None, "reason": "ValueError: no such card", "waits_for": None, "cursor": info.cursor,
+    }  # fmt: skip
+    assert abs(datetime.fromisoformat(bad["ended_at"]).timestamp() - info.ended_at) < 0.001
+    (one,) = cli("list", "--db", tmp_db, "--json", "--label", "city=Bern").values
+    assert one["waits_for"].startswith("signal 'approved' at 0, for ")
+
+
+async def test_an_empty_answer_says_which_kind_it_is(engines, tmp_db, cli):
+    """
+    A journal without runs, and a filter that none fits; in JSON, both are no line.
+    """
+    await engines.file(never)
+    assert cli("list", "--db", tmp_db).out == "no runs\n"
+    assert cli("list", "--db", tmp_db, "--status", "failed").out == "no runs fit\n"
+    assert cli("list", "--db", tmp_db, "--json").out == ""
+
+
+async def test_lines_are_no_wider_than_asked_for(journal, tmp_db, cli, monkeypatch):
+    """
+    With COLUMNS, the last column is cut first; without, into a pipe, nothing is.
+    """
+    whole = cli("list", "--db", tmp_db).lines
+    monkeypatch.setenv("COLUMNS", "70")
+    cut = cli("list", "--db", tmp_db).lines
+    assert max(map(len, whole)) > 70 >= max(map(len, cut))
+    assert all("…" in line for line in cut if line.startswith(("a1", "family/")))
+
+
+async def test_escapes_in_names_do_not_reach_the_terminal(engines, tmp_db, cli):
+    """
+    A reason may hold anything, and in a file from elsewhere so may a key: what could drive a terminal is escaped.
+    """
+    engine = await engines.file(failing)
+    run = await engine.start(failing("\x1b[2Jgone\rover"), id="bad")
+    with pytest.raises(Exception, match="gone"):
+        await run.result(5)
+    await engine.aclose()
+    conn = sqlite3.connect(tmp_db)
+    with conn:
+        conn.execute("UPDATE durable_runs SET key = ?", ("\x1b]0;owned\x07",))
+    conn.close()
+    out = cli("list", "--db", tmp_db).out
+    assert r"\x1b]0;owned\x07" in out
+    assert r"\x1b[2Jgone\rover" in out
+    assert not set(out) & {"\x1b", "\r", "\x07"}
+
+
+# --- names of runs -----------------------------------------------------------------------------------
+
+
+async def test_a_run_is_found_by_id_beginning_and_key(journal, tmp_db):
+    """
+    A whole id wins over a longer one that begins with it; what a run has started does not make its beginning ambiguous.
+    """
+    conn = open_readonly(str(tmp_db))
+    assert find_run(conn, "a1").run_id == "a1"
+    assert find_run(conn, "fam").run_id == "family"
+    assert find_run(conn, "family/0.1").run_id == "family/0.1"
+    assert find_run(conn, "key:order-1").run_id == "a1"
+    conn.close()
+
+
+@pytest.mark.parametrize(
+    "text, code, expected",
+    [
+        ("a", 2, "'a' could be more than one run: 'a1' ('approval', waiting), 'a2' ('approval', waiting). Type more"),
+        ("family/", 2, "'family/0.0'"),
+        ("x", 3, "no run of this journal has an id that is, or begins with, 'x' (it may have been pruned)"),
+        ("order-1", 3, "A run has this key: name it as key:order-1"),
+        ("key:order-2", 3, "no run of this journal has the key 'order-2'"),
+        ("", 3, "no run can be called ''"),
+        ("\udcff", 3, "no run can be called"),
+        ("a%", 3, "no run"),
+    ],
+)
+async def test_a_name_that_means_no_run_or_many_is_refused(journal, tmp_db, text, code, expected):
+    """
+    Exit code 3 for none, 2 for more than one, with some of them.
+    """
+    conn = open_readonly(str(tmp_db))
+    with pytest.raises(CommandError) as caught:
+        find_run(conn, text)
+    conn.close()
+    assert caught.value.code == code
+    assert expected in str(caught.value)
+
+
+async def test_an_ambiguous_name_shows_a_few(engines, tmp_db):
+    """
+    Not all ten thousand.
+    """
+    engine = await engines.file(never)
+    await engine.queue("closed").pause()
+    for n in range(9):
+        await engine.start(never(), id=f"r{n}")
+    conn = open_readonly(str(tmp_db))
+    with pytest.raises(CommandError, match=r"'r4' \('never', pending\), and more\. Type more") as caught:
+        find_run(conn, "r")
+    conn.close()
+    assert "'r5'" not in str(caught.value)
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_is_not_found(tmp_db, cli):
+    """
+    Exit code 3, and nothing is created.
+    """
+    said = cli("list", "--db", tmp_db)
+    assert said.code == 3
+    assert f"no journal at {tmp_db}: the file does not exist" in said.err
+    assert not tmp_db.exists()
+
+
+def test_a_foreign_file_is_refused(tmp_db, cli):
+    """
+    Exit code 1 and a sentence, for another application's database and for no database at all.
+    """
+    conn = sqlite3.connect(tmp_db)
+    conn.execute("CREATE TABLE mine (x)")
+    conn.close()
+    said = cli("list", "--db", tmp_db)
+    assert said.code == 1
+    assert "a database without a journal in it" in said.err
+    tmp_db.write_bytes(b"no database" * 500)
+    said = cli("list", "--db", tmp_db)
+    assert said.code == 2
+    assert said.err.startswith("durable list: ")
+
+
+async def test_a_file_in_a_folder_that_may_not_be_written_is_listed(engines, tmp_path, cli):
+    """
+    A copy on a read-only medium needs no `-shm` file beside it.
+    """
+    engine = await engines.file(never)
+    await engine.queue("closed").pause()
+    await engine.start(never(), id="one")
+    folder = tmp_path / "medium"
+    folder.mkdir()
+    await engine.backup(folder / "copy.db")
+    folder.chmod(0o500)
+    try:
+        assert ids(cli("list", "--db", folder / "copy.db", "--json")) == ["one"]
+        assert [each.name for each in folder.iterdir()] == ["copy.db"]
+    finally:
+        folder.chmod(0o700)
+
+
+async def test_lists_and_writes_do_not_wait_for_each_other(engines, tmp_db, cli):
+    """
+    While an engine records runs, every list shows one state of the file, and no commit fails.
+    """
+
+    @workflow
+    async def work(number: int) -> Flow[int]:
+        for n in range(5):
+            number = yield double(n)
+        yield Return(number)
+
+    engine = await engines.file(work)
+    loop = asyncio.get_running_loop()
+
+    async def write():
+        for _ in range(20):
+            runs = await engine.start_many([work(n) for n in range(10)])
+            await asyncio.gather(*(run.result(20) for run in runs))
+
+    writer = asyncio.create_task(write())
+    counts = []
+    while not writer.done():
+        found = await loop.run_in_executor(None, lambda: _listed(tmp_db))
+        counts.append(len(found))
+    await writer
+    assert counts == sorted(counts)
+    assert len(_listed(tmp_db)) == 200
+    assert (await engine.stats()).trouble is None
+
+
+def _listed(path):
+    conn = open_readonly(str(path))
+    try:
+        return list_runs(conn, Filter(), None, 1000)
+    finally:
+        conn.close()
+
+
+def test_a_list_loads_neither_asyncio_nor_attrs_nor_structlog(tmp_db):
+    """
+    A fresh process answers without what an engine needs: that is most of its time.
+    """
+    code = (
+        "import sys; from durable._cli.main import main; code = main(sys.argv[1:]);"
+        "heavy = {'asyncio', 'attr', 'attrs', 'structlog', 'anyio', 'aiosqlite', 'cattrs', 'durable._face'};"
+        "print(code, sorted(heavy & set(sys.modules)))"
+    )
+    _empty_journal(tmp_db)
+    for command in ("list",):
+        done = subprocess.run(
+            [sys.executable, "-c", code, command, "--db", tmp_db, "--json"],
+            capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        assert done.stdout.splitlines()[-1] == "0 []", command
+
+
+def _empty_journal(path):
+    from durable._shell import schema
+
+    conn = sqlite3.connect(path, isolation_level=None)
+    schema.prepare(conn, 0.0)
+    conn.close()
