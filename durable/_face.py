@@ -6,6 +6,7 @@ from durable._core.admission import Queue
 from durable._core.caps import Caps
 from durable._core.decorators import call, job, step, transaction, workflow
 from durable._core.definition import Finished
+from durable._core.exchange import RunHistory
 from durable._core.flow import current, logger, now, patched, random, set_attributes, uuid4
 from durable._core.group_ops import Settled, Winner
 from durable._core.limits import Limit, Rate
@@ -23,6 +24,7 @@ from durable._core.making import (
 )
 from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
 from durable._core.ports import AsyncTransaction, Transaction
+from durable._core.redaction import Redacted
 from durable._core.retry import Retry
 from durable._core.schedules import Schedule
 from durable._shell.batch import Batch, current_batch
@@ -32,6 +34,7 @@ from durable._shell.context import StepContext, context, cursor, memo
 from durable._shell.dry_run import DryRun
 from durable._shell.engine import Engine, Stats
 from durable._shell.events import EngineEvent
+from durable._shell.exporting import read_histories
 from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
 from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo
@@ -85,6 +88,7 @@ __all__ = [
     "Queue",
     "QueueInfo",
     "Rate",
+    "Redacted",
     "Retry",
     "RetryAfter",
     "Return",
@@ -93,6 +97,7 @@ __all__ = [
     "RunCancelledError",
     "RunFailedError",
     "RunFailure",
+    "RunHistory",
     "RunInfo",
     "RunNotFoundError",
     "RunOp",
@@ -123,6 +128,7 @@ __all__ = [
     "patched",
     "race",
     "random",
+    "read_histories",
     "set_attributes",
     "settle",
     "sleep",

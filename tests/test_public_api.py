@@ -25,6 +25,7 @@ DOCUMENTED = """
     StepContext Transaction context cursor memo
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
     Middleware StepCall Activation AttemptFailed RunFailure DryRun
+    RunHistory read_histories Redacted
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
 
 # Those a program catches by name in ordinary code; all others are in durable.errors.
