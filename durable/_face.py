@@ -4,6 +4,7 @@ All that users import, in one place. `durable/__init__.py` loads it when the fir
 
 from durable._core.admission import Queue
 from durable._core.caps import Caps
+from durable._core.checking import CheckedRun, CheckReport
 from durable._core.decorators import call, job, step, transaction, workflow
 from durable._core.definition import Finished
 from durable._core.exchange import RunHistory
@@ -22,11 +23,13 @@ from durable._core.making import (
     timeout,
     wait_for,
 )
+from durable._core.naming import aliases
 from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
 from durable._core.ports import AsyncTransaction, Transaction
 from durable._core.redaction import Redacted
 from durable._core.retry import Retry
 from durable._core.schedules import Schedule
+from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._shell.batch import Batch, current_batch
 from durable._shell.batch_info import BatchInfo
 from durable._shell.client import Client
@@ -65,6 +68,8 @@ __all__ = [
     "BatchClosedError",
     "BatchInfo",
     "Caps",
+    "CheckReport",
+    "CheckedRun",
     "Child",
     "Client",
     "Command",
@@ -89,6 +94,8 @@ __all__ = [
     "QueueInfo",
     "Rate",
     "Redacted",
+    "Replay",
+    "ReplayedCommand",
     "Retry",
     "RetryAfter",
     "Return",
@@ -112,6 +119,7 @@ __all__ = [
     "StepError",
     "Transaction",
     "Winner",
+    "aliases",
     "by_arguments",
     "call",
     "context",
@@ -129,6 +137,7 @@ __all__ = [
     "race",
     "random",
     "read_histories",
+    "replay",
     "set_attributes",
     "settle",
     "sleep",

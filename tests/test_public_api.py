@@ -24,6 +24,7 @@ DOCUMENTED = """
     Finished
     StepContext Transaction context cursor memo
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
+    replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
     Middleware StepCall Activation AttemptFailed RunFailure DryRun
     RunHistory read_histories Redacted
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something

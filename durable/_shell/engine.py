@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 
+from durable._core.checking import CheckReport
 from durable._core.making import with_options
 from durable._core.ops import OnConflict, RunOp
 from durable._shell import looking, requests
+from durable._shell.checks import check_journal
 from durable._shell.dry_run import KEEP_RESIDENT, DryRun, JumpingClock, Rehearsing
 from durable._shell.events import EngineEvent
 from durable._shell.handle import Run
@@ -71,6 +73,8 @@ class Engine(Lifecycle):
         keep_finished: Prune trees of runs this long after they ended; None keeps them.
         codec: Hooks on the bytes of values (compression, encryption, redaction).
         clock: Another clock, for tests.
+        check_on_open: Replay every open run at opening, and log each that the definitions would break. Such a
+            run is blocked when it is next driven, with or without this.
         standby: Wait for the file while another engine owns it.
         grace: Seconds that steps under way get when the engine closes.
         crash_limit: A step that was running when the process died this often blocks its run.
@@ -227,6 +231,14 @@ class Engine(Lifecycle):
         """A verified copy of the journal at *path*, while the engine runs. Refuses an existing file."""
         self._check_open()
         await self._require_database().backup(path)
+
+    async def check(self, *, all: bool = False) -> CheckReport:
+        """
+        What the engine's definitions would break: replays every open run (with *all*, every run).
+
+        Nothing is executed or changed. Ahead of a deploy, `durable check` does the same from outside.
+        """
+        return await check_journal(self.read, self.path, self._definitions, self.codec, whole=all)
 
     async def stats(self) -> Stats:
         """Counts and sizes."""

@@ -32,6 +32,7 @@ from durable._core.limits import Limit, as_listed, collect_limits
 from durable._core.ports import Clock
 from durable._core.schedules import Schedule
 from durable._shell import batch_reading, looking, reading
+from durable._shell.checks import check_journal, report_at_opening
 from durable._shell.clock import SystemClock
 from durable._shell.commits import Commits
 from durable._shell.database import Database
@@ -81,6 +82,7 @@ class Lifecycle(Finding):
         keep_finished: float | timedelta | None = None,
         codec: ValueCodec | None = None,
         clock: Clock | None = None,
+        check_on_open: bool = False,
         standby: bool = False,
         grace: float = 10.0,
         crash_limit: int = CRASH_LIMIT,
@@ -101,6 +103,7 @@ class Lifecycle(Finding):
         self._durability: Literal["full", "process"] = durability
         self._keep_resident = keep_resident
         self._keep_finished = keep_finished.total_seconds() if isinstance(keep_finished, timedelta) else keep_finished
+        self._check_on_open = check_on_open
         self._standby = standby
         self._grace = grace
         self._crash_limit = crash_limit
@@ -160,6 +163,9 @@ class Lifecycle(Finding):
             next_fire_at = await database.read(reading.next_fire_at)
             paused = await database.read(looking.paused_queues)
             await recover_lines(database, self._queues, self._places, self._admission, self.clock.now())
+            if self._check_on_open:
+                checked = await check_journal(database.read, self.path, self._definitions, self.codec, whole=False)
+                report_at_opening(checked, self.path)
             self._build(database)
             started = asyncio.Event()
             self._main = asyncio.create_task(self._supervise(started), name="durable-engine")
