@@ -60,9 +60,9 @@ class Code:
         """Names of all commands in it."""
         return {*names_in(self.fn), *(name for frame in self.frames for name in names_in(frame))}
 
-    def ahead(self) -> set[str]:
-        """Names of the commands that it can still reach."""
-        return {name for frame in self.frames for name in names_ahead(frame)}
+    def ahead(self) -> list[str]:
+        """Names of the commands that it can still reach, in the order of the code: the innermost first."""
+        return [name for frame in reversed(self.frames) for name in names_ahead(frame)]
 
 
 def diverged(
@@ -133,7 +133,7 @@ def _guess(position: str, recorded: Event | None, requested: Any, commands: Mapp
         if any(_name(each) in known for each in skipped):
             return _Guess("branch", f"It looks as if the branch with {lost} is not taken any more")
         return _Guess("removed", f"It looks as if {lost} was removed before {now}", _KEEP_OLD)
-    if _name(recorded) in ahead:
+    if _comes_next(position, recorded, commands, ahead):
         return _Guess("inserted", f"It looks as if {now} was inserted before {was}", _GUARD_NEW)
     if _name(recorded) in known:
         return _Guess("branch", f"It looks as if a branch goes another way: {was} is in the code, but not reached")
@@ -141,6 +141,16 @@ def _guess(position: str, recorded: Event | None, requested: Any, commands: Mapp
         remedy = f"If it was only renamed, say so where it is defined (aliases=({_name(recorded)!r},)). {_KEEP_BOTH}"
         return _Guess("renamed", f"It looks as if {was} was renamed to {now}", remedy)
     return _Guess("changed", f"It looks as if {was} was replaced by {now}")
+
+
+def _comes_next(position: str, recorded: Event, commands: Mapping[str, Event], ahead: Sequence[str]) -> bool:
+    """Whether code that goes on to *ahead* comes to *recorded*, before what was recorded behind that."""
+    if _name(recorded) not in ahead:
+        return False
+    following = commands.get(_beside(position, 1))
+    if following is None or _name(following) not in ahead:
+        return True
+    return ahead.index(_name(recorded)) <= ahead.index(_name(following))
 
 
 def _guess_end(recorded: Event | None, requested: Any, code: Code) -> _Guess:
@@ -160,16 +170,21 @@ def _members(more: int) -> str:
 
 def _skipped(position: str, requested: Event, commands: Mapping[str, Event]) -> list[Event]:
     """The recorded commands before the one asked for, if that is found a little further on in the same strand."""
-    prefix, _, last = position.rpartition(".")
     found: list[Event] = []
-    for number in range(int(last), int(last) + _NEAR):
-        later = commands.get(f"{prefix}.{number}" if prefix else str(number))
+    for offset in range(_NEAR):
+        later = commands.get(_beside(position, offset))
         if later is None:
             break
         if describe(later) == describe(requested):
             return found
         found.append(later)
     return []
+
+
+def _beside(position: str, offset: int) -> str:
+    """The position *offset* commands further on in the same strand."""
+    prefix, dot, last = position.rpartition(".")
+    return f"{prefix}{dot}{int(last) + offset}"
 
 
 _CAN_HAVE_ALIASES = (StepStarted, SlotAwaited, TransactionStarted, ChildStarted)

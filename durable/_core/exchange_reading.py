@@ -38,6 +38,8 @@ _CLOSED_BY: Final[dict[str, tuple[type, ...]]] = {
     "cancelled": (RunCancelled,),
 }
 _WAITS: Final = ("timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start", "code")
+#: Resuming looks at each place of a window.
+_MAX_WINDOW: Final = 1_000_000
 _WAKES: Final = ("any", "all", "failure", "fail_fast")
 
 
@@ -135,6 +137,8 @@ class _Draft:
         """Take in a line of this name."""
         template = text_from("template", plain.get("template"))
         feed = build(ExportedFeed, {**plain, "template": template, "items": ()})
+        if not 0 < feed.size <= _MAX_WINDOW or feed.wake_on not in _WAKES:
+            wrong(f"feed: no window of {feed.size} that wakes on {feed.wake_on!r:.40} is known")
         if feed.position in self.feeds:
             wrong(f"feed: a second one at {feed.position!r:.40}")
         self.feeds[feed.position], self.items[feed.position] = feed, []

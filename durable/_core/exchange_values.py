@@ -43,6 +43,9 @@ MAX_LINE_BYTES: Final = 64 << 20
 _AROUND: Final = 4
 #: Integers of SQLite have 64 bits.
 _INT_BOUND: Final = 2**63
+#: What a clock said, and Python can show as a date. Deadlines may be beyond.
+_INSTANTS: Final = ("at", "created_at", "started_at", "ended_at", "since")
+_LAST_INSTANT: Final = 253_370_764_800.0
 _STATUSES: Final = ("pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled")
 #: Half a character, as JSON can write it and UTF-8 cannot: SQLite would refuse it.
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -224,6 +227,11 @@ def _a_float(name: str, found: Any) -> float:
     return number if math.isfinite(number) else _refuse(name, "a finite number", number)
 
 
+def _an_instant(name: str, found: Any) -> float:
+    at = _a_float(name, found)
+    return at if abs(at) < _LAST_INSTANT else _refuse(name, "epoch seconds of a year before 9999", at)
+
+
 def _a_bool(name: str, found: Any) -> bool:
     return found if isinstance(found, bool) else _refuse(name, "true or false", found)
 
@@ -252,6 +260,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "str": _a_str,
     "int": _an_int,
     "float": _a_float,
+    "instant": _an_instant,
     "bool": _a_bool,
     "list[str]": _strings,
     "labels": _labels,
@@ -259,6 +268,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "str | None": _optional(_a_str),
     "int | None": _optional(_an_int),
     "float | None": _optional(_a_float),
+    "instant | None": _optional(_an_instant),
 }
 #: Annotations that have been checked or built on the way here.
 _KINDS: Final = {
@@ -281,6 +291,8 @@ def _parts(cls: type[Any]) -> tuple[_Part, ...]:
     parts: list[_Part] = []
     for attribute in attrs_fields(cls):
         kind = _KINDS.get(str(attribute.type), str(attribute.type))
+        if attribute.name in _INSTANTS:
+            kind = kind.replace("float", "instant")
         assert kind in _CHECKS, f"{cls.__name__}.{attribute.name}"
         parts.append(_Part(attribute.name, kind, attribute.default))
     return tuple(parts)

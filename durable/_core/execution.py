@@ -46,7 +46,7 @@ from durable._core.ops import Command, ContinueAs, StepOp, TransactionOp
 from durable._core.outcomes import arguments_payload
 from durable._core.retry import Retry
 from durable._core.strand import Strand
-from durable.errors import CapExceededError, DefinitionError, EncodeError, RunCancelled
+from durable.errors import CapExceededError, DefinitionError, EncodeError, NondeterminismError, RunCancelled
 
 _T = TypeVar("_T")
 
@@ -322,6 +322,9 @@ class Execution(OpenRun):
                 self._continue(op)
             else:
                 owner.member_done(index, Outcome(error=TypeError(f"a workflow cannot yield {op!r:.80}")))
+        except NondeterminismError:
+            op.discard()
+            raise
         except (EncodeError, CapExceededError, DefinitionError) as error:  # the user's value: raised at the user's line
             self.leaves.pop(position, None)
             owner.member_done(index, Outcome(error=error))
