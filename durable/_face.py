@@ -38,6 +38,7 @@ from durable._shell.dry_run import DryRun
 from durable._shell.engine import Engine, Stats
 from durable._shell.events import EngineEvent
 from durable._shell.exporting import read_histories
+from durable._shell.finding import Imported
 from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
 from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo
@@ -81,6 +82,7 @@ __all__ = [
     "Finished",
     "Flow",
     "HistoryEvent",
+    "Imported",
     "JournalError",
     "JournalLockedError",
     "KeyConflictError",

@@ -26,7 +26,7 @@ DOCUMENTED = """
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
     Middleware StepCall Activation AttemptFailed RunFailure DryRun
-    RunHistory read_histories Redacted
+    RunHistory read_histories Redacted Imported
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
 
 # Those a program catches by name in ordinary code; all others are in durable.errors.

@@ -28,9 +28,9 @@ from durable._shell.handle import Backend, Run
 from durable._shell.looking import RunRow
 from durable._shell.ownership import Ownership
 from durable._shell.rows import Effects, NewRun, Outcome
-from durable._shell.server import LINE_BYTES, socket_path
+from durable._shell.server import socket_path
 from durable._shell.starting import make_run, make_template
-from durable._shell.wire import decode_answer, encode_line, runs_to_wire
+from durable._shell.wire import LINE_BYTES, decode_answer, encode_line, runs_to_wire
 from durable.errors import (
     BatchNotFoundError,
     EngineClosedError,
@@ -176,7 +176,7 @@ class Client(Finding):
             inspect=lambda conn: marks.inspect(conn, self.path),
             prepare=lambda conn: schema.prepare(conn, self.clock.now()),
         )
-        if request in ("retry", "fork"):
+        if request in ("retry", "fork", "import"):
             arguments["path"] = self.path
         if request == "fork":
             arguments["number"] = 0

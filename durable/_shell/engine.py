@@ -281,11 +281,11 @@ class Engine(Lifecycle):
         if fn is None:
             msg = f"no request is called {request!r}"
             raise UsageError(msg)
-        if request in ("retry", "fork"):
+        if request in ("retry", "fork", "import"):
             arguments["path"] = self.path
         if request == "fork":
             arguments["number"] = self.allocate()
-        if request == "create_batches":
+        if request in ("create_batches", "import"):
             arguments["allocate"] = self.allocate
         if request not in ("start", "prune", "prune_batches"):
             arguments["now"] = self.clock.now()

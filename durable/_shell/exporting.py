@@ -74,7 +74,7 @@ def export_runs(
     The lines of an export of runs, without line ends: oldest run first, each once.
 
     Args:
-        conn: Outside a transaction; one is open until the last line was taken.
+        conn: If it is in no transaction, one is open until the last line was taken.
         path: Of the journal, for errors.
         run_ids: Which runs.
         now: When it is exported, epoch seconds.
@@ -87,7 +87,9 @@ def export_runs(
         RunNotFoundError: There is no such run.
         JournalCorruptError: An event does not match its checksum.
     """
-    conn.execute("BEGIN")
+    mine = not conn.in_transaction
+    if mine:
+        conn.execute("BEGIN")
     try:
         rows = _rows(conn, run_ids, tree=tree)
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
@@ -98,7 +100,8 @@ def export_runs(
             history = load_run_history(conn, path, found)
             yield from lines_of(history if redact is None else redacted(history, redact, codec or Codec()))
     finally:
-        conn.execute("ROLLBACK")
+        if mine:
+            conn.execute("ROLLBACK")
 
 
 def _rows(conn: sqlite3.Connection, run_ids: Sequence[str], *, tree: bool) -> list[str]:
@@ -185,6 +188,16 @@ def _items(conn: sqlite3.Connection, run: int, position: str) -> tuple[FeedItem,
         (run, position),
     )
     return tuple(FeedItem(*row) for row in rows)
+
+
+def release() -> str:
+    """The release of this library; "unknown" where it is not installed but on the path."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow, and rarely asked for
+
+    try:
+        return version("durable-asyncio")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 # --- files -------------------------------------------------------------------------------------------

@@ -4,24 +4,40 @@ Finding runs and queues: what `Engine` and `Client` answer alike, from the file.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from attrs import frozen
+
 from durable._core.codec import Codec
 from durable._core.definition import RunnableDefinition
+from durable._core.exchange import RunHistory
 from durable._core.ops import RunOp
 from durable._core.ports import Clock
+from durable._core.redaction import Redact
 from durable._shell import looking
 from durable._shell.batch import Batch, draft_batch
 from durable._shell.batch_drafts import Callbacks
 from durable._shell.batch_info import BatchInfo, list_all
+from durable._shell.exporting import export_runs, read_histories, release, write_file
 from durable._shell.handle import QueueHandle, Run, RunInfo, info_from
 from durable._shell.looking import RunRow
 from durable._shell.rows import NewRun, Outcome, Status
 from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo, info_of
 from durable._shell.schedule_looking import all_schedules
 from durable.errors import RunNotFoundError
+
+
+@frozen
+class Imported:
+    """What an import came to: ids of the runs that were written, and of those that were there already."""
+
+    runs: list[str]
+    present: list[str]
 
 
 class Finding:
@@ -145,6 +161,63 @@ class Finding:
     async def schedules(self) -> list[ScheduleInfo]:
         """All schedules that the journal knows, by name; those that no engine was given tick no more."""
         return [info_of(row) for row in await self.read(all_schedules)]
+
+    # --- runs that leave, and arrive -----------------------------------------------------------------------
+
+    async def export(
+        self,
+        runs: str | Iterable[str],
+        path: str | os.PathLike[str],
+        *,
+        tree: bool = False,
+        redact: Redact | None = None,
+    ) -> None:
+        """
+        Write runs to a new text file (mode 0600): one event a line, JSON, for `import_runs`, `read_histories`, people.
+
+        Args:
+            runs: Their ids.
+            path: The file; an existing one is refused.
+            tree: Also what they have started: children, follow-ups, the runs that they continued as, and theirs.
+            redact: Called with a `Redacted` for each value, label, key and reason; what it returns is written instead.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            JournalAccessError: The file exists, or cannot be written.
+            JournalCorruptError: An event does not match its checksum.
+        """
+        run_ids = [runs] if isinstance(runs, str) else list(runs)
+
+        def write(conn: sqlite3.Connection) -> None:
+            lines = export_runs(
+                conn, self.path, run_ids, now=self.clock.now(), release=release(), tree=tree, redact=redact,
+                codec=self.codec,
+            )  # fmt: skip
+            write_file(path, lines)
+
+        await self.read(write)
+
+    async def import_runs(self, source: str | os.PathLike[str] | Iterable[RunHistory]) -> Imported:
+        """
+        Write exported runs into this journal, with their ids: all of them, or none; recorded when this returns.
+
+        Those that had not ended arrive paused: `Run.resume` lets them go on here. Those that are here already,
+        event for event, are passed over. A key stays a run's own if it is free; batches are not restored.
+
+        Args:
+            source: A file that `export` wrote, or runs that `read_histories` read.
+
+        Raises:
+            ExportFormatError: The file holds something else; the error names the line.
+            RunExistsError: A run with one of the ids is here, with other events.
+            UsageError: The runs contradict each other.
+        """
+        if isinstance(source, (str, os.PathLike)):
+            histories = await asyncio.to_thread(read_histories, source)
+        else:
+            histories = list(source)
+        found = await self.request("import", histories=histories)
+        return Imported(found["imported"], found["present"])
 
     # --- batches --------------------------------------------------------------------------------------------
 

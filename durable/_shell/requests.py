@@ -21,6 +21,7 @@ from durable._shell import slots
 from durable._shell.batch_requests import BATCH_REQUESTS
 from durable._shell.creating import INSERT_WAIT, get_or_create, insert_run, write_rows
 from durable._shell.feeding import refill
+from durable._shell.importing import give_up_absent, import_runs
 from durable._shell.lines import Lines
 from durable._shell.looking import ENDS, RunRow, run_by_id
 from durable._shell.pruning import prune, prune_batches
@@ -122,6 +123,7 @@ def resume(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: floa
         conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'code'", (run.run,))
         put_item(conn, run.run, ResumeRequested(now), effects, wakes=False)
     _make_ready(conn, run, now, effects)
+    give_up_absent(conn, run.run, now, effects)
     refill(conn, run.run, now, effects)
     return True
 
@@ -266,6 +268,7 @@ REQUESTS: Mapping[str, Callable[..., Any]] = {
     "resume": resume,
     "retry": retry,
     "fork": fork,
+    "import": import_runs,
     "pause_queue": pause_queue,
     "clear_queue": clear_queue,
     "pause_schedule": pause_schedule,

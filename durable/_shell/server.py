@@ -16,10 +16,10 @@ import stat
 from typing import Any, Protocol
 
 from durable._shell.log import log
-from durable._shell.wire import decode_line, encode_answer, encode_error, runs_from_wire
+from durable._shell.wire import LINE_BYTES, decode_line, encode_answer, encode_error, runs_from_wire
 
-#: Longest line: thirty-two payloads of the largest size.
-LINE_BYTES = 32 << 20
+#: Lines from here on are decoded in a thread: that of a large import takes a while.
+_LARGE_LINE = 1 << 20
 
 
 class _Engine(Protocol):
@@ -85,7 +85,8 @@ class Server:
 
     async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
         try:
-            name, arguments = decode_line(line)
+            large = len(line) >= _LARGE_LINE
+            name, arguments = await asyncio.to_thread(decode_line, line) if large else decode_line(line)
             if name == "wait_for_end":
                 await self._wait_for_end(reader, **arguments)
                 return encode_answer(None)

@@ -11,12 +11,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from attrs import asdict, evolve
 from attrs import fields as attrs_fields
 
+from durable._core import retry
 from durable._core.events import RunStarted
+from durable._core.ops import OnConflict
 from durable._shell.rows import NewRun
 from durable.errors import UsageError
 
@@ -72,6 +75,66 @@ def from_plain(plain: dict[str, Any]) -> NewRun:
     except (TypeError, KeyError) as error:
         msg = f"a new run in another form than this release knows: {error}"
         raise UsageError(msg) from error
+
+
+def checked_json(text: str, where: str) -> str:
+    """
+    Templates that came from another file, as they are kept here: without the runs and batches of that one.
+
+    Raises:
+        UsageError: They are none.
+    """
+    try:
+        found = [_checked(each) for each in json.loads(text, object_hook=revive)]
+    except (UsageError, TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        msg = f"{where}: no runs to be started later: {error}"
+        raise UsageError(msg) from error
+    return to_json(found)
+
+
+def _checked(plain: dict[str, Any]) -> NewRun:
+    """The template in *plain*: rows of these types will be inserted long after anybody could complain."""
+    here = {"run": 0, "parent": None, "position": None, "follows": None, "batch": None, "callback": None, "behind": ()}
+    following = tuple(_checked(each) for each in plain.get("follow_ups", ()))
+    template = evolve(from_plain({**plain, **here, "follow_ups": ()}), follow_ups=following)
+    for owner in (template, template.started):
+        for attribute in attrs_fields(type(owner)):
+            _check_type(attribute.name, str(attribute.type), getattr(owner, attribute.name))
+    if template.on_conflict not in get_args(OnConflict) or not all(map(_is_text, template.labels.items())):
+        msg = f"no way to start a run: on_conflict {template.on_conflict!r:.40}, labels {template.labels!r:.40}"
+        raise UsageError(msg)
+    if template.retry is not None:
+        retry.from_record(template.retry)
+    return template
+
+
+def _check_type(name: str, kind: str, found: Any) -> None:
+    types = _TYPES.get(kind)
+    if types is None:
+        return
+    fits = isinstance(found, types) and (not isinstance(found, bool) or bool in types)
+    if not fits or (isinstance(found, (int, float)) and not abs(found) < _BOUND):
+        msg = f"{name}: expected {kind}, found {found!r:.40}"
+        raise UsageError(msg)
+
+
+def _is_text(pair: tuple[Any, Any]) -> bool:
+    return all(isinstance(each, str) for each in pair)
+
+
+#: Of what SQLite keeps as a number; NaN and infinity are none.
+_BOUND = 2**63
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (int, float),
+    "str | None": (str, NoneType),
+    "int | None": (int, NoneType),
+    "float | None": (int, float, NoneType),
+    "Payload | None": (str, bytes, NoneType),
+    "Mapping[str, str]": (dict,),
+}
 
 
 def default(value: object) -> Any:

@@ -8,19 +8,38 @@ of their class among `durable.errors`, with their fields; anything else becomes 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve
 
 from durable import errors
+from durable._core.exchange import Header, RunHistory, header_line, lines_of
+from durable._core.exchange_reading import read_export
 from durable._shell.rows import NewRun
 from durable._shell.templates import default, from_plain, revive, to_plain
 
+#: Longest line: thirty-two payloads of the largest size.
+LINE_BYTES = 32 << 20
+
 
 def encode_line(request: str, arguments: dict[str, Any]) -> bytes:
-    """A request as a line."""
-    return json.dumps({"request": request, "arguments": arguments}, default=default).encode() + b"\n"
+    """
+    A request as a line.
+
+    Raises:
+        UsageError: It is longer than what an engine listens to.
+    """
+    if "histories" in arguments:
+        arguments = {**arguments, "histories": histories_to_wire(arguments["histories"])}
+    line = json.dumps({"request": request, "arguments": arguments}, default=default).encode() + b"\n"
+    if len(line) > LINE_BYTES:
+        msg = (
+            f"{request!r} takes {len(line):,} bytes, and the engine that has the file takes {LINE_BYTES:,} at once: "
+            "make several requests of it, or repeat it while no engine has the file"
+        )
+        raise errors.UsageError(msg)
+    return line
 
 
 def decode_line(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -28,6 +47,8 @@ def decode_line(line: bytes) -> tuple[str, dict[str, Any]]:
     plain = json.loads(line, object_hook=revive)
     match plain:
         case {"request": str(request), "arguments": dict(arguments)}:
+            if "histories" in arguments:
+                arguments["histories"] = histories_from_wire(arguments["histories"])
             return request, arguments
         case _:
             msg = "a request is an object with request and arguments"
@@ -66,3 +87,13 @@ def runs_to_wire(runs: list[NewRun]) -> list[dict[str, Any]]:
 def runs_from_wire(plain: list[dict[str, Any]], allocate: Callable[[], int]) -> list[NewRun]:
     """The new runs in plain data, numbered by the owner."""
     return [evolve(from_plain(each), run=allocate()) for each in plain]
+
+
+def histories_to_wire(histories: Iterable[RunHistory]) -> list[str]:
+    """Runs to be imported, as the lines of a file."""
+    return [header_line(Header("", 0, "")), *(line for each in histories for line in lines_of(each))]
+
+
+def histories_from_wire(lines: Iterable[str]) -> list[RunHistory]:
+    """The runs in lines, as strictly checked as those in a file."""
+    return list(read_export((line.encode() for line in lines), "the request"))
