@@ -13,6 +13,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+#: The kind of `SignalReceived`: this module does not know events.
+_SIGNAL_RECEIVED: Final = 24
 ENDS: Final[frozenset[str]] = frozenset(("succeeded", "failed", "cancelled"))
 
 _RUN_COLUMNS = """
@@ -80,6 +82,24 @@ def runs_by_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[Ru
         "AND instr(substr(r.run_id, length(?) + 1), '/') = 0 ORDER BY r.run_id LIMIT ?",
         (prefix, prefix, prefix, limit),
     )
+    return [_run_row(row) for row in rows.fetchall()]
+
+
+def children_of(conn: sqlite3.Connection, run: int, limit: int) -> list[RunRow]:
+    """Up to *limit* runs that run number *run* has started, oldest first."""
+    rows = conn.execute(_RUN_COLUMNS + "WHERE r.parent = ? ORDER BY r.run LIMIT ?", (run, limit))
+    return [_run_row(row) for row in rows.fetchall()]
+
+
+def children_by_status(conn: sqlite3.Connection, run: int) -> dict[str, int]:
+    """How many runs that it has started have which status."""
+    rows = conn.execute("SELECT status, count(*) FROM durable_runs WHERE parent = ? GROUP BY status", (run,))
+    return dict(rows.fetchall())
+
+
+def followers_of(conn: sqlite3.Connection, run: int, limit: int) -> list[RunRow]:
+    """Up to *limit* runs that the end of run number *run* has started, oldest first."""
+    rows = conn.execute(_RUN_COLUMNS + "WHERE r.follows = ? ORDER BY r.run LIMIT ?", (run, limit))
     return [_run_row(row) for row in rows.fetchall()]
 
 
@@ -206,6 +226,14 @@ def waits_of(conn: sqlite3.Connection, run: int, limit: int = 100) -> list[WaitR
 def count_waits(conn: sqlite3.Connection, run: int) -> int:
     """How many rows a run waits for."""
     return int(conn.execute("SELECT count(*) FROM durable_waits WHERE run = ?", (run,)).fetchone()[0])
+
+
+def pending_signals(conn: sqlite3.Connection, run: int) -> dict[str, int]:
+    """Names of signals recorded for a run, which it has not taken in yet, and how many of each."""
+    rows = conn.execute(
+        "SELECT name, count(*) FROM durable_inbox WHERE run = ? AND kind = ? GROUP BY name", (run, _SIGNAL_RECEIVED)
+    )
+    return dict(rows.fetchall())
 
 
 def waiting_for_signal(conn: sqlite3.Connection, name: str) -> str | None:

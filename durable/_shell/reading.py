@@ -7,6 +7,8 @@ Short transactions. What lists and describes runs stands in `looking`.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from attrs import evolve, frozen
@@ -16,7 +18,7 @@ from durable._core.events import CancelRequested, Event, RunStarted
 from durable._shell.looking import ENDS, RunRow, last_of_chain
 from durable._shell.rows import Outcome, ReadyRun, RunState, checksum, read_events
 from durable._shell.waking import SELECT_READY, ready_run
-from durable.errors import JournalCorruptError
+from durable.errors import DecodeError, DurableError, JournalCorruptError
 
 
 def read_end(conn: sqlite3.Connection, run: int) -> Outcome:
@@ -84,10 +86,10 @@ def load_run(conn: sqlite3.Connection, run: int) -> Loaded:
     """All of one run, read in one go."""
     row = conn.execute("SELECT ready_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
     ready = row is not None and row[0] is not None
-    return Loaded(ready, _event_rows(conn, run), load_items(conn, run, 0))
+    return Loaded(ready, event_rows(conn, run), load_items(conn, run, 0))
 
 
-def _event_rows(conn: sqlite3.Connection, run: int) -> list[Any]:
+def event_rows(conn: sqlite3.Connection, run: int) -> list[Any]:
     """All events of one run as rows. Text that is none any more ends them with a row that no checksum fits."""
     try:
         return conn.execute(_EVENT_COLUMNS, (run,)).fetchall()
@@ -126,7 +128,26 @@ def cancel_in_inbox(conn: sqlite3.Connection, run: int) -> CancelRequested | Non
 def load_history(conn: sqlite3.Connection, path: str, run: RunRow) -> list[Event]:
     """The events of *run*, checked."""
     state = RunState(run.run, run.run_id, run.workflow, run.queue)
-    return read_events(path, state, _event_rows(conn, run.run))
+    return read_events(path, state, event_rows(conn, run.run))
+
+
+def readable_events(rows: Sequence[Any], path: str, run: RunRow) -> tuple[list[Event], DurableError | None]:
+    """
+    The events of *run* as far as they can be trusted, and what is wrong with the next one.
+
+    *rows* are those of `event_rows`.
+    """
+    state = RunState(run.run, run.run_id, run.workflow, run.queue)
+    try:
+        return read_events(path, state, rows), None
+    except JournalCorruptError as error:
+        return read_events(path, state, rows[: error.seq - 1]), error
+    except DecodeError as error:
+        events: list[Event] = []
+        with suppress(DecodeError):
+            for _, kind, position, at, body, value, _ in rows:
+                events.append(from_row(kind, position, body, value, at))
+        return events, error
 
 
 def ready_runs(conn: sqlite3.Connection, queue: str, limit: int) -> list[ReadyRun]:

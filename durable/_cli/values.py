@@ -1,0 +1,125 @@
+"""
+Payloads for people and for programs: arguments, results, failures as they stand in the file.
+
+They are JSON text, unless the application's codec hooks made something else of it: then their size
+is all that can be said without the application. Nothing is decoded into objects here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+#: A value that fits on a line of this many characters stands on one.
+_ONE_LINE: Final = 100
+#: Lines of a value or traceback, and characters of one, that are shown unless all was asked for.
+_MOST_LINES: Final = 40
+_MOST_CHARACTERS: Final = 400
+#: Failures within failures that are shown.
+_DEPTH: Final = 8
+_INDENT: Final = "  "
+
+
+def plain(payload: Any) -> Any:
+    """A payload for programs: what its JSON says; of one that is encoded, its size."""
+    if isinstance(payload, bytes):
+        return {"encoded_bytes": len(payload)}
+    if payload is None:
+        return None
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        return payload
+
+
+def value_lines(payload: Any, *, full: bool = False) -> list[str]:
+    """A payload for people."""
+    if isinstance(payload, bytes):
+        return [f"<{len(payload):,} bytes, encoded by the application's codec>"]
+    try:
+        lines = _pretty(None if payload is None else json.loads(payload))
+    except (ValueError, RecursionError):  # no codec of ours wrote this
+        lines = str(payload).splitlines()
+    return bounded(lines, full=full)
+
+
+def call_lines(name: str, payload: Any, *, full: bool = False) -> list[str]:
+    """The arguments of a run as a call: ``ride(42, "Main St 1", fast=true)``."""
+    match plain(payload):
+        case [[*positional], {**named}] if not isinstance(payload, bytes):
+            given = [("", each) for each in positional] + [(f"{key}=", each) for key, each in named.items()]
+            line = f"{name}({', '.join(key + _compact(each) for key, each in given)})"
+            if len(line) <= _ONE_LINE:
+                return [line]
+            lines = [f"{name}("]
+            for key, each in given:
+                first, *rest = _pretty(each)
+                lines += [f"{_INDENT}{key}{first}", *(_INDENT + line for line in rest)]
+                lines[-1] += ","
+            return bounded([*lines, ")"], full=full)
+        case _:
+            return value_lines(payload, full=full)
+
+
+def failure_lines(payload: Any, *, full: bool = False) -> list[str]:
+    """A recorded failure: its traceback, its cause, the members of a group."""
+    failure = plain(payload)
+    if isinstance(payload, bytes) or not isinstance(failure, dict) or "type" not in failure:
+        return value_lines(payload, full=full)
+    return _of_failure(failure, full=full, depth=0)
+
+
+def failure_in_short(payload: Any) -> str:
+    """A recorded failure in one line: ``ValueError: bad``."""
+    failure = plain(payload)
+    if isinstance(payload, bytes) or not isinstance(failure, dict) or "type" not in failure:
+        return "" if payload is None else value_lines(payload)[0]
+    return _title(failure)
+
+
+def bounded(lines: Sequence[str], *, full: bool, last: bool = False) -> list[str]:
+    """*lines*, unless *full* is asked for no more than fit a screen: the first, or the *last* of them."""
+    if full:
+        return list(lines)
+    cut = [line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}…" for line in lines]
+    left = len(cut) - _MOST_LINES
+    if left <= 1:  # the line that would say so takes as much
+        return cut
+    note = f"... {left:,} more lines: --full"
+    return [note, *cut[left:]] if last else [*cut[:_MOST_LINES], note]
+
+
+def _of_failure(failure: dict[str, Any], *, full: bool, depth: int) -> list[str]:
+    trace = str(failure.get("traceback") or "").strip("\n").splitlines()
+    lines = bounded(trace, full=full, last=True) if trace else bounded([_title(failure)], full=full)
+    if depth == _DEPTH:
+        return lines
+    cause = failure.get("cause")
+    if isinstance(cause, dict):
+        lines += ["caused by:", *(_INDENT + line for line in _of_failure(cause, full=full, depth=depth + 1))]
+    members = [each for each in failure.get("members") or () if isinstance(each, dict)]
+    shown = members if full else members[:_DEPTH]
+    for index, member in enumerate(shown, 1):
+        lines += [
+            f"failure {index} of {len(members)}:",
+            *(_INDENT + line for line in _of_failure(member, full=full, depth=depth + 1)),
+        ]
+    if len(shown) < len(members):
+        lines.append(f"... {len(members) - len(shown):,} more failures: --full")
+    return lines
+
+
+def _title(failure: dict[str, Any]) -> str:
+    name = str(failure.get("type")).rpartition(".")[2]
+    message = str(failure.get("message") or "").strip().partition("\n")[0]
+    return f"{name}: {message}" if message else name
+
+
+def _pretty(value: Any) -> list[str]:
+    line = _compact(value)
+    return [line] if len(line) <= _ONE_LINE else json.dumps(value, ensure_ascii=False, indent=2).splitlines()
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
