@@ -90,6 +90,8 @@ class Cursor:
         self.recorded = recorded
         self._codec = codec
         self._compare = compare
+        #: Positions of commands whose arguments differ from the recorded ones, as far as it went.
+        self.changed_arguments: list[str] = []
         retry = None if recorded.run.retry is None else from_record(recorded.run.retry)
         #: What replay needs of the events, sorted once.
         self.history = history.read(recorded.events, retry)
@@ -160,11 +162,6 @@ class Cursor:
             raise UsageError(msg)
         return self._execution
 
-    @property
-    def changed_arguments(self) -> list[str]:
-        """Positions of commands whose arguments differ from the recorded ones, as far as it went."""
-        return self.execution.changed_arguments
-
     def places(self, strand: str | None = None) -> list[Place]:
         """Where the code of a strand (by default the one that stopped) stands: outermost first."""
         if strand is None:
@@ -190,7 +187,9 @@ class Cursor:
         self.close()
         recorded = self.recorded
         self._execution = Execution(self.definition, self.history, run_id=recorded.run.run_id, codec=self._codec)
-        self._execution.compares = self._compare
+        if self._compare:  # the first time is enough, and digests cost
+            self._compare = False
+            self._execution.compares, self._execution.changed_arguments = True, self.changed_arguments
         latest: Sequence[Event] = recorded.pending or recorded.events
         self._steps = self._execution.walk(recorded.pending, now=latest[-1].at)
         self._over = False

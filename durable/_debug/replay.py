@@ -141,7 +141,7 @@ class Replay:
         self.ended = bool(body)
         self.value: Any = body[-1].value if body else None
         self.raised = body[-1].error if body and body[-1].kind == "raised" else None
-        self.changed_arguments = list(execution.changed_arguments)
+        self.changed_arguments = list(self._cursor.changed_arguments)
         self.patches: Mapping[str, bool] = dict(execution.answers.patches)
         #: What today's code asks for where the recorded run failed.
         self.further: str | None = None
