@@ -27,7 +27,7 @@ from durable._core.admission import Admission, Places, Queue
 from durable._core.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.codec import Codec, ValueCodec
 from durable._core.definition import RunnableDefinition
-from durable._core.definitions import collect
+from durable._core.definitions import Definitions, collect
 from durable._core.limits import Limit, as_listed, collect_limits
 from durable._core.ports import Clock
 from durable._core.schedules import Schedule
@@ -344,6 +344,11 @@ class Lifecycle(Finding):
             self._closing = asyncio.get_running_loop().create_task(_nothing())
 
     # --- what everything else asks of it ---------------------------------------------------------------
+
+    @property
+    def definitions(self) -> Definitions:
+        """The workflows and jobs that it executes, by name; the newest version of each. Read-only."""
+        return self._definitions
 
     def allocate(self) -> int:
         """The number of the next run. There is one owner, so counting in memory is enough."""
