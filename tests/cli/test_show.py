@@ -28,6 +28,16 @@ from durable import (
     workflow,
 )
 from durable._cli import families, values
+from durable._cli.step_lines import steps_in
+from durable._core.events import (
+    RunStarted,
+    SlotAwaited,
+    SlotGranted,
+    StepCancelled,
+    StepInterrupted,
+    StepStarted,
+    TimerSet,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -328,6 +338,22 @@ async def test_long_runs_show_their_latest_steps(engines, tmp_db, cli):
     assert said.lines[-1].startswith("39 ")
     full = cli("show", "--db", tmp_db, "l", "--full")
     assert len([line for line in full.lines if " charge " in line]) == 40
+
+
+def test_a_step_stands_as_its_last_event_says():
+    """
+    Cut off, it may run again; lost in a race, it is over. Events of other commands change nothing.
+    """
+    started = StepStarted("0", "charge", 1, "app.py:1", "", 10.0)
+    cut_off = [RunStarted("ride", 1, ""), started, StepInterrupted("0", 1, crashed=True, at=11.0)]
+    assert [(step.status, step.ended_at) for step in steps_in(cut_off)] == [("interrupted", None)]
+    again = [*cut_off, StepStarted("0", "charge", 2, "app.py:1", "", 12.0)]
+    assert [(step.status, step.attempt, step.started_at) for step in steps_in(again)] == [("running", 2, 10.0)]
+    cancelled = steps_in([started, TimerSet("1", "sleep", 99.0, "app.py:2", 10.0), StepCancelled("0", 13.0)])
+    assert [(step.position, step.status, step.ended_at) for step in cancelled] == [("0", "cancelled", 13.0)]
+    granted = [SlotAwaited("0", "charge", 1, "gate", "", "app.py:1", "", 9.0), SlotGranted("0", 9.5)]
+    assert [step.status for step in steps_in(granted)] == ["waiting"]
+    assert [(step.status, step.started_at) for step in steps_in([*granted, started])] == [("running", 9.0)]
 
 
 # --- other runs and signals -----------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+"""
+Who owns a journal, as its side file says. Only the lock itself decides, and looking must not take it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any, Final, NamedTuple
+
+#: More than any text that an owner writes.
+_BYTES: Final = 1024
+
+
+class Owner(NamedTuple):
+    """The process that last said it owned a file, and did not give it up."""
+
+    pid: int
+    host: str
+    #: ISO 8601, UTC.
+    since: str
+    #: False if it is known to be gone: it was killed. None if it cannot be told from here.
+    alive: bool | None
+
+
+def owner_of(path: str) -> Owner | None:
+    """Who owns the journal at *path*; None if nobody says so."""
+    try:
+        with open(f"{os.path.realpath(path)}.lock", "rb") as file:
+            said: Any = json.loads(file.read(_BYTES))
+        pid, host, since = int(said["pid"]), str(said["host"]), str(said["since"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return Owner(pid, host, since, _alive(pid) if host == socket.gethostname() else None)
+
+
+def _alive(pid: int) -> bool | None:
+    if pid <= 0:  # no process, but a group of them
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's; or no number that a process can have
+        return None
+    return True
