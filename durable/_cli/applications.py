@@ -106,6 +106,20 @@ def load_application(text: str) -> Application:
     return Application(text, definitions, codec)
 
 
+def load_object(text: str) -> Any:
+    """
+    What *text* names, other than an application: ``pkg.mod:name``, or ``file.py:name``.
+
+    Raises:
+        CommandError: It cannot be imported, or there is no such name.
+    """
+    place, _, name = text.rpartition(":")
+    if not place or not name:
+        msg = f"{text!r}: give MODULE:NAME, as app.privacy:redact"
+        raise CommandError(msg)
+    return _member(_from_file(place) if place.endswith(".py") or os.sep in place else _from_name(place), name)
+
+
 # --- what it is --------------------------------------------------------------------------------------
 
 

@@ -210,23 +210,6 @@ class Engine(Lifecycle):
 
     # --- housekeeping -----------------------------------------------------------------------------------------
 
-    async def prune(self, older_than: float | timedelta) -> int:
-        """
-        Delete trees of runs that ended longer ago than this (seconds or timedelta); how many runs.
-
-        A batch goes with all its runs, once it is finished and all of them ended that long ago.
-        """
-        seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
-        before = self.clock.now() - seconds
-        deleted = 0
-        for request, after in (("prune_batches", "after_batch"), ("prune", "after_run")):
-            following: int | None = 0
-            while following is not None:
-                count: int
-                count, following = await self.request(request, before=before, **{after: following})
-                deleted += count
-        return deleted
-
     async def backup(self, path: str | os.PathLike[str]) -> None:
         """A verified copy of the journal at *path*, while the engine runs. Refuses an existing file."""
         self._check_open()

@@ -8,7 +8,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import frozen
@@ -161,6 +161,23 @@ class Finding:
     async def schedules(self) -> list[ScheduleInfo]:
         """All schedules that the journal knows, by name; those that no engine was given tick no more."""
         return [info_of(row) for row in await self.read(all_schedules)]
+
+    async def prune(self, older_than: float | timedelta) -> int:
+        """
+        Delete trees of runs that ended longer ago than this (seconds or timedelta); how many runs.
+
+        A batch goes with all its runs, once it is finished and all of them ended that long ago.
+        """
+        seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
+        before = self.clock.now() - seconds
+        deleted = 0
+        for request, after in (("prune_batches", "after_batch"), ("prune", "after_run")):
+            following: int | None = 0
+            while following is not None:
+                count: int
+                count, following = await self.request(request, before=before, **{after: following})
+                deleted += count
+        return deleted
 
     # --- runs that leave, and arrive -----------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def import_runs(
         UsageError: The runs contradict each other, or those that are here. Nothing was written.
     """
     present = find_present(conn, path, histories)
-    new = [each for each in histories if each.run.run_id not in present]
+    new = [each for each in each_once(histories) if each.run.run_id not in present]
     if allocate is None:
         numbers = iter(range(last_run(conn) + 1, 2**63))
         allocate = numbers.__next__
@@ -109,6 +109,21 @@ def find_present(conn: sqlite3.Connection, path: str, histories: Sequence[RunHis
         reason = f"it has other events than the one to be imported{more if others[1:] else ''}; nothing was imported"
         raise RunExistsError(others[0], reason)
     return equal
+
+
+def each_once(histories: Sequence[RunHistory]) -> list[RunHistory]:
+    """
+    *histories* without repetitions: several files may share runs.
+
+    Raises:
+        UsageError: Two of one id have different events.
+    """
+    found: dict[str, RunHistory] = {}
+    for each in histories:
+        if found.setdefault(each.run.run_id, each).events != each.events:
+            msg = f"run {each.run.run_id!r} is to be imported twice, with different events"
+            raise UsageError(msg)
+    return list(found.values())
 
 
 def _is_equal(conn: sqlite3.Connection, path: str, row: RunRow, other: RunHistory) -> bool:

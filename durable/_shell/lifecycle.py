@@ -279,10 +279,6 @@ class Lifecycle(Finding):
                     except JournalError as error:  # a full disk, say: there will be another time
                         log.warning("prune.failed", path=self.path, error=str(error))
 
-    async def prune(self, older_than: float | timedelta) -> int:
-        """Delete trees of runs that ended longer ago than this; how many runs."""
-        raise NotImplementedError  # pragma: no cover - the engine's
-
     def _spawn(
         self,
         fn: Callable[..., Coroutine[Any, Any, None]],

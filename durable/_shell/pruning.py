@@ -7,7 +7,7 @@ Each request looks at a bounded number of them in one transaction, and says wher
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from durable._shell.rows import Effects
 
@@ -16,6 +16,13 @@ PRUNE_STEP = 200
 #: Batches looked at in one transaction: each may have many members.
 PRUNE_BATCHES = 20
 
+_ROOTS = """
+SELECT run FROM durable_runs
+WHERE parent IS NULL AND ended_at < ? AND run > ? AND batch IS NULL AND callback IS NULL ORDER BY run LIMIT ?
+"""
+_BATCHES = """
+SELECT batch FROM durable_batches WHERE parent IS NULL AND finished_at < ? AND batch > ? ORDER BY batch LIMIT ?
+"""
 _TREE = """
 WITH RECURSIVE tree(run) AS (VALUES (?) UNION SELECT r.run FROM durable_runs AS r JOIN tree ON r.parent = tree.run)
 SELECT tree.run, r.ended_at FROM tree JOIN durable_runs AS r ON r.run = tree.run
@@ -37,11 +44,7 @@ def prune(conn: sqlite3.Connection, effects: Effects, *, before: float, after_ru
     a chain of runs that continue each other (`continue_as`), the first stays as long as the last: it is
     how the chain is known.
     """
-    roots = conn.execute(
-        "SELECT run FROM durable_runs WHERE parent IS NULL AND ended_at < ? AND run > ? "
-        "AND batch IS NULL AND callback IS NULL ORDER BY run LIMIT ?",
-        (before, after_run, PRUNE_STEP),
-    ).fetchall()
+    roots = conn.execute(_ROOTS, (before, after_run, PRUNE_STEP)).fetchall()
     deleted = 0
     for (root,) in roots:
         runs = _ended_tree(conn, root, before)
@@ -62,25 +65,43 @@ def prune_batches(
 
     How many runs, and where to go on: looks at `PRUNE_BATCHES` behind batch number *after_batch*.
     """
-    roots = conn.execute(
-        "SELECT batch FROM durable_batches WHERE parent IS NULL AND finished_at < ? AND batch > ? "
-        "ORDER BY batch LIMIT ?",
-        (before, after_batch, PRUNE_BATCHES),
-    ).fetchall()
+    roots = conn.execute(_BATCHES, (before, after_batch, PRUNE_BATCHES)).fetchall()
     deleted = 0
     for (root,) in roots:
-        batches = conn.execute(_NESTED, (root,)).fetchall()
-        if any(finished_at is None or finished_at >= before for _, finished_at in batches):
-            continue
-        runs = _ended_runs(conn, [batch for batch, _ in batches], before)
-        if runs is not None:
+        ended = _ended_batches(conn, root, before)
+        if ended is not None:
+            batches, runs = ended
             _delete(conn, runs)
-            conn.executemany("DELETE FROM durable_batches WHERE batch = ?", [(batch,) for batch, _ in batches])
+            conn.executemany("DELETE FROM durable_batches WHERE batch = ?", [(batch,) for batch in batches])
             deleted += len(runs)
     if len(roots) == PRUNE_BATCHES:
         return deleted, int(roots[-1][0])
     _drop_payloads(conn)
     return deleted, None
+
+
+def count_prunable(conn: sqlite3.Connection, before: float) -> int:
+    """How many runs `prune` and `prune_batches` would delete. Only reads."""
+    gone: set[int] = set()
+    for (root,) in conn.execute(_ROOTS, (before, 0, -1)).fetchall():
+        runs = _ended_tree(conn, root, before)
+        if runs is not None and _leaves_chain(conn, root, before, gone):
+            gone |= runs
+    count = len(gone)
+    for (root,) in conn.execute(_BATCHES, (before, 0, -1)).fetchall():
+        ended = _ended_batches(conn, root, before)
+        count += 0 if ended is None else len(ended[1])
+    return count
+
+
+def _ended_batches(conn: sqlite3.Connection, root: int, before: float) -> tuple[list[int], set[int]] | None:
+    """A batch and those nested in it, and all their runs; None if they must stay."""
+    batches = conn.execute(_NESTED, (root,)).fetchall()
+    if any(finished_at is None or finished_at >= before for _, finished_at in batches):
+        return None
+    numbers = [batch for batch, _ in batches]
+    runs = _ended_runs(conn, numbers, before)
+    return None if runs is None else (numbers, runs)
 
 
 def _ended_runs(conn: sqlite3.Connection, batches: Iterable[int], before: float) -> set[int] | None:
@@ -108,8 +129,12 @@ def _ended_tree(conn: sqlite3.Connection, root: int, before: float) -> set[int] 
     return {run for run, _ in tree}
 
 
-def _leaves_chain(conn: sqlite3.Connection, run: int, before: float) -> bool:
-    """Whether a run can go without breaking the chain that it is a link of; the one before it then points past it."""
+def _leaves_chain(conn: sqlite3.Connection, run: int, before: float, gone: Container[int] | None = None) -> bool:
+    """
+    Whether a run can go without breaking the chain that it is a link of; the one before it then points past it.
+
+    With *gone*, runs that are as good as deleted, nothing is changed.
+    """
     run_id, following = conn.execute("SELECT run_id, successor FROM durable_runs WHERE run = ?", (run,)).fetchone()
     head, _, count = run_id.rpartition("~")
     if head and count.isdecimal():
@@ -118,6 +143,10 @@ def _leaves_chain(conn: sqlite3.Connection, run: int, before: float) -> bool:
             points = conn.execute(
                 "SELECT run FROM durable_runs WHERE run_id = ? AND successor = ?", (previous, run_id)
             ).fetchone()
+            if points is not None and gone is not None:
+                if points[0] not in gone:
+                    return following is not None
+                continue
             if points is not None and following is not None:
                 conn.execute("UPDATE durable_runs SET successor = ? WHERE run = ?", (following, points[0]))
             if points is not None:
