@@ -185,7 +185,7 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
     if wanted.waiting_for == "slot":
         where.append("r.run IN (SELECT s.run FROM durable_slots AS s WHERE s.granted_at IS NULL)")
     elif wanted.waiting_for is not None and wanted.waiting_for in WAITED_FOR:
-        where.append("r.run IN (SELECT w.run FROM durable_waits AS w JOIN json_each(?) AS k ON w.kind = k.value)")
+        where.append("r.run IN (SELECT w.run FROM durable_waits AS w WHERE w.kind IN (SELECT value FROM json_each(?)))")
         values.append(json.dumps(WAITED_FOR[wanted.waiting_for]))
     elif wanted.waiting_for is not None:
         where.append("r.run IN (SELECT w.run FROM durable_waits AS w WHERE w.kind = 'signal' AND w.name = ?)")

@@ -20,6 +20,7 @@ from durable._cli import filters
 from durable._cli.files import open_readonly
 from durable._cli.finding import find_run
 from durable._cli.problems import CommandError
+from durable._shell import schema
 from durable._shell.looking import Filter, list_runs
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +283,34 @@ async def test_more_runs_than_one_transaction_reads_are_all_listed(engines, tmp_
     await engine.start_many([never() for _ in range(450)])
     found = ids(cli("list", "--db", tmp_db, "--json", "--limit", "0"))
     assert len(found) == len(set(found)) == 450
+
+
+@pytest.mark.parametrize(
+    "wanted, expected",
+    [
+        (Filter(status=("failed",), workflow="w"), "USING INDEX durable_runs_failed"),
+        (Filter(status=("blocked",), labels={"a": "b"}), "USING INDEX durable_runs_blocked"),
+        (Filter(status=("paused",)), "USING INDEX durable_runs_paused"),
+        (Filter(status=("cancelled",), queue="q"), "USING INDEX durable_runs_cancelled"),
+        (Filter(parent="p"), "USING INDEX durable_runs_parent (parent=?)"),
+        (Filter(batch="b"), "USING INDEX durable_runs_batch (batch=?)"),
+        (Filter(waiting_for="approved"), "SEARCH r USING INTEGER PRIMARY KEY"),
+        (Filter(waiting_for="timer"), "SEARCH r USING INTEGER PRIMARY KEY"),
+    ],
+)
+def test_what_an_operator_looks_for_is_not_searched_among_all_runs(tmp_db, wanted, expected):
+    """
+    SQLite finds these through an index, however many runs have ended.
+    """
+    conn = sqlite3.connect(tmp_db, isolation_level=None)
+    schema.prepare(conn, 0.0)
+    asked = []
+    conn.set_trace_callback(asked.append)
+    assert list_runs(conn, wanted, None, 20) == []
+    conn.set_trace_callback(None)
+    plan = [detail for *_, detail in conn.execute(f"EXPLAIN QUERY PLAN {asked[0]}")]
+    conn.close()
+    assert any(expected in detail for detail in plan), plan
 
 
 # --- what is shown ---------------------------------------------------------------------------------
