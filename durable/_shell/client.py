@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
@@ -33,6 +33,7 @@ from durable._shell.starting import make_run, make_template
 from durable._shell.wire import LINE_BYTES, decode_answer, encode_line, runs_to_wire
 from durable.errors import (
     BatchNotFoundError,
+    DurableError,
     EngineClosedError,
     JournalAccessError,
     JournalLockedError,
@@ -44,6 +45,10 @@ T = TypeVar("T")
 #: Tries to reach the owner while the file changes hands, and seconds between two of them.
 TRIES = 40
 PAUSE = 0.05
+#: Requests that an owner is asked at once: enough for it to commit them in groups, and less than a socket queues.
+TOGETHER = 32
+#: Instead of an answer, where nobody listens.
+_SILENCE = object()
 #: Seconds between two looks at a file that nobody owns, while waiting for a run to end. There
 #: is nobody to tell us then; it can only end once an engine opens the file.
 UNOWNED_PAUSE = 0.5
@@ -135,23 +140,55 @@ class Client(Finding):
 
     async def request(self, request: str, **arguments: Any) -> Any:
         """Have a request recorded, by the owner or by ourselves; its result."""
+        (result,) = await self.request_each(request, [arguments])
+        if isinstance(result, DurableError):
+            raise result
+        return result
+
+    async def request_each(self, request: str, arguments: Iterable[Mapping[str, Any]]) -> list[Any]:
+        """
+        As `request`, many times: of each, in order, its result, or the `DurableError` that refused it.
+
+        The owner records them in its commit groups. Where nobody owns the file it is taken once, for one
+        transaction of them all. No engine can open it meanwhile, so give them in pages of some hundreds.
+        """
+        every = [dict(each) for each in arguments]
+        found: dict[int, Any] = {}
         for _ in range(TRIES):
-            wire = arguments
-            if "runs" in arguments:
-                wire = {**arguments, "runs": runs_to_wire(arguments["runs"])}
-            answer = await self._ask(request, wire)
-            if answer is not None:
-                return decode_answer(answer)
+            left = [index for index in range(len(every)) if index not in found]
+            answers = await self._ask_each(request, [every[index] for index in left])
+            found |= {index: answer for index, answer in zip(left, answers, strict=True) if answer is not _SILENCE}
+            left = [index for index in left if index not in found]
+            if not left:
+                return [found[index] for index in range(len(every))]
             try:
                 ownership = Ownership.acquire(self.path)
             except JournalLockedError:
                 await asyncio.sleep(PAUSE)  # it is being opened or closed this moment
                 continue
             try:
-                return await self._record(request, arguments)
+                results = await self._record(request, [every[index] for index in left])
             finally:
                 ownership.release()
+            found |= zip(left, results, strict=True)
+            return [found[index] for index in range(len(every))]
         raise JournalAccessError(self.path, "it is owned by a process that does not answer on its socket")
+
+    async def _ask_each(self, request: str, every: list[dict[str, Any]]) -> list[Any]:
+        """The owner's results, or errors; `_SILENCE` where nobody listens."""
+        free = asyncio.Semaphore(TOGETHER)
+
+        async def ask(arguments: dict[str, Any]) -> Any:
+            if "runs" in arguments:
+                arguments = {**arguments, "runs": runs_to_wire(arguments["runs"])}
+            try:
+                async with free:
+                    answer = await self._ask(request, arguments)
+                return _SILENCE if answer is None else decode_answer(answer)
+            except DurableError as error:
+                return error
+
+        return await asyncio.gather(*map(ask, every))
 
     async def _ask(self, request: str, arguments: dict[str, Any]) -> bytes | None:
         """The owner's answer, or None if nobody listens."""
@@ -168,23 +205,24 @@ class Client(Finding):
         finally:
             writer.close()
 
-    async def _record(self, request: str, arguments: dict[str, Any]) -> Any:
-        """Record a request as the owner of the moment. The next engine finds it in the file."""
+    async def _record(self, request: str, every: list[dict[str, Any]]) -> list[Any]:
+        """Record requests as the owner of the moment, in one transaction. The next engine finds them in the file."""
         database = await Database.open(
             self.path,
             durability=self._durability,
             inspect=lambda conn: marks.inspect(conn, self.path),
             prepare=lambda conn: schema.prepare(conn, self.clock.now()),
         )
+        known: dict[str, Any] = {}
         if request in ("retry", "fork", "import"):
-            arguments["path"] = self.path
+            known["path"] = self.path
         if request == "fork":
-            arguments["number"] = 0
+            known["number"] = 0
         if request not in ("start", "prune", "prune_batches"):
-            arguments["now"] = self.clock.now()
-        fn = partial(requests.REQUESTS[request], **arguments)
+            known["now"] = self.clock.now()
+        fn = partial(requests.REQUESTS[request], **known)
         try:
-            return await database.write(lambda conn: fn(conn, Effects()))
+            return await database.write(lambda conn: _each_recorded(conn, fn, every))
         finally:
             await database.aclose()
 
@@ -235,6 +273,20 @@ class Client(Finding):
     def result_type(self, workflow: str, version: int) -> Any:
         """What a workflow returns, as far as this client has started one."""
         return self._types.get((workflow, version), Any)
+
+
+def _each_recorded(conn: sqlite3.Connection, fn: Callable[..., Any], every: list[dict[str, Any]]) -> list[Any]:
+    """The results of requests, each recorded whole or not at all; the error of one that was refused."""
+    results: list[Any] = []
+    for arguments in every:
+        conn.execute("SAVEPOINT durable_request")
+        try:
+            results.append(fn(conn, Effects(), **arguments))
+        except DurableError as error:
+            conn.execute("ROLLBACK TO durable_request")
+            results.append(error)
+        conn.execute("RELEASE durable_request")
+    return results
 
 
 def _open_reader(path: str) -> sqlite3.Connection:

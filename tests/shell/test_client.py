@@ -465,3 +465,67 @@ def test_every_field_of_a_new_run_travels_and_is_kept():
     assert [each.name for each in fields(NewRun) if getattr(new, each.name) == each.default] == []
     (back,) = from_json(to_json([new]))
     assert evolve(back, behind=tuple(back.behind)) == new
+
+
+# --- many requests at once ------------------------------------------------------------------------
+
+
+async def test_each_of_many_requests_has_its_own_outcome_from_the_owner(engines):
+    """
+    What one is refused with does not touch the others; outcomes come in the order of the requests.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    ended = await engine.start(quick(1), id="ended")
+    await ended.result()
+    for number in range(100):
+        await engine.start(waiting(), id=f"w-{number}")
+    asked = [f"w-{number}" for number in range(100)]
+    asked[40:40] = ["ended", "nobody"]
+    async with Client(engines.path) as client:
+        found = await client.request_each("pause", [{"run_id": each} for each in asked])
+    assert found[:40] + found[42:] == [True] * 100
+    assert [type(each) for each in found[40:42]] == [RunStateError, RunNotFoundError]
+    assert {info.status async for info in engine.runs(workflow="waiting")} == {"paused"}
+
+
+async def test_many_requests_on_an_unowned_file_are_one_transaction(engines):
+    """
+    Recorded when they return, refused ones left out; the next engine acts on them.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    runs = [await engine.start(waiting(), id=f"w-{number}") for number in range(3)]
+    await (await engine.start(quick(1), id="ended")).result()
+    await engine.aclose()
+    arguments = {"name": "go", "payload": '"now"', "dedup": "d"}
+    async with Client(engines.path) as client:
+        found = await client.request_each(
+            "signal", [{"run_id": each, **arguments} for each in ("w-0", "ended", "w-1", "w-1", "w-2")]
+        )
+        assert await client.request_each("signal", []) == []
+        with pytest.raises(TypeError):  # a caller's mistake, not a refusal: none of them is recorded
+            await client.request_each("pause", [{"run_id": "w-0"}, {"run": "w-1"}])
+    assert [each for each in found if not isinstance(each, RunStateError)] == [True, True, False, True]
+    assert isinstance(found[1], RunStateError)
+    engine = await engines.file(*DEFINITIONS)
+    assert [await engine.get(run.id).result(5) for run in runs] == ["now"] * 3
+
+
+async def test_a_line_too_long_for_the_owner_is_one_refusal_among_many(engines):
+    """
+    The others are recorded.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    run = await engine.start(waiting())
+    await engine.start(waiting(), id="other")
+    arguments = {"name": "go", "dedup": None}
+    async with Client(engines.path) as client:
+        found = await client.request_each(
+            "signal",
+            [
+                {"run_id": "other", "payload": f'"{"x" * (33 << 20)}"', **arguments},
+                {"run_id": run.id, "payload": '"now"', **arguments},
+            ],
+        )
+    assert isinstance(found[0], UsageError)
+    assert found[1] is True
+    assert await run.result(5) == "now"
