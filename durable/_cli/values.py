@@ -18,6 +18,8 @@ _MOST_LINES: Final = 40
 _MOST_CHARACTERS: Final = 400
 #: Failures within failures that are shown.
 _DEPTH: Final = 8
+#: Levels within a value that are broken into lines; as deep as the codec lets values be.
+_NESTED: Final = 64
 _INDENT: Final = "  "
 
 
@@ -116,10 +118,40 @@ def _title(failure: dict[str, Any]) -> str:
     return f"{name}: {message}" if message else name
 
 
-def _pretty(value: Any) -> list[str]:
+def _pretty(value: Any, depth: int = 0) -> list[str]:
+    """On one line where that fits; else broken where it is coarsest, numbers and short texts side by side."""
     line = _compact(value)
-    return [line] if len(line) <= _ONE_LINE else json.dumps(value, ensure_ascii=False, indent=2).splitlines()
+    if len(line) <= _ONE_LINE or depth == _NESTED or not isinstance(value, (dict, list)):
+        return [line]
+    if isinstance(value, dict):
+        parts = [(f"{_compact(key)}: ", each) for key, each in value.items()]
+        opening, closing = "{", "}"
+    else:
+        if not any(isinstance(each, (dict, list)) for each in value):
+            return ["[", *_filled([_compact(each) for each in value]), "]"]
+        parts = [("", each) for each in value]
+        opening, closing = "[", "]"
+    lines = [opening]
+    for name, each in parts:
+        first, *rest = _pretty(each, depth + 1)
+        lines += [f"{_INDENT}{name}{first}", *(_INDENT + line for line in rest)]
+        lines[-1] += ","
+    lines[-1] = lines[-1].removesuffix(",")
+    return [*lines, closing]
+
+
+def _filled(words: Sequence[str]) -> list[str]:
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + len(word) + 2 <= _ONE_LINE:
+            lines[-1] += f" {word},"
+        else:
+            lines.append(f"{_INDENT}{word},")
+    return [*lines[:-1], lines[-1].removesuffix(",")]
 
 
 def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # read with the last of the stack
+        return "<nested too deeply to be shown>"

@@ -681,25 +681,49 @@ def test_arguments_read_as_a_call(payload, expected):
     assert values.call_lines("f", payload) == expected
 
 
+def test_values_are_broken_where_they_are_coarsest():
+    """
+    What fits stays on its line; numbers fill theirs. The lines are the JSON that they were.
+    """
+    value = {"rides": [{"id": 1, "stops": list(range(60))}, {"id": 2, "stops": []}], "by": "x" * 80, "none": {}}
+    lines = values.value_lines(json.dumps(value))
+    assert json.loads("".join(lines)) == value
+    assert lines[:5] == [
+        "{",
+        '  "rides": [',
+        "    {",
+        '      "id": 1,',
+        '      "stops": [',
+    ]
+    assert '    {"id": 2, "stops": []}' in lines
+    assert len(lines) == 15
+    assert max(map(len, lines)) <= 110
+    assert values.value_lines("[]") == ["[]"]
+    deep = "[" * 70 + '"' + "z" * 101 + '"' + "]" * 70
+    assert json.loads("".join(values.value_lines(deep, full=True))) == json.loads(deep)
+
+
 def test_long_values_are_bounded():
     """
     Lines and their lengths; --full shows all. One line too many is not left out for one that says so.
     """
-    text = json.dumps([*range(100), "x" * 1000])
+    text = json.dumps([["x" * 99] for _ in range(100)])
     lines = values.value_lines(text)
     assert len(lines) == 41
-    assert lines[-1] == "... 63 more lines: --full"
-    assert len(values.value_lines(text, full=True)) == 103
-    assert values.value_lines(json.dumps(["y" * 1000]))[1].endswith("…")
+    assert lines[-1] == "... 262 more lines: --full"
+    assert len(values.value_lines(text, full=True)) == 302
+    assert values.value_lines(json.dumps("y" * 1000))[0].endswith("…")
     assert len(values.bounded(["a"] * 41, full=False)) == 41
     assert values.bounded(["a"] * 42 + ["b"], full=False, last=True)[::40] == ["... 3 more lines: --full", "b"]
 
 
 def test_a_value_nested_too_deeply_for_python_is_shown_raw():
     """
-    A forged payload must not end in a traceback of ours.
+    A forged payload must not end in a traceback of ours, just read or only just not.
     """
     assert values.value_lines("[" * 100_000)[0].startswith("[[[[")
+    for depth in range(sys.getrecursionlimit() - 100, sys.getrecursionlimit() + 10):
+        assert values.value_lines("[" * depth + "]" * depth)[0].startswith(("[[[", "<nested", "["))
 
 
 @pytest.mark.parametrize(
