@@ -1,0 +1,577 @@
+"""
+Runs as lines of text: what was written is read back equal, and whatever else comes is refused by its line.
+"""
+
+import base64
+import contextlib
+import json
+import math
+
+import pytest
+from attrs import evolve
+from attrs import fields as attrs_fields
+from hypothesis import given
+from hypothesis import strategies as st
+
+from durable._core.codec import Codec
+from durable._core.codec_json import dumps
+from durable._core.events import (
+    EVENT_CLASSES,
+    AttributesSet,
+    RunCancelled,
+    RunContinued,
+    RunFailed,
+    RunRetried,
+    RunStarted,
+    RunSucceeded,
+    SignalReceived,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
+)
+from durable._core.exchange import (
+    MAX_NESTING,
+    ExportedFeed,
+    ExportedWait,
+    FeedItem,
+    Header,
+    Note,
+    RunFacts,
+    RunHistory,
+    header_line,
+    lines_of,
+)
+from durable._core.exchange_reading import read_export, read_header
+from durable._core.exchange_values import MAX_LINE_BYTES
+from durable._core.redaction import redacted
+from durable.errors import DecodeError, ExportFormatError
+
+HEADER = Header("1.2", 2, "2026-01-31T12:00:00+00:00")
+STARTED = RunStarted("ride", 1, "r-1", "[[],{}]", 1.5)
+FACTS = RunFacts(run_id="r-1", workflow="ride", version=1, sort="workflow", status="running", created_at=1.5)
+
+
+def written(*histories, header=HEADER):
+    return [header_line(header), *(line for each in histories for line in lines_of(each))]
+
+
+def read(lines):
+    return list(read_export([f"{line}\n".encode() for line in lines], "runs.jsonl"))
+
+
+def refused(lines, number):
+    """
+    Why *lines* (texts, or bytes as they are) are refused, which must be for line *number*.
+    """
+    raw = [line if isinstance(line, bytes) else f"{line}\n".encode() for line in lines]
+    with pytest.raises(ExportFormatError) as error:
+        list(read_export(raw, "runs.jsonl"))
+    assert (error.value.path, error.value.line) == ("runs.jsonl", number)
+    assert str(error.value).startswith(f"runs.jsonl, line {number}: ")
+    return error.value.reason
+
+
+def line(plain):
+    return json.dumps(plain)
+
+
+# --- any history --------------------------------------------------------------------------------------
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+instants = st.floats(0, 4e9)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+payloads = (
+    json_values.map(dumps)
+    | st.binary(max_size=20)
+    | st.sampled_from(["", " 1", '{"a":1,"a":2}', "NaN", "1e999", "[" * 500 + "]" * 500, "\n", "nul"])
+)
+OF = {
+    "str": text,
+    "int": st.integers(0, 2**63 - 1),
+    "float": st.floats(allow_nan=False, allow_infinity=False),
+    "bool": st.booleans(),
+    "list[str]": st.lists(text, max_size=3),
+    "str | None": st.none() | text,
+    "float | None": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    "Payload | None": st.none() | payloads,
+    "Mapping[str, str]": st.dictionaries(text, text, max_size=3),
+}
+
+
+def made(cls, **given_fields):
+    """
+    Any object of *cls*.
+    """
+    strategies = {each.name: OF[str(each.type)] for each in attrs_fields(cls) if each.name not in given_fields}
+    for name in {"at", "since", "created_at"} & strategies.keys():
+        strategies[name] = instants
+    for name in {"started_at", "ended_at"} & strategies.keys():
+        strategies[name] = st.none() | instants
+    return st.builds(cls, **strategies, **given_fields)
+
+
+ENDS = {RunSucceeded: "succeeded", RunFailed: "failed", RunCancelled: "cancelled", RunContinued: "succeeded"}
+some_events = st.lists(
+    st.one_of([made(cls) for cls in EVENT_CLASSES.values() if cls not in {RunStarted, RunRetried, *ENDS}]), max_size=8
+)
+waits = made(
+    ExportedWait,
+    kind=st.sampled_from(["timer", "signal", "child", "deadline"]),
+    wake_on=st.sampled_from(["any", "all", "failure"]),
+)
+feeds = made(
+    ExportedFeed,
+    size=st.integers(1, 1000),
+    wake_on=st.just("all"),
+    template=json_values.map(dumps) | st.just("no json"),
+    items=st.lists(made(FeedItem), max_size=3).map(tuple),
+)
+
+
+@st.composite
+def histories(draw):
+    events = [draw(made(RunStarted)), *draw(some_events)]
+    end = draw(st.sampled_from([None, *ENDS]))
+    if end is not None:
+        events.append(draw(made(end)))
+    pending = draw(some_events)
+    facts = made(
+        RunFacts,
+        run_id=text.filter(bool),
+        sort=st.sampled_from(["workflow", "job"]),
+        status=st.just(ENDS[end] if end else "waiting"),
+        successor=text.map(lambda each: f"{each}~") if end is RunContinued else st.none(),
+        ended_at=st.none() if end is None else instants,
+        retry=st.none()
+        | st.just(
+            '{"attempts":3,"delay":1.0,"factor":2.0,"max_delay":60.0,"jitter":0.1,"max_elapsed":null,"on":["E"]}'
+        ),
+        follow_ups=st.none() | json_values.map(lambda each: dumps([each])),
+    ).filter(lambda facts: facts.successor != facts.run_id)
+    return RunHistory(
+        draw(facts),
+        events,
+        pending,
+        draw(st.lists(made(Note), max_size=2)),
+        draw(st.lists(waits, max_size=3)),
+        draw(st.lists(feeds, max_size=2, unique_by=lambda feed: feed.position)),
+        draw(st.lists(text, max_size=2)),
+        {index: "3" for index in range(len(pending)) if draw(st.booleans())},
+    )
+
+
+@given(st.lists(histories(), max_size=3, unique_by=lambda each: each.run.run_id))
+def test_what_was_written_is_read_back_equal(runs):
+    """
+    Histories and lines alike, whatever stands in them.
+    """
+    lines = written(*runs, header=evolve(HEADER, runs=len(runs)))
+    assert not any("\n" in line for line in lines)
+    again = read(lines)
+    assert again == runs
+    assert written(*again, header=evolve(HEADER, runs=len(runs))) == lines
+
+
+@given(st.data())
+def test_a_damaged_file_is_refused_or_read_but_raises_nothing_else(data):
+    """
+    Bytes changed, cut out or doubled anywhere.
+    """
+    whole = "".join(f"{line}\n" for line in written(data.draw(histories()))).encode()
+    at = data.draw(st.integers(0, len(whole)))
+    length = data.draw(st.integers(0, 20))
+    damaged = whole[:at] + data.draw(st.binary(max_size=6)) + whole[at + length :]
+    lines = damaged.splitlines(keepends=True)
+    with contextlib.suppress(ExportFormatError):
+        assert all(isinstance(each, RunHistory) for each in read_export(lines, "x"))
+
+
+@pytest.mark.parametrize("kind", sorted(EVENT_CLASSES))
+def test_every_event_can_be_checked(kind):
+    """
+    Each field of each event is of a type that reading knows: a new event needs no change there.
+    """
+    assert {str(each.type) for each in attrs_fields(EVENT_CLASSES[kind])} <= OF.keys()
+
+
+# --- what lines look like -------------------------------------------------------------------------------
+
+
+def test_a_line_is_readable():
+    """
+    Names of classes and fields, times as they are, values as the JSON that they are.
+    """
+    events = [STARTED, StepStarted("0", "charge", 1, "ride.py:7", "abc", 123.5), StepSucceeded("0", '{"id":7}', 124.0)]
+    lines = written(RunHistory(evolve(FACTS, labels={"a": "b"}, key="k"), events))
+    assert [json.loads(line) for line in lines[1:]] == [
+        {
+            "run": {
+                "run_id": "r-1",
+                "workflow": "ride",
+                "version": 1,
+                "sort": "workflow",
+                "status": "running",
+                "created_at": 1.5,
+                "queue": "default",
+                "priority": 0,
+                "key": "k",
+                "key_live": False,
+                "labels": {"a": "b"},
+                "lines": {"events": 3},
+            }
+        },
+        {
+            "seq": 1,
+            "event": "RunStarted",
+            "at": 1.5,
+            "fields": {"workflow": "ride", "version": 1, "seed": "r-1"},
+            "value": [[], {}],
+        },
+        {
+            "seq": 2,
+            "event": "StepStarted",
+            "position": "0",
+            "at": 123.5,
+            "fields": {"name": "charge", "attempt": 1, "site": "ride.py:7", "digest": "abc"},
+        },
+        {"seq": 3, "event": "StepSucceeded", "position": "0", "at": 124.0, "value": {"id": 7}},
+    ]
+
+
+def test_bytes_of_codec_hooks_are_base64_and_odd_text_is_text():
+    """
+    What JSON would not give back letter for letter stands there as a string.
+    """
+    events = [STARTED, AttributesSet(b"\x00\xff", 2.0), AttributesSet(" 1", 2.0)]
+    lines = written(RunHistory(FACTS, events))
+    assert json.loads(lines[3])["bytes"] == base64.b64encode(b"\x00\xff").decode()
+    assert json.loads(lines[4])["text"] == " 1"
+
+
+def test_unknown_keys_are_passed_over_and_absent_fields_take_their_defaults():
+    """
+    So that releases can read each other's files.
+    """
+    facts = {"run_id": "r-1", "workflow": "w", "version": 1, "sort": "job", "status": "failed", "created_at": 1}
+    facts["ended_at"] = 2
+    lines = [
+        header_line(HEADER)[:-1] + ',"by":"a newer release"}',
+        line({"run": {**facts, "mood": "good", "lines": {"events": 2, "moods": 3}}}),
+        '{"seq":1,"event":"RunStarted","at":1,"fields":{"workflow":"ride","version":1,"seed":"","new":[]},"more":1}',
+        "",
+        '{"seq":2,"event":"RunFailed","at":2,"fields":{"positions":[]},"value":null}',
+    ]
+    (found,) = read(lines)
+    assert found.events == [RunStarted("ride", 1, "", None, 1.0), RunFailed([], "null", 2.0)]
+    assert (found.run.queue, found.run.priority) == ("default", 0)
+
+
+def test_the_header_can_be_read_alone():
+    """
+    Whose file it is, and whether it was redacted, without the rest.
+    """
+    assert read_header(header_line(HEADER).encode(), "x") == HEADER
+    with pytest.raises(ExportFormatError, match="line 1"):
+        read_header(b"{}", "x")
+
+
+# --- hostile ------------------------------------------------------------------------------------------------
+
+
+GOOD = [STARTED, StepStarted("0", "charge", 1, "ride.py:7", "abc", 2.0)]
+
+
+def good():
+    return written(RunHistory(FACTS, GOOD))
+
+
+def with_event(**changes):
+    """
+    A file whose third event is StepFailed, changed.
+    """
+    plain = {"seq": 3, "event": "StepFailed", "position": "0", "at": 3.0, "fields": {"attempt": 1}, **changes}
+    facts = json.loads(good()[1])
+    del facts["run"]["lines"]
+    return [good()[0], line(facts), *good()[2:], line({name: each for name, each in plain.items() if each != "gone"})]
+
+
+def test_the_event_that_is_changed_below_is_read_as_it_stands():
+    """
+    Otherwise the refusals would prove nothing.
+    """
+    (found,) = read(with_event())
+    assert found.events[2] == StepFailed("0", 1, None, 3.0)
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"seq": 4}, "seq: expected 3 of run 'r-1', found 4"),
+        ({"seq": True}, "seq: expected 3"),
+        ({"seq": 10**400}, "seq: expected 3"),
+        ({"event": "StepExploded"}, "expected the name of an event of this release, found 'StepExploded'"),
+        ({"event": ["StepFailed"]}, "expected the name of an event"),
+        ({"event": "__init__"}, "expected the name of an event"),
+        ({"event": "RunStarted", "fields": {"workflow": "", "version": 1, "seed": ""}}, "is the first event alone"),
+        ({"position": 3}, "StepFailed.position: expected a string, found int"),
+        ({"position": "gone"}, "StepFailed.position: expected str, and it is absent"),
+        ({"position": "\ud800"}, "half a character"),
+        ({"at": "gone"}, "StepFailed.at: expected instant, and it is absent"),
+        ({"at": "now"}, "StepFailed.at: expected a number, found 'now'"),
+        ({"at": True}, "StepFailed.at: expected a number, found True"),
+        ({"at": 10**400}, "StepFailed.at: expected a finite number, found inf"),
+        ({"at": 1e300}, "StepFailed.at: expected epoch seconds of a year before 9999"),
+        ({"fields": {}}, "StepFailed.attempt: expected int, and it is absent"),
+        ({"fields": {"attempt": 1.0}}, "StepFailed.attempt: expected an integer, found 1.0"),
+        ({"fields": {"attempt": True}}, "StepFailed.attempt: expected an integer, found True"),
+        ({"fields": {"attempt": 2**63}}, "StepFailed.attempt: expected an integer of 64 bits"),
+        ({"fields": [1]}, "fields: expected an object, found list"),
+        ({"bytes": "?"}, "bytes: expected base64"),
+        ({"bytes": 7}, "bytes: expected a string, found int"),
+        ({"text": 7}, "text: expected a string, found int"),
+        ({"value": {"a": ["\udfff"]}}, "half a character"),
+        ({"event": "StepInterrupted", "fields": {"attempt": 1, "crashed": 1}}, "crashed: expected true or false"),
+        ({"event": "RunFailed", "fields": {"positions": [1]}}, "positions: expected a list of strings"),
+    ],
+)
+def test_an_event_with_something_wrong_is_refused(changes, reason):
+    """
+    The line, what was found, what was expected.
+    """
+    assert reason in refused(with_event(**changes), 5)
+
+
+def nested(depth):
+    return f'{good()[3][:-1]},"value":{"[" * depth}{"]" * depth}}}'
+
+
+@pytest.mark.parametrize(
+    "last, reason",
+    [
+        ('{"seq":2', "expected a JSON object, found '{\"seq\":2'"),
+        ("[]", "the line: expected an object, found list"),
+        ("7", "the line: expected an object, found int"),
+        ("{}", "found an empty object: of a newer release?"),
+        ('{"mood":1}', "expected an event (with seq), run, pending, note, wait, feed, item, dedup; found 'mood'"),
+        ("9" * 5_000, "expected a JSON object"),
+        (f'{{"seq":{"9" * 5_000}}}', "expected a JSON object"),
+        ('{"seq":NaN}', "NaN is not JSON"),
+        (b"\xff\xfe\n", "expected text in UTF-8"),
+        (b"\x1f\x8b\x08\x00\n", "expected text in UTF-8"),
+        (b'{"seq": 2, "event": "' + b"x" * MAX_LINE_BYTES, "the line has more than 67,108,864 bytes"),
+        (nested(MAX_NESTING + 10), f"values nest deeper than {MAX_NESTING}"),
+        (nested(100_000), f"values nest deeper than {MAX_NESTING}"),
+        (nested(3).replace("[]", "1e999"), "value: Out of range float values are not JSON compliant"),
+        ('{"pending":[]}', "pending: expected an object, found list"),
+        ('{"pending":{"event":"SignalReceived","at":1,"fields":{"name":"x"},"owes":1}}', "owes: expected a string"),
+        ('{"note":{"position":"0","at":1}}', "name: expected str, and it is absent"),
+        ('{"wait":{"group":"","position":"","kind":"mood","wake_on":"any","since":1}}', "no kind 'mood'"),
+        ('{"wait":{"group":"","position":"","kind":"timer","wake_on":"x","since":1}}', "wakes on 'x'"),
+        ('{"wait":{"group":"","position":"","kind":"timer","wake_on":"any","since":1,"fire_at":1e999}}', "fire_at: "),
+        (
+            '{"feed":{"position":"0","size":0,"group":"","wake_on":"all","template":[]}}',
+            "no window of 0",
+        ),
+        (
+            '{"feed":{"position":"0","size":9000000,"group":"","wake_on":"all","template":[]}}',
+            "no window of 9000000",
+        ),
+        ('{"feed":{"position":"0","size":1,"group":"","wake_on":"all","template":1e999}}', "template: "),
+        ('{"item":{"position":"0","item":1,"child":"c"}}', "no feed at '0' stands before it"),
+        ('{"dedup":7}', "dedup: expected a string"),
+        ('{"run":7}', "run: expected an object"),
+    ],
+)
+def test_a_line_that_is_none_is_refused(last, reason):
+    """
+    Not JSON, not an object, of no known sort, too large, too deep, of wrong types.
+    """
+    lines = [*good()[:3], last]
+    lines[1] = lines[1].replace('"events":2', '"events":1')
+    assert reason in refused(lines, 4)
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"run_id": ""}, "run_id: expected an id, found ''"),
+        ({"run_id": 7}, "run_id: expected a string, found int"),
+        ({"workflow": None}, "workflow: expected a string, found None"),
+        ({"version": 10**30}, "version: expected an integer of 64 bits"),
+        ({"sort": "mood"}, "sort: expected workflow or job"),
+        ({"status": "mood"}, "status: expected one of pending, running"),
+        ({"labels": {"a": 1}}, "labels: expected an object of strings"),
+        ({"labels": ["a"]}, "labels: expected an object of strings, found list"),
+        ({"attributes": [1]}, "attributes: expected an object"),
+        ({"created_at": "then"}, "created_at: expected a number"),
+        ({"retry": {"on": 1}}, "retry: expected a retry policy"),
+        ({"retry": {"on": [], "attempts": "many"}}, "retry: expected a retry policy"),
+        ({"retry": {"on": [], "mood": 1}}, "retry: expected a retry policy"),
+        ({"retry": {"text": "nonsense"}}, "retry: expected a retry policy"),
+        ({"retry": 7}, "retry: expected a retry policy"),
+        ({"lines": [1]}, "lines: expected an object"),
+        ({"lines": {"events": "two"}}, "lines.events: expected an integer"),
+        ({"key_live": 1}, "key_live: expected true or false"),
+    ],
+)
+def test_facts_with_something_wrong_are_refused(changes, reason):
+    """
+    Types, ranges, and words that must be known.
+    """
+    facts = json.loads(good()[1])
+    facts["run"] |= changes
+    assert reason in refused([good()[0], line(facts), *good()[2:]], 2)
+
+
+@pytest.mark.parametrize(
+    "facts, events, reason",
+    [
+        ({"status": "succeeded", "ended_at": 2.0}, GOOD, "said to be succeeded, but its last event is StepStarted"),
+        ({"status": "failed", "ended_at": 2.0}, [STARTED, RunSucceeded(None, 2.0)], "said to be failed, but"),
+        ({}, [STARTED, RunSucceeded(None, 2.0)], "said to be running, but its last event is RunSucceeded"),
+        ({"status": "succeeded"}, [STARTED, RunSucceeded(None, 2.0)], "succeeded, with ended_at None"),
+        ({"ended_at": 2.0}, GOOD, "running, with ended_at 2.0"),
+        ({"successor": "x"}, GOOD, "successor 'x' with StepStarted as last event"),
+        (
+            {"status": "succeeded", "ended_at": 2.0, "successor": "r-1"},
+            [STARTED, RunContinued("r-1", "ride", 2.0)],
+            "continue as itself",
+        ),
+        ({}, [STARTED, RunRetried(7, [], 2.0)], "cuts behind the end"),
+        ({}, [], "run 'r-1' has no events"),
+    ],
+)
+def test_a_run_that_contradicts_itself_is_refused(facts, events, reason):
+    """
+    Requests and replay rely on it later, without a look.
+    """
+    lines = written(RunHistory(evolve(FACTS, **facts), events))
+    assert reason in refused(lines, len(lines) + 1)
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_a_file_that_was_cut_off_is_told(cut):
+    """
+    At the end of a line, too: the facts say what follows them, and the header how many runs do.
+    """
+    whole = RunHistory(FACTS, GOOD, [SignalReceived("go", "1", 2.0)])
+    other = RunHistory(evolve(FACTS, run_id="r-2"), [STARTED])
+    lines = written(whole, other, header=evolve(HEADER, runs=2))
+    assert len(lines) == 7
+    refused(lines[: 6 - cut + 1], 6 - cut + 2)
+
+
+@pytest.mark.parametrize(
+    "first, reason",
+    [
+        ("{}", 'expected the header of an export, {"durable": "journal export", ...}'),
+        ('{"durable":"journal export","format":2}', "format: expected 1, found 2; a newer release of durable wrote it"),
+        ('{"durable":"journal export","format":true}', "format: expected 1, found True"),
+        ('{"durable":"journal export","format":"1"}', "format: expected 1, found '1'"),
+        ('{"durable":"journal export","format":1,"runs":"x"}', "runs: expected an integer"),
+        (b"SQLite format 3\x00\xff", "expected text in UTF-8"),
+        ("SQLite format 3", "expected a JSON object"),
+        ("", "expected a JSON object"),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused_by_its_first_line(first, reason):
+    """
+    Another format, a newer one, a database, a binary.
+    """
+    assert reason in refused([first], 1)
+
+
+def test_files_without_what_they_need_are_refused():
+    """
+    Empty ones, events without a run, a run that comes twice.
+    """
+    assert "the file is empty" in refused([], 1)
+    assert "expected the facts of a run" in refused([good()[0], good()[2]], 2)
+    assert "'r-1' stands in this file twice" in refused([*good(), *good()[1:]], 5)
+    assert "expected RunStarted" not in refused([*good()[:2], good()[3].replace('"seq":2', '"seq":1')], 3)
+    feed = line({"feed": {"position": "0", "size": 1, "group": "", "wake_on": "all", "template": []}})
+    assert "a second one at '0'" in refused([*good(), feed, feed], 6)
+
+
+def test_times_survive_to_the_last_bit():
+    """
+    Checksums are made of them.
+    """
+    at = math.nextafter(1_800_000_000.1, 0)
+    (found,) = read(written(RunHistory(FACTS, [evolve(STARTED, at=at)])))
+    assert found.events[0].at == at
+
+
+# --- redaction --------------------------------------------------------------------------------------------
+
+
+def test_a_hook_knows_where_each_value_stands():
+    """
+    The name of a step is known for its outcomes, too.
+    """
+    history = RunHistory(
+        evolve(FACTS, reason="why"),
+        [*GOOD, StepSucceeded("0", '"secret"', 3.0), RunCancelled("because", 4.0)],
+        notes=[Note("0", "cursor", "5", 3.0)],
+        feeds=[ExportedFeed("3", 1, "", "all", "[]", (FeedItem(2, "c", "1"),))],
+    )
+    seen = []
+
+    def hide(where):
+        seen.append((where.event, where.position, where.name, where.value))
+        return "*"
+
+    found = redacted(history, hide, Codec())
+    assert seen == [
+        ("RunStarted", None, "ride", [[], {}]),
+        ("StepSucceeded", "0", "charge", "secret"),
+        ("RunCancelled", None, "reason", "because"),
+        ("Run", None, "reason", "why"),
+        ("Note", "0", "cursor", 5),
+        ("Item", "3", "c", 1),
+    ]
+    assert found.events == [
+        evolve(STARTED, value='"*"'),
+        GOOD[1],
+        StepSucceeded("0", '"*"', 3.0),
+        RunCancelled("*", 4.0),
+    ]
+    assert (found.run.reason, found.notes[0].value, found.feeds[0].items[0].value) == ("*", '"*"', '"*"')
+
+
+def test_bytes_without_their_codec_cannot_be_redacted():
+    """
+    Better no export than one of which nobody knows what it tells.
+    """
+    with pytest.raises(DecodeError, match="codec= hooks"):
+        redacted(RunHistory(FACTS, [evolve(STARTED, value=b"\x00")]), lambda where: where.value, Codec())
+
+
+def test_bytes_in_follow_ups_are_read_by_the_codec():
+    """
+    As those of events.
+    """
+
+    class Rot:
+        def encode(self, data):
+            return bytes(255 - each for each in data)
+
+        decode = encode
+
+    value = {"$bytes": base64.b64encode(Rot().encode(b'"secret"')).decode()}
+    then = [{"workflow": "w", "key": "k", "started": {"value": value}, "follow_ups": [{"started": {"value": None}}]}]
+    history = RunHistory(evolve(FACTS, follow_ups=dumps(then)), [STARTED])
+    seen = {}
+
+    def look(where):
+        seen[where.event, where.name] = where.value
+        return where.value
+
+    found = redacted(history, look, Codec(Rot()))
+    assert seen["FollowUp", "w"] == "secret"
+    assert seen["FollowUp", "key"] == "k"
+    assert json.loads(found.run.follow_ups)[0]["started"]["value"] == '"secret"'
