@@ -279,6 +279,8 @@ class SignalNode(Leaf):
 
     def receive(self, event: SignalReceived) -> None:
         """Consume *event*."""
+        if self.ex.opened is not None:
+            self.ex.consumed[self.position] = event
         try:
             value = self.ex.codec.decode(event.value or "null", self.type, where=f"payload of signal {self.name!r}")
         except DecodeError as error:

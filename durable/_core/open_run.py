@@ -66,6 +66,8 @@ class OpenRun:
         self.taken = 0
         #: Commands opened since the list was emptied, while somebody looks on (see `Execution.walk`).
         self.opened: list[Any] | None = None
+        #: While somebody looks on: the signals that were consumed, by the position of who waited for them.
+        self.consumed: dict[str, SignalReceived] = {}
         #: Whether arguments are compared with the recorded ones; positions of those that differ.
         self.compares = False
         self.changed_arguments: list[str] = []

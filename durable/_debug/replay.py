@@ -58,7 +58,8 @@ class ReplayedCommand:
         strand: Which thread of control asked: "" is the body, "3.1" a helper in group 3.
         file, line: Where its code stood.
         event: What is recorded of it; None where a strand ended.
-        outcome: The arrival that ended it; None while it is open.
+        outcome: The arrival that ended it; None for groups, for what was cancelled, and while it is open.
+        is_open: Whether its outcome is still to come.
     """
 
     __slots__ = ("_owner", "_stop", "command", "event", "outcome", "position")
@@ -68,6 +69,10 @@ class ReplayedCommand:
     ) -> None:
         self._owner, self._stop = owner, stop
         self.position, self.command, self.event, self.outcome = position, command, event, outcome
+
+    @property
+    def is_open(self) -> bool:
+        return self.outcome is None and self.position in self._owner.open
 
     @property
     def strand(self) -> str:
@@ -141,6 +146,9 @@ class Replay:
         self.ended = bool(body)
         self.value: Any = body[-1].value if body else None
         self.raised = body[-1].error if body and body[-1].kind == "raised" else None
+        #: Positions of commands that were open at the end of what is recorded.
+        self.open = frozenset(execution.leaves)
+        self._consumed: Mapping[str, Event] = dict(execution.consumed)
         self.changed_arguments = list(self._cursor.changed_arguments)
         self.patches: Mapping[str, bool] = dict(execution.answers.patches)
         #: What today's code asks for where the recorded run failed.
@@ -173,6 +181,7 @@ class Replay:
             position = position_of(event)
             if position and type(event) in _ARRIVALS:
                 outcomes[position] = event
+        outcomes |= self._consumed
         found: list[ReplayedCommand] = []
         for stop in self.stops:
             for event in stop.opened:
