@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -27,6 +28,10 @@ STATUS_COLOURS: Final = {
     "pending": "2",
     "waiting": "34",
 }
+#: What stands around the number of a colour until a line is written: nothing else can then become an escape
+#: sequence, whatever stands in a journal. They are no characters, so no text means anything by them.
+_MARKS: Final = "\ufdd0\ufdd1"
+_COLOUR: Final = re.compile(f"{_MARKS[0]}([0-9;]*){_MARKS[1]}")
 #: Narrower than this, a terminal is treated as this wide: a table of three letters a column helps nobody.
 _LEAST_WIDTH: Final = 40
 #: The least that a column is cut to.
@@ -46,8 +51,10 @@ class Output:
         self.width = max(shutil.get_terminal_size().columns, _LEAST_WIDTH) if terminal or _columns_given() else 0
 
     def line(self, text: str = "") -> None:
-        """One line. What could move a terminal's cursor is shown as escapes."""
-        self._stream.write(f"{printable(text) if not self._coloured else printable(text, keep_colours=True)}\n")
+        """One line. Names, values and errors come from anywhere: what could drive a terminal is shown as escapes."""
+        self._stream.write(
+            f"{_COLOUR.sub(_escape, printable(text, keep=_MARKS) if self._coloured else printable(text))}\n"
+        )
 
     def flush(self) -> None:
         """Hand what was written to whoever reads."""
@@ -59,7 +66,7 @@ class Output:
 
     def colour(self, text: str, code: str) -> str:
         """*text* in a colour, where colours are wanted."""
-        return f"\x1b[{code}m{text}\x1b[0m" if self._coloured and code else text
+        return f"{_MARKS[0]}{code}{_MARKS[1]}{text}{_MARKS[0]}0{_MARKS[1]}" if self._coloured and code else text
 
     def status(self, status: str) -> str:
         """A status in its colour."""
@@ -129,14 +136,17 @@ def cut(text: str, width: int) -> str:
     return text + "…"
 
 
-def printable(text: str, *, keep_colours: bool = False) -> str:
-    """*text* on one line: names, keys and errors come from anywhere, and must not drive the terminal."""
+def printable(text: str, *, keep: str = "") -> str:
+    """*text* on one line, what is not printable as escapes; *keep* are characters to be let through."""
     if text.isprintable():
         return text
     return "".join(
-        each if each.isprintable() or (keep_colours and each == "\x1b") else each.encode("unicode_escape").decode()
-        for each in text
+        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\x1b[{found[1]}m"
 
 
 # --- values in words ------------------------------------------------------------------------------

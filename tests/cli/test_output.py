@@ -1,0 +1,97 @@
+"""
+What the command line writes: nothing that stands in a journal can drive a terminal.
+"""
+
+import io
+
+import pytest
+
+from durable._cli.output import Output, cut, iso, printable, span, width_of
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def out(monkeypatch):
+    """
+    An output on a terminal of 40 columns that shows colours.
+    """
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    made = Output(Terminal())
+    made.text = made._stream.getvalue
+    return made
+
+
+def test_colours_on_a_terminal(out):
+    """
+    What we colour is coloured; status by its meaning.
+    """
+    out.line(f"{out.bold('a')} {out.status('failed')} {out.status('unheard of')}")
+    assert out.text() == "\x1b[1ma\x1b[0m \x1b[31mfailed\x1b[0m unheard of\n"
+
+
+def test_escape_sequences_of_a_journal_stay_text(out):
+    """
+    Also where colours are on, also inside coloured text, also by the marks that stand for colours.
+    """
+    out.line(out.bold("key \x1b[2J\x07") + "\x1b]0;title\x07")
+    out.line("\ufdd031m\x9b")
+    shown = out.text()
+    assert "\x1b[2J" not in shown.replace("\\x1b[2J", "")
+    assert shown.count("\x1b") == 2
+    assert "\x07" not in shown
+    assert "\\x1b]0;title" in shown
+    out.table(["A", "STATUS"], [["\x1b[31mred", "failed"], ["two\nlines", "x"]])
+    assert "\\x1b[31mred  \x1b[31mfailed\x1b[0m" in out.text()
+    assert "two\\nlines" in out.text()
+
+
+@pytest.mark.parametrize("variable, value", [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colours_where_they_are_not_wanted(monkeypatch, variable, value):
+    """
+    NO_COLOR, and terminals that show none.
+    """
+    monkeypatch.setenv(variable, value)
+    made = Output(Terminal())
+    made.line(made.bold("a"))
+    assert made._stream.getvalue() == "a\n"
+
+
+def test_tables_fit_the_terminal(out):
+    """
+    The flexible column is cut first, then other wide ones; wide characters count twice.
+    """
+    out.table(["NAME", "WHY"], [["n" * 10, "w" * 80], ["日本", "short"]], flexible=1)
+    lines = [line for line in out.text().splitlines() if "\x1b" not in line]
+    assert all(width_of(line) <= 40 for line in lines)
+    assert lines[0].endswith("…")
+    assert lines[1].startswith("日本        short")
+
+
+def test_into_a_pipe_nothing_is_cut():
+    """
+    Programs get all of it.
+    """
+    stream = io.StringIO()
+    Output(stream).table(["A"], [["x" * 500]])
+    assert "x" * 500 in stream.getvalue()
+
+
+def test_words_for_values():
+    """
+    Spans, instants and widths as people read them.
+    """
+    assert [span(each) for each in (0.0015, 0.5, 1.0, 90, 600, 7200, 200_000)] == [
+        "1.5 ms", "500 ms", "1 s", "90 s", "10 min", "2 h", "2 d",
+    ]  # fmt: skip
+    assert iso(0.9996) == "1970-01-01T00:00:01.000Z"
+    assert iso(None) is None
+    assert (cut("日本語", 4), width_of("日本語"), width_of("é")) == ("日…", 6, 1)
+    assert printable("plain") == "plain"
