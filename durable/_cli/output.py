@@ -52,9 +52,8 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """One line. Names, values and errors come from anywhere: what could drive a terminal is shown as escapes."""
-        self._stream.write(
-            f"{_COLOUR.sub(_escape, printable(text, keep=_MARKS) if self._coloured else printable(text))}\n"
-        )
+        shown = _COLOUR.sub(_escape, printable(text, keep=_MARKS)) if self._coloured else printable(text)
+        self._stream.write(f"{shown}\n")
 
     def flush(self) -> None:
         """Hand what was written to whoever reads."""

@@ -130,8 +130,9 @@ class Cursor:
         Go to stop *number*, forwards or by beginning again.
 
         Raises:
-            UsageError: If the replay has no such stop.
+            UsageError: If the replay has no such stop, or was closed.
         """
+        _ = self.execution  # raises if it was closed
         if self.stop is not None and self.stop.number > number:
             self._begin()
         stop = self.stop
