@@ -192,11 +192,9 @@ def _called(fn: Callable[..., Any], text: str) -> Any:
         raise CommandError(msg)
     try:
         inspect.signature(fn).bind()
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         msg = f"{text!r} cannot be called without arguments: {error}"
         raise CommandError(msg) from None
-    except ValueError:  # a builtin that does not say what it takes
-        pass
     return _guarded(f"call {text!r}", fn)
 
 
@@ -217,9 +215,9 @@ def _from_name(name: str) -> types.ModuleType:
         if name == missing or name.startswith(f"{missing}."):
             msg = f"no module is called {missing!r}{_near_module(missing)}, seen from {os.getcwd()}"
             raise CommandError(msg) from None
-        raise _failed(f"import {name!r}", error) from error
+        raise blamed(f"import {name!r}", error) from error
     except (Exception, SystemExit) as error:  # whatever the application's code raises
-        raise _failed(f"import {name!r}", error) from error
+        raise blamed(f"import {name!r}", error) from error
 
 
 def _from_file(path: str) -> types.ModuleType:
@@ -294,10 +292,11 @@ def _guarded(what: str, fn: Callable[[], T]) -> T:
         with _own_output():
             return fn()
     except (Exception, SystemExit) as error:  # whatever the application's code raises
-        raise _failed(what, error) from error
+        raise blamed(what, error) from error
 
 
-def _failed(what: str, error: BaseException) -> CommandError:
+def blamed(what: str, error: BaseException) -> CommandError:
+    """What a command ends with when the application's own code raised *error* while we tried to do *what*."""
     if isinstance(error, SystemExit):
         reason = "it ended the program: put what runs it below `if __name__ == '__main__':`"
     else:

@@ -45,7 +45,7 @@ _GROUPS: Final[dict[str, dict[str, Command]]] = {
         "diff": Command("differences", "two runs side by side, from where they part"),
     },
     "change": {
-        "start": Command("requests", "start a run"),
+        "start": Command("starting", "start a run"),
         "signal": Command("requests", "send a signal to a run"),
         "cancel": Command("requests", "ask runs to end"),
         "pause": Command("requests", "let runs begin nothing more until they are resumed"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from typing import Any, Final, NamedTuple
 
 #: More than any text that an owner writes.
@@ -33,6 +34,14 @@ def owner_of(path: str) -> Owner | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return Owner(pid, host, since, _alive(pid) if host == socket.gethostname() else None)
+
+
+def say_unowned(path: str, consequence: str) -> None:
+    """Say on standard error, where no engine has the journal, what follows from that."""
+    owner = owner_of(path)
+    if owner is None or owner.alive is False:
+        sys.stderr.write(f"no engine has {path} open: {consequence}\n")
+        sys.stderr.flush()
 
 
 def _alive(pid: int) -> bool | None:
