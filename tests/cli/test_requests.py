@@ -512,6 +512,29 @@ async def test_runs_are_found_by_key_and_by_the_beginning_of_the_id_and_asked_on
         await engine.get("abc-1").result(5)
 
 
+async def test_options_may_stand_anywhere_between_the_runs(desk):
+    """
+    Also before the name of a signal.
+    """
+    engine = await desk.engine()
+    await desk.waiting(engine, "a", "b")
+    said = await desk.run("pause", "a", "--status", "open", "b")
+    assert "name runs, or choose them by filters: not both" in said.err
+    said = await desk.run("signal", "a", "--payload", "1", "b", "--dedup", "d", "approved")
+    assert said.lines == ["a: signalled", "b: signalled"]
+    assert [await engine.get(each).result(5) for each in ("a", "b")] == [1, 1]
+
+
+async def test_two_dashes_end_the_options(desk, cli):
+    """
+    For a run whose id begins with one.
+    """
+    engine = await desk.engine()
+    await desk.waiting(engine, "a", "-b")
+    said = await anyio.to_thread.run_sync(lambda: cli("cancel", "--db", desk.db, "--reason", "late", "--", "a", "-b"))
+    assert said.lines == ["a: asked to end", "-b: asked to end"]
+
+
 async def test_a_failed_run_is_retried(desk):
     """
     It goes on from what failed; once it is under way there is nothing to do.
