@@ -243,5 +243,5 @@ def write_file(path: str | os.PathLike[str], lines: Iterator[str]) -> None:
     except BaseException as error:
         os.unlink(name)
         if isinstance(error, OSError):
-            raise JournalAccessError(name, f"cannot be written: {error.strerror}") from error
+            raise JournalAccessError(name, f"cannot be written: {error.strerror or error}") from error
         raise

@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from durable._core import ending, history
+from durable._core import history
 from durable._core.event_rows import from_row
 from durable._core.events import (
     ChildAwaited,
@@ -32,8 +32,9 @@ from durable._core.exchange import RunFacts, RunHistory
 from durable._shell import slots
 from durable._shell.creating import INSERT_WAIT, write_rows
 from durable._shell.feeding import feed
+from durable._shell.import_ties import Ties
 from durable._shell.lines import Lines
-from durable._shell.looking import ENDS, RunRow, run_by_id
+from durable._shell.looking import ENDS, RunRow, last_of_chain, run_by_id
 from durable._shell.reading import last_run, load_history, read_end
 from durable._shell.rows import Effects, NewRun, RunState
 from durable._shell.templates import checked_json
@@ -75,15 +76,19 @@ def import_runs(
     if allocate is None:
         numbers = iter(range(last_run(conn) + 1, 2**63))
         allocate = numbers.__next__
-    work = _Import(conn, effects, now, allocate, {each.run.run_id: allocate() for each in new})
+    ties = Ties(conn, {each.run.run_id: allocate() for each in new})
+    work = _Import(conn, effects, now, allocate, ties)
     for each in new:
         work.write(each)
     for each in new:
-        work.tie(each)
-    work.check_ties(new)
+        ties.tie(each)
+    ties.check(new)
     for each in new:
         if each.run.status not in ENDS:
             work.wait(each)
+    for each in new:
+        if each.run.successor is None:
+            work.end_waits_for(each)
     return {"imported": [each.run.run_id for each in new], "present": sorted(present)}
 
 
@@ -140,25 +145,15 @@ class _Import:
         effects: Effects,
         now: float,
         allocate: Callable[[], int],
-        numbers: dict[str, int],
+        ties: Ties,
     ) -> None:
         self._conn, self._effects, self._now, self._allocate = conn, effects, now, allocate
-        #: Numbers of runs by id: of those that are imported, and of those that were looked up.
-        self._numbers: dict[str, int | None] = dict(numbers)
+        self._ties = ties
         self._lines = Lines(conn)
-
-    def _number(self, run_id: str | None) -> int | None:
-        """The number of a run; None if it is not here."""
-        if run_id is None:
-            return None
-        if run_id not in self._numbers:
-            row = self._conn.execute("SELECT run FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
-            self._numbers[run_id] = None if row is None else row[0]
-        return self._numbers[run_id]
 
     def write(self, each: RunHistory) -> None:
         """The row of a run, its events, notes and accepted signals."""
-        conn, run, number = self._conn, each.run, self._numbers[each.run.run_id]
+        conn, run, number = self._conn, each.run, self._ties.number(each.run.run_id)
         assert number is not None
         ended = run.status in ENDS
         started = each.events[0]
@@ -230,75 +225,12 @@ class _Import:
         )
         return self._lines.placed(new).place
 
-    # --- ties between runs ------------------------------------------------------------------------------
-
-    def tie(self, each: RunHistory) -> None:
-        """Link a run to those that started it, and to those here that it has started."""
-        conn, run, number = self._conn, each.run, self._numbers[each.run.run_id]
-        conn.execute(
-            "UPDATE durable_runs SET parent = ?, follows = ? WHERE run = ?",
-            (self._number(run.parent), self._number(run.follows), number),
-        )
-        orphans = [
-            (number, event.position, event.run_id)
-            for event in each.events
-            if isinstance(event, ChildStarted) and event.run_id.startswith(f"{run.run_id}/")
-        ]
-        conn.executemany(
-            "UPDATE durable_runs SET parent = ? WHERE position = ? AND run_id = ? AND parent IS NULL", orphans
-        )
-
-    def check_ties(self, new: Sequence[RunHistory]) -> None:
-        """
-        Refuse ties that go in circles, and runs that another would start again.
-
-        Raises:
-            UsageError: There is one.
-        """
-        for sql in (_PARENT, _FOLLOWS, _SUCCESSOR):
-            self._check_circles(sql, new)
-        for each in new:
-            if each.run.status not in ENDS:
-                self._check_not_started(each)
-
-    def _check_circles(self, sql: str, new: Sequence[RunHistory]) -> None:
-        done: set[int] = set()
-        for each in new:
-            at = self._numbers[each.run.run_id]
-            way: set[int] = set()
-            while at is not None and at not in done:
-                if at in way:
-                    msg = f"run {each.run.run_id!r} stands in a circle of runs that started, or followed, each other"
-                    raise UsageError(msg)
-                way.add(at)
-                row = self._conn.execute(sql, (at,)).fetchone()
-                at = None if row is None else row[0]
-            done |= way
-
-    def _check_not_started(self, each: RunHistory) -> None:
-        """Ids of children and successors derive from the run's: what is here already, it must know of."""
-        run_id = each.run.run_id
-        successor = ending.successor(run_id)
-        if self._number(successor) is not None:
-            raise RunExistsError(successor, f"{run_id!r} would continue as it: its export is older")
-        known = {event.run_id for event in each.events if isinstance(event, ChildStarted)}
-        known |= {wait.target for wait in each.waits if wait.target is not None}
-        ended = {getattr(event, "position", None) for event in each.pending}
-        for child, position in self._conn.execute(_DERIVED, {"run_id": run_id}).fetchall():
-            if child not in known and position not in ended:
-                reason = f"{run_id!r}, which has not ended, would start it again: its export is older"
-                raise RunExistsError(child, reason)
-        for window in each.feeds:
-            for item in window.items:
-                if self._number(item.child) is not None:
-                    raise RunExistsError(item.child, f"{run_id!r} would start it again: its export is older")
-
     # --- what runs wait for ---------------------------------------------------------------------------------
 
     def wait(self, each: RunHistory) -> None:
         """The rows of what an open run waits for, and of what has arrived."""
         conn, effects, run = self._conn, self._effects, each.run
-        number = self._numbers[run.run_id]
+        number = self._ties.number(run.run_id)
         assert number is not None
         # Granted slots are of the other file; `open_slots` asks for them again.
         conn.executemany(
@@ -310,27 +242,40 @@ class _Import:
             ],
         )
         self._write_feeds(number, each)
-        ended = set(self._write_waits(number, each))
+        ended = {row.run: row for row in self._write_waits(number, each)}
         for position, name, key in history.open_slots(each.events):
             let_in(conn, slots.ask(conn, number, position, name, key, self._now, effects), self._now, effects)
-        for target in ended:
-            run_id, ended_at = conn.execute(
-                "SELECT run_id, ended_at FROM durable_runs WHERE run = ?", (target,)
-            ).fetchone()
-            tell_waiters(conn, [End(target, run_id, *read_end(conn, target), ended_at)], effects)
+        for row in ended.values():
+            self._tell(row.run, row.run_id, row.ended_at)
 
-    def _write_waits(self, number: int, each: RunHistory) -> Iterator[int]:
-        """Write the waits; numbers of the runs waited for that have ended."""
+    def end_waits_for(self, each: RunHistory) -> None:
+        """A parent that came before its child waits for it, from now on."""
+        run, number = each.run, self._ties.number(each.run.run_id)
+        waiting = self._conn.execute(
+            "UPDATE durable_waits SET target = ? WHERE run = ? AND position = ? AND kind = 'child' AND target IS NULL",
+            (number, self._ties.number(run.parent), run.position),
+        )
+        if waiting.rowcount and number is not None and run.status in ENDS:
+            self._tell(number, run.run_id, run.ended_at)
+
+    def _tell(self, number: int, run_id: str, ended_at: float | None) -> None:
+        """A run that had ended when it, or whoever waits for it, was imported."""
+        end = End(number, run_id, *read_end(self._conn, number), ended_at or self._now)
+        tell_waiters(self._conn, [end], self._effects)
+
+    def _write_waits(self, number: int, each: RunHistory) -> Iterator[RunRow]:
+        """Write the waits; the runs waited for that have ended."""
         for wait in each.waits:
-            target = self._number(wait.target)
+            found = None if wait.target is None else last_of_chain(self._conn, wait.target)
+            target = None if found is None else found.run
             if wait.kind == "code" or (wait.kind == "start" and wait.target is not None and target is None):
                 continue  # it is paused, not blocked; and behind nobody here
             row = (number, wait.group, wait.position, wait.kind, wait.wake_on, wait.name, target, wait.fire_at)
             self._conn.execute(INSERT_WAIT, (*row, wait.since))
             if wait.fire_at is not None:
                 self._effects.fires(wait.fire_at)
-            if target is not None and self._conn.execute(_HAS_ENDED, (target,)).fetchone():
-                yield target
+            if found is not None and found.status in ENDS:
+                yield found
 
     def _write_feeds(self, number: int, each: RunHistory) -> None:
         for window in each.feeds:
@@ -347,19 +292,6 @@ class _Import:
                     for each in window.items
                 ],
             )
-
-
-_PARENT = "SELECT parent FROM durable_runs WHERE run = ?"
-_FOLLOWS = "SELECT follows FROM durable_runs WHERE run = ?"
-_SUCCESSOR = """
-SELECT r.run FROM durable_runs AS o JOIN durable_runs AS r ON r.run_id = o.successor WHERE o.run = ?
-"""
-_HAS_ENDED = "SELECT 1 FROM durable_runs WHERE run = ? AND ended_at IS NOT NULL AND successor IS NULL"
-#: Children of a run, by their ids.
-_DERIVED = """
-SELECT run_id, position FROM durable_runs
-WHERE run_id > :run_id || '/' AND run_id < :run_id || '0' AND instr(substr(run_id, length(:run_id) + 2), '/') = 0
-"""
 
 
 def give_up_absent(conn: sqlite3.Connection, run: int, now: float, effects: Effects) -> None:

@@ -2,6 +2,7 @@
 Runs leave a journal and arrive in another one: unchanged, paused, and able to go on.
 """
 
+import asyncio
 import json
 import os
 import stat
@@ -13,6 +14,7 @@ from durable import (
     Client,
     Engine,
     Flow,
+    Limit,
     Redacted,
     Return,
     RunCancelledError,
@@ -118,7 +120,19 @@ async def plain(n: int) -> Flow[int]:
     yield Return(n)
 
 
-ALL = [pay, asked, hasty, failing, half, held, family, window, loop, plain]
+@workflow
+async def turning() -> Flow[str]:
+    if (yield wait_for("turn", bool)):
+        yield continue_as(turning())
+    yield Return("stopped")
+
+
+@workflow
+async def pair() -> Flow[str]:
+    yield Return((yield turning()))
+
+
+ALL = [turning, pair, pay, asked, hasty, failing, half, held, family, window, loop, plain]
 
 
 @pytest.fixture
@@ -382,6 +396,29 @@ async def test_a_child_that_ended_here_before_its_parent_came_is_not_waited_for(
     assert await other.get("fam").result(timeout=5) == [11, 1.5, 22]
 
 
+async def test_children_that_are_imported_after_their_parent_are_waited_for(engines, other, tmp_path, reached):
+    """
+    One had ended already, two go on here.
+    """
+    engine = await engines.file(*ALL)
+    run = await engine.start(family(), id="fam")
+    await reached(run, "waiting")
+    for name in ("0.0", "0.2"):
+        await reached(engine.get(f"fam/{name}"), "waiting")
+    await engine.export(["fam"], tmp_path / "parent.jsonl")
+    (history,) = read_histories(tmp_path / "parent.jsonl")
+    await engine.get("fam/0.2").signal("add", 20)
+    await engine.get("fam/0.2").result()
+    await engine.get("fam/0.1").result()
+    await engine.export(["fam/0.0", "fam/0.1", "fam/0.2"], tmp_path / "children.jsonl")
+    await other.import_runs([history])
+    await other.import_runs(tmp_path / "children.jsonl")
+    await other.get("fam").resume()
+    await other.get("fam/0.0").resume()
+    await other.get("fam/0.0").signal("add", 10)
+    assert await other.get("fam").result(timeout=5) == [11, 1.5, 22]
+
+
 async def test_a_child_that_was_not_imported_counts_as_cancelled(engines, other, tmp_path, reached):
     """
     A parent alone can be looked at; once it is resumed it does not wait for ever.
@@ -478,6 +515,27 @@ async def test_an_older_export_of_a_parent_is_refused_beside_its_later_children(
     assert [info.run_id async for info in other.runs()] == ["fam/0.0"]
 
 
+async def test_a_child_is_refused_beside_a_parent_that_would_start_it_itself(engines, other, tmp_path, reached):
+    """
+    The parent is here as it was before: open, and without that child. In the right order all is well.
+    """
+    engine = await engines.file(*ALL)
+    run = await engine.start(family(), id="fam")
+    await reached(run, "waiting")
+    await engine.export("fam/0.0", tmp_path / "child.jsonl")
+    await engine.export("fam", tmp_path / "fam.jsonl")
+    (history,) = read_histories(tmp_path / "fam.jsonl")
+    async with Engine(tmp_path / "third.db", ALL, durability="process") as third:
+        await third.import_runs([history])
+        assert (await third.import_runs(tmp_path / "child.jsonl")).runs == ["fam/0.0"]
+    await other.import_runs([evolve(history, events=history.events[:1], waits=[])])
+    with pytest.raises(RunExistsError, match=r"'fam' exists already: .* would start 'fam/0.0' itself"):
+        await other.import_runs(tmp_path / "child.jsonl")
+    (child,) = read_histories(tmp_path / "child.jsonl")
+    with pytest.raises(RunExistsError, match=r"'fam' exists already: .* would continue as 'fam~2'"):
+        await other.import_runs([evolve(child, run=evolve(child.run, run_id="fam~2"))])
+
+
 async def test_an_older_export_is_refused_beside_what_the_run_continued_as(engines, other, tmp_path):
     """
     The same for successors.
@@ -491,6 +549,128 @@ async def test_an_older_export_is_refused_beside_what_the_run_continued_as(engin
     await other.import_runs(tmp_path / "second.jsonl")
     with pytest.raises(RunExistsError, match="would continue as it"):
         await other.import_runs([evolve(first, run=facts, events=first.events[:-1])])
+
+
+async def test_a_blocked_run_goes_on_where_its_code_is(engines, other, tmp_path, reached):
+    """
+    It arrives paused like any other, and nothing but `resume` is needed.
+    """
+    engine = await engines.file(*ALL)
+    run = await engine.start(plain(4), id="b", delay=3_600)
+    await engine.aclose()
+    without = await engines.file(asked)
+    await without.get("b").pause()
+    await without.export("b", tmp_path / "paused.jsonl")
+    (history,) = read_histories(tmp_path / "paused.jsonl")
+    assert [wait.kind for wait in history.waits] == ["start"]
+    blocked = evolve(
+        history,
+        run=evolve(history.run, status="blocked", reason="no code"),
+        waits=[evolve(history.waits[0], kind="code", group="code", fire_at=None)],
+    )
+    await other.import_runs([blocked])
+    again = other.get(run.id)
+    assert (await again.info()).status == "paused"
+    await again.resume()
+    assert await again.result(timeout=5) == 4
+
+
+async def test_a_run_behind_others_that_are_not_here_waits_for_nobody(engines, other, tmp_path):
+    """
+    What a schedule let wait for the run before it.
+    """
+    engine = await engines.file(*ALL)
+    await engine.start(plain(4), id="b", delay=3_600)
+    await engine.export("b", tmp_path / "b.jsonl")
+    (history,) = read_histories(tmp_path / "b.jsonl")
+    (delay,) = history.waits
+    await other.import_runs([evolve(history, waits=[evolve(delay, fire_at=None, target="nowhere")])])
+    await other.get("b").resume()
+    assert await other.get("b").result(timeout=5) == 4
+
+
+async def test_a_step_that_waits_for_a_slot_asks_again_in_the_other_file(engines, tmp_path, reached):
+    """
+    Slots are of one file: who held one there holds none here, and who waited stands in line.
+    """
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    @step(limit=Limit("one", concurrency=1))
+    async def narrow(n: int) -> int:
+        entered.set()
+        await leave.wait()
+        return n
+
+    @workflow
+    async def through(n: int) -> Flow[int]:
+        yield Return((yield narrow(n)))
+
+    engine = await engines.file(through)
+    await engine.start(through(1), id="in")
+    await entered.wait()
+    waiting = await engine.start(through(2), id="line")
+    await reached(waiting, "waiting")
+    await engine.export(["in", "line"], tmp_path / "t.jsonl")
+    leave.set()
+    async with Engine(tmp_path / "o.db", [through], durability="process", grace=0.2) as other:
+        await other.import_runs(tmp_path / "t.jsonl")
+        await other.get("line").resume()
+        assert await other.get("line").result(timeout=5) == 2
+        await other.get("in").resume()
+        assert await other.get("in").result(timeout=5) == 1
+
+
+async def test_a_parent_waits_for_what_its_child_continued_as(engines, other, tmp_path, reached, eventually):
+    """
+    Here the child went on as another run before the parent came.
+    """
+    engine = await engines.file(*ALL)
+    run = await engine.start(pair(), id="pair")
+    await reached(run, "waiting")
+    await reached(engine.get("pair/0"), "waiting")
+    await engine.export("pair", tmp_path / "parent.jsonl")
+    await engine.export("pair/0", tmp_path / "child.jsonl")
+    await other.import_runs(tmp_path / "child.jsonl")
+    await other.get("pair/0").resume()
+    await other.get("pair/0").signal("turn", True)
+
+    async def turned():
+        return [info.run_id async for info in other.runs() if info.run_id == "pair/0~2"]
+
+    await eventually(turned)
+    await other.import_runs(tmp_path / "parent.jsonl")
+    await other.get("pair").resume()
+    await other.get("pair/0~2").signal("turn", False)
+    assert await other.get("pair").result(timeout=5) == "stopped"
+
+
+async def test_a_window_cannot_claim_a_run_that_is_here(engines, other, tmp_path, reached):
+    """
+    Creating it a second time would fail, long after, in a transaction of others.
+    """
+    engine = await engines.file(*ALL)
+    run = await engine.start(window(), id="win")
+    await reached(run, "waiting")
+    await engine.export("win", tmp_path / "w.jsonl")
+    (history,) = read_histories(tmp_path / "w.jsonl")
+    (feed,) = history.feeds
+    await other.run(plain(1), id="mine")
+    claimed = evolve(feed, items=(evolve(feed.items[0], child="mine"),))
+    with pytest.raises(RunExistsError, match="'win' would start it again"):
+        await other.import_runs([evolve(history, feeds=[claimed])])
+
+
+async def test_one_id_with_two_histories_is_refused(engines, other, tmp_path):
+    """
+    Files may share runs, but not contradict each other.
+    """
+    engine = await engines.file(*ALL)
+    await engine.run(plain(1), id="a")
+    await engine.export("a", tmp_path / "a.jsonl")
+    (a,) = read_histories(tmp_path / "a.jsonl")
+    with pytest.raises(UsageError, match="imported twice, with different events"):
+        await other.import_runs([a, evolve(a, events=[*a.events[:-1], evolve(a.events[-1], value="2")])])
+    assert (await other.import_runs([a, a])).runs == ["a"]
 
 
 # --- hostile ---------------------------------------------------------------------------------------------
@@ -699,6 +879,13 @@ async def test_an_export_overwrites_nothing(engines, tmp_path):
     with pytest.raises(RunNotFoundError):
         await engine.export("b", tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(JournalAccessError, match="cannot be written: No space left"):
+        await engine.export("a", tmp_path / "c", redact=full)
+    assert not (tmp_path / "c").exists()
     with pytest.raises(JournalAccessError, match="cannot be read"):
         read_histories(tmp_path / "nowhere")
 
