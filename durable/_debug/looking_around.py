@@ -1,0 +1,140 @@
+"""
+What the debugger says of stops, events, outcomes and locals: values in, words out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import fields as attrs_fields
+
+from durable._core import divergence
+from durable._core.events import (
+    ChildFailed,
+    ChildSucceeded,
+    Event,
+    GroupOpened,
+    Payload,
+    SignalReceived,
+    StepFailed,
+    StepRetrying,
+    StepStarted,
+    StepSucceeded,
+    TimerFired,
+)
+from durable._core.history import ARRIVALS, position_of
+from durable._core.outcomes import failure_in
+from durable._debug.expressions import short
+from durable._debug.replay import in_words
+from durable._debug.reports import report_lines
+from durable.errors import DurableError
+
+if TYPE_CHECKING:
+    from durable._core.codec import Codec
+    from durable._core.exchange import RunHistory
+    from durable._debug.cursor import Place, Stop
+
+_ARRIVALS = frozenset(ARRIVALS)
+#: Characters of a recorded value in one line.
+_VALUE = 120
+
+
+def outcomes_of(recorded: RunHistory, consumed: Mapping[str, Event]) -> dict[str, Event]:
+    """The latest arrival by position: what came of each command."""
+    found: dict[str, Event] = {}
+    for event in recorded.events:
+        position = position_of(event)
+        if position and type(event) in _ARRIVALS and not isinstance(event, StepStarted):
+            found[position] = event
+    return {**found, **consumed}
+
+
+def locals_in(place: Place | None) -> dict[str, str]:
+    """Local variables as text; those of the language's own are left out."""
+    if place is None:
+        return {}
+    return {name: short(value) for name, value in place.frame.f_locals.items() if not name.startswith(("__", "."))}
+
+
+def told(event: Event, outcome: Event | None, codec: Codec, still_open: frozenset[str]) -> str:
+    """A command and what came of it: "3  step 'charge' -> 7"."""
+    position = position_of(event) or ""
+    what = f"{position:<6} {divergence.describe(event)}"
+    if outcome is None:
+        if position in still_open:
+            return f"{what}: still open"
+        return what if isinstance(event, GroupOpened) else f"{what}: nothing recorded of it"
+    return f"{what}{_came_of(outcome, codec)}"
+
+
+def _came_of(outcome: Event, codec: Codec) -> str:
+    match outcome:
+        case StepSucceeded(value=value) | ChildSucceeded(value=value) | SignalReceived(value=value):
+            return f" -> {_payload(value)}"
+        case StepFailed(value=value) | ChildFailed(value=value):
+            return f" raised {_failure(value, codec)}"
+        case StepRetrying(value=value):
+            return f" failed, and is to be tried again: {_failure(value, codec)}"
+        case TimerFired():
+            return ": fired"
+        case _:
+            return f": {type(outcome).__name__}"
+
+
+def _failure(payload: Payload | None, codec: Codec) -> str:
+    from durable._core.failures import describe  # noqa: PLC0415 - only where something failed
+
+    try:
+        return describe(failure_in(payload, codec))
+    except DurableError:
+        return "an error that cannot be read"
+
+
+def _payload(value: Payload | None) -> str:
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes, encoded by the application's codec>"
+    text = "null" if value is None else value
+    return text if len(text) <= _VALUE else f"{text[: _VALUE - 3]}..."
+
+
+def event_in_words(event: Event) -> str:
+    """An event with its fields, in one line."""
+    told_fields = []
+    for attribute in attrs_fields(type(event)):
+        value: Any = getattr(event, attribute.name)
+        if attribute.name == "at" or value in (None, "") or attribute.name == "value":
+            continue
+        told_fields.append(f"{attribute.name}={_instant(value) if attribute.name == 'fire_at' else repr(value)}")
+    payload = getattr(event, "value", None)
+    return f"{type(event).__name__}({', '.join(told_fields)})" + (
+        f" {_payload(payload)}" if payload is not None else ""
+    )
+
+
+def event_lines(event: Event, since: float, codec: Codec) -> list[str]:
+    """An event, how long after *since* it was, and of a failure the recorded traceback."""
+    lines = [f"+{event.at - since:.3f} s  {event_in_words(event)}"]
+    if isinstance(event, (StepFailed, StepRetrying, ChildFailed)):
+        lines[0] = f"+{event.at - since:.3f} s  {type(event).__name__}: {_failure(event.value, codec)}"
+        with contextlib.suppress(DurableError):
+            lines += [f"    {line}" for line in failure_in(event.value, codec).traceback.splitlines()]
+    return lines
+
+
+def ended(stop: Stop) -> str:
+    """How the strand that stopped ended, in one line."""
+    return in_words(stop) if stop.kind != "command" else "it waits"
+
+
+def end_lines(stop: Stop) -> list[str]:
+    """How the strand that stopped ended; a divergence with its whole report."""
+    if stop.kind in ("diverged", "stuck") and isinstance(stop.error, DurableError):
+        return [stop.kind, *report_lines(stop.error)]
+    return [in_words(stop)]
+
+
+def _instant(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

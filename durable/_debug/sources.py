@@ -1,0 +1,44 @@
+"""
+Source lines around a place. A frozen program has none: then file and line have to do.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import os
+
+from durable._debug.cursor import Place
+
+
+def line_of(place: Place) -> str:
+    """The line where the code stands; empty where there is no source."""
+    return linecache.getline(place.file, place.line).strip()
+
+
+def site_of(place: Place) -> str:
+    """File, line and function, as short as people say it."""
+    return f"{os.path.basename(place.file)}:{place.line} {place.function.rpartition('.')[2]}"
+
+
+def around(place: Place, count: int) -> list[str]:
+    """About *count* numbered lines around the place, which is marked; all of them within its function."""
+    lines = linecache.getlines(place.file)
+    if not lines:
+        return [f"no source: {place.file}:{place.line}"]
+    code = place.frame.f_code
+    first = code.co_firstlineno
+    last = max((line for _, _, line in code.co_lines() if line is not None), default=first)
+    begin = max(first, min(place.line - count // 2, last - count + 1))
+    end = min(len(lines), last, begin + count - 1)
+    digits = len(str(end))
+    return [
+        f"{'->' if number == place.line else '  '} {number:>{digits}}  {lines[number - 1].rstrip()}"
+        for number in range(begin, end + 1)
+    ]
+
+
+def signature_of(place: Place) -> str:
+    """A frame's function and its arguments' names, for a stack."""
+    arguments = inspect.getargs(place.frame.f_code)
+    return f"{place.function.rpartition('.')[2]}({', '.join(arguments.args)})"

@@ -1,0 +1,110 @@
+"""
+Moving through a replay, and knowing what changed: the debugger's legs.
+
+A walker knows all stops from one silent pass, goes to any of them, and remembers what the locals of each
+strand looked like where it stopped before.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from durable._debug import looking_around as look
+from durable._debug.cursor import Cursor, Place, Stop
+
+if TYPE_CHECKING:
+    from pdb import Pdb
+
+    from durable._core.codec import Codec
+    from durable._core.definition import Workflow
+    from durable._core.exchange import RunHistory
+
+
+class Walker:
+    """Goes from stop to stop of one replay."""
+
+    def __init__(
+        self, definition: Workflow[..., Any], recorded: RunHistory, codec: Codec, new_pdb: Callable[[], Pdb]
+    ) -> None:
+        self.new_pdb = new_pdb
+        self.cursor = Cursor(definition, recorded, codec)
+        #: All stops of the replay.
+        self.stops: list[Stop] = []
+        with breakpoints(None):
+            while (stop := self.cursor.next()) is not None:
+                self.stops.append(stop)
+        execution = self.cursor.execution
+        #: What came of each command, and which are open at the end.
+        self.outcomes = look.outcomes_of(recorded, execution.consumed)
+        self.open = frozenset(execution.leaves)
+        # By stop: the one before it in the same strand, or -1.
+        self._before: list[int] = []
+        latest: dict[str, int] = {}
+        for stop in self.stops:
+            self._before.append(latest.get(stop.strand, -1))
+            latest[stop.strand] = stop.number
+        # What the locals of a strand looked like, at which stop.
+        self._seen: dict[str, tuple[int, dict[str, str]]] = {}
+        #: What the locals here were at this strand's stop before.
+        self.locals_before: dict[str, str] = {}
+        self._furthest = -1
+
+    @property
+    def stop(self) -> Stop | None:
+        """Where it stands."""
+        return self.cursor.stop
+
+    def go(self, number: int) -> None:
+        """Stand at a stop, and know what the strand's locals were at its stop before."""
+        before, strand = self._before[number], self.stops[number].strand
+        with breakpoints(None):
+            if before >= 0 and self._seen.get(strand, (-1, {}))[0] != before:
+                self.cursor.seek(before)
+                self._seen[strand] = (before, look.locals_in(self.innermost()))
+            if self._furthest >= 0:
+                self.cursor.seek(min(number, self._furthest))
+        with breakpoints(self.new_pdb if number > self._furthest else None):
+            self.cursor.seek(number)
+        self.arrived(number)
+
+    def arrived(self, number: int) -> None:
+        """The cursor was moved to a stop by somebody else: take note of the locals there."""
+        strand = self.stops[number].strand
+        at, seen = self._seen.get(strand, (-1, {}))
+        self.locals_before = seen if at == self._before[number] else {}
+        self._seen[strand] = (number, look.locals_in(self.innermost()))
+        self._furthest = max(self._furthest, number)
+
+    def along(self, numbers: range) -> Iterator[tuple[Stop, list[Place]]]:
+        """Walk over stops, forward: each with the places where its code stands."""
+        for number in numbers:
+            with breakpoints(self.new_pdb if number > self._furthest else None):
+                stop = self.cursor.seek(number)
+            yield stop, self.cursor.places()
+
+    def innermost(self) -> Place | None:
+        """Where the innermost function of the strand that stopped stands."""
+        places = self.cursor.places() if self.stop is not None else []
+        return places[-1] if places else None
+
+
+@contextmanager
+def breakpoints(new_pdb: Callable[[], Pdb] | None) -> Generator[None]:
+    """
+    What `breakpoint()` in workflow code does in this block: opens *new_pdb* there, or nothing.
+
+    On ground that was walked before it does nothing: going back replays it, and must not ask again.
+    """
+
+    def hook(*_: Any, **__: Any) -> None:
+        if new_pdb is not None:
+            new_pdb().set_trace(sys._getframe(1))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    before, sys.breakpointhook = sys.breakpointhook, hook
+    try:
+        yield
+    finally:
+        sys.breakpointhook = before
