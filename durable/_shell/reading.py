@@ -65,6 +65,11 @@ SELECT e.seq, e.kind, e.position, e.at, e.body, coalesce(e.value, p.value), e.ch
 FROM durable_events AS e LEFT JOIN durable_payloads AS p ON p.payload = e.payload
 WHERE e.run = ? ORDER BY e.seq
 """
+_EVENTS_AFTER = """
+SELECT e.seq, e.kind, e.position, e.at, e.body, coalesce(e.value, p.value), e.checksum
+FROM durable_events AS e LEFT JOIN durable_payloads AS p ON p.payload = e.payload
+WHERE e.run = ? AND e.seq > ? ORDER BY e.seq LIMIT ?
+"""
 _LAST_EVENTS = """
 SELECT e.seq, e.kind, e.position, e.at, e.body, coalesce(e.value, p.value), e.checksum
 FROM durable_events AS e LEFT JOIN durable_payloads AS p ON p.payload = e.payload
@@ -129,6 +134,16 @@ def load_history(conn: sqlite3.Connection, path: str, run: RunRow) -> list[Event
     """The events of *run*, checked."""
     state = RunState(run.run, run.run_id, run.workflow, run.queue)
     return read_events(path, state, event_rows(conn, run.run))
+
+
+def event_rows_after(conn: sqlite3.Connection, run: int, seq: int, limit: int) -> list[Any]:
+    """Up to *limit* events of one run as rows, from behind *seq*; a damaged text ends them as in `event_rows`."""
+    try:
+        return conn.execute(_EVENTS_AFTER, (run, seq, limit)).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+    return [row for row in event_rows(conn, run) if row[0] > seq][:limit]
 
 
 def readable_events(rows: Sequence[Any], path: str, run: RunRow) -> tuple[list[Event], DurableError | None]:
