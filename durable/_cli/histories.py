@@ -136,9 +136,8 @@ def _write(row: RunRow, seq: int, event: Event, began_at: float, args: Namespace
     head = f"{seq:>5}  {since:>9}  {name:<17} {position:<8} "
     room = max(20, out.width - len(head) - 1) if out.width and not args.full else 0
     text = _told(event, args.full)
-    out.line(
-        f"{out.dim(f'{seq:>5}  {since:>9}')}  {name:<17} {position:<8} {cut(text, room) if room else text}".rstrip()
-    )
+    when = out.dim(f"{seq:>5}  {since:>9}")
+    out.line(f"{when}  {name:<17} {position:<8} {cut(text, room) if room else text}".rstrip())
     if args.full:
         value = getattr(event, "value", None)
         lines = failure_lines(value, full=True) if _holds_failure(event) else value_lines(value, full=True)

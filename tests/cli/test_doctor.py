@@ -1,0 +1,202 @@
+"""
+`durable doctor`: what is wrong with a journal, or needs a person.
+"""
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from durable import Flow, Retry, Return, job, sleep, step, wait_for, workflow
+
+pytestmark = pytest.mark.anyio
+
+
+@step(retry=Retry(attempts=None, delay=0.001, max_delay=0.002, jitter=0))
+async def never() -> None:
+    raise ConnectionError("down")
+
+
+@workflow
+async def storm() -> Flow[None]:
+    yield never()
+
+
+@workflow
+async def waits() -> Flow[str]:
+    word: str = yield wait_for("go", str)
+    yield Return(word)
+
+
+@workflow
+async def sleeps() -> Flow[None]:
+    yield sleep(0.01)
+
+
+@job
+async def fails() -> None:
+    raise ValueError("broken")
+
+
+def found(said):
+    return {line.split(maxsplit=1)[1]: line.split(maxsplit=1)[0] for line in said.lines}
+
+
+def severities(said):
+    return [line.split(maxsplit=1)[0] for line in said.lines]
+
+
+def change(path, sql, *values):
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute(sql, values)
+        conn.commit()
+
+
+async def test_a_sound_journal_has_no_problem(engines, cli, tmp_db):
+    """
+    Exit code 0; what was verified is said, and who owns the file.
+    """
+    engine = await engines.file(waits)
+    run = await engine.start(waits(), id="w")
+    said = cli("doctor", "--db", tmp_db)
+    assert said.code == 0, said
+    assert "problem" not in severities(said)
+    assert f"owned by process {os.getpid()}" in said.out
+    assert "quick_check: the pages are sound" in said.out
+    assert "in the newest 1 runs" in said.out
+    assert "oldest open run is w" in said.out
+    await run.signal("go", "x")
+    await run.result(5)
+    await engine.aclose()
+    said = cli("doctor", "--db", tmp_db, "--thorough")
+    assert "integrity_check: the pages are sound" in said.out
+    assert "no engine has the file open" in said.out
+    assert all({"severity", "what", "remedy"} == set(each) for each in cli("doctor", "--db", tmp_db, "--json").values)
+
+
+async def test_runs_that_need_a_person_are_named_with_what_to_do(engines, cli, tmp_db, reached):
+    """
+    Blocked is a problem; failed and paused are notes; each says what to do.
+    """
+    engine = await engines.file(waits, fails)
+    paused, failed = await engine.start(waits(), id="p"), await engine.start(fails(), id="f")
+    await paused.pause()
+    await reached(failed, "failed")
+    await engine.queue("mail").pause()
+    said = cli("doctor", "--db", tmp_db)
+    assert said.code == 0
+    assert "failed: f (fails: ValueError: broken): `durable debug RUN`" in said.out
+    assert "paused: p (waits" in said.out
+    assert "paused queues: mail" in said.out
+    await engine.aclose()
+    change(tmp_db, "UPDATE durable_runs SET status = 'blocked', reason = 'diverged' WHERE run_id = 'p'")
+    said = cli("doctor", "--db", tmp_db)
+    assert said.code == 1
+    assert severities(said)[-1] == "problem"
+    assert "blocked: p (waits: diverged)" in said.lines[-1]
+
+
+async def test_damage_is_found(engines, cli, tmp_db):
+    """
+    An event that does not match its checksum is named by run and number; so are rows that hang in the air.
+    """
+    engine = await engines.file(waits)
+    await engine.start(waits(), id="w")
+    await engine.aclose()
+    change(tmp_db, "UPDATE durable_events SET body = '[]' WHERE seq = 1")
+    change(tmp_db, "UPDATE durable_waits SET run = 99")
+    said = cli("doctor", "--db", tmp_db)
+    assert said.code == 1
+    assert "event 1" in said.out
+    assert "waits of runs that are gone: this should not be" in said.out
+    change(tmp_db, "INSERT INTO durable_kinds VALUES (9999, 'Strange')")
+    assert "events of kinds [9999] are written by a newer release: upgrade durable" in cli("doctor", "--db", tmp_db).out
+
+
+async def test_torn_pages_are_found(engines, cli, tmp_db):
+    """
+    Pages that are overwritten are a problem whatever is on them.
+    """
+    engine = await engines.file(waits)
+    for n in range(50):
+        await engine.start(waits(), id=f"w{n}")
+    await engine.aclose()
+    with open(tmp_db, "r+b") as file:
+        file.seek(4096 * 3)
+        file.write(os.urandom(4096))
+    said = cli("doctor", "--db", tmp_db)
+    assert said.code == 1
+    assert "problem" in severities(said)
+
+
+async def test_surroundings_are_looked_at(engines, cli, tmp_db, monkeypatch):
+    """
+    Who may read the file, how large its WAL is, how full the disk, on what file system, what is left behind.
+    """
+    engine = await engines.file(waits)
+    await engine.aclose()
+    tmp_db.chmod(0o644)
+    tmp_db.with_name("app.db.sock").touch()
+    with open(tmp_db.with_name("app.db-wal"), "wb") as wal:
+        wal.truncate(300 << 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 5 << 20})())
+    monkeypatch.setattr("durable._shell.connections.filesystem", lambda _: "nfs4")
+    said = cli("doctor", "--db", tmp_db)
+    assert said.code == 1
+    for words in (
+        "others may read",
+        "the WAL has 300 MiB",
+        "5 MiB are free",
+        "network file system (nfs4)",
+        "left behind",
+    ):
+        assert words in said.out, words
+
+
+async def test_what_does_not_get_on_is_found(engines, cli, tmp_db, reached, eventually, monkeypatch):
+    """
+    Timers that nobody fires, runs that nobody begins, steps that fail for ever, histories that grow.
+    """
+    engine = await engines.file(sleeps, storm, fails)
+    await engine.queue("default").pause()
+    queued = await engine.start(fails(), id="queued")
+    await engine.queue("default").resume()
+    await reached(queued, "failed")
+    run = await engine.start(storm(), id="storm")
+
+    async def stormy():
+        return sum(event.kind == "StepRetrying" for event in await run.history()) >= 21
+
+    await eventually(stormy)
+    await engine.aclose()
+    long_ago = time.time() - 3600
+    change(
+        tmp_db,
+        "INSERT OR REPLACE INTO durable_waits (run, grp, position, kind, wake_on, fire_at, since) "
+        "SELECT run, '0', '0', 'retry', 'any', ?, 0 FROM durable_runs WHERE run_id = 'storm'",
+        long_ago,
+    )
+    change(tmp_db, "UPDATE durable_runs SET status = 'pending', ready_at = ? WHERE run_id = 'queued'", long_ago)
+    monkeypatch.setattr("durable._cli.doctor._LONG_HISTORY", 20)
+    said = cli("doctor", "--db", tmp_db)
+    for words in (
+        "a timer of run storm at 0 has been due for 60 min: start an engine",
+        "run queued has waited for a slot for 60 min: start an engine",
+        "the step at 0 of run storm has failed",
+        "run storm has ",
+    ):
+        assert words in said.out, f"{words}\n{said.out}"
+
+
+async def test_a_large_file_is_not_read_as_a_whole(engines, cli, tmp_db, monkeypatch):
+    """
+    Moments, not minutes: what was left out is said.
+    """
+    engine = await engines.file(waits)
+    await engine.aclose()
+    monkeypatch.setattr("durable._cli.doctor._LARGE_BYTES", 1)
+    assert (
+        "the file is large: its pages were not verified: durable doctor --thorough" in cli("doctor", "--db", tmp_db).out
+    )
