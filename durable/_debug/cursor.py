@@ -8,6 +8,7 @@ The frames of the user's code are live, so their locals are the real ones, as th
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
@@ -152,6 +153,10 @@ class Cursor:
             self._execution.close()
             self._execution = None
             self._places.clear()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # made in parts only, or the interpreter is going down
+            self.close()  # in dead mode, before the garbage collector ends the generators in another
 
     # --- looking ---------------------------------------------------------------------------------------
 

@@ -226,7 +226,11 @@ class Session:
         lines = [f"#{stop.number}  {stop.position or '-'}{strand}  {where}"]
         if place is not None and (text := line_of(place)):
             lines.append(f"    {text}")
-        lines += [f"  {self._told(event)}" for event in stop.opened]
+        if stop.kind in ("diverged", "stuck"):  # what is recorded there is not what the code asked for
+            opened = [event for event in stop.opened if event.position != stop.position]
+        else:
+            opened = [*stop.opened]
+        lines += [f"  {self._told(event)}" for event in opened]
         if stop.kind != "command":
             lines += [f"  {line}" for line in look.end_lines(stop)]
         now, before = look.locals_in(place), self._walker.locals_before
@@ -306,7 +310,7 @@ class Session:
         lines = []
         for stop in self.stops[max(0, here - reach) : here + reach + 1]:
             mark = "->" if stop.number == here else "  "
-            told = [self._told(event) for event in stop.opened[:1]]
+            told = [self._told(event) for event in stop.opened[:1] if stop.kind == "command"]
             more = f" (and {len(stop.opened) - 1} more)" if len(stop.opened) > 1 else ""
             what = told[0] + more if told else look.ended(stop)
             lines.append(f"{mark} #{stop.number:<4} {what}")
