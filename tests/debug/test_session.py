@@ -480,11 +480,15 @@ def test_quitting_pdb_in_the_middle_changes_nothing_of_the_replay(shopped):
     assert session.carry_out("last") == walker.carry_out("last")
 
 
-def test_breakpoint_in_workflow_code_opens_pdb_on_new_ground_only():
+def test_breakpoint_in_workflow_code_opens_pdb_on_new_ground_only(monkeypatch):
     """
     Going forward the first time it asks; going back and forward again it does not, nor in the silent pass.
     """
-    session = session_of(run(breaks(1)).events, breaks, "succeeded", pdb="p a\nc\np 'again'\nc\n")
+    with monkeypatch.context() as recording:
+        recording.setattr(sys, "breakpointhook", lambda: None)
+        events = run(breaks(1)).events
+    hook = sys.breakpointhook
+    session = session_of(events, breaks, "succeeded", pdb="p a\nc\np 'again'\nc\n")
     assert session.pdb_output.getvalue() == ""
     session.carry_out("next")
     assert "(pdb) 2" in session.pdb_output.getvalue()
@@ -493,7 +497,7 @@ def test_breakpoint_in_workflow_code_opens_pdb_on_new_ground_only():
     session.carry_out("next")
     session.carry_out("last")
     assert session.pdb_output.getvalue() == before
-    assert sys.breakpointhook is sys.__breakpointhook__
+    assert sys.breakpointhook is hook
 
 
 # --- scripts -------------------------------------------------------------------------------------------
