@@ -2,6 +2,7 @@
 All that users import, in one place. `durable/__init__.py` loads it when the first of these names is asked for.
 """
 
+from durable._cli import command_line
 from durable._core.admission import Queue
 from durable._core.caps import Caps
 from durable._core.checking import CheckedRun, CheckReport
@@ -124,6 +125,7 @@ __all__ = [
     "aliases",
     "by_arguments",
     "call",
+    "command_line",
     "context",
     "continue_as",
     "current",

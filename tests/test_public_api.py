@@ -25,6 +25,7 @@ DOCUMENTED = """
     StepContext Transaction context cursor memo
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
+    command_line
     Middleware StepCall Activation AttemptFailed RunFailure DryRun
     RunHistory read_histories Redacted Imported
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something

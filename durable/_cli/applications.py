@@ -32,6 +32,8 @@ from durable._cli.problems import CommandError
 from durable._core.codec import Codec
 from durable._core.definition import Definition, Job, Workflow
 from durable._core.definitions import Runnable, collect
+from durable._core.naming import loaded_module
+from durable._core.places import OURS
 
 if TYPE_CHECKING:
     from durable._shell.engine import Engine
@@ -206,6 +208,9 @@ def _from_name(name: str) -> types.ModuleType:
         msg = f"{name!r} is no name of a module: give pkg.mod, pkg.mod:name, or a .py file"
         raise CommandError(msg)
     _look_in(os.getcwd())
+    started = loaded_module(name)  # the program itself: it brought this command line along, and is not loaded twice
+    if started is not None:
+        return started
     try:
         with _own_output():
             return importlib.import_module(name)
@@ -249,9 +254,13 @@ def _from_file(path: str) -> types.ModuleType:
 
 
 def _look_in(folder: str) -> None:
-    """Put *folder* first on the path of imports, where it stays: applications import more when they are used."""
+    """
+    Put *folder* first on the path of imports, where it stays: applications import more when they are used.
+
+    In a frozen program last: what it holds is not hidden by what happens to lie around.
+    """
     if folder not in [os.path.realpath(each) for each in sys.path]:
-        sys.path.insert(0, folder)
+        sys.path.insert(len(sys.path) if getattr(sys, "frozen", False) else 0, folder)
 
 
 def _member(module: types.ModuleType, name: str) -> Any:
@@ -314,7 +323,8 @@ def _place_of(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<frozen ", _OURS)) and os.sep + "importlib" + os.sep not in frame.filename
+        if not frame.filename.startswith(("<frozen ", OURS, "PyInstaller" + os.sep))
+        and os.sep + "importlib" + os.sep not in os.sep + frame.filename
     ]
     theirs = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
     for frame in reversed(theirs or frames):
@@ -322,6 +332,5 @@ def _place_of(error: BaseException) -> str:
     return ""
 
 
-_OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 #: Where what others wrote is: their frames say less than the application's line that called them.
 _INSTALLED: Final = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib"))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import builtins
-import pathlib
 import traceback as tracebacks
 import types
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from durable._core.codec_any import decode_any
 from durable._core.codec_json import dumps
 from durable._core.codec_types import TAG, Refusal
 from durable._core.naming import exception_once_called, loaded_module, module_of
+from durable._core.places import OURS, has_source
 from durable.errors import DecodeError, RecordError, StepError
 
 #: Enough to say what happened; a page of HTML in a message belongs elsewhere.
@@ -37,7 +37,6 @@ VALUE_CAP: Final = 65_536
 CHAIN_CAP: Final = 5
 GROUP_CAP: Final = 16
 
-_PACKAGE: Final = str(pathlib.Path(__file__).resolve().parent.parent) + "/"
 _BUILTINS: Final[dict[str, type[Exception]]] = {
     name: each for name, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, Exception)
 }
@@ -241,14 +240,19 @@ def _clean(text: str) -> str:
 def _traceback(exc: BaseException, cap: int) -> str:
     try:
         frames = [
-            frame
+            frame if has_source(frame.filename) else _without_text(frame)
             for frame in tracebacks.extract_tb(exc.__traceback__, limit=-100)
-            if not frame.filename.startswith(_PACKAGE)
+            if not frame.filename.startswith(OURS)
         ]
         lines = tracebacks.format_list(frames) + tracebacks.format_exception_only(exc)
     except Exception:  # noqa: BLE001 - renders the exception, hence runs its __str__
         return ""
     return _clean("".join(lines)[-cap:])
+
+
+def _without_text(frame: tracebacks.FrameSummary) -> tracebacks.FrameSummary:
+    """With file, line and function only."""
+    return tracebacks.FrameSummary(frame.filename, frame.lineno, frame.name, line="")
 
 
 # --- rebuilding --------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ The frames of the user's code are live, so their locals are the real ones, as th
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from durable._core import history
 from durable._core.definition import Workflow
 from durable._core.execution import Execution
+from durable._core.places import OURS
 from durable._core.retry import from_record
 from durable.errors import DurableError, NondeterminismError, UsageError
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 #: What a strand did when it was resumed: it asked for a command, returned, raised, or asked for something
 #: else than is recorded. "stuck": what is recorded cannot be delivered to it.
 StopKind: TypeAlias = Literal["command", "returned", "raised", "diverged", "stuck"]
-
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class Place(NamedTuple):
@@ -250,7 +248,7 @@ def _raised_at(traceback: TracebackType | None) -> list[Place]:
     """Where an exception was raised: the user's frames of its traceback."""
     found: list[Place] = []
     while traceback is not None:
-        if not traceback.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        if not traceback.tb_frame.f_code.co_filename.startswith(OURS):
             found.append(Place(traceback.tb_frame, traceback.tb_lineno))
         traceback = traceback.tb_next
     return found

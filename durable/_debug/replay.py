@@ -9,7 +9,6 @@ are blocked or wait, up to and including the turn where they stand.
 from __future__ import annotations
 
 import copy
-import linecache
 import os
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ from durable._core.events import Event, RunStarted
 from durable._core.exchange import RunFacts, RunHistory
 from durable._core.history import ARRIVALS, position_of
 from durable._debug.cursor import Cursor, Place, Stop
+from durable._debug.sources import text_at
 from durable._shell.exporting import read_histories
 from durable._shell.handle import HistoryEvent
 from durable.errors import DurableError, NondeterminismError, UsageError
@@ -45,7 +45,7 @@ class SourceLine(NamedTuple):
     @property
     def text(self) -> str:
         """The line itself; empty where there is no source (a frozen program)."""
-        return linecache.getline(self.file, self.line).strip()
+        return text_at(self.file, self.line)
 
 
 class ReplayedCommand:
@@ -94,7 +94,7 @@ class ReplayedCommand:
     @property
     def source(self) -> str:
         """The line of code; empty where there is no source."""
-        return linecache.getline(self._stop.file, self._stop.line).strip()
+        return text_at(self._stop.file, self._stop.line)
 
     @property
     def stack(self) -> list[SourceLine]:

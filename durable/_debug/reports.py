@@ -4,10 +4,10 @@ A divergence as people read it: what was recorded, what the code asks for, and t
 
 from __future__ import annotations
 
-import linecache
 import os
 import sys
 
+from durable._debug.sources import text_at
 from durable.errors import DurableError, NondeterminismError
 
 
@@ -30,7 +30,7 @@ def line_at(site: str) -> str:
     """
     file, _, line = site.rpartition(":")
     path = loaded_file(file)
-    return linecache.getline(path, int(line)).strip() if path and line.isdecimal() else ""
+    return text_at(path, int(line)) if path and line.isdecimal() else ""
 
 
 def loaded_file(short: str) -> str | None:

@@ -8,12 +8,18 @@ import inspect
 import linecache
 import os
 
+from durable._core.places import has_source
 from durable._debug.cursor import Place
+
+
+def text_at(file: str, line: int) -> str:
+    """That line of code; empty where there is no source."""
+    return linecache.getline(file, line).strip() if has_source(file) else ""
 
 
 def line_of(place: Place) -> str:
     """The line where the code stands; empty where there is no source."""
-    return linecache.getline(place.file, place.line).strip()
+    return text_at(place.file, place.line)
 
 
 def site_of(place: Place) -> str:
@@ -23,7 +29,7 @@ def site_of(place: Place) -> str:
 
 def around(place: Place, count: int) -> list[str]:
     """About *count* numbered lines around the place, which is marked; all of them within its function."""
-    lines = linecache.getlines(place.file)
+    lines = linecache.getlines(place.file) if has_source(place.file) else []
     if not lines:
         return [f"no source: {place.file}:{place.line}"]
     code = place.frame.f_code
