@@ -33,6 +33,10 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
         from replaying import replay
 
         return replay
+    if name in ("look", "debug"):
+        from looking import debugging, looking
+
+        return looking if name == "look" else debugging
     if name == "waking":
         from waking_up import waking
 

@@ -152,6 +152,38 @@ def rows(passes: Passes) -> list[Row]:
             least=True,
         ),
         _figure(
+            "durable list on a large file, whole process, ms",
+            100,
+            found.get("look"),
+            "list_ms",
+            lambda it: (
+                f"of {_n(it['runs'])} runs, {_n(it['events'])} events; --status failed {it['list_failed_ms']:.0f}, "
+                f"stats {it['stats_ms']:.0f}, show {it['show_ms']:.0f}"
+            ),
+        ),
+        _figure(
+            "durable.replay with line, frame and arguments, events/s",
+            100_000,
+            found.get("debug"),
+            "replay_events_per_s",
+            lambda it: f"of {_n(it['events'])}",
+            least=True,
+        ),
+        _figure(
+            "one command back at the end of a long run, ms",
+            100,
+            found.get("debug"),
+            "back_ms",
+            lambda it: f"from stop {_n(it['stops'] - 1)}",
+        ),
+        _figure(
+            "check of many open runs, s",
+            20,
+            found.get("debug"),
+            "check_s",
+            lambda it: f"of {_n(it['checked'])}, their reading apart",
+        ),
+        _figure(
             "loop lag under W1, p99 ms",
             10.0,
             found.get("lag"),

@@ -49,12 +49,14 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "W5": {"waiting": (100_000, 100), "active": (1_000, 5)},
     "W6": {"steps": (5_000, 40), "edge": (500, 10)},
     "replay": {"events": (20_000, 200), "repeats": (5, 2)},
+    "look": {"runs": (100_000, 100), "repeats": (5, 1)},
+    "debug": {"steps": (5_000, 50), "repeats": (5, 1), "checked": (10_000, 20)},
     "import": {"repeats": (7, 1)},
     "crash": {},
 }
 #: Not scaled: seconds.
 SECONDS = {"lag": {"idle_s": 0.5}, "W4": {"idle_s": 2.0}}
-ONCE = ("queued", "W4", "W5")
+ONCE = ("queued", "W4", "W5", "look")
 
 
 def main() -> None:
@@ -211,7 +213,7 @@ def _print(
     else:
         print("\n".join(lines))
     described = ", ".join(f"{name} {value}" for name, value in about.items())
-    print(f"\n{described}; medians of {options.repeat} passes, queued, W4 and W5 once; {seconds:.0f} s\n")
+    print(f"\n{described}; medians of {options.repeat} passes, queued, W4, W5 and look once; {seconds:.0f} s\n")
     print(report.table(report.rows(passes)))
     print(
         "\nW1 counts rows of the events table: all that its runs record (their starts and ends too), from start_many\n"

@@ -11,7 +11,24 @@ import pytest
 
 RUN = Path(__file__).with_name("run.py")
 
-WORKLOADS = ["raw", "W1", "lag", "W2", "W3", "fan", "waking", "queued", "W4", "W5", "W6", "replay", "import", "crash"]
+WORKLOADS = [
+    "raw",
+    "W1",
+    "lag",
+    "W2",
+    "W3",
+    "fan",
+    "waking",
+    "queued",
+    "W4",
+    "W5",
+    "W6",
+    "replay",
+    "look",
+    "debug",
+    "import",
+    "crash",
+]
 PROMISES = [
     "W1",
     "W2",
@@ -25,6 +42,10 @@ PROMISES = [
     "W6",
     "W6",
     "replay",
+    "durable list",
+    "durable.replay",
+    "one command back",
+    "check of many",
     "loop lag",
     "import durable",
     "exit after a crash",
