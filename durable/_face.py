@@ -43,6 +43,7 @@ from durable._shell.finding import Imported
 from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
 from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo
+from durable._shell.what_if import what_if
 from durable.errors import (
     BatchClosedError,
     DurableError,
@@ -152,5 +153,6 @@ __all__ = [
     "transaction",
     "uuid4",
     "wait_for",
+    "what_if",
     "workflow",
 ]

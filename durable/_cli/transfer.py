@@ -245,22 +245,22 @@ def _write(path: str, histories: Sequence[RunHistory]) -> tuple[list[str], list[
     """Import them: ids of those that are new, and of those that were here."""
     import asyncio  # noqa: PLC0415 - what only reads answers sooner without
 
-    from durable._shell.client import Client  # noqa: PLC0415 - as above
+    return asyncio.run(import_into(path, histories))
+
+
+async def import_into(path: str, histories: Sequence[RunHistory]) -> tuple[list[str], list[str]]:
+    """Import runs into a journal, which is made if need be: ids of those that are new, and of those that were here."""
+    from durable._shell.client import Client  # noqa: PLC0415 - what only reads answers sooner without
     from durable._shell.opening import open_file  # noqa: PLC0415 - as above
 
-    exists = os.path.exists(path)
-
-    async def write() -> tuple[list[str], list[str]]:
-        if not exists:
-            database, ownership = await open_file(path, standby=False, durability="full", now=time.time)
-            await database.aclose()
-            if ownership is not None:
-                ownership.release()
-        async with Client(path) as client:
-            found = await client.import_runs(histories)
-        return found.runs, found.present
-
-    return asyncio.run(write())
+    if not os.path.exists(path):  # noqa: ASYNC240 - one stat
+        database, ownership = await open_file(path, standby=False, durability="full", now=time.time)
+        await database.aclose()
+        if ownership is not None:
+            ownership.release()
+    async with Client(path) as client:
+        found = await client.import_runs(histories)
+    return found.runs, found.present
 
 
 # --- backup ----------------------------------------------------------------------------------------

@@ -68,6 +68,11 @@ class Codec:
         self._known = self._rules.known
 
     @property
+    def hooks(self) -> ValueCodec | None:
+        """The hooks on the bytes of values; None if there are none."""
+        return self._hooks
+
+    @property
     def max_bytes(self) -> int:
         """Cap on the text of one value."""
         return self._max_bytes

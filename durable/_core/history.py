@@ -17,6 +17,7 @@ from attrs import frozen
 from durable._core.decision import Wait
 from durable._core.events import (
     Arrival,
+    CancelRequested,
     ChildAwaited,
     ChildCancelled,
     ChildFailed,
@@ -326,8 +327,8 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
     The history of a new run that goes on from position *at* of *events*, those of *run_id*.
 
     What was recorded before the command at *at* is copied, with the outcomes in *replace*
-    (position to encoded value) in place of the recorded ones. If *replace* has *at* itself, its
-    command is copied too.
+    (position to encoded value) in place of the recorded ones. If *replace* has *at* itself, what was
+    recorded before its outcome is copied: its command, and what other strands did meanwhile.
 
     Raises:
         UsageError: If a position was never asked for, or is of a command whose outcome cannot be given.
@@ -338,7 +339,7 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
         raise UsageError(_no_such_position(kept, at))
     index = kept.index(commands[at])
     if at in replace:
-        index += 1
+        index = next((i for i in range(index + 1, len(kept)) if _is_over(kept[i], at)), len(kept))
     # A feed is the other run's; so is the timer that its next attempt waited for.
     copied: list[Event] = [
         event
@@ -351,6 +352,13 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
             raise UsageError(_no_such_position(copied, position))
         copied = _with_outcome(copied, command, value, now)
     return [*copied, RunForked(run_id, at, now)]
+
+
+def _is_over(event: Event, position: str) -> bool:
+    """Whether from *event* on the command at *position* is not open any more, or the run is to end."""
+    if isinstance(event, (*_OUTCOMES, StepCancelled)):
+        return event.position == position
+    return isinstance(event, (*ENDS, CancelRequested, RunTimedOut))
 
 
 def _with_outcome(events: list[Event], command: Event, value: Payload, now: float) -> list[Event]:

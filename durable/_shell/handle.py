@@ -228,7 +228,7 @@ class Run(Generic[T]):
             RunNotFoundError, RunStateError: There is no such run, or it has ended.
             EncodeError: The payload cannot be recorded.
         """
-        encoded = self._backend.codec.encode(payload, _payload_type(payload), where=f"payload of signal {name!r}")
+        encoded = self._backend.codec.encode(payload, payload_type(payload), where=f"payload of signal {name!r}")
         accepted: bool = await self._backend.request("signal", run_id=self.id, name=name, payload=encoded, dedup=dedup)
         return accepted
 
@@ -260,12 +260,15 @@ class Run(Generic[T]):
         """
         A new run that goes on from position *at*, with the outcomes in *replace* instead of the recorded.
 
+        What was recorded before the command at *at* is copied, and what follows executed anew; if *replace* has
+        *at* itself, what was recorded before its outcome: members of the same group keep what they had come to.
+
         Raises:
-            UsageError: If a position was never asked for.
+            UsageError: If a position was never asked for, or *id* is taken.
         """
         codec = self._backend.codec
         encoded = {
-            position: codec.encode(value, _payload_type(value), where=f"replacement at {position}")
+            position: codec.encode(value, payload_type(value), where=f"replacement at {position}")
             for position, value in (replace or {}).items()
         }
         new_id = id or new_run_id(self._backend.clock.now())
@@ -279,7 +282,7 @@ class Run(Generic[T]):
         return row
 
 
-def _payload_type(value: Any) -> Any:
+def payload_type(value: Any) -> Any:
     """Payloads of classes are recorded by their own type: the receiver names it again."""
     return type(value) if hasattr(type(value), "__attrs_attrs__") or hasattr(value, "__dataclass_fields__") else Any
 

@@ -186,7 +186,8 @@ class Lifecycle(Finding):
         except BaseException:
             await self._release()
             raise
-        log.info("engine.opened", path=self.path, durability=self._durability)
+        if self._stand_ins is None:  # a dry run is no engine that anybody opened
+            log.info("engine.opened", path=self.path, durability=self._durability)
 
     def _recover(self, conn: sqlite3.Connection) -> None:
         now = self.clock.now()
@@ -317,7 +318,8 @@ class Lifecycle(Finding):
         if self._scheduler is not None and self._failure is None:
             await self.drain()
         await self._release()
-        log.info("engine.closed", path=self.path)
+        if self._stand_ins is None:
+            log.info("engine.closed", path=self.path)
 
     async def _release(self) -> None:
         """Let go of everything, in order: tasks, writer, file, lock."""

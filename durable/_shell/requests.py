@@ -30,7 +30,7 @@ from durable._shell.rows import Effects, NewRun, RunState
 from durable._shell.schedule_rows import pause_schedule, resume_schedule, trigger_schedule
 from durable._shell.waking import claim, let_in, needs_slot, put_item, read_ready, request_cancel
 from durable._shell.writing import add_wait
-from durable.errors import RunNotFoundError, RunStateError
+from durable.errors import RunExistsError, RunNotFoundError, RunStateError
 
 
 def _find(conn: sqlite3.Connection, run_id: str) -> RunRow:
@@ -200,6 +200,8 @@ def fork(
 ) -> str:
     """A new run that goes on from position *at* of another, with some outcomes replaced; its id."""
     run = _find(conn, run_id)
+    if run_by_id(conn, new_id) is not None:
+        raise RunExistsError(new_id, "a fork is a new run")
     events = history.fork(load_history(conn, path, run), run_id=run_id, at=at, replace=replace, now=now)
     started = events[0]
     assert isinstance(started, RunStarted)

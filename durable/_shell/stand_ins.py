@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+from durable._core.codec import result_type
 from durable._core.definition import Definition, Job, Step, TransactionStep, Workflow
 from durable._core.definitions import Definitions
 from durable.errors import DryRunError
@@ -97,6 +98,19 @@ class StandIns:
             raise missing
         value = stand_in(*args, **kwargs)
         return await value if inspect.isawaitable(value) else value
+
+
+def result_types(name: str, definitions: Definitions) -> list[Any]:
+    """What the definition or function called *name* returns: one type, unless there are several of that name."""
+    found: list[Any] = [each for each in _known(definitions) if _name(each) == name]
+    if (definition := definitions.find(name)) is not None:
+        found.append(definition)
+    types: list[Any] = []
+    for each in found:
+        kind = each.result if isinstance(each, Definition) else result_type(each)
+        if kind not in types:
+            types.append(kind)
+    return types
 
 
 def _known(definitions: Definitions) -> Iterator[Any]:

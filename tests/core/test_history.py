@@ -487,6 +487,45 @@ def test_a_fork_replaces_all_attempts_of_a_step():
     assert kinds(events) == ["RunStarted", "StepStarted 0", "StepSucceeded 0", "RunForked"]
 
 
+def test_replacing_an_outcome_keeps_what_its_group_had_come_to():
+    """
+    Members that were asked for with it are copied, with what they came to; those that were not open stay gone.
+    """
+
+    async def body() -> object:
+        before = await work(1)
+        parts = await gather(work(2), work(3), work(4), return_exceptions=True)
+        return [before, parts, await work(5)]
+
+    broken.add(3)
+    world = run(workflow(name="wf")(body)())
+    ran.clear()
+    events = history.fork(world.events, run_id="r", at="1.1", replace={"1.1": CODEC.encode(30)}, now=9_000.0)
+    assert not {"StepFailed 1.1", "RunSucceeded"}.intersection(kinds(events))
+    copy = World(workflow(name="wf")(body)(), "f", now=9_000.0)
+    copy.begin(events)
+    while not copy.ended:
+        assert copy.happen()
+    assert copy.value() == [1, [2, 30, 4], 5]
+    assert ran == [5]
+
+
+def test_replacing_what_was_open_when_the_run_failed():
+    """
+    The end of the run is not copied, and the command is over by its new outcome.
+    """
+
+    async def body() -> object:
+        return await gather(work(1), sleep(60), tried(2), fail_fast=True, return_exceptions=False)
+
+    broken.add(1)
+    world = run(workflow(name="wf")(body)())
+    assert isinstance(world.events[-1], RunFailed)
+    events = history.fork(world.events, run_id="r", at="0.2", replace={"0.2": "7"}, now=9_000.0)
+    assert isinstance(events[-1], RunForked)
+    assert not any(isinstance(event, RunFailed) for event in events)
+
+
 @pytest.mark.parametrize("at, replace", [("9", {}), ("1", {"2": "1"}), ("x", {})])
 def test_a_fork_names_the_positions_there_are(at, replace):
     """
