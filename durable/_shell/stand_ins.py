@@ -61,7 +61,7 @@ class StandIns:
             reason = f"it is no function, but {stand_in!r:.80}: for one fixed value write `lambda *_: value`"
             raise DryRunError(what, reason)
         for each in found:
-            _check_fits(what, each, stand_in)
+            check_fits(what, each, stand_in)
 
     async def call(
         self,
@@ -149,7 +149,7 @@ def _parameters(found: Definition[..., Any] | types.FunctionType) -> list[inspec
     return [each for each in parameters if each.kind not in rest]
 
 
-def _check_fits(what: str, found: Definition[..., Any] | types.FunctionType, stand_in: Callable[..., Any]) -> None:
+def check_fits(what: str, found: Definition[..., Any] | types.FunctionType, stand_in: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(stand_in)
     except (TypeError, ValueError):  # some builtins have none
