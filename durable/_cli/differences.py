@@ -181,7 +181,8 @@ def _around(found: Comparison) -> list[tuple[int, Row]]:
 
 
 def _write_row(row: Row, out: Output, *, full: bool) -> None:
-    one, two = line_text(row.first, full=full), line_text(row.second, full=full)
+    asked = "arguments" in row.differs
+    one, two = (line_text(line, full=full, asked=asked) for line in (row.first, row.second))
     words = ", ".join(_WORDS[each] for each in row.differs)
     if not row.differs:
         out.line(f"  {row.position:<{_POSITION}} {_fitted(one, out, full=full)}".rstrip())
@@ -210,11 +211,20 @@ def _coloured(text: str, mark: str, out: Output) -> str:
     return out.colour(text, "31" if mark == "-" else "32")
 
 
-def line_text(line: Line | None, *, full: bool = False) -> str:
-    """A line of a run in words: what was asked for, and what came of it."""
+def line_text(line: Line | None, *, full: bool = False, asked: bool = False) -> str:
+    """
+    A line of a run in words: what was asked for, and what came of it.
+
+    Args:
+        line: None gives an empty text.
+        full: With durations and attempts.
+        asked: With what is known of arguments: the items of a `for_each`, or a digest.
+    """
     if line is None:
         return ""
     text = line.command
+    if asked:
+        text += f" ({_value_text(line.items)})" if line.items is not None else f" (arguments {line.digest or 'none'})"
     if line.outcome == "failed":
         text += f" failed: {failure_in_short(line.value)}"
     elif line.value is not None:

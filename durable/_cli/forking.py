@@ -45,7 +45,8 @@ read by what the step, job or workflow returns, as its own records are.
 
   (default)     into the same journal: its engine, or the next one, executes what follows, for real
   --into FILE   into another journal, made if need be: the run and the engine that has it know nothing of it
-  --run         execute it here and now, with real steps, and write how it ends
+  --run         execute it here and now, with real steps, and write how it ends; without --into, other runs of the
+                journal that are due go on, too
   --stand-ins   nothing is written, and nothing executed but workflow code: a mapping of names (or definitions) to
                 functions stands for steps, time jumps. Without --at and --replace the run goes on from where it stands
 

@@ -92,9 +92,10 @@ def standing(recorded: RunHistory, now: float) -> RunHistory:
     if status in ENDED:
         msg = f"run {recorded.run.run_id!r} has {status}: say at which position it is to go on from, or what to replace"
         raise UsageError(msg)
+    if recorded.run.status == "blocked":  # a person lets it go on
+        recorded = evolve(recorded, pending=[*recorded.pending, ResumeRequested(now)])
     if recorded.waits:
-        blocked = recorded.run.status == "blocked"
-        return evolve(recorded, pending=[*recorded.pending, ResumeRequested(now)]) if blocked else recorded
+        return recorded
     if not recorded.feeds and any(isinstance(event, FeedOpened) for event in effective(recorded.events)[0]):
         msg = (
             f"run {recorded.run.run_id!r} stands in a for_each whose items to come are not among its events: "

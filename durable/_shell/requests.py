@@ -32,6 +32,13 @@ from durable._shell.waking import claim, let_in, needs_slot, put_item, read_read
 from durable._shell.writing import add_wait
 from durable.errors import RunExistsError, RunNotFoundError, RunStateError
 
+#: Signals that no turn of a run has taken in yet, for its fork: those that one has are in the copied history.
+_COPY_SIGNALS = """
+INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
+SELECT ?, kind, position, at, body, value, payload, name, wakes FROM durable_inbox
+WHERE run = ? AND kind = ? ORDER BY item
+"""
+
 
 def _find(conn: sqlite3.Connection, run_id: str) -> RunRow:
     found = run_by_id(conn, run_id)
@@ -237,6 +244,7 @@ def fork(
     write_rows(conn, state.append(events[1:]))
     conn.execute("UPDATE durable_runs SET created_at = ? WHERE run = ?", (now, number))
     _wait_again(conn, number, events, now, effects)
+    conn.execute(_COPY_SIGNALS, (number, run.run, SignalReceived.kind))
     if not needs_slot(conn, number):
         conn.execute("UPDATE durable_runs SET ready_at = ? WHERE run = ?", (now, number))
         effects.ready.append(read_ready(conn, number))

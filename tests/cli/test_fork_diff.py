@@ -3,9 +3,11 @@
 """
 
 import asyncio
+import os
+import sqlite3
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.anyio
 SHOP = """
 import os
 from attrs import frozen
-from durable import Flow, Return, gather, job, sleep, step, wait_for, workflow
+from durable import Flow, Retry, Return, context, for_each, gather, job, sleep, step, wait_for, workflow
 
 @frozen
 class Receipt:
@@ -65,6 +67,26 @@ async def family(text: str) -> Flow[list]:
     yield sleep(3600)
     last: str = yield wait_for("last", str)
     yield Return([*parts, last])
+
+@step(retry=Retry(3, delay=0.001))
+async def flaky(bad: int) -> int:
+    if context().attempt <= bad:
+        raise ValueError("no")
+    return 1
+
+@step
+async def note(n: int) -> None: ...
+
+@workflow
+async def many(bad: int, special: int) -> Flow[int]:
+    yield flaky(bad)
+    for _ in range(2):
+        yield note(special)
+        for n in range(8):
+            yield note(n)
+    yield for_each(note, [special])
+    yield sleep(0)
+    yield Return(special)
 
 STEPS = {"thank": lambda receipt: "pretended for " + receipt.paid, mail: lambda text: "pretended " + text}
 NOTHING = {}
@@ -170,7 +192,7 @@ async def test_a_copy_in_the_same_journal_goes_on_with_its_engine(do, failed, sh
     ]
 
 
-async def test_a_live_engine_executes_the_copy(failed, shop, done):
+async def test_a_live_engine_executes_the_copy(do, failed, shop, done):
     """
     Recorded by the owner over its socket; --run is refused there, since it would be executed twice.
     """
@@ -182,10 +204,10 @@ async def test_a_live_engine_executes_the_copy(failed, shop, done):
         assert made.stderr == ""
         assert await engine.get("mine").result(5) == "thanks for card"
         assert done() == ["thank"]
-        refused = await run_process([*command, "--run", "--app", str(shop)])
-        assert refused.returncode == 2
-        assert "has" in refused.stderr
-        assert "without --run" in refused.stderr
+        refused = await do("fork", "r", "--at", "1", "--db", failed, "--run", "--app", shop)
+        assert refused.code == 2
+        assert f"process {os.getpid()} on" in refused.err
+        assert "without --run it goes on with the copy" in refused.err
         taken = await run_process([*command, "--id", "mine"])
         assert taken.returncode == 2
         assert "run 'mine' exists already" in taken.stderr
@@ -377,6 +399,8 @@ async def test_replacements_are_read_by_what_the_command_returns(do, failed, sho
     assert "the replacement at 1 (step 'charge') at ride: expected" in said.err
     said = await do("fork", "r", "--replace", '0="ten"', *with_app)
     assert "the replacement at 0 (step 'book'): expected" in said.err
+    deep = "[" * 100 + "]" * 100
+    assert "nesting" in (await do("fork", "r", "--replace", f"0={deep}", "--db", failed)).err
     assert "is no mapping" in (await do("fork", "r", "--at", "1", "--stand-ins", f"{shop}:WRONG", *with_app)).err
     assert (await do("fork", tmp_path / "none.jsonl", "--at", "1")).code == 3
     assert (await do("fork", "nobody", "--at", "1", "--db", failed)).code == 3
@@ -428,6 +452,85 @@ async def test_other_arguments_are_a_fact_of_the_runs(do, tmp_db, shop, monkeypa
     assert row.startswith("|")
     assert '"mailed x"' in row
     assert '"mailed y"' in row
+
+
+async def test_long_runs_are_shown_around_their_differences(do, tmp_db, shop):
+    """
+    What is alike between them is counted; attempts and durations are shown if all is asked for.
+    """
+    async with engine_on(tmp_db) as (engine, module):
+        for run_id, bad, special in (("a", 0, 1), ("b", 2, 1), ("c", 0, 7)):
+            assert await (await engine.start(module.many(bad, special), id=run_id)).result(5) == special
+    said = await do("diff", "a", "c", "--db", tmp_db)
+    assert said.code == 1
+    digests = [line.partition("(arguments ")[2].partition(")")[0] for line in said.lines if "arguments " in line]
+    assert len(set(digests)) == 2
+    first, second = digests[:2]
+    assert said.lines[2:19] == [
+        "- many(0, 1)",
+        "+ many(0, 7)",
+        "1 command alike, up to 0",
+        f"- 1        step 'note' (arguments {first}) -> null",
+        f"+ 1        step 'note' (arguments {second}) -> null",
+        "           (other arguments)",
+        "  2        step 'note' -> null",
+        "  3        step 'note' -> null",
+        "  4        step 'note' -> null",
+        "  ... 2 alike",
+        "  7        step 'note' -> null",
+        "  8        step 'note' -> null",
+        "  9        step 'note' -> null",
+        f"- 10       step 'note' (arguments {first}) -> null",
+        f"+ 10       step 'note' (arguments {second}) -> null",
+        "           (other arguments)",
+        "  11       step 'note' -> null",
+    ]
+    assert "- 19       for_each note of 1 ([1])" in said.lines
+    retried = await do("diff", "a", "b", "--db", tmp_db)
+    assert retried.lines[4] == "they part at the beginning"
+    assert retried.lines[-1].startswith("  ... ")
+    full = await do("diff", "a", "b", "--db", tmp_db, "--full")
+    assert ", 3 attempts, " in full.lines[6]
+    assert not any("alike" in line for line in full.lines)
+    assert "sleep: fired, " in full.out
+    with closing(sqlite3.connect(tmp_db)) as conn:
+        conn.execute("UPDATE durable_events SET body = '[]' WHERE run = 1 AND seq = 2")
+        conn.commit()
+    damaged = await do("diff", "a", "b", "--db", tmp_db)
+    assert damaged.code == 1
+    assert "event 2" in damaged.err
+
+
+async def test_signals_are_sent_to_the_copy(do, tmp_db, shop, done, reached):
+    """
+    In their order, and not to the run that was copied; what no turn has taken in is told by nobody.
+    """
+    async with engine_on(tmp_db) as (engine, module):
+        await reached(await engine.start(module.asks("go"), id="a"), "waiting")
+    fork = ("fork", "a", "--at", "0", "--db", tmp_db, "--app", shop, "--run")
+    waits = await do(*fork, "--id", "one")
+    assert (waits.code, waits.lines[0]) == (1, "one: waiting")
+    assert "signal 'go' at 0" in waits.lines[1]
+    said = await do(*fork, "--id", "two", "--signal", 'go="hello"', "--signal", "go=2")
+    assert said.lines == ["two: succeeded", '  "mailed hello"']
+    assert done() == ["mail hello"]
+    statuses = {each["run_id"]: each["status"] for each in (await do("list", "--db", tmp_db, "--json")).values}
+    assert statuses == {"a": "waiting", "one": "waiting", "two": "succeeded", "two/1": "succeeded"}
+
+
+async def test_a_copy_that_waits_for_time_is_waited_for(do, tmp_db, shop, reached):
+    """
+    Timers and retries move it; a queue that is paused does not.
+    """
+    async with engine_on(tmp_db) as (engine, module):
+        await (await engine.start(module.many(0, 1), id="m")).result(5)
+        await engine.queue("default").pause()
+    fork = ("fork", "m", "--at", "0", "--db", tmp_db, "--app", shop, "--run")
+    held = await do(*fork, "--id", "held")
+    assert (held.code, held.lines[0]) == (1, "held: pending")
+    assert "which is paused" in held.lines[1]
+    await do("resume", "queue:default", "--db", tmp_db)
+    assert (await do(*fork, "--id", "goes")).lines == ["goes: succeeded", "  1"]
 
 
 async def test_diff_takes_two(do, failed, tmp_path):

@@ -17,7 +17,9 @@ from durable._core.decorators import job, step, workflow
 from durable._core.events import (
     CancelRequested,
     ChildAwaited,
+    ChildCancelled,
     ChildStarted,
+    CleanupTimedOut,
     GroupOpened,
     ResumeRequested,
     RunCancelled,
@@ -350,6 +352,7 @@ def test_ends_and_requests_in_words():
             CancelRequested("enough"),
             CancelRequested(""),
             RunTimedOut(5.0),
+            CleanupTimedOut(),
             ResumeRequested(),
             RunCancelled("enough"),
             RunCancelled(""),
@@ -361,6 +364,7 @@ def test_ends_and_requests_in_words():
         ("request to cancel", "received", '"enough"'),
         ("request to cancel", "received", None),
         ("the time of the run", "over", None),
+        ("the time of the clean-up", "over", None),
         ("request to resume", "received", None),
         ("the end", "cancelled", '"enough"'),
         ("the end", "cancelled", None),
@@ -425,3 +429,19 @@ def test_timers_and_groups():
     start = [RunStarted("wf", 1, "r"), GroupOpened("0", "race", 2, ""), TimerSet("0.0", "sleep", 5.0, "")]
     one, two = history([*start, TimerFired("0.0")]), history([*start, TimerFired("")])
     assert told(compare(one, two)) == [("0.0", "outcome")]
+    awaits = [RunStarted("wf", 1, "r"), ChildAwaited("0", "elsewhere", "")]
+    cancelled = history([*awaits, ChildCancelled("0", "elsewhere", "enough")])
+    assert told(compare(history(awaits), cancelled)) == [("0", "outcome")]
+    assert lines_of(cancelled)[0].command == "result of run 'elsewhere'"
+
+
+def test_failures_that_no_codec_of_ours_wrote():
+    """
+    They are compared as they stand.
+    """
+
+    def failed(value):
+        return history([RunStarted("wf", 1, "r"), RunFailed([], value)], status="failed")
+
+    assert compare(failed('"x"'), failed('"x"')).alike
+    assert told(compare(failed('"x"'), failed('"y"'))) == [("", "outcome")]

@@ -22,7 +22,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable.errors import RunStateError, StepInterruptedError, UsageError
+from durable.errors import RunExistsError, RunStateError, StepInterruptedError, UsageError
 
 pytestmark = pytest.mark.anyio
 
@@ -244,6 +244,28 @@ async def test_fork_of_a_waiting_run(engines, reached):
     assert await fork.result(5) == ["a", "fork"]
     assert await run.result(5) == ["a", "run"]
     assert CALLS == ["a"]
+
+
+async def test_fork_of_a_run_with_a_signal_in_its_inbox(engines, reached):
+    """
+    Whether a turn has taken it in or not: the copy has it, too.
+    """
+
+    @workflow
+    async def waits() -> Flow[str]:
+        value: str = yield wait_for("go")
+        yield Return(value)
+
+    engine = await engines.memory(waits)
+    run = await engine.start(waits())
+    await reached(run, "waiting")
+    await run.pause()
+    await run.signal("go", "early")
+    assert await (await run.fork(0)).result(5) == "early"
+    with pytest.raises(RunExistsError, match="a fork is a new run"):
+        await run.fork(0, id=run.id)
+    await run.resume()
+    assert await run.result(5) == "early"
 
 
 async def test_fork_of_a_run_in_its_second_attempt(engines, eventually):

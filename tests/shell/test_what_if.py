@@ -2,13 +2,18 @@
 `durable.what_if`: a recorded run goes on in memory, with other outcomes and stand-ins.
 """
 
+import asyncio
+
 import pytest
 from attrs import frozen
 
 from durable import (
+    Caps,
     Flow,
+    Limit,
     Return,
     RunFailedError,
+    continue_as,
     for_each,
     gather,
     job,
@@ -23,8 +28,9 @@ from durable import (
     what_if,
     workflow,
 )
-from durable._core.events import ChildFailed, ChildSucceeded, RunForked
-from durable.errors import DryRunError, UsageError
+from durable._core.codec import Codec
+from durable._core.events import ChildFailed, ChildSucceeded, RunForked, StepSucceeded
+from durable.errors import CapExceededError, DryRunError, EncodeError, UsageError
 
 pytestmark = pytest.mark.anyio
 
@@ -296,3 +302,196 @@ async def test_a_for_each_goes_on_with_the_items_that_are_left(engines, tmp_path
     assert CALLS == []
     with pytest.raises(UsageError, match="give the RunHistory"):
         await what_if(await run.history(), [many, asks, mail])
+
+
+def changing(*, longer):
+    """A workflow before and after an edit that breaks runs."""
+
+    async def code() -> str:
+        if longer:
+            await book(1)
+        return await wait_for("go", str)
+
+    return workflow(name="changing")(code)
+
+
+async def test_a_blocked_run_goes_on_with_the_code_at_hand(engines, tmp_path, reached):
+    """
+    Under code that is as it was; under the code that blocked it, it is blocked again, and says why.
+    """
+    old, new = changing(longer=False), changing(longer=True)
+    engine = await engines.file(old)
+    await reached(await engine.start(old(), id="c"), "waiting")
+    await engine.aclose()
+    engine = await engines.file(new)
+    run = engine.get("c")
+    await run.signal("go", "x")
+    await reached(run, "blocked")
+    path = await exported(engine, tmp_path, "c")
+    assert (await what_if(path, old)).value == "x"
+    again = await what_if(path, new)
+    assert again.status == "blocked"
+    assert "step 'book'" in again.why
+
+
+async def test_a_step_of_which_nobody_knows_whether_it_ran_is_asked_for_again(engines, tmp_path, reached):
+    """
+    As a person would have it who resumes the run.
+    """
+    begun = asyncio.Event()
+
+    @step(on_crash="block")
+    async def hangs() -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return ""
+
+    @workflow
+    async def risky() -> Flow[str]:
+        yield Return((yield hangs()))
+
+    engine = await engines.file(risky)
+    await engine.start(risky(), id="k")
+    await begun.wait()
+    await engines.crash(engine)
+    engine = await engines.file(risky)
+    await reached(engine.get("k"), "blocked")
+    found = await what_if(await exported(engine, tmp_path, "k"), risky, stand_ins={hangs: lambda: "ran"})
+    assert (found.status, found.value) == ("succeeded", "ran")
+
+
+async def test_a_job_goes_on_too(engines, tmp_path):
+    """
+    Its function has a stand-in, or its outcome is given.
+    """
+    engine = await engines.file(mail)
+    run = await engine.start(mail("bad"), id="j")
+    with pytest.raises(RunFailedError):
+        await run.result(5)
+    path = await exported(engine, tmp_path, "j")
+    assert (await what_if(path, [mail], stand_ins={mail: lambda text: text * 2})).value == "badbad"
+    assert (await what_if(path, [mail], replace={"0": "by hand"})).value == "by hand"
+
+
+class Reversed:
+    """A codec hook: bytes that nobody else can read."""
+
+    def encode(self, data: bytes) -> bytes:
+        return data[::-1]
+
+    def decode(self, data: bytes) -> bytes:
+        return data[::-1]
+
+
+async def test_values_go_through_the_codec(engines, tmp_path):
+    """
+    Recorded ones are read with the application's hooks, given ones written with them.
+    """
+    engine = await engines.file(ride, codec=Reversed())
+    run = await engine.start(ride(4), id="r")
+    with pytest.raises(RunFailedError):
+        await run.result(5)
+    path = await exported(engine, tmp_path, "r")
+    replace = {"1": Receipt(1, "coins")}
+    found = await what_if(path, ride, replace=replace, stand_ins=STAND_INS, codec=Codec(Reversed()))
+    assert found.value == "said thanks for coins"
+    (given,) = (each.event for each in found if isinstance(each.event, StepSucceeded) and each.position == "1")
+    assert isinstance(given.value, bytes)
+
+
+async def test_what_cannot_be_is_refused(engines, tmp_path):
+    """
+    A value of another type, a position that was never asked for, a workflow that is not there, a file of many runs.
+    """
+    engine, run = await failed_ride(engines)
+    path = await exported(engine, tmp_path, "r")
+    with pytest.raises(EncodeError, match="replacement at 1"):
+        await what_if(path, ride, replace={"1": "no receipt"})
+    with pytest.raises(UsageError, match="recorded are 0, 1"):
+        await what_if(path, ride, at=9)
+    with pytest.raises(UsageError, match="recorded are 0, 1"):
+        await what_if(path, ride, replace={"9": 1})
+    with pytest.raises(UsageError, match="'ride', which is not among"):
+        await what_if(path, asks)
+    with pytest.raises(CapExceededError):
+        await what_if(path, ride, replace={"1": Receipt(1, "x" * 200)}, caps=Caps(value_bytes=100))
+    await run.fork(0, id="second")
+    many = tmp_path / "many.jsonl"
+    await engine.export(["r", "second"], many)
+    with pytest.raises(UsageError, match=r"has 2 runs that none of the others started \('r', 'second'\)"):
+        await what_if(many, ride)
+    assert (await what_if(read_histories(many), ride, replace={"1": Receipt(1, "x")}, stand_ins=STAND_INS)).value
+
+
+async def test_limits_let_a_copy_in(engines, tmp_path):
+    """
+    A run and a step that hold slots of limits get them in memory as well.
+    """
+    one = Limit("one", concurrency=1)
+
+    @step(limit=one)
+    async def limited(n: int) -> int:
+        CALLS.append("limited")
+        if n == 2:
+            raise ValueError(n)
+        return n
+
+    @workflow(limit=Limit("runs", concurrency=1))
+    async def within() -> Flow[list]:
+        yield Return((yield gather(limited(1), limited(2), limited(3))))
+
+    engine = await engines.file(within)
+    run = await engine.start(within(), id="w")
+    with pytest.raises(RunFailedError):
+        await run.result(5)
+    path = await exported(engine, tmp_path, "w")
+    CALLS.clear()
+    assert (await what_if(path, within, replace={"0.1": 20})).value == [1, 20, 3]
+    assert (await what_if(path, within, at="0.0", stand_ins={limited: lambda n: -n})).value == [-1, -2, -3]
+    assert (await what_if(path, within, stand_ins={limited: lambda n: -n})).value == [1, -2, 3]
+    assert CALLS == []
+
+
+async def test_a_child_that_went_on_as_another_run_comes_along(engines, tmp_path, reached):
+    """
+    The chain is followed: the parent waits for its last run.
+    """
+
+    @workflow
+    async def again(n: int) -> Flow[str]:
+        if n:
+            yield continue_as(again(n - 1))
+        word: str = yield wait_for("go", str)
+        yield Return(word)
+
+    @workflow
+    async def parent() -> Flow[str]:
+        yield Return((yield again(2)))
+
+    engine = await engines.file(parent, again)
+    run = await engine.start(parent(), id="p")
+    await reached(run, "waiting")
+
+    async def waits():
+        return "'go'" in await engine.get("p/0").why()
+
+    path = await exported(engine, tmp_path, "p")
+    assert len(read_histories(path)) == 4, await waits()
+    found = await what_if(path, [parent, again], signals={"go": ["end"]})
+    assert found.value == "end"
+    assert (await what_if(path, [parent, again], at="0", signals={"go": ["anew"]})).value == "anew"
+
+
+async def test_signals_that_no_turn_has_taken_in_are_part_of_the_run(engines, tmp_path, reached):
+    """
+    Sent while the run was paused: a copy has them, too.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    run = await engine.start(asks("go"), id="a")
+    await reached(run, "waiting")
+    await run.pause()
+    await run.signal("go", "early")
+    path = await exported(engine, tmp_path, "a")
+    stand_ins = {mail: lambda text: text}
+    for at in (None, 0):
+        assert (await what_if(path, DEFINITIONS, at=at, stand_ins=stand_ins)).value == "early"
