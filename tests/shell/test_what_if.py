@@ -452,7 +452,7 @@ async def test_limits_let_a_copy_in(engines, tmp_path):
     assert CALLS == []
 
 
-async def test_a_child_that_went_on_as_another_run_comes_along(engines, tmp_path, reached):
+async def test_a_child_that_went_on_as_another_run_comes_along(engines, tmp_path, eventually):
     """
     The chain is followed: the parent waits for its last run.
     """
@@ -469,14 +469,14 @@ async def test_a_child_that_went_on_as_another_run_comes_along(engines, tmp_path
         yield Return((yield again(2)))
 
     engine = await engines.file(parent, again)
-    run = await engine.start(parent(), id="p")
-    await reached(run, "waiting")
+    await engine.start(parent(), id="p")
 
-    async def waits():
-        return "'go'" in await engine.get("p/0").why()
+    async def both_wait():
+        return [info.status async for info in engine.runs(status="waiting")] == ["waiting"] * 2
 
+    await eventually(both_wait)
     path = await exported(engine, tmp_path, "p")
-    assert len(read_histories(path)) == 4, await waits()
+    assert len(read_histories(path)) == 4
     found = await what_if(path, [parent, again], signals={"go": ["end"]})
     assert found.value == "end"
     assert (await what_if(path, [parent, again], at="0", signals={"go": ["anew"]})).value == "anew"
