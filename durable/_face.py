@@ -31,6 +31,7 @@ from durable._core.redaction import Redacted
 from durable._core.retry import Retry
 from durable._core.schedules import Schedule
 from durable._debug.replay import Replay, ReplayedCommand, replay
+from durable._debug.what_if import what_if
 from durable._shell.batch import Batch, current_batch
 from durable._shell.batch_info import BatchInfo
 from durable._shell.client import Client
@@ -43,7 +44,6 @@ from durable._shell.finding import Imported
 from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
 from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo
-from durable._shell.what_if import what_if
 from durable.errors import (
     BatchClosedError,
     DurableError,

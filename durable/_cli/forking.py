@@ -235,7 +235,7 @@ def _readable(payload: Payload | None, codec: Codec) -> Payload | None:
 async def _rehearse(plan: Plan, application: Application, args: Namespace, out: Output) -> int:
     """Let the copy go on in memory, and write how that ends, what follows, and where it parts from the run."""
     from durable._debug.replay import as_definitions  # noqa: PLC0415 - help answers sooner without
-    from durable._shell.what_if import rehearsed  # noqa: PLC0415 - as above
+    from durable._debug.what_if import rehearsed  # noqa: PLC0415 - as above
 
     assert plan.copy is not None, "planned"
     stand_ins = load_object(args.stand_ins)

@@ -68,7 +68,7 @@ def planned(application: Application | None, args: Namespace) -> Plan:
 
 
 def _exported(file: str) -> tuple[RunHistory, Find]:
-    from durable._shell.what_if import only_root  # noqa: PLC0415 - it loads asyncio
+    from durable._debug.what_if import only_root  # noqa: PLC0415 - it loads asyncio
 
     recorded, others = only_root(read_histories(file), file)
     return recorded, {each.run.run_id: each for each in others}.get
@@ -82,8 +82,8 @@ def _found(conn: sqlite3.Connection, path: str, run_id: str) -> RunHistory | Non
 def _plan_of(
     recorded: RunHistory, find: Find, path: str | None, application: Application | None, args: Namespace
 ) -> Plan:
+    from durable._debug.what_if import now_of  # noqa: PLC0415 - as above
     from durable._shell.starting import new_run_id  # noqa: PLC0415 - it loads asyncio
-    from durable._shell.what_if import now_of  # noqa: PLC0415 - as above
 
     replace = _encoded(recorded, application, args.replace)
     if not args.into and not args.stand_ins:
@@ -106,7 +106,7 @@ def _encoded(
         CommandError: One is not what it returns.
     """
     from durable._debug.replay import as_definitions  # noqa: PLC0415 - help answers sooner without
-    from durable._shell.what_if import types_at  # noqa: PLC0415 - it loads asyncio
+    from durable._debug.what_if import types_at  # noqa: PLC0415 - it loads asyncio
 
     codec = Codec() if application is None else application.codec
     positions = [position for position, _ in given]

@@ -2,6 +2,7 @@
 Replay as a tool: what happened in a run, step by step, with the code at hand.
 
 `cursor` walks a replay forward and, by beginning again, backward; `replay` makes a `Replay` of a whole
-history; `check` does that for many and reports what would break; `session` is the debugger of the
-command line. Nothing here executes a step, opens a journal for writing, or needs an event loop.
+history, and `what_if` lets a copy of one go on in memory; `session` is the debugger of the command line,
+`walker` and `stepping` move it, `expressions` are what it is asked. Nothing here executes a step, or opens
+a journal for writing; only `what_if` needs an event loop.
 """

@@ -8,6 +8,6 @@ decision becomes rows), `commits` (many turns, one transaction), `writing`, `cre
 `database` and `connections` (the file), `ownership` (one process a file), `reading` (events), and
 what the command line reads with: `looking`, `whys`, `census`. Beside them: `lifecycle` (open,
 supervise, close), `requests` (what can be asked from outside), `server`, `wire` and `client`
-(other processes), `exporting`, `importing` and `import_ties` (runs as files), `dry_run`, `stand_ins` and
-`what_if` (runs in memory).
+(other processes), `exporting`, `importing` and `import_ties` (runs as files), `dry_run` and `stand_ins`
+(runs in memory).
 """

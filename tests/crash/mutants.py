@@ -1,0 +1,273 @@
+"""
+`make mutants`: break the engine on purpose, one promise at a time, and see that a named test notices.
+
+Each mutant is one change of the source, made in a copy of the tree. Its test must pass in the copy as it is and
+fail with the change; a mutant that survives is a promise that no test holds. `tests/crash/test_mutants.py` sees to
+it that every change still fits the source. Arguments: parts of the names of the mutants to try.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from attrs import frozen
+
+ROOT = Path(__file__).parents[2]
+#: Seconds that a test may take: a mutant that hangs its test is noticed as well.
+PATIENCE = 120
+WORKERS = 2
+
+
+@frozen
+class Mutant:
+    """One change, and the test that must notice."""
+
+    breaks: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+def _m(breaks: str, file: str, old: str, new: str, test: str) -> Mutant:
+    return Mutant(breaks, f"durable/{file}.py", old, new, f"tests/{test}")
+
+
+MUTANTS = (
+    # --- what is on disk -------------------------------------------------------------------------------
+    _m(
+        "no sync at a commit",
+        "_shell/connections",
+        '("PRAGMA synchronous = FULL", "PRAGMA synchronous", 2)',
+        '("PRAGMA synchronous = NORMAL", "PRAGMA synchronous", 1)',
+        "shell/test_database.py::test_pragmas_hold_on_both_connections",
+    ),
+    _m(
+        "a commit that rolls back",
+        "_shell/connections",
+        'conn.execute("COMMIT")',
+        'conn.execute("ROLLBACK")',
+        "crash/test_prefixes.py::test_every_prefix_of_the_ride_leads_to_the_same_receipt",
+    ),
+    _m(
+        "a failed sync taken for a failed commit",
+        "_shell/connections",
+        " and primary_code(error) != sqlite3.SQLITE_IOERR",
+        "",
+        "shell/test_database.py",
+    ),
+    _m(
+        "acts before it records",
+        "_shell/driver",
+        "            decisions, freed = await self._record(decision)\n",
+        "            self._perform(decision)\n            decisions, freed = await self._record(decision)\n",
+        "crash/test_kill.py::test_it_does_not_matter_at_which_point_of_a_commit_the_process_dies",
+    ),
+    _m(
+        "goes on with what the file did not take",
+        "_shell/driver",
+        "return await self._reload()\n",
+        "return await self._next()\n",
+        "crash/test_disk.py",
+    ),
+    _m(
+        "a damaged event is believed",
+        "_shell/rows",
+        "if seq != expected or chain != recorded:",
+        "if seq != expected:",
+        "crash/test_corruption.py::test_a_changed_event_blocks_its_run_and_no_other",
+    ),
+    _m(
+        "a journal of a newer release is opened",
+        "_shell/marks",
+        "if version > SCHEMA_VERSION:",
+        "if version > SCHEMA_VERSION + 1000:",
+        "shell/test_open_close.py::test_a_file_that_is_not_ours_is_refused_untouched",
+    ),
+    _m(
+        "two engines on one file",
+        "_shell/ownership",
+        "fcntl.flock(ownership._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        "shell/test_open_close.py::test_a_second_engine_is_refused_at_once",
+    ),
+    _m(
+        "the file stays open after the engine closed",
+        "_shell/lifecycle",
+        "            await self._database.aclose()\n",
+        "            pass\n",
+        "shell/test_open_close.py::test_closing_leaves_no_thread_task_or_descriptor",
+    ),
+    # --- steps and transactions ------------------------------------------------------------------------
+    _m(
+        "each attempt has another idempotency key",
+        "_shell/steps",
+        'f"{state.run_id}:{action.position}",',
+        'f"{state.run_id}:{action.position}:{action.attempt}",',
+        "shell/test_steps.py::test_attempts_share_one_idempotency_key",
+    ),
+    _m(
+        "a failed transaction leaves its rows",
+        "_shell/transaction",
+        'conn.execute("ROLLBACK TO durable_transaction")',
+        "pass",
+        "shell/test_transactions.py::test_a_failed_transaction_leaves_nothing",
+    ),
+    _m(
+        "what a failed transaction staged starts all the same",
+        "_shell/transaction",
+        'conn.execute("ROLLBACK TO durable_transaction")',
+        'conn.execute("RELEASE durable_transaction"), conn.execute("SAVEPOINT durable_transaction"), effects.add(mine)',
+        "shell/test_transactions.py::test_staged_jobs_exist_if_the_transaction_commits",
+    ),
+    _m(
+        "a step that kills the process is tried for ever",
+        "_core/attempts",
+        "if event.crashed and self.crashes >= self.ex.crash_limit:",
+        "if False and event.crashed and self.crashes >= self.ex.crash_limit:",
+        "shell/test_retry_fork.py::test_a_step_that_kills_the_process_three_times_is_poison",
+    ),
+    # --- signals, timers, keys ---------------------------------------------------------------------------
+    _m(
+        "a signal that nobody waits for yet is lost",
+        "_shell/requests",
+        "    put_item(conn, run.run, SignalReceived(name, payload, now), effects, wakes=waiting is not None)\n",
+        "    if waiting is not None:\n"
+        "        put_item(conn, run.run, SignalReceived(name, payload, now), effects, wakes=True)\n",
+        "shell/test_signals.py::test_early_signals_are_kept",
+    ),
+    _m(
+        "a signal wakes nobody",
+        "_shell/requests",
+        "effects, wakes=waiting is not None)",
+        "effects, wakes=False)",
+        "shell/test_signals.py",
+    ),
+    _m(
+        "a signal of a known dedup counts again",
+        "_shell/requests",
+        "dedup is not None\n        and conn",
+        "dedup is None\n        and conn",
+        "shell/test_signals.py",
+    ),
+    _m(
+        "what was taken in stays in the inbox",
+        "_shell/writing",
+        'conn.executemany("DELETE FROM durable_inbox WHERE run = ? AND item <= ?", items)',
+        "pass",
+        "contract/test_journal.py",
+    ),
+    _m(
+        "a run is freed although something arrived",
+        "_shell/writing",
+        "        effects.kept.add(run)\n        return\n",
+        "        pass\n",
+        "crash/test_last_members.py",
+    ),
+    _m(
+        "a timer fires early",
+        "_shell/waking",
+        '"WHERE fire_at <= ? ORDER BY fire_at, wait LIMIT ?",\n        (now, limit),',
+        '"WHERE fire_at <= ? ORDER BY fire_at, wait LIMIT ?",\n        (now + 60.0, limit),',
+        "contract/test_journal.py",
+    ),
+    _m(
+        "a key may be used twice",
+        "_shell/creating",
+        "    if new.key is not None:\n        row =",
+        "    if new.key is None:\n        row =",
+        "shell/test_engine_keys.py",
+    ),
+    _m(
+        "a key is never free again",
+        "_shell/creating",
+        "if until is not None and until <= new.started.at:",
+        "if False:",
+        "shell/test_continuations.py::test_a_key_with_a_time_to_live_is_free_again_afterwards",
+    ),
+    # --- replay ---------------------------------------------------------------------------------------------
+    _m(
+        "changed code goes on with other commands",
+        "_core/divergence",
+        '    if getattr(requested, "name", None) != name and name not in aliases:\n        return False\n',
+        "",
+        "shell/test_retry_fork.py::test_changed_code_blocks_and_goes_on_when_restored",
+    ),
+    _m(
+        "context variables of one run reach the next",
+        "_core/execution",
+        "return self._context.run(turn, *args)",
+        "return turn(*args)",
+        "shell/test_engine_runs.py::test_context_variables_do_not_leak_between_runs",
+    ),
+)
+
+
+def changed(mutant: Mutant, source: str) -> str:
+    """
+    The source with the change.
+
+    Raises:
+        ValueError: The text to change is not there exactly once.
+    """
+    if source.count(mutant.old) != 1:
+        msg = f"{mutant.breaks!r}: {mutant.old!r} is {source.count(mutant.old)} times in {mutant.file}, expected once"
+        raise ValueError(msg)
+    return source.replace(mutant.old, mutant.new)
+
+
+def _passes(tree: Path, test: str) -> tuple[bool, str]:
+    """Whether the test passes in a copy of the tree, and the last line that it printed."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", test]
+    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        return False, f"hangs for {PATIENCE} s"
+    if done.returncode not in (0, 1):  # nothing collected, a wrong option, an interrupt: no verdict
+        msg = f"{test} could not be run:\n{done.stdout}{done.stderr}"
+        raise RuntimeError(msg)
+    return done.returncode == 0, next(
+        (line.split(" - ")[0] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), ""
+    )
+
+
+def _verdict(mutant: Mutant) -> tuple[Mutant, str, bool]:
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        tree = Path(folder)
+        for name in ("durable", "tests", "examples"):
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", tree)
+        file = tree / mutant.file
+        file.write_text(changed(mutant, file.read_text()))
+        passed, line = _passes(tree, mutant.test)
+        return mutant, "SURVIVES" if passed else line.removeprefix("FAILED ").removeprefix("ERROR "), not passed
+
+
+def main(wanted: list[str]) -> int:
+    """Try the mutants whose names contain one of *wanted*, or all; the exit code."""
+    mutants = [mutant for mutant in MUTANTS if not wanted or any(word in mutant.breaks for word in wanted)]
+    survivors = 0
+    for test in sorted({mutant.test for mutant in mutants}):
+        if not (outcome := _passes(ROOT, test))[0]:
+            print(f"{test} fails as it is: {outcome[1]}")
+            return 1
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for mutant, line, killed in pool.map(_verdict, mutants):
+            print(
+                f"{'killed  ' if killed else 'SURVIVES'}  {mutant.breaks:<52}  {line if killed else mutant.test}",
+                flush=True,
+            )
+            survivors += not killed
+    print(f"{len(mutants)} mutants, {len(mutants) - survivors} killed, {survivors} survive")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
