@@ -6,8 +6,8 @@ Protocols that the core names and the shell fills. No logic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from durable._core.ops import RunOp
@@ -80,4 +80,40 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait; returning early is allowed, the caller looks at the time again."""
+        ...
+
+
+class Watched(Protocol):
+    """An engine, as clocks and event loops of tests see it."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no step, no turn, no call of the database, no timer that is due."""
+        ...
+
+    @property
+    def calls_in_flight(self) -> int:
+        """How many threads and processes work for it at this moment."""
+        ...
+
+    @property
+    def next_due_at(self) -> float | None:
+        """When the next timer or tick is due, as far as is known; None if there is none."""
+        ...
+
+    async def idle(self) -> None:
+        """Return once nothing is under way."""
+        ...
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A clock or event loop that lets no time pass while an engine works: each engine tells it when it opens."""
+
+    def attach_engine(self, engine: Watched, /) -> Callable[[], None] | None:
+        """Watch *engine*; what it is to call each time that it has become idle."""
+        ...
+
+    def detach_engine(self, engine: Watched, /) -> None:
+        """Watch it no more: it has closed."""
         ...

@@ -8,10 +8,6 @@ import anyio
 
 from durable._core.ports import Clock
 
-#: Longest sleep between two looks at the wall clock, in seconds: a clock that was set forward
-#: fires what is due within this time.
-LONGEST_SLEEP = 30.0
-
 
 class Alarm:
     """Wakes one waiter when the earliest instant that it was set for has come."""
@@ -49,7 +45,7 @@ class Alarm:
             if due_in is None:
                 await self._set.wait()
             else:
-                await self._sleep(min(due_in, LONGEST_SLEEP))
+                await self._sleep(due_in)
         return False
 
     async def _sleep(self, seconds: float) -> None:

@@ -7,6 +7,10 @@ import time
 
 from durable._core.ports import Clock
 
+#: Longest sleep between two looks at the wall clock, in seconds: a clock that was set forward
+#: fires what is due within this time.
+LONGEST_SLEEP = 30.0
+
 
 class SystemClock:
     """The machine's clock."""
@@ -20,8 +24,8 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds)
+        """Wait, though never longer than `LONGEST_SLEEP`."""
+        await asyncio.sleep(min(seconds, LONGEST_SLEEP))
 
 
 _fits: type[Clock] = SystemClock

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
+from durable._shell.activity import Activity
 from durable._shell.connections import CommitUnknownError
 from durable._shell.log import log
 from durable._shell.memory_database import AnyDatabase
@@ -81,9 +82,10 @@ class _Group:
 class Commits:
     """Collects what is to be written, and writes it."""
 
-    def __init__(self, database: AnyDatabase, on_effects: Callable[[Effects], None]) -> None:
+    def __init__(self, database: AnyDatabase, on_effects: Callable[[Effects], None], activity: Activity) -> None:
         self._database = database
         self._on_effects = on_effects
+        self._activity = activity
         self._turns: list[_Turn] = []
         self._calls: list[_Call] = []
         self._wanted = asyncio.Event()
@@ -103,7 +105,7 @@ class Commits:
             future.set_exception(_closed())
             return future
         self._turns.append(_Turn(write, future))
-        self._wanted.set()
+        self._want()
         return future
 
     async def call(self, fn: Callable[[sqlite3.Connection, Effects], T], *, answers: bool = True) -> T:
@@ -119,19 +121,20 @@ class Commits:
             raise _closed()
         future: asyncio.Future[Any] = self._loop.create_future()
         self._calls.append(_Call(fn, future, answers))
-        self._wanted.set()
+        self._want()
         result: T = await future
         return result
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing waits to be written."""
-        return not (self._turns or self._calls)
+    def _want(self) -> None:
+        """Have what is waiting written: from here until nothing is, this is under way."""
+        if not self._wanted.is_set():
+            self._wanted.set()
+            self._activity.begin()
 
     def close(self) -> None:
         """Accept nothing more; what is waiting is still written."""
         self._closed = True
-        self._wanted.set()
+        self._want()
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -140,9 +143,11 @@ class Commits:
         while True:
             group = self._next_group()
             if not group:
+                if self._wanted.is_set():
+                    self._wanted.clear()
+                    self._activity.end()
                 if self._closed:
                     return
-                self._wanted.clear()
                 await self._wanted.wait()
                 continue
             await self._commit(group)

@@ -130,10 +130,10 @@ class Rehearsing(Lifecycle):
         payloads = {name: deque(_listed(name, values)) for name, values in signals.items()}
         jumps = 0
         while True:
-            await self._quiet()
+            await self.idle()
             if await self._deliver(payloads):
                 continue
-            due_at = self._require_scheduler().next_due_at
+            due_at = self.next_due_at
             if due_at is None or jumps == MAX_JUMPS:
                 break
             jumps += 1
@@ -185,17 +185,6 @@ class Rehearsing(Lifecycle):
                 except DurableError as error:
                     return error
         return None
-
-    async def _quiet(self) -> None:
-        """Return once nothing is under way: no run is driven, nothing is being written, no timer is due."""
-        scheduler, commits = self._require_scheduler(), self._commits
-        assert commits is not None
-        while True:
-            await scheduler.wait_idle()
-            self._check_open()
-            if scheduler.is_quiet and commits.is_quiet:
-                return
-            await asyncio.sleep(0)
 
     async def _deliver(self, payloads: Mapping[str, deque[Any]]) -> bool:
         """Give one payload to the run that waits longest for a signal of its name; False if none does."""

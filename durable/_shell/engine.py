@@ -81,6 +81,8 @@ class Engine(Lifecycle):
         cleanup_timeout: Seconds that a cancelled run may spend on clean-up.
         caps: Sizes beyond which values and histories are refused.
         middleware: What surrounds each attempt and activation, the outermost first.
+        replay_always: For tests: forget each run after every turn, and replay it from the journal before the
+            next. Slow, and a workflow that is not deterministic is blocked, with a report, at once.
     """
 
     # --- starting and finding runs -------------------------------------------------------------------------
@@ -244,7 +246,8 @@ class Engine(Lifecycle):
     async def read(self, fn: Callable[..., Any], *args: Any) -> Any:
         """The result of a function of `reading`."""
         self._check_open()
-        return await self._require_database().read(partial(_apply, fn, args))
+        with self._activity:
+            return await self._require_database().read(partial(_apply, fn, args))
 
     async def request(self, request: str, **arguments: Any) -> Any:
         """Record a request of `requests`; its result once it is on disk."""

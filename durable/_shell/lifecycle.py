@@ -29,16 +29,18 @@ from durable._core.codec import Codec, ValueCodec
 from durable._core.definition import RunnableDefinition
 from durable._core.definitions import Definitions, collect
 from durable._core.limits import Limit, as_listed, collect_limits
-from durable._core.ports import Clock
+from durable._core.ports import Clock, Watcher
 from durable._core.schedules import Schedule
 from durable._shell import batch_reading, looking, reading
+from durable._shell.activity import Activity
 from durable._shell.checks import check_journal, report_at_opening
 from durable._shell.clock import SystemClock
 from durable._shell.commits import Commits
 from durable._shell.database import Database
 from durable._shell.events import Broadcast
-from durable._shell.finding import Finding
 from durable._shell.hooks import Hooks
+from durable._shell.housekeeping import keep_house
+from durable._shell.idling import Idling
 from durable._shell.inside import Inside
 from durable._shell.log import log
 from durable._shell.looking import RunRow
@@ -55,17 +57,15 @@ from durable._shell.stand_ins import StandIns
 from durable._shell.steps import Steps
 from durable._shell.waking import read_unborn
 from durable._shell.watching import Watching
-from durable.errors import BatchNotFoundError, EngineClosedError, JournalError, RunNotFoundError
+from durable.errors import BatchNotFoundError, EngineClosedError, RunNotFoundError
 
 #: Seconds that closing waits for what ignores its cancellation, before it goes on without.
 LAST_WAIT = 5.0
-#: Seconds between two looks whether the file is still the one that was opened.
-IDENTITY_SECONDS = 5.0
 #: Before a batch's id, among those of the runs that somebody waits for: no id begins like this.
 _FINISHED = "\n"
 
 
-class Lifecycle(Finding):
+class Lifecycle(Idling):
     """An engine's parts, and how they begin and end."""
 
     def __init__(
@@ -89,6 +89,7 @@ class Lifecycle(Finding):
         cleanup_timeout: float = CLEANUP_SECONDS,
         caps: Caps = DEFAULT_CAPS,
         middleware: Iterable[Middleware] = (),
+        replay_always: bool = False,
     ) -> None:
         self.path = os.fspath(path)
         self._caps = caps
@@ -101,7 +102,8 @@ class Lifecycle(Finding):
         self._limits = collect_limits(self._definitions.all(), limits)
         self._concurrency = concurrency
         self._durability: Literal["full", "process"] = durability
-        self._keep_resident = keep_resident
+        self._keep_resident = 0 if replay_always else keep_resident
+        self._replay_always = replay_always
         self._keep_finished = keep_finished.total_seconds() if isinstance(keep_finished, timedelta) else keep_finished
         self._check_on_open = check_on_open
         self._standby = standby
@@ -113,6 +115,9 @@ class Lifecycle(Finding):
         self._database: AnyDatabase | None = None
         self._ownership: Ownership | None = None
         self._commits: Commits | None = None
+        self._activity = Activity()
+        self._steps: Steps | None = None
+        self._watchers: list[Watcher] = []
         self._scheduler: Scheduler | None = None
         self._server: Server | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -152,7 +157,9 @@ class Lifecycle(Finding):
             raise EngineClosedError(msg)
         self._pid = os.getpid()
         self._context = contextvars.copy_context()
+        self._activity.begin()
         try:
+            self._let_watch()
             self._database, self._ownership = await open_file(
                 self.path, standby=self._standby, durability=self._durability, now=self.clock.now
             )
@@ -186,6 +193,8 @@ class Lifecycle(Finding):
         except BaseException:
             await self._release()
             raise
+        finally:
+            self._activity.end()
         if self._stand_ins is None:  # a dry run is no engine that anybody opened
             log.info("engine.opened", path=self.path, durability=self._durability)
 
@@ -195,15 +204,16 @@ class Lifecycle(Finding):
         self._schedules.adopt(conn, now)
 
     def _build(self, database: AnyDatabase) -> None:
-        self._commits = Commits(database, self._take)
+        self._commits = Commits(database, self._take, self._activity)
         inside = Inside(self, self._commits, database, self.allocate)
+        self._steps = Steps(self.codec, self.clock, self._is_ending, self._hooks, inside, self._stand_ins)
         services = Services(
             path=self.path,
             database=database,
             commits=self._commits,
             codec=self.codec,
             clock=self.clock,
-            steps=Steps(self.codec, self.clock, self._is_ending, self._hooks, inside, self._stand_ins),
+            steps=self._steps,
             definitions=self._definitions,
             limits=self._limits,
             places=self._places,
@@ -211,11 +221,13 @@ class Lifecycle(Finding):
             spawn=self._spawn,
             on_effects=self._take,
             hooks=self._hooks,
+            activity=self._activity,
             is_watched=self._is_watched,
             crash_limit=self._crash_limit,
             cleanup_seconds=self._cleanup_seconds,
             caps=self._caps,
             keep_resident=self._keep_resident,
+            replay_always=self._replay_always,
             stand_ins=self._stand_ins,
         )
         self._scheduler = Scheduler(services, self._admission)
@@ -234,7 +246,8 @@ class Lifecycle(Finding):
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 tasks.create_task(scheduler.run_timers())
-                tasks.create_task(self._housekeeping())
+                house = keep_house(self, self._require_database(), self._ownership, self._keep_finished)
+                tasks.create_task(house)
                 started.set()
                 await anyio.sleep_forever()
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
@@ -256,29 +269,7 @@ class Lifecycle(Finding):
             self._failure = error
             log.error("engine.failed", path=self.path, error=repr(error))
         self._waiters.fail(f"the engine failed: {error!r}")
-
-    async def _housekeeping(self) -> None:
-        """Looks whether the file is still ours, and prunes, now and then."""
-        pruned_at = self.clock.monotonic()
-        while True:
-            await asyncio.sleep(IDENTITY_SECONDS)
-            database, ownership = self._require_database(), self._ownership
-            try:
-                await asyncio.to_thread(database.check_identity)
-                if ownership is not None:
-                    ownership.check()
-            except JournalError:
-                if self._closing is not None:
-                    return
-                raise
-            if self._keep_finished is not None:
-                every = min(3600.0, max(60.0, self._keep_finished / 10))
-                if self.clock.monotonic() - pruned_at >= every:
-                    pruned_at = self.clock.monotonic()
-                    try:
-                        await self.prune(older_than=self._keep_finished)
-                    except JournalError as error:  # a full disk, say: there will be another time
-                        log.warning("prune.failed", path=self.path, error=str(error))
+        self._activity.close()
 
     def _spawn(
         self,
@@ -333,15 +324,22 @@ class Lifecycle(Finding):
         if self._writer is not None:
             await asyncio.wait([self._writer], timeout=LAST_WAIT)
         self._waiters.fail("the engine was closed; it goes on when it opens again")
+        self._activity.close()
         self._broadcast.close()
         if self._database is not None:
             await self._database.aclose()
         if self._ownership is not None:
             self._ownership.release()
+        self._stop_watching()
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(_nothing())
 
     # --- what everything else asks of it ---------------------------------------------------------------
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it is being closed, or is closed."""
+        return self._closing is not None
 
     @property
     def definitions(self) -> Definitions:

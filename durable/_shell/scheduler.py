@@ -61,12 +61,6 @@ class Scheduler:
         """When the next timer fires, as far as is known."""
         return self._alarm.at
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether no run is being driven or looked for, and no timer is due."""
-        due = self._alarm.at is not None and self._alarm.at <= self._services.clock.now()
-        return not (self._drivers or self._refilling or due)
-
     # --- what commits caused -----------------------------------------------------------------------
 
     def take(self, effects: Effects) -> None:
@@ -140,6 +134,7 @@ class Scheduler:
         if self._refilling:
             self._moved.add(ready.run)
         self._idle.clear()
+        self._services.activity.begin()
         self._services.spawn(self._drive, driver)
 
     def _pump(self) -> None:
@@ -158,7 +153,8 @@ class Scheduler:
             if queue not in self._refilling:
                 self._moved.update(self._drivers)
                 self._refilling.add(queue)
-                self._services.spawn(self._refill, queue)
+                self._services.activity.begin()
+                self._services.spawn(self._fetch, queue)
 
     async def _drive(self, driver: Driver) -> None:
         run, services = driver.ready.run, self._services
@@ -175,6 +171,13 @@ class Scheduler:
             self._pump()
             if not self._drivers:
                 self._idle.set()
+            services.activity.end()
+
+    async def _fetch(self, queue: str) -> None:
+        try:
+            await self._refill(queue)
+        finally:
+            self._services.activity.end()
 
     async def _refill(self, queue: str) -> None:
         """Fetch the next candidates of a queue from the file."""
@@ -210,15 +213,16 @@ class Scheduler:
     async def run_timers(self) -> None:
         """Fire timers as they come due. Runs in a task of its own."""
         while await self._alarm.wait():
-            now = self._services.clock.now()
-            try:
-                await self._services.commits.call(
-                    lambda conn, effects, now=now: fire_due(conn, now, TIMERS_AT_ONCE, effects),  # type: ignore[misc]
-                    answers=False,
-                )
-            except EngineClosedError:
-                return
-            self._pump()  # the rate of a queue may have let go
+            with self._services.activity:
+                now = self._services.clock.now()
+                try:
+                    await self._services.commits.call(
+                        lambda conn, effects, now=now: fire_due(conn, now, TIMERS_AT_ONCE, effects),  # type: ignore[misc]
+                        answers=False,
+                    )
+                except EngineClosedError:
+                    return
+                self._pump()  # the rate of a queue may have let go
 
     # --- stopping ----------------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class Schedules:
     def begin(self) -> None:
         """Start what was asked for or missed while no engine ran; then each tick as it comes."""
         if self._schedules and self._services is not None:
+            self._services.activity.begin()
             self._services.spawn(self._run, self._opened_at)
 
     def stop(self) -> None:
@@ -73,15 +74,25 @@ class Schedules:
         if self._alarm is not None:
             self._alarm.stop()
 
+    @property
+    def next_due_at(self) -> float | None:
+        """When the next tick is due, as far as is known."""
+        return None if self._alarm is None else self._alarm.at
+
     # --- ticks -----------------------------------------------------------------------------------------
 
     async def _run(self, opened_at: float) -> None:
         assert self._alarm is not None
         assert self._services is not None
-        await asyncio.gather(*(self._start_triggered(schedule) for schedule in self._schedules.values()))
-        await self._tick_all(opened_at, opening=True)
+        activity = self._services.activity
+        try:
+            await asyncio.gather(*(self._start_triggered(schedule) for schedule in self._schedules.values()))
+            await self._tick_all(opened_at, opening=True)
+        finally:
+            activity.end()
         while await self._alarm.wait():
-            await self._tick_all(self._services.clock.now(), opening=False)
+            with activity:
+                await self._tick_all(self._services.clock.now(), opening=False)
 
     async def _tick_all(self, now: float, *, opening: bool) -> None:
         """Together, so that ticks of one instant share a commit."""

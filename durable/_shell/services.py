@@ -16,6 +16,7 @@ from durable._core.definitions import Definitions
 from durable._core.execution import Execution
 from durable._core.limits import Limit
 from durable._core.ports import Clock
+from durable._shell.activity import Activity
 from durable._shell.commits import Commits
 from durable._shell.hooks import Hooks
 from durable._shell.memory_database import AnyDatabase
@@ -50,6 +51,7 @@ class Services:
     spawn: Spawn
     on_effects: Callable[[Effects], None]
     hooks: Hooks
+    activity: Activity
     #: Whether anybody wants to hear of what turns do.
     is_watched: Callable[[], bool]
     crash_limit: int
@@ -58,6 +60,8 @@ class Services:
     #: Makes cancel scopes; kept because `anyio.CancelScope()` looks its backend up each time.
     new_scope: Callable[[], anyio.CancelScope] = field(factory=lambda: type(anyio.CancelScope()))
     keep_resident: int = 0
+    #: Replay each run after every turn.
+    replay_always: bool = False
     #: What is called in place of functions, in a dry run.
     stand_ins: StandIns | None = None
     #: Ids of batches, and of those around them, by number.

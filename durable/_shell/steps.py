@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any
 
@@ -59,6 +59,8 @@ class Steps:
         self._hooks = hooks
         #: What is called in place of functions, in a dry run.
         self._stand_ins = stand_ins
+        #: Attempts under way in threads and processes.
+        self.calls_in_flight = 0
         self._threads = anyio.CapacityLimiter(THREADS)
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
 
@@ -130,14 +132,25 @@ class Steps:
             # Workers import a script as __mp_main__: what they send back of its classes is found under
             # that name here too. `import multiprocessing` makes the same alias.
             sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
-            return await anyio.to_process.run_sync(
-                _in_process, code.__module__, code.__qualname__, args, kwargs, cancellable=True, limiter=self._processes
-            )
+            with self._in_flight():
+                return await anyio.to_process.run_sync(
+                    _in_process, code.__module__, code.__qualname__, args, kwargs, cancellable=True,
+                    limiter=self._processes,
+                )  # fmt: skip
         if options.thread:
-            return await anyio.to_thread.run_sync(
-                _call_plain, definition.fn, args, kwargs, abandon_on_cancel=True, limiter=self._threads
-            )
+            with self._in_flight():
+                return await anyio.to_thread.run_sync(
+                    _call_plain, definition.fn, args, kwargs, abandon_on_cancel=True, limiter=self._threads
+                )
         return definition.fn(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _in_flight(self) -> Generator[None]:
+        self.calls_in_flight += 1
+        try:
+            yield
+        finally:
+            self.calls_in_flight -= 1
 
     def failed(self, action: StepAction | TransactionAction, error: Exception, run_id: str) -> Event:
         """What *error* means: another attempt, or the failure of the step."""

@@ -1,0 +1,64 @@
+"""
+What an engine has under way, as one number: so that one can wait for nothing without asking again and again.
+
+Whatever the engine does (drives a run, looks for the next ones, writes, reads, fires timers) is counted
+while it lasts. A run that waits is not under way, and neither is a timer that is not due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Activity:
+    """Counts what is under way. A ``with`` block is; or `begin` and `end`, where they are apart."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle, self._busy = asyncio.Event(), asyncio.Event()
+        self._idle.set()
+        self._over = False
+        #: Called each time that nothing is under way any more.
+        self.on_idle: Callable[[], None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self._count == 0
+
+    def begin(self) -> None:
+        """Something more is under way."""
+        self._count += 1
+        if self._count == 1 and not self._over:
+            self._idle.clear()
+            self._busy.set()
+
+    def end(self) -> None:
+        """And has ended."""
+        self._count -= 1
+        if self._count == 0 and not self._over:
+            self._busy.clear()
+            self._idle.set()
+            if self.on_idle is not None:
+                self.on_idle()
+
+    def __enter__(self) -> None:
+        self.begin()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    async def wait_idle(self) -> None:
+        """Return once nothing is under way."""
+        await self._idle.wait()
+
+    async def wait_busy(self) -> None:
+        """Return once something is."""
+        await self._busy.wait()
+
+    def close(self) -> None:
+        """Let everybody go who waits: nothing will change any more."""
+        self._over = True
+        self._idle.set()
+        self._busy.set()
