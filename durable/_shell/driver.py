@@ -160,6 +160,8 @@ class Driver(Recorder):
         execution = self._execution
         assert execution is not None
         decision = execution.advance(arrived, now=services.clock.now())
+        if services.replay_always and decision.ended is not None:
+            (await self._replayed(self._read, decision.events)).close()  # before it is too late to block the run
         try:
             decisions, freed = await self._record(decision)
         except JournalError as error:
@@ -167,9 +169,13 @@ class Driver(Recorder):
             log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
             return await self._reload()
         self._unrecorded = []
+        last = decisions[-1]
+        if services.replay_always and last.blocked is None and not execution.ended:
+            self._execution = await self._replayed(self._read)
+            execution.close()
+            execution = self._execution
         for done in decisions:
             self._perform(done)
-        last = decisions[-1]
         if last.ended is not None or (last.blocked is not None and not self._scopes):
             return None
         if last.blocked is not None:

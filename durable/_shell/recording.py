@@ -8,7 +8,7 @@ write, their outcomes, and the turns which these cause.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -108,6 +108,25 @@ class Recorder:
             caps=services.caps,
             retry=retry,
         )
+
+    async def _replayed(
+        self, read: Callable[..., Awaitable[Any]], unrecorded: Sequence[Event] = ()
+    ) -> Execution | JobExecution:
+        """
+        Another execution, made of the journal alone, and of *unrecorded* events.
+
+        Raises:
+            NondeterminismError: The code asks for something else than it did.
+        """
+        run, state = self._state.run, evolve(self._state, seq=0, chain=0)
+        rows = (await read(partial(load_run, run=run))).rows
+        execution = self._make_execution([*read_events(self._services.path, state, rows), *unrecorded])
+        try:
+            execution.load()
+        except DurableError:
+            execution.close()
+            raise
+        return execution
 
     async def keep(self, position: str, name: str, value: Payload) -> None:
         """Record a note of a step (a cursor, a memo)."""
