@@ -111,7 +111,7 @@ class Watcher(Protocol):
     """A clock or event loop that lets no time pass while an engine works: each engine tells it when it opens."""
 
     def attach_engine(self, engine: Watched, /) -> Callable[[], None] | None:
-        """Watch *engine*; what it is to call each time that it has become idle."""
+        """Watch *engine*; what it is to call each time that something of what it had under way has ended."""
         ...
 
     def detach_engine(self, engine: Watched, /) -> None:

@@ -19,8 +19,8 @@ class Activity:
         self._idle, self._busy = asyncio.Event(), asyncio.Event()
         self._idle.set()
         self._over = False
-        #: Called each time that nothing is under way any more.
-        self.on_idle: Callable[[], None] | None = None
+        #: Called each time that something has ended.
+        self.on_end: Callable[[], None] | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -37,11 +37,13 @@ class Activity:
     def end(self) -> None:
         """And has ended."""
         self._count -= 1
-        if self._count == 0 and not self._over:
+        if self._over:
+            return
+        if self._count == 0:
             self._busy.clear()
             self._idle.set()
-            if self.on_idle is not None:
-                self.on_idle()
+        if self.on_end is not None:
+            self.on_end()
 
     def __enter__(self) -> None:
         self.begin()

@@ -278,10 +278,11 @@ class Engine(Lifecycle):
         if request == "start":  # those of clients have no place yet
             arguments["runs"] = [run if run.place else placed(run, self._places) for run in arguments["runs"]]
         arguments |= self._schedules.arguments(request, arguments)
-        result = await commits.call(lambda conn, effects: fn(conn, effects, **arguments))
-        self._schedules.requested(request, arguments, result)
-        if request == "pause_queue":
-            self._require_scheduler().pause_queue(arguments["queue"], paused=arguments["paused"])
+        with self._activity:
+            result = await commits.call(lambda conn, effects: fn(conn, effects, **arguments))
+            self._schedules.requested(request, arguments, result)
+            if request == "pause_queue":
+                self._require_scheduler().pause_queue(arguments["queue"], paused=arguments["paused"])
         return result
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun:

@@ -85,17 +85,17 @@ class Idling(Finding):
         candidates: tuple[Any, ...] = (self.clock, asyncio.get_running_loop())
         for watcher in candidates:
             if isinstance(watcher, Watcher):
-                on_idle = watcher.attach_engine(self)
+                on_end = watcher.attach_engine(self)
                 self._watchers.append(watcher)
-                if on_idle is not None:
-                    told.append(on_idle)
+                if on_end is not None:
+                    told.append(on_end)
 
         def tell() -> None:
             for each in told:
                 each()
 
         if told:
-            self._activity.on_idle = tell
+            self._activity.on_end = tell
 
     def _stop_watching(self) -> None:
         for watcher in self._watchers:
