@@ -7,6 +7,7 @@ write, their outcomes, and the turns which these cause.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -39,7 +40,7 @@ from durable._shell.reading import load_run
 from durable._shell.rows import Effects, NewRun, Notice, ReadyRun, RunState, TurnWrite, read_events
 from durable._shell.services import Services
 from durable._shell.starting import make_run, make_template
-from durable._shell.transaction import ExclusiveTransaction, holds_writer, run_sync
+from durable._shell.transaction import ExclusiveTransaction, cancelled_by_itself, holds_writer, run_sync
 from durable._shell.writing import write_turns
 from durable.errors import (
     DefinitionError,
@@ -416,7 +417,14 @@ class Recorder:
                 await exclusive.run(lambda conn, new=new: get_or_create(conn, new, effects))
         except JournalError:
             raise  # the disk, not the user's code
-        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome
+        except (Exception, asyncio.CancelledError) as raised:  # user code may raise anything: it is the outcome
+            error: Exception
+            if isinstance(raised, asyncio.CancelledError):
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                error = cancelled_by_itself()
+            else:
+                error = raised
             await exclusive.execute("ROLLBACK TO durable_transaction")
             event = services.steps.failed(action, error, self.ready.run_id)
         finally:

@@ -506,3 +506,36 @@ async def test_a_request_to_the_engine_inside_an_async_transaction_is_refused(en
     assert isinstance(failed.value.__cause__, UsageError)
     assert "tx.enqueue" in str(failed.value)
     await engine.run(later())
+
+
+@transaction
+def gives_up(tx) -> None:
+    tx.execute("INSERT INTO notes (text) VALUES ('given up')")
+    raise asyncio.CancelledError
+
+
+@transaction
+async def gives_up_async(tx) -> None:
+    await tx.execute("INSERT INTO notes (text) VALUES ('given up')")
+    raise asyncio.CancelledError
+
+
+@JOURNALS
+@pytest.mark.parametrize("given_up", [gives_up, gives_up_async])
+async def test_a_transaction_that_raises_cancelled_error_by_itself_has_failed(engines, journal, given_up):
+    """
+    Nobody cancelled it, so nobody waits for a cancellation: the run goes on, and nothing was written.
+    """
+
+    @workflow
+    async def trying() -> Flow[str]:
+        yield make_table()
+        try:
+            yield given_up()
+        except RuntimeError as error:
+            yield Return(str(error))
+
+    engine = await getattr(engines, journal)(trying)
+    run = await engine.start(trying())
+    assert "although nobody cancelled it" in await run.result(timeout=10)
+    assert await notes(engine) == []
