@@ -61,18 +61,18 @@ def step_through(debugger: pdb.Pdb, frame: FrameType, go_on: Callable[[], Any] |
 
     If it is asked to step, *go_on* resumes the replay with tracing on, up to its next stop; whether it was.
     """
-    debugger.reset()
-    debugger.interaction(frame, None)
-    if go_on is None or not getattr(debugger, "stepping", False):
-        return False
-    traced: FrameType | None = frame
     before = sys.gettrace()
-    while traced is not None:
-        traced.f_trace = debugger.trace_dispatch
-        traced = traced.f_back
-    sys.settrace(debugger.trace_dispatch)
     try:
+        debugger.reset()
+        debugger.interaction(frame, None)
+        if go_on is None or not getattr(debugger, "stepping", False):
+            return False
+        traced: FrameType | None = frame
+        while traced is not None:
+            traced.f_trace = debugger.trace_dispatch
+            traced = traced.f_back
+        sys.settrace(debugger.trace_dispatch)
         go_on()
+        return True
     finally:
-        sys.settrace(before)
-    return True
+        sys.settrace(before)  # pdb's continue ends all tracing, also that of whoever measures coverage

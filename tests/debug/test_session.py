@@ -453,7 +453,9 @@ def test_leaving_pdb_comes_back_to_the_same_stop(shopped, leave):
     Without a step nothing moves, and quitting pdb does not quit the session.
     """
     session = session_of(shopped, shopping, pdb=f"p n\n{leave}\n" if leave else "p n\n")
+    before = sys.gettrace()
     assert session.carry_out("pdb")[0].startswith("#0  0  ")
+    assert sys.gettrace() is before
     assert not session.done
     assert session.carry_out("next")[0].startswith("#1  1  ")
 
