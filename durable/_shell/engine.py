@@ -83,6 +83,7 @@ class Engine(Lifecycle):
         middleware: What surrounds each attempt and activation, the outermost first.
         replay_always: For tests: forget each run after every turn, and replay it from the journal before the
             next. Slow, and a workflow that is not deterministic is blocked, with a report, at once.
+        storage: For tests: opens another database in place of SQLite's file, see `OpenDatabase`.
     """
 
     # --- starting and finding runs -------------------------------------------------------------------------

@@ -44,7 +44,7 @@ from durable._shell.idling import Idling
 from durable._shell.inside import Inside
 from durable._shell.log import log
 from durable._shell.looking import RunRow
-from durable._shell.memory_database import AnyDatabase
+from durable._shell.memory_database import AnyDatabase, OpenDatabase
 from durable._shell.middleware import Middleware
 from durable._shell.opening import open_file, recover, recover_lines
 from durable._shell.ownership import Ownership
@@ -90,6 +90,7 @@ class Lifecycle(Idling):
         caps: Caps = DEFAULT_CAPS,
         middleware: Iterable[Middleware] = (),
         replay_always: bool = False,
+        storage: OpenDatabase | None = None,
     ) -> None:
         self.path = os.fspath(path)
         self._caps = caps
@@ -107,6 +108,7 @@ class Lifecycle(Idling):
         self._keep_finished = keep_finished.total_seconds() if isinstance(keep_finished, timedelta) else keep_finished
         self._check_on_open = check_on_open
         self._standby = standby
+        self._storage = storage
         self._grace = grace
         self._crash_limit = crash_limit
         self._cleanup_seconds = cleanup_timeout
@@ -161,7 +163,11 @@ class Lifecycle(Idling):
         try:
             self._let_watch()
             self._database, self._ownership = await open_file(
-                self.path, standby=self._standby, durability=self._durability, now=self.clock.now
+                self.path,
+                standby=self._standby,
+                durability=self._durability,
+                now=self.clock.now,
+                storage=self._storage,
             )
             database = self._require_database()
             self._numbers = itertools.count(await database.read(reading.last_run) + 1)

@@ -20,7 +20,6 @@ from durable._shell.connections import (
     look,
     real_path,
     roll_back,
-    transact,
     within,
 )
 from durable._shell.database import Database, Exclusive
@@ -91,8 +90,8 @@ class MemoryDatabase:
         """As `Database.write`; runs at once, without giving other tasks a turn."""
         if self._exclusive.locked():
             async with self._exclusive:
-                return transact(self._raw(), self.path, fn)
-        return transact(self._raw(), self.path, fn)
+                return self._transact(fn)
+        return self._transact(fn)
 
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncGenerator[Exclusive, None]:
@@ -112,7 +111,7 @@ class MemoryDatabase:
                 raise
             finally:
                 transaction.over = True
-            commit(self._raw(), self.path)
+            self._commit()
 
     async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """As `Database.read`; waits for an exclusive transaction, since there is one connection."""
@@ -148,6 +147,16 @@ class MemoryDatabase:
             raise EngineClosedError(f"journal {self.path} is closed")
         return self._conn
 
+    def _transact(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        conn = self._raw()
+        begin(conn, self.path)
+        result = attempt(conn, self.path, fn)
+        self._commit()
+        return result
+
+    def _commit(self) -> None:
+        commit(self._raw(), self.path)
+
     def _look(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         conn = self._raw()
         conn.execute("PRAGMA query_only = ON")
@@ -157,4 +166,18 @@ class MemoryDatabase:
             conn.execute("PRAGMA query_only = OFF")
 
 
+class OpenDatabase(Protocol):
+    """
+    Opens the database of a journal: what ``Engine(storage=...)`` takes, so that tests can put their own in its place.
+
+    The database that it returns keeps what its transactions committed, and nothing else. It has no owner's
+    lock, and no clients in other processes: whoever passes one sees to it that one engine at a time uses it.
+    """
+
+    async def __call__(self, path: str, *, prepare: Callable[[sqlite3.Connection], None]) -> AnyDatabase:
+        """Open what *path* stands for, and let *prepare* make or migrate the tables before anything else."""
+        ...
+
+
 _fits: tuple[type[AnyDatabase], ...] = (Database, MemoryDatabase)
+_opens: OpenDatabase = MemoryDatabase.open

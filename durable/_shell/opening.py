@@ -11,7 +11,7 @@ from durable._core.admission import Admission, Places, Queue
 from durable._core.limits import Limit, numbers
 from durable._shell import marks, reading, schema, slots
 from durable._shell.database import Database
-from durable._shell.memory_database import AnyDatabase, MemoryDatabase
+from durable._shell.memory_database import AnyDatabase, MemoryDatabase, OpenDatabase
 from durable._shell.ownership import Ownership
 from durable._shell.rows import Effects, ReadyRun
 from durable._shell.waking import let_in, retry_blocked
@@ -21,11 +21,18 @@ MEMORY = ":memory:"
 
 
 async def open_file(
-    path: str, *, standby: bool, durability: Literal["full", "process"], now: Callable[[], float]
+    path: str,
+    *,
+    standby: bool,
+    durability: Literal["full", "process"],
+    now: Callable[[], float],
+    storage: OpenDatabase | None = None,
 ) -> tuple[AnyDatabase, Ownership | None]:
-    """Own and open the file at *path*; what it raises is said at `Engine.open`."""
-    if path == MEMORY:
-        return await MemoryDatabase.open(prepare=lambda conn: schema.prepare(conn, now())), None
+    """Own and open the file at *path* (or what *storage* opens); what it raises is said at `Engine.open`."""
+    if storage is None and path == MEMORY:
+        storage = MemoryDatabase.open
+    if storage is not None:
+        return await storage(path, prepare=lambda conn: schema.prepare(conn, now())), None
     ownership = await Ownership.wait(path) if standby else Ownership.acquire(path)
     try:
         database = await Database.open(

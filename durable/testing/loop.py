@@ -63,6 +63,7 @@ class AutojumpLoop(asyncio.SelectorEventLoop):
         self._advancing = 0
         self._engines: list[Watched] = []
         self._settling: list[asyncio.Future[None]] = []
+        self._moving: list[asyncio.Future[bool]] = []
         super().__init__(selector)
 
     # --- the time ------------------------------------------------------------------------------------------
@@ -97,6 +98,12 @@ class AutojumpLoop(asyncio.SelectorEventLoop):
         future = self.create_future()
         self._settling.append(future)
         await future
+
+    async def moved(self) -> bool:
+        """Return once time has passed to the next timer, or False if nothing is ready and there is none."""
+        future: asyncio.Future[bool] = self.create_future()
+        self._moving.append(future)
+        return await future
 
     @contextmanager
     def hold(self) -> Generator[None]:
@@ -151,11 +158,20 @@ class AutojumpLoop(asyncio.SelectorEventLoop):
             settling, self._settling = self._settling, []
             for future in settling:
                 _resolve(future)
+        elif timeout is None and self._moving:
+            self._tell_moving(moved=False)
         elif timeout is None or not (self.autojump or self._advancing):
             return select(None)
         else:
             self.jump(timeout)
+            self._tell_moving(moved=True)
         return []
+
+    def _tell_moving(self, *, moved: bool) -> None:
+        moving, self._moving = self._moving, []
+        for future in moving:
+            if not future.done():
+                future.set_result(moved)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
