@@ -321,7 +321,8 @@ def test_the_library_does_not_print(source):
 
 def test_the_library_leaves_logging_and_signals_to_the_application(source):
     """
-    The engine configures no logging and installs no signal handler.
+    The engine configures no logging and installs no signal handler. (The test kit silences the log while it buries
+    a process that was lost.)
     """
     taken = {
         "structlog.configure",
@@ -330,7 +331,13 @@ def test_the_library_leaves_logging_and_signals_to_the_application(source):
         "logging.config",
         "signal.signal",
     }
-    report(f"{module.at(node)}: {name}" for module in source for node, name in references(module) if name in taken)
+    report(
+        f"{module.at(node)}: {name}"
+        for module in source
+        if module.path.as_posix() != "durable/testing/lives.py"
+        for node, name in references(module)
+        if name in taken
+    )
     report(
         f"{module.at(call)}: add_signal_handler"
         for module in source
