@@ -6,7 +6,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --constraint .constraints.txt
 
-.PHONY: demo test lint types check format cover bench crash clean
+.PHONY: demo test lint types check format cover bench crash mutants clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.run-stamp
@@ -37,6 +37,9 @@ bench: .venv/.run-stamp
 
 crash: .venv/.test-stamp
 	$(PY) -m pytest tests/crash
+
+mutants: .venv/.test-stamp
+	$(PY) tests/crash/mutants.py
 
 clean:
 	rm -rf .venv .coverage .coverage-html .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

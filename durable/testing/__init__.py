@@ -6,7 +6,8 @@ are there by themselves (see `plugin`). `every_crash` loses the process at every
 strikes it at every line, and both see that `invariants` hold (see `crashes`). `replaced` puts a type-checked fake in
 a step's place, `run_step` runs one step alone with a context, `parametrize_histories` replays exported journals,
 `assert_same_journal` and `assert_commands` compare histories and show a diff of the journal. `strategies` writes
-random workflows; it needs Hypothesis, and is imported by its name.
+random workflows (it needs Hypothesis), and `contract` holds the tests that every storage must pass (it needs pytest):
+these two are imported by name.
 """
 
 # Loaded at the first use of a name: pytest loads the plugin beside this, in every project where we are installed.
