@@ -41,6 +41,29 @@ def test_python_blocks_run(name, tmp_path, monkeypatch):
         example.evaluate()
 
 
+def test_the_tests_that_the_readme_shows_pass(tmp_path):
+    """
+    As its reader would have them: a file beside `ride.py`, run by pytest, with no configuration.
+    """
+    shown = re.search(
+        r"<!-- test_ride.py -->\n```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert shown
+    assert len(shown[1].strip().splitlines()) < 25
+    (tmp_path / "test_ride.py").write_text(shown[1], encoding="utf-8")
+    (tmp_path / "ride.py").write_text((EXAMPLES / "ride.py").read_text(encoding="utf-8"), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-s"],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"ride: \d+ sites, .* survived \d+ faults", done.stdout)
+
+
 def test_the_readme_shows_python():
     """
     The test above has something to run.

@@ -18,6 +18,7 @@ from durable._shell.engine import Engine
 from durable._shell.opening import MEMORY
 from durable._shell.ownership import Ownership
 from durable.errors import EngineClosedError, JournalError, UsageError
+from durable.testing.lives import Store, make_tables
 
 #: Seconds that steps under way get when a test ends: they are of no use to anybody any more.
 GRACE: Final = 1.0
@@ -32,14 +33,24 @@ class Engines:
 
     Args:
         path: The file of its engines; by default each is in memory.
+        tables: SQL that makes the application's tables: in the file, before the first engine opens it, or in the
+            memory of each.
         blocked: Whether runs may be blocked at the end.
         options: Of `Engine`, for each of them.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, blocked: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        tables: str = "",
+        blocked: bool = False,
+        **options: Any,
+    ) -> None:
         self.path = MEMORY if path is None else os.fspath(path)
         #: Those that were opened, in order.
         self.opened: list[Engine] = []
+        self._tables = tables
         self._blocked = blocked
         self._options: dict[str, Any] = {"grace": GRACE, **options}
         if path is not None:  # no power cut is to come: a test need not wait for the disk
@@ -62,6 +73,11 @@ class Engines:
         elif self._loop is not loop:
             msg = "durable_engine opened engines on another event loop before: all that one test opens are for one loop"
             raise UsageError(msg)
+        if self._tables:
+            if self.path == MEMORY:
+                options.setdefault("storage", Store(self._tables).open)
+            elif not self.opened:
+                make_tables(self.path, self._tables)
         engine = Engine(self.path, definitions, **{**self._options, **options})
         self.opened.append(engine)  # before it opens: what fails to is to leave nothing behind either
         await engine.open()

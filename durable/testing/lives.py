@@ -13,7 +13,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -44,10 +44,16 @@ class LifeStuckError(SystemExit):
     """A life that took too many real seconds."""
 
 
+def make_tables(path: str, tables: str) -> None:
+    """Make the application's tables in the file at *path*, as the application does."""
+    with closing(sqlite3.connect(path)) as conn:
+        conn.executescript(tables)
+
+
 class Store:
     """What survives: the committed rows of a database in memory."""
 
-    def __init__(self, tables: str, on_point: Callable[[str], None]) -> None:
+    def __init__(self, tables: str = "", on_point: Callable[[str], None] = lambda _: None) -> None:
         self._content: bytes | None = None
         self._database: _StoreDatabase | None = None
         self.on_point = on_point

@@ -12,6 +12,7 @@ engines are like; options in a call go before those of the marker:
     @pytest.mark.durable(file=True, concurrency=1)
 
 * ``file``: on a file in the test's `tmp_path` (all of its engines on one), rather than in memory.
+* ``tables``: SQL that makes the application's tables, before an engine opens.
 * ``start``, ``autojump``: of the clock, see `VirtualClock`.
 * ``blocked``: the test means it when runs are blocked at its end.
 * All else: options of `Engine`. With ``clock=None`` engines go by the machine's clock.
@@ -42,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known, for ``--strict-markers``."""
     config.addinivalue_line(
         "markers",
-        "durable(file=False, start=None, autojump=True, blocked=False, **options): "
+        "durable(file=False, tables='', start=None, autojump=True, blocked=False, **options): "
         "what the engines of durable_engine are like (on a file; their clock), and options of Engine.",
     )
 
@@ -73,7 +74,7 @@ def durable_engine(request: pytest.FixtureRequest, durable_clock: VirtualClock) 
 
     options = {name: value for name, value in _options(request).items() if name not in _OF_CLOCK}
     path = request.getfixturevalue("tmp_path") / "app.db" if options.pop("file", False) else None
-    engines = Engines(path, blocked=options.pop("blocked", False), **{"clock": durable_clock, **options})
+    engines = Engines(path, **{"clock": durable_clock, **options})
     _close_within(request.node, engines)
     yield engines
     engines.close_late(blame=not inspect.iscoroutinefunction(request.node.obj))

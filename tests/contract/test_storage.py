@@ -30,7 +30,7 @@ class TestStoreOfCrashes(StorageContract):
     """What `every_crash` keeps when a process is lost."""
 
     def storage(self, folder: Path):
-        return Store("", lambda _: None).open
+        return Store().open
 
 
 class Leaky(MemoryDatabase):

@@ -60,7 +60,7 @@ MUTANTS = (
         "_shell/connections",
         " and primary_code(error) != sqlite3.SQLITE_IOERR",
         "",
-        "shell/test_database.py",
+        "shell/test_database.py::test_a_failed_sync_decides_nothing_although_the_transaction_is_open",
     ),
     _m(
         "acts before it records",
@@ -74,7 +74,7 @@ MUTANTS = (
         "_shell/driver",
         "return await self._reload()\n",
         "return await self._next()\n",
-        "crash/test_disk.py",
+        "crash/test_disk.py::test_a_full_file_refuses_starts_and_makes_running_runs_wait_until_there_is_room",
     ),
     _m(
         "a damaged event is believed",
@@ -124,7 +124,7 @@ MUTANTS = (
         "_shell/transaction",
         'conn.execute("ROLLBACK TO durable_transaction")',
         'conn.execute("RELEASE durable_transaction"), conn.execute("SAVEPOINT durable_transaction"), effects.add(mine)',
-        "shell/test_transactions.py::test_staged_jobs_exist_if_the_transaction_commits",
+        "shell/test_transactions.py::test_what_a_failed_transaction_staged_never_starts",
     ),
     _m(
         "a step that kills the process is tried for ever",
@@ -132,6 +132,27 @@ MUTANTS = (
         "if event.crashed and self.crashes >= self.ex.crash_limit:",
         "if False and event.crashed and self.crashes >= self.ex.crash_limit:",
         "shell/test_retry_fork.py::test_a_step_that_kills_the_process_three_times_is_poison",
+    ),
+    _m(
+        "an error comes back as another type",
+        "_core/failures",
+        "exc = None if cls is None else _build(cls, args, state, members)",
+        "exc = None",
+        "shell/test_engine_runs.py::test_a_failure_has_its_original_type_as_cause",
+    ),
+    _m(
+        "what a closing cut off counts as a failed attempt",
+        "_shell/steps",
+        "            if self._is_cut_off():\n                raise\n",
+        "            if self._is_cut_off():\n                return self.failed(action, TimeoutError(), state.run_id)\n",
+        "shell/test_open_close.py::test_what_outlasts_the_grace_is_cut_off_and_runs_again",
+    ),
+    _m(
+        "a run without its definition stays blocked for ever",
+        "_shell/opening",
+        "    retry_blocked(conn, now)\n",
+        "    assert retry_blocked\n",
+        "shell/test_retry_fork.py::test_a_definition_missing_at_recovery_blocks_and_comes_back",
     ),
     # --- signals, timers, keys ---------------------------------------------------------------------------
     _m(
@@ -154,7 +175,7 @@ MUTANTS = (
         "_shell/requests",
         "dedup is not None\n        and conn",
         "dedup is None\n        and conn",
-        "shell/test_signals.py",
+        "shell/test_signals.py::test_dedup_accepts_an_id_once",
     ),
     _m(
         "what was taken in stays in the inbox",
@@ -168,7 +189,7 @@ MUTANTS = (
         "_shell/writing",
         "        effects.kept.add(run)\n        return\n",
         "        pass\n",
-        "crash/test_last_members.py",
+        "contract/test_journal.py",
     ),
     _m(
         "a timer fires early",
@@ -182,7 +203,7 @@ MUTANTS = (
         "_shell/creating",
         "    if new.key is not None:\n        row =",
         "    if new.key is None:\n        row =",
-        "shell/test_engine_keys.py",
+        "shell/test_engine_keys.py::test_a_hundred_concurrent_starts_make_one_run",
     ),
     _m(
         "a key is never free again",
@@ -191,13 +212,27 @@ MUTANTS = (
         "if False:",
         "shell/test_continuations.py::test_a_key_with_a_time_to_live_is_free_again_afterwards",
     ),
+    _m(
+        "a caller who left is waited for",
+        "_shell/watching",
+        "if waiting is not None and future in waiting:",
+        "if waiting is None:",
+        "shell/test_engine_runs.py::test_a_callers_timeout_does_not_touch_the_run",
+    ),
     # --- replay ---------------------------------------------------------------------------------------------
     _m(
         "changed code goes on with other commands",
+        "_core/open_run",
+        "if type(recorded) is not type(event) or not alike(recorded, event, aliases):",
+        "if False:",
+        "shell/test_retry_fork.py::test_changed_code_blocks_and_goes_on_when_restored",
+    ),
+    _m(
+        "changed code goes on with a command of another name",
         "_core/divergence",
         '    if getattr(requested, "name", None) != name and name not in aliases:\n        return False\n',
         "",
-        "shell/test_retry_fork.py::test_changed_code_blocks_and_goes_on_when_restored",
+        "core/test_divergence.py",
     ),
     _m(
         "context variables of one run reach the next",

@@ -24,7 +24,7 @@ import pytest
 
 from durable._shell import connections as connections_module
 from durable._shell import database as database_module
-from durable._shell.connections import CommitUnknownError, translate
+from durable._shell.connections import CommitUnknownError, commit, translate
 from durable._shell.database import Database
 from durable._shell.guard import Guard, refuse_control
 from durable._shell.memory_database import MemoryDatabase
@@ -609,6 +609,30 @@ def test_a_commit_that_fails_on_disk_is_of_unknown_outcome_until_reopened(path):
     assert result.stderr == ""
     assert result.stdout.splitlines() == ["unknown: JournalIOError", "refused: JournalIOError", "[('before',)]"]
     assert on_disk(path) == ["before", "after"]
+
+
+def test_a_failed_sync_decides_nothing_although_the_transaction_is_open(path):
+    """
+    After EIO of a sync, a rollback that works proves nothing about what reached the disk: reopen and read.
+    """
+
+    class Failing:
+        in_transaction = True
+        said = []
+
+        def execute(self, sql):
+            self.said.append(sql)
+            if sql == "COMMIT":
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR_FSYNC, "SQLITE_IOERR_FSYNC"
+                raise error
+
+        def close(self):
+            self.said.append("close")
+
+    with pytest.raises(CommitUnknownError):
+        commit(Failing(), str(path))
+    assert Failing.said == ["COMMIT", "close"]
 
 
 async def test_reopening_can_fail_and_be_repeated(db, path):

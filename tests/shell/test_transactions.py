@@ -210,6 +210,34 @@ async def test_staged_jobs_exist_if_the_transaction_commits(engines, journal, is
 
 
 @pytest.mark.parametrize("is_async", [False, True])
+@JOURNALS
+async def test_what_a_failed_transaction_staged_never_starts(engines, journal, is_async):
+    """
+    Neither its rows nor its jobs are there; those of the attempt that commits are.
+    """
+    attempts = []
+
+    def body(tx):
+        attempts.append(tx.enqueue(leaf("staged")))
+        if len(attempts) == 1:
+            raise ConnectionError
+
+    async def body_async(tx):
+        body(tx)
+
+    staging = transaction(retry=Retry(attempts=2, delay=0.0))(body_async if is_async else body)
+
+    @workflow
+    async def stages() -> Flow[None]:
+        yield staging()
+
+    engine = await getattr(engines, journal)(stages, leaf)
+    await engine.run(stages())
+    await engine.idle()
+    assert [info.run_id for info in await all_runs(engine) if info.workflow == "leaf"] == [attempts[1]]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize(
     "sql",
     [
