@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from attrs import field, frozen
 
@@ -27,7 +27,7 @@ from durable._core.definition import RunnableDefinition
 from durable._core.ops import RunOp
 from durable.testing.faults import KINDS, Fault, Kind, pairs_of
 from durable.testing.invariants import Outcome
-from durable.testing.scenario import Scenario
+from durable.testing.scenario import Scenario, ScenarioOptions
 from durable.testing.sites import COMMIT_AFTER, COMMIT_BEFORE, Site
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ class Survived:
 
 
 def every_crash(
-    op: RunOp[Any], definitions: Iterable[RunnableDefinition[..., Any] | ModuleType], /, **scenario: Any
+    op: RunOp[Any],
+    definitions: Iterable[RunnableDefinition[..., Any] | ModuleType],
+    /,
+    **scenario: Unpack[ScenarioOptions],
 ) -> Survived:
     """
     Lose the process just before each commit of the journal, and just after it, and see that nobody notices.
@@ -103,7 +106,7 @@ def every_glitch(
     sample: int | None = None,
     pairs: int = 0,
     seed: int = 0,
-    **scenario: Any,
+    **scenario: Unpack[ScenarioOptions],
 ) -> Survived:
     """
     One fault at every line, yield, resume and return of the definitions' source files, and at the engine's points.

@@ -74,7 +74,8 @@ def durable_engine(request: pytest.FixtureRequest, durable_clock: VirtualClock) 
 
     options = {name: value for name, value in _options(request).items() if name not in _OF_CLOCK}
     path = request.getfixturevalue("tmp_path") / "app.db" if options.pop("file", False) else None
-    engines = Engines(path, **{"clock": durable_clock, **options})
+    options.setdefault("clock", durable_clock)
+    engines = Engines(path, **options)
     _close_within(request.node, engines)
     yield engines
     engines.close_late(blame=not inspect.iscoroutinefunction(request.node.obj))

@@ -9,13 +9,18 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from attrs import define, field, frozen
 
+from durable._core.admission import Queue
+from durable._core.caps import Caps
 from durable._core.charge import driver_in_charge
+from durable._core.codec import ValueCodec
 from durable._core.definition import RunnableDefinition
+from durable._core.limits import Limit
 from durable._core.ops import RunOp
+from durable._core.schedules import Schedule
 from durable._shell import looking
 from durable._shell.engine import Engine
 from durable._shell.middleware import Middleware, StepCall
@@ -41,6 +46,33 @@ class Played:
 
     outcome: Outcome
     hits: Mapping[Site, int] = field(repr=False)
+
+
+class EngineOptions(TypedDict, total=False):
+    """Options of `Engine` that mean something in a scenario."""
+
+    queues: Iterable[Queue]
+    schedules: Iterable[Schedule]
+    limits: Iterable[Limit]
+    concurrency: int
+    keep_resident: int
+    codec: ValueCodec | None
+    crash_limit: int
+    cleanup_timeout: float
+    caps: Caps
+    middleware: Iterable[Middleware]
+    replay_always: bool
+
+
+class ScenarioOptions(EngineOptions, total=False):
+    """What `Scenario` takes by name."""
+
+    tables: str
+    signals: Mapping[str, Iterable[Any]] | None
+    ledger: Ledger | None
+    before: Callable[[], object] | None
+    invariants: Iterable[Invariant] | None
+    patience: float
 
 
 class Scenario:
@@ -70,7 +102,7 @@ class Scenario:
         before: Callable[[], object] | None = None,
         invariants: Iterable[Invariant] | None = None,
         patience: float = 20.0,
-        **options: Any,
+        **options: Unpack[EngineOptions],
     ) -> None:
         self.op = op
         self.definitions = list(definitions)
@@ -253,12 +285,13 @@ class _Play:
     async def _live(self, life: Life, again: Callable[[], None]) -> None:
         """One life. No `finally`: when the process is lost, nothing more is to happen."""
         scenario = self.scenario
-        ours: dict[str, Any] = {
-            "clock": life.clock,
-            "storage": self._store.open,
+        options: EngineOptions = {
+            **scenario.options,
             "middleware": [_Steps(self), *scenario.options.get("middleware", ())],
         }
-        self._engine = engine = Engine(MEMORY, scenario.definitions, **{**scenario.options, **ours})
+        self._engine = engine = Engine(
+            MEMORY, scenario.definitions, clock=life.clock, storage=self._store.open, **options
+        )
         try:
             await engine.open()
         except JournalError:  # a fault struck just then: whoever watches over the process starts it again

@@ -74,6 +74,13 @@ MUTANTS = (
         "_shell/driver",
         "return await self._reload()\n",
         "return await self._next()\n",
+        "crash/test_disk.py",
+    ),
+    _m(
+        "acknowledges what a full disk refused",
+        "_shell/commits",
+        "            except JournalError as error:\n                self._failed(group, error)\n",
+        "            except JournalError:\n                self._succeeded(group)\n                return\n",
         "crash/test_disk.py::test_a_full_file_refuses_starts_and_makes_running_runs_wait_until_there_is_room",
     ),
     _m(
@@ -144,7 +151,8 @@ MUTANTS = (
         "what a closing cut off counts as a failed attempt",
         "_shell/steps",
         "            if self._is_cut_off():\n                raise\n",
-        "            if self._is_cut_off():\n                return self.failed(action, TimeoutError(), state.run_id)\n",
+        "            if self._is_cut_off():\n"
+        "                return self.failed(action, TimeoutError(), state.run_id)\n",
         "shell/test_open_close.py::test_what_outlasts_the_grace_is_cut_off_and_runs_again",
     ),
     _m(

@@ -616,23 +616,24 @@ def test_a_failed_sync_decides_nothing_although_the_transaction_is_open(path):
     After EIO of a sync, a rollback that works proves nothing about what reached the disk: reopen and read.
     """
 
+    said = []
+
     class Failing:
         in_transaction = True
-        said = []
 
         def execute(self, sql):
-            self.said.append(sql)
+            said.append(sql)
             if sql == "COMMIT":
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR_FSYNC, "SQLITE_IOERR_FSYNC"
                 raise error
 
         def close(self):
-            self.said.append("close")
+            said.append("close")
 
     with pytest.raises(CommitUnknownError):
         commit(Failing(), str(path))
-    assert Failing.said == ["COMMIT", "close"]
+    assert said == ["COMMIT", "close"]
 
 
 async def test_reopening_can_fail_and_be_repeated(db, path):

@@ -59,6 +59,19 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable.testing import (
+    Call,
+    Ledger,
+    Outcome,
+    Scenario,
+    StepRun,
+    Survived,
+    VirtualClock,
+    every_crash,
+    every_glitch,
+    replaced,
+    run_step,
+)
 
 # --- the example --------------------------------------------------------------------------------
 
@@ -362,3 +375,19 @@ async def limited_workflow(customer: str) -> int:
 async def limited_engine() -> None:
     engine = Engine("a.db", [limited_workflow], limits=[api_limit], queues=[Queue("mail", rate=Rate(5, per=1))])
     assert_type(await engine.run(limited_workflow("c")), int)
+
+
+async def test_kit() -> None:
+    with replaced(charge, lambda ride_id: f"charge-{ride_id}") as calls:
+        assert_type(calls, list[Call])
+    assert_type(await run_step(charge(1)), StepRun[str])
+    ledger = Ledger()
+    found = every_crash(ride(1, "a"), [ride], tables="", signals={"paid": [1]}, ledger=ledger, concurrency=1)
+    assert_type(found, Survived)
+    assert_type(found.undisturbed, Outcome)
+    assert_type(every_glitch(ride(1, "a"), [ride], kinds=["crash", "cancel"], pairs=10), Survived)
+    assert_type(Scenario(ride(1, "a"), [ride]).strike(), Outcome)
+    clock = VirtualClock(datetime.now(UTC))
+    async with Engine(":memory:", [ride], clock=clock, replay_always=True) as engine:
+        await clock.advance(timedelta(days=1))
+        await engine.idle()

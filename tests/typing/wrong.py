@@ -31,6 +31,7 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable.testing import VirtualClock, every_crash, every_glitch, replaced
 
 
 @step(retry=3)
@@ -193,3 +194,17 @@ def wrong_limits() -> None:
     Queue("mail", rate=5)  # E:
     step(limit=5)  # E:
     Engine("a.db", [ride], limits=["api"])  # E:
+
+
+# --- wrong tests --------------------------------------------------------------------------------
+
+
+def wrong_tests() -> None:
+    replaced(charge, lambda: "too few arguments")  # E:
+    replaced(charge, lambda ride_id: 5)  # E:
+    every_crash(charge(1), [ride])  # E:
+    every_crash(ride(1), ["ride"])  # E:
+    every_crash(ride(1), [ride], signals={"paid": 5})  # E:
+    every_crash(ride(1), [ride], clock=None)  # E:
+    every_glitch(ride(1), [ride], kinds=["crush"])  # E:
+    VirtualClock("2026-01-01")  # E:
