@@ -27,6 +27,7 @@ from durable._core.definition import RunnableDefinition
 from durable._core.ops import RunOp
 from durable.testing.faults import KINDS, Fault, Kind, pairs_of
 from durable.testing.invariants import Outcome
+from durable.testing.lives import dead_are_silent
 from durable.testing.scenario import Scenario, ScenarioOptions
 from durable.testing.sites import COMMIT_AFTER, COMMIT_BEFORE, Site
 
@@ -162,9 +163,10 @@ def parametrize_faults(
 
 def _strike(scenario: Scenario, plays: list[tuple[Fault, ...]], began: float) -> Survived:
     struck = Counter[str]()
-    for faults in plays:
-        scenario.strike(*faults)
-        struck.update(fault.kind for fault in faults)
+    with dead_are_silent():
+        for faults in plays:
+            scenario.strike(*faults)
+            struck.update(fault.kind for fault in faults)
     undisturbed = scenario.undisturbed()
     pairs = sum(len(faults) > 1 for faults in plays)
     seconds = time.perf_counter() - began

@@ -71,7 +71,7 @@ def read_outcome(
     """
     What all the runs in *conn* came to.
 
-    *excused* says that an error struck workflow code: a run that failed of it replays to where it struck, and on.
+    *excused* says that an error struck workflow code, which a replay does not repeat.
     """
     names, runs, diverged = _Names(), dict[str, RunOutcome](), list[str]()
     for run_id, workflow, position, status, reason, parent, follows, before in conn.execute(_RUNS).fetchall():
@@ -79,8 +79,7 @@ def read_outcome(
         row = run_by_id(conn, run_id)
         assert row is not None
         events = load_history(conn, ":memory:", row)
-        excuse = excused and status in ("failed", "cancelled")
-        if not excuse and (found := _divergence(definitions, codec, row, events)) is not None:
+        if not excused and (found := _divergence(definitions, codec, row, events)) is not None:
             diverged.append(f"{workflow} ({name}) does not replay: {found}")
         value = (_ended_with(events[-1], codec) if status in ENDS else reason) or ""
         parent_name = None if parent is None else names.of[parent]
@@ -101,6 +100,7 @@ def read_outcome(
         tuple(diverged),
         lost,
         disturbed,
+        excused,
     )
 
 

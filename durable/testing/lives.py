@@ -10,8 +10,11 @@ the store had committed. Nothing of the engine is replaced: the store and the cl
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -198,8 +201,8 @@ class LifeClock:
 class Life:
     """An event loop of its own, and the clock of it."""
 
-    def __init__(self, now: float) -> None:
-        self.loop = AutojumpLoop()
+    def __init__(self, now: float, order: int | None = None) -> None:
+        self.loop = AutojumpLoop(order=order)
         self.loop.set_exception_handler(self._complain)
         self.clock = LifeClock(self.loop, now)
         #: What the event loop complained of.
@@ -276,6 +279,40 @@ class Life:
                     found: Any = task.get_coro()
                     found.close()
             self._dead.clear()
+
+
+#: How many `dead_are_silent` blocks this is in: the outermost clears up.
+_depth = 0
+
+
+@contextmanager
+def dead_are_silent() -> Generator[None]:
+    """
+    What the dead leave is let go inside this ``with`` block, without the complaints of its ``__del__``.
+
+    A coroutine that was made, and struck before it was awaited, is no mistake of the user's; a ``finally`` of a
+    workflow that nobody drives any more cannot do what it wants to.
+    """
+    global _depth  # noqa: PLW0603 - one for the process, as is what it sets
+    _depth += 1
+    hook = sys.unraisablehook
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            warnings.filterwarnings("ignore", ".* was created in workflow .* and never yielded", RuntimeWarning)
+            sys.unraisablehook = _ignore
+            try:
+                yield
+            finally:
+                if _depth == 1:
+                    gc.collect()  # they hang in cycles, with the errors that struck them
+    finally:
+        sys.unraisablehook = hook
+        _depth -= 1
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import selectors
 import threading
 from collections.abc import Callable, Generator
@@ -51,14 +52,17 @@ class AutojumpLoop(asyncio.SelectorEventLoop):
 
     Args:
         autojump: Whether time jumps by itself. If not, it stands still, and `advance` and `jump` move it.
+        order: A seed: tasks that are ready at the same time run in an order drawn by it, rather than in that in which
+            they became so. The same seed, the same order. By default asyncio's.
     """
 
-    def __init__(self, *, autojump: bool = True) -> None:
+    def __init__(self, *, autojump: bool = True, order: int | None = None) -> None:
         selector = _Selector()
         selector.loop = self
         #: Whether time jumps by itself.
         self.autojump = autojump
         self._at = 0.0
+        self._dice = None if order is None else random.Random(order)  # noqa: S311 - to be drawn again
         self._held = 0
         self._advancing = 0
         self._engines: list[Watched] = []
@@ -120,6 +124,18 @@ class AutojumpLoop(asyncio.SelectorEventLoop):
         engines = sum(engine.calls_in_flight for engine in self._engines)
         return self._held + engines + sum(_works_for(self, thread) for thread in threading.enumerate())
 
+    def _run_once(self) -> None:
+        if self._dice is not None:
+            self._shuffle(self._dice)
+        super()._run_once()  # type: ignore[misc]  # asyncio's own, of which there is no declaration
+
+    def _shuffle(self, dice: random.Random) -> None:
+        """Let tasks that are ready take each other's turns; other callbacks keep theirs, which libraries rely on."""
+        ready: Any = self._ready  # type: ignore[attr-defined]  # asyncio's own, as above
+        places = [place for place, handle in enumerate(ready) if _resumes_a_task(handle)]
+        for place, handle in zip(places, dice.sample([ready[place] for place in places], len(places)), strict=True):
+            ready[place] = handle
+
     # --- for engines (the Watcher protocol) --------------------------------------------------------------------
 
     def attach_engine(self, engine: Watched, /) -> None:
@@ -172,6 +188,14 @@ class AutojumpLoop(asyncio.SelectorEventLoop):
         for future in moving:
             if not future.done():
                 future.set_result(moved)
+
+
+def _resumes_a_task(handle: Any) -> bool:
+    """Whether a callback of the loop is the next step of a task."""
+    callback = handle._callback  # noqa: SLF001 - of asyncio, as the queue that it stands in
+    return type(callback).__name__ == "TaskStepMethWrapper" or isinstance(
+        getattr(callback, "__self__", None), asyncio.Task
+    )
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

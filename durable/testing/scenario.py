@@ -29,7 +29,7 @@ from durable.errors import JournalError, RunExistsError, RunStateError, UsageErr
 from durable.testing.facts import ROOT, is_over, read_outcome
 from durable.testing.faults import CLOCK_SECONDS, UNNOTICED, Fault, GlitchError, Kind, faults_at, journal_error
 from durable.testing.invariants import CONSISTENT, STRICT, Invariant, Ledger, Outcome
-from durable.testing.lives import DAWN, Life, ProcessLost, Store
+from durable.testing.lives import DAWN, Life, ProcessLost, Store, dead_are_silent
 from durable.testing.sites import DELIVERY, STEP_AFTER, STEP_BEFORE, Site, files_of, point, watching
 
 #: Jumps of the time in one life: more are a loop without end.
@@ -72,6 +72,7 @@ class ScenarioOptions(EngineOptions, total=False):
     ledger: Ledger | None
     before: Callable[[], object] | None
     invariants: Iterable[Invariant] | None
+    order: int | None
     patience: float
 
 
@@ -87,6 +88,7 @@ class Scenario:
         ledger: Where steps write down what they do to the world.
         before: Called before each play: brings what is outside of the journal back to its beginning.
         invariants: What must hold, in place of `STRICT` (for faults nobody may notice) and `CONSISTENT` (for others).
+        order: A seed for the order of tasks that are ready at once, see `AutojumpLoop`.
         patience: Real seconds for one life of a process.
         options: Of `Engine`.
     """
@@ -101,6 +103,7 @@ class Scenario:
         ledger: Ledger | None = None,
         before: Callable[[], object] | None = None,
         invariants: Iterable[Invariant] | None = None,
+        order: int | None = None,
         patience: float = 20.0,
         **options: Unpack[EngineOptions],
     ) -> None:
@@ -110,6 +113,7 @@ class Scenario:
         self.signals = {name: list(payloads) for name, payloads in (signals or {}).items()}
         self.ledger = Ledger() if ledger is None else ledger
         self.before = before
+        self.order = order
         self.patience = patience
         self.options = options
         self._invariants = None if invariants is None else tuple(invariants)
@@ -236,6 +240,12 @@ class _Play:
     def play(self) -> Played:
         """Play."""
         _check_no_loop()
+        if not self.pending:
+            return self._play()
+        with dead_are_silent():
+            return self._play()
+
+    def _play(self) -> Played:
         ledger = self.scenario.ledger
         ledger.clear()
         if self.scenario.before is not None:
@@ -245,7 +255,7 @@ class _Play:
         now = DAWN
         with watching(files_of(self.scenario.definitions), self.reach) as again:
             for _ in range(MAX_LIVES):
-                self._life = life = Life(now)
+                self._life = life = Life(now, self.scenario.order)
                 lives.append(life)
                 try:
                     whole = life.live(self._live(life, again), self.scenario.patience) and not self._again

@@ -32,19 +32,19 @@ SIGNALS: Final = ("a", "b")
 
 
 @step
-def echo(value: object) -> object:
+async def echo(value: object) -> object:
     """A step that succeeds."""
     return value
 
 
 @step
-def fails(value: object) -> object:
+async def fails(value: object) -> object:
     """A step that fails for good."""
     raise ValueError(value)
 
 
 @step(retry=Retry(3, delay=2.0))
-def retried(value: object) -> object:
+async def retried(value: object) -> object:
     """A step that fails, and is tried three times."""
     raise LookupError(value)
 
@@ -56,13 +56,13 @@ def insert(tx: Any, value: object) -> object:  # noqa: ARG001 - it has no table 
 
 
 @job
-def child(value: object) -> object:
+async def child(value: object) -> object:
     """A job that succeeds."""
     return value
 
 
 @job
-def broken_child(value: object) -> object:
+async def broken_child(value: object) -> object:
     """A job that fails for good."""
     raise KeyError(value)
 
