@@ -1,12 +1,13 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv, in pinned versions.
 #   make demo    a real workflow, killed twice and finished    make test    the test suite
+#   make binary  dist/rides: examples/single_binary and its command line, in one file
 # Another interpreter: make test PYTHON=python3.12 (after make clean)
 
 PYTHON ?= python3
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --constraint .constraints.txt
 
-.PHONY: demo test lint types check format cover bench crash mutants clean
+.PHONY: demo test lint types check format cover bench crash mutants binary clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.run-stamp
@@ -41,16 +42,23 @@ crash: .venv/.test-stamp
 mutants: .venv/.test-stamp
 	$(PY) tests/crash/mutants.py
 
+binary: .venv/.binary-stamp
+	$(PY) -m PyInstaller --onefile --noconfirm --log-level WARN --name rides --distpath dist --workpath build \
+		--specpath build examples/single_binary/main.py && ls -sh dist/rides
+
 clean:
 	rm -rf .venv .coverage .coverage-html .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# One environment, three layers; each stamp is renewed when the project or a pin changes. The build
+# One environment, in layers; each stamp is renewed when the project or a pin changes. The build
 # backend is installed first and used without isolation, because pip's isolated builds ignore pins.
 .venv/.run-stamp: pyproject.toml .constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("durable needs Python 3.11 or newer, but $(PYTHON) is %d.%d. Try: make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv .venv
 	$(INSTALL) hatchling editables && $(INSTALL) --no-build-isolation -e . && touch $@
+
+.venv/.binary-stamp: .venv/.run-stamp
+	$(INSTALL) --no-build-isolation -e '.[binary]' && touch $@
 
 .venv/.test-stamp: .venv/.run-stamp
 	$(INSTALL) --no-build-isolation -e '.[test]' && touch $@

@@ -1,8 +1,8 @@
 """
 What PyInstaller has to be told about `durable`, so that `pyinstaller --onefile app.py` needs no options.
 
-PyInstaller finds this folder by our entry point ``pyinstaller40``, and runs its ``hook-*.py`` when it builds.
-A program that was built does not hold it, and nothing else imports it.
+PyInstaller finds this folder by our entry point ``pyinstaller40``, and runs its ``hook-*.py`` when it
+builds; what is in ``rthooks`` runs first in the program that was built. Nothing else imports this.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from durable._shell.hooks import Hooks
 from durable._shell.log import log
 from durable._shell.rows import RunState
 from durable._shell.stand_ins import StandIns
+from durable.errors import Fatal
 
 #: Worker threads of one engine: as many as anyio's own default.
 THREADS = 40
@@ -129,6 +130,12 @@ class Steps:
         options = definition.options
         if options.process:
             code = definition.fn
+            if code.__module__ == "__main__" and getattr(sys, "frozen", False):
+                msg = (
+                    f"step {definition.name!r} has process=True and is part of the script that was frozen, "
+                    "which worker processes cannot import: move it into a module of its own"
+                )
+                raise Fatal(msg)
             # Workers import a script as __mp_main__: what they send back of its classes is found under
             # that name here too. `import multiprocessing` makes the same alias.
             sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
