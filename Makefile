@@ -7,7 +7,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --constraint .constraints.txt
 
-.PHONY: demo test lint types check format cover bench crash mutants binary clean
+.PHONY: demo test lint types check format cover bench crash soak mutants binary clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.run-stamp
@@ -37,7 +37,12 @@ bench: .venv/.run-stamp
 	$(PY) tests/bench/run.py
 
 crash: .venv/.test-stamp
+	$(PY) tests/crash/soak.py --kills 50 --effects 20000 --minutes 3
 	$(PY) -m pytest tests/crash
+
+soak: .venv/.test-stamp
+	$(PY) tests/crash/soak.py
+	DURABLE_SIMULATIONS=20 $(PY) -m pytest --timeout 1200 tests/crash/test_simulation.py
 
 mutants: .venv/.test-stamp
 	$(PY) tests/crash/mutants.py
