@@ -4,64 +4,15 @@ A scenario: one operation, played from its start to rest, undisturbed and with f
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Unpack
 
-from attrs import define, field, frozen
-
-from durable._core.admission import Queue
-from durable._core.caps import Caps
-from durable._core.charge import driver_in_charge
-from durable._core.codec import ValueCodec
 from durable._core.definition import RunnableDefinition
-from durable._core.limits import Limit
 from durable._core.ops import RunOp
-from durable._core.schedules import Schedule
-from durable._shell import looking
-from durable._shell.engine import Engine
-from durable._shell.middleware import Middleware, StepCall
-from durable._shell.opening import MEMORY
-from durable.errors import JournalError, RunExistsError, RunStateError, UsageError
-from durable.testing.facts import ROOT, is_over, read_outcome
-from durable.testing.faults import CLOCK_SECONDS, UNNOTICED, Fault, GlitchError, Kind, faults_at, journal_error
+from durable.testing.faults import UNNOTICED, Fault, Kind, faults_at
 from durable.testing.invariants import CONSISTENT, STRICT, Invariant, Ledger, Outcome
-from durable.testing.lives import DAWN, Life, ProcessLost, Store, dead_are_silent
-from durable.testing.sites import DELIVERY, STEP_AFTER, STEP_BEFORE, Site, files_of, point, watching
-
-#: Jumps of the time in one life: more are a loop without end.
-MAX_JUMPS: Final = 10_000
-#: Lives of one play: a fault strikes once, so that more are a bug of ours.
-MAX_LIVES: Final = 10
-#: Seconds for which a process that was lost is gone.
-DOWNTIME: Final = 1.0
-
-
-@frozen
-class Played:
-    """What one play came to, and how often each site was reached in it."""
-
-    outcome: Outcome
-    hits: Mapping[Site, int] = field(repr=False)
-
-
-class EngineOptions(TypedDict, total=False):
-    """Options of `Engine` that mean something in a scenario."""
-
-    queues: Iterable[Queue]
-    schedules: Iterable[Schedule]
-    limits: Iterable[Limit]
-    concurrency: int
-    keep_resident: int
-    codec: ValueCodec | None
-    crash_limit: int
-    cleanup_timeout: float
-    caps: Caps
-    middleware: Iterable[Middleware]
-    replay_always: bool
+from durable.testing.playing import EngineOptions, Play, Played, World
 
 
 class ScenarioOptions(EngineOptions, total=False):
@@ -107,22 +58,24 @@ class Scenario:
         patience: float = 20.0,
         **options: Unpack[EngineOptions],
     ) -> None:
-        self.op = op
-        self.definitions = list(definitions)
-        self.tables = tables
-        self.signals = {name: list(payloads) for name, payloads in (signals or {}).items()}
-        self.ledger = Ledger() if ledger is None else ledger
-        self.before = before
-        self.order = order
-        self.patience = patience
-        self.options = options
+        self.world = World(
+            op,
+            list(definitions),
+            tables,
+            {name: list(payloads) for name, payloads in (signals or {}).items()},
+            Ledger() if ledger is None else ledger,
+            before,
+            order,
+            patience,
+            options,
+        )
         self._invariants = None if invariants is None else tuple(invariants)
         self._undisturbed: Played | None = None
 
     @property
     def name(self) -> str:
         """Of the workflow or job."""
-        name: str = self.op.definition.name
+        name: str = self.world.op.definition.name
         return name
 
     def undisturbed(self) -> Played:
@@ -157,7 +110,7 @@ class Scenario:
             AssertionError: An invariant does not hold; or the first of the faults did not strike.
         """
         expected = self.undisturbed().outcome
-        play = _Play(self, faults)
+        play = Play(self.world, faults)
         try:
             found = play.play().outcome
         except BaseException as error:
@@ -177,7 +130,7 @@ class Scenario:
 
     def play(self, *faults: Fault) -> Played:
         """Play it with *faults*, and judge nothing."""
-        return _Play(self, faults).play()
+        return Play(self.world, faults).play()
 
     def _judges(self, faults: Iterable[Fault]) -> tuple[Invariant, ...]:
         if self._invariants is not None:
@@ -187,254 +140,3 @@ class Scenario:
 
 def _problems(invariants: Iterable[Invariant], found: Outcome, expected: Outcome) -> list[str]:
     return [problem for invariant in invariants for problem in invariant(found, expected)]
-
-
-class _Steps(Middleware):
-    """Counts attempts, and reaches the points before and after each."""
-
-    def __init__(self, play: _Play) -> None:
-        self._play = play
-
-    async def step(self, call: StepCall, proceed: Callable[[], Awaitable[Any]]) -> Any:
-        self._play.begun[call.run_id, call.position] += 1
-        self._play.reach(point(STEP_BEFORE))
-        value = await proceed()
-        self._play.reach(point(STEP_AFTER))
-        return value
-
-
-@define(eq=False)
-class _Delivery:
-    """A signal that is sent until it is acknowledged."""
-
-    name: str
-    payload: Any
-    dedup: str
-    run_id: str | None = None
-
-
-class _Play:
-    """One play: as many lives as it takes."""
-
-    def __init__(self, scenario: Scenario, faults: Iterable[Fault]) -> None:
-        self.scenario = scenario
-        self.pending = deque(faults)
-        self.begun: Counter[tuple[str, str]] = Counter()
-        self.hits: Counter[Site] = Counter()
-        self._since: Counter[Site] = Counter()  # as `hits`, from where the last fault struck
-        self._lost = self._disturbed = 0
-        self._store = Store(scenario.tables, lambda name: self.reach(point(name)))
-        self._life: Life | None = None
-        self._engine: Engine | None = None
-        self._twice = False
-        self._started = False
-        #: Whether the engine could not be opened, and is to be again.
-        self._again = False
-        #: Whether an error struck workflow code: a replay finds that it is not deterministic, and so it was.
-        self._mending = self._excused = False
-        self._unsent = {
-            name: deque(_Delivery(name, payload, f"{name}-{number}") for number, payload in enumerate(payloads))
-            for name, payloads in scenario.signals.items()
-        }
-
-    def play(self) -> Played:
-        """Play."""
-        _check_no_loop()
-        if not self.pending:
-            return self._play()
-        with dead_are_silent():
-            return self._play()
-
-    def _play(self) -> Played:
-        ledger = self.scenario.ledger
-        ledger.clear()
-        if self.scenario.before is not None:
-            self.scenario.before()
-        left: list[str] = []
-        lives: list[Life] = []
-        now = DAWN
-        with watching(files_of(self.scenario.definitions), self.reach) as again:
-            for _ in range(MAX_LIVES):
-                self._life = life = Life(now, self.scenario.order)
-                lives.append(life)
-                try:
-                    whole = life.live(self._live(life, again), self.scenario.patience) and not self._again
-                    if whole:
-                        left += [f"a task is left: {task}" for task in life.tasks()]
-                finally:
-                    self._life = None
-                    life.end()
-                left += [f"the event loop complains: {complaint}" for complaint in life.complaints]
-                self._store.bury()
-                again()
-                if whole:
-                    break
-                ledger.silent = False
-                now = life.clock.now() + DOWNTIME
-        assert self._engine is not None
-        with self._store.looked_at() as conn:
-            outcome = read_outcome(
-                conn,
-                self._engine.definitions,
-                self._engine.codec,
-                begun=self.begun,
-                effects=ledger.effects(),
-                left=left,
-                lost=self._lost,
-                disturbed=self._disturbed,
-                excused=self._excused,
-            )
-        ledger.silent = True
-        for life in lives:
-            life.forget()
-        ledger.silent = False
-        return Played(outcome, dict(self.hits))
-
-    # --- the world around the engine ---------------------------------------------------------------------------
-
-    async def _live(self, life: Life, again: Callable[[], None]) -> None:
-        """One life. No `finally`: when the process is lost, nothing more is to happen."""
-        scenario = self.scenario
-        options: EngineOptions = {
-            **scenario.options,
-            "middleware": [_Steps(self), *scenario.options.get("middleware", ())],
-        }
-        self._engine = engine = Engine(
-            MEMORY, scenario.definitions, clock=life.clock, storage=self._store.open, **options
-        )
-        try:
-            await engine.open()
-        except JournalError:  # a fault struck just then: whoever watches over the process starts it again
-            self._again = True
-            return
-        self._again = False
-        jumps = 0
-        while jumps < MAX_JUMPS:
-            again()
-            if not self._started and not await self._start(engine):
-                await life.loop.moved()
-                continue
-            await life.loop.settled()
-            if not engine.is_idle:
-                jumps += 1
-                if not await life.loop.moved():
-                    break  # a step that waits for what will not come
-            elif await engine.read(is_over):
-                break
-            elif not await self._deliver(engine) and not await self._mend(engine):
-                jumps += 1
-                if engine.next_due_at is None or not await life.loop.moved():
-                    break
-        await engine.aclose()
-
-    async def _mend(self, engine: Engine) -> bool:
-        """Resume a run that an error in its workflow code has blocked, as a person would; False if there is none."""
-        if not self._mending:
-            return False
-        self._mending = False
-        blocked = [info async for info in engine.runs(status="blocked")]
-        for info in blocked:
-            with suppress(JournalError):
-                await engine.get(info.run_id).resume()
-        return bool(blocked)
-
-    async def _start(self, engine: Engine) -> bool:
-        """Start the run, also if nobody knows whether it was started before; False if that has to be tried again."""
-        for _ in range(self._times()):
-            try:
-                await engine.start(self.scenario.op, id=ROOT)
-            except RunExistsError:
-                pass
-            except JournalError:
-                return False
-        self._started = True
-        return True
-
-    async def _deliver(self, engine: Engine) -> bool:
-        """Send a signal to a run that waits for it; False if none does."""
-        for name, unsent in self._unsent.items():
-            if not unsent:
-                continue
-            delivery = unsent[0]
-            if delivery.run_id is None:
-                delivery.run_id = await engine.read(looking.waiting_for_signal, name)
-            if delivery.run_id is not None:
-                await self._send(engine, delivery)
-                return True
-        return False
-
-    async def _send(self, engine: Engine, delivery: _Delivery) -> None:
-        run = engine.get(delivery.run_id or "")
-        for _ in range(self._times()):
-            try:
-                await run.signal(delivery.name, delivery.payload, dedup=delivery.dedup)
-            except RunStateError:
-                pass  # it has ended, and so has nothing to say
-            except JournalError:
-                return  # sent again
-        self._unsent[delivery.name].popleft()
-
-    def _times(self) -> int:
-        """How often what is about to be delivered is."""
-        self.reach(point(DELIVERY))
-        twice, self._twice = self._twice, False
-        return 2 if twice else 1
-
-    # --- faults ------------------------------------------------------------------------------------------------
-
-    def reach(self, site: Site) -> None:
-        """A site is reached: strike, if it is time for that."""
-        life = self._life
-        if life is None or not life.is_here:
-            return
-        self._store.check()
-        self.hits[site] += 1
-        self._since[site] += 1
-        if not self.pending:
-            return
-        fault = self.pending[0]
-        if fault.site == site and fault.hit == self._since[site]:
-            self.pending.popleft()
-            self._since.clear()
-            self._strike(fault, life)
-
-    def _strike(self, fault: Fault, life: Life) -> None:
-        self._disturbed += 1
-        match fault.kind:
-            case "crash":
-                self._lost += 1
-                self._store.severed = self.scenario.ledger.silent = True
-                life.lose()
-                raise ProcessLost
-            case "exception" | "cancellation":
-                if driver_in_charge() is not None:
-                    self._mending = self._excused = True
-                raise asyncio.CancelledError if fault.kind == "cancellation" else GlitchError(f"at {fault.site}")
-            case "cancel":
-                life.loop.call_soon_threadsafe(self._cancel, life)
-            case "lost_acknowledgement" | "no_commit" | "busy":
-                raise journal_error(fault.kind, MEMORY)
-            case "duplicate":
-                self._twice = True
-            case "clock_forward" | "clock_back":
-                life.clock.set_by(CLOCK_SECONDS[fault.kind])
-
-    def _cancel(self, life: Life) -> None:
-        life.keep(self._cancelling())
-
-    async def _cancelling(self) -> None:
-        assert self._engine is not None
-        with suppress(JournalError, UsageError):  # not started yet, over, or not open: nobody to cancel
-            await self._engine.get(ROOT).cancel("durable.testing")
-
-
-def _check_no_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    msg = (
-        "crash tests bring event loops of their own: call this from a plain `def test_...()`, or from async code by "
-        "`await anyio.to_thread.run_sync(...)`"
-    )
-    raise UsageError(msg)
