@@ -111,7 +111,8 @@ class Scheduler:
 
     def _offer(self, ready: ReadyRun) -> None:
         if ready.run in self._drivers:
-            self._again[ready.run] = ready
+            # Its driver may have begun before we were told of the commit that created it: a refill has read it.
+            self._again[ready.run] = evolve(ready, fresh=None)
         else:
             self._offer_candidate(ready)
 
@@ -123,7 +124,7 @@ class Scheduler:
     def _end_unborn(self, ready: ReadyRun) -> None:
         """Drive a run to an end that comes before its beginning, without a slot."""
         if ready.run in self._drivers:
-            self._again[ready.run] = ready  # should its driver be winding down
+            self._again[ready.run] = evolve(ready, fresh=None)  # should its driver be winding down
         elif not self._stopping:
             self._admission.withdraw(ready.queue, ready.run)
             self._begin(ready)

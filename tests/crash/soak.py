@@ -46,6 +46,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="durable-soak-")))
         folder.mkdir(parents=True, exist_ok=True)
+        print(f"seed {options.seed}, journal and ledger in {folder}", flush=True)
         return _soak(folder, options)
 
 

@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
-from durable import Engine, Flow, Queue, Return, RunCancelledError, job, step, workflow
+from durable import Engine, Flow, Queue, Return, RunCancelledError, gather, job, step, workflow
 from durable._shell import reading
+from durable._shell.scheduler import Scheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -220,3 +221,33 @@ async def test_what_was_read_of_a_run_before_it_ended_does_not_run_it_again(engi
     await eventually(refilled)
     assert (calls, await run.status()) == ([1], "succeeded")
     assert [event.kind for event in await run.history()].count("StepStarted") == 1
+
+
+async def test_a_run_that_a_refill_found_before_its_creator_was_told_is_not_begun_again(engines, monkeypatch):
+    """
+    The reader may see a commit before the loop hears of it. Its driver has begun by then, and recorded more.
+    """
+
+    @job
+    async def child(number: int) -> int:
+        return number
+
+    @workflow
+    async def parent() -> Flow[list]:
+        numbers = yield gather(child(1), child(2))
+        yield Return(numbers)
+
+    begin = Scheduler._begin
+
+    def told_late(scheduler, ready):
+        begin(scheduler, ready)
+        if ready.fresh is not None:
+            scheduler._offer(ready)  # as the effects of its creation do
+
+    monkeypatch.setattr(Scheduler, "_begin", told_late)
+    engine = await engines.file(parent, child)
+    run = await engine.start(parent())
+    assert await run.result(10) == [1, 2]
+    kinds = [event.kind for event in await run.history()]
+    assert (kinds.count("RunStarted"), kinds.count("ChildStarted"), kinds.count("RunSucceeded")) == (1, 2, 1)
+    assert len(await run.children()) == 2
