@@ -25,6 +25,11 @@ class ReplayPdb(pdb.Pdb):
         #: Whether the last command asked to go on line by line.
         self.stepping = False
 
+    def user_exception(self, frame: FrameType, exc_info: Any) -> None:
+        """Stop where an exception is raised, but not where a generator of the user's hands over its command."""
+        if not self.is_skipped_module(str(frame.f_globals.get("__name__"))):
+            super().user_exception(frame, exc_info)
+
     def set_quit(self) -> None:
         """As continue: raising BdbQuit in workflow code would change what it does."""
         self.set_continue()

@@ -83,6 +83,7 @@ class Walker:
         for number in numbers:
             with breakpoints(self.new_pdb if number > self._furthest else None):
                 stop = self.cursor.seek(number)
+            self._furthest = max(self._furthest, number)
             yield stop, self.cursor.places()
 
     def innermost(self) -> Place | None:
@@ -104,7 +105,9 @@ def breakpoints(new_pdb: Callable[[], Pdb] | None) -> Generator[None]:
             new_pdb().set_trace(sys._getframe(1))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     before, sys.breakpointhook = sys.breakpointhook, hook
+    tracing = sys.gettrace()
     try:
         yield
     finally:
         sys.breakpointhook = before
+        sys.settrace(tracing)  # pdb ends it by `continue`, and leaves its own on by `next`

@@ -502,6 +502,24 @@ def test_breakpoint_in_workflow_code_opens_pdb_on_new_ground_only(monkeypatch):
     assert sys.breakpointhook is hook
 
 
+@pytest.mark.parametrize("command", ["continue", "find total == 4"])
+@pytest.mark.parametrize("leave", ["c", "n\nn\nn\nn\nn\nn\nn\nn", "q"])
+def test_breakpoint_opens_pdb_once_and_leaves_tracing_as_it_was(monkeypatch, command, leave):
+    """
+    Also on the way to somewhere else, where code is replayed more than once; stepping does not get into ours.
+    """
+    with monkeypatch.context() as recording:
+        recording.setattr(sys, "breakpointhook", lambda: None)
+        events = run(breaks(1)).events
+    session = session_of(events, breaks, "succeeded", pdb=f"p 'here'\n{leave}\n")
+    before = sys.gettrace()
+    session.carry_out(command)
+    shown = session.pdb_output.getvalue()
+    assert shown.count("(pdb) 'here'") == 1
+    assert "durable/_" not in shown
+    assert sys.gettrace() is before
+
+
 # --- scripts -------------------------------------------------------------------------------------------
 
 
