@@ -130,6 +130,7 @@ async def test_a_person_at_a_terminal_has_completion_and_history(journal, tmp_pa
         os.write(ours, b"nex\t\n")
         assert "#1  1  " in read_until(ours, "(debug) ")
         os.write(ours, b"goto 12345")
+        read_until(ours, "12345")  # echoed: it is reading, so that Ctrl-C meets the line and not what came before
         os.write(ours, b"\x03")
         read_until(ours, "(debug) ")
         os.write(ours, b"print to\t\n")
