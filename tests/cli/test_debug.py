@@ -131,7 +131,10 @@ async def test_a_person_at_a_terminal_has_completion_and_history(journal, tmp_pa
         assert "#1  1  " in read_until(ours, "(debug) ")
         os.write(ours, b"goto 12345")
         read_until(ours, "12345")  # echoed: it is reading, so that Ctrl-C meets the line and not what came before
-        os.write(ours, b"\x03")
+        for _ in range(40):  # CPython's readline misses one that comes between two looks at its input, as people do
+            os.write(ours, b"\x03")
+            if select.select([ours], [], [], 0.5)[0]:
+                break
         read_until(ours, "(debug) ")
         os.write(ours, b"print to\t\n")
         assert "2" in read_until(ours, "(debug) ")
