@@ -7,7 +7,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --constraint .constraints.txt
 
-.PHONY: demo test lint types check format cover bench crash soak mutants binary clean
+.PHONY: demo test lint types check format cover bench bench-peers crash soak mutants binary clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.run-stamp
@@ -35,6 +35,9 @@ cover: test
 
 bench: .venv/.run-stamp
 	$(PY) tests/bench/run.py
+
+bench-peers: .venv/.run-stamp
+	$(PY) tests/bench/peers/run.py
 
 crash: .venv/.test-stamp
 	$(PY) tests/crash/soak.py --kills 50 --effects 20000 --minutes 3

@@ -3,6 +3,7 @@ The benchmark runs: every workload, very small, reports its figures. No timing i
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,16 @@ def test_waiting_runs_are_not_loaded_after_a_kill(tmp_path):
     assert found["loaded_in_all"] == params["active"] + 1
     assert found["still_waiting"] == params["waiting"]
     assert found["attempts_of_held"] == 2 * params["active"]
+
+
+def test_every_peer_has_a_script_of_all_workloads():
+    """
+    What needs the network is set up by `make bench-peers` alone; its command line works without.
+    """
+    peers = Path(__file__).parent / "peers"
+    done = subprocess.run([sys.executable, peers / "run.py", "--help"], check=True, capture_output=True, text=True)
+    names = re.search(r"peers, separated by commas: ([\w,]+)", done.stdout)
+    assert names
+    assert {f"on_{name}.py" for name in names[1].split(",")} == {path.name for path in peers.glob("on_*.py")}
+    for path in peers.glob("on_*.py"):
+        assert "main(w1, w2, w3)" in path.read_text(encoding="utf-8")
