@@ -45,7 +45,7 @@ crash: .venv/.test-stamp
 
 soak: .venv/.test-stamp
 	$(PY) tests/crash/soak.py
-	DURABLE_SIMULATIONS=20 $(PY) -m pytest --timeout 1200 tests/crash/test_simulation.py
+	DURABLE_SIMULATIONS=20 $(PY) -m pytest --timeout 1200 tests/crash/test_simulation.py tests/examples/test_crashes.py
 
 mutants: .venv/.test-stamp
 	$(PY) tests/crash/mutants.py

@@ -7,6 +7,7 @@ at all. Hooks are user code; whatever goes wrong in them is logged, and never to
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections.abc import Mapping
 from typing import Any
@@ -43,7 +44,7 @@ def follow_ups(
             finished = _finished(ready, started, definition, status, outcome, reason, services, now)
             ops: Any = contextvars.copy_context().run(lambda hook=hook, finished=finished: _called(hook, finished))  # type: ignore[misc]
             found += [_started(op, ready, services, now) for op in ops]
-        except Exception as error:  # noqa: BLE001 - user code may raise anything: the run has ended all the same
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - user code may raise anything; it is over
             name = getattr(hook, "__qualname__", repr(hook))
             log.error("hook.failed", run_id=ready.run_id, workflow=ready.workflow, hook=name, error=repr(error))
     return found

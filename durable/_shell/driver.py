@@ -145,7 +145,9 @@ class Driver(Recorder):
             pass  # what was not recorded is found again when the file is opened
         except DurableError as error:
             await self._block(error)
-        except Exception as error:  # noqa: BLE001 - a bug of ours must block one run, not kill the engine
+        except (Exception, asyncio.CancelledError) as error:  # a bug of ours must block one run, not kill the engine
+            if isinstance(error, asyncio.CancelledError) and self._task.cancelling():
+                raise
             log.exception("run.blocked", run_id=self.ready.run_id)
             text = "".join(traceback.format_exception(error)[-6:])
             await self._block(InternalError(f"{type(error).__name__}: {error}. Please report this:\n{text}"))

@@ -27,7 +27,7 @@ from durable._shell.looking import ENDS
 from durable.testing.journals import journal_lines
 
 #: Facts about attempts, which differ from one life of a process to the next and which no workflow sees.
-_UNSEEN: Final = ("StepInterrupted", "NowRead")
+_UNSEEN: Final = ("StepInterrupted", "NowRead", "SlotAwaited", "SlotGranted")
 _OUTCOMES: Final = frozenset(
     ("StepSucceeded", "StepFailed", "StepCancelled", "TimerFired", "ChildSucceeded", "ChildFailed", "ChildCancelled")
 )

@@ -257,7 +257,9 @@ class Life:
 
     def tasks(self) -> list[str]:
         """What is left in it, once *code* has ended."""
-        return [repr(task) for task in asyncio.all_tasks(self.loop) if not task.done()]
+        left = (task for task in asyncio.all_tasks(self.loop) if not task.done())
+        # anyio keeps its worker processes for as long as the loop, by a task.
+        return [repr(task) for task in left if not task.get_name().startswith("AnyIO process pool")]
 
     def end(self) -> None:
         """Never resume anything; wait for its threads, which may end what they are at."""
@@ -299,6 +301,7 @@ def dead_are_silent() -> Generator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            warnings.filterwarnings("ignore", "unclosed ", ResourceWarning)
             warnings.filterwarnings("ignore", ".* was created in workflow .* and never yielded", RuntimeWarning)
             sys.unraisablehook = _ignore
             try:

@@ -36,8 +36,6 @@ from durable.testing.sites import DELIVERY, STEP_AFTER, STEP_BEFORE, Site, files
 MAX_JUMPS: Final = 10_000
 #: Lives of one play: a fault strikes once, so that more are a bug of ours.
 MAX_LIVES: Final = 10
-#: Seconds for which a process that was lost is gone.
-DOWNTIME: Final = 1.0
 
 
 class EngineOptions(TypedDict, total=False):
@@ -66,6 +64,7 @@ class World:
     signals: Mapping[str, list[Any]]
     ledger: Ledger
     before: Callable[[], object] | None
+    downtime: float
     order: int | None
     patience: float
     options: EngineOptions
@@ -160,7 +159,7 @@ class Play:
                 if whole:
                     break
                 ledger.silent = False
-                now = life.clock.now() + DOWNTIME
+                now = life.clock.now() + self.world.downtime
         assert self._engine is not None
         with self._store.looked_at() as conn:
             outcome = read_outcome(
@@ -233,7 +232,11 @@ class Play:
                 await engine.start(self.world.op, id=ROOT)
             except RunExistsError:
                 pass
-            except JournalError:
+            except (JournalError, GlitchError):  # the journal's, or of the function that makes its key
+                return False
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
                 return False
         self._started = True
         return True

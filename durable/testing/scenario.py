@@ -23,6 +23,7 @@ class ScenarioOptions(EngineOptions, total=False):
     ledger: Ledger | None
     before: Callable[[], object] | None
     invariants: Iterable[Invariant] | None
+    downtime: float
     order: int | None
     patience: float
 
@@ -39,6 +40,7 @@ class Scenario:
         ledger: Where steps write down what they do to the world.
         before: Called before each play: brings what is outside of the journal back to its beginning.
         invariants: What must hold, in place of `STRICT` (for faults nobody may notice) and `CONSISTENT` (for others).
+        downtime: Seconds for which a process that was lost is gone. With any, timers may legally come first.
         order: A seed for the order of tasks that are ready at once, see `AutojumpLoop`.
         patience: Real seconds for one life of a process.
         options: Of `Engine`.
@@ -54,6 +56,7 @@ class Scenario:
         ledger: Ledger | None = None,
         before: Callable[[], object] | None = None,
         invariants: Iterable[Invariant] | None = None,
+        downtime: float = 0.0,
         order: int | None = None,
         patience: float = 20.0,
         **options: Unpack[EngineOptions],
@@ -65,6 +68,7 @@ class Scenario:
             {name: list(payloads) for name, payloads in (signals or {}).items()},
             Ledger() if ledger is None else ledger,
             before,
+            downtime,
             order,
             patience,
             options,

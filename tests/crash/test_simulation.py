@@ -59,7 +59,7 @@ def simulate(program, seed, faults=4, pairs=2):
     return trace.hexdigest()
 
 
-@settings(max_examples=25 * OFTEN)
+@settings(max_examples=12 * OFTEN)
 @given(programs(), st.integers(0, 2**32))
 @example([["step", 1], ["sleep", 5], ["child", 2]], 0)
 def test_any_program_survives_faults_anywhere_in_any_order(program, seed):
@@ -69,7 +69,7 @@ def test_any_program_survives_faults_anywhere_in_any_order(program, seed):
     simulate(program, seed)
 
 
-@settings(max_examples=6 * OFTEN)
+@settings(max_examples=4 * OFTEN)
 @given(programs(), st.integers(0, 2**32))
 def test_the_same_seed_gives_the_same_trace(program, seed):
     """

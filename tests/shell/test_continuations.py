@@ -2,6 +2,7 @@
 Continuations: what the end of a run starts, exactly once and without touching the run.
 """
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from types import SimpleNamespace
@@ -283,7 +284,7 @@ async def test_a_hook_may_return_a_single_call(engines, world):
     assert len(await workflows(engine, workflow="note")) == 1
 
 
-@pytest.mark.parametrize("returned", ["error", "step", "unknown"])
+@pytest.mark.parametrize("returned", ["error", "cancels", "step", "unknown"])
 async def test_a_hook_that_goes_wrong_harms_neither_run_nor_other_hooks(engines, world, returned):
     """
     It raises, returns a step, or a job that the engine does not know: logged, and the rest goes on.
@@ -299,6 +300,8 @@ async def test_a_hook_that_goes_wrong_harms_neither_run_nor_other_hooks(engines,
     def wrong(finished):
         if returned == "error":
             raise RuntimeError("hook")
+        if returned == "cancels":
+            raise asyncio.CancelledError
         return [plain() if returned == "step" else unknown()]
 
     @world.double.on_success

@@ -93,11 +93,11 @@ def test_what_is_sound_survives_a_glitch_at_every_line():
     """
     All kinds, everywhere; and pairs.
     """
-    found = every_glitch(everything("Ann"), [everything, count], sample=250, pairs=50, seed=3, **SOUND)
+    found = every_glitch(everything("Ann"), [everything, count], sample=120, pairs=20, seed=3, **SOUND)
     assert set(found.struck) >= set(KINDS) - {"duplicate"}
-    assert sum(found.struck.values()) == 250 + 100
+    assert sum(found.struck.values()) == 120 + 40
     assert {site.event for site in found.sites} == {"line", "yield", "resume", "return", "point"}
-    assert found.pairs == 50
+    assert found.pairs == 20
     found = every_glitch(everything("Ann"), [everything, count], kinds=["duplicate"], **SOUND)
     assert found.struck == {"duplicate": 2}  # the start and the signal
 
@@ -144,7 +144,7 @@ def test_cursors_memos_races_and_runs_that_continue():
         "run, continued",
         "run, continued, continued",
     ]
-    every_glitch(others(0), [others, count], ledger=LEDGER, sample=120, pairs=20)
+    every_glitch(others(0), [others, count], ledger=LEDGER, sample=40, pairs=10)
 
 
 def test_a_job_alone():
