@@ -40,11 +40,9 @@ bench-peers: .venv/.run-stamp
 	$(PY) tests/bench/peers/run.py
 
 crash: .venv/.test-stamp
-	$(PY) tests/crash/soak.py --kills 50 --effects 20000 --minutes 3
 	$(PY) -m pytest tests/crash
 
 soak: .venv/.test-stamp
-	$(PY) tests/crash/soak.py
 	DURABLE_SIMULATIONS=20 $(PY) -m pytest --timeout 1200 tests/crash/test_simulation.py tests/examples/test_crashes.py
 
 mutants: .venv/.test-stamp

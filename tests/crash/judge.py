@@ -16,8 +16,6 @@ MARKS = {
     "loop": ["won 0"],
     "doomed": ["cleaned up"],
     "chain": ["end"],
-    "bulk": ["end"],
-    "batch": [],
 }
 
 
@@ -100,13 +98,6 @@ def _results(lines, members, signals):
                 yield f"{run} got the results {result['numbers']} of its children"
             if len(children[run]) != 2 * members:
                 yield f"{run} has {len(children[run])} children"
-        if kinds[run] == "batch" and (result, len(children[run])) != (
-            {"total": members + 2, "succeeded": members + 2},
-            members + 2,
-        ):
-            yield f"batch {run} has {len(children[run])} members, and says {result}"
-        if kinds[run] == "bulk" and len(result["tokens"]) != len({place for place, _ in result["tokens"]}):
-            yield f"{run} got two outcomes for one place"
         if kinds[run] == "chain" and (result["numbers"], len(children[run])) != (list(range(members + 2)), members + 2):
             yield f"{run} has {len(children[run])} children, with the results {result['numbers']}"
 
@@ -121,11 +112,11 @@ def _follow_ups(lines):
             seen.add(rest[2])
     kinds = {rest[0]: rest[1] for what, *rest in lines if what == "ack"}
     ended = {rest[0] for what, *rest in lines if what == "end"}
-    for run, kind in kinds.items():
-        for name in (f"then of {run}", f"hook of {run}") if kind in ("chain", "batch") else ():
+    for run in (run for run, kind in kinds.items() if kind == "chain"):
+        for name in (f"then of {run}", f"hook of {run}"):
             if len(launched[name]) > 1:
                 yield f"{name} was launched {len(launched[name])} times"
-            if run in ended and name not in (seen if kind == "chain" else launched):
+            if run in ended and name not in seen:
                 yield f"{name} was not there with the end"
 
 

@@ -14,9 +14,6 @@ the effect counts as done, and knows nothing of the engine:
     ["end", run, status, result]      the end of a run, as its caller sees it
     ["enter", run], ["leave", run]    something of that run is inside its limits, or no more
 
-DURABLE_VICTIM_KINDS names the kinds of runs, separated by commas; by default those of `KINDS`. `soak.py` adds
-`batch` and `bulk`.
-
 With POINT the program kills itself with SIGKILL the COUNTth time it gets there (`killing.py`).
 """
 
@@ -57,9 +54,7 @@ from durable import (
 #: Members of each group, signals of each run.
 MEMBERS = 4
 SIGNALS = 3
-KINDS = tuple(os.environ.get("DURABLE_VICTIM_KINDS", "line,family,loop,doomed,chain").split(","))
-#: Steps of a bulk run.
-BULK = 120
+KINDS = ("line", "family", "loop", "doomed", "chain")
 
 NARROW = Limit("narrow", concurrency=2)
 ALONE = Limit("alone", concurrency=1)
@@ -70,18 +65,14 @@ class Ledger:
 
     def __init__(self, path):
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._known = set()
-        with Path(path).open(encoding="utf-8") as lines:
-            for line in map(json.loads, lines):
-                if line[0] in ("ack", "end", "cancel", "signal"):
-                    self._known |= {tuple(line[:2]), tuple(line[:3])} if line[0] == "signal" else {tuple(line[:2])}
+        self.lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
 
     def write(self, *line):
         os.write(self._fd, (json.dumps(line) + "\n").encode())
         os.fdatasync(self._fd)
 
     def has(self, *start):
-        return start in self._known
+        return any(line[: len(start)] == list(start) for line in self.lines)
 
 
 ledger: Ledger
@@ -242,56 +233,20 @@ def hook(finished: Finished[dict[str, object]]) -> list[object]:
     return [follow(f"hook of {finished.run_id}")]
 
 
-@workflow
-async def bulk(run: str) -> Flow[dict[str, object]]:
-    """Many cheap steps, and a row."""
-    tokens: list[list[str]] = yield for_each(item, range(BULK), concurrency=10)
-    yield keep(run, "end")
-    yield Return({"tokens": tokens})
-
-
-WORKFLOWS = {"bulk": bulk, "line": line, "family": family, "loop": loop, "doomed": doomed, "chain": chain}
-
-
-async def batch_client(engine, run_id):
-    """Jobs that no workflow awaits, and what follows their end."""
-    then, hook = follow(f"then of {run_id}"), follow(f"hook of {run_id}")
-    if not ledger.has("ack", run_id):
-        async with engine.batch(id=run_id, on_success=then, on_complete=hook) as batch:
-            for number in range(MEMBERS + 2):
-                batch.add(child(f"{run_id}/{number}"))
-        ledger.write("ack", run_id, "batch")
-    elif ledger.has("end", run_id):
-        return
-    info = await engine.get_batch(run_id).wait()
-    ledger.write("end", run_id, "succeeded", {"total": info.total, "succeeded": info.succeeded})
-
-
-async def see_follow_ups(engine, run_id):
-    """All that the end of a run has started is there with it."""
-    found = 0
-    async for info in engine.runs(workflow="follow"):  # the newest first
-        if info.follows == run_id:
-            ledger.write("seen", info.run_id, "follow", await engine.get(info.run_id).result())
-            found += 1
-            if found == 2:
-                return
+WORKFLOWS = {"line": line, "family": family, "loop": loop, "doomed": doomed, "chain": chain}
 
 
 async def client(engine, run_id, kind):
     """Whoever uses the engine: asks for each thing until it was acknowledged, and never again."""
-    if kind == "batch":
-        await batch_client(engine, run_id)
-        return
     if not ledger.has("ack", run_id):
         op = WORKFLOWS[kind](run_id)
         if kind == "chain":
             op = op.then(follow(f"then of {run_id}"))
         await engine.start(op, id=run_id)
         ledger.write("ack", run_id, kind)
-    elif ledger.has("end", run_id):
-        return
     run = engine.get(run_id)
+    if ledger.has("end", run_id):
+        return
     if kind == "line":
         for number in range(SIGNALS):
             if not ledger.has("signal", run_id, number):
@@ -307,14 +262,15 @@ async def client(engine, run_id, kind):
     except RunCancelledError:
         ledger.write("end", run_id, "cancelled", None)
     else:
-        if kind == "chain":
-            await see_follow_ups(engine, run_id)
+        async for info in engine.runs(workflow="follow"):
+            if info.follows == run_id:  # all that the end has started is there with it
+                ledger.write("seen", info.run_id, "follow", await engine.get(info.run_id).result())
         ledger.write("end", run_id, "succeeded", result)
 
 
 async def main(database, runs):
     engine = Engine(
-        database, [line, family, loop, doomed, chain, bulk, child, limited_child, follow],
+        database, [line, family, loop, doomed, chain, child, limited_child, follow],
         queues=[Queue("children", concurrency=3)], crash_limit=1000, grace=1.0,
     )  # fmt: skip
     async with engine:
