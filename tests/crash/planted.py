@@ -3,8 +3,10 @@ Bugs, planted into the engine of a victim: the tests prove that the judge finds 
 """
 
 import asyncio
+import contextlib
 
-from durable._shell import commits, driver, recording, slots, waiters, waking, writing
+from durable._shell import commits, connections, database, driver, recording, slots, waiters, waking, writing
+from durable.errors import JournalError
 
 
 def plant(bug):
@@ -110,9 +112,22 @@ def let_all_in():
     slots._is_full = lambda conn, name, key, numbers: False
 
 
+def believe_commits():
+    """A COMMIT that failed is taken for one that succeeded."""
+    real = connections.commit
+
+    def commit(conn, path):
+        with contextlib.suppress(connections.CommitUnknownError, JournalError):
+            real(conn, path)
+
+    for module in (connections, database):
+        module.commit = commit
+
+
 BUGS = {
     fn.__name__: fn
     for fn in (
         acknowledge_early, begin_early, drop_inbox, repeat_steps, double_rows, wake_nobody, follow_late, let_all_in,
+        believe_commits,
     )
 }  # fmt: skip

@@ -1,7 +1,9 @@
 """
 `make soak`: kills the owner of one journal hundreds of times under a mixed load, and has the world outside judge.
 
-    soak.py [--kills N] [--effects N] [--minutes M] [--seed S] [--bug NAME]
+    soak.py [--kills N] [--effects N] [--images N] [--every K] [--minutes M] [--seed S] [--bug NAME]
+
+Then come N images of power cuts (`power_loss.py`), and each Kth disk call failing (`disk_calls.py`); 0 leaves them out.
 
 Injected: SIGKILL while it opens the file, while it recovers, at work at random moments, and at named points around
 every commit (`killing.py`); sometimes it is stopped (SIGSTOP) for a while first, and sometimes a standby waits for
@@ -18,6 +20,7 @@ import argparse
 import asyncio
 import collections
 import contextlib
+import functools
 import gc
 import json
 import logging
@@ -32,10 +35,14 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
+from durable.errors import JournalError
+
 sys.path.insert(0, str(Path(__file__).parent))
+import disk_shim
 import soak_load
 
 HERE = Path(__file__).parent
@@ -46,16 +53,30 @@ MOST_PASSES = 120
 OPENS_WITHIN = 30.0
 
 
+CHECKED = ("lives", "runs", "acknowledged", "effects", "of these in transactions", "interrupted steps that ran again")
+#: The judge's kinds of faults, for people.
+FOUND_BY = {
+    "lost": "lost",
+    "doubled": "doubled",
+    "rerun": "steps re-run after their recorded end",
+    "stuck": "stuck runs",
+    "wrong": "wrong otherwise",
+}
+ENDED = "lives that ended or hung by themselves"
+FOUND = (*FOUND_BY.values(), ENDED)
+
+
 class Life:
     """A forked process that works on the journal."""
 
-    def __init__(self, folder: Path, number: int, *, point=None, bug: str | None = None, **options) -> None:
+    def __init__(self, folder: Path, number: int, *, before=None, after=None, **options) -> None:
         self.number, self._opened = number, False
         self._pipe, say = os.pipe()
         gc.freeze()
         self.pid = os.fork()
         if self.pid == 0:
-            _be(folder, number, point, bug, self._pipe, say, options)
+            os.close(self._pipe)
+            _be(folder, number, before, after, say, options)
         os.close(say)
 
     def opened(self, seconds: float = OPENS_WITHIN) -> bool:
@@ -80,28 +101,48 @@ class Life:
             time.sleep(0.002)
 
 
-def _be(folder: Path, number: int, point, bug: str | None, other: int, say: int, options) -> None:
-    """The life, in the child; never returns."""
-    code = 70
+#: Exit code of a life to which the disk refused the file: told by an error of ours, and nothing was done.
+REFUSED = 3
+
+
+def _be(folder: Path, number: int, before, after, say: int, options) -> NoReturn:
+    """The life, in the child."""
+    code, opened = 70, False
+
+    def tell() -> None:
+        nonlocal opened
+        opened = True
+        os.write(say, b"o")
+
     try:
-        os.close(other)
         errors = os.open(folder / "errors", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(errors, 2)
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-        if point:
-            import killing
-
-            killing.at(*point)
-        if bug:
-            import planted
-
-            planted.plant(bug)
-        asyncio.run(soak_load.live(folder, number, opened=lambda: os.write(say, b"o"), **options))
+        if before is not None:
+            before()
+        asyncio.run(soak_load.live(folder, number, opened=tell, **options))
         code = 0
+    except JournalError:
+        code = 70 if opened else REFUSED
+        traceback.print_exc()
     except BaseException:
         traceback.print_exc()
     finally:
+        if after is not None:
+            after()
         os._exit(code)
+
+
+def _break(point: tuple[str, int] | None, bug: str | None) -> None:
+    """In a life: have it kill itself at a point, or do wrong."""
+    if point:
+        import killing
+
+        killing.at(*point)
+    if bug:
+        import planted
+
+        planted.plant(bug)
 
 
 class Soak:
@@ -121,9 +162,10 @@ class Soak:
     def kills(self) -> int:
         return sum(count for what, count in self.injected.items() if what.startswith("killed"))
 
-    def life(self, **options) -> Life:
+    def life(self, point: tuple[str, int] | None = None, **options) -> Life:
         self._numbers += 1
-        return Life(self.folder, self._numbers, bug=self.bug, **{**self.options, **options})
+        before = functools.partial(_break, point, self.bug)
+        return Life(self.folder, self._numbers, before=before, **self.options, **options)
 
     def ledger_lines(self) -> int:
         """How many lines there are by now: roughly as many effects."""
@@ -223,6 +265,8 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="soak.py", description="Kill the owner of a journal, and judge.")
     parser.add_argument("--kills", type=int, default=500, help="at least so many")
     parser.add_argument("--effects", type=int, default=200_000, help="at least so many checked")
+    parser.add_argument("--images", type=int, default=0, help="power cuts")
+    parser.add_argument("--every", type=int, default=0, help="fail each so many-th disk call")
     parser.add_argument("--minutes", type=float, default=20.0, help="at most so many")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--workers", type=int, default=40, help="callers at once")
@@ -232,16 +276,69 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+class Report:
+    """What was injected, checked and found, by all of it."""
+
+    def __init__(self) -> None:
+        self.injected: collections.Counter[str] = collections.Counter()
+        self.checked: collections.Counter[str] = collections.Counter()
+        self.found: collections.Counter[str] = collections.Counter(dict.fromkeys(FOUND, 0))
+        self.said: list[str] = []
+
+    def add_kills(self, soak: Soak) -> None:
+        found, said = soak.judged()
+        self.injected.update({"kills (SIGKILL)": soak.kills})
+        self.injected.update({f"  {what}": count for what, count in sorted(soak.injected.items())})
+        self.checked.update({what: found.get(what, 0) for what in CHECKED})
+        self.found.update({FOUND_BY[fault]: found[fault] for fault in FOUND_BY if fault in found})
+        self.found[ENDED] += len(soak.trouble)
+        self.said += [*soak.trouble, *said.splitlines()]
+
+    def add_power_cuts(self, images: int, seed: int) -> None:
+        figures = self._run("power_loss.py", "--images", images, "--seed", seed)
+        self.injected["power cuts (images of the file)"] += figures.get("images", 0)
+        self.injected.update(
+            {f"  {name}": count for name, count in sorted(figures.items()) if name.startswith("with ")}
+        )
+        self.checked.update({what: figures.get(what, 0) for what in ("effects", "acknowledged")})
+        self.found.update({FOUND_BY[fault]: figures[fault] for fault in FOUND_BY if fault in figures})
+        self.found[ENDED] += figures.get("unusable", 0)
+
+    def add_disk_calls(self, every: int, seed: int) -> None:
+        figures = self._run("disk_calls.py", "--every", every, "--seed", seed)
+        hit = figures.get("hit", {})
+        self.injected["disk calls hit"] += sum(hit.values())
+        self.injected.update({f"  {name}": count for name, count in sorted(hit.items())})
+        self.checked["effects"] += figures.get("effects", 0)
+        self.found["at failing disk calls, of any kind"] += figures.get("faults", 0)
+
+    def _run(self, program: str, *arguments: object) -> dict:
+        if disk_shim.MISSING:
+            self.said.append(f"{program} was left out: {disk_shim.MISSING}")
+            return {}
+        command = [sys.executable, HERE / program, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            self.said += [f"{program} ended with {done.returncode}", *done.stderr.splitlines()]
+        return json.loads(done.stdout or "{}")
+
+    def show(self) -> None:
+        for title, figures in (("injected", self.injected), ("checked", self.checked), ("found", self.found)):
+            print(title)
+            for what, count in figures.items():
+                print(f"  {what:<46}{count:>9,}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Kill until enough was killed and done, finish, judge, print; the exit code."""
     asked = _parsed(arguments)
     seed = time.time_ns() % 2**32 if asked.seed is None else asked.seed
     print(
-        f"seed {seed}: at least {asked.kills} kills and {asked.effects:,} effects, in {asked.minutes:g} minutes at most"
+        f"seed {seed}: {asked.kills} kills and {asked.effects:,} effects or more, in {asked.minutes:g} minutes at most"
     )
     folder, began = Path(tempfile.mkdtemp(prefix="soak-")), time.monotonic()
-    soak = Soak(folder, seed, bug=asked.bug, workers=asked.workers)
-    deadline = began + 60 * asked.minutes * 0.85  # the rest is for the last life, and the judge
+    soak, report = Soak(folder, seed, bug=asked.bug, workers=asked.workers), Report()
+    deadline = began + 60 * asked.minutes * 0.7  # the rest is for the last life, the judge and the disk
     standby, shown = None, began
     while time.monotonic() < deadline and (soak.kills < asked.kills or soak.ledger_lines() < asked.effects):
         standby = soak.kill_one(standby)
@@ -249,41 +346,27 @@ def main(arguments: list[str] | None = None) -> int:
             shown = time.monotonic()
             print(f"  {soak.kills} kills, about {soak.ledger_lines():,} effects", flush=True)
     soak.finish(standby, asked.patience)
-    found, said = soak.judged()
-    print("injected")
-    print(f"  {'kills (SIGKILL)':<38}{soak.kills:>9,}")
-    for what, count in sorted(soak.injected.items()):
-        print(f"    {what:<36}{count:>9,}")
-    print("checked")
-    for what in ("lives", "runs", "acknowledged", "effects", "of these in transactions"):
-        print(f"  {what:<38}{found.get(what, 0):>9,}")
-    print(f"  {'interrupted steps that ran again':<38}{found.get('interrupted steps that ran again', 0):>9,}")
-    print("found")
-    for what, fault in (
-        ("lost", "lost"),
-        ("doubled", "doubled"),
-        ("steps re-run after their recorded end", "rerun"),
-        ("stuck runs", "stuck"),
-        ("wrong otherwise", "wrong"),
-        ("lives that ended or hung by themselves", None),
-    ):
-        print(f"  {what:<38}{len(soak.trouble) if fault is None else found.get(fault, -1):>9,}")
-    short = []
+    report.add_kills(soak)
+    if asked.images:
+        report.add_power_cuts(asked.images, seed)
+    if asked.every:
+        report.add_disk_calls(asked.every, seed)
+    report.show()
     if soak.kills < asked.kills:
-        short.append(f"only {soak.kills} kills")
-    if found.get("effects", 0) < asked.effects:
-        short.append(f"only {found.get('effects', 0):,} effects")
-    faults = [*soak.trouble, *said.splitlines(), *short]
-    for fault in faults:
-        print(f"  {fault}")
-    print(f"{'FAILED' if faults else 'passed'}, seed {seed}, {time.monotonic() - began:.0f} s")
-    if faults and asked.keep == "yes":
+        report.said.append(f"only {soak.kills} kills")
+    if report.checked["effects"] < asked.effects:
+        report.said.append(f"only {report.checked['effects']:,} effects")
+    for sentence in report.said:
+        print(f"  {sentence}")
+    failed = bool(report.said) or any(report.found.values())
+    print(f"{'FAILED' if failed else 'passed'}, seed {seed}, {time.monotonic() - began:.0f} s")
+    if failed and asked.keep == "yes":
         print(f"kept: {folder}")
         if (errors := folder / "errors").exists():
             print(errors.read_text()[-4000:])
     else:
         shutil.rmtree(folder)
-    return 1 if faults else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
