@@ -34,6 +34,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── JournalAccessError          cannot be opened, read or written
     │   ├── JournalFullError            no space left; nothing was acknowledged
     │   ├── JournalIOError              the disk refused a read or write
+    │   ├── JournalDamagedError         SQLite cannot read what the file holds
     │   └── JournalCorruptError         a recorded event does not match its checksum
     └── InternalError               a bug in this library; please report it
 
@@ -416,6 +417,10 @@ class JournalFullError(JournalError):
 
 class JournalIOError(JournalError):
     """The disk refused a read, write or sync."""
+
+
+class JournalDamagedError(JournalError):
+    """Pages of the file do not fit together. What is on others can still be read: export it, or restore a backup."""
 
 
 class JournalCorruptError(JournalError):

@@ -88,10 +88,10 @@ def run(_command: str, args: Namespace, out: Output) -> int:
 
 
 def _found(check: Callable[[_File], Iterator[Finding]], file: _File) -> list[Finding]:
-    """What one check finds; on damaged pages it may get nowhere, and says so."""
+    """What one check finds; in a damaged file it may get nowhere, or meet values that cannot be, and says so."""
     try:
         return list(check(file))
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         what = f"{check.__name__.strip('_')} could not be checked: {error}"
         return [Finding("problem", what, "restore from a backup; `durable export` saves the runs that are good")]
 

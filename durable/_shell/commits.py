@@ -24,12 +24,12 @@ from typing import Any, TypeVar
 from attrs import define, field
 
 from durable._shell.activity import Activity
-from durable._shell.connections import CommitUnknownError
+from durable._shell.connections import CommitUnknownError, is_no_text, of_ours
 from durable._shell.log import log
 from durable._shell.memory_database import AnyDatabase
 from durable._shell.rows import Effects, EventTuple, TurnWrite
 from durable._shell.writing import write_turns
-from durable.errors import EngineClosedError, JournalError, JournalIOError
+from durable.errors import EngineClosedError, JournalDamagedError, JournalError, JournalIOError
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ class Commits:
         pause = FIRST_PAUSE
         while group:
             try:
-                await self._database.write(lambda conn: _write(conn, group))
+                await self._database.write(lambda conn: _write(conn, group, self._database.path))
             except CommitUnknownError as error:
                 if await self._reopened(group, error) and await self._is_on_disk(group):
                     self._succeeded(group)
@@ -170,14 +170,13 @@ class Commits:
             except JournalIOError as error:
                 self._failed(group, error)
                 await self._reopened(group)
+            except JournalDamagedError as error:  # no pause mends that; what is on other pages can still be written
+                await self._spoiled(group, error)
+                return
             except JournalError as error:
                 self._failed(group, error)
             except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's: the group is the suspect, not the engine
-                log.error("commit.failed", error=repr(error))
-                if len(group.turns) > 1:
-                    await self._commit_apart(group, error)
-                else:
-                    self._give_up(group, error)
+                await self._spoiled(group, error)
                 return
             else:
                 self._succeeded(group)
@@ -209,8 +208,12 @@ class Commits:
                 call.future.set_exception(error)
         group.calls = kept
 
-    async def _commit_apart(self, group: _Group, error: BaseException) -> None:
+    async def _spoiled(self, group: _Group, error: Exception) -> None:
         """Write the turns of a group one by one, so that only the one that spoils it fails."""
+        log.error("commit.failed", error=repr(error))
+        if len(group.turns) <= 1:
+            self._give_up(group, error)
+            return
         turns, group.turns = group.turns, []
         self._give_up(group, error)  # calls may have side effects in memory: only turns are written again
         for turn in turns:
@@ -288,27 +291,27 @@ class Commits:
                 call.future.set_result(call.outcome)
 
 
-def _write(conn: sqlite3.Connection, group: _Group) -> None:
+def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
     group.effects = effects = Effects()
     if group.event() is None:
         ((group.mark,),) = conn.execute(_COUNT).fetchall()
     if group.turns:
         write_turns(conn, [turn.write for turn in group.turns], effects)
     for call in group.calls:
-        _run_call(conn, call, effects)
+        _run_call(conn, call, effects, path)
 
 
-def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects) -> None:
+def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects, path: str) -> None:
     conn.execute("SAVEPOINT durable_call")
     mine = Effects()
     try:
         call.outcome, call.error = call.fn(conn, mine), None
-    except sqlite3.OperationalError:
-        raise  # the disk, not the call: the whole group goes back
-    except BaseException as error:  # noqa: BLE001 - the caller's error, handed back to the caller
+    except BaseException as error:
+        if isinstance(error, sqlite3.OperationalError) and not is_no_text(error):
+            raise  # the disk, not the call: the whole group goes back
         conn.execute("ROLLBACK TO durable_call")
         conn.execute("RELEASE durable_call")
-        call.outcome, call.error = None, error
+        call.outcome, call.error = None, of_ours(error, path)  # the caller's error, handed back to the caller
     else:
         conn.execute("RELEASE durable_call")
         effects.add(mine)

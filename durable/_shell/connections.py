@@ -21,6 +21,7 @@ from urllib.parse import quote
 from durable.errors import (
     ForeignJournalError,
     JournalAccessError,
+    JournalDamagedError,
     JournalError,
     JournalFullError,
     JournalIOError,
@@ -94,7 +95,7 @@ def translate(error: sqlite3.Error | OSError, path: str) -> JournalError:
             # Growing the shared memory on a full disk is reported as an I/O error.
             return (JournalFullError if free_bytes(path) < FREE_BYTES else JournalIOError)(path, reason)
         case sqlite3.SQLITE_CORRUPT:
-            return JournalError(path, f"{reason}. Restore from a backup")
+            return JournalDamagedError(path, f"{reason}. Restore from a backup")
         case _:
             return JournalError(path, reason)
 
@@ -154,7 +155,7 @@ def attempt(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connectio
         return fn(conn)
     except BaseException as error:
         roll_back(conn, path)
-        shown = as_shown(error, path)
+        shown = of_ours(error, path)
         if shown is error:
             raise
         raise shown from error
@@ -171,6 +172,11 @@ def look(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection],
     return result
 
 
+def is_no_text(error: BaseException) -> bool:
+    """Whether *error* says that a text of a row is none any more."""
+    return isinstance(error, sqlite3.OperationalError) and "decode" in str(error)
+
+
 def as_shown(error: BaseException, path: str) -> BaseException:
     """*error*, as the caller is to see it."""
     if isinstance(error, sqlite3.Error) and is_the_disk(error):
@@ -180,9 +186,16 @@ def as_shown(error: BaseException, path: str) -> BaseException:
     return error
 
 
+def of_ours(error: BaseException, path: str) -> BaseException:
+    """*error*, from statements on our tables; an application may keep what is no text in its own."""
+    if is_no_text(error):
+        return JournalDamagedError(path, f"{error}. Restore from a backup")
+    return as_shown(error, path)
+
+
 def is_the_disk(error: sqlite3.Error) -> bool:
-    """Whether *error* says that the disk is full or failing, whatever the statement was."""
-    return primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    """Whether *error* says that the disk is full or failing, or the file damaged, whatever the statement was."""
+    return primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT)
 
 
 def primary_code(error: sqlite3.Error) -> int:

@@ -49,6 +49,7 @@ from durable.errors import (
     DurableError,
     EngineClosedError,
     JournalAccessError,
+    JournalDamagedError,
     JournalIOError,
 )
 
@@ -368,6 +369,8 @@ class Database:
                 conn.execute("ROLLBACK")
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
+            except UnicodeDecodeError as error:  # SQLite quotes the damaged schema in its message
+                raise JournalDamagedError(self.path, "its schema is no text. Restore from a backup") from error
             self.guard.install(conn)
             if self._prepare is not None:
                 attempt(conn, self.path, self._prepare)

@@ -40,6 +40,7 @@ from durable.errors import (
     EngineClosedError,
     InternalError,
     JournalAccessError,
+    JournalDamagedError,
     JournalError,
     JournalFullError,
     JournalIOError,
@@ -166,6 +167,8 @@ class Driver(Recorder):
             (await self._replayed(self._read, decision.events)).close()  # before it is too late to block the run
         try:
             decisions, freed = await self._record(decision)
+        except JournalDamagedError:
+            raise  # nor would it be taken the next time
         except JournalError as error:
             # The execution ran ahead of a file that did not take it: back to what is recorded.
             log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
@@ -373,6 +376,8 @@ class Driver(Recorder):
                 await self._next()
         except EngineClosedError:
             pass
+        except JournalDamagedError as damage:  # not even that can be written: found again when the file is opened
+            log.error("run.not_blocked", run_id=self.ready.run_id, error=str(damage))
 
     # --- performing -----------------------------------------------------------------------------------
 

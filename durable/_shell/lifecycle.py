@@ -57,7 +57,7 @@ from durable._shell.stand_ins import StandIns
 from durable._shell.steps import Steps
 from durable._shell.waking import read_unborn
 from durable._shell.watching import Watching
-from durable.errors import BatchNotFoundError, EngineClosedError, RunNotFoundError
+from durable.errors import BatchNotFoundError, EngineClosedError, JournalDamagedError, RunNotFoundError
 
 #: Seconds that closing waits for what ignores its cancellation, before it goes on without.
 LAST_WAIT = 5.0
@@ -152,7 +152,7 @@ class Lifecycle(Idling):
         Raises:
             JournalLockedError: Another engine owns it (and not *standby*).
             JournalVersionError, ForeignJournalError: It is not ours to open; it was left untouched.
-            JournalAccessError, JournalFullError, JournalIOError: It cannot be opened.
+            JournalAccessError, JournalFullError, JournalIOError, JournalDamagedError: It cannot be opened.
         """
         if self._database is not None or self._closing is not None:
             msg = "this engine was opened before: make another Engine"
@@ -196,8 +196,10 @@ class Lifecycle(Idling):
                 await self._server.start()
                 for notice in database.notices:
                     log.info("journal.notice", path=self.path, notice=notice)
-        except BaseException:
+        except BaseException as error:
             await self._release()
+            if isinstance(error, sqlite3.Error):  # statements that any sound journal takes
+                raise JournalDamagedError(self.path, f"{error}. Restore from a backup") from error
             raise
         finally:
             self._activity.end()

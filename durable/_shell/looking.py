@@ -62,7 +62,9 @@ def _run_row(row: Sequence[Any]) -> RunRow:
 def run_by_id(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
     """The run called *run_id*."""
     row = conn.execute(_RUN_COLUMNS + "WHERE r.run_id = ?", (run_id,)).fetchone()
-    return None if row is None else _run_row(row)
+    if row is None or conn.execute("SELECT run_id FROM durable_runs WHERE run = ?", row[:1]).fetchone() != (run_id,):
+        return None  # a damaged index names another run: its row says who it is
+    return _run_row(row)
 
 
 def run_by_key(conn: sqlite3.Connection, key: str) -> RunRow | None:

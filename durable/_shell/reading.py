@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 
 from durable._core.event_rows import from_row
 from durable._core.events import CancelRequested, Event, RunStarted
+from durable._shell.connections import is_no_text
 from durable._shell.looking import ENDS, RunRow, last_of_chain
 from durable._shell.rows import Outcome, ReadyRun, RunState, checksum, read_events
 from durable._shell.waking import SELECT_READY, ready_run
@@ -51,7 +52,7 @@ def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> Outcome:
         (size,) = conn.execute("SELECT coalesce(max(seq), 0) FROM durable_events WHERE run = ?", (row.run,)).fetchone()
         found = conn.execute(_LAST_EVENTS, (row.run, size - 1)).fetchall()
     except sqlite3.OperationalError as error:
-        if "decode" not in str(error):
+        if not is_no_text(error):
             raise
         found = []
     before = found[0][6] if len(found) > 1 else 0
@@ -99,7 +100,7 @@ def event_rows(conn: sqlite3.Connection, run: int) -> list[Any]:
     try:
         return conn.execute(_EVENT_COLUMNS, (run,)).fetchall()
     except sqlite3.OperationalError as error:
-        if "decode" not in str(error):
+        if not is_no_text(error):
             raise
     rows: list[Any] = []
     cursor = conn.execute(_EVENT_COLUMNS, (run,))
@@ -141,7 +142,7 @@ def event_rows_after(conn: sqlite3.Connection, run: int, seq: int, limit: int) -
     try:
         return conn.execute(_EVENTS_AFTER, (run, seq, limit)).fetchall()
     except sqlite3.OperationalError as error:
-        if "decode" not in str(error):
+        if not is_no_text(error):
             raise
     return [row for row in event_rows(conn, run) if row[0] > seq][:limit]
 

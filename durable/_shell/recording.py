@@ -349,8 +349,9 @@ class Recorder:
         try:
             finish = partial(self._succeeded, action)
             return run_sync(conn, services.database.guard, action, self._stage, effects, finish)
-        except (sqlite3.OperationalError, JournalError) as error:
-            if isinstance(error, JournalError) or not conn.in_transaction or is_the_disk(error):
+        except (sqlite3.DatabaseError, JournalError) as error:
+            undone = isinstance(error, sqlite3.OperationalError) and not conn.in_transaction
+            if isinstance(error, JournalError) or undone or is_the_disk(error):
                 raise  # the disk, not the user's SQL: the whole group goes back
             return services.steps.failed(action, error, self.ready.run_id)
         except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome

@@ -200,3 +200,18 @@ async def test_a_large_file_is_not_read_as_a_whole(engines, cli, tmp_db, monkeyp
     assert (
         "the file is large: its pages were not verified: durable doctor --thorough" in cli("doctor", "--db", tmp_db).out
     )
+
+
+def test_a_check_that_meets_what_cannot_be_in_a_sound_file_is_a_finding():
+    """Where a damaged page lets a time be NULL, say: the other checks are still made, and all of it is shown."""
+    from durable._cli.doctor import _found
+
+    def _times(file):
+        yield file.now - None
+
+    class File:
+        now = 1.0
+
+    (finding,) = _found(_times, File())
+    assert finding.severity == "problem"
+    assert "times could not be checked" in finding.what

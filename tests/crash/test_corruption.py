@@ -1,6 +1,7 @@
 """
 Journals that rotted: the run blocks with its event named, nothing is decoded, others go on.
 
+Fault: single values of events changed, texts that are none any more, pages zeroed, an index that names another run.
 SQLite's pages have no checksums, so each event has one, chained to that of the event before.
 """
 
@@ -11,7 +12,7 @@ import sqlite3
 import pytest
 
 from durable import Engine, Flow, Return, step, wait_for, workflow
-from durable.errors import JournalCorruptError
+from durable.errors import JournalCorruptError, JournalDamagedError, RunNotFoundError
 
 pytestmark = pytest.mark.anyio
 
@@ -129,3 +130,72 @@ async def test_a_changed_result_is_reported_and_not_returned(tmp_db, wrong):
             await engine.get("rotten").result()
         await engine.get("sound").signal("go")
         assert await engine.get("sound").result() == "sound again"
+
+
+# --- what no checksum of an event covers -----------------------------------------------------------------------------
+
+
+def zero_page_of(path, table):
+    """Overwrite the first page of a table with zeros."""
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        (page,) = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+        (size,) = conn.execute("PRAGMA page_size").fetchone()
+    with open(path, "r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+
+
+async def test_a_journal_that_cannot_be_recovered_is_refused_with_the_remedy(tmp_db):
+    """Opening writes to this table: SQLite's own error said nothing of what to do, and was none of ours."""
+    await waiting(tmp_db)
+    zero_page_of(tmp_db, "durable_schedules")
+    with pytest.raises(JournalDamagedError, match=r"malformed.*Restore from a backup"):
+        await Engine(tmp_db, [waiter]).open()
+
+
+async def test_runs_whose_page_is_gone_are_blocked_without_a_plea_to_report_a_bug(tmp_db):
+    """The file is damaged, and we are not."""
+    await waiting(tmp_db)
+    zero_page_of(tmp_db, "durable_events")
+    async with Engine(tmp_db, [waiter], grace=0.1) as engine:
+        for name in ("rotten", "sound"):
+            await engine.get(name).signal("go")
+        async with asyncio.timeout(5):
+            while (await engine.get("rotten").info()).status != "blocked":
+                await asyncio.sleep(0.005)
+        reason = (await engine.get("rotten").info()).reason
+        assert "Restore from a backup" in reason
+        assert "report this" not in reason
+        with pytest.raises(JournalDamagedError):
+            await engine.get("rotten").history()
+
+
+async def test_a_row_that_is_no_text_any_more_is_told_to_whoever_asks_for_it_alone(tmp_db):
+    """Requests are committed in groups: the damaged run's fails, the sound one's does not."""
+    await waiting(tmp_db)
+    change(tmp_db, "UPDATE durable_runs SET queue = CAST(x'ff' AS TEXT) WHERE run_id = 'rotten'")
+    async with Engine(tmp_db, [waiter]) as engine:
+        asked = [engine.get(name).signal("go") for name in ("rotten", "sound")]
+        rotten, sound = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(rotten, JournalDamagedError)
+        assert sound is True
+        assert await engine.get("sound").result() == "sound again"
+
+
+async def test_a_damaged_index_does_not_give_another_run_for_the_one_that_was_asked_for(tmp_db):
+    """Two entries of the index over ids exchanged: who asks for one would be told the other's result."""
+    calls.clear()
+    async with Engine(tmp_db, [waiter]) as engine:
+        for name in ("aaaaa", "bbbbb", "ccccc"):
+            await (await engine.start(waiter(name), id=name)).signal("go")
+            assert await engine.get(name).result() == f"{name} again"
+    data = bytearray(tmp_db.read_bytes())
+    for entry, other in ((b"bbbbb\x02", b"bbbbb\x03"), (b"ccccc\x03", b"ccccc\x02")):
+        assert data.count(entry) == 1
+        data[:] = data.replace(entry, other)
+    tmp_db.write_bytes(data)
+    async with Engine(tmp_db, [waiter]) as engine:
+        assert await engine.get("aaaaa").result() == "aaaaa again"
+        for name in ("bbbbb", "ccccc"):
+            with pytest.raises(RunNotFoundError):
+                await engine.get(name).result()

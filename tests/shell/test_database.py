@@ -32,6 +32,7 @@ from durable.errors import (
     EngineClosedError,
     ForeignJournalError,
     JournalAccessError,
+    JournalDamagedError,
     JournalError,
     JournalFullError,
     JournalIOError,
@@ -704,7 +705,7 @@ def test_translation_says_whose_fault_it_is():
         (sqlite("SQLITE_READONLY_DIRECTORY"), JournalAccessError),
         (sqlite("SQLITE_BUSY"), JournalAccessError),
         (sqlite("SQLITE_NOTADB"), ForeignJournalError),
-        (sqlite("SQLITE_CORRUPT"), JournalError),
+        (sqlite("SQLITE_CORRUPT"), JournalDamagedError),
         (sqlite("SQLITE_ERROR"), JournalError),
         (sqlite3.ProgrammingError("Cannot operate on a closed database."), JournalIOError),
     ]
