@@ -43,10 +43,8 @@ crash: .venv/.test-stamp
 	$(PY) -m pytest tests/crash
 	$(PY) tests/crash/soak.py --kills 50 --effects 20000 --minutes 3 --images 60 --every 60
 
-soak: .venv/.test-stamp  # the same, longer; 20 minutes at most
+soak: .venv/.test-stamp  # the same, longer; 20 minutes at most, and as long again for the simulations
 	$(PY) tests/crash/soak.py --kills 1000 --effects 400000 --minutes 20 --images 600 --every 5
-
-soak: .venv/.test-stamp
 	DURABLE_SIMULATIONS=20 $(PY) -m pytest --timeout 1200 tests/crash/test_simulation.py tests/examples/test_crashes.py
 
 mutants: .venv/.test-stamp
