@@ -46,7 +46,7 @@ MUTANTS = (
         "_shell/connections",
         '("PRAGMA synchronous = FULL", "PRAGMA synchronous", 2)',
         '("PRAGMA synchronous = NORMAL", "PRAGMA synchronous", 1)',
-        "shell/test_database.py::test_pragmas_hold_on_both_connections",
+        "crash/test_power_loss.py::test_full_durability_loses_nothing_in_a_power_cut",
     ),
     _m(
         "a commit that rolls back",
