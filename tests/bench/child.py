@@ -37,6 +37,10 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
         from looking import debugging, looking
 
         return looking if name == "look" else debugging
+    if name in ("growing", "multicore"):
+        import growing
+
+        return growing.growing if name == "growing" else growing.multicore
     if name == "waking":
         from waking_up import waking
 

@@ -48,7 +48,7 @@ def rows(passes: Passes) -> list[Row]:
     table = [
         _ratio(
             "W1 event rows/s against raw sqlite3, groups of 100",
-            0.25,
+            0.4,
             passes,
             ("W1", "event_rows_per_s"),
             ("raw", "grouped_rows_per_s"),
@@ -59,7 +59,7 @@ def rows(passes: Passes) -> list[Row]:
         ),
         _ratio(
             "W2 sequential steps/s against raw sqlite3, one commit a row",
-            0.5,
+            0.65,
             passes,
             ("W2", "steps_per_s"),
             ("raw", "single_rows_per_s"),
@@ -110,7 +110,7 @@ def rows(passes: Passes) -> list[Row]:
         ),
         _figure(
             "W4 resident bytes a waiting run",
-            200,
+            100,
             found.get("W4"),
             "rss_bytes_per_run",
             lambda w4: (
@@ -138,10 +138,10 @@ def rows(passes: Passes) -> list[Row]:
             "growth",
             lambda w6: f"{w6['last_ms_per_step']:.3f} ms : {w6['first_ms_per_step']:.3f} ms a step",
         ),
-        _figure("W6 bytes a step on disk", 400, found.get("W6"), "bytes_per_step", lambda _: ""),
+        _figure("W6 bytes a step on disk", 300, found.get("W6"), "bytes_per_step", lambda _: ""),
         _figure(
             "replay, with loading and decoding, events/s",
-            100_000,
+            300_000,
             found.get("replay"),
             "events_per_s",
             lambda it: (
@@ -185,13 +185,45 @@ def rows(passes: Passes) -> list[Row]:
         ),
         _figure(
             "loop lag under W1, p99 ms",
-            10.0,
+            5.0,
             found.get("lag"),
             "lag_p99_ms",
             lambda it: (
                 f"p50 {it['lag_p50_ms']:.2f}, max {it['lag_max_ms']:.2f} of {_n(it['ticks'])} ticks; "
                 f"idle loop p50 {it['idle_p50_ms']:.2f}, p99 {it['idle_p99_ms']:.2f}"
             ),
+        ),
+        _figure(
+            "loop lag under W1, the longest, ms",
+            25.0,
+            found.get("lag"),
+            "lag_max_ms",
+            lambda _: "",
+        ),
+        _figure(
+            "a late step of a long run against step 100",
+            1.2,
+            found.get("growing"),
+            "step_growth",
+            lambda it: _curve(it, "us_at_step_") + " us at that step",
+        ),
+        _figure(
+            "a run in a full file against one among 1,000",
+            1.3,
+            found.get("growing"),
+            "run_growth",
+            lambda it: (
+                f"{_curve(it, 'us_among_')} us among so many; start_many of {_n(it['start_many'])} "
+                f"took {it['start_many_s']:.2f} s"
+            ),
+        ),
+        _figure(
+            "times faster by all cores, for jobs in processes",
+            1.8,
+            found.get("multicore"),
+            "speedup",
+            lambda it: f"{it['alone_s']:.2f} s : {it['together_s']:.2f} s on {it['cores']:.0f} cores",
+            least=True,
         ),
         _figure(
             "import durable, ms",
@@ -209,6 +241,11 @@ def rows(passes: Passes) -> list[Row]:
         ),
     ]
     return [row for row in table if row.found is not None]
+
+
+def _curve(figures: Mapping[str, float], prefix: str) -> str:
+    points = sorted((int(name.removeprefix(prefix)), us) for name, us in figures.items() if name.startswith(prefix))
+    return ", ".join(f"{_n(at)}: {us:.0f}" for at, us in points)
 
 
 def _n(value: float) -> str:

@@ -29,6 +29,7 @@ from typing import Any
 
 import report
 from measuring import clock, cores
+from plotting import curve_of, plot
 
 HERE = Path(__file__).resolve().parent
 CHILD = HERE / "child.py"
@@ -51,12 +52,14 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "replay": {"events": (20_000, 200), "repeats": (5, 2)},
     "look": {"runs": (100_000, 100), "repeats": (5, 1)},
     "debug": {"steps": (5_000, 50), "repeats": (5, 1), "checked": (10_000, 20)},
+    "growing": {"steps": (100_000, 200), "runs": (100_000, 1_000), "at_once": (10_000, 100)},
+    "multicore": {"jobs": (100, 4)},
     "import": {"repeats": (7, 1)},
     "crash": {},
 }
 #: Not scaled: seconds.
 SECONDS = {"lag": {"idle_s": 0.5}, "W4": {"idle_s": 2.0}}
-ONCE = ("queued", "W4", "W5", "look")
+ONCE = ("queued", "W4", "W5", "look", "growing")
 
 
 def main() -> None:
@@ -103,6 +106,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--durability", choices=("full", "process"), default="full")
     parser.add_argument("--data", type=Path, help="where the journals are written (default: build/ in the clone)")
     parser.add_argument("--out", type=Path, help="the JSON lines go to this file instead of standard output")
+    parser.add_argument("--plot", type=Path, help="the curves of `growing` go to this file, as SVG")
     parser.add_argument("--keep", action="store_true", help="leave the journals behind")
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds for one process")
     return parser.parse_args()
@@ -208,12 +212,22 @@ def _print(
         )
         for name in names
     ]
+    if options.plot and passes.get("growing"):
+        grown = report.medians(passes["growing"])
+        curves = {
+            "a step, by steps before it": curve_of(grown, "us_at_step_"),
+            "a run, by runs in the file": curve_of(grown, "us_among_"),
+        }
+        machine = f"Python {about['python']}, SQLite {about['sqlite']}, durability {about['durability']}"
+        plot(options.plot, curves, machine)
     if options.out:
         options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     else:
         print("\n".join(lines))
     described = ", ".join(f"{name} {value}" for name, value in about.items())
-    print(f"\n{described}; medians of {options.repeat} passes, queued, W4, W5 and look once; {seconds:.0f} s\n")
+    print(
+        f"\n{described}; medians of {options.repeat} passes, queued, W4, W5, look and growing once; {seconds:.0f} s\n"
+    )
     print(report.table(report.rows(passes)))
     print(
         "\nW1 counts rows of the events table: all that its runs record (their starts and ends too), from start_many\n"
@@ -235,6 +249,8 @@ def _about(options: argparse.Namespace) -> dict[str, Any]:
         "sqlite": sqlite3.sqlite_version,
         "durable": durable,
         "cores": cores(),
+        "machine": platform.machine(),
+        "system": platform.platform(terse=True),
     }
 
 

@@ -27,6 +27,8 @@ WORKLOADS = [
     "replay",
     "look",
     "debug",
+    "growing",
+    "multicore",
     "import",
     "crash",
 ]
@@ -48,6 +50,10 @@ PROMISES = [
     "one command back",
     "check of many",
     "loop lag",
+    "the longest",
+    "a late step",
+    "a run in a full file",
+    "all cores",
     "import durable",
     "exit after a crash",
 ]
@@ -57,7 +63,20 @@ PROMISES = [
 def test_every_workload_reports_its_figures(tmp_path):
     out = tmp_path / "figures.jsonl"
     ended = subprocess.run(
-        [sys.executable, RUN, "--scale", "0.01", "--repeat", "1", "--data", tmp_path, "--out", out],
+        [
+            sys.executable,
+            RUN,
+            "--scale",
+            "0.01",
+            "--repeat",
+            "1",
+            "--data",
+            tmp_path,
+            "--out",
+            out,
+            "--plot",
+            tmp_path / "growth.svg",
+        ],
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -70,6 +89,7 @@ def test_every_workload_reports_its_figures(tmp_path):
     assert all(line["median"] and not line["errors"] for line in lines)
     assert all(promise in ended.stdout for promise in PROMISES)
     assert not list(tmp_path.glob("bench-*")), "the journals were left behind"
+    assert (tmp_path / "growth.svg").read_text(encoding="utf-8").count("<polyline") == 2
 
 
 def test_waiting_runs_are_not_loaded_after_a_kill(tmp_path):
