@@ -245,6 +245,8 @@ class Commits:
                 await self._database.reopen()
             except JournalError as error:
                 self._failed(group, unknown or error)
+                self._failed(_Group([], self._calls), error)  # who asked meanwhile is not left waiting
+                self._calls = [call for call in self._calls if not call.answers]
                 if self._closed:
                     return False
                 await asyncio.sleep(pause)

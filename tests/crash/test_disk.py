@@ -209,6 +209,26 @@ async def test_a_commit_of_unknown_outcome_repeats_no_step_and_stops_no_run(tmp_
     assert nth > 8
 
 
+async def test_who_asks_while_the_file_cannot_be_opened_again_is_refused_and_not_kept_waiting(app_db, monkeypatch):
+    """P11: a full disk is not opened (SQLite would die of it), so no group fails of which callers could hear."""
+    async with Engine(app_db, [mixed, child]) as engine:
+        with monkeypatch.context() as patch:
+            FailingCommits(patch, 1, done=True)
+
+            def is_full(path, **_):
+                raise JournalFullError(path, "injected")
+
+            patch.setattr(database, "check_place", is_full)
+            first = asyncio.create_task(engine.start(mixed(), key="one"))
+            with pytest.raises(CommitUnknownError):
+                await asyncio.wait_for(first, 5)
+            with pytest.raises(JournalFullError, match="injected"):
+                await asyncio.wait_for(engine.start(mixed(), key="two"), 5)
+        async with asyncio.timeout(10):
+            run = await engine.start(mixed(), key="two")
+            assert await run.result() == ["a", "b", "c", "d", "e"]
+
+
 def in_child(script, *arguments, timeout=30):
     began = time.monotonic()
     done = subprocess.run(
