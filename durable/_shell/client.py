@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -154,13 +155,16 @@ class Client(Finding):
         """
         every = [dict(each) for each in arguments]
         found: dict[int, Any] = {}
+        unnamed = [index for index, each in enumerate(every) if request == "signal" and each["dedup"] is None]
+        for index in unnamed:  # an owner may die between its commit and its answer: asked again, it counts once
+            every[index]["dedup"] = f"client {secrets.token_hex(8)}"
         for _ in range(TRIES):
             left = [index for index in range(len(every)) if index not in found]
             answers = await self._ask_each(request, [every[index] for index in left])
             found |= {index: answer for index, answer in zip(left, answers, strict=True) if answer is not _SILENCE}
             left = [index for index in left if index not in found]
             if not left:
-                return [found[index] for index in range(len(every))]
+                break
             try:
                 ownership = Ownership.acquire(self.path)
             except JournalLockedError:
@@ -171,8 +175,12 @@ class Client(Finding):
             finally:
                 ownership.release()
             found |= zip(left, results, strict=True)
-            return [found[index] for index in range(len(every))]
-        raise JournalAccessError(self.path, "it is owned by a process that does not answer on its socket")
+            break
+        else:
+            raise JournalAccessError(self.path, "it is owned by a process that does not answer on its socket")
+        # False would tell of a dedup that the caller never gave: it was accepted, the first time.
+        found |= {index: True for index in unnamed if found[index] is False}
+        return [found[index] for index in range(len(every))]
 
     async def _ask_each(self, request: str, every: list[dict[str, Any]]) -> list[Any]:
         """The owner's results, or errors; `_SILENCE` where nobody listens."""

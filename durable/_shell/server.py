@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from durable._shell.log import log
 from durable._shell.wire import LINE_BYTES, decode_line, encode_answer, encode_error, runs_from_wire
+from durable.errors import EngineClosedError
 
 #: Lines from here on are decoded in a thread: that of a large import takes a while.
 _LARGE_LINE = 1 << 20
@@ -25,6 +26,8 @@ _LARGE_LINE = 1 << 20
 class _Engine(Protocol):
     path: str
 
+    @property
+    def is_closing(self) -> bool: ...
     def allocate(self) -> int: ...
     async def request(self, request: str, **arguments: Any) -> Any: ...
     async def wait_for_end(self, run_id: str) -> None: ...
@@ -77,7 +80,7 @@ class Server:
             while line := await reader.readline():
                 writer.write(await self._answer(line, reader))
                 await writer.drain()
-        except (OSError, ValueError, asyncio.CancelledError):
+        except (OSError, ValueError, EngineClosedError, asyncio.CancelledError):
             pass  # the client went away, or sent no line; or the engine closes
         finally:
             self._clients.discard(task)
@@ -93,7 +96,9 @@ class Server:
             if "runs" in arguments:
                 arguments["runs"] = runs_from_wire(arguments["runs"], self._engine.allocate)
             return encode_answer(await self._engine.request(name, **arguments))
-        except Exception as error:  # noqa: BLE001 - whatever went wrong is the client's to know
+        except Exception as error:
+            if isinstance(error, EngineClosedError) and self._engine.is_closing:
+                raise  # unless it is this: the file is free in a moment, or another's
             return encode_error(error)
 
     async def _wait_for_end(self, reader: asyncio.StreamReader, run_id: str) -> None:

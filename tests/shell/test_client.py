@@ -529,3 +529,49 @@ async def test_a_line_too_long_for_the_owner_is_one_refusal_among_many(engines):
     assert isinstance(found[0], UsageError)
     assert found[1] is True
     assert await run.result(5) == "now"
+
+
+async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once(engines, monkeypatch):
+    """
+    An owner may die between its commit and its answer: the client cannot know, and asks the next one.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    real, lost = Client._ask, []
+
+    async def ask(self, request, arguments):
+        answer = await real(self, request, arguments)
+        if request == "signal" and len(lost) < 2:
+            return lost.append(answer)
+        return answer
+
+    monkeypatch.setattr(Client, "_ask", ask)
+    async with Client(engines.path) as client:
+        run = await client.start(waiting())
+        await run.pause()
+        assert await run.signal("go", "x") is True
+        assert await run.signal("go", "y", dedup="1") is True
+        assert await run.signal("go", "y", dedup="1") is False
+        await run.resume()
+        assert await run.result(5) == "x"
+    assert len(lost) == 2
+    async with Client(engines.path) as client:
+        recorded = await engine.read(lambda conn: conn.execute("SELECT count(*) FROM durable_dedup").fetchone())
+    assert recorded == (2,)
+
+
+async def test_an_engine_that_is_closing_says_nothing_to_clients(engines):
+    """
+    They ask again, and find the file free or its next owner; "the engine is not open" is no answer to them.
+    """
+    from durable._shell.server import socket_path
+    from durable._shell.wire import encode_line
+
+    engine = await engines.file(*DEFINITIONS)
+    reader, writer = await asyncio.open_unix_connection(socket_path(str(engines.path)))
+    engine._closing = asyncio.get_running_loop().create_future()
+    try:
+        writer.write(encode_line("cancel", {"run_id": "whoever", "reason": ""}))
+        assert await asyncio.wait_for(reader.readline(), 5) == b""
+    finally:
+        writer.close()
+        engine._closing = None
