@@ -268,7 +268,7 @@ async def look_after(engine: Engine, kind: str, run: str) -> None:
 async def worker(engine: Engine, names: itertools.count[int], runs: int | None, dice: random.Random) -> None:
     """One caller: a run after the other."""
     kinds = [*KINDS, "batch"]
-    while (number := next(names)) < (runs or 10**9):
+    while (number := next(names)) < (10**9 if runs is None else runs):
         kind = dice.choice(kinds) if runs is None else kinds[number % len(kinds)]
         await begin(engine, kind, f"{kind}-{ledger.life}-{number}")
 
@@ -310,7 +310,7 @@ async def live(
         folder: Where `app.db` and `ledger` are.
         life: Its number, unlike that of any other.
         workers: Callers at once.
-        runs: Stop after so many; without it, go on until killed.
+        runs: Stop after so many; without it, go on until killed. With 0, start nothing, and be there for clients.
         last: Start nothing: bring what is open to its end, and write down how each run stands.
         patience: Seconds for that.
         opened: Called when the file is ours.
@@ -338,8 +338,10 @@ async def live(
                     await finish(engine, folder, patience)
                 else:
                     names = itertools.count()
-                    for _ in range(workers):
+                    for _ in range(workers if runs != 0 else 0):
                         callers.create_task(worker(engine, names, runs, dice))
+                    if runs == 0:
+                        await anyio.sleep_forever()
     finally:
         ledger.close()
 
