@@ -42,7 +42,8 @@ def cleared(*kept):
     return clear
 
 
-# --- the worlds: an op, definitions, and what they need ------------------------------------------------------
+# --- the worlds: an op, definitions, and what they need ---------------------------------------------------------
+# One run at a time where several have threads: which of them is the first would be another in each play.
 
 
 @contextmanager
@@ -102,7 +103,8 @@ def newsletter(folder, monkeypatch):
     import newsletter as example
 
     definitions = [example.newsletter, example.send_invoice, example.tidy_up]
-    yield example.newsletter(example.ISSUE), definitions, {"tables": "CREATE TABLE books (issue, letters)"}
+    needs = {"tables": "CREATE TABLE books (issue, letters)", "concurrency": 1}
+    yield example.newsletter(example.ISSUE), definitions, needs
 
 
 @contextmanager
@@ -121,7 +123,7 @@ def welcome(folder, monkeypatch):
     import welcome as example
 
     jobs = [example.send_welcome, example.send_onboarding_tips, example.notify_admin, example.track_signup_metrics]
-    yield example.send_welcome("Cyd"), jobs, {}
+    yield example.send_welcome("Cyd"), jobs, {"concurrency": 1}
 
 
 @contextmanager
