@@ -45,7 +45,8 @@ crash: .venv/.test-stamp
 
 soak: .venv/.test-stamp  # the same, longer; 20 minutes at most, and as long again for the simulations
 	$(PY) tests/crash/soak.py --kills 1000 --effects 400000 --minutes 20 --images 600 --every 5
-	DURABLE_SIMULATIONS=20 $(PY) -m pytest --timeout 1200 tests/crash/test_simulation.py tests/examples/test_crashes.py
+	DURABLE_SIMULATIONS=20 $(PY) -m pytest --timeout 1200 \
+		tests/crash/test_simulation.py tests/crash/test_state_machine.py tests/examples/test_crashes.py
 
 mutants: .venv/.test-stamp
 	$(PY) tests/crash/mutants.py

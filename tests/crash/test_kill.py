@@ -20,7 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from lives import Lives
 
-SECONDS = float(os.environ.get("DURABLE_SOAK_SECONDS", "9"))
+SECONDS = float(os.environ.get("DURABLE_SOAK_SECONDS", "4"))
 pytestmark = pytest.mark.timeout(SECONDS + 90)
 
 

@@ -69,13 +69,13 @@ def test_any_program_survives_faults_anywhere_in_any_order(program, seed):
     simulate(program, seed)
 
 
-@settings(max_examples=4 * OFTEN)
+@settings(max_examples=3 * OFTEN)
 @given(programs(), st.integers(0, 2**32))
 def test_the_same_seed_gives_the_same_trace(program, seed):
     """
     To the byte, attempts and instants included: what was found once is found again.
     """
-    assert simulate(program, seed) == simulate(program, seed)
+    assert simulate(program, seed, 2, 1) == simulate(program, seed, 2, 1)
 
 
 def test_a_seed_decides_the_order():

@@ -6,6 +6,8 @@ everything but what was committed. Runs wait for some signals and return them in
 answers, what a run's status may be, and how it ends.
 """
 
+import os
+
 import pytest
 from attrs import define, field
 from hypothesis import settings
@@ -18,6 +20,8 @@ from durable.errors import RunStateError
 from durable.testing.lives import DAWN, Life, Store, dead_are_silent
 
 DAY = 86_400.0
+#: `make soak` tries more.
+OFTEN = int(os.environ.get("DURABLE_SIMULATIONS", "1"))
 
 
 @step
@@ -212,5 +216,5 @@ class PublicCalls(RuleBasedStateMachine):
         self.end_life()
 
 
-PublicCalls.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+PublicCalls.TestCase.settings = settings(max_examples=10 * OFTEN, stateful_step_count=25, deadline=None)
 TestPublicCalls = PublicCalls.TestCase
