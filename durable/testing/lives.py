@@ -120,9 +120,14 @@ class _StoreDatabase(MemoryDatabase):
     ) -> _StoreDatabase:
         """Open with what survived in *store*."""
         database = cls(store)
-        if content is not None:
-            database._raw().deserialize(content)
-        prepare(database._raw())
+        conn = database._raw()
+        try:
+            if content is not None:
+                conn.deserialize(content)
+            prepare(conn)
+        except BaseException:
+            conn.close()
+            raise
         return database
 
     async def read(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
