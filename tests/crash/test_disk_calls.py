@@ -25,11 +25,11 @@ def hit(*arguments):
 
 
 def test_it_does_not_matter_which_disk_call_fails_or_is_the_last():
-    """P1, P2, P10, P11, P13: some of the calls here; `make soak` hits a few thousand."""
-    figures, done = hit("--every", 90, "--stays", 3, "--twice", 10)
+    """P1, P2, P10, P11, P13: some of the calls here; `make soak` hits a thousand."""
+    figures, done = hit("--every", 120, "--stays", 2, "--twice", 8)
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(figures["hit"]) > {"kill", "killafter", "torn", "eio", "enospc", "erofs", "short"}
-    assert sum(figures["hit"].values()) > 40
+    assert sum(figures["hit"].values()) > 30
 
 
 def test_an_engine_that_believes_in_commits_which_failed_is_found():
