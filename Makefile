@@ -13,8 +13,15 @@ INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --constraint .co
 demo: .venv/.run-stamp
 	$(PY) examples/census.py
 
+# In two halves side by side: this one waits for child processes most of the time. What it says comes at the end.
+PROCESSES := tests/crash tests/examples tests/bench tests/test_docs.py
 test: .venv/.test-stamp
-	$(PY) -m coverage run -m pytest
+	@$(PY) -m coverage erase
+	@log=$$(mktemp); \
+	$(PY) -m coverage run --parallel-mode -m pytest $(PROCESSES) > $$log 2>&1 & other=$$!; \
+	$(PY) -m coverage run --parallel-mode -m pytest $(PROCESSES:%=--ignore=%); code=$$?; \
+	wait $$other || code=$$?; cat $$log; rm -f $$log; exit $$code
+	@$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 
 lint: .venv/.lint-stamp
@@ -56,7 +63,7 @@ binary: .venv/.binary-stamp
 		--specpath build examples/single_binary/main.py && ls -sh dist/rides
 
 clean:
-	rm -rf .venv .coverage .coverage-html .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # One environment, in layers; each stamp is renewed when the project or a pin changes. The build
