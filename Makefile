@@ -14,7 +14,7 @@ demo: .venv/.run-stamp
 	$(PY) examples/census.py
 
 # In two halves side by side: this one waits for child processes most of the time. What it says comes at the end.
-PROCESSES := tests/crash tests/examples tests/bench tests/test_docs.py
+PROCESSES := tests/crash tests/examples
 test: .venv/.test-stamp
 	@$(PY) -m coverage erase
 	@log=$$(mktemp); \
