@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from durable._core.decision import added
 from durable._core.events import AttributesSet, NowRead, PatchMarked
 from durable.errors import InternalError
 
@@ -79,7 +80,8 @@ class Answers:
 
     def log(self, level: str, event: str, values: dict[str, Any]) -> None:
         if not self._ex.replaying:
-            self._ex.decision.logs.append((level, event, values))
+            decision = self._ex.decision
+            decision.logs = added(decision.logs, (level, event, values))
 
     def position(self) -> str:
         return self._strand().position()

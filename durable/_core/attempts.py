@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from attrs import evolve
 
-from durable._core.decision import FailedAttempt, SlotAction, StepAction, TransactionAction
+from durable._core.decision import FailedAttempt, SlotAction, StepAction, TransactionAction, added
 from durable._core.events import (
     Event,
     ResumeRequested,
@@ -103,14 +103,14 @@ class AttemptNode(Leaf):
         if not self.ex.replaying:
             decision.slots_released += (self.position,)
 
-    @property
-    def _actions(self) -> list[Any]:
-        decision = self.ex.decision
-        return decision.transactions if isinstance(self.op, TransactionOp) else decision.steps
-
     def _act(self) -> None:
-        action: type[Any] = TransactionAction if isinstance(self.op, TransactionOp) else StepAction
-        self._actions.append(action(self.position, self.attempt, self.failures, self.first_started_at, self.op))
+        decision, op = self.ex.decision, self.op
+        if isinstance(op, StepOp):
+            action = StepAction(self.position, self.attempt, self.failures, self.first_started_at, op)
+            decision.steps.append(action)
+        else:
+            started = TransactionAction(self.position, self.attempt, self.failures, self.first_started_at, op)
+            decision.transactions = added(decision.transactions, started)
 
     def _enter(self, phase: Phase) -> None:
         self.ex.running += (phase == "running") - (self.phase == "running")
@@ -241,10 +241,11 @@ class AttemptNode(Leaf):
 
     def withdraw(self) -> None:
         decision = self.ex.decision
-        begun = len(self._actions)
-        self._actions[:] = [action for action in self._actions if action.position != self.position]
+        begun = len(decision.steps) + len(decision.transactions)
+        decision.steps = [action for action in decision.steps if action.position != self.position]
+        decision.transactions = [action for action in decision.transactions if action.position != self.position]
         if self.phase in ("running", "queued") and not self.ex.replaying:
             decision.events.append(StepCancelled(self.position, self.ex.time))
             # Else it was to start in this very turn, and does not; or it stands in line.
-            if begun == len(self._actions) and self.phase == "running":
-                decision.cancelled_steps.append(self.position)
+            if begun == len(decision.steps) + len(decision.transactions) and self.phase == "running":
+                decision.cancelled_steps = added(decision.cancelled_steps, self.position)

@@ -7,13 +7,43 @@ transaction, and only then do its actions begin ("record first, act second").
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
 
 from durable._core.events import Event, Payload
 from durable._core.limits import LimitRef
 from durable._core.ops import RunOp, StepOp, TransactionOp
+
+T = TypeVar("T")
+
+
+class _Nothing(list[Any]):
+    """
+    The empty list that all decisions share for what few turns have: see `added`.
+
+    A decision is made for every turn, and eight lists of its own would be most of its cost: each is an object
+    that the garbage collector counts, and visits.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError("this list is shared by all decisions: use added(...)")
+
+    append = extend = insert = remove = __iadd__ = __setitem__ = _refuse
+
+
+NOTHING: Final = _Nothing()
+
+
+def added(items: list[T], item: T) -> list[T]:
+    """*items* and *item*, in place where *items* is a decision's own."""
+    if not items:
+        return [item]
+    items.append(item)
+    return items
+
 
 #: How a run ended.
 EndStatus: TypeAlias = Literal["succeeded", "failed", "cancelled"]
@@ -122,28 +152,28 @@ class Decision:
     #: To append, in this order: accepted arrivals, each followed by what it caused.
     events: list[Event] = field(factory=list)
     steps: list[StepAction] = field(factory=list)
-    transactions: list[TransactionAction] = field(factory=list)
-    # What few turns have is a tuple: an empty one costs nothing, and a turn is made several times a run.
+    # What few turns have costs nothing where it is absent: an empty tuple, or `NOTHING`.
+    transactions: list[TransactionAction] = NOTHING
     #: Slots to ask for, and positions whose slot (or place in line) is given up.
     slots: tuple[SlotAction, ...] = ()
     slots_released: tuple[str, ...] = ()
-    children: list[ChildAction] = field(factory=list)
+    children: list[ChildAction] = NOTHING
     #: Positions of running steps to cancel.
-    cancelled_steps: list[str] = field(factory=list)
+    cancelled_steps: list[str] = NOTHING
     #: Ids of child runs to cancel.
-    cancelled_children: list[str] = field(factory=list)
+    cancelled_children: list[str] = NOTHING
     #: Cancel every child of earlier turns that has not ended, awaited or not.
     cancel_all_children: bool = False
     feeds: tuple[Feed, ...] = ()
     #: Positions of `for_each`es whose children are to be cancelled, those included that only the file knows of.
     feeds_closed: tuple[str, ...] = ()
-    waits: list[Wait] = field(factory=list)
-    waits_closed: list[Wait] = field(factory=list)
+    waits: list[Wait] = NOTHING
+    waits_closed: list[Wait] = NOTHING
     attributes: dict[str, Any] | None = None
     #: Those that this turn took in; none of them is news in a replay.
     failed_attempts: tuple[FailedAttempt, ...] = ()
     #: (level, event, values): from `logger`, to be logged once this is on disk.
-    logs: list[tuple[str, str, dict[str, Any]]] = field(factory=list)
+    logs: list[tuple[str, str, dict[str, Any]]] = NOTHING
     ended: EndStatus | None = None
     #: The outcome, as in the closing event: the value, the failure, or None.
     outcome: Payload | None = None

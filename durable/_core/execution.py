@@ -26,7 +26,7 @@ from durable._core.answers import Answers
 from durable._core.attempts import AttemptNode
 from durable._core.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.codec import Codec
-from durable._core.decision import ChildAction, Decision, Wait
+from durable._core.decision import ChildAction, Decision, Wait, added
 from durable._core.definition import Workflow
 from durable._core.events import (
     CancelRequested,
@@ -143,7 +143,8 @@ class Execution(OpenRun):
         self._drive(_exhaust, self._turn(arrived))
         decision, self.decision = self.decision, Decision()
         before, self._size = self._size, self._size + len(decision.events)
-        decision.logs += self._caps.check_events(self.run_id, before, self._size)
+        for entry in self._caps.check_events(self.run_id, before, self._size):
+            decision.logs = added(decision.logs, entry)
         return decision
 
     @property
@@ -383,7 +384,9 @@ class Execution(OpenRun):
             self.decision.ended = verdict.status
             self.decision.outcome = verdict.outcome
         else:
-            self.decision.waits.append(Wait("", "restart", "", "any", fire_at=verdict.event.fire_at))
+            self.decision.waits = added(
+                self.decision.waits, Wait("", "restart", "", "any", fire_at=verdict.event.fire_at)
+            )
 
     # --- cancelling ---------------------------------------------------------------------------------
 
@@ -393,11 +396,12 @@ class Execution(OpenRun):
         if not self.replaying:
             self.decision.cancel_all_children = True
             # By name, since those that the clean-up starts in this very turn are spared.
-            self.decision.cancelled_children += [child.run_id for child in self.decision.children]
+            for child in self.decision.children:
+                self.decision.cancelled_children = added(self.decision.cancelled_children, child.run_id)
         if self._body is None:
             self._end_cancelled()
             return
         if not self.replaying:
             fire_at = self.time + self._cleanup_seconds
-            self.decision.waits.append(Wait("", "cleanup", "", "any", fire_at=fire_at))
+            self.decision.waits = added(self.decision.waits, Wait("", "cleanup", "", "any", fire_at=fire_at))
         self._body.cancel()

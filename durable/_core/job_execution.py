@@ -15,7 +15,7 @@ from typing import Any
 from durable._core import history
 from durable._core.caps import CRASH_LIMIT
 from durable._core.codec import Codec
-from durable._core.decision import Decision, EndStatus, FailedAttempt, SlotAction, StepAction, Wait
+from durable._core.decision import Decision, EndStatus, FailedAttempt, SlotAction, StepAction, Wait, added
 from durable._core.definition import Job
 from durable._core.events import (
     CancelRequested,
@@ -158,7 +158,7 @@ class JobExecution:
                 self._running = False
                 self._let_go()
                 self._retry = Wait(POSITION, "retry", POSITION, fire_at=event.fire_at)
-                self._decision.waits.append(self._retry)
+                self._decision.waits = added(self._decision.waits, self._retry)
             case TimerFired() if self._retry is not None:
                 self._record(event)
                 self._start(now)
@@ -250,7 +250,7 @@ class JobExecution:
             if self._decision.steps:  # it was to start in this very turn, and does not
                 self._decision.steps.clear()
             else:
-                self._decision.cancelled_steps.append(POSITION)
+                self._decision.cancelled_steps = [POSITION]
 
     def _fail(self, payload: Payload | None, now: float) -> None:
         reason = describe_failure(failure_in(payload, self.codec))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-from durable._core.decision import ChildAction, Wait, WaitKind, WakeOn
+from durable._core.decision import ChildAction, Wait, WaitKind, WakeOn, added
 from durable._core.events import (
     ChildAwaited,
     ChildCancelled,
@@ -216,7 +216,7 @@ class Leaf(Node):
         group, wake_on = (self.position, _ANY) if kind == "retry" else wake_group(self.position, self.owner)
         self.wait = Wait(self.position, kind, group, wake_on, name, run_id, fire_at)
         if fresh:
-            self.ex.decision.waits.append(self.wait)
+            self.ex.decision.waits = added(self.ex.decision.waits, self.wait)
 
     def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
         """End with *outcome*; the row of its wait is gone already where an arrival ended it."""
@@ -335,9 +335,8 @@ class ChildNode(Leaf):
         self.run_id = event.run_id
         feed, fed = owner.feed_of(index) if isinstance(owner, Node) else (None, False)
         if fresh and not fed:
-            ex.decision.children.append(
-                ChildAction(position, self.run_id, run_op, arguments, awaited=not self.starting)
-            )
+            child = ChildAction(position, self.run_id, run_op, arguments, awaited=not self.starting)
+            ex.decision.children = added(ex.decision.children, child)
         given = run_op.given
         may_exist = given.key is not None or given.id is not None or run_op.definition.options.key is not None
         if self.starting and not may_exist:  # else `ChildJoined` tells which run it is

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from durable._core.decision import Decision, Wait
+from durable._core.decision import Decision, Wait, added
 from durable._core.divergence import Code, alike, diverged
 from durable._core.events import Command as RecordedCommand
 from durable._core.events import Event, SignalReceived
@@ -158,14 +158,14 @@ class OpenRun:
         if unborn:
             children.remove(unborn[0])
         elif not self.replaying:
-            self.decision.cancelled_children.append(run_id)
+            self.decision.cancelled_children = added(self.decision.cancelled_children, run_id)
 
     def closed_wait(self, wait: Wait) -> None:
         """A wait ended otherwise than by its arrival: its row goes, or is not written at all."""
         if wait in self.decision.waits:
             self.decision.waits.remove(wait)
         elif not self.replaying:
-            self.decision.waits_closed.append(wait)
+            self.decision.waits_closed = added(self.decision.waits_closed, wait)
 
     def block(self, reason: str) -> None:
         """The run cannot go on without a person."""

@@ -234,7 +234,7 @@ class Client(Finding):
         finally:
             await database.aclose()
 
-    async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]:
+    async def end_of(self, run_id: str, _number: int = 0, /) -> tuple[RunRow, Outcome]:
         """As `Engine.end_of`: asks the owner to say when, and the file to say what."""
         while True:
             row, outcome = await self.read(reading.outcome_of, self.path, run_id)

@@ -59,7 +59,8 @@ class Notes(Protocol):
 class Scope:
     """One attempt under way."""
 
-    context: StepContext
+    #: Makes what `context` gives: few steps ask for it.
+    about: Callable[[], StepContext]
     codec: Codec
     notes: Notes
     #: What earlier attempts left, by name.
@@ -73,6 +74,15 @@ class Scope:
     backend: Backend | None = None
     #: Members being added that nobody has awaited yet.
     adding: tuple[asyncio.Future[None], ...] = ()
+    _context: StepContext | None = None
+
+    @property
+    def context(self) -> StepContext:
+        """Where the attempt stands."""
+        found = self._context
+        if found is None:
+            found = self._context = self.about()
+        return found
 
     def next_id(self, kind: str) -> str:
         """An id for the next run or batch that this attempt makes: the same in every attempt."""
@@ -98,11 +108,8 @@ class Scope:
 
 
 _scope: ContextVar[Scope | None] = ContextVar("durable_step", default=None)
-
-
-def enter(scope: Scope) -> None:
-    """Make *scope* that of the current task's context."""
-    _scope.set(scope)
+#: Makes a scope that of the current task's context.
+enter = _scope.set
 
 
 def scope_here() -> Scope | None:

@@ -114,14 +114,14 @@ def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects, *, waits
     """
     conflict = None if new.limit is None else slots.on_conflict(conn, new.limit)
     if new.limit is None or (new.sort != "workflow" and conflict == "wait"):
-        _insert(conn, new, effects)
+        insert_plain(conn, [new], effects)
         return
     waits, is_due = waits_since is not None, new.due_at is None and not new.behind
     at = new.started.at if waits_since is None else waits_since
     if is_due and not waits:
         _check_room(conn, new, at)
     mine = Effects()
-    _insert(conn, new, mine)
+    insert_plain(conn, [new], mine)
     mine.ready.clear()
     effects.add(mine)
     conn.execute(
@@ -139,14 +139,19 @@ def _check_room(conn: sqlite3.Connection, new: NewRun, at: float) -> None:
         raise LimitReachedError(new.limit, new.limit_key, new.run_id)
 
 
-def _insert(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> None:
+def insert_plain(conn: sqlite3.Connection, news: Sequence[NewRun], effects: Effects) -> None:
+    """Create runs in whose way nothing can stand: table by table, which costs a third of run by run."""
+    if not news:
+        return
     runs: list[Any] = []
     events: list[Any] = []
     waits: list[Any] = []
-    add_run(new, runs, events, waits, effects)
+    for new in news:
+        add_run(new, runs, events, waits, effects)
     conn.executemany(INSERT_RUN, runs)
     write_rows(conn, events)
-    conn.executemany(INSERT_WAIT, waits)
+    if waits:
+        conn.executemany(INSERT_WAIT, waits)
 
 
 def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> str:

@@ -14,6 +14,7 @@ go into the inbox too, so that the history stays closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import sqlite3
 import traceback
@@ -22,7 +23,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import anyio
-from attrs import evolve
 
 from durable._core.decision import Decision, StepAction
 from durable._core.events import Event, RunRetried, StepInterrupted, StepStarted
@@ -64,6 +64,8 @@ class Driver(Recorder):
         #: Those that the turn under way took in: not on disk yet.
         self._unrecorded: list[Event] = []
         self._scopes: dict[str, anyio.CancelScope] = {}
+        #: Set once the end of the run is on disk, and was told.
+        self.over = False
         #: Set once the run was taken over: what is under way after that did not see the process die.
         self._lived = False
         self._notified = False
@@ -73,8 +75,12 @@ class Driver(Recorder):
         self._inline: StepAction | None = None
         #: ... and, if something arrived meanwhile, the end of the task that goes on with the turns.
         self._relief: asyncio.Future[None] | None = None
-        #: The scope of the middleware around this activation.
-        self.surroundings = services.new_scope()
+        #: The scope of the middleware around this activation, where there is any.
+        self.surroundings = services.new_scope() if services.hooks.around_runs else None
+        #: The scope of the steps that run in this task, one after the other: a new one only once it was cancelled.
+        self._around: anyio.CancelScope | None = None
+        #: The first event and its checksum, where the run was only just created and needs no loading.
+        self._fresh = ready.fresh
         #: What its steps see of context variables, where middleware may have set some.
         self._context: contextvars.Context | None = None
         #: The task that drives.
@@ -101,7 +107,9 @@ class Driver(Recorder):
     def interrupt(self) -> None:
         """Cut off the steps under way: the grace is over."""
         self._stopping = self._interrupting = True
-        for scope in [self.surroundings, *self._scopes.values()]:
+        if self.surroundings is not None:
+            self.surroundings.cancel()
+        for scope in list(self._scopes.values()):
             scope.cancel()
         self._wake.set()
 
@@ -139,7 +147,13 @@ class Driver(Recorder):
         try:
             arrived = await begin()
             while arrived is not None:
-                arrived = await self._turn(arrived)
+                with contextlib.suppress(_CutOffError), self._services.new_scope() as self._around:
+                    while arrived is not None:
+                        arrived = await self._turn(arrived)
+                    break
+                if self._relief is not None:  # a step was cancelled, by the task that goes on with the turns
+                    raise _RelievedError
+                arrived = await self._next()
         except _RelievedError:
             relieved = True  # another task goes on, and closes the execution
         except EngineClosedError:
@@ -166,7 +180,10 @@ class Driver(Recorder):
         if services.replay_always and decision.ended is not None:
             (await self._replayed(self._read, decision.events)).close()  # before it is too late to block the run
         try:
-            decisions, freed = await self._record(decision)
+            if decision.transactions:
+                decisions, freed = await self._transact(decision)
+            else:
+                decisions, freed = [decision], await services.commits.turn(self._write(decision, last=True))
         except JournalDamagedError:
             raise  # nor would it be taken the next time
         except JournalError as error:
@@ -207,12 +224,17 @@ class Driver(Recorder):
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if the driver has to end."""
         if self._inline is not None and self._relief is None:
+            action, scope = self._inline, self._around
+            assert scope is not None
+            assert self._task is not None
             try:
-                await self._run_step(self._inline, self._task)
+                await self._attempt(action, scope, self._task)
             finally:
                 self._inline = None
             if self._relief is not None:
                 raise _RelievedError
+            if scope.cancel_called:  # the step did not let that cut it off; nor must it cut us off
+                raise _CutOffError
         while True:
             arrived = self._unrecorded = self._outcomes
             self._outcomes = []
@@ -260,22 +282,21 @@ class Driver(Recorder):
             run, after = ready.run, self._inbox_upto
             self._announced = True
             return self._take_in(await self._read(lambda conn: load_items(conn, run, after)))
-        if ready.fresh is not None:
-            started, self._state.chain = ready.fresh
+        if self._fresh is not None:
+            (started, self._state.chain), self._fresh = self._fresh, None  # should it have to be taken over again
             self._state.seq = 1
-            events: list[Event] = [started]
-            items: list[tuple[int, Event]] = []
-            self.ready = evolve(ready, fresh=None)  # should it have to be taken over again
-        else:
-            run = ready.run
-            loaded: Loaded = await self._read(lambda conn: load_run(conn, run))
-            if not loaded.ready:
-                return None  # it went on, or ended, since the scheduler read that it was ready
-            events = read_events(services.path, self._state, loaded.rows)
-            items = loaded.items
-            self._announced = len(events) > 1
-            if any(isinstance(event, RunRetried) for event in events):
-                self._asked_before = {event.position: event.name for event in events if isinstance(event, StepStarted)}
+            self._execution = self._make_execution([started])
+            self._lived = True
+            return []
+        run = ready.run
+        loaded: Loaded = await self._read(lambda conn: load_run(conn, run))
+        if not loaded.ready:
+            return None  # it went on, or ended, since the scheduler read that it was ready
+        events = read_events(services.path, self._state, loaded.rows)
+        items = loaded.items
+        self._announced = len(events) > 1
+        if any(isinstance(event, RunRetried) for event in events):
+            self._asked_before = {event.position: event.name for event in events if isinstance(event, StepStarted)}
         self._execution = self._make_execution(events)
         self._execution.load()
         interrupted = await self._interrupted(events, [event for _, event in items])
@@ -393,10 +414,12 @@ class Driver(Recorder):
                 now = self._services.clock.now()
                 self._outcomes.append(StepInterrupted(action.position, action.attempt, False, now))  # noqa: FBT003
                 continue
-            self._scopes[action.position] = self._services.new_scope()
             if len(decision.steps) == 1 and not self._notified and self._is_alone():
+                assert self._around is not None
+                self._scopes[action.position] = self._around
                 self._inline = action
             else:
+                self._scopes[action.position] = self._services.new_scope()
                 self._services.spawn(self._run_step, action, self._context)
 
     def _is_alone(self) -> bool:
@@ -407,26 +430,27 @@ class Driver(Recorder):
         sequence. If something arrives meanwhile, another task goes on with the turns.
         """
         execution = self._execution
-        alone = not isinstance(execution, Execution) or (len(self._scopes) == 1 and len(execution.leaves) == 1)
+        alone = not isinstance(execution, Execution) or (not self._scopes and len(execution.leaves) == 1)
         return alone and self._relief is None
 
-    async def _run_step(self, action: StepAction, task: asyncio.Task[Any] | None = None) -> None:
+    async def _run_step(self, action: StepAction) -> None:
+        """Run a step in a task, and a scope, of its own."""
+        with self._scopes[action.position] as scope:
+            await self._attempt(action, scope, _current_task())
+
+    async def _attempt(self, action: StepAction, scope: anyio.CancelScope, task: asyncio.Task[Any]) -> None:
         services = self._services
-        if task is None:  # asked for once a run where it can be: it costs microseconds before Python 3.12
-            task = _current_task()
-        scope = self._scopes[action.position]
         event: Event | None = None
         try:
-            with scope:
-                left = {}
-                if action.attempt > 1 or action.position in self._asked_before:
-                    run, position = self._state.run, action.position
-                    left = await self._read(lambda conn: notes_of(conn, run, position))
-                    if left:
-                        self._dirty.add(position)
-                if self._state.batch is not None or self._state.callback is not None:
-                    await self._name_batches(self._read)
-                event = await services.steps.attempt(action, self._state, self, left, task)
+            left = {}
+            if action.attempt > 1 or action.position in self._asked_before:
+                run, position = self._state.run, action.position
+                left = await self._read(lambda conn: notes_of(conn, run, position))
+                if left:
+                    self._dirty.add(position)
+            if self._state.batch is not None or self._state.callback is not None:
+                await self._name_batches(self._read)
+            event = await services.steps.attempt(action, self._state, self, left, task)
         finally:
             if self._scopes.get(action.position) is scope:
                 del self._scopes[action.position]
@@ -436,6 +460,10 @@ class Driver(Recorder):
             if event is not None:
                 self._outcomes.append(event)
             self._wake.set()
+
+
+class _CutOffError(Exception):
+    """Raised where a step has outlived the cancellation of its scope: what comes next is not to be cancelled."""
 
 
 class _RelievedError(Exception):

@@ -150,7 +150,10 @@ class Engine(Lifecycle):
             for op in made
         ]
         ids: Sequence[str] = await self.request("start", runs=runs)
-        return [Run(self, run_id, op.definition.result) for run_id, op in zip(ids, made, strict=True)]
+        return [
+            Run(self, run_id, op.definition.result, new.run if run_id == new.run_id else 0)
+            for run_id, op, new in zip(ids, made, runs, strict=True)
+        ]
 
     async def run(self, op: RunOp[T], **options: Any) -> T:
         """Start a run and wait for its result. Options as for `start`."""

@@ -55,8 +55,8 @@ class Finding:
         """Record a request of `requests`; its result once it is on disk."""
         raise NotImplementedError  # pragma: no cover - both have their own
 
-    async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]:
-        """A run and its outcome, once it has ended."""
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
+        """A run and its outcome, once it has ended; no row where *number* tells that it is under way here."""
         raise NotImplementedError  # pragma: no cover - both have their own
 
     async def end_of_batch(self, batch_id: str) -> None:

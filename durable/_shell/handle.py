@@ -38,7 +38,7 @@ class Backend(Protocol):
 
     async def read(self, fn: Callable[..., T], *args: Any) -> T: ...
     async def request(self, request: str, **arguments: Any) -> Any: ...
-    async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]: ...
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]: ...
     async def end_of_batch(self, batch_id: str) -> None: ...
     def result_type(self, workflow: str, version: int) -> Any: ...
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun: ...
@@ -132,9 +132,11 @@ async def all_infos(backend: Backend, wanted: looking.Filter) -> list[RunInfo]:
 class Run(Generic[T]):
     """A handle on one run."""
 
-    def __init__(self, backend: Backend, run_id: str, result_type: Any = None) -> None:
+    def __init__(self, backend: Backend, run_id: str, result_type: Any = None, number: int = 0) -> None:
         self._backend = backend
         self._type = result_type
+        #: Its number in the file, where this process has given it one.
+        self._number = number
         #: Its id.
         self.id = run_id
 
@@ -167,15 +169,19 @@ class Run(Generic[T]):
             with anyio.fail_after(timeout):
                 return await self.result()
         backend = self._backend
-        row, (status, payload, reason) = await backend.end_of(self.id)
+        number = self._number if self._type is not None else 0
+        row, (status, payload, reason) = await backend.end_of(self.id, number)
+        run_id = self.id if row is None else row.run_id
         if status == "succeeded":
-            kind = self._type if self._type is not None else backend.result_type(row.workflow, row.version)
-            value: T = backend.codec.decode(payload or "null", kind, where=f"result of run {row.run_id!r}")
+            kind = self._type
+            if kind is None and row is not None:
+                kind = backend.result_type(row.workflow, row.version)
+            value: T = backend.codec.decode(payload or "null", kind, where=f"result of run {run_id!r}")
             return value
         if status == "cancelled":
-            raise RunCancelledError(row.run_id, reason)
+            raise RunCancelledError(run_id, reason)
         failure = failure_in(payload, backend.codec)
-        raise RunFailedError(row.run_id, describe(failure), failure.traceback) from rebuilt(payload, backend.codec)
+        raise RunFailedError(run_id, describe(failure), failure.traceback) from rebuilt(payload, backend.codec)
 
     async def info(self) -> RunInfo:
         """The run as it stands. Raises RunNotFoundError if it was pruned."""

@@ -45,9 +45,9 @@ class Inside:
         fn = partial(BATCH_REQUESTS[request], now=self.clock.now(), **arguments)
         return await self._commits.call(fn)
 
-    async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]:
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
         """A run and its outcome, once it has ended."""
-        return await self._engine.end_of(run_id)
+        return await self._engine.end_of(run_id, number)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished."""

@@ -358,13 +358,19 @@ class Lifecycle(Idling):
         """The number of the next run. There is one owner, so counting in memory is enough."""
         return next(self._numbers)
 
-    async def end_of(self, run_id: str) -> tuple[RunRow, Outcome]:
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
         """
         The run called *run_id* (or the one it continued as) and its outcome, once it has ended.
 
-        One look at the file where it has not: its outcome then comes with the commit that ends it.
+        One look at the file where it has not: its outcome then comes with the commit that ends it. None at all
+        (and no row) where its *number* says that it is under way here.
         """
         self._check_open()
+        if number and self._require_scheduler().is_under_way(number):
+            with self._waiters.until(run_id) as future:
+                outcome = await future
+            if outcome is not None:
+                return None, outcome
         while True:
             with self._waiters.until(run_id) as future:  # before the look, lest it ends in between
                 row, outcome = await self.read(reading.outcome_of, self.path, run_id)

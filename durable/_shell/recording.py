@@ -142,12 +142,6 @@ class Recorder:
 
         await self._services.commits.call(insert, answers=False)
 
-    async def _record(self, decision: Decision) -> tuple[list[Decision], bool]:
-        """Write *decision*: it, and those that its transactions led to; and whether the run may be freed."""
-        if decision.transactions:
-            return await self._transact(decision)
-        return [decision], await self._services.commits.turn(self._write(decision, last=True))
-
     def _write(self, decision: Decision, *, last: bool) -> TurnWrite:
         """*decision* as rows. *last* is False while transactions of the same turn are still to run."""
         execution, services = self._execution, self._services
@@ -259,10 +253,14 @@ class Recorder:
             ]
             self._dirty.difference_update(write.notes_done)
         if self._asked_before:  # if the mended code asks for another step, what is there is not for it
-            write.notes_done += [
-                event.position
-                for event in decision.events
-                if isinstance(event, StepStarted) and self._asked_before.get(event.position, event.name) != event.name
+            write.notes_done = [
+                *write.notes_done,
+                *(
+                    event.position
+                    for event in decision.events
+                    if isinstance(event, StepStarted)
+                    and self._asked_before.get(event.position, event.name) != event.name
+                ),
             ]
 
     def _child(self, action: ChildAction, wait: Wait | None, now: float) -> tuple[NewRun, Wait | None]:

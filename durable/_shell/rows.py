@@ -222,7 +222,7 @@ class TurnWrite:
     inbox_upto: int = 0
     waits: Sequence[Wait] = ()
     waits_closed: Sequence[Wait] = ()
-    children: list[tuple[NewRun, Wait | None]] = field(factory=list)
+    children: Sequence[tuple[NewRun, Wait | None]] = ()
     #: `feeding.NewFeed`s.
     feeds: Sequence[Any] = ()
     feeds_closed: Sequence[str] = ()
@@ -249,7 +249,7 @@ class TurnWrite:
     #: Merges what the workflow published into what is stored.
     attributes: Callable[[Payload | None], Payload] | None = None
     #: Positions of steps that ended and may have left notes (cursors, memos).
-    notes_done: list[str] = field(factory=list)
+    notes_done: Sequence[str] = ()
     #: Set when nothing that was noted in this run is wanted any more.
     notes_over: bool = False
     #: Makes the payload of a failure, for a child whose key is refused.

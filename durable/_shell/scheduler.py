@@ -51,6 +51,11 @@ class Scheduler:
         """Runs being driven."""
         return len(self._drivers)
 
+    def is_under_way(self, run: int) -> bool:
+        """Whether *run* is active, or about to be, and its end was not told yet."""
+        driver = self._drivers.get(run)
+        return self._admission.is_candidate(run) if driver is None else not driver.over
+
     @property
     def resident(self) -> int:
         """Freed executions kept as a cache."""
@@ -72,6 +77,9 @@ class Scheduler:
                 driver.notify()
             elif self._admission.is_candidate(run):
                 self._touched.add(run)
+        for run, *_ in effects.ended:
+            if driver := self._drivers.get(run):
+                driver.over = True
         if self._refilling:
             self._moved |= effects.arrived | effects.paused
         for run in effects.paused:

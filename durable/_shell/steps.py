@@ -60,6 +60,8 @@ class Steps:
         self._hooks = hooks
         #: What is called in place of functions, in a dry run.
         self._stand_ins = stand_ins
+        #: Whether nobody stands between a step and its function.
+        self._plain = stand_ins is None and not hooks.around_steps
         #: Attempts under way in threads and processes.
         self.calls_in_flight = 0
         self._threads = anyio.CapacityLimiter(THREADS)
@@ -71,21 +73,16 @@ class Steps:
         """Run one attempt, in *task*; how it ended. Raises only cancellation, and what no program survives."""
         definition = action.op.definition
         timeout = action.op.given.timeout or definition.options.timeout
-        context = StepContext(
-            state.run_id,
-            state.workflow,
-            action.position,
-            action.attempt,
-            f"{state.run_id}:{action.position}",
-            None if timeout is None else self._clock.now() + timeout,
-            state.labels,
-            state.batches[0] if state.batches else None,
-        )
-        scope = Scope(context, self._codec, notes, left, batches=state.batches, backend=self._inside)
+        deadline = None if timeout is None else self._clock.now() + timeout
+        about = partial(_context, action, state, deadline)
+        scope = Scope(about, self._codec, notes, left, batches=state.batches, backend=self._inside)
         enter(scope)
         try:
             if timeout is None:
-                value = await self._value(action, state)
+                if self._plain and definition.is_async:
+                    value = await definition.fn(*action.op.args, **action.op.kwargs)
+                else:
+                    value = await self._value(action, state)
             else:
                 try:
                     with anyio.fail_after(timeout):
@@ -186,6 +183,19 @@ class Steps:
         return StepRetrying(
             action.position, action.attempt, now + 1.0, failure_payload(error, self._codec, with_traceback=False), now
         )
+
+
+def _context(action: StepAction, state: RunState, deadline: float | None) -> StepContext:
+    return StepContext(
+        state.run_id,
+        state.workflow,
+        action.position,
+        action.attempt,
+        f"{state.run_id}:{action.position}",
+        deadline,
+        state.labels,
+        state.batches[0] if state.batches else None,
+    )
 
 
 async def _forget_own_cancel(task: asyncio.Task[Any]) -> None:

@@ -166,7 +166,7 @@ async def run_step(
     codec = codec or Codec()
     notes = _Kept(dict(left or {}))
     told = StepContext(run_id, workflow, position, attempt, f"{run_id}:{position}", deadline, labels or {})
-    scope = Scope(told, codec, notes, notes.left)
+    scope = Scope(lambda: told, codec, notes, notes.left)
     # In a task, and so in a context, of its own: nothing of the scope is left in the test's.
     task = asyncio.get_running_loop().create_task(_attempt(op, scope, tx))
     try:

@@ -274,6 +274,22 @@ async def test_a_callers_timeout_does_not_touch_the_run(engines, reached):
     assert await run.result(5) == "on"
 
 
+async def test_a_result_may_be_asked_again_at_once(engines):
+    """
+    Whether the run is to begin, active, just ended or long ended: the handle of who started it always answers.
+    """
+
+    @job
+    async def double(number: int) -> int:
+        return number * 2
+
+    engine = await engines.file(double, concurrency=1)
+    runs = await engine.start_many([double(number) for number in range(5)])
+    for number, run in enumerate(runs):
+        assert [await run.result(5) for _ in range(3)] == [number * 2] * 3
+    assert [await run.result(5) for run in runs] == [0, 2, 4, 6, 8]
+
+
 async def test_many_may_wait_for_one_result(engines):
     """
     Every caller gets the value, whenever it asked.

@@ -38,6 +38,7 @@ from durable.errors import (
     JournalAccessError,
     JournalVersionError,
     MiddlewareError,
+    RunFailedError,
 )
 
 pytestmark = pytest.mark.anyio
@@ -170,6 +171,46 @@ async def test_what_outlasts_the_grace_is_cut_off_and_runs_again(engines, kind):
     kinds = [event.kind for event in await engine.get("r").history()]
     assert "StepFailed" not in kinds
     assert "StepRetrying" not in kinds
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+@pytest.mark.parametrize("ends_by", ["value", "error"])
+async def test_what_outlives_its_own_cutting_off_is_recorded(engines, kind, ends_by):
+    """
+    A step that swallows its cancellation has an outcome like any other: recorded, and not repeated.
+    """
+    began, attempts = asyncio.Event(), []
+
+    async def stubborn() -> str:
+        attempts.append(context().attempt)
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if ends_by == "error":
+                raise ValueError("cut") from None
+        return "done"
+
+    stubborn_step = step(stubborn)
+
+    @workflow
+    async def one() -> Flow[str]:
+        text: str = yield stubborn_step()
+        yield Return(text)
+
+    top = one if kind == "step" else job(stubborn)
+    engine = await engines.file(top, grace=0.05)
+    await engine.start(top(), id="r")
+    await began.wait()
+    await engine.aclose()
+    engine = await engines.file(top)
+    run = engine.get("r")
+    if ends_by == "value":
+        assert await run.result(5) == "done"
+    else:
+        with pytest.raises(RunFailedError, match="cut"):
+            await run.result(5)
+    assert attempts == [1]
 
 
 async def test_aclose_may_be_called_twice_and_from_any_task(engines):
