@@ -39,6 +39,11 @@ class Answers:
         #: Ops made by this run's code, by identity, that nobody has yielded yet.
         self.created_ops: dict[int, Command] = {}
 
+    def close(self) -> None:
+        """Let go of the execution, whose code asks nothing any more."""
+        self.created_ops.clear()
+        del self._ex
+
     def now(self) -> float:
         ex = self._ex
         recorded = ex.history.now_reads.get(ex.arrivals)

@@ -40,7 +40,7 @@ from durable._core.events import (
 )
 from durable._core.groups import OPENERS
 from durable._core.history import History
-from durable._core.nodes import Node, Outcome, StrandNode
+from durable._core.nodes import NOBODY, Node, Outcome, StrandNode
 from durable._core.open_run import OpenRun
 from durable._core.ops import Command, ContinueAs, StepOp, TransactionOp
 from durable._core.outcomes import arguments_payload
@@ -166,10 +166,14 @@ class Execution(OpenRun):
         """Close all user code, in dead mode: nothing that it asks for is recorded."""
         for node in self.strands:
             self._context.run(node.strand.close)
+            node.current = None
+        for leaf in self.leaves.values():
+            leaf.owner = NOBODY
         self.strands.clear()
         self.leaves.clear()
         self.runnable.clear()
-        self.answers.created_ops.clear()
+        self.answers.close()
+        self._body = None  # with this, no cycle is left for the collector
 
     # --- turns ---------------------------------------------------------------------------------
 

@@ -66,6 +66,16 @@ class Owner(Protocol):
     def member_done(self, index: int, outcome: Outcome, /) -> None: ...
 
 
+class _Nobody:
+    """Owns what is open when an execution is closed."""
+
+    def member_done(self, index: int, outcome: Outcome, /) -> None:
+        """Nobody is told."""
+
+
+NOBODY = _Nobody()
+
+
 class Node:
     """One open command."""
 

@@ -144,6 +144,7 @@ class Strand:
                     value, error = None, _not_an_op(found)
                 continue
             except (StopAsyncIteration, ReturnReached):
+                pending = error = None  # its traceback holds this frame: a cycle, and work for the collector
                 return None
             except BaseException as raised:  # noqa: BLE001 - user code may raise anything; the caller sorts it
                 self.raised = raised
@@ -188,6 +189,7 @@ class Strand:
 
     def _close_once(self) -> bool:
         """Raise GeneratorExit where the code stands; whether it has ended."""
+        closing: Any = None
         try:
             if self._coro is not None:
                 self._coro.close()
@@ -208,6 +210,8 @@ class Strand:
             return "ignored GeneratorExit" not in str(refused)
         except BaseException:  # noqa: BLE001 - a dying generator's last words change nothing
             return True
+        finally:
+            closing = None  # it holds what was raised, whose traceback holds this frame: no cycle
         return True
 
 

@@ -167,9 +167,11 @@ class Driver(Recorder):
             text = "".join(traceback.format_exception(error)[-6:])
             await self._block(InternalError(f"{type(error).__name__}: {error}. Please report this:\n{text}"))
         finally:
-            if self._execution is not None and not relieved:
-                self._execution.close()
-                self._execution = None
+            if not relieved:
+                if self._execution is not None:
+                    self._execution.close()
+                    self._execution = None
+                self._task = None  # which knows us: a cycle
 
     async def _turn(self, arrived: list[Event]) -> list[Event] | None:
         """One turn; the next arrivals, or None once there is nothing left to drive."""
