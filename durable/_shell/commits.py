@@ -36,9 +36,11 @@ T = TypeVar("T")
 #: Seconds before a failed group is tried again, doubled each time.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
-#: Largest group: bounds how long one transaction holds the writer, and how long the loop is
-#: busy telling everybody that it ended.
+#: Largest group: bounds how long one transaction holds the writer.
 MAX_GROUP = 256
+#: Drivers told in one iteration of the event loop that their turn is on disk: each then runs its code to the next
+#: command, and the loop is the user's, too.
+TOLD_AT_ONCE = 8
 
 #: Counts the groups in which no event can tell whether they were committed.
 _COUNT = """
@@ -164,7 +166,7 @@ class Commits:
                 await self._database.write(lambda conn: _write(conn, group, self._database.path))
             except CommitUnknownError as error:
                 if await self._reopened(group, error) and await self._is_on_disk(group):
-                    self._succeeded(group)
+                    await self._succeeded(group)
                     return
                 self._failed(group, error.cause)
             except JournalIOError as error:
@@ -179,7 +181,7 @@ class Commits:
                 await self._spoiled(group, error)
                 return
             else:
-                self._succeeded(group)
+                await self._succeeded(group)
                 return
             if group:
                 if self._closed:
@@ -192,11 +194,11 @@ class Commits:
                 group.turns += later.turns
                 group.calls += later.calls
 
-    def _succeeded(self, group: _Group) -> None:
+    async def _succeeded(self, group: _Group) -> None:
         if self.trouble is not None:
             log.info("commit.recovered")
             self.trouble = None
-        self._answer(group)
+        await self._answer(group)
 
     def _failed(self, group: _Group, error: JournalError) -> None:
         if self.trouble is None:
@@ -276,14 +278,18 @@ class Commits:
                     return False
                 await asyncio.sleep(LONGEST_PAUSE)
 
-    def _answer(self, group: _Group) -> None:
+    async def _answer(self, group: _Group) -> None:
+        """
+        Tell everybody that the group is on disk, spread over iterations of the loop.
+
+        The next group begins only then, with what all of these lead to. To write it meanwhile gains nothing: the
+        writer's thread would get the interpreter's lock (GIL) only when the loop has nothing to do, and each group
+        costs a flush.
+        """
         self.groups += 1
         self.writes += len(group.turns) + len(group.calls)
         kept = group.effects.kept
         self._on_effects(group.effects)
-        for turn in group.turns:
-            if not turn.future.done():
-                turn.future.set_result(turn.write.state.run not in kept)
         for call in group.calls:
             if call.future.done():
                 continue
@@ -291,6 +297,11 @@ class Commits:
                 call.future.set_exception(call.error)
             else:
                 call.future.set_result(call.outcome)
+        for first in range(0, len(group.turns), TOLD_AT_ONCE):
+            for turn in group.turns[first : first + TOLD_AT_ONCE]:
+                if not turn.future.done():
+                    turn.future.set_result(turn.write.state.run not in kept)
+            await asyncio.sleep(0)
 
 
 def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:

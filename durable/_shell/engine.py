@@ -4,6 +4,7 @@ The engine's face: start runs, ask for changes, keep house. How it opens and clo
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -29,6 +30,9 @@ from durable._shell.transaction import holds_writer
 from durable.errors import EngineClosedError, UsageError
 
 T = TypeVar("T")
+
+#: Runs of one `start_many` that are made in one iteration of the event loop: their arguments are encoded there.
+MADE_AT_ONCE = 64
 
 
 @frozen
@@ -138,17 +142,20 @@ class Engine(Lifecycle):
         self._check_open()
         now = self.clock.now()
         made = list(ops)
-        runs = [
-            make_run(
-                with_options(op),
-                definitions=self._definitions,
-                codec=self.codec,
-                allocate=self.allocate,
-                now=now,
-                places=self._places,
+        runs: list[NewRun] = []
+        for op in made:
+            runs.append(
+                make_run(
+                    with_options(op),
+                    definitions=self._definitions,
+                    codec=self.codec,
+                    allocate=self.allocate,
+                    now=now,
+                    places=self._places,
+                )
             )
-            for op in made
-        ]
+            if len(runs) % MADE_AT_ONCE == 0:
+                await asyncio.sleep(0)
         ids: Sequence[str] = await self.request("start", runs=runs)
         return [
             Run(self, run_id, op.definition.result, new.run if run_id == new.run_id else 0)

@@ -24,6 +24,8 @@ from durable.errors import EngineClosedError, JournalError
 
 #: Timers that fire in one transaction: bounds how long it holds the writer.
 TIMERS_AT_ONCE = 500
+#: Runs that begin in one iteration of the event loop: each then runs its code to its first command.
+BEGUN_AT_ONCE = 8
 
 
 class Scheduler:
@@ -42,6 +44,8 @@ class Scheduler:
         #: read of them may be stale.
         self._moved: set[int] = set()
         self._alarm = Alarm(services.clock)
+        #: Set while more runs are to begin in the next iteration of the loop.
+        self._pumping = False
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -146,15 +150,28 @@ class Scheduler:
         self._services.activity.begin()
         self._services.spawn(self._drive, driver)
 
+    def _pump_on(self) -> None:
+        self._pumping = False
+        with self._services.activity:
+            self._services.activity.end()  # begun where this was asked for
+            self._pump()
+
     def _pump(self) -> None:
-        if self._stopping:
+        if self._stopping or self._pumping:
             return
         now = self._services.clock.now()
+        begun = 0
         while (ready := self._admission.admit(now)) is not None:
             if ready.run in self._touched:
                 self._touched.discard(ready.run)
                 ready = evolve(ready, fresh=None)
             self._begin(ready)
+            begun += 1
+            if begun == BEGUN_AT_ONCE:
+                self._pumping = True
+                self._services.activity.begin()
+                asyncio.get_running_loop().call_soon(self._pump_on)
+                return
         opens_at = self._admission.opens_at(now)
         if opens_at is not None:
             self._alarm.set(opens_at)
