@@ -65,7 +65,13 @@ class AttemptNode(Leaf):
         self.slot = False
         recorded = ex.replays(position)
         kind = StepStarted if isinstance(op, StepOp) else TransactionStarted
-        digest = "" if recorded else arguments_digest(op.args, op.kwargs, ex.codec)
+        if type(recorded) is kind and recorded.name == op.definition.name and ex.matches(position, recorded):
+            self.event = recorded
+            self.first_started_at = recorded.at
+            self.phase = "running"
+            ex.running += 1
+            return
+        digest = "" if recorded or not (op.args or op.kwargs) else arguments_digest(op.args, op.kwargs, ex.codec)
         self.event = kind(position, op.definition.name, 1, ex.site(op), digest, ex.time)
         limit = op.definition.options.limit
         if isinstance(op, StepOp) and (isinstance(recorded, SlotAwaited) or (recorded is None and limit is not None)):
@@ -77,7 +83,8 @@ class AttemptNode(Leaf):
             return
         self.event, fresh = ex.command(self.event, op.definition.aliases)
         self.first_started_at = self.event.at
-        self._enter("running")
+        self.phase = "running"
+        ex.running += 1
         if fresh:
             self._act()
 
@@ -149,8 +156,10 @@ class AttemptNode(Leaf):
 
     def accepts(self, event: Event) -> bool:
         match event:
-            case StepSucceeded() | StepFailed() | StepRetrying():
-                return self.phase == "running" or isinstance(event, StepSucceeded)
+            case StepSucceeded():
+                return True
+            case StepFailed() | StepRetrying():
+                return self.phase == "running"
             case StepInterrupted():
                 return self.phase == "running" and event.attempt == self.attempt
             case StepStarted() | SlotAwaited():
@@ -235,8 +244,10 @@ class AttemptNode(Leaf):
 
     def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
         if not self.closed:
-            self._enter("retrying")  # no longer counted as running
-            self._let_go()
+            self.ex.running -= self.phase == "running"
+            self.phase = "retrying"
+            if self.slot:
+                self._let_go()
         super().close(outcome, arrived=arrived)
 
     def withdraw(self) -> None:

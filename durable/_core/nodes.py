@@ -168,9 +168,10 @@ class StrandNode(Node):
         if outcome.cancelled or self.throw_cancel:
             self.throw_cancel = False
             error = RunCancelled(self.ex.cancel_reason)
-        asked = self.strand.resume(outcome.value, error)
+        strand = self.strand
+        asked = strand.resume(outcome.value, error)
         if asked is not None:
-            node = self.ex.open(asked, self.strand.next_position(), self, 0)
+            node = self.ex.open(asked, strand.next_position(), self, 0)
             if node is not None and not node.closed:
                 self.current = node
             return
@@ -200,7 +201,11 @@ class Leaf(Node):
     __slots__ = ("wait",)
 
     def __init__(self, ex: Execution, position: str, owner: Owner, index: int) -> None:
-        super().__init__(ex, position, owner, index)
+        self.ex = ex  # as Node does: one is made for every command
+        self.position = position
+        self.owner = owner
+        self.index = index
+        self.closed = False
         self.wait: Wait | None = None
         ex.leaves[position] = self
 

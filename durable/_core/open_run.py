@@ -104,6 +104,19 @@ class OpenRun:
         self.decision.events.append(event)
         return event, True
 
+    def matches(self, position: str, recorded: RecordedCommand) -> bool:
+        """
+        Take *recorded*, which has the kind and name of what the code asks for at *position*; or leave it to `command`.
+
+        What most replayed commands are: nothing is made of them that would only be compared.
+        """
+        if self.compares:
+            return False
+        del self.unmatched[position]
+        if self.opened is not None:
+            self.opened.append(recorded)
+        return True
+
     def replays(self, position: str) -> Event | None:
         """The command at *position*, if it is recorded already."""
         return self.unmatched.get(position)

@@ -33,7 +33,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
     """Append rows of events; large payloads go to their own table."""
-    if any(type(row[6]) is Large for row in rows):
+    if any([type(row[6]) is Large for row in rows]):  # noqa: C419 - a list is faster than a generator
         rows = [(*row[:6], None, keep_payload(conn, row[6]), row[8]) if type(row[6]) is Large else row for row in rows]
     if rows:
         conn.executemany(INSERT_EVENT, rows)

@@ -52,9 +52,25 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     ended: list[TurnWrite] = []
     keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
     slotted: list[TurnWrite] = []
+    waiting: list[TurnWrite] = []
+    rest: list[TurnWrite] = []
     for turn in turns:
         events += turn.events
-        effects.notices += turn.notices
+        if turn.notices:
+            effects.notices += turn.notices
+        if turn.waits or turn.waits_closed:
+            waiting.append(turn)
+        if (
+            turn.status == "blocked"
+            or turn.attributes is not None
+            or turn.notes_over
+            or turn.notes_done
+            or turn.feeds_closed
+            or turn.cancelled_children
+            or turn.cancel_all_children
+            or turn.feeds
+        ):
+            rest.append(turn)
         for child, wait in turn.children:
             if child.may_be_refused:
                 keyed.append((turn, child, wait))
@@ -75,7 +91,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     if runs:
         conn.executemany(INSERT_RUN, runs)
     write_rows(conn, events)
-    for turn in turns:
+    for turn in waiting:
         for wait in turn.waits_closed:
             conn.execute(
                 "DELETE FROM durable_waits WHERE run = ? AND grp = ? AND position = ? AND kind = ?",
@@ -85,7 +101,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         conn.executemany(INSERT_WAIT, waits)
     if items:
         conn.executemany("DELETE FROM durable_inbox WHERE run = ? AND item <= ?", items)
-    for turn in turns:
+    for turn in waiting:
         if turn.waits:
             _add_waits(conn, turn, effects)
     for turn, child, wait in keyed:
@@ -96,7 +112,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
             "WHERE run = ? AND status = 'pending'",
             running,
         )
-    for turn in turns:
+    for turn in rest:
         _write_rest(conn, turn, effects)
     if slotted:
         _write_slots(conn, slotted, effects)
