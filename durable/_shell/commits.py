@@ -298,10 +298,14 @@ class Commits:
             else:
                 call.future.set_result(call.outcome)
         for first in range(0, len(group.turns), TOLD_AT_ONCE):
-            for turn in group.turns[first : first + TOLD_AT_ONCE]:
-                if not turn.future.done():
-                    turn.future.set_result(turn.write.state.run not in kept)
+            _tell(group.turns[first : first + TOLD_AT_ONCE], kept)
             await asyncio.sleep(0)
+
+
+def _tell(turns: list[_Turn], kept: set[int]) -> None:
+    for turn in turns:
+        if not turn.future.done():
+            turn.future.set_result(turn.write.state.run not in kept)
 
 
 def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:

@@ -22,15 +22,12 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-import anyio
-
-from durable._core.decision import Decision, StepAction
 from durable._core.events import Event, RunRetried, StepInterrupted, StepStarted
 from durable._core.execution import Execution
 from durable._core.job_execution import JobExecution
-from durable._shell.log import emit, log
-from durable._shell.reading import Loaded, cancel_in_inbox, load_items, load_run, notes_of
-from durable._shell.recording import Recorder
+from durable._shell.log import log
+from durable._shell.performing import RELOAD_PAUSE, CutOffError, Performer, RelievedError, current_task
+from durable._shell.reading import Loaded, cancel_in_inbox, load_items, load_run
 from durable._shell.rows import Effects, ReadyRun, TurnWrite, read_events
 from durable._shell.services import Services
 from durable._shell.waking import await_code, put_back
@@ -39,55 +36,32 @@ from durable.errors import (
     DurableError,
     EngineClosedError,
     InternalError,
-    JournalAccessError,
     JournalDamagedError,
     JournalError,
-    JournalFullError,
-    JournalIOError,
 )
 
 T = TypeVar("T")
 
-#: Seconds before a run whose transaction could not be committed is replayed from disk.
-RELOAD_PAUSE = 1.0
 #: Arrivals that one turn takes in: what more there is follows in the next ones, so that neither the
 #: event loop nor the writer is held for long when thousands of children have ended.
 ARRIVALS_AT_ONCE = 250
 
 
-class Driver(Recorder):
+class Driver(Performer):
     """One active run."""
 
     def __init__(self, ready: ReadyRun, services: Services) -> None:
         super().__init__(ready, services)
-        self._outcomes: list[Event] = []
-        #: Those that the turn under way took in: not on disk yet.
-        self._unrecorded: list[Event] = []
-        self._scopes: dict[str, anyio.CancelScope] = {}
         #: Set once the end of the run is on disk, and was told.
         self.over = False
         #: Set once the run was taken over: what is under way after that did not see the process die.
         self._lived = False
-        self._notified = False
+        #: Outcomes of steps that the turn under way took in: not on disk yet.
+        self._unrecorded: list[Event] = []
         #: (item, arrival) of its inbox, read and not yet taken in.
         self._backlog: list[tuple[int, Event]] = []
-        #: A step that nothing else runs beside, in this task rather than in one of its own ...
-        self._inline: StepAction | None = None
-        #: ... and, if something arrived meanwhile, the end of the task that goes on with the turns.
-        self._relief: asyncio.Future[None] | None = None
-        #: The scope of the middleware around this activation, where there is any.
-        self.surroundings = services.new_scope() if services.hooks.around_runs else None
-        #: The scope of the steps that run in this task, one after the other: a new one only once it was cancelled.
-        self._around: anyio.CancelScope | None = None
         #: The first event and its checksum, where the run was only just created and needs no loading.
         self._fresh = ready.fresh
-        #: What its steps see of context variables, where middleware may have set some.
-        self._context: contextvars.Context | None = None
-        #: The task that drives.
-        self._task: asyncio.Task[Any] | None = None
-        self._stopping = False
-        self._interrupting = False
-        self._wake = asyncio.Event()
 
     # --- what others call -----------------------------------------------------------------------
 
@@ -98,20 +72,6 @@ class Driver(Recorder):
         if self._inline is not None and self._relief is None:
             self._relief = asyncio.get_running_loop().create_future()
             self._services.spawn(self._relieve, self._relief, self._context)
-
-    def stop(self) -> None:
-        """Begin no new turn or step; end once the steps under way have."""
-        self._stopping = True
-        self._wake.set()
-
-    def interrupt(self) -> None:
-        """Cut off the steps under way: the grace is over."""
-        self._stopping = self._interrupting = True
-        if self.surroundings is not None:
-            self.surroundings.cancel()
-        for scope in list(self._scopes.values()):
-            scope.cancel()
-        self._wake.set()
 
     # --- the loop -----------------------------------------------------------------------------------
 
@@ -143,18 +103,18 @@ class Driver(Recorder):
 
     async def _drive(self, begin: Callable[[], Coroutine[Any, Any, list[Event] | None]]) -> None:
         relieved = False
-        self._task = _current_task()
+        self._task = current_task()
         try:
             arrived = await begin()
             while arrived is not None:
-                with contextlib.suppress(_CutOffError), self._services.new_scope() as self._around:
+                with contextlib.suppress(CutOffError), self._services.new_scope() as self._around:
                     while arrived is not None:
                         arrived = await self._turn(arrived)
                     break
                 if self._relief is not None:  # a step was cancelled, by the task that goes on with the turns
-                    raise _RelievedError
+                    raise RelievedError
                 arrived = await self._next()
-        except _RelievedError:
+        except RelievedError:
             relieved = True  # another task goes on, and closes the execution
         except EngineClosedError:
             pass  # what was not recorded is found again when the file is opened
@@ -226,17 +186,7 @@ class Driver(Recorder):
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if the driver has to end."""
         if self._inline is not None and self._relief is None:
-            action, scope = self._inline, self._around
-            assert scope is not None
-            assert self._task is not None
-            try:
-                await self._attempt(action, scope, self._task)
-            finally:
-                self._inline = None
-            if self._relief is not None:
-                raise _RelievedError
-            if scope.cancel_called:  # the step did not let that cut it off; nor must it cut us off
-                raise _CutOffError
+            await self._run_inline(self._inline)
         while True:
             arrived = self._unrecorded = self._outcomes
             self._outcomes = []
@@ -305,17 +255,6 @@ class Driver(Recorder):
         arrived = self._take_in(items) + interrupted
         self._lived = True
         return arrived
-
-    async def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of *fn* on the reader's connection; waits out a disk that fails."""
-        while True:
-            try:
-                return await self._services.database.read(fn)
-            except (JournalIOError, JournalFullError, JournalAccessError) as error:
-                if self._stopping and not self._scopes:
-                    raise EngineClosedError("the engine closed before its file could be read again") from error
-                log.warning("read.failed", run_id=self.ready.run_id, error=str(error))
-                await asyncio.sleep(RELOAD_PAUSE)
 
     async def _reload(self) -> list[Event] | None:
         """Go back to what is recorded; the outcomes of steps that ended in this process are kept."""
@@ -401,78 +340,3 @@ class Driver(Recorder):
             pass
         except JournalDamagedError as damage:  # not even that can be written: found again when the file is opened
             log.error("run.not_blocked", run_id=self.ready.run_id, error=str(damage))
-
-    # --- performing -----------------------------------------------------------------------------------
-
-    def _perform(self, decision: Decision) -> None:
-        """What is on disk now may begin."""
-        if decision.logs:
-            emit(decision.logs, self.ready.run_id, self.ready.workflow)
-        for position in decision.cancelled_steps:
-            if scope := self._scopes.get(position):
-                scope.cancel()
-        for action in decision.steps:
-            if self._stopping:
-                now = self._services.clock.now()
-                self._outcomes.append(StepInterrupted(action.position, action.attempt, False, now))  # noqa: FBT003
-                continue
-            if len(decision.steps) == 1 and not self._notified and self._is_alone():
-                assert self._around is not None
-                self._scopes[action.position] = self._around
-                self._inline = action
-            else:
-                self._scopes[action.position] = self._services.new_scope()
-                self._services.spawn(self._run_step, action, self._context)
-
-    def _is_alone(self) -> bool:
-        """
-        Whether nothing of the run is open but the step that is to begin.
-
-        Then it may run in this task: a task less for each job, and for each step of a plain
-        sequence. If something arrives meanwhile, another task goes on with the turns.
-        """
-        execution = self._execution
-        alone = not isinstance(execution, Execution) or (not self._scopes and len(execution.leaves) == 1)
-        return alone and self._relief is None
-
-    async def _run_step(self, action: StepAction) -> None:
-        """Run a step in a task, and a scope, of its own."""
-        with self._scopes[action.position] as scope:
-            await self._attempt(action, scope, _current_task())
-
-    async def _attempt(self, action: StepAction, scope: anyio.CancelScope, task: asyncio.Task[Any]) -> None:
-        services = self._services
-        event: Event | None = None
-        try:
-            left = {}
-            if action.attempt > 1 or action.position in self._asked_before:
-                run, position = self._state.run, action.position
-                left = await self._read(lambda conn: notes_of(conn, run, position))
-                if left:
-                    self._dirty.add(position)
-            if self._state.batch is not None or self._state.callback is not None:
-                await self._name_batches(self._read)
-            event = await services.steps.attempt(action, self._state, self, left, task)
-        finally:
-            if self._scopes.get(action.position) is scope:
-                del self._scopes[action.position]
-            if event is None and self._interrupting:
-                now = services.clock.now()
-                event = StepInterrupted(action.position, action.attempt, False, now)  # noqa: FBT003
-            if event is not None:
-                self._outcomes.append(event)
-            self._wake.set()
-
-
-class _CutOffError(Exception):
-    """Raised where a step has outlived the cancellation of its scope: what comes next is not to be cancelled."""
-
-
-class _RelievedError(Exception):
-    """Raised in the task that ran a step, where another one has gone on with the turns."""
-
-
-def _current_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task

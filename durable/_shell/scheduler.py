@@ -15,8 +15,9 @@ from attrs import evolve
 from durable._core.admission import CANDIDATES, Admission
 from durable._shell import reading
 from durable._shell.alarm import Alarm
-from durable._shell.driver import RELOAD_PAUSE, Driver
+from durable._shell.driver import Driver
 from durable._shell.log import log
+from durable._shell.performing import RELOAD_PAUSE
 from durable._shell.rows import Effects, ReadyRun
 from durable._shell.services import Services
 from durable._shell.waking import fire_due

@@ -39,10 +39,10 @@ def _child_ended(die):
     """Committed: a run ended on which another waits; nothing of it was acted upon."""
     real = commits.Commits._succeeded
 
-    def succeeded(self, group):
+    async def succeeded(self, group):
         if any("/" in run_id for _, run_id, _, _ in group.effects.ended):
             die()
-        real(self, group)
+        await real(self, group)
 
     commits.Commits._succeeded = succeeded
 
@@ -54,7 +54,7 @@ POINTS = {
     "before-commit": lambda die: _wrap(_EVERYWHERE, "commit", before=die),
     "after-commit": lambda die: _wrap(_EVERYWHERE, "commit", after=die),
     "before-dispatch": lambda die: _wrap([commits.Commits], "_answer", before=die),
-    "after-dispatch": lambda die: _wrap([commits.Commits], "_answer", after=die),
+    "after-dispatch": lambda die: _wrap([commits], "_tell", after=die),
     "recovery": lambda die: _wrap([driver], "load_run", before=die),
     "child-ended": _child_ended,
 }

@@ -65,8 +65,9 @@ MUTANTS = (
     _m(
         "acts before it records",
         "_shell/driver",
-        "            decisions, freed = await self._record(decision)\n",
-        "            self._perform(decision)\n            decisions, freed = await self._record(decision)\n",
+        "                decisions, freed = [decision], await services.commits.turn(",
+        "                self._perform(decision)\n"
+        "                decisions, freed = [decision], await services.commits.turn(",
         "crash/test_kill.py::test_it_does_not_matter_at_which_point_of_a_commit_the_process_dies",
     ),
     _m(
@@ -80,7 +81,7 @@ MUTANTS = (
         "acknowledges what a full disk refused",
         "_shell/commits",
         "            except JournalError as error:\n                self._failed(group, error)\n",
-        "            except JournalError:\n                self._succeeded(group)\n                return\n",
+        "            except JournalError:\n                await self._succeeded(group)\n                return\n",
         "crash/test_disk.py::test_a_full_file_refuses_starts_and_makes_running_runs_wait_until_there_is_room",
     ),
     _m(

@@ -30,7 +30,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._shell import connections, database, driver
+from durable._shell import connections, database, driver, performing
 from durable._shell.connections import CommitUnknownError
 from durable.errors import JournalFullError, JournalIOError
 
@@ -178,7 +178,8 @@ class FailingCommits:
 
         for module in (connections, database):
             monkeypatch.setattr(module, "commit", commit)
-        monkeypatch.setattr(driver, "RELOAD_PAUSE", 0.01)
+        for module in (driver, performing):
+            monkeypatch.setattr(module, "RELOAD_PAUSE", 0.01)
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["committed", "not committed"])
