@@ -49,6 +49,10 @@ ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value
 """
 
 
+#: Those of a group that is still to be written.
+_NO_EFFECTS = Effects()
+
+
 @define(eq=False)
 class _Call:
     fn: Callable[[sqlite3.Connection, Effects], Any]
@@ -70,7 +74,7 @@ class _Group:
     turns: list[_Turn] = field(factory=list)
     calls: list[_Call] = field(factory=list)
     #: What it caused, once it was written; and what tells afterwards whether it was committed.
-    effects: Effects = field(factory=Effects)
+    effects: Effects = _NO_EFFECTS
     mark: int = 0
 
     def __bool__(self) -> bool:
@@ -155,9 +159,10 @@ class Commits:
             await self._commit(group)
 
     def _next_group(self) -> _Group:
-        group = _Group(self._turns[:MAX_GROUP], self._calls[:MAX_GROUP])
-        del self._turns[:MAX_GROUP], self._calls[:MAX_GROUP]
-        return group
+        turns, calls = self._turns, self._calls
+        self._turns, self._calls = turns[MAX_GROUP:], calls[MAX_GROUP:]
+        del turns[MAX_GROUP:], calls[MAX_GROUP:]
+        return _Group(turns, calls)
 
     async def _commit(self, group: _Group) -> None:
         pause = FIRST_PAUSE
@@ -289,7 +294,8 @@ class Commits:
         self.groups += 1
         self.writes += len(group.turns) + len(group.calls)
         kept = group.effects.kept
-        self._on_effects(group.effects)
+        if group.effects:
+            self._on_effects(group.effects)
         for call in group.calls:
             if call.future.done():
                 continue

@@ -97,10 +97,13 @@ class _Worker(aiosqlite.Connection):
         self._thread.daemon = True
         self._thread.name = name
 
-    def call(self, fn: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
-        """The result of *fn*, called on the thread. It is queued when this is first awaited."""
-        result: Awaitable[Any] = cast("Any", self)._execute(fn, *arguments)  # noqa: SLF001 - untyped there
-        return result
+    def call(self, fn: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """The result of *fn*, called on the thread; queued at once, without a coroutine of its own."""
+        if not self._running:
+            raise ValueError("the connection is closed")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        cast("Any", self)._tx.put_nowait((future, partial(fn, *arguments)))  # noqa: SLF001 - untyped there
+        return future
 
     def landed(self) -> asyncio.Future[None] | None:
         """Done when every call made so far has ended; None if that cannot be waited for."""

@@ -291,6 +291,22 @@ class Effects:
     batches: list[tuple[str, str]] = field(factory=list)
     next_fire_at: float | None = None
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to act on: most groups only append to histories."""
+        return bool(
+            self.ready
+            or self.arrived
+            or self.ended
+            or self.next_fire_at is not None
+            or self.notices
+            or self.paused
+            or self.stopped
+            or self.unborn
+            or self.given_up
+            or self.refused
+            or self.batches
+        )
+
     def add(self, other: Effects) -> None:
         """Take in what a part of the group caused."""
         self.ready += other.ready
