@@ -12,7 +12,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from durable._shell.batch_ends import settle
-from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, write_rows
+from durable._shell.creating import add_run, get_or_create, write_runs
 from durable._shell.lines import Lines
 from durable._shell.reading import last_run
 from durable._shell.rows import Effects, NewRun
@@ -168,10 +168,7 @@ def _add(conn: sqlite3.Connection, added: Sequence[tuple[NewRun, str, int]], eff
 
 
 def _insert(conn: sqlite3.Connection, rows: tuple[list[Any], list[Any], list[Any]]) -> None:
-    runs, events, waits = rows
-    conn.executemany(INSERT_RUN, runs)
-    write_rows(conn, events)
-    conn.executemany(INSERT_WAIT, waits)
+    write_runs(conn, *rows)
     for each in rows:
         each.clear()
 

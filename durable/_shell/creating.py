@@ -9,25 +9,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from durable._shell import slots
+from durable._shell.bulk import write_many
 from durable._shell.looking import ENDS
 from durable._shell.rows import Effects, Large, NewRun, ReadyRun, RunState
 from durable._shell.templates import to_json
 from durable._shell.waking import claim, keep_payload, request_cancel
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
 
-INSERT_RUN = """
+_INSERT_RUNS = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
     key_until, arguments, parent, position, labels, retry, follows, follow_ups, batch, callback,
     created_at)
-VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES {rows}
 """
-INSERT_EVENT = """
+_INSERT_EVENTS = """
 INSERT INTO durable_events (run, seq, kind, position, at, body, value, payload, checksum)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES {rows}
 """
-INSERT_WAIT = """
+INSERT_WAITS = """
 INSERT OR REPLACE INTO durable_waits (run, grp, position, kind, wake_on, name, target, fire_at, since)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES {rows}
 """
 
 
@@ -36,7 +37,14 @@ def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
     if any([type(row[6]) is Large for row in rows]):  # noqa: C419 - a list is faster than a generator
         rows = [(*row[:6], None, keep_payload(conn, row[6]), row[8]) if type(row[6]) is Large else row for row in rows]
     if rows:
-        conn.executemany(INSERT_EVENT, rows)
+        write_many(conn, _INSERT_EVENTS, rows)
+
+
+def write_runs(conn: sqlite3.Connection, runs: list[Any], events: list[Any], waits: Sequence[Any]) -> None:
+    """Write what `add_run` has added."""
+    write_many(conn, _INSERT_RUNS, runs)
+    write_rows(conn, events)
+    write_many(conn, INSERT_WAITS, waits)
 
 
 def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], effects: Effects) -> None:
@@ -51,6 +59,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
             new.workflow,
             new.version,
             new.sort,
+            "pending",
             new.queue,
             new.priority,
             new.place,
@@ -148,10 +157,7 @@ def insert_plain(conn: sqlite3.Connection, news: Sequence[NewRun], effects: Effe
     waits: list[Any] = []
     for new in news:
         add_run(new, runs, events, waits, effects)
-    conn.executemany(INSERT_RUN, runs)
-    write_rows(conn, events)
-    if waits:
-        conn.executemany(INSERT_WAIT, waits)
+    write_runs(conn, runs, events, waits)
 
 
 def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> str:

@@ -17,7 +17,8 @@ from attrs import evolve, frozen
 
 from durable._core.decision import Feed
 from durable._core.events import ChildSucceeded, Payload
-from durable._shell.creating import INSERT_WAIT, insert_run
+from durable._shell.bulk import write_many
+from durable._shell.creating import INSERT_WAITS, insert_run
 from durable._shell.rows import Effects, NewRun
 from durable._shell.templates import begun, from_json, to_json
 from durable._shell.waking import request_cancel
@@ -147,7 +148,7 @@ def _start_next(conn: sqlite3.Connection, run: int, position: str, place: float,
     where = f"{position}.{item}"
     new = _child(template, number, child_id, arguments, at)
     insert_run(conn, evolve(new, parent=run, position=where, place=place), effects, waits_since=at)
-    conn.execute(INSERT_WAIT, (run, group, where, "child", wake_on, position, number, None, at))
+    write_many(conn, INSERT_WAITS, [(run, group, where, "child", wake_on, position, number, None, at)])
 
 
 def _child(template: str, number: int, child_id: str, arguments: Payload, at: float) -> NewRun:

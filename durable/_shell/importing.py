@@ -30,7 +30,8 @@ from durable._core.events import (
 )
 from durable._core.exchange import RunFacts, RunHistory
 from durable._shell import slots
-from durable._shell.creating import INSERT_WAIT, write_rows
+from durable._shell.bulk import write_many
+from durable._shell.creating import INSERT_WAITS, write_rows
 from durable._shell.feeding import feed
 from durable._shell.import_ties import Ties
 from durable._shell.lines import Lines
@@ -39,7 +40,7 @@ from durable._shell.reading import last_run, load_history, read_end
 from durable._shell.rows import Effects, NewRun, RunState
 from durable._shell.templates import checked_json
 from durable._shell.waiters import End, tell_waiters
-from durable._shell.waking import INSERT_ITEM, item_row, let_in, put_item
+from durable._shell.waking import INSERT_ITEMS, item_row, let_in, put_item
 from durable.errors import RunExistsError, UsageError
 
 #: Why a run that was imported does not go on.
@@ -233,8 +234,9 @@ class _Import:
         number = self._ties.number(run.run_id)
         assert number is not None
         # Granted slots are of the other file; `open_slots` asks for them again.
-        conn.executemany(
-            INSERT_ITEM,
+        write_many(
+            conn,
+            INSERT_ITEMS,
             [
                 item_row(conn, number, event, wakes=not isinstance(event, SignalReceived), name=each.owed.get(index))
                 for index, event in enumerate(each.pending)
@@ -271,7 +273,7 @@ class _Import:
             if wait.kind == "code" or (wait.kind == "start" and wait.target is not None and target is None):
                 continue  # it is paused, not blocked; and behind nobody here
             row = (number, wait.group, wait.position, wait.kind, wait.wake_on, wait.name, target, wait.fire_at)
-            self._conn.execute(INSERT_WAIT, (*row, wait.since))
+            write_many(self._conn, INSERT_WAITS, [(*row, wait.since)])
             if wait.fire_at is not None:
                 self._effects.fires(wait.fire_at)
             if found is not None and found.status in ENDS:

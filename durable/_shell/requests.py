@@ -19,7 +19,8 @@ from durable._core import history
 from durable._core.events import Event, Payload, ResumeRequested, RunStarted, SignalReceived
 from durable._shell import slots
 from durable._shell.batch_requests import BATCH_REQUESTS
-from durable._shell.creating import INSERT_WAIT, get_or_create, insert_plain, insert_run, write_rows
+from durable._shell.bulk import write_many
+from durable._shell.creating import INSERT_WAITS, get_or_create, insert_plain, insert_run, write_rows
 from durable._shell.feeding import refill
 from durable._shell.importing import give_up_absent, import_runs
 from durable._shell.lines import Lines
@@ -192,9 +193,8 @@ def _wait_again(conn: sqlite3.Connection, run: int, events: Sequence[Event], now
     for position, target in history.open_children(events):
         add_wait(conn, run, position, target, now, effects)
     for wait in history.open_timers(events):
-        conn.execute(
-            INSERT_WAIT, (run, wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now)
-        )
+        row = (run, wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now)
+        write_many(conn, INSERT_WAITS, [row])
         if wait.fire_at is not None:
             effects.fires(wait.fire_at)
     for position, name, key in history.open_slots(events):

@@ -14,9 +14,14 @@ from typing import Any
 from attrs import frozen
 
 from durable._core.events import ChildCancelled, ChildFailed, ChildSucceeded, Event, Payload
+from durable._shell.bulk import about_many, write_many
 from durable._shell.feeding import feed, members_of, put_behind
 from durable._shell.rows import Effects
-from durable._shell.waking import INSERT_ITEM, is_open, item_row, request_cancel, start_due, wake
+from durable._shell.waking import DELETE_WAITS, INSERT_ITEMS, is_open, item_row, request_cancel, start_due, wake
+
+_WAITS_FOR = """
+SELECT target, wait, run, grp, position, wake_on, name, kind FROM durable_waits WHERE target IN ({items}) ORDER BY wait
+"""
 
 
 @frozen
@@ -46,16 +51,17 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
     Taken together for a whole commit group: 500 children that end at once close their rows and
     put their outcomes in a handful of statements, and their parent is looked at once.
     """
-    closed: list[tuple[int]] = []
+    closed: list[int] = []
     fed: list[tuple[int, str, str, End]] = []
     items: list[tuple[int, str, str, str, Event]] = []
     in_line: dict[int, float] = {}
     failed: list[tuple[int, str, float]] = []
+    waits: dict[int, list[Any]] = {}
+    for target, *wait in about_many(conn, _WAITS_FOR, [end.run for end in ends]):
+        waits.setdefault(target, []).append(wait)
     for end in ends:
-        for wait, waiter, group, position, wake_on, feeds, kind in conn.execute(
-            "SELECT wait, run, grp, position, wake_on, name, kind FROM durable_waits WHERE target = ?", (end.run,)
-        ).fetchall():
-            closed.append((wait,))
+        for wait, waiter, group, position, wake_on, feeds, kind in waits.get(end.run, ()):
+            closed.append(wait)
             if kind == "start":
                 in_line[waiter] = end.at
                 continue
@@ -69,7 +75,7 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
             items.append((waiter, group, position, wakes, end.arrival(position)))
     if not closed:
         return
-    conn.executemany("DELETE FROM durable_waits WHERE wait = ?", closed)
+    about_many(conn, DELETE_WAITS, closed)
     for waiter, at in in_line.items():
         start_due(conn, waiter, at, effects)
     owed: dict[tuple[int, str], str] = {}
@@ -89,7 +95,7 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
         rows.append(item_row(conn, waiter, event, wakes=wakes, name=owed.get((waiter, position))))
         if wakes:
             woken[waiter] = event.at
-    conn.executemany(INSERT_ITEM, rows)
+    write_many(conn, INSERT_ITEMS, rows)
     for waiter, feeds, _, end in fed:
         if end.status != "succeeded":
             put_behind(conn, waiter, feeds)

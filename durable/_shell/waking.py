@@ -26,13 +26,15 @@ from durable._core.events import (
     TimerFired,
 )
 from durable._shell import slots
+from durable._shell.bulk import about_many, write_many
 from durable._shell.looking import ENDS
 from durable._shell.rows import Effects, Large, ReadyRun, stored
 
-INSERT_ITEM = """
+INSERT_ITEMS = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES {rows}
 """
+DELETE_WAITS = "DELETE FROM durable_waits WHERE wait IN ({items})"
 _MOVE_UP = """
 INSERT OR IGNORE INTO durable_waits (run, grp, position, kind, wake_on, target, since)
 SELECT behind.run, '', mine.position, 'start', 'any', mine.target, behind.since
@@ -74,7 +76,7 @@ def keep_payload(conn: sqlite3.Connection, large: Large) -> int:
 
 def put_item(conn: sqlite3.Connection, run: int, event: Event, effects: Effects, *, wakes: bool) -> None:
     """Put an arrival into a run's inbox, and wake the run if it *wakes*."""
-    conn.execute(INSERT_ITEM, item_row(conn, run, event, wakes=wakes))
+    write_many(conn, INSERT_ITEMS, [item_row(conn, run, event, wakes=wakes)])
     if wakes:
         wake(conn, run, event.at, effects)
 
@@ -130,7 +132,7 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
         "WHERE fire_at <= ? ORDER BY fire_at, wait LIMIT ?",
         (now, limit),
     ).fetchall()
-    conn.executemany("DELETE FROM durable_waits WHERE wait = ?", [(row[0],) for row in due])
+    about_many(conn, DELETE_WAITS, [row[0] for row in due])
     for _, run, group, position, kind, wake_on, fire_at, since in due:
         if kind == "start":
             start_due(conn, run, now, effects)

@@ -3,7 +3,7 @@ What a commit group writes: the turns of many runs. Runs on the writer's thread.
 
 All functions take the connection inside an open transaction, and the `Effects` to which they
 add what the loop must do after the COMMIT. Rows of many turns are gathered and written table
-by table, because `executemany` costs a third of single statements.
+by table, many rows a statement: see `bulk`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from durable._core.events import (
 )
 from durable._shell import slots
 from durable._shell.batch_ends import tell_batches
-from durable._shell.creating import INSERT_RUN, INSERT_WAIT, add_run, get_or_create, insert_run, write_rows
+from durable._shell.bulk import about_many, write_many
+from durable._shell.creating import INSERT_WAITS, add_run, get_or_create, insert_run, write_runs
 from durable._shell.feeding import close_feed, close_feeds, open_feed
 from durable._shell.looking import ENDS
 from durable._shell.reading import cancel_in_inbox, read_end
@@ -39,6 +40,24 @@ _MOVE_SIGNALS = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
 SELECT ?, kind, position, at, body, value, payload, name, 0 FROM durable_inbox WHERE run = ? AND kind = ? ORDER BY item
 """
+
+_TAKEN_IN = """
+DELETE FROM durable_inbox WHERE item IN (
+    SELECT i.item FROM durable_inbox AS i
+    JOIN (VALUES {rows}) AS taken ON i.run = taken.column1 AND i.item <= taken.column2
+)
+"""
+_RUNNING = """
+UPDATE durable_runs SET status = 'running', started_at = coalesce(started_at, begun.column2)
+FROM (VALUES {rows}) AS begun WHERE run = begun.column1 AND status = 'pending'
+"""
+_ENDED = """
+UPDATE durable_runs SET status = ended.column2, ended_at = ended.column3, ready_at = NULL, reason = ended.column4,
+    started_at = coalesce(started_at, ended.column3)
+FROM (VALUES {rows}) AS ended WHERE run = ended.column1
+"""
+_NO_WAITS = "DELETE FROM durable_waits WHERE run IN ({items})"
+_NO_ITEMS = "DELETE FROM durable_inbox WHERE run IN ({items})"
 
 
 def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
@@ -85,33 +104,24 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         if turn.status == "waiting":
             freed.append(turn)
         elif turn.status == "running":
-            running.append((turn.at, turn.state.run))
+            running.append((turn.state.run, turn.at))
         elif turn.status in ENDS:
             ended.append(turn)
-    if runs:
-        conn.executemany(INSERT_RUN, runs)
-    write_rows(conn, events)
+    write_runs(conn, runs, events, ())
     for turn in waiting:
         for wait in turn.waits_closed:
             conn.execute(
                 "DELETE FROM durable_waits WHERE run = ? AND grp = ? AND position = ? AND kind = ?",
                 (turn.state.run, wait.group, wait.position, wait.kind),
             )
-    if waits:
-        conn.executemany(INSERT_WAIT, waits)
-    if items:
-        conn.executemany("DELETE FROM durable_inbox WHERE run = ? AND item <= ?", items)
+    write_many(conn, INSERT_WAITS, waits)
+    write_many(conn, _TAKEN_IN, items)
     for turn in waiting:
         if turn.waits:
             _add_waits(conn, turn, effects)
     for turn, child, wait in keyed:
         _join_child(conn, turn, child, wait, effects)
-    if running:
-        conn.executemany(
-            "UPDATE durable_runs SET status = 'running', started_at = coalesce(started_at, ?) "
-            "WHERE run = ? AND status = 'pending'",
-            running,
-        )
+    write_many(conn, _RUNNING, running)
     for turn in rest:
         _write_rest(conn, turn, effects)
     if slotted:
@@ -185,12 +195,12 @@ def _add_waits(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> N
                 _put_missing(conn, run, wait, turn.at, effects)
                 continue
             target = row[0]
-            conn.execute(INSERT_WAIT, _wait_row(run, wait, target, turn.at))
+            write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, turn.at)])
             if row[1] in ENDS:
                 status, event, reason = read_end(conn, target)
                 tell_waiters(conn, [End(target, wait.run_id or "", status, event, reason, turn.at)], effects)
             continue
-        conn.execute(INSERT_WAIT, _wait_row(run, wait, target, turn.at))
+        write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, turn.at)])
         if wait.fire_at is not None:
             effects.fires(wait.fire_at)
         if wait.kind == "signal":
@@ -239,14 +249,10 @@ def _free(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
 
 def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
     """Write the ends of runs, and tell those who wait for them."""
-    runs = [(turn.state.run,) for turn in turns]
+    runs = [turn.state.run for turn in turns]
     paused = {turn.state.run for turn in turns if turn.successor is not None and _is_paused(conn, turn.state.run)}
-    conn.executemany(
-        "UPDATE durable_runs SET status = ?, ended_at = ?, ready_at = NULL, reason = ?, "
-        "started_at = coalesce(started_at, ?) WHERE run = ?",
-        [(turn.status, turn.at, turn.reason or None, turn.at, turn.state.run) for turn in turns],
-    )
-    conn.executemany("DELETE FROM durable_waits WHERE run = ?", runs)
+    write_many(conn, _ENDED, [(turn.state.run, turn.status, turn.at, turn.reason or None) for turn in turns])
+    about_many(conn, _NO_WAITS, runs)
     at = turns[0].at
     over = [turn.state.run for turn in turns if turn.successor is None]
     let_in(conn, slots.release_runs(conn, over, at, effects), at, effects)
@@ -263,7 +269,7 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
         for new in turn.follow_ups:
             _follow(conn, state, new, effects)
         effects.ended.append((state.run, state.run_id, state.workflow, status))
-    conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)
+    about_many(conn, _NO_ITEMS, runs)
     tell_waiters(conn, ends, effects)
     tell_batches(conn, turns, effects)
 
@@ -348,7 +354,7 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
     if wait is None:
         put_item(conn, run, ChildJoined(position, run_id, at), effects, wakes=True)
         return
-    conn.execute(INSERT_WAIT, _wait_row(run, wait, target, at))
+    write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
     if status in ENDS:
         end_status, outcome, reason = read_end(conn, target)
         tell_waiters(conn, [End(target, run_id, end_status, outcome, reason, at)], effects)

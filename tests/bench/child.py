@@ -41,6 +41,10 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
         import growing
 
         return growing.growing if name == "growing" else growing.multicore
+    if name == "beside":
+        from sharing import beside
+
+        return beside
     if name == "waking":
         from waking_up import waking
 

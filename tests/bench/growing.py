@@ -49,10 +49,15 @@ async def growing(folder: Path, params: dict[str, Any], durability: str) -> dict
             filled = at
             runs[at] = statistics.median([await _per_run(engine) for _ in range(3)])
     found |= {f"us_among_{at}": us for at, us in runs.items()}
+    signals = await _per_signal(folder, workloads.counting(params["signals"]), params["signals"], durability, 1)
+    chained = await _per_signal(folder, workloads.chained(0, params["signals"]), params["signals"], durability, 0)
+    found |= {f"us_at_signal_{at}": us for at, us in signals.items()}
+    found |= {f"us_at_chained_{at}": us for at, us in chained.items()}
     first_step = steps.get(100, next(iter(steps.values())))
     return found | {
         "step_growth": steps[longest] / first_step,
         "run_growth": runs[fullest] / next(iter(runs.values())),
+        "signal_growth": signals[max(signals)] / signals[min(signals)],
     }
 
 
@@ -66,6 +71,26 @@ def _per_step(ended_at: Sequence[float], longest: int) -> dict[int, float]:
         spans = [ended_at[n] - ended_at[n - 1] for n in range(at - window, at)]
         found[at] = statistics.median(spans) * 1e6
     return found
+
+
+async def _per_signal(folder: Path, op: Any, signals: int, durability: str, keep_resident: int) -> dict[int, float]:
+    """
+    Microseconds from a signal until its run waits for the next one, by how many came before.
+    """
+    spans = []
+    place = folder / op.definition.name
+    place.mkdir()
+    async with workloads.opened(place, durability, keep_resident=keep_resident) as engine:
+        run = await engine.start(op)
+        await engine.idle()
+        for _ in range(signals):
+            began = clock()
+            await run.signal("add", 1)
+            await engine.idle()
+            spans.append(clock() - began)
+        assert await run.result() == signals
+    places = [decade for decade in DECADES if decade < signals] + [signals]
+    return {at: statistics.median(spans[max(0, at - max(8, min(500, at // 2))) : at]) * 1e6 for at in places}
 
 
 async def _per_run(engine: Engine) -> float:

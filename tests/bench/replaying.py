@@ -42,6 +42,7 @@ async def replay(folder: Path, params: dict[str, Any], _durability: str) -> dict
     return {
         "events": events,
         "events_per_s": events / whole,
+        "replayed_per_s": events / median(parts["replay_s"] for parts in measured),
         **{f"{part}_us_per_event": median(parts[f"{part}_s"] for parts in measured) / events * 1e6
            for part in ("sql", "decode", "replay")},
         "signal_to_result_s": woken,

@@ -140,12 +140,20 @@ def rows(passes: Passes) -> list[Row]:
         ),
         _figure("W6 bytes a step on disk", 300, found.get("W6"), "bytes_per_step", lambda _: ""),
         _figure(
-            "replay, with loading and decoding, events/s",
+            "replay of a history in memory, events/s",
             300_000,
+            found.get("replay"),
+            "replayed_per_s",
+            lambda it: f"of {_n(it['events'])}",
+            least=True,
+        ),
+        _figure(
+            "the same, with reading, checking and decoding, events/s",
+            100_000,
             found.get("replay"),
             "events_per_s",
             lambda it: (
-                f"of {_n(it['events'])}; us an event: SQL {it['sql_us_per_event']:.2f}, check and decode "
+                f"us an event: SQL {it['sql_us_per_event']:.2f}, check and decode "
                 f"{it['decode_us_per_event']:.2f}, replay {it['replay_us_per_event']:.2f}; "
                 f"signal to result {it['signal_to_result_s']:.2f} s"
             ),
@@ -201,11 +209,28 @@ def rows(passes: Passes) -> list[Row]:
             lambda _: "",
         ),
         _figure(
+            "W1 beside a thread that computes, times slower",
+            30,
+            found.get("beside"),
+            "slower",
+            lambda it: f"{_n(it['beside_steps_per_s'])} steps/s : {_n(it['alone_steps_per_s'])} steps/s",
+        ),
+        _figure(
             "a late step of a long run against step 100",
             1.2,
             found.get("growing"),
             "step_growth",
             lambda it: _curve(it, "us_at_step_") + " us at that step",
+        ),
+        _figure(
+            "a late signal to a long run against signal 10",
+            1.3,
+            found.get("growing"),
+            "signal_growth",
+            lambda it: (
+                f"keep_resident=1: {_curve(it, 'us_at_signal_')} us at that signal; continue_as after each hundred: "
+                f"{_curve(it, 'us_at_chained_')}"
+            ),
         ),
         _figure(
             "a run in a full file against one among 1,000",

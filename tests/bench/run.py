@@ -1,8 +1,8 @@
 """
 The benchmark: `python tests/bench/run.py`, or `make bench`.
 
-Runs the six workloads of the peer benchmarks, fan-out, queues, the event loop's lag, replay, import
-and exit against durable, and raw `sqlite3` on the same disk. Every workload runs in a fresh process on a
+Runs the six workloads of the peer benchmarks, fan-out, queues, the event loop's lag, replay, growth, cores,
+import and exit against durable, and raw `sqlite3` on the same disk. Every workload runs in a fresh process on a
 fresh folder. Passes are interleaved (raw, W1, lag, W2, W3, ..., raw, W1, ...), so that noise
 falls on all alike, and a ratio is taken within its pass. The workloads with 100,000 runs take
 part in the first pass only.
@@ -41,6 +41,7 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "raw": {"rows": (4_400, 100), "single_rows": (100, 20)},
     "W1": {"runs": (200, 2), "steps": (10, 10)},
     "lag": {"runs": (200, 20), "steps": (10, 10), "rounds": (5, 1)},
+    "beside": {"runs": (100, 5), "steps": (5, 2)},
     "W2": {"steps": (100, 10), "latency_runs": (200, 5)},
     "W3": {"jobs": (500, 5)},
     "fan": {"few": (500, 5), "many": (10_000, 20), "window": (10, 10)},
@@ -52,7 +53,12 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "replay": {"events": (20_000, 200), "repeats": (5, 2)},
     "look": {"runs": (100_000, 100), "repeats": (5, 1)},
     "debug": {"steps": (5_000, 50), "repeats": (5, 1), "checked": (10_000, 20)},
-    "growing": {"steps": (100_000, 200), "runs": (100_000, 1_000), "at_once": (10_000, 100)},
+    "growing": {
+        "steps": (100_000, 200),
+        "runs": (100_000, 1_000),
+        "at_once": (10_000, 100),
+        "signals": (10_000, 60),
+    },
     "multicore": {"jobs": (100, 4)},
     "import": {"repeats": (7, 1)},
     "crash": {},

@@ -13,7 +13,8 @@ from typing import Any
 from measuring import clock
 
 from durable._shell import schema
-from durable._shell.creating import INSERT_WAIT
+from durable._shell.bulk import write_many
+from durable._shell.creating import INSERT_WAITS
 from durable._shell.rows import Effects
 from durable._shell.waiters import End, tell_waiters
 
@@ -43,7 +44,7 @@ def _ends(path: Path, members: int) -> tuple[float, float]:
         first = parent * 1_000_000
         conn.execute("BEGIN IMMEDIATE")
         rows = [(parent, "0", f"0.{n}", "child", "all", None, first + n, None, 0.0) for n in range(members)]
-        conn.executemany(INSERT_WAIT, rows)
+        write_many(conn, INSERT_WAITS, rows)
         for number in range(members):
             end = End(first + number, f"r/{number}", "succeeded", "1", "", 0.0)
             began = clock()

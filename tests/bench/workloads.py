@@ -16,7 +16,7 @@ from typing import Any
 
 from measuring import ask, clock, collect, disk_bytes, latencies, memory, percentile, trim
 
-from durable import Engine, Flow, Queue, Return, for_each, gather, job, sleep, step, wait_for, workflow
+from durable import Engine, Flow, Queue, Return, continue_as, for_each, gather, job, sleep, step, wait_for, workflow
 
 HOUR = 3600.0
 #: Runs of one `start_many` where 100,000 are started: one transaction each.
@@ -102,7 +102,28 @@ async def long_history(steps: int) -> Flow[int]:
     yield Return(steps)
 
 
-DEFINITIONS = [sequence, timed, fan_out, windowed, one, held_up, parked, held, long_history]
+@workflow
+async def counting(signals: int) -> Flow[int]:
+    total = 0
+    for _ in range(signals):
+        number: int = yield wait_for("add", int)
+        total += number
+    yield Return(total)
+
+
+@workflow
+async def chained(total: int, left: int) -> Flow[int]:
+    for _ in range(min(100, left)):
+        number: int = yield wait_for("add", int)
+        total += number
+    if left > 100:
+        yield continue_as(chained(total, left - 100))
+    yield Return(total)
+
+
+DEFINITIONS = [
+    sequence, timed, fan_out, windowed, one, held_up, parked, held, long_history, counting, chained,
+]  # fmt: skip
 
 
 @asynccontextmanager

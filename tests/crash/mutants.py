@@ -189,7 +189,7 @@ MUTANTS = (
     _m(
         "what was taken in stays in the inbox",
         "_shell/writing",
-        'conn.executemany("DELETE FROM durable_inbox WHERE run = ? AND item <= ?", items)',
+        "write_many(conn, _TAKEN_IN, items)",
         "pass",
         "contract/test_journal.py",
     ),

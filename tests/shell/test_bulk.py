@@ -1,0 +1,68 @@
+"""
+Many rows in few statements: what a commit asks of the interpreter's lock does not grow with every row.
+"""
+
+import sqlite3
+
+import pytest
+
+from durable import Flow, Return, step, workflow
+from durable._shell.bulk import about_many, write_many
+
+
+@pytest.fixture
+def table():
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE t (place INTEGER PRIMARY KEY, number INTEGER, text TEXT)")
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 63, 64, 65, 200])
+def test_every_row_is_written_once_and_in_its_order(table, count):
+    """
+    Whatever their number, and whatever is in them.
+    """
+    rows = [(number, f"é'{{rows}}?{number}") for number in range(count)]
+    write_many(table, "INSERT INTO t (number, text) VALUES {rows}", rows)
+    assert table.execute("SELECT number, text FROM t ORDER BY place").fetchall() == rows
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 63, 64, 65, 200])
+def test_every_item_is_asked_about(table, count):
+    """
+    And nothing else is.
+    """
+    write_many(table, "INSERT INTO t (number) VALUES {rows}", [(number,) for number in range(300)])
+    found = about_many(table, "DELETE FROM t WHERE number IN ({items}) RETURNING number", range(10, 10 + count))
+    assert sorted(found) == [(number,) for number in range(10, 10 + count)]
+    assert table.execute("SELECT count(*) FROM t").fetchone() == (300 - count,)
+
+
+@step
+async def ok() -> int:
+    return 1
+
+
+@workflow
+async def sequence(steps: int) -> Flow[int]:
+    for _ in range(steps):
+        yield ok()
+    yield Return(steps)
+
+
+@pytest.mark.anyio
+async def test_a_hundred_runs_take_few_statements(engines):
+    """
+    100 runs of 5 steps are 1,200 rows of events, 100 runs created, begun and ended: fewer statements than rows by far.
+    """
+    engine = await engines.file(sequence)
+    await engine.run(sequence(1))
+    statements = []
+    engine._database._writer.raw.set_trace_callback(statements.append)
+    try:
+        for run in await engine.start_many([sequence(5) for _ in range(100)]):
+            assert await run.result(10) == 5
+    finally:
+        engine._database._writer.raw.set_trace_callback(None)
+    assert len(statements) < 300
