@@ -427,13 +427,13 @@ def _count_loads() -> list[str]:
     from durable._core.execution import Execution
 
     loaded: list[str] = []
-    load = Execution.load
+    make = Execution.__init__
 
-    def counted(execution: Execution) -> None:
+    def counted(execution: Execution, *args: Any, **kwargs: Any) -> None:
+        make(execution, *args, **kwargs)
         loaded.append(execution.run_id)
-        load(execution)
 
-    Execution.load = counted  # type: ignore[method-assign]
+    Execution.__init__ = counted  # type: ignore[method-assign]
     return loaded
 
 
