@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from durable._core.decision import Decision, Wait, added
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from durable._core.ops import Command
 
 _E = TypeVar("_E", bound=RecordedCommand)
+
+
+@lru_cache(maxsize=4096)
+def _short(site: charge.Site) -> str:
+    path, line = site
+    return f"{'/'.join(path.rsplit('/', 2)[-2:])}:{line}"
 
 
 class OpenRun:
@@ -74,7 +81,6 @@ class OpenRun:
         #: The op that is being opened, and the strand whose code runs right now.
         self.asked: Command | None = None
         self.current: StrandNode | None = None
-        self._sites: dict[charge.Site, str] = {}
 
     @property
     def delivered_all(self) -> bool:
@@ -151,11 +157,7 @@ class OpenRun:
         site: charge.Site | None = op.site
         if site is None:
             return ""
-        short = self._sites.get(site)
-        if short is None:
-            path, line = site
-            short = self._sites[site] = f"{'/'.join(path.rsplit('/', 2)[-2:])}:{line}"
-        return short
+        return _short(site)
 
     # --- children, waits, blocks -------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
 
-#: Rows of one statement. Few sizes, since each is a statement that SQLite prepares and keeps.
-SIZES: Final = (64, 16, 4, 1)
+#: Rows of one statement. Few sizes, since each is a statement that SQLite prepares and keeps. Two are what one step
+#: of one run records.
+SIZES: Final = (64, 16, 4, 2, 1)
 
 
 def write_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:

@@ -367,8 +367,7 @@ class Lifecycle(Idling):
         """
         self._check_open()
         if number and self._require_scheduler().is_under_way(number):
-            with self._waiters.until(run_id) as future:
-                outcome = await future
+            outcome = await self._waiters.outcome_of(run_id)
             if outcome is not None:
                 return None, outcome
         while True:
