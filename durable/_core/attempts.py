@@ -54,7 +54,13 @@ class AttemptNode(Leaf):
     def __init__(
         self, ex: Execution, position: str, owner: Owner, index: int, op: StepOp[Any] | TransactionOp[Any]
     ) -> None:
-        super().__init__(ex, position, owner, index)
+        self.ex = ex  # as Leaf does: most commands are these
+        self.position = position
+        self.owner = owner
+        self.index = index
+        self.closed = False
+        self.wait = None
+        ex.leaves[position] = self
         self.op = op
         self.attempt = 1
         self.failures = 0

@@ -103,6 +103,14 @@ class Codec:
                     return quote(value)
             elif cls is bool and not self._hooks:
                 return "true" if value else "false"
+        if not self._hooks:
+            try:
+                text = dumps(self._known[type_].encode(value, self._max_depth))
+            except Exception:  # noqa: BLE001, S110 - not known yet, or refused: the long way says why
+                pass
+            else:
+                if len(text) * 4 <= self._max_bytes:
+                    return text
         return self.dump_plain(self.to_plain(value, type_, where=where), where=where)
 
     def decode(self, payload: Payload, type_: Any = Any, *, where: str = "") -> Any:
@@ -114,6 +122,11 @@ class Codec:
         """
         if payload == "null" and (type_ is Any or type_ is None):
             return None
+        if type(payload) is str:
+            try:
+                return self._known[type_].decode(loads(payload), None)
+            except Exception:  # noqa: BLE001, S110 - not known yet, or wrong: the long way says what
+                pass
         return self.from_plain(self.load_plain(payload, where=where), type_, where=where)
 
     def encode_arguments(

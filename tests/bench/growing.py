@@ -36,19 +36,7 @@ async def growing(folder: Path, params: dict[str, Any], durability: str) -> dict
         start_many_s = clock() - began
     found = {f"us_at_step_{at}": us for at, us in steps.items()}
     found |= {"start_many": params["at_once"], "start_many_s": start_many_s}
-    (folder / "full").mkdir()
-    async with workloads.opened(folder / "full", durability) as engine:
-        await engine.run(workloads.sequence(1))
-        filled, runs = 0, {}
-        for at in [decade for decade in DECADES if 1_000 <= decade < fullest] + [fullest]:
-            for first in range(filled, at, workloads.CHUNK):
-                chunk = min(workloads.CHUNK, at - first)
-                await engine.start_many([workloads.parked(workloads.HOUR) for _ in range(chunk)])
-            while (await engine.stats()).runs.get("waiting", 0) < at:
-                await asyncio.sleep(0.2)
-            filled = at
-            runs[at] = statistics.median([await _per_run(engine) for _ in range(3)])
-    found |= {f"us_among_{at}": us for at, us in runs.items()}
+    found |= await _per_file(folder, fullest, durability)
     signals = await _per_signal(folder, workloads.counting(params["signals"]), params["signals"], durability, 1)
     chained = await _per_signal(folder, workloads.chained(0, params["signals"]), params["signals"], durability, 0)
     found |= {f"us_at_signal_{at}": us for at, us in signals.items()}
@@ -56,7 +44,6 @@ async def growing(folder: Path, params: dict[str, Any], durability: str) -> dict
     first_step = steps.get(100, next(iter(steps.values())))
     return found | {
         "step_growth": steps[longest] / first_step,
-        "run_growth": runs[fullest] / next(iter(runs.values())),
         "signal_growth": signals[max(signals)] / signals[min(signals)],
     }
 
@@ -71,6 +58,37 @@ def _per_step(ended_at: Sequence[float], longest: int) -> dict[int, float]:
         spans = [ended_at[n] - ended_at[n - 1] for n in range(at - window, at)]
         found[at] = statistics.median(spans) * 1e6
     return found
+
+
+async def _per_file(folder: Path, fullest: int, durability: str) -> dict[str, float]:
+    """
+    Microseconds a run in a file of so many waiting ones; and in turn with each, in one of a thousand.
+    """
+    (folder / "full").mkdir()
+    (folder / "small").mkdir()
+    found: dict[str, float] = {}
+    async with (
+        workloads.opened(folder / "full", durability) as full,
+        workloads.opened(folder / "small", durability) as small,
+    ):
+        await _fill(small, 0, min(1_000, fullest))
+        filled = 0
+        for at in [decade for decade in DECADES if 1_000 <= decade < fullest] + [fullest]:
+            await _fill(full, filled, at)
+            filled = at
+            pairs = [(await _per_run(small), await _per_run(full)) for _ in range(7)]
+            found[f"us_among_{at}"] = statistics.median(us for _, us in pairs)
+            found["run_growth"] = statistics.median(us / of_small for of_small, us in pairs)
+    return found
+
+
+async def _fill(engine: Engine, filled: int, upto: int) -> None:
+    await engine.run(workloads.sequence(1))
+    for first in range(filled, upto, workloads.CHUNK):
+        chunk = min(workloads.CHUNK, upto - first)
+        await engine.start_many([workloads.parked(workloads.HOUR) for _ in range(chunk)])
+    while (await engine.stats()).runs.get("waiting", 0) < upto:
+        await asyncio.sleep(0.2)
 
 
 async def _per_signal(folder: Path, op: Any, signals: int, durability: str, keep_resident: int) -> dict[int, float]:
