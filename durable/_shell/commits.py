@@ -41,6 +41,9 @@ MAX_GROUP = 256
 #: Drivers told in one iteration of the event loop that their turn is on disk: each then runs its code to the next
 #: command, and the loop is the user's, too.
 TOLD_AT_ONCE = 8
+#: An iteration that took longer (seconds) is slow for other reasons: then four times as many are told in the next, or a
+#: hundred runs would wait for a dozen of these.
+SLOW_ITERATION = 0.004
 
 #: Counts the groups in which no event can tell whether they were committed.
 _COUNT = """
@@ -303,9 +306,13 @@ class Commits:
                 call.future.set_exception(call.error)
             else:
                 call.future.set_result(call.outcome)
-        for first in range(0, len(group.turns), TOLD_AT_ONCE):
-            _tell(group.turns[first : first + TOLD_AT_ONCE], kept)
+        told, most = 0, TOLD_AT_ONCE
+        while told < len(group.turns):
+            began = self._loop.time()
+            _tell(group.turns[told : told + most], kept)
+            told += most
             await asyncio.sleep(0)
+            most = TOLD_AT_ONCE if self._loop.time() - began < SLOW_ITERATION else 4 * TOLD_AT_ONCE
 
 
 def _tell(turns: list[_Turn], kept: set[int]) -> None:
