@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast
@@ -62,6 +63,12 @@ _NOT_OPEN: Final = "it was closed after an error and could not be opened again y
 # Time for the call under way to end at `aclose`, before it is interrupted, and after.
 CLOSE_SECONDS: Final = 5.0
 INTERRUPTED_SECONDS: Final = 1.0
+# A loop that is never idle, in iterations shorter than the interpreter's switch interval, keeps its lock (GIL) from
+# every other thread: it takes it back before they have woken up, and a commit takes minutes. Where no call has ended
+# for so long, the loop sleeps that long, that often, so that ours get their turn.
+STARVED_SECONDS: Final = 0.02
+GIVEN_SECONDS: Final = 0.0001
+GIVEN_EVERY: Final = 0.002
 
 
 class Exclusive:
@@ -146,6 +153,8 @@ class Database:
         self.notices: list[str] = version_notices(sqlite3.sqlite_version_info)
         #: Calls whose work is under way on a thread, even if nobody awaits them any more.
         self.calls_in_flight = 0
+        self._calls_ended = self._ended_before = 0
+        self._watched = False
         self.guard = Guard()
         self._durability, self._prepare, self._inspect = durability, prepare, inspect
         self._loop = asyncio.get_running_loop()
@@ -289,6 +298,10 @@ class Database:
         if asyncio.get_running_loop() is not self._loop:
             raise EngineClosedError(f"journal {self.path} was opened on another event loop")
         self.calls_in_flight += 1
+        if not self._watched and not getattr(self._loop, "jumps", False):  # time that jumps waits for threads anyway
+            self._watched = True
+            self._ended_before = self._calls_ended
+            self._loop.call_later(STARVED_SECONDS, self._give_way)
         try:
             result: T = await worker.call(fn, raw, self.path, *arguments)
         except asyncio.CancelledError:
@@ -299,7 +312,18 @@ class Database:
             raise
         finally:
             self.calls_in_flight -= 1
+            self._calls_ended += 1
         return result
+
+    def _give_way(self) -> None:
+        """Let our threads run if the loop keeps them from it; again as long as calls are under way."""
+        if not self.calls_in_flight:
+            self._watched = False
+            return
+        starved, self._ended_before = self._calls_ended == self._ended_before, self._calls_ended
+        if starved:
+            time.sleep(GIVEN_SECONDS)
+        self._loop.call_later(GIVEN_EVERY if starved else STARVED_SECONDS, self._give_way)
 
     def _landed(self, _: object) -> None:
         self.calls_in_flight -= 1

@@ -56,6 +56,9 @@ class AutojumpLoop(asyncio.SelectorEventLoop):
             they became so. The same seed, the same order. By default asyncio's.
     """
 
+    #: Seen by the engine: that a while passes here says nothing about threads.
+    jumps = True
+
     def __init__(self, *, autojump: bool = True, order: int | None = None) -> None:
         selector = _Selector()
         selector.loop = self

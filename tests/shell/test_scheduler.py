@@ -4,6 +4,7 @@ Which run is driven, when what is known of it has changed since it was offered.
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -251,3 +252,34 @@ async def test_a_run_that_a_refill_found_before_its_creator_was_told_is_not_begu
     kinds = [event.kind for event in await run.history()]
     assert (kinds.count("RunStarted"), kinds.count("ChildStarted"), kinds.count("RunSucceeded")) == (1, 2, 1)
     assert len(await run.children()) == 2
+
+
+async def test_a_loop_that_is_never_idle_does_not_keep_the_writer_from_its_work(engines):
+    """
+    In iterations shorter than the interpreter's switch interval, as of a busy web application: commits go on.
+
+    Without giving way, one commit takes tens of seconds: no other thread ever gets the interpreter's lock.
+    """
+
+    @job
+    async def quick(number: int) -> int:
+        return number
+
+    engine = await engines.file(quick)
+    over = False
+
+    async def hog() -> None:
+        while not over:
+            until = time.perf_counter() + 0.002
+            while time.perf_counter() < until:
+                pass
+            await asyncio.sleep(0)
+
+    hogging = asyncio.create_task(hog())
+    try:
+        async with asyncio.timeout(20):
+            runs = await engine.start_many([quick(number) for number in range(50)])
+            assert [await run.result() for run in runs] == list(range(50))
+    finally:
+        over = True
+        await hogging
