@@ -107,7 +107,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="workloads, separated by commas: " + ",".join(SIZES))
-    parser.add_argument("--repeat", type=int, default=3, help="passes; figures are their medians (default 3)")
+    parser.add_argument("--repeat", type=int, default=5, help="passes; figures are their medians (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all sizes; 0.1 for a quick look")
     parser.add_argument("--durability", choices=("full", "process"), default="full")
     parser.add_argument("--data", type=Path, help="where the journals are written (default: build/ in the clone)")
