@@ -54,13 +54,7 @@ class AttemptNode(Leaf):
     def __init__(
         self, ex: Execution, position: str, owner: Owner, index: int, op: StepOp[Any] | TransactionOp[Any]
     ) -> None:
-        self.ex = ex  # as Leaf does: most commands are these
-        self.position = position
-        self.owner = owner
-        self.index = index
-        self.closed = False
-        self.wait = None
-        ex.leaves[position] = self
+        super().__init__(ex, position, owner, index)
         self.op = op
         self.attempt = 1
         self.failures = 0
@@ -72,12 +66,9 @@ class AttemptNode(Leaf):
         recorded = ex.replays(position)
         kind = StepStarted if isinstance(op, StepOp) else TransactionStarted
         if type(recorded) is kind and recorded.name == op.definition.name and ex.matches(position, recorded):
-            self.event = recorded
-            self.first_started_at = recorded.at
-            self.phase = "running"
-            ex.running += 1
+            self._run(recorded)
             return
-        digest = "" if recorded or not (op.args or op.kwargs) else arguments_digest(op.args, op.kwargs, ex.codec)
+        digest = "" if recorded else arguments_digest(op.args, op.kwargs, ex.codec)
         self.event = kind(position, op.definition.name, 1, ex.site(op), digest, ex.time)
         limit = op.definition.options.limit
         if isinstance(op, StepOp) and (isinstance(recorded, SlotAwaited) or (recorded is None and limit is not None)):
@@ -88,11 +79,15 @@ class AttemptNode(Leaf):
             self._queue(limit if fresh else None, key)
             return
         self.event, fresh = ex.command(self.event, op.definition.aliases)
-        self.first_started_at = self.event.at
-        self.phase = "running"
-        ex.running += 1
+        self._run(self.event)
         if fresh:
             self._act()
+
+    def _run(self, event: StepStarted | TransactionStarted) -> None:
+        """The first attempt, which *event* records, is under way."""
+        self.event = event
+        self.first_started_at = event.at
+        self._enter("running")
 
     def _awaited(self, limit: LimitRef, key: str) -> SlotAwaited:
         event = self.event
@@ -250,10 +245,8 @@ class AttemptNode(Leaf):
 
     def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
         if not self.closed:
-            self.ex.running -= self.phase == "running"
-            self.phase = "retrying"
-            if self.slot:
-                self._let_go()
+            self._enter("retrying")  # no longer counted as running
+            self._let_go()
         super().close(outcome, arrived=arrived)
 
     def withdraw(self) -> None:

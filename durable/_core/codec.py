@@ -103,14 +103,12 @@ class Codec:
                     return quote(value)
             elif cls is bool and not self._hooks:
                 return "true" if value else "false"
-        if not self._hooks:
-            try:
-                text = dumps(self._known[type_].encode(value, self._max_depth))
-            except Exception:  # noqa: BLE001, S110 - not known yet, or refused: the long way says why
-                pass
-            else:
-                if len(text) * 4 <= self._max_bytes:
-                    return text
+        try:
+            text = dumps(self._known[type_].encode(value, self._max_depth))
+        except Exception:  # noqa: BLE001, S110 - not known yet, or refused: the long way says why
+            pass
+        else:
+            return self._sealed(text, where)
         return self.dump_plain(self.to_plain(value, type_, where=where), where=where)
 
     def decode(self, payload: Payload, type_: Any = Any, *, where: str = "") -> Any:
@@ -225,6 +223,10 @@ class Codec:
             text = dumps(plain)
         except (ValueError, TypeError, RecursionError) as error:
             raise EncodeError(where, "$", type(plain).__name__, f"{type(error).__name__}: {error}") from error
+        return self._sealed(text, where)
+
+    def _sealed(self, text: str, where: str) -> Payload:
+        """*text*, within the cap and through the hooks."""
         size = len(text)
         if size * 4 > self._max_bytes:
             try:

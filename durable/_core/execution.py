@@ -83,7 +83,6 @@ class Execution(OpenRun):
         self.cancel_reason = ""
         self._cleanup_seconds = cleanup_seconds
         self._caps = caps
-        self._checked_from = min(caps.events, caps.events_warning)
         self._body: StrandNode | None = None
         self._late: list[Event] = []
         self._size = self.history.size
@@ -144,9 +143,8 @@ class Execution(OpenRun):
         self._drive(_exhaust, self._turn(arrived))
         decision, self.decision = self.decision, Decision()
         before, self._size = self._size, self._size + len(decision.events)
-        if self._size >= self._checked_from:
-            for entry in self._caps.check_events(self.run_id, before, self._size):
-                decision.logs = added(decision.logs, entry)
+        for entry in self._caps.check_events(self.run_id, before, self._size):
+            decision.logs = added(decision.logs, entry)
         return decision
 
     @property
@@ -289,8 +287,7 @@ class Execution(OpenRun):
                 self.arrivals += not isinstance(event, history.LATER_ATTEMPTS)
             else:
                 event = leaf.converted(event)
-                self.arrivals += 1
-                self.decision.events.append(event)
+                self._record(event)
             leaf.deliver(event)
             return True
         match event:

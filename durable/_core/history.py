@@ -108,8 +108,6 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     if not events or not isinstance(events[0], RunStarted):
         msg = f"a history begins with RunStarted, found {events[:1]!r}"
         raise InternalError(msg)
-    if len(events) == 1:  # the first turn of every run: nothing to sort
-        return _only_started(events[0], retry)
     kept, attempt = effective(events)
     commands: dict[str, Event] = {}
     arrivals: list[Event] = []
@@ -149,25 +147,6 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         reopened_at=last.at if reopened else 0.0,
         end=last if isinstance(last, ENDS) else None,
         size=len(events),
-        retry=retry,
-    )
-
-
-def _only_started(started: RunStarted, retry: Retry | None) -> History:
-    return History(
-        started=started,
-        commands={},
-        arrivals=(),
-        patches=frozenset(),
-        feeds={},
-        now_reads={},
-        run_attempt=1,
-        generation=1,
-        fresh=True,
-        reopened=False,
-        reopened_at=0.0,
-        end=None,
-        size=1,
         retry=retry,
     )
 

@@ -83,9 +83,8 @@ class Strand:
 
     def next_position(self) -> str:
         """Take the position of the next command."""
-        number = self.commands
-        position = f"{self.prefix}.{number}" if self.prefix else str(number)
-        self.commands = number + 1
+        position = self.position()
+        self.commands += 1
         self.draws = 0
         return position
 

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from durable._shell.batch_ends import settle
-from durable._shell.creating import add_run, get_or_create, write_runs
+from durable._shell.creating import create_each
 from durable._shell.lines import Lines
 from durable._shell.reading import last_run
 from durable._shell.rows import Effects, NewRun
@@ -83,7 +83,7 @@ def create_batches(
         conn, [(run, batch_id, numbers[batch_id]) for run, batch_id in zip(runs, in_order, strict=True)], effects
     )
     for number in reversed(numbers.values()):
-        settle(conn, number, now, allocate or _numbering(conn), effects)
+        settle(conn, number, now, allocate or numbered(conn), effects)
     return ids
 
 
@@ -151,26 +151,16 @@ def _open_batch(conn: sqlite3.Connection, batch_id: str) -> int:
 def _add(conn: sqlite3.Connection, added: Sequence[tuple[NewRun, str, int]], effects: Effects) -> list[str]:
     """Create members, of batches that take them."""
     ids: list[str] = []
-    rows: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    numbering, lines = _numbering(conn), Lines(conn)
-    for run, batch_id, number in added:
-        new = lines.placed(evolve(run, batch=number, run=run.run if run.run > 0 else numbering()))
-        if new.key is None and not new.chosen_id and new.limit is None:
-            add_run(new, *rows, effects)
-            ids.append(new.run_id)
-            continue
-        _insert(conn, rows)  # those before it, one of which may have its key
-        run_id = get_or_create(conn, new, effects)
-        _check_joined(conn, run_id, new, batch_id)
+    numbering, lines = numbered(conn), Lines(conn)
+    news = [
+        lines.placed(evolve(run, batch=number, run=run.run if run.run > 0 else numbering())) for run, _, number in added
+    ]
+    for run_id in create_each(conn, news, effects):
+        new, (_, batch_id, _) = news[len(ids)], added[len(ids)]
+        if new.may_be_refused:
+            _check_joined(conn, run_id, new, batch_id)
         ids.append(run_id)
-    _insert(conn, rows)
     return ids
-
-
-def _insert(conn: sqlite3.Connection, rows: tuple[list[Any], list[Any], list[Any]]) -> None:
-    write_runs(conn, *rows)
-    for each in rows:
-        each.clear()
 
 
 def _check_joined(conn: sqlite3.Connection, run_id: str, new: NewRun, batch_id: str) -> None:
@@ -195,7 +185,7 @@ def _check_joined(conn: sqlite3.Connection, run_id: str, new: NewRun, batch_id: 
     raise RunExistsError(run_id, f"a run of {workflow!r}, and no member of batch {batch_id!r}")
 
 
-def _numbering(conn: sqlite3.Connection) -> Callable[[], int]:
+def numbered(conn: sqlite3.Connection) -> Callable[[], int]:
     """Numbers for new runs, where no engine gives them: a client that records by itself."""
     given = 0
 

@@ -52,10 +52,6 @@ ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value
 """
 
 
-#: Those of a group that is still to be written.
-_NO_EFFECTS = Effects()
-
-
 @define(eq=False)
 class _Call:
     fn: Callable[[sqlite3.Connection, Effects], Any]
@@ -77,7 +73,7 @@ class _Group:
     turns: list[_Turn] = field(factory=list)
     calls: list[_Call] = field(factory=list)
     #: What it caused, once it was written; and what tells afterwards whether it was committed.
-    effects: Effects = _NO_EFFECTS
+    effects: Effects = field(factory=Effects)
     mark: int = 0
 
     def __bool__(self) -> bool:
@@ -162,10 +158,9 @@ class Commits:
             await self._commit(group)
 
     def _next_group(self) -> _Group:
-        turns, calls = self._turns, self._calls
-        self._turns, self._calls = turns[MAX_GROUP:], calls[MAX_GROUP:]
-        del turns[MAX_GROUP:], calls[MAX_GROUP:]
-        return _Group(turns, calls)
+        group = _Group(self._turns[:MAX_GROUP], self._calls[:MAX_GROUP])
+        del self._turns[:MAX_GROUP], self._calls[:MAX_GROUP]
+        return group
 
     async def _commit(self, group: _Group) -> None:
         pause = FIRST_PAUSE
@@ -297,8 +292,7 @@ class Commits:
         self.groups += 1
         self.writes += len(group.turns) + len(group.calls)
         kept = group.effects.kept
-        if group.effects:
-            self._on_effects(group.effects)
+        self._on_effects(group.effects)
         for call in group.calls:
             if call.future.done():
                 continue

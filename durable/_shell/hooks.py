@@ -32,7 +32,7 @@ class Driven(Protocol):
 
     ready: ReadyRun
     #: Cancelled when the grace of closing is over: no middleware holds up the end of the engine.
-    surroundings: anyio.CancelScope | None
+    surroundings: anyio.CancelScope
 
     async def drive(self) -> None: ...
     async def refuse(self, error: DurableError) -> None: ...
@@ -109,7 +109,7 @@ class Hooks:
         proceed: Callable[[], Awaitable[Any]] = begin
         for each in self._runs:
             proceed = partial(_through_run, each, activation, proceed, refusals)
-        with driver.surroundings or contextlib.nullcontext(), contextlib.suppress(MiddlewareError):
+        with driver.surroundings, contextlib.suppress(MiddlewareError):
             await proceed()
         if begun:
             await driven

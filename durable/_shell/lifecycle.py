@@ -367,7 +367,8 @@ class Lifecycle(Idling):
         """
         self._check_open()
         if number and self._require_scheduler().is_under_way(number):
-            outcome = await self._waiters.outcome_of(run_id)
+            with self._waiters.until(run_id) as future:
+                outcome = await future
             if outcome is not None:
                 return None, outcome
         while True:

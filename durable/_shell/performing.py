@@ -57,8 +57,8 @@ class Performer(Recorder):
         #: The scope of the steps that run in the driver's task, one after the other: a new one only once it was
         #: cancelled.
         self._around: anyio.CancelScope | None = None
-        #: The scope of the middleware around this activation, where there is any.
-        self.surroundings = services.new_scope() if services.hooks.around_runs else None
+        #: The scope of the middleware around this activation.
+        self.surroundings = services.new_scope()
         #: What its steps see of context variables, where middleware may have set some.
         self._context: contextvars.Context | None = None
         #: The task that drives.
@@ -77,9 +77,7 @@ class Performer(Recorder):
     def interrupt(self) -> None:
         """Cut off the steps under way: the grace is over."""
         self._stopping = self._interrupting = True
-        if self.surroundings is not None:
-            self.surroundings.cancel()
-        for scope in list(self._scopes.values()):
+        for scope in [self.surroundings, *self._scopes.values()]:
             scope.cancel()
         self._wake.set()
 

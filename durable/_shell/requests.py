@@ -18,9 +18,9 @@ from attrs import evolve
 from durable._core import history
 from durable._core.events import Event, Payload, ResumeRequested, RunStarted, SignalReceived
 from durable._shell import slots
-from durable._shell.batch_requests import BATCH_REQUESTS
+from durable._shell.batch_requests import BATCH_REQUESTS, numbered
 from durable._shell.bulk import write_many
-from durable._shell.creating import INSERT_WAITS, get_or_create, insert_plain, insert_run, write_rows
+from durable._shell.creating import INSERT_WAITS, create_each, insert_run, write_rows
 from durable._shell.feeding import refill
 from durable._shell.importing import give_up_absent, import_runs
 from durable._shell.lines import Lines
@@ -58,21 +58,10 @@ def _current(conn: sqlite3.Connection, run_id: str) -> RunRow:
 
 def start(conn: sqlite3.Connection, effects: Effects, *, runs: Sequence[NewRun]) -> list[str]:
     """Create runs, or find them by key or id: all of them, or none."""
-    found: list[str] = []
-    lines = Lines(conn)
-    plain: list[NewRun] = []
-    for new in runs:
-        if new.run > 0 and not new.may_be_refused:
-            plain.append(new)
-            found.append(new.run_id)
-            continue
-        insert_plain(conn, plain, effects)
-        plain.clear()
-        if new.run <= 0:  # a client that recorded it by itself has no numbers to give
-            new = lines.placed(evolve(new, run=last_run(conn) + 1))  # noqa: PLW2901 - the same run, numbered
-        found.append(get_or_create(conn, new, effects))
-    insert_plain(conn, plain, effects)
-    return found
+    numbering, lines = numbered(conn), Lines(conn)
+    # A client that recorded them by itself has no numbers to give.
+    news = [new if new.run > 0 else lines.placed(evolve(new, run=numbering())) for new in runs]
+    return list(create_each(conn, news, effects))
 
 
 def signal(

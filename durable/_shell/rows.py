@@ -51,11 +51,10 @@ EventTuple: TypeAlias = tuple[int, int, int, str | None, float, str | None, Any,
 
 def checksum(before: int, kind: int, position: str | None, at: float, body: str | None, value: Payload | None) -> int:
     """CRC-32 of an event's columns, chained to the checksum of the event *before* it."""
+    chained = crc32(f"{kind}|{position}|{at!r}|{body}|".encode(), before)
     if value is None:
-        return crc32(f"{kind}|{position}|{at!r}|{body}|".encode(), before)
-    if isinstance(value, str):
-        return crc32(f"{kind}|{position}|{at!r}|{body}|{value}".encode(), before)
-    return crc32(value, crc32(f"{kind}|{position}|{at!r}|{body}|".encode(), before))
+        return chained
+    return crc32(value.encode() if isinstance(value, str) else value, chained)
 
 
 @define
@@ -290,22 +289,6 @@ class Effects:
     #: (complete, failed or finished; batch id)
     batches: list[tuple[str, str]] = field(factory=list)
     next_fire_at: float | None = None
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to act on: most groups only append to histories."""
-        return bool(
-            self.ready
-            or self.arrived
-            or self.ended
-            or self.next_fire_at is not None
-            or self.notices
-            or self.paused
-            or self.stopped
-            or self.unborn
-            or self.given_up
-            or self.refused
-            or self.batches
-        )
 
     def add(self, other: Effects) -> None:
         """Take in what a part of the group caused."""

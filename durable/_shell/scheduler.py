@@ -153,9 +153,10 @@ class Scheduler:
 
     def _pump_on(self) -> None:
         self._pumping = False
-        with self._services.activity:
-            self._services.activity.end()  # begun where this was asked for
+        try:
             self._pump()
+        finally:
+            self._services.activity.end()  # begun where this was asked for
 
     def _pump(self) -> None:
         if self._stopping or self._pumping:

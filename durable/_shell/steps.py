@@ -60,8 +60,6 @@ class Steps:
         self._hooks = hooks
         #: What is called in place of functions, in a dry run.
         self._stand_ins = stand_ins
-        #: Whether nobody stands between a step and its function.
-        self._plain = stand_ins is None and not hooks.around_steps
         #: Attempts under way in threads and processes.
         self.calls_in_flight = 0
         self._threads = anyio.CapacityLimiter(THREADS)
@@ -79,10 +77,7 @@ class Steps:
         enter(scope)
         try:
             if timeout is None:
-                if self._plain and definition.is_async:
-                    value = await definition.fn(*action.op.args, **action.op.kwargs)
-                else:
-                    value = await self._value(action, state)
+                value = await self._value(action, state)
             else:
                 try:
                     with anyio.fail_after(timeout):

@@ -24,33 +24,18 @@ class Watching:
     @contextmanager
     def until(self, run_id: str) -> Generator[asyncio.Future[Outcome | None], None, None]:
         """A future of the run's outcome; None if the file has to be asked."""
-        future = self._begin(run_id)
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        self._futures.setdefault(run_id, []).append(future)
         try:
             yield future
         finally:
-            self._end(run_id, future)
-
-    async def outcome_of(self, run_id: str) -> Outcome | None:
-        """The outcome of a run that has not ended; None if the file has to be asked."""
-        future = self._begin(run_id)
-        try:
-            return await future
-        finally:
-            self._end(run_id, future)
-
-    def _begin(self, run_id: str) -> asyncio.Future[Outcome | None]:
-        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        self._futures.setdefault(run_id, []).append(future)
-        return future
-
-    def _end(self, run_id: str, future: asyncio.Future[Outcome | None]) -> None:
-        waiting = self._futures.get(run_id)
-        if waiting is not None and future in waiting:
-            waiting.remove(future)
-            if not waiting:
-                del self._futures[run_id]
-        if future.done() and not future.cancelled():
-            future.exception()  # seen: a failing engine tells everybody, wanted or not
+            waiting = self._futures.get(run_id)
+            if waiting is not None and future in waiting:
+                waiting.remove(future)
+                if not waiting:
+                    del self._futures[run_id]
+            if future.done() and not future.cancelled():
+                future.exception()  # seen: a failing engine tells everybody, wanted or not
 
     def resolve(self, run_id: str, outcome: Outcome | None = None) -> None:
         """Tell who waits for a run how it ended."""

@@ -71,25 +71,9 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     ended: list[TurnWrite] = []
     keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
     slotted: list[TurnWrite] = []
-    waiting: list[TurnWrite] = []
-    rest: list[TurnWrite] = []
     for turn in turns:
         events += turn.events
-        if turn.notices:
-            effects.notices += turn.notices
-        if turn.waits or turn.waits_closed:
-            waiting.append(turn)
-        if (
-            turn.status == "blocked"
-            or turn.attributes is not None
-            or turn.notes_over
-            or turn.notes_done
-            or turn.feeds_closed
-            or turn.cancelled_children
-            or turn.cancel_all_children
-            or turn.feeds
-        ):
-            rest.append(turn)
+        effects.notices += turn.notices
         for child, wait in turn.children:
             if child.may_be_refused:
                 keyed.append((turn, child, wait))
@@ -108,7 +92,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         elif turn.status in ENDS:
             ended.append(turn)
     write_runs(conn, runs, events, ())
-    for turn in waiting:
+    for turn in turns:
         for wait in turn.waits_closed:
             conn.execute(
                 "DELETE FROM durable_waits WHERE run = ? AND grp = ? AND position = ? AND kind = ?",
@@ -116,13 +100,13 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
             )
     write_many(conn, INSERT_WAITS, waits)
     write_many(conn, _TAKEN_IN, items)
-    for turn in waiting:
+    for turn in turns:
         if turn.waits:
             _add_waits(conn, turn, effects)
     for turn, child, wait in keyed:
         _join_child(conn, turn, child, wait, effects)
     write_many(conn, _RUNNING, running)
-    for turn in rest:
+    for turn in turns:
         _write_rest(conn, turn, effects)
     if slotted:
         _write_slots(conn, slotted, effects)

@@ -2,13 +2,11 @@
 What the engine costs those who share its process, and what they cost it.
 """
 
-import asyncio
 import threading
 from pathlib import Path
 from typing import Any
 
 import workloads
-from measuring import clock
 
 
 async def beside(folder: Path, params: dict[str, Any], durability: str) -> dict[str, Any]:
@@ -25,12 +23,12 @@ async def beside(folder: Path, params: dict[str, Any], durability: str) -> dict[
             pass
 
     async with workloads.opened(folder, durability) as engine:
-        await _seconds(engine, 2, 1)
-        alone = await _seconds(engine, runs, steps)
+        await workloads.sequences(engine, 2, 1)
+        alone = await workloads.sequences(engine, runs, steps)
         thread = threading.Thread(target=compute)
         thread.start()
         try:
-            together = await _seconds(engine, runs, steps)
+            together = await workloads.sequences(engine, runs, steps)
         finally:
             over = True
             thread.join()
@@ -39,11 +37,3 @@ async def beside(folder: Path, params: dict[str, Any], durability: str) -> dict[
         "beside_steps_per_s": runs * steps / together,
         "slower": together / alone,
     }
-
-
-async def _seconds(engine: Any, runs: int, steps: int) -> float:
-    began = clock()
-    started = await engine.start_many([workloads.sequence(steps) for _ in range(runs)])
-    results = await asyncio.gather(*(run.result() for run in started))
-    assert results == [steps] * runs
-    return clock() - began

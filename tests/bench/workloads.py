@@ -154,7 +154,7 @@ async def w1(folder: Path, params: dict[str, Any], durability: str) -> dict[str,
     runs, steps = params["runs"], params["steps"]
     async with opened(folder, durability) as engine:
         await engine.run(sequence(1))  # the first use of anything costs more, and is not the question
-        seconds = await _sequences(engine, runs, steps)
+        seconds = await sequences(engine, runs, steps)
     counted = "SELECT count(*), total(length(body)) + total(length(value)) FROM durable_events WHERE run > 1"
     events, value_bytes = ask(folder / "app.db", counted)[0]
     return {
@@ -167,7 +167,7 @@ async def w1(folder: Path, params: dict[str, Any], durability: str) -> dict[str,
     }
 
 
-async def _sequences(engine: Engine, runs: int, steps: int) -> float:
+async def sequences(engine: Engine, runs: int, steps: int) -> float:
     began = clock()
     started = await engine.start_many([sequence(steps) for _ in range(runs)])
     results = await asyncio.gather(*(run.result() for run in started))
@@ -188,7 +188,7 @@ async def lag(folder: Path, params: dict[str, Any], durability: str) -> dict[str
         await engine.run(sequence(1))
         await _beside(idle, lambda: asyncio.sleep(params["idle_s"]))
         for _ in range(params["rounds"]):  # one is too short for a 99th percentile
-            await _beside(busy, lambda: _sequences(engine, params["runs"], params["steps"]))
+            await _beside(busy, lambda: sequences(engine, params["runs"], params["steps"]))
     return {
         **latencies(busy, "lag"),
         "ticks": len(busy),
