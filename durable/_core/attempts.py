@@ -54,7 +54,13 @@ class AttemptNode(Leaf):
     def __init__(
         self, ex: Execution, position: str, owner: Owner, index: int, op: StepOp[Any] | TransactionOp[Any]
     ) -> None:
-        super().__init__(ex, position, owner, index)
+        self.ex = ex  # as Leaf does: a replay makes one of these for every step
+        self.position = position
+        self.owner = owner
+        self.index = index
+        self.closed = False
+        self.wait = None
+        ex.leaves[position] = self
         self.op = op
         self.attempt = 1
         self.failures = 0
@@ -87,7 +93,8 @@ class AttemptNode(Leaf):
         """The first attempt, which *event* records, is under way."""
         self.event = event
         self.first_started_at = event.at
-        self._enter("running")
+        self.phase = "running"
+        self.ex.running += 1
 
     def _awaited(self, limit: LimitRef, key: str) -> SlotAwaited:
         event = self.event
@@ -246,7 +253,8 @@ class AttemptNode(Leaf):
     def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
         if not self.closed:
             self._enter("retrying")  # no longer counted as running
-            self._let_go()
+            if self.slot:  # asked here, too: a call less for every command of a replay
+                self._let_go()
         super().close(outcome, arrived=arrived)
 
     def withdraw(self) -> None:

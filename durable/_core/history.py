@@ -59,6 +59,8 @@ ARRIVALS: tuple[type, ...] = get_args(Arrival)
 ENDS: tuple[type, ...] = get_args(End)
 #: What records an attempt, and the wait for it: those after the first stand among the arrivals.
 LATER_ATTEMPTS = (StepStarted, SlotAwaited)
+#: What sets earlier events aside, or is no event of its own.
+_SETS_ASIDE = frozenset((RunRestarted, RunRetried, RunForked))
 _COMMAND_SET = frozenset(COMMANDS)
 _ARRIVAL_SET = frozenset(ARRIVALS)
 #: Arrivals that end a command.
@@ -141,7 +143,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         feeds=feeds,
         now_reads=now_reads,
         run_attempt=attempt,
-        generation=attempt + sum(type(event) is RunRetried for event in events),
+        generation=attempt + [*map(type, events)].count(RunRetried),
         fresh=not commands and not arrivals and not isinstance(last, ENDS),
         reopened=reopened,
         reopened_at=last.at if reopened else 0.0,
@@ -158,6 +160,8 @@ def effective(events: Sequence[Event]) -> tuple[list[Event], int]:
     `RunRestarted` sets everything between the start and itself aside; `RunRetried` sets aside
     the failure, and what has to be asked for again because of it.
     """
+    if _SETS_ASIDE.isdisjoint(map(type, events)):  # as in nearly every history
+        return list(events), 1
     kept: list[Event] = []
     attempt = 1
     for event in events:

@@ -83,8 +83,9 @@ class Strand:
 
     def next_position(self) -> str:
         """Take the position of the next command."""
-        position = self.position()
-        self.commands += 1
+        number = self.commands  # as `position`, which asks for a call: this is asked for every command of a replay
+        position = f"{self.prefix}.{number}" if self.prefix else str(number)
+        self.commands = number + 1
         self.draws = 0
         return position
 
