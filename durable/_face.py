@@ -4,15 +4,13 @@ All that users import, in one place. `durable/__init__.py` loads it when the fir
 
 from durable._cli import command_line
 from durable._core.admission import Queue
-from durable._core.caps import Caps
-from durable._core.checking import CheckedRun, CheckReport
-from durable._core.decorators import call, job, step, transaction, workflow
-from durable._core.definition import Finished
-from durable._core.exchange import RunHistory
-from durable._core.flow import current, logger, now, patched, random, set_attributes, uuid4
-from durable._core.group_ops import Settled, Winner
-from durable._core.limits import Limit, Rate
-from durable._core.making import (
+from durable._core.codec.class_names import aliases
+from durable._core.program.decorators import call, job, step, transaction, workflow
+from durable._core.program.definition import Finished
+from durable._core.program.flow import current, logger, now, patched, random, set_attributes, uuid4
+from durable._core.program.group_ops import Settled, Winner
+from durable._core.program.limits import Limit, Rate
+from durable._core.program.op_constructors import (
     continue_as,
     for_each,
     gather,
@@ -24,26 +22,28 @@ from durable._core.making import (
     timeout,
     wait_for,
 )
-from durable._core.naming import aliases
-from durable._core.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
-from durable._core.ports import AsyncTransaction, Transaction
-from durable._core.redaction import Redacted
-from durable._core.retry import Retry
-from durable._core.schedules import Schedule
+from durable._core.program.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
+from durable._core.program.retry import Retry
+from durable._core.program.schedules import Schedule
+from durable._core.program.transactions import AsyncTransaction, Transaction
+from durable._core.recorded.check import CheckedRun, CheckReport
+from durable._core.recorded.export_format import RunHistory
+from durable._core.recorded.redaction import Redacted
+from durable._core.run.caps import Caps
 from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._debug.what_if import what_if
-from durable._shell.batch import Batch, current_batch
-from durable._shell.batch_info import BatchInfo
-from durable._shell.client import Client
-from durable._shell.context import StepContext, context, cursor, memo
-from durable._shell.dry_run import DryRun
-from durable._shell.engine import Engine, Stats
-from durable._shell.events import EngineEvent
-from durable._shell.exporting import read_histories
-from durable._shell.finding import Imported
-from durable._shell.handle import HistoryEvent, QueueInfo, Run, RunInfo
-from durable._shell.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
-from durable._shell.schedule_handle import ScheduleHandle, ScheduleInfo
+from durable._shell.engine.broadcast import EngineEvent
+from durable._shell.engine.dry_run import DryRun
+from durable._shell.engine.engine import Engine, Stats
+from durable._shell.handles.batch import Batch, current_batch
+from durable._shell.handles.batch_info import BatchInfo
+from durable._shell.handles.client import Client
+from durable._shell.handles.finding import Imported
+from durable._shell.handles.handle import HistoryEvent, QueueInfo, Run, RunInfo
+from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
+from durable._shell.reads.exporting import read_histories
+from durable._shell.turns.context import StepContext, context, cursor, memo
+from durable._shell.turns.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable.errors import (
     BatchClosedError,
     DurableError,

@@ -38,7 +38,7 @@ WORLD = {
     "structlog": None,
     "subprocess": None,
     "tempfile": None,
-    "threading": "charge.py",  # threading.local: which driver is in charge in this thread
+    "threading": "current_driver.py",  # threading.local: which driver is in charge in this thread
     "time": None,
 }
 CLOCKS_AND_DICE = {
@@ -204,7 +204,7 @@ def world_imports(core: Iterable[Module]) -> Iterator[str]:
 
 def test_the_core_uses_threading_for_a_thread_local_only(core):
     """
-    `_core/charge.py` may ask which driver is in charge in this thread, and may not start or lock anything.
+    `current_driver` may ask which driver is in charge in this thread, and may not start or lock anything.
     """
     report(
         f"{module.at(node)}: uses {name}"
@@ -234,6 +234,81 @@ def impurities(core: Iterable[Module]) -> Iterator[str]:
 
 
 # --- rules for all of the package ---------------------------------------------------------------
+
+
+# The rooms, from the ground up: each may import those above it in this list, and itself. Imports for type checkers
+# count, too: a room that needs a name of a higher one does not stand where it should.
+ROOMS = [
+    "durable.errors",
+    "durable._core.source_places",
+    "durable._core.codec",
+    "durable._core.program",
+    "durable._core.ports",
+    "durable._core.journal",
+    "durable._core.run",
+    "durable._core.recorded",
+    "durable._core.admission",
+    "durable._core",
+    "durable._shell.log",
+    "durable._shell.clock",
+    "durable._shell.storage",
+    "durable._shell.rows",
+    "durable._shell.reads",
+    "durable._shell.writes",
+    "durable._shell.backend",
+    "durable._shell.turns",
+    "durable._shell.handles",
+    "durable._shell.engine",
+    "durable._shell",
+    "durable._debug",
+    "durable._cli.terminal",
+    "durable._cli.journals",
+    "durable._cli.drawing",
+    "durable._cli.applications",
+    "durable._cli.commands",
+    "durable._cli.main",
+    "durable._cli",
+    "durable._pyinstaller",
+    "durable._face",
+    "durable.__main__",
+    "durable.testing",
+    "durable",
+]
+# What runs inside a transaction, or is read with: it knows no event loop, no log and no clock.
+ON_A_THREAD = ("durable._shell.rows", "durable._shell.reads", "durable._shell.writes")
+
+
+def room_of(name: str) -> str:
+    return next(room for room in sorted(ROOMS, key=len, reverse=True) if f"{name}.".startswith(f"{room}."))
+
+
+def test_rooms_import_those_below_them(source):
+    """
+    Rooms stand in one order, and no import climbs, not even one for type checkers.
+    """
+    floor = {room: number for number, room in enumerate(ROOMS)}
+    report(
+        f"{module.at(node)}: {room_of(module.name)} imports {name}, which stands above it"
+        for module in source
+        for node, name in imports(module, typing_only=True)
+        if name.startswith("durable.")
+        and room_of(module.name) != "durable"
+        and floor[room_of(name)] > floor[room_of(module.name)]
+    )
+
+
+def test_what_runs_in_a_transaction_knows_no_loop(source):
+    """
+    Functions of a connection run on a thread: an event loop, a log or a clock has no business there.
+    """
+    report(
+        f"{module.at(node)}: imports {name}"
+        for module in source
+        if room_of(module.name) in ON_A_THREAD
+        for node, name in imports(module, typing_only=True)
+        if name.partition(".")[0] in ("asyncio", "anyio", "structlog", "time", "threading")
+        or name.startswith(("durable._shell.log", "durable._shell.clock"))
+    )
 
 
 def test_no_module_is_too_long(source):
@@ -609,7 +684,7 @@ def test_clocks_and_dice_are_found(line, found):
         ("import sqlite3", "codec.py", 1),
         ("import sqlite3", "failures.py", 0),
         ("import logging", "flow.py", 0),
-        ("import threading", "charge.py", 0),
+        ("import threading", "current_driver.py", 0),
         ("from . import time", "ops.py", 0),
     ],
 )
@@ -625,11 +700,11 @@ def test_import_cycles_are_found():
     """
     A cycle is reported however it is written, and imports for type checkers alone are none.
     """
-    ops = parse("from durable._core.strand import drive", "durable._core.ops", Path("durable/_core/ops.py"))
+    ops = parse("from durable._core.run.strand import drive", "durable._core.run.ops", Path("durable/_core/run/ops.py"))
     late = "def f():\n    from . import ops"
     typing_only = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import ops"
     for text, found in [(late, 1), (typing_only, 0)]:
-        strand = parse(text, "durable._core.strand", Path("durable/_core/strand.py"))
+        strand = parse(text, "durable._core.run.strand", Path("durable/_core/run/strand.py"))
         assert len(list(circles([ops, strand]))) == found
 
 

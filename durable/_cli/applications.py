@@ -26,17 +26,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import frozen
 
-from durable._cli.files import APPLICATION_VARIABLE
-from durable._cli.output import printable
-from durable._cli.problems import CommandError
-from durable._core.codec import Codec
-from durable._core.definition import Definition, Job, Workflow
-from durable._core.definitions import Runnable, collect
-from durable._core.naming import loaded_module
-from durable._core.places import OURS
+from durable._cli.journals.files import APPLICATION_VARIABLE
+from durable._cli.terminal.output import printable
+from durable._cli.terminal.problems import CommandError
+from durable._core.codec.class_names import loaded_module
+from durable._core.codec.codec import Codec
+from durable._core.program.definition import Definition, Job, Workflow
+from durable._core.program.registry import Runnable, collect
+from durable._core.source_places import OURS
 
 if TYPE_CHECKING:
-    from durable._shell.engine import Engine
+    from durable._shell.engine.engine import Engine
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ def load_object(text: str) -> Any:
 
 
 def _contents(found: Any, text: str) -> tuple[list[Runnable | types.ModuleType], Codec]:
-    from durable._shell.engine import Engine  # noqa: PLC0415 - the application has loaded it by now
+    from durable._shell.engine.engine import Engine  # noqa: PLC0415 - the application has loaded it by now
 
     definitions: list[Runnable | types.ModuleType] = []
     codec = Codec()

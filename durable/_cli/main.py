@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-from durable._cli.output import Output
-from durable._cli.problems import INTERRUPTED, OK, USAGE, CommandError, code_of
+from durable._cli.terminal.output import Output
+from durable._cli.terminal.problems import INTERRUPTED, OK, USAGE, CommandError, code_of
 from durable.errors import DurableError
 
 
@@ -29,29 +29,29 @@ class Command(NamedTuple):
 
 _GROUPS: Final[dict[str, dict[str, Command]]] = {
     "look": {
-        "list": Command("listing", "runs, newest first"),
-        "show": Command("showing", "one run on a page: status, result, error, why it waits, steps, children"),
-        "history": Command("histories", "the recorded events of a run"),
-        "graph": Command("graphs", "a run as a drawing: text, mermaid, dot or svg"),
-        "stats": Command("statistics", "counts and sizes of a journal"),
+        "list": Command("list", "runs, newest first"),
+        "show": Command("show", "one run on a page: status, result, error, why it waits, steps, children"),
+        "history": Command("history", "the recorded events of a run"),
+        "graph": Command("graph", "a run as a drawing: text, mermaid, dot or svg"),
+        "stats": Command("stats", "counts and sizes of a journal"),
         "schedules": Command("schedules", "schedules: when they tick next, what they started last"),
         "doctor": Command("doctor", "look for what is wrong with a journal, or needs a person"),
     },
     "debug": {
-        "debug": Command("debugging", "walk through a run, forward and backward, with its real locals"),
-        "replay": Command("replays", "run workflow code over recorded histories; execute nothing"),
-        "trace": Command("replays", "every command of a run, with its source line, outcome and locals"),
-        "check": Command("checking", "which runs would today's code break? For CI, before a deploy"),
-        "diff": Command("differences", "two runs side by side, from where they part"),
+        "debug": Command("debug", "walk through a run, forward and backward, with its real locals"),
+        "replay": Command("replay", "run workflow code over recorded histories; execute nothing"),
+        "trace": Command("replay", "every command of a run, with its source line, outcome and locals"),
+        "check": Command("check", "which runs would today's code break? For CI, before a deploy"),
+        "diff": Command("diff", "two runs side by side, from where they part"),
     },
     "change": {
-        "start": Command("starting", "start a run"),
+        "start": Command("start", "start a run"),
         "signal": Command("requests", "send a signal to a run"),
         "cancel": Command("requests", "ask runs to end"),
         "pause": Command("requests", "let runs begin nothing more until they are resumed"),
         "resume": Command("requests", "let paused or blocked runs go on"),
         "retry": Command("requests", "let failed runs go on from what failed"),
-        "fork": Command("forking", "what if: a copy of a run that goes on from a position, with other outcomes"),
+        "fork": Command("fork", "what if: a copy of a run that goes on from a position, with other outcomes"),
     },
     "keep house": {
         "export": Command("transfer", "runs as a text file, one event a line"),
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _carry_out(name: str, given: Sequence[str]) -> int:
     command = COMMANDS[name]
-    module: Any = import_module(f"durable._cli.{command.module}")
+    module: Any = import_module(f"durable._cli.commands.{command.module}")
     parser = argparse.ArgumentParser(
         prog=f"durable {name}",
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",

@@ -29,7 +29,7 @@ from typing import Generic, TypeVar
 
 from attrs import define, field, frozen
 
-from durable._core.limits import Rate, check_count, check_rate
+from durable._core.program.limits import Rate, check_count, check_rate
 from durable.errors import DefinitionError
 
 R = TypeVar("R")

@@ -13,18 +13,18 @@ from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from durable._core import history
-from durable._core.definition import Workflow
-from durable._core.execution import Execution
-from durable._core.places import OURS
-from durable._core.retry import from_record
+from durable._core.journal import history
+from durable._core.program.definition import Workflow
+from durable._core.program.retry import from_record
+from durable._core.run.execution import Execution
+from durable._core.source_places import OURS
 from durable.errors import DurableError, NondeterminismError, UsageError
 
 if TYPE_CHECKING:
-    from durable._core.codec import Codec
-    from durable._core.events import Event
-    from durable._core.exchange import RunHistory
-    from durable._core.nodes import StrandNode
+    from durable._core.codec.codec import Codec
+    from durable._core.journal.events import Event
+    from durable._core.recorded.export_format import RunHistory
+    from durable._core.run.nodes import StrandNode
 
 #: What a strand did when it was resumed: it asked for a command, returned, raised, or asked for something
 #: else than is recorded. "stuck": what is recorded cannot be delivered to it.

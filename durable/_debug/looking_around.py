@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import fields as attrs_fields
 
-from durable._core import divergence
-from durable._core.events import (
+from durable._core.journal.events import (
     ChildFailed,
     ChildSucceeded,
     Event,
@@ -25,16 +24,17 @@ from durable._core.events import (
     StepSucceeded,
     TimerFired,
 )
-from durable._core.history import ARRIVALS, position_of
-from durable._core.outcomes import failure_in
+from durable._core.journal.history import ARRIVALS, position_of
+from durable._core.journal.payloads import failure_in
+from durable._core.run import divergence
 from durable._debug.expressions import short
 from durable._debug.replay import in_words
 from durable._debug.reports import report_lines
 from durable.errors import DurableError
 
 if TYPE_CHECKING:
-    from durable._core.codec import Codec
-    from durable._core.exchange import RunHistory
+    from durable._core.codec.codec import Codec
+    from durable._core.recorded.export_format import RunHistory
     from durable._debug.cursor import Place, Stop
 
 _ARRIVALS = frozenset(ARRIVALS)
@@ -85,7 +85,7 @@ def _came_of(outcome: Event, codec: Codec) -> str:
 
 
 def _failure(payload: Payload | None, codec: Codec) -> str:
-    from durable._core.failures import describe  # noqa: PLC0415 - only where something failed
+    from durable._core.codec.failures import describe  # noqa: PLC0415 - only where something failed
 
     try:
         return describe(failure_in(payload, codec))

@@ -15,18 +15,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
-from durable._core import divergence
-from durable._core.checking import Verdict, verdict_of
-from durable._core.codec import Codec
-from durable._core.definition import Workflow
-from durable._core.definitions import Definitions, Runnable, collect
-from durable._core.events import Event, RunStarted
-from durable._core.exchange import RunFacts, RunHistory
-from durable._core.history import ARRIVALS, position_of
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import Event, RunStarted
+from durable._core.journal.history import ARRIVALS, position_of
+from durable._core.program.definition import Workflow
+from durable._core.program.registry import Definitions, Runnable, collect
+from durable._core.recorded.check import Verdict, verdict_of
+from durable._core.recorded.export_format import RunFacts, RunHistory
+from durable._core.run import divergence
 from durable._debug.cursor import Cursor, Place, Stop
 from durable._debug.sources import text_at
-from durable._shell.exporting import read_histories
-from durable._shell.handle import HistoryEvent
+from durable._shell.handles.handle import HistoryEvent
+from durable._shell.reads.exporting import read_histories
 from durable.errors import DurableError, NondeterminismError, UsageError
 
 #: What `replay` takes: a `RunHistory`, the path of an exported one, or events (`await run.history()`, a `DryRun`).

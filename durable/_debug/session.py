@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from durable._core import divergence
-from durable._core.history import position_of
+from durable._core.journal.history import position_of
+from durable._core.run import divergence
 from durable._debug import looking_around as look
 from durable._debug.breakpoints import Breakpoint, parse
 from durable._debug.commands import COMMANDS, CommandFailedError, count, expression, full_name, help_lines
@@ -25,9 +25,9 @@ from durable.errors import DurableError
 if TYPE_CHECKING:
     from pdb import Pdb
 
-    from durable._core.codec import Codec
-    from durable._core.definition import Workflow
-    from durable._core.exchange import RunHistory
+    from durable._core.codec.codec import Codec
+    from durable._core.program.definition import Workflow
+    from durable._core.recorded.export_format import RunHistory
 
 #: Source lines that `list` shows, and commands that `history` shows on each side.
 _LINES, _NEIGHBOURS = 11, 5

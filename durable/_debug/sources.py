@@ -8,7 +8,7 @@ import inspect
 import linecache
 import os
 
-from durable._core.places import has_source
+from durable._core.source_places import has_source
 from durable._debug.cursor import Place
 
 

@@ -18,9 +18,9 @@ from durable._debug.cursor import Cursor, Place, Stop
 if TYPE_CHECKING:
     from pdb import Pdb
 
-    from durable._core.codec import Codec
-    from durable._core.definition import Workflow
-    from durable._core.exchange import RunHistory
+    from durable._core.codec.codec import Codec
+    from durable._core.program.definition import Workflow
+    from durable._core.recorded.export_format import RunHistory
 
 
 class Walker:

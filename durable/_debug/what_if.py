@@ -11,19 +11,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from durable._core.caps import DEFAULT_CAPS, Caps
-from durable._core.codec import Codec
-from durable._core.copies import ENDED, Absent, Copy, command_at, copy_of, roots, status_of
-from durable._core.definitions import Definitions
-from durable._core.events import Payload
-from durable._core.exchange import RunHistory
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import Payload
+from durable._core.program.registry import Definitions
+from durable._core.recorded.copies import ENDED, Absent, Copy, command_at, copy_of, roots, status_of
+from durable._core.recorded.export_format import RunHistory
+from durable._core.run.caps import DEFAULT_CAPS, Caps
 from durable._debug.replay import AnyHistory, AnyWorkflow, as_definitions, recorded_run
-from durable._shell.dry_run import KEEP_RESIDENT, DryRun, JumpingClock, Rehearsing
-from durable._shell.engine import Engine
-from durable._shell.exporting import read_histories
-from durable._shell.handle import payload_type
-from durable._shell.opening import MEMORY
-from durable._shell.stand_ins import StandFor, StandIns, result_types
+from durable._shell.engine.dry_run import KEEP_RESIDENT, DryRun, JumpingClock, Rehearsing
+from durable._shell.engine.engine import Engine
+from durable._shell.engine.opening import MEMORY
+from durable._shell.handles.handle import payload_type
+from durable._shell.reads.exporting import read_histories
+from durable._shell.turns.stand_ins import StandFor, StandIns, result_types
 from durable.errors import DryRunError, UsageError
 
 

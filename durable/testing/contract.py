@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from durable._core.decorators import step, workflow
-from durable._core.making import sleep
-from durable._core.ops import Flow, Return
-from durable._shell.engine import Engine
-from durable._shell.memory_database import AnyDatabase, OpenDatabase
+from durable._core.program.decorators import step, workflow
+from durable._core.program.op_constructors import sleep
+from durable._core.program.ops import Flow, Return
+from durable._shell.engine.engine import Engine
+from durable._shell.storage.port import AnyDatabase, OpenDatabase
 from durable.errors import EngineClosedError
 
 

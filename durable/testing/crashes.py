@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from attrs import field, frozen
 
-from durable._core.definition import RunnableDefinition
-from durable._core.ops import RunOp
+from durable._core.program.definition import RunnableDefinition
+from durable._core.program.ops import RunOp
 from durable.testing.faults import KINDS, Fault, Kind, pairs_of
 from durable.testing.invariants import Outcome
 from durable.testing.lives import dead_are_silent

@@ -13,10 +13,10 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, Self
 
 import durable
-from durable._core.definition import RunnableDefinition
-from durable._shell.engine import Engine
-from durable._shell.opening import MEMORY
-from durable._shell.ownership import Ownership
+from durable._core.program.definition import RunnableDefinition
+from durable._shell.engine.engine import Engine
+from durable._shell.engine.opening import MEMORY
+from durable._shell.storage.ownership import Ownership
 from durable.errors import EngineClosedError, JournalError, UsageError
 from durable.testing.lives import Store, make_tables
 

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from durable._core.codec import Codec
-from durable._core.definition import Workflow
-from durable._core.definitions import Definitions
-from durable._core.events import Event
-from durable._core.execution import Execution
-from durable._core.outcomes import failure_in
-from durable._shell.looking import ENDS, RunRow, run_by_id
-from durable._shell.reading import load_history
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import Event
+from durable._core.journal.payloads import failure_in
+from durable._core.program.definition import Workflow
+from durable._core.program.registry import Definitions
+from durable._core.run.execution import Execution
+from durable._shell.reads.event_rows import load_history
+from durable._shell.reads.run_rows import ENDS, RunRow, run_by_id
 from durable.errors import DurableError
 from durable.testing.invariants import Effect, Outcome, RunOutcome, renamed
 

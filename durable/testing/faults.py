@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from attrs import frozen
 
-from durable._shell.connections import CommitUnknownError, translate
+from durable._shell.storage.connections import CommitUnknownError, translate
 from durable.errors import JournalError, JournalIOError, UsageError
 from durable.testing.sites import BEGIN, COMMIT_AFTER, COMMIT_BEFORE, DELIVERY, STEP_BEFORE, Site
 

@@ -19,11 +19,11 @@ from typing import Any, Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from durable._core.charge import driver_in_charge
-from durable._core.events import Event
-from durable._core.history import is_command
-from durable._shell.context import scope_here
-from durable._shell.looking import ENDS
+from durable._core.journal.events import Event
+from durable._core.journal.history import is_command
+from durable._core.program.current_driver import driver_in_charge
+from durable._shell.reads.run_rows import ENDS
+from durable._shell.turns.context import scope_here
 from durable.testing.journals import journal_lines
 
 #: Facts about attempts, which differ from one life of a process to the next and which no workflow sees.

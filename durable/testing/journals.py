@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 
 from attrs import fields as attrs_fields
 
-from durable._core.divergence import describe
-from durable._core.events import Event
-from durable._core.exchange import RunHistory
-from durable._core.history import is_command
-from durable._shell.exporting import read_histories
-from durable._shell.handle import HistoryEvent
+from durable._core.journal.events import Event
+from durable._core.journal.history import is_command
+from durable._core.recorded.export_format import RunHistory
+from durable._core.run.divergence import describe
+from durable._shell.handles.handle import HistoryEvent
+from durable._shell.reads.exporting import read_histories
 
 #: Events in whatever form: of `run.history()`, a `DryRun`, a `RunHistory`.
 AnyEvents: TypeAlias = Iterable[HistoryEvent | Event] | RunHistory

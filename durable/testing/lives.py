@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from durable._core.ports import Clock
-from durable._shell.memory_database import AnyDatabase, MemoryDatabase, OpenDatabase
+from durable._shell.storage.memory import MemoryDatabase
+from durable._shell.storage.port import AnyDatabase, OpenDatabase
 from durable.testing.loop import AutojumpLoop
 from durable.testing.sites import BEGIN, COMMIT_AFTER, COMMIT_BEFORE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Generator
 
-    from durable._shell.database import Exclusive
+    from durable._shell.storage.port import Exclusive
 
 #: When every first life begins, epoch seconds: a morning, so that a jump back crosses no midnight.
 DAWN: Final = 1_800_000_000.0

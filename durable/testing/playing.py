@@ -14,17 +14,17 @@ from typing import Any, Final, TypedDict
 from attrs import define, field, frozen
 
 from durable._core.admission import Queue
-from durable._core.caps import Caps
-from durable._core.charge import driver_in_charge
-from durable._core.codec import ValueCodec
-from durable._core.definition import RunnableDefinition
-from durable._core.limits import Limit
-from durable._core.ops import RunOp
-from durable._core.schedules import Schedule
-from durable._shell import looking
-from durable._shell.engine import Engine
-from durable._shell.middleware import Middleware, StepCall
-from durable._shell.opening import MEMORY
+from durable._core.codec.codec import ValueCodec
+from durable._core.program.current_driver import driver_in_charge
+from durable._core.program.definition import RunnableDefinition
+from durable._core.program.limits import Limit
+from durable._core.program.ops import RunOp
+from durable._core.program.schedules import Schedule
+from durable._core.run.caps import Caps
+from durable._shell.engine.engine import Engine
+from durable._shell.engine.opening import MEMORY
+from durable._shell.reads import run_rows
+from durable._shell.turns.middleware import Middleware, StepCall
 from durable.errors import JournalError, RunExistsError, RunStateError, UsageError
 from durable.testing.facts import ROOT, is_over, read_outcome
 from durable.testing.faults import CLOCK_SECONDS, Fault, GlitchError, journal_error
@@ -248,7 +248,7 @@ class Play:
                 continue
             delivery = unsent[0]
             if delivery.run_id is None:
-                delivery.run_id = await engine.read(looking.waiting_for_signal, name)
+                delivery.run_id = await engine.read(run_rows.waiting_for_signal, name)
             if delivery.run_id is not None:
                 await self._send(engine, delivery)
                 return True

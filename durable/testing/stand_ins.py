@@ -17,12 +17,12 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from attrs import define, field, frozen
 
-from durable._core.codec import Codec
-from durable._core.definition import Definition, Job, Step, TransactionStep, Workflow
-from durable._core.events import Payload
-from durable._core.ops import RunOp, StepOp, TransactionOp
-from durable._shell.context import Scope, StepContext, enter
-from durable._shell.stand_ins import check_fits
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import Payload
+from durable._core.program.definition import Definition, Job, Step, TransactionStep, Workflow
+from durable._core.program.ops import RunOp, StepOp, TransactionOp
+from durable._shell.turns.context import Scope, StepContext, enter
+from durable._shell.turns.stand_ins import check_fits
 from durable.errors import UsageError
 
 P = ParamSpec("P")

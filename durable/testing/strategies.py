@@ -19,11 +19,11 @@ from typing import Any, Final, TypeAlias
 
 from hypothesis import strategies as st
 
-from durable._core.decorators import job, step, transaction, workflow
-from durable._core.flow import now, patched, random, uuid4
-from durable._core.making import for_each, gather, race, settle, sleep, start, timeout, wait_for
-from durable._core.ops import Flow, Return
-from durable._core.retry import Retry
+from durable._core.program.decorators import job, step, transaction, workflow
+from durable._core.program.flow import now, patched, random, uuid4
+from durable._core.program.op_constructors import for_each, gather, race, settle, sleep, start, timeout, wait_for
+from durable._core.program.ops import Flow, Return
+from durable._core.program.retry import Retry
 
 #: Statements, each a list that begins with its name.
 Program: TypeAlias = list[Any]

@@ -2,7 +2,7 @@
 The rides: a booking, a job for the drivers, and a charge by a payment service over HTTP.
 
 Nothing in here knows whether it is run from source or from one frozen file. What a journal holds has names that are
-the same for both: `rides.DeclinedError`, `charge`, `ride`.
+the same for both: `rides.DeclinedError`, `current_driver`, `ride`.
 """
 
 import json

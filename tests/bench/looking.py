@@ -16,13 +16,13 @@ from measuring import clock
 from workloads import long_history, opened
 
 from durable import replay
-from durable._core.checking import check_all
-from durable._core.codec import Codec
-from durable._core.definitions import Definitions
-from durable._core.events import RunFailed, RunStarted, RunSucceeded, StepStarted, StepSucceeded
-from durable._core.exchange import RunFacts, RunHistory
-from durable._shell import schema
-from durable._shell.rows import RunState
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import RunFailed, RunStarted, RunSucceeded, StepStarted, StepSucceeded
+from durable._core.program.registry import Definitions
+from durable._core.recorded.check import check_all
+from durable._core.recorded.export_format import RunFacts, RunHistory
+from durable._shell.rows.rows import RunState
+from durable._shell.storage import schema
 
 _INSERT_RUN = (
     "INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, labels, reason, "

@@ -14,10 +14,10 @@ from typing import Any
 from measuring import clock, collect
 from workloads import long_history, opened
 
-from durable._core.codec import Codec
-from durable._core.execution import Execution
-from durable._shell.reading import load_run
-from durable._shell.rows import RunState, read_events
+from durable._core.codec.codec import Codec
+from durable._core.run.execution import Execution
+from durable._shell.reads.event_rows import load_run
+from durable._shell.rows.rows import RunState, read_events
 
 
 async def replay(folder: Path, params: dict[str, Any], _durability: str) -> dict[str, Any]:

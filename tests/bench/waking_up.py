@@ -12,11 +12,11 @@ from typing import Any
 
 from measuring import clock
 
-from durable._shell import schema
-from durable._shell.bulk import write_many
-from durable._shell.creating import INSERT_WAITS
-from durable._shell.rows import Effects
-from durable._shell.waiters import End, tell_waiters
+from durable._shell.rows.rows import Effects
+from durable._shell.storage import schema
+from durable._shell.storage.bulk import write_many
+from durable._shell.writes.run_writes import INSERT_WAITS
+from durable._shell.writes.waiters import End, tell_waiters
 
 
 def waking(folder: Path, params: dict[str, Any], _durability: str) -> dict[str, Any]:

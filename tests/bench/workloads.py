@@ -424,7 +424,7 @@ def _count_loads() -> list[str]:
     """
     A list that grows by one for each run whose execution is made from now on.
     """
-    from durable._core.execution import Execution
+    from durable._core.run.execution import Execution
 
     loaded: list[str] = []
     make = Execution.__init__

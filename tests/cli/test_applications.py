@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from durable._cli.applications import add_application, application_of, load_application
-from durable._cli.problems import USAGE, CommandError
-from durable._core.definitions import collect
+from durable._cli.terminal.problems import USAGE, CommandError
+from durable._core.program.registry import collect
 from durable.errors import DefinitionError
 
 RIDES = """

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durable import Flow, Return, for_each, gather, job, race, settle, sleep, step, timeout, wait_for, workflow
-from durable._cli.graph_model import MOST_MEMBERS, folded, nodes_of, worst
-from durable._cli.graph_svg import svg_lines
-from durable._cli.graph_text import dot_lines, mermaid_lines, text_lines
-from durable._cli.output import Output
-from durable._core.events import RunStarted, StepFailed, StepRetrying, StepStarted, StepSucceeded
+from durable._cli.drawing.model import MOST_MEMBERS, folded, nodes_of, worst
+from durable._cli.drawing.svg import svg_lines
+from durable._cli.drawing.text import dot_lines, mermaid_lines, text_lines
+from durable._cli.terminal.output import Output
+from durable._core.journal.events import RunStarted, StepFailed, StepRetrying, StepStarted, StepSucceeded
 from tests.core.drive import World, run
 
 pytestmark = pytest.mark.anyio

@@ -16,12 +16,12 @@ from datetime import UTC, datetime
 import pytest
 
 from durable import Flow, Limit, Return, gather, job, sleep, step, wait_for, workflow
-from durable._cli import filters
-from durable._cli.files import open_readonly
-from durable._cli.finding import find_run
-from durable._cli.problems import CommandError
-from durable._shell import schema
-from durable._shell.looking import Filter, list_runs
+from durable._cli.journals import filters
+from durable._cli.journals.files import open_readonly
+from durable._cli.journals.finding import find_run
+from durable._cli.terminal.problems import CommandError
+from durable._shell.reads.run_rows import Filter, list_runs
+from durable._shell.storage import schema
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from durable._cli.output import Output, cut, iso, printable, span, width_of
+from durable._cli.terminal.output import Output, cut, iso, printable, span, width_of
 
 
 class Terminal(io.StringIO):

@@ -27,9 +27,10 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._cli import families, values
-from durable._cli.step_lines import steps_in
-from durable._core.events import (
+from durable._cli.journals import families
+from durable._cli.journals.step_lines import steps_in
+from durable._cli.terminal import values
+from durable._core.journal.events import (
     RunStarted,
     SlotAwaited,
     SlotGranted,
@@ -541,7 +542,7 @@ async def test_an_event_of_a_newer_release_is_reported(engines, tmp_db, cli):
     """
     One whose checksum is right, but whose kind is unknown here.
     """
-    from durable._shell.rows import checksum
+    from durable._shell.rows.rows import checksum
 
     engine = await engines.file(approval)
     run = await engine.start(approval(), id="a")

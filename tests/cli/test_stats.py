@@ -13,8 +13,8 @@ import sys
 import pytest
 
 from durable import Flow, Return, Schedule, job, wait_for, workflow
-from durable._cli.owners import owner_of
-from durable._shell import schema
+from durable._cli.journals.owners import owner_of
+from durable._shell.storage import schema
 
 pytestmark = pytest.mark.anyio
 

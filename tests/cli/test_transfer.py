@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from durable import Client, Engine, Flow, Return, continue_as, job, read_histories, step, wait_for, workflow
-from durable._cli import asking
+from durable._cli.terminal import asking
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,7 @@ port, with runs that are rows only. Time is a number that the test chooses.
 
 import pytest
 
-from durable._core.decision import Wait
-from durable._core.events import (
+from durable._core.journal.events import (
     CancelRequested,
     ChildFailed,
     ChildSucceeded,
@@ -21,11 +20,14 @@ from durable._core.events import (
     StepSucceeded,
     TimerFired,
 )
-from durable._shell import creating, marks, reading, requests, schema, waking
-from durable._shell.database import Database
-from durable._shell.memory_database import MemoryDatabase
-from durable._shell.rows import Effects, NewRun, RunState, TurnWrite, read_events
-from durable._shell.writing import write_turns
+from durable._core.journal.waits import Wait
+from durable._shell.reads import event_rows
+from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite, read_events
+from durable._shell.storage import marks, schema
+from durable._shell.storage.database import Database
+from durable._shell.storage.memory import MemoryDatabase
+from durable._shell.writes import requests, run_writes, wakeups
+from durable._shell.writes.turn_writes import write_turns
 from durable.errors import KeyConflictError, RunExistsError, RunStateError
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +56,7 @@ class Journal:
         effects = Effects()
 
         def write(conn):
-            return [creating.get_or_create(conn, run, effects) for run in runs]
+            return [run_writes.get_or_create(conn, run, effects) for run in runs]
 
         ids = await self.database.write(write)
         for run in runs:
@@ -84,7 +86,7 @@ class Journal:
 
     async def fire(self, now):
         effects = Effects()
-        return await self.database.write(lambda conn: waking.fire_due(conn, now, 100, effects)), effects
+        return await self.database.write(lambda conn: wakeups.fire_due(conn, now, 100, effects)), effects
 
     async def query(self, sql, *values):
         return await self.database.read(lambda conn: conn.execute(sql, values).fetchall())
@@ -93,7 +95,7 @@ class Journal:
         return (await self.query("SELECT status FROM durable_runs WHERE run = ?", run))[0][0]
 
     async def inbox(self, run):
-        items = await self.database.read(lambda conn: reading.load_items(conn, run, 0))
+        items = await self.database.read(lambda conn: event_rows.load_items(conn, run, 0))
         return [event for _, event in items]
 
     async def upto(self, run):
@@ -132,7 +134,7 @@ class TestTurns:
         written = [StepStarted(str(n), "s", 1, "", "", float(n)) for n in range(3)]
         for event in written:
             await journal.commit(journal.turn(1, event, status="running"))
-        loaded = await journal.database.read(lambda conn: reading.load_run(conn, 1))
+        loaded = await journal.database.read(lambda conn: event_rows.load_run(conn, 1))
         state = RunState(1, "run-1", "w", "default")
         assert read_events("", state, loaded.rows)[1:] == written
         assert (state.seq, state.chain) == (journal.states[1].seq, journal.states[1].chain)
@@ -152,7 +154,7 @@ class TestTurns:
         for run in (1, 2):
             await journal.commit(journal.turn(run, StepSucceeded("0", LARGE, 1.0), status="running"))
         assert await journal.query("SELECT value FROM durable_payloads") == [(LARGE,)]
-        loaded = await journal.database.read(lambda conn: reading.load_run(conn, 2))
+        loaded = await journal.database.read(lambda conn: event_rows.load_run(conn, 2))
         assert read_events("", RunState(2, "run-2", "w", "q"), loaded.rows)[-1].value == LARGE
 
     async def test_what_a_turn_took_in_leaves_the_inbox_and_what_came_later_stays(self, journal):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from durable._shell.database import Database
-from durable._shell.memory_database import MemoryDatabase
+from durable._shell.storage.database import Database
+from durable._shell.storage.memory import MemoryDatabase
 from durable.testing.contract import StorageContract
 from durable.testing.lives import Store
 

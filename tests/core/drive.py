@@ -14,10 +14,8 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from durable._core.codec import Codec
-from durable._core.decision import ChildAction, Decision, Feed, StepAction, TransactionAction, Wait
-from durable._core.definition import Job
-from durable._core.events import (
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import (
     CancelRequested,
     ChildCancelled,
     ChildFailed,
@@ -36,12 +34,15 @@ from durable._core.events import (
     StepSucceeded,
     TimerFired,
 )
-from durable._core.execution import Execution
-from durable._core.history import ARRIVALS
-from durable._core.job_execution import JobExecution
-from durable._core.ops import RunOp
-from durable._core.outcomes import failure_in, failure_payload, rebuilt
-from durable._core.retry import plan
+from durable._core.journal.history import ARRIVALS
+from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
+from durable._core.journal.waits import Wait
+from durable._core.program.definition import Job
+from durable._core.program.ops import RunOp
+from durable._core.program.retry import plan
+from durable._core.run.decision import ChildAction, Decision, Feed, StepAction, TransactionAction
+from durable._core.run.execution import Execution
+from durable._core.run.job_execution import JobExecution
 
 CODEC = Codec()
 START = 1_000.0

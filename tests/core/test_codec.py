@@ -26,7 +26,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable._core.codec import Codec, argument_types, digest, result_type
+from durable._core.codec.codec import Codec, digest
+from durable._core.codec.signatures import argument_types, result_type
 from durable.errors import CapExceededError, DecodeError, EncodeError, RecordError
 
 T = TypeVar("T")

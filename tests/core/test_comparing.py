@@ -11,10 +11,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable._core import comparing
-from durable._core.comparing import compare
-from durable._core.decorators import job, step, workflow
-from durable._core.events import (
+from durable._core.journal.events import (
     CancelRequested,
     ChildAwaited,
     ChildCancelled,
@@ -35,11 +32,14 @@ from durable._core.events import (
     TimerFired,
     TimerSet,
 )
-from durable._core.exchange import RunFacts, RunHistory
-from durable._core.flow import patched, set_attributes
-from durable._core.making import for_each, gather, race, sleep, wait_for
-from durable._core.retry import Retry
-from durable._core.run_lines import lines_of
+from durable._core.program.decorators import job, step, workflow
+from durable._core.program.flow import patched, set_attributes
+from durable._core.program.op_constructors import for_each, gather, race, sleep, wait_for
+from durable._core.program.retry import Retry
+from durable._core.recorded import diff
+from durable._core.recorded.diff import compare
+from durable._core.recorded.export_format import RunFacts, RunHistory
+from durable._core.recorded.run_lines import lines_of
 from tests.core.drive import World, run
 
 broken: set[Any] = set()
@@ -417,7 +417,7 @@ def test_long_runs_are_compared_at_once(monkeypatch):
     found = compare(long([*names, "x", "y"]), long([*names, "y"]))
     assert found.parting == 20_000
     assert told(found) == [("20000", "only first")]
-    monkeypatch.setattr(comparing, "MAX_SEARCH", 1)
+    monkeypatch.setattr(diff, "MAX_SEARCH", 1)
     found = compare(long([*names, "x", "y", "z"]), long([*names, "y", "q"]))
     assert told(found) == [("20000", "command"), ("20001", "command"), ("20002", "only first")]
 

@@ -4,10 +4,10 @@ Changed code: it never gets another command's result; the report says what was r
 
 import pytest
 
-from durable._core.decorators import job, step, workflow
-from durable._core.events import PatchMarked, TimerSet
-from durable._core.flow import now, patched, random, set_attributes
-from durable._core.making import for_each, gather, race, sleep, start, timeout, wait_for
+from durable._core.journal.events import PatchMarked, TimerSet
+from durable._core.program.decorators import job, step, workflow
+from durable._core.program.flow import now, patched, random, set_attributes
+from durable._core.program.op_constructors import for_each, gather, race, sleep, start, timeout, wait_for
 from durable.errors import NondeterminismError
 from tests.core.drive import World, execution, run
 

@@ -13,9 +13,9 @@ from attrs import fields as attrs_fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable._core.codec import Codec
-from durable._core.codec_json import dumps
-from durable._core.events import (
+from durable._core.codec.codec import Codec
+from durable._core.codec.json_text import dumps
+from durable._core.journal.events import (
     EVENT_CLASSES,
     AttributesSet,
     RunCancelled,
@@ -29,7 +29,7 @@ from durable._core.events import (
     StepStarted,
     StepSucceeded,
 )
-from durable._core.exchange import (
+from durable._core.recorded.export_format import (
     MAX_NESTING,
     ExportedFeed,
     ExportedWait,
@@ -41,9 +41,9 @@ from durable._core.exchange import (
     header_line,
     lines_of,
 )
-from durable._core.exchange_reading import read_export, read_header
-from durable._core.exchange_values import MAX_LINE_BYTES
-from durable._core.redaction import redacted
+from durable._core.recorded.export_reader import read_export, read_header
+from durable._core.recorded.export_values import MAX_LINE_BYTES
+from durable._core.recorded.redaction import redacted
 from durable.errors import DecodeError, ExportFormatError
 
 HEADER = Header("1.2", 2, "2026-01-31T12:00:00+00:00")

@@ -6,12 +6,9 @@ from typing import Any, get_args
 
 import pytest
 
-from durable._core import history
-from durable._core.caps import Caps
-from durable._core.decision import Wait
-from durable._core.decorators import job, step, transaction, workflow
-from durable._core.event_rows import from_row, to_row
-from durable._core.events import (
+from durable._core.journal import history
+from durable._core.journal.columns import from_row, to_row
+from durable._core.journal.events import (
     EVENT_CLASSES,
     KIND_NAMES,
     Event,
@@ -24,9 +21,12 @@ from durable._core.events import (
     StepStarted,
     TimerSet,
 )
-from durable._core.flow import now, patched
-from durable._core.making import for_each, gather, settle, sleep, timeout, wait_for
-from durable._core.retry import Retry
+from durable._core.journal.waits import Wait
+from durable._core.program.decorators import job, step, transaction, workflow
+from durable._core.program.flow import now, patched
+from durable._core.program.op_constructors import for_each, gather, settle, sleep, timeout, wait_for
+from durable._core.program.retry import Retry
+from durable._core.run.caps import Caps
 from durable.errors import CapExceededError, DecodeError, InternalError, NondeterminismError, UsageError
 from tests.core.drive import CODEC, START, World, again, execution, kinds, run
 

@@ -4,16 +4,10 @@ A job's run: one step, its attempts, and how it ends.
 
 import pytest
 
-from durable._core import history
-from durable._core.decorators import job
-from durable._core.events import (
-    CancelRequested,
-    ResumeRequested,
-    RunTimedOut,
-    SignalReceived,
-    StepInterrupted,
-)
-from durable._core.retry import Retry
+from durable._core.journal import history
+from durable._core.journal.events import CancelRequested, ResumeRequested, RunTimedOut, SignalReceived, StepInterrupted
+from durable._core.program.decorators import job
+from durable._core.program.retry import Retry
 from tests.core.drive import CODEC, START, World, execution, failure, kinds, run, started
 
 
@@ -150,7 +144,7 @@ def test_a_retry_delay_survives_a_crash():
     world.happen()
     ex = execution(broken(1), world.events)
     assert ex.idle
-    from durable._core.events import TimerFired
+    from durable._core.journal.events import TimerFired
 
     decision = ex.advance([TimerFired("0", START + 9)], now=START + 9)
     assert [(action.attempt, action.failures) for action in decision.steps] == [(2, 1)]

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from durable._core.decorators import call, job, step, workflow
-from durable._core.divergence import describe
-from durable._core.events import SlotAwaited, SlotGranted, StepCancelled, StepInterrupted, StepStarted
-from durable._core.history import fork, open_slots
-from durable._core.limits import Limit, collect_limits
-from durable._core.making import gather, race, sleep, wait_for
-from durable._core.ops import Flow, Return
-from durable._core.retry import Retry
+from durable._core.journal.events import SlotAwaited, SlotGranted, StepCancelled, StepInterrupted, StepStarted
+from durable._core.journal.history import fork, open_slots
+from durable._core.program.decorators import call, job, step, workflow
+from durable._core.program.limits import Limit, collect_limits
+from durable._core.program.op_constructors import gather, race, sleep, wait_for
+from durable._core.program.ops import Flow, Return
+from durable._core.program.retry import Retry
+from durable._core.run.divergence import describe
 from durable.errors import DefinitionError, NondeterminismError
 from tests.core.drive import World, again, closed_prefixes, execution, kinds, run
 

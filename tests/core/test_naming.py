@@ -8,11 +8,11 @@ import types
 import pytest
 from attrs import frozen
 
-from durable._core.codec import Codec
-from durable._core.codec_types import qualified
-from durable._core.failures import rebuild, record_exception
-from durable._core.naming import aliases, loaded_module, main_module, module_of
-from durable._core.retry import Retry, from_record, recorded
+from durable._core.codec.class_names import aliases, loaded_module, main_module, module_of
+from durable._core.codec.codec import Codec
+from durable._core.codec.failures import rebuild, record_exception
+from durable._core.codec.rule import qualified
+from durable._core.program.retry import Retry, from_record, recorded
 from durable.errors import DecodeError, StepError
 
 CODEC = Codec()

@@ -8,9 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from attrs import frozen
 
-from durable._core.decision import Wait
-from durable._core.decorators import call, job, step, transaction, workflow
-from durable._core.events import (
+from durable._core.journal.events import (
     GroupOpened,
     RunContinued,
     RunFailed,
@@ -23,8 +21,10 @@ from durable._core.events import (
     TimerFired,
     TimerSet,
 )
-from durable._core.flow import current, now, random, set_attributes, uuid4
-from durable._core.making import (
+from durable._core.journal.waits import Wait
+from durable._core.program.decorators import call, job, step, transaction, workflow
+from durable._core.program.flow import current, now, random, set_attributes, uuid4
+from durable._core.program.op_constructors import (
     continue_as,
     for_each,
     gather,
@@ -36,8 +36,8 @@ from durable._core.making import (
     timeout,
     wait_for,
 )
-from durable._core.ops import Flow, Return
-from durable._core.retry import Retry
+from durable._core.program.ops import Flow, Return
+from durable._core.program.retry import Retry
 from durable.errors import DefinitionError, EncodeError
 from tests.core.drive import START, World, failure, kinds, run
 
@@ -939,7 +939,7 @@ def test_a_retried_for_each_goes_on_without_its_feed():
     """
     A failure ends the feed; retried, the turns of the run itself move the window over what is left.
     """
-    from durable._core.history import reopened
+    from durable._core.journal.history import reopened
 
     async def body() -> list[int]:
         return await for_each(fragile, [1, 2, 3, 4, 5], concurrency=2)

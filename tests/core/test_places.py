@@ -4,9 +4,9 @@ Places in code: what frames of a frozen program say, and where no source is look
 
 import pytest
 
-from durable._core import places
-from durable._core.codec import Codec
-from durable._core.failures import record_exception
+from durable._core import source_places
+from durable._core.codec.codec import Codec
+from durable._core.codec.failures import record_exception
 from durable._debug.replay import SourceLine
 
 
@@ -15,7 +15,7 @@ def raised(code, file):
     What *code* raises, compiled as frames of *file*.
     """
     with pytest.raises(Exception) as caught:
-        exec(compile(code, file, "exec"), {"places": places})
+        exec(compile(code, file, "exec"), {"places": source_places})
     return caught.value
 
 
@@ -59,7 +59,7 @@ def test_our_own_frames_are_left_out_of_tracebacks():
     """
     The folder of our code is named as its frames name it, whatever `__file__` is.
     """
-    assert record_exception.__code__.co_filename.startswith(places.OURS)
+    assert record_exception.__code__.co_filename.startswith(source_places.OURS)
     failure = record_exception(raised("places.has_source(None)", "rides.py"), Codec())
     assert "in <module>" in failure.traceback
     assert "has_source" not in failure.traceback.partition("TypeError")[0]
@@ -70,4 +70,4 @@ def test_where_source_is_looked_for(file, there):
     """
     Full paths, and what a shell keeps.
     """
-    assert places.has_source(file) is there
+    assert source_places.has_source(file) is there

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durable._core.events import CancelRequested
+from durable._core.journal.events import CancelRequested
 from durable.testing.strategies import coroutine_program, generator_program
 from durable.testing.strategies import programs as some_programs
 from tests.core.drive import World, again, closed_prefixes

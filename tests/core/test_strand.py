@@ -12,10 +12,10 @@ import traceback
 import anyio
 import pytest
 
-from durable._core.decorators import step, workflow
-from durable._core.flow import logger, now, random
-from durable._core.making import gather, sleep
-from durable._core.ops import Flow, Return
+from durable._core.program.decorators import step, workflow
+from durable._core.program.flow import logger, now, random
+from durable._core.program.op_constructors import gather, sleep
+from durable._core.program.ops import Flow, Return
 from durable.errors import NotDurableError, UsageError
 from tests.core.drive import World, kinds, run
 

@@ -5,7 +5,7 @@ Copies of a journal's file, taken at each COMMIT: what a kill at that moment lea
 import shutil
 from pathlib import Path
 
-from durable._shell import connections, database
+from durable._shell.storage import connections, database
 
 
 class Copies:

@@ -5,7 +5,8 @@ Points at which the victim kills itself: what they hook into is named in one pla
 import os
 import signal
 
-from durable._shell import commits, connections, database, driver, memory_database
+from durable._shell.storage import connections, database, memory
+from durable._shell.turns import commits, driver
 
 
 def at(point, count):
@@ -47,7 +48,7 @@ def _child_ended(die):
     commits.Commits._succeeded = succeeded
 
 
-_EVERYWHERE = [connections, database, memory_database]
+_EVERYWHERE = [connections, database, memory]
 
 POINTS = {
     "before-begin": lambda die: _wrap(_EVERYWHERE, "begin", before=die),

@@ -5,7 +5,9 @@ Bugs, planted into the engine of a victim: the tests prove that the judge finds 
 import asyncio
 import contextlib
 
-from durable._shell import commits, connections, database, driver, recording, slots, waiters, waking, writing
+from durable._shell.storage import connections, database
+from durable._shell.turns import commits, driver, recorder
+from durable._shell.writes import slots, turn_writes, waiters, wakeups
 from durable.errors import JournalError
 
 
@@ -47,13 +49,13 @@ def begin_early():
 
 def drop_inbox():
     """What wakes a run is not written down."""
-    waking_put = waking.put_item
+    waking_put = wakeups.put_item
 
     def put_item(conn, run, event, effects, *, wakes):
         waking_put(conn, run, event, effects, wakes=wakes)
         conn.execute("DELETE FROM durable_inbox WHERE run = ? AND name IS NOT NULL", (run,))
 
-    from durable._shell import requests
+    from durable._shell.writes import requests
 
     requests.put_item = put_item
 
@@ -77,7 +79,7 @@ def repeat_steps():
 
 def double_rows():
     """A transaction's rows are committed on their own, before its outcome is."""
-    real = recording.run_sync
+    real = recorder.run_sync
 
     def run_sync(conn, guard, action, stage, effects, finish):
         value = real(conn, guard, action, stage, effects, finish)
@@ -86,7 +88,7 @@ def double_rows():
         conn.execute("SAVEPOINT durable_call")
         return value
 
-    recording.run_sync = run_sync
+    recorder.run_sync = run_sync
 
 
 def wake_nobody():
@@ -96,7 +98,7 @@ def wake_nobody():
 
 def follow_late():
     """What the end of a run starts is not recorded with that end, but a little later."""
-    real = writing._follow
+    real = turn_writes._follow
     kept = []
 
     def follow(conn, ended, new, effects):
@@ -104,7 +106,7 @@ def follow_late():
         if len(kept) > 1:
             real(conn, *kept.pop(0), effects)
 
-    writing._follow = follow
+    turn_writes._follow = follow
 
 
 def let_all_in():

@@ -9,7 +9,7 @@ import sqlite3
 import pytest
 
 from durable import Engine, Flow, Retry, Return, Transaction, context, current_batch, job, transaction, workflow
-from durable._shell import connections, database
+from durable._shell.storage import connections, database
 
 pytestmark = pytest.mark.anyio
 

@@ -30,8 +30,9 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._shell import connections, database, driver, performing
-from durable._shell.connections import CommitUnknownError
+from durable._shell.storage import connections, database
+from durable._shell.storage.connections import CommitUnknownError
+from durable._shell.turns import driver, performer
 from durable.errors import JournalFullError, JournalIOError
 
 pytestmark = pytest.mark.anyio
@@ -178,7 +179,7 @@ class FailingCommits:
 
         for module in (connections, database):
             monkeypatch.setattr(module, "commit", commit)
-        for module in (driver, performing):
+        for module in (driver, performer):
             monkeypatch.setattr(module, "RELOAD_PAUSE", 0.01)
 
 

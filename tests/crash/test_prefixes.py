@@ -37,8 +37,8 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._core.events import KIND_NAMES
-from durable._shell import steps
+from durable._core.journal.events import KIND_NAMES
+from durable._shell.turns import steps
 from durable.errors import RunStateError
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from durable import Flow, KeyConflictError, Return, job, sleep, step, wait_for, workflow
-from durable._shell.engine import Engine
+from durable._shell.engine.engine import Engine
 from durable.errors import RunStateError
 from durable.testing.lives import DAWN, Life, Store, dead_are_silent
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durable._core.codec import Codec
-from durable._core.decorators import step, workflow
-from durable._core.events import CleanupTimedOut, RunFailed, RunForked, RunRetried, RunSucceeded
-from durable._core.exchange import RunFacts, RunHistory
-from durable._core.history import fork, reopened
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import CleanupTimedOut, RunFailed, RunForked, RunRetried, RunSucceeded
+from durable._core.journal.history import fork, reopened
+from durable._core.program.decorators import step, workflow
+from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._debug.cursor import Cursor
 from durable._debug.expressions import short
 from durable._debug.replay import Replay

@@ -9,13 +9,13 @@ import inspect
 
 import pytest
 
-from durable._core.checking import check_run
-from durable._core.codec import Codec
-from durable._core.decorators import step, workflow
-from durable._core.definitions import Definitions
-from durable._core.exchange import RunFacts, RunHistory
-from durable._core.flow import patched
-from durable._core.making import gather, sleep
+from durable._core.codec.codec import Codec
+from durable._core.program.decorators import step, workflow
+from durable._core.program.flow import patched
+from durable._core.program.op_constructors import gather, sleep
+from durable._core.program.registry import Definitions
+from durable._core.recorded.check import check_run
+from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable.errors import NondeterminismError
 from tests.core.drive import World
 

@@ -26,9 +26,9 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._core.codec import Codec
-from durable._core.events import CancelRequested, SignalReceived, StepStarted, StepSucceeded
-from durable._core.exchange import RunFacts, RunHistory
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import CancelRequested, SignalReceived, StepStarted, StepSucceeded
+from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable.errors import DecodeError, UsageError
 from tests.core.drive import World, run
 

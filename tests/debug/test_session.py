@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from durable import Flow, Return, gather, job, race, sleep, step, timeout, wait_for, workflow
-from durable._core.codec import Codec
-from durable._core.events import CancelRequested, RunCancelled, StepSucceeded
-from durable._core.exchange import RunFacts, RunHistory
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import CancelRequested, RunCancelled, StepSucceeded
+from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._debug.commands import COMMANDS
 from durable._debug.prompt import run_script
 from durable._debug.session import Session

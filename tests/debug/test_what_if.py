@@ -28,8 +28,8 @@ from durable import (
     what_if,
     workflow,
 )
-from durable._core.codec import Codec
-from durable._core.events import ChildFailed, ChildSucceeded, RunForked, StepSucceeded
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import ChildFailed, ChildSucceeded, RunForked, StepSucceeded
 from durable.errors import CapExceededError, DryRunError, EncodeError, UsageError
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from durable import read_histories
-from durable._core.events import StepInterrupted
+from durable._core.journal.events import StepInterrupted
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "debugging"
 WALKTHROUGH = EXAMPLE / "walkthrough.md"

@@ -21,7 +21,7 @@ sys.path.insert(0, str(FOLDER))
 import workflows as w  # noqa: E402 - found by the line above
 
 from durable import Engine, RunCancelledError, RunFailedError  # noqa: E402
-from durable._core.events import SignalAwaited  # noqa: E402 - as above
+from durable._core.journal.events import SignalAwaited  # noqa: E402 - as above
 
 DEFINITIONS = [
     w.ride,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from durable import Engine, Replay, read_histories, replay
-from durable._core.events import ChildStarted, PatchMarked, RunCancelled, RunContinued, RunRetried
-from durable._core.exchange import lines_of
-from durable._core.exchange_reading import read_header
+from durable._core.journal.events import ChildStarted, PatchMarked, RunCancelled, RunContinued, RunRetried
+from durable._core.recorded.export_format import lines_of
+from durable._core.recorded.export_reader import read_header
 from tests.histories import workflows
 
 pytestmark = pytest.mark.anyio

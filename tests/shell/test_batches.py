@@ -862,7 +862,7 @@ async def test_asking_for_open_members_reads_an_index(engines, world):
     """
     No scan, no counter: the cost at the end of a member is the same with 10 and 10,000.
     """
-    from durable._shell import batch_ends
+    from durable._shell.writes import batch_ends
 
     engine = await engines.memory(*world.all)
     for sql, index in (

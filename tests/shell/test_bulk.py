@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from durable import Flow, Return, step, workflow
-from durable._shell.bulk import about_many, write_many
+from durable._shell.storage.bulk import about_many, write_many
 
 
 @pytest.fixture

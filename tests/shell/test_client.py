@@ -29,9 +29,9 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._core.events import RunStarted
-from durable._shell.rows import NewRun
-from durable._shell.templates import from_json, to_json
+from durable._core.journal.events import RunStarted
+from durable._shell.rows.rows import NewRun
+from durable._shell.rows.templates import from_json, to_json
 from durable.errors import EncodeError, EngineClosedError, JournalAccessError, RunStateError, UsageError
 
 pytestmark = pytest.mark.anyio
@@ -563,8 +563,7 @@ async def test_an_engine_that_is_closing_says_nothing_to_clients(engines):
     """
     They ask again, and find the file free or its next owner; "the engine is not open" is no answer to them.
     """
-    from durable._shell.server import socket_path
-    from durable._shell.wire import encode_line
+    from durable._shell.handles.wire import encode_line, socket_path
 
     engine = await engines.file(*DEFINITIONS)
     reader, writer = await asyncio.open_unix_connection(socket_path(str(engines.path)))

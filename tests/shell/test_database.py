@@ -22,12 +22,12 @@ from pathlib import Path
 
 import pytest
 
-from durable._shell import connections as connections_module
-from durable._shell import database as database_module
-from durable._shell.connections import CommitUnknownError, commit, translate
-from durable._shell.database import Database
-from durable._shell.guard import Guard, refuse_control
-from durable._shell.memory_database import MemoryDatabase
+from durable._shell.storage import connections as connections_module
+from durable._shell.storage import database as database_module
+from durable._shell.storage.connections import CommitUnknownError, commit, translate
+from durable._shell.storage.database import Database
+from durable._shell.storage.guard import Guard, refuse_control
+from durable._shell.storage.memory import MemoryDatabase
 from durable.errors import (
     EngineClosedError,
     ForeignJournalError,
@@ -422,7 +422,7 @@ def test_a_directory_or_file_that_may_not_be_written_is_refused(tmp_path):
     """As an ordinary user: no file is made, the error is ours, the process ends."""
     script = """
         import asyncio, os, sys
-        from durable._shell.database import Database
+        from durable._shell.storage.database import Database
         from durable.errors import JournalAccessError
 
         async def main(path):
@@ -575,8 +575,8 @@ def test_a_commit_that_fails_on_disk_is_of_unknown_outcome_until_reopened(path):
     """
     script = """
         import asyncio, resource, signal, sys
-        from durable._shell.connections import CommitUnknownError
-        from durable._shell.database import Database
+        from durable._shell.storage.connections import CommitUnknownError
+        from durable._shell.storage.database import Database
         from durable.errors import JournalError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
@@ -794,7 +794,7 @@ def test_a_program_that_crashes_with_an_open_database_ends_at_once(path):
     """The threads never keep the process alive; what was acknowledged is in the file."""
     script = """
         import asyncio, sys
-        from durable._shell.database import Database
+        from durable._shell.storage.database import Database
 
         async def main():
             db = await Database.open(sys.argv[1], prepare=lambda conn: conn.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)"))
@@ -822,7 +822,7 @@ def test_a_loop_that_ends_during_a_write_does_not_keep_the_process(path):
     """The write completes or not, as a whole; the process ends."""
     script = """
         import asyncio, sys
-        from durable._shell.database import Database
+        from durable._shell.storage.database import Database
 
         async def main():
             db = await Database.open(sys.argv[1], prepare=lambda conn: conn.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)"))

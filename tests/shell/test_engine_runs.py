@@ -250,7 +250,7 @@ async def test_start_many_is_one_transaction(engines):
 
 
 def _with_id(op, run_id):
-    from durable._core.making import with_options
+    from durable._core.program.op_constructors import with_options
 
     return with_options(op, id=run_id)
 
@@ -444,7 +444,7 @@ async def test_a_bug_of_ours_blocks_one_run(engines, monkeypatch, reached):
     """
     It is reported as an InternalError with a traceback; other runs and the engine go on.
     """
-    from durable._core.execution import Execution
+    from durable._core.run.execution import Execution
 
     engine = await engines.memory(failing, waiting)
     good = await engine.start(waiting())

@@ -349,7 +349,7 @@ async def test_a_slow_subscriber_loses_the_oldest_and_is_told(engines, monkeypat
     """
     It never holds the engine up: its next event says how many it lost.
     """
-    from durable._shell import events as module
+    from durable._shell.engine import broadcast as module
 
     monkeypatch.setattr(module, "BUFFERED", 4)
     engine = await engines.memory(quick)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from durable import Flow, Return, for_each, job, workflow
-from durable._core.groups import ForEachNode
-from durable._shell import schema
+from durable._core.run.groups import ForEachNode
+from durable._shell.storage import schema
 
 OLD = sorted(Path(__file__).parent.glob("schema_*.sql"))
 

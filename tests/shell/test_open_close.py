@@ -476,7 +476,7 @@ async def test_a_failed_opening_leaves_the_file_free(engines, monkeypatch):
     """
     Whatever goes wrong while opening, the lock is given back, and the next engine opens.
     """
-    from durable._shell import lifecycle as module
+    from durable._shell.engine import lifecycle as module
 
     async def broken(self):
         raise RuntimeError("no socket today")
@@ -505,7 +505,7 @@ async def test_an_engine_whose_file_was_deleted_stops_loudly(engines, monkeypatc
     """
     Commits must not go where nobody will find them: callers are told, and closing still works.
     """
-    from durable._shell import housekeeping as module
+    from durable._shell.engine import housekeeping as module
 
     monkeypatch.setattr(module, "IDENTITY_SECONDS", 0.01)
     engine = await engines.file(waiting)

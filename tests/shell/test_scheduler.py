@@ -9,8 +9,8 @@ import time
 import pytest
 
 from durable import Engine, Flow, Queue, Return, RunCancelledError, gather, job, step, workflow
-from durable._shell import reading
-from durable._shell.scheduler import Scheduler
+from durable._shell.engine.scheduler import Scheduler
+from durable._shell.reads import event_rows
 
 pytestmark = pytest.mark.anyio
 
@@ -128,7 +128,7 @@ async def test_a_step_cut_off_by_a_closing_runs_again_and_is_no_crash(tmp_db):
 async def test_runs_that_become_ready_while_the_file_is_asked_for_more_are_not_forgotten(monkeypatch):
     """More runs than are kept as candidates arrive during a look-up that did not see them."""
     from durable._core import admission
-    from durable._shell import scheduler
+    from durable._shell.engine import scheduler
 
     for module in (admission, scheduler):
         monkeypatch.setattr(module, "CANDIDATES", 3)
@@ -154,7 +154,7 @@ async def test_a_turn_that_cannot_be_written_blocks_its_own_run_only(monkeypatch
     """
     An unexpected error in a commit group is the fault of one turn: the others are written without it.
     """
-    from durable._shell import commits as module
+    from durable._shell.turns import commits as module
 
     write = module.write_turns
 
@@ -202,13 +202,13 @@ async def test_what_was_read_of_a_run_before_it_ended_does_not_run_it_again(engi
     engine = await engines.file(work)  # its reader has a thread of its own
     await engine.queue("default").pause()
     run = await engine.start(work())
-    stale = await engine.read(reading.ready_runs, "default", 10)
+    stale = await engine.read(event_rows.ready_runs, "default", 10)
     assert stale[0].fresh is not None
     await engine.queue("default").resume()
     await began.wait()
     ended = asyncio.create_task(run.result())
     await run.info()  # the task has looked before us, and waits now
-    monkeypatch.setattr(reading, "ready_runs", lambda conn, queue, limit: (read.wait(5), stale)[1])
+    monkeypatch.setattr(event_rows, "ready_runs", lambda conn, queue, limit: (read.wait(5), stale)[1])
     scheduler = engine._scheduler
     scheduler._admission.found_more("default", more=True)
     scheduler._pump()

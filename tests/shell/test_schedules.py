@@ -24,13 +24,14 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._core.codec import Codec
-from durable._core.definitions import Definitions
-from durable._core.making import with_options
-from durable._shell import schedule_rows, schema
-from durable._shell import schedules as schedules_module
-from durable._shell.rows import Effects
-from durable._shell.starting import make_run
+from durable._core.codec.codec import Codec
+from durable._core.program.op_constructors import with_options
+from durable._core.program.registry import Definitions
+from durable._shell.engine import ticker as schedules_module
+from durable._shell.rows.new_runs import make_run
+from durable._shell.rows.rows import Effects
+from durable._shell.storage import schema
+from durable._shell.writes import schedule_writes
 from durable.errors import DefinitionError, EngineClosedError
 
 pytestmark = pytest.mark.anyio
@@ -780,15 +781,15 @@ def rows_of(*ticks, between):
     """
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
         schema.prepare(conn, 0.0)
-        schedule_rows.adopt(conn, [Schedule("often", report("x"), every=10)], 0.0)
+        schedule_writes.adopt(conn, [Schedule("often", report("x"), every=10)], 0.0)
         made = []
         for at in ticks:
             op = with_options(report("x"), id=tick_id(at, "often"))
             known = Definitions([report])
             run = make_run(op, definitions=known, codec=Codec(None), allocate=lambda n=at: int(n), now=at)
-            made.append(schedule_rows.Tick(at, "allow", run))
+            made.append(schedule_writes.Tick(at, "allow", run))
         between(conn)
-        row = schedule_rows.record_ticks(conn, Effects(), name="often", ticks=made, upto=ticks[-1], next_at=70.0)
+        row = schedule_writes.record_ticks(conn, Effects(), name="often", ticks=made, upto=ticks[-1], next_at=70.0)
         return row, [run_id for (run_id,) in conn.execute("SELECT run_id FROM durable_runs ORDER BY run")]
 
 
@@ -797,7 +798,7 @@ def test_a_tick_that_falls_into_a_pause_starts_nothing():
     Its run was made, but the pause is recorded first.
     """
     row, runs = rows_of(
-        10.0, 20.0, between=lambda conn: schedule_rows.pause_schedule(conn, Effects(), name="often", now=5.0)
+        10.0, 20.0, between=lambda conn: schedule_writes.pause_schedule(conn, Effects(), name="often", now=5.0)
     )
     assert (row.next_at, row.upto, runs) == (None, 0.0, [])
 
@@ -808,8 +809,8 @@ def test_ticks_from_before_a_resumption_start_nothing():
     """
 
     def pause_and_resume(conn):
-        schedule_rows.pause_schedule(conn, Effects(), name="often", now=5.0)
-        schedule_rows.resume_schedule(conn, Effects(), name="often", now=45.0, next_at=50.0)
+        schedule_writes.pause_schedule(conn, Effects(), name="often", now=5.0)
+        schedule_writes.resume_schedule(conn, Effects(), name="often", now=45.0, next_at=50.0)
 
     row, runs = rows_of(40.0, 60.0, between=pause_and_resume)
     assert (row.next_at, row.upto, runs) == (70.0, 60.0, [tick_id(60.0, "often")])

@@ -30,7 +30,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._core.events import RunContinued, SignalReceived
+from durable._core.journal.events import RunContinued, SignalReceived
 from durable.errors import ExportFormatError, JournalAccessError, RunExistsError, UsageError
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from durable import Flow, Return, job, sleep, step, wait_for, workflow
-from durable._shell.activity import Activity
+from durable._shell.turns.activity import Activity
 from durable.errors import EngineClosedError, JournalLockedError, UsageError
 from durable.testing.engines import Engines
 

@@ -1,0 +1,109 @@
+"""
+``durable check``: the runs that today's code would break.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from typing import Any
+
+from durable._cli.applications import add_application, application_of
+from durable._cli.journals.recorded import Damaged, add_recorded, recorded_runs
+from durable._cli.terminal.output import Output
+from durable._cli.terminal.problems import FINDING, OK
+from durable._core.recorded.check import CheckedRun, CheckReport, check_run
+from durable._debug.replay import as_definitions
+from durable._debug.reports import report_lines
+
+_EPILOG = """\
+examples:
+  durable check --db copy-of-production.db --app rides     before a deploy: exit code 1 if a run would break
+  durable check tests/histories/*.jsonl --app rides        golden journals, in CI
+  durable check --db rides.db --app rides --patches        which old branches of patched() can be deleted?
+
+Without runs or files, all open runs of the journal are replayed against the code at hand (with --all, those that
+ended, too). Nothing is executed, nothing is written; a running engine does not notice."""
+
+
+def configure(_command: str, parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_recorded(parser, filters=True)
+    add_application(parser)
+    parser.add_argument("--all", action="store_true", help="runs that have ended as well, not only open ones")
+    parser.add_argument("--patches", action="store_true", help="which change ids of patched() open runs still need")
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+
+
+def run(_command: str, args: Namespace, out: Output) -> int:
+    """Check all that were asked for; FINDING if one would break."""
+    application = application_of(args)
+    definitions = as_definitions(application.definitions)
+    report = CheckReport()
+    for recorded in recorded_runs(args, time.time(), filters=True, whole=args.all):
+        if isinstance(recorded, Damaged):
+            row, error = recorded
+            checked = CheckedRun(row.run_id, row.workflow, row.version, row.status, "unreadable", str(error), error)
+        else:
+            checked = check_run(recorded, definitions, application.codec)
+        report.add(checked)
+        if not checked.ok:
+            _told(checked, out)
+        elif checked.changed_arguments and not out.json:
+            positions = ", ".join(checked.changed_arguments)
+            out.line(f"note: {_named(checked)}: other arguments than recorded at {positions}; what was recorded stands")
+    if args.patches:
+        _patches(report, out)
+    _summary(report, out)
+    return OK if report.ok else FINDING
+
+
+def _named(checked: CheckedRun) -> str:
+    return f"{checked.workflow} {checked.run_id} (version {checked.version}, {checked.status})"
+
+
+def _told(checked: CheckedRun, out: Output) -> None:
+    if out.json:
+        out.value(plain(checked))
+        return
+    out.line(f"{out.colour(checked.verdict, '31')}: {_named(checked)}")
+    for line in report_lines(checked.error) if checked.error is not None else [checked.report]:
+        out.line(f"  {line}")
+    out.line()
+
+
+def plain(checked: CheckedRun) -> dict[str, Any]:
+    """A finding as JSON data."""
+    error = checked.error
+    fields = ("position", "recorded", "requested", "recorded_site", "requested_site", "change", "hint", "remedy")
+    return {
+        "run_id": checked.run_id,
+        "workflow": checked.workflow,
+        "version": checked.version,
+        "status": checked.status,
+        "verdict": checked.verdict,
+        "report": checked.report,
+        **{name: getattr(error, name, None) for name in fields},
+    }
+
+
+def _patches(report: CheckReport, out: Output) -> None:
+    for change, needed in sorted(report.patches.items()):
+        if out.json:
+            out.value({"patch": change, "needed_by": needed})
+        elif needed:
+            named = ", ".join(needed[:3]) + (f" and {len(needed) - 3} more" if len(needed) > 3 else "")  # noqa: PLR2004
+            out.line(f"patched({change!r}): the old branch is needed by {len(needed)} open runs: {named}")
+        else:
+            out.line(f"patched({change!r}): no open run needs the old branch: it can be deleted")
+    if not report.patches and not out.json:
+        out.line("no run that was checked came to a patched()")
+
+
+def _summary(report: CheckReport, out: Output) -> None:
+    if out.json:
+        out.value({"checked": sum(report.counts.values()), "verdicts": report.counts, "ok": report.ok})
+        return
+    counts = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(report.counts.items()))
+    out.line(f"checked {sum(report.counts.values()):,} runs" + (f": {counts}" if counts else ""))

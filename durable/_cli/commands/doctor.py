@@ -1,0 +1,267 @@
+"""
+``durable doctor``: what is wrong with a journal, or needs a person. One line a finding, each with what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
+from durable._cli.journals.owners import owner_of
+from durable._cli.terminal.output import Output, ago, span
+from durable._cli.terminal.problems import FINDING, OK
+from durable._shell.reads.run_rows import Filter, list_runs, paused_queues
+from durable._shell.storage.marks import SCHEMA_VERSION
+
+Severity: TypeAlias = Literal["ok", "note", "warning", "problem"]
+
+_EPILOG = """\
+Looks at the file, its surroundings and its runs, without changing anything; exit code 1 if there is a problem.
+By default it takes moments also on a large file. With --thorough all pages, all indexes, and the checksums of
+all events are verified, which reads the whole file."""
+#: Of each sort, how many runs are named.
+_NAMED: Final = 3
+#: A WAL larger than this has not been checkpointed for long: some reader, or a stopped engine, holds it.
+_WAL_BYTES: Final = 256 << 20
+#: Less than this is soon full.
+_FREE_BYTES: Final = 256 << 20
+#: A file larger than this is not read as a whole without --thorough.
+_LARGE_BYTES: Final = 512 << 20
+#: As the engine's cap warns.
+_LONG_HISTORY: Final = 10_000
+#: Attempts from which on a step that is tried again is a storm.
+_MANY_ATTEMPTS: Final = 20
+#: Seconds that a timer may be overdue before somebody should ask why.
+_OVERDUE: Final = 60.0
+#: Runs whose checksums are verified without --thorough: the newest.
+_VERIFIED: Final = 50
+_COLOURS: Final = {"ok": "32", "note": "2", "warning": "33", "problem": "31"}
+
+
+class Finding(NamedTuple):
+    """What was found, and what to do about it."""
+
+    severity: Severity
+    what: str
+    remedy: str = ""
+
+
+class _File(NamedTuple):
+    """What the checks look at."""
+
+    conn: sqlite3.Connection
+    path: str
+    now: float
+    thorough: bool
+
+
+def configure(_command: str, parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_database(parser)
+    parser.add_argument("--thorough", action="store_true", help="verify every page and every event")
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+
+
+def run(_command: str, args: Namespace, out: Output) -> int:
+    """Write the findings, worst last; FINDING if there is a problem."""
+    path = database_path(args)
+    with closing(open_readonly(path)) as conn:
+        file = _File(conn, path, time.time(), args.thorough)
+        findings = [finding for check in _CHECKS for finding in _found(check, file)]
+    findings.sort(key=lambda finding: list(_COLOURS).index(finding.severity))
+    for finding in findings:
+        if out.json:
+            out.value(finding._asdict())
+        else:
+            remedy = f": {finding.remedy}" if finding.remedy else ""
+            out.line(f"{out.colour(f'{finding.severity:<8}', _COLOURS[finding.severity])} {finding.what}{remedy}")
+    return FINDING if any(finding.severity == "problem" for finding in findings) else OK
+
+
+def _found(check: Callable[[_File], Iterator[Finding]], file: _File) -> list[Finding]:
+    """What one check finds; in a damaged file it may get nowhere, or meet values that cannot be, and says so."""
+    try:
+        return list(check(file))
+    except (sqlite3.DatabaseError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        what = f"{check.__name__.strip('_')} could not be checked: {error}"
+        return [Finding("problem", what, "restore from a backup; `durable export` saves the runs that are good")]
+
+
+# --- the file ------------------------------------------------------------------------------------------
+
+
+def _pages(file: _File) -> Iterator[Finding]:
+    if not file.thorough and os.path.getsize(file.path) > _LARGE_BYTES:
+        yield Finding("note", "the file is large: its pages were not verified", "durable doctor --thorough")
+        return
+    check = "integrity_check" if file.thorough else "quick_check"
+    try:
+        rows = file.conn.execute("PRAGMA integrity_check(5)" if file.thorough else "PRAGMA quick_check(5)").fetchall()
+    except sqlite3.DatabaseError as error:
+        rows = [(str(error),)]
+    bad = [str(text) for (text,) in rows if text != "ok"]
+    if bad:
+        remedy = "restore from a backup; `durable export` saves the runs that are good"
+        yield Finding("problem", f"{check} found: {'; '.join(bad)}", remedy)
+    else:
+        yield Finding("ok", f"{check}: the pages are sound; schema {SCHEMA_VERSION}")
+
+
+def _surroundings(file: _File) -> Iterator[Finding]:
+    from durable._shell.storage.connections import NETWORK_FILESYSTEMS, filesystem  # noqa: PLC0415 - more than a list needs
+
+    (mode,) = file.conn.execute("PRAGMA journal_mode").fetchone()
+    if mode != "wal":
+        yield Finding("problem", f"journal mode is {mode}, expected wal", "an engine sets it when it opens the file")
+    permissions = stat.S_IMODE(os.stat(file.path).st_mode)
+    if permissions & 0o077:
+        yield Finding("warning", f"others may read or write it (mode {permissions:04o})", f"chmod 600 {file.path}")
+    wal = f"{file.path}-wal"
+    size = os.path.getsize(wal) if os.path.exists(wal) else 0
+    if size > _WAL_BYTES:
+        what = f"the WAL has {size >> 20} MiB"
+        yield Finding("warning", what, "a reader that never ends its transaction keeps it from being emptied")
+    free = shutil.disk_usage(os.path.dirname(os.path.abspath(file.path))).free
+    if free < _FREE_BYTES:
+        yield Finding("problem", f"{free >> 20} MiB are free on this disk", "make room: a full one stops all work")
+    kind = filesystem(os.path.dirname(os.path.realpath(file.path)))
+    if NETWORK_FILESYSTEMS.fullmatch(kind):
+        yield Finding("problem", f"the file is on a network file system ({kind})", "move it: locks do not hold there")
+
+
+def _ownership(file: _File) -> Iterator[Finding]:
+    owner = owner_of(file.path)
+    socket_file = f"{file.path}.sock"
+    if owner is None or owner.alive is False:
+        gone = "" if owner is None else f"; the last, process {owner.pid}, did not close it"
+        yield Finding("note", f"no engine has the file open{gone}")
+        if os.path.exists(socket_file):
+            yield Finding("note", f"{socket_file} was left behind", "the next engine replaces it")
+    else:
+        yield Finding("ok", f"owned by process {owner.pid} on {owner.host} since {owner.since}")
+
+
+# --- its runs ------------------------------------------------------------------------------------------
+
+
+def _stopped(file: _File) -> Iterator[Finding]:
+    for status, severity, remedy in (
+        ("blocked", "problem", "`durable show RUN` says why; mend it, then `durable resume RUN`"),
+        ("failed", "note", "`durable debug RUN` walks through it; mend the cause, then `durable retry RUN`"),
+        ("paused", "note", "`durable resume RUN` lets it go on"),
+    ):
+        rows = list_runs(file.conn, Filter(status=(status,)), None, _NAMED + 1)
+        if rows:
+            named = ", ".join(f"{row.run_id} ({row.workflow}: {(row.reason or '')[:80]})" for row in rows[:_NAMED])
+            more = ", and more" if len(rows) > _NAMED else ""
+            yield Finding(severity, f"{status}: {named}{more}", remedy)  # type: ignore[arg-type]  # literals, above
+    if queues := paused_queues(file.conn):
+        yield Finding("note", f"paused queues: {', '.join(queues)}", "`durable resume queue:NAME`")
+
+
+def _waiting(file: _File) -> Iterator[Finding]:
+    owner = owner_of(file.path)
+    owned = owner is not None and owner.alive is not False
+    row = file.conn.execute(
+        "SELECT r.run_id, w.position, w.fire_at FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.run "
+        "WHERE w.fire_at < ? AND r.status NOT IN ('paused', 'blocked') ORDER BY w.fire_at LIMIT 1",
+        (file.now - _OVERDUE,),
+    ).fetchone()
+    if row is not None:
+        what = f"a timer of run {row[0]} at {row[1] or 'the run'} has been due for {ago(row[2], file.now)}"
+        remedy = "is its engine's event loop blocked?" if owned else "start an engine: it fires at once"
+        yield Finding("problem" if owned else "warning", what, remedy)
+    oldest = file.conn.execute(
+        "SELECT run_id, ready_at FROM durable_runs WHERE ready_at IS NOT NULL AND status = 'pending' "
+        "ORDER BY ready_at LIMIT 1"
+    ).fetchone()
+    if oldest is not None and file.now - oldest[1] > _OVERDUE:
+        remedy = "more concurrency, or `durable stats` for what fills the queue" if owned else "start an engine"
+        yield Finding("warning", f"run {oldest[0]} has waited for a slot for {ago(oldest[1], file.now)}", remedy)
+
+
+def _storms(file: _File) -> Iterator[Finding]:
+    rows = file.conn.execute(
+        "SELECT r.run_id, w.position, max(json_extract(e.body, '$[0]')) AS attempt FROM durable_waits AS w "
+        "JOIN durable_runs AS r ON r.run = w.run "
+        "JOIN durable_events AS e ON e.run = w.run AND e.position = w.position AND e.kind = 12 "
+        "WHERE w.kind = 'retry' GROUP BY w.run, w.position HAVING attempt >= ? ORDER BY attempt DESC LIMIT ?",
+        (_MANY_ATTEMPTS, _NAMED),
+    ).fetchall()
+    for run_id, position, attempt in rows:
+        what = f"the step at {position} of run {run_id} has failed {attempt} times and is tried again"
+        yield Finding("warning", what, "see its errors: `durable history RUN --kind StepRetrying`")
+
+
+def _histories(file: _File) -> Iterator[Finding]:
+    for run_id, count in file.conn.execute(
+        "SELECT run_id, (SELECT max(seq) FROM durable_events AS e WHERE e.run = r.run) AS events "
+        "FROM durable_runs AS r WHERE ended_at IS NULL AND events >= ? ORDER BY events DESC LIMIT ?",
+        (_LONG_HISTORY, _NAMED),
+    ):
+        yield Finding("warning", f"run {run_id} has {count:,} events", "let endless loops `continue_as`")
+    known = {kind for (kind,) in file.conn.execute("SELECT kind FROM durable_kinds")}
+    from durable._core.journal.events import KIND_NAMES  # noqa: PLC0415 - brings attrs
+
+    if strange := sorted(known - set(KIND_NAMES)):
+        yield Finding("problem", f"events of kinds {strange} are written by a newer release", "upgrade durable")
+
+
+def _checksums(file: _File) -> Iterator[Finding]:
+    from durable._shell.reads.event_rows import event_rows, readable_events  # noqa: PLC0415 - brings attrs
+
+    verified, before, events = 0, None, 0
+    while page := list_runs(file.conn, Filter(), before, 200 if file.thorough else _VERIFIED):
+        for row in page:
+            with snapshot(file.conn):
+                rows = event_rows(file.conn, row.run)
+            _, problem = readable_events(rows, file.path, row)
+            events += len(rows)
+            if problem is not None:
+                yield Finding("problem", str(problem), "its run is blocked when it is driven; restore it from a backup")
+        verified += len(page)
+        before = page[-1].run
+        if not file.thorough:
+            break
+    yield Finding("ok", f"checksums of {events:,} events in the {'' if file.thorough else 'newest '}{verified:,} runs")
+
+
+def _dangling(file: _File) -> Iterator[Finding]:
+    for what, rows in (
+        (
+            "waits of runs that are gone",
+            file.conn.execute(
+                "SELECT count(*) FROM durable_waits AS w WHERE NOT EXISTS "
+                "(SELECT 1 FROM durable_runs AS r WHERE r.run = w.run)"
+            ),
+        ),
+        (
+            "waits of runs that have ended",
+            file.conn.execute(
+                "SELECT count(*) FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.run "
+                "WHERE r.ended_at IS NOT NULL"
+            ),
+        ),
+    ):
+        (count,) = rows.fetchone()
+        if count:
+            yield Finding("problem", f"{count:,} {what}", "this should not be: please report it")
+    waits = file.conn.execute(
+        "SELECT run_id, created_at FROM durable_runs WHERE ended_at IS NULL ORDER BY run LIMIT 1"
+    ).fetchone()
+    if waits is not None:
+        yield Finding("note", f"the oldest open run is {waits[0]}, created {span(max(0.0, file.now - waits[1]))} ago")
+
+
+_CHECKS: Final[tuple[Callable[[_File], Iterator[Finding]], ...]] = (
+    _pages, _surroundings, _ownership, _stopped, _waiting, _storms, _histories, _checksums, _dangling,
+)  # fmt: skip

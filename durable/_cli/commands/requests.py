@@ -1,0 +1,243 @@
+"""
+``durable signal``, ``cancel``, ``pause``, ``resume``, ``retry``: what runs are asked for from outside.
+
+Each request is recorded, by the engine that has the journal or in its place, before its line is written.
+Many are made page by page, so that an engine can open the journal in between.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from durable._cli.applications import add_application, application_of
+from durable._cli.journals.files import add_database, database_path, open_readonly
+from durable._cli.journals.filters import FILTERS_HELP, add_filters
+from durable._cli.journals.finding import RUN_HELP
+from durable._cli.journals.owners import say_unowned
+from durable._cli.journals.targets import Target, in_words, targets_of
+from durable._cli.terminal.arguments import json_argument, text_argument
+from durable._cli.terminal.asking import add_yes, confirm
+from durable._cli.terminal.output import Output
+from durable._cli.terminal.problems import FINDING, OK, CommandError
+from durable._core.codec.codec import Codec
+from durable.errors import DurableError, RecordError
+
+if TYPE_CHECKING:
+    from durable._shell.handles.client import Client
+
+#: Requests made in one go. Where no engine has the journal, none can open it for as long as they take:
+#: some 50 ms. Where one has it, they come to a few of its commit groups.
+PAGE: Final = 200
+
+
+class Words(NamedTuple):
+    """How a request is spoken of."""
+
+    #: Before "3 runs", when somebody is asked.
+    question: str
+    done: str
+    #: Why there was nothing to do.
+    nothing: str
+    epilog: str
+
+
+WORDS: Final = {
+    "signal": Words(
+        "Signal",
+        "signalled",
+        "a signal with this --dedup was accepted before",
+        "A signal is kept until the run waits for it; each is received once. A text is quoted for JSON and for\n"
+        "the shell: --payload '\"yes\"'.\n\n"
+        "examples:\n"
+        '  durable signal 019a3b approved --payload \'{"by": "Ann"}\'\n'
+        "  durable signal approved --waiting-for approved --label team=sales --payload true",
+    ),
+    "cancel": Words(
+        "Cancel",
+        "asked to end",
+        "it has ended",
+        "A cancelled run may still clean up; what it has started is cancelled, too.\n\n"
+        "examples:\n"
+        "  durable cancel 019a3b --reason 'wrong address'\n"
+        "  durable cancel --workflow ride --since 2h --dry-run",
+    ),
+    "pause": Words(
+        "Pause",
+        "paused",
+        "it is paused already",
+        "Steps that are under way end, and are recorded. A queue that is paused begins no more runs, a schedule\n"
+        "starts none.\n\n"
+        "examples:\n"
+        "  durable pause 019a3b\n"
+        "  durable pause queue:mail schedule:nightly\n"
+        "  durable pause --workflow ride --yes",
+    ),
+    "resume": Words(
+        "Resume",
+        "goes on",
+        "it is not paused",
+        "Resume a blocked run once what blocks it is fixed: `durable show` says what that is.\n\n"
+        "examples:\n"
+        "  durable resume 019a3b\n"
+        "  durable resume queue:mail schedule:nightly\n"
+        "  durable resume --status blocked --workflow ride",
+    ),
+    "retry": Words(
+        "Retry",
+        "goes on from what failed",
+        "it has not ended",
+        "Steps that succeeded are not repeated; children that failed are retried, too.\n\n"
+        "examples:\n"
+        "  durable retry 019a3b\n"
+        "  durable retry --status failed --workflow ride --since 1d --yes",
+    ),
+}
+
+
+def configure(command: str, parser: ArgumentParser) -> None:
+    """Which runs, and what else a request carries."""
+    others = "; queue:NAME or schedule:NAME for one of these" if command in ("pause", "resume") else ""
+    parser.add_argument("targets", nargs="*", type=text_argument, metavar="RUN", help=f"{RUN_HELP}{others}")
+    if command == "signal":
+        parser.add_argument("name", type=text_argument, metavar="NAME", help="of the signal, as in wait_for(name)")
+        parser.add_argument("--payload", type=json_argument, metavar="JSON", help="what it carries (default: null)")
+        parser.add_argument("--dedup", type=text_argument, metavar="ID", help="a run accepts one signal with this id")
+        add_application(parser)
+    if command == "cancel":
+        parser.add_argument("--reason", type=text_argument, default="", metavar="TEXT", help="shown with the run")
+    add_database(parser)
+    add_filters(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be asked for")
+    add_yes(parser)
+    parser.epilog = (
+        "Instead of naming runs, choose them by filters. Then those are taken for which the request does\n"
+        f"something, unless --status says otherwise.\n\n{FILTERS_HELP}\n\n{WORDS[command].epilog}"
+    )
+
+
+def run(command: str, args: Namespace, out: Output) -> int:
+    """Make the requests; FINDING if one was refused."""
+    path, words = database_path(args), WORDS[command]
+    carried = _carried(command, args)
+    with closing(open_readonly(path)) as conn:
+        targets = targets_of(conn, command, args, time.time())
+    if args.dry_run or not targets:
+        _would(command, targets, out)
+        return OK
+    if not args.targets:
+        if not confirm(f"{words.question} {in_words(targets)}?", args):
+            _say(out, "nothing was changed")
+            return OK
+        if args.yes:
+            _say(out, in_words(targets))
+    import asyncio  # noqa: PLC0415 - help answers sooner without
+
+    counts = asyncio.run(_make(path, command, targets, carried, out))
+    out.flush()
+    if counts["done"]:
+        say_unowned(path, "what was recorded takes effect once one has")
+    if not args.targets:
+        outcomes = (("done", "done"), ("nothing", "nothing to do"), ("refused", "refused"))
+        _say(out, ", ".join(f"{counts[outcome]:,} {name}" for outcome, name in outcomes if counts[outcome]))
+    return FINDING if counts["refused"] else OK
+
+
+def _carried(command: str, args: Namespace) -> dict[str, Any]:
+    """What each request carries besides the run."""
+    if command == "cancel":
+        return {"reason": args.reason}
+    if command != "signal":
+        return {}
+    codec = application_of(args).codec if args.app else Codec()
+    try:
+        payload = codec.encode(args.payload, where=f"payload of signal {args.name!r}")
+    except RecordError as error:
+        raise CommandError(str(error)) from error
+    return {"name": args.name, "payload": payload, "dedup": args.dedup}
+
+
+async def _make(
+    path: str, command: str, targets: Sequence[Target], carried: dict[str, Any], out: Output
+) -> dict[str, int]:
+    """Make the requests, and write what became of each; how many of which outcome."""
+    from durable._shell.handles.client import Client  # noqa: PLC0415 - help answers sooner without
+
+    counts = {"done": 0, "nothing": 0, "refused": 0}
+    async with Client(path) as client:
+        async for target, result in _results(client, command, targets, carried):
+            outcome = "refused" if isinstance(result, DurableError) else "done" if result else "nothing"
+            counts[outcome] += 1
+            _told(command, target, outcome, str(result) if outcome == "refused" else "", out)
+    return counts
+
+
+async def _results(
+    client: Client, command: str, targets: Sequence[Target], carried: dict[str, Any]
+) -> AsyncIterator[tuple[Target, Any]]:
+    named = [target for target in targets if target.sort == "run"]
+    for first in range(0, len(named), PAGE):
+        page = named[first : first + PAGE]
+        results = await client.request_each(command, [{"run_id": target.name, **carried} for target in page])
+        for each in zip(page, results, strict=True):
+            yield each
+    for target in targets:
+        if target.sort == "queue":
+            yield target, await _queue(client, command, target)
+        elif target.sort == "schedule":
+            request = "pause_schedule" if command == "pause" else "resume_schedule"
+            (result,) = await client.request_each(request, [{"name": target.name}])
+            yield target, result
+
+
+async def _queue(client: Client, command: str, target: Target) -> bool:
+    paused = command == "pause"
+    if paused == (target.status == "paused"):
+        return False
+    await client.request("pause_queue", queue=target.name, paused=paused)
+    return True
+
+
+# --- what is written ---------------------------------------------------------------------------------
+
+
+def _would(command: str, targets: Sequence[Target], out: Output) -> None:
+    if not targets:
+        _say(out, "no runs fit")
+    for target in targets:
+        if out.json:
+            out.value({**_plain(command, target), "dry_run": True})
+        else:
+            status = f", {target.status}" if target.status else ""
+            out.line(f"would {command} {target}" + (f" ({target.workflow}{status})" if target.workflow else ""))
+    if len(targets) > 1:
+        _say(out, f"{len(targets):,} in all; nothing was changed")
+
+
+def _told(command: str, target: Target, outcome: str, reason: str, out: Output) -> None:
+    words = WORDS[command]
+    if outcome == "nothing":
+        reason = words.nothing
+    if out.json:
+        out.value({**_plain(command, target), "outcome": outcome, "reason": reason or None})
+    elif outcome == "done":
+        out.line(f"{target}: {words.done}")
+    elif outcome == "nothing":
+        out.line(out.dim(f"{target}: nothing to do: {reason}"))
+    else:
+        out.line(f"{target}: {out.colour('refused', '31')}: {reason}")
+
+
+def _plain(command: str, target: Target) -> dict[str, Any]:
+    key = "run_id" if target.sort == "run" else target.sort
+    told = {"request": command, key: target.name}
+    return {**told, "workflow": target.workflow, "status": target.status} if target.sort == "run" else told
+
+
+def _say(out: Output, text: str) -> None:
+    """For people only."""
+    if not out.json:
+        out.line(text)

@@ -1,0 +1,122 @@
+"""
+``durable schedules``: when they tick next, and what became of their ticks.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
+from durable._cli.terminal.output import Output, ago, instant, iso, printable, span
+from durable._cli.terminal.problems import OK
+from durable._shell.reads.schedule_rows import ScheduleRow, all_schedules, schedule_by_name
+from durable.errors import ScheduleNotFoundError
+
+
+def configure(_command: str, parser: ArgumentParser) -> None:
+    """Which schedules."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one schedule, with all that is known of it")
+    add_database(parser)
+    parser.epilog = "examples:\n  durable schedules\n  durable schedules nightly"
+
+
+def run(_command: str, args: Namespace, out: Output) -> int:
+    """
+    Write them.
+
+    Raises:
+        ScheduleNotFoundError: There is none of that name.
+    """
+    now = time.time()
+    with closing(open_readonly(database_path(args))) as conn, snapshot(conn):
+        found = all_schedules(conn) if args.name is None else [schedule_by_name(conn, args.name)]
+    rows = [row for row in found if row is not None]
+    if args.name is not None and not rows:
+        raise ScheduleNotFoundError(args.name, "this journal")
+    if out.json:
+        for row in rows:
+            out.value(_json(row))
+    elif args.name is not None:
+        _write(rows[0], out, now)
+    elif rows:
+        _table(rows, out, now)
+    else:
+        out.line("no schedules")
+    return OK
+
+
+def _table(rows: list[ScheduleRow], out: Output, now: float) -> None:
+    heads = ("SCHEDULE", "TICKS", "NEXT", "LAST", "LAST RUN", "SKIPPED", "LAST ERROR")
+    cells = [
+        (
+            row.name,
+            _ticks(row),
+            _next(row, now),
+            "" if row.last_at is None else f"{ago(row.last_at, now)} ago",
+            row.last_run or "",
+            f"{row.skipped:,}" if row.skipped else "",
+            (row.last_error or "").partition("\n")[0],
+        )
+        for row in rows
+    ]
+    if any(row.last_error for row in rows):
+        out.table(heads, cells)
+    else:
+        out.table(heads[:-1], [cell[:-1] for cell in cells], flexible=4)
+
+
+def _write(row: ScheduleRow, out: Output, now: float) -> None:
+    out.line(out.bold(printable(row.name)))
+    for name, text in _facts(row, now):
+        out.line(f"  {out.dim(f'{name:<14}')}{printable(text)}")
+
+
+def _facts(row: ScheduleRow, now: float) -> Iterator[tuple[str, str]]:
+    yield "ticks", f"{row.spec}, {row.timezone}"
+    yield "next", f"{instant(row.next_at)} ({_next(row, now)})" if row.next_at is not None else _next(row, now)
+    if row.paused_at is not None:
+        yield "paused", _when(row.paused_at, now)
+    yield "last tick", "none yet" if row.last_at is None else _when(row.last_at, now)
+    yield "last run", row.last_run or "none yet"
+    latest = "" if row.last_skipped_at is None else f", the latest {_when(row.last_skipped_at, now)}"
+    yield "skipped", f"{row.skipped:,}{latest}"
+    yield "last error", row.last_error or "none"
+    for run_id, at in row.triggers:
+        yield "asked for", f"{run_id}, {_when(at, now)}: the next engine starts it"
+
+
+def _when(at: float, now: float) -> str:
+    return f"{instant(at)} ({ago(at, now)} ago)"
+
+
+def _ticks(row: ScheduleRow) -> str:
+    return row.spec if row.timezone == "UTC" else f"{row.spec}, {row.timezone}"
+
+
+def _next(row: ScheduleRow, now: float) -> str:
+    if row.paused_at is not None:
+        return "paused"
+    if row.next_at is None:
+        return "none: no engine has it"
+    return f"in {span(row.next_at - now)}" if row.next_at > now else f"due for {ago(row.next_at, now)}"
+
+
+def _json(row: ScheduleRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "spec": row.spec,
+        "timezone": row.timezone,
+        "next_at": iso(row.next_at),
+        "last_at": iso(row.last_at),
+        "last_run": row.last_run,
+        "open_runs": list(row.open_runs),
+        "paused_at": iso(row.paused_at),
+        "skipped": row.skipped,
+        "last_skipped_at": iso(row.last_skipped_at),
+        "last_error": row.last_error,
+        "triggers": [{"run_id": run_id, "at": iso(at)} for run_id, at in row.triggers],
+    }

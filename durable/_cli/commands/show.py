@@ -1,0 +1,292 @@
+"""
+``durable show``: one run on a page.
+
+Everything is read in one short transaction, and decoded after it. What the file cannot tell, since
+an event is damaged, is named; the rest is shown all the same.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, Final, NamedTuple
+
+from durable._cli.commands.list import as_json
+from durable._cli.journals.families import Family, family_json, family_lines, family_of
+from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
+from durable._cli.journals.finding import RUN_HELP, find_run
+from durable._cli.journals.step_lines import StepLine, attempts_of_run, steps_in
+from durable._cli.terminal.output import Output, ago, instant, iso, printable, span
+from durable._cli.terminal.problems import FINDING, OK
+from durable._cli.terminal.values import call_lines, failure_lines, plain, value_lines
+from durable._core.journal.events import (
+    ChildFailed,
+    Event,
+    RunFailed,
+    RunForked,
+    RunStarted,
+    RunSucceeded,
+    SignalReceived,
+    StepFailed,
+)
+from durable._shell.reads.event_rows import event_rows, readable_events
+from durable._shell.reads.run_rows import RunRow, followers_of, pending_signals
+from durable._shell.reads.why import why
+
+#: Steps and followers that are shown unless all were asked for: the latest, since that is where a run stands.
+_STEPS: Final = 30
+_FOLLOWERS: Final = 10
+#: Commands whose failure ended a run, that are shown with their tracebacks.
+_CAUSES: Final = 5
+
+
+def configure(_command: str, parser: ArgumentParser) -> None:
+    """Which run, and how much of it."""
+    parser.add_argument("run", metavar="RUN", help=RUN_HELP)
+    add_database(parser)
+    parser.add_argument("--full", action="store_true", help="all of it: long values, every step and child")
+    parser.epilog = (
+        "examples:\n  durable show 019ac3f2b1e\n  durable show key:ride-42 --full\n  durable show p/0.1 --json"
+    )
+
+
+class Page(NamedTuple):
+    """A run, as it stood at one moment."""
+
+    row: RunRow
+    why: str
+    events: list[Event]
+    #: Names of signals -> how many the run has yet to take in.
+    pending: dict[str, int]
+    family: Family
+    followers: list[RunRow]
+    #: Why not all of its history can be read, if so.
+    problem: str | None
+
+    @property
+    def started(self) -> RunStarted | None:
+        """Its first event, if that can be read."""
+        first = self.events[0] if self.events else None
+        return first if isinstance(first, RunStarted) else None
+
+    @property
+    def end(self) -> Event | None:
+        """Its last event, if that can be read."""
+        return self.events[-1] if self.events and self.problem is None else None
+
+    @property
+    def seconds(self) -> float | None:
+        """From its first moment of work to its end."""
+        return (
+            None
+            if self.row.started_at is None or self.row.ended_at is None
+            else self.row.ended_at - self.row.started_at
+        )
+
+
+def run(_command: str, args: Namespace, out: Output) -> int:
+    """Write the page."""
+    now = time.time()
+    path = database_path(args)
+    with closing(open_readonly(path)) as conn:
+        page = page_of(conn, path, args.run, now, full=args.full)
+    if out.json:
+        out.value(_json(page))
+    else:
+        _write(page, out, now, full=args.full)
+    return OK if page.problem is None else FINDING
+
+
+def page_of(conn: sqlite3.Connection, path: str, text: str, now: float, *, full: bool = False) -> Page:
+    """
+    All about the run that *text* means.
+
+    Raises:
+        CommandError: There is none, or more than one.
+    """
+    with snapshot(conn):
+        row = find_run(conn, text)
+        said = why(conn, row, now)
+        rows = event_rows(conn, row.run)
+        pending = pending_signals(conn, row.run)
+        family = family_of(conn, row.run, full=full)
+        followers = followers_of(conn, row.run, -1 if full else _FOLLOWERS + 1)
+    events, problem = readable_events(rows, path, row)
+    return Page(row, said, events, pending, family, followers, None if problem is None else str(problem))
+
+
+# --- for people -----------------------------------------------------------------------------------------
+
+
+def _write(page: Page, out: Output, now: float, *, full: bool) -> None:
+    row = page.row
+    out.line(f"{out.bold(printable(row.workflow))}  {out.status(row.status)}")
+    for name, text in _facts(page, now):
+        out.line(f"  {out.dim(f'{name:<11}')}{printable(text)}")
+    out.line()
+    _lines(page.why.splitlines(), out, indent="")
+    if page.problem is not None:
+        out.line(out.colour(f"damaged: {printable(page.problem)}", "31"))
+    if page.started is not None:
+        _section("input", call_lines(row.workflow, page.started.value, full=full), out)
+    if isinstance(page.end, RunSucceeded):
+        _section("result", value_lines(page.end.value, full=full), out)
+    elif isinstance(page.end, RunFailed):
+        _section("error", _error(page.end, page.events, full=full), out)
+    if row.attributes is not None:
+        _section("attributes", value_lines(row.attributes, full=full), out)
+    _steps(page, out, now, full=full)
+    _section("signals", _signals(page), out)
+    tree = list(family_lines(row.run_id, page.family, out))
+    if tree:
+        out.line()
+        out.line(out.bold("children"))
+        for line in tree:
+            out.line(f"  {line}")
+    _section("started by its end", _followers(page, full=full), out)
+
+
+def _facts(page: Page, now: float) -> Iterator[tuple[str, str]]:
+    row = page.row
+    yield "run", row.run_id
+    attempt = attempts_of_run(page.events)
+    yield row.sort, f"{row.workflow}, version {row.version}" + (f", attempt {attempt}" if attempt > 1 else "")
+    yield "queue", row.queue + (f", priority {row.priority}" if row.priority else "")
+    if row.key is not None:
+        yield "key", row.key
+    if row.labels:
+        yield "labels", " ".join(f"{name}={value}" for name, value in row.labels.items())
+    yield "created", _when(row.created_at, now)
+    if row.started_at is not None:
+        yield "started", _when(row.started_at, now)
+    if row.ended_at is not None:
+        yield "ended", _when(row.ended_at, now) + ("" if page.seconds is None else f", after {span(page.seconds)}")
+    if row.parent is not None:
+        yield "parent", row.parent + (f" at {row.position}" if row.position else "")
+    if row.follows is not None:
+        yield "follows", row.follows
+    if row.batch is not None:
+        yield "batch", row.batch
+    forked = next((event for event in page.events if isinstance(event, RunForked)), None)
+    if forked is not None:
+        yield "fork of", f"{forked.source} at {forked.at_position}"
+    if row.successor is not None:
+        yield "went on as", row.successor
+
+
+def _when(at: float, now: float) -> str:
+    return f"{instant(at)} ({ago(at, now)} ago)" if at <= now else f"{instant(at)} (in {span(at - now)})"
+
+
+def _section(title: str, lines: Sequence[str], out: Output) -> None:
+    if lines:
+        out.line()
+        out.line(out.bold(title))
+        _lines(lines, out, indent="  ")
+
+
+def _lines(lines: Iterable[str], out: Output, *, indent: str) -> None:
+    for line in lines:
+        out.line(indent + printable(line))
+
+
+def _steps(page: Page, out: Output, now: float, *, full: bool) -> None:
+    steps = steps_in(page.events)
+    if not steps:
+        return
+    shown = steps if full or len(steps) <= _STEPS + 1 else steps[-_STEPS:]
+    failing = any(step.error for step in shown)
+    heads = ("STEP", "NAME", "STATUS", "ATTEMPTS", "TOOK", "ASKED FOR AT") + (("ERROR",) if failing else ())
+    out.line()
+    if len(shown) < len(steps):
+        before = Counter(step.status for step in steps[:-_STEPS])
+        counted = ", ".join(f"{count:,} {status}" for status, count in sorted(before.items()))
+        out.line(out.dim(f"... {len(steps) - len(shown):,} earlier steps ({counted}): --full"))
+    rows = [(*_step_cells(step, page.row, now), *((step.error,) if failing else ())) for step in shown]
+    out.table(heads, rows, flexible=-1)
+
+
+def _step_cells(step: StepLine, row: RunRow, now: float) -> tuple[str, str, str, str, str, str]:
+    took = "" if step.ended_at is None else span(max(0.0, step.ended_at - step.started_at))
+    if step.status == "running" and row.status in ("pending", "running", "waiting"):
+        took = f"for {ago(step.started_at, now)}"
+    elif step.fire_at is not None and step.status == "retrying":
+        took = f"in {span(step.fire_at - now)}" if step.fire_at > now else "due"
+    return step.position, step.name, step.status, str(step.attempt), took, step.site
+
+
+def _error(end: RunFailed, events: Sequence[Event], *, full: bool) -> list[str]:
+    """The error that the run ended by; then where it came from: the tracebacks of the commands that failed."""
+    lines = failure_lines(end.value, full=full)
+    last = {event.position: event for event in events if isinstance(event, (StepFailed, ChildFailed))}
+    names = {step.position: step.name for step in steps_in(events)}
+    failed = [last[position] for position in end.positions if position in last]
+    shown = failed if full else failed[:_CAUSES]
+    for event in shown:
+        what = f"step {names.get(event.position, '')!r}" if isinstance(event, StepFailed) else f"run {event.run_id!r}"
+        lines += [f"failed at {event.position}, {what}:"]
+        lines += [f"  {line}" for line in failure_lines(event.value, full=full)]
+    return lines if len(shown) == len(failed) else [*lines, f"... {len(failed) - len(shown):,} more: --full"]
+
+
+def _signals(page: Page) -> list[str]:
+    received, pending = _received(page.events), Counter(page.pending)
+    lines: list[str] = []
+    for name in sorted({*received, *pending}):
+        waiting = f", {pending[name]:,} pending (recorded, not taken in yet)" if pending[name] else ""
+        lines.append(f"{name}  {received[name]:,} received{waiting}")
+    return lines
+
+
+def _received(events: Iterable[Event]) -> Counter[str]:
+    return Counter(event.name for event in events if isinstance(event, SignalReceived))
+
+
+def _followers(page: Page, *, full: bool) -> list[str]:
+    shown = page.followers if full else page.followers[:_FOLLOWERS]
+    lines = [f"{row.run_id}  {row.workflow}  {row.status}" for row in shown]
+    return lines if len(shown) == len(page.followers) else [*lines, "... and more: --full"]
+
+
+# --- for programs ---------------------------------------------------------------------------------------
+
+
+def _json(page: Page) -> dict[str, Any]:
+    end, started = page.end, page.started
+    received, pending = _received(page.events), Counter(page.pending)
+    return {
+        **as_json(page.row, ""),
+        "why": page.why,
+        "seconds": page.seconds,
+        "attempt": attempts_of_run(page.events),
+        "attributes": plain(page.row.attributes),
+        "input": None if started is None else plain(started.value),
+        "result": plain(end.value) if isinstance(end, RunSucceeded) else None,
+        "error": plain(end.value) if isinstance(end, RunFailed) else None,
+        "steps": [
+            {
+                "position": step.position,
+                "name": step.name,
+                "status": step.status,
+                "attempts": step.attempt,
+                "started_at": iso(step.started_at),
+                "ended_at": iso(step.ended_at),
+                "seconds": None if step.ended_at is None else step.ended_at - step.started_at,
+                "next_attempt_at": iso(step.fire_at),
+                "site": step.site,
+                "error": step.error or None,
+            }
+            for step in steps_in(page.events)
+        ],
+        "signals": {
+            name: {"received": received[name], "pending": pending[name]} for name in sorted({*received, *pending})
+        },
+        **family_json(page.family),
+        "followers": [row.run_id for row in page.followers],
+        "events": len(page.events),
+        "problem": page.problem,
+    }

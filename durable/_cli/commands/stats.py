@@ -1,0 +1,180 @@
+"""
+``durable stats``: a journal in numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from typing import Any, Final
+
+from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
+from durable._cli.journals.owners import Owner, owner_of
+from durable._cli.terminal.output import Output, ago, instant, iso, printable
+from durable._cli.terminal.problems import OK
+from durable._shell.reads.census import Census, census
+
+#: Workflows that are shown unless all were asked for: those with the most runs.
+_WORKFLOWS: Final = 10
+#: As a run's life goes.
+_ORDER: Final = ("pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled")
+_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def configure(_command: str, parser: ArgumentParser) -> None:
+    """Which journal."""
+    add_database(parser)
+    parser.add_argument("--full", action="store_true", help=f"all workflows, not only the {_WORKFLOWS} with most runs")
+    parser.epilog = "example:\n  durable stats --db rides.db"
+
+
+def run(_command: str, args: Namespace, out: Output) -> int:
+    """Write them."""
+    now = time.time()
+    path = database_path(args)
+    with closing(open_readonly(path)) as conn, snapshot(conn):
+        found = census(conn)
+    sizes = {"bytes": _size(path), "wal_bytes": _size(f"{path}-wal")}
+    if out.json:
+        out.value(_json(found, sizes, owner_of(path), path, now))
+    else:
+        _write(found, sizes, owner_of(path), path, out, now, full=args.full)
+    return OK
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+# --- for people -----------------------------------------------------------------------------------------
+
+
+def _write(
+    found: Census, sizes: dict[str, int], owner: Owner | None, path: str, out: Output, now: float, *, full: bool
+) -> None:
+    out.line(out.bold(printable(path)))
+    for name, text in _facts(found, sizes, owner, now):
+        out.line(f"  {out.dim(f'{name:<13}')}{printable(text)}")
+    out.line()
+    _runs(found, out, full=full)
+    if found.queues:
+        out.line()
+        out.table(
+            ("QUEUE", "WAITING", "RUNNING", "OLDEST WAIT", ""),
+            [
+                (
+                    queue.name,
+                    f"{queue.depth:,}",
+                    f"{queue.running:,}",
+                    ago(queue.oldest_ready_at, now),
+                    "paused" if queue.paused else "",
+                )
+                for queue in found.queues
+            ],
+            flexible=0,
+        )
+
+
+def _facts(found: Census, sizes: dict[str, int], owner: Owner | None, now: float) -> Iterable[tuple[str, str]]:
+    free = f", {_readable(found.bytes_free)} of it free to be used again" if found.bytes_free else ""
+    yield "size", f"{_readable(sizes['bytes'])}{free}"
+    yield "wal", _readable(sizes["wal_bytes"])
+    yield "schema", str(found.schema)
+    yield "owner", _owner(owner)
+    yield "events", f"{found.events:,}"
+    waits = ", ".join(f"{count:,} {kind}" for kind, count in found.waits.items())
+    yield "waits", f"{sum(found.waits.values()):,}" + (f" ({waits})" if waits else "")
+    if found.inbox:
+        yield "inbox", f"{found.inbox:,} recorded, but taken in by no turn yet"
+    if found.batches_open:
+        yield "batches", f"{found.batches_open:,} open"
+    if found.schedules:
+        yield "schedules", f"{found.schedules:,}"
+    oldest = found.oldest_open
+    if oldest is not None:
+        when = f"{instant(oldest.created_at)}, {ago(oldest.created_at, now)} ago"
+        yield "oldest open", f"{oldest.run_id} ({oldest.workflow}, {oldest.status}), created {when}"
+
+
+def _owner(owner: Owner | None) -> str:
+    if owner is None:
+        return "nobody"
+    said = f"pid {owner.pid} on host {owner.host} since {owner.since}"
+    return f"nobody; last {said}, which is gone" if owner.alive is False else said
+
+
+def _runs(found: Census, out: Output, *, full: bool) -> None:
+    """Workflows by statuses, those with most runs first; a column for each status that there is."""
+    statuses = [status for status in _ORDER if status in found.statuses]
+    if not statuses:
+        out.line("no runs")
+        return
+    ranked = sorted(found.workflows.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    shown = ranked if full or len(ranked) <= _WORKFLOWS + 1 else ranked[:_WORKFLOWS]
+    rows = [_row(name, counts, statuses) for name, counts in shown]
+    if len(shown) < len(ranked):
+        rest: dict[str, int] = {}
+        for _, counts in ranked[len(shown) :]:
+            rest = {status: rest.get(status, 0) + counts.get(status, 0) for status in statuses}
+        rows.append(_row(f"... {len(ranked) - len(shown):,} more: --full", rest, statuses))
+    if len(ranked) > 1:
+        rows.append(_row("all", found.statuses, statuses))
+    out.table(("WORKFLOW", "RUNS", *(status.upper() for status in statuses)), rows, flexible=0)
+
+
+def _row(name: str, counts: dict[str, int], statuses: Sequence[str]) -> tuple[str, ...]:
+    cells = (f"{counts[status]:,}" if counts.get(status) else "" for status in statuses)
+    return (name, f"{sum(counts.values()):,}", *cells)
+
+
+def _readable(size: float) -> str:
+    for unit in _UNITS[:-1]:
+        if size < 1024:  # noqa: PLR2004 - of the next unit
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} {_UNITS[-1]}"
+
+
+# --- for programs ---------------------------------------------------------------------------------------
+
+
+def _json(found: Census, sizes: dict[str, int], owner: Owner | None, path: str, now: float) -> dict[str, Any]:
+    oldest = found.oldest_open
+    return {
+        "path": path,
+        "schema": found.schema,
+        **sizes,
+        "bytes_free": found.bytes_free,
+        "owner": None if owner is None else owner._asdict(),
+        "runs": found.statuses,
+        "workflows": found.workflows,
+        "events": found.events,
+        "waits": found.waits,
+        "inbox": found.inbox,
+        "batches_open": found.batches_open,
+        "schedules": found.schedules,
+        "queues": [
+            {
+                "name": queue.name,
+                "depth": queue.depth,
+                "running": queue.running,
+                "oldest_wait_seconds": None if queue.oldest_ready_at is None else max(0.0, now - queue.oldest_ready_at),
+                "paused": queue.paused,
+            }
+            for queue in found.queues
+        ],
+        "oldest_open": None
+        if oldest is None
+        else {
+            "run_id": oldest.run_id,
+            "workflow": oldest.workflow,
+            "status": oldest.status,
+            "created_at": iso(oldest.created_at),
+        },
+    }

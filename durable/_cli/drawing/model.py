@@ -1,0 +1,265 @@
+"""
+A run as a tree, from its events: commands in order, groups with their members side by side.
+
+Everything that draws (text, mermaid, dot, svg) draws this. Groups of many members are folded: the first few, how many
+more there are and how they stand, and the last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, TypeAlias
+
+from attrs import define, evolve, field
+
+from durable._core.journal.events import (
+    ChildAwaited,
+    ChildCancelled,
+    ChildFailed,
+    ChildJoined,
+    ChildStarted,
+    ChildSucceeded,
+    Event,
+    GroupOpened,
+    RunCancelled,
+    RunContinued,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    SignalAwaited,
+    SlotAwaited,
+    StepCancelled,
+    StepFailed,
+    StepInterrupted,
+    StepRetrying,
+    StepStarted,
+    StepSucceeded,
+    TimerFired,
+    TimerSet,
+    TransactionStarted,
+)
+from durable._core.journal.history import effective
+
+#: "open" is under way or waited for; "done" is passed, without a record of its own (a signal consumed, a group over).
+NodeStatus: TypeAlias = Literal["open", "done", "succeeded", "failed", "retrying", "cancelled", "interrupted"]
+
+#: Members of a group that are drawn before it is folded.
+MOST_MEMBERS: Final = 8
+#: Of a folded group: how many of the first are drawn; the last is, too.
+_FIRST: Final = 5
+_WORST_FIRST: Final[tuple[NodeStatus, ...]] = (
+    "failed", "retrying", "interrupted", "open", "cancelled", "succeeded", "done",
+)  # fmt: skip
+_COMMANDS = (
+    StepStarted, SlotAwaited, TransactionStarted, GroupOpened, TimerSet, SignalAwaited, ChildStarted, ChildAwaited,
+)  # fmt: skip
+
+
+@define
+class Node:
+    """A command, or the beginning or end of the run."""
+
+    position: str
+    #: step, transaction, child, start, result, timer, signal, group, begin, end, more
+    kind: str
+    label: str
+    status: NodeStatus
+    began_at: float
+    ended_at: float | None = None
+    attempts: int = 1
+    #: Of a child.
+    run_id: str | None = None
+    #: Of a group: what each member did, in order.
+    members: list[list[Node]] = field(factory=list)
+    #: Of a child whose own run was read, too.
+    inside: list[Node] = field(factory=list)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return None if self.ended_at is None else max(0.0, self.ended_at - self.began_at)
+
+
+def nodes_of(events: Sequence[Event]) -> list[Node]:
+    """The commands of one run in order, from its beginning to its end (or to where it stands)."""
+    kept, _ = effective(events)
+    made: dict[tuple[int, ...], Node] = {}
+    ends: list[Node] = []
+    for event in kept:
+        position = getattr(event, "position", None)
+        key = _key(position)
+        if isinstance(event, _COMMANDS) and key and key not in made:
+            made[key] = _node(event)
+        elif key in made:
+            _happened(made[key], event)
+        elif end := _end(event):
+            ends.append(end)
+    body = _sequence((), made, over=bool(ends))
+    started = kept[0]
+    begin = [Node("", "begin", started.workflow, "done", started.at)] if isinstance(started, RunStarted) else []
+    return [*begin, *body, *ends]
+
+
+def folded(members: Sequence[list[Node]]) -> list[list[Node]]:
+    """*members*, or where they are many: the first few, one node for those between, and the last."""
+    if len(members) <= MOST_MEMBERS:
+        return [*members]
+    hidden = members[_FIRST:-1]
+    counts = Counter(worst(each) for each in hidden)
+    told = next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    label = f"{len(hidden):,} more ({'all ' if len(counts) == 1 else ''}{told})"
+    more = Node("", "more", label, worst([node for each in hidden for node in each]), 0.0)
+    return [*members[:_FIRST], [more], members[-1]]
+
+
+def worst(nodes: Iterable[Node]) -> NodeStatus:
+    """The status that matters most among *nodes*."""
+    statuses = {node.status for node in nodes}
+    for status in _WORST_FIRST:
+        if status in statuses:
+            return status
+    return "done"
+
+
+def _key(position: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in position.split(".")) if position else ()
+    except ValueError:  # a hostile file
+        return ()
+
+
+def _sequence(prefix: tuple[int, ...], made: dict[tuple[int, ...], Node], *, over: bool) -> list[Node]:
+    """The commands of the strand at *prefix*. Each is passed once there is a later one, or the run is *over*."""
+    children: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for key in made:
+        for length in range(len(key)):
+            children.setdefault(key[:length], []).append(key[: length + 1])
+    return _strand(prefix, made, {parent: sorted(set(keys)) for parent, keys in children.items()}, over=over)
+
+
+def _strand(
+    prefix: tuple[int, ...],
+    made: dict[tuple[int, ...], Node],
+    children: dict[tuple[int, ...], list[tuple[int, ...]]],
+    *,
+    over: bool,
+) -> list[Node]:
+    found: list[Node] = []
+    keys = [key for key in children.get(prefix, []) if key in made]
+    for key in keys:
+        node = made[key]
+        passed = over or key != keys[-1]
+        for member in children.get(key, []):
+            inside = [made[member]] if member in made else _strand(member, made, children, over=passed)
+            if member in made:
+                inside = _with_members(made[member], member, made, children, over=passed)
+            node.members.append(inside)
+        if node.status == "open" and passed:
+            node.status = "done" if node.kind in ("group", "signal", "start") else "cancelled"
+        if node.members and node.status in ("open", "done"):
+            node.status = _of_group(node, passed=passed)
+        found.append(node)
+    return found
+
+
+def _with_members(
+    node: Node,
+    key: tuple[int, ...],
+    made: dict[tuple[int, ...], Node],
+    children: dict[tuple[int, ...], list[tuple[int, ...]]],
+    *,
+    over: bool,
+) -> list[Node]:
+    """A member that is itself a command, perhaps a group."""
+    for member in children.get(key, []):
+        inside = (
+            _with_members(made[member], member, made, children, over=over)
+            if member in made
+            else _strand(member, made, children, over=over)
+        )
+        node.members.append(inside)
+    if node.status == "open" and over:
+        node.status = "done" if node.kind in ("group", "signal", "start") else "cancelled"
+    if node.members and node.status in ("open", "done"):
+        node.status = _of_group(node, passed=over)
+    return [node]
+
+
+def _of_group(node: Node, *, passed: bool) -> NodeStatus:
+    ended = [each.ended_at for member in node.members for each in member if each.ended_at is not None]
+    if not passed:
+        return "open"
+    node.ended_at = max(ended, default=None)
+    return "failed" if all(worst(member) == "failed" for member in node.members) else "done"
+
+
+def _node(event: Event) -> Node:
+    at = event.at
+    match event:
+        case StepStarted() | SlotAwaited():
+            return Node(event.position, "step", event.name, "open", at)
+        case TransactionStarted():
+            return Node(event.position, "transaction", event.name, "open", at)
+        case GroupOpened():
+            return Node(event.position, "group", f"{event.name} of {event.size}", "open", at)
+        case TimerSet():
+            return Node(event.position, "group" if event.name == "timeout" else "timer", event.name, "open", at)
+        case SignalAwaited():
+            return Node(event.position, "signal", f"wait_for {event.name}", "open", at)
+        case ChildStarted():
+            kind = "child" if event.awaited else "start"
+            return Node(event.position, kind, event.name, "open", at, run_id=event.run_id)
+        case ChildAwaited():
+            return Node(event.position, "result", f"result of {event.run_id}", "open", at, run_id=event.run_id)
+        case _:  # pragma: no cover - these are the commands
+            raise AssertionError(event)
+
+
+def _happened(node: Node, event: Event) -> None:
+    match event:
+        case StepSucceeded() | ChildSucceeded() | TimerFired():
+            node.status = "succeeded" if node.kind != "group" else "failed"  # the time of a `timeout` is over
+        case StepFailed() | ChildFailed():
+            node.status = "failed"
+        case StepRetrying():
+            node.status = "retrying"
+        case StepCancelled() | ChildCancelled():
+            node.status = "cancelled"
+        case StepInterrupted():
+            node.status = "interrupted"
+        case StepStarted() | SlotAwaited():
+            node.status, node.attempts = "open", event.attempt
+            return
+        case ChildJoined():
+            node.run_id = event.run_id
+            return
+        case _:
+            return
+    node.ended_at = event.at
+
+
+def _end(event: Event) -> Node | None:
+    match event:
+        case RunSucceeded():
+            return Node("", "end", "succeeded", "succeeded", event.at)
+        case RunFailed():
+            return Node("", "end", "failed", "failed", event.at)
+        case RunCancelled():
+            return Node("", "end", f"cancelled {event.reason}".strip(), "cancelled", event.at)
+        case RunContinued():
+            return Node("", "end", f"continued as {event.run_id}", "succeeded", event.at, run_id=event.run_id)
+        case _:
+            return None
+
+
+def with_inside(nodes: Sequence[Node], runs: dict[str, list[Node]]) -> list[Node]:
+    """*nodes*, with what their children did inside, as far as *runs* has it by run id."""
+    return [
+        evolve(
+            node,
+            members=[with_inside(member, runs) for member in node.members],
+            inside=[each for each in runs.get(node.run_id or "", []) if each.kind != "begin"],
+        )
+        for node in nodes
+    ]

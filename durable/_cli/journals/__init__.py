@@ -1,0 +1,1 @@
+"""Which journal, which runs: what the arguments of commands mean."""

@@ -1,0 +1,94 @@
+"""
+Opens a journal for reading: read-only, beside a running engine, without an application.
+
+A file that no process has open, in a folder that may not be written, is opened as immutable:
+SQLite could not make the shared memory that WAL mode needs.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from argparse import ArgumentParser, Namespace
+from collections.abc import Generator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+from durable._cli.terminal.problems import NOT_FOUND, CommandError
+from durable._shell.storage import marks
+from durable.errors import JournalAccessError
+
+DATABASE_VARIABLE = "DURABLE_DB"
+APPLICATION_VARIABLE = "DURABLE_APP"
+
+
+def add_database(parser: ArgumentParser) -> None:
+    """The option that says which journal."""
+    parser.add_argument(
+        "--db",
+        metavar="FILE",
+        default=os.environ.get(DATABASE_VARIABLE),
+        help=f"the journal (default: ${DATABASE_VARIABLE})",
+    )
+
+
+def database_path(args: Namespace) -> str:
+    """
+    The journal that was asked for; it exists.
+
+    Raises:
+        CommandError: None was named, or there is no such file.
+    """
+    path: str | None = args.db
+    if not path:
+        msg = f"which journal? Name it with --db FILE, or set {DATABASE_VARIABLE}"
+        raise CommandError(msg)
+    if not os.path.exists(path):
+        msg = f"no journal at {path}: the file does not exist"
+        raise CommandError(msg, NOT_FOUND)
+    return path
+
+
+def open_readonly(path: str) -> sqlite3.Connection:
+    """
+    A connection that cannot write.
+
+    Raises:
+        JournalAccessError, ForeignJournalError, JournalVersionError: It cannot be read, or is no journal of ours.
+    """
+    mode = "mode=ro" if os.access(os.path.dirname(path) or ".", os.W_OK) or _has_wal(path) else "mode=ro&immutable=1"
+    try:
+        connection = sqlite3.connect(f"file:{quote(path)}?{mode}", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise JournalAccessError(path, str(error)) from error
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        marks.inspect(connection, path)
+        marks.require_journal(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise JournalAccessError(path, str(error)) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Generator[None, None, None]:
+    """
+    One state of the file for everything that is read within: a short transaction, which blocks no writer.
+
+    Keep it short: a checkpoint cannot reach beyond what it sees.
+    """
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _has_wal(path: str) -> bool:
+    return os.path.exists(f"{path}-wal")

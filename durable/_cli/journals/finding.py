@@ -1,0 +1,68 @@
+"""
+Which run is meant: by its id, by the beginning of it, or by its key.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from durable._cli.terminal.problems import NOT_FOUND, CommandError
+from durable._shell.reads.run_rows import RunRow, run_by_id, run_by_key, runs_by_prefix
+
+#: For ``help=`` wherever a command takes a run.
+RUN_HELP: Final = "its id, the beginning of it, or key:KEY"
+#: Candidates that an ambiguous beginning names: enough to go on with, and a line or two.
+_NAMED: Final = 5
+_KEY: Final = "key:"
+
+
+def find_run(conn: sqlite3.Connection, text: str) -> RunRow:
+    """
+    The run that *text* means: an id, the beginning of one, or ``key:KEY``.
+
+    A beginning reaches to the next "/": the runs that a run has started are told apart from it
+    by what follows one, and do not make it ambiguous.
+
+    Raises:
+        CommandError: There is none (exit code 3), or more than one (exit code 2).
+    """
+    if not text or not _storable(text):
+        msg = f"no run can be called {text!r}"
+        raise CommandError(msg, NOT_FOUND)
+    if text.startswith(_KEY):
+        return _by_key(conn, text.removeprefix(_KEY))
+    found = run_by_id(conn, text)
+    if found is not None:
+        return found
+    near = runs_by_prefix(conn, text, _NAMED + 1)
+    if len(near) == 1:
+        return near[0]
+    if near:
+        raise CommandError(_ambiguous(text, near))
+    hint = f". A run has this key: name it as {_KEY}{text}" if run_by_key(conn, text) else " (it may have been pruned)"
+    msg = f"no run of this journal has an id that is, or begins with, {text!r}{hint}"
+    raise CommandError(msg, NOT_FOUND)
+
+
+def _by_key(conn: sqlite3.Connection, key: str) -> RunRow:
+    found = run_by_key(conn, key)
+    if found is None:
+        msg = f"no run of this journal has the key {key!r} (it may have been pruned)"
+        raise CommandError(msg, NOT_FOUND)
+    return found
+
+
+def _ambiguous(text: str, near: list[RunRow]) -> str:
+    named = ", ".join(f"{row.run_id!r} ({row.workflow!r}, {row.status})" for row in near[:_NAMED])
+    more = ", and more" if len(near) > _NAMED else ""
+    return f"{text!r} could be more than one run: {named}{more}. Type more of the id"
+
+
+def _storable(text: str) -> bool:
+    """Whether SQLite can be asked for it: not so where the command line's bytes were no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,88 @@
+"""
+The steps of a run, one line each, from its events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from durable._cli.terminal.values import failure_in_short
+from durable._core.journal.events import (
+    Event,
+    RunRestarted,
+    SlotAwaited,
+    StepCancelled,
+    StepFailed,
+    StepInterrupted,
+    StepRetrying,
+    StepStarted,
+    StepSucceeded,
+    TransactionStarted,
+)
+from durable._core.journal.history import effective
+
+
+class StepLine(NamedTuple):
+    """A step or transaction as it stands."""
+
+    position: str
+    name: str
+    #: Of the latest attempt, from 1.
+    attempt: int
+    #: running, succeeded, failed, retrying, interrupted, cancelled, or waiting (for a slot).
+    status: str
+    #: When it was asked for, and when its outcome was recorded.
+    started_at: float
+    ended_at: float | None
+    #: "file:line" of the workflow that asked for it, as recorded.
+    site: str
+    #: Of a failure: what went wrong, in one line.
+    error: str = ""
+    #: Of a retry: when the next attempt may begin.
+    fire_at: float | None = None
+
+
+def steps_in(events: Iterable[Event]) -> list[StepLine]:
+    """
+    The steps of a run in the order in which they were asked for.
+
+    Those that count: what a retry by hand, or another attempt of the whole run, has set aside is left out.
+    """
+    found: dict[str, StepLine] = {}
+    kept, _ = effective([*events])
+    for event in kept:
+        position = getattr(event, "position", None)
+        if isinstance(event, (StepStarted, SlotAwaited, TransactionStarted)):
+            found[event.position] = _begun(event, found.get(event.position))
+        elif position in found:
+            found[position] = _later(found[position], event)
+    return list(found.values())
+
+
+def attempts_of_run(events: Iterable[Event]) -> int:
+    """Which attempt of the whole run this is."""
+    return max((event.attempt for event in events if isinstance(event, RunRestarted)), default=1)
+
+
+def _begun(event: StepStarted | SlotAwaited | TransactionStarted, before: StepLine | None) -> StepLine:
+    status = "waiting" if isinstance(event, SlotAwaited) else "running"
+    if before is None:
+        return StepLine(event.position, event.name, event.attempt, status, event.at, None, event.site)
+    return before._replace(attempt=event.attempt, status=status, fire_at=None)
+
+
+def _later(step: StepLine, event: Event) -> StepLine:
+    match event:
+        case StepSucceeded():
+            return step._replace(status="succeeded", ended_at=event.at, error="")
+        case StepFailed():
+            return step._replace(status="failed", ended_at=event.at, error=failure_in_short(event.value))
+        case StepRetrying():
+            return step._replace(status="retrying", error=failure_in_short(event.value), fire_at=event.fire_at)
+        case StepInterrupted():
+            return step._replace(status="interrupted")
+        case StepCancelled():
+            return step._replace(status="cancelled", ended_at=event.at)
+        case _:
+            return step

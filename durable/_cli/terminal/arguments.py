@@ -1,0 +1,46 @@
+"""
+JSON on the command line: arguments of workflows, payloads of signals.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentTypeError
+from typing import Any
+
+
+def json_argument(text: str) -> Any:
+    """
+    JSON on the command line.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    try:
+        return json.loads(text_argument(text), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        quoted = f"; a text is quoted, for the shell as well: '{json.dumps(text, ensure_ascii=False)}'"
+        hint = quoted if text[:1].isalpha() and "'" not in text else ""
+        msg = f"{text!r} is no JSON: {reason}{hint}"
+        raise ArgumentTypeError(msg) from None
+
+
+def _no_constant(name: str) -> Any:
+    msg = f"{name} cannot be recorded"
+    raise ValueError(msg)
+
+
+def text_argument(text: str) -> str:
+    """
+    What SQLite can be asked for.
+
+    Raises:
+        ArgumentTypeError: The command line's bytes were no text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = f"{text!r} is not UTF-8"
+        raise ArgumentTypeError(msg) from None
+    return text

@@ -1,0 +1,287 @@
+"""
+The rules of classes with fields: attrs, dataclasses, NamedTuple, TypedDict, pydantic models.
+
+All are objects with a key per field. Fields that a class does not know (any more) are ignored,
+and fields that a record does not have take their default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import operator
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import attrs
+import cattrs
+import cattrs.errors
+import cattrs.gen
+
+from durable._core.codec.hints import class_hints
+from durable._core.codec.json_text import dumps
+from durable._core.codec.rule import (
+    EVERY_KIND,
+    Decoder,
+    Encoder,
+    Refusal,
+    Rule,
+    TooDeep,
+    check_depth,
+    key_path,
+    misfit,
+    mismatch,
+    qualified,
+    reason_of,
+    unsupported,
+)
+from durable._core.codec.untyped import ANY
+
+GetRule: TypeAlias = Callable[[Any], Rule]
+"""The rule for an annotation; of a type that is being built, one that works once it is."""
+
+#: cattrs wants one, and asks it nothing: every field brings its own hook. Never registered with.
+_CONVERTER: Final = cattrs.Converter(detailed_validation=True)
+
+
+def is_typed_dict(cls: type) -> bool:
+    """Also of typing_extensions, which `typing.is_typeddict` does not know."""
+    return issubclass(cls, dict) and hasattr(cls, "__required_keys__")
+
+
+def class_rule(type_: Any, cls: Any, get: GetRule) -> Rule:
+    """The rule for *type_*, which is *cls* or an alias that fills its type variables in."""
+    if is_typed_dict(cls):
+        return _typed_dict(type_, cls, get)
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return _named_tuple(type_, cls, get)
+    if attrs.has(cls) or dataclasses.is_dataclass(cls):
+        return _record(type_, cls, get)
+    pydantic = sys.modules.get("pydantic")
+    # Not imported here: no program has a model without having imported pydantic itself.
+    if pydantic is not None and issubclass(cls, pydantic.BaseModel) and hasattr(cls, "model_validate_json"):
+        return _model(cls)
+    return unsupported(type_)
+
+
+def _record(type_: Any, cls: Any, get: GetRule) -> Rule:
+    """An attrs class or dataclass: read through the function that cattrs generates for it."""
+    hints = class_hints(type_)
+    fields: tuple[Any, ...] = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
+    rules = {f.name: get(hints.get(f.name, f.type or Any)) for f in fields}
+    label = qualified(type_)
+    # Pseudo-fields are not among fields(), and the annotation may be a string.
+    declared: dict[str, Any] = getattr(cls, "__dataclass_fields__", {})
+    if any("INITVAR" in str(getattr(field, "_field_type", "")) for field in declared.values()):
+        return unsupported(type_, "it has an InitVar, whose value no instance keeps")
+    # cattrs wants every type variable filled; the hooks below know the real ones.
+    target: Any = cls
+    if parameters := getattr(target, "__parameters__", ()):
+        target = target[(Any,) * len(parameters)]
+    hooks = {name: cattrs.override(struct_hook=rule.decode) for name, rule in rules.items()}
+    structure = cattrs.gen.make_dict_structure_fn(target, _CONVERTER, **hooks)  # type: ignore[arg-type]  # overrides come by field name
+
+    def decode(plain: Any, _: Any) -> Any:
+        if type(plain) is not dict:
+            raise misfit(plain, label)
+        try:
+            return structure(plain, cls)
+        except cattrs.errors.ClassValidationError as error:
+            raise _first_refusal(error, label) from error
+
+    encode = _encode_fields(cls, label, [(f.name, rules[f.name].encode) for f in fields])
+    # A converter or a constructor of the user's may turn what was recorded into something
+    # else, and a field outside of __init__ is not recorded at all: only trying tells.
+    hooked = any(hasattr(cls, name) for name in ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__"))
+    if hooked or not _generated_init(cls) or any(not f.init or getattr(f, "converter", None) for f in fields):
+        encode = _verified(encode, decode, label)
+    return Rule(label, encode, decode, (cls,), frozenset({dict}))
+
+
+def _named_tuple(type_: Any, cls: Any, get: GetRule) -> Rule:
+    rules = {name: get(hint) for name, hint in class_hints(type_).items()}
+    label = qualified(type_)
+    names: tuple[str, ...] = cls._fields
+    encoders = [(name, rules.get(name, ANY).encode) for name in names]
+    decoders = [(name, rules.get(name, ANY).decode) for name in names]
+
+    def decode(plain: Any, _: Any) -> Any:
+        if type(plain) is not dict:
+            raise misfit(plain, label)
+        found = _decode_present(decoders, plain)
+        for name in names:
+            if name not in found and name not in cls._field_defaults:
+                raise _missing(name, label)
+        try:
+            return cls(**found)
+        except Exception as error:  # a subclass's own __new__
+            raise Refusal(label, reason_of(error)) from error
+
+    return Rule(label, _encode_fields(cls, label, encoders), decode, (cls,), frozenset({dict}))
+
+
+def _typed_dict(type_: Any, cls: Any, get: GetRule) -> Rule:
+    hints = class_hints(type_)
+    rules = {name: get(hint) for name, hint in hints.items()}
+    label = qualified(type_)
+    marks = {name: getattr(typing.get_origin(hint), "_name", None) for name, hint in hints.items()}
+    required = {
+        name
+        for name in hints
+        if marks[name] == "Required" or (marks[name] != "NotRequired" and name in cls.__required_keys__)
+    }
+    decoders = [(name, rule.decode) for name, rule in rules.items()]
+
+    def encode(value: Any, depth: int) -> Any:
+        if type(value) is not dict:
+            raise mismatch(value, label)
+        if depth <= 0:
+            raise TooDeep
+        for name in required:
+            if name not in value:
+                raise Refusal("dict", f"{label} requires the key {name!r}")
+        out: dict[str, Any] = {}
+        for key, item in value.items():
+            rule = rules.get(key) if type(key) is str else None
+            if rule is None:
+                raise Refusal("dict", f"{label} has no key {key!r:.80}, so that it would be lost")
+            try:
+                out[key] = rule.encode(item, depth - 1)
+            except Refusal as refusal:
+                refusal.path.append(key_path(key))
+                raise
+        return out
+
+    def decode(plain: Any, _: Any) -> Any:
+        if type(plain) is not dict:
+            raise misfit(plain, label)
+        found = _decode_present(decoders, plain)
+        for name in required:
+            if name not in found:
+                raise _missing(name, label)
+        return found
+
+    return Rule(label, encode, decode, (dict,), frozenset({dict}))
+
+
+def _model(cls: Any) -> Rule:
+    label = qualified(cls)
+
+    def encode(value: Any, depth: int) -> Any:
+        if type(value) is not cls:
+            raise mismatch(value, label)
+        try:
+            text = value.model_dump_json(by_alias=True)
+            plain = json.loads(text)
+            same = cls.model_validate_json(text) == value
+        except Exception as error:  # serializers and validators of the user's
+            raise Refusal(label, reason_of(error)) from error
+        if not same:
+            raise Refusal(label, "model_validate_json does not give back an equal model from model_dump_json")
+        check_depth(plain, depth)
+        return plain
+
+    def decode(plain: Any, _: Any) -> Any:
+        try:
+            return cls.model_validate_json(dumps(plain))
+        except Exception as error:  # as above
+            raise Refusal(label, reason_of(error)) from error
+
+    return Rule(label, encode, decode, (cls,), EVERY_KIND)
+
+
+# --- parts -------------------------------------------------------------------------------------
+
+
+def _generated_init(cls: Any) -> bool:
+    """Whether the constructor is the one that attrs or dataclasses wrote, hence only assigns."""
+    if attrs.has(cls):
+        # attrs compiles its methods under a file name of this form.
+        return "<attrs generated" in cls.__init__.__code__.co_filename
+    return bool(cls.__dataclass_params__.init) and cls.__init__.__code__.co_filename == "<string>"
+
+
+def _encode_fields(cls: type, label: str, fields: list[tuple[str, Encoder]]) -> Encoder:
+    names = [name for name, _ in fields]
+    encoders = [encode for _, encode in fields]
+    get: Callable[[Any], Any]
+    if not names:
+        get = lambda _: ()  # noqa: E731 - the empty case of attrgetter
+    elif len(names) == 1:
+        one = operator.attrgetter(names[0])
+        get = lambda value: (one(value),)  # noqa: E731 - attrgetter of one name gives no tuple
+    else:
+        get = operator.attrgetter(*names)
+
+    def encode(value: Any, depth: int) -> Any:
+        if type(value) is not cls:
+            if isinstance(value, cls):
+                raise Refusal(
+                    qualified(type(value)), f"a subclass of {label} would come back as {label}; annotate with a union"
+                )
+            raise mismatch(value, label)
+        if depth <= 0:
+            raise TooDeep
+        depth -= 1
+        try:
+            items = get(value)
+        except Exception as error:  # an unset slot, or a descriptor of the user's
+            raise Refusal(label, reason_of(error)) from error
+        out: dict[str, Any] = {}
+        try:
+            for name, convert, item in zip(names, encoders, items, strict=True):
+                out[name] = convert(item, depth)
+        except Refusal as refusal:
+            refusal.path.append(f".{names[len(out)]}")
+            raise
+        return out
+
+    return encode
+
+
+def _verified(encode: Encoder, decode: Decoder, label: str) -> Encoder:
+    def encode_verified(value: Any, depth: int) -> Any:
+        plain = encode(value, depth)
+        try:
+            # Once more through the text, so that the decoder may keep what it gets.
+            again = encode(decode(json.loads(dumps(plain)), None), depth)
+        except Refusal as refusal:
+            raise Refusal(label, f"it cannot be read back: {refusal.reason}") from refusal
+        if dumps(again) != dumps(plain):
+            raise Refusal(label, "its constructor does not give back an equal instance from the recorded fields")
+        return plain
+
+    return encode_verified
+
+
+def _first_refusal(error: cattrs.errors.ClassValidationError, label: str) -> Refusal:
+    """What cattrs collected, as one refusal that knows the field."""
+    inner = error.exceptions[0]
+    notes = [n for n in getattr(inner, "__notes__", ()) if isinstance(n, cattrs.errors.AttributeValidationNote)]
+    if isinstance(inner, Refusal) and notes:
+        inner.path.append(f".{notes[-1].name}")
+        return inner
+    if isinstance(inner, KeyError) and notes:
+        return _missing(notes[-1].name, label)
+    return Refusal(label, reason_of(inner))
+
+
+def _missing(name: str, label: str) -> Refusal:
+    refusal = Refusal(label, f"the record has no {name!r}, and it has no default")
+    refusal.path.append(f".{name}")
+    return refusal
+
+
+def _decode_present(decoders: list[tuple[str, Decoder]], plain: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    name = ""
+    try:
+        for name, decode in decoders:
+            if name in plain:
+                found[name] = decode(plain[name], None)
+    except Refusal as refusal:
+        refusal.path.append(f".{name}")
+        raise
+    return found

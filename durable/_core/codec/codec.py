@@ -1,0 +1,284 @@
+"""
+Values to JSON text and back, by the annotation of whoever asked for them.
+
+Every value crosses this module before a workflow sees it, the first time as on replay, so
+that both see the same. Promises: what was encoded comes back equal, or it was refused with
+an `EncodeError` (or `CapExceededError`) that names the place in the value; reading raises
+`DecodeError` and nothing else, whatever the bytes; no record causes an import, and nothing
+is pickled. Pure and synchronous. The way in is `Codec`; which rule converts a value by its
+annotation is decided in ``resolver``, and what a rule is, is said in ``rule``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, TypeAlias
+
+from durable._core.codec.json_text import dumps, dumps_sorted, loads, quote
+from durable._core.codec.resolver import Rules
+from durable._core.codec.rule import Refusal, TooDeep, check_depth, qualified
+from durable._core.codec.signatures import ArgumentTypes
+from durable.errors import CapExceededError, DecodeError, EncodeError
+
+Payload: TypeAlias = str | bytes
+"""JSON text; bytes only where the user's hooks have transformed it."""
+
+#: Largest recorded value. A journal is for decisions and references, files go elsewhere.
+MAX_BYTES: Final = 1_048_576
+#: Deepest recorded value: far below the interpreter's recursion limit, above any sane record.
+MAX_DEPTH: Final = 64
+
+_SMALL: Final = 2**63
+
+
+class ValueCodec(Protocol):
+    """
+    Hooks around the recorded text: compression, encryption, redaction.
+
+    ``decode`` must undo ``encode``, and must go on reading what older versions wrote.
+    """
+
+    def encode(self, data: bytes) -> bytes: ...
+
+    def decode(self, data: bytes) -> bytes: ...
+
+
+class Codec:
+    """
+    Converts values; holds the rules for the annotations it has seen, and nothing else.
+
+    Args:
+        hooks: Applied to the UTF-8 text on its way out and in.
+        max_bytes: Cap on the text, in bytes, before the hooks.
+        max_depth: Cap on containers within containers.
+    """
+
+    def __init__(
+        self, hooks: ValueCodec | None = None, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
+    ) -> None:
+        self._hooks = hooks
+        self._max_bytes = max_bytes
+        self._max_depth = max_depth
+        self._rules = Rules()
+        self._known = self._rules.known
+
+    @property
+    def hooks(self) -> ValueCodec | None:
+        """The hooks on the bytes of values; None if there are none."""
+        return self._hooks
+
+    @property
+    def max_bytes(self) -> int:
+        """Cap on the text of one value."""
+        return self._max_bytes
+
+    def encode(self, value: Any, type_: Any = Any, *, where: str = "") -> Payload:
+        """
+        The text of *value*, converted by the annotation *type_*.
+
+        Args:
+            value: Anything.
+            type_: The annotation.
+            where: What is recorded, for the message: ``"result of step 'charge'"``.
+
+        Raises:
+            EncodeError: It could not be read back as an equal value.
+            CapExceededError: It is too large or too deep.
+        """
+        # Most values are one of these; the way through the rules takes five times as long.
+        cls = type(value)
+        if type_ is Any or type_ is cls:
+            if value is None:
+                return self.dump_plain(None, where=where) if self._hooks else "null"
+            if cls is int:
+                if -_SMALL < value < _SMALL and not self._hooks:
+                    return str(value)
+            elif cls is str:
+                if len(value) < 1024 and value.isascii() and not self._hooks:  # noqa: PLR2004 - short, under any cap
+                    return quote(value)
+            elif cls is bool and not self._hooks:
+                return "true" if value else "false"
+        try:
+            text = dumps(self._known[type_].encode(value, self._max_depth))
+        except Exception:  # noqa: BLE001, S110 - not known yet, or refused: the long way says why
+            pass
+        else:
+            return self._sealed(text, where)
+        return self.dump_plain(self.to_plain(value, type_, where=where), where=where)
+
+    def decode(self, payload: Payload, type_: Any = Any, *, where: str = "") -> Any:
+        """
+        The value that was recorded as *payload*, converted by the annotation *type_*.
+
+        Raises:
+            DecodeError: The record does not fit *type_*, or is no record.
+        """
+        if payload == "null" and (type_ is Any or type_ is None):
+            return None
+        if type(payload) is str:
+            try:
+                return self._known[type_].decode(loads(payload), None)
+            except Exception:  # noqa: BLE001, S110 - not known yet, or wrong: the long way says what
+                pass
+        return self.from_plain(self.load_plain(payload, where=where), type_, where=where)
+
+    def encode_arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], types: ArgumentTypes, *, where: str = ""
+    ) -> Payload:
+        """The text ``[[args...],{kwargs...}]`` of arguments that `ArgumentTypes.bind` has normalised."""
+        if not args and not kwargs and not self._hooks:
+            return "[[],{}]"
+        positional = [
+            self.to_plain(value, types.positional(index), where=where, path=f"[0][{index}]")
+            for index, value in enumerate(args)
+        ]
+        named = {
+            name: self.to_plain(value, types.named(name), where=where, path=f"[1].{name}")
+            for name, value in kwargs.items()
+        }
+        return self.dump_plain([positional, named], where=where)
+
+    def decode_arguments(
+        self, payload: Payload, types: ArgumentTypes, *, where: str = ""
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """
+        The arguments recorded as *payload*, such that today's function can be called with them.
+
+        Raises:
+            DecodeError: They do not fit today's signature.
+        """
+        if payload == "[[],{}]" and not types.required and not types.required_named:
+            return (), {}
+        plain = self.load_plain(payload, where=where)
+        match plain:
+            case [list() as positional, dict() as named]:
+                pass
+            case _:
+                raise DecodeError(where, "$", "[[arguments],{named arguments}]", f"found {type(plain).__name__}")
+        args = tuple(
+            self.from_plain(item, types.positional(index), where=where, path=f"[0][{index}]")
+            for index, item in enumerate(positional)
+        )
+        kwargs = {
+            name: self.from_plain(item, types.named(name), where=where, path=f"[1].{name}")
+            for name, item in named.items()
+        }
+        try:
+            return types.bind(args, kwargs)
+        except TypeError as error:
+            raise DecodeError(where, "$", str(types), str(error)) from None
+
+    def digest(self, payload: Payload) -> str:
+        """As the function `digest`, but of what the hooks were given: encryption may never write the same twice."""
+        return digest(payload if isinstance(payload, str) else self._text(payload, ""))
+
+    # --- halves of the above, for records that contain values -------------------------------
+
+    def to_plain(self, value: Any, type_: Any = Any, *, where: str = "", path: str = "") -> Any:
+        """*value* as data that `json` can write. Raises as `encode` does, but for the size."""
+        try:
+            rule = self._known.get(type_)
+        except TypeError:  # an annotation that cannot be hashed
+            rule = None
+        if rule is None:
+            rule = self._rules.get(type_)
+        try:
+            return rule.encode(value, self._max_depth)
+        except TooDeep:
+            raise CapExceededError(
+                where or "value",
+                "nesting",
+                self._max_depth + 1,
+                self._max_depth,
+                "It may contain itself; record what it is built from",
+            ) from None
+        except Refusal as refusal:
+            raise EncodeError(where, _path(path, refusal), refusal.found, refusal.reason) from refusal.__cause__
+        except MemoryError:
+            raise
+        except Exception as error:
+            # A hash, property or comparison of the user's; and RecursionError, when called near the limit.
+            raise EncodeError(where, f"${path}", qualified(type(value)), f"{type(error).__name__}: {error}") from error
+
+    def from_plain(self, plain: Any, type_: Any = Any, *, where: str = "", path: str = "") -> Any:
+        """The value that `to_plain` made *plain* of. Raises as `decode` does."""
+        try:
+            return self._rules.get(type_).decode(plain, None)
+        except Refusal as refusal:
+            raise DecodeError(where, _path(path, refusal), refusal.found, refusal.reason) from refusal.__cause__
+        except MemoryError:
+            raise
+        except Exception as error:
+            # As above: constructors and hashes are the user's, and hostile records nest deep.
+            raise DecodeError(where, f"${path}", qualified(type_), f"{type(error).__name__}: {error}") from error
+
+    def dump_plain(self, plain: Any, *, where: str = "") -> Payload:
+        """The text of plain data, within the cap and through the hooks."""
+        try:
+            text = dumps(plain)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise EncodeError(where, "$", type(plain).__name__, f"{type(error).__name__}: {error}") from error
+        return self._sealed(text, where)
+
+    def _sealed(self, text: str, where: str) -> Payload:
+        """*text*, within the cap and through the hooks."""
+        size = len(text)
+        if size * 4 > self._max_bytes:
+            try:
+                size = size if text.isascii() else len(text.encode())
+            except UnicodeEncodeError as error:
+                raise EncodeError(where, "$", "str", str(error)) from None
+            if size > self._max_bytes:
+                remedy = "Keep the data elsewhere and record a reference, or raise the engine's cap"
+                raise CapExceededError(where or "value", "size in bytes", size, self._max_bytes, remedy)
+        if self._hooks is None:
+            return text
+        try:
+            data: Any = self._hooks.encode(text.encode())
+        except Exception as error:
+            # User code; what it raises must not reach the engine as if it were its own.
+            raise EncodeError(where, "$", "JSON text", f"the codec= hook raised {type(error).__name__}") from error
+        if isinstance(data, bytes):
+            return data
+        raise EncodeError(where, "$", qualified(type(data)), "the codec= hook must return bytes")
+
+    def load_plain(self, payload: Payload, *, where: str = "") -> Any:
+        """The plain data that `dump_plain` wrote."""
+        text = payload if isinstance(payload, str) else self._text(payload, where)
+        try:
+            return loads(text)
+        except (ValueError, RecursionError, TypeError) as error:
+            raise DecodeError(where, "$", "JSON", f"{type(error).__name__}: {error}") from error
+
+    def _text(self, payload: bytes, where: str) -> str:
+        if self._hooks is None:
+            raise DecodeError(where, "$", "JSON text", "the record is binary; open the journal with its codec= hooks")
+        try:
+            return self._hooks.decode(payload).decode()
+        except Exception as error:
+            # User code on bytes that may have been tampered with.
+            raise DecodeError(where, "$", "bytes of the codec= hook", f"{type(error).__name__}: {error}") from error
+
+
+def _path(prefix: str, refusal: Refusal) -> str:
+    return f"${prefix}{''.join(reversed(refusal.path))}"
+
+
+def digest(payload: Payload) -> str:
+    """
+    16 hex digits that tell one recorded text from another; the order of an object's keys does not count.
+
+    For reports and comparisons, not for security.
+    """
+    text = payload
+    # Only objects have an order to be undone. Braces in strings cost time, not correctness.
+    if isinstance(text, str) and text.count("{") != text.count("{}"):
+        try:
+            plain = loads(text)
+            check_depth(plain, MAX_DEPTH * 4)
+            text = dumps_sorted(plain)
+        except (ValueError, RecursionError, TypeError, Refusal):
+            text = payload  # no JSON: as it is
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=8).hexdigest()

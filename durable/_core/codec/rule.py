@@ -1,0 +1,151 @@
+"""
+What a rule is, how it refuses, and what all rules share.
+
+A rule is a pair of closures, built once per annotation and cached: how a value becomes plain
+JSON data, and how it comes back. Promises of every rule: nothing is coerced in silence (``"1"``
+is no int, ``True`` is no int, a subclass is not its base); what it accepts, it gives back equal,
+and what it cannot give back it refuses; the only code of the user's that runs is a class's own
+constructor and validators. No rule ever imports, pickles or evaluates anything that a record names.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from durable._core.codec.class_names import module_of
+
+Encoder: TypeAlias = Callable[[Any, int], Any]
+"""``(value, levels of nesting still allowed)`` to plain JSON data."""
+Decoder: TypeAlias = Callable[[Any, Any], Any]
+"""``(plain, ignored)`` to a value; the second argument makes it a structure hook of cattrs."""
+
+NoneType: Final = type(None)
+
+#: Python refuses to parse more than 4,300 digits (its guard against quadratic time), so that
+#: a longer int could be written and never read.
+INT_BOUND: Final = 10**4000
+
+#: The key that marks a tagged value: ``{"$": "set", "v": [1, 2]}``.
+TAG: Final = "$"
+
+#: Of a rule that may write anything.
+EVERY_KIND: Final[frozenset[type]] = frozenset({dict, list, str, int, float, bool, NoneType})
+
+
+class Refusal(Exception):  # noqa: N818 - internal signal; the face turns it into a RecordError
+    """A value or record that a rule does not accept. Containers add to ``path`` on its way out."""
+
+    def __init__(self, found: str, reason: str) -> None:
+        super().__init__(found, reason)
+        self.found = found
+        self.reason = reason
+        #: Innermost first.
+        self.path: list[str] = []
+
+
+class TooDeep(Refusal):
+    """The cap on nesting is used up."""
+
+    def __init__(self) -> None:
+        super().__init__("a container", "it is nested too deep")
+
+
+@attrs.frozen(eq=False)
+class Rule:
+    """How values of one annotation are written and read."""
+
+    name: str
+    encode: Encoder
+    decode: Decoder
+    #: Exact types of the values it takes.
+    types: tuple[type, ...]
+    #: Types of the plain data it writes. Unions tell their members apart by these.
+    kinds: frozenset[type]
+
+
+def unsupported(type_: Any, reason: str = "") -> Rule:
+    """A rule that refuses, and says what to use instead."""
+    name = qualified(type_)
+    why = reason or (
+        "no rule turns it into JSON and back; make it an attrs class, a dataclass, "
+        "a TypedDict or a pydantic model, or annotate with types of the standard library"
+    )
+
+    def encode(value: Any, _: Any) -> Any:
+        raise Refusal(qualified(type(value)), f"the annotation is {name}: {why}")
+
+    def decode(_plain: Any, _: Any) -> Any:
+        raise Refusal(name, why)
+
+    return Rule(name, encode, decode, (type_,) if isinstance(type_, type) else (), frozenset({dict}))
+
+
+# --- words -------------------------------------------------------------------------------------
+
+
+def qualified(cls: Any) -> str:
+    """The name of a type for people: ``int``, ``app.models.Order``, ``list[int]``."""
+    if not isinstance(cls, type) or typing.get_origin(cls) is not None:
+        return str(cls).removeprefix("typing.")
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{module_of(cls)}.{cls.__qualname__}"
+
+
+def mismatch(value: Any, expected: str) -> Refusal:
+    hint = " (was it not awaited?)" if isinstance(value, types.CoroutineType) else ""
+    return Refusal(qualified(type(value)), f"the annotation asks for {expected}{hint}")
+
+
+def misfit(plain: Any, expected: str) -> Refusal:
+    return Refusal(expected, f"the record holds {_json_kind(plain)}")
+
+
+def _json_kind(plain: Any) -> str:
+    text = f"{plain!r:.40}" if type(plain) in (str, int, float, bool) else ""
+    return f"{type(plain).__name__} {text}".strip()
+
+
+def reason_of(error: Exception) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - str() of a user's exception may itself fail
+        return type(error).__name__
+
+
+def key_path(key: Any) -> str:
+    """A key as a part of a path: ``.name``, ``[1]``."""
+    if type(key) is str and key.isidentifier():
+        return f".{key:.80}"
+    if type(key) in (str, bool) or (type(key) is int and -INT_BOUND < key < INT_BOUND):
+        return f"[{key!r:.80}]"
+    return f"[<{type(key).__name__}>]"
+
+
+# --- loops -------------------------------------------------------------------------------------
+
+
+def convert_each(convert: Callable[[Any, Any], Any], values: Iterable[Any], extra: Any) -> list[Any]:
+    """*values*, converted one by one; a refusal learns the index."""
+    out: list[Any] = []
+    try:
+        for value in values:
+            out.append(convert(value, extra))  # noqa: PERF401 - the length is the index of a refusal
+    except Refusal as refusal:
+        refusal.path.append(f"[{len(out)}]")
+        raise
+    return out
+
+
+def check_depth(plain: Any, depth: int) -> None:
+    """Raise `TooDeep` if *plain* JSON nests deeper than *depth*. A loop: the data may be hostile."""
+    level = [plain]
+    while level:
+        containers = [each for each in level if type(each) is dict or type(each) is list]
+        if containers and depth <= 0:
+            raise TooDeep
+        depth -= 1
+        level = [item for each in containers for item in (each.values() if type(each) is dict else each)]

@@ -1,0 +1,134 @@
+"""
+The parameters and the result of a function, as recorded arguments and results see them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from typing import Any
+
+import attrs
+
+from durable._core.codec.hints import function_hints, innermost
+
+
+@attrs.frozen(eq=False)
+class ArgumentTypes:
+    """The parameters of one function, as recorded arguments see them. Made by `argument_types`."""
+
+    name: str
+    signature: inspect.Signature
+    #: Of the parameters that can be given by position.
+    slots: tuple[Any, ...]
+    names: Mapping[str, Any]
+    #: How many of them have no default.
+    required: int
+    required_named: frozenset[str]
+    rest: Any = None
+    rest_named: Any = None
+    has_rest: bool = False
+
+    def positional(self, index: int) -> Any:
+        """The annotation of the argument at *index*; Any where there is no such parameter."""
+        if index < len(self.slots):
+            return self.slots[index]
+        return self.rest if self.has_rest else Any
+
+    def named(self, name: str) -> Any:
+        """The annotation of the argument called *name*; Any where there is no such parameter."""
+        found = self.names.get(name, self.rest_named)
+        return Any if found is None else found
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """
+        The same arguments in the one form in which they are recorded: by position where possible.
+
+        Defaults are not filled in, so that a new default of tomorrow's code is used.
+
+        Raises:
+            TypeError: They do not fit; the message shows the signature.
+        """
+        if (
+            not kwargs
+            and self.required <= len(args)
+            and (len(args) <= len(self.slots) or self.has_rest)
+            and not self.required_named
+        ):
+            return args, {}
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self}: {error}") from None
+        return bound.args, bound.kwargs
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.signature}"
+
+
+def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str, Any] | None = None) -> ArgumentTypes:
+    """
+    The parameters of *fn* behind its first *skip*.
+
+    Args:
+        fn: The function.
+        skip: Leading parameters that are not recorded.
+        names: More names for forward references, such as the locals where *fn* is defined.
+    """
+    signature = inspect.signature(fn)
+    parameters = list(signature.parameters.values())[skip:]
+    hints = function_hints(fn, names)
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    required = 0
+    required_named: set[str] = set()
+    rest: dict[str, Any] = {}
+    for parameter in parameters:
+        hint = hints.get(parameter.name, Any)
+        empty = parameter.default is inspect.Parameter.empty
+        match parameter.kind:
+            case inspect.Parameter.VAR_POSITIONAL:
+                rest |= {"rest": hint if typing.get_origin(hint) is not typing.Unpack else Any, "has_rest": True}
+            case inspect.Parameter.VAR_KEYWORD:
+                if typing.get_origin(hint) is typing.Unpack:
+                    from_dict = typing.get_type_hints(typing.get_args(hint)[0], include_extras=True)
+                    named |= {key: each for key, each in from_dict.items() if key not in named}
+                else:
+                    rest["rest_named"] = hint
+            case inspect.Parameter.KEYWORD_ONLY:
+                named[parameter.name] = hint
+                if empty:
+                    required_named.add(parameter.name)
+            case _:
+                positional.append(hint)
+                required += empty
+                if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
+                    named[parameter.name] = hint
+    return ArgumentTypes(
+        name=getattr(innermost(fn), "__name__", type(fn).__name__),
+        signature=signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty),
+        slots=tuple(positional),
+        names=named,
+        required=required,
+        required_named=frozenset(required_named),
+        **rest,
+    )
+
+
+def result_type(fn: Callable[..., Any], *, names: Mapping[str, Any] | None = None) -> Any:
+    """
+    The annotation of what *fn* returns; Any where there is none or it cannot be resolved.
+
+    For an async generator, which cannot return, the ``R`` of the ``Return[R]`` among what it yields.
+    """
+    hint = function_hints(fn, names).get("return", Any)
+    if typing.get_origin(hint) not in (AsyncGenerator, AsyncIterator, AsyncIterable):
+        return hint
+    yielded = typing.get_args(hint)[0]
+    for member in (yielded, *typing.get_args(yielded)):
+        origin = typing.get_origin(member)
+        if getattr(origin, "__name__", None) == "Return":
+            (result,) = typing.get_args(member)
+            return Any if isinstance(result, typing.TypeVar) else result
+    return Any

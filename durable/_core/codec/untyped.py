@@ -1,0 +1,98 @@
+"""
+Values without an annotation: JSON's types as they are, those of the standard library with a tag.
+
+What comes back has the type that went in, at every level; classes of the user's are refused,
+because only an annotation may say which class a record becomes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from durable._core.codec.containers import collection_rule, decode_pairs, encode_pairs
+from durable._core.codec.rule import TAG, Decoder, Encoder, Refusal, Rule, TooDeep, convert_each, key_path, qualified
+from durable._core.codec.scalars import PLAIN, STDLIB, encode_str
+
+
+def encode_any(value: Any, depth: int) -> Any:
+    """*value* by its own type."""
+    try:
+        encode = _ENCODERS[type(value)]
+    except KeyError:
+        raise Refusal(
+            qualified(type(value)),
+            "there is no annotation (or none that can be resolved) to read it back by; annotate the parameter or "
+            "the result with its class, or convert it to a type of the standard library",
+        ) from None
+    return encode(value, depth)
+
+
+def decode_any(plain: Any, _: Any = None) -> Any:
+    """The value that `encode_any` wrote as *plain*."""
+    cls = type(plain)
+    if cls is dict:
+        return _decode_tagged(plain) if TAG in plain else _decode_items(plain)
+    if cls is list:
+        return convert_each(decode_any, plain, None)
+    if cls is float and not math.isfinite(plain):
+        raise Refusal("float", "the number is out of range")
+    return plain
+
+
+def _encode_dict(value: Any, depth: int) -> Any:
+    if depth <= 0:
+        raise TooDeep
+    depth -= 1
+    out: dict[str, Any] = {}
+    key: Any = None
+    try:
+        for key, item in value.items():  # a refusal names the key
+            if type(key) is not str or key == TAG:
+                return {TAG: "dict", "v": encode_pairs(encode_any, encode_any, value, depth)}
+            if not key.isascii():
+                encode_str(key, 0)
+            out[key] = encode_any(item, depth)
+    except Refusal as refusal:
+        refusal.path.append(key_path(key))
+        raise
+    return out
+
+
+def _decode_items(plain: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    key = ""
+    try:
+        for key, item in plain.items():
+            out[key] = decode_any(item)
+    except Refusal as refusal:
+        refusal.path.append(key_path(key))
+        raise
+    return out
+
+
+def _decode_tagged(plain: dict[str, Any]) -> Any:
+    decode = _DECODERS.get(plain[TAG]) if type(plain[TAG]) is str else None
+    if decode is None or "v" not in plain:
+        raise Refusal("a tagged value", f"unknown tag {plain[TAG]!r:.60}")
+    return decode(plain["v"], None)
+
+
+def _tagged(rule: Rule) -> Encoder:
+    tag, encode = rule.name, rule.encode
+    return lambda value, depth: {TAG: tag, "v": encode(value, depth)}
+
+
+ANY: Final = Rule("Any", encode_any, decode_any, (), frozenset())
+
+_TAGGED: Final = [*STDLIB.values(), *(collection_rule(cls, cls.__name__, ANY) for cls in (tuple, set, frozenset))]
+_ENCODERS: Final[dict[type, Encoder]] = {
+    **{rule.types[0]: _tagged(rule) for rule in _TAGGED},
+    **{cls: rule.encode for cls, rule in PLAIN.items()},
+    list: collection_rule(list, "list", ANY).encode,
+    dict: _encode_dict,
+}
+_DECODERS: Final[dict[str, Decoder]] = {
+    **{rule.name: rule.decode for rule in _TAGGED},
+    "dict": lambda plain, _: decode_pairs(decode_any, decode_any, plain),
+}

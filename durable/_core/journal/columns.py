@@ -1,0 +1,76 @@
+"""
+Events as columns of a table: (kind, position, body, value).
+
+*body* is a short JSON list of the fixed fields, *value* the user's payload, kept apart so that
+large ones can live elsewhere. What was written by an older release is read by every newer one.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+from attrs import fields as attrs_fields
+
+from durable._core.codec.json_text import dumps, loads
+from durable._core.journal.events import EVENT_CLASSES, KIND_NAMES, Event, Payload
+from durable.errors import DecodeError
+
+
+class _Layout:
+    """How one event class maps to columns; made once a class."""
+
+    __slots__ = ("cls", "has_position", "has_value", "read", "size")
+
+    def __init__(self, cls: type[Any]) -> None:
+        names = [attribute.name for attribute in attrs_fields(cls)]
+        self.cls = cls
+        self.has_position = "position" in names
+        self.has_value = "value" in names
+        body = [name for name in names if name not in ("position", "value", "at")]
+        self.size = len(body)
+        self.read = attrgetter(*body) if body else None
+
+
+_LAYOUTS: dict[int, _Layout] = {kind: _Layout(cls) for kind, cls in EVENT_CLASSES.items()}
+
+
+#: (kind, position, body, value): an event without its run, sequence and time.
+EventRow: TypeAlias = tuple[int, str | None, str | None, Payload | None]
+
+
+def to_row(event: Event) -> EventRow:
+    """The columns of *event*; its time is `event.at`."""
+    layout = _LAYOUTS[event.kind]
+    if layout.read is None:
+        body = None
+    else:
+        found = layout.read(event)
+        body = dumps(found if layout.size > 1 else (found,))
+    return (
+        event.kind,
+        getattr(event, "position", None) if layout.has_position else None,
+        body,
+        getattr(event, "value", None) if layout.has_value else None,
+    )
+
+
+def from_row(kind: int, position: str | None, body: str | None, value: Payload | None, at: float) -> Event:
+    """
+    The event that `to_row` was given.
+
+    Raises:
+        DecodeError: If the columns fit no event of this release.
+    """
+    layout = _LAYOUTS.get(kind)
+    if layout is None:
+        raise DecodeError("event", "kind", "an event kind of this release", f"found {kind}: written by a newer one?")
+    arguments: list[Any] = [] if body is None else loads(body)
+    if len(arguments) != layout.size:
+        raise DecodeError("event", KIND_NAMES[kind], f"{layout.size} fields", f"found {len(arguments)}")
+    if layout.has_position:
+        arguments.insert(0, position)
+    if layout.has_value:
+        arguments.append(value)
+    event: Event = layout.cls(*arguments, at)
+    return event

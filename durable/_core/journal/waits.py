@@ -1,0 +1,30 @@
+"""
+What a run waits for, as its decisions ask for it and its history implies it: one value a row.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from attrs import frozen
+
+#: What a wait is for. `deadline`, `cleanup`, `restart` and `start` belong to the run as a whole.
+WaitKind: TypeAlias = Literal["timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start"]
+
+
+#: When the end of a wait wakes its run: always; when its group has no other row; or then and at a
+#: failure, which with "fail_fast" also keeps siblings from beginning.
+WakeOn: TypeAlias = Literal["any", "all", "failure", "fail_fast"]
+
+
+@frozen
+class Wait:
+    """One row of what a run waits for. Its arrival closes it."""
+
+    position: str
+    kind: WaitKind
+    group: str
+    wake_on: WakeOn = "any"
+    name: str | None = None
+    run_id: str | None = None
+    fire_at: float | None = None

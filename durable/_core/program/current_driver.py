@@ -1,0 +1,118 @@
+"""
+Who is in charge of the code that runs in this thread right now.
+
+Workflow code is driven synchronously, so "is a workflow being driven here?" has one answer
+a thread. Ops look here to learn whether `await op` records a command (a driver is in charge)
+or simply calls the plain function (nobody is). `now`, `patched` and the like ask the driver
+in charge, never a global engine, so that another driver can run the same workflow code.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from durable.errors import UsageError
+
+if TYPE_CHECKING:
+    from random import Random
+    from uuid import UUID
+
+    from durable._core.program.ops import Command
+
+#: Where user code stands: file name and line.
+Site = tuple[str, int]
+
+
+class Driver(Protocol):
+    """What workflow code may ask of whoever drives it."""
+
+    run_id: str
+    workflow: str
+
+    def created(self, command: Command) -> None: ...
+    def superseded(self, command: Command) -> None: ...
+    def now(self) -> float: ...
+    def uuid4(self) -> UUID: ...
+    def random(self) -> Random: ...
+    def patched(self, change_id: str) -> bool: ...
+    def set_attributes(self, values: dict[str, Any]) -> None: ...
+    def log(self, level: str, event: str, values: dict[str, Any]) -> None: ...
+    def position(self) -> str: ...
+
+
+class _InThread(threading.local):
+    driver: Driver | None = None
+    #: Set while a generator is closed for good: whatever it asks for is refused.
+    dead: bool = False
+
+
+_here = _InThread()
+
+
+def driver_in_charge() -> Driver | None:
+    """The driver of the workflow code that runs in this thread, or None outside workflows."""
+    return _here.driver
+
+
+def is_dead() -> bool:
+    """True while a generator is being closed and may record nothing."""
+    return _here.dead
+
+
+def require_driver(what: str) -> Driver:
+    """
+    The driver in charge.
+
+    Raises:
+        UsageError: If no workflow is being driven in this thread.
+    """
+    driver = _here.driver
+    if driver is None:
+        msg = f"{what} works in workflow code only: nothing is being driven here (in steps use the standard library)"
+        raise UsageError(msg)
+    return driver
+
+
+def put_in_charge(driver: Driver | None) -> Driver | None:
+    """Put *driver* in charge of this thread; who was before, to be put back in `finally`."""
+    before = _here.driver
+    _here.driver = driver
+    return before
+
+
+@contextmanager
+def dead_mode() -> Generator[None, None, None]:
+    """Refuse every command for the length of the block: generators are closed in it."""
+    before, _here.dead = _here.dead, True
+    driver, _here.driver = _here.driver, None
+    try:
+        yield
+    finally:
+        _here.dead = before
+        _here.driver = driver
+
+
+def call_site(depth: int = 2) -> Site | None:
+    """File and line *depth* frames up, or None outside workflows (where nobody asks for it)."""
+    if _here.driver is None:
+        return None
+    frame = sys._getframe(depth)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # inspect costs 50 times as much
+    return (frame.f_code.co_filename, frame.f_lineno)
+
+
+def created(command: Command) -> None:
+    """Tell the driver in charge that *command* exists, so that it can report one never yielded."""
+    driver = _here.driver
+    if driver is not None:
+        driver.created(command)
+
+
+def superseded(command: Command) -> None:
+    """Tell the driver in charge that a copy took the place of *command*."""
+    driver = _here.driver
+    if driver is not None:
+        driver.superseded(command)

@@ -1,0 +1,135 @@
+"""
+Ops made of other ops: groups, and what they evaluate to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+from attrs import frozen
+
+from durable._core.program import current_driver
+from durable._core.program.ops import Command, Op
+
+if TYPE_CHECKING:
+    from durable._core.program.definition import Job, Step, TransactionStep, Workflow
+
+T = TypeVar("T")
+
+
+def discard(*members: object) -> None:
+    """Close what will never run: helper coroutines, and those in ops."""
+    for member in members:
+        if isinstance(member, Command):
+            member.discard()
+        elif isinstance(member, Coroutine):
+            member.close()
+
+
+#: A member of a group: an op, or a coroutine of a helper that awaits ops.
+Member: TypeAlias = Op[T] | Coroutine[Any, Any, T]
+
+
+@frozen(eq=False)
+class GatherOp(Op[T]):
+    """All of its members."""
+
+    members: tuple[Member[Any], ...]
+    fail_fast: bool
+    return_exceptions: bool
+    site: current_driver.Site | None = None
+    #: Successes that are enough; None is all.
+    at_least: int | None = None
+
+    def discard(self) -> None:
+        discard(*self.members)
+
+    def describe(self) -> str:
+        return f"gather of {len(self.members)}"
+
+
+@frozen
+class Winner(Generic[T]):
+    """Which member of a `race` ended first, and with what."""
+
+    index: int
+    value: T
+    #: The winner's key, where the race was given a mapping.
+    key: Any = None
+
+
+@frozen(eq=False)
+class RaceOp(Op[Winner[T]]):
+    """The first of its members."""
+
+    members: tuple[Member[Any], ...]
+    keys: tuple[Any, ...] | None
+    site: current_driver.Site | None = None
+
+    def discard(self) -> None:
+        discard(*self.members)
+
+    def describe(self) -> str:
+        return f"race of {len(self.members)}"
+
+
+@frozen(eq=False)
+class TimeoutOp(Op[T]):
+    """A member with a durable deadline."""
+
+    member: Member[T]
+    seconds: float
+    site: current_driver.Site | None = None
+
+    def discard(self) -> None:
+        discard(self.member)
+
+    def describe(self) -> str:
+        return f"timeout {self.seconds:g} s"
+
+
+@frozen
+class Settled(Generic[T]):
+    """How an op ended: exactly one of *value* and *error* counts."""
+
+    value: T | None = None
+    error: Exception | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.error is None
+
+    def get(self) -> T:
+        """The value; raises the error if it failed."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # with no error, value is the T
+
+
+@frozen(eq=False)
+class SettleOp(Op[Settled[T]]):
+    """A member whose failure does not raise."""
+
+    member: Member[T]
+    site: current_driver.Site | None = None
+
+    def discard(self) -> None:
+        discard(self.member)
+
+    def describe(self) -> str:
+        return "settle"
+
+
+@frozen(eq=False)
+class ForEachOp(Op[list[T]]):
+    """A step, transaction or job applied to each item of a recorded list."""
+
+    definition: Step[..., T] | TransactionStep[..., T] | Job[..., T] | Workflow[..., T]
+    items: tuple[Any, ...]
+    concurrency: int | None
+    site: current_driver.Site | None = None
+
+    def describe(self) -> str:
+        return f"for_each {self.definition.name!r} over {len(self.items)}"

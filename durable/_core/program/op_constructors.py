@@ -1,0 +1,302 @@
+"""
+The functions that make ops: `gather`, `race`, `sleep`, `wait_for`, `start` and the like.
+
+Each checks its arguments where the user wrote them, notes the place, and tells the driver in
+charge that the op exists. Nothing runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from attrs import evolve
+
+from durable._core.program import current_driver
+from durable._core.program.group_ops import ForEachOp, GatherOp, Member, RaceOp, SettleOp, TimeoutOp, discard
+from durable._core.program.ops import (
+    ContinueAs,
+    Op,
+    RunOp,
+    SleepOp,
+    StartOp,
+    StepOp,
+    WaitForOp,
+    as_run_retry,
+    in_seconds,
+    kind_of,
+)
+from durable._core.program.retry import is_number
+
+if TYPE_CHECKING:
+    from durable._core.program.definition import Job, Step, TransactionStep, Workflow
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+
+
+@overload
+def gather(*, fail_fast: bool = ..., return_exceptions: bool = ...) -> GatherOp[list[Any]]: ...
+@overload
+def gather(members: Iterable[Member[T]] | None, /, *, fail_fast: bool = ...) -> GatherOp[list[T]]: ...
+@overload
+def gather(
+    members: Iterable[Member[T]] | None, /, *, fail_fast: bool = ..., return_exceptions: Literal[True]
+) -> GatherOp[list[T | Exception]]: ...
+@overload
+def gather(members: Iterable[Member[T]], /, *, at_least: int) -> GatherOp[list[T]]: ...
+@overload
+def gather(  # pyright: ignore[reportOverlappingOverload]  # a tuple is what one member gives, a list what *many do
+    m1: Member[T1], /, *, fail_fast: bool = ...
+) -> GatherOp[tuple[T1]]: ...
+@overload
+def gather(m1: Member[T1], m2: Member[T2], /, *, fail_fast: bool = ...) -> GatherOp[tuple[T1, T2]]: ...
+@overload
+def gather(
+    m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, fail_fast: bool = ...
+) -> GatherOp[tuple[T1, T2, T3]]: ...
+@overload
+def gather(
+    m1: Member[T1], m2: Member[T2], m3: Member[T3], m4: Member[T4], /, *, fail_fast: bool = ...
+) -> GatherOp[tuple[T1, T2, T3, T4]]: ...
+@overload
+def gather(
+    m1: Member[T1], m2: Member[T2], m3: Member[T3], m4: Member[T4], m5: Member[T5], /, *, fail_fast: bool = ...
+) -> GatherOp[tuple[T1, T2, T3, T4, T5]]: ...
+@overload
+def gather(*members: Member[T], fail_fast: bool = ...) -> GatherOp[list[T]]: ...
+@overload
+def gather(
+    *members: Member[T], fail_fast: bool = ..., return_exceptions: Literal[True]
+) -> GatherOp[list[T | Exception]]: ...
+@overload
+def gather(*members: Member[T], at_least: int) -> GatherOp[list[T]]: ...
+def gather(
+    *members: Any, fail_fast: bool = False, return_exceptions: bool = False, at_least: int | None = None
+) -> GatherOp[Any]:
+    """
+    All members at once; their results as a list, in the order of the arguments.
+
+    Args:
+        members: Ops (groups included) or coroutines of helpers, each then a strand of its own; or
+            one iterable of them. None is no member: the result is ``[]`` at once.
+        fail_fast: At the first failure cancel the rest, then raise.
+        return_exceptions: Failures stand in the list instead of raising.
+        at_least: A quorum: once this many have succeeded, cancel the rest; the list holds the
+            results of those that succeeded. Raises as soon as too many have failed.
+
+    Raises (when yielded or awaited):
+        ExceptionGroup: Of all failures, once every member has ended.
+    """
+    if (
+        len(members) == 1
+        and not isinstance(members[0], Op)
+        and (members[0] is None or isinstance(members[0], Iterable))
+    ):
+        members = () if members[0] is None else tuple(members[0])
+    found = _members(members, "gather")
+    if at_least is not None and (fail_fast or return_exceptions or not _is_count(at_least, len(found))):
+        msg = f"gather of {len(found)}: at_least must be 1 to {len(found)}, and alone, found {at_least!r}"
+        if fail_fast or return_exceptions:
+            msg += " with fail_fast or return_exceptions"
+        discard(*found)
+        raise ValueError(msg)
+    op: GatherOp[Any] = GatherOp(found, fail_fast, return_exceptions, current_driver.call_site(), at_least)
+    current_driver.created(op)
+    return op
+
+
+@overload
+def race(members: Mapping[Any, Member[T]], /) -> RaceOp[T]: ...
+@overload
+def race(members: Mapping[Any, Member[Any]], /) -> RaceOp[Any]: ...
+@overload
+def race(m1: Member[T1], m2: Member[T2], /) -> RaceOp[T1 | T2]: ...
+@overload
+def race(m1: Member[T1], m2: Member[T2], m3: Member[T3], /) -> RaceOp[T1 | T2 | T3]: ...
+@overload
+def race(*members: Member[T]) -> RaceOp[T]: ...
+def race(*members: Any) -> RaceOp[Any]:
+    """
+    The first member to end wins; the others are cancelled.
+
+    Given a mapping, `Winner.key` tells which. A winner that failed raises its error.
+    """
+    keys: tuple[Any, ...] | None = None
+    if len(members) == 1 and isinstance(members[0], Mapping):
+        keys = tuple(members[0])
+        members = tuple(members[0].values())
+    if not members:
+        msg = "race needs at least one member"
+        raise ValueError(msg)
+    op: RaceOp[Any] = RaceOp(_members(members, "race"), keys, current_driver.call_site())
+    current_driver.created(op)
+    return op
+
+
+def timeout(member: Member[T], seconds: float | timedelta) -> TimeoutOp[T]:
+    """The member's value, or `TimeoutError` (and the member cancelled) after *seconds*."""
+    (only,) = _members([member], "timeout")
+    op: TimeoutOp[T] = TimeoutOp(only, _seconds(seconds, "timeout"), current_driver.call_site())
+    current_driver.created(op)
+    return op
+
+
+def settle(member: Member[T]) -> SettleOp[T]:
+    """How the member ended, as a `Settled`: never raises its failure."""
+    (only,) = _members([member], "settle")
+    op: SettleOp[T] = SettleOp(only, current_driver.call_site())
+    current_driver.created(op)
+    return op
+
+
+def for_each(
+    fn: Step[..., T] | TransactionStep[..., T] | Job[..., T] | Workflow[..., T],
+    items: Iterable[Any],
+    *,
+    concurrency: int | None = 1,
+) -> ForEachOp[T]:
+    """
+    Apply a step, transaction, job or workflow to each item; results in the items' order.
+
+    The items are recorded once and never evaluated again: duplicates, None and falsy items
+    are items. At most *concurrency* are under way at once; None starts all. The first failure
+    starts no more items; it raises once those under way have ended (the error itself where
+    *concurrency* is 1, else an `ExceptionGroup`).
+    """
+    if concurrency is not None and not _is_count(concurrency):
+        msg = f"for_each: concurrency must be a whole number of at least 1, or None, found {concurrency!r}"
+        raise ValueError(msg)
+    if not hasattr(fn, "sort"):
+        found = kind_of(fn) if isinstance(fn, Op) else f"{type(fn).__name__} {fn!r:.60}"
+        msg = f"for_each takes a decorated step, transaction, job or workflow itself, not a call of it; found {found}"
+        raise TypeError(msg)
+    fn.arguments.bind((None,), {})  # refused here rather than at each item
+    op: ForEachOp[T] = ForEachOp(fn, tuple(items), concurrency, current_driver.call_site())
+    current_driver.created(op)
+    return op
+
+
+def sleep(seconds: float | timedelta) -> SleepOp:
+    """A durable timer; zero or less fires at once."""
+    op = SleepOp(_seconds(seconds, "sleep"), None, current_driver.call_site())
+    current_driver.created(op)
+    return op
+
+
+def sleep_until(when: datetime) -> SleepOp:
+    """A durable timer for an aware datetime; one already past fires at once."""
+    given: Any = when
+    if not isinstance(given, datetime):
+        msg = f"sleep_until needs an aware datetime, found {given!r:.60} (for a number of seconds use sleep)"
+        raise TypeError(msg)
+    if when.tzinfo is None:
+        msg = f"sleep_until needs an aware datetime, found the naive {when!r} (add tzinfo=datetime.UTC)"
+        raise ValueError(msg)
+    op = SleepOp(None, when.timestamp(), current_driver.call_site())
+    current_driver.created(op)
+    return op
+
+
+@overload
+def wait_for(name: str, type: type[T], timeout: float | timedelta | None = ...) -> WaitForOp[T]: ...
+@overload
+def wait_for(name: str, type: Any = ..., timeout: float | timedelta | None = ...) -> WaitForOp[Any]: ...
+def wait_for(name: str, type: Any = Any, timeout: float | timedelta | None = None) -> WaitForOp[Any]:
+    """
+    The payload of the next signal called *name*, decoded as *type*.
+
+    Signals sent early are kept, first in first out; each is consumed once.
+
+    Raises (when yielded or awaited):
+        TimeoutError: If none came within *timeout* seconds.
+    """
+    given: Any = name
+    if not isinstance(given, str) or not given:
+        msg = f"wait_for takes the name of a signal, found {kind_of(given)}"
+        raise TypeError(msg)
+    limit = None if timeout is None else _seconds(timeout, "wait_for(timeout=)")
+    op: WaitForOp[Any] = WaitForOp(name, type, limit, current_driver.call_site())
+    current_driver.created(op)
+    return op
+
+
+def start(op: RunOp[T], *, id: str | None = None, **options: Any) -> StartOp[T]:
+    """
+    Start a child without awaiting it: a `Child` with its id.
+
+    Options as `Engine.start`: key, on_conflict, queue, delay, at, priority, labels.
+    """
+    current_driver.superseded(op)
+    made: StartOp[T] = StartOp(with_options(op, id=id, **options), current_driver.call_site())
+    current_driver.created(made)
+    return made
+
+
+def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
+    """*op* with the keyword arguments of `start` applied; refuses what is unknown."""
+    found: Any = op
+    if not isinstance(found, RunOp):
+        hint = " (a step is no run of its own: decorate it with @job, or call it in a workflow)"
+        msg = f"expected a call of a @workflow or @job, found {kind_of(found)}"
+        msg += hint if isinstance(found, StepOp) else ""
+        raise TypeError(msg)
+    given = {name: value for name, value in options.items() if value is not None}
+    known = {"id", "key", "key_ttl", "on_conflict", "queue", "delay", "at", "priority", "labels", "timeout", "retry"}
+    if unknown := set(given) - known:
+        msg = f"start got unknown options {sorted(unknown)}; known are {sorted(known)}"
+        raise TypeError(msg)
+    given |= {name: in_seconds(given[name]) for name in ("delay", "timeout", "key_ttl") if name in given}
+    if (at := given.get("at")) is not None:
+        if not isinstance(at, datetime) or at.tzinfo is None:
+            msg = f"start(at=) needs an aware datetime, found {at!r:.60}"
+            raise ValueError(msg)
+        given["at"] = at.timestamp()
+    if "retry" in given:
+        given["retry"] = as_run_retry(given["retry"])
+    conflict = given.get("on_conflict", "join")
+    if conflict not in ("join", "reject", "replace", "rerun"):
+        msg = f"on_conflict must be join, reject, replace or rerun, found {conflict!r}"
+        raise ValueError(msg)
+    return evolve(op, given=evolve(op.given, **given)) if given else op
+
+
+def continue_as(op: RunOp[Any]) -> ContinueAs:
+    """
+    End this run and go on as a fresh run of *op* under the same chain of ids.
+
+    For endless loops: history starts anew, whoever awaits the run awaits its successor.
+    """
+    current_driver.superseded(op)
+    made = ContinueAs(with_options(op), current_driver.call_site())
+    current_driver.created(made)
+    return made
+
+
+def _seconds(value: float | timedelta, what: str) -> float:
+    seconds: Any = in_seconds(value)
+    if not is_number(seconds) or seconds != seconds or seconds in (float("inf"), float("-inf")):  # noqa: PLR0124 - the NaN test
+        msg = f"{what} takes a finite number of seconds, found {value!r}"
+        raise ValueError(msg)
+    return float(seconds)
+
+
+def _is_count(value: Any, most: float = float("inf")) -> bool:
+    return isinstance(value, int) and 1 <= value <= most
+
+
+def _members(members: Iterable[Any], what: str) -> tuple[Any, ...]:
+    found = tuple(members)
+    for index, member in enumerate(found):
+        if isinstance(member, Op):
+            current_driver.superseded(member)
+        elif not inspect.iscoroutine(member):
+            msg = f"member {index} of {what} must be an op or a coroutine of a helper, found {kind_of(member)}"
+            raise TypeError(msg)
+    return found

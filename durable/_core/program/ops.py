@@ -1,0 +1,385 @@
+"""
+What a workflow may yield: ops, the descriptions of commands.
+
+Calling a decorated function, or one of the functions below, runs nothing: it returns an op.
+Ops are frozen values that know nothing of SQLite or asyncio; whoever drives the workflow
+decides what they mean. ``x: T = yield op`` and ``x = await op`` are the same command.
+
+`Command`, the class that may be yielded, is deliberately not generic: with ``Op[Any]`` in the
+annotation of a generator, pyright infers Any for every op's result.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+
+from attrs import evolve, field, frozen
+
+from durable._core.program import current_driver
+from durable._core.program.retry import Retry, as_retry, is_number, recorded
+from durable.errors import DefinitionError, RunCancelled, UsageError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from durable._core.program.definition import Job, Step, TransactionStep, Workflow
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+R = TypeVar("R")
+
+#: What happens when a key belongs to a run already.
+OnConflict: TypeAlias = Literal["join", "reject", "replace", "rerun"]
+#: What a step does about an attempt that the death of the process cut off.
+OnCrash: TypeAlias = Literal["rerun", "raise", "block"]
+
+#: The reserved key that means "derive the key from the arguments".
+by_arguments: Any = object()
+
+
+@frozen
+class Options:
+    """What `op.options(...)` and the keyword arguments of `start` may change; None changes nothing."""
+
+    retry: Retry | None = None
+    timeout: float | None = None
+    queue: str | None = None
+    delay: float | None = None
+    at: float | None = None
+    priority: int | None = None
+    key: str | None = None
+    labels: Mapping[str, str] | None = None
+    on_conflict: OnConflict = "join"
+    id: str | None = None
+    key_ttl: float | None = None
+    #: Follow-ups: started when the run succeeds.
+    then: tuple[RunOp[Any], ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        # What users pass, whatever the annotations say: refused here, not by SQLite, and not at 3 a.m.
+        given: Any = self
+        for name, least in (("timeout", 0.0), ("key_ttl", 0.0), ("delay", -math.inf)):
+            value = getattr(given, name)
+            if value is not None and not (is_number(value) and least < value < math.inf):
+                msg = f"{name} must be a {'' if least else 'positive '}number of seconds, found {value!r:.60}"
+                raise DefinitionError(msg)
+        if given.priority is not None and type(given.priority) is not int:
+            msg = f"priority must be a whole number, found {given.priority!r:.60}"
+            raise DefinitionError(msg)
+        if given.labels is not None and not isinstance(given.labels, Mapping):
+            msg = f"labels must be a mapping of strings to strings, found {given.labels!r:.60}"
+            raise DefinitionError(msg)
+
+
+NO_OPTIONS = Options()
+
+
+def as_run_retry(value: Retry | int) -> Retry:
+    """As `as_retry`, for a run: refuses what cannot be recorded with it."""
+    policy = as_retry(value)
+    recorded(policy)
+    return policy
+
+
+def in_seconds(value: float | timedelta | None) -> float | None:
+    """A duration as a number."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+class Command:
+    """What a workflow may yield."""
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        """The command in a few words, for reports."""
+        return type(self).__name__
+
+    def discard(self) -> None:
+        """Close the helper coroutines in it: it will never run, and Python would complain about them."""
+
+
+@frozen
+class Return(Generic[T_co]):
+    """
+    ``yield Return(value)`` ends a generator workflow with *value*.
+
+    Python forbids ``return value`` in async generators. Code after it runs only in
+    ``finally`` blocks, which may still yield clean-up steps.
+    """
+
+    value: T_co
+
+
+#: The annotation of a generator workflow: ``async def f(...) -> Flow[Receipt]``.
+Flow: TypeAlias = AsyncGenerator[Command | Return[R], Any]
+
+
+def kind_of(value: object) -> str:
+    """What users gave instead of what was asked for, in the words of an error message."""
+    if isinstance(value, (StepOp, TransactionOp, RunOp)):
+        return f"a call of {value.describe()}"
+    if isinstance(value, Command):
+        return value.describe()
+    if inspect.isasyncgen(value):
+        return "an async generator (call another workflow through @workflow, or make the helper a coroutine)"
+    if inspect.iscoroutine(value):
+        return f"a coroutine of {value.__name__!r}"
+    if callable(value):
+        return f"the function {getattr(value, '__name__', value)!r} itself (call it)"
+    return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
+
+
+class Op(Command, Generic[T]):
+    """A command whose outcome is a T."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        if current_driver.is_dead():
+            # A `finally` that awaits while its generator is closed: refuse, record nothing.
+            self.discard()
+            raise RunCancelled
+        if current_driver.driver_in_charge() is None:
+            return (yield from self._call_plain().__await__())
+        value: T = yield self
+        return value
+
+    def _call_plain(self) -> Coroutine[Any, Any, T]:
+        msg = f"{self.describe()} works in workflow code only: yield or await it in a @workflow function"
+        raise UsageError(msg)
+
+
+async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    value = fn(*args, **kwargs)
+    if inspect.isawaitable(value):
+        return await value
+    return value
+
+
+# --- steps -----------------------------------------------------------------------------------
+
+
+@frozen(eq=False)
+class StepOp(Op[T]):
+    """A call of a step in this run."""
+
+    definition: Step[..., T]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    given: Options = NO_OPTIONS
+    site: current_driver.Site | None = None
+
+    def options(self, *, retry: Retry | int | None = None, timeout: float | timedelta | None = None) -> Self:
+        """A copy with another retry policy, or another timeout per attempt: seconds, or a timedelta."""
+        given = self.given
+        if retry is not None:
+            given = evolve(given, retry=as_retry(retry))
+        if timeout is not None:
+            given = evolve(given, timeout=in_seconds(timeout))
+        return _copy(self, given=given)
+
+    def describe(self) -> str:
+        return f"step {self.definition.name!r}"
+
+    def _call_plain(self) -> Coroutine[Any, Any, T]:
+        return _call(self.definition.fn, self.args, self.kwargs)
+
+
+@frozen(eq=False)
+class TransactionOp(Op[T]):
+    """A call of a transaction in this run."""
+
+    definition: TransactionStep[..., T]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    given: Options = NO_OPTIONS
+    site: current_driver.Site | None = None
+
+    def options(self, *, retry: Retry | int | None = None) -> Self:
+        """A copy with another retry policy."""
+        return _copy(self, given=evolve(self.given, retry=None if retry is None else as_retry(retry)))
+
+    def describe(self) -> str:
+        return f"transaction {self.definition.name!r}"
+
+    def _call_plain(self) -> Coroutine[Any, Any, T]:
+        msg = (
+            f"{self.describe()} needs the journal's connection, so it works in workflow code only; "
+            f"in tests call {self.definition.name}.fn(tx, ...) with a transaction of your own"
+        )
+        raise UsageError(msg)
+
+
+# --- runs of their own ------------------------------------------------------------------------
+
+
+@frozen(eq=False)
+class RunOp(Op[T]):
+    """A call of a workflow or job: a run of its own. Given to `engine.start`, or awaited as a child."""
+
+    definition: Workflow[..., T] | Job[..., T]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    given: Options = NO_OPTIONS
+    site: current_driver.Site | None = None
+
+    def options(
+        self,
+        *,
+        retry: Retry | int | None = None,
+        timeout: float | timedelta | None = None,
+        queue: str | None = None,
+        delay: float | timedelta | None = None,
+        priority: int | None = None,
+        key: str | None = None,
+        key_ttl: float | timedelta | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Self:
+        """
+        A copy with other options; what is not given stays.
+
+        Args:
+            retry: Attempts of the whole run, or a policy.
+            timeout: Seconds (or a timedelta) allowed for the whole run.
+            queue: The queue it runs on.
+            delay: Seconds (or a timedelta) before it may begin.
+            priority: Higher goes first within its queue.
+            key: One run a key.
+            key_ttl: Seconds (or a timedelta) from the start for which the key is the run's.
+            labels: Merged over those of the definition.
+        """
+        changes: dict[str, Any] = {
+            "retry": None if retry is None else as_run_retry(retry),
+            "timeout": in_seconds(timeout),
+            "queue": queue,
+            "delay": in_seconds(delay),
+            "priority": priority,
+            "key": key,
+            "key_ttl": in_seconds(key_ttl),
+            "labels": labels,
+        }
+        given = evolve(self.given, **{name: value for name, value in changes.items() if value is not None})
+        return _copy(self, given=given)
+
+    def then(self, *ops: RunOp[Any]) -> Self:
+        """
+        A copy that starts *ops*, too, once its run has succeeded: in the transaction that records its success.
+
+        Each is a run of its own, with its own delay and retry; what becomes of it does not touch this
+        run. Follow-ups may have follow-ups. A run that is joined by its key keeps those it was started with.
+        """
+        for op in ops:
+            found: Any = op
+            if not isinstance(found, RunOp):
+                hint = " (write then(a, b))" if isinstance(found, list | tuple) else ""
+                msg = f"then() takes calls of workflows and jobs, which are runs of their own; found {kind_of(found)}"
+                msg += hint
+                raise TypeError(msg)
+            current_driver.superseded(op)
+        return _copy(self, given=evolve(self.given, then=(*self.given.then, *ops)))
+
+    def describe(self) -> str:
+        return f"{self.definition.sort} {self.definition.name!r}"
+
+    def _call_plain(self) -> Coroutine[Any, Any, T]:
+        if self.definition.sort == "workflow":
+            msg = f"{self.describe()} needs an engine: await engine.run(...) or engine.start(...)"
+            raise UsageError(msg)
+        return _call(self.definition.fn, self.args, self.kwargs)
+
+
+@frozen
+class Child(Generic[T]):
+    """
+    A run that a workflow started without awaiting it, or knows by id.
+
+    ``await child.result()`` awaits its end; what happens to the parent does not touch it,
+    except that cancelling the parent cancels it too.
+    """
+
+    run_id: str
+    type: Any = field(default=Any, repr=False, eq=False)
+
+    def result(self) -> AwaitRunOp[T]:
+        """An op that waits for the run's end: its value, or its error."""
+        op: AwaitRunOp[T] = AwaitRunOp(self.run_id, self.type, current_driver.call_site())
+        current_driver.created(op)
+        return op
+
+
+@frozen(eq=False)
+class AwaitRunOp(Op[T]):
+    """Waits for the end of a run that exists already."""
+
+    run_id: str
+    type: Any
+    site: current_driver.Site | None = None
+
+    def describe(self) -> str:
+        return f"result of run {self.run_id!r}"
+
+
+@frozen(eq=False)
+class StartOp(Op[Child[T]]):
+    """Starts a child without awaiting it."""
+
+    op: RunOp[T]
+    site: current_driver.Site | None = None
+
+    def describe(self) -> str:
+        return f"start of {self.op.describe()}"
+
+
+@frozen(eq=False)
+class ContinueAs(Op[Any]):
+    """Ends this run and goes on as a fresh one."""
+
+    op: RunOp[Any]
+    site: current_driver.Site | None = None
+
+    def describe(self) -> str:
+        return f"continue as {self.op.describe()}"
+
+
+# --- time and signals ----------------------------------------------------------------------------
+
+
+@frozen(eq=False)
+class SleepOp(Op[None]):
+    """A durable timer: *seconds* from now, or until *until* (epoch seconds, UTC)."""
+
+    seconds: float | None
+    until: float | None
+    site: current_driver.Site | None = None
+
+    def describe(self) -> str:
+        return f"sleep {self.seconds:g} s" if self.seconds is not None else "sleep_until"
+
+
+@frozen(eq=False)
+class WaitForOp(Op[T]):
+    """Waits for the next signal of a name."""
+
+    name: str
+    type: Any
+    timeout: float | None
+    site: current_driver.Site | None = None
+
+    def describe(self) -> str:
+        return f"wait_for {self.name!r}"
+
+
+_Op = TypeVar("_Op", bound=Command)
+
+
+def _copy(op: _Op, **changes: Any) -> _Op:
+    original: Any = op  # every op is an attrs class
+    copy: _Op = evolve(original, **changes)
+    current_driver.superseded(op)
+    current_driver.created(copy)
+    return copy

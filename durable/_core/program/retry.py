@@ -1,0 +1,184 @@
+"""
+Retry policies: which failures deserve another attempt, and after how long.
+
+Pure: the caller gives the time passed and the jitter's source, so tests and replay get the
+same answer. A delay is only ever a *durable timer*: it survives restarts and frees the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, TypeAlias
+
+from attrs import field, frozen
+
+from durable._core.codec.class_names import aliases_of, module_of
+from durable._core.codec.json_text import dumps, loads
+from durable.errors import DryRunError, EncodeError, Fatal, RetryAfter, UsageError
+
+#: Which exceptions are retried: a type, a tuple of types, or a predicate.
+RetryOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+
+
+def is_number(value: object) -> bool:
+    """Whether *value* can be a number of seconds."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _positive(_: object, attribute: object, value: float | None) -> None:
+    if value is not None and not (is_number(value) and value >= 0):
+        msg = f"{getattr(attribute, 'name', 'value')} must be a number and not negative, found {value!r}"
+        raise ValueError(msg)
+
+
+@frozen
+class Retry:
+    """
+    How often, and how long apart, a failing function is tried again.
+
+    Exponential back-off with jitter, after the common practice described in the AWS
+    builders' library ("Timeouts, retries and backoff with jitter").
+
+    Args:
+        attempts: Attempts in all, the first included; None is unlimited.
+        on: What is retried: an exception type, a tuple of them, or a predicate.
+        delay: Seconds before the second attempt.
+        factor: Each further delay is this many times the one before.
+        max_delay: No delay is longer, in seconds.
+        jitter: Share of each delay, 0 to 1, that is random.
+        max_elapsed: Give up when the next attempt would start later than this many seconds
+            after the first one; None is never.
+    """
+
+    attempts: int | None = field(default=3)
+    on: RetryOn = field(default=Exception, kw_only=True)
+    delay: float = field(default=1.0, kw_only=True, validator=_positive)
+    factor: float = field(default=2.0, kw_only=True, validator=_positive)
+    max_delay: float = field(default=60.0, kw_only=True, validator=_positive)
+    jitter: float = field(default=0.1, kw_only=True, validator=_positive)
+    max_elapsed: float | None = field(default=None, kw_only=True, validator=_positive)
+
+    @attempts.validator  # type: ignore[attr-defined,unused-ignore]  # pyright: ignore  # noqa: PGH003 - attrs
+    def _at_least_one(self, _: object, value: int | None) -> None:
+        if value is not None and not (type(value) is int and value >= 1):
+            msg = f"attempts counts the first try too, so it must be a whole number of at least 1, found {value!r}"
+            raise ValueError(msg)
+
+    @on.validator  # type: ignore[attr-defined,unused-ignore]  # pyright: ignore  # noqa: PGH003 - attrs
+    def _retriable(self, _: object, value: Any) -> None:
+        types = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(each, type) and issubclass(each, BaseException) for each in types) and (
+            isinstance(value, type) or not callable(value)
+        ):
+            msg = f"Retry(on=) takes an exception type, a tuple of them, or a predicate, found {value!r:.60}"
+            raise ValueError(msg)
+
+    def wants(self, error: Exception) -> bool:
+        """Whether *error* is of a kind that this policy retries."""
+        if isinstance(self.on, (type, tuple)):
+            return isinstance(error, self.on)
+        return self.on(error)
+
+    def delay_after(self, attempt: int) -> float | None:
+        """
+        Seconds to wait once *attempt* (counted from 1) has failed; None to give up.
+
+        Jitter is added by `plan`: this method is pure.
+
+        Raises:
+            ValueError: If *attempt* is less than 1.
+        """
+        if attempt < 1:
+            msg = f"attempts are counted from 1, found {attempt!r}"
+            raise ValueError(msg)
+        if self.attempts is not None and attempt >= self.attempts:
+            return None
+        try:
+            return float(min(self.max_delay, self.delay * self.factor ** (attempt - 1)))
+        except OverflowError:  # factor ** a-large-attempt
+            return float(self.max_delay)
+
+
+def recorded(policy: Retry) -> str:
+    """
+    *policy* as it is recorded with a run, which outlives the program that started it.
+
+    Raises:
+        UsageError: Its `on` is a predicate: functions cannot be recorded.
+    """
+    types = policy.on if isinstance(policy.on, tuple) else (policy.on,)
+    if not all(isinstance(each, type) for each in types):
+        msg = (
+            "options(retry=Retry(on=...)) of a run takes exception types: a predicate can only stand on its definition"
+        )
+        raise UsageError(msg)
+    plain = {name: getattr(policy, name) for name in _NUMBERS}
+    return dumps({**plain, "on": [_qualified(each) for each in types]})
+
+
+def from_record(text: str) -> Retry:
+    """The policy that `recorded` was given. Exceptions are told by their names: nothing is imported."""
+    plain: dict[str, Any] = loads(text)
+    names = frozenset(plain.pop("on"))
+    return Retry(on=lambda error: not names.isdisjoint(_names(type(error))), **plain)
+
+
+def _names(kind: type) -> set[str]:
+    """The names of a class and its bases, older ones included."""
+    bases = kind.__mro__
+    return {_qualified(each) for each in bases} | {
+        alias.replace(":", ".") for each in bases for alias in aliases_of(each)
+    }
+
+
+_NUMBERS = ("attempts", "delay", "factor", "max_delay", "jitter", "max_elapsed")
+
+
+def _qualified(kind: Any) -> str:
+    return f"{module_of(kind)}.{kind.__qualname__}"
+
+
+#: One attempt and no more: the default, since only the user knows what is safe to repeat.
+NEVER = Retry(attempts=1)
+
+
+def as_retry(value: Retry | int | None) -> Retry:
+    """`retry=5` means five attempts in all; None means no retry."""
+    if value is None:
+        return NEVER
+    if isinstance(value, Retry):
+        return value
+    return Retry(attempts=value)
+
+
+def plan(policy: Retry, error: Exception, *, failures: int, elapsed: float, seed: str) -> float | None:
+    """
+    Seconds until the next attempt after *error*, or None to give up.
+
+    Args:
+        policy: The policy in force.
+        error: What the attempt raised. `Fatal` and values that cannot be recorded are never
+            retried; `RetryAfter` replaces the delay but uses up an attempt.
+        failures: Failed attempts so far, this one included (attempts that a crash or a
+            shutdown interrupted are not failures).
+        elapsed: Seconds since the first attempt began.
+        seed: What the jitter is derived from, so that it can be reproduced.
+    """
+    if isinstance(error, (DryRunError, EncodeError, Fatal)):
+        return None
+    if isinstance(error, RetryAfter):
+        if policy.attempts is not None and failures >= policy.attempts:
+            return None
+        delay: float | None = max(0.0, error.seconds)
+    elif policy.attempts == 1 or not policy.wants(error):
+        return None
+    else:
+        delay = policy.delay_after(failures)
+    if delay is None:
+        return None
+    if not isinstance(error, RetryAfter) and policy.jitter:
+        delay *= 1 + policy.jitter * (2 * Random(seed).random() - 1)  # noqa: S311 - spreads load, guards nothing
+    if policy.max_elapsed is not None and elapsed + delay > policy.max_elapsed:
+        return None
+    return delay

@@ -1,0 +1,66 @@
+"""
+What the function of a `@transaction` receives. No logic: the shell fills these protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from durable._core.program.ops import RunOp
+
+
+#: Parameters of a statement: by position, or by name.
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
+
+
+class Cursor(Protocol):
+    """The result of a statement, after DB-API 2.0 (PEP 249)."""
+
+    @property
+    def lastrowid(self) -> int | None: ...
+    @property
+    def rowcount(self) -> int: ...
+    @property
+    def description(self) -> Any: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Transaction(Protocol):
+    """
+    SQL that commits together with the journal.
+
+    Passed to a plain ``def`` decorated with `@transaction`. Commit, rollback, ATTACH and
+    writes to the engine's own tables are refused with `TransactionRefusedError`.
+    """
+
+    def execute(self, sql: str, parameters: Parameters = (), /) -> Cursor:
+        """Run one statement."""
+        ...
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Cursor:
+        """Run one statement once for each item of *parameters*."""
+        ...
+
+    def enqueue(self, op: RunOp[Any], /) -> str:
+        """Stage a job or workflow: its run exists if and only if this transaction commits. Its id."""
+        ...
+
+
+class AsyncTransaction(Protocol):
+    """As `Transaction`, for an ``async def``: it has the writer to itself until it returns."""
+
+    async def execute(self, sql: str, parameters: Parameters = (), /) -> Cursor:
+        """Run one statement; its rows are fetched already."""
+        ...
+
+    async def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Cursor:
+        """Run one statement once for each item of *parameters*."""
+        ...
+
+    def enqueue(self, op: RunOp[Any], /) -> str:
+        """Stage a job or workflow: its run exists if and only if this transaction commits. Its id."""
+        ...

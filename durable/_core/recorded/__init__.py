@@ -1,0 +1,1 @@
+"""Runs outside of their journal: exported, redacted, copied, compared, checked against today's code."""

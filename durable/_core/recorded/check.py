@@ -1,0 +1,152 @@
+"""
+Whether today's code takes a recorded run as its own: one run's history in, a verdict out.
+
+The code is replayed over the history, up to and including what waits in its inbox; nothing is executed.
+What `durable check`, `Engine.check` and `durable.replay` say comes from here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
+
+from attrs import define, evolve, field, frozen
+
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import RunFailed, RunStarted
+from durable._core.program.definition import Job
+from durable._core.program.registry import Definitions
+from durable._core.program.retry import from_record
+from durable._core.recorded.export_format import RunHistory
+from durable._core.run.execution import Execution
+from durable.errors import DurableError, NondeterminismError
+
+#: "same": the code asks for what was recorded. "further": the recorded run failed, and today's code goes on from
+#: there. "diverged": it asks for something else. "unreadable": a recorded value does not fit it. "missing": no
+#: definition has its name.
+Verdict: TypeAlias = Literal["same", "further", "diverged", "unreadable", "missing"]
+
+
+@frozen
+class CheckedRun:
+    """
+    What a check found about one run.
+
+    Attributes:
+        run_id, workflow, version, status: Of the run.
+        verdict: ``same``, ``further``, ``diverged``, ``unreadable`` or ``missing``.
+        report: What is wrong, and what to do; empty for ``same`` and ``further``.
+        error: The same as an exception.
+        changed_arguments: Positions of commands whose arguments differ from the recorded ones; that is allowed.
+        patches: Answers of `patched`, by change id: False is the old branch.
+    """
+
+    run_id: str
+    workflow: str
+    version: int
+    status: str
+    verdict: Verdict
+    report: str = ""
+    error: DurableError | None = field(default=None, repr=False)
+    changed_arguments: tuple[str, ...] = ()
+    patches: Mapping[str, bool] = field(factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run can go on with today's code, or is what today's code does."""
+        return self.verdict in ("same", "further")
+
+
+@define
+class CheckReport:
+    """
+    What a check of many runs found.
+
+    Attributes:
+        counts: Runs by verdict.
+        findings: Those that are not ``ok``.
+        patches: Change ids that the code or a journal knows -> ids of open runs that need its old branch.
+    """
+
+    counts: dict[Verdict, int] = field(factory=dict)
+    findings: list[CheckedRun] = field(factory=list)
+    patches: dict[str, list[str]] = field(factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing would break."""
+        return not self.findings
+
+    def add(self, run: CheckedRun) -> None:
+        """Count *run* in."""
+        self.counts[run.verdict] = self.counts.get(run.verdict, 0) + 1
+        if not run.ok:
+            self.findings.append(run)
+        for change, new in run.patches.items():
+            needed = self.patches.setdefault(change, [])
+            if not new and run.status not in _ENDS:
+                needed.append(run.run_id)
+
+
+_ENDS = ("succeeded", "failed", "cancelled")
+
+
+def check_all(runs: Iterable[RunHistory], definitions: Definitions, codec: Codec) -> CheckReport:
+    """`check_run` of each of *runs*."""
+    report = CheckReport()
+    for recorded in runs:
+        report.add(check_run(recorded, definitions, codec))
+    return report
+
+
+def check_run(recorded: RunHistory, definitions: Definitions, codec: Codec) -> CheckedRun:
+    """What today's *definitions* make of a recorded run."""
+    facts = recorded.run
+    definition = definitions.find(facts.workflow, facts.version)
+
+    def found(verdict: Verdict, error: DurableError | None = None, report: str = "") -> CheckedRun:
+        text = report or ("" if error is None else str(error))
+        return CheckedRun(facts.run_id, facts.workflow, facts.version, facts.status, verdict, text, error)
+
+    if definition is None:
+        return found("missing", report=f"no {facts.sort} called {facts.workflow!r} is among the definitions")
+    if isinstance(definition, Job):
+        return _check_job(recorded, definition, codec, found("same"))
+    retry = None if facts.retry is None else from_record(facts.retry)
+    execution = Execution(definition, recorded.events, run_id=facts.run_id, codec=codec, retry=retry)
+    execution.compares = True
+    error: DurableError | None = None
+    verdict: Verdict = "same"
+    try:
+        latest = recorded.pending or recorded.events
+        deque(execution.walk(recorded.pending, now=latest[-1].at), maxlen=0)
+    except DurableError as raised:
+        error = raised
+        verdict = verdict_of(execution, raised)
+    finally:
+        execution.close()
+    checked = found(verdict, None if verdict == "further" else error)
+    return evolve(
+        checked, changed_arguments=tuple(execution.changed_arguments), patches=dict(execution.answers.patches)
+    )
+
+
+def verdict_of(execution: Execution, error: DurableError) -> Verdict:
+    """What it means that the replay of *execution* ended with *error*."""
+    if not isinstance(error, NondeterminismError):
+        return "unreadable"
+    goes_on = execution.delivered_all and isinstance(execution.history.end, RunFailed) and not execution.unmatched
+    return "further" if goes_on else "diverged"
+
+
+def _check_job(recorded: RunHistory, definition: Job[..., object], codec: Codec, same: CheckedRun) -> CheckedRun:
+    """A job has no code to replay; its arguments must fit."""
+    started = recorded.events[0]
+    payload = started.value if isinstance(started, RunStarted) else None
+    where = f"arguments of run {recorded.run.run_id!r}"
+    try:
+        codec.decode_arguments(payload or "[[],{}]", definition.arguments, where=where)
+    except DurableError as error:
+        return evolve(same, verdict="unreadable", report=str(error), error=error)
+    return same

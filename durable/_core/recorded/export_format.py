@@ -1,0 +1,289 @@
+"""
+Runs as text that leaves a journal: one fact a line, JSON, for people, programs and other files.
+
+The first line is a header with versions. Then, for each run, a line of facts about it, its events
+in order, and what it needs to go on elsewhere: arrivals that no turn has taken in, notes, waits,
+windows. Values stand in it as the JSON that they are, so that a file needs nothing beside it.
+
+Promises: what `lines_of` wrote, `export_reader` reads back equal, of this release and of every later
+one; pure functions of plain data, no file and no clock. Kinds of events are told by their class
+names and fields by theirs, hence neither is ever renamed.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
+from typing import Any, Final
+
+from attrs import field, frozen
+from attrs import fields as attrs_fields
+
+from durable._core.codec.json_text import dumps, loads
+from durable._core.codec.rule import TooDeep, check_depth
+from durable._core.journal.events import EVENT_CLASSES, KIND_NAMES, Event, Payload
+
+#: What the header begins with: tells these files from others.
+MAGIC: Final = "journal export"
+#: Of the lines; grows when an older release could no longer read them.
+FORMAT: Final = 1
+#: Deepest value that stands in a line as JSON; a deeper one does as text. Far below the interpreter's
+#: recursion limit, and twice what the engine records unless told otherwise.
+MAX_NESTING: Final = 128
+
+
+@frozen
+class Header:
+    """The first line of an export."""
+
+    #: Release that wrote it, and the schema of the journal that it came from.
+    release: str
+    schema: int
+    #: ISO 8601, UTC.
+    exported_at: str
+    #: Whether values were changed on the way out: then a replay may not see what the run saw.
+    redacted: bool = False
+    #: How many runs follow, where that was known.
+    runs: int | None = None
+    format: int = FORMAT
+
+
+@frozen(kw_only=True)
+class RunFacts:
+    """
+    What a journal knows of a run beside its events.
+
+    Attributes:
+        run_id, workflow, version: Which run, of what.
+        sort: ``workflow`` or ``job``.
+        status: As `RunInfo.status`, when it was exported.
+        key_live: Whether the key was still this run's; until *key_until*, if that is not None.
+        arguments: Digest of its arguments.
+        reason: Why it is blocked, failed or cancelled.
+        parent, position: Id of the run that started it, and where.
+        follows: Id of the run whose end started it.
+        successor: Id of the run that it continued as.
+        batch: Id of the batch that it is a member of. For people: an import does not restore it.
+        retry: Its own retry policy as JSON text, if it was started with one.
+        follow_ups: Runs that its success starts, as JSON text.
+        limit, limit_key: Limit of which it holds a slot while it runs.
+    """
+
+    run_id: str
+    workflow: str
+    version: int
+    sort: str
+    status: str
+    created_at: float
+    queue: str = "default"
+    priority: int = 0
+    key: str | None = None
+    key_live: bool = False
+    key_until: float | None = None
+    arguments: str | None = None
+    labels: Mapping[str, str] = field(factory=dict)
+    attributes: Payload | None = None
+    reason: str | None = None
+    parent: str | None = None
+    position: str | None = None
+    follows: str | None = None
+    successor: str | None = None
+    batch: str | None = None
+    retry: str | None = None
+    follow_ups: str | None = None
+    limit: str | None = None
+    limit_key: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@frozen
+class Note:
+    """What a step under way has noted: a cursor, or a memo (``memo:NAME:n``)."""
+
+    position: str
+    name: str
+    value: Payload | None
+    at: float
+
+
+@frozen
+class ExportedWait:
+    """What a run waits for; *target* is the id of a run."""
+
+    group: str
+    position: str
+    kind: str
+    wake_on: str
+    name: str | None
+    target: str | None
+    fire_at: float | None
+    since: float
+
+
+@frozen
+class FeedItem:
+    """An item of a window whose child is still to come."""
+
+    item: int
+    child: str
+    value: Payload | None
+
+
+@frozen
+class ExportedFeed:
+    """A window of a `for_each` that still has items to start; *template* is the run of an item, as JSON text."""
+
+    position: str
+    size: int
+    group: str
+    wake_on: str
+    template: str
+    items: tuple[FeedItem, ...] = ()
+
+
+@frozen
+class RunHistory:
+    """
+    All of one run: what `durable.replay` needs, and what an import needs.
+
+    Attributes:
+        run: Facts about it.
+        events: What is recorded, in order.
+        pending: Arrivals that no turn has taken in yet, in order.
+        notes: Cursors and memos of steps under way.
+        waits: What it waits for.
+        feeds: Windows of `for_each`es that have items left.
+        dedups: Ids of signals that it takes no second time.
+        owed: Which of *pending* (by index) owes its window (a position) the next child.
+    """
+
+    run: RunFacts
+    events: list[Event] = field(repr=False)
+    pending: list[Event] = field(factory=list, repr=False)
+    notes: list[Note] = field(factory=list, repr=False)
+    waits: list[ExportedWait] = field(factory=list, repr=False)
+    feeds: list[ExportedFeed] = field(factory=list, repr=False)
+    dedups: list[str] = field(factory=list, repr=False)
+    owed: Mapping[int, str] = field(factory=dict, repr=False)
+
+
+# --- writing -----------------------------------------------------------------------------------------
+
+
+def header_line(header: Header) -> str:
+    """The first line."""
+    plain = {
+        "durable": MAGIC,
+        "format": header.format,
+        "release": header.release,
+        "schema": header.schema,
+        "exported_at": header.exported_at,
+        "redacted": header.redacted,
+    }
+    return dumps(plain if header.runs is None else {**plain, "runs": header.runs})
+
+
+def lines_of(history: RunHistory) -> Iterator[str]:
+    """The lines of one run, without line ends."""
+    yield dumps({"run": _run_to_plain(history)})
+    for seq, event in enumerate(history.events, 1):
+        yield dumps({"seq": seq, **event_to_plain(event)})
+    for index, event in enumerate(history.pending):
+        owed = {"owes": history.owed[index]} if index in history.owed else {}
+        yield dumps({"pending": {**event_to_plain(event), **owed}})
+    for note in history.notes:
+        plain = {"position": note.position, "name": note.name, "at": note.at}
+        yield dumps({"note": {**plain, **payload_to_plain(note.value)}})
+    for wait in history.waits:
+        yield dumps({"wait": _without_none({name: getattr(wait, name) for name in _WAIT_NAMES})})
+    for feed in history.feeds:
+        plain = {name: getattr(feed, name) for name in ("position", "size", "group", "wake_on")}
+        yield dumps({"feed": {**plain, "template": _json_or_text(feed.template)}})
+        for item in feed.items:
+            told = {"position": feed.position, "item": item.item, "child": item.child}
+            yield dumps({"item": {**told, **payload_to_plain(item.value)}})
+    for dedup in history.dedups:
+        yield dumps({"dedup": dedup})
+
+
+_WAIT_NAMES: Final = tuple(attribute.name for attribute in attrs_fields(ExportedWait))
+#: Facts that are JSON text in a journal, and JSON here.
+JSON_FACTS: Final = ("retry", "follow_ups")
+
+
+def _run_to_plain(history: RunHistory) -> dict[str, Any]:
+    """The facts, less those that are absent; and what follows, so that a file which was cut off is told."""
+    run = history.run
+    plain: dict[str, Any] = {attribute.name: getattr(run, attribute.name) for attribute in attrs_fields(RunFacts)}
+    plain["labels"] = dict(run.labels) or None
+    plain["attributes"] = payload_to_plain(run.attributes) or None
+    for name in JSON_FACTS:
+        plain[name] = _json_or_text(plain[name])
+    counts = {
+        "events": len(history.events),
+        "pending": len(history.pending),
+        "notes": len(history.notes),
+        "waits": len(history.waits),
+        "feeds": len(history.feeds),
+        "items": sum(len(feed.items) for feed in history.feeds),
+        "dedups": len(history.dedups),
+    }
+    return {**_without_none(plain), "lines": {name: count for name, count in counts.items() if count}}
+
+
+def event_to_plain(event: Event) -> dict[str, Any]:
+    """An event as data: its name, position, time, fields by name, and value."""
+    cls = type(event)
+    names, read = _FIELDS[cls.kind]
+    plain: dict[str, Any] = {"event": KIND_NAMES[cls.kind]}
+    position = getattr(event, "position", None)
+    if position is not None:
+        plain["position"] = position
+    plain["at"] = event.at
+    if read is not None:
+        found = read(event)
+        plain["fields"] = dict(zip(names, found if len(names) > 1 else (found,), strict=True))
+    value: Payload | None = getattr(event, "value", None)
+    return plain if value is None else {**plain, **payload_to_plain(value)}
+
+
+def _fields_of(cls: type[Any]) -> tuple[tuple[str, ...], Any]:
+    names = tuple(each.name for each in attrs_fields(cls) if each.name not in ("position", "value", "at"))
+    return names, attrgetter(*names) if names else None
+
+
+_FIELDS: Final = {kind: _fields_of(cls) for kind, cls in EVENT_CLASSES.items()}
+
+
+def payload_to_plain(payload: Payload | None) -> dict[str, Any]:
+    """
+    A recorded value as a part of a line: ``value``, the JSON that it is.
+
+    Bytes that codec hooks made are ``bytes``, in base64. Text that JSON would not give back letter
+    for letter, or that nests too deep, is ``text``.
+    """
+    if payload is None:
+        return {}
+    if isinstance(payload, bytes):
+        return {"bytes": base64.b64encode(payload).decode()}
+    return {"value": loads(payload)} if _is_canonical(payload) else {"text": payload}
+
+
+def _is_canonical(text: str) -> bool:
+    try:
+        plain = loads(text)
+        check_depth(plain, MAX_NESTING)
+        return dumps(plain) == text
+    except (ValueError, RecursionError, TooDeep):
+        return False
+
+
+def _json_or_text(text: str | None) -> Any:
+    """JSON, or the text itself where it is none that would come back."""
+    return None if text is None else loads(text) if _is_canonical(text) else {"text": text}
+
+
+def _without_none(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in plain.items() if value is not None}

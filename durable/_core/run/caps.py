@@ -1,0 +1,57 @@
+"""
+Caps: how large things may grow before they are refused, and how often the process may die of a step.
+
+Each has a reason for its value; all can be changed per engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import field, frozen
+
+from durable._core.codec.codec import MAX_BYTES, MAX_DEPTH
+from durable.errors import CapExceededError
+
+#: A step that was running this often when the process died is poison. Three, as in Sidekiq's
+#: super_fetch: one crash is bad luck, two may be, three is the step.
+CRASH_LIMIT = 3
+#: Seconds that a cancelled run may spend on clean-up.
+CLEANUP_SECONDS = 60.0
+
+
+@frozen(kw_only=True)
+class Caps:
+    """
+    Sizes beyond which an engine refuses, with `CapExceededError` naming run and step.
+
+    Args:
+        value_bytes: Of one recorded value, as JSON. A journal is no place for files: keep them
+            beside it and record where.
+        nesting: Of one value's lists and objects.
+        events: Of one run. A million replay in some seconds; then the run is blocked. Endless
+            loops `continue_as`.
+        events_warning: From here on the log warns. Temporal warns at 10,240.
+    """
+
+    value_bytes: int = field(default=MAX_BYTES)
+    nesting: int = field(default=MAX_DEPTH)
+    events: int = field(default=1_000_000)
+    events_warning: int = field(default=10_000)
+
+    def check_events(self, run_id: str, before: int, size: int) -> list[tuple[str, str, dict[str, Any]]]:
+        """
+        What is to be logged of a history that grew from *before* to *size* events.
+
+        Raises:
+            CapExceededError: If that is too long.
+        """
+        if size > self.events:
+            remedy = "End it with continue_as, or raise the cap"
+            raise CapExceededError(f"run {run_id!r}", "number of events", size, self.events, remedy)
+        if size >= self.events_warning > before:
+            return [("warning", "run.history_is_long", {"events": size, "run_id": run_id})]
+        return []
+
+
+DEFAULT_CAPS = Caps()

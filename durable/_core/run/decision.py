@@ -1,0 +1,164 @@
+"""
+What a turn decides: events to record, and what the shell must do once they are on disk.
+
+Plain values. `Execution.advance` returns one `Decision`; everything in it is written in one
+transaction, and only then do its actions begin ("record first, act second").
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
+
+from attrs import define, field, frozen
+
+from durable._core.journal.events import Event, Payload
+from durable._core.journal.waits import Wait, WakeOn
+from durable._core.program.limits import LimitRef
+from durable._core.program.ops import RunOp, StepOp, TransactionOp
+
+T = TypeVar("T")
+
+
+class _Nothing(list[Any]):
+    """
+    The empty list that all decisions share for what few turns have: see `added`.
+
+    A decision is made for every turn, and eight lists of its own would be most of its cost: each is an object
+    that the garbage collector counts, and visits.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError("this list is shared by all decisions: use added(...)")
+
+    append = extend = insert = remove = __iadd__ = __setitem__ = _refuse
+
+
+NOTHING: Final = _Nothing()
+
+
+def added(items: list[T], item: T) -> list[T]:
+    """*items* and *item*, in place where *items* is a decision's own."""
+    if not items:
+        return [item]
+    items.append(item)
+    return items
+
+
+#: How a run ended.
+EndStatus: TypeAlias = Literal["succeeded", "failed", "cancelled"]
+
+
+@frozen
+class StepAction:
+    """Run one attempt of a step."""
+
+    position: str
+    attempt: int
+    failures: int
+    first_started_at: float
+    op: StepOp[Any]
+
+
+@frozen
+class SlotAction:
+    """Ask for a slot of *limit* under *key*; the grant comes as an arrival."""
+
+    position: str
+    limit: LimitRef
+    key: str
+
+
+@frozen
+class TransactionAction:
+    """Run a transaction: its outcome and the turn which that causes commit with this decision."""
+
+    position: str
+    attempt: int
+    failures: int
+    first_started_at: float
+    op: TransactionOp[Any]
+
+
+@frozen
+class ChildAction:
+    """Create a run; *position* is where its parent asked for it."""
+
+    position: str
+    run_id: str
+    op: RunOp[Any]
+    #: As `Codec.encode_arguments` made them.
+    arguments: Payload
+    awaited: bool
+
+
+@frozen
+class Feed:
+    """
+    The later items of a `for_each` with a window: each success of a child starts the next one.
+
+    The file does that, in the transaction of the success, so that a parent of 10,000 children is replayed
+    once and not at the end of each.
+    """
+
+    #: Of the `for_each`.
+    position: str
+    window: int
+    group: str
+    wake_on: WakeOn
+    #: The call of some item; the others differ in their arguments.
+    op: RunOp[Any]
+    #: (index, run id, encoded arguments) of each item to come.
+    items: list[tuple[int, str, Payload]]
+
+
+@frozen
+class FailedAttempt:
+    """An attempt of a step, transaction or job that failed in this turn, for whoever looks on."""
+
+    position: str
+    step: str
+    attempt: int
+    #: As in the event that records it.
+    failure: Payload | None
+    #: When the next attempt begins; None if this was the last one.
+    retry_at: float | None
+
+
+@define
+class Decision:
+    """The outcome of one turn."""
+
+    #: To append, in this order: accepted arrivals, each followed by what it caused.
+    events: list[Event] = field(factory=list)
+    steps: list[StepAction] = field(factory=list)
+    # What few turns have costs nothing where it is absent: an empty tuple, or `NOTHING`.
+    transactions: list[TransactionAction] = NOTHING
+    #: Slots to ask for, and positions whose slot (or place in line) is given up.
+    slots: tuple[SlotAction, ...] = ()
+    slots_released: tuple[str, ...] = ()
+    children: list[ChildAction] = NOTHING
+    #: Positions of running steps to cancel.
+    cancelled_steps: list[str] = NOTHING
+    #: Ids of child runs to cancel.
+    cancelled_children: list[str] = NOTHING
+    #: Cancel every child of earlier turns that has not ended, awaited or not.
+    cancel_all_children: bool = False
+    feeds: tuple[Feed, ...] = ()
+    #: Positions of `for_each`es whose children are to be cancelled, those included that only the file knows of.
+    feeds_closed: tuple[str, ...] = ()
+    waits: list[Wait] = NOTHING
+    waits_closed: list[Wait] = NOTHING
+    attributes: dict[str, Any] | None = None
+    #: Those that this turn took in; none of them is news in a replay.
+    failed_attempts: tuple[FailedAttempt, ...] = ()
+    #: (level, event, values): from `logger`, to be logged once this is on disk.
+    logs: list[tuple[str, str, dict[str, Any]]] = NOTHING
+    ended: EndStatus | None = None
+    #: The outcome, as in the closing event: the value, the failure, or None.
+    outcome: Payload | None = None
+    reason: str = ""
+    continued: ChildAction | None = None
+    #: Why the run cannot go on without a person, if so.
+    blocked: str | None = None

@@ -1,0 +1,223 @@
+"""
+Replayed code that asks for something else than was recorded: found here, described for people.
+
+Positions, kinds and names must match; arguments may differ (new code may pass more). The report names
+both places in the source, says what seems to have changed (by what the code can still reach, see
+`lookahead`), and what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from attrs import frozen
+
+from durable._core.journal.events import (
+    ChildAwaited,
+    ChildStarted,
+    Event,
+    GroupOpened,
+    SignalAwaited,
+    SlotAwaited,
+    StepStarted,
+    TimerSet,
+    TransactionStarted,
+)
+from durable._core.run.lookahead import names_ahead, names_in
+from durable.errors import NondeterminismError
+
+#: How many commands around a divergence are searched for the one asked for.
+_NEAR = 10
+
+
+def alike(recorded: Any, requested: Any, aliases: Sequence[str] = ()) -> bool:
+    """Whether two commands of one kind are the same command; *aliases* are older names of the requested one."""
+    name = getattr(recorded, "name", None)
+    if getattr(requested, "name", None) != name and name not in aliases:
+        return False
+    match requested:
+        case GroupOpened():
+            # The items of a for_each are the recorded ones, however many the code has now.
+            return requested.name.startswith("for_each ") or recorded.size == requested.size
+        case ChildStarted():
+            return bool(recorded.awaited == requested.awaited)
+        case ChildAwaited():
+            return bool(recorded.run_id == requested.run_id)
+        case _:
+            return True
+
+
+@frozen
+class Code:
+    """The code that asked, as far as guesses need it: where it stands (nowhere, once it ended), and its function."""
+
+    frames: Sequence[FrameType]
+    fn: Any
+
+    def known(self) -> set[str]:
+        """Names of all commands in it."""
+        return {*names_in(self.fn), *(name for frame in self.frames for name in names_in(frame))}
+
+    def ahead(self) -> list[str]:
+        """Names of the commands that it can still reach, in the order of the code: the innermost first."""
+        return [name for frame in reversed(self.frames) for name in names_ahead(frame)]
+
+
+def diverged(
+    run_id: str,
+    position: str,
+    recorded: Event | None,
+    requested: Any,
+    commands: Mapping[str, Event],
+    code: Code,
+    digest: str = "",
+    why: str = "",
+) -> NondeterminismError:
+    """
+    The report of a replay that asks for *requested* (None: nothing) where *recorded* stands.
+
+    *digest* is that of the arguments that the code gave, *why* the error by which it ended.
+    """
+    guess = _guess(position, recorded, requested, commands, code)
+    now = "nothing there" if requested is None else describe(requested)
+    return NondeterminismError(
+        run_id,
+        position,
+        "nothing" if recorded is None else describe(recorded),
+        f"{now}: {why}" if why else now,
+        getattr(recorded, "site", ""),
+        getattr(requested, "site", ""),
+        guess.hint,
+        guess.change,
+        guess.remedy,
+        getattr(recorded, "digest", ""),
+        digest,
+    )
+
+
+_GUARD_NEW = "Guard it for old runs (if durable.patched('change-id'): ...)"
+_KEEP_OLD = "Keep it for old runs (if not durable.patched('change-id'): ...)"
+_KEEP_BOTH = (
+    "Keep both ways (if durable.patched('change-id'): ... else: ...), or the old function beside a new "
+    "@workflow(version=...)"
+)
+
+
+@frozen
+class _Guess:
+    """What seems to have happened to the code, and what to do about it."""
+
+    change: str
+    hint: str
+    remedy: str = _KEEP_BOTH
+
+
+def _guess(position: str, recorded: Event | None, requested: Any, commands: Mapping[str, Event], code: Code) -> _Guess:
+    if requested is None or not hasattr(requested, "position"):
+        return _guess_end(recorded, requested, code)
+    now = describe(requested)
+    if recorded is None:
+        return _Guess("added", f"It looks as if {now} was added here, behind all that was recorded", _GUARD_NEW)
+    was = describe(recorded)
+    if _name(recorded) == _name(requested):
+        if isinstance(recorded, GroupOpened) and isinstance(requested, GroupOpened):
+            return _Guess("resized", f"It looks as if {_members(requested.size - recorded.size)} this group")
+        return _Guess("changed", f"It looks as if {was} has become {now}")
+    known, ahead = code.known(), code.ahead()
+    if skipped := _skipped(position, requested, commands):
+        lost = describe(skipped[0]) + (f" and {len(skipped) - 1} more" if len(skipped) > 1 else "")
+        if any(_name(each) in ahead for each in skipped):
+            return _Guess("reordered", f"It looks as if {now} was moved before {lost}")
+        if any(_name(each) in known for each in skipped):
+            return _Guess("branch", f"It looks as if the branch with {lost} is not taken any more")
+        return _Guess("removed", f"It looks as if {lost} was removed before {now}", _KEEP_OLD)
+    if _comes_next(position, recorded, commands, ahead):
+        return _Guess("inserted", f"It looks as if {now} was inserted before {was}", _GUARD_NEW)
+    if _name(recorded) in known:
+        return _Guess("branch", f"It looks as if a branch goes another way: {was} is in the code, but not reached")
+    if type(recorded) is type(requested) and isinstance(requested, _CAN_HAVE_ALIASES):
+        remedy = f"If it was only renamed, say so where it is defined (aliases=({_name(recorded)!r},)). {_KEEP_BOTH}"
+        return _Guess("renamed", f"It looks as if {was} was renamed to {now}", remedy)
+    return _Guess("changed", f"It looks as if {was} was replaced by {now}")
+
+
+def _comes_next(position: str, recorded: Event, commands: Mapping[str, Event], ahead: Sequence[str]) -> bool:
+    """Whether code that goes on to *ahead* comes to *recorded*, before what was recorded behind that."""
+    if _name(recorded) not in ahead:
+        return False
+    following = commands.get(_beside(position, 1))
+    if following is None or _name(following) not in ahead:
+        return True
+    return ahead.index(_name(recorded)) <= ahead.index(_name(following))
+
+
+def _guess_end(recorded: Event | None, requested: Any, code: Code) -> _Guess:
+    """The code ends, or waits for something else, where a command is recorded."""
+    if recorded is None:
+        now = "nothing" if requested is None else describe(requested)
+        return _Guess("changed", f"What was recorded goes another way behind this, the code comes to {now}")
+    if _name(recorded) in code.known():
+        return _Guess("branch", f"It looks as if {describe(recorded)} is not reached any more")
+    return _Guess("removed", f"It looks as if {describe(recorded)} was removed", _KEEP_OLD)
+
+
+def _members(more: int) -> str:
+    count = f"{abs(more)} member{'s' if abs(more) > 1 else ''}"
+    return f"{count} {'were' if abs(more) > 1 else 'was'} {'added to' if more > 0 else 'removed from'}"
+
+
+def _skipped(position: str, requested: Event, commands: Mapping[str, Event]) -> list[Event]:
+    """The recorded commands before the one asked for, if that is found a little further on in the same strand."""
+    found: list[Event] = []
+    for offset in range(_NEAR):
+        later = commands.get(_beside(position, offset))
+        if later is None:
+            break
+        if describe(later) == describe(requested):
+            return found
+        found.append(later)
+    return []
+
+
+def _beside(position: str, offset: int) -> str:
+    """The position *offset* commands further on in the same strand."""
+    prefix, dot, last = position.rpartition(".")
+    return f"{prefix}{dot}{int(last) + offset}"
+
+
+_CAN_HAVE_ALIASES = (StepStarted, SlotAwaited, TransactionStarted, ChildStarted)
+
+
+def _name(event: Any) -> str:
+    """A command as `lookahead` calls it."""
+    if isinstance(event, SignalAwaited):
+        return f"wait_for {event.name}"
+    if isinstance(event, GroupOpened) and event.name.startswith("gather"):
+        return "gather"
+    return str(getattr(event, "name", ""))
+
+
+def describe(event: Event) -> str:
+    """A command in a few words, for reports: "step 'charge'"."""
+    name = getattr(event, "name", "")
+    match event:
+        case StepStarted() | SlotAwaited():
+            return f"step {name!r}"
+        case GroupOpened():
+            return f"{name} of {event.size}"
+        case TimerSet():
+            return event.name
+        case _:
+            words = {
+                "TransactionStarted": f"transaction {name!r}",
+                "SignalAwaited": f"wait_for {name!r}",
+                "ChildStarted": f"child {name!r}" if getattr(event, "awaited", True) else f"start of {name!r}",
+                "ChildAwaited": f"result of run {getattr(event, 'run_id', '')!r}",
+                "RunSucceeded": "the end of the workflow",
+                "RunFailed": "the end of the workflow, by an error",
+                "RunCancelled": "the end of the workflow, cancelled",
+                "RunContinued": f"continue as {name!r}",
+            }
+            return words.get(type(event).__name__, type(event).__name__)

@@ -1,0 +1,428 @@
+"""
+One run: arrivals in, decision out.
+
+`Execution` holds a run's strands and open commands. `load` replays what is recorded;
+`advance(arrived, now=...)` takes what happened since and returns what to record and do. It is
+synchronous and knows no clock, event loop or database; the shell records the decision before
+it performs it, and throws the execution away if recording fails.
+
+Replay and live run are one code path. The code is resumed with the recorded outcomes in their
+recorded order; each command it asks for is looked up by position: recorded with the same kind
+and name (go on), recorded differently (`NondeterminismError`), or new (decide). A history is
+always closed: all commands that its arrivals caused were recorded together with them, so a new
+command during replay is a divergence too. The one exception is a *reopened* history (a retry or
+fork took its end away): its replay issues what it finds missing, at the time of the reopening.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from durable._core.codec.codec import Codec
+from durable._core.journal import history
+from durable._core.journal.events import (
+    CancelRequested,
+    CleanupTimedOut,
+    Event,
+    ResumeRequested,
+    RunContinued,
+    RunTimedOut,
+    SignalReceived,
+    TimerFired,
+)
+from durable._core.journal.history import History
+from durable._core.journal.payloads import arguments_payload
+from durable._core.journal.waits import Wait
+from durable._core.program import current_driver
+from durable._core.program.definition import Workflow
+from durable._core.program.ops import Command, ContinueAs, StepOp, TransactionOp
+from durable._core.program.retry import Retry
+from durable._core.run import ending
+from durable._core.run.answers import Answers
+from durable._core.run.attempts import AttemptNode
+from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
+from durable._core.run.decision import ChildAction, Decision, added
+from durable._core.run.groups import OPENERS
+from durable._core.run.nodes import NOBODY, Node, Outcome, StrandNode
+from durable._core.run.open_run import OpenRun
+from durable._core.run.strand import Strand
+from durable.errors import CapExceededError, DefinitionError, EncodeError, NondeterminismError, RunCancelled
+
+_T = TypeVar("_T")
+
+#: Runs an iterator to its end, at the speed of C.
+_exhaust: Callable[[Iterator[Any]], None] = deque[Any](maxlen=0).extend
+
+
+def _next(steps: Iterator[StrandNode]) -> StrandNode | None:
+    return next(steps, None)
+
+
+_OPENERS: dict[type, Callable[..., Node]] = {**OPENERS, StepOp: AttemptNode, TransactionOp: AttemptNode}
+
+
+class Execution(OpenRun):
+    """A run's code, driven: turn by turn, or over what is recorded."""
+
+    def __init__(
+        self,
+        definition: Workflow[..., Any],
+        events: Sequence[Event] | History,
+        *,
+        run_id: str,
+        codec: Codec,
+        crash_limit: int = CRASH_LIMIT,
+        cleanup_seconds: float = CLEANUP_SECONDS,
+        caps: Caps = DEFAULT_CAPS,
+        retry: Retry | None = None,
+    ) -> None:
+        recorded = events if isinstance(events, History) else history.read(events, retry)
+        super().__init__(definition, recorded, run_id, codec, crash_limit)
+        self.answers = Answers(self)
+        self.ended = False
+        self.cancel_reason = ""
+        self._cleanup_seconds = cleanup_seconds
+        self._caps = caps
+        self._body: StrandNode | None = None
+        self._late: list[Event] = []
+        self._size = self.history.size
+        self._cancelling = False
+        self._timed_out: RunTimedOut | None = None
+        self._begun = False
+        # User code sees and may change context variables; the copy keeps them from leaking.
+        self._context = contextvars.copy_context()
+
+    # --- what the shell calls ----------------------------------------------------------------
+
+    def load(self) -> None:
+        """
+        Replay what is recorded.
+
+        A reopened history may lead to new commands at once: call `advance([])` afterwards.
+
+        Raises:
+            NondeterminismError: If the code asks for something else than was recorded.
+            DecodeError: If a recorded value does not fit today's type.
+        """
+        if self.history.fresh:
+            return
+        self.replaying = True
+        try:
+            self._drive(_exhaust, self._replay())
+        finally:
+            self.replaying = False
+            self.at_frontier = False
+
+    def walk(self, pending: Sequence[Event], *, now: float) -> Iterator[StrandNode]:
+        """
+        As `load`, then `advance(pending)`, one resumption of user code at a time: for debuggers.
+
+        Gives the strand that was resumed last, standing at its next command or ended; or the one that
+        waits where a command was opened without it (the next item of a `for_each`). What the commands
+        were is noted in `opened`. Errors are those of `load`.
+        """
+        self.opened = []
+        self.replaying = True
+        try:
+            if not self.history.fresh:
+                yield from self._each(self._replay())
+        finally:
+            self.replaying = False
+            self.at_frontier = False
+        if (pending or self.history.fresh or self.history.reopened) and not self.ended:
+            self.time = now
+            yield from self._each(self._turn(pending))
+
+    def _each(self, steps: Iterator[StrandNode]) -> Iterator[StrandNode]:
+        while (node := self._drive(_next, steps)) is not None:
+            yield node
+
+    def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
+        """Take what happened, run the code as far as that leads, and return what to do."""
+        self.time = now
+        self._drive(_exhaust, self._turn(arrived))
+        decision, self.decision = self.decision, Decision()
+        before, self._size = self._size, self._size + len(decision.events)
+        for entry in self._caps.check_events(self.run_id, before, self._size):
+            decision.logs = added(decision.logs, entry)
+        return decision
+
+    @property
+    def idle(self) -> bool:
+        """Whether no step is under way: nothing but an arrival from outside can move this run."""
+        return self.running == 0
+
+    def in_flight(self) -> list[tuple[str, int]]:
+        """(position, attempt) of the steps under way, but for those that the next decision is to start."""
+        fresh = {action.position for action in self.decision.steps}
+        fresh |= {action.position for action in self.decision.transactions}
+        return [
+            (leaf.position, leaf.attempt)
+            for leaf in self.leaves.values()
+            if isinstance(leaf, AttemptNode) and leaf.phase == "running" and leaf.position not in fresh
+        ]
+
+    def close(self) -> None:
+        """Close all user code, in dead mode: nothing that it asks for is recorded."""
+        for node in self.strands:
+            self._context.run(node.strand.close)
+            node.current = None
+        for leaf in self.leaves.values():
+            leaf.owner = NOBODY
+        self.strands.clear()
+        self.leaves.clear()
+        self.runnable.clear()
+        self.answers.close()
+        self._body = None  # with this, no cycle is left for the collector
+
+    # --- turns ---------------------------------------------------------------------------------
+
+    def _drive(self, turn: Callable[..., _T], *args: Any) -> _T:
+        before = current_driver.put_in_charge(self.answers)
+        try:
+            return self._context.run(turn, *args)
+        finally:
+            current_driver.put_in_charge(before)
+
+    def _replay(self) -> Iterator[StrandNode]:
+        recorded = self.history
+        if recorded.reopened:
+            self.time = recorded.reopened_at
+        last = len(recorded.arrivals) - 1
+        if recorded.run_attempt == 1 and not (self._ends_unborn(recorded.arrivals) and not recorded.commands):
+            self.at_frontier = recorded.reopened and last < 0
+            self._begin()
+            yield from self._run()
+        for index, event in enumerate(recorded.arrivals):
+            if self.ended:
+                break
+            self.taken = index + 1
+            if recorded.reopened:
+                self.at_frontier = index == last
+            else:
+                self.time = event.at
+            if not self._take(event):
+                self.diverge(getattr(event, "position", ""), None)
+            if self.opened and not self.runnable:
+                yield self._strand_at(self.opened[-1].position)
+            if self.runnable:
+                if self.opened is None:
+                    self._run_on()
+                else:
+                    yield from self._run()
+        if self.unmatched and not self.ended:
+            self.diverge(next(iter(self.unmatched)), None)
+        self.answers.take_dropped()  # reported when they were new
+
+    def _turn(self, arrived: Sequence[Event]) -> Iterator[StrandNode]:
+        if not self._begun and self.history.run_attempt == 1 and not self._ends_unborn(arrived):
+            self._begin()
+            yield from self._run()
+        for event in arrived:
+            if self.ended:  # it may have continued as another run, for which this is kept
+                self._late.append(event)
+                continue
+            self.taken += 1
+            self._take(event)
+            if self.opened and not self.runnable:
+                yield self._strand_at(self.opened[-1].position)
+            if self.runnable:
+                if self.opened is None:
+                    self._run_on()
+                else:
+                    yield from self._run()
+        if self.answers.created_ops:
+            self._report_dropped()
+
+    def _report_dropped(self) -> None:
+        if not self.ended:
+            self.answers.report(self.answers.take_dropped())
+        elif self.decision.ended == "succeeded":
+            self.answers.report(list(self.answers.created_ops.values()))
+        # else an error or a cancellation came before they could be yielded
+
+    def _begin(self) -> None:
+        self._begun = True
+        args, kwargs = self.codec.decode_arguments(
+            self.started.value or "[[],{}]", self.definition.arguments, where=f"arguments of run {self.run_id!r}"
+        )
+        self._body = StrandNode(self, Strand(self.definition.fn(*args, **kwargs), ""), self, 0)
+        self._body.begin()
+
+    def _ends_unborn(self, arrived: Sequence[Event]) -> bool:
+        """Cancelled, or out of time, before its first turn: its code never runs."""
+        return not self._begun and any(isinstance(event, (CancelRequested, RunTimedOut)) for event in arrived)
+
+    def _run_on(self) -> None:
+        """As `_run`, where nobody looks on: a generator less for every command."""
+        runnable = self.runnable
+        while runnable and not self.ended:
+            self.current, outcome = runnable.popleft()
+            self.current.step(outcome)
+        self.current = None
+
+    def _run(self) -> Iterator[StrandNode]:
+        runnable = self.runnable
+        while runnable and not self.ended:
+            node, outcome = runnable.popleft()
+            self.current = node
+            node.step(outcome)
+            yield node
+        self.current = None
+
+    def _strand_at(self, position: str) -> StrandNode:
+        """The strand that asked for the command at *position*, or for a group around it."""
+        around = [node for node in self.strands if not node.position or f"{position}.".startswith(f"{node.position}.")]
+        return max(around, key=lambda node: len(node.position))
+
+    def _take(self, event: Event) -> bool:
+        """Record *event* (unless it is replayed) and let it happen; False if it is of no use."""
+        position = getattr(event, "position", None)
+        if position:
+            leaf = self.leaves.get(position)
+            if leaf is None or not leaf.accepts(event):
+                return False  # its command is closed: a race is lost, a timeout passed
+            if self.replaying:
+                # Later attempts are replayed among the arrivals, but are none.
+                self.arrivals += not isinstance(event, history.LATER_ATTEMPTS)
+            else:
+                event = leaf.converted(event)
+                self._record(event)
+            leaf.deliver(event)
+            return True
+        match event:
+            case CancelRequested() | RunTimedOut() if self._cancelling:
+                return self.replaying
+            case SignalReceived():
+                self._record(event)
+                self.receive_signal(event)
+            case CancelRequested():
+                self._record(event)
+                self._cancel(event.reason)
+            case RunTimedOut():
+                self._record(event)
+                self._timed_out = event
+                self._cancel(f"not done within {event.seconds:g} s")
+            case CleanupTimedOut():
+                if not self._cancelling:
+                    return False
+                self._record(event)
+                self._end_cancelled()
+            case ResumeRequested():
+                self._record(event)
+                for leaf in list(self.leaves.values()):
+                    if leaf.accepts(event):
+                        leaf.deliver(event)
+            case TimerFired():  # the run's own: its next attempt may begin
+                if self._begun:
+                    return False
+                self._record(event)
+                self._begin()
+            case _:
+                return False
+        return True
+
+    def _record(self, event: Event) -> None:
+        self.arrivals += 1
+        if not self.replaying:
+            self.decision.events.append(event)
+
+    # --- opening commands -------------------------------------------------------------------------------
+
+    def open(self, op: Command, position: str, owner: Any, index: int) -> Node | None:
+        """Open *op* at *position*; its node reports to *owner*."""
+        self.answers.created_ops.pop(id(op), None)
+        opener = _OPENERS.get(type(op))
+        self.asked = op
+        try:
+            if opener is not None:
+                return opener(self, position, owner, index, op)
+            if isinstance(op, ContinueAs):
+                self._continue(op)
+            else:
+                owner.member_done(index, Outcome(error=TypeError(f"a workflow cannot yield {op!r:.80}")))
+        except NondeterminismError:
+            op.discard()
+            raise
+        except (EncodeError, CapExceededError, DefinitionError) as error:  # the user's value: raised at the user's line
+            self.leaves.pop(position, None)
+            owner.member_done(index, Outcome(error=error))
+        return None
+
+    def unconsumed(self) -> list[SignalReceived | CancelRequested]:
+        """Signals that nobody consumed, in the order in which they came by name; and a cancel that came too late."""
+        late = [event for event in self._late if isinstance(event, (SignalReceived, CancelRequested))]
+        return [*(event for kept in self.signals.values() for event in kept), *late]
+
+    # --- ends ------------------------------------------------------------------------------------
+
+    def member_done(self, _index: int, outcome: Outcome) -> None:
+        """The body ended."""
+        error = outcome.error
+        if self._cancelling or outcome.cancelled:
+            self._end_cancelled()
+        elif isinstance(error, RunCancelled):  # raised by the workflow itself
+            self.cancel_reason = error.reason
+            self._end_cancelled()
+        elif error is None:
+            self._end(ending.succeeded(outcome.value, self.definition, self.codec, self.history, self.time))
+        else:
+            self._end(ending.failed(error, self.definition, self.codec, self.history, self.time))
+
+    def _end_cancelled(self) -> None:
+        if self._timed_out is not None:
+            self._end(ending.timed_out(self._timed_out.seconds, self.codec, self.time))
+        else:
+            self._end(ending.cancelled(self.cancel_reason, self.time))
+
+    def _continue(self, op: ContinueAs) -> None:
+        successor = ending.successor(self.run_id)
+        arguments = arguments_payload(op.op, self.codec)
+        self.decision.continued = ChildAction("", successor, op.op, arguments, awaited=False)
+        event = RunContinued(successor, op.op.definition.name, self.time)
+        self._end(ending.Ending(event, "succeeded", None, successor))
+
+    def _end(self, verdict: ending.Verdict) -> None:
+        event = verdict.event
+        self.ended = True
+        self.runnable.clear()
+        if self.replaying and not self.history.reopened:
+            if type(self.history.end) is not type(event):
+                position = next(iter(self.unmatched), self._body.strand.position() if self._body else "")
+                self.diverge(position, event, self.unmatched.get(position), verdict.reason)
+            self.decision = Decision()  # an old end, and no new decision
+            return
+        for leaf in list(self.leaves.values()):
+            leaf.withdraw()  # a clean-up ran out of time, or a helper continued as another run
+        self.leaves.clear()
+        self.decision.feeds, self.decision.feeds_closed = (), (*self.decision.feeds_closed, *self.feeds)
+        self.decision.events.append(event)
+        self.decision.reason = verdict.reason
+        if isinstance(verdict, ending.Ending):
+            self.decision.ended = verdict.status
+            self.decision.outcome = verdict.outcome
+        else:
+            self.decision.waits = added(
+                self.decision.waits, Wait("", "restart", "", "any", fire_at=verdict.event.fire_at)
+            )
+
+    # --- cancelling ---------------------------------------------------------------------------------
+
+    def _cancel(self, reason: str) -> None:
+        self._cancelling = True
+        self.cancel_reason = reason
+        if not self.replaying:
+            self.decision.cancel_all_children = True
+            # By name, since those that the clean-up starts in this very turn are spared.
+            for child in self.decision.children:
+                self.decision.cancelled_children = added(self.decision.cancelled_children, child.run_id)
+        if self._body is None:
+            self._end_cancelled()
+            return
+        if not self.replaying:
+            fire_at = self.time + self._cleanup_seconds
+            self.decision.waits = added(self.decision.waits, Wait("", "cleanup", "", "any", fire_at=fire_at))
+        self._body.cancel()

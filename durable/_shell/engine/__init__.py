@@ -1,0 +1,1 @@
+"""An engine: opened, scheduled, supervised, closed."""

@@ -1,0 +1,203 @@
+"""
+`engine.dry_run`: a workflow in memory, with stand-ins for its steps, and time that jumps.
+
+It is the engine itself that runs, over a journal in memory: what a dry run does is what a run
+does. Nothing is executed but workflow code and stand-ins, and no file is touched. At the end each
+workflow is replayed once, so that code which is not deterministic shows here and not in production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from attrs import field, frozen
+
+from durable._core.ports import Clock
+from durable._core.program.definition import Workflow
+from durable._core.run.execution import Execution
+from durable._shell.engine.lifecycle import Lifecycle
+from durable._shell.handles.handle import HistoryEvent, Run, RunInfo
+from durable._shell.reads import run_rows
+from durable._shell.reads.run_rows import ENDS
+from durable._shell.turns.stand_ins import StandIns
+from durable.errors import DryRunError, DurableError, RunCancelledError, RunFailedError
+
+T = TypeVar("T")
+
+#: Deadlines that one dry run jumps to: more are a loop without end.
+MAX_JUMPS = 10_000
+#: Runs of one dry run: more are a loop without end, of runs that continue as another.
+MAX_RUNS = 10_000
+#: Freed executions that are not replayed each time: a loop of a thousand timers takes no minutes.
+KEEP_RESIDENT = 1_000
+
+#: How a dry run ended. "waiting": only a signal could move it; "blocked": it needs a person.
+DryRunStatus: TypeAlias = Literal["succeeded", "failed", "cancelled", "waiting", "blocked"]
+
+
+@frozen
+class DryRun(Generic[T]):
+    """
+    What a dry run came to. Iterating over it gives its history.
+
+    The history is that of the run itself; those of its children, of runs it continued as, and of
+    follow-ups are in `children`, by run id.
+
+    Attributes:
+        status: ``succeeded``, ``failed``, ``cancelled``, ``blocked``, or ``waiting`` for what will not come.
+        value: What the workflow returned, if it succeeded.
+        error: What it failed with, rebuilt; a `DryRunError` if a stand-in is missing; a `RunCancelledError`
+            if it was cancelled; a `NondeterminismError` if it is blocked because a replay asks for
+            something else; or None.
+        why: One sentence: how it ended, or what it waits for.
+        run_id: The run's id.
+        seconds: How far the time was moved, in seconds.
+        history: Its events, in order.
+        children: Events of the other runs, by run id.
+    """
+
+    status: DryRunStatus
+    value: T | None
+    error: Exception | None
+    why: str
+    run_id: str
+    seconds: float
+    history: list[HistoryEvent] = field(repr=False)
+    children: Mapping[str, list[HistoryEvent]] = field(repr=False)
+
+    def __iter__(self) -> Iterator[HistoryEvent]:
+        return iter(self.history)
+
+
+class JumpingClock:
+    """A clock that stands still until it is moved to the next deadline."""
+
+    def __init__(self, now: float) -> None:
+        self.began_at = now
+        self._now = now
+        self._moved = asyncio.Event()
+
+    def now(self) -> float:
+        """Epoch seconds, UTC."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Seconds since the dry run began."""
+        return self._now - self.began_at
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock was moved past it."""
+        until = self._now + seconds
+        while self._now < until:
+            await self._moved.wait()
+
+    def jump_to(self, at: float) -> None:
+        """Let the time until *at* pass."""
+        self._now = max(self._now, at)
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+
+_fits: type[Clock] = JumpingClock
+
+
+class Rehearsing(Lifecycle):
+    """What an engine needs more for a dry run."""
+
+    _clock: JumpingClock
+
+    def allocate(self) -> int:
+        """As any engine, but not for ever."""
+        number = super().allocate()
+        if number > MAX_RUNS:
+            raise DryRunError(f"run {number:,}", "the workflow does not seem to end: each run leads to another one")
+        return number
+
+    def equip(self, clock: JumpingClock, stand_ins: StandIns) -> None:
+        """Give it what it runs with, before it is opened. *clock* is the engine's."""
+        self._clock, self._stand_ins = clock, stand_ins
+
+    async def rehearse(self, run: Run[T], signals: Mapping[str, Iterable[Any]]) -> DryRun[T]:
+        """
+        Let *run*, and all that it leads to, go on until nothing can move it.
+
+        Signals are delivered, and then the time moves, only while nothing is under way: no
+        stand-in ever loses a race against the clock.
+        """
+        payloads = {name: deque(_listed(name, values)) for name, values in signals.items()}
+        jumps = 0
+        while True:
+            await self.idle()
+            if await self._deliver(payloads):
+                continue
+            due_at = self.next_due_at
+            if due_at is None or jumps == MAX_JUMPS:
+                break
+            jumps += 1
+            self._clock.jump_to(due_at)
+        infos = [info async for info in self.runs()]
+        assert self._stand_ins is not None
+        missing = self._stand_ins.missing
+        last = await run.info()
+        while last.successor is not None:
+            last = await self.get(last.successor).info()
+        status, why = await self._verdict(last, infos)
+        if due_at is not None and status == "waiting":
+            why += f"; the dry run ended after {MAX_JUMPS:,} timers: the workflow does not seem to end"
+        value: T | None = None
+        error: Any = None
+        if missing is not None:  # whatever the workflow made of it
+            status, why, error = "failed", str(missing), missing
+        elif last.status in ENDS:
+            try:
+                value = await run.result()
+            except RunFailedError as failed:
+                error = failed.__cause__
+            except RunCancelledError as cancelled:
+                error = cancelled
+        histories = {info.run_id: await self.get(info.run_id).history() for info in reversed(infos)}
+        if diverged := self._divergence(infos, histories):
+            status, value, error, why = "blocked", None, diverged, str(diverged)
+        history = histories.pop(run.run_id)
+        return DryRun(status, value, error, why, run.run_id, self._clock.monotonic(), history, histories)
+
+    async def _verdict(self, last: RunInfo, infos: list[RunInfo]) -> tuple[DryRunStatus, str]:
+        if last.status in ENDS:
+            return last.status, await self.get(last.run_id).why()  # type: ignore[return-value]  # one of three
+        blocked = [info for info in infos if info.status == "blocked"]
+        if blocked:  # it, or what it waits for
+            return "blocked", await self.get(blocked[-1].run_id).why()
+        return "waiting", await self.get(last.run_id).why()
+
+    def _divergence(self, infos: list[RunInfo], histories: Mapping[str, list[HistoryEvent]]) -> DurableError | None:
+        """What replaying all workflows finds, if they do not ask for the same again."""
+        for info in reversed(infos):
+            definition = self._definitions.find(info.workflow, info.version)
+            if isinstance(definition, Workflow):
+                events = [each.event for each in histories[info.run_id]]
+                try:
+                    execution = Execution(definition, events, run_id=info.run_id, codec=self.codec, caps=self._caps)
+                    execution.load()
+                    execution.close()
+                except DurableError as error:
+                    return error
+        return None
+
+    async def _deliver(self, payloads: Mapping[str, deque[Any]]) -> bool:
+        """Give one payload to the run that waits longest for a signal of its name; False if none does."""
+        for name, left in payloads.items():
+            if left and (run_id := await self.read(run_rows.waiting_for_signal, name)) is not None:
+                await self.get(run_id).signal(name, left.popleft())
+                return True
+        return False
+
+
+def _listed(name: str, payloads: Any) -> Iterable[Any]:
+    """The payloads of one signal. A str is iterable too, and never meant as payloads of one character."""
+    if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
+        reason = f"takes a list of payloads, one for each time it is sent; found {payloads!r:.60}"
+        raise DryRunError(f"signals[{name!r}]", reason)
+    return payloads

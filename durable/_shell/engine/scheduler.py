@@ -1,0 +1,277 @@
+"""
+Which run is driven next, and when the next timer fires.
+
+The scheduler holds the drivers of active runs and little else: candidates are bounded
+(`admission`), and timers are rows of which only the next deadline is known here. It never
+polls: it acts on what commits caused, and sleeps until the next deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from attrs import evolve
+
+from durable._core.admission import CANDIDATES, Admission
+from durable._shell.engine.alarm import Alarm
+from durable._shell.log import log
+from durable._shell.reads import event_rows
+from durable._shell.rows.rows import Effects, ReadyRun
+from durable._shell.turns.driver import Driver
+from durable._shell.turns.performer import RELOAD_PAUSE
+from durable._shell.turns.services import Services
+from durable._shell.writes.wakeups import fire_due
+from durable.errors import EngineClosedError, JournalError
+
+#: Timers that fire in one transaction: bounds how long it holds the writer.
+TIMERS_AT_ONCE = 500
+#: Runs that begin in one iteration of the event loop: each then runs its code to its first command.
+BEGUN_AT_ONCE = 8
+
+
+class Scheduler:
+    """Drives ready runs, within their slots, and fires timers."""
+
+    def __init__(self, services: Services, admission: Admission[ReadyRun]) -> None:
+        self._services = services
+        self._admission = admission
+        self._drivers: dict[int, Driver] = {}
+        #: Runs that became ready again while their driver was winding down.
+        self._again: dict[int, ReadyRun] = {}
+        #: Candidates that have something in their inbox, so that what is known of them is stale.
+        self._touched: set[int] = set()
+        self._refilling: set[str] = set()
+        #: Runs that were active, or had something arrive, since a refill began to read: what it has
+        #: read of them may be stale.
+        self._moved: set[int] = set()
+        self._alarm = Alarm(services.clock)
+        #: Set while more runs are to begin in the next iteration of the loop.
+        self._pumping = False
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def active(self) -> int:
+        """Runs being driven."""
+        return len(self._drivers)
+
+    def is_under_way(self, run: int) -> bool:
+        """Whether *run* is active, or about to be, and its end was not told yet."""
+        driver = self._drivers.get(run)
+        return self._admission.is_candidate(run) if driver is None else not driver.over
+
+    @property
+    def resident(self) -> int:
+        """Freed executions kept as a cache."""
+        return len(self._services.resident)
+
+    @property
+    def next_due_at(self) -> float | None:
+        """When the next timer fires, as far as is known."""
+        return self._alarm.at
+
+    # --- what commits caused -----------------------------------------------------------------------
+
+    def take(self, effects: Effects) -> None:
+        """Act on what a commit group caused."""
+        if effects.next_fire_at is not None:
+            self._alarm.set(effects.next_fire_at)
+        for run in effects.arrived:
+            if driver := self._drivers.get(run):
+                driver.notify()
+            elif self._admission.is_candidate(run):
+                self._touched.add(run)
+        for run, *_ in effects.ended:
+            if driver := self._drivers.get(run):
+                driver.over = True
+        if self._refilling:
+            self._moved |= effects.arrived | effects.paused
+        for run in effects.paused:
+            if driver := self._drivers.get(run):
+                driver.stop()
+            elif self._admission.is_candidate(run):
+                self._touched.add(run)
+            self._again.pop(run, None)
+            if kept := self._services.resident.pop(run, None):
+                kept[0].close()  # it is to look at the file before it goes on
+        for run in effects.given_up:
+            if driver := self._drivers.get(run):
+                driver.interrupt()
+        for ready in effects.unborn:
+            self._end_unborn(ready)
+        touched = effects.arrived | effects.paused
+        for ready in effects.ready:
+            # Created and written to in one group: what is known of it is stale already.
+            self._offer(evolve(ready, fresh=None) if ready.run in touched else ready)
+        if effects.ready:
+            self._pump()
+
+    def recover(self, queues: list[str], next_fire_at: float | None) -> None:
+        """Begin with what the file says is ready: nothing is loaded before its turn comes."""
+        for queue in queues:
+            self._admission.found_more(queue, more=True)
+        if next_fire_at is not None:
+            self._alarm.set(next_fire_at)
+        self._pump()
+
+    def pause_queue(self, queue: str, *, paused: bool) -> None:
+        """Admit nothing more from *queue*, or again."""
+        self._admission.pause(queue, paused=paused)
+        if not paused:
+            self._admission.found_more(queue, more=True)
+        self._pump()
+
+    def _offer(self, ready: ReadyRun) -> None:
+        if ready.run in self._drivers:
+            # Its driver may have begun before we were told of the commit that created it: a refill has read it.
+            self._again[ready.run] = evolve(ready, fresh=None)
+        else:
+            self._offer_candidate(ready)
+
+    def _offer_candidate(self, ready: ReadyRun) -> None:
+        self._admission.offer(
+            ready.queue, ready.run, ready.priority, ready.ready_at, ready, place=ready.place, begun=ready.begun
+        )
+
+    def _end_unborn(self, ready: ReadyRun) -> None:
+        """Drive a run to an end that comes before its beginning, without a slot."""
+        if ready.run in self._drivers:
+            self._again[ready.run] = evolve(ready, fresh=None)  # should its driver be winding down
+        elif not self._stopping:
+            self._admission.withdraw(ready.queue, ready.run)
+            self._begin(ready)
+
+    def _begin(self, ready: ReadyRun) -> None:
+        driver = Driver(ready, self._services)
+        self._drivers[ready.run] = driver
+        if self._refilling:
+            self._moved.add(ready.run)
+        self._idle.clear()
+        self._services.activity.begin()
+        self._services.spawn(self._drive, driver)
+
+    def _pump_on(self) -> None:
+        self._pumping = False
+        try:
+            self._pump()
+        finally:
+            self._services.activity.end()  # begun where this was asked for
+
+    def _pump(self) -> None:
+        if self._stopping or self._pumping:
+            return
+        now = self._services.clock.now()
+        begun = 0
+        while (ready := self._admission.admit(now)) is not None:
+            if ready.run in self._touched:
+                self._touched.discard(ready.run)
+                ready = evolve(ready, fresh=None)
+            self._begin(ready)
+            begun += 1
+            if begun == BEGUN_AT_ONCE:
+                self._pumping = True
+                self._services.activity.begin()
+                asyncio.get_running_loop().call_soon(self._pump_on)
+                return
+        opens_at = self._admission.opens_at(now)
+        if opens_at is not None:
+            self._alarm.set(opens_at)
+        for queue in self._admission.wanting():
+            if queue not in self._refilling:
+                self._moved.update(self._drivers)
+                self._refilling.add(queue)
+                self._services.activity.begin()
+                self._services.spawn(self._fetch, queue)
+
+    async def _drive(self, driver: Driver) -> None:
+        run, services = driver.ready.run, self._services
+        try:
+            if services.hooks.around_runs:
+                await services.hooks.run(driver, services.spawn)
+            else:
+                await driver.drive()
+        finally:
+            del self._drivers[run]
+            self._admission.release(run)
+            if again := self._again.pop(run, None):
+                self._offer(again)
+            self._pump()
+            if not self._drivers:
+                self._idle.set()
+            services.activity.end()
+
+    async def _fetch(self, queue: str) -> None:
+        try:
+            await self._refill(queue)
+        finally:
+            self._services.activity.end()
+
+    async def _refill(self, queue: str) -> None:
+        """Fetch the next candidates of a queue from the file."""
+        limit = CANDIDATES + self._admission.active
+        # Before reading: runs that become ready meanwhile and find no room say that there are more.
+        self._admission.found_more(queue, more=False)
+        try:
+            found = await self._services.database.read(lambda conn: event_rows.ready_runs(conn, queue, limit))
+        except EngineClosedError:
+            return
+        except JournalError as error:
+            log.warning("read.failed", queue=queue, error=str(error))
+            await asyncio.sleep(RELOAD_PAUSE)
+            self._admission.found_more(queue, more=True)
+            found = []
+        finally:
+            self._refilling.discard(queue)
+        for ready in found:
+            self._offer_found(evolve(ready, fresh=None) if ready.run in self._moved else ready)
+        if not self._refilling:
+            self._moved.clear()
+        if len(found) == limit:  # told after they were offered: candidates behind "more" are turned away
+            self._admission.found_more(queue, more=True)
+        self._pump()
+
+    def _offer_found(self, ready: ReadyRun) -> None:
+        # A run that is driven already is read as ready too: it says so itself when it is again.
+        if ready.run not in self._drivers:
+            self._offer_candidate(ready)
+
+    # --- timers ----------------------------------------------------------------------------------------
+
+    async def run_timers(self) -> None:
+        """Fire timers as they come due. Runs in a task of its own."""
+        while await self._alarm.wait():
+            with self._services.activity:
+                now = self._services.clock.now()
+                try:
+                    await self._services.commits.call(
+                        lambda conn, effects, now=now: fire_due(conn, now, TIMERS_AT_ONCE, effects),  # type: ignore[misc]
+                        answers=False,
+                    )
+                except EngineClosedError:
+                    return
+                self._pump()  # the rate of a queue may have let go
+
+    # --- stopping ----------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin nothing more; steps under way may end."""
+        self._stopping = True
+        self._alarm.stop()
+        for driver in list(self._drivers.values()):
+            driver.stop()
+
+    def interrupt(self) -> None:
+        """Cut off the steps under way."""
+        for driver in list(self._drivers.values()):
+            driver.interrupt()
+
+    async def wait_idle(self) -> None:
+        """Return once no run is being driven."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Close the executions that were kept as a cache."""
+        for execution, _, _ in self._services.resident.values():
+            execution.close()
+        self._services.resident.clear()

@@ -1,0 +1,119 @@
+"""
+The owner's ear for other processes: a Unix socket beside the file.
+
+Mode 0600, JSON lines, one request a line, one answer a line. What a client asks becomes a
+request of `requests`, recorded through the engine's commit groups: it is answered once it is
+on disk. Where sockets cannot be made (too long a path, another platform) the engine goes on
+without, and says so in its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from typing import Any, Protocol
+
+from durable._shell.handles.wire import (
+    LINE_BYTES,
+    decode_line,
+    encode_answer,
+    encode_error,
+    runs_from_wire,
+    socket_path,
+)
+from durable._shell.log import log
+from durable.errors import EngineClosedError
+
+#: Lines from here on are decoded in a thread: that of a large import takes a while.
+_LARGE_LINE = 1 << 20
+
+
+class _Engine(Protocol):
+    path: str
+
+    @property
+    def is_closing(self) -> bool: ...
+    def allocate(self) -> int: ...
+    async def request(self, request: str, **arguments: Any) -> Any: ...
+    async def wait_for_end(self, run_id: str) -> None: ...
+
+
+class Server:
+    """Answers clients of one engine."""
+
+    def __init__(self, path: str, engine: _Engine) -> None:
+        self._path = socket_path(path)
+        self._engine = engine
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen. The lock is held, so a socket that is there was left by a dead owner."""
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.lstat(self._path).st_mode):
+                os.unlink(self._path)
+        before = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=LINE_BYTES)
+        except OSError as error:
+            log.warning("journal.notice", path=self._path, notice=f"clients cannot connect: {error}")
+        finally:
+            os.umask(before)
+
+    async def aclose(self) -> None:
+        """Stop listening, and drop who is connected: they find the file free, or its next owner."""
+        if self._server is None:
+            return
+        self._server.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+        for task in list(self._clients):
+            task.cancel()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=1.0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            while line := await reader.readline():
+                writer.write(await self._answer(line, reader))
+                await writer.drain()
+        except (OSError, ValueError, EngineClosedError, asyncio.CancelledError):
+            pass  # the client went away, or sent no line; or the engine closes
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
+        try:
+            large = len(line) >= _LARGE_LINE
+            name, arguments = await asyncio.to_thread(decode_line, line) if large else decode_line(line)
+            if name == "wait_for_end":
+                await self._wait_for_end(reader, **arguments)
+                return encode_answer(None)
+            if "runs" in arguments:
+                arguments["runs"] = runs_from_wire(arguments["runs"], self._engine.allocate)
+            return encode_answer(await self._engine.request(name, **arguments))
+        except Exception as error:
+            if isinstance(error, EngineClosedError) and self._engine.is_closing:
+                raise  # unless it is this: the file is free in a moment, or another's
+            return encode_error(error)
+
+    async def _wait_for_end(self, reader: asyncio.StreamReader, run_id: str) -> None:
+        """Return once the run may have ended, or the client has hung up (it sends nothing meanwhile)."""
+        waiting: set[asyncio.Future[Any]] = {
+            asyncio.ensure_future(self._engine.wait_for_end(run_id)),
+            asyncio.ensure_future(reader.read(1)),
+        }
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            for each in waiting:
+                each.cancel()
+            await asyncio.wait(waiting)  # the stream has one reader at a time

@@ -1,0 +1,224 @@
+"""
+Starts the runs of an engine's schedules as their ticks come due.
+
+The truth is the row (`schedule_writes`); what is held here is a copy of it, renewed by every
+write, from which the next wake-up and the ticks to record are made. Ops are made on the loop,
+because functions of schedules are user code; the transaction then decides what they start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from durable._core.program.op_constructors import with_options
+from durable._core.program.ops import RunOp, kind_of
+from durable._core.program.registry import Definitions
+from durable._core.program.schedules import MOST_MISSED, Schedule, decide
+from durable._shell.engine.alarm import Alarm
+from durable._shell.log import log
+from durable._shell.reads.schedule_rows import ScheduleRow
+from durable._shell.rows.new_runs import make_run
+from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.turns.services import Services
+from durable._shell.writes.schedule_writes import Tick, adopt, record_ticks, start_triggered
+from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError
+
+
+class Schedules:
+    """The schedules of one engine."""
+
+    def __init__(self, schedules: Iterable[Schedule], definitions: Definitions) -> None:
+        self._schedules: dict[str, Schedule] = {}
+        for schedule in schedules:
+            if schedule.name in self._schedules:
+                msg = f"two schedules are called {schedule.name!r}: each needs a name of its own"
+                raise DefinitionError(msg)
+            op = schedule.op
+            if isinstance(op, RunOp) and not definitions.knows(op.definition):
+                msg = (
+                    f"schedule {schedule.name!r} starts {op.definition!r}, which is not among the definitions "
+                    "given to Engine: add it there"
+                )
+                raise DefinitionError(msg)
+            self._schedules[schedule.name] = schedule
+        self._rows: dict[str, ScheduleRow] = {}
+        self._opened_at = 0.0
+        self._services: Services | None = None
+        self._alarm: Alarm | None = None
+
+    # --- opening and closing -------------------------------------------------------------------------
+
+    def adopt(self, conn: sqlite3.Connection, now: float) -> None:
+        """Find their places in the journal, or make them. Runs on the writer's thread, at the opening."""
+        self._opened_at = now
+        self._rows = adopt(conn, list(self._schedules.values()), now)
+
+    def attach(self, services: Services) -> None:
+        """What runs are started with."""
+        self._services = services
+        self._alarm = Alarm(services.clock)
+
+    def begin(self) -> None:
+        """Start what was asked for or missed while no engine ran; then each tick as it comes."""
+        if self._schedules and self._services is not None:
+            self._services.activity.begin()
+            self._services.spawn(self._run, self._opened_at)
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        if self._alarm is not None:
+            self._alarm.stop()
+
+    @property
+    def next_due_at(self) -> float | None:
+        """When the next tick is due, as far as is known."""
+        return None if self._alarm is None else self._alarm.at
+
+    # --- ticks -----------------------------------------------------------------------------------------
+
+    async def _run(self, opened_at: float) -> None:
+        assert self._alarm is not None
+        assert self._services is not None
+        activity = self._services.activity
+        try:
+            await asyncio.gather(*(self._start_triggered(schedule) for schedule in self._schedules.values()))
+            await self._tick_all(opened_at, opening=True)
+        finally:
+            activity.end()
+        while await self._alarm.wait():
+            with activity:
+                await self._tick_all(self._services.clock.now(), opening=False)
+
+    async def _tick_all(self, now: float, *, opening: bool) -> None:
+        """Together, so that ticks of one instant share a commit."""
+        due = [
+            self._schedules[name] for name, row in self._rows.items() if row.next_at is not None and row.next_at <= now
+        ]
+        await asyncio.gather(*(self._tick(schedule, now, opening=opening) for schedule in due))
+        for row in self._rows.values():
+            self._wake_for(row)
+
+    def _wake_for(self, row: ScheduleRow) -> None:
+        assert self._alarm is not None
+        if row.next_at is not None:
+            self._alarm.set(row.next_at)
+
+    async def _tick(self, schedule: Schedule, now: float, *, opening: bool) -> None:
+        """Record the ticks of *schedule* that came due."""
+        name, row = schedule.name, self._rows[schedule.name]
+        due = decide(schedule, anchor=row.anchor, after=row.upto, now=now, opening=opening)
+        if due.dropped:
+            kept = f"the latest {MOST_MISSED}" if schedule.missed == "all" else schedule.missed
+            log.warning("schedule.dropped", schedule=name, since=row.upto, started=kept)
+        in_line = schedule.missed == "all" and schedule.overlap != "allow"
+        ticks = [self._made(schedule, at, now, in_line=in_line) for at in due.late]
+        ticks += [self._made(schedule, at, now, in_line=False) for at in due.on_time]
+        next_at = schedule.next_after(now, anchor=row.anchor)
+        # Should nothing be recorded, what is due now is looked at again with the next tick.
+        self._rows[name] = row._replace(next_at=next_at)
+        await self._record(
+            name,
+            lambda conn, effects: record_ticks(conn, effects, name=name, ticks=ticks, upto=now, next_at=next_at),
+        )
+
+    async def _record(self, name: str, fn: Callable[[sqlite3.Connection, Effects], ScheduleRow]) -> None:
+        """Write, and keep the row as it then is. A schedule that cannot be written must not stop the others."""
+        assert self._services is not None
+        try:
+            self._rows[name] = await self._services.commits.call(fn, answers=False)
+        except EngineClosedError:
+            self.stop()
+        except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's
+            log.error("schedule.failed", schedule=name, error=repr(error))
+
+    def _made(self, schedule: Schedule, at: float, now: float, *, in_line: bool) -> Tick:
+        run, error = self._try_make(schedule, at, schedule.run_id(at), now)
+        return Tick(at, "queue" if in_line else schedule.overlap, run, error)
+
+    def _try_make(self, schedule: Schedule, at: float, run_id: str, now: float) -> tuple[NewRun | None, str]:
+        """The run, or why there is none."""
+        try:
+            return self._make(schedule, at, run_id, now), ""
+        except DurableError as error:
+            log.error("schedule.failed", schedule=schedule.name, at=at, error=str(error))
+            return None, str(error)
+
+    def _make(self, schedule: Schedule, at: float, run_id: str, now: float) -> NewRun:
+        assert self._services is not None
+        op: Any = schedule.op
+        if not isinstance(op, RunOp):
+            local = schedule.local(at)
+            try:
+                # In a context of its own, so that what it sets there does not leak.
+                op = contextvars.copy_context().run(schedule.op, local)  # type: ignore[arg-type]  # no RunOp
+            except Exception as error:
+                msg = f"the function of schedule {schedule.name!r} failed: {error!r}"
+                raise DefinitionError(msg) from error
+        if not isinstance(op, RunOp):
+            if inspect.iscoroutine(op):
+                op.close()
+            found = kind_of(op)
+            msg = f"the function of schedule {schedule.name!r} gave {found}: it must return a call of a workflow or job"
+            raise DefinitionError(msg)
+        labels = {**(op.given.labels or {}), "schedule": schedule.name}
+        return make_run(
+            with_options(op, id=run_id, labels=labels),
+            definitions=self._services.definitions,
+            codec=self._services.codec,
+            allocate=self._services.allocate,
+            now=now,
+            places=self._services.places,
+        )
+
+    # --- requests --------------------------------------------------------------------------------------
+
+    def arguments(self, request: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        What an engine adds to a *request* about one of its schedules.
+
+        Raises:
+            ScheduleNotFoundError: It is to start a run of a schedule that it was not given.
+            DefinitionError: The schedule's function fails.
+        """
+        if request not in ("trigger_schedule", "resume_schedule"):
+            return {}
+        name, now = arguments["name"], arguments["now"]
+        schedule = self._schedules.get(name)
+        if request == "trigger_schedule":
+            if schedule is None:
+                raise ScheduleNotFoundError(name, "this engine")
+            return {"run": self._make(schedule, now, arguments["run_id"], now)}
+        if schedule is None:
+            return {}
+        return {"next_at": schedule.next_after(now, anchor=self._rows[name].anchor)}
+
+    def requested(self, request: str, arguments: Mapping[str, Any], result: Any) -> None:
+        """Take note of what a *request* changed, once it is on disk."""
+        row = self._rows.get(arguments["name"]) if request in ("pause_schedule", "resume_schedule") else None
+        if row is None or not result:
+            return
+        if request == "pause_schedule":
+            row = row._replace(next_at=None)
+        else:
+            row = row._replace(upto=arguments["now"], next_at=arguments["next_at"])
+        self._rows[row.name] = row
+        self._wake_for(row)
+
+    async def _start_triggered(self, schedule: Schedule) -> None:
+        """Start what clients asked for while nobody owned the file, in order."""
+        assert self._services is not None
+        for run_id, at in self._rows[schedule.name].triggers:
+            run, error = self._try_make(schedule, at, run_id, self._services.clock.now())
+
+            def record(
+                conn: sqlite3.Connection, effects: Effects, run_id: str = run_id, run: NewRun | None = run,
+                error: str = error,
+            ) -> ScheduleRow:  # fmt: skip
+                return start_triggered(conn, effects, name=schedule.name, run_id=run_id, run=run, error=error)
+
+            await self._record(schedule.name, record)

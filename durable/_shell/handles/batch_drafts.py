@@ -1,0 +1,116 @@
+"""
+A batch before it is recorded: what its block collects, and the request that this becomes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from attrs import asdict, define, evolve, field
+
+from durable._core.codec.codec import Codec
+from durable._core.program.op_constructors import with_options
+from durable._core.program.ops import Command, RunOp
+from durable._shell.backend import Backend
+from durable._shell.handles.handle import Run
+from durable._shell.rows.rows import NewRun
+from durable._shell.rows.templates import to_json
+from durable._shell.writes.batch_requests import NewBatch
+from durable.errors import UsageError
+
+#: What `on_success` and its like take.
+Callbacks: TypeAlias = RunOp[Any] | Iterable[RunOp[Any]] | None
+
+
+@define(eq=False)
+class Draft:
+    """A batch that is not recorded yet."""
+
+    batch_id: str
+    description: str
+    labels: Mapping[str, str]
+    #: Templates of what it starts, by event.
+    callbacks: Mapping[str, list[NewRun]]
+    #: Id of the batch that it is nested in; and that one itself, if it was a draft as well.
+    parent: str | None
+    outer: Draft | None
+    #: Whether its id was chosen, or derived from where it is made: then an equal batch is the same.
+    chosen_id: bool
+    entered: bool = False
+    discarded: bool = False
+    created: bool = False
+    members: list[tuple[NewRun, Run[Any]]] = field(factory=list)
+    nested: list[Draft] = field(factory=list)
+
+    def check_entered(self) -> None:
+        """Refuse to take anything outside of its block."""
+        if not self.entered or self.discarded:
+            when = "whose block raised" if self.discarded else "whose block has yet to begin"
+            msg = f"batch {self.batch_id!r}, {when}, takes nothing: use `async with engine.batch(...) as batch`"
+            raise UsageError(msg)
+
+    async def create(self, backend: Backend) -> None:
+        """Record it, with all that is nested in it, in one transaction."""
+        drafts = list(self._walk())
+        batches = [asdict(draft._row(backend.codec)) for draft in drafts]  # noqa: SLF001 - of its own class
+        runs = [run for draft in drafts for run, _ in draft.members]
+        indexes = [index for index, draft in enumerate(drafts) for _ in draft.members]
+        ids = await backend.request("create_batches", batches=batches, runs=runs, members=indexes)
+        handles = [handle for draft in drafts for _, handle in draft.members]
+        for handle, run_id in zip(handles, ids, strict=True):
+            handle.id = run_id
+        for draft in drafts:
+            draft.created = True
+
+    def _walk(self) -> Iterator[Draft]:
+        """It, and what is nested in it: outer ones first."""
+        yield self
+        for each in self.nested:
+            yield from each._walk()  # noqa: SLF001 - of its own class
+
+    def _row(self, codec: Codec) -> NewBatch:
+        callbacks = {event: to_json(templates) for event, templates in self.callbacks.items() if templates}
+        contents = self._contents(codec) if self.chosen_id else None
+        return NewBatch(self.batch_id, self.parent, self.description, self.labels, contents, **callbacks)
+
+    def _contents(self, codec: Codec) -> str:
+        """A digest that equal batches share."""
+        text = json.dumps(self._summary(codec), ensure_ascii=False, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def _summary(self, codec: Codec) -> list[Any]:
+        def brief(new: NewRun) -> list[Any]:
+            return [new.workflow, codec.digest(new.started.value or ""), new.key]
+
+        return [
+            self.description,
+            dict(self.labels),
+            {event: [brief(each) for each in templates] for event, templates in self.callbacks.items()},
+            [brief(run) for run, _ in self.members],
+            [each._summary(codec) for each in self.nested],  # noqa: SLF001 - of its own class
+        ]
+
+
+def callbacks_of(backend: Backend, ops: Callbacks) -> list[NewRun]:
+    """
+    The templates of callbacks. A key of their definition does not count: they are started once by their batch.
+
+    Raises:
+        UsageError: One has a key or id of its own.
+        TypeError: One is no call of a workflow or job.
+    """
+    found: Any = ops
+    if isinstance(found, Command) or not isinstance(found, Iterable):
+        found = [] if found is None else [found]
+    listed: list[RunOp[Any]] = list(found)
+    return [_callback(backend, with_options(op)) for op in listed]
+
+
+def _callback(backend: Backend, op: RunOp[Any]) -> NewRun:
+    if op.given.id is not None or op.given.key is not None:
+        msg = f"callback {op.describe()} takes neither id nor key: its batch starts it once, whatever else runs"
+        raise UsageError(msg)
+    return evolve(backend.template(op), key=None, key_ttl=None, arguments="")

@@ -1,0 +1,318 @@
+"""
+What callers hold: `Run`, `RunInfo`, `QueueHandle`.
+
+A handle is an id and a way to ask; it holds nothing of the run itself, so it may be kept, made
+again from the id, and used when the run has long ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import anyio
+from attrs import field, frozen
+
+from durable._core.codec.codec import Codec
+from durable._core.codec.failures import describe
+from durable._core.journal.columns import to_row
+from durable._core.journal.events import KIND_NAMES, Event
+from durable._core.journal.payloads import failure_in, rebuilt
+from durable._shell.backend import Backend
+from durable._shell.reads import event_rows, run_rows, why
+from durable._shell.reads.run_rows import RunRow
+from durable._shell.rows.new_runs import new_run_id
+from durable._shell.rows.rows import Status
+from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
+
+T = TypeVar("T")
+
+
+@frozen
+class RunInfo:
+    """A run as it stood when it was read. Instants are epoch seconds, UTC."""
+
+    run_id: str
+    workflow: str
+    version: int
+    #: "workflow" or "job".
+    sort: str
+    status: Status
+    queue: str
+    priority: int
+    key: str | None
+    labels: Mapping[str, str]
+    #: What the workflow published with `set_attributes`.
+    attributes: Mapping[str, Any]
+    #: Why it failed, was cancelled, or is blocked or paused; None otherwise.
+    reason: str | None
+    parent: str | None
+    #: Where its parent started it.
+    position: str | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    #: The run that it continued as.
+    successor: str | None = None
+    #: The run whose end started it: by `op.then`, or by a hook.
+    follows: str | None = None
+    #: The batch that it is a member of.
+    batch: str | None = None
+    #: Where a page that begins behind this run goes on: ``engine.runs(after=info.cursor)``.
+    cursor: int = field(default=0, repr=False)
+
+
+@frozen
+class HistoryEvent:
+    """An event of `run.history()`. `event` holds its fields; `value` is the payload as JSON text."""
+
+    seq: int
+    kind: str
+    position: str | None
+    #: Epoch seconds, UTC.
+    at: float
+    value: Any
+    event: Event = field(repr=False)
+
+
+def info_from(row: RunRow, codec: Codec) -> RunInfo:
+    """A row as callers see it."""
+    attributes = {} if row.attributes is None else codec.decode(row.attributes, dict[str, Any], where="attributes")
+    return RunInfo(
+        run_id=row.run_id,
+        workflow=row.workflow,
+        version=row.version,
+        sort=row.sort,
+        status=row.status,  # type: ignore[arg-type]  # the file holds nothing else
+        queue=row.queue,
+        priority=row.priority,
+        key=row.key,
+        labels=row.labels,
+        attributes=attributes,
+        reason=row.reason,
+        parent=row.parent,
+        position=row.position,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        successor=row.successor,
+        follows=row.follows,
+        batch=row.batch,
+        cursor=row.run,
+    )
+
+
+async def all_infos(backend: Backend, wanted: run_rows.Filter) -> list[RunInfo]:
+    """The runs that fit, oldest first, read page by page."""
+    found: list[RunInfo] = []
+    before: int | None = None
+    while page := await backend.read(run_rows.list_runs, wanted, before, 500):
+        before = page[-1].run
+        found += [info_from(row, backend.codec) for row in page]
+    return found[::-1]
+
+
+class Run(Generic[T]):
+    """A handle on one run."""
+
+    def __init__(self, backend: Backend, run_id: str, result_type: Any = None, number: int = 0) -> None:
+        self._backend = backend
+        self._type = result_type
+        #: Its number in the file, where this process has given it one.
+        self._number = number
+        #: Its id.
+        self.id = run_id
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    async def result(self, timeout: float | None = None) -> T:
+        """
+        The run's value, once it has ended.
+
+        The caller's cancellation or timeout never touches the run.
+
+        Raises:
+            RunFailedError: It failed; the original error is the `__cause__`.
+            RunCancelledError: It was cancelled.
+            TimeoutError: It did not end within *timeout* seconds. It goes on.
+        """
+        if timeout is not None:
+            with anyio.fail_after(timeout):
+                return await self.result()
+        backend = self._backend
+        number = self._number if self._type is not None else 0
+        row, (status, payload, reason) = await backend.end_of(self.id, number)
+        run_id = self.id if row is None else row.run_id
+        if status == "succeeded":
+            kind = self._type
+            if kind is None and row is not None:
+                kind = backend.result_type(row.workflow, row.version)
+            value: T = backend.codec.decode(payload or "null", kind, where=f"result of run {run_id!r}")
+            return value
+        if status == "cancelled":
+            raise RunCancelledError(run_id, reason)
+        failure = failure_in(payload, backend.codec)
+        raise RunFailedError(run_id, describe(failure), failure.traceback) from rebuilt(payload, backend.codec)
+
+    async def info(self) -> RunInfo:
+        """The run as it stands. Raises RunNotFoundError if it was pruned."""
+        return info_from(await self._row(), self._backend.codec)
+
+    async def status(self) -> Status:
+        """Its status alone."""
+        return (await self.info()).status
+
+    async def attributes(self) -> Mapping[str, Any]:
+        """What the workflow published with `set_attributes`."""
+        return (await self.info()).attributes
+
+    async def history(self) -> list[HistoryEvent]:
+        """All recorded events, in order."""
+        row = await self._row()
+        events = await self._backend.read(event_rows.load_history, self._backend.path, row)
+        return [
+            HistoryEvent(
+                seq, KIND_NAMES[event.kind], getattr(event, "position", None), event.at, to_row(event)[3], event
+            )
+            for seq, event in enumerate(events, 1)
+        ]
+
+    async def children(self) -> list[RunInfo]:
+        """The runs that it started, oldest first."""
+        await self._row()
+        return await all_infos(self._backend, run_rows.Filter(parent=self.id))
+
+    async def why(self) -> str:
+        """One sentence: what the run waits for, and since when."""
+        found = await self._backend.read(why.why_by_id, self.id, self._backend.clock.now())
+        if found is None:
+            raise RunNotFoundError("id", self.id)
+        return found
+
+    async def signal(self, name: str, payload: Any = None, *, dedup: str | None = None) -> bool:
+        """
+        Send a signal; returns when it is recorded.
+
+        Args:
+            name: As in ``wait_for(name)``.
+            payload: Recorded as under `Any`, decoded as the waiting workflow says.
+            dedup: An id of the caller's: a second signal with the same one is not accepted.
+
+        Returns:
+            False if *dedup* was accepted before, also if the run has ended since.
+
+        Raises:
+            RunNotFoundError, RunStateError: There is no such run, or it has ended.
+            EncodeError: The payload cannot be recorded.
+        """
+        encoded = self._backend.codec.encode(payload, payload_type(payload), where=f"payload of signal {name!r}")
+        accepted: bool = await self._backend.request("signal", run_id=self.id, name=name, payload=encoded, dedup=dedup)
+        return accepted
+
+    async def cancel(self, reason: str = "") -> bool:
+        """Ask the run to end; False if it has. It ends once its clean-up is done."""
+        done: bool = await self._backend.request("cancel", run_id=self.id, reason=reason)
+        return done
+
+    async def pause(self) -> bool:
+        """Let the run begin nothing more until `resume`; what is under way ends and is recorded."""
+        done: bool = await self._backend.request("pause", run_id=self.id)
+        return done
+
+    async def resume(self) -> bool:
+        """Let a paused or blocked run go on; False if it is neither."""
+        done: bool = await self._backend.request("resume", run_id=self.id)
+        return done
+
+    async def retry(self) -> bool:
+        """
+        Let a failed run go on from what failed; completed steps are not repeated.
+
+        A child that failed is retried, too; one that was cancelled, or refused by its key or limit, is started anew.
+        """
+        done: bool = await self._backend.request("retry", run_id=self.id)
+        return done
+
+    async def fork(self, at: str | int, replace: Mapping[str, Any] | None = None, *, id: str | None = None) -> Run[T]:
+        """
+        A new run that goes on from position *at*, with the outcomes in *replace* instead of the recorded.
+
+        What was recorded before the command at *at* is copied, and what follows executed anew; if *replace* has
+        *at* itself, what was recorded before its outcome: members of the same group keep what they had come to.
+
+        Raises:
+            UsageError: If a position was never asked for, or *id* is taken.
+        """
+        codec = self._backend.codec
+        encoded = {
+            position: codec.encode(value, payload_type(value), where=f"replacement at {position}")
+            for position, value in (replace or {}).items()
+        }
+        new_id = id or new_run_id(self._backend.clock.now())
+        await self._backend.request("fork", run_id=self.id, at=str(at), replace=encoded, new_id=new_id)
+        return Run(self._backend, new_id, self._type)
+
+    async def _row(self) -> RunRow:
+        row = await self._backend.read(run_rows.run_by_id, self.id)
+        if row is None:
+            raise RunNotFoundError("id", self.id)
+        return row
+
+
+def payload_type(value: Any) -> Any:
+    """Payloads of classes are recorded by their own type: the receiver names it again."""
+    return type(value) if hasattr(type(value), "__attrs_attrs__") or hasattr(value, "__dataclass_fields__") else Any
+
+
+@frozen
+class QueueInfo:
+    """A queue as it stood when it was read."""
+
+    name: str
+    #: Runs that have not begun and wait for a slot.
+    depth: int
+    #: Runs that are active, or woken and about to be.
+    running: int
+    #: Seconds that the oldest waiting run waits; None if none does.
+    oldest_wait: float | None
+    paused: bool
+
+
+class QueueHandle:
+    """A handle on one queue."""
+
+    def __init__(self, backend: Backend, name: str) -> None:
+        self._backend = backend
+        self.name = name
+
+    async def info(self) -> QueueInfo:
+        """Depth, running, oldest wait."""
+        row = await self._backend.read(run_rows.queue_row, self.name)
+        paused = self.name in await self._backend.read(run_rows.paused_queues)
+        oldest = None if row.oldest_ready_at is None else max(0.0, self._backend.clock.now() - row.oldest_ready_at)
+        return QueueInfo(self.name, row.depth, row.running, oldest, paused)
+
+    async def pause(self) -> None:
+        """Let nothing more of this queue begin until `resume`. Recorded: it outlives a restart."""
+        await self._backend.request("pause_queue", queue=self.name, paused=True)
+
+    async def resume(self) -> None:
+        """Let runs of this queue begin again."""
+        await self._backend.request("pause_queue", queue=self.name, paused=False)
+
+    async def clear(self) -> int:
+        """Cancel every run of this queue that has not begun; how many."""
+        count: int = await self._backend.request("clear_queue", queue=self.name)
+        return count

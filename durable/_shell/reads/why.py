@@ -1,0 +1,86 @@
+"""
+One sentence: what a run waits for, and since when. The same for `run.why()` and ``durable show``.
+
+Light, as `run_rows` is: the command line reads with it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from durable._shell.reads import run_rows
+from durable._shell.reads.run_rows import ENDS, RunRow, SlotRow, WaitRow
+
+
+def why_by_id(conn: sqlite3.Connection, run_id: str, now: float) -> str | None:
+    """`why` of the run called *run_id*; None if there is none."""
+    row = run_rows.run_by_id(conn, run_id)
+    return None if row is None else why(conn, row, now)
+
+
+def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
+    """What the run waits for at *now*, or how it ended."""
+    if row.status in ENDS:
+        ended = f"run {row.run_id!r} {row.status if row.status != 'cancelled' else 'was cancelled'}"
+        return f"{ended} {_span(now, row.ended_at)} ago" + (f": {row.reason}" if row.reason else "")
+    if row.status == "blocked":
+        return f"run {row.run_id!r} is blocked and needs a person: {row.reason}"
+    if row.status == "paused":
+        return f"run {row.run_id!r} is paused: resume it to let it go on"
+    if row.status == "running":
+        return f"run {row.run_id!r} is running, for {_span(now, row.ready_at)}"
+    if row.status == "pending" and row.ready_at is not None:
+        if row.queue in run_rows.paused_queues(conn):
+            return f"run {row.run_id!r} waits for queue {row.queue!r}, which is paused: resume it"
+        return f"run {row.run_id!r} waits for a slot of queue {row.queue!r}, for {_span(now, row.ready_at)}"
+    return f"run {row.run_id!r} waits for {awaited(conn, row.run, now)}"
+
+
+def awaited(conn: sqlite3.Connection, run: int, now: float) -> str:
+    """What a freed run waits for at *now*, and for how long: the oldest in words, the others counted."""
+    slots = run_rows.slots_awaited(conn, run)
+    waits = run_rows.waits_of(conn, run)
+    count = len(slots) + run_rows.count_waits(conn, run)
+    own = [wait for wait in waits if wait.kind not in ("deadline", "cleanup")] or waits
+    more = f" and {count - 1} more" if count > 1 else ""
+    if slots:
+        return f"{_describe_slot(slots[0], now)}{more}, for {_span(now, slots[0].since)}"
+    if not own:
+        return "nothing that is recorded"
+    return f"{_describe_wait(own[0], now)}{more}, for {_span(now, own[0].since)}"
+
+
+def _span(now: float, then: float | None) -> str:
+    if then is None:
+        return "an unknown time"
+    seconds = max(0.0, now - then)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _describe_slot(slot: SlotRow, now: float) -> str:
+    key = f" (key {slot.key!r})" if slot.key else ""
+    place = f" at {slot.position}" if slot.position else ""
+    line = "first in line" if not slot.ahead else f"{slot.ahead} before it"
+    due = "" if slot.due_at is None else f"; its rate lets it in within {max(0.0, slot.due_at - now):.1f} s"
+    inside = "" if slot.holder is None else f"; longest inside: run {slot.holder!r}"
+    return f"a slot of limit {slot.name!r}{key}{place} ({line}{inside}{due})"
+
+
+def _describe_wait(wait: WaitRow, now: float) -> str:
+    until = "" if wait.fire_at is None else f" (due in {max(0.0, wait.fire_at - now):.1f} s)"
+    match wait.kind:
+        case "signal":
+            return f"signal {wait.name!r} at {wait.position}{until}"
+        case "child":
+            return f"run {wait.target!r} at {wait.position}"
+        case "retry":
+            return f"the next attempt of the step at {wait.position}{until}"
+        case "start":
+            return f"its start{until}" if wait.target is None else f"the end of run {wait.target!r}, to begin"
+        case "restart":
+            return f"its next attempt{until}"
+        case _:
+            return f"the {wait.kind} at {wait.position or 'the run'}{until}"

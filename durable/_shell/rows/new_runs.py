@@ -1,0 +1,121 @@
+"""
+Turns an op into the run that it starts: names, options, key, arguments as recorded.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+
+from durable._core.admission import Places
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import Payload, RunStarted
+from durable._core.program.definition import MAX_KEY_LENGTH, RunnableDefinition, check_labels, check_name
+from durable._core.program.limits import name_of
+from durable._core.program.ops import RunOp
+from durable._core.program.registry import Definitions
+from durable._core.program.retry import recorded
+from durable._shell.rows.rows import NewRun
+from durable.errors import DefinitionError
+
+#: Deepest chain of children: each adds its position to the id. 50 levels are promised.
+MAX_ID_LENGTH = 2_000
+
+
+def new_run_id(now: float) -> str:
+    """A fresh id that sorts by time: 11 hex digits of milliseconds, 10 random ones."""
+    return f"{int(now * 1000):011x}-{secrets.token_hex(5)}"
+
+
+def make_run(
+    op: RunOp[Any],
+    *,
+    definitions: Definitions,
+    codec: Codec,
+    allocate: Callable[[], int],
+    now: float,
+    places: Places | None = None,
+    run_id: str | None = None,
+    parent: int | None = None,
+    position: str | None = None,
+    arguments: Payload | None = None,
+) -> NewRun:
+    """
+    The run that *op* starts, not yet recorded. *arguments* are those of *op*, if encoded already.
+
+    *places* give it a place in line; templates, and those recorded from outside, get theirs from `placed`.
+
+    Raises:
+        DefinitionError: If its workflow or job is not among *definitions*.
+        EncodeError: If an argument cannot be recorded.
+    """
+    definition: RunnableDefinition[..., Any] = op.definition
+    if not definitions.knows(definition):
+        known = "another one of that name is" if definition.name in definitions else "it is not"
+        msg = f"{definition!r} cannot be started: {known} among the definitions given to Engine"
+        raise DefinitionError(msg)
+    options, given = definition.options, op.given
+    if arguments is None:
+        where = f"arguments of {op.describe()}"
+        arguments = codec.encode_arguments(op.args, op.kwargs, definition.arguments, where=where)
+    chosen = given.id is not None
+    found_id = check_name("a run id", given.id, MAX_KEY_LENGTH) if chosen else run_id or new_run_id(now)
+    check_name("a run id", found_id, MAX_ID_LENGTH)
+    labels = options.labels
+    if given.labels:
+        labels = {**labels, **given.labels}
+        check_labels(op.describe(), labels)
+    key = definition.key_for(op, lambda: codec.digest(arguments))
+    delay = given.delay if given.at is None else None
+    due_at = given.at if delay is None else now + delay
+    timeout = given.timeout if given.timeout is not None else options.timeout
+    queue = check_name("a queue", given.queue or options.queue)
+    return NewRun(
+        run=allocate(),
+        run_id=found_id,
+        workflow=definition.name,
+        version=options.version,
+        sort=definition.sort,
+        queue=queue,
+        place=0.0 if places is None else places.place(queue, definition.name, parent),
+        priority=options.priority if given.priority is None else given.priority,
+        key=key,
+        arguments=f"{definition.name}:{codec.digest(arguments)}" if key is not None or chosen else "",
+        labels=labels,
+        started=RunStarted(definition.name, options.version, found_id, arguments, now),
+        due_at=due_at if due_at is not None and due_at > now else None,
+        deadline=None if timeout is None else now + timeout,
+        timeout=timeout,
+        parent=parent,
+        position=position,
+        on_conflict=given.on_conflict,
+        chosen_id=chosen,
+        key_ttl=given.key_ttl if given.key_ttl is not None else options.key_ttl,
+        delay=delay,
+        limit=None if options.limit is None else name_of(options.limit),
+        limit_key=definition.limit_key_for(op.args, op.kwargs) if options.limit_key is not None else "",
+        retry=None if given.retry is None else recorded(given.retry),
+        follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
+    )
+
+
+def placed(new: NewRun, places: Places) -> NewRun:
+    """*new* with a place in the line of its queue."""
+    return evolve(new, place=places.place(new.queue, new.workflow, new.parent))
+
+
+def make_template(op: RunOp[Any], *, definitions: Definitions, codec: Codec) -> NewRun:
+    """
+    What *op* starts when its time comes: a follow-up, a callback. See `templates.begun`.
+
+    Raises:
+        DefinitionError, EncodeError: As `make_run`.
+    """
+    return make_run(op, definitions=definitions, codec=codec, allocate=_no_number, now=0.0)
+
+
+def _no_number() -> int:
+    return 0

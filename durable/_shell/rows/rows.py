@@ -1,0 +1,314 @@
+"""
+Runs and turns as the rows they become, and the checksum that chains a run's events.
+
+Everything here is made on the event loop, before the one hop to the writer's thread: encoding
+is spread over turns, and the transaction itself only inserts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+from zlib import crc32
+
+from attrs import define, evolve, field, frozen
+
+from durable._core.journal.columns import from_row, to_row
+from durable._core.journal.events import CancelRequested, Event, Payload, RunStarted, SignalReceived
+from durable._core.journal.waits import Wait
+from durable._core.program.ops import OnConflict
+from durable._core.run.decision import EndStatus, FailedAttempt
+from durable.errors import JournalCorruptError
+
+#: All that a run can be. The last three are ends, see `looking.ENDS`.
+Status: TypeAlias = Literal["pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled"]
+
+#: Payloads from this size on are kept once, by content, in a table of their own. Below it the
+#: digest and the second row cost more than they save; a page holds 4,096 bytes.
+LARGE_BYTES = 2_048
+
+
+@frozen
+class Large:
+    """A payload that goes to the table of large ones."""
+
+    value: Payload
+    digest: bytes
+
+
+def stored(value: Payload | None) -> Payload | Large | None:
+    """*value*, or `Large` if it is to be kept by content."""
+    if value is None or len(value) < LARGE_BYTES:
+        return value
+    data = value.encode() if isinstance(value, str) else value
+    return Large(value, hashlib.blake2b(data, digest_size=32).digest())
+
+
+#: run, seq, kind, position, at, body, value, payload, checksum
+EventTuple: TypeAlias = tuple[int, int, int, str | None, float, str | None, Any, int | None, int]
+
+
+def checksum(before: int, kind: int, position: str | None, at: float, body: str | None, value: Payload | None) -> int:
+    """CRC-32 of an event's columns, chained to the checksum of the event *before* it."""
+    chained = crc32(f"{kind}|{position}|{at!r}|{body}|".encode(), before)
+    if value is None:
+        return chained
+    return crc32(value.encode() if isinstance(value, str) else value, chained)
+
+
+@define
+class RunState:
+    """What the shell keeps of a run while it is active."""
+
+    run: int
+    run_id: str
+    workflow: str
+    queue: str
+    #: Sequence number of its newest event, and that event's checksum.
+    seq: int = 0
+    chain: int = 0
+    labels: Mapping[str, str] = field(factory=dict)
+    #: The batch that it is a member of, and the one that it is a callback of.
+    batch: int | None = None
+    callback: int | None = None
+    #: Their ids, and those of the batches around them, once a step needs them.
+    batches: tuple[str, ...] = ()
+
+    def append(self, events: Sequence[Event]) -> list[EventTuple]:
+        """The rows of *events*, numbered and chained after what is recorded."""
+        rows: list[EventTuple] = []
+        run, seq, chain = self.run, self.seq, self.chain
+        for event in events:
+            kind, position, body, value = to_row(event)
+            at = event.at
+            chain = checksum(chain, kind, position, at, body, value)
+            seq += 1
+            kept: Any = value if value is None or len(value) < LARGE_BYTES else stored(value)
+            rows.append((run, seq, kind, position, at, body, kept, None, chain))
+        self.seq, self.chain = seq, chain
+        return rows
+
+
+def read_events(path: str, state: RunState, rows: Sequence[Sequence[Any]]) -> list[Event]:
+    """
+    The events in *rows* (seq, kind, position, at, body, value, checksum), checked against their chain.
+
+    Leaves the sequence and chain of *state* at the last of them.
+
+    Raises:
+        JournalCorruptError: At the first event that is missing or does not match.
+    """
+    events: list[Event] = []
+    chain = 0
+    expected = 0
+    for seq, kind, position, at, body, value, recorded in rows:
+        expected += 1
+        chain = checksum(chain, kind, position, at, body, value)
+        if seq != expected or chain != recorded:
+            reason = f"event {expected} is missing" if seq != expected else "it does not match its checksum"
+            raise JournalCorruptError(path, state.run_id, expected, reason)
+        events.append(from_row(kind, position, body, value, at))
+    state.seq, state.chain = expected, chain
+    return events
+
+
+@frozen
+class NewRun:
+    """A run to be created."""
+
+    run: int
+    run_id: str
+    workflow: str
+    version: int
+    sort: str
+    queue: str
+    priority: int
+    key: str | None
+    #: Digest of the workflow's name and arguments.
+    arguments: str
+    labels: Mapping[str, str]
+    started: RunStarted
+    #: When it may begin, if later than now.
+    due_at: float | None = None
+    #: When its time is over, if ever.
+    deadline: float | None = None
+    timeout: float | None = None
+    parent: int | None = None
+    position: str | None = None
+    on_conflict: OnConflict = "join"
+    #: Whether its id was chosen by the caller.
+    chosen_id: bool = False
+    #: Seconds from its start for which the key is its own; None is for ever.
+    key_ttl: float | None = None
+    #: Seconds from its start (whenever that comes, for one kept as a template) before it may begin.
+    delay: float | None = None
+    #: Its place in line, see `admission`.
+    place: float = 0.0
+    #: Its own retry policy, as `retry.recorded` writes it.
+    retry: str | None = None
+    #: Templates of the runs that its success starts.
+    follow_ups: tuple[NewRun, ...] = ()
+    #: Run whose end started it.
+    follows: int | None = None
+    #: Batch that it is a member of, and batch that it is a callback of.
+    batch: int | None = None
+    callback: int | None = None
+    #: Runs that must have ended before it begins.
+    behind: tuple[int, ...] = ()
+    #: Limit and key of which the run itself may have to hold a slot, see `creating.insert_run`.
+    limit: str | None = None
+    limit_key: str = ""
+
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether another run, or a limit, may stand in its way: then it is created by itself, and may be joined."""
+        return self.key is not None or self.chosen_id or self.limit is not None
+
+    def following(self, run: int) -> NewRun:
+        """A copy that the end of *run* starts."""
+        return evolve(self, follows=run)
+
+    def labels_json(self) -> str | None:
+        """The labels as stored."""
+        return json.dumps(dict(self.labels), ensure_ascii=False, sort_keys=True) if self.labels else None
+
+
+@frozen
+class ReadyRun:
+    """A run that could go on: what the scheduler needs to choose among them."""
+
+    run: int
+    run_id: str
+    workflow: str
+    sort: str
+    queue: str
+    priority: int
+    ready_at: float
+    labels: Mapping[str, str]
+    #: Its place in line, see `admission`.
+    place: float = 0.0
+    batch: int | None = None
+    callback: int | None = None
+    #: The runs that its success starts, as `templates` writes them.
+    follow_ups: str | None = None
+    #: Its own retry policy, as `retry.recorded` writes it.
+    retry: str | None = None
+    #: Whether it was active before: a queue's rate does not count it again.
+    begun: bool = False
+    #: Its first event and checksum, where it was only just created and needs no loading.
+    fresh: tuple[RunStarted, int] | None = None
+
+
+@frozen
+class Notice:
+    """What a turn did that only those hear of who look on: middleware, and readers of `engine.events()`."""
+
+    name: Literal["run.started", "run.waiting", "step.attempt_failed"]
+    run: int
+    run_id: str
+    workflow: str
+    failed: FailedAttempt | None = None
+
+
+@define
+class TurnWrite:
+    """One turn as rows."""
+
+    state: RunState
+    at: float
+    events: list[EventTuple] = field(factory=list)
+    #: The newest inbox item that this turn took in; it and those before it are done with.
+    inbox_upto: int = 0
+    waits: Sequence[Wait] = ()
+    waits_closed: Sequence[Wait] = ()
+    children: Sequence[tuple[NewRun, Wait | None]] = ()
+    #: `feeding.NewFeed`s.
+    feeds: Sequence[Any] = ()
+    feeds_closed: Sequence[str] = ()
+    #: (position, limit, key) of slots to ask for; numbers of those limits that the opening did not know;
+    #: positions whose slot is given up.
+    slots: Sequence[tuple[str, str, str]] = ()
+    limits: Sequence[Sequence[Any]] = ()
+    slots_released: Sequence[str] = ()
+    #: For a block: positions of the attempts that go on all the same; None: of all that have begun.
+    under_way: Collection[str] | None = None
+    cancelled_children: Sequence[str] = ()
+    cancel_all_children: bool = False
+    status: Literal["running", "waiting", "blocked"] | EndStatus | None = None
+    reason: str | None = None
+    #: For an end: the closing event's payload, for whoever waits for this run.
+    outcome: Payload | None = None
+    successor: NewRun | None = None
+    #: For an end: the runs that it starts.
+    follow_ups: Sequence[NewRun] = ()
+    #: For an end: gives numbers to the callbacks of its batch.
+    allocate: Callable[[], int] | None = None
+    #: Signals that nobody consumed, and a cancel that came too late, for the successor.
+    unconsumed: Sequence[SignalReceived | CancelRequested] = ()
+    #: Merges what the workflow published into what is stored.
+    attributes: Callable[[Payload | None], Payload] | None = None
+    #: Positions of steps that ended and may have left notes (cursors, memos).
+    notes_done: Sequence[str] = ()
+    #: Set when nothing that was noted in this run is wanted any more.
+    notes_over: bool = False
+    #: Makes the payload of a failure, for a child whose key is refused.
+    refusal: Callable[[Exception], Payload] | None = None
+    #: Empty unless somebody looks on.
+    notices: Sequence[Notice] = ()
+
+
+#: How a run ended: its status, its closing payload (value or failure), and the reason.
+Outcome: TypeAlias = tuple[str, Payload | None, str]
+
+
+@define
+class Effects:
+    """What a commit group caused, for the loop to act on once it is on disk."""
+
+    ready: list[ReadyRun] = field(factory=list)
+    #: Active runs that have something new in their inbox.
+    arrived: set[int] = field(factory=set)
+    #: Runs that were paused.
+    paused: set[int] = field(factory=set)
+    #: (status, run id, workflow) of runs that were paused or blocked, for whoever looks on.
+    stopped: list[tuple[str, str, str]] = field(factory=list)
+    #: Runs that are to end before they began: they need no slot for that.
+    unborn: list[ReadyRun] = field(factory=list)
+    #: Runs cancelled while they were paused: nobody waits for the steps that a pause let go on.
+    given_up: set[int] = field(factory=set)
+    #: (run, run id, workflow, status)
+    ended: list[tuple[int, str, str, str]] = field(factory=list)
+    #: Outcomes of those by run id, unless they go on as another run: whoever waits need not read them.
+    outcomes: dict[str, Outcome] = field(factory=dict)
+    #: Runs whose turn wanted to free them, but something had arrived.
+    kept: set[int] = field(factory=set)
+    #: (run id of the run that ended, why a follow-up of it could not be started)
+    refused: list[tuple[str, str]] = field(factory=list)
+    notices: list[Notice] = field(factory=list)
+    #: (complete, failed or finished; batch id)
+    batches: list[tuple[str, str]] = field(factory=list)
+    next_fire_at: float | None = None
+
+    def add(self, other: Effects) -> None:
+        """Take in what a part of the group caused."""
+        self.ready += other.ready
+        self.arrived |= other.arrived
+        self.paused |= other.paused
+        self.stopped += other.stopped
+        self.unborn += other.unborn
+        self.given_up |= other.given_up
+        self.ended += other.ended
+        self.outcomes |= other.outcomes
+        self.kept |= other.kept
+        self.refused += other.refused
+        self.notices += other.notices
+        self.batches += other.batches
+        if other.next_fire_at is not None:
+            self.fires(other.next_fire_at)
+
+    def fires(self, at: float) -> None:
+        """A timer was set for *at*."""
+        if self.next_fire_at is None or at < self.next_fire_at:
+            self.next_fire_at = at

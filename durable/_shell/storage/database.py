@@ -1,0 +1,419 @@
+"""
+Connections to the journal's file: one that writes, one that reads. Nothing about tables.
+
+A write is one function, run on the writer's thread between BEGIN IMMEDIATE and COMMIT, in one
+hop. The thread takes its work in order of arrival, so that no lock is needed between writes.
+
+Promises: what one function wrote is committed whole or not at all, whatever happens to the
+awaiter; `write` returns only after COMMIT did (needs durability "full": "process" may lose the
+last commits at a power cut); a COMMIT that raised is never reported as "nothing was written"
+unless SQLite says so, and the connection then refuses everything until `reopen`; only the
+writer's connection ever writes or checkpoints; every pragma is read back; a file that is
+refused is not modified; closing is bounded, and a process that forgot to close can end.
+
+Never opens the database file, its WAL or its shared memory except through SQLite: closing such
+a descriptor drops SQLite's locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast
+
+import aiosqlite
+import anyio
+
+from durable._shell.storage.connections import (
+    apply_pragmas,
+    attempt,
+    back_up,
+    begin,
+    check_place,
+    commit,
+    connected,
+    look,
+    real_path,
+    roll_back,
+    transact,
+    translate,
+    version_notices,
+    within,
+)
+from durable._shell.storage.guard import Guard
+from durable._shell.storage.port import Exclusive
+from durable.errors import (
+    DurableError,
+    EngineClosedError,
+    JournalAccessError,
+    JournalDamagedError,
+    JournalIOError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine
+
+T = TypeVar("T")
+
+_NOT_OPEN: Final = "it was closed after an error and could not be opened again yet"
+# Time for the call under way to end at `aclose`, before it is interrupted, and after.
+CLOSE_SECONDS: Final = 5.0
+INTERRUPTED_SECONDS: Final = 1.0
+# A loop that is never idle, in iterations shorter than the interpreter's switch interval, keeps its lock (GIL) from
+# every other thread: it takes it back before they have woken up, and a commit takes minutes. Where no call has ended
+# for so long, the loop sleeps that long, that often, so that ours get their turn.
+STARVED_SECONDS: Final = 0.02
+GIVEN_SECONDS: Final = 0.0001
+GIVEN_EVERY: Final = 0.002
+
+
+class _Worker(aiosqlite.Connection):
+    """One connection and its thread, which runs whole functions and never keeps the process alive."""
+
+    def __init__(self, opened: Callable[[], sqlite3.Connection], name: str) -> None:
+        self.raw: sqlite3.Connection | None = None
+
+        def connector() -> sqlite3.Connection:
+            self.raw = opened()
+            return self.raw
+
+        super().__init__(connector, iter_chunk_size=64)
+        self._thread.daemon = True
+        self._thread.name = name
+
+    def call(self, fn: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """The result of *fn*, called on the thread; queued at once, without a coroutine of its own."""
+        if not self._running:
+            raise ValueError("the connection is closed")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        cast("Any", self)._tx.put_nowait((future, partial(fn, *arguments)))  # noqa: SLF001 - untyped there
+        return future
+
+    def landed(self) -> asyncio.Future[None] | None:
+        """Done when every call made so far has ended; None if that cannot be waited for."""
+        if not self._running:
+            return None
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        cast("Any", self)._tx.put_nowait((future, lambda: None))  # noqa: SLF001 - untyped there
+        return future
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """Close after the calls made so far, also when nobody waited for the connection to open."""
+
+        def close() -> None:
+            raw, self.raw, self._connection = self.raw, None, None
+            if raw is not None:
+                raw.close()
+
+        cast("Any", self)._tx.put_nowait((None, close))  # noqa: SLF001 - untyped there
+        return cast("Any", super()).stop()  # type: ignore[no-any-return] # half typed there
+
+    def join(self) -> bool:
+        """Whether the thread has ended, after waiting for it to leave its last call."""
+        self._thread.join(INTERRUPTED_SECONDS)
+        return not self._thread.is_alive()
+
+
+class Database:
+    """The connections to one file, for one event loop. Make it with `open`."""
+
+    def __init__(
+        self,
+        path: str,
+        durability: Literal["full", "process"],
+        prepare: Callable[[sqlite3.Connection], None] | None,
+        inspect: Callable[[sqlite3.Connection], None] | None,
+    ) -> None:
+        #: The real path: a symbolic link is followed once, here.
+        self.path = path
+        #: What an operator should know, in sentences. Nothing that prevents work.
+        self.notices: list[str] = version_notices(sqlite3.sqlite_version_info)
+        #: Calls whose work is under way on a thread, even if nobody awaits them any more.
+        self.calls_in_flight = 0
+        self._calls_ended = self._ended_before = 0
+        self._watched = False
+        self.guard = Guard()
+        self._durability, self._prepare, self._inspect = durability, prepare, inspect
+        self._loop = asyncio.get_running_loop()
+        self._exclusive = asyncio.Lock()  # held during several hops: `write` needs it only then
+        self._opening = asyncio.Lock()  # held while connections come and go after `open`
+        self._writer: _Worker | None = None
+        self._reader: _Worker | None = None
+        self._identity: os.stat_result | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        durability: Literal["full", "process"] = "full",
+        prepare: Callable[[sqlite3.Connection], None] | None = None,
+        inspect: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> Self:
+        """
+        Open, creating the file (mode 0600) where there is none.
+
+        Args:
+            path: On a local file system.
+            durability: "full" survives a power cut, "process" the death of the process.
+            prepare: Called on the writer's thread before anything else writes; does its own
+                BEGIN and COMMIT. Called again by `reopen`. What it raises closes everything.
+            inspect: Called before anything is modified: the place to refuse a file.
+
+        Raises:
+            JournalError: A subclass that says what about the file or the machine is wrong.
+        """
+        database = cls(real_path(path), durability, prepare, inspect)
+        try:
+            await _whole(database._start())
+        except BaseException:
+            await database.aclose()
+            raise
+        return database
+
+    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """
+        The result of *fn*, once everything it wrote is committed.
+
+        Goes on to its end when the caller is cancelled. *fn* must not begin or end transactions.
+
+        Raises:
+            CommitUnknownError: The commit failed, and may have committed. `reopen`, then look.
+            JournalError: Nothing was written.
+        """
+        if self._exclusive.locked():
+            async with self._exclusive:
+                return await self._hop(self._writer, transact, fn)
+        return await self._hop(self._writer, transact, fn)
+
+    @contextlib.asynccontextmanager
+    async def exclusive(self) -> AsyncGenerator[Exclusive, None]:
+        """One transaction of several hops: committed at the block's end, rolled back on an exception."""
+        async with self._exclusive:
+            writer = self._writer
+            transaction = Exclusive(partial(self._hop, writer, within))
+            try:
+                # Cancelled here, BEGIN still happens: hence the rollback below.
+                await self._hop(writer, begin)
+                yield transaction
+            except BaseException:
+                # Its place in the queue is what matters: later writes come after it, awaited or not.
+                with contextlib.suppress(DurableError):
+                    await self._hop(writer, roll_back)
+                raise
+            finally:
+                transaction.over = True
+            await self._hop(writer, commit)
+
+    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of *fn* on the reading connection, in a transaction of its own. Keep it short."""
+        return await self._hop(self._reader or await self._reading(), look, fn)
+
+    async def reopen(self) -> None:
+        """Close both connections and open them again, after an error that made the writer stop."""
+        async with self._exclusive, self._opening:
+            if self._closing is not None:
+                raise EngineClosedError(f"journal {self.path} is closed")
+            self.check_file()
+            await _whole(self._stop_all())
+            await _whole(self._start())
+
+    async def backup(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """A verified copy at *target* (mode 0600), complete in one file. Reads wait meanwhile, writes do not."""
+        reader = self._reader or await self._reading()
+        await self._hop(reader, partial(back_up, overwrite=overwrite), real_path(target))
+
+    async def checkpoint(self) -> tuple[int, int, int]:
+        """Move what readers allow from the WAL to the file: (busy, pages in the WAL, pages moved)."""
+
+        def passive(conn: sqlite3.Connection) -> tuple[int, int, int]:
+            try:
+                busy, pages, moved = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.Error as error:
+                raise translate(error, self.path) from error
+            return busy, pages, moved
+
+        async with self._exclusive:
+            return await self._hop(self._writer, within, passive)
+
+    def check_identity(self) -> None:
+        """
+        Nothing, while the path still leads to the file we write and its WAL is beside it.
+
+        Raises:
+            JournalAccessError: Commits may be going where nobody will find them; says why.
+        """
+        self.check_file()
+        if self._writer is not None and not self._opening.locked() and not Path(f"{self.path}-wal").exists():
+            raise JournalAccessError(self.path, "its WAL (-wal) was deleted: recent commits are in no file")
+
+    def check_file(self) -> None:
+        """`check_identity` without the WAL, which a closed file does not have."""
+        try:
+            found = Path(self.path).stat()
+        except OSError as error:
+            raise JournalAccessError(self.path, f"it was deleted, renamed or hidden: {error.strerror}") from error
+        if self._identity is not None and not os.path.samestat(found, self._identity):
+            raise JournalAccessError(self.path, "another file has taken its place")
+        if found.st_nlink != 1:
+            raise JournalAccessError(self.path, "it has a second name (hard link), and with it a second WAL")
+
+    async def aclose(self) -> None:
+        """Close both connections and join their threads, within a few seconds. Never raises for a second call."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await _whole(self._closing)
+
+    async def _hop(self, worker: _Worker | None, fn: Callable[..., T], *arguments: Any) -> T:
+        """*fn*, called with connection, path and *arguments* on the worker's thread."""
+        raw = worker and worker.raw
+        if self._closing is not None:
+            raise EngineClosedError(f"journal {self.path} is closed")
+        if worker is None or raw is None:
+            raise JournalIOError(self.path, _NOT_OPEN)
+        if asyncio.get_running_loop() is not self._loop:
+            raise EngineClosedError(f"journal {self.path} was opened on another event loop")
+        self.calls_in_flight += 1
+        if not self._watched and not getattr(self._loop, "jumps", False):  # time that jumps waits for threads anyway
+            self._watched = True
+            self._ended_before = self._calls_ended
+            self._loop.call_later(STARVED_SECONDS, self._give_way)
+        try:
+            result: T = await worker.call(fn, raw, self.path, *arguments)
+        except asyncio.CancelledError:
+            # The thread goes on. Its queue is in order, so this is done when the call is.
+            if (landed := worker.landed()) is not None:
+                self.calls_in_flight += 1
+                landed.add_done_callback(self._landed)
+            raise
+        finally:
+            self.calls_in_flight -= 1
+            self._calls_ended += 1
+        return result
+
+    def _give_way(self) -> None:
+        """Let our threads run if the loop keeps them from it; again as long as calls are under way."""
+        if not self.calls_in_flight:
+            self._watched = False
+            return
+        starved, self._ended_before = self._calls_ended == self._ended_before, self._calls_ended
+        if starved:
+            time.sleep(GIVEN_SECONDS)
+        self._loop.call_later(GIVEN_EVERY if starved else STARVED_SECONDS, self._give_way)
+
+    def _landed(self, _: object) -> None:
+        self.calls_in_flight -= 1
+
+    async def _start(self) -> None:
+        self._writer = await self._started(_Worker(self._open_writer, "durable-writer"))
+
+    async def _reading(self) -> _Worker:
+        async with self._opening:
+            if self._closing is not None:
+                raise EngineClosedError(f"journal {self.path} is closed")
+            if self._writer is None:
+                raise JournalIOError(self.path, _NOT_OPEN)
+            if self._reader is None:
+                self._reader = await _whole(self._started(_Worker(self._open_reader, "durable-reader")))
+            return self._reader
+
+    async def _started(self, worker: _Worker) -> _Worker:
+        self.calls_in_flight += 1
+        try:
+            await worker
+        except BaseException:
+            worker.join()  # aiosqlite has told it to stop
+            raise
+        finally:
+            self.calls_in_flight -= 1
+        return worker
+
+    async def _close(self) -> None:
+        async with self._opening:  # what is being opened right now is to be closed as well
+            await self._stop_all()
+
+    async def _stop_all(self) -> None:
+        # The writer last: the last one to close checkpoints, and only the writer may.
+        workers = [worker for worker in (self._reader, self._writer) if worker is not None]
+        self._reader = self._writer = None
+        self.calls_in_flight += 1
+        try:
+            while workers:
+                await self._stop(workers.pop(0))
+        finally:
+            for worker in workers:  # the loop itself is being torn down
+                worker.stop()
+            self.calls_in_flight -= 1
+
+    async def _stop(self, worker: _Worker) -> None:
+        raw, stopped = worker.raw, worker.stop()
+        if stopped is not None:
+            await asyncio.wait([stopped], timeout=CLOSE_SECONDS)
+            if not stopped.done() and raw is not None:
+                raw.interrupt()
+                await asyncio.wait([stopped], timeout=INTERRUPTED_SECONDS)
+        if (stopped is not None and not stopped.done()) or not worker.join():
+            self.notices.append("a call did not end in time: its thread was abandoned and ends with the process")
+
+    def _open_writer(self) -> sqlite3.Connection:
+        try:
+            check_place(self.path, create=self._identity is None)
+            conn = connected(self.path, "rw")
+        except (sqlite3.Error, OSError) as error:
+            raise translate(error, self.path) from error
+        try:
+            try:
+                conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # is it a database at all?
+                apply_pragmas(conn, self.path, "shared")
+                if self._inspect is not None:
+                    self._inspect(conn)
+                apply_pragmas(conn, self.path, "writer", self._durability)
+                conn.execute("BEGIN IMMEDIATE")  # may we write? also creates the WAL
+                conn.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                raise translate(error, self.path) from error
+            except UnicodeDecodeError as error:  # SQLite quotes the damaged schema in its message
+                raise JournalDamagedError(self.path, "its schema is no text. Restore from a backup") from error
+            self.guard.install(conn)
+            if self._prepare is not None:
+                attempt(conn, self.path, self._prepare)
+            self._identity = Path(self.path).stat()
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def _open_reader(self) -> sqlite3.Connection:
+        try:
+            conn = connected(self.path, "ro")
+            try:
+                apply_pragmas(conn, self.path, "shared", "reader")
+            except BaseException:
+                conn.close()
+                raise
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+        return conn
+
+
+async def _whole(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
+    """The result of *work*, which is not cancelled with its caller; the caller is, afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen, so that asyncio does not report it at its end
+        raise cancelled
+    return task.result()

@@ -1,0 +1,122 @@
+"""
+How a file of an older schema becomes one of today's: one script for each version left behind.
+
+Run inside the one transaction of the opening. A script is never changed once it was released;
+tests compare what they make with what `schema` creates afresh.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from durable._core.journal.events import KIND_NAMES
+
+_FROM_1 = """
+ALTER TABLE durable_runs ADD COLUMN place REAL NOT NULL DEFAULT 0;
+ALTER TABLE durable_runs ADD COLUMN key_until REAL;
+ALTER TABLE durable_runs ADD COLUMN retry TEXT;
+ALTER TABLE durable_runs ADD COLUMN follows INTEGER;
+ALTER TABLE durable_runs ADD COLUMN follow_ups TEXT;
+ALTER TABLE durable_runs ADD COLUMN batch INTEGER;
+ALTER TABLE durable_runs ADD COLUMN callback INTEGER;
+ALTER TABLE durable_runs ADD COLUMN limit_name TEXT;
+ALTER TABLE durable_runs ADD COLUMN limit_key TEXT;
+DROP INDEX durable_runs_ready;
+CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, place, ready_at, run) WHERE ready_at IS NOT NULL;
+CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
+CREATE TABLE durable_feeds (
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    grp TEXT NOT NULL,
+    wake_on TEXT NOT NULL,
+    template TEXT NOT NULL,
+    PRIMARY KEY (run, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_feed_items (
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    item INTEGER NOT NULL,
+    child INTEGER NOT NULL,
+    child_id TEXT NOT NULL,
+    value ANY,
+    PRIMARY KEY (run, position, item)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_schedules (
+    name TEXT PRIMARY KEY,
+    spec TEXT NOT NULL,
+    timezone TEXT NOT NULL,
+    anchor REAL NOT NULL,
+    upto REAL NOT NULL,
+    next_at REAL,
+    last_at REAL,
+    last_run TEXT,
+    open_runs TEXT NOT NULL DEFAULT '[]',
+    paused_at REAL,
+    skipped INTEGER NOT NULL DEFAULT 0,
+    last_skipped_at REAL,
+    last_error TEXT,
+    triggers TEXT NOT NULL DEFAULT '[]'
+) STRICT;
+CREATE INDEX durable_runs_batch ON durable_runs (batch, status) WHERE batch IS NOT NULL;
+CREATE INDEX durable_runs_callback ON durable_runs (callback, status) WHERE callback IS NOT NULL;
+CREATE TABLE durable_batches (
+    batch INTEGER PRIMARY KEY AUTOINCREMENT,
+    batch_id TEXT NOT NULL UNIQUE,
+    parent INTEGER,
+    description TEXT NOT NULL,
+    labels TEXT,
+    contents TEXT,
+    created_at REAL NOT NULL,
+    cancelled_at REAL,
+    reason TEXT,
+    failed_at REAL,
+    completed_at REAL,
+    finished_at REAL,
+    outcome TEXT,
+    on_success TEXT,
+    on_failure TEXT,
+    on_complete TEXT
+) STRICT;
+CREATE INDEX durable_batches_parent ON durable_batches (parent) WHERE parent IS NOT NULL;
+CREATE INDEX durable_batches_unfinished ON durable_batches (parent) WHERE finished_at IS NULL AND parent IS NOT NULL;
+CREATE TABLE durable_limits (
+    name TEXT PRIMARY KEY,
+    concurrency INTEGER,
+    count INTEGER,
+    per REAL,
+    on_conflict TEXT NOT NULL
+) STRICT;
+CREATE TABLE durable_slots (
+    slot INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    since REAL NOT NULL,
+    granted_at REAL,
+    due_at REAL,
+    leaving INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE UNIQUE INDEX durable_slots_run ON durable_slots (run, position);
+CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL;
+CREATE INDEX durable_slots_held ON durable_slots (name, key) WHERE granted_at IS NOT NULL;
+CREATE INDEX durable_slots_due ON durable_slots (due_at) WHERE due_at IS NOT NULL;
+CREATE TABLE durable_grants (
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+CREATE INDEX durable_grants_key ON durable_grants (name, key, at);
+CREATE INDEX durable_grants_at ON durable_grants (name, at);
+"""
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a file of schema *version* up to date. The caller commits, or rolls back."""
+    if version == 1:
+        # One script, as `executescript` commits what is open before it begins.
+        connection.executescript("BEGIN IMMEDIATE;" + _FROM_1)
+    connection.executemany("INSERT OR IGNORE INTO durable_kinds VALUES (?, ?)", KIND_NAMES.items())

@@ -1,0 +1,68 @@
+"""
+What an engine needs of a database: SQLite's file, a private one in memory, or one of a user's tests. No SQL.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from durable.errors import EngineClosedError
+
+if TYPE_CHECKING:
+    from durable._shell.storage.guard import Guard
+
+T = TypeVar("T")
+
+
+class Exclusive:
+    """One transaction of several hops; everybody else's writes wait until it has ended."""
+
+    def __init__(self, hop: Callable[..., Awaitable[Any]]) -> None:
+        self._hop = hop
+        self.over = False
+
+    async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of *fn*, run inside the transaction. Its errors do not end the transaction."""
+        if self.over:
+            raise EngineClosedError("this transaction is over")
+        result: T = await self._hop(fn)
+        return result
+
+    async def execute(self, sql: str, parameters: Any = ()) -> list[Any]:
+        """All rows of one statement (none, for one that returns no rows)."""
+        return await self.run(lambda conn: conn.execute(sql, parameters).fetchall())
+
+
+class AnyDatabase(Protocol):
+    """What the journal needs of a database."""
+
+    path: str
+    notices: list[str]
+    calls_in_flight: int
+    guard: Guard
+
+    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
+    def exclusive(self) -> AbstractAsyncContextManager[Exclusive]: ...
+    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
+    async def reopen(self) -> None: ...
+    async def backup(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> None: ...
+    async def checkpoint(self) -> tuple[int, int, int]: ...
+    def check_identity(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+class OpenDatabase(Protocol):
+    """
+    Opens the database of a journal: what ``Engine(storage=...)`` takes, so that tests can put their own in its place.
+
+    The database that it returns keeps what its transactions committed, and nothing else. It has no owner's
+    lock, and no clients in other processes: whoever passes one sees to it that one engine at a time uses it.
+    """
+
+    async def __call__(self, path: str, *, prepare: Callable[[sqlite3.Connection], None]) -> AnyDatabase:
+        """Open what *path* stands for, and let *prepare* make or migrate the tables before anything else."""
+        ...

@@ -1,0 +1,345 @@
+"""
+Group commit: the turns of all runs that are ready, one transaction.
+
+SQLite flushes once a transaction whatever its size, so turns and requests that arrive while a
+flush is under way wait and share the next one. One group is one function on the writer's
+thread, between BEGIN IMMEDIATE and COMMIT: first all turns, then requests and transactions in
+their order, each in a savepoint, so that one failing neither delays nor harms the others.
+
+Promises: `turn` and `call` return only after their rows are on disk (as `durability` defines
+it); the rows of one run keep their order; nothing is acknowledged before a successful COMMIT.
+When a group fails: requests get the error; turns wait and are written again, for the
+executions behind them have no other state to go back to, and their steps must not run again.
+A COMMIT that raised may have committed, so before writing again the file is opened anew and
+asked whether it holds the group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from attrs import define, field
+
+from durable._shell.log import log
+from durable._shell.rows.rows import Effects, EventTuple, TurnWrite
+from durable._shell.storage.connections import CommitUnknownError, is_no_text, of_ours
+from durable._shell.storage.port import AnyDatabase
+from durable._shell.turns.activity import Activity
+from durable._shell.writes.turn_writes import write_turns
+from durable.errors import EngineClosedError, JournalDamagedError, JournalError, JournalIOError
+
+T = TypeVar("T")
+
+#: Seconds before a failed group is tried again, doubled each time.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+#: Largest group: bounds how long one transaction holds the writer.
+MAX_GROUP = 256
+#: Drivers told in one iteration of the event loop that their turn is on disk: each then runs its code to the next
+#: command, and the loop is the user's, too.
+TOLD_AT_ONCE = 8
+#: An iteration that took longer (seconds) is slow for other reasons: then four times as many are told in the next, or a
+#: hundred runs would wait for a dozen of these.
+SLOW_ITERATION = 0.004
+
+#: Counts the groups in which no event can tell whether they were committed.
+_COUNT = """
+INSERT INTO durable_meta (name, value) VALUES ('commits', 1)
+ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value
+"""
+
+
+@define(eq=False)
+class _Call:
+    fn: Callable[[sqlite3.Connection, Effects], Any]
+    future: asyncio.Future[Any]
+    #: Answered with the error when a group fails, rather than written again.
+    answers: bool = True
+    outcome: Any = None
+    error: BaseException | None = None
+
+
+@define(eq=False)
+class _Turn:
+    write: TurnWrite
+    future: asyncio.Future[bool]
+
+
+@define
+class _Group:
+    turns: list[_Turn] = field(factory=list)
+    calls: list[_Call] = field(factory=list)
+    #: What it caused, once it was written; and what tells afterwards whether it was committed.
+    effects: Effects = field(factory=Effects)
+    mark: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.turns or self.calls)
+
+    def event(self) -> EventTuple | None:
+        """The row of an event that is in the file if and only if the group is."""
+        return next((turn.write.events[-1] for turn in self.turns if turn.write.events), None)
+
+
+class Commits:
+    """Collects what is to be written, and writes it."""
+
+    def __init__(self, database: AnyDatabase, on_effects: Callable[[Effects], None], activity: Activity) -> None:
+        self._database = database
+        self._on_effects = on_effects
+        self._activity = activity
+        self._turns: list[_Turn] = []
+        self._calls: list[_Call] = []
+        self._wanted = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        #: Why nothing can be written at the moment, if so.
+        self.trouble: JournalError | None = None
+        self.groups = 0
+        self.writes = 0
+
+    # --- for everybody ------------------------------------------------------------------------
+
+    def turn(self, write: TurnWrite) -> asyncio.Future[bool]:
+        """Write one turn; done when it is on disk. False if something arrived that keeps the run active."""
+        future: asyncio.Future[bool] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(_closed())
+            return future
+        self._turns.append(_Turn(write, future))
+        self._want()
+        return future
+
+    async def call(self, fn: Callable[[sqlite3.Connection, Effects], T], *, answers: bool = True) -> T:
+        """
+        The result of *fn*, run in a savepoint of the next group.
+
+        A cancelled caller does not undo it. *answers* False waits out a failing disk, as turns do.
+
+        Raises:
+            JournalError: The group could not be committed.
+        """
+        if self._closed:
+            raise _closed()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._calls.append(_Call(fn, future, answers))
+        self._want()
+        result: T = await future
+        return result
+
+    def _want(self) -> None:
+        """Have what is waiting written: from here until nothing is, this is under way."""
+        if not self._wanted.is_set():
+            self._wanted.set()
+            self._activity.begin()
+
+    def close(self) -> None:
+        """Accept nothing more; what is waiting is still written."""
+        self._closed = True
+        self._want()
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write groups until closed. Runs in a task of its own, which nothing cancels."""
+        while True:
+            group = self._next_group()
+            if not group:
+                if self._wanted.is_set():
+                    self._wanted.clear()
+                    self._activity.end()
+                if self._closed:
+                    return
+                await self._wanted.wait()
+                continue
+            await self._commit(group)
+
+    def _next_group(self) -> _Group:
+        group = _Group(self._turns[:MAX_GROUP], self._calls[:MAX_GROUP])
+        del self._turns[:MAX_GROUP], self._calls[:MAX_GROUP]
+        return group
+
+    async def _commit(self, group: _Group) -> None:
+        pause = FIRST_PAUSE
+        while group:
+            try:
+                await self._database.write(lambda conn: _write(conn, group, self._database.path))
+            except CommitUnknownError as error:
+                if await self._reopened(group, error) and await self._is_on_disk(group):
+                    await self._succeeded(group)
+                    return
+                self._failed(group, error.cause)
+            except JournalIOError as error:
+                self._failed(group, error)
+                await self._reopened(group)
+            except JournalDamagedError as error:  # no pause mends that; what is on other pages can still be written
+                await self._spoiled(group, error)
+                return
+            except JournalError as error:
+                self._failed(group, error)
+            except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's: the group is the suspect, not the engine
+                await self._spoiled(group, error)
+                return
+            else:
+                await self._succeeded(group)
+                return
+            if group:
+                if self._closed:
+                    self._give_up(group, self.trouble or _closed())
+                    return
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+                # What came meanwhile is tried with it, and hears the error too if it fails again.
+                later = self._next_group()
+                group.turns += later.turns
+                group.calls += later.calls
+
+    async def _succeeded(self, group: _Group) -> None:
+        if self.trouble is not None:
+            log.info("commit.recovered")
+            self.trouble = None
+        await self._answer(group)
+
+    def _failed(self, group: _Group, error: JournalError) -> None:
+        if self.trouble is None:
+            log.error("commit.failed", error=str(error))
+        self.trouble = error
+        kept = [call for call in group.calls if not call.answers]
+        for call in group.calls:
+            if call.answers and not call.future.done():
+                call.future.set_exception(error)
+        group.calls = kept
+
+    async def _spoiled(self, group: _Group, error: Exception) -> None:
+        """Write the turns of a group one by one, so that only the one that spoils it fails."""
+        log.error("commit.failed", error=repr(error))
+        if len(group.turns) <= 1:
+            self._give_up(group, error)
+            return
+        turns, group.turns = group.turns, []
+        self._give_up(group, error)  # calls may have side effects in memory: only turns are written again
+        for turn in turns:
+            await self._commit(_Group([turn], []))
+
+    def _give_up(self, group: _Group, error: BaseException) -> None:
+        futures: list[asyncio.Future[Any]] = [turn.future for turn in group.turns]
+        futures += [call.future for call in group.calls]
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+        group.turns, group.calls = [], []
+
+    async def settle(self, write: TurnWrite, error: CommitUnknownError) -> bool:
+        """Whether *write* is in the file after a commit of its own raised *error*; the file is opened anew."""
+        group = _Group([_Turn(write, self._loop.create_future())])
+        log.error("commit.failed", error=str(error))
+        return await self._reopened(_Group(), error) and await self._is_on_disk(group)
+
+    async def reopen(self) -> None:
+        """Open the file anew after an error outside of a group."""
+        await self._reopened(_Group())
+
+    async def _reopened(self, group: _Group, unknown: CommitUnknownError | None = None) -> bool:
+        """Open the file anew, however long it takes; False if the engine is closed before it opens."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self._database.reopen()
+            except JournalError as error:
+                self._failed(group, unknown or error)
+                self._failed(_Group([], self._calls), error)  # who asked meanwhile is not left waiting
+                self._calls = [call for call in self._calls if not call.answers]
+                if self._closed:
+                    return False
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+            else:
+                return True
+
+    async def _is_on_disk(self, group: _Group) -> bool:
+        """Read back, from a file opened anew, whether *group* was committed."""
+        event, mark = group.event(), group.mark
+
+        def find(conn: sqlite3.Connection) -> bool:
+            if event is None:
+                found = conn.execute("SELECT value FROM durable_meta WHERE name = 'commits'").fetchone()
+                return bool(found == (mark,))
+            row = conn.execute(
+                "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (event[0], event[1])
+            ).fetchone()
+            return row is not None and row[0] == event[8]
+
+        while True:
+            try:
+                return await self._database.read(find)
+            except JournalError as error:
+                self._failed(_Group(), error)
+                if self._closed:
+                    return False
+                await asyncio.sleep(LONGEST_PAUSE)
+
+    async def _answer(self, group: _Group) -> None:
+        """
+        Tell everybody that the group is on disk, spread over iterations of the loop.
+
+        The next group begins only then, with what all of these lead to. To write it meanwhile gains nothing: the
+        writer's thread would get the interpreter's lock (GIL) only when the loop has nothing to do, and each group
+        costs a flush.
+        """
+        self.groups += 1
+        self.writes += len(group.turns) + len(group.calls)
+        kept = group.effects.kept
+        self._on_effects(group.effects)
+        for call in group.calls:
+            if call.future.done():
+                continue
+            if call.error is not None:
+                call.future.set_exception(call.error)
+            else:
+                call.future.set_result(call.outcome)
+        told, most = 0, TOLD_AT_ONCE
+        while told < len(group.turns):
+            began = self._loop.time()
+            _tell(group.turns[told : told + most], kept)
+            told += most
+            await asyncio.sleep(0)
+            most = TOLD_AT_ONCE if self._loop.time() - began < SLOW_ITERATION else 4 * TOLD_AT_ONCE
+
+
+def _tell(turns: list[_Turn], kept: set[int]) -> None:
+    for turn in turns:
+        if not turn.future.done():
+            turn.future.set_result(turn.write.state.run not in kept)
+
+
+def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
+    group.effects = effects = Effects()
+    if group.event() is None:
+        ((group.mark,),) = conn.execute(_COUNT).fetchall()
+    if group.turns:
+        write_turns(conn, [turn.write for turn in group.turns], effects)
+    for call in group.calls:
+        _run_call(conn, call, effects, path)
+
+
+def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects, path: str) -> None:
+    conn.execute("SAVEPOINT durable_call")
+    mine = Effects()
+    try:
+        call.outcome, call.error = call.fn(conn, mine), None
+    except BaseException as error:
+        if isinstance(error, sqlite3.OperationalError) and not is_no_text(error):
+            raise  # the disk, not the call: the whole group goes back
+        conn.execute("ROLLBACK TO durable_call")
+        conn.execute("RELEASE durable_call")
+        call.outcome, call.error = None, of_ours(error, path)  # the caller's error, handed back to the caller
+    else:
+        conn.execute("RELEASE durable_call")
+        effects.add(mine)
+
+
+def _closed() -> EngineClosedError:
+    return EngineClosedError("the engine is closed: nothing more can be recorded through it")

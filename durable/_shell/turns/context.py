@@ -1,0 +1,207 @@
+"""
+What a step or job may ask while it runs: `context()`, `cursor()`, `memo()`.
+
+The scope of an attempt is a context variable, set in the attempt's own copied context: it
+reaches threads, and what the attempt awaits, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+from attrs import define, field, frozen
+
+from durable._core.codec.codec import Codec
+from durable._core.codec.signatures import result_type
+from durable._core.journal.events import Payload
+from durable._core.program.definition import check_name
+from durable._shell.backend import Backend
+from durable.errors import UsageError
+
+#: Ids derived from a step's beyond this length are made of a digest instead.
+LONGEST_DERIVED = 120
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@frozen
+class StepContext:
+    """Where a step's code stands."""
+
+    run_id: str
+    workflow: str
+    #: Of the step in its run; "0" in a job.
+    position: str
+    #: Counted from 1; interrupted attempts count too.
+    attempt: int
+    #: The same for all attempts of this step: give it to whatever the step calls.
+    idempotency_key: str
+    #: When this attempt times out, epoch seconds UTC; None if never.
+    deadline: float | None
+    labels: Mapping[str, str]
+    #: Id of the batch that its run is a member of, or a callback of.
+    batch: str | None = None
+
+
+class Notes(Protocol):
+    """Where cursors and memos are kept."""
+
+    async def keep(self, position: str, name: str, value: Payload) -> None:
+        """Record; returns once it is on disk."""
+        ...
+
+
+@define
+class Scope:
+    """One attempt under way."""
+
+    #: Makes what `context` gives: few steps ask for it.
+    about: Callable[[], StepContext]
+    codec: Codec
+    notes: Notes
+    #: What earlier attempts left, by name.
+    left: dict[str, Payload] = field(factory=dict)
+    #: How often each memo's name was used, and how many ids of each kind were made, so far. One dictionary,
+    #: and no list before somebody needs one: a scope is made for every attempt.
+    counts: dict[str, int] = field(factory=dict)
+    cursor: Cursor[Any] | None = None
+    #: Ids of its run's batch, and of those around that; and where to ask about them.
+    batches: tuple[str, ...] = ()
+    backend: Backend | None = None
+    #: Members being added that nobody has awaited yet.
+    adding: tuple[asyncio.Future[None], ...] = ()
+    _context: StepContext | None = None
+
+    @property
+    def context(self) -> StepContext:
+        """Where the attempt stands."""
+        found = self._context
+        if found is None:
+            found = self._context = self.about()
+        return found
+
+    def next_id(self, kind: str) -> str:
+        """An id for the next run or batch that this attempt makes: the same in every attempt."""
+        number = self.counts.get(f"id:{kind}", 0)
+        self.counts[f"id:{kind}"] = number + 1
+        made = f"{self.context.idempotency_key}:{kind}.{number}"
+        if len(made) <= LONGEST_DERIVED:
+            return made
+        # Members that add members, and callbacks that add batches, may go on for ever.
+        return f"{kind}-{hashlib.blake2b(made.encode(), digest_size=16).hexdigest()}"
+
+    async def settle(self) -> None:
+        """Wait until all that was added is recorded, or refused."""
+        if self.adding:
+            await asyncio.wait(self.adding)
+            for each in self.adding:
+                each.exception()  # seen, even if the step's own error hides it
+
+    def raise_refused(self) -> None:
+        """Raise the error of a member that was added, not awaited, and refused."""
+        for each in self.adding:
+            each.result()
+
+
+_scope: ContextVar[Scope | None] = ContextVar("durable_step", default=None)
+#: Makes a scope that of the current task's context.
+enter = _scope.set
+
+
+def scope_here() -> Scope | None:
+    """The attempt that asks, if one does."""
+    return _scope.get()
+
+
+def _require(what: str) -> Scope:
+    scope = _scope.get()
+    if scope is None:
+        msg = f"{what} works while a step or job of an engine runs, and nothing of that kind does here"
+        raise UsageError(msg)
+    return scope
+
+
+def context() -> StepContext:
+    """The run, position, attempt and idempotency key of the step or job that asks."""
+    return _require("context()").context
+
+
+class Cursor(Generic[T]):
+    """
+    How far a long loop has come: kept across attempts, crashes and restarts.
+
+    Dropped when the step succeeds.
+    """
+
+    def __init__(self, scope: Scope, start: T) -> None:
+        self._scope = scope
+        self._unsaved = 0
+        kept = scope.left.get("cursor")
+        #: Where to go on.
+        self.value: T = start if kept is None else scope.codec.decode(kept, where="a cursor")
+
+    async def advance(self, value: T, *, every: int = 1) -> None:
+        """
+        Move to *value*; recorded before it returns.
+
+        With ``every=N`` only each Nth move is recorded: up to N - 1 of them repeat after a crash.
+        """
+        if every < 1:
+            msg = f"every counts moves, so it must be at least 1, found {every!r}"
+            raise ValueError(msg)
+        scope = self._scope
+        payload = scope.codec.encode(value, where=f"the cursor of step at {scope.context.position}")
+        self.value = value
+        self._unsaved += 1
+        if self._unsaved >= every:
+            await self._save(payload)
+
+    async def save(self) -> None:
+        """Record a value that ``every=N`` has held back."""
+        if self._unsaved:
+            await self._save(self._scope.codec.encode(self.value, where="a cursor"))
+
+    async def _save(self, payload: Payload) -> None:
+        self._unsaved = 0
+        self._scope.left["cursor"] = payload
+        await self._scope.notes.keep(self._scope.context.position, "cursor", payload)
+
+
+def cursor(start: T = None) -> Cursor[T]:  # type: ignore[assignment]  # without a start, T is None-able
+    """
+    The cursor of the step or job that asks, at *start* if none was recorded.
+
+    One a step; under `Any`, so values of the standard library come back as themselves.
+    """
+    scope = _require("cursor()")
+    if scope.cursor is None:
+        scope.cursor = Cursor(scope, start)
+    return scope.cursor
+
+
+async def memo(name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """
+    The result of ``await fn(*args, **kwargs)``, recorded at once under this step and *name*.
+
+    When the step runs again after a crash or a failed attempt, finished memos answer from the
+    journal. The nth use of a name in an attempt is the nth use in every attempt.
+    """
+    scope = _require("memo()")
+    check_name("the name of a memo", name)
+    used = f"memo:{name}"
+    scope.counts[used] = nth = scope.counts.get(used, 0) + 1
+    key = f"{used}:{nth}"
+    where = f"memo {name!r} of step at {scope.context.position}"
+    kind = result_type(fn)
+    kept = scope.left.get(key)
+    if kept is None:
+        kept = scope.codec.encode(await fn(*args, **kwargs), kind, where=where)
+        scope.left[key] = kept
+        await scope.notes.keep(scope.context.position, key, kept)
+    found: T = scope.codec.decode(kept, kind, where=where)
+    return found

@@ -1,0 +1,164 @@
+"""
+What the function of a `@transaction` gets, and how it runs.
+
+A plain ``def`` runs on the writer's thread inside the commit group, in a savepoint of its own:
+its rows, its staged jobs, its journal entry and the turn which that causes commit together, or
+not at all. An ``async def`` has the writer to itself while it runs. Either way, commit,
+rollback, ATTACH and writes to the engine's tables are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from durable._core.program.ops import RunOp
+from durable._core.program.transactions import AsyncTransaction, Parameters, Transaction
+from durable._core.run.decision import TransactionAction
+from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.storage.guard import Guard, refuse_control
+from durable._shell.storage.port import Exclusive
+from durable._shell.writes.run_writes import get_or_create
+from durable.errors import UsageError
+
+T = TypeVar("T")
+
+#: Set while the function of an async transaction runs: it holds the writer, so a request that
+#: it awaits would wait for itself.
+holds_writer: ContextVar[bool] = ContextVar("durable_holds_writer", default=False)
+
+#: Makes the row of a staged run from an op.
+Stage = Callable[[RunOp[Any]], NewRun]
+
+
+class SyncTransaction:
+    """A `Transaction` on the writer's own thread."""
+
+    def __init__(self, conn: sqlite3.Connection, guard: Guard, stage: Stage, effects: Effects) -> None:
+        self._conn: sqlite3.Connection | None = conn
+        self._guard = guard
+        self._stage = stage
+        self._effects = effects
+
+    def execute(self, sql: str, parameters: Parameters = (), /) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self._guard.perform(self._open(), sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> sqlite3.Cursor:
+        """Run one statement once for each item of *parameters*."""
+        return self._guard.perform_many(self._open(), sql, parameters)
+
+    def enqueue(self, op: RunOp[Any], /) -> str:
+        """Stage a run: it exists if and only if this transaction commits. Its id."""
+        return get_or_create(self._open(), self._stage(op), self._effects)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._conn is None:
+            msg = "this transaction has ended: its Transaction must not be kept or used by another thread"
+            raise UsageError(msg)
+        return self._conn
+
+    def close(self) -> None:
+        """Refuse any further use."""
+        self._conn = None
+
+
+def run_sync(
+    conn: sqlite3.Connection,
+    guard: Guard,
+    action: TransactionAction,
+    stage: Stage,
+    effects: Effects,
+    finish: Callable[[Any], T],
+) -> T:
+    """
+    What *finish* makes of the value of the action's function, both run in one savepoint.
+
+    Raises whatever they raise, rows and staged jobs rolled back.
+    """
+    conn.execute("SAVEPOINT durable_transaction")
+    mine = Effects()
+    transaction = SyncTransaction(conn, guard, stage, mine)
+    try:
+        value = finish(action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs))
+    except BaseException as error:
+        transaction.close()
+        conn.execute("ROLLBACK TO durable_transaction")
+        conn.execute("RELEASE durable_transaction")
+        if isinstance(error, asyncio.CancelledError):
+            raise cancelled_by_itself() from error
+        raise
+    transaction.close()
+    conn.execute("RELEASE durable_transaction")
+    effects.add(mine)
+    return value
+
+
+def cancelled_by_itself() -> RuntimeError:
+    """What a transaction fails with that raises CancelledError: its awaiter would take that for its own end."""
+    return RuntimeError("the transaction raised CancelledError although nobody cancelled it")
+
+
+class FetchedCursor:
+    """The result of a statement, its rows fetched while the writer's thread was at it."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self.lastrowid = cursor.lastrowid
+        self.rowcount = cursor.rowcount
+        self.description = cursor.description
+        self._rows = iter(cursor.fetchall())
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[Any]:
+        """The rows that are left."""
+        return list(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._rows
+
+
+class ExclusiveTransaction:
+    """An `AsyncTransaction`: one hop to the writer's thread a statement."""
+
+    def __init__(self, exclusive: Exclusive, guard: Guard, stage: Stage) -> None:
+        self._exclusive: Exclusive | None = exclusive
+        self._guard = guard
+        self._stage = stage
+        #: Staged runs, written when the function has returned.
+        self.staged: list[NewRun] = []
+
+    async def execute(self, sql: str, parameters: Parameters = (), /) -> FetchedCursor:
+        """Run one statement; its rows are fetched already."""
+        refuse_control(sql)
+        return await self._open().run(lambda conn: FetchedCursor(self._guard.perform(conn, sql, parameters)))
+
+    async def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> FetchedCursor:
+        """Run one statement once for each item of *parameters*."""
+        rows = list(parameters)
+        return await self._open().run(lambda conn: FetchedCursor(self._guard.perform_many(conn, sql, rows)))
+
+    def enqueue(self, op: RunOp[Any], /) -> str:
+        """Stage a run: it exists if and only if this transaction commits. Its id."""
+        self._open()
+        new = self._stage(op)
+        self.staged.append(new)
+        return new.run_id
+
+    def _open(self) -> Exclusive:
+        if self._exclusive is None:
+            msg = "this transaction has ended: its Transaction must not be kept"
+            raise UsageError(msg)
+        return self._exclusive
+
+    def close(self) -> None:
+        """Refuse any further use."""
+        self._exclusive = None
+
+
+_fits: tuple[type[Transaction], type[AsyncTransaction]] = (SyncTransaction, ExclusiveTransaction)

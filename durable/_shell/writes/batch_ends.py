@@ -1,0 +1,148 @@
+"""
+How batches complete and finish. Runs on the writer's thread, inside an open transaction.
+
+A batch is complete when no member is open and no nested batch is unfinished; it is finished when
+its callbacks have ended, too. Nothing is counted: each end asks an index whether an open row is
+left, once for all members of a batch that end in one commit group. Callbacks start in the
+transaction of the end that causes them, so each starts once or, with that end, not at all.
+
+The order is total: a nested batch finishes, callbacks included, before anything of its parent
+that depends on it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+
+from attrs import evolve
+
+from durable._shell.rows.new_runs import new_run_id
+from durable._shell.rows.rows import Effects, TurnWrite
+from durable._shell.rows.templates import begun, from_json
+from durable._shell.writes.places import Lines
+from durable._shell.writes.run_writes import insert_run
+
+_OPEN_MEMBER = """
+SELECT 1 FROM durable_runs
+WHERE batch = ? AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked') LIMIT 1
+"""
+_OPEN_CALLBACK = """
+SELECT 1 FROM durable_runs
+WHERE callback = ? AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked') LIMIT 1
+"""
+_UNFINISHED = "SELECT 1 FROM durable_batches WHERE parent = ? AND finished_at IS NULL LIMIT 1"
+#: Whether something in it failed, and whether something in it was cancelled.
+_TROUBLE = """
+SELECT EXISTS (SELECT 1 FROM durable_runs WHERE batch = :batch AND status = 'failed')
+    OR EXISTS (SELECT 1 FROM durable_batches WHERE parent = :batch AND outcome = 'failed'),
+       EXISTS (SELECT 1 FROM durable_runs WHERE batch = :batch AND status = 'cancelled')
+    OR EXISTS (SELECT 1 FROM durable_batches WHERE parent = :batch AND outcome = 'cancelled')
+"""
+_BAD_CALLBACK = """
+SELECT EXISTS (SELECT 1 FROM durable_runs WHERE callback = :batch AND status = 'failed'),
+       EXISTS (SELECT 1 FROM durable_runs WHERE callback = :batch AND status = 'cancelled')
+"""
+
+
+def tell_batches(conn: sqlite3.Connection, turns: Iterable[TurnWrite], effects: Effects) -> None:
+    """Let batches know of the ends in *turns*, those of a commit group together."""
+    failed: dict[int, float] = {}
+    touched: dict[int, float] = {}
+    allocate: Callable[[], int] | None = None
+    for turn in turns:
+        batch, callback = turn.state.batch, turn.state.callback
+        if (batch is None and callback is None) or turn.successor is not None:
+            continue  # what it goes on as is the member now
+        allocate = turn.allocate
+        if batch is not None:
+            touched[batch] = turn.at
+            if turn.status == "failed":
+                failed.setdefault(batch, turn.at)
+        if callback is not None:
+            touched[callback] = turn.at
+    if allocate is None:
+        return
+    for batch, at in failed.items():
+        _fail(conn, batch, at, allocate, effects)
+    for batch, at in touched.items():
+        settle(conn, batch, at, allocate, effects)
+
+
+def settle(conn: sqlite3.Connection, first: int, at: float, allocate: Callable[[], int], effects: Effects) -> None:
+    """Complete and finish a batch, and those around it, as far as all in them has ended."""
+    batch: int | None = first
+    while batch is not None:
+        if conn.execute(_OPEN_MEMBER, (batch,)).fetchone() or conn.execute(_UNFINISHED, (batch,)).fetchone():
+            return
+        batch_id, parent, cancelled_at, completed_at, finished_at, outcome = conn.execute(
+            "SELECT batch_id, parent, cancelled_at, completed_at, finished_at, outcome "
+            "FROM durable_batches WHERE batch = ?",
+            (batch,),
+        ).fetchone()
+        if finished_at is not None:
+            return
+        if completed_at is None:
+            outcome = _complete(conn, batch, batch_id, cancelled_at, at, allocate, effects)
+        if conn.execute(_OPEN_CALLBACK, (batch,)).fetchone():
+            return
+        failed, cancelled = conn.execute(_BAD_CALLBACK, {"batch": batch}).fetchone()
+        outcome = "failed" if failed else "cancelled" if cancelled and outcome == "succeeded" else outcome
+        conn.execute("UPDATE durable_batches SET finished_at = ?, outcome = ? WHERE batch = ?", (at, outcome, batch))
+        effects.batches.append(("finished", batch_id))
+        if parent is not None and outcome == "failed":
+            _fail(conn, parent, at, allocate, effects)
+        batch = parent
+
+
+def _complete(
+    conn: sqlite3.Connection,
+    batch: int,
+    batch_id: str,
+    cancelled_at: float | None,
+    at: float,
+    allocate: Callable[[], int],
+    effects: Effects,
+) -> str:
+    """All in it has ended: start what that starts. How it ended."""
+    failed, cancelled = conn.execute(_TROUBLE, {"batch": batch}).fetchone()
+    outcome = "failed" if failed else "cancelled" if cancelled or cancelled_at is not None else "succeeded"
+    conn.execute("UPDATE durable_batches SET completed_at = ?, outcome = ? WHERE batch = ?", (at, outcome, batch))
+    effects.batches.append(("complete", batch_id))
+    on_complete, on_success = conn.execute(
+        "SELECT on_complete, on_success FROM durable_batches WHERE batch = ?", (batch,)
+    ).fetchone()
+    _launch(conn, batch, f"{batch_id}:on_complete", on_complete, at, allocate, effects)
+    # One that was asked to end is no success, even if all of its members had ended well before they heard of it.
+    if outcome == "succeeded":
+        _launch(conn, batch, f"{batch_id}:on_success", on_success, at, allocate, effects)
+    return outcome
+
+
+def _fail(conn: sqlite3.Connection, batch: int, at: float, allocate: Callable[[], int], effects: Effects) -> None:
+    """Something in an open batch failed for good: the first time, start what that starts."""
+    first = conn.execute(
+        "UPDATE durable_batches SET failed_at = ? WHERE batch = ? AND failed_at IS NULL AND completed_at IS NULL "
+        "RETURNING batch_id, on_failure",
+        (at, batch),
+    ).fetchall()
+    for batch_id, on_failure in first:
+        effects.batches.append(("failed", batch_id))
+        _launch(conn, batch, f"{batch_id}:on_failure", on_failure, at, allocate, effects)
+
+
+def _launch(
+    conn: sqlite3.Connection,
+    batch: int,
+    name: str,
+    templates: str | None,
+    at: float,
+    allocate: Callable[[], int],
+    effects: Effects,
+) -> None:
+    for number, template in enumerate(from_json(templates) if templates else ()):
+        run_id = f"{name}.{number}"
+        if conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone():
+            run_id = new_run_id(at)  # somebody chose that id for a run of his own
+        new = begun(template, run=allocate(), run_id=run_id, now=at)
+        insert_run(conn, Lines(conn).placed(evolve(new, callback=batch)), effects, waits_since=at)

@@ -1,0 +1,204 @@
+"""
+What can be asked of batches from outside, as requests like those of `requests`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from durable._shell.reads.event_rows import last_run
+from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.writes.batch_ends import settle
+from durable._shell.writes.places import Lines
+from durable._shell.writes.run_writes import create_each
+from durable._shell.writes.wakeups import request_cancel
+from durable.errors import BatchClosedError, BatchNotFoundError, KeyConflictError, RunExistsError, UsageError
+
+_INSERT = """
+INSERT INTO durable_batches
+    (batch_id, parent, description, labels, contents, created_at, on_success, on_failure, on_complete)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_TREE = """
+WITH RECURSIVE tree(batch) AS (
+    VALUES (?) UNION SELECT b.batch FROM durable_batches AS b JOIN tree ON b.parent = tree.batch
+)
+SELECT t.batch FROM tree AS t JOIN durable_batches AS b USING (batch) WHERE b.completed_at IS NULL
+"""
+
+
+@frozen
+class NewBatch:
+    """A batch to be created, as plain data."""
+
+    batch_id: str
+    #: Id of the batch that it is nested in: an open one, or one created before it by the same request.
+    parent: str | None
+    description: str
+    labels: Mapping[str, str]
+    #: Digest of what it is created with, if the id was chosen: then an equal one is the same batch.
+    contents: str | None
+    #: Callbacks, as `templates` writes them.
+    on_success: str | None = None
+    on_failure: str | None = None
+    on_complete: str | None = None
+
+
+def create_batches(
+    conn: sqlite3.Connection,
+    effects: Effects,
+    *,
+    batches: Sequence[Mapping[str, Any]],
+    runs: Sequence[NewRun],
+    members: Sequence[int],
+    now: float,
+    allocate: Callable[[], int] | None = None,
+) -> list[str]:
+    """
+    Create batches, the outermost first, and their members: all of them, or none. The members' ids.
+
+    *members* tells for each of *runs* which of *batches* it belongs to.
+    """
+    made = [NewBatch(**each) for each in batches]
+    if _is_there(conn, made[0]):
+        return [run.run_id for run in runs]
+    numbers: dict[str, int] = {}
+    for new in made:
+        if numbers and _is_there(conn, new):
+            raise _exists(new, "outside of the batch that it is to be nested in")
+        parent = None
+        if new.parent is not None:
+            parent = numbers.get(new.parent) or _open_batch(conn, new.parent)
+        labels = json.dumps(dict(new.labels), ensure_ascii=False, sort_keys=True) if new.labels else None
+        row = (new.batch_id, parent, new.description, labels, new.contents, now)
+        added = conn.execute(_INSERT, (*row, new.on_success, new.on_failure, new.on_complete))
+        numbers[new.batch_id] = added.lastrowid or 0
+    in_order = [made[index].batch_id for index in members]
+    ids = _add(
+        conn, [(run, batch_id, numbers[batch_id]) for run, batch_id in zip(runs, in_order, strict=True)], effects
+    )
+    for number in reversed(numbers.values()):
+        settle(conn, number, now, allocate or numbered(conn), effects)
+    return ids
+
+
+def add_to_batch(
+    conn: sqlite3.Connection, effects: Effects, *, batch_id: str, runs: Sequence[NewRun], now: float
+) -> list[str]:
+    """Add members to an open batch: all of them, or none. Their ids."""
+    number = _open_batch(conn, batch_id)
+    return _add(conn, [(run, batch_id, number) for run in runs], effects)
+
+
+def cancel_batch(conn: sqlite3.Connection, effects: Effects, *, batch_id: str, reason: str, now: float) -> bool:
+    """Ask all that is open in a batch to end; False if it is complete, or was asked before."""
+    row = conn.execute(
+        "SELECT batch, completed_at, cancelled_at FROM durable_batches WHERE batch_id = ?", (batch_id,)
+    ).fetchone()
+    if row is None:
+        raise BatchNotFoundError("id", batch_id)
+    batch, completed_at, cancelled_at = row
+    if completed_at is not None or cancelled_at is not None:
+        return False
+    text = f"batch {batch_id!r} was cancelled" + (f": {reason}" if reason else "")
+    for (each,) in conn.execute(_TREE, (batch,)).fetchall():
+        conn.execute(
+            "UPDATE durable_batches SET cancelled_at = ?, reason = ? WHERE batch = ? AND cancelled_at IS NULL",
+            (now, reason if each == batch else text, each),
+        )
+        members = conn.execute(
+            "SELECT run FROM durable_runs "
+            "WHERE batch = ? AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked')",
+            (each,),
+        ).fetchall()
+        for (run,) in members:
+            request_cancel(conn, run, text, now, effects)
+    return True
+
+
+def _is_there(conn: sqlite3.Connection, new: NewBatch) -> bool:
+    """Whether the same batch was created before."""
+    row = conn.execute("SELECT contents FROM durable_batches WHERE batch_id = ?", (new.batch_id,)).fetchone()
+    if row is None:
+        return False
+    if new.contents is None or row[0] != new.contents:
+        raise _exists(new, "with other members, callbacks, labels or description")
+    return True
+
+
+def _exists(new: NewBatch, reason: str) -> UsageError:
+    return UsageError(f"batch {new.batch_id!r} exists already, {reason}. Choose another id, or use engine.get_batch")
+
+
+def _open_batch(conn: sqlite3.Connection, batch_id: str) -> int:
+    """The number of a batch that takes members."""
+    row = conn.execute(
+        "SELECT batch, completed_at, cancelled_at FROM durable_batches WHERE batch_id = ?", (batch_id,)
+    ).fetchone()
+    if row is None:
+        raise BatchNotFoundError("id", batch_id)
+    batch, completed_at, cancelled_at = row
+    if completed_at is not None or cancelled_at is not None:
+        raise BatchClosedError(batch_id, "complete" if completed_at is not None else "cancelled")
+    return int(batch)
+
+
+def _add(conn: sqlite3.Connection, added: Sequence[tuple[NewRun, str, int]], effects: Effects) -> list[str]:
+    """Create members, of batches that take them."""
+    ids: list[str] = []
+    numbering, lines = numbered(conn), Lines(conn)
+    news = [
+        lines.placed(evolve(run, batch=number, run=run.run if run.run > 0 else numbering())) for run, _, number in added
+    ]
+    for run_id in create_each(conn, news, effects):
+        new, (_, batch_id, _) = news[len(ids)], added[len(ids)]
+        if new.may_be_refused:
+            _check_joined(conn, run_id, new, batch_id)
+        ids.append(run_id)
+    return ids
+
+
+def _check_joined(conn: sqlite3.Connection, run_id: str, new: NewRun, batch_id: str) -> None:
+    """
+    Refuse a run that exists outside of the batch: its end would not be awaited.
+
+    Raises:
+        KeyConflictError, RunExistsError: It does.
+    """
+    found: str | None = run_id
+    workflow = new.workflow
+    while found is not None:
+        batch, workflow, found = conn.execute(
+            "SELECT batch, workflow, successor FROM durable_runs WHERE run_id = ?", (found,)
+        ).fetchone()
+        if batch == new.batch:
+            return
+    if new.key is not None and run_id != new.run_id:
+        raise KeyConflictError(
+            new.key, run_id, f"{workflow!r} outside of batch {batch_id!r}", "a member of it, which a batch must start"
+        )
+    raise RunExistsError(run_id, f"a run of {workflow!r}, and no member of batch {batch_id!r}")
+
+
+def numbered(conn: sqlite3.Connection) -> Callable[[], int]:
+    """Numbers for new runs, where no engine gives them: a client that records by itself."""
+    given = 0
+
+    def allocate() -> int:
+        nonlocal given
+        given = max(given, last_run(conn)) + 1
+        return given
+
+    return allocate
+
+
+BATCH_REQUESTS: Mapping[str, Callable[..., Any]] = {
+    "create_batches": create_batches,
+    "add_to_batch": add_to_batch,
+    "cancel_batch": cancel_batch,
+}

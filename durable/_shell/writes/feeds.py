@@ -1,0 +1,157 @@
+"""
+Feeds: the later children of a `for_each` with a window, started by the file itself.
+
+Each success of a child creates the next one in the same transaction, its wait row included, so the
+parent is woken once, at the last end or at the first failure, instead of being replayed at every
+one: 10,000 items cost their children, not the square of that. The parent's own next turn finds in
+its inbox what ended, goes through the same window item by item, and records each child that it finds
+started. Runs on the writer's thread, inside an open transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from attrs import evolve, frozen
+
+from durable._core.journal.events import ChildSucceeded, Payload
+from durable._core.run.decision import Feed
+from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.rows.templates import begun, from_json, to_json
+from durable._shell.storage.bulk import write_many
+from durable._shell.writes.run_writes import INSERT_WAITS, insert_run
+from durable._shell.writes.wakeups import request_cancel
+
+_COPY = """
+INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, wakes)
+SELECT run, kind, position, at, body, value, payload, wakes FROM durable_inbox WHERE item = ?
+"""
+
+
+@frozen
+class NewFeed:
+    """A feed to be opened."""
+
+    feed: Feed
+    template: NewRun
+    #: Run numbers of the children to come.
+    numbers: Sequence[int]
+
+
+def open_feed(conn: sqlite3.Connection, run: int, new: NewFeed) -> None:
+    """Keep the items that a window has no room for yet."""
+    feed = new.feed
+    conn.execute(
+        "INSERT INTO durable_feeds (run, position, size, grp, wake_on, template) VALUES (?, ?, ?, ?, ?, ?)",
+        (run, feed.position, feed.window, feed.group, feed.wake_on, to_json([new.template])),
+    )
+    conn.executemany(
+        "INSERT INTO durable_feed_items (run, position, item, child, child_id, value) VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (run, feed.position, index, number, child_id, arguments)
+            for (index, child_id, arguments), number in zip(feed.items, new.numbers, strict=True)
+        ],
+    )
+
+
+def feed(
+    conn: sqlite3.Connection, run: int, position: str, ended: int, *, succeeded: bool, at: float, effects: Effects
+) -> bool:
+    """
+    A child of the `for_each` at *position* of *run* has ended: start the next one, or none any more.
+
+    False if the next one is owed, since the run is paused: `refill` makes up for it, or `put_behind`.
+    """
+    if not succeeded:
+        _drop(conn, run, position)
+        return True
+    (status,) = conn.execute("SELECT status FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    if status == "paused":
+        return False
+    (place,) = conn.execute("SELECT place FROM durable_runs WHERE run = ?", (ended,)).fetchone()
+    _start_next(conn, run, position, place + 1, at, effects)
+    return True
+
+
+def put_behind(conn: sqlite3.Connection, run: int, position: str) -> None:
+    """
+    Let a run hear of the failure in a feed before the successes that found it paused.
+
+    In the order in which they came, it would wait for the children that it owes them, and nobody starts those.
+    """
+    items = conn.execute(
+        "SELECT item FROM durable_inbox WHERE run = ? AND kind = ? AND name = ? ORDER BY item",
+        (run, ChildSucceeded.kind, position),
+    ).fetchall()
+    conn.executemany(_COPY, items)
+    conn.executemany("DELETE FROM durable_inbox WHERE item = ?", items)
+
+
+def refill(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
+    """Start what the feeds of a run have room for: it was paused."""
+    for position, size in conn.execute("SELECT position, size FROM durable_feeds WHERE run = ?", (run,)).fetchall():
+        (under_way,) = conn.execute(
+            "SELECT count(*) FROM durable_waits WHERE run = ? AND kind = 'child' AND name = ?", (run, position)
+        ).fetchone()
+        for _ in range(size - under_way):
+            _start_next(conn, run, position, 0.0, at, effects)
+        conn.execute(
+            "UPDATE durable_inbox SET name = NULL WHERE run = ? AND name = ? AND kind = ?",
+            (run, position, ChildSucceeded.kind),
+        )
+
+
+def close_feed(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> None:
+    """Start no more, and cancel the children under way: the run may not know of all of them yet."""
+    _drop(conn, run, position)
+    first, behind = members_of(position)
+    conn.execute(
+        "DELETE FROM durable_waits WHERE run = ? AND kind = 'child' AND position > ? AND position < ?",
+        (run, first, behind),
+    )
+    for (child,) in conn.execute(
+        "SELECT run FROM durable_runs WHERE parent = ? AND ended_at IS NULL AND position > ? AND position < ?",
+        (run, first, behind),
+    ).fetchall():
+        request_cancel(conn, child, "its parent no longer waits for it", at, effects)
+
+
+def close_feeds(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
+    """As `close_feed`, for all of a run."""
+    for (position,) in conn.execute("SELECT position FROM durable_feeds WHERE run = ?", (run,)).fetchall():
+        close_feed(conn, run, position, at, effects)
+
+
+def members_of(position: str) -> tuple[str, str]:
+    """Between what two strings the positions of a group's members stand, however deep they are."""
+    return f"{position}.", f"{position}/"  # "/" is the character behind "."
+
+
+def _drop(conn: sqlite3.Connection, run: int, position: str) -> None:
+    conn.execute("DELETE FROM durable_feeds WHERE run = ? AND position = ?", (run, position))
+    conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position = ?", (run, position))
+
+
+def _start_next(conn: sqlite3.Connection, run: int, position: str, place: float, at: float, effects: Effects) -> None:
+    row = conn.execute(
+        "SELECT i.item, i.child, i.child_id, i.value, f.template, f.grp, f.wake_on FROM durable_feed_items AS i "
+        "JOIN durable_feeds AS f ON f.run = i.run AND f.position = i.position "
+        "WHERE i.run = ? AND i.position = ? ORDER BY i.item LIMIT 1",
+        (run, position),
+    ).fetchone()
+    if row is None:
+        _drop(conn, run, position)
+        return
+    item, number, child_id, arguments, template, group, wake_on = row
+    conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position = ? AND item = ?", (run, position, item))
+    where = f"{position}.{item}"
+    new = _child(template, number, child_id, arguments, at)
+    insert_run(conn, evolve(new, parent=run, position=where, place=place), effects, waits_since=at)
+    write_many(conn, INSERT_WAITS, [(run, group, where, "child", wake_on, position, number, None, at)])
+
+
+def _child(template: str, number: int, child_id: str, arguments: Payload, at: float) -> NewRun:
+    (kept,) = from_json(template)
+    new = begun(kept, run=number, run_id=child_id, now=at)
+    return evolve(new, started=evolve(new.started, value=arguments))

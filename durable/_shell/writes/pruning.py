@@ -1,0 +1,179 @@
+"""
+Deleting what ended long ago: trees of runs, and batches with all that belongs to them.
+
+Each request looks at a bounded number of them in one transaction, and says where to go on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Container, Iterable
+
+from durable._shell.rows.rows import Effects
+
+#: Roots looked at in one transaction of `prune`: bounds how long it holds the writer.
+PRUNE_STEP = 200
+#: Batches looked at in one transaction: each may have many members.
+PRUNE_BATCHES = 20
+
+_ROOTS = """
+SELECT run FROM durable_runs
+WHERE parent IS NULL AND ended_at < ? AND run > ? AND batch IS NULL AND callback IS NULL ORDER BY run LIMIT ?
+"""
+_BATCHES = """
+SELECT batch FROM durable_batches WHERE parent IS NULL AND finished_at < ? AND batch > ? ORDER BY batch LIMIT ?
+"""
+_TREE = """
+WITH RECURSIVE tree(run) AS (VALUES (?) UNION SELECT r.run FROM durable_runs AS r JOIN tree ON r.parent = tree.run)
+SELECT tree.run, r.ended_at FROM tree JOIN durable_runs AS r ON r.run = tree.run
+"""
+_NESTED = """
+WITH RECURSIVE nested(batch) AS (
+    VALUES (?) UNION SELECT b.batch FROM durable_batches AS b JOIN nested ON b.parent = nested.batch
+)
+SELECT batch, b.finished_at FROM nested JOIN durable_batches AS b USING (batch)
+"""
+
+
+def prune(conn: sqlite3.Connection, effects: Effects, *, before: float, after_run: int) -> tuple[int, int | None]:
+    """
+    Delete trees of runs that all ended before *before*; how many runs, and where to go on.
+
+    Looks at `PRUNE_STEP` roots behind run number *after_run*. Trees with an open member, and
+    those that some run waits for, stay whole. Members and callbacks of batches go with their batch. Of
+    a chain of runs that continue each other (`continue_as`), the first stays as long as the last: it is
+    how the chain is known.
+    """
+    roots = conn.execute(_ROOTS, (before, after_run, PRUNE_STEP)).fetchall()
+    deleted = 0
+    for (root,) in roots:
+        runs = _ended_tree(conn, root, before)
+        if runs is not None and _leaves_chain(conn, root, before):
+            _delete(conn, runs)
+            deleted += len(runs)
+    if len(roots) == PRUNE_STEP:
+        return deleted, int(roots[-1][0])
+    _drop_payloads(conn)
+    return deleted, None
+
+
+def prune_batches(
+    conn: sqlite3.Connection, effects: Effects, *, before: float, after_batch: int
+) -> tuple[int, int | None]:
+    """
+    Delete batches that finished before *before*, with their runs and nested batches, if all of that did.
+
+    How many runs, and where to go on: looks at `PRUNE_BATCHES` behind batch number *after_batch*.
+    """
+    roots = conn.execute(_BATCHES, (before, after_batch, PRUNE_BATCHES)).fetchall()
+    deleted = 0
+    for (root,) in roots:
+        ended = _ended_batches(conn, root, before)
+        if ended is not None:
+            batches, runs = ended
+            _delete(conn, runs)
+            conn.executemany("DELETE FROM durable_batches WHERE batch = ?", [(batch,) for batch in batches])
+            deleted += len(runs)
+    if len(roots) == PRUNE_BATCHES:
+        return deleted, int(roots[-1][0])
+    _drop_payloads(conn)
+    return deleted, None
+
+
+def count_prunable(conn: sqlite3.Connection, before: float) -> int:
+    """How many runs `prune` and `prune_batches` would delete. Only reads."""
+    gone: set[int] = set()
+    for (root,) in conn.execute(_ROOTS, (before, 0, -1)).fetchall():
+        runs = _ended_tree(conn, root, before)
+        if runs is not None and _leaves_chain(conn, root, before, gone):
+            gone |= runs
+    count = len(gone)
+    for (root,) in conn.execute(_BATCHES, (before, 0, -1)).fetchall():
+        ended = _ended_batches(conn, root, before)
+        count += 0 if ended is None else len(ended[1])
+    return count
+
+
+def _ended_batches(conn: sqlite3.Connection, root: int, before: float) -> tuple[list[int], set[int]] | None:
+    """A batch and those nested in it, and all their runs; None if they must stay."""
+    batches = conn.execute(_NESTED, (root,)).fetchall()
+    if any(finished_at is None or finished_at >= before for _, finished_at in batches):
+        return None
+    numbers = [batch for batch, _ in batches]
+    runs = _ended_runs(conn, numbers, before)
+    return None if runs is None else (numbers, runs)
+
+
+def _ended_runs(conn: sqlite3.Connection, batches: Iterable[int], before: float) -> set[int] | None:
+    """The runs of *batches*, and all that those started; None if they must stay."""
+    runs: set[int] = set()
+    for batch in batches:
+        for (run,) in conn.execute(
+            "SELECT run FROM durable_runs WHERE batch = ? UNION ALL SELECT run FROM durable_runs WHERE callback = ?",
+            (batch, batch),
+        ).fetchall():
+            tree = _ended_tree(conn, run, before)
+            if tree is None:
+                return None
+            runs |= tree
+    return runs
+
+
+def _ended_tree(conn: sqlite3.Connection, root: int, before: float) -> set[int] | None:
+    """A run and all that it started; None if they must stay."""
+    tree = conn.execute(_TREE, (root,)).fetchall()
+    if any(ended_at is None or ended_at >= before for _, ended_at in tree):
+        return None
+    if any(conn.execute("SELECT 1 FROM durable_waits WHERE target = ? LIMIT 1", (run,)).fetchone() for run, _ in tree):
+        return None
+    return {run for run, _ in tree}
+
+
+def _leaves_chain(conn: sqlite3.Connection, run: int, before: float, gone: Container[int] | None = None) -> bool:
+    """
+    Whether a run can go without breaking the chain that it is a link of; the one before it then points past it.
+
+    With *gone*, runs that are as good as deleted, nothing is changed.
+    """
+    run_id, following = conn.execute("SELECT run_id, successor FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    head, _, count = run_id.rpartition("~")
+    if head and count.isdecimal():
+        # Links between the first and this one have left already, or the one right before it is there still.
+        for previous in (head, f"{head}~{int(count) - 1}"):
+            points = conn.execute(
+                "SELECT run FROM durable_runs WHERE run_id = ? AND successor = ?", (previous, run_id)
+            ).fetchone()
+            if points is not None and gone is not None:
+                if points[0] not in gone:
+                    return following is not None
+                continue
+            if points is not None and following is not None:
+                conn.execute("UPDATE durable_runs SET successor = ? WHERE run = ?", (following, points[0]))
+            if points is not None:
+                return following is not None
+    while following is not None:
+        link = conn.execute("SELECT successor, ended_at FROM durable_runs WHERE run_id = ?", (following,)).fetchone()
+        if link is None:  # gone with its batch
+            return True
+        following, ended_at = link
+        if following is None:
+            return ended_at is not None and ended_at < before
+    return True
+
+
+def _delete(conn: sqlite3.Connection, found: Iterable[int]) -> None:
+    runs = [(run,) for run in found]
+    conn.executemany("DELETE FROM durable_events WHERE run = ?", runs)
+    conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
+    conn.executemany("DELETE FROM durable_dedup WHERE run = ?", runs)
+    conn.executemany("UPDATE durable_runs SET follows = NULL WHERE follows = ?", runs)  # the number may be given again
+    conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
+
+
+def _drop_payloads(conn: sqlite3.Connection) -> None:
+    """Delete the large payloads that no event has any more."""
+    conn.execute(
+        "DELETE FROM durable_payloads WHERE payload NOT IN "
+        "(SELECT payload FROM durable_events WHERE payload IS NOT NULL "
+        "UNION SELECT payload FROM durable_inbox WHERE payload IS NOT NULL)"
+    )

@@ -1,0 +1,227 @@
+"""
+New runs: their rows, and the rules about keys and ids. Runs on the writer's thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from durable._shell.reads.run_rows import ENDS
+from durable._shell.rows.rows import Effects, Large, NewRun, ReadyRun, RunState
+from durable._shell.rows.templates import to_json
+from durable._shell.storage.bulk import write_many
+from durable._shell.writes import slots
+from durable._shell.writes.wakeups import claim, keep_payload, request_cancel
+from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
+
+_INSERT_RUNS = """
+INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
+    key_until, arguments, parent, position, labels, retry, follows, follow_ups, batch, callback,
+    created_at)
+VALUES {rows}
+"""
+_INSERT_EVENTS = """
+INSERT INTO durable_events (run, seq, kind, position, at, body, value, payload, checksum)
+VALUES {rows}
+"""
+INSERT_WAITS = """
+INSERT OR REPLACE INTO durable_waits (run, grp, position, kind, wake_on, name, target, fire_at, since)
+VALUES {rows}
+"""
+
+
+def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
+    """Append rows of events; large payloads go to their own table."""
+    if any(type(row[6]) is Large for row in rows):
+        rows = [(*row[:6], None, keep_payload(conn, row[6]), row[8]) if type(row[6]) is Large else row for row in rows]
+    write_many(conn, _INSERT_EVENTS, rows)
+
+
+def write_runs(conn: sqlite3.Connection, runs: list[Any], events: list[Any], waits: Sequence[Any]) -> None:
+    """Write what `add_run` has added."""
+    write_many(conn, _INSERT_RUNS, runs)
+    write_rows(conn, events)
+    write_many(conn, INSERT_WAITS, waits)
+
+
+def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], effects: Effects) -> None:
+    """Add the rows of *new* to those of a transaction."""
+    at = new.started.at
+    ready_at = at if new.due_at is None and not new.behind else None
+    follow_ups = to_json(new.follow_ups) if new.follow_ups else None
+    runs.append(
+        (
+            new.run,
+            new.run_id,
+            new.workflow,
+            new.version,
+            new.sort,
+            "pending",
+            new.queue,
+            new.priority,
+            new.place,
+            ready_at,
+            new.key,
+            new.key,
+            None if new.key_ttl is None else at + new.key_ttl,
+            new.arguments,
+            new.parent,
+            new.position,
+            new.labels_json(),
+            new.retry,
+            new.follows,
+            follow_ups,
+            new.batch,
+            new.callback,
+            at,
+        )
+    )
+    state = RunState(new.run, new.run_id, new.workflow, new.queue)
+    events += state.append([new.started])
+    waits += [(new.run, "", str(run), "start", "any", None, run, None, at) for run in new.behind]
+    if new.due_at is not None:
+        waits.append((new.run, "", "", "start", "any", None, None, new.due_at, at))
+        effects.fires(new.due_at)
+    elif not new.behind:
+        fresh = (new.started, state.chain)
+        effects.ready.append(
+            ReadyRun(
+                new.run,
+                new.run_id,
+                new.workflow,
+                new.sort,
+                new.queue,
+                new.priority,
+                at,
+                new.labels,
+                new.place,
+                new.batch,
+                new.callback,
+                follow_ups,
+                new.retry,
+                fresh=fresh,
+            )
+        )
+    if new.deadline is not None:
+        waits.append((new.run, "", "", "deadline", "any", None, None, new.deadline, at))
+        effects.fires(new.deadline)
+
+
+def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects, *, waits_since: float | None = None) -> None:
+    """
+    Create a run whose id and key are known to be free.
+
+    A limit is the run's own if it is a workflow, or if the limit rejects or replaces runs; that of
+    another job is for its attempts. A delayed run asks when it is due. Where *waits_since* is given,
+    it waits for its slot from then on, whatever the limit says.
+
+    Raises:
+        LimitReachedError: The limit rejects it.
+    """
+    conflict = None if new.limit is None else slots.on_conflict(conn, new.limit)
+    if new.limit is None or (new.sort != "workflow" and conflict == "wait"):
+        insert_plain(conn, [new], effects)
+        return
+    waits, is_due = waits_since is not None, new.due_at is None and not new.behind
+    at = new.started.at if waits_since is None else waits_since
+    if is_due and not waits:
+        _check_room(conn, new, at)
+    mine = Effects()
+    insert_plain(conn, [new], mine)
+    mine.ready.clear()
+    effects.add(mine)
+    conn.execute(
+        "UPDATE durable_runs SET limit_name = ?, limit_key = ?, ready_at = NULL WHERE run = ?",
+        (new.limit, new.limit_key, new.run),
+    )
+    if is_due:
+        claim(conn, new.run, at, effects, waits=waits)
+
+
+def _check_room(conn: sqlite3.Connection, new: NewRun, at: float) -> None:
+    if new.limit is None or slots.on_conflict(conn, new.limit) != "reject":
+        return
+    if not slots.has_room(conn, new.limit, new.limit_key, at):
+        raise LimitReachedError(new.limit, new.limit_key, new.run_id)
+
+
+def insert_plain(conn: sqlite3.Connection, news: Sequence[NewRun], effects: Effects) -> None:
+    """Create runs in whose way nothing can stand: table by table, which costs a third of run by run."""
+    runs: list[Any] = []
+    events: list[Any] = []
+    waits: list[Any] = []
+    for new in news:
+        add_run(new, runs, events, waits, effects)
+    write_runs(conn, runs, events, waits)
+
+
+def create_each(conn: sqlite3.Connection, news: Iterable[NewRun], effects: Effects) -> Iterator[str]:
+    """
+    `get_or_create` for each of many; the ids, to be taken to the end: that is when all are written.
+
+    Those in whose way nothing can stand are written together: at the end, or before the next one that may find them.
+    """
+    plain: list[NewRun] = []
+    for new in news:
+        if not new.may_be_refused:
+            plain.append(new)
+            yield new.run_id
+            continue
+        insert_plain(conn, plain, effects)
+        plain.clear()
+        yield get_or_create(conn, new, effects)
+    insert_plain(conn, plain, effects)
+
+
+def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> str:
+    """
+    The id of the run that *new* stands for: created, or found by its key or chosen id.
+
+    Raises:
+        KeyConflictError: The key belongs to a run with other arguments, or `on_conflict` is reject.
+        RunExistsError: The id does.
+        LimitReachedError: No slot of its limit is free, and the limit rejects it.
+    """
+    if new.chosen_id:
+        found = conn.execute(
+            "SELECT run_id, arguments, workflow FROM durable_runs WHERE run_id = ?", (new.run_id,)
+        ).fetchone()
+        if found is not None:
+            if found[1] == new.arguments and new.on_conflict == "join":
+                return new.run_id
+            raise RunExistsError(new.run_id, f"a run of {found[2]!r}" + _same(found[1], new))
+    if new.key is not None:
+        row = conn.execute(
+            "SELECT run, run_id, arguments, workflow, status, key_until FROM durable_runs WHERE key_live = ?",
+            (new.key,),
+        ).fetchone()
+        if row is not None and not _make_way(conn, new, row, effects):
+            return str(row[1])
+    insert_run(conn, new, effects)
+    return new.run_id
+
+
+def _same(recorded: str, new: NewRun) -> str:
+    return " with the same arguments" if recorded == new.arguments else " with other arguments"
+
+
+def _make_way(conn: sqlite3.Connection, new: NewRun, row: Sequence[Any], effects: Effects) -> bool:
+    """Whether the run that has the key gives it up for *new*; raises if they may not share it."""
+    run, run_id, arguments, workflow, status, until = row
+    assert new.key is not None
+    if until is not None and until <= new.started.at:
+        conn.execute("UPDATE durable_runs SET key_live = NULL WHERE run = ?", (run,))
+        return True
+    replaces = new.on_conflict == "replace" or (new.on_conflict == "rerun" and status in ENDS)
+    if replaces:
+        if new.due_at is None and not new.behind:
+            _check_room(conn, new, new.started.at)
+        request_cancel(conn, run, f"replaced by {new.run_id}", new.started.at, effects)
+        conn.execute("UPDATE durable_runs SET key_live = NULL WHERE run = ?", (run,))
+        return True
+    if arguments != new.arguments or new.on_conflict == "reject":
+        recorded = f"{workflow!r}" + (" (on_conflict='reject')" if arguments == new.arguments else "")
+        raise KeyConflictError(new.key, run_id, recorded, f"{new.workflow!r}{_same(arguments, new)}")
+    return False

@@ -1,0 +1,239 @@
+"""
+Schedules as rows: their place in time, and what a tick does. Runs on the writer's thread.
+
+A tick is one transaction: its run is created and the schedule's place moves on, or neither.
+Its id names the tick, and `upto` says how far ticks are dealt with, so that no tick starts a
+second run, whatever is killed or moved back.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from attrs import evolve, frozen
+
+from durable._core.program.schedules import Overlap, Schedule
+from durable._shell.reads.schedule_rows import ScheduleRow, schedule_by_name
+from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.writes.run_writes import get_or_create
+from durable._shell.writes.wakeups import request_cancel
+from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, ScheduleNotFoundError
+
+_UPDATE = """
+UPDATE durable_schedules SET upto = ?, next_at = ?, last_at = ?, last_run = ?, open_runs = ?, skipped = ?,
+    last_skipped_at = ?, last_error = ?, triggers = ? WHERE name = ?
+"""
+
+
+@frozen
+class Tick:
+    """A tick to be recorded: the run that it starts, or why it has none."""
+
+    at: float
+    overlap: Overlap
+    run: NewRun | None
+    error: str = ""
+
+
+def _find(conn: sqlite3.Connection, name: str) -> ScheduleRow:
+    found = schedule_by_name(conn, name)
+    if found is None:
+        raise ScheduleNotFoundError(name, "this journal")
+    return found
+
+
+def _save(conn: sqlite3.Connection, row: ScheduleRow) -> None:
+    conn.execute(
+        _UPDATE,
+        (
+            row.upto,
+            row.next_at,
+            row.last_at,
+            row.last_run,
+            json.dumps(row.open_runs),
+            row.skipped,
+            row.last_skipped_at,
+            row.last_error,
+            json.dumps(row.triggers),
+            row.name,
+        ),
+    )
+
+
+def adopt(conn: sqlite3.Connection, schedules: Sequence[Schedule], now: float) -> dict[str, ScheduleRow]:
+    """The rows of *schedules*, made or begun anew where they tick otherwise than before."""
+    conn.execute("UPDATE durable_schedules SET next_at = NULL")  # those of other programs tick in none
+    for schedule in schedules:
+        anchor = float(int(now))
+        before = schedule_by_name(conn, schedule.name)
+        if before is None:
+            conn.execute(
+                "INSERT INTO durable_schedules (name, spec, timezone, anchor, upto) VALUES (?, ?, ?, ?, ?)",
+                (schedule.name, schedule.spec, schedule.timezone, anchor, now),
+            )
+        elif (before.spec, before.timezone) != (schedule.spec, schedule.timezone):
+            conn.execute(
+                "UPDATE durable_schedules SET spec = ?, timezone = ?, anchor = ?, upto = ? WHERE name = ?",
+                (schedule.spec, schedule.timezone, anchor, now, schedule.name),
+            )
+        row = _find(conn, schedule.name)
+        if row.paused_at is None:
+            next_at = schedule.next_after(row.upto, anchor=row.anchor)
+            conn.execute("UPDATE durable_schedules SET next_at = ? WHERE name = ?", (next_at, row.name))
+    return {schedule.name: _find(conn, schedule.name) for schedule in schedules}
+
+
+def record_ticks(
+    conn: sqlite3.Connection,
+    effects: Effects,
+    *,
+    name: str,
+    ticks: Sequence[Tick],
+    upto: float,
+    next_at: float | None,
+) -> ScheduleRow:
+    """
+    Let *ticks* start their runs, and the schedule go on behind *upto*; the row as it then is.
+
+    Ticks that were dealt with meanwhile, or fell into a pause, start nothing.
+    """
+    row = _find(conn, name)
+    if row.paused_at is not None or row.upto >= upto:
+        return row
+    for tick in ticks:
+        if tick.at > row.upto:
+            row = _tick(conn, row._replace(last_at=tick.at), tick, effects)
+    row = row._replace(upto=upto, next_at=next_at)
+    _save(conn, row)
+    return row
+
+
+def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effects) -> ScheduleRow:
+    if tick.run is None:
+        return row._replace(last_error=tick.error)
+    if _exists(conn, tick.run.run_id):
+        return row
+    before = _still_open(conn, row.open_runs)
+    row = row._replace(open_runs=tuple(before))
+    if tick.overlap == "allow":
+        # One is enough to keep: the next tick starts its run all the same.
+        return _start(conn, row._replace(open_runs=row.open_runs[-1:]), tick.run, effects)
+    if tick.overlap == "queue":
+        return _start(conn, row, evolve(tick.run, behind=_in_line(conn, list(before.values()))), effects)
+    if before and tick.overlap == "skip":
+        return row._replace(skipped=row.skipped + 1, last_skipped_at=tick.at, last_error=None)
+    row = _start(conn, row, tick.run, effects)
+    if row.last_error is None:  # else what is under way is better than nothing
+        for run_id, run in before.items():
+            if run_id != row.last_run:  # by its key
+                request_cancel(conn, run, f"schedule {row.name!r} started its next run", tick.run.started.at, effects)
+    return row
+
+
+def _start(conn: sqlite3.Connection, row: ScheduleRow, new: NewRun, effects: Effects) -> ScheduleRow:
+    try:
+        return _with_run(row, get_or_create(conn, new, effects))
+    except (KeyConflictError, LimitReachedError, RunExistsError) as error:
+        return row._replace(last_error=str(error))
+
+
+def _with_run(row: ScheduleRow, run_id: str) -> ScheduleRow:
+    opened = row.open_runs if run_id in row.open_runs else (*row.open_runs, run_id)
+    return row._replace(last_run=run_id, last_error=None, open_runs=opened)
+
+
+def _exists(conn: sqlite3.Connection, run_id: str) -> bool:
+    return conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone() is not None
+
+
+def _still_open(conn: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, int]:
+    """Those that have not ended, or what they continued as: their ids and numbers."""
+    found: dict[str, int] = {}
+    for run_id in run_ids:
+        following: str | None = run_id
+        while following is not None:
+            row = conn.execute(
+                "SELECT run, run_id, successor, ended_at FROM durable_runs WHERE run_id = ?", (following,)
+            ).fetchone()
+            following = None if row is None else row[2]
+            if row is not None and row[3] is None:
+                found[row[1]] = row[0]
+    return found
+
+
+def _in_line(conn: sqlite3.Connection, before: Sequence[int]) -> tuple[int, ...]:
+    """Those of *before* that a new run waits for: the last in line, and who is under way besides."""
+    waits_for = {
+        run: {
+            target
+            for (target,) in conn.execute(
+                "SELECT target FROM durable_waits WHERE run = ? AND kind = 'start' AND target IS NOT NULL", (run,)
+            )
+        }
+        for run in before
+    }
+    in_line = [run for run in before if waits_for[run]]
+    last = in_line[-1:]
+    minded = waits_for[last[0]] if last else set[int]()
+    return (*(run for run in before if not waits_for[run] and run not in minded), *last)
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+def pause_schedule(conn: sqlite3.Connection, effects: Effects, *, name: str, now: float) -> bool:
+    """Let a schedule start nothing until it is resumed; False if it is paused already."""
+    if _find(conn, name).paused_at is not None:
+        return False
+    conn.execute("UPDATE durable_schedules SET paused_at = ?, next_at = NULL WHERE name = ?", (now, name))
+    return True
+
+
+def resume_schedule(
+    conn: sqlite3.Connection, effects: Effects, *, name: str, now: float, next_at: float | None = None
+) -> bool:
+    """Let a paused schedule go on from *now*; False if it is not paused. An engine knows *next_at*."""
+    if _find(conn, name).paused_at is None:
+        return False
+    conn.execute(
+        "UPDATE durable_schedules SET paused_at = NULL, upto = ?, next_at = ? WHERE name = ?", (now, next_at, name)
+    )
+    return True
+
+
+def trigger_schedule(
+    conn: sqlite3.Connection, effects: Effects, *, name: str, run_id: str, now: float, run: NewRun | None = None
+) -> str:
+    """
+    Start *run*; without one (a client knows no ops), note that the next engine is to start it. Its id.
+
+    Raises:
+        ScheduleNotFoundError, KeyConflictError: Nothing is started.
+    """
+    row = _find(conn, name)
+    if run is None:
+        if not _exists(conn, run_id):
+            noted = [each for each in row.triggers if each[0] != run_id]
+            _save(conn, row._replace(triggers=(*noted, (run_id, now))))
+        return run_id
+    if _exists(conn, run_id):
+        return run_id
+    started = get_or_create(conn, run, effects)
+    _save(conn, _with_run(row._replace(open_runs=tuple(_still_open(conn, row.open_runs))), started))
+    return started
+
+
+def start_triggered(
+    conn: sqlite3.Connection, effects: Effects, *, name: str, run_id: str, run: NewRun | None, error: str
+) -> ScheduleRow:
+    """Start what a client asked for while nobody owned the file; or note why it cannot be."""
+    row = _find(conn, name)
+    row = row._replace(triggers=tuple(each for each in row.triggers if each[0] != run_id))
+    if run is None:
+        row = row._replace(last_error=error)
+    elif not _exists(conn, run_id):
+        row = _start(conn, row._replace(open_runs=tuple(_still_open(conn, row.open_runs))), run, effects)
+    _save(conn, row)
+    return row

@@ -1,0 +1,364 @@
+"""
+What a commit group writes: the turns of many runs. Runs on the writer's thread.
+
+All functions take the connection inside an open transaction, and the `Effects` to which they
+add what the loop must do after the COMMIT. Rows of many turns are gathered and written table
+by table, many rows a statement: see `bulk`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from durable._core.journal.events import (
+    CancelRequested,
+    ChildCancelled,
+    ChildFailed,
+    ChildJoined,
+    RunCancelled,
+    SignalReceived,
+)
+from durable._core.journal.waits import Wait
+from durable._shell.reads.event_rows import cancel_in_inbox, read_end
+from durable._shell.reads.run_rows import ENDS
+from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite
+from durable._shell.rows.templates import from_json
+from durable._shell.storage.bulk import about_many, write_many
+from durable._shell.writes import slots
+from durable._shell.writes.batch_ends import tell_batches
+from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
+from durable._shell.writes.run_writes import INSERT_WAITS, add_run, get_or_create, insert_run, write_runs
+from durable._shell.writes.waiters import End, tell_waiters
+from durable._shell.writes.wakeups import let_in, put_item, request_cancel
+from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
+
+_MOVE_SIGNALS = """
+INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
+SELECT ?, kind, position, at, body, value, payload, name, 0 FROM durable_inbox WHERE run = ? AND kind = ? ORDER BY item
+"""
+
+_TAKEN_IN = """
+DELETE FROM durable_inbox WHERE item IN (
+    SELECT i.item FROM durable_inbox AS i
+    JOIN (VALUES {rows}) AS taken ON i.run = taken.column1 AND i.item <= taken.column2
+)
+"""
+_RUNNING = """
+UPDATE durable_runs SET status = 'running', started_at = coalesce(started_at, begun.column2)
+FROM (VALUES {rows}) AS begun WHERE run = begun.column1 AND status = 'pending'
+"""
+_ENDED = """
+UPDATE durable_runs SET status = ended.column2, ended_at = ended.column3, ready_at = NULL, reason = ended.column4,
+    started_at = coalesce(started_at, ended.column3)
+FROM (VALUES {rows}) AS ended WHERE run = ended.column1
+"""
+_NO_WAITS = "DELETE FROM durable_waits WHERE run IN ({items})"
+_NO_ITEMS = "DELETE FROM durable_inbox WHERE run IN ({items})"
+
+
+def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
+    """Write *turns*, of different runs."""
+    events: list[Any] = []
+    runs: list[Any] = []
+    waits: list[Any] = []
+    running: list[Any] = []
+    items: list[Any] = []
+    freed: list[TurnWrite] = []
+    ended: list[TurnWrite] = []
+    keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
+    slotted: list[TurnWrite] = []
+    for turn in turns:
+        events += turn.events
+        effects.notices += turn.notices
+        for child, wait in turn.children:
+            if child.may_be_refused:
+                keyed.append((turn, child, wait))
+                continue
+            add_run(child, runs, events, waits, effects)
+            if wait is not None:
+                waits.append(_wait_row(turn.state.run, wait, child.run, turn.at))
+        if turn.slots or turn.slots_released:
+            slotted.append(turn)
+        if turn.inbox_upto:
+            items.append((turn.state.run, turn.inbox_upto))
+        if turn.status == "waiting":
+            freed.append(turn)
+        elif turn.status == "running":
+            running.append((turn.state.run, turn.at))
+        elif turn.status in ENDS:
+            ended.append(turn)
+    write_runs(conn, runs, events, ())
+    for turn in turns:
+        for wait in turn.waits_closed:
+            conn.execute(
+                "DELETE FROM durable_waits WHERE run = ? AND grp = ? AND position = ? AND kind = ?",
+                (turn.state.run, wait.group, wait.position, wait.kind),
+            )
+    write_many(conn, INSERT_WAITS, waits)
+    write_many(conn, _TAKEN_IN, items)
+    for turn in turns:
+        if turn.waits:
+            _add_waits(conn, turn, effects)
+    for turn, child, wait in keyed:
+        _join_child(conn, turn, child, wait, effects)
+    write_many(conn, _RUNNING, running)
+    for turn in turns:
+        _write_rest(conn, turn, effects)
+    if slotted:
+        _write_slots(conn, slotted, effects)
+    for turn in freed:
+        _free(conn, turn, effects)
+    if ended:
+        _end(conn, ended, effects)
+
+
+def _write_slots(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
+    """Slots that are given up, then those that are asked for: who waits already goes first."""
+    for turn in turns:
+        for position in turn.slots_released:
+            let_in(conn, slots.release(conn, turn.state.run, position, turn.at, effects), turn.at, effects)
+    for turn in turns:
+        slots.register(conn, turn.limits)
+        for position, name, key in turn.slots:
+            let_in(conn, slots.ask(conn, turn.state.run, position, name, key, turn.at, effects), turn.at, effects)
+
+
+def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
+    """What few turns have: a block, attributes, notes that are done with, children to cancel."""
+    run = turn.state.run
+    if turn.status == "blocked":
+        conn.execute(
+            "UPDATE durable_runs SET status = 'blocked', ready_at = NULL, reason = ? WHERE run = ?", (turn.reason, run)
+        )
+        effects.stopped.append(("blocked", turn.state.run_id, turn.state.workflow))
+        let_in(conn, slots.step_aside(conn, run, turn.at, effects, under_way=turn.under_way), turn.at, effects)
+    if turn.attributes is not None:
+        (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
+        conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))
+    if turn.notes_over:
+        conn.execute("DELETE FROM durable_notes WHERE run = ?", (run,))
+    for position in turn.notes_done:
+        conn.execute("DELETE FROM durable_notes WHERE run = ? AND position = ?", (run, position))
+    for position in turn.feeds_closed:
+        close_feed(conn, run, position, turn.at, effects)
+    for run_id in turn.cancelled_children:
+        row = conn.execute("SELECT run FROM durable_runs WHERE run_id = ? AND parent = ?", (run_id, run)).fetchone()
+        if row is not None:  # a run that it only awaited, or joined by key, is not its to cancel
+            request_cancel(conn, row[0], "its parent no longer waits for it", turn.at, effects)
+    if turn.cancel_all_children:
+        close_feeds(conn, run, turn.at, effects)
+        born_now = {child.run for child, _ in turn.children}  # by the clean-up
+        for (child,) in conn.execute(
+            "SELECT run FROM durable_runs WHERE parent = ? AND ended_at IS NULL", (run,)
+        ).fetchall():
+            if child in born_now:
+                continue
+            request_cancel(conn, child, "its parent was cancelled", turn.at, effects)
+    for new in turn.feeds:
+        open_feed(conn, run, new)
+
+
+def _wait_row(run: int, wait: Wait, target: int | None, at: float) -> tuple[Any, ...]:
+    return (run, wait.group, wait.position, wait.kind, wait.wake_on, wait.name, target, wait.fire_at, at)
+
+
+def _add_waits(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
+    """Waits other than for children that this turn creates."""
+    run = turn.state.run
+    for wait in turn.waits:
+        target = None
+        if wait.kind == "child":
+            row = conn.execute(
+                "SELECT run, status FROM durable_runs WHERE run_id = ?", (_last_of_chain(conn, wait.run_id or ""),)
+            ).fetchone()
+            if row is None:
+                _put_missing(conn, run, wait, turn.at, effects)
+                continue
+            target = row[0]
+            write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, turn.at)])
+            if row[1] in ENDS:
+                status, event, reason = read_end(conn, target)
+                tell_waiters(conn, [End(target, wait.run_id or "", status, event, reason, turn.at)], effects)
+            continue
+        write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, turn.at)])
+        if wait.fire_at is not None:
+            effects.fires(wait.fire_at)
+        if wait.kind == "signal":
+            early = conn.execute(
+                "UPDATE durable_inbox SET wakes = 1 WHERE run = ? AND kind = ? AND name = ?",
+                (run, SignalReceived.kind, wait.name),
+            )
+            if early.rowcount:
+                effects.arrived.add(run)
+
+
+def add_wait(conn: sqlite3.Connection, run: int, position: str, run_id: str, at: float, effects: Effects) -> None:
+    """Let *run* wait, at *position*, for the run called *run_id*."""
+    state = RunState(run, "", "", "")
+    waits = [Wait(position, "child", position, "any", run_id=run_id)]
+    _add_waits(conn, TurnWrite(state, at, waits=waits), effects)
+
+
+def _last_of_chain(conn: sqlite3.Connection, run_id: str) -> str:
+    """The run that *run_id* continued as, if it did."""
+    while row := conn.execute(
+        "SELECT successor FROM durable_runs WHERE run_id = ? AND successor IS NOT NULL", (run_id,)
+    ).fetchone():
+        run_id = row[0]
+    return run_id
+
+
+def _put_missing(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effects: Effects) -> None:
+    """The run to wait for does not exist (it was pruned): that is its outcome."""
+    event = ChildCancelled(wait.position, wait.run_id or "", "no such run (it may have been pruned)", at)
+    put_item(conn, run, event, effects, wakes=True)
+
+
+def _free(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
+    """Let go of a run that waits, unless something arrived since its turn began."""
+    run = turn.state.run
+    if conn.execute("SELECT 1 FROM durable_inbox WHERE run = ? AND wakes = 1 LIMIT 1", (run,)).fetchone():
+        effects.kept.add(run)
+        return
+    conn.execute(
+        "UPDATE durable_runs SET status = 'waiting', ready_at = NULL, started_at = coalesce(started_at, ?) "
+        "WHERE run = ? AND status IN ('running', 'pending')",
+        (turn.at, run),
+    )
+
+
+def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
+    """Write the ends of runs, and tell those who wait for them."""
+    runs = [turn.state.run for turn in turns]
+    paused = {turn.state.run for turn in turns if turn.successor is not None and _is_paused(conn, turn.state.run)}
+    write_many(conn, _ENDED, [(turn.state.run, turn.status, turn.at, turn.reason or None) for turn in turns])
+    about_many(conn, _NO_WAITS, runs)
+    at = turns[0].at
+    over = [turn.state.run for turn in turns if turn.successor is None]
+    let_in(conn, slots.release_runs(conn, over, at, effects), at, effects)
+    ends: list[End] = []
+    for turn in turns:
+        state, status = turn.state, str(turn.status)
+        if turn.successor is not None:
+            _continue(conn, turn, turn.successor, effects)
+            if state.run in paused:  # since the turn began
+                _pause_unborn(conn, turn.successor, effects)
+        else:
+            ends.append(End(state.run, state.run_id, status, turn.outcome, turn.reason or "", turn.at))
+            effects.outcomes[state.run_id] = (status, turn.outcome, turn.reason or "")
+        for new in turn.follow_ups:
+            _follow(conn, state, new, effects)
+        effects.ended.append((state.run, state.run_id, state.workflow, status))
+    about_many(conn, _NO_ITEMS, runs)
+    tell_waiters(conn, ends, effects)
+    tell_batches(conn, turns, effects)
+
+
+def _is_paused(conn: sqlite3.Connection, run: int) -> bool:
+    (status,) = conn.execute("SELECT status FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    return bool(status == "paused")
+
+
+def _pause_unborn(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> None:
+    """What a run continues as waits, too, for the person who paused it; unless it is to end."""
+    paused = conn.execute(
+        "UPDATE durable_runs SET status = 'paused', ready_at = NULL, reason = 'paused while pending' "
+        "WHERE run = ? AND NOT EXISTS (SELECT 1 FROM durable_inbox AS i WHERE i.run = durable_runs.run AND i.kind = ?)",
+        (new.run, CancelRequested.kind),
+    )
+    if paused.rowcount:
+        effects.paused.add(new.run)
+
+
+def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Effects) -> None:
+    """Start what the end of a run starts. A refusal is told, and harms nothing."""
+    try:
+        get_or_create(conn, new, effects)
+    except (KeyConflictError, LimitReachedError, RunExistsError) as error:
+        effects.refused.append((ended.run_id, str(error)))
+
+
+def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effects: Effects) -> None:
+    """The run goes on as another: what waited for it, its key, parent, batch, follow-ups and signals go over."""
+    run = turn.state.run
+    parent, position, key, until, arguments, follows, then, *limit = conn.execute(
+        "SELECT parent, position, key_live, key_until, arguments, follows, follow_ups, limit_name, limit_key "
+        "FROM durable_runs WHERE run = ?",
+        (run,),
+    ).fetchone()
+    conn.execute(
+        "UPDATE durable_runs SET key_live = NULL, successor = ?, batch = NULL, callback = NULL WHERE run = ?",
+        (successor.run_id, run),
+    )
+    state = turn.state
+    successor = evolve(
+        successor, parent=parent, position=position, key=key, key_ttl=None, follows=follows, batch=state.batch,
+        callback=state.callback, follow_ups=(*(from_json(then) if then else ()), *successor.follow_ups),
+    )  # fmt: skip
+    if key is not None:  # by which the callers of the first of the chain find it, with what they ask for
+        successor = evolve(successor, arguments=arguments)
+    if limit == [successor.limit, successor.limit_key]:  # its slot goes over, too
+        insert_run(conn, evolve(successor, limit=None), effects)
+        conn.execute("UPDATE durable_runs SET limit_name = ?, limit_key = ? WHERE run = ?", (*limit, successor.run))
+        conn.execute("UPDATE durable_slots SET run = ? WHERE run = ? AND position = ''", (successor.run, run))
+    else:
+        insert_run(conn, successor, effects, waits_since=turn.at)
+    let_in(conn, slots.release_runs(conn, [run], turn.at, effects), turn.at, effects)
+    conn.execute("UPDATE durable_runs SET key_until = ? WHERE run = ?", (until, successor.run))
+    conn.execute("UPDATE durable_waits SET target = ? WHERE target = ?", (successor.run, run))
+    conn.execute("UPDATE durable_dedup SET run = ? WHERE run = ?", (successor.run, run))
+    asked = cancel_in_inbox(conn, run)
+    for event in turn.unconsumed:
+        if isinstance(event, CancelRequested):
+            asked = event
+        else:
+            put_item(conn, successor.run, event, effects, wakes=False)
+    moved = conn.execute(_MOVE_SIGNALS, (successor.run, run, SignalReceived.kind))
+    if turn.unconsumed or moved.rowcount:
+        effects.arrived.add(successor.run)
+    if asked is not None:
+        request_cancel(conn, successor.run, asked.reason, turn.at, effects)
+
+
+def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: Wait | None, effects: Effects) -> None:
+    """A child with a key or chosen id: created, or joined if its run exists; a conflict is its failure."""
+    run, at = turn.state.run, turn.at
+    position = child.position or ""
+    try:
+        run_id = get_or_create(conn, child, effects)
+    except (KeyConflictError, LimitReachedError, RunExistsError) as error:
+        outcome = turn.refusal(error) if turn.refusal is not None else None
+        put_item(conn, run, ChildFailed(position, "", outcome, at), effects, wakes=True)
+        return
+    (target, status) = conn.execute("SELECT run, status FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
+    if wait is None:
+        put_item(conn, run, ChildJoined(position, run_id, at), effects, wakes=True)
+        return
+    write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
+    if status in ENDS:
+        end_status, outcome, reason = read_end(conn, target)
+        tell_waiters(conn, [End(target, run_id, end_status, outcome, reason, at)], effects)
+
+
+def end_cancelled(
+    conn: sqlite3.Connection,
+    state: RunState,
+    asked: CancelRequested,
+    at: float,
+    follow_ups: Sequence[NewRun],
+    allocate: Callable[[], int],
+    effects: Effects,
+) -> None:
+    """End a cancelled run whose code cannot be driven: without clean-up."""
+    seq, chain = conn.execute(
+        "SELECT seq, checksum FROM durable_events WHERE run = ? ORDER BY seq DESC LIMIT 1", (state.run,)
+    ).fetchone()
+    state = evolve(state, seq=seq, chain=chain)
+    events = state.append([asked, RunCancelled(asked.reason, at)])
+    turn = TurnWrite(state, at, events, cancel_all_children=True, status="cancelled", reason=asked.reason)
+    turn.follow_ups, turn.allocate = follow_ups, allocate
+    write_turns(conn, [turn], effects)

@@ -1,0 +1,122 @@
+"""
+Who is told that a run has ended. Runs on the writer's thread, inside an open transaction.
+
+The rows that wait for it are closed, its outcome goes into the inboxes of those who waited, and
+whoever's group is complete is woken. Nothing is counted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+
+from durable._core.journal.events import ChildCancelled, ChildFailed, ChildSucceeded, Event, Payload
+from durable._shell.rows.rows import Effects
+from durable._shell.storage.bulk import about_many, write_many
+from durable._shell.writes.feeds import feed, members_of, put_behind
+from durable._shell.writes.wakeups import DELETE_WAITS, INSERT_ITEMS, is_open, item_row, request_cancel, start_due, wake
+
+_WAITS_FOR = """
+SELECT target, wait, run, grp, position, wake_on, name, kind FROM durable_waits WHERE target IN ({items}) ORDER BY wait
+"""
+
+
+@frozen
+class End:
+    """How a run ended."""
+
+    run: int
+    run_id: str
+    status: str
+    outcome: Payload | None
+    reason: str
+    at: float
+
+    def arrival(self, position: str) -> Event:
+        """The event that this is for a run that waited at *position*."""
+        if self.status == "succeeded":
+            return ChildSucceeded(position, self.outcome, self.at)
+        if self.status == "failed":
+            return ChildFailed(position, self.run_id, self.outcome, self.at)
+        return ChildCancelled(position, self.run_id, self.reason, self.at)
+
+
+def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects) -> None:
+    """
+    Close the waits for runs that ended, and wake the runs whose group is complete.
+
+    Taken together for a whole commit group: 500 children that end at once close their rows and
+    put their outcomes in a handful of statements, and their parent is looked at once.
+    """
+    closed: list[int] = []
+    fed: list[tuple[int, str, str, End]] = []
+    items: list[tuple[int, str, str, str, Event]] = []
+    in_line: dict[int, float] = {}
+    failed: list[tuple[int, str, float]] = []
+    waits: dict[int, list[Any]] = {}
+    for target, *wait in about_many(conn, _WAITS_FOR, [end.run for end in ends]):
+        waits.setdefault(target, []).append(wait)
+    for end in ends:
+        for wait, waiter, group, position, wake_on, feeds, kind in waits.get(end.run, ()):
+            closed.append(wait)
+            if kind == "start":
+                in_line[waiter] = end.at
+                continue
+            if feeds is not None:
+                fed.append((waiter, feeds, position, end))
+            wakes = wake_on
+            if wake_on in ("failure", "fail_fast") and end.status != "succeeded":
+                wakes = "any"
+                if wake_on == "fail_fast":
+                    failed.append((waiter, position.rpartition(".")[0], end.at))
+            items.append((waiter, group, position, wakes, end.arrival(position)))
+    if not closed:
+        return
+    about_many(conn, DELETE_WAITS, closed)
+    for waiter, at in in_line.items():
+        start_due(conn, waiter, at, effects)
+    owed: dict[tuple[int, str], str] = {}
+    for waiter, feeds, position, end in fed:
+        succeeded = end.status == "succeeded"
+        if not feed(conn, waiter, feeds, end.run, succeeded=succeeded, at=end.at, effects=effects):
+            owed[waiter, position] = feeds
+    complete: dict[tuple[int, str], bool] = {}
+    rows: list[Any] = []
+    woken: dict[int, float] = {}
+    for waiter, group, position, wake_on, event in items:
+        wakes = wake_on == "any"
+        if not wakes:
+            known = complete.get((waiter, group))
+            wakes = not is_open(conn, waiter, group) if known is None else known
+            complete[waiter, group] = wakes
+        rows.append(item_row(conn, waiter, event, wakes=wakes, name=owed.get((waiter, position))))
+        if wakes:
+            woken[waiter] = event.at
+    write_many(conn, INSERT_ITEMS, rows)
+    for waiter, feeds, _, end in fed:
+        if end.status != "succeeded":
+            put_behind(conn, waiter, feeds)
+    for waiter, at in woken.items():
+        wake(conn, waiter, at, effects)
+    for waiter, owner, at in failed:
+        _cancel_members(conn, waiter, owner, at, effects)
+
+
+def _cancel_members(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> None:
+    """
+    Cancel the children in the group at *position* of *run*: one has failed, and it fails fast.
+
+    The run's next turn would, too; but until then one of them could begin in the slot that the failed one left.
+    """
+    first, behind = members_of(position)
+    conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position > ? AND position < ?", (run, first, behind))
+    for (child,) in conn.execute(
+        "SELECT r.run FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.target "  # not those only started
+        "WHERE w.run = ? AND w.kind = 'child' AND w.position > ? AND w.position < ? "
+        "AND r.parent = w.run AND r.ended_at IS NULL",
+        (run, first, behind),
+    ).fetchall():
+        request_cancel(conn, child, "its parent no longer waits for it", at, effects)
