@@ -5,9 +5,11 @@ All that users import, in one place. `durable/__init__.py` loads it when the fir
 from durable._cli import command_line
 from durable._core.admission import Queue
 from durable._core.codec.class_names import aliases
+from durable._core.program.command import Command
 from durable._core.program.decorators import call, job, step, transaction, workflow
-from durable._core.program.definition import Finished
+from durable._core.program.definition import by_arguments
 from durable._core.program.flow import current, logger, now, patched, random, set_attributes, uuid4
+from durable._core.program.functions import Finished
 from durable._core.program.group_ops import Settled, Winner
 from durable._core.program.limits import Limit, Rate
 from durable._core.program.op_constructors import (
@@ -22,7 +24,7 @@ from durable._core.program.op_constructors import (
     timeout,
     wait_for,
 )
-from durable._core.program.ops import Child, Command, Flow, Op, Return, RunOp, by_arguments
+from durable._core.program.ops import Child, Flow, Op, Return, RunOp
 from durable._core.program.retry import Retry
 from durable._core.program.schedules import Schedule
 from durable._core.program.transactions import AsyncTransaction, Transaction

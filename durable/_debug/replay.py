@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Event, RunStarted
 from durable._core.journal.history import ARRIVALS, position_of
-from durable._core.program.definition import Workflow
+from durable._core.program.functions import Workflow
 from durable._core.program.registry import Definitions, Runnable, collect
 from durable._core.recorded.check import Verdict, verdict_of
 from durable._core.recorded.export_format import RunFacts, RunHistory

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pdb import Pdb
 
     from durable._core.codec.codec import Codec
-    from durable._core.program.definition import Workflow
+    from durable._core.program.functions import Workflow
     from durable._core.recorded.export_format import RunHistory
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from attrs import field, frozen
 
-from durable._core.program.definition import RunnableDefinition
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
 from durable.testing.faults import KINDS, Fault, Kind, pairs_of
 from durable.testing.invariants import Outcome

@@ -13,7 +13,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, Self
 
 import durable
-from durable._core.program.definition import RunnableDefinition
+from durable._core.program.functions import RunnableDefinition
 from durable._shell.engine.engine import Engine
 from durable._shell.engine.opening import MEMORY
 from durable._shell.storage.ownership import Ownership

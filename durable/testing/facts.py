@@ -12,7 +12,7 @@ from typing import Any, Final
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Event
 from durable._core.journal.payloads import failure_in
-from durable._core.program.definition import Workflow
+from durable._core.program.functions import Workflow
 from durable._core.program.registry import Definitions
 from durable._core.run.execution import Execution
 from durable._shell.reads.event_rows import load_history

@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 from durable._core.admission import Queue
 from durable._core.codec.codec import ValueCodec
 from durable._core.program.current_driver import driver_in_charge
-from durable._core.program.definition import RunnableDefinition
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import Limit
 from durable._core.program.ops import RunOp
 from durable._core.program.schedules import Schedule

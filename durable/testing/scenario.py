@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, Unpack
 
-from durable._core.program.definition import RunnableDefinition
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
 from durable.testing.faults import UNNOTICED, Fault, Kind, faults_at
 from durable.testing.invariants import CONSISTENT, STRICT, Invariant, Ledger, Outcome

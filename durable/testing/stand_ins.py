@@ -19,7 +19,8 @@ from attrs import define, field, frozen
 
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Payload
-from durable._core.program.definition import Definition, Job, Step, TransactionStep, Workflow
+from durable._core.program.definition import Definition
+from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
 from durable._shell.turns.context import Scope, StepContext, enter
 from durable._shell.turns.stand_ins import check_fits

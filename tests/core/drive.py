@@ -37,7 +37,7 @@ from durable._core.journal.events import (
 from durable._core.journal.history import ARRIVALS
 from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
 from durable._core.journal.waits import Wait
-from durable._core.program.definition import Job
+from durable._core.program.functions import Job
 from durable._core.program.ops import RunOp
 from durable._core.program.retry import plan
 from durable._core.run.decision import ChildAction, Decision, Feed, StepAction, TransactionAction

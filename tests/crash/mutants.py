@@ -231,7 +231,7 @@ MUTANTS = (
     # --- replay ---------------------------------------------------------------------------------------------
     _m(
         "changed code goes on with other commands",
-        "_core/run/open_run",
+        "_core/run/nodes",
         "if type(recorded) is not type(event) or not alike(recorded, event, aliases):",
         "if False:",
         "shell/test_retry_fork.py::test_changed_code_blocks_and_goes_on_when_restored",

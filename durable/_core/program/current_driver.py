@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from random import Random
     from uuid import UUID
 
-    from durable._core.program.ops import Command
+    from durable._core.program.command import Command
 
 #: Where user code stands: file name and line.
 Site = tuple[str, int]

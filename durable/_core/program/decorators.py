@@ -12,9 +12,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from durable._core.program import current_driver
-from durable._core.program.definition import Definition, Job, RunOptions, Step, StepOptions, TransactionStep, Workflow
+from durable._core.program.command import Command
+from durable._core.program.definition import Definition, OnCrash, RunOptions, StepOptions
+from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.limits import Limit
-from durable._core.program.ops import Command, OnCrash, Return, StepOp, in_seconds
+from durable._core.program.ops import Return, StepOp, in_seconds
 from durable._core.program.retry import Retry, as_retry, is_number
 from durable.errors import DefinitionError
 

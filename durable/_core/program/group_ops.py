@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from attrs import frozen
 
 from durable._core.program import current_driver
-from durable._core.program.ops import Command, Op
+from durable._core.program.command import Command
+from durable._core.program.ops import Op
 
 if TYPE_CHECKING:
-    from durable._core.program.definition import Job, Step, TransactionStep, Workflow
+    from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 
 T = TypeVar("T")
 

@@ -31,7 +31,7 @@ from durable._core.program.ops import (
 from durable._core.program.retry import is_number
 
 if TYPE_CHECKING:
-    from durable._core.program.definition import Job, Step, TransactionStep, Workflow
+    from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 
 T = TypeVar("T")
 T1 = TypeVar("T1")

@@ -4,9 +4,6 @@ What a workflow may yield: ops, the descriptions of commands.
 Calling a decorated function, or one of the functions below, runs nothing: it returns an op.
 Ops are frozen values that know nothing of SQLite or asyncio; whoever drives the workflow
 decides what they mean. ``x: T = yield op`` and ``x = await op`` are the same command.
-
-`Command`, the class that may be yielded, is deliberately not generic: with ``Op[Any]`` in the
-annotation of a generator, pyright infers Any for every op's result.
 """
 
 from __future__ import annotations
@@ -20,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 from attrs import evolve, field, frozen
 
 from durable._core.program import current_driver
+from durable._core.program.command import Command
 from durable._core.program.retry import Retry, as_retry, is_number, recorded
 from durable.errors import DefinitionError, RunCancelled, UsageError
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from durable._core.program.definition import Job, Step, TransactionStep, Workflow
+    from durable._core.program.definition import RunDefinition, StepDefinition
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -34,11 +32,6 @@ R = TypeVar("R")
 
 #: What happens when a key belongs to a run already.
 OnConflict: TypeAlias = Literal["join", "reject", "replace", "rerun"]
-#: What a step does about an attempt that the death of the process cut off.
-OnCrash: TypeAlias = Literal["rerun", "raise", "block"]
-
-#: The reserved key that means "derive the key from the arguments".
-by_arguments: Any = object()
 
 
 @frozen
@@ -88,19 +81,6 @@ def as_run_retry(value: Retry | int) -> Retry:
 def in_seconds(value: float | timedelta | None) -> float | None:
     """A duration as a number."""
     return value.total_seconds() if isinstance(value, timedelta) else value
-
-
-class Command:
-    """What a workflow may yield."""
-
-    __slots__ = ()
-
-    def describe(self) -> str:
-        """The command in a few words, for reports."""
-        return type(self).__name__
-
-    def discard(self) -> None:
-        """Close the helper coroutines in it: it will never run, and Python would complain about them."""
 
 
 @frozen
@@ -168,7 +148,7 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 class StepOp(Op[T]):
     """A call of a step in this run."""
 
-    definition: Step[..., T]
+    definition: StepDefinition[..., T]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Options = NO_OPTIONS
@@ -194,7 +174,7 @@ class StepOp(Op[T]):
 class TransactionOp(Op[T]):
     """A call of a transaction in this run."""
 
-    definition: TransactionStep[..., T]
+    definition: StepDefinition[..., T]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Options = NO_OPTIONS
@@ -222,7 +202,7 @@ class TransactionOp(Op[T]):
 class RunOp(Op[T]):
     """A call of a workflow or job: a run of its own. Given to `engine.start`, or awaited as a child."""
 
-    definition: Workflow[..., T] | Job[..., T]
+    definition: RunDefinition[..., T]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Options = NO_OPTIONS

@@ -11,7 +11,8 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from durable._core.program.definition import Definition, Job, Workflow
+from durable._core.program.definition import Definition
+from durable._core.program.functions import Job, Workflow
 from durable.errors import DefinitionError
 
 Runnable = Workflow[..., Any] | Job[..., Any]

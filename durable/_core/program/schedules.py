@@ -18,8 +18,9 @@ from zoneinfo import ZoneInfo
 
 from attrs import field, frozen
 
+from durable._core.program.command import Command
 from durable._core.program.definition import Definition, check_name
-from durable._core.program.ops import Command, RunOp, in_seconds, kind_of
+from durable._core.program.ops import RunOp, in_seconds, kind_of
 from durable.errors import DefinitionError
 
 Overlap: TypeAlias = Literal["skip", "queue", "cancel", "allow"]

@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import RunFailed, RunStarted
-from durable._core.program.definition import Job
+from durable._core.program.functions import Job
 from durable._core.program.registry import Definitions
 from durable._core.program.retry import from_record
 from durable._core.recorded.export_format import RunHistory

@@ -19,9 +19,9 @@ from durable._core.run.decision import added
 from durable.errors import InternalError
 
 if TYPE_CHECKING:
+    from durable._core.program.command import Command
     from durable._core.program.current_driver import Driver
-    from durable._core.program.ops import Command
-    from durable._core.run.execution import Execution
+    from durable._core.run.nodes import OpenRun
     from durable._core.run.strand import Strand
 
 
@@ -30,7 +30,7 @@ class Answers:
 
     __slots__ = ("_ex", "_now_read_at", "created_ops", "patches", "run_id", "workflow")
 
-    def __init__(self, ex: Execution) -> None:
+    def __init__(self, ex: OpenRun) -> None:
         self._ex = ex
         self.run_id = ex.run_id
         self.workflow = ex.definition.name

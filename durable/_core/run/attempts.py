@@ -13,7 +13,7 @@ stands first in line then, so it keeps its slot, but a rate counts it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from attrs import evolve
 
@@ -35,12 +35,8 @@ from durable._core.journal.payloads import arguments_digest, failure_payload, re
 from durable._core.program.limits import LimitRef, name_of
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.run.decision import FailedAttempt, SlotAction, StepAction, TransactionAction, added
-from durable._core.run.nodes import Leaf, Outcome, Owner
+from durable._core.run.nodes import Leaf, OpenRun, Outcome, Owner
 from durable.errors import StepInterruptedError
-
-if TYPE_CHECKING:
-    from durable._core.run.execution import Execution
-
 
 #: Where a step stands.
 Phase: TypeAlias = Literal["queued", "running", "retrying", "stuck"]
@@ -52,7 +48,7 @@ class AttemptNode(Leaf):
     __slots__ = ("attempt", "crashes", "event", "failures", "first_started_at", "op", "phase", "slot")
 
     def __init__(
-        self, ex: Execution, position: str, owner: Owner, index: int, op: StepOp[Any] | TransactionOp[Any]
+        self, ex: OpenRun, position: str, owner: Owner, index: int, op: StepOp[Any] | TransactionOp[Any]
     ) -> None:
         self.ex = ex  # as Leaf does: a replay makes one of these for every step
         self.position = position

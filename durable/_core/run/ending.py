@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from durable._core.codec.codec import Codec
     from durable._core.journal.history import History
-    from durable._core.program.definition import Workflow
+    from durable._core.program.functions import Workflow
 
 #: Causes and groups nest a few deep; a cycle of them must end.
 _MAX_NESTING = 20

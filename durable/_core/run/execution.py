@@ -37,8 +37,9 @@ from durable._core.journal.history import History
 from durable._core.journal.payloads import arguments_payload
 from durable._core.journal.waits import Wait
 from durable._core.program import current_driver
-from durable._core.program.definition import Workflow
-from durable._core.program.ops import Command, ContinueAs, StepOp, TransactionOp
+from durable._core.program.command import Command
+from durable._core.program.functions import Workflow
+from durable._core.program.ops import ContinueAs, StepOp, TransactionOp
 from durable._core.program.retry import Retry
 from durable._core.run import ending
 from durable._core.run.answers import Answers
@@ -46,8 +47,7 @@ from durable._core.run.attempts import AttemptNode
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import ChildAction, Decision, added
 from durable._core.run.groups import OPENERS
-from durable._core.run.nodes import NOBODY, Node, Outcome, StrandNode
-from durable._core.run.open_run import OpenRun
+from durable._core.run.nodes import NOBODY, Node, OpenRun, Outcome, Owner, StrandNode
 from durable._core.run.strand import Strand
 from durable.errors import CapExceededError, DefinitionError, EncodeError, NondeterminismError, RunCancelled
 
@@ -83,7 +83,6 @@ class Execution(OpenRun):
         super().__init__(definition, recorded, run_id, codec, crash_limit)
         self.answers = Answers(self)
         self.ended = False
-        self.cancel_reason = ""
         self._cleanup_seconds = cleanup_seconds
         self._caps = caps
         self._body: StrandNode | None = None
@@ -332,7 +331,7 @@ class Execution(OpenRun):
 
     # --- opening commands -------------------------------------------------------------------------------
 
-    def open(self, op: Command, position: str, owner: Any, index: int) -> Node | None:
+    def open(self, op: Command, position: str, owner: Owner, index: int) -> Node | None:
         """Open *op* at *position*; its node reports to *owner*."""
         self.answers.created_ops.pop(id(op), None)
         opener = _OPENERS.get(type(op))

@@ -8,32 +8,20 @@ where `fail_fast` is set, a deadline) cancels the rest, and it still waits for t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from durable._core.journal.events import Event, FeedOpened, GroupOpened, TimerFired, TimerSet
 from durable._core.journal.payloads import arguments_payload
 from durable._core.journal.waits import WakeOn
-from durable._core.program.definition import Job, Workflow
+from durable._core.program.command import Command
+from durable._core.program.functions import Job, Workflow
 from durable._core.program.group_ops import ForEachOp, GatherOp, RaceOp, Settled, SettleOp, TimeoutOp, Winner, discard
 from durable._core.program.limits import Limit
-from durable._core.program.ops import AwaitRunOp, Command, Op, RunOp, SleepOp, StartOp, WaitForOp
+from durable._core.program.ops import AwaitRunOp, Op, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import Feed
-from durable._core.run.nodes import (
-    CANCELLED,
-    ChildNode,
-    Leaf,
-    Node,
-    Outcome,
-    Owner,
-    SignalNode,
-    StrandNode,
-    TimerNode,
-    wake_group,
-)
+from durable._core.run.leaves import ChildNode, SignalNode, TimerNode
+from durable._core.run.nodes import CANCELLED, Leaf, Node, OpenRun, Outcome, Owner, StrandNode, wake_group
 from durable._core.run.strand import Strand
-
-if TYPE_CHECKING:
-    from durable._core.run.execution import Execution
 
 
 class Group(Node):
@@ -41,7 +29,7 @@ class Group(Node):
 
     __slots__ = ("closing", "members", "opening", "outcomes", "was_cancelled")
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int) -> None:
         super().__init__(ex, position, owner, index)
         self.members: dict[int, Node] = {}
         self.outcomes: dict[int, Outcome] = {}
@@ -120,7 +108,7 @@ class GatherNode(Group):
 
     __slots__ = ("at_least", "fail_fast", "return_exceptions", "size", "succeeded")
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: GatherOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: GatherOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.fail_fast, self.return_exceptions, self.at_least = op.fail_fast, op.return_exceptions, op.at_least
         self.size, self.succeeded = len(op.members), 0
@@ -158,7 +146,7 @@ class RaceNode(Group):
 
     __slots__ = ("keys", "winner")
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: RaceOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: RaceOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.keys = op.keys
         self.winner: int | None = None
@@ -184,7 +172,7 @@ class SettleNode(Group):
 
     __slots__ = ()
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: SettleOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: SettleOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.announce(op, "settle", 1)
         self.open_all((op.member,))
@@ -222,7 +210,7 @@ class TimeoutNode(Group):
 
     __slots__ = ("deadline", "seconds", "timed_out")
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: TimeoutOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: TimeoutOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.seconds = op.seconds
         self.timed_out = False
@@ -257,7 +245,7 @@ class ForEachNode(Group):
 
     __slots__ = ("concurrency", "definition", "fed", "items", "next", "site")
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: ForEachOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: ForEachOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.definition, self.concurrency, self.site = op.definition, op.concurrency, op.site
         items_type: Any = list.__class_getitem__(op.definition.arguments.positional(0))

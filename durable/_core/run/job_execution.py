@@ -36,7 +36,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.payloads import failure_in, failure_payload
 from durable._core.journal.waits import Wait
-from durable._core.program.definition import Job
+from durable._core.program.functions import Job
 from durable._core.program.limits import name_of
 from durable._core.program.ops import NO_OPTIONS, Options, StepOp
 from durable._core.program.retry import Retry

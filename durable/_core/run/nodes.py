@@ -1,41 +1,55 @@
 """
-Open commands: strands, and leaves (a timer, a signal, a child; steps are in `attempts`).
+What is open in one run: its strands and commands as nodes, and what these ask of their run.
 
-Every command a strand asks for becomes a node, and reports its outcome to its owner: a strand,
-or the group it is a member of. Cancelling is structured: a cancelled group reports only once
-all of its members have reported, so clean-up in a helper strand ends before its group does.
+A run and its nodes know each other, so they stand together. `OpenRun` holds the rule of replay: a command
+is looked up by position; recorded with the same kind and name it goes on, recorded differently the run
+diverges, and where nothing is recorded it is new, or in a replay a divergence too. Nodes hold no such
+rule: they ask `OpenRun.command`, and act (emit actions and waits) only for new ones.
 
-Nodes hold no rule about replay: they ask `Execution.command` whether a command is recorded or
-new, and act (emit actions and waits) only for new ones.
+Every command a strand asks for becomes a node, and reports its outcome to its owner: a strand, or the
+group it is a member of. Cancelling is structured: a cancelled group reports only once all of its members
+have reported, so clean-up in a helper strand ends before its group does. Leaves are in `leaves`, `attempts`
+and `groups`; `execution` drives the code.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import deque
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
-from durable._core.journal.events import (
-    ChildAwaited,
-    ChildCancelled,
-    ChildFailed,
-    ChildJoined,
-    ChildStarted,
-    ChildSucceeded,
-    Event,
-    SignalAwaited,
-    SignalReceived,
-    TimerFired,
-    TimerSet,
-)
-from durable._core.journal.payloads import arguments_payload, rebuilt
+from durable._core.journal.events import Command as RecordedCommand
+from durable._core.journal.events import Event, SignalReceived
+from durable._core.journal.payloads import arguments_digest, arguments_payload
 from durable._core.journal.waits import Wait, WaitKind, WakeOn
-from durable._core.program.ops import AwaitRunOp, Child, Op, RunOp, SleepOp, StartOp, WaitForOp
-from durable._core.run.decision import ChildAction, added
+from durable._core.program.ops import RunOp, StartOp, StepOp, TransactionOp
+from durable._core.run.decision import Decision, added
+from durable._core.run.divergence import Code, alike, diverged
 from durable._core.run.strand import Strand
-from durable.errors import DecodeError, RunCancelled, RunCancelledError
+from durable.errors import CapExceededError, EncodeError, RunCancelled
 
 if TYPE_CHECKING:
-    from durable._core.run.execution import Execution
+    from durable._core.codec.codec import Codec
+    from durable._core.journal.history import History
+    from durable._core.program import current_driver
+    from durable._core.program.command import Command
+    from durable._core.program.functions import Workflow
+
+_E = TypeVar("_E", bound=RecordedCommand)
+
+
+@lru_cache(maxsize=4096)
+def _short(site: current_driver.Site) -> str:
+    path, line = site
+    return f"{'/'.join(path.rsplit('/', 2)[-2:])}:{line}"
+
+
+class SignalWaiter(Protocol):
+    """Who waits for a signal."""
+
+    def receive(self, event: SignalReceived, /) -> None: ...
 
 
 class Outcome:
@@ -74,7 +88,7 @@ class Node:
 
     __slots__ = ("closed", "ex", "index", "owner", "position")
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int) -> None:
         self.ex = ex
         self.position = position
         self.owner = owner
@@ -136,7 +150,7 @@ class StrandNode(Node):
 
     __slots__ = ("cancelled", "current", "strand", "throw_cancel")
 
-    def __init__(self, ex: Execution, strand: Strand, owner: Owner, index: int) -> None:
+    def __init__(self, ex: OpenRun, strand: Strand, owner: Owner, index: int) -> None:
         super().__init__(ex, strand.prefix, owner, index)
         self.strand = strand
         self.current: Node | None = None
@@ -193,7 +207,7 @@ class Leaf(Node):
 
     __slots__ = ("wait",)
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int) -> None:
         self.ex = ex  # as Node does: one is made for every command
         self.position = position
         self.owner = owner
@@ -250,130 +264,174 @@ class Leaf(Node):
             self.close(CANCELLED, arrived=False)
 
 
-class TimerNode(Leaf):
-    """`sleep` and `sleep_until`."""
-
-    __slots__ = ()
-
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: SleepOp) -> None:
-        super().__init__(ex, position, owner, index)
-        name = "sleep" if op.until is None else "sleep_until"
-        fire_at = op.until if op.until is not None else ex.time + (op.seconds or 0.0)
-        event, fresh = ex.command(TimerSet(position, name, fire_at, ex.site(op), ex.time))
-        self.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
-
-    def accepts(self, event: Event) -> bool:
-        return isinstance(event, TimerFired)
-
-    def deliver(self, _event: Event, /) -> None:
-        self.close(Outcome())
+# --- the run ----------------------------------------------------------------------------------------------------
 
 
-class SignalNode(Leaf):
-    """`wait_for`."""
+class OpenRun:
+    """A run's strands and open commands."""
 
-    __slots__ = ("name", "type")
+    def __init__(
+        self, definition: Workflow[..., Any], recorded: History, run_id: str, codec: Codec, crash_limit: int
+    ) -> None:
+        self.history = recorded
+        self.started = recorded.started
+        self.definition = definition
+        self.run_id = run_id
+        self.codec = codec
+        self.crash_limit = crash_limit
+        self.decision = Decision()
+        self.runnable: deque[tuple[StrandNode, Outcome]] = deque()
+        self.strands: list[StrandNode] = []
+        self.leaves: dict[str, Leaf] = {}
+        #: Positions of open `for_each`es whose later children the file starts.
+        self.feeds: set[str] = set()
+        self.signal_waiters: dict[str, list[SignalWaiter]] = {}
+        #: Signals that nobody consumed yet, by name.
+        self.signals: dict[str, deque[SignalReceived]] = {}
+        #: Recorded commands that the code has not asked for yet.
+        self.unmatched = dict(recorded.commands)
+        #: Steps whose attempt is under way.
+        self.running = 0
+        self.time = self.started.at  # of the turn
+        #: Why the run is being cancelled, once it is.
+        self.cancel_reason = ""
+        self.replaying = False
+        #: Set in the replay of a reopened history once all that it holds was delivered.
+        self.at_frontier = False
+        #: Arrivals taken so far; and how many events were looked at for that, later attempts included.
+        self.arrivals = 0
+        self.taken = 0
+        #: Commands opened since the list was emptied, while somebody looks on (see `Execution.walk`).
+        self.opened: list[Any] | None = None
+        #: While somebody looks on: the signals that were consumed, by the position of who waited for them.
+        self.consumed: dict[str, SignalReceived] = {}
+        #: Whether arguments are compared with the recorded ones; positions of those that differ.
+        self.compares = False
+        self.changed_arguments: list[str] = []
+        #: The op that is being opened, and the strand whose code runs right now.
+        self.asked: Command | None = None
+        self.current: StrandNode | None = None
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: WaitForOp[Any]) -> None:
-        super().__init__(ex, position, owner, index)
-        self.name, self.type = op.name, op.type
-        fire_at = None if op.timeout is None else ex.time + op.timeout
-        event, fresh = ex.command(SignalAwaited(position, op.name, fire_at, ex.site(op), ex.time))
-        if buffered := ex.take_signal(op.name):
-            self.receive(buffered)
-            return
-        ex.signal_waiters.setdefault(op.name, []).append(self)
-        self.wait_for("signal", name=op.name, fire_at=event.fire_at, fresh=fresh)
+    @property
+    def delivered_all(self) -> bool:
+        """Whether nothing that is recorded is still to be delivered."""
+        return self.taken >= len(self.history.arrivals)
 
-    def receive(self, event: SignalReceived) -> None:
-        """Consume *event*."""
-        if self.ex.opened is not None:
-            self.ex.consumed[self.position] = event
-        try:
-            value = self.ex.codec.decode(event.value or "null", self.type, where=f"payload of signal {self.name!r}")
-        except DecodeError as error:
-            # The sender's mistake: raised in the workflow, which can answer it, rather than
-            # blocking a run for ever on a payload that no change of code makes fit.
-            self.close(Outcome(error=self.delivered(error)), arrived=False)
-        else:
-            self.close(Outcome(value), arrived=False)
+    def open(self, op: Command, position: str, owner: Owner, index: int) -> Node | None:
+        """Open *op* at *position*; its node reports to *owner*."""
+        raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
-    def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
-        waiters = self.ex.signal_waiters.get(self.name, [])
-        if self in waiters:
-            waiters.remove(self)
-        super().close(outcome, arrived=arrived)
+    # --- commands ----------------------------------------------------------------------------------
 
-    def accepts(self, event: Event) -> bool:
-        return isinstance(event, TimerFired)
+    def command(self, event: _E, aliases: Sequence[str] = ()) -> tuple[_E, bool]:
+        """
+        The recorded event for this command, or *event* itself, recorded now; and whether it is new.
 
-    def deliver(self, _event: Event, /) -> None:
-        limit = TimeoutError(f"no signal {self.name!r} came in time")
-        self.close(Outcome(error=self.delivered(limit)))
+        *aliases* are names that it had in older code.
+        """
+        position: str = event.position
+        recorded = self.unmatched.pop(position, None)
+        if self.opened is not None:
+            self.opened.append(recorded or event)
+        if recorded is not None:
+            if type(recorded) is not type(event) or not alike(recorded, event, aliases):
+                self.diverge(position, event, recorded)
+            if self.compares and (before := getattr(recorded, "digest", "")) and self._digest() not in ("", before):
+                self.changed_arguments.append(position)
+            return recorded, False
+        if self.replaying and not self.history.reopened:
+            self.diverge(position, event)
+        self.decision.events.append(event)
+        return event, True
 
+    def matches(self, position: str, recorded: RecordedCommand) -> bool:
+        """
+        Take *recorded*, which has the kind and name of what the code asks for at *position*; or leave it to `command`.
 
-class ChildNode(Leaf):
-    """A child run awaited, a start with a key, or the result of a run that exists."""
+        What most replayed commands are: nothing is made of them that would only be compared.
+        """
+        if self.compares:
+            return False
+        del self.unmatched[position]
+        if self.opened is not None:
+            self.opened.append(recorded)
+        return True
 
-    __slots__ = ("run_id", "starting", "type")
+    def replays(self, position: str) -> Event | None:
+        """The command at *position*, if it is recorded already."""
+        return self.unmatched.get(position)
 
-    def __init__(self, ex: Execution, position: str, owner: Owner, index: int, op: Op[Any]) -> None:
-        super().__init__(ex, position, owner, index)
-        self.starting = isinstance(op, StartOp)
-        if isinstance(op, AwaitRunOp):
-            self.run_id, self.type = op.run_id, op.type
-            _, fresh = ex.command(ChildAwaited(position, op.run_id, ex.site(op), ex.time))
-            self.wait_for("child", run_id=self.run_id, fresh=fresh)
-            return
-        run_op: RunOp[Any] = op.op if isinstance(op, StartOp) else op  # type: ignore[assignment]  # the only others
-        self.type = run_op.definition.result
-        arguments = "" if ex.replays(position) else arguments_payload(run_op, ex.codec)
-        event, fresh = ex.command(
-            ChildStarted(
-                position,
-                run_op.definition.name,
-                run_op.given.id or ex.child_id(position),
-                not self.starting,
-                ex.site(op),
-                ex.codec.digest(arguments) if arguments else "",
-                ex.time,
-            ),
-            run_op.definition.aliases,
-        )
-        self.run_id = event.run_id
-        feed, fed = owner.feed_of(index) if isinstance(owner, Node) else (None, False)
-        if fresh and not fed:
-            child = ChildAction(position, self.run_id, run_op, arguments, awaited=not self.starting)
-            ex.decision.children = added(ex.decision.children, child)
-        given = run_op.given
-        may_exist = given.key is not None or given.id is not None or run_op.definition.options.key is not None
-        if self.starting and not may_exist:  # else `ChildJoined` tells which run it is
-            self.close(Outcome(Child(self.run_id, self.type)))
-            return
-        self.wait_for("child", name=feed, run_id=self.run_id, fresh=fresh and not (self.starting or fed))
+    def diverge(self, position: str, requested: Any, recorded: Event | None = None, why: str = "") -> NoReturn:
+        """
+        The code asks for *requested* (None: for nothing) where something else is recorded.
 
-    def accepts(self, event: Event) -> bool:
-        return isinstance(event, (ChildSucceeded, ChildFailed, ChildCancelled, ChildJoined))
+        Raises:
+            NondeterminismError: Always.
+        """
+        recorded = recorded or self.history.commands.get(position)
+        code = Code([] if self.current is None else self.current.strand.frames(), self.definition.fn)
+        digest = self._digest() if hasattr(requested, "digest") else ""
+        raise diverged(self.run_id, position, recorded, requested, self.history.commands, code, digest, why)
 
-    def deliver(self, event: Event) -> None:
-        match event:
-            case ChildSucceeded():
-                where = f"result of run {self.run_id!r}"
-                self.close(Outcome(self.ex.codec.decode(event.value or "null", self.type, where=where)))
-            case ChildFailed():
-                error = rebuilt(event.value, self.ex.codec)
-                if event.run_id:
-                    error.add_note(f"in run {event.run_id!r}, started at {self.position} of {self.ex.run_id!r}")
-                self.close(Outcome(error=self.delivered(error)))
-            case ChildCancelled():
-                cancelled = RunCancelledError(event.run_id, event.reason)
-                self.close(Outcome(error=self.delivered(cancelled)))
-            case ChildJoined():
-                self.run_id = event.run_id
-                if self.starting:
-                    self.close(Outcome(Child(event.run_id, self.type)))
+    def _digest(self) -> str:
+        """Of the arguments of the command that is being opened; empty where it has none."""
+        op = self.asked.op if isinstance(self.asked, StartOp) else self.asked
+        match op:
+            case StepOp() | TransactionOp():
+                return arguments_digest(op.args, op.kwargs, self.codec)
+            case RunOp():
+                with contextlib.suppress(EncodeError, CapExceededError):
+                    return self.codec.digest(arguments_payload(op, self.codec))
             case _:
                 pass
+        return ""
 
-    def withdraw(self) -> None:
-        self.ex.cancel_child(self.run_id)
+    def site(self, op: Any) -> str:
+        """Where *op* was made, short enough to be recorded with every command."""
+        site: current_driver.Site | None = op.site
+        if site is None:
+            return ""
+        return _short(site)
+
+    # --- children, waits, blocks -------------------------------------------------------------------
+
+    def child_id(self, position: str) -> str:
+        """The id of the child at *position*: derived, so a child exists exactly once."""
+        attempt = self.history.generation
+        return f"{self.run_id}/{position}" if attempt == 1 else f"{self.run_id}/{position}@{attempt}"
+
+    def cancel_child(self, run_id: str) -> None:
+        """Ask a child to end; one that this very turn would create is not created."""
+        children = self.decision.children
+        unborn = [child for child in children if child.run_id == run_id]
+        if unborn:
+            children.remove(unborn[0])
+        elif not self.replaying:
+            self.decision.cancelled_children = added(self.decision.cancelled_children, run_id)
+
+    def closed_wait(self, wait: Wait) -> None:
+        """A wait ended otherwise than by its arrival: its row goes, or is not written at all."""
+        if wait in self.decision.waits:
+            self.decision.waits.remove(wait)
+        elif not self.replaying:
+            self.decision.waits_closed = added(self.decision.waits_closed, wait)
+
+    def block(self, reason: str) -> None:
+        """The run cannot go on without a person."""
+        if not self.replaying:
+            self.decision.blocked = reason
+
+    # --- signals -----------------------------------------------------------------------------------
+
+    def receive_signal(self, event: SignalReceived) -> None:
+        """Give a signal to whoever has waited longest for its name; else keep it."""
+        waiting = self.signal_waiters.get(event.name)
+        if waiting:
+            waiting[0].receive(event)
+        else:
+            self.signals.setdefault(event.name, deque()).append(event)
+
+    def take_signal(self, name: str) -> SignalReceived | None:
+        """The oldest signal of *name* that nobody consumed yet."""
+        kept = self.signals.get(name)
+        return kept.popleft() if kept else None

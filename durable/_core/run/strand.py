@@ -25,8 +25,9 @@ from types import FrameType
 from typing import Any
 
 from durable._core.program import current_driver
+from durable._core.program.command import Command
 from durable._core.program.group_ops import discard
-from durable._core.program.ops import Command, Return
+from durable._core.program.ops import Return
 from durable.errors import NotDurableError
 
 #: A generator that keeps yielding while it is closed is given up after this many refusals.

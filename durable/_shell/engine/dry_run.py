@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from attrs import field, frozen
 
 from durable._core.ports import Clock
-from durable._core.program.definition import Workflow
+from durable._core.program.functions import Workflow
 from durable._core.run.execution import Execution
 from durable._shell.engine.lifecycle import Lifecycle
 from durable._shell.handles.handle import HistoryEvent, Run, RunInfo

@@ -26,7 +26,7 @@ import anyio
 from durable._core.admission import Admission, Places, Queue
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.ports import Clock, Watcher
-from durable._core.program.definition import RunnableDefinition
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import Limit, as_listed, collect_limits
 from durable._core.program.registry import Definitions, collect
 from durable._core.program.schedules import Schedule

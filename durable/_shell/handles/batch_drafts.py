@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 from attrs import asdict, define, evolve, field
 
 from durable._core.codec.codec import Codec
+from durable._core.program.command import Command
 from durable._core.program.op_constructors import with_options
-from durable._core.program.ops import Command, RunOp
+from durable._core.program.ops import RunOp
 from durable._shell.backend import Backend
 from durable._shell.handles.handle import Run
 from durable._shell.rows.rows import NewRun

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
-from durable._core.program.definition import RunnableDefinition
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.redaction import Redact

@@ -13,7 +13,8 @@ from attrs import evolve
 from durable._core.admission import Places
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Payload, RunStarted
-from durable._core.program.definition import MAX_KEY_LENGTH, RunnableDefinition, check_labels, check_name
+from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import name_of
 from durable._core.program.ops import RunOp
 from durable._core.program.registry import Definitions

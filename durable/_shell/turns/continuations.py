@@ -14,7 +14,7 @@ from typing import Any
 
 from durable._core.journal.events import Payload, RunStarted
 from durable._core.journal.payloads import rebuilt
-from durable._core.program.definition import Finished, Hook, RunnableDefinition
+from durable._core.program.functions import Finished, Hook, RunnableDefinition
 from durable._core.program.ops import Op, RunOp, kind_of
 from durable._core.run.decision import EndStatus
 from durable._shell.log import log

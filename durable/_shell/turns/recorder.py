@@ -26,7 +26,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.payloads import failure_payload
 from durable._core.journal.waits import Wait
-from durable._core.program.definition import Job
+from durable._core.program.functions import Job
 from durable._core.program.limits import Limit, LimitRef, name_of, numbers
 from durable._core.program.retry import from_record
 from durable._core.run.decision import ChildAction, Decision, EndStatus, Feed, TransactionAction

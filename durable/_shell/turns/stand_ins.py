@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from durable._core.codec.signatures import result_type
-from durable._core.program.definition import Definition, Job, Step, TransactionStep, Workflow
+from durable._core.program.definition import Definition
+from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.registry import Definitions
 from durable.errors import DryRunError
 

@@ -24,7 +24,7 @@ from durable._core.codec.codec import Codec
 from durable._core.journal.events import Event, StepFailed, StepRetrying, StepSucceeded
 from durable._core.journal.payloads import failure_payload
 from durable._core.ports import Clock
-from durable._core.program.definition import Step
+from durable._core.program.functions import Step
 from durable._core.program.retry import plan
 from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.backend import Backend

@@ -1,0 +1,155 @@
+"""
+Commands that one arrival ends: timers, signals, children. Steps are in `attempts`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durable._core.journal.events import (
+    ChildAwaited,
+    ChildCancelled,
+    ChildFailed,
+    ChildJoined,
+    ChildStarted,
+    ChildSucceeded,
+    Event,
+    SignalAwaited,
+    SignalReceived,
+    TimerFired,
+    TimerSet,
+)
+from durable._core.journal.payloads import arguments_payload, rebuilt
+from durable._core.program.ops import AwaitRunOp, Child, Op, RunOp, SleepOp, StartOp, WaitForOp
+from durable._core.run.decision import ChildAction, added
+from durable._core.run.nodes import Leaf, Node, OpenRun, Outcome, Owner
+from durable.errors import DecodeError, RunCancelledError
+
+
+class TimerNode(Leaf):
+    """`sleep` and `sleep_until`."""
+
+    __slots__ = ()
+
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: SleepOp) -> None:
+        super().__init__(ex, position, owner, index)
+        name = "sleep" if op.until is None else "sleep_until"
+        fire_at = op.until if op.until is not None else ex.time + (op.seconds or 0.0)
+        event, fresh = ex.command(TimerSet(position, name, fire_at, ex.site(op), ex.time))
+        self.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
+
+    def accepts(self, event: Event) -> bool:
+        return isinstance(event, TimerFired)
+
+    def deliver(self, _event: Event, /) -> None:
+        self.close(Outcome())
+
+
+class SignalNode(Leaf):
+    """`wait_for`."""
+
+    __slots__ = ("name", "type")
+
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: WaitForOp[Any]) -> None:
+        super().__init__(ex, position, owner, index)
+        self.name, self.type = op.name, op.type
+        fire_at = None if op.timeout is None else ex.time + op.timeout
+        event, fresh = ex.command(SignalAwaited(position, op.name, fire_at, ex.site(op), ex.time))
+        if buffered := ex.take_signal(op.name):
+            self.receive(buffered)
+            return
+        ex.signal_waiters.setdefault(op.name, []).append(self)
+        self.wait_for("signal", name=op.name, fire_at=event.fire_at, fresh=fresh)
+
+    def receive(self, event: SignalReceived) -> None:
+        """Consume *event*."""
+        if self.ex.opened is not None:
+            self.ex.consumed[self.position] = event
+        try:
+            value = self.ex.codec.decode(event.value or "null", self.type, where=f"payload of signal {self.name!r}")
+        except DecodeError as error:
+            # The sender's mistake: raised in the workflow, which can answer it, rather than
+            # blocking a run for ever on a payload that no change of code makes fit.
+            self.close(Outcome(error=self.delivered(error)), arrived=False)
+        else:
+            self.close(Outcome(value), arrived=False)
+
+    def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
+        waiters = self.ex.signal_waiters.get(self.name, [])
+        if self in waiters:
+            waiters.remove(self)
+        super().close(outcome, arrived=arrived)
+
+    def accepts(self, event: Event) -> bool:
+        return isinstance(event, TimerFired)
+
+    def deliver(self, _event: Event, /) -> None:
+        limit = TimeoutError(f"no signal {self.name!r} came in time")
+        self.close(Outcome(error=self.delivered(limit)))
+
+
+class ChildNode(Leaf):
+    """A child run awaited, a start with a key, or the result of a run that exists."""
+
+    __slots__ = ("run_id", "starting", "type")
+
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: Op[Any]) -> None:
+        super().__init__(ex, position, owner, index)
+        self.starting = isinstance(op, StartOp)
+        if isinstance(op, AwaitRunOp):
+            self.run_id, self.type = op.run_id, op.type
+            _, fresh = ex.command(ChildAwaited(position, op.run_id, ex.site(op), ex.time))
+            self.wait_for("child", run_id=self.run_id, fresh=fresh)
+            return
+        run_op: RunOp[Any] = op.op if isinstance(op, StartOp) else op  # type: ignore[assignment]  # the only others
+        self.type = run_op.definition.result
+        arguments = "" if ex.replays(position) else arguments_payload(run_op, ex.codec)
+        event, fresh = ex.command(
+            ChildStarted(
+                position,
+                run_op.definition.name,
+                run_op.given.id or ex.child_id(position),
+                not self.starting,
+                ex.site(op),
+                ex.codec.digest(arguments) if arguments else "",
+                ex.time,
+            ),
+            run_op.definition.aliases,
+        )
+        self.run_id = event.run_id
+        feed, fed = owner.feed_of(index) if isinstance(owner, Node) else (None, False)
+        if fresh and not fed:
+            child = ChildAction(position, self.run_id, run_op, arguments, awaited=not self.starting)
+            ex.decision.children = added(ex.decision.children, child)
+        given = run_op.given
+        may_exist = given.key is not None or given.id is not None or run_op.definition.options.key is not None
+        if self.starting and not may_exist:  # else `ChildJoined` tells which run it is
+            self.close(Outcome(Child(self.run_id, self.type)))
+            return
+        self.wait_for("child", name=feed, run_id=self.run_id, fresh=fresh and not (self.starting or fed))
+
+    def accepts(self, event: Event) -> bool:
+        return isinstance(event, (ChildSucceeded, ChildFailed, ChildCancelled, ChildJoined))
+
+    def deliver(self, event: Event) -> None:
+        match event:
+            case ChildSucceeded():
+                where = f"result of run {self.run_id!r}"
+                self.close(Outcome(self.ex.codec.decode(event.value or "null", self.type, where=where)))
+            case ChildFailed():
+                error = rebuilt(event.value, self.ex.codec)
+                if event.run_id:
+                    error.add_note(f"in run {event.run_id!r}, started at {self.position} of {self.ex.run_id!r}")
+                self.close(Outcome(error=self.delivered(error)))
+            case ChildCancelled():
+                cancelled = RunCancelledError(event.run_id, event.reason)
+                self.close(Outcome(error=self.delivered(cancelled)))
+            case ChildJoined():
+                self.run_id = event.run_id
+                if self.starting:
+                    self.close(Outcome(Child(event.run_id, self.type)))
+            case _:
+                pass
+
+    def withdraw(self) -> None:
+        self.ex.cancel_child(self.run_id)
