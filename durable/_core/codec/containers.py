@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from durable._core.codec.json_text import dumps
+from durable._core.codec.recorded_sets import RecordedFrozenSet, RecordedSet
 from durable._core.codec.rule import (
     Decoder,
     Encoder,
@@ -25,10 +26,12 @@ from durable._core.codec.scalars import PLAIN
 def collection_rule(cls: Any, name: str, item: Rule) -> Rule:
     """*cls* is list, set, frozenset, or tuple with items of one type: any number of items, as an array."""
     convert, revert = item.encode, item.decode
-    ordered = cls is list or cls is tuple
+    made = {set: RecordedSet, frozenset: RecordedFrozenSet}.get(cls, cls)
+    types_ = (cls,) if made is cls else (cls, made)
+    ordered = made is cls
 
     def encode(value: Any, depth: int) -> Any:
-        if type(value) is not cls:
+        if type(value) not in types_:
             raise mismatch(value, name)
         if depth <= 0:
             raise TooDeep
@@ -44,11 +47,11 @@ def collection_rule(cls: Any, name: str, item: Rule) -> Rule:
         if cls is list:
             return items
         try:
-            return cls(items)
+            return made(items)
         except TypeError as error:  # cannot be hashed
             raise Refusal(name, reason_of(error)) from error
 
-    return Rule(name, encode, decode, (cls,), frozenset({list}))
+    return Rule(name, encode, decode, types_, frozenset({list}))
 
 
 def tuple_rule(name: str, items: list[Rule]) -> Rule:

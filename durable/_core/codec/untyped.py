@@ -87,7 +87,7 @@ ANY: Final = Rule("Any", encode_any, decode_any, (), frozenset())
 
 _TAGGED: Final = [*STDLIB.values(), *(collection_rule(cls, cls.__name__, ANY) for cls in (tuple, set, frozenset))]
 _ENCODERS: Final[dict[type, Encoder]] = {
-    **{rule.types[0]: _tagged(rule) for rule in _TAGGED},
+    **{type_: _tagged(rule) for rule in _TAGGED for type_ in rule.types},
     **{cls: rule.encode for cls, rule in PLAIN.items()},
     list: collection_rule(list, "list", ANY).encode,
     dict: _encode_dict,
