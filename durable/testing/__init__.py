@@ -3,7 +3,7 @@ Tools for tests of your own workflows.
 
 `VirtualClock` and `AutojumpLoop` let time jump; with pytest, the fixtures ``durable_engine`` and ``durable_clock``
 are there by themselves (see `plugin`). `every_crash` loses the process at every commit of a workflow, `every_glitch`
-strikes it at every line, and both see that `invariants` hold (see `crashes`). `replaced` puts a type-checked fake in
+strikes it at every line, and both see that what must hold does (see `crashes`). `replaced` puts a type-checked fake in
 a step's place, `run_step` runs one step alone with a context, `parametrize_histories` replays exported journals,
 `assert_same_journal` and `assert_commands` compare histories and show a diff of the journal. `strategies` writes
 random workflows (it needs Hypothesis), and `contract` holds the tests that every storage must pass (it needs pytest):
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
+    from durable.testing._crash.faults import KINDS, Fault, GlitchError
+    from durable.testing._crash.invariants import CONSISTENT, STRICT, Effect, Ledger, Outcome
     from durable.testing.clock import VirtualClock
     from durable.testing.crashes import Survived, every_crash, every_glitch, parametrize_faults
-    from durable.testing.faults import Fault, GlitchError
-    from durable.testing.invariants import CONSISTENT, STRICT, Effect, Ledger, Outcome
     from durable.testing.journals import assert_commands, assert_same_journal, journal_lines, parametrize_histories
     from durable.testing.loop import AutojumpLoop
     from durable.testing.scenario import Scenario
@@ -27,6 +27,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "CONSISTENT",
+    "KINDS",
     "STRICT",
     "AutojumpLoop",
     "Call",
@@ -52,15 +53,16 @@ __all__ = [
 
 #: Name -> the module that has it.
 _HOMES = {
-    "CONSISTENT": "invariants",
-    "STRICT": "invariants",
+    "CONSISTENT": "_crash.invariants",
+    "KINDS": "_crash.faults",
+    "STRICT": "_crash.invariants",
     "AutojumpLoop": "loop",
     "Call": "stand_ins",
-    "Effect": "invariants",
-    "Fault": "faults",
-    "GlitchError": "faults",
-    "Ledger": "invariants",
-    "Outcome": "invariants",
+    "Effect": "_crash.invariants",
+    "Fault": "_crash.faults",
+    "GlitchError": "_crash.faults",
+    "Ledger": "_crash.invariants",
+    "Outcome": "_crash.invariants",
     "Scenario": "scenario",
     "StepRun": "stand_ins",
     "Survived": "crashes",

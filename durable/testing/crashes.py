@@ -6,7 +6,7 @@ A crash at every commit, and a glitch at every line, of your own workflow, in mi
 
 The operation is played undisturbed (twice, to see that it comes to the same), and then once for each fault. In each
 play the engine, its journal and its scheduler are real; the store is in memory, time jumps, and each life of the
-process has an event loop of its own. `invariants` says what must hold, `faults` what may go wrong. What a play finds is
+process has an event loop of its own. `KINDS` may go wrong; `STRICT` (or `CONSISTENT`) must hold. What a play finds is
 an AssertionError that names the fault, what differs, and the journal; and so is a fault that did not strike.
 
 These are for plain test functions: they bring event loops of their own.
@@ -25,11 +25,11 @@ from attrs import field, frozen
 
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
-from durable.testing.faults import KINDS, Fault, Kind, pairs_of
-from durable.testing.invariants import Outcome
-from durable.testing.lives import dead_are_silent
+from durable.testing._crash.faults import KINDS, Fault, Kind, pairs_of
+from durable.testing._crash.invariants import Outcome
+from durable.testing._crash.lives import dead_are_silent
+from durable.testing._crash.sites import COMMIT_AFTER, COMMIT_BEFORE, Site
 from durable.testing.scenario import Scenario, ScenarioOptions
-from durable.testing.sites import COMMIT_AFTER, COMMIT_BEFORE, Site
 
 if TYPE_CHECKING:
     import pytest
@@ -119,7 +119,7 @@ def every_glitch(
     Args:
         op: A call of a workflow or job.
         definitions: As for `Engine`.
-        kinds: The kinds of faults; by default all of `faults.KINDS`.
+        kinds: The kinds of faults; by default all there are, `KINDS`.
         sample: At most so many faults, drawn by *seed*; by default all.
         pairs: So many plays more with two faults, drawn by *seed*: the second while the first is being mended.
         seed: Of the samples: the same seed, the same faults.

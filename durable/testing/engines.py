@@ -1,5 +1,7 @@
 """
 Engines for one test: opened on demand, closed at its end, and asked what they leave behind.
+
+Public for the sake of its name: typed tests write ``durable_engine: Engines``.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from durable._shell.engine.engine import Engine
 from durable._shell.engine.opening import MEMORY
 from durable._shell.storage.ownership import Ownership
 from durable.errors import EngineClosedError, JournalError, UsageError
-from durable.testing.lives import Store, make_tables
+from durable.testing._crash.lives import Store, make_tables
 
 #: Seconds that steps under way get when a test ends: they are of no use to anybody any more.
 GRACE: Final = 1.0

@@ -10,9 +10,9 @@ from typing import Any, Unpack
 
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
-from durable.testing.faults import UNNOTICED, Fault, Kind, faults_at
-from durable.testing.invariants import CONSISTENT, STRICT, Invariant, Ledger, Outcome
-from durable.testing.playing import EngineOptions, Play, Played, World
+from durable.testing._crash.faults import UNNOTICED, Fault, Kind, faults_at
+from durable.testing._crash.invariants import CONSISTENT, STRICT, Invariant, Ledger, Outcome
+from durable.testing._crash.playing import EngineOptions, Play, Played, World
 
 
 class ScenarioOptions(EngineOptions, total=False):

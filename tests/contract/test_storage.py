@@ -10,8 +10,8 @@ import pytest
 
 from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MemoryDatabase
+from durable.testing._crash.lives import Store
 from durable.testing.contract import StorageContract
-from durable.testing.lives import Store
 
 
 class TestFile(StorageContract):

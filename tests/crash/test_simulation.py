@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from durable.testing import CONSISTENT, STRICT, Scenario, journal_lines
-from durable.testing.faults import KINDS, pairs_of
+from durable.testing._crash.faults import KINDS, pairs_of
 from durable.testing.strategies import coroutine_program, definitions, generator_program, programs
 
 #: Statements whose outcome is a matter of what comes first.

@@ -1,9 +1,9 @@
 """
 Any order of public calls, crashes between them, against a model of a few lines.
 
-The engine is real; its store is in memory and its time jumps (`durable.testing.lives`), so that a crash is the loss of
-everything but what was committed. Runs wait for some signals and return them in order; the model says what each call
-answers, what a run's status may be, and how it ends.
+The engine is real; its store is in memory and its time jumps (`durable.testing._crash.lives`), so that a crash is the
+loss of everything but what was committed. Runs wait for some signals and return them in order; the model says what
+each call answers, what a run's status may be, and how it ends.
 """
 
 import os
@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from durable import Flow, KeyConflictError, Return, job, sleep, step, wait_for, workflow
 from durable._shell.engine.engine import Engine
 from durable.errors import RunStateError
-from durable.testing.lives import DAWN, Life, Store, dead_are_silent
+from durable.testing._crash.lives import DAWN, Life, Store, dead_are_silent
 
 DAY = 86_400.0
 #: `make soak` tries more.

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from durable.testing import every_crash, every_glitch
-from durable.testing.faults import KINDS
+from durable.testing import KINDS, every_crash, every_glitch
 
 #: Servers and steps that were struck leave sockets behind.
 pytestmark = [

@@ -27,10 +27,9 @@ from durable import (
     workflow,
 )
 from durable.errors import UsageError
-from durable.testing import Fault, Ledger, Scenario, every_crash, every_glitch, parametrize_faults
-from durable.testing.faults import KINDS
-from durable.testing.invariants import STRICT
-from durable.testing.sites import Site, point
+from durable.testing import KINDS, Fault, Ledger, Scenario, every_crash, every_glitch, parametrize_faults
+from durable.testing._crash.invariants import STRICT
+from durable.testing._crash.sites import Site, point
 
 LEDGER = Ledger()
 TABLES = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)"

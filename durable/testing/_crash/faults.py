@@ -13,7 +13,7 @@ from attrs import frozen
 
 from durable._shell.storage.connections import CommitUnknownError, translate
 from durable.errors import JournalError, JournalIOError, UsageError
-from durable.testing.sites import BEGIN, COMMIT_AFTER, COMMIT_BEFORE, DELIVERY, STEP_BEFORE, Site
+from durable.testing._crash.sites import BEGIN, COMMIT_AFTER, COMMIT_BEFORE, DELIVERY, STEP_BEFORE, Site
 
 #: What may go wrong:
 #:

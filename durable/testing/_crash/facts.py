@@ -18,7 +18,7 @@ from durable._core.run.execution import Execution
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.run_rows import ENDS, RunRow, run_by_id
 from durable.errors import DurableError
-from durable.testing.invariants import Effect, Outcome, RunOutcome, renamed
+from durable.testing._crash.invariants import Effect, Outcome, RunOutcome, renamed
 
 #: The id of the run that is started.
 ROOT: Final = "run"

@@ -24,8 +24,8 @@ import structlog
 from durable._core.ports import Clock
 from durable._shell.storage.memory import MemoryDatabase
 from durable._shell.storage.port import AnyDatabase, OpenDatabase
+from durable.testing._crash.sites import BEGIN, COMMIT_AFTER, COMMIT_BEFORE
 from durable.testing.loop import AutojumpLoop
-from durable.testing.sites import BEGIN, COMMIT_AFTER, COMMIT_BEFORE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Generator

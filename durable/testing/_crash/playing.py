@@ -26,11 +26,11 @@ from durable._shell.engine.opening import MEMORY
 from durable._shell.reads import run_rows
 from durable._shell.turns.middleware import Middleware, StepCall
 from durable.errors import JournalError, RunExistsError, RunStateError, UsageError
-from durable.testing.facts import ROOT, is_over, read_outcome
-from durable.testing.faults import CLOCK_SECONDS, Fault, GlitchError, journal_error
-from durable.testing.invariants import Ledger, Outcome
-from durable.testing.lives import DAWN, Life, ProcessLost, Store, dead_are_silent
-from durable.testing.sites import DELIVERY, STEP_AFTER, STEP_BEFORE, Site, files_of, point, watching
+from durable.testing._crash.facts import ROOT, is_over, read_outcome
+from durable.testing._crash.faults import CLOCK_SECONDS, Fault, GlitchError, journal_error
+from durable.testing._crash.invariants import Ledger, Outcome
+from durable.testing._crash.lives import DAWN, Life, ProcessLost, Store, dead_are_silent
+from durable.testing._crash.sites import DELIVERY, STEP_AFTER, STEP_BEFORE, Site, files_of, point, watching
 
 #: Jumps of the time in one life: more are a loop without end.
 MAX_JUMPS: Final = 10_000
