@@ -271,6 +271,9 @@ ROOMS = [
     "durable._pyinstaller",
     "durable._face",
     "durable.__main__",
+    "durable.testing.loop",
+    "durable.testing.journals",
+    "durable.testing._crash",
     "durable.testing",
     "durable",
 ]
@@ -309,6 +312,28 @@ def test_what_runs_in_a_transaction_knows_no_loop(source):
         if name.partition(".")[0] in ("asyncio", "anyio", "structlog", "time", "threading")
         or name.startswith(("durable._shell.log", "durable._shell.clock"))
     )
+
+
+def test_every_room_says_where_to_start(source):
+    """
+    The docstring of a private package ends with the modules to read first, and they exist.
+    """
+    report(lost(source))
+
+
+def lost(source: Iterable[Module]) -> Iterator[str]:
+    known = {module.name for module in source}
+    for room in source:
+        if room.path.name != "__init__.py" or "._" not in room.name or "_pyinstaller" in room.name:
+            continue
+        last = (ast.get_docstring(room.tree) or "").split("\n\n")[-1]
+        if not last.startswith("Start with `"):
+            yield f"{room.path}: its docstring does not end with 'Start with `module`, ...'"
+        yield from (
+            f"{room.path}: says to read `{name}`, which is not there"
+            for name in re.findall("`(.+?)`", last)
+            if f"{room.name}.{name}" not in known
+        )
 
 
 def test_no_module_is_too_long(source):
@@ -409,7 +434,7 @@ def test_the_library_leaves_logging_and_signals_to_the_application(source):
     report(
         f"{module.at(node)}: {name}"
         for module in source
-        if module.path.as_posix() != "durable/testing/lives.py"
+        if module.path.as_posix() != "durable/testing/_crash/lives.py"
         for node, name in references(module)
         if name in taken
     )
@@ -429,7 +454,7 @@ def test_sql_is_constant(source):
     call its parameter `sql`; its callers are then held to the same rule. The test kit alone runs SQL of its user's,
     who makes the application's tables with it.
     """
-    users_own = "durable/testing/lives.py: executes SQL that is not constant: tables"
+    users_own = "durable/testing/_crash/lives.py: executes SQL that is not constant: tables"
     report(problem for problem in built_sql(source) if re.sub(r":\d+:", ":", problem) != users_own)
 
 
@@ -714,3 +739,21 @@ def test_code_from_bytes_is_found(line):
     Imports of decoders that build any object, and every use of eval and exec, are reported.
     """
     assert len(list(code_from_bytes([parse(line)]))) == 1
+
+
+@pytest.mark.parametrize(
+    "docstring, found",
+    [
+        ("A room.", "does not end with"),
+        ("A room.\n\nStart with `gone`, then `here`.", "`gone`, which is not there"),
+    ],
+)
+def test_rooms_without_a_way_in_are_found(docstring, found):
+    """
+    A docstring that names nothing to start with is found, and so is one that names what was moved away.
+    """
+    room = parse(f'"""{docstring}"""', "durable._sample", Path("durable/_sample/__init__.py"))
+    here = parse("", "durable._sample.here", Path("durable/_sample/here.py"))
+    problems = list(lost([room, here]))
+    assert len(problems) == 1
+    assert found in problems[0]

@@ -1,10 +1,9 @@
 """
-The part that decides: pure, synchronous, without clock, event loop, log, randomness or database.
+The part that decides: pure, synchronous, the same answer each time it is asked.
 
-Read in this order: `ops` (what a workflow may yield) and `op_constructors` (the functions that make
-them), `definition` and `decorators`, `events` (what a journal holds), `strand` (resumes user
-code), `nodes`, `attempts` and `groups` (open commands), `execution` (arrivals in, decision
-out), `history` (what replay needs), `admission` (who may run). Values are the business of
-`codec`, errors that of `failures`; runs as text are that of `export_format` and `export_reader`,
-copies of runs that of `copies`, two runs side by side that of `run_lines` and `diff`.
+It touches nothing outside of itself: no clock, event loop, log, randomness or database. Time and chance arrive as
+arguments, so that a run and its replay are one computation. It runs on whichever thread asks: the event loop's, a
+reader's, a debugger's. Rooms, from the ground up: `codec`, `program`, `journal`, `run`, `recorded`.
+
+Start with `program`, what a workflow may say; then `run`, what becomes of it.
 """

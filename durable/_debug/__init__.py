@@ -1,8 +1,9 @@
 """
 Replay as a tool: what happened in a run, step by step, with the code at hand.
 
-`cursor` walks a replay forward and, by beginning again, backward; `replay` makes a `Replay` of a whole
-history, and `what_if` lets a copy of one go on in memory; `session` is the debugger of the command line,
-`walker` and `stepping` move it, `expressions` are what it is asked. Nothing here executes a step, or opens
-a journal for writing; only `what_if` needs an event loop.
+Runs workflow code over recorded events, on the thread of whoever asks. It executes no step and opens no journal for
+writing; expressions typed at its prompt are the only code it evaluates. Only `what_if` needs an event loop: a copy
+that resumes in memory.
+
+Start with `cursor`, a replay that walks both ways; then `replay`, and `session`, the debugger without its terminal.
 """

@@ -1,13 +1,9 @@
 """
-The part that does: asyncio, SQLite, threads, processes, logs. It may import `durable._core`.
+The part that does: asyncio, SQLite, threads, processes, sockets, logs. It asks `durable._core` what to do.
 
-To follow one run from top to bottom, read `engine` (start, ask), `starting` (an op becomes a
-run), `scheduler` (which run next), `driver` (its turns), `steps` (one attempt), `recorder` (a
-decision becomes rows), `commits` (many turns, one transaction), `turn_writes`, `run_writes` and
-`wakeups` (what such a transaction does), `handle` (the result). Below them: `schema` (tables),
-`database` and `connections` (the file), `ownership` (one process a file), `event_rows` (events), and
-what the command line reads with: `run_rows`, `why`, `census`. Beside them: `lifecycle` (open,
-supervise, close), `requests` (what can be asked from outside), `server`, `wire` and `client`
-(other processes), `exporting`, `importing` and `import_ties` (runs as files), `dry_run` and `stand_ins`
-(runs in memory).
+Each room says on which thread its lines run: `storage` makes the threads; `reads` and `writes` are functions of a
+connection, run there; `rows` holds what crosses between; `turns`, `handles` and `engine` live on the event loop. What
+is to be done is recorded before it is done: no step starts ahead of the commit that says so.
+
+Start with `turns`, to follow one run; or with `engine`, to see who starts it, and when.
 """

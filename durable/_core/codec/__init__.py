@@ -1,6 +1,8 @@
 """
-Values and exceptions to JSON and back, by annotation. Knows nothing of runs.
+Values and exceptions to JSON text and back, by annotation. It knows nothing of runs, and could be a library of its own.
 
-`codec` is the way in; `resolver` finds the rule of an annotation, `rule` says what a rule is; `scalars`, `containers`,
-`classes`, `choices` and `untyped` are the rules; `signatures` are functions, `failures` exceptions.
+Touches no I/O and imports no module of the user's: classes are found by their annotations, exceptions by name among
+the modules that are loaded. Nothing in it changes but caches of rules, so that any thread may use it.
+
+Start with `codec`, the way in; then `resolver`, which finds the rule of an annotation, and `rule`, what a rule is.
 """

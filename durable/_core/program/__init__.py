@@ -1,6 +1,9 @@
 """
-What users write: ops, definitions, and their options. Values that know nothing of journals.
+What users write: definitions, the ops that workflows yield, and their options. Values that know no journal and no run.
 
-Read `ops` and `group_ops` (what may be yielded), `op_constructors` (the functions that make them), `definition` and
-`decorators`, `current_driver` and `flow` (what workflow code may ask of whoever drives it).
+Touches no I/O. The one thing that changes is which driver is in charge of the code that runs in this thread (a
+`threading.local` in `current_driver`): by it an op knows whether to be recorded or to be a plain call. Another driver,
+one without a journal, would be built on this room alone.
+
+Start with `ops`, what may be yielded; then `decorators`, which make definitions, and `op_constructors`.
 """

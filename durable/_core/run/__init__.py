@@ -1,6 +1,9 @@
 """
 One run: arrivals in, decision out. The only code that resumes the user's.
 
-Read `strand` (resumes code), `nodes` and `nodes` (what is open), `attempts` and `groups`, `execution` (turns),
-`decision` (what a turn gives), `divergence` (code that asks for something else).
+Touches no I/O and never waits: it drives generators with `send` and `throw`, numbers what they ask for, and compares
+that with what was recorded. One thread at a time, as with every generator. What it says is to be done, others do:
+first recorded, then acted upon.
+
+Start with `execution`, one turn of a run; then `strand`, which resumes user code, and `nodes`, what is open.
 """

@@ -1,1 +1,8 @@
-"""An engine: opened, scheduled, supervised, closed."""
+"""
+An engine: opened, scheduled, supervised, closed. The only room that knows all the others.
+
+On the event loop, in a task group of its own: it holds the database, the socket and whoever waits for a result, and
+starts a driver for each run whose turn it is. What it decides about rows it asks `reads` and `writes` for.
+
+Start with `engine`, what users call; then `lifecycle`, opening and closing, and `scheduler`, which run is next.
+"""

@@ -1,1 +1,8 @@
-"""What callers hold: runs, batches, schedules; and the client, which asks from another process."""
+"""
+What callers hold: a run, a batch, a schedule; and the client, which asks from another process.
+
+On the caller's event loop. A handle is an id and a way to ask: it keeps no state of the run, reads from the file, and
+sends what changes something to the journal's owner, directly or over a Unix socket.
+
+Start with `handle`, what a caller gets who starts a run; then `client`, the same questions from outside.
+"""
