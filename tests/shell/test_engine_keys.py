@@ -125,6 +125,23 @@ async def test_a_definition_can_make_the_key(engines):
     assert await engine.start(whole(1)) != await engine.start(whole(2))
 
 
+async def test_a_default_written_out_is_the_same_call(engines):
+    """
+    `f(1)` and `f(1, opt=<its default>)` have one key by arguments, and do not conflict under one key.
+    """
+
+    @job(key=by_arguments)
+    async def export(n: int, *, kind: str = "csv") -> str:
+        return f"{n}.{kind}"
+
+    engine = await engines.memory(export)
+    first = await engine.start(export(1))
+    assert await engine.start(export(1, kind="csv")) == first
+    assert await engine.start(export(1, kind="pdf")) != first
+    keyed = await engine.start(export(2, kind="csv"), key="two")
+    assert await engine.start(export(2), key="two") == keyed
+
+
 async def test_keys_of_two_definitions_by_arguments_do_not_collide(engines):
     """
     `by_arguments` keeps equal arguments of different definitions apart.

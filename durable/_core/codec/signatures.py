@@ -63,8 +63,38 @@ class ArgumentTypes:
             raise TypeError(f"{self}: {error}") from None
         return bound.args, bound.kwargs
 
+    def without_defaults(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """
+        Arguments that `bind` gave, less those that say what the function would assume anyway.
+
+        So that ``f(1)`` and ``f(1, retries=3)`` are one call where 3 is the default: for telling calls apart,
+        not for recording, since who names a value wants that one, whatever the default will be.
+        """
+        parameters = self.signature.parameters
+        kept = {
+            name: value
+            for name, value in kwargs.items()
+            if name not in parameters or not _equal(value, parameters[name].default)
+        }
+        defaults = [parameter.default for parameter in parameters.values()][: len(self.slots)]
+        count = len(args)
+        if count <= len(self.slots):  # else all before the rest are needed
+            while count > self.required and _equal(args[count - 1], defaults[count - 1]):
+                count -= 1
+        return args[:count], kept
+
     def __str__(self) -> str:
         return f"{self.name}{self.signature}"
+
+
+def _equal(value: Any, default: Any) -> bool:
+    """Whether *value* is the default; of the same type, since 1, 1.0 and True are recorded differently."""
+    try:
+        return value is default or (type(value) is type(default) and bool(value == default))
+    except Exception:  # noqa: BLE001 - a comparison of the user's: then they are told apart
+        return False
 
 
 def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str, Any] | None = None) -> ArgumentTypes:

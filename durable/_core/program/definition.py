@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, update_wrapper
+from functools import cached_property, partial, update_wrapper
 from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from attrs import frozen
@@ -94,8 +94,7 @@ class Definition(Generic[P, R]):
 
     def __init__(self, fn: Callable[..., Any], name: str | None, aliases: Iterable[str] = ()) -> None:
         if not hasattr(fn, "__code__"):
-            msg = f"@{self.sort} decorates a function, found {type(fn).__name__} {fn!r:.80}"
-            raise DefinitionError(msg)
+            raise DefinitionError(_no_function(self.sort, fn))
         self.fn = self._decorated = fn
         #: Its name in the journal: `name=` if given, else the function's own.
         self.name = check_name(f"the name of a {self.sort}", name or fn.__name__)
@@ -115,6 +114,11 @@ class Definition(Generic[P, R]):
     def fn(self, fn: Callable[..., Any]) -> None:
         self._fn = fn
         self.is_async = inspect.iscoroutinefunction(fn)
+
+    @fn.deleter
+    def fn(self) -> None:
+        """The decorated function is back: how `unittest.mock.patch.object(charge, "fn", ...)` takes its mock away."""
+        self.fn = self._decorated
 
     @cached_property
     def arguments(self) -> ArgumentTypes:
@@ -166,8 +170,37 @@ class Definition(Generic[P, R]):
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        msg = f"@{self.sort} {self.name!r} is a method: definitions are plain functions, journals outlive instances"
+        msg = (
+            f"@{self.sort} {self.name!r} is a method of {type(instance).__name__}: a journal outlives instances, so "
+            "definitions are plain functions. Move it out of the class and pass what it needs as arguments; what "
+            "cannot be recorded (a client, a pool) is reached from inside the function"
+        )
         raise DefinitionError(msg)
+
+
+def _no_function(sort: str, found: object) -> str:
+    """What to do instead about *found*, which was decorated and is no function."""
+    match found:
+        case Definition():
+            return f"{found!r} is decorated already: @{sort} takes the plain function, {found.name}.fn"
+        case staticmethod():
+            return f"@{sort} stands above @staticmethod: write @staticmethod above @{sort}"
+        case classmethod() | property():
+            what = type(found).__name__
+            return f"@{sort} decorates a plain function, found a {what}: move it out of the class"
+        case partial():
+            what = getattr(found.func, "__name__", "function")
+            return (
+                f"@{sort} decorates a function, found a partial of {what}: write a function that calls it, so that the "
+                "journal has a name for it (in a workflow, call(partial, ...) works as it is)"
+            )
+        case type():
+            return f"@{sort} decorates a function, found the class {found.__name__}: write a function that makes one"
+        case _:
+            around = (
+                ": write a function that calls it, so that the journal has a name for it" if callable(found) else ""
+            )
+            return f"@{sort} decorates a function, found {type(found).__name__} {found!r:.80}{around}"
 
 
 class StepDefinition(Definition[P, R]):

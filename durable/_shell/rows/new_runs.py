@@ -69,7 +69,7 @@ def make_run(
     if given.labels:
         labels = {**labels, **given.labels}
         check_labels(op.describe(), labels)
-    key = definition.key_for(op, lambda: codec.digest(arguments))
+    key = definition.key_for(op, lambda: _call_digest(op, arguments, codec))
     delay = given.delay if given.at is None else None
     due_at = given.at if delay is None else now + delay
     timeout = given.timeout if given.timeout is not None else options.timeout
@@ -84,7 +84,7 @@ def make_run(
         place=0.0 if places is None else places.place(queue, definition.name, parent),
         priority=options.priority if given.priority is None else given.priority,
         key=key,
-        arguments=f"{definition.name}:{codec.digest(arguments)}" if key is not None or chosen else "",
+        arguments=f"{definition.name}:{_call_digest(op, arguments, codec)}" if key is not None or chosen else "",
         labels=labels,
         started=RunStarted(definition.name, options.version, found_id, arguments, now),
         due_at=due_at if due_at is not None and due_at > now else None,
@@ -101,6 +101,15 @@ def make_run(
         retry=None if given.retry is None else recorded(given.retry),
         follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
     )
+
+
+def _call_digest(op: RunOp[Any], arguments: Payload, codec: Codec) -> str:
+    """What equal calls share: a default that was written out makes no other call."""
+    args, kwargs = op.definition.arguments.without_defaults(op.args, op.kwargs)
+    if len(args) != len(op.args) or len(kwargs) != len(op.kwargs):
+        where = f"arguments of {op.describe()}"
+        arguments = codec.encode_arguments(args, kwargs, op.definition.arguments, where=where)
+    return codec.digest(arguments)
 
 
 def placed(new: NewRun, places: Places) -> NewRun:

@@ -1,0 +1,127 @@
+"""What may be decorated, what may stand in for the function, and which calls are one and the same."""
+
+from __future__ import annotations
+
+import functools
+from unittest import mock
+
+import pytest
+
+from durable import job, step, transaction, workflow
+from durable._core.codec.signatures import argument_types
+from durable.errors import DefinitionError
+
+
+def plain(n: int) -> int:
+    """A plain function."""
+    return n
+
+
+class Callable:
+    """An object that can be called."""
+
+    def __call__(self, n: int) -> int:
+        """As a function."""
+        return n
+
+
+@pytest.mark.parametrize("decorator", [step, job, workflow, transaction], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "found, remedy",
+    [
+        (staticmethod(plain), "write @staticmethod above"),
+        (classmethod(plain), "move it out of the class"),
+        (property(plain), "move it out of the class"),
+        (functools.partial(plain, 1), "found a partial of plain: write a function that calls it"),
+        (Callable(), "write a function that calls it"),
+        (Callable, "found the class Callable: write a function that makes one"),
+        (len, "write a function that calls it"),
+        (step(plain), "takes the plain function, plain.fn"),
+        (7, "found int 7"),
+    ],
+    ids=["staticmethod", "classmethod", "property", "partial", "object", "class", "builtin", "step", "number"],
+)
+def test_what_is_no_function_is_told_what_to_do_instead(decorator, found, remedy):
+    """
+    Whoever decorates something else reads what it was, and what to write.
+    """
+    with pytest.raises(DefinitionError, match=f"@{decorator.__name__}") as info:
+        decorator(found)
+    assert remedy in str(info.value)
+
+
+def test_a_static_method_may_be_a_step_and_a_method_may_not():
+    """
+    `@staticmethod` above `@step` works; a method is told why it cannot be one, and the way out.
+    """
+
+    class Shop:
+        @staticmethod
+        @step
+        async def charge(n: int) -> int:
+            return n
+
+        @step
+        async def refund(self, n: int) -> int:
+            return n
+
+    assert Shop.charge(1).describe() == Shop().charge(1).describe() == "step 'charge'"
+    with pytest.raises(DefinitionError, match=r"is a method of Shop.*Move it out of the class and pass what it needs"):
+        Shop().refund  # noqa: B018 - asking for it is what is refused
+
+
+def test_a_patched_function_is_put_back():
+    """
+    `unittest.mock.patch.object(step, "fn", ...)` works as on any object, and leaves the step as it was.
+    """
+    charge = step(plain)
+    with mock.patch.object(charge, "fn", mock.Mock(return_value=7)) as fake:
+        assert charge.fn is fake
+    assert charge.fn is plain
+    assert not charge.is_async
+
+    as_job = job(plain)
+    with mock.patch.object(as_job, "fn", mock.Mock()) as fake:
+        assert as_job.as_step.fn is fake
+    assert as_job.as_step.fn is plain
+
+
+def test_a_default_that_is_written_out_makes_no_other_call():
+    """
+    Arguments that say what the function assumes anyway do not count, of whatever kind its parameters are.
+    """
+
+    def many(a: int, b: int = 2, *rest: int, c: int = 3, d: float = 4.0, **more: int) -> None: ...
+
+    types = argument_types(many)
+
+    def call(*args, **kwargs):
+        return types.without_defaults(*types.bind(args, kwargs))
+
+    assert call(1) == call(1, 2) == call(1, b=2) == call(1, 2, c=3) == call(a=1, d=4.0) == ((1,), {})
+    assert call(1, 2, 3) == ((1, 2, 3), {})
+    assert call(1, c=4, e=3) == ((1,), {"c": 4, "e": 3})
+    assert call(1, d=4) == ((1,), {"d": 4}), "4 is recorded as another value than 4.0"
+    assert call(1, True) == ((1, True), {})
+
+
+def test_a_required_argument_is_never_dropped():
+    """
+    What has no default counts, also where a value cannot be compared.
+    """
+
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError
+
+        __hash__ = None  # type: ignore[assignment]  # as it cannot be compared
+
+    odd = Odd()
+
+    def one(a: object, b: object = odd) -> None: ...
+
+    types = argument_types(one)
+    assert types.without_defaults((1, odd), {}) == ((1,), {})
+    other = Odd()
+    assert types.without_defaults((1, other), {})[0][1] is other
+    assert types.without_defaults((None,), {}) == ((None,), {})
