@@ -8,6 +8,8 @@ from durable._core.journal import history
 from durable._core.journal.events import CancelRequested, ResumeRequested, RunTimedOut, SignalReceived, StepInterrupted
 from durable._core.program.decorators import job
 from durable._core.program.retry import Retry
+from durable._core.run.caps import Caps
+from durable.errors import CapExceededError
 from tests.core.drive import CODEC, START, World, execution, failure, kinds, run, started
 
 
@@ -109,6 +111,24 @@ def test_a_job_that_is_over_before_it_began_never_runs(arrival):
     assert decision.steps == []
     assert decision.cancelled_steps == []
     assert decision.ended in ("cancelled", "failed")
+
+
+def test_the_history_of_a_job_has_a_cap():
+    """
+    As that of a workflow: one that tries without end warns, then needs a person; what it replays counts.
+    """
+
+    @job(retry=Retry(None, delay=1.0, jitter=0))
+    def hopeless() -> None:
+        raise ValueError
+
+    world = World(hopeless(), freed=True, options={"caps": Caps(events=10, events_warning=5)})
+    with pytest.raises(CapExceededError, match="number of events is 11.*Give up earlier"):
+        world.run()
+    assert len(world.events) == 9
+    assert [entry for decision in world.decisions for entry in decision.logs] == [
+        ("warning", "run.history_is_long", {"events": 5, "run_id": "r"})
+    ]
 
 
 def test_poison_jobs_block():

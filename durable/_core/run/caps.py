@@ -6,11 +6,10 @@ Each has a reason for its value; all can be changed per engine.
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import field, frozen
 
 from durable._core.codec.codec import MAX_BYTES, MAX_DEPTH
+from durable._core.run.decision import Decision, added
 from durable.errors import CapExceededError
 
 #: A step that was running this often when the process died is poison. Three, as in Sidekiq's
@@ -39,19 +38,22 @@ class Caps:
     events: int = field(default=1_000_000)
     events_warning: int = field(default=10_000)
 
-    def check_events(self, run_id: str, before: int, size: int) -> list[tuple[str, str, dict[str, Any]]]:
+    def grown(self, run_id: str, size: int, decision: Decision, *, remedy: str = "End it with continue_as") -> int:
         """
-        What is to be logged of a history that grew from *before* to *size* events.
+        The size of a history of *size* events once *decision* is recorded, which then warns where it is long.
 
         Raises:
-            CapExceededError: If that is too long.
+            CapExceededError: If it may not grow that long; *remedy* says what its author can do.
         """
-        if size > self.events:
-            remedy = "End it with continue_as, or raise the cap"
-            raise CapExceededError(f"run {run_id!r}", "number of events", size, self.events, remedy)
-        if size >= self.events_warning > before:
-            return [("warning", "run.history_is_long", {"events": size, "run_id": run_id})]
-        return []
+        grown = size + len(decision.events)
+        if grown > self.events:
+            raise CapExceededError(
+                f"run {run_id!r}", "number of events", grown, self.events, f"{remedy}, or raise the cap"
+            )
+        if grown >= self.events_warning > size:
+            entry = ("warning", "run.history_is_long", {"events": grown, "run_id": run_id})
+            decision.logs = added(decision.logs, entry)
+        return grown
 
 
 DEFAULT_CAPS = Caps()

@@ -144,9 +144,7 @@ class Execution(OpenRun):
         self.time = now
         self._drive(_exhaust, self._turn(arrived))
         decision, self.decision = self.decision, Decision()
-        before, self._size = self._size, self._size + len(decision.events)
-        for entry in self._caps.check_events(self.run_id, before, self._size):
-            decision.logs = added(decision.logs, entry)
+        self._size = self._caps.grown(self.run_id, self._size, decision)
         return decision
 
     @property

@@ -40,7 +40,7 @@ from durable._core.program.functions import Job
 from durable._core.program.limits import name_of
 from durable._core.program.ops import NO_OPTIONS, Options, StepOp
 from durable._core.program.retry import Retry
-from durable._core.run.caps import CRASH_LIMIT
+from durable._core.run.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import Decision, EndStatus, FailedAttempt, SlotAction, StepAction, added
 from durable.errors import DefinitionError, StepInterruptedError
 
@@ -59,6 +59,7 @@ class JobExecution:
         run_id: str,
         codec: Codec,
         crash_limit: int = CRASH_LIMIT,
+        caps: Caps = DEFAULT_CAPS,
         limited: bool = True,
         retry: Retry | None = None,
     ) -> None:
@@ -73,6 +74,8 @@ class JobExecution:
         self.codec = codec
         self.crash_limit = crash_limit
         self.ended = False
+        self._caps = caps
+        self._size = len(events)
         self._events, _ = history.effective(events)
         assert isinstance(self._events[0], RunStarted)
         #: Its first event.
@@ -130,6 +133,7 @@ class JobExecution:
                 break
             self._take(event, now)
         decision, self._decision = self._decision, Decision()
+        self._size = self._caps.grown(self.run_id, self._size, decision, remedy="Give up earlier (retry=)")
         return decision
 
     @property

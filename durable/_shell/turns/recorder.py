@@ -97,6 +97,7 @@ class Recorder:
                 run_id=ready.run_id,
                 codec=services.codec,
                 crash_limit=services.crash_limit,
+                caps=services.caps,
                 limited=limited,
                 retry=retry,
             )
