@@ -453,6 +453,31 @@ def test_unknown_fields_are_ignored_and_missing_ones_take_their_default() -> Non
     assert codec.decode('{"x":1,"z":2}', Point) == Point(1.0)
     assert codec.decode('{"left":1,"z":2}', Pair) == Pair(1)
     assert codec.decode('{"title":"t","z":2}', Movie) == {"title": "t"}
+    assert codec.decode('{"_note":"n","kind":"rush","id":1}', Order) == Order(1, [], "n", order_kind="rush")
+
+
+def test_a_constructor_of_the_users_own_is_called_by_name() -> None:
+    """Its parameters may stand in another order than the fields."""
+
+    @attrs.define(init=False)
+    class Turned:
+        first: int
+        second: int
+
+        def __init__(self, second: int, first: int) -> None:
+            self.first, self.second = first, second
+
+    value = Turned(first=1, second=2)
+    assert Codec().decode(Codec().encode(value, Turned), Turned) == value
+
+
+def test_an_absent_field_is_named_with_the_type_that_it_should_have() -> None:
+    """Whoever reads the error need not look the class up."""
+    with pytest.raises(DecodeError) as caught:
+        Codec().decode('{"sku":"a"}', Item, where="result of step 'find'")
+    assert str(caught.value) == (
+        "cannot read result of step 'find' at $.price: expected Decimal: found none, and it has no default"
+    )
 
 
 def test_negative_zero_and_fold_and_zone_survive() -> None:

@@ -18,7 +18,7 @@ from durable._cli.applications import Application
 from durable._cli.journals.files import database_path, open_readonly, snapshot
 from durable._cli.journals.finding import find_run
 from durable._cli.terminal.arguments import json_argument, text_argument
-from durable._cli.terminal.problems import NOT_FOUND, CommandError
+from durable._cli.terminal.problems import NOT_FOUND, CommandError, misfit
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Payload
 from durable._core.recorded.copies import Absent, Copy, Find, command_at, copy_of
@@ -121,10 +121,7 @@ def _encoded(
         try:
             found[position] = codec.encode(codec.from_plain(value, type_), type_, where=what)
         except DecodeError as error:
-            place = f" at {error.path.removeprefix('$').removeprefix('.')}" if error.path != "$" else ""
-            reason = error.reason.replace("the record holds", "found")
-            msg = f"{what}{place}: expected {error.expected}: {reason}"
-            raise CommandError(msg) from None
+            raise misfit(what, error) from None
         except RecordError as error:
             raise CommandError(str(error)) from error
     return found

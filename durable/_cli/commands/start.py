@@ -20,7 +20,7 @@ from durable._cli.journals.filters import moment
 from durable._cli.journals.owners import say_unowned
 from durable._cli.terminal.arguments import json_argument, text_argument
 from durable._cli.terminal.output import Output
-from durable._cli.terminal.problems import FINDING, OK, CommandError
+from durable._cli.terminal.problems import FINDING, OK, CommandError, misfit
 from durable._cli.terminal.values import failure_lines, plain, value_lines
 from durable._core.codec.codec import Codec
 from durable._core.program.ops import RunOp
@@ -207,10 +207,7 @@ def _converted(codec: Codec, value: Any, type_: Any, name: str, where: str) -> A
     try:
         return codec.from_plain(value, type_)
     except DecodeError as error:
-        place = f" at {error.path.removeprefix('$').removeprefix('.')}" if error.path != "$" else ""
-        reason = error.reason.replace("the record holds", "found")
-        msg = f"argument {name!r} of {where}{place}: expected {error.expected}: {reason}"
-        raise CommandError(msg) from None
+        raise misfit(f"argument {name!r} of {where}", error) from None
 
 
 def _options(args: Namespace) -> Mapping[str, Any]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from durable.errors import DurableError, JournalAccessError, RunNotFoundError, ScheduleNotFoundError, UsageError
+from durable.errors import (
+    DecodeError,
+    DurableError,
+    JournalAccessError,
+    RunNotFoundError,
+    ScheduleNotFoundError,
+    UsageError,
+)
 
 #: All is well.
 OK: Final = 0
@@ -24,6 +31,12 @@ class CommandError(Exception):
     def __init__(self, message: str, code: int = USAGE) -> None:
         super().__init__(message)
         self.code = code
+
+
+def misfit(what: str, error: DecodeError) -> CommandError:
+    """That *what* was typed is not of the type that the application's code expects there."""
+    place = f" at {error.path.removeprefix('$').removeprefix('.')}" if error.path != "$" else ""
+    return CommandError(f"{what}{place}: expected {error.expected}: {error.reason}")
 
 
 def code_of(error: DurableError) -> int:

@@ -70,17 +70,17 @@ def union_rule(name: str, members: list[Rule], *, bare: Rule | None = None) -> R
             return plain if tag is None else {TAG: tag, "v": plain}
         raise mismatch(value, name)
 
-    def decode(plain: Any, _: Any) -> Any:
+    def decode(plain: Any) -> Any:
         if by_tag and type(plain) is dict:
             tag = plain.get(TAG)
             rule = by_tag.get(tag) if type(tag) is str and "v" in plain else None
             if rule is None:
-                raise Refusal(name, f"the record holds an object with tag {tag!r:.60}")
-            return rule.decode(plain["v"], None)
+                raise Refusal(name, f"found an object with tag {tag!r:.60}")
+            return rule.decode(plain["v"])
         rule = by_kind.get(type(plain))
         if rule is None:
             raise misfit(plain, name)
-        return rule.decode(plain, None)
+        return rule.decode(plain)
 
     kinds = frozenset(by_kind) | (frozenset({dict}) if by_tag else frozenset())
     return Rule(name, encode, decode, tuple(by_type), kinds)
@@ -110,7 +110,7 @@ def _table(name: str, members: list[tuple[Any, Any]], keys: Callable[[Any], Any]
         except (KeyError, TypeError):
             raise mismatch(value, name) from None
 
-    def decode(plain: Any, _: Any) -> Any:
+    def decode(plain: Any) -> Any:
         try:
             return to_value[_plain_key(plain)]
         except KeyError:

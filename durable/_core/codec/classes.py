@@ -13,12 +13,9 @@ import operator
 import sys
 import typing
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
-import cattrs
-import cattrs.errors
-import cattrs.gen
 
 from durable._core.codec.hints import class_hints
 from durable._core.codec.json_text import dumps
@@ -37,13 +34,9 @@ from durable._core.codec.rule import (
     reason_of,
     unsupported,
 )
-from durable._core.codec.untyped import ANY
 
 GetRule: TypeAlias = Callable[[Any], Rule]
 """The rule for an annotation; of a type that is being built, one that works once it is."""
-
-#: cattrs wants one, and asks it nothing: every field brings its own hook. Never registered with.
-_CONVERTER: Final = cattrs.Converter(detailed_validation=True)
 
 
 def is_typed_dict(cls: type) -> bool:
@@ -67,7 +60,7 @@ def class_rule(type_: Any, cls: Any, get: GetRule) -> Rule:
 
 
 def _record(type_: Any, cls: Any, get: GetRule) -> Rule:
-    """An attrs class or dataclass: read through the function that cattrs generates for it."""
+    """An attrs class or dataclass."""
     hints = class_hints(type_)
     fields: tuple[Any, ...] = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
     rules = {f.name: get(hints.get(f.name, f.type or Any)) for f in fields}
@@ -76,50 +69,30 @@ def _record(type_: Any, cls: Any, get: GetRule) -> Rule:
     declared: dict[str, Any] = getattr(cls, "__dataclass_fields__", {})
     if any("INITVAR" in str(getattr(field, "_field_type", "")) for field in declared.values()):
         return unsupported(type_, "it has an InitVar, whose value no instance keeps")
-    # cattrs wants every type variable filled; the hooks below know the real ones.
-    target: Any = cls
-    if parameters := getattr(target, "__parameters__", ()):
-        target = target[(Any,) * len(parameters)]
-    hooks = {name: cattrs.override(struct_hook=rule.decode) for name, rule in rules.items()}
-    structure = cattrs.gen.make_dict_structure_fn(target, _CONVERTER, **hooks)  # type: ignore[arg-type]  # overrides come by field name
-
-    def decode(plain: Any, _: Any) -> Any:
-        if type(plain) is not dict:
-            raise misfit(plain, label)
-        try:
-            return structure(plain, cls)
-        except cattrs.errors.ClassValidationError as error:
-            raise _first_refusal(error, label) from error
-
+    # The constructor of an attrs class knows `_x` as `x`.
+    made_of = [
+        _Field(f.name, getattr(f, "alias", f.name), rules[f.name], required=_is_required(f)) for f in fields if f.init
+    ]
+    generated = _generated_init(cls)
+    in_order = generated and not any(f.kw_only for f in fields)
+    decode = _decode_fields(cls, label, made_of, in_order=in_order)
     encode = _encode_fields(cls, label, [(f.name, rules[f.name].encode) for f in fields])
     # A converter or a constructor of the user's may turn what was recorded into something
     # else, and a field outside of __init__ is not recorded at all: only trying tells.
     hooked = any(hasattr(cls, name) for name in ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__"))
-    if hooked or not _generated_init(cls) or any(not f.init or getattr(f, "converter", None) for f in fields):
+    if hooked or not generated or any(not f.init or getattr(f, "converter", None) for f in fields):
         encode = _verified(encode, decode, label)
     return Rule(label, encode, decode, (cls,), frozenset({dict}))
 
 
 def _named_tuple(type_: Any, cls: Any, get: GetRule) -> Rule:
-    rules = {name: get(hint) for name, hint in class_hints(type_).items()}
+    hints = class_hints(type_)
     label = qualified(type_)
-    names: tuple[str, ...] = cls._fields
-    encoders = [(name, rules.get(name, ANY).encode) for name in names]
-    decoders = [(name, rules.get(name, ANY).decode) for name in names]
-
-    def decode(plain: Any, _: Any) -> Any:
-        if type(plain) is not dict:
-            raise misfit(plain, label)
-        found = _decode_present(decoders, plain)
-        for name in names:
-            if name not in found and name not in cls._field_defaults:
-                raise _missing(name, label)
-        try:
-            return cls(**found)
-        except Exception as error:  # a subclass's own __new__
-            raise Refusal(label, reason_of(error)) from error
-
-    return Rule(label, _encode_fields(cls, label, encoders), decode, (cls,), frozenset({dict}))
+    fields = [
+        _Field(name, name, get(hints.get(name, Any)), required=name not in cls._field_defaults) for name in cls._fields
+    ]
+    encode = _encode_fields(cls, label, [(field.name, field.rule.encode) for field in fields])
+    return Rule(label, encode, _decode_fields(cls, label, fields), (cls,), frozenset({dict}))
 
 
 def _typed_dict(type_: Any, cls: Any, get: GetRule) -> Rule:
@@ -132,7 +105,6 @@ def _typed_dict(type_: Any, cls: Any, get: GetRule) -> Rule:
         for name in hints
         if marks[name] == "Required" or (marks[name] != "NotRequired" and name in cls.__required_keys__)
     }
-    decoders = [(name, rule.decode) for name, rule in rules.items()]
 
     def encode(value: Any, depth: int) -> Any:
         if type(value) is not dict:
@@ -154,16 +126,8 @@ def _typed_dict(type_: Any, cls: Any, get: GetRule) -> Rule:
                 raise
         return out
 
-    def decode(plain: Any, _: Any) -> Any:
-        if type(plain) is not dict:
-            raise misfit(plain, label)
-        found = _decode_present(decoders, plain)
-        for name in required:
-            if name not in found:
-                raise _missing(name, label)
-        return found
-
-    return Rule(label, encode, decode, (dict,), frozenset({dict}))
+    fields = [_Field(name, name, rule, required=name in required) for name, rule in rules.items()]
+    return Rule(label, encode, _decode_fields(dict, label, fields), (dict,), frozenset({dict}))
 
 
 def _model(cls: Any) -> Rule:
@@ -183,7 +147,7 @@ def _model(cls: Any) -> Rule:
         check_depth(plain, depth)
         return plain
 
-    def decode(plain: Any, _: Any) -> Any:
+    def decode(plain: Any) -> Any:
         try:
             return cls.model_validate_json(dumps(plain))
         except Exception as error:  # as above
@@ -201,6 +165,68 @@ def _generated_init(cls: Any) -> bool:
         # attrs compiles its methods under a file name of this form.
         return "<attrs generated" in cls.__init__.__code__.co_filename
     return bool(cls.__dataclass_params__.init) and cls.__init__.__code__.co_filename == "<string>"
+
+
+def _is_required(declared: Any) -> bool:
+    """Whether a field of an attrs class or dataclass has no default."""
+    if isinstance(declared, attrs.Attribute):
+        return declared.default is attrs.NOTHING
+    return declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
+
+
+@attrs.frozen
+class _Field:
+    """A field as a record has it."""
+
+    name: str
+    #: What the constructor calls it.
+    argument: str
+    rule: Rule
+    required: bool
+
+
+def _decode_fields(make: Callable[..., Any], label: str, fields: list[_Field], *, in_order: bool = False) -> Decoder:
+    """
+    What reads an object with a key per field, and calls *make* with what it holds.
+
+    Args:
+        make: The constructor.
+        label: Of the class, for refusals.
+        fields: What the constructor takes.
+        in_order: Whether it takes them by position, in this order. That is faster than by name.
+    """
+    decoders = [(field.name, field.argument, field.rule.decode) for field in fields]
+    required = [(field.name, field.rule.name) for field in fields if field.required]
+
+    def decode(plain: Any) -> Any:
+        if type(plain) is not dict:
+            raise misfit(plain, label)
+        left = iter(decoders)
+        values: list[Any] = []
+        name = ""
+        try:
+            if in_order:
+                for name, _argument, revert in left:  # a refusal names the field
+                    if name not in plain:
+                        break
+                    values.append(revert(plain[name]))
+                else:
+                    return make(*values)
+            named: dict[str, Any] = {}
+            for name, argument, revert in left:  # those behind the first that is absent
+                if name in plain:
+                    named[argument] = revert(plain[name])
+            for name, expected in required:
+                if name not in plain:
+                    raise Refusal(expected, "found none, and it has no default")
+            return make(*values, **named)
+        except Refusal as refusal:
+            refusal.path.append(f".{name}")
+            raise
+        except Exception as error:  # a constructor, converter or validator of the user's
+            raise Refusal(label, reason_of(error)) from error
+
+    return decode
 
 
 def _encode_fields(cls: type, label: str, fields: list[tuple[str, Encoder]]) -> Encoder:
@@ -246,7 +272,7 @@ def _verified(encode: Encoder, decode: Decoder, label: str) -> Encoder:
         plain = encode(value, depth)
         try:
             # Once more through the text, so that the decoder may keep what it gets.
-            again = encode(decode(json.loads(dumps(plain)), None), depth)
+            again = encode(decode(json.loads(dumps(plain))), depth)
         except Refusal as refusal:
             raise Refusal(label, f"it cannot be read back: {refusal.reason}") from refusal
         if dumps(again) != dumps(plain):
@@ -254,34 +280,3 @@ def _verified(encode: Encoder, decode: Decoder, label: str) -> Encoder:
         return plain
 
     return encode_verified
-
-
-def _first_refusal(error: cattrs.errors.ClassValidationError, label: str) -> Refusal:
-    """What cattrs collected, as one refusal that knows the field."""
-    inner = error.exceptions[0]
-    notes = [n for n in getattr(inner, "__notes__", ()) if isinstance(n, cattrs.errors.AttributeValidationNote)]
-    if isinstance(inner, Refusal) and notes:
-        inner.path.append(f".{notes[-1].name}")
-        return inner
-    if isinstance(inner, KeyError) and notes:
-        return _missing(notes[-1].name, label)
-    return Refusal(label, reason_of(inner))
-
-
-def _missing(name: str, label: str) -> Refusal:
-    refusal = Refusal(label, f"the record has no {name!r}, and it has no default")
-    refusal.path.append(f".{name}")
-    return refusal
-
-
-def _decode_present(decoders: list[tuple[str, Decoder]], plain: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    name = ""
-    try:
-        for name, decode in decoders:
-            if name in plain:
-                found[name] = decode(plain[name], None)
-    except Refusal as refusal:
-        refusal.path.append(f".{name}")
-        raise
-    return found

@@ -118,7 +118,7 @@ class Codec:
             return None
         if type(payload) is str:
             try:
-                return self._known[type_].decode(loads(payload), None)
+                return self._known[type_].decode(loads(payload))
             except Exception:  # noqa: BLE001, S110 - not known yet, or wrong: the long way says what
                 pass
         return self.from_plain(self.load_plain(payload, where=where), type_, where=where)
@@ -204,7 +204,7 @@ class Codec:
     def from_plain(self, plain: Any, type_: Any = Any, *, where: str = "", path: str = "") -> Any:
         """The value that `to_plain` made *plain* of. Raises as `decode` does."""
         try:
-            return self._rules.get(type_).decode(plain, None)
+            return self._rules.get(type_).decode(plain)
         except Refusal as refusal:
             raise DecodeError(where, _path(path, refusal), refusal.found, refusal.reason) from refusal.__cause__
         except MemoryError:

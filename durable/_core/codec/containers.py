@@ -19,6 +19,7 @@ from durable._core.codec.rule import (
     misfit,
     mismatch,
     reason_of,
+    revert_each,
 )
 from durable._core.codec.scalars import PLAIN
 
@@ -40,10 +41,10 @@ def collection_rule(cls: Any, name: str, item: Rule) -> Rule:
         # In the order of their text: the order of a set of str differs from process to process.
         return sorted((convert(each, depth - 1) for each in value), key=dumps)
 
-    def decode(plain: Any, _: Any) -> Any:
+    def decode(plain: Any) -> Any:
         if type(plain) is not list:
             raise misfit(plain, name)
-        items = convert_each(revert, plain, None)
+        items = revert_each(revert, plain)
         if cls is list:
             return items
         try:
@@ -66,12 +67,12 @@ def tuple_rule(name: str, items: list[Rule]) -> Rule:
             raise Refusal("tuple", f"{name} has {len(items)} items, found {len(value)}")
         return convert_each(lambda pair, left: pair[0].encode(pair[1], left), zip(items, value, strict=True), depth - 1)
 
-    def decode(plain: Any, _: Any) -> Any:
+    def decode(plain: Any) -> Any:
         if type(plain) is not list:
             raise misfit(plain, name)
         if len(plain) != len(items):
-            raise Refusal(name, f"the record holds {len(plain)} items")
-        return tuple(convert_each(lambda pair, _: pair[0].decode(pair[1], None), zip(items, plain, strict=True), None))
+            raise Refusal(name, f"found {len(plain)} items")
+        return tuple(revert_each(lambda pair: pair[0].decode(pair[1]), zip(items, plain, strict=True)))
 
     return Rule(name, encode, decode, (tuple,), frozenset({list}))
 
@@ -109,9 +110,9 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
             if str(number) != text:
                 raise misfit(text, "digits")
             return number
-        return key_revert(text, None)
+        return key_revert(text)
 
-    def decode(plain: Any, _: Any) -> Any:
+    def decode(plain: Any) -> Any:
         if type(plain) is list:
             return decode_pairs(key_revert, revert, plain)
         if type(plain) is not dict:
@@ -120,7 +121,7 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
         text = ""
         try:
             for text, item in plain.items():
-                out[decode_key(text)] = revert(item, None)
+                out[decode_key(text)] = revert(item)
         except Refusal as refusal:
             refusal.path.append(key_path(text))
             raise
@@ -155,7 +156,7 @@ def decode_pairs(decode_key: Decoder, decode_item: Decoder, plain: Any) -> dict[
         try:
             if type(pair) is not list or len(pair) != 2:  # noqa: PLR2004 - a pair
                 raise misfit(pair, "a pair of key and value")
-            out[decode_key(pair[0], None)] = decode_item(pair[1], None)
+            out[decode_key(pair[0])] = decode_item(pair[1])
         except Refusal as refusal:
             refusal.path.append(f"[{index}]")
             raise

@@ -86,7 +86,7 @@ class _Build:
         self._open[type_] = Rule(
             name,
             lambda value, depth: get(type_).encode(value, depth),
-            lambda plain, _: get(type_).decode(plain, None),
+            lambda plain: get(type_).decode(plain),
             types_,
             kinds,
         )

@@ -21,8 +21,8 @@ from durable._core.codec.class_names import module_of
 
 Encoder: TypeAlias = Callable[[Any, int], Any]
 """``(value, levels of nesting still allowed)`` to plain JSON data."""
-Decoder: TypeAlias = Callable[[Any, Any], Any]
-"""``(plain, ignored)`` to a value; the second argument makes it a structure hook of cattrs."""
+Decoder: TypeAlias = Callable[[Any], Any]
+"""Plain JSON data to a value."""
 
 NoneType: Final = type(None)
 
@@ -42,6 +42,7 @@ class Refusal(Exception):  # noqa: N818 - internal signal; the face turns it int
 
     def __init__(self, found: str, reason: str) -> None:
         super().__init__(found, reason)
+        #: The type of the value that was found; when reading, the one that was expected.
         self.found = found
         self.reason = reason
         #: Innermost first.
@@ -79,7 +80,7 @@ def unsupported(type_: Any, reason: str = "") -> Rule:
     def encode(value: Any, _: Any) -> Any:
         raise Refusal(qualified(type(value)), f"the annotation is {name}: {why}")
 
-    def decode(_plain: Any, _: Any) -> Any:
+    def decode(_plain: Any) -> Any:
         raise Refusal(name, why)
 
     return Rule(name, encode, decode, (type_,) if isinstance(type_, type) else (), frozenset({dict}))
@@ -101,7 +102,7 @@ def mismatch(value: Any, expected: str) -> Refusal:
 
 
 def misfit(plain: Any, expected: str) -> Refusal:
-    return Refusal(expected, f"the record holds {_json_kind(plain)}")
+    return Refusal(expected, f"found {_json_kind(plain)}")
 
 
 def _json_kind(plain: Any) -> str:
@@ -128,12 +129,24 @@ def key_path(key: Any) -> str:
 # --- loops -------------------------------------------------------------------------------------
 
 
-def convert_each(convert: Callable[[Any, Any], Any], values: Iterable[Any], extra: Any) -> list[Any]:
-    """*values*, converted one by one; a refusal learns the index."""
+def convert_each(convert: Encoder, values: Iterable[Any], depth: int) -> list[Any]:
+    """*values*, encoded one by one; a refusal learns the index."""
     out: list[Any] = []
     try:
         for value in values:
-            out.append(convert(value, extra))  # noqa: PERF401 - the length is the index of a refusal
+            out.append(convert(value, depth))  # noqa: PERF401 - the length is the index of a refusal
+    except Refusal as refusal:
+        refusal.path.append(f"[{len(out)}]")
+        raise
+    return out
+
+
+def revert_each(revert: Decoder, plain: Iterable[Any]) -> list[Any]:
+    """What *plain* data was made of, decoded item by item; a refusal learns the index."""
+    out: list[Any] = []
+    try:
+        for item in plain:
+            out.append(revert(item))  # noqa: PERF401 - as above
     except Refusal as refusal:
         refusal.path.append(f"[{len(out)}]")
         raise

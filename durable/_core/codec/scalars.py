@@ -42,7 +42,7 @@ def _encode_float(value: Any, _: Any) -> Any:
     raise mismatch(value, "float")
 
 
-def _decode_float(plain: Any, _: Any) -> Any:
+def _decode_float(plain: Any) -> Any:
     if type(plain) is float or type(plain) is int:
         try:
             number = float(plain)
@@ -78,13 +78,13 @@ def scalar(
         except Exception as error:  # a tzinfo of the user's may raise anything
             raise Refusal(label, reason_of(error)) from error
 
-    def decode(plain: Any, _: Any) -> Any:
+    def decode(plain: Any) -> Any:
         if type(plain) is not kind:
             raise misfit(plain, label)
         try:
             return load(plain)
         except Exception as error:  # as above
-            raise Refusal(label, f"the record holds {plain!r:.60}: {reason_of(error)}") from error
+            raise Refusal(label, f"found {plain!r:.60}: {reason_of(error)}") from error
 
     return Rule(label, encode, decode, (cls,), frozenset({kind}))
 
@@ -97,7 +97,7 @@ def _atom(cls: type, encode: Encoder | None = None) -> Rule:
             raise mismatch(value, label)
         return value
 
-    def decode(plain: Any, _: Any) -> Any:
+    def decode(plain: Any) -> Any:
         if type(plain) is not cls:
             raise misfit(plain, label)
         return plain

@@ -11,7 +11,7 @@ import math
 from typing import Any, Final
 
 from durable._core.codec.containers import collection_rule, decode_pairs, encode_pairs
-from durable._core.codec.rule import TAG, Decoder, Encoder, Refusal, Rule, TooDeep, convert_each, key_path, qualified
+from durable._core.codec.rule import TAG, Decoder, Encoder, Refusal, Rule, TooDeep, key_path, qualified, revert_each
 from durable._core.codec.scalars import PLAIN, STDLIB, encode_str
 
 
@@ -28,13 +28,13 @@ def encode_any(value: Any, depth: int) -> Any:
     return encode(value, depth)
 
 
-def decode_any(plain: Any, _: Any = None) -> Any:
+def decode_any(plain: Any) -> Any:
     """The value that `encode_any` wrote as *plain*."""
     cls = type(plain)
     if cls is dict:
         return _decode_tagged(plain) if TAG in plain else _decode_items(plain)
     if cls is list:
-        return convert_each(decode_any, plain, None)
+        return revert_each(decode_any, plain)
     if cls is float and not math.isfinite(plain):
         raise Refusal("float", "the number is out of range")
     return plain
@@ -75,7 +75,7 @@ def _decode_tagged(plain: dict[str, Any]) -> Any:
     decode = _DECODERS.get(plain[TAG]) if type(plain[TAG]) is str else None
     if decode is None or "v" not in plain:
         raise Refusal("a tagged value", f"unknown tag {plain[TAG]!r:.60}")
-    return decode(plain["v"], None)
+    return decode(plain["v"])
 
 
 def _tagged(rule: Rule) -> Encoder:
@@ -94,5 +94,5 @@ _ENCODERS: Final[dict[type, Encoder]] = {
 }
 _DECODERS: Final[dict[str, Decoder]] = {
     **{rule.name: rule.decode for rule in _TAGGED},
-    "dict": lambda plain, _: decode_pairs(decode_any, decode_any, plain),
+    "dict": lambda plain: decode_pairs(decode_any, decode_any, plain),
 }
