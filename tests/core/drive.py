@@ -190,7 +190,7 @@ class World:
         self.queued = [position for position in self.queued if position not in decision.slots_released]
         self.queued += [action.position for action in decision.slots]
         self.steps = [action for action in self.steps if action.position not in decision.cancelled_steps]
-        self.waits = [wait for wait in self.waits if wait not in decision.waits_closed] + decision.waits
+        self.waits = [wait for wait in self.waits if wait not in decision.waits_closed] + list(decision.waits)
         for position in decision.feeds_closed:
             self.feeds.pop(position, None)
             self.waits = [wait for wait in self.waits if wait.name != position]

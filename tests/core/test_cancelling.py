@@ -282,7 +282,7 @@ def test_members_not_started_never_run():
 
     world = begun(body)
     decision = world.cancel()
-    assert decision.children == []
+    assert not decision.children
     assert list(world.children) == ["r/0.0"]
 
 

@@ -300,7 +300,7 @@ def test_a_failed_child_is_kept_for_its_own_retry():
     assert kinds(history.failed_outcomes(world.events)) == ["ChildFailed 0"]
     world = retried(body, world)
     assert list(world.children) == ["r/0"]
-    assert world.decisions[0].children == []
+    assert not world.decisions[0].children
     world.children["r/0"] = World(child(7), "r/0")
     world.waits.append(Wait("0", "child", "0", run_id="r/0"))
     world.end_child("0")

@@ -54,12 +54,15 @@ def projected(world: World) -> list[Any]:
     """
     return [
         (
-            [(action.position, action.attempt, action.failures) for action in decision.steps + decision.transactions],
+            [
+                (action.position, action.attempt, action.failures)
+                for action in (*decision.steps, *decision.transactions)
+            ],
             [(action.position, action.run_id, action.arguments, action.awaited) for action in decision.children],
-            decision.cancelled_steps,
-            decision.cancelled_children,
-            decision.waits,
-            decision.waits_closed,
+            list(decision.cancelled_steps),
+            list(decision.cancelled_children),
+            list(decision.waits),
+            list(decision.waits_closed),
             decision.ended,
             decision.outcome,
         )

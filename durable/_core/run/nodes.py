@@ -25,7 +25,7 @@ from durable._core.journal.events import Event, SignalReceived
 from durable._core.journal.payloads import arguments_digest, arguments_payload
 from durable._core.journal.waits import Wait, WaitKind, WakeOn
 from durable._core.program.ops import RunOp, StartOp, StepOp, TransactionOp
-from durable._core.run.decision import Decision, added
+from durable._core.run.decision import Decision, added, removed
 from durable._core.run.divergence import Code, alike, diverged
 from durable._core.run.strand import Strand
 from durable.errors import CapExceededError, EncodeError, RunCancelled
@@ -402,18 +402,15 @@ class OpenRun:
 
     def cancel_child(self, run_id: str) -> None:
         """Ask a child to end; one that this very turn would create is not created."""
-        children = self.decision.children
-        unborn = [child for child in children if child.run_id == run_id]
-        if unborn:
-            children.remove(unborn[0])
+        unborn = next((child for child in self.decision.children if child.run_id == run_id), None)
+        if unborn is not None:
+            removed(self.decision.children, unborn)
         elif not self.replaying:
             self.decision.cancelled_children = added(self.decision.cancelled_children, run_id)
 
     def closed_wait(self, wait: Wait) -> None:
         """A wait ended otherwise than by its arrival: its row goes, or is not written at all."""
-        if wait in self.decision.waits:
-            self.decision.waits.remove(wait)
-        elif not self.replaying:
+        if not removed(self.decision.waits, wait) and not self.replaying:
             self.decision.waits_closed = added(self.decision.waits_closed, wait)
 
     def block(self, reason: str) -> None:
