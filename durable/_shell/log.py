@@ -18,11 +18,13 @@ from typing import Any
 
 import structlog
 
+from durable._core.run.decision import LogEntry
+
 log: Any = structlog.get_logger("durable")
 workflow_log: Any = structlog.get_logger("durable.workflow")
 
 
-def emit(entries: Sequence[tuple[str, str, dict[str, Any]]], run_id: str, workflow: str) -> None:
+def emit(entries: Sequence[LogEntry], run_id: str, workflow: str) -> None:
     """Log what a turn's workflow code logged, now that the turn is on disk."""
-    for level, event, values in entries:
-        getattr(workflow_log, level)(event, **{"run_id": run_id, "workflow": workflow, **values})
+    for entry in entries:
+        getattr(workflow_log, entry.level)(entry.event, **{"run_id": run_id, "workflow": workflow, **entry.values})

@@ -96,7 +96,7 @@ class Journal:
 
     async def inbox(self, run):
         items = await self.database.read(lambda conn: event_rows.load_items(conn, run, 0))
-        return [event for _, event in items]
+        return [each.event for each in items]
 
     async def upto(self, run):
         return (await self.query("SELECT coalesce(max(item), 0) FROM durable_inbox WHERE run = ?", run))[0][0]

@@ -195,7 +195,7 @@ class World:
             self.feeds.pop(position, None)
             self.waits = [wait for wait in self.waits if wait.name != position]
         for feed in decision.feeds:
-            self.feeds[feed.position] = (feed, list(feed.items))
+            self.feeds[feed.position] = (feed, list(feed.children))
         for child in decision.children:
             self._child(child)
         self.cancelled_children += decision.cancelled_children

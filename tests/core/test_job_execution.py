@@ -123,7 +123,7 @@ def test_the_history_of_a_job_has_a_cap():
         raise ValueError
 
     world = World(hopeless(), freed=True, options={"caps": Caps(events=10, events_warning=5)})
-    with pytest.raises(CapExceededError, match="number of events is 11.*Give up earlier"):
+    with pytest.raises(CapExceededError, match=r"number of events is 11.*Give up earlier"):
         world.run()
     assert len(world.events) == 9
     assert [entry for decision in world.decisions for entry in decision.logs] == [

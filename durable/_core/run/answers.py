@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from durable._core.journal.events import AttributesSet, NowRead, PatchMarked
-from durable._core.run.decision import added
+from durable._core.run.decision import LogEntry, added
 from durable.errors import InternalError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Answers:
     def log(self, level: str, event: str, values: dict[str, Any]) -> None:
         if not self._ex.replaying:
             decision = self._ex.decision
-            decision.logs = added(decision.logs, (level, event, values))
+            decision.logs = added(decision.logs, LogEntry(level, event, values))
 
     def position(self) -> str:
         return self._strand().position()

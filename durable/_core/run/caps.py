@@ -9,7 +9,7 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from durable._core.codec.codec import MAX_BYTES, MAX_DEPTH
-from durable._core.run.decision import Decision, added
+from durable._core.run.decision import Decision, LogEntry, added
 from durable.errors import CapExceededError
 
 #: A step that was running this often when the process died is poison. Three, as in Sidekiq's
@@ -51,7 +51,7 @@ class Caps:
                 f"run {run_id!r}", "number of events", grown, self.events, f"{remedy}, or raise the cap"
             )
         if grown >= self.events_warning > size:
-            entry = ("warning", "run.history_is_long", {"events": grown, "run_id": run_id})
+            entry = LogEntry("warning", "run.history_is_long", {"events": grown, "run_id": run_id})
             decision.logs = added(decision.logs, entry)
         return grown
 

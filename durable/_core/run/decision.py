@@ -8,7 +8,7 @@ transaction, and only then do its actions begin ("record first, act second").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
 
@@ -88,6 +88,16 @@ class ChildAction:
     awaited: bool
 
 
+class FedChild(NamedTuple):
+    """A child that a `for_each` starts once its window has room."""
+
+    #: Which item of the `for_each` it is for.
+    item: int
+    run_id: str
+    #: As `Codec.encode_arguments` made them.
+    arguments: Payload
+
+
 @frozen
 class Feed:
     """
@@ -104,8 +114,7 @@ class Feed:
     wake_on: WakeOn
     #: The call of some item; the others differ in their arguments.
     op: RunOp[Any]
-    #: (index, run id, encoded arguments) of each item to come.
-    items: list[tuple[int, str, Payload]]
+    children: list[FedChild]
 
 
 @frozen
@@ -119,6 +128,15 @@ class FailedAttempt:
     failure: Payload | None
     #: When the next attempt begins; None if this was the last one.
     retry_at: float | None
+
+
+class LogEntry(NamedTuple):
+    """What `durable.logger` was given."""
+
+    #: Of the logger's methods.
+    level: str
+    event: str
+    values: dict[str, Any]
 
 
 @define
@@ -148,8 +166,8 @@ class Decision:
     attributes: dict[str, Any] | None = None
     #: Those that this turn took in; none of them is news in a replay.
     failed_attempts: tuple[FailedAttempt, ...] = ()
-    #: (level, event, values): from `logger`, to be logged once this is on disk.
-    logs: Sequence[tuple[str, str, dict[str, Any]]] = ()
+    #: To be logged once this is on disk.
+    logs: Sequence[LogEntry] = ()
     ended: EndStatus | None = None
     #: The outcome, as in the closing event: the value, the failure, or None.
     outcome: Payload | None = None

@@ -18,7 +18,7 @@ from durable._core.program.functions import Job, Workflow
 from durable._core.program.group_ops import ForEachOp, GatherOp, RaceOp, Settled, SettleOp, TimeoutOp, Winner, discard
 from durable._core.program.limits import Limit
 from durable._core.program.ops import AwaitRunOp, Op, RunOp, SleepOp, StartOp, WaitForOp
-from durable._core.run.decision import Feed
+from durable._core.run.decision import FedChild, Feed
 from durable._core.run.leaves import ChildNode, SignalNode, TimerNode
 from durable._core.run.nodes import CANCELLED, Leaf, Node, OpenRun, Outcome, Owner, StrandNode, wake_group
 from durable._core.run.strand import Strand
@@ -276,11 +276,11 @@ class ForEachNode(Group):
         ops = [(index, definition.for_item(self.items[index], self.site)) for index in range(window, len(self.items))]
         self.fed = True  # as `wake_group` is to know
         group, wake_on = wake_group(self.position, self)
-        items = [
-            (index, self.ex.child_id(f"{self.position}.{index}"), arguments_payload(op, self.ex.codec))
+        children = [
+            FedChild(index, self.ex.child_id(f"{self.position}.{index}"), arguments_payload(op, self.ex.codec))
             for index, op in ops
         ]
-        self.ex.decision.feeds += (Feed(self.position, window, group, wake_on, ops[0][1], items),)
+        self.ex.decision.feeds += (Feed(self.position, window, group, wake_on, ops[0][1], children),)
         self.ex.decision.events.append(FeedOpened(self.position, window, self.ex.time))
         return True
 

@@ -101,9 +101,9 @@ class Broadcast:
             if notice.name != "run.waiting" or notice.run not in effects.kept
         ]
         events += [EngineEvent("run.ready", ready.run_id, ready.workflow, now) for ready in effects.ready]
-        events += [EngineEvent(_named(status), run_id, name, now) for _, run_id, name, status in effects.ended]
-        events += [EngineEvent(_named(status), run_id, name, now) for status, run_id, name in effects.stopped]
-        events += [EngineEvent(_BATCH_EVENTS[what], batch_id, "", now) for what, batch_id in effects.batches]
+        events += [EngineEvent(_named(run.status), run.run_id, run.workflow, now) for run in effects.ended]
+        events += [EngineEvent(_named(run.status), run.run_id, run.workflow, now) for run in effects.stopped]
+        events += [EngineEvent(_BATCH_EVENTS[batch.name], batch.batch_id, "", now) for batch in effects.batches]
         for subscription in self._subscriptions:
             for event in events:
                 subscription.put(event)

@@ -402,13 +402,13 @@ class Lifecycle(Idling):
 
     def _take(self, effects: Effects) -> None:
         """Act on what a commit group caused."""
-        for _, run_id, _, _ in effects.ended:
-            self._waiters.resolve(run_id, effects.outcomes.get(run_id))
+        for ended in effects.ended:
+            self._waiters.resolve(ended.run_id, ended.outcome)
         for run_id, error in effects.refused:
             log.error("follow_up.refused", run_id=run_id, error=error)
-        for what, batch_id in effects.batches:
-            if what == "finished":
-                self._waiters.resolve(_FINISHED + batch_id)
+        for batch in effects.batches:
+            if batch.name == "finished":
+                self._waiters.resolve(_FINISHED + batch.batch_id)
         self._broadcast.publish(effects, self.clock)
         self._hooks.tell(effects)
         scheduler = self._scheduler

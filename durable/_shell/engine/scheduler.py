@@ -82,8 +82,8 @@ class Scheduler:
                 driver.notify()
             elif self._admission.is_candidate(run):
                 self._touched.add(run)
-        for run, *_ in effects.ended:
-            if driver := self._drivers.get(run):
+        for ended in effects.ended:
+            if driver := self._drivers.get(ended.run):
                 driver.over = True
         if self._refilling:
             self._moved |= effects.arrived | effects.paused

@@ -17,7 +17,7 @@ from durable._core.journal.columns import from_row
 from durable._core.journal.events import CancelRequested, Event, RunStarted
 from durable._shell.reads.ready_rows import SELECT_READY, ready_run
 from durable._shell.reads.run_rows import ENDS, RunRow, last_of_chain
-from durable._shell.rows.rows import Outcome, ReadyRun, RunState, checksum, read_events
+from durable._shell.rows.rows import InboxItem, Outcome, ReadyRun, RunState, checksum, read_events
 from durable._shell.storage.connections import is_no_text
 from durable.errors import DecodeError, DurableError, JournalCorruptError
 
@@ -31,7 +31,7 @@ def read_end(conn: sqlite3.Connection, run: int) -> Outcome:
         "LEFT JOIN durable_payloads AS p ON p.payload = e.payload WHERE r.run = ?",
         (run,),
     ).fetchone()
-    return row[0], row[1], row[2] or ""
+    return Outcome(row[0], row[1], row[2] or "")
 
 
 def outcome_of(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow | None, Outcome | None]:
@@ -58,7 +58,7 @@ def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> Outcome:
     before = found[0][6] if len(found) > 1 else 0
     if not found or checksum(before, *found[-1][1:6]) != found[-1][6]:
         raise JournalCorruptError(path, row.run_id, size, "it does not match its checksum")
-    return row.status, found[-1][5], row.reason or ""
+    return Outcome(row.status, found[-1][5], row.reason or "")
 
 
 _EVENT_COLUMNS = """
@@ -85,7 +85,7 @@ class Loaded:
     #: Whether it still could go on when it was read.
     ready: bool
     rows: list[Any]
-    items: list[tuple[int, Event]]
+    items: list[InboxItem]
 
 
 def load_run(conn: sqlite3.Connection, run: int) -> Loaded:
@@ -111,14 +111,16 @@ def event_rows(conn: sqlite3.Connection, run: int) -> list[Any]:
             return [*rows, (len(rows) + 1, 0, None, 0.0, None, None, None)]
 
 
-def load_items(conn: sqlite3.Connection, run: int, after: int) -> list[tuple[int, Event]]:
+def load_items(conn: sqlite3.Connection, run: int, after: int) -> list[InboxItem]:
     """The inbox of a run, in order of arrival, from behind item *after*."""
     rows = conn.execute(
         "SELECT i.item, i.kind, i.position, i.body, coalesce(i.value, p.value), i.at FROM durable_inbox AS i "
         "LEFT JOIN durable_payloads AS p ON p.payload = i.payload WHERE i.run = ? AND i.item > ? ORDER BY i.item",
         (run, after),
     )
-    return [(item, from_row(kind, position, body, value, at)) for item, kind, position, body, value, at in rows]
+    return [
+        InboxItem(item, from_row(kind, position, body, value, at)) for item, kind, position, body, value, at in rows
+    ]
 
 
 def cancel_in_inbox(conn: sqlite3.Connection, run: int) -> CancelRequested | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 from zlib import crc32
 
 from attrs import define, evolve, field, frozen
@@ -259,8 +259,55 @@ class TurnWrite:
     notices: Sequence[Notice] = ()
 
 
-#: How a run ended: its status, its closing payload (value or failure), and the reason.
-Outcome: TypeAlias = tuple[str, Payload | None, str]
+class InboxItem(NamedTuple):
+    """Something that arrived for a run, and that no turn has taken in yet."""
+
+    #: Its number: items arrive in this order.
+    item: int
+    event: Event
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    status: str
+    #: The value, or the failure.
+    payload: Payload | None
+    reason: str
+
+
+class Ended(NamedTuple):
+    """A run that ended with a commit group."""
+
+    run: int
+    run_id: str
+    workflow: str
+    status: str
+    #: None where it goes on as another run; else whoever waits need not read it.
+    outcome: Outcome | None
+
+
+class Stopped(NamedTuple):
+    """A run that was paused or blocked."""
+
+    status: Literal["paused", "blocked"]
+    run_id: str
+    workflow: str
+
+
+class Refused(NamedTuple):
+    """A follow-up that could not be started."""
+
+    #: Of the run that ended.
+    run_id: str
+    error: str
+
+
+class BatchNews(NamedTuple):
+    """What became of a batch: its first member failed, all have ended, or their callbacks, too."""
+
+    name: Literal["failed", "complete", "finished"]
+    batch_id: str
 
 
 @define
@@ -272,23 +319,18 @@ class Effects:
     arrived: set[int] = field(factory=set)
     #: Runs that were paused.
     paused: set[int] = field(factory=set)
-    #: (status, run id, workflow) of runs that were paused or blocked, for whoever looks on.
-    stopped: list[tuple[str, str, str]] = field(factory=list)
+    #: Runs that were paused or blocked, for whoever looks on.
+    stopped: list[Stopped] = field(factory=list)
     #: Runs that are to end before they began: they need no slot for that.
     unborn: list[ReadyRun] = field(factory=list)
     #: Runs cancelled while they were paused: nobody waits for the steps that a pause let go on.
     given_up: set[int] = field(factory=set)
-    #: (run, run id, workflow, status)
-    ended: list[tuple[int, str, str, str]] = field(factory=list)
-    #: Outcomes of those by run id, unless they go on as another run: whoever waits need not read them.
-    outcomes: dict[str, Outcome] = field(factory=dict)
+    ended: list[Ended] = field(factory=list)
     #: Runs whose turn wanted to free them, but something had arrived.
     kept: set[int] = field(factory=set)
-    #: (run id of the run that ended, why a follow-up of it could not be started)
-    refused: list[tuple[str, str]] = field(factory=list)
+    refused: list[Refused] = field(factory=list)
     notices: list[Notice] = field(factory=list)
-    #: (complete, failed or finished; batch id)
-    batches: list[tuple[str, str]] = field(factory=list)
+    batches: list[BatchNews] = field(factory=list)
     next_fire_at: float | None = None
 
     def add(self, other: Effects) -> None:
@@ -300,7 +342,6 @@ class Effects:
         self.unborn += other.unborn
         self.given_up |= other.given_up
         self.ended += other.ended
-        self.outcomes |= other.outcomes
         self.kept |= other.kept
         self.refused += other.refused
         self.notices += other.notices

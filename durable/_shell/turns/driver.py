@@ -27,7 +27,7 @@ from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
 from durable._shell.log import log
 from durable._shell.reads.event_rows import Loaded, cancel_in_inbox, load_items, load_run
-from durable._shell.rows.rows import Effects, ReadyRun, TurnWrite, read_events
+from durable._shell.rows.rows import Effects, InboxItem, ReadyRun, TurnWrite, read_events
 from durable._shell.turns.performer import RELOAD_PAUSE, CutOffError, Performer, RelievedError, current_task
 from durable._shell.turns.services import Services
 from durable._shell.writes.turn_writes import end_cancelled, write_turns
@@ -58,8 +58,8 @@ class Driver(Performer):
         self._lived = False
         #: Outcomes of steps that the turn under way took in: not on disk yet.
         self._unrecorded: list[Event] = []
-        #: (item, arrival) of its inbox, read and not yet taken in.
-        self._backlog: list[tuple[int, Event]] = []
+        #: Read of its inbox, and not yet taken in.
+        self._backlog: list[InboxItem] = []
         #: The first event and its checksum, where the run was only just created and needs no loading.
         self._fresh = ready.fresh
 
@@ -202,7 +202,7 @@ class Driver(Performer):
                 continue
             if self._notified:
                 self._notified = False
-                items: list[tuple[int, Event]] = []
+                items: list[InboxItem] = []
                 if not self._backlog:
                     run, after = self._state.run, self._inbox_upto
                     items = await self._read(partial(load_items, run=run, after=after))
@@ -214,14 +214,14 @@ class Driver(Performer):
                 continue
             await self._wake.wait()
 
-    def _take_in(self, items: list[tuple[int, Event]]) -> list[Event]:
+    def _take_in(self, items: list[InboxItem]) -> list[Event]:
         """The next arrivals, of *items* and those that the last turns left: not too many for one turn."""
         self._backlog += items
         taken, self._backlog = self._backlog[:ARRIVALS_AT_ONCE], self._backlog[ARRIVALS_AT_ONCE:]
         if taken:
-            self._inbox_upto = taken[-1][0]
+            self._inbox_upto = taken[-1].item
         self._notified |= bool(self._backlog)
-        return [event for _, event in taken]
+        return [each.event for each in taken]
 
     # --- taking over ----------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class Driver(Performer):
             self._asked_before = {event.position: event.name for event in events if isinstance(event, StepStarted)}
         self._execution = self._make_execution(events)
         self._execution.load()
-        interrupted = await self._interrupted(events, [event for _, event in items])
+        interrupted = await self._interrupted(events, [each.event for each in items])
         arrived = self._take_in(items) + interrupted
         self._lived = True
         return arrived

@@ -20,9 +20,9 @@ import anyio
 
 from durable._core.codec.codec import Codec
 from durable._core.journal.payloads import rebuilt
-from durable._core.run.decision import StepAction
+from durable._core.run.decision import FailedAttempt, StepAction
 from durable._shell.log import log
-from durable._shell.rows.rows import Effects, Notice, ReadyRun, RunState
+from durable._shell.rows.rows import Effects, Ended, Notice, Outcome, ReadyRun, RunState
 from durable._shell.turns.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable.errors import DurableError, MiddlewareError
 
@@ -123,15 +123,13 @@ class Hooks:
         if self._attempts:
             for notice in effects.notices:
                 if notice.failed is not None:
-                    self._tell_attempt(notice)
+                    self._tell_attempt(notice, notice.failed)
         if self._failures:
-            for _, run_id, workflow, status in effects.ended:
-                if status == "failed":
-                    self._tell_failure(run_id, workflow, effects)
+            for run in effects.ended:
+                if run.outcome is not None and run.status == "failed":
+                    self._tell_failure(run, run.outcome)
 
-    def _tell_attempt(self, notice: Notice) -> None:
-        failed = notice.failed
-        assert failed is not None
+    def _tell_attempt(self, notice: Notice, failed: FailedAttempt) -> None:
         for each in self._attempts:
             try:
                 error = rebuilt(failed.failure, self._codec)
@@ -149,13 +147,13 @@ class Hooks:
             except Exception as broken:  # noqa: BLE001 - user code may raise anything, and must not harm the engine
                 _log(_name(each), "attempt_failed", broken, notice.run_id)
 
-    def _tell_failure(self, run_id: str, workflow: str, effects: Effects) -> None:
+    def _tell_failure(self, run: Ended, outcome: Outcome) -> None:
         for each in self._failures:
             try:
-                _, payload, reason = effects.outcomes[run_id]
-                each.run_failed(RunFailure(run_id, workflow, rebuilt(payload, self._codec), reason))
+                error = rebuilt(outcome.payload, self._codec)
+                each.run_failed(RunFailure(run.run_id, run.workflow, error, outcome.reason))
             except Exception as broken:  # noqa: BLE001 - as above
-                _log(_name(each), "run_failed", broken, run_id)
+                _log(_name(each), "run_failed", broken, run.run_id)
 
 
 class _Once:

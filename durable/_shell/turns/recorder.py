@@ -284,7 +284,7 @@ class Recorder:
     def _feed(self, feed: Feed) -> NewFeed:
         services = self._services
         template = make_template(feed.op, definitions=services.definitions, codec=services.codec)
-        return NewFeed(feed, template, [services.allocate() for _ in feed.items])
+        return NewFeed(feed, template, [services.allocate() for _ in feed.children])
 
     def _merging(self, values: dict[str, Any]) -> Callable[[Payload | None], Payload]:
         codec = self._services.codec

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from attrs import evolve
 
 from durable._shell.rows.new_runs import new_run_id
-from durable._shell.rows.rows import Effects, TurnWrite
+from durable._shell.rows.rows import BatchNews, Effects, TurnWrite
 from durable._shell.rows.templates import begun, from_json
 from durable._shell.writes.places import Lines
 from durable._shell.writes.run_writes import insert_run
@@ -89,7 +89,7 @@ def settle(conn: sqlite3.Connection, first: int, at: float, allocate: Callable[[
         failed, cancelled = conn.execute(_BAD_CALLBACK, {"batch": batch}).fetchone()
         outcome = "failed" if failed else "cancelled" if cancelled and outcome == "succeeded" else outcome
         conn.execute("UPDATE durable_batches SET finished_at = ?, outcome = ? WHERE batch = ?", (at, outcome, batch))
-        effects.batches.append(("finished", batch_id))
+        effects.batches.append(BatchNews("finished", batch_id))
         if parent is not None and outcome == "failed":
             _fail(conn, parent, at, allocate, effects)
         batch = parent
@@ -108,7 +108,7 @@ def _complete(
     failed, cancelled = conn.execute(_TROUBLE, {"batch": batch}).fetchone()
     outcome = "failed" if failed else "cancelled" if cancelled or cancelled_at is not None else "succeeded"
     conn.execute("UPDATE durable_batches SET completed_at = ?, outcome = ? WHERE batch = ?", (at, outcome, batch))
-    effects.batches.append(("complete", batch_id))
+    effects.batches.append(BatchNews("complete", batch_id))
     on_complete, on_success = conn.execute(
         "SELECT on_complete, on_success FROM durable_batches WHERE batch = ?", (batch,)
     ).fetchone()
@@ -127,7 +127,7 @@ def _fail(conn: sqlite3.Connection, batch: int, at: float, allocate: Callable[[]
         (at, batch),
     ).fetchall()
     for batch_id, on_failure in first:
-        effects.batches.append(("failed", batch_id))
+        effects.batches.append(BatchNews("failed", batch_id))
         _launch(conn, batch, f"{batch_id}:on_failure", on_failure, at, allocate, effects)
 
 

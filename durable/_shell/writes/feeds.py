@@ -50,7 +50,7 @@ def open_feed(conn: sqlite3.Connection, run: int, new: NewFeed) -> None:
         "INSERT INTO durable_feed_items (run, position, item, child, child_id, value) VALUES (?, ?, ?, ?, ?, ?)",
         [
             (run, feed.position, index, number, child_id, arguments)
-            for (index, child_id, arguments), number in zip(feed.items, new.numbers, strict=True)
+            for (index, child_id, arguments), number in zip(feed.children, new.numbers, strict=True)
         ],
     )
 

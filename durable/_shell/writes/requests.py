@@ -20,7 +20,7 @@ from durable._core.journal.events import Event, Payload, ResumeRequested, RunSta
 from durable._shell.reads.event_rows import last_run, load_history
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import ENDS, RunRow, run_by_id
-from durable._shell.rows.rows import Effects, NewRun, RunState
+from durable._shell.rows.rows import Effects, NewRun, RunState, Stopped
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
 from durable._shell.writes.batch_requests import BATCH_REQUESTS, numbered
@@ -112,7 +112,7 @@ def pause(conn: sqlite3.Connection, effects: Effects, *, run_id: str, now: float
     )
     let_in(conn, slots.step_aside(conn, run.run, now, effects), now, effects)
     effects.paused.add(run.run)
-    effects.stopped.append(("paused", run.run_id, run.workflow))
+    effects.stopped.append(Stopped("paused", run.run_id, run.workflow))
     return True
 
 

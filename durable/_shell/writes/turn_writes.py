@@ -25,7 +25,7 @@ from durable._core.journal.events import (
 from durable._core.journal.waits import Wait
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
 from durable._shell.reads.run_rows import ENDS
-from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite
+from durable._shell.rows.rows import Effects, Ended, NewRun, Outcome, Refused, RunState, Stopped, TurnWrite
 from durable._shell.rows.templates import from_json
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.writes import slots
@@ -134,7 +134,7 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         conn.execute(
             "UPDATE durable_runs SET status = 'blocked', ready_at = NULL, reason = ? WHERE run = ?", (turn.reason, run)
         )
-        effects.stopped.append(("blocked", turn.state.run_id, turn.state.workflow))
+        effects.stopped.append(Stopped("blocked", turn.state.run_id, turn.state.workflow))
         let_in(conn, slots.step_aside(conn, run, turn.at, effects, under_way=turn.under_way), turn.at, effects)
     if turn.attributes is not None:
         (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
@@ -243,16 +243,17 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
     ends: list[End] = []
     for turn in turns:
         state, status = turn.state, str(turn.status)
+        outcome: Outcome | None = None
         if turn.successor is not None:
             _continue(conn, turn, turn.successor, effects)
             if state.run in paused:  # since the turn began
                 _pause_unborn(conn, turn.successor, effects)
         else:
-            ends.append(End(state.run, state.run_id, status, turn.outcome, turn.reason or "", turn.at))
-            effects.outcomes[state.run_id] = (status, turn.outcome, turn.reason or "")
+            outcome = Outcome(status, turn.outcome, turn.reason or "")
+            ends.append(End(state.run, state.run_id, *outcome, turn.at))
         for new in turn.follow_ups:
             _follow(conn, state, new, effects)
-        effects.ended.append((state.run, state.run_id, state.workflow, status))
+        effects.ended.append(Ended(state.run, state.run_id, state.workflow, status, outcome))
     about_many(conn, _NO_ITEMS, runs)
     tell_waiters(conn, ends, effects)
     tell_batches(conn, turns, effects)
@@ -279,7 +280,7 @@ def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Eff
     try:
         get_or_create(conn, new, effects)
     except (KeyConflictError, LimitReachedError, RunExistsError) as error:
-        effects.refused.append((ended.run_id, str(error)))
+        effects.refused.append(Refused(ended.run_id, str(error)))
 
 
 def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effects: Effects) -> None:
