@@ -16,11 +16,6 @@ from attrs import frozen
 
 ROOT = Path(__file__).parents[1]
 
-MAX_LINES = 450  # what a reader keeps in mind in one sitting; split by question answered
-NEAR_LINES = 400  # printed, so that the split is planned before it is forced
-# A list to look things up in, class after class, which nobody reads from top to bottom.
-LISTS = {"durable/errors.py": 600}
-
 # What decides must not look at the world: module -> the one file of the core that may import it, and why.
 WORLD = {
     "aiosqlite": None,
@@ -334,20 +329,6 @@ def lost(source: Iterable[Module]) -> Iterator[str]:
             for name in re.findall("`(.+?)`", last)
             if f"{room.name}.{name}" not in known
         )
-
-
-def test_no_module_is_too_long(source):
-    """
-    No module is over 450 lines; those over 400 are printed.
-    """
-    lines = {module.path: len((ROOT / module.path).read_text(encoding="utf-8").splitlines()) for module in source}
-    for path, count in lines.items():
-        if count > NEAR_LINES:
-            print(f"near the limit of {MAX_LINES} lines: {path} has {count}")
-    allowed = {path: LISTS.get(path.as_posix(), MAX_LINES) for path in lines}
-    report(
-        f"{path}: {count} lines, allowed are {allowed[path]}" for path, count in lines.items() if count > allowed[path]
-    )
 
 
 def test_modules_do_not_import_each_other_in_a_circle(source):
