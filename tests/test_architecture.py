@@ -250,6 +250,7 @@ ROOMS = [
     "durable._shell.rows",
     "durable._shell.reads",
     "durable._shell.writes",
+    "durable._shell.requests",
     "durable._shell.backend",
     "durable._shell.turns",
     "durable._shell.handles",
@@ -273,7 +274,7 @@ ROOMS = [
     "durable",
 ]
 # What runs inside a transaction, or is read with: it knows no event loop, no log and no clock.
-ON_A_THREAD = ("durable._shell.rows", "durable._shell.reads", "durable._shell.writes")
+ON_A_THREAD = ("durable._shell.rows", "durable._shell.reads", "durable._shell.writes", "durable._shell.requests")
 
 
 def room_of(name: str) -> str:

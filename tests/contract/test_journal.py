@@ -22,11 +22,12 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.waits import Wait
 from durable._shell.reads import event_rows
+from durable._shell.requests import run_requests as requests
 from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite, read_events
 from durable._shell.storage import marks, schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MemoryDatabase
-from durable._shell.writes import requests, run_writes, wakeups
+from durable._shell.writes import run_writes, wakeups
 from durable._shell.writes.turn_writes import write_turns
 from durable.errors import KeyConflictError, RunExistsError, RunStateError
 

@@ -166,7 +166,7 @@ MUTANTS = (
     # --- signals, timers, keys ---------------------------------------------------------------------------
     _m(
         "a signal that nobody waits for yet is lost",
-        "_shell/writes/requests",
+        "_shell/requests/run_requests",
         "    put_item(conn, run.run, SignalReceived(name, payload, now), effects, wakes=waiting is not None)\n",
         "    if waiting is not None:\n"
         "        put_item(conn, run.run, SignalReceived(name, payload, now), effects, wakes=True)\n",
@@ -174,14 +174,14 @@ MUTANTS = (
     ),
     _m(
         "a signal wakes nobody",
-        "_shell/writes/requests",
+        "_shell/requests/run_requests",
         "effects, wakes=waiting is not None)",
         "effects, wakes=False)",
         "shell/test_signals.py",
     ),
     _m(
         "a signal of a known dedup counts again",
-        "_shell/writes/requests",
+        "_shell/requests/run_requests",
         "dedup is not None\n        and conn",
         "dedup is None\n        and conn",
         "shell/test_signals.py::test_dedup_accepts_an_id_once",

@@ -563,7 +563,7 @@ async def test_an_engine_that_is_closing_says_nothing_to_clients(engines):
     """
     They ask again, and find the file free or its next owner; "the engine is not open" is no answer to them.
     """
-    from durable._shell.handles.wire import encode_line, socket_path
+    from durable._shell.requests.wire import encode_line, socket_path
 
     engine = await engines.file(*DEFINITIONS)
     reader, writer = await asyncio.open_unix_connection(socket_path(str(engines.path)))

@@ -290,7 +290,7 @@ def _exists(target: str) -> str:
 
 
 def _prune(args: Namespace, out: Output) -> int:
-    from durable._shell.writes.pruning import count_prunable  # noqa: PLC0415 - the others need none of it
+    from durable._shell.requests.prune_requests import count_prunable  # noqa: PLC0415 - the others need none of it
 
     path, now = database_path(args), time.time()
     older_than: Moment = args.older_than

@@ -23,11 +23,11 @@ from durable._shell.engine.lifecycle import Lifecycle
 from durable._shell.engine.opening import MEMORY
 from durable._shell.handles.handle import Run
 from durable._shell.reads import run_rows
+from durable._shell.requests import run_requests as requests
 from durable._shell.rows.new_runs import make_run, make_template, placed
 from durable._shell.rows.rows import NewRun
 from durable._shell.turns.stand_ins import StandFor, StandIns
 from durable._shell.turns.transaction import holds_writer
-from durable._shell.writes import requests
 from durable.errors import EngineClosedError, UsageError
 
 T = TypeVar("T")

@@ -14,10 +14,10 @@ from typing import Any
 from durable._core.program.ops import RunOp
 from durable._shell.backend import Backend
 from durable._shell.reads.run_rows import RunRow
+from durable._shell.requests.batch_requests import BATCH_REQUESTS
 from durable._shell.rows.rows import NewRun, Outcome
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.commits import Commits
-from durable._shell.writes.batch_requests import BATCH_REQUESTS
 
 
 class Inside:

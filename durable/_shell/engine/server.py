@@ -15,7 +15,8 @@ import os
 import stat
 from typing import Any, Protocol
 
-from durable._shell.handles.wire import (
+from durable._shell.log import log
+from durable._shell.requests.wire import (
     LINE_BYTES,
     decode_line,
     encode_answer,
@@ -23,7 +24,6 @@ from durable._shell.handles.wire import (
     runs_from_wire,
     socket_path,
 )
-from durable._shell.log import log
 from durable.errors import EngineClosedError
 
 #: Lines from here on are decoded in a thread: that of a large import takes a while.

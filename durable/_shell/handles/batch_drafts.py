@@ -17,9 +17,9 @@ from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
 from durable._shell.backend import Backend
 from durable._shell.handles.handle import Run
+from durable._shell.requests.batch_requests import NewBatch
 from durable._shell.rows.rows import NewRun
 from durable._shell.rows.templates import to_json
-from durable._shell.writes.batch_requests import NewBatch
 from durable.errors import UsageError
 
 #: What `on_success` and its like take.

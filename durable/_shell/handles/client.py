@@ -25,15 +25,15 @@ from durable._shell.backend import Backend
 from durable._shell.clock import SystemClock
 from durable._shell.handles.finding import Finding
 from durable._shell.handles.handle import Run
-from durable._shell.handles.wire import LINE_BYTES, decode_answer, encode_line, runs_to_wire, socket_path
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.run_rows import RunRow
+from durable._shell.requests import run_requests as requests
+from durable._shell.requests.wire import LINE_BYTES, decode_answer, encode_line, runs_to_wire, socket_path
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import Effects, NewRun, Outcome
 from durable._shell.storage import marks, schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.ownership import Ownership
-from durable._shell.writes import requests
 from durable.errors import (
     BatchNotFoundError,
     DurableError,

@@ -20,14 +20,14 @@ from durable._core.journal.events import Event, Payload, ResumeRequested, RunSta
 from durable._shell.reads.event_rows import last_run, load_history
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import ENDS, RunRow, run_by_id
+from durable._shell.requests.batch_requests import BATCH_REQUESTS, numbered
+from durable._shell.requests.prune_requests import prune, prune_batches
 from durable._shell.rows.rows import Effects, NewRun, RunState, Stopped
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
-from durable._shell.writes.batch_requests import BATCH_REQUESTS, numbered
 from durable._shell.writes.feeds import refill
 from durable._shell.writes.importing import give_up_absent, import_runs
 from durable._shell.writes.places import Lines
-from durable._shell.writes.pruning import prune, prune_batches
 from durable._shell.writes.run_writes import INSERT_WAITS, create_each, insert_run, write_rows
 from durable._shell.writes.schedule_writes import pause_schedule, resume_schedule, trigger_schedule
 from durable._shell.writes.turn_writes import add_wait
