@@ -40,10 +40,10 @@ from durable._shell.engine.engine import Engine, Stats
 from durable._shell.handles.batch import Batch, current_batch
 from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.client import Client
-from durable._shell.handles.finding import Imported
 from durable._shell.handles.handle import HistoryEvent, QueueInfo, Run, RunInfo
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable._shell.reads.exporting import read_histories
+from durable._shell.requests.history_requests import Imported
 from durable._shell.turns.context import StepContext, context, cursor, memo
 from durable._shell.turns.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable.errors import (

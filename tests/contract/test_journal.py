@@ -22,7 +22,8 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.waits import Wait
 from durable._shell.reads import event_rows
-from durable._shell.requests import run_requests as requests
+from durable._shell.requests.request import Env
+from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal
 from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite, read_events
 from durable._shell.storage import marks, schema
 from durable._shell.storage.database import Database
@@ -80,10 +81,9 @@ class Journal:
                 self.states.setdefault(child.run, self._state(child))
         return effects
 
-    async def request(self, request, /, **arguments):
-        effects = Effects()
-        done = await self.database.write(lambda conn: requests.REQUESTS[request](conn, effects, **arguments))
-        return done, effects
+    async def request(self, request, now):
+        effects, env = Effects(), Env(now, self.database.path)
+        return await self.database.write(lambda conn: request.record(conn, effects, env)), effects
 
     async def fire(self, now):
         effects = Effects()
@@ -160,9 +160,9 @@ class TestTurns:
 
     async def test_what_a_turn_took_in_leaves_the_inbox_and_what_came_later_stays(self, journal):
         await journal.start(new_run(1))
-        await journal.request("signal", run_id="run-1", name="a", payload="1", dedup=None, now=5.0)
+        await journal.request(SendSignal("run-1", "a", "1"), now=5.0)
         upto = await journal.upto(1)
-        await journal.request("signal", run_id="run-1", name="b", payload="1", dedup=None, now=5.0)
+        await journal.request(SendSignal("run-1", "b", "1"), now=5.0)
         await journal.commit(journal.turn(1, SignalReceived("a", "1", 5.0), inbox_upto=upto, status="running"))
         assert [event.name for event in await journal.inbox(1)] == ["b"]
 
@@ -202,7 +202,7 @@ class TestWakeUps:
         """The turn that would free it does not; its driver is told, and takes the arrival in."""
         await journal.start(new_run(1))
         await journal.commit(journal.turn(1, status="running"))
-        _, effects = await journal.request("cancel", run_id="run-1", reason="", now=5.0)
+        _, effects = await journal.request(CancelRun("run-1", ""), now=5.0)
         assert effects.arrived == {1}
         effects = await journal.commit(journal.turn(1, status="waiting"))
         assert effects.kept == {1}
@@ -229,31 +229,31 @@ class TestSignals:
     async def test_a_signal_wakes_the_run_that_waits_for_it_and_no_other_name_does(self, journal):
         await journal.start(new_run(1))
         await journal.commit(journal.turn(1, status="waiting", waits=[Wait("0", "signal", "0", name="go")]))
-        _, effects = await journal.request("signal", run_id="run-1", name="no", payload="1", dedup=None, now=5.0)
+        _, effects = await journal.request(SendSignal("run-1", "no", "1"), now=5.0)
         assert (effects.ready, effects.arrived) == ([], set())
-        _, effects = await journal.request("signal", run_id="run-1", name="go", payload="1", dedup=None, now=5.0)
+        _, effects = await journal.request(SendSignal("run-1", "go", "1"), now=5.0)
         assert [ready.run for ready in effects.ready] == [1]
         assert [event.name for event in await journal.inbox(1)] == ["no", "go"]
 
     async def test_a_signal_sent_early_keeps_the_run_that_would_wait_for_it(self, journal):
         await journal.start(new_run(1))
-        await journal.request("signal", run_id="run-1", name="go", payload="1", dedup=None, now=5.0)
+        await journal.request(SendSignal("run-1", "go", "1"), now=5.0)
         wait = Wait("0", "signal", "0", name="go")
         effects = await journal.commit(journal.turn(1, status="waiting", waits=[wait]))
         assert (effects.kept, effects.arrived) == ({1}, {1})
 
     async def test_a_dedup_id_is_accepted_once_also_by_the_run_that_it_continued_as(self, journal):
         await journal.start(new_run(1))
-        signal = {"run_id": "run-1", "name": "go", "payload": "1", "dedup": "x", "now": 5.0}
-        assert [(await journal.request("signal", **signal))[0] for _ in range(2)] == [True, False]
+        signal = SendSignal("run-1", "go", "1", "x")
+        assert [(await journal.request(signal, now=5.0))[0] for _ in range(2)] == [True, False]
         await journal.commit(continued(journal))
-        assert (await journal.request("signal", **signal))[0] is False
+        assert (await journal.request(signal, now=5.0))[0] is False
 
     async def test_a_run_that_has_ended_takes_no_signal(self, journal):
         await journal.start(new_run(1))
         await journal.commit(journal.end(1))
         with pytest.raises(RunStateError):
-            await journal.request("signal", run_id="run-1", name="go", payload="1", dedup=None, now=5.0)
+            await journal.request(SendSignal("run-1", "go", "1"), now=5.0)
 
 
 def continued(journal, signals=()):
@@ -277,7 +277,7 @@ class TestContinuing:
     async def test_signals_that_nobody_took_go_over_in_their_order(self, journal):
         """P7: those in the history come before those in the inbox, and the successor looks there."""
         await journal.start(new_run(1))
-        await journal.request("signal", run_id="run-1", name="go", payload="2", dedup=None, now=6.0)
+        await journal.request(SendSignal("run-1", "go", "2"), now=6.0)
         effects = await journal.commit(continued(journal, [SignalReceived("go", "1", 5.0)]))
         assert effects.arrived == {9}
         assert [event.value for event in await journal.inbox(9)] == ["1", "2"]
@@ -286,7 +286,7 @@ class TestContinuing:
     async def test_a_cancel_that_no_turn_took_in_goes_over(self, journal):
         """Promise 12 of the design: acknowledged, it is not lost with the run that ends by itself just then."""
         await journal.start(new_run(1))
-        await journal.request("cancel", run_id="run-1", reason="enough", now=6.0)
+        await journal.request(CancelRun("run-1", "enough"), now=6.0)
         effects = await journal.commit(continued(journal))
         assert [event.reason for event in await journal.inbox(9)] == ["enough"]
         assert [ready.run for ready in effects.unborn] == [9]
@@ -294,16 +294,16 @@ class TestContinuing:
     async def test_a_pause_that_no_turn_saw_goes_over(self, journal):
         """The successor waits for the person who paused it, and goes on when that one says so."""
         await journal.start(new_run(1))
-        await journal.request("pause", run_id="run-1", now=6.0)
+        await journal.request(PauseRun("run-1"), now=6.0)
         await journal.commit(continued(journal))
         assert await journal.status(9) == "paused"
-        _, effects = await journal.request("resume", run_id="run-1", now=7.0)
+        _, effects = await journal.request(ResumeRun("run-1"), now=7.0)
         assert [ready.run for ready in effects.ready] == [9]
 
     async def test_a_cancel_wins_over_a_pause_that_goes_over(self, journal):
         """It has to end, resumed or not."""
         await journal.start(new_run(1))
-        await journal.request("pause", run_id="run-1", now=6.0)
+        await journal.request(PauseRun("run-1"), now=6.0)
         await journal.commit(continued(journal, [CancelRequested("enough", 5.0)]))
         assert await journal.status(9) == "pending"
         assert [event.reason for event in await journal.inbox(9)] == ["enough"]
@@ -365,8 +365,8 @@ class TestCancelling:
         if status in ("running", "waiting", "blocked"):
             await journal.commit(journal.turn(1, status=status))
         if status == "paused":
-            await journal.request("pause", run_id="run-1", now=5.0)
-        done, effects = await journal.request("cancel", run_id="run-1", reason="no", now=6.0)
+            await journal.request(PauseRun("run-1"), now=5.0)
+        done, effects = await journal.request(CancelRun("run-1", "no"), now=6.0)
         assert done
         assert await journal.inbox(1) == [CancelRequested("no", 6.0)]
         offered = [ready.run for ready in (*effects.ready, *getattr(effects, "unborn", ()))]
@@ -377,5 +377,5 @@ class TestCancelling:
     async def test_a_run_that_has_ended_is_not_cancelled(self, journal):
         await journal.start(new_run(1))
         await journal.commit(journal.end(1))
-        done, effects = await journal.request("cancel", run_id="run-1", reason="no", now=6.0)
+        done, effects = await journal.request(CancelRun("run-1", "no"), now=6.0)
         assert (done, effects) == (False, Effects())

@@ -167,9 +167,10 @@ MUTANTS = (
     _m(
         "a signal that nobody waits for yet is lost",
         "_shell/requests/run_requests",
-        "    put_item(conn, run.run, SignalReceived(name, payload, now), effects, wakes=waiting is not None)\n",
-        "    if waiting is not None:\n"
-        "        put_item(conn, run.run, SignalReceived(name, payload, now), effects, wakes=True)\n",
+        "        put_item(conn, run.run, SignalReceived(name, self.payload, env.now), "
+        "effects, wakes=waiting is not None)\n",
+        "        if waiting is not None:\n"
+        "            put_item(conn, run.run, SignalReceived(name, self.payload, env.now), effects, wakes=True)\n",
         "shell/test_signals.py::test_early_signals_are_kept",
     ),
     _m(
@@ -182,8 +183,8 @@ MUTANTS = (
     _m(
         "a signal of a known dedup counts again",
         "_shell/requests/run_requests",
-        "dedup is not None\n        and conn",
-        "dedup is None\n        and conn",
+        "dedup is not None\n            and conn",
+        "dedup is None\n            and conn",
         "shell/test_signals.py::test_dedup_accepts_an_id_once",
     ),
     _m(

@@ -55,9 +55,9 @@ def drop_inbox():
         waking_put(conn, run, event, effects, wakes=wakes)
         conn.execute("DELETE FROM durable_inbox WHERE run = ? AND name IS NOT NULL", (run,))
 
-    from durable._shell.requests import run_requests as requests
+    from durable._shell.requests import run_requests
 
-    requests.put_item = put_item
+    run_requests.put_item = put_item
 
 
 def repeat_steps():

@@ -30,6 +30,7 @@ from durable import (
     workflow,
 )
 from durable._core.journal.events import RunStarted
+from durable._shell.requests.run_requests import CancelRun, PauseRun, SendSignal
 from durable._shell.rows.rows import NewRun
 from durable._shell.rows.templates import from_json, to_json
 from durable.errors import EncodeError, EngineClosedError, JournalAccessError, RunStateError, UsageError
@@ -482,7 +483,7 @@ async def test_each_of_many_requests_has_its_own_outcome_from_the_owner(engines)
     asked = [f"w-{number}" for number in range(100)]
     asked[40:40] = ["ended", "nobody"]
     async with Client(engines.path) as client:
-        found = await client.request_each("pause", [{"run_id": each} for each in asked])
+        found = await client.request_each(PauseRun(each) for each in asked)
     assert found[:40] + found[42:] == [True] * 100
     assert [type(each) for each in found[40:42]] == [RunStateError, RunNotFoundError]
     assert {info.status async for info in engine.runs(workflow="waiting")} == {"paused"}
@@ -496,14 +497,11 @@ async def test_many_requests_on_an_unowned_file_are_one_transaction(engines):
     runs = [await engine.start(waiting(), id=f"w-{number}") for number in range(3)]
     await (await engine.start(quick(1), id="ended")).result()
     await engine.aclose()
-    arguments = {"name": "go", "payload": '"now"', "dedup": "d"}
     async with Client(engines.path) as client:
         found = await client.request_each(
-            "signal", [{"run_id": each, **arguments} for each in ("w-0", "ended", "w-1", "w-1", "w-2")]
+            SendSignal(each, "go", '"now"', "d") for each in ("w-0", "ended", "w-1", "w-1", "w-2")
         )
-        assert await client.request_each("signal", []) == []
-        with pytest.raises(TypeError):  # a caller's mistake, not a refusal: none of them is recorded
-            await client.request_each("pause", [{"run_id": "w-0"}, {"run": "w-1"}])
+        assert await client.request_each([]) == []
     assert [each for each in found if not isinstance(each, RunStateError)] == [True, True, False, True]
     assert isinstance(found[1], RunStateError)
     engine = await engines.file(*DEFINITIONS)
@@ -517,14 +515,9 @@ async def test_a_line_too_long_for_the_owner_is_one_refusal_among_many(engines):
     engine = await engines.file(*DEFINITIONS)
     run = await engine.start(waiting())
     await engine.start(waiting(), id="other")
-    arguments = {"name": "go", "dedup": None}
     async with Client(engines.path) as client:
         found = await client.request_each(
-            "signal",
-            [
-                {"run_id": "other", "payload": f'"{"x" * (33 << 20)}"', **arguments},
-                {"run_id": run.id, "payload": '"now"', **arguments},
-            ],
+            [SendSignal("other", "go", f'"{"x" * (33 << 20)}"'), SendSignal(run.id, "go", '"now"')]
         )
     assert isinstance(found[0], UsageError)
     assert found[1] is True
@@ -538,9 +531,9 @@ async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once
     engine = await engines.file(*DEFINITIONS)
     real, lost = Client._ask, []
 
-    async def ask(self, request, arguments):
-        answer = await real(self, request, arguments)
-        if request == "signal" and len(lost) < 2:
+    async def ask(self, request):
+        answer = await real(self, request)
+        if isinstance(request, SendSignal) and len(lost) < 2:
             return lost.append(answer)
         return answer
 
@@ -563,13 +556,13 @@ async def test_an_engine_that_is_closing_says_nothing_to_clients(engines):
     """
     They ask again, and find the file free or its next owner; "the engine is not open" is no answer to them.
     """
-    from durable._shell.requests.wire import encode_line, socket_path
+    from durable._shell.requests.wire import encode_request, socket_path
 
     engine = await engines.file(*DEFINITIONS)
     reader, writer = await asyncio.open_unix_connection(socket_path(str(engines.path)))
     engine._closing = asyncio.get_running_loop().create_future()
     try:
-        writer.write(encode_line("cancel", {"run_id": "whoever", "reason": ""}))
+        writer.write(encode_request(CancelRun("whoever")))
         assert await asyncio.wait_for(reader.readline(), 5) == b""
     finally:
         writer.close()

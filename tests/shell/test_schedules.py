@@ -28,6 +28,9 @@ from durable._core.codec.codec import Codec
 from durable._core.program.op_constructors import with_options
 from durable._core.program.registry import Definitions
 from durable._shell.engine import ticker as schedules_module
+from durable._shell.engine.ticker import Schedules
+from durable._shell.requests.request import Env
+from durable._shell.requests.schedule_requests import PauseSchedule, ResumeSchedule, TriggerSchedule
 from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import Effects
 from durable._shell.storage import schema
@@ -770,7 +773,7 @@ async def test_a_trigger_that_is_asked_for_twice_starts_one_run(engines, clock):
     """
     engine = await engines.memory(report, clock=clock, schedules=[hourly()])
     for _ in range(2):
-        found = await engine.request("trigger_schedule", name="hourly", run_id="schedule:hourly:trigger:1")
+        found = await engine.request(TriggerSchedule("hourly", "schedule:hourly:trigger:1"))
         assert found == "schedule:hourly:trigger:1"
     assert len(await started(engine)) == 1
 
@@ -797,9 +800,7 @@ def test_a_tick_that_falls_into_a_pause_starts_nothing():
     """
     Its run was made, but the pause is recorded first.
     """
-    row, runs = rows_of(
-        10.0, 20.0, between=lambda conn: schedule_writes.pause_schedule(conn, Effects(), name="often", now=5.0)
-    )
+    row, runs = rows_of(10.0, 20.0, between=lambda conn: PauseSchedule("often").record(conn, Effects(), Env(5.0, "")))
     assert (row.next_at, row.upto, runs) == (None, 0.0, [])
 
 
@@ -809,8 +810,9 @@ def test_ticks_from_before_a_resumption_start_nothing():
     """
 
     def pause_and_resume(conn):
-        schedule_writes.pause_schedule(conn, Effects(), name="often", now=5.0)
-        schedule_writes.resume_schedule(conn, Effects(), name="often", now=45.0, next_at=50.0)
+        known = Schedules([Schedule("often", report("x"), every=10)], Definitions([report]))
+        PauseSchedule("often").record(conn, Effects(), Env(5.0, ""))
+        ResumeSchedule("often").record(conn, Effects(), Env(45.0, "", schedules=known))
 
     row, runs = rows_of(40.0, 60.0, between=pause_and_resume)
     assert (row.next_at, row.upto, runs) == (70.0, 60.0, [tick_id(60.0, "often")])

@@ -148,13 +148,13 @@ def _refuse_owned(path: str) -> None:
 async def _inside(plan: Plan, at: str | None) -> str:
     """Have the run's own journal make the copy; that journal."""
     from durable._shell.handles.client import Client  # noqa: PLC0415 - help answers sooner without
+    from durable._shell.requests.history_requests import ForkRun  # noqa: PLC0415 - as above
 
     assert plan.path is not None, "checked"
     position = first_of(plan.recorded, plan.replace) if at is None else at
+    assert position is not None, "checked: there is --at or --replace"
     async with Client(plan.path) as client:
-        await client.request(
-            "fork", run_id=plan.recorded.run.run_id, at=position, replace=dict(plan.replace), new_id=plan.new_id
-        )
+        await client.request(ForkRun(plan.recorded.run.run_id, position, dict(plan.replace), plan.new_id))
     return plan.path
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -23,11 +23,11 @@ from durable._cli.terminal.arguments import json_argument, text_argument
 from durable._cli.terminal.asking import add_yes, confirm
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, OK, CommandError
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable.errors import DurableError, RecordError
 
 if TYPE_CHECKING:
-    from durable._shell.handles.client import Client
+    from durable._shell.requests.request import Request
 
 #: Requests made in one go. Where no engine has the journal, none can open it for as long as they take:
 #: some 50 ms. Where one has it, they come to a few of its commit groups.
@@ -122,7 +122,7 @@ def configure(command: str, parser: ArgumentParser) -> None:
 def run(command: str, args: Namespace, out: Output) -> int:
     """Make the requests; FINDING if one was refused."""
     path, words = database_path(args), WORDS[command]
-    carried = _carried(command, args)
+    request_for = _request_for(command, args)
     with closing(open_readonly(path)) as conn:
         targets = targets_of(conn, command, args, time.time())
     if args.dry_run or not targets:
@@ -136,7 +136,7 @@ def run(command: str, args: Namespace, out: Output) -> int:
             _say(out, in_words(targets))
     import asyncio  # noqa: PLC0415 - help answers sooner without
 
-    counts = asyncio.run(_make(path, command, targets, carried, out))
+    counts = asyncio.run(_make(path, command, targets, request_for, out))
     out.flush()
     if counts["done"]:
         say_unowned(path, "what was recorded takes effect once one has")
@@ -146,59 +146,61 @@ def run(command: str, args: Namespace, out: Output) -> int:
     return FINDING if counts["refused"] else OK
 
 
-def _carried(command: str, args: Namespace) -> dict[str, Any]:
-    """What each request carries besides the run."""
-    if command == "cancel":
-        return {"reason": args.reason}
-    if command != "signal":
-        return {}
+def _payload(args: Namespace) -> Payload:
+    """What a signal carries, as it is recorded."""
     codec = application_of(args).codec if args.app else Codec()
     try:
-        payload = codec.encode(args.payload, where=f"payload of signal {args.name!r}")
+        return codec.encode(args.payload, where=f"payload of signal {args.name!r}")
     except RecordError as error:
         raise CommandError(str(error)) from error
-    return {"name": args.name, "payload": payload, "dedup": args.dedup}
+
+
+def _request_for(command: str, args: Namespace) -> Callable[[Target], Request[bool]]:
+    """What is asked for, for each target."""
+    from durable._shell.requests import queue_requests, run_requests, schedule_requests  # noqa: PLC0415 - as in `run`
+    from durable._shell.requests.history_requests import RetryRun  # noqa: PLC0415 - as in `run`
+
+    payload = _payload(args) if command == "signal" else ""
+
+    def request(target: Target) -> Request[bool]:
+        match command, target.sort:
+            case "signal", _:
+                return run_requests.SendSignal(target.name, args.name, payload, args.dedup)
+            case "cancel", _:
+                return run_requests.CancelRun(target.name, args.reason)
+            case "retry", _:
+                return RetryRun(target.name)
+            case _, "queue":
+                return queue_requests.PauseQueue(target.name, paused=command == "pause")
+            case "pause", "schedule":
+                return schedule_requests.PauseSchedule(target.name)
+            case "resume", "schedule":
+                return schedule_requests.ResumeSchedule(target.name)
+            case "pause", _:
+                return run_requests.PauseRun(target.name)
+            case _:
+                return run_requests.ResumeRun(target.name)
+
+    return request
 
 
 async def _make(
-    path: str, command: str, targets: Sequence[Target], carried: dict[str, Any], out: Output
+    path: str, command: str, targets: Sequence[Target], request_for: Callable[[Target], Request[bool]], out: Output
 ) -> dict[str, int]:
     """Make the requests, and write what became of each; how many of which outcome."""
     from durable._shell.handles.client import Client  # noqa: PLC0415 - help answers sooner without
 
     counts = {"done": 0, "nothing": 0, "refused": 0}
+    in_order = sorted(targets, key=lambda target: target.sort != "run")
     async with Client(path) as client:
-        async for target, result in _results(client, command, targets, carried):
-            outcome = "refused" if isinstance(result, DurableError) else "done" if result else "nothing"
-            counts[outcome] += 1
-            _told(command, target, outcome, str(result) if outcome == "refused" else "", out)
+        for first in range(0, len(in_order), PAGE):
+            page = in_order[first : first + PAGE]
+            results = await client.request_each(map(request_for, page))
+            for target, result in zip(page, results, strict=True):
+                outcome = "refused" if isinstance(result, DurableError) else "done" if result else "nothing"
+                counts[outcome] += 1
+                _told(command, target, outcome, str(result) if outcome == "refused" else "", out)
     return counts
-
-
-async def _results(
-    client: Client, command: str, targets: Sequence[Target], carried: dict[str, Any]
-) -> AsyncIterator[tuple[Target, Any]]:
-    named = [target for target in targets if target.sort == "run"]
-    for first in range(0, len(named), PAGE):
-        page = named[first : first + PAGE]
-        results = await client.request_each(command, [{"run_id": target.name, **carried} for target in page])
-        for each in zip(page, results, strict=True):
-            yield each
-    for target in targets:
-        if target.sort == "queue":
-            yield target, await _queue(client, command, target)
-        elif target.sort == "schedule":
-            request = "pause_schedule" if command == "pause" else "resume_schedule"
-            (result,) = await client.request_each(request, [{"name": target.name}])
-            yield target, result
-
-
-async def _queue(client: Client, command: str, target: Target) -> bool:
-    paused = command == "pause"
-    if paused == (target.status == "paused"):
-        return False
-    await client.request("pause_queue", queue=target.name, paused=paused)
-    return True
 
 
 # --- what is written ---------------------------------------------------------------------------------

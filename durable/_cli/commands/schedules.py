@@ -13,7 +13,8 @@ from typing import Any
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
 from durable._cli.terminal.output import Output, ago, instant, iso, printable, span
 from durable._cli.terminal.problems import OK
-from durable._shell.reads.schedule_rows import ScheduleRow, all_schedules, schedule_by_name
+from durable._shell.reads.schedule_rows import all_schedules, schedule_by_name
+from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import ScheduleNotFoundError
 
 

@@ -11,10 +11,11 @@ import enum
 import inspect
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, Final, Literal, Union
 
 from durable._core.codec.choices import enum_rule, literal_rule, union_rule
-from durable._core.codec.classes import class_rule, is_typed_dict
+from durable._core.codec.classes import GetRule, class_rule, is_typed_dict
 from durable._core.codec.containers import collection_rule, dict_rule, tuple_rule
 from durable._core.codec.hints import substitute
 from durable._core.codec.rule import EVERY_KIND, NoneType, Rule, qualified, reason_of, unsupported
@@ -46,7 +47,9 @@ class Rules:
     that ask for the same type at once both build it, and either rule will do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_class: Callable[[Any, Any, GetRule], Rule] = class_rule) -> None:
+        #: Makes the rule of a class with fields.
+        self.of_class = of_class
         self.known: dict[Any, Rule] = {Any: ANY, object: ANY, None: PLAIN[NoneType], **PLAIN, **STDLIB}
 
     def get(self, type_: Any) -> Rule:
@@ -125,7 +128,7 @@ class _Build:
             if issubclass(base, enum.Enum):
                 return enum_rule(base)
             self._announce(type_, name, (dict if is_typed_dict(base) else base,), frozenset({dict}))
-            return class_rule(type_, base, self.get)
+            return self._rules.of_class(type_, base, self.get)
         if isinstance(type_, typing.TypeVar | typing.ForwardRef | str) or type_ in _NO_TYPE:
             return ANY
         return unsupported(type_)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -23,14 +23,16 @@ from durable._shell.engine.lifecycle import Lifecycle
 from durable._shell.engine.opening import MEMORY
 from durable._shell.handles.handle import Run
 from durable._shell.reads import run_rows
-from durable._shell.requests import run_requests as requests
-from durable._shell.rows.new_runs import make_run, make_template, placed
+from durable._shell.requests.request import Env, Request
+from durable._shell.requests.run_requests import StartRuns
+from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun
 from durable._shell.turns.stand_ins import StandFor, StandIns
 from durable._shell.turns.transaction import holds_writer
 from durable.errors import EngineClosedError, UsageError
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: Runs of one `start_many` that are made in one iteration of the event loop: their arguments are encoded there.
 MADE_AT_ONCE = 64
@@ -157,7 +159,7 @@ class Engine(Lifecycle):
             )
             if len(runs) % MADE_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        ids: Sequence[str] = await self.request("start", runs=runs)
+        ids = await self.request(StartRuns(tuple(runs)))
         return [
             Run(self, run_id, op.definition.result, new.run if run_id == new.run_id else 0)
             for run_id, op, new in zip(ids, made, runs, strict=True)
@@ -261,41 +263,24 @@ class Engine(Lifecycle):
         with self._activity:
             return await self._require_database().read(partial(_apply, fn, args))
 
-    async def request(self, request: str, **arguments: Any) -> Any:
-        """Record a request of `requests`; its result once it is on disk."""
+    async def request(self, request: Request[R]) -> R:
+        """Have a request recorded; its result once it is on disk."""
         self._check_open()
         if holds_writer.get():
             msg = (
-                f"engine.{request} awaited inside an async @transaction would wait for that transaction itself: "
-                "use tx.enqueue(op) to start runs, and everything else after it"
+                f"{type(request).__name__} inside an async @transaction would wait for that transaction itself: "
+                "use tx.enqueue(op) to start runs, and ask the engine for everything else after it"
             )
             raise UsageError(msg)
-        if self._draining and request in ("start", "create_batches", "add_to_batch", "trigger_schedule"):
+        if self._draining and request.starts_runs:
             msg = "the engine is draining: it accepts no new runs"
             raise EngineClosedError(msg)
         commits = self._commits
         assert commits is not None
-        fn = requests.REQUESTS.get(request)
-        if fn is None:
-            msg = f"no request is called {request!r}"
-            raise UsageError(msg)
-        if request in ("retry", "fork", "import"):
-            arguments["path"] = self.path
-        if request == "fork":
-            arguments["number"] = self.allocate()
-        if request in ("create_batches", "import"):
-            arguments["allocate"] = self.allocate
-        if request not in ("start", "prune", "prune_batches"):
-            arguments["now"] = self.clock.now()
-        if request == "start":  # those of clients have no place yet
-            arguments["runs"] = [run if run.place else placed(run, self._places) for run in arguments["runs"]]
-        arguments |= self._schedules.arguments(request, arguments)
+        env = Env(self.clock.now(), self.path, self.allocate, self._places, self._schedules)
+        record = request.prepared(env).record
         with self._activity:
-            result = await commits.call(lambda conn, effects: fn(conn, effects, **arguments))
-            self._schedules.requested(request, arguments, result)
-            if request == "pause_queue":
-                self._require_scheduler().pause_queue(arguments["queue"], paused=arguments["paused"])
-        return result
+            return await commits.call(lambda conn, effects: record(conn, effects, env))
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun:
         """The run that *op* starts, not yet recorded."""

@@ -8,16 +8,17 @@ it records then must not fail because nobody else may ask any more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from durable._core.program.ops import RunOp
 from durable._shell.backend import Backend
 from durable._shell.reads.run_rows import RunRow
-from durable._shell.requests.batch_requests import BATCH_REQUESTS
+from durable._shell.requests.request import Env, Request
 from durable._shell.rows.rows import NewRun, Outcome
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.commits import Commits
+
+R = TypeVar("R")
 
 
 class Inside:
@@ -36,14 +37,12 @@ class Inside:
         """The result of a function of `event_rows`."""
         return await self._database.read(lambda conn: fn(conn, *args))
 
-    async def request(self, request: str, **arguments: Any) -> Any:
-        """Record a request; its result once it is on disk."""
-        if request not in BATCH_REQUESTS:
-            return await self._engine.request(request, **arguments)
-        if request == "create_batches":
-            arguments["allocate"] = self._allocate
-        fn = partial(BATCH_REQUESTS[request], now=self.clock.now(), **arguments)
-        return await self._commits.call(fn)
+    async def request(self, request: Request[R]) -> R:
+        """Have a request recorded; its result once it is on disk."""
+        if not request.for_steps:
+            return await self._engine.request(request)
+        env = Env(self.clock.now(), self.path, self._allocate)
+        return await self._commits.call(lambda conn, effects: request.record(conn, effects, env))
 
     async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
         """A run and its outcome, once it has ended."""

@@ -411,6 +411,7 @@ class Lifecycle(Idling):
                 self._waiters.resolve(_FINISHED + batch.batch_id)
         self._broadcast.publish(effects, self.clock)
         self._hooks.tell(effects)
+        self._schedules.take(effects)
         scheduler = self._scheduler
         if scheduler is not None:
             scheduler.take(effects)

@@ -98,6 +98,8 @@ class Scheduler:
         for run in effects.given_up:
             if driver := self._drivers.get(run):
                 driver.interrupt()
+        for queue, paused in effects.queues.items():
+            self.pause_queue(queue, paused=paused)
         for ready in effects.unborn:
             self._end_unborn(ready)
         touched = effects.arrived | effects.paused

@@ -1,8 +1,8 @@
 """
 The owner's ear for other processes: a Unix socket beside the file.
 
-Mode 0600, JSON lines, one request a line, one answer a line. What a client asks becomes a
-request of `requests`, recorded through the engine's commit groups: it is answered once it is
+Mode 0600, JSON lines, one request a line, one answer a line. What a client asks is recorded
+through the engine's commit groups: it is answered once it is
 on disk. Where sockets cannot be made (too long a path, another platform) the engine goes on
 without, and says so in its log.
 """
@@ -13,18 +13,21 @@ import asyncio
 import contextlib
 import os
 import stat
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from durable._shell.log import log
+from durable._shell.requests.request import Request
 from durable._shell.requests.wire import (
     LINE_BYTES,
-    decode_line,
+    WaitForEnd,
+    decode_request,
     encode_answer,
     encode_error,
-    runs_from_wire,
     socket_path,
 )
 from durable.errors import EngineClosedError
+
+R = TypeVar("R")
 
 #: Lines from here on are decoded in a thread: that of a large import takes a while.
 _LARGE_LINE = 1 << 20
@@ -35,8 +38,7 @@ class _Engine(Protocol):
 
     @property
     def is_closing(self) -> bool: ...
-    def allocate(self) -> int: ...
-    async def request(self, request: str, **arguments: Any) -> Any: ...
+    async def request(self, request: Request[R]) -> R: ...
     async def wait_for_end(self, run_id: str) -> None: ...
 
 
@@ -91,13 +93,11 @@ class Server:
     async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
         try:
             large = len(line) >= _LARGE_LINE
-            name, arguments = await asyncio.to_thread(decode_line, line) if large else decode_line(line)
-            if name == "wait_for_end":
-                await self._wait_for_end(reader, **arguments)
-                return encode_answer(None)
-            if "runs" in arguments:
-                arguments["runs"] = runs_from_wire(arguments["runs"], self._engine.allocate)
-            return encode_answer(await self._engine.request(name, **arguments))
+            asked = await asyncio.to_thread(decode_request, line) if large else decode_request(line)
+            if isinstance(asked, WaitForEnd):
+                await self._wait_for_end(reader, asked.run_id)
+                return encode_answer(asked, None)
+            return encode_answer(asked, await self._engine.request(asked))
         except Exception as error:
             if isinstance(error, EngineClosedError) and self._engine.is_closing:
                 raise  # unless it is this: the file is free in a moment, or another's

@@ -12,7 +12,7 @@ import asyncio
 import contextvars
 import inspect
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from durable._core.program.op_constructors import with_options
@@ -21,9 +21,9 @@ from durable._core.program.registry import Definitions
 from durable._core.program.schedules import MOST_MISSED, Schedule, decide
 from durable._shell.engine.alarm import Alarm
 from durable._shell.log import log
-from durable._shell.reads.schedule_rows import ScheduleRow
 from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.turns.services import Services
 from durable._shell.writes.schedule_writes import Tick, adopt, record_ticks, start_triggered
 from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError
@@ -127,10 +127,10 @@ class Schedules:
         )
 
     async def _record(self, name: str, fn: Callable[[sqlite3.Connection, Effects], ScheduleRow]) -> None:
-        """Write, and keep the row as it then is. A schedule that cannot be written must not stop the others."""
+        """Write; `take` gets the row as it then is. A schedule that cannot be written must not stop the others."""
         assert self._services is not None
         try:
-            self._rows[name] = await self._services.commits.call(fn, answers=False)
+            await self._services.commits.call(fn, answers=False)
         except EngineClosedError:
             self.stop()
         except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's
@@ -177,37 +177,30 @@ class Schedules:
 
     # --- requests --------------------------------------------------------------------------------------
 
-    def arguments(self, request: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def run_of(self, name: str, run_id: str, now: float) -> NewRun:
         """
-        What an engine adds to a *request* about one of its schedules.
+        The run that a schedule starts when it is triggered.
 
         Raises:
-            ScheduleNotFoundError: It is to start a run of a schedule that it was not given.
+            ScheduleNotFoundError: The engine was not given one of that name.
             DefinitionError: The schedule's function fails.
         """
-        if request not in ("trigger_schedule", "resume_schedule"):
-            return {}
-        name, now = arguments["name"], arguments["now"]
         schedule = self._schedules.get(name)
-        if request == "trigger_schedule":
-            if schedule is None:
-                raise ScheduleNotFoundError(name, "this engine")
-            return {"run": self._make(schedule, now, arguments["run_id"], now)}
         if schedule is None:
-            return {}
-        return {"next_at": schedule.next_after(now, anchor=self._rows[name].anchor)}
+            raise ScheduleNotFoundError(name, "this engine")
+        return self._make(schedule, now, run_id, now)
 
-    def requested(self, request: str, arguments: Mapping[str, Any], result: Any) -> None:
-        """Take note of what a *request* changed, once it is on disk."""
-        row = self._rows.get(arguments["name"]) if request in ("pause_schedule", "resume_schedule") else None
-        if row is None or not result:
-            return
-        if request == "pause_schedule":
-            row = row._replace(next_at=None)
-        else:
-            row = row._replace(upto=arguments["now"], next_at=arguments["next_at"])
-        self._rows[row.name] = row
-        self._wake_for(row)
+    def next_tick(self, row: ScheduleRow, now: float) -> float | None:
+        """When a schedule ticks next; None if the engine was not given it. Called on the writer's thread."""
+        schedule = self._schedules.get(row.name)
+        return None if schedule is None else schedule.next_after(now, anchor=row.anchor)
+
+    def take(self, effects: Effects) -> None:
+        """Act on what a commit group caused."""
+        for row in effects.schedules:
+            if row.name in self._schedules:
+                self._rows[row.name] = row
+                self._wake_for(row)
 
     async def _start_triggered(self, schedule: Schedule) -> None:
         """Start what clients asked for while nobody owned the file, in order."""

@@ -24,6 +24,7 @@ from durable._shell.handles.batch_drafts import Callbacks, Draft, callbacks_of
 from durable._shell.handles.batch_info import BatchInfo, batch_info
 from durable._shell.handles.handle import Run, RunInfo, all_infos
 from durable._shell.reads import batch_rows, run_rows
+from durable._shell.requests.batch_requests import AddToBatch, CancelBatch
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.rows.rows import NewRun
 from durable._shell.turns.context import Scope, scope_here
@@ -173,7 +174,7 @@ class Batch:
         return evolve(new, chosen_id=True, arguments=f"{new.workflow}:{digest}")
 
     async def _record(self, news: list[NewRun], runs: list[Run[T]]) -> None:
-        ids = await self._backend.request("add_to_batch", batch_id=self.id, runs=news)
+        ids = await self._backend.request(AddToBatch(self.id, tuple(news)))
         for run, run_id in zip(runs, ids, strict=True):
             run.id = run_id
 
@@ -236,8 +237,7 @@ class Batch:
 
         Members that have not started never run. `on_complete` starts when all have ended, `on_success` never.
         """
-        done: bool = await self._backend.request("cancel_batch", batch_id=self._recorded_id(), reason=reason)
-        return done
+        return await self._backend.request(CancelBatch(self._recorded_id(), reason))
 
     async def wait(self, timeout: float | None = None) -> BatchInfo:
         """

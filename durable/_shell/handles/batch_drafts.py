@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from attrs import asdict, define, evolve, field
+from attrs import define, evolve, field
 
 from durable._core.codec.codec import Codec
 from durable._core.program.command import Command
@@ -17,7 +17,7 @@ from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
 from durable._shell.backend import Backend
 from durable._shell.handles.handle import Run
-from durable._shell.requests.batch_requests import NewBatch
+from durable._shell.requests.batch_requests import CreateBatches, NewBatch
 from durable._shell.rows.rows import NewRun
 from durable._shell.rows.templates import to_json
 from durable.errors import UsageError
@@ -56,10 +56,10 @@ class Draft:
     async def create(self, backend: Backend) -> None:
         """Record it, with all that is nested in it, in one transaction."""
         drafts = list(self._walk())
-        batches = [asdict(draft._row(backend.codec)) for draft in drafts]  # noqa: SLF001 - of its own class
-        runs = [run for draft in drafts for run, _ in draft.members]
-        indexes = [index for index, draft in enumerate(drafts) for _ in draft.members]
-        ids = await backend.request("create_batches", batches=batches, runs=runs, members=indexes)
+        batches = tuple(draft._row(backend.codec) for draft in drafts)  # noqa: SLF001 - of its own class
+        runs = tuple(run for draft in drafts for run, _ in draft.members)
+        indexes = tuple(index for index, draft in enumerate(drafts) for _ in draft.members)
+        ids = await backend.request(CreateBatches(batches, runs, indexes))
         handles = [handle for draft in drafts for _, handle in draft.members]
         for handle, run_id in zip(handles, ids, strict=True):
             handle.id = run_id

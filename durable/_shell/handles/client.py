@@ -12,9 +12,10 @@ import asyncio
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self, TypeVar
+
+from attrs import evolve
 
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.ports import Clock
@@ -27,8 +28,9 @@ from durable._shell.handles.finding import Finding
 from durable._shell.handles.handle import Run
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.run_rows import RunRow
-from durable._shell.requests import run_requests as requests
-from durable._shell.requests.wire import LINE_BYTES, decode_answer, encode_line, runs_to_wire, socket_path
+from durable._shell.requests.request import Env, Request
+from durable._shell.requests.run_requests import SendSignal, StartRuns
+from durable._shell.requests.wire import LINE_BYTES, Asked, WaitForEnd, decode_answer, encode_request, socket_path
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import Effects, NewRun, Outcome
 from durable._shell.storage import marks, schema
@@ -44,6 +46,7 @@ from durable.errors import (
 )
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: Tries to reach the owner while the file changes hands, and seconds between two of them.
 TRIES = 40
@@ -122,7 +125,7 @@ class Client(Finding):
         for op in made:
             known = self._learn(op)
             runs.append(make_run(with_options(op), definitions=known, codec=self.codec, allocate=lambda: 0, now=now))
-        ids = await self.request("start", runs=runs)
+        ids = await self.request(StartRuns(tuple(runs)))
         return [Run(self, run_id, op.definition.result) for run_id, op in zip(ids, made, strict=True)]
 
     async def run(self, op: RunOp[T], **options: Any) -> T:
@@ -141,28 +144,31 @@ class Client(Finding):
         async with self._reading:
             return await asyncio.to_thread(fn, reader, *args)
 
-    async def request(self, request: str, **arguments: Any) -> Any:
+    async def request(self, request: Request[R]) -> R:
         """Have a request recorded, by the owner or by ourselves; its result."""
-        (result,) = await self.request_each(request, [arguments])
+        (result,) = await self.request_each([request])
         if isinstance(result, DurableError):
             raise result
         return result
 
-    async def request_each(self, request: str, arguments: Iterable[Mapping[str, Any]]) -> list[Any]:
+    async def request_each(self, requests: Iterable[Request[R]]) -> list[R | DurableError]:
         """
         As `request`, many times: of each, in order, its result, or the `DurableError` that refused it.
 
         The owner records them in its commit groups. Where nobody owns the file it is taken once, for one
         transaction of them all. No engine can open it meanwhile, so give them in pages of some hundreds.
         """
-        every = [dict(each) for each in arguments]
+        every: list[Request[Any]] = list(requests)
         found: dict[int, Any] = {}
-        unnamed = [index for index, each in enumerate(every) if request == "signal" and each["dedup"] is None]
-        for index in unnamed:  # an owner may die between its commit and its answer: asked again, it counts once
-            every[index]["dedup"] = f"client {secrets.token_hex(8)}"
+        unnamed: list[int] = []
+        for index, each in enumerate(every):
+            # An owner may die between its commit and its answer: asked again, a signal counts once.
+            if isinstance(each, SendSignal) and each.dedup is None:
+                every[index] = evolve(each, dedup=f"client {secrets.token_hex(8)}")
+                unnamed.append(index)
         for _ in range(TRIES):
             left = [index for index in range(len(every)) if index not in found]
-            answers = await self._ask_each(request, [every[index] for index in left])
+            answers = await self._ask_each([every[index] for index in left])
             found |= {index: answer for index, answer in zip(left, answers, strict=True) if answer is not _SILENCE}
             left = [index for index in left if index not in found]
             if not left:
@@ -173,7 +179,7 @@ class Client(Finding):
                 await asyncio.sleep(PAUSE)  # it is being opened or closed this moment
                 continue
             try:
-                results = await self._record(request, [every[index] for index in left])
+                results = await self._record([every[index] for index in left])
             finally:
                 ownership.release()
             found |= zip(left, results, strict=True)
@@ -184,30 +190,28 @@ class Client(Finding):
         found |= {index: True for index in unnamed if found[index] is False}
         return [found[index] for index in range(len(every))]
 
-    async def _ask_each(self, request: str, every: list[dict[str, Any]]) -> list[Any]:
+    async def _ask_each(self, requests: list[Request[Any]]) -> list[Any]:
         """The owner's results, or errors; `_SILENCE` where nobody listens."""
         free = asyncio.Semaphore(TOGETHER)
 
-        async def ask(arguments: dict[str, Any]) -> Any:
-            if "runs" in arguments:
-                arguments = {**arguments, "runs": runs_to_wire(arguments["runs"])}
+        async def ask(request: Request[Any]) -> Any:
             try:
                 async with free:
-                    answer = await self._ask(request, arguments)
-                return _SILENCE if answer is None else decode_answer(answer)
+                    answer = await self._ask(request)
+                return _SILENCE if answer is None else decode_answer(request, answer)
             except DurableError as error:
                 return error
 
-        return await asyncio.gather(*map(ask, every))
+        return await asyncio.gather(*map(ask, requests))
 
-    async def _ask(self, request: str, arguments: dict[str, Any]) -> bytes | None:
+    async def _ask(self, request: Asked) -> bytes | None:
         """The owner's answer, or None if nobody listens."""
         try:
             reader, writer = await asyncio.open_unix_connection(socket_path(self.path), limit=LINE_BYTES)
         except OSError:
             return None
         try:
-            writer.write(encode_line(request, arguments))
+            writer.write(encode_request(request))
             await writer.drain()
             return await reader.readline() or None
         except OSError:
@@ -215,7 +219,7 @@ class Client(Finding):
         finally:
             writer.close()
 
-    async def _record(self, request: str, every: list[dict[str, Any]]) -> list[Any]:
+    async def _record(self, requests: list[Request[Any]]) -> list[Any]:
         """Record requests as the owner of the moment, in one transaction. The next engine finds them in the file."""
         database = await Database.open(
             self.path,
@@ -223,16 +227,9 @@ class Client(Finding):
             inspect=lambda conn: marks.inspect(conn, self.path),
             prepare=lambda conn: schema.prepare(conn, self.clock.now()),
         )
-        known: dict[str, Any] = {}
-        if request in ("retry", "fork", "import"):
-            known["path"] = self.path
-        if request == "fork":
-            known["number"] = 0
-        if request not in ("start", "prune", "prune_batches"):
-            known["now"] = self.clock.now()
-        fn = partial(requests.REQUESTS[request], **known)
+        env = Env(self.clock.now(), self.path)
         try:
-            return await database.write(lambda conn: _each_recorded(conn, fn, every))
+            return await database.write(lambda conn: _each_recorded(conn, requests, env))
         finally:
             await database.aclose()
 
@@ -247,7 +244,7 @@ class Client(Finding):
             await self._wait_for_end(row.run_id)
 
     async def _wait_for_end(self, run_id: str) -> None:
-        if await self._ask("wait_for_end", {"run_id": run_id}) is None:
+        if await self._ask(WaitForEnd(run_id)) is None:
             await asyncio.sleep(UNOWNED_PAUSE)
 
     async def end_of_batch(self, batch_id: str) -> None:
@@ -285,13 +282,13 @@ class Client(Finding):
         return self._types.get((workflow, version), Any)
 
 
-def _each_recorded(conn: sqlite3.Connection, fn: Callable[..., Any], every: list[dict[str, Any]]) -> list[Any]:
+def _each_recorded(conn: sqlite3.Connection, requests: list[Request[Any]], env: Env) -> list[Any]:
     """The results of requests, each recorded whole or not at all; the error of one that was refused."""
     results: list[Any] = []
-    for arguments in every:
+    for request in requests:
         conn.execute("SAVEPOINT durable_request")
         try:
-            results.append(fn(conn, Effects(), **arguments))
+            results.append(request.record(conn, Effects(), env))
         except DurableError as error:
             conn.execute("ROLLBACK TO durable_request")
             results.append(error)

@@ -9,9 +9,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
-
-from attrs import frozen
+from typing import Any, TypeVar
 
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
@@ -28,16 +26,13 @@ from durable._shell.reads import run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, release, write_file
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.schedule_rows import all_schedules
+from durable._shell.requests.history_requests import Imported, ImportRuns
+from durable._shell.requests.prune_requests import PruneBatches, PruneRuns
+from durable._shell.requests.request import Request
 from durable._shell.rows.rows import NewRun, Outcome, Status
 from durable.errors import RunNotFoundError
 
-
-@frozen
-class Imported:
-    """What an import came to: ids of the runs that were written, and of those that were there already."""
-
-    runs: list[str]
-    present: list[str]
+R = TypeVar("R")
 
 
 class Finding:
@@ -51,8 +46,8 @@ class Finding:
         """The result of a function of `event_rows`."""
         raise NotImplementedError  # pragma: no cover - both have their own
 
-    async def request(self, request: str, **arguments: Any) -> Any:
-        """Record a request of `requests`; its result once it is on disk."""
+    async def request(self, request: Request[R]) -> R:
+        """Have a request recorded; its result once it is on disk."""
         raise NotImplementedError  # pragma: no cover - both have their own
 
     async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
@@ -171,12 +166,12 @@ class Finding:
         seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
         before = self.clock.now() - seconds
         deleted = 0
-        for request, after in (("prune_batches", "after_batch"), ("prune", "after_run")):
+        for kind in (PruneBatches, PruneRuns):
             following: int | None = 0
             while following is not None:
-                count: int
-                count, following = await self.request(request, before=before, **{after: following})
-                deleted += count
+                pruned = await self.request(kind(before, following))
+                following = pruned.following
+                deleted += pruned.runs
         return deleted
 
     # --- runs that leave, and arrive -----------------------------------------------------------------------
@@ -233,8 +228,7 @@ class Finding:
             histories = await asyncio.to_thread(read_histories, source)
         else:
             histories = list(source)
-        found = await self.request("import", histories=histories)
-        return Imported(found["imported"], found["present"])
+        return await self.request(ImportRuns(tuple(histories)))
 
     # --- batches --------------------------------------------------------------------------------------------
 

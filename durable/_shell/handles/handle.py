@@ -21,6 +21,9 @@ from durable._core.journal.payloads import failure_in, rebuilt
 from durable._shell.backend import Backend
 from durable._shell.reads import event_rows, run_rows, why
 from durable._shell.reads.run_rows import RunRow
+from durable._shell.requests.history_requests import ForkRun, RetryRun
+from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
+from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.rows.rows import Status
 from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
@@ -218,23 +221,19 @@ class Run(Generic[T]):
             EncodeError: The payload cannot be recorded.
         """
         encoded = self._backend.codec.encode(payload, payload_type(payload), where=f"payload of signal {name!r}")
-        accepted: bool = await self._backend.request("signal", run_id=self.id, name=name, payload=encoded, dedup=dedup)
-        return accepted
+        return await self._backend.request(SendSignal(self.id, name, encoded, dedup))
 
     async def cancel(self, reason: str = "") -> bool:
         """Ask the run to end; False if it has. It ends once its clean-up is done."""
-        done: bool = await self._backend.request("cancel", run_id=self.id, reason=reason)
-        return done
+        return await self._backend.request(CancelRun(self.id, reason))
 
     async def pause(self) -> bool:
         """Let the run begin nothing more until `resume`; what is under way ends and is recorded."""
-        done: bool = await self._backend.request("pause", run_id=self.id)
-        return done
+        return await self._backend.request(PauseRun(self.id))
 
     async def resume(self) -> bool:
         """Let a paused or blocked run go on; False if it is neither."""
-        done: bool = await self._backend.request("resume", run_id=self.id)
-        return done
+        return await self._backend.request(ResumeRun(self.id))
 
     async def retry(self) -> bool:
         """
@@ -242,8 +241,7 @@ class Run(Generic[T]):
 
         A child that failed is retried, too; one that was cancelled, or refused by its key or limit, is started anew.
         """
-        done: bool = await self._backend.request("retry", run_id=self.id)
-        return done
+        return await self._backend.request(RetryRun(self.id))
 
     async def fork(self, at: str | int, replace: Mapping[str, Any] | None = None, *, id: str | None = None) -> Run[T]:
         """
@@ -261,7 +259,7 @@ class Run(Generic[T]):
             for position, value in (replace or {}).items()
         }
         new_id = id or new_run_id(self._backend.clock.now())
-        await self._backend.request("fork", run_id=self.id, at=str(at), replace=encoded, new_id=new_id)
+        await self._backend.request(ForkRun(self.id, str(at), encoded, new_id))
         return Run(self._backend, new_id, self._type)
 
     async def _row(self) -> RunRow:
@@ -306,13 +304,12 @@ class QueueHandle:
 
     async def pause(self) -> None:
         """Let nothing more of this queue begin until `resume`. Recorded: it outlives a restart."""
-        await self._backend.request("pause_queue", queue=self.name, paused=True)
+        await self._backend.request(PauseQueue(self.name, paused=True))
 
     async def resume(self) -> None:
         """Let runs of this queue begin again."""
-        await self._backend.request("pause_queue", queue=self.name, paused=False)
+        await self._backend.request(PauseQueue(self.name, paused=False))
 
     async def clear(self) -> int:
         """Cancel every run of this queue that has not begun; how many."""
-        count: int = await self._backend.request("clear_queue", queue=self.name)
-        return count
+        return await self._backend.request(ClearQueue(self.name))

@@ -10,8 +10,10 @@ from attrs import frozen
 
 from durable._shell.backend import Backend
 from durable._shell.handles.handle import Run
-from durable._shell.reads.schedule_rows import ScheduleRow, schedule_by_name
+from durable._shell.reads.schedule_rows import schedule_by_name
+from durable._shell.requests.schedule_requests import PauseSchedule, ResumeSchedule, TriggerSchedule
 from durable._shell.rows.new_runs import new_run_id
+from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import ScheduleNotFoundError
 
 
@@ -69,8 +71,7 @@ class ScheduleHandle:
 
     async def pause(self) -> bool:
         """Start nothing until `resume`; False if it is paused already. Recorded: it outlives a restart."""
-        done: bool = await self._backend.request("pause_schedule", name=self.name)
-        return done
+        return await self._backend.request(PauseSchedule(self.name))
 
     async def resume(self) -> bool:
         """
@@ -78,8 +79,7 @@ class ScheduleHandle:
 
         Pausing and resuming also helps a schedule that stands still because the clock was years ahead once.
         """
-        done: bool = await self._backend.request("resume_schedule", name=self.name)
-        return done
+        return await self._backend.request(ResumeSchedule(self.name))
 
     async def trigger(self) -> Run[Any]:
         """
@@ -92,5 +92,4 @@ class ScheduleHandle:
             DefinitionError: The schedule's function failed, or gave no call of a known workflow or job.
         """
         run_id = f"schedule:{self.name}:trigger:{new_run_id(self._backend.clock.now())}"
-        started: str = await self._backend.request("trigger_schedule", name=self.name, run_id=run_id)
-        return Run(self._backend, started)
+        return Run(self._backend, await self._backend.request(TriggerSchedule(self.name, run_id)))

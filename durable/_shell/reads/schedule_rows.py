@@ -7,33 +7,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from durable._shell.rows.schedule_row import ScheduleRow
 
 _SELECT = """
 SELECT name, spec, timezone, anchor, upto, next_at, last_at, last_run, open_runs, paused_at, skipped, last_skipped_at,
        last_error, triggers
 FROM durable_schedules
 """
-
-
-class ScheduleRow(NamedTuple):
-    """A row of `durable_schedules`."""
-
-    name: str
-    spec: str
-    timezone: str
-    anchor: float
-    upto: float
-    next_at: float | None
-    last_at: float | None
-    last_run: str | None
-    open_runs: tuple[str, ...]
-    paused_at: float | None
-    skipped: int
-    last_skipped_at: float | None
-    last_error: str | None
-    #: Runs asked for by hand that are yet to be started: (run id, when).
-    triggers: tuple[tuple[str, float], ...]
 
 
 def _row(columns: Sequence[Any]) -> ScheduleRow:

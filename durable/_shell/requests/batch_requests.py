@@ -1,5 +1,5 @@
 """
-What can be asked of batches from outside, as requests like those of `requests`.
+Requests about batches: create them with their members, add members, cancel.
 """
 
 from __future__ import annotations
@@ -7,11 +7,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import ClassVar
 
 from attrs import evolve, frozen
 
-from durable._shell.reads.event_rows import last_run
+from durable._shell.requests.request import Env, Request
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.writes.batch_ends import settle
 from durable._shell.writes.places import Lines
@@ -49,76 +49,94 @@ class NewBatch:
     on_complete: str | None = None
 
 
-def create_batches(
-    conn: sqlite3.Connection,
-    effects: Effects,
-    *,
-    batches: Sequence[Mapping[str, Any]],
-    runs: Sequence[NewRun],
-    members: Sequence[int],
-    now: float,
-    allocate: Callable[[], int] | None = None,
-) -> list[str]:
-    """
-    Create batches, the outermost first, and their members: all of them, or none. The members' ids.
+@frozen
+class CreateBatches(Request[list[str]]):
+    """Create batches, the outermost first, and their members: all of them, or none. The members' ids."""
 
-    *members* tells for each of *runs* which of *batches* it belongs to.
-    """
-    made = [NewBatch(**each) for each in batches]
-    if _is_there(conn, made[0]):
-        return [run.run_id for run in runs]
-    numbers: dict[str, int] = {}
-    for new in made:
-        if numbers and _is_there(conn, new):
-            raise _exists(new, "outside of the batch that it is to be nested in")
-        parent = None
-        if new.parent is not None:
-            parent = numbers.get(new.parent) or _open_batch(conn, new.parent)
-        labels = json.dumps(dict(new.labels), ensure_ascii=False, sort_keys=True) if new.labels else None
-        row = (new.batch_id, parent, new.description, labels, new.contents, now)
-        added = conn.execute(_INSERT, (*row, new.on_success, new.on_failure, new.on_complete))
-        numbers[new.batch_id] = added.lastrowid or 0
-    in_order = [made[index].batch_id for index in members]
-    ids = _add(
-        conn, [(run, batch_id, numbers[batch_id]) for run, batch_id in zip(runs, in_order, strict=True)], effects
-    )
-    for number in reversed(numbers.values()):
-        settle(conn, number, now, allocate or numbered(conn), effects)
-    return ids
+    starts_runs: ClassVar[bool] = True
+    for_steps: ClassVar[bool] = True
+
+    batches: tuple[NewBatch, ...]
+    runs: tuple[NewRun, ...]
+    #: For each of the runs, which of the batches it belongs to.
+    members: tuple[int, ...]
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> list[str]:
+        """Create them, unless the outermost is there, and the same."""
+        if _is_there(conn, self.batches[0]):
+            return [run.run_id for run in self.runs]
+        numbers: dict[str, int] = {}
+        for new in self.batches:
+            if numbers and _is_there(conn, new):
+                raise _exists(new, "outside of the batch that it is to be nested in")
+            parent = None
+            if new.parent is not None:
+                parent = numbers.get(new.parent) or _open_batch(conn, new.parent)
+            labels = json.dumps(dict(new.labels), ensure_ascii=False, sort_keys=True) if new.labels else None
+            row = (new.batch_id, parent, new.description, labels, new.contents, env.now)
+            added = conn.execute(_INSERT, (*row, new.on_success, new.on_failure, new.on_complete))
+            numbers[new.batch_id] = added.lastrowid or 0
+        in_order = [self.batches[index].batch_id for index in self.members]
+        allocate = env.numbers(conn)
+        added_runs = [(run, each, numbers[each]) for run, each in zip(self.runs, in_order, strict=True)]
+        ids = _add(conn, added_runs, allocate, effects)
+        for number in reversed(numbers.values()):
+            settle(conn, number, env.now, allocate, effects)
+        return ids
 
 
-def add_to_batch(
-    conn: sqlite3.Connection, effects: Effects, *, batch_id: str, runs: Sequence[NewRun], now: float
-) -> list[str]:
+@frozen
+class AddToBatch(Request[list[str]]):
     """Add members to an open batch: all of them, or none. Their ids."""
-    number = _open_batch(conn, batch_id)
-    return _add(conn, [(run, batch_id, number) for run in runs], effects)
+
+    starts_runs: ClassVar[bool] = True
+    for_steps: ClassVar[bool] = True
+
+    batch_id: str
+    runs: tuple[NewRun, ...]
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> list[str]:
+        """Create them."""
+        number = _open_batch(conn, self.batch_id)
+        return _add(conn, [(run, self.batch_id, number) for run in self.runs], env.numbers(conn), effects)
 
 
-def cancel_batch(conn: sqlite3.Connection, effects: Effects, *, batch_id: str, reason: str, now: float) -> bool:
+@frozen
+class CancelBatch(Request[bool]):
     """Ask all that is open in a batch to end; False if it is complete, or was asked before."""
-    row = conn.execute(
-        "SELECT batch, completed_at, cancelled_at FROM durable_batches WHERE batch_id = ?", (batch_id,)
-    ).fetchone()
-    if row is None:
-        raise BatchNotFoundError("id", batch_id)
-    batch, completed_at, cancelled_at = row
-    if completed_at is not None or cancelled_at is not None:
-        return False
-    text = f"batch {batch_id!r} was cancelled" + (f": {reason}" if reason else "")
-    for (each,) in conn.execute(_TREE, (batch,)).fetchall():
-        conn.execute(
-            "UPDATE durable_batches SET cancelled_at = ?, reason = ? WHERE batch = ? AND cancelled_at IS NULL",
-            (now, reason if each == batch else text, each),
-        )
-        members = conn.execute(
-            "SELECT run FROM durable_runs "
-            "WHERE batch = ? AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked')",
-            (each,),
-        ).fetchall()
-        for (run,) in members:
-            request_cancel(conn, run, text, now, effects)
-    return True
+
+    for_steps: ClassVar[bool] = True
+
+    batch_id: str
+    reason: str = ""
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
+        """Ask each member to, and those of nested batches."""
+        row = conn.execute(
+            "SELECT batch, completed_at, cancelled_at FROM durable_batches WHERE batch_id = ?", (self.batch_id,)
+        ).fetchone()
+        if row is None:
+            raise BatchNotFoundError("id", self.batch_id)
+        batch, completed_at, cancelled_at = row
+        if completed_at is not None or cancelled_at is not None:
+            return False
+        text = f"batch {self.batch_id!r} was cancelled" + (f": {self.reason}" if self.reason else "")
+        for (each,) in conn.execute(_TREE, (batch,)).fetchall():
+            conn.execute(
+                "UPDATE durable_batches SET cancelled_at = ?, reason = ? WHERE batch = ? AND cancelled_at IS NULL",
+                (env.now, self.reason if each == batch else text, each),
+            )
+            members = conn.execute(
+                "SELECT run FROM durable_runs "
+                "WHERE batch = ? AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked')",
+                (each,),
+            ).fetchall()
+            for (run,) in members:
+                request_cancel(conn, run, text, env.now, effects)
+        return True
+
+
+REQUESTS = (CreateBatches, AddToBatch, CancelBatch)
 
 
 def _is_there(conn: sqlite3.Connection, new: NewBatch) -> bool:
@@ -148,12 +166,17 @@ def _open_batch(conn: sqlite3.Connection, batch_id: str) -> int:
     return int(batch)
 
 
-def _add(conn: sqlite3.Connection, added: Sequence[tuple[NewRun, str, int]], effects: Effects) -> list[str]:
+def _add(
+    conn: sqlite3.Connection,
+    added: Sequence[tuple[NewRun, str, int]],
+    allocate: Callable[[], int],
+    effects: Effects,
+) -> list[str]:
     """Create members, of batches that take them."""
     ids: list[str] = []
-    numbering, lines = numbered(conn), Lines(conn)
+    lines = Lines(conn)
     news = [
-        lines.placed(evolve(run, batch=number, run=run.run if run.run > 0 else numbering())) for run, _, number in added
+        lines.placed(evolve(run, batch=number, run=run.run if run.run > 0 else allocate())) for run, _, number in added
     ]
     for run_id in create_each(conn, news, effects):
         new, (_, batch_id, _) = news[len(ids)], added[len(ids)]
@@ -183,22 +206,3 @@ def _check_joined(conn: sqlite3.Connection, run_id: str, new: NewRun, batch_id: 
             new.key, run_id, f"{workflow!r} outside of batch {batch_id!r}", "a member of it, which a batch must start"
         )
     raise RunExistsError(run_id, f"a run of {workflow!r}, and no member of batch {batch_id!r}")
-
-
-def numbered(conn: sqlite3.Connection) -> Callable[[], int]:
-    """Numbers for new runs, where no engine gives them: a client that records by itself."""
-    given = 0
-
-    def allocate() -> int:
-        nonlocal given
-        given = max(given, last_run(conn)) + 1
-        return given
-
-    return allocate
-
-
-BATCH_REQUESTS: Mapping[str, Callable[..., Any]] = {
-    "create_batches": create_batches,
-    "add_to_batch": add_to_batch,
-    "cancel_batch": cancel_batch,
-}

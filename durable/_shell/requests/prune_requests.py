@@ -1,7 +1,7 @@
 """
-Deleting what ended long ago: trees of runs, and batches with all that belongs to them.
+Requests to delete what ended long ago: trees of runs, and batches with all that belongs to them.
 
-Each request looks at a bounded number of them in one transaction, and says where to go on.
+Each looks at a bounded number of them in one transaction, and says where to go on.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Container, Iterable
 
+from attrs import frozen
+
+from durable._shell.requests.request import Env, Request
 from durable._shell.rows.rows import Effects
 
-#: Roots looked at in one transaction of `prune`: bounds how long it holds the writer.
+#: Roots looked at in one transaction of `PruneRuns`: bounds how long it holds the writer.
 PRUNE_STEP = 200
 #: Batches looked at in one transaction: each may have many members.
 PRUNE_BATCHES = 20
@@ -35,53 +38,76 @@ SELECT batch, b.finished_at FROM nested JOIN durable_batches AS b USING (batch)
 """
 
 
-def prune(conn: sqlite3.Connection, effects: Effects, *, before: float, after_run: int) -> tuple[int, int | None]:
-    """
-    Delete trees of runs that all ended before *before*; how many runs, and where to go on.
+@frozen
+class Pruned:
+    """How many runs one request deleted, and behind which number to go on; None if there are no more."""
 
-    Looks at `PRUNE_STEP` roots behind run number *after_run*. Trees with an open member, and
+    runs: int
+    following: int | None
+
+
+@frozen
+class PruneRuns(Request[Pruned]):
+    """
+    Delete trees of runs that all ended before *before*.
+
+    Looks at `PRUNE_STEP` roots behind run number *after*. Trees with an open member, and
     those that some run waits for, stay whole. Members and callbacks of batches go with their batch. Of
     a chain of runs that continue each other (`continue_as`), the first stays as long as the last: it is
     how the chain is known.
     """
-    roots = conn.execute(_ROOTS, (before, after_run, PRUNE_STEP)).fetchall()
-    deleted = 0
-    for (root,) in roots:
-        runs = _ended_tree(conn, root, before)
-        if runs is not None and _leaves_chain(conn, root, before):
-            _delete(conn, runs)
-            deleted += len(runs)
-    if len(roots) == PRUNE_STEP:
-        return deleted, int(roots[-1][0])
-    _drop_payloads(conn)
-    return deleted, None
+
+    before: float
+    after: int = 0
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Pruned:
+        """Delete them."""
+        roots = conn.execute(_ROOTS, (self.before, self.after, PRUNE_STEP)).fetchall()
+        deleted = 0
+        for (root,) in roots:
+            runs = _ended_tree(conn, root, self.before)
+            if runs is not None and _leaves_chain(conn, root, self.before):
+                _delete(conn, runs)
+                deleted += len(runs)
+        if len(roots) == PRUNE_STEP:
+            return Pruned(deleted, int(roots[-1][0]))
+        _drop_payloads(conn)
+        return Pruned(deleted, None)
 
 
-def prune_batches(
-    conn: sqlite3.Connection, effects: Effects, *, before: float, after_batch: int
-) -> tuple[int, int | None]:
+@frozen
+class PruneBatches(Request[Pruned]):
     """
     Delete batches that finished before *before*, with their runs and nested batches, if all of that did.
 
-    How many runs, and where to go on: looks at `PRUNE_BATCHES` behind batch number *after_batch*.
+    Looks at `PRUNE_BATCHES` of them behind batch number *after*.
     """
-    roots = conn.execute(_BATCHES, (before, after_batch, PRUNE_BATCHES)).fetchall()
-    deleted = 0
-    for (root,) in roots:
-        ended = _ended_batches(conn, root, before)
-        if ended is not None:
-            batches, runs = ended
-            _delete(conn, runs)
-            conn.executemany("DELETE FROM durable_batches WHERE batch = ?", [(batch,) for batch in batches])
-            deleted += len(runs)
-    if len(roots) == PRUNE_BATCHES:
-        return deleted, int(roots[-1][0])
-    _drop_payloads(conn)
-    return deleted, None
+
+    before: float
+    after: int = 0
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Pruned:
+        """Delete them."""
+        roots = conn.execute(_BATCHES, (self.before, self.after, PRUNE_BATCHES)).fetchall()
+        deleted = 0
+        for (root,) in roots:
+            ended = _ended_batches(conn, root, self.before)
+            if ended is not None:
+                batches, runs = ended
+                _delete(conn, runs)
+                conn.executemany("DELETE FROM durable_batches WHERE batch = ?", [(batch,) for batch in batches])
+                deleted += len(runs)
+        if len(roots) == PRUNE_BATCHES:
+            return Pruned(deleted, int(roots[-1][0]))
+        _drop_payloads(conn)
+        return Pruned(deleted, None)
+
+
+REQUESTS = (PruneRuns, PruneBatches)
 
 
 def count_prunable(conn: sqlite3.Connection, before: float) -> int:
-    """How many runs `prune` and `prune_batches` would delete. Only reads."""
+    """How many runs `PruneRuns` and `PruneBatches` would delete. Only reads."""
     gone: set[int] = set()
     for (root,) in conn.execute(_ROOTS, (before, 0, -1)).fetchall():
         runs = _ended_tree(conn, root, before)

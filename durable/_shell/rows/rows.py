@@ -20,6 +20,7 @@ from durable._core.journal.events import CancelRequested, Event, Payload, RunSta
 from durable._core.journal.waits import Wait
 from durable._core.program.ops import OnConflict
 from durable._core.run.decision import EndStatus, FailedAttempt
+from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import JournalCorruptError
 
 #: All that a run can be. The last three are ends, see `looking.ENDS`.
@@ -331,6 +332,10 @@ class Effects:
     refused: list[Refused] = field(factory=list)
     notices: list[Notice] = field(factory=list)
     batches: list[BatchNews] = field(factory=list)
+    #: Queues that were paused (True) or resumed.
+    queues: dict[str, bool] = field(factory=dict)
+    #: Schedules that were written, as they then stand.
+    schedules: list[ScheduleRow] = field(factory=list)
     next_fire_at: float | None = None
 
     def add(self, other: Effects) -> None:
@@ -346,6 +351,8 @@ class Effects:
         self.refused += other.refused
         self.notices += other.notices
         self.batches += other.batches
+        self.queues |= other.queues
+        self.schedules += other.schedules
         if other.next_fire_at is not None:
             self.fires(other.next_fire_at)
 

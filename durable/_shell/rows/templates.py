@@ -85,17 +85,32 @@ def checked_json(text: str, where: str) -> str:
         UsageError: They are none.
     """
     try:
-        found = [_checked(each) for each in json.loads(text, object_hook=revive)]
-    except (UsageError, TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        found = [checked(each) for each in json.loads(text, object_hook=revive)]
+    except (UsageError, TypeError, ValueError, RecursionError) as error:
         msg = f"{where}: no runs to be started later: {error}"
         raise UsageError(msg) from error
     return to_json(found)
 
 
+def checked(plain: Any) -> NewRun:
+    """
+    The new run in plain data that came from elsewhere, without what only the owner of a file can say.
+
+    Rows of these types will be inserted when it is too late to complain, or long after.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        return _checked(plain)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        msg = f"no new run: {error}"
+        raise UsageError(msg) from error
+
+
 def _checked(plain: dict[str, Any]) -> NewRun:
-    """The template in *plain*: rows of these types will be inserted long after anybody could complain."""
     here = {"run": 0, "parent": None, "position": None, "follows": None, "batch": None, "callback": None, "behind": ()}
-    following = tuple(_checked(each) for each in plain.get("follow_ups", ()))
+    following = tuple(checked(each) for each in plain.get("follow_ups", ()))
     template = evolve(from_plain({**plain, **here, "follow_ups": ()}), follow_ups=following)
     for owner in (template, template.started):
         for attribute in attrs_fields(type(owner)):

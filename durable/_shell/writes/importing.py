@@ -29,7 +29,7 @@ from durable._core.journal.events import (
     SlotGranted,
 )
 from durable._core.recorded.export_format import RunFacts, RunHistory
-from durable._shell.reads.event_rows import last_run, load_history, read_end
+from durable._shell.reads.event_rows import load_history, read_end
 from durable._shell.reads.run_rows import ENDS, RunRow, last_of_chain, run_by_id
 from durable._shell.rows.rows import Effects, NewRun, RunState
 from durable._shell.rows.templates import checked_json
@@ -63,10 +63,10 @@ def import_runs(
     histories: Sequence[RunHistory],
     path: str,
     now: float,
-    allocate: Callable[[], int] | None = None,
-) -> dict[str, list[str]]:
+    allocate: Callable[[], int],
+) -> tuple[list[str], list[str]]:
     """
-    Write runs that are not here yet: the ids of those ("imported"), and of those that are here already ("present").
+    Write runs that are not here yet: the ids of those, and of those that are here already.
 
     Raises:
         RunExistsError: A run of the same id is here, with other events. Nothing was written.
@@ -74,9 +74,6 @@ def import_runs(
     """
     present = find_present(conn, path, histories)
     new = [each for each in each_once(histories) if each.run.run_id not in present]
-    if allocate is None:
-        numbers = iter(range(last_run(conn) + 1, 2**63))
-        allocate = numbers.__next__
     ties = Ties(conn, {each.run.run_id: allocate() for each in new})
     work = _Import(conn, effects, now, allocate, ties)
     for each in new:
@@ -90,7 +87,7 @@ def import_runs(
     for each in new:
         if each.run.successor is None:
             work.end_waits_for(each)
-    return {"imported": [each.run.run_id for each in new], "present": sorted(present)}
+    return [each.run.run_id for each in new], sorted(present)
 
 
 def find_present(conn: sqlite3.Connection, path: str, histories: Sequence[RunHistory]) -> set[str]:

@@ -15,15 +15,16 @@ from collections.abc import Sequence
 from attrs import evolve, frozen
 
 from durable._core.program.schedules import Overlap, Schedule
-from durable._shell.reads.schedule_rows import ScheduleRow, schedule_by_name
+from durable._shell.reads.schedule_rows import schedule_by_name
 from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.wakeups import request_cancel
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, ScheduleNotFoundError
 
 _UPDATE = """
-UPDATE durable_schedules SET upto = ?, next_at = ?, last_at = ?, last_run = ?, open_runs = ?, skipped = ?,
-    last_skipped_at = ?, last_error = ?, triggers = ? WHERE name = ?
+UPDATE durable_schedules SET upto = ?, next_at = ?, last_at = ?, last_run = ?, open_runs = ?, paused_at = ?,
+    skipped = ?, last_skipped_at = ?, last_error = ?, triggers = ? WHERE name = ?
 """
 
 
@@ -37,14 +38,21 @@ class Tick:
     error: str = ""
 
 
-def _find(conn: sqlite3.Connection, name: str) -> ScheduleRow:
+def find_schedule(conn: sqlite3.Connection, name: str) -> ScheduleRow:
+    """
+    The schedule called *name*.
+
+    Raises:
+        ScheduleNotFoundError: The journal knows none.
+    """
     found = schedule_by_name(conn, name)
     if found is None:
         raise ScheduleNotFoundError(name, "this journal")
     return found
 
 
-def _save(conn: sqlite3.Connection, row: ScheduleRow) -> None:
+def save(conn: sqlite3.Connection, row: ScheduleRow, effects: Effects) -> None:
+    """Write all of *row* that changes."""
     conn.execute(
         _UPDATE,
         (
@@ -53,6 +61,7 @@ def _save(conn: sqlite3.Connection, row: ScheduleRow) -> None:
             row.last_at,
             row.last_run,
             json.dumps(row.open_runs),
+            row.paused_at,
             row.skipped,
             row.last_skipped_at,
             row.last_error,
@@ -60,6 +69,7 @@ def _save(conn: sqlite3.Connection, row: ScheduleRow) -> None:
             row.name,
         ),
     )
+    effects.schedules.append(row)
 
 
 def adopt(conn: sqlite3.Connection, schedules: Sequence[Schedule], now: float) -> dict[str, ScheduleRow]:
@@ -78,11 +88,11 @@ def adopt(conn: sqlite3.Connection, schedules: Sequence[Schedule], now: float) -
                 "UPDATE durable_schedules SET spec = ?, timezone = ?, anchor = ?, upto = ? WHERE name = ?",
                 (schedule.spec, schedule.timezone, anchor, now, schedule.name),
             )
-        row = _find(conn, schedule.name)
+        row = find_schedule(conn, schedule.name)
         if row.paused_at is None:
             next_at = schedule.next_after(row.upto, anchor=row.anchor)
             conn.execute("UPDATE durable_schedules SET next_at = ? WHERE name = ?", (next_at, row.name))
-    return {schedule.name: _find(conn, schedule.name) for schedule in schedules}
+    return {schedule.name: find_schedule(conn, schedule.name) for schedule in schedules}
 
 
 def record_ticks(
@@ -99,23 +109,24 @@ def record_ticks(
 
     Ticks that were dealt with meanwhile, or fell into a pause, start nothing.
     """
-    row = _find(conn, name)
+    row = find_schedule(conn, name)
     if row.paused_at is not None or row.upto >= upto:
+        effects.schedules.append(row)
         return row
     for tick in ticks:
         if tick.at > row.upto:
             row = _tick(conn, row._replace(last_at=tick.at), tick, effects)
     row = row._replace(upto=upto, next_at=next_at)
-    _save(conn, row)
+    save(conn, row, effects)
     return row
 
 
 def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effects) -> ScheduleRow:
     if tick.run is None:
         return row._replace(last_error=tick.error)
-    if _exists(conn, tick.run.run_id):
+    if run_exists(conn, tick.run.run_id):
         return row
-    before = _still_open(conn, row.open_runs)
+    before = still_open(conn, row.open_runs)
     row = row._replace(open_runs=tuple(before))
     if tick.overlap == "allow":
         # One is enough to keep: the next tick starts its run all the same.
@@ -134,22 +145,24 @@ def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effec
 
 def _start(conn: sqlite3.Connection, row: ScheduleRow, new: NewRun, effects: Effects) -> ScheduleRow:
     try:
-        return _with_run(row, get_or_create(conn, new, effects))
+        return with_run(row, get_or_create(conn, new, effects))
     except (KeyConflictError, LimitReachedError, RunExistsError) as error:
         return row._replace(last_error=str(error))
 
 
-def _with_run(row: ScheduleRow, run_id: str) -> ScheduleRow:
+def with_run(row: ScheduleRow, run_id: str) -> ScheduleRow:
+    """*row* with a run that it has started."""
     opened = row.open_runs if run_id in row.open_runs else (*row.open_runs, run_id)
     return row._replace(last_run=run_id, last_error=None, open_runs=opened)
 
 
-def _exists(conn: sqlite3.Connection, run_id: str) -> bool:
+def run_exists(conn: sqlite3.Connection, run_id: str) -> bool:
+    """Whether a run is called *run_id*."""
     return conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone() is not None
 
 
-def _still_open(conn: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, int]:
-    """Those that have not ended, or what they continued as: their ids and numbers."""
+def still_open(conn: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, int]:
+    """Those of *run_ids* that have not ended, or what they continued as: their ids and numbers."""
     found: dict[str, int] = {}
     for run_id in run_ids:
         following: str | None = run_id
@@ -180,60 +193,15 @@ def _in_line(conn: sqlite3.Connection, before: Sequence[int]) -> tuple[int, ...]
     return (*(run for run in before if not waits_for[run] and run not in minded), *last)
 
 
-# --- requests ------------------------------------------------------------------------------------
-
-
-def pause_schedule(conn: sqlite3.Connection, effects: Effects, *, name: str, now: float) -> bool:
-    """Let a schedule start nothing until it is resumed; False if it is paused already."""
-    if _find(conn, name).paused_at is not None:
-        return False
-    conn.execute("UPDATE durable_schedules SET paused_at = ?, next_at = NULL WHERE name = ?", (now, name))
-    return True
-
-
-def resume_schedule(
-    conn: sqlite3.Connection, effects: Effects, *, name: str, now: float, next_at: float | None = None
-) -> bool:
-    """Let a paused schedule go on from *now*; False if it is not paused. An engine knows *next_at*."""
-    if _find(conn, name).paused_at is None:
-        return False
-    conn.execute(
-        "UPDATE durable_schedules SET paused_at = NULL, upto = ?, next_at = ? WHERE name = ?", (now, next_at, name)
-    )
-    return True
-
-
-def trigger_schedule(
-    conn: sqlite3.Connection, effects: Effects, *, name: str, run_id: str, now: float, run: NewRun | None = None
-) -> str:
-    """
-    Start *run*; without one (a client knows no ops), note that the next engine is to start it. Its id.
-
-    Raises:
-        ScheduleNotFoundError, KeyConflictError: Nothing is started.
-    """
-    row = _find(conn, name)
-    if run is None:
-        if not _exists(conn, run_id):
-            noted = [each for each in row.triggers if each[0] != run_id]
-            _save(conn, row._replace(triggers=(*noted, (run_id, now))))
-        return run_id
-    if _exists(conn, run_id):
-        return run_id
-    started = get_or_create(conn, run, effects)
-    _save(conn, _with_run(row._replace(open_runs=tuple(_still_open(conn, row.open_runs))), started))
-    return started
-
-
 def start_triggered(
     conn: sqlite3.Connection, effects: Effects, *, name: str, run_id: str, run: NewRun | None, error: str
 ) -> ScheduleRow:
     """Start what a client asked for while nobody owned the file; or note why it cannot be."""
-    row = _find(conn, name)
+    row = find_schedule(conn, name)
     row = row._replace(triggers=tuple(each for each in row.triggers if each[0] != run_id))
     if run is None:
         row = row._replace(last_error=error)
-    elif not _exists(conn, run_id):
-        row = _start(conn, row._replace(open_runs=tuple(_still_open(conn, row.open_runs))), run, effects)
-    _save(conn, row)
+    elif not run_exists(conn, run_id):
+        row = _start(conn, row._replace(open_runs=tuple(still_open(conn, row.open_runs))), run, effects)
+    save(conn, row, effects)
     return row

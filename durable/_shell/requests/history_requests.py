@@ -1,0 +1,163 @@
+"""
+Requests to go on from what is recorded: a failed run retried, a copy of a run, runs of another journal.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+from durable._core.journal import history
+from durable._core.journal.events import Event, Payload, RunStarted, SignalReceived
+from durable._core.recorded.export_format import RunHistory
+from durable._shell.reads.event_rows import load_history
+from durable._shell.reads.ready_rows import read_ready
+from durable._shell.reads.run_rows import ENDS, run_by_id
+from durable._shell.requests.request import Env, Request
+from durable._shell.requests.run_requests import current_run, find_run, make_ready
+from durable._shell.rows.rows import Effects, NewRun, RunState
+from durable._shell.storage.bulk import write_many
+from durable._shell.writes import slots
+from durable._shell.writes.importing import import_runs
+from durable._shell.writes.run_writes import INSERT_WAITS, insert_run, write_rows
+from durable._shell.writes.turn_writes import add_wait
+from durable._shell.writes.wakeups import let_in, needs_slot
+from durable.errors import RunExistsError, RunStateError
+
+#: Signals that no turn of a run has taken in yet, for its fork: those that one has are in the copied history.
+_COPY_SIGNALS = """
+INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
+SELECT ?, kind, position, at, body, value, payload, name, wakes FROM durable_inbox
+WHERE run = ? AND kind = ? ORDER BY item
+"""
+
+
+@frozen
+class RetryRun(Request[bool]):
+    """
+    Let a failed run go on from what failed; completed steps and children are not repeated.
+
+    False if the run is running already.
+    """
+
+    run_id: str
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
+        """Reopen its history, and those of its children that failed."""
+        run, now = current_run(conn, self.run_id), env.now
+        if run.status not in ENDS:
+            return False
+        if run.status != "failed":
+            raise RunStateError(self.run_id, run.status, "retry", "Only failed runs can be retried; fork it instead")
+        events = load_history(conn, env.path, run)
+        reopened = history.reopened(events, now)
+        state = RunState(run.run, run.run_id, run.workflow, run.queue, len(events))
+        (state.chain,) = conn.execute(
+            "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run.run, len(events))
+        ).fetchone()
+        write_rows(conn, state.append([reopened]))
+        for _, child_id in history.open_children([*events, reopened]):
+            child = run_by_id(conn, child_id)
+            if child is not None and child.status == "failed":
+                RetryRun(child_id).record(conn, effects, env)
+        _wait_again(conn, run.run, [*events, reopened], now, effects)
+        make_ready(conn, run, now, effects)
+        return True
+
+
+@frozen
+class ForkRun(Request[str]):
+    """A new run that goes on from position *at* of another, with some outcomes replaced; its id."""
+
+    run_id: str
+    at: str
+    replace: Mapping[str, Payload]
+    new_id: str
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> str:
+        """Copy the history up to there."""
+        run, now = find_run(conn, self.run_id), env.now
+        if run_by_id(conn, self.new_id) is not None:
+            raise RunExistsError(self.new_id, "a fork is a new run")
+        recorded = load_history(conn, env.path, run)
+        events = history.fork(recorded, run_id=self.run_id, at=self.at, replace=self.replace, now=now)
+        started = events[0]
+        assert isinstance(started, RunStarted)
+        arguments, place, limit, limit_key, policy = conn.execute(
+            "SELECT arguments, place, limit_name, limit_key, retry FROM durable_runs WHERE run = ?", (run.run,)
+        ).fetchone()
+        number = env.numbers(conn)()
+        new = NewRun(
+            run=number,
+            run_id=self.new_id,
+            workflow=run.workflow,
+            version=run.version,
+            sort=run.sort,
+            queue=run.queue,
+            priority=run.priority,
+            key=None,
+            arguments=arguments or "",
+            labels=run.labels,
+            started=started,
+            due_at=None,
+            deadline=None,
+            timeout=None,
+            retry=policy,
+            place=place,
+            limit=limit,
+            limit_key=limit_key or "",
+        )
+        mine = Effects()
+        insert_run(conn, new, mine, waits_since=now)
+        state = RunState(number, self.new_id, run.workflow, run.queue)
+        state.append([started])
+        write_rows(conn, state.append(events[1:]))
+        conn.execute("UPDATE durable_runs SET created_at = ? WHERE run = ?", (now, number))
+        _wait_again(conn, number, events, now, effects)
+        conn.execute(_COPY_SIGNALS, (number, run.run, SignalReceived.kind))
+        if not needs_slot(conn, number):
+            conn.execute("UPDATE durable_runs SET ready_at = ? WHERE run = ?", (now, number))
+            effects.ready.append(read_ready(conn, number))
+        elif mine.next_fire_at is not None:
+            effects.fires(mine.next_fire_at)
+        return self.new_id
+
+
+@frozen
+class Imported:
+    """What an import came to: ids of the runs that were written, and of those that were there already."""
+
+    runs: list[str]
+    present: list[str]
+
+
+@frozen
+class ImportRuns(Request[Imported]):
+    """Write runs of another journal into this one: all of them, or none. See `importing`."""
+
+    histories: tuple[RunHistory, ...]
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Imported:
+        """Write those that are not here yet."""
+        runs, present = import_runs(
+            conn, effects, histories=self.histories, path=env.path, now=env.now, allocate=env.numbers(conn)
+        )
+        return Imported(runs, present)
+
+
+REQUESTS = (RetryRun, ForkRun, ImportRuns)
+
+
+def _wait_again(conn: sqlite3.Connection, run: int, events: Sequence[Event], now: float, effects: Effects) -> None:
+    """The rows of what a reopened or copied history still waits for."""
+    for position, target in history.open_children(events):
+        add_wait(conn, run, position, target, now, effects)
+    for wait in history.open_timers(events):
+        row = (run, wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now)
+        write_many(conn, INSERT_WAITS, [row])
+        if wait.fire_at is not None:
+            effects.fires(wait.fire_at)
+    for position, name, key in history.open_slots(events):
+        let_in(conn, slots.ask(conn, run, position, name, key, now, effects), now, effects)

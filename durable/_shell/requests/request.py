@@ -1,0 +1,78 @@
+"""
+What a request is: fields that say what is asked for, and a function of an open transaction that does it.
+
+So it is recorded whole or not at all, in whatever state the runs are. The engine records requests in its
+commit groups; a `Client` in another process sends them to the owner of the file or, where there is none,
+records them by itself. Fields are plain, since they travel (see `wire`); what the loop of an engine must
+know once a request is on disk goes into `Effects`, as with everything else that is committed.
+
+To add one: its class in the module of what it is about, with a line in that module's `REQUESTS`, and the
+method of a handle that asks for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+from attrs import frozen
+
+from durable._core.admission import Places
+from durable._shell.reads.event_rows import last_run
+from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.rows.schedule_row import ScheduleRow
+
+#: What a request results in.
+R_co = TypeVar("R_co", covariant=True)
+
+
+class OwnSchedules(Protocol):
+    """What an engine knows of its schedules beside the file: what they start, and when."""
+
+    def run_of(self, name: str, run_id: str, now: float) -> NewRun: ...
+    def next_tick(self, row: ScheduleRow, now: float) -> float | None: ...
+
+
+@frozen
+class Env:
+    """What a request cannot know by itself: the moment, and what only the owner of the file knows."""
+
+    now: float
+    #: The file's path.
+    path: str
+    #: Gives numbers to new runs. None, as what follows, where a client records by itself: then the file tells.
+    allocate: Callable[[], int] | None = None
+    #: The lines of the queues as the event loop knows them: for `prepared`.
+    places: Places | None = None
+    schedules: OwnSchedules | None = None
+
+    def numbers(self, conn: sqlite3.Connection) -> Callable[[], int]:
+        """What gives numbers to new runs."""
+        return self.allocate or itertools.count(last_run(conn) + 1).__next__
+
+
+class Request(ABC, Generic[R_co]):
+    """Something that is asked of a journal; see the module."""
+
+    __slots__ = ()
+
+    #: Whether it starts runs: then an engine that drains refuses it.
+    starts_runs: ClassVar[bool] = False
+    #: Whether steps may ask for it as long as they run: also while their engine closes, and nobody else may ask.
+    for_steps: ClassVar[bool] = False
+
+    def prepared(self, env: Env) -> Request[R_co]:
+        """Itself, with what only an engine's event loop can add. Not called where a client records by itself."""
+        return self
+
+    @abstractmethod
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> R_co:
+        """
+        Do what is asked for, in the transaction of *conn*; the result.
+
+        Raises:
+            DurableError: It is refused, or cannot be; nothing of it is kept.
+        """

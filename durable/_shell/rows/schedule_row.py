@@ -1,0 +1,27 @@
+"""
+A schedule as it stands in the file.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ScheduleRow(NamedTuple):
+    """A row of `durable_schedules`."""
+
+    name: str
+    spec: str
+    timezone: str
+    anchor: float
+    upto: float
+    next_at: float | None
+    last_at: float | None
+    last_run: str | None
+    open_runs: tuple[str, ...]
+    paused_at: float | None
+    skipped: int
+    last_skipped_at: float | None
+    last_error: str | None
+    #: Runs asked for by hand that are yet to be started: (run id, when).
+    triggers: tuple[tuple[str, float], ...]
