@@ -11,7 +11,7 @@ from durable import testing
 
 # A new name is added here and in the documents.
 DOCUMENTED = """
-    CONSISTENT STRICT
+    CONSISTENT KINDS STRICT
     AutojumpLoop Call Effect Fault GlitchError Ledger Outcome Scenario StepRun Survived VirtualClock
     assert_commands assert_same_journal every_crash every_glitch journal_lines parametrize_faults
     parametrize_histories replaced run_step
