@@ -32,7 +32,7 @@ class Breakpoint:
             return any(
                 place.line == self.line and (self.file is None or place.file.endswith(self.file)) for place in places
             )
-        return any(self.name in (getattr(event, "name", None), event.position) for event in stop.opened)
+        return any(self.name in (event.name, event.position) for event in stop.opened)
 
     def __str__(self) -> str:
         if self.condition is not None:

@@ -6,27 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
-from attrs import fields as attrs_fields
-
-from durable._core.journal.events import (
-    ChildFailed,
-    ChildSucceeded,
-    Event,
-    GroupOpened,
-    Payload,
-    SignalReceived,
-    StepFailed,
-    StepRetrying,
-    StepStarted,
-    StepSucceeded,
-    TimerFired,
-)
-from durable._core.journal.history import ARRIVALS, position_of
+from durable._core.journal.columns import fields_of
+from durable._core.journal.events import Command, Event, GroupOpened, Payload
 from durable._core.journal.payloads import failure_in
-from durable._core.run import divergence
 from durable._debug.expressions import short
 from durable._debug.replay import in_words
 from durable._debug.reports import report_lines
@@ -34,22 +18,10 @@ from durable.errors import DurableError
 
 if TYPE_CHECKING:
     from durable._core.codec.codec import Codec
-    from durable._core.recorded.export_format import RunHistory
     from durable._debug.cursor import Place, Stop
 
-_ARRIVALS = frozenset(ARRIVALS)
 #: Characters of a recorded value in one line.
 _VALUE = 120
-
-
-def outcomes_of(recorded: RunHistory, consumed: Mapping[str, Event]) -> dict[str, Event]:
-    """The latest arrival by position: what came of each command."""
-    found: dict[str, Event] = {}
-    for event in recorded.events:
-        position = position_of(event)
-        if position and type(event) in _ARRIVALS and not isinstance(event, StepStarted):
-            found[position] = event
-    return {**found, **consumed}
 
 
 def locals_in(place: Place | None) -> dict[str, str]:
@@ -59,29 +31,30 @@ def locals_in(place: Place | None) -> dict[str, str]:
     return {name: short(value) for name, value in place.frame.f_locals.items() if not name.startswith(("__", "."))}
 
 
-def told(event: Event, outcome: Event | None, codec: Codec, still_open: frozenset[str]) -> str:
+def told(event: Command, outcome: Event | None, codec: Codec, still_open: frozenset[str]) -> str:
     """A command and what came of it: "3  step 'charge' -> 7"."""
-    position = position_of(event) or ""
-    what = f"{position:<6} {divergence.describe(event)}"
+    what = f"{event.position:<6} {event.describe()}"
     if outcome is None:
-        if position in still_open:
+        if event.position in still_open:
             return f"{what}: still open"
         return what if isinstance(event, GroupOpened) else f"{what}: nothing recorded of it"
     return f"{what}{_came_of(outcome, codec)}"
 
 
 def _came_of(outcome: Event, codec: Codec) -> str:
-    match outcome:
-        case StepSucceeded(value=value) | ChildSucceeded(value=value) | SignalReceived(value=value):
-            return f" -> {_payload(value)}"
-        case StepFailed(value=value) | ChildFailed(value=value):
-            return f" raised {_failure(value, codec)}"
-        case StepRetrying(value=value):
-            return f" failed, and is to be tried again: {_failure(value, codec)}"
-        case TimerFired():
+    match outcome.outcome:
+        case "succeeded" | "received":
+            return f" -> {_payload(outcome.value)}"
+        case "failed":
+            return f" raised {_failure(outcome.value, codec)}"
+        case "retrying":
+            return f" failed, and is to be tried again: {_failure(outcome.value, codec)}"
+        case "fired":
             return ": fired"
-        case _:
+        case "interrupted" | "cancelled" | "continued" | "over" | None:
             return f": {type(outcome).__name__}"
+        case _:
+            assert_never(outcome.outcome)
 
 
 def _failure(payload: Payload | None, codec: Codec) -> str:
@@ -102,22 +75,20 @@ def _payload(value: Payload | None) -> str:
 
 def event_in_words(event: Event) -> str:
     """An event with its fields, in one line."""
-    told_fields = []
-    for attribute in attrs_fields(type(event)):
-        value: Any = getattr(event, attribute.name)
-        if attribute.name == "at" or value in (None, "") or attribute.name == "value":
-            continue
-        told_fields.append(f"{attribute.name}={_instant(value) if attribute.name == 'fire_at' else repr(value)}")
-    payload = getattr(event, "value", None)
-    return f"{type(event).__name__}({', '.join(told_fields)})" + (
-        f" {_payload(payload)}" if payload is not None else ""
+    fields: dict[str, Any] = {"position": event.position, **fields_of(event)}
+    told_fields = ", ".join(
+        f"{name}={_instant(value) if name == 'fire_at' else repr(value)}"
+        for name, value in fields.items()
+        if value not in (None, "")
     )
+    payload = "" if event.value is None else f" {_payload(event.value)}"
+    return f"{type(event).__name__}({told_fields}){payload}"
 
 
 def event_lines(event: Event, since: float, codec: Codec) -> list[str]:
     """An event, how long after *since* it was, and of a failure the recorded traceback."""
     lines = [f"+{event.at - since:.3f} s  {event_in_words(event)}"]
-    if isinstance(event, (StepFailed, StepRetrying, ChildFailed)):
+    if event.outcome in ("failed", "retrying"):
         lines[0] = f"+{event.at - since:.3f} s  {type(event).__name__}: {_failure(event.value, codec)}"
         with contextlib.suppress(DurableError):
             lines += [f"    {line}" for line in failure_in(event.value, codec).traceback.splitlines()]

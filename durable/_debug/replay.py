@@ -17,12 +17,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Event, RunStarted
-from durable._core.journal.history import ARRIVALS, position_of
 from durable._core.program.functions import Workflow
 from durable._core.program.registry import Definitions, Runnable, collect
 from durable._core.recorded.check import Verdict, verdict_of
 from durable._core.recorded.export_format import RunFacts, RunHistory
-from durable._core.run import divergence
 from durable._debug.cursor import Cursor, Place, Stop
 from durable._debug.sources import text_at
 from durable._shell.handles.handle import HistoryEvent
@@ -176,17 +174,12 @@ class Replay:
     @cached_property
     def commands(self) -> list[ReplayedCommand]:
         """Every command that was asked for, members of groups included, and the end of each strand."""
-        outcomes: dict[str, Any] = {}
-        for event in self.recorded.events:
-            position = position_of(event)
-            if position and type(event) in _ARRIVALS:
-                outcomes[position] = event
-        outcomes |= self._consumed
+        outcomes = outcomes_of(self.recorded, self._consumed)
         found: list[ReplayedCommand] = []
         for stop in self.stops:
             for event in stop.opened:
-                position, command = event.position, divergence.describe(event)
-                found.append(ReplayedCommand(self, stop, position, command, event, outcomes.get(position)))
+                position = event.position
+                found.append(ReplayedCommand(self, stop, position, event.describe(), event, outcomes.get(position)))
             if stop.kind != "command":
                 found.append(ReplayedCommand(self, stop, stop.position, in_words(stop), None, None))
         return found
@@ -309,7 +302,10 @@ def in_words(stop: Stop) -> str:
             return f"{stop.kind}: {stop.error}"
 
 
-_ARRIVALS = frozenset(ARRIVALS)
+def outcomes_of(recorded: RunHistory, consumed: Mapping[str, Event]) -> dict[str, Event]:
+    """The latest arrival by position: what came of each command. *consumed* are the signals."""
+    arrived = {event.position: event for event in recorded.events if event.category == "arrival" and event.position}
+    return {**arrived, **consumed}
 
 
 def _copied(value: Any) -> Any:

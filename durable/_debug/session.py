@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from durable._core.journal.history import position_of
-from durable._core.run import divergence
 from durable._debug import looking_around as look
 from durable._debug.breakpoints import Breakpoint, parse
 from durable._debug.commands import COMMANDS, CommandFailedError, count, expression, full_name, help_lines
@@ -119,7 +117,7 @@ class Session:
             found = dict.fromkeys(event.position for stop in self.stops for event in stop.opened)
             return [position for position in found if position.startswith(text)]
         if command == "break":
-            names = {str(getattr(event, "name", "")) for stop in self.stops for event in stop.opened}
+            names = {event.name for stop in self.stops for event in stop.opened}
             return sorted(name for name in names if name and name.startswith(text))
         if command == "help":
             return [each for each in COMMANDS if each.startswith(text)]
@@ -263,7 +261,7 @@ class Session:
             lines.append(f"led here: {look.event_in_words(arrival)}")
         for event in stop.opened:
             lines.append(f"recorded: {look.event_in_words(event)}")
-            mine = [each for each in self.recorded.events if position_of(each) == event.position and each is not event]
+            mine = [each for each in self.recorded.events if each.position == event.position and each is not event]
             lines += [f"  {line}" for each in mine for line in look.event_lines(each, event.at, self._codec)]
             if event.position in self._walker.open:
                 lines.append("  still open")
@@ -287,7 +285,7 @@ class Session:
             places = self.cursor.places(strand)
             where = site_of(places[-1]) if places else "not begun"
             event = self.cursor.history.commands.get(position)
-            what = "" if event is None else f", {divergence.describe(event)}"
+            what = "" if event is None else f", {event.describe()}"
             lines.append(
                 f"{'*' if strand == here else ' '} {strand or '(the body)'}: at {position or '-'}{what}  {where}"
             )

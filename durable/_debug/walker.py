@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable._debug import looking_around as look
 from durable._debug.cursor import Cursor, Place, Stop
+from durable._debug.replay import outcomes_of
 
 if TYPE_CHECKING:
     from pdb import Pdb
@@ -38,7 +39,7 @@ class Walker:
                 self.stops.append(stop)
         execution = self.cursor.execution
         #: What came of each command, and which are open at the end.
-        self.outcomes = look.outcomes_of(recorded, execution.consumed)
+        self.outcomes = outcomes_of(recorded, execution.consumed)
         self.open = frozenset(execution.leaves)
         # By stop: the one before it in the same strand, or -1.
         self._before: list[int] = []

@@ -13,9 +13,7 @@ from typing import Any, TypeAlias
 from attrs import fields as attrs_fields
 
 from durable._core.journal.events import Event
-from durable._core.journal.history import is_command
 from durable._core.recorded.export_format import RunHistory
-from durable._core.run.divergence import describe
 from durable._shell.handles.handle import HistoryEvent
 from durable._shell.reads.exporting import read_histories
 
@@ -75,7 +73,7 @@ def assert_commands(history: AnyEvents, expected: Sequence[str]) -> None:
     """
     Fail, with a diff, unless the workflow asked for exactly these commands: ``["0 step 'charge'", "1 sleep"]``.
     """
-    found = [f"{event.position} {describe(event)}" for event in _events(history) if is_command(event)]
+    found = [f"{event.position} {event.describe()}" for event in _events(history) if event.category == "command"]
     commands = list(dict.fromkeys(found))  # later attempts are the same command
     if commands != [*expected]:
         diff = "\n".join(difflib.unified_diff([*expected], commands, "expected", "found", lineterm="", n=99))

@@ -34,7 +34,6 @@ from durable._core.journal.events import (
     StepSucceeded,
     TimerFired,
 )
-from durable._core.journal.history import ARRIVALS
 from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
 from durable._core.journal.waits import Wait
 from durable._core.program.functions import Job
@@ -74,7 +73,7 @@ def closed_prefixes(events: Sequence[Event]) -> Iterator[int]:
     """
     Every length at which a crash can cut a journal: before an arrival, and at its end.
     """
-    yield from (index for index, event in enumerate(events) if index and isinstance(event, ARRIVALS))
+    yield from (index for index, event in enumerate(events) if index and event.category == "arrival")
     yield len(events)
 
 
@@ -84,7 +83,7 @@ def again(op: RunOp[Any], journal: Sequence[Event], survived: int, *, resident: 
     """
     events = list(journal[:survived])
     ex = execution(op, events)
-    arrivals: list[list[Event]] = [[event] for event in journal[survived:] if isinstance(event, ARRIVALS)]
+    arrivals: list[list[Event]] = [[event] for event in journal[survived:] if event.category == "arrival"]
     if survived == 1 and not (arrivals and isinstance(journal[1], CancelRequested)):
         arrivals.insert(0, [])
     for arrived in arrivals:
@@ -383,4 +382,4 @@ def kinds(events: Sequence[Event]) -> list[str]:
     """
     The names of *events*, with their positions.
     """
-    return [f"{type(event).__name__} {getattr(event, 'position', '')}".strip() for event in events]
+    return [f"{type(event).__name__} {event.position or ''}".strip() for event in events]

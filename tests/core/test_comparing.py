@@ -112,7 +112,7 @@ def test_a_run_is_like_itself_at_another_time_in_another_place():
     moved = []
     for event in one.events:
         shifted = evolve(event, at=event.at + 500)
-        if hasattr(shifted, "site"):
+        if shifted.category == "command":
             shifted = evolve(shifted, site="elsewhere.py:1")
         if isinstance(shifted, ChildStarted):
             shifted = evolve(shifted, run_id=f"other{shifted.run_id.removeprefix('r')}")

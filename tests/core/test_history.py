@@ -6,15 +6,22 @@ from typing import Any, get_args
 
 import pytest
 
+from durable._core.journal import events as event_module
 from durable._core.journal import history
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import (
     EVENT_CLASSES,
     KIND_NAMES,
+    Arrival,
+    Command,
+    End,
     Event,
+    Note,
+    Revision,
     RunFailed,
     RunForked,
     RunRetried,
+    RunStarted,
     RunSucceeded,
     RunTimedOut,
     StepInterrupted,
@@ -117,14 +124,22 @@ def test_rows_of_another_release_are_refused():
         from_row(StepStarted.kind, "0", '["a"]', None, 0.0)
 
 
-def test_every_event_is_of_one_sort():
+def test_every_event_class_stands_in_the_union_of_its_category():
     """
-    Commands, arrivals and ends are disjoint parts of the union.
+    None is left out, or stands in two; type checkers see that its category is that of its union.
     """
-    sorts = [set(history.COMMANDS), set(history.ARRIVALS), set(history.ENDS)]
-    assert sum(map(len, sorts)) == len(set.union(*sorts))
-    assert set.union(*sorts) < set(EVENT_CLASSES.values())
-    assert get_args(Event)
+    recorded = {cls for cls in vars(event_module).values() if isinstance(cls, type) and hasattr(cls, "kind")}
+    assert recorded == set(EVENT_CLASSES.values()) == set(get_args(Event))
+    unions = {"command": Command, "arrival": Arrival, "note": Note, "revision": Revision, "end": End}
+    for category, union in {**unions, "start": RunStarted}.items():
+        assert {cls for cls in recorded if cls.category == category} == set(get_args(union) or (union,))
+
+
+def test_no_two_event_classes_have_one_number():
+    """
+    Journals tell them by it.
+    """
+    assert len(EVENT_CLASSES) == len(get_args(Event))
 
 
 def test_a_history_begins_with_its_start():
@@ -193,7 +208,7 @@ def test_a_retry_goes_on_at_the_step_that_failed():
     assert world.value() == [1, 2, 3]
     assert ran == [2, 3]
     for survived in range(world.events.index(next(e for e in world.events if isinstance(e, RunRetried))) + 1, 20):
-        if survived < len(world.events) and isinstance(world.events[survived], history.ARRIVALS):
+        if survived < len(world.events) and world.events[survived].category == "arrival":
             assert again(world.op, world.events, survived) == world.events
 
 
@@ -562,8 +577,9 @@ def test_a_fork_knows_what_it_waits_for():
     world.begin()
     world.succeed("0.3", 1)
     events = history.fork(world.events, run_id="r", at="0.3", replace={"0.3": "5"}, now=9_000.0)
-    assert history.open_children(events) == [("0.0", "r/0.0")]
-    assert [(wait.position, wait.kind, wait.fire_at) for wait in history.open_timers(events)] == [
+    waits = history.open_waits(events)
+    assert waits.children == {"0.0": "r/0.0"}
+    assert [(wait.position, wait.kind, wait.fire_at) for wait in waits.timers.values()] == [
         ("0.1", "timer", START + 60),
         ("0.2", "signal", START + 9),
     ]

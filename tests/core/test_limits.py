@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from durable._core.journal.events import SlotAwaited, SlotGranted, StepCancelled, StepInterrupted, StepStarted
-from durable._core.journal.history import fork, open_slots
+from durable._core.journal.history import fork, open_waits
 from durable._core.program.decorators import call, job, step, workflow
 from durable._core.program.limits import Limit, collect_limits
 from durable._core.program.op_constructors import gather, race, sleep, wait_for
 from durable._core.program.ops import Flow, Return
 from durable._core.program.retry import Retry
-from durable._core.run.divergence import describe
 from durable.errors import DefinitionError, NondeterminismError
 from tests.core.drive import World, again, closed_prefixes, execution, kinds, run
 
@@ -159,7 +158,7 @@ def test_a_withdrawn_step_gives_its_place_up():
     assert StepCancelled("0.0", world.now) in decision.events
     assert not decision.cancelled_steps
     assert world.turn(SlotGranted("0.0", world.now)).events == []
-    assert open_slots(world.events) == []
+    assert open_waits(world.events).slots == {}
 
 
 @pytest.mark.parametrize("old, new", [(doubling, doubling_without), (doubling_without, doubling)])
@@ -208,7 +207,7 @@ def test_another_command_there_is_a_divergence_that_names_the_step():
     world.begin()
     with pytest.raises(NondeterminismError, match=r"recorded step 'double' \(.*workflow now asks for sleep"):
         execution(other(4), world.events)
-    assert describe(world.events[1]) == "step 'double'"
+    assert world.events[1].describe() == "step 'double'"
 
 
 def test_a_job_asks_with_the_key_of_its_arguments():
@@ -264,9 +263,9 @@ def test_a_fork_of_a_step_in_line_asks_again():
     world.grant("0")
     world.happen()
     copied = fork(world.events, run_id="r", at="1.1", replace={}, now=world.now)
-    assert open_slots(copied) == [("1.0", "one", "")]
+    assert open_waits(copied).slots == {"1.0": ("one", "")}
     given = fork(world.events, run_id="r", at="0", replace={"0": "7"}, now=world.now)
-    assert open_slots(given) == []
+    assert open_waits(given).slots == {}
     assert not any(isinstance(event, (StepStarted, SlotGranted)) for event in given)
 
 

@@ -240,7 +240,7 @@ MUTANTS = (
     _m(
         "changed code goes on with a command of another name",
         "_core/run/divergence",
-        '    if getattr(requested, "name", None) != name and name not in aliases:\n        return False\n',
+        "    if requested.name != recorded.name and recorded.name not in aliases:\n        return False\n",
         "",
         "core/test_divergence.py",
     ),

@@ -83,7 +83,7 @@ def test_a_replay_ends_as_it_was_recorded(form, program, order, cancel_at):
         assert found.ended
         assert (found.raised is None) == isinstance(end, RunSucceeded)
     positions = {command.position for command in found if command.event is not None}
-    assert {event.position for event in world.events if hasattr(event, "site")} <= positions
+    assert {event.position for event in world.events if event.category == "command"} <= positions
     found.close()
 
 

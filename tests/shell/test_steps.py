@@ -333,7 +333,7 @@ async def test_call_makes_a_step_of_any_function(engines):
     engine = await engines.memory(one)
     run = await engine.start(one())
     assert await run.result(5) == ["page of x", 9, "page of y", "page of z"]
-    assert "len" in [getattr(event.event, "name", "") for event in await run.history()]
+    assert "len" in [event.event.name for event in await run.history()]
 
 
 async def test_a_step_that_raises_CancelledError_itself_is_tried_again(engines, clock, reached):

@@ -23,7 +23,6 @@ from durable._core.codec.codec import Codec
 from durable._core.journal.events import Payload
 from durable._core.recorded.copies import Absent, Copy, Find, command_at, copy_of
 from durable._core.recorded.export_format import RunHistory
-from durable._core.run.divergence import describe
 from durable._shell.reads.exporting import load_run_history, read_histories
 from durable._shell.reads.run_rows import run_by_id
 from durable.errors import DecodeError, RecordError
@@ -116,7 +115,7 @@ def _encoded(
     found: dict[str, Payload] = {}
     for position, value in given:
         command = command_at(recorded, position)
-        what = f"the replacement at {position}" + (f" ({describe(command)})" if command is not None else "")
+        what = f"the replacement at {position}" + (f" ({command.describe()})" if command is not None else "")
         type_ = types.get(position, Any)
         try:
             found[position] = codec.encode(codec.from_plain(value, type_), type_, where=what)

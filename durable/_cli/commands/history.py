@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final
 
-from attrs import fields as attrs_fields
-
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
 from durable._cli.journals.finding import RUN_HELP, find_run
 from durable._cli.terminal.output import Output, cut, instant, iso, span
 from durable._cli.terminal.problems import FINDING, OK
 from durable._cli.terminal.values import failure_in_short, failure_lines, plain, value_lines
-from durable._core.journal.columns import from_row
+from durable._core.journal.columns import fields_of, from_row
 from durable._core.journal.events import KIND_NAMES, Event
 from durable._shell.reads.event_rows import event_rows_after
 from durable._shell.reads.run_rows import ENDS, RunRow, run_by_id
@@ -131,42 +129,39 @@ def _write(row: RunRow, seq: int, event: Event, began_at: float, args: Namespace
         return
     if seq == 1:
         out.line(out.bold(f"{row.workflow} {row.run_id}") + f"  began {instant(event.at)}")
-    name, position = KIND_NAMES[event.kind], getattr(event, "position", None) or ""
+    name, position = KIND_NAMES[event.kind], event.position or ""
     since = f"+{span(max(0.0, event.at - began_at))}"
     head = f"{seq:>5}  {since:>9}  {name:<17} {position:<8} "
     room = max(20, out.width - len(head) - 1) if out.width and not args.full else 0
     text = _told(event, args.full)
     when = out.dim(f"{seq:>5}  {since:>9}")
     out.line(f"{when}  {name:<17} {position:<8} {cut(text, room) if room else text}".rstrip())
-    if args.full:
-        value = getattr(event, "value", None)
-        lines = failure_lines(value, full=True) if _holds_failure(event) else value_lines(value, full=True)
-        for line in lines if value is not None else ():
+    if args.full and event.value is not None:
+        lines = failure_lines if _failed(event) else value_lines
+        for line in lines(event.value, full=True):
             out.line(f"{'':>18}{line}")
 
 
 def _told(event: Event, full: bool) -> str:  # noqa: FBT001 - an option of the command
     parts = []
-    for attribute in attrs_fields(type(event)):
-        found: Any = getattr(event, attribute.name)
-        if attribute.name in ("position", "at", "value", "digest", "seed") or found in (None, "", False):
+    for name, found in fields_of(event).items():
+        if name in ("digest", "seed") or found in (None, "", False):
             continue
-        if attribute.name == "fire_at":
+        if name == "fire_at":
             parts.append(f"due {instant(found)}")
-        elif attribute.name in ("name", "workflow"):
+        elif name in ("name", "workflow"):
             parts.append(str(found))
-        elif attribute.name == "site":
+        elif name == "site":
             parts.append(f"({found})")
-        elif not (attribute.name in ("attempt", "version") and found == 1):
-            parts.append(f"{attribute.name}={found}")
-    value = getattr(event, "value", None)
-    if value is not None and not full:
-        parts.append(failure_in_short(value) if _holds_failure(event) else cut(_one_line(value), _VALUE))
+        elif not (name in ("attempt", "version") and found == 1):
+            parts.append(f"{name}={found}")
+    if event.value is not None and not full:
+        parts.append(failure_in_short(event.value) if _failed(event) else cut(_one_line(event.value), _VALUE))
     return " ".join(parts)
 
 
-def _holds_failure(event: Event) -> bool:
-    return type(event).__name__ in ("StepFailed", "StepRetrying", "ChildFailed", "RunFailed", "RunRestarted")
+def _failed(event: Event) -> bool:
+    return event.outcome in ("failed", "retrying")
 
 
 def _one_line(payload: Any) -> str:
@@ -174,19 +169,14 @@ def _one_line(payload: Any) -> str:
 
 
 def _json(row: RunRow, seq: int, event: Event) -> dict[str, Any]:
-    fields = {
-        attribute.name: getattr(event, attribute.name)
-        for attribute in attrs_fields(type(event))
-        if attribute.name not in ("position", "at", "value")
-    }
     return {
         "run_id": row.run_id,
         "seq": seq,
         "event": KIND_NAMES[event.kind],
-        "position": getattr(event, "position", None),
+        "position": event.position,
         "at": iso(event.at),
-        "fields": fields,
-        "value": plain(getattr(event, "value", None)),
+        "fields": fields_of(event),
+        "value": plain(event.value),
     }
 
 

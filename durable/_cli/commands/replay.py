@@ -8,7 +8,7 @@ import os
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, assert_never
 
 from durable._cli.applications import add_application, application_of
 from durable._cli.journals.recorded import Damaged, add_recorded, recorded_runs
@@ -16,17 +16,7 @@ from durable._cli.terminal.output import Output, cut
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, CommandError
 from durable._core.codec.codec import Codec
 from durable._core.codec.failures import describe
-from durable._core.journal.events import (
-    ChildCancelled,
-    ChildFailed,
-    ChildSucceeded,
-    Payload,
-    SignalReceived,
-    StepFailed,
-    StepRetrying,
-    StepSucceeded,
-    TimerFired,
-)
+from durable._core.journal.events import Payload
 from durable._core.journal.payloads import failure_in
 from durable._core.recorded.export_format import RunHistory
 from durable._debug.replay import Replay, ReplayedCommand, as_definitions, definition_of
@@ -173,19 +163,22 @@ def _traced(command: ReplayedCommand, changed: dict[str, str], out: Output, *, f
 
 def outcome_of(command: ReplayedCommand) -> str:
     """What came of a command, to stand behind it."""
-    match command.outcome:
-        case None:
-            return ": still open" if command.is_open else ""
-        case StepSucceeded(value=value) | ChildSucceeded(value=value) | SignalReceived(value=value):
-            return f" -> {cut(str(value), _VALUE)}"
-        case StepFailed(value=value) | ChildFailed(value=value) | StepRetrying(value=value):
-            return f" failed: {_failure(value)}"
-        case ChildCancelled(reason=reason):
-            return f": cancelled {reason}".rstrip()
-        case TimerFired():
+    outcome = command.outcome
+    if outcome is None:
+        return ": still open" if command.is_open else ""
+    match outcome.outcome:
+        case "succeeded" | "received":
+            return f" -> {cut(str(outcome.value), _VALUE)}"
+        case "failed" | "retrying":
+            return f" failed: {_failure(outcome.value)}"
+        case "cancelled":
+            return f": cancelled {outcome.reason}".rstrip()
+        case "fired":
             return ": fired"
+        case "interrupted" | "continued" | "over" | None:
+            return f": {type(outcome).__name__}"
         case _:
-            return f": {type(command.outcome).__name__}"
+            assert_never(outcome.outcome)
 
 
 def _failure(payload: Payload | None) -> str:
@@ -219,6 +212,6 @@ def _plain_command(replay: Replay, command: ReplayedCommand, changed: dict[str, 
         "source": command.source,
         "event": None if command.event is None else type(command.event).__name__,
         "outcome": None if command.outcome is None else type(command.outcome).__name__,
-        "value": getattr(command.outcome, "value", None),
+        "value": None if command.outcome is None else command.outcome.value,
         "changed": changed,
     }

@@ -33,6 +33,7 @@ from durable._core.journal.events import (
     SignalReceived,
     StepFailed,
 )
+from durable._core.journal.history import only
 from durable._shell.reads.event_rows import event_rows, readable_events
 from durable._shell.reads.run_rows import RunRow, followers_of, pending_signals
 from durable._shell.reads.why import why
@@ -171,7 +172,7 @@ def _facts(page: Page, now: float) -> Iterator[tuple[str, str]]:
         yield "follows", row.follows
     if row.batch is not None:
         yield "batch", row.batch
-    forked = next((event for event in page.events if isinstance(event, RunForked)), None)
+    forked = next(only(page.events, RunForked), None)
     if forked is not None:
         yield "fork of", f"{forked.source} at {forked.at_position}"
     if row.successor is not None:
@@ -243,7 +244,7 @@ def _signals(page: Page) -> list[str]:
 
 
 def _received(events: Iterable[Event]) -> Counter[str]:
-    return Counter(event.name for event in events if isinstance(event, SignalReceived))
+    return Counter(event.name for event in only(events, SignalReceived))
 
 
 def _followers(page: Page, *, full: bool) -> list[str]:

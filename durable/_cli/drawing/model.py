@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, assert_never
 
 from attrs import define, evolve, field
 
 from durable._core.journal.events import (
     ChildAwaited,
-    ChildCancelled,
-    ChildFailed,
     ChildJoined,
     ChildStarted,
-    ChildSucceeded,
+    Command,
+    End,
     Event,
     GroupOpened,
+    LaterAttempt,
     RunCancelled,
     RunContinued,
     RunFailed,
@@ -29,13 +29,7 @@ from durable._core.journal.events import (
     RunSucceeded,
     SignalAwaited,
     SlotAwaited,
-    StepCancelled,
-    StepFailed,
-    StepInterrupted,
-    StepRetrying,
     StepStarted,
-    StepSucceeded,
-    TimerFired,
     TimerSet,
     TransactionStarted,
 )
@@ -50,9 +44,6 @@ MOST_MEMBERS: Final = 8
 _FIRST: Final = 5
 _WORST_FIRST: Final[tuple[NodeStatus, ...]] = (
     "failed", "retrying", "interrupted", "open", "cancelled", "succeeded", "done",
-)  # fmt: skip
-_COMMANDS = (
-    StepStarted, SlotAwaited, TransactionStarted, GroupOpened, TimerSet, SignalAwaited, ChildStarted, ChildAwaited,
 )  # fmt: skip
 
 
@@ -87,14 +78,13 @@ def nodes_of(events: Sequence[Event]) -> list[Node]:
     made: dict[tuple[int, ...], Node] = {}
     ends: list[Node] = []
     for event in kept:
-        position = getattr(event, "position", None)
-        key = _key(position)
-        if isinstance(event, _COMMANDS) and key and key not in made:
-            made[key] = _node(event)
-        elif key in made:
+        key = _key(event.position)
+        if key in made:
             _happened(made[key], event)
-        elif end := _end(event):
-            ends.append(end)
+        elif event.category == "command" and key:
+            made[key] = _node(event)
+        elif event.category == "end":
+            ends.append(_end(event))
     body = _sequence((), made, over=bool(ends))
     started = kept[0]
     begin = [Node("", "begin", started.workflow, "done", started.at)] if isinstance(started, RunStarted) else []
@@ -194,7 +184,7 @@ def _of_group(node: Node, *, passed: bool) -> NodeStatus:
     return "failed" if all(worst(member) == "failed" for member in node.members) else "done"
 
 
-def _node(event: Event) -> Node:
+def _node(event: Command) -> Node:
     at = event.at
     match event:
         case StepStarted() | SlotAwaited():
@@ -212,45 +202,37 @@ def _node(event: Event) -> Node:
             return Node(event.position, kind, event.name, "open", at, run_id=event.run_id)
         case ChildAwaited():
             return Node(event.position, "result", f"result of {event.run_id}", "open", at, run_id=event.run_id)
-        case _:  # pragma: no cover - these are the commands
-            raise AssertionError(event)
+        case _:
+            assert_never(event)
 
 
 def _happened(node: Node, event: Event) -> None:
-    match event:
-        case StepSucceeded() | ChildSucceeded() | TimerFired():
+    match event.outcome:
+        case "succeeded" | "fired":
             node.status = "succeeded" if node.kind != "group" else "failed"  # the time of a `timeout` is over
-        case StepFailed() | ChildFailed():
-            node.status = "failed"
-        case StepRetrying():
-            node.status = "retrying"
-        case StepCancelled() | ChildCancelled():
-            node.status = "cancelled"
-        case StepInterrupted():
-            node.status = "interrupted"
-        case StepStarted() | SlotAwaited():
-            node.status, node.attempts = "open", event.attempt
-            return
-        case ChildJoined():
-            node.run_id = event.run_id
+        case "failed" | "retrying" | "interrupted" | "cancelled":
+            node.status = event.outcome
+        case "continued" | "received" | "over" | None:
+            if isinstance(event, LaterAttempt):
+                node.status, node.attempts = "open", event.attempt
+            elif isinstance(event, ChildJoined):
+                node.run_id = event.run_id
             return
         case _:
-            return
+            assert_never(event.outcome)
     node.ended_at = event.at
 
 
-def _end(event: Event) -> Node | None:
+def _end(event: End) -> Node:
     match event:
-        case RunSucceeded():
-            return Node("", "end", "succeeded", "succeeded", event.at)
-        case RunFailed():
-            return Node("", "end", "failed", "failed", event.at)
+        case RunSucceeded() | RunFailed():
+            return Node("", "end", event.status, event.status, event.at)
         case RunCancelled():
-            return Node("", "end", f"cancelled {event.reason}".strip(), "cancelled", event.at)
+            return Node("", "end", f"cancelled {event.reason}".strip(), event.status, event.at)
         case RunContinued():
-            return Node("", "end", f"continued as {event.run_id}", "succeeded", event.at, run_id=event.run_id)
+            return Node("", "end", f"continued as {event.run_id}", event.status, event.at, run_id=event.run_id)
         case _:
-            return None
+            assert_never(event)
 
 
 def with_inside(nodes: Sequence[Node], runs: dict[str, list[Node]]) -> list[Node]:

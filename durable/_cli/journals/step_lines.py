@@ -5,22 +5,11 @@ The steps of a run, one line each, from its events.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from durable._cli.terminal.values import failure_in_short
-from durable._core.journal.events import (
-    Event,
-    RunRestarted,
-    SlotAwaited,
-    StepCancelled,
-    StepFailed,
-    StepInterrupted,
-    StepRetrying,
-    StepStarted,
-    StepSucceeded,
-    TransactionStarted,
-)
-from durable._core.journal.history import effective
+from durable._core.journal.events import Event, RunRestarted, SlotAwaited, StepCommand, StepRetrying
+from durable._core.journal.history import effective, only
 
 
 class StepLine(NamedTuple):
@@ -52,20 +41,19 @@ def steps_in(events: Iterable[Event]) -> list[StepLine]:
     found: dict[str, StepLine] = {}
     kept, _ = effective([*events])
     for event in kept:
-        position = getattr(event, "position", None)
-        if isinstance(event, (StepStarted, SlotAwaited, TransactionStarted)):
+        if isinstance(event, StepCommand):
             found[event.position] = _begun(event, found.get(event.position))
-        elif position in found:
-            found[position] = _later(found[position], event)
+        elif event.position in found:
+            found[event.position] = _later(found[event.position], event)
     return list(found.values())
 
 
 def attempts_of_run(events: Iterable[Event]) -> int:
     """Which attempt of the whole run this is."""
-    return max((event.attempt for event in events if isinstance(event, RunRestarted)), default=1)
+    return max((event.attempt for event in only(events, RunRestarted)), default=1)
 
 
-def _begun(event: StepStarted | SlotAwaited | TransactionStarted, before: StepLine | None) -> StepLine:
+def _begun(event: StepCommand, before: StepLine | None) -> StepLine:
     status = "waiting" if isinstance(event, SlotAwaited) else "running"
     if before is None:
         return StepLine(event.position, event.name, event.attempt, status, event.at, None, event.site)
@@ -73,16 +61,19 @@ def _begun(event: StepStarted | SlotAwaited | TransactionStarted, before: StepLi
 
 
 def _later(step: StepLine, event: Event) -> StepLine:
-    match event:
-        case StepSucceeded():
+    match event.outcome:
+        case "succeeded":
             return step._replace(status="succeeded", ended_at=event.at, error="")
-        case StepFailed():
+        case "failed":
             return step._replace(status="failed", ended_at=event.at, error=failure_in_short(event.value))
-        case StepRetrying():
-            return step._replace(status="retrying", error=failure_in_short(event.value), fire_at=event.fire_at)
-        case StepInterrupted():
-            return step._replace(status="interrupted")
-        case StepCancelled():
+        case "cancelled":
             return step._replace(status="cancelled", ended_at=event.at)
-        case _:
+        case "interrupted":
+            return step._replace(status="interrupted")
+        case "retrying":
+            assert isinstance(event, StepRetrying)
+            return step._replace(status="retrying", error=failure_in_short(event.value), fire_at=event.fire_at)
+        case "fired" | "continued" | "received" | "over" | None:
             return step
+        case _:
+            assert_never(event.outcome)

@@ -20,16 +20,16 @@ from durable.errors import DecodeError
 class _Layout:
     """How one event class maps to columns; made once a class."""
 
-    __slots__ = ("cls", "has_position", "has_value", "read", "size")
+    __slots__ = ("body", "cls", "has_position", "has_value", "read", "size")
 
     def __init__(self, cls: type[Any]) -> None:
         names = [attribute.name for attribute in attrs_fields(cls)]
         self.cls = cls
         self.has_position = "position" in names
         self.has_value = "value" in names
-        body = [name for name in names if name not in ("position", "value", "at")]
-        self.size = len(body)
-        self.read = attrgetter(*body) if body else None
+        self.body = [name for name in names if name not in ("position", "value", "at")]
+        self.size = len(self.body)
+        self.read = attrgetter(*self.body) if self.body else None
 
 
 _LAYOUTS: dict[int, _Layout] = {kind: _Layout(cls) for kind, cls in EVENT_CLASSES.items()}
@@ -47,12 +47,12 @@ def to_row(event: Event) -> EventRow:
     else:
         found = layout.read(event)
         body = dumps(found if layout.size > 1 else (found,))
-    return (
-        event.kind,
-        getattr(event, "position", None) if layout.has_position else None,
-        body,
-        getattr(event, "value", None) if layout.has_value else None,
-    )
+    return event.kind, event.position, body, event.value
+
+
+def fields_of(event: Event) -> dict[str, Any]:
+    """The fixed fields of *event* by name: all but its position, value and time."""
+    return {name: getattr(event, name) for name in _LAYOUTS[event.kind].body}
 
 
 def from_row(kind: int, position: str | None, body: str | None, value: Payload | None, at: float) -> Event:

@@ -1,35 +1,76 @@
 """
 What a journal holds: one frozen class a fact, a closed union.
 
-A run's history is a list of these. Three sorts:
+A run's history is a list of these. Each says its *category*:
 
+* the **start**, `RunStarted`, stands first;
 * **commands**: what the workflow asked for (`StepStarted`, `TimerSet`, `ChildStarted`, ...);
   replay matches them by position, kind and name;
 * **arrivals**: what happened to a command or to the run (`StepSucceeded`, `TimerFired`,
   `SignalReceived`, ...); their order in the journal is the order in which replay delivers them;
-* **notes**: what explains or ends (`AttributesSet`, `NowRead`, `RunSucceeded`, ...).
+* **notes**: what explains (`AttributesSet`, `NowRead`, ...);
+* **revisions**: what opens the run again, so that other events before it count than did;
+* the **end**: `RunSucceeded` and its like.
+
+Those who read events match the unions at the foot of this file and end in `assert_never`, or read
+what every event says of itself: `category`, `outcome`, `position`, `name`, `value`, `describe()`.
+So mypy lists what a new class concerns, and there is nothing to do where its own words are enough.
 
 `columns` maps them to columns. Kind numbers are part of the file format: never reuse one.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeAlias, Union, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Union, assert_never, get_args
 
 from attrs import frozen
 
 #: JSON text; bytes only where the user's codec hooks made them.
 Payload: TypeAlias = str | bytes
+#: What an event says of its command, or of the run. "failed" and "retrying": its value is the failure.
+OutcomeKind: TypeAlias = Literal[
+    "succeeded", "failed", "retrying", "interrupted", "cancelled", "fired", "continued", "received", "over"
+]
+
+
+class _Recorded:
+    """What can be asked of any event; what its class does not have is empty."""
+
+    __slots__ = ()
+    outcome: ClassVar[OutcomeKind | None] = None
+    #: Of the step, group, signal, workflow or patch.
+    name: str = ""
+    value: Payload | None = None
+    #: A person's words.
+    reason: str = ""
+    #: Where the workflow's code asked for it, as "file:line"; and a digest of the arguments that it gave.
+    site: str = ""
+    digest: str = ""
+
+
+class Positioned(_Recorded):
+    """What is about one command, the one at *position*. Empty: the timer of the run's own next attempt."""
+
+    __slots__ = ()
+    position: str
+
+
+class RunWide(_Recorded):
+    """What is about the run as a whole."""
+
+    __slots__ = ()
+    position: ClassVar[None] = None
 
 
 # --- the run -------------------------------------------------------------------------------
 
 
 @frozen
-class RunStarted:
+class RunStarted(RunWide):
     """The run exists. *value* holds its arguments, *seed* what randomness is derived from."""
 
     kind: ClassVar[int] = 1
+    category: ClassVar[Literal["start"]] = "start"
     workflow: str
     version: int
     seed: str
@@ -38,69 +79,100 @@ class RunStarted:
 
 
 @frozen
-class RunSucceeded:
+class RunSucceeded(RunWide):
     """The run ended with *value*."""
 
     kind: ClassVar[int] = 2
+    category: ClassVar[Literal["end"]] = "end"
+    outcome = "succeeded"
+    status: ClassVar[Literal["succeeded"]] = "succeeded"
     value: Payload | None = None
     at: float = 0.0
 
+    def describe(self) -> str:
+        return "the end of the workflow"
+
 
 @frozen
-class RunFailed:
+class RunFailed(RunWide):
     """The run ended by an error. *positions* are the commands whose failure caused it."""
 
     kind: ClassVar[int] = 3
+    category: ClassVar[Literal["end"]] = "end"
+    outcome = "failed"
+    status: ClassVar[Literal["failed"]] = "failed"
     positions: list[str]
     value: Payload | None = None
     at: float = 0.0
 
+    def describe(self) -> str:
+        return "the end of the workflow, by an error"
+
 
 @frozen
-class RunCancelled:
+class RunCancelled(RunWide):
     """The run ended because it was cancelled, after its clean-up."""
 
     kind: ClassVar[int] = 4
+    category: ClassVar[Literal["end"]] = "end"
+    outcome = "cancelled"
+    status: ClassVar[Literal["cancelled"]] = "cancelled"
     reason: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return "the end of the workflow, cancelled"
+
 
 @frozen
-class RunContinued:
+class RunContinued(RunWide):
     """The run ended and goes on as *run_id* (`continue_as`)."""
 
     kind: ClassVar[int] = 5
+    category: ClassVar[Literal["end"]] = "end"
+    outcome = "continued"
+    status: ClassVar[Literal["succeeded"]] = "succeeded"
     run_id: str
     name: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"continue as {self.name!r}"
+
 
 @frozen
-class RunRestarted:
+class RunRestarted(RunWide):
     """The whole run failed and starts afresh as *attempt*, at *fire_at* (its `retry` option)."""
 
     kind: ClassVar[int] = 6
+    category: ClassVar[Literal["revision"]] = "revision"
+    outcome = "retrying"
     attempt: int
     fire_at: float
     value: Payload | None = None
     at: float = 0.0
 
+    def describe(self) -> str:
+        return "the end of an attempt of the workflow, by an error"
+
 
 @frozen
-class RunRetried:
+class RunRetried(RunWide):
     """A person retried a failed run: what failed at *positions*, and what followed *cut*, is set aside."""
 
     kind: ClassVar[int] = 7
+    category: ClassVar[Literal["revision"]] = "revision"
     cut: int
     positions: list[str]
     at: float = 0.0
 
 
 @frozen
-class RunForked:
+class RunForked(RunWide):
     """The run is a copy of *source* up to *at_position*; what stands before this was copied."""
 
     kind: ClassVar[int] = 8
+    category: ClassVar[Literal["revision"]] = "revision"
     source: str
     at_position: str
     at: float = 0.0
@@ -110,10 +182,11 @@ class RunForked:
 
 
 @frozen
-class StepStarted:
+class StepStarted(Positioned):
     """An attempt of a step may begin. Attempt 1 is the command itself."""
 
     kind: ClassVar[int] = 10
+    category: ClassVar[Literal["command"]] = "command"
     position: str
     name: str
     attempt: int
@@ -121,22 +194,29 @@ class StepStarted:
     digest: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"step {self.name!r}"
+
 
 @frozen
-class StepSucceeded:
+class StepSucceeded(Positioned):
     """A step or transaction returned *value*."""
 
     kind: ClassVar[int] = 11
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "succeeded"
     position: str
     value: Payload | None = None
     at: float = 0.0
 
 
 @frozen
-class StepRetrying:
+class StepRetrying(Positioned):
     """An attempt failed; the next one may begin at *fire_at*."""
 
     kind: ClassVar[int] = 12
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "retrying"
     position: str
     attempt: int
     fire_at: float
@@ -145,10 +225,12 @@ class StepRetrying:
 
 
 @frozen
-class StepFailed:
+class StepFailed(Positioned):
     """A step or transaction failed for good."""
 
     kind: ClassVar[int] = 13
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "failed"
     position: str
     attempt: int
     value: Payload | None = None
@@ -156,10 +238,12 @@ class StepFailed:
 
 
 @frozen
-class StepInterrupted:
+class StepInterrupted(Positioned):
     """An attempt was cut off: by the death of the process (*crashed*), or by a shutdown."""
 
     kind: ClassVar[int] = 14
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "interrupted"
     position: str
     attempt: int
     crashed: bool
@@ -167,19 +251,22 @@ class StepInterrupted:
 
 
 @frozen
-class StepCancelled:
+class StepCancelled(Positioned):
     """A running step was cancelled: its race is lost, its time is over, or its run cancelled."""
 
     kind: ClassVar[int] = 15
+    category: ClassVar[Literal["note"]] = "note"
+    outcome = "cancelled"
     position: str
     at: float = 0.0
 
 
 @frozen
-class TransactionStarted:
+class TransactionStarted(Positioned):
     """A transaction was asked for. Its outcome commits together with its rows."""
 
     kind: ClassVar[int] = 16
+    category: ClassVar[Literal["command"]] = "command"
     position: str
     name: str
     attempt: int
@@ -187,12 +274,16 @@ class TransactionStarted:
     digest: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"transaction {self.name!r}"
+
 
 @frozen
-class SlotAwaited:
+class SlotAwaited(Positioned):
     """An attempt of step *name* waits for a slot of *limit*; attempt 1 is the command. `StepStarted` comes later."""
 
     kind: ClassVar[int] = 17
+    category: ClassVar[Literal["command"]] = "command"
     position: str
     name: str
     attempt: int
@@ -202,12 +293,16 @@ class SlotAwaited:
     digest: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"step {self.name!r}"
+
 
 @frozen
-class SlotGranted:
+class SlotGranted(Positioned):
     """The step at *position* has the slot that it waited for."""
 
     kind: ClassVar[int] = 18
+    category: ClassVar[Literal["arrival"]] = "arrival"
     position: str
     at: float = 0.0
 
@@ -216,10 +311,11 @@ class SlotGranted:
 
 
 @frozen
-class GroupOpened:
+class GroupOpened(Positioned):
     """A gather, race, settle or for_each began. For `for_each`, *value* holds its items."""
 
     kind: ClassVar[int] = 20
+    category: ClassVar[Literal["command"]] = "command"
     position: str
     name: str
     size: int
@@ -227,55 +323,74 @@ class GroupOpened:
     value: Payload | None = None
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"{self.name} of {self.size}"
+
 
 @frozen
-class TimerSet:
+class TimerSet(Positioned):
     """A timer was set, due at *fire_at*; *name* is sleep, sleep_until or timeout."""
 
     kind: ClassVar[int] = 21
+    category: ClassVar[Literal["command"]] = "command"
     position: str
     name: str
     fire_at: float
     site: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return self.name
+
 
 @frozen
-class TimerFired:
+class TimerFired(Positioned):
     """The timer of a command (also of a retry, or of a `wait_for` with a timeout) came due."""
 
     kind: ClassVar[int] = 22
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "fired"
     position: str
     at: float = 0.0
 
 
 @frozen
-class SignalAwaited:
+class SignalAwaited(Positioned):
     """The run waits for a signal; *fire_at* is its timeout, if any."""
 
     kind: ClassVar[int] = 23
+    category: ClassVar[Literal["command"]] = "command"
     position: str
     name: str
     fire_at: float | None
     site: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"wait_for {self.name!r}"
+
 
 @frozen
-class SignalReceived:
+class SignalReceived(RunWide):
     """A signal from outside; kept until a `wait_for` of its name consumes it."""
 
     kind: ClassVar[int] = 24
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "received"
     name: str
     value: Payload | None = None
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"signal {self.name!r}"
+
 
 @frozen
-class ChildStarted:
+class ChildStarted(Positioned):
     """A child run was created; *awaited* is False for `start`."""
 
     kind: ClassVar[int] = 25
+    category: ClassVar[Literal["command"]] = "command"
     position: str
     name: str
     run_id: str
@@ -284,33 +399,44 @@ class ChildStarted:
     digest: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"child {self.name!r}" if self.awaited else f"start of {self.name!r}"
+
 
 @frozen
-class ChildAwaited:
+class ChildAwaited(Positioned):
     """The run waits for a run that exists already."""
 
     kind: ClassVar[int] = 26
+    category: ClassVar[Literal["command"]] = "command"
     position: str
     run_id: str
     site: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"result of run {self.run_id!r}"
+
 
 @frozen
-class ChildSucceeded:
+class ChildSucceeded(Positioned):
     """A child ended with *value*: a copy, so what the parent saw stays fixed."""
 
     kind: ClassVar[int] = 27
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "succeeded"
     position: str
     value: Payload | None = None
     at: float = 0.0
 
 
 @frozen
-class ChildFailed:
+class ChildFailed(Positioned):
     """A child ended by an error. One that was refused, so that it never began, has no run id."""
 
     kind: ClassVar[int] = 28
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "failed"
     position: str
     run_id: str
     value: Payload | None = None
@@ -318,10 +444,12 @@ class ChildFailed:
 
 
 @frozen
-class ChildCancelled:
+class ChildCancelled(Positioned):
     """A child was cancelled."""
 
     kind: ClassVar[int] = 29
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "cancelled"
     position: str
     run_id: str
     reason: str
@@ -329,20 +457,22 @@ class ChildCancelled:
 
 
 @frozen
-class ChildJoined:
+class ChildJoined(Positioned):
     """A child with a key exists: *run_id* is the run which the key stands for."""
 
     kind: ClassVar[int] = 30
+    category: ClassVar[Literal["arrival"]] = "arrival"
     position: str
     run_id: str
     at: float = 0.0
 
 
 @frozen
-class FeedOpened:
+class FeedOpened(Positioned):
     """The later children of the `for_each` at *position* are started by the file itself, *window* at once."""
 
     kind: ClassVar[int] = 35
+    category: ClassVar[Literal["note"]] = "note"
     position: str
     window: int
     at: float = 0.0
@@ -352,91 +482,143 @@ class FeedOpened:
 
 
 @frozen
-class CancelRequested:
+class CancelRequested(RunWide):
     """Somebody asked for the run to be cancelled."""
 
     kind: ClassVar[int] = 40
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "received"
     reason: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return "request to cancel"
+
 
 @frozen
-class RunTimedOut:
+class RunTimedOut(RunWide):
     """The time allowed for the whole run is over."""
 
     kind: ClassVar[int] = 41
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "over"
     seconds: float
     at: float = 0.0
 
+    def describe(self) -> str:
+        return "the time of the run"
+
 
 @frozen
-class CleanupTimedOut:
+class CleanupTimedOut(RunWide):
     """A cancelled run took too long over its clean-up."""
 
     kind: ClassVar[int] = 42
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "over"
     at: float = 0.0
+
+    def describe(self) -> str:
+        return "the time of the clean-up"
 
 
 @frozen
-class ResumeRequested:
+class ResumeRequested(RunWide):
     """A person let a blocked run go on: interrupted steps may run again."""
 
     kind: ClassVar[int] = 43
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "received"
     at: float = 0.0
+
+    def describe(self) -> str:
+        return "request to resume"
 
 
 @frozen
-class AttributesSet:
+class AttributesSet(RunWide):
     """The workflow published attributes (`set_attributes`)."""
 
     kind: ClassVar[int] = 44
+    category: ClassVar[Literal["note"]] = "note"
     value: Payload | None = None
     at: float = 0.0
 
+    def describe(self) -> str:
+        return "attributes"
+
 
 @frozen
-class PatchMarked:
+class PatchMarked(RunWide):
     """`patched(name)` was asked for the first time, by code that has the change."""
 
     kind: ClassVar[int] = 45
+    category: ClassVar[Literal["note"]] = "note"
     name: str
     at: float = 0.0
 
+    def describe(self) -> str:
+        return f"patched {self.name!r}"
+
 
 @frozen
-class NowRead:
+class NowRead(RunWide):
     """`now()` was asked after *arrivals* arrivals; the answer was this event's time."""
 
     kind: ClassVar[int] = 46
+    category: ClassVar[Literal["note"]] = "note"
     arrivals: int
     at: float = 0.0
 
 
+# --- the unions ------------------------------------------------------------------------------------
+
 StepCommand: TypeAlias = StepStarted | SlotAwaited | TransactionStarted
-Command: TypeAlias = StepCommand | GroupOpened | TimerSet | SignalAwaited | ChildStarted | ChildAwaited
-Arrival: TypeAlias = (
-    StepSucceeded
-    | StepRetrying
-    | StepFailed
-    | StepInterrupted
-    | SlotGranted
-    | TimerFired
-    | SignalReceived
-    | ChildSucceeded
-    | ChildFailed
-    | ChildCancelled
-    | ChildJoined
-    | CancelRequested
-    | RunTimedOut
-    | CleanupTimedOut
-    | ResumeRequested
-)
-End: TypeAlias = RunSucceeded | RunFailed | RunCancelled | RunContinued
+ChildCommand: TypeAlias = ChildStarted | ChildAwaited
+Command: TypeAlias = StepCommand | ChildCommand | GroupOpened | TimerSet | SignalAwaited
+#: What records an attempt, and the wait for it: those after the first stand among the arrivals.
+LaterAttempt: TypeAlias = StepStarted | SlotAwaited
+
+StepArrival: TypeAlias = StepSucceeded | StepRetrying | StepFailed | StepInterrupted | SlotGranted
+ChildArrival: TypeAlias = ChildSucceeded | ChildFailed | ChildCancelled | ChildJoined
+RunArrival: TypeAlias = SignalReceived | CancelRequested | RunTimedOut | CleanupTimedOut | ResumeRequested
+Arrival: TypeAlias = StepArrival | ChildArrival | TimerFired | RunArrival
+#: What ends a step, transaction or child.
+Completion: TypeAlias = StepSucceeded | StepFailed | ChildSucceeded | ChildFailed | ChildCancelled
+
 Note: TypeAlias = StepCancelled | FeedOpened | AttributesSet | PatchMarked | NowRead
-Event: TypeAlias = Union[  # noqa: UP007 - unions of aliases
-    RunStarted, RunRestarted, RunRetried, RunForked, End, Command, Arrival, Note
-]
+#: What a person has opened again: replay issues what it finds missing.
+Reopening: TypeAlias = RunRetried | RunForked
+Revision: TypeAlias = RunRestarted | Reopening
+End: TypeAlias = RunSucceeded | RunFailed | RunCancelled | RunContinued
+Event: TypeAlias = Union[RunStarted, Command, Arrival, Note, Revision, End]  # noqa: UP007 - unions of aliases
 
 EVENT_CLASSES: dict[int, type[Any]] = {cls.kind: cls for cls in get_args(Event)}
 #: The name of each kind as people see it: in `run.history()`, views and reports.
 KIND_NAMES: dict[int, str] = {kind: cls.__name__ for kind, cls in EVENT_CLASSES.items()}
+
+if TYPE_CHECKING:
+
+    def union_of(event: Event) -> RunStarted | Command | Arrival | Note | Revision | End:
+        """Refused by type checkers where a class says another category than that of the union which it is in."""
+        match event.category:
+            case "start":
+                start: RunStarted = event
+                return start
+            case "command":
+                command: Command = event
+                return command
+            case "arrival":
+                arrival: Arrival = event
+                return arrival
+            case "note":
+                note: Note = event
+                return note
+            case "revision":
+                revision: Revision = event
+                return revision
+            case "end":
+                end: End = event
+                return end
+            case _:
+                assert_never(event)

@@ -9,40 +9,47 @@ lists of events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard, get_args
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, assert_never
 
-from attrs import frozen
+from attrs import field, frozen
 
 from durable._core.journal.events import (
     Arrival,
+    AttributesSet,
     CancelRequested,
     ChildAwaited,
     ChildCancelled,
+    ChildCommand,
     ChildFailed,
     ChildJoined,
     ChildStarted,
     ChildSucceeded,
     Command,
+    Completion,
     End,
     Event,
     FeedOpened,
     GroupOpened,
+    LaterAttempt,
     NowRead,
     PatchMarked,
     Payload,
+    Reopening,
     RunFailed,
     RunForked,
     RunRestarted,
     RunRetried,
     RunStarted,
     RunTimedOut,
+    RunWide,
     SignalAwaited,
     SignalReceived,
     SlotAwaited,
     SlotGranted,
     StepCancelled,
     StepFailed,
+    StepInterrupted,
     StepRetrying,
     StepStarted,
     StepSucceeded,
@@ -54,17 +61,10 @@ from durable._core.journal.waits import Wait
 from durable._core.program.retry import Retry
 from durable.errors import InternalError, UsageError
 
-COMMANDS: tuple[type, ...] = get_args(Command)
-ARRIVALS: tuple[type, ...] = get_args(Arrival)
-ENDS: tuple[type, ...] = get_args(End)
-#: What records an attempt, and the wait for it: those after the first stand among the arrivals.
-LATER_ATTEMPTS = (StepStarted, SlotAwaited)
+_E = TypeVar("_E", bound=Event)
+
 #: What sets earlier events aside, or is no event of its own.
-_SETS_ASIDE = frozenset((RunRestarted, RunRetried, RunForked))
-_COMMAND_SET = frozenset(COMMANDS)
-_ARRIVAL_SET = frozenset(ARRIVALS)
-#: Arrivals that end a command.
-_OUTCOMES = (StepSucceeded, StepFailed, ChildSucceeded, ChildFailed, ChildCancelled)
+_REVISIONS = frozenset((RunRestarted, RunRetried, RunForked))
 #: Arrivals that can make a run fail.
 _FAILURES = (StepFailed, ChildFailed, ChildCancelled, TimerFired)
 
@@ -75,9 +75,9 @@ class History:
 
     started: RunStarted
     #: Commands by position; replay ticks them off.
-    commands: Mapping[str, Event]
+    commands: Mapping[str, Command]
     #: Arrivals, and later attempts of steps, in the order in which they were recorded.
-    arrivals: Sequence[Event]
+    arrivals: Sequence[Arrival | LaterAttempt]
     patches: frozenset[str]
     #: Windows of the `for_each`es whose children the file starts, by position.
     feeds: Mapping[str, int]
@@ -94,7 +94,7 @@ class History:
     reopened: bool
     reopened_at: float
     #: The closing event of a run that has ended.
-    end: Event | None
+    end: End | None
     size: int
     #: The retry policy of the run itself, if it was started with one.
     retry: Retry | None = None
@@ -107,34 +107,45 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     Raises:
         InternalError: If they do not begin with `RunStarted`.
     """
-    if not events or not isinstance(events[0], RunStarted):
+    if not events or events[0].category != "start":
         msg = f"a history begins with RunStarted, found {events[:1]!r}"
         raise InternalError(msg)
     kept, attempt = effective(events)
-    commands: dict[str, Event] = {}
-    arrivals: list[Event] = []
+    commands: dict[str, Command] = {}
+    arrivals: list[Arrival | LaterAttempt] = []
     patches: set[str] = set()
     feeds: dict[str, int] = {}
     now_reads: dict[int, float] = {}
     later_attempts = 0
-    recorded: list[Any] = kept[1:]  # Any: `kind` narrows faster than isinstance, but not for type checkers
-    for event in recorded:
-        kind = type(event)
-        if (kind is StepStarted or kind is SlotAwaited) and (event.attempt > 1 or event.position in commands):
-            arrivals.append(event)
-            later_attempts += 1
-        elif kind in _COMMAND_SET:
-            commands[event.position] = event
-        elif kind in _ARRIVAL_SET:
-            arrivals.append(event)
-        elif kind is PatchMarked:
-            patches.add(event.name)
-        elif kind is FeedOpened:
-            feeds[event.position] = event.window
-        elif kind is NowRead:
-            now_reads[len(arrivals) - later_attempts] = event.at
+    for event in kept:
+        match event.category:
+            case "arrival":
+                arrivals.append(event)
+            case "command":
+                if isinstance(event, (StepStarted, SlotAwaited)) and (event.attempt > 1 or event.position in commands):
+                    arrivals.append(event)
+                    later_attempts += 1
+                else:
+                    commands[event.position] = event
+            case "note":
+                match event:
+                    case PatchMarked():
+                        patches.add(event.name)
+                    case FeedOpened():
+                        feeds[event.position] = event.window
+                    case NowRead():
+                        now_reads[len(arrivals) - later_attempts] = event.at
+                    case AttributesSet() | StepCancelled():  # said to others; replay says it again
+                        pass
+                    case _:
+                        assert_never(event)
+            case "start" | "revision" | "end":
+                pass
+            case _:
+                assert_never(event)
     last = events[-1]
-    reopened = isinstance(last, (RunRetried, RunForked))
+    reopened = isinstance(last, Reopening)
+    end = last if last.category == "end" else None
     return History(
         started=events[0],
         commands=commands,
@@ -144,13 +155,23 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         now_reads=now_reads,
         run_attempt=attempt,
         generation=attempt + [*map(type, events)].count(RunRetried),
-        fresh=not commands and not arrivals and not isinstance(last, ENDS),
+        fresh=not commands and not arrivals and end is None,
         reopened=reopened,
         reopened_at=last.at if reopened else 0.0,
-        end=last if isinstance(last, ENDS) else None,
+        end=end,
         size=len(events),
         retry=retry,
     )
+
+
+def only(events: Iterable[Event], cls: type[_E]) -> Iterator[_E]:
+    """Those of *events* that are of one class, in order."""
+    return (event for event in events if isinstance(event, cls))
+
+
+def ends_unborn(arrived: Iterable[Event]) -> bool:
+    """Whether a run that has not begun never will: it was cancelled, or its time is over."""
+    return any(isinstance(event, (CancelRequested, RunTimedOut)) for event in arrived)
 
 
 def effective(events: Sequence[Event]) -> tuple[list[Event], int]:
@@ -160,18 +181,24 @@ def effective(events: Sequence[Event]) -> tuple[list[Event], int]:
     `RunRestarted` sets everything between the start and itself aside; `RunRetried` sets aside
     the failure, and what has to be asked for again because of it.
     """
-    if _SETS_ASIDE.isdisjoint(map(type, events)):  # as in nearly every history
+    if _REVISIONS.isdisjoint(map(type, events)):  # as in nearly every history
         return list(events), 1
     kept: list[Event] = []
     attempt = 1
     for event in events:
-        if isinstance(event, RunRestarted):
-            attempt = event.attempt
-            kept = kept[:1]
-        elif isinstance(event, RunRetried):
-            kept = _without_failure(kept, event)
-        elif not isinstance(event, RunForked):
+        if event.category != "revision":
             kept.append(event)
+            continue
+        match event:
+            case RunRestarted():
+                attempt = event.attempt
+                kept = kept[:1]
+            case RunRetried():
+                kept = _without_failure(kept, event)
+            case RunForked():  # what was copied stands before it, and counts
+                pass
+            case _:
+                assert_never(event)
     return kept, attempt
 
 
@@ -181,24 +208,14 @@ def cut_at(events: Sequence[Event], cut: int) -> list[Event]:
 
     That is: signals, and the arrivals (and later attempts) of commands that were open by then.
     """
-    known = {position_of(event) for event in events[:cut] if is_command(event)}
-    later = (*LATER_ATTEMPTS, *ARRIVALS)
+    known = {event.position for event in events[:cut] if event.category == "command"}
     valid = [
         event
         for event in events[cut:]
-        if isinstance(event, SignalReceived) or (position_of(event) in known and isinstance(event, later))
+        if (event.position in known and (event.category == "arrival" or isinstance(event, LaterAttempt)))
+        or isinstance(event, SignalReceived)
     ]
     return [*events[:cut], *valid]
-
-
-def is_command(event: Event) -> TypeGuard[Command]:
-    """Whether the workflow asked for it."""
-    return type(event) in _COMMAND_SET
-
-
-def position_of(event: Event) -> str | None:
-    """The position of the command that *event* is about; None for events of the whole run."""
-    return getattr(event, "position", None)
 
 
 def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event]:
@@ -211,35 +228,45 @@ def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event
     refused or cancelled is asked for anew.
     """
     failed, cut = set(retried.positions), retried.cut
-    children = {position_of(event) for event in events if isinstance(event, (ChildStarted, ChildAwaited))}
-    over = {  # refused, or cancelled by somebody else: there is nothing in it to retry
-        event.position
-        for event in events
-        if isinstance(event, ChildCancelled) or (isinstance(event, ChildFailed) and not event.run_id)
-    }
+    children = {event.position for event in events if isinstance(event, ChildCommand)}
+    # Refused, or cancelled by somebody else: there is nothing in it to retry.
+    over = {event.position for event in only(events, ChildFailed) if not event.run_id}
+    over |= {event.position for event in only(events, ChildCancelled)}
     again = {position for position in failed if position not in children or position in over}
     if not isinstance(events[cut], RunFailed):
-        before = [event for event in events[:cut] if is_command(event)]
+        before = [event for event in events[:cut] if event.category == "command"]
         groups = {position.partition(".")[0] for position in failed}
         if not failed and before:  # the time of the whole run was over
             groups = {before[-1].position.partition(".")[0]}
-        done = {position_of(event) for event in events if isinstance(event, _OUTCOMES)}
-        fired = {position_of(event) for event in events if isinstance(event, TimerFired)}
+        done = {event.position for event in events if isinstance(event, Completion)}
+        fired = {event.position for event in only(events, TimerFired)}
         again |= {
             event.position
             for event in before
-            if event.position.partition(".")[0] in groups
-            and not isinstance(event, GroupOpened)
-            and not (isinstance(event, ChildStarted) and not event.awaited)
-            and event.position not in (fired if isinstance(event, TimerSet) else done)
+            if event.position.partition(".")[0] in groups and _is_open(event, done, fired)
         }
     return [
         event
         for event in cut_at(events, cut)
-        if position_of(event) not in again
+        if event.position not in again
         and not isinstance(event, (RunFailed, FeedOpened))  # a feed ends with the run, or a failure in it
-        and not (position_of(event) in failed and isinstance(event, _FAILURES))
+        and not (event.position in failed and isinstance(event, _FAILURES))
     ]
+
+
+def _is_open(command: Command, done: Collection[str], fired: Collection[str]) -> bool:
+    """Whether *command* itself waits for something; *done* and *fired* are where something has come."""
+    match command:
+        case StepStarted() | SlotAwaited() | TransactionStarted() | SignalAwaited() | ChildAwaited():
+            return command.position not in done
+        case ChildStarted():
+            return command.awaited and command.position not in done
+        case TimerSet():
+            return command.position not in fired
+        case GroupOpened():  # its members do
+            return False
+        case _:
+            assert_never(command)
 
 
 # --- opening an ended run again ---------------------------------------------------------------
@@ -261,7 +288,7 @@ def reopened(events: Sequence[Event], at: float) -> RunRetried:
         msg = "the run has no failure to retry"
         raise UsageError(msg)
     first = next(iter(failed_outcomes(kept)), None)
-    overdue = next((event for event in kept if isinstance(event, RunTimedOut)), None)
+    overdue = next(only(kept, RunTimedOut), None)
     return RunRetried(kept.index(first or overdue or failure), failure.positions, at)
 
 
@@ -269,61 +296,63 @@ def failed_outcomes(events: Sequence[Event]) -> list[Event]:
     """The outcomes that made the run of *events* fail; none if its own code raised."""
     failure = _failure(events)
     positions = () if failure is None else failure.positions
-    return [event for event in events if isinstance(event, _FAILURES) and position_of(event) in positions]
+    return [event for event in events if isinstance(event, _FAILURES) and event.position in positions]
 
 
 def _failure(events: Sequence[Event]) -> RunFailed | None:
-    return next((event for event in reversed(events) if isinstance(event, RunFailed)), None)
+    return next(only(reversed(events), RunFailed), None)
 
 
-def open_children(events: Sequence[Event]) -> list[tuple[str, str]]:
-    """(position, run id) of the children whose end is awaited."""
-    found: dict[str, str] = {}
-    for event in effective(events)[0]:
-        match event:
-            case ChildStarted(awaited=True) | ChildAwaited():
-                found[event.position] = event.run_id
-            case ChildJoined() if event.position in found:
-                found[event.position] = event.run_id
-            case ChildSucceeded() | ChildFailed() | ChildCancelled():
-                found.pop(event.position, None)
-            case _:
-                pass
-    return list(found.items())
+@frozen
+class OpenWaits:
+    """What a run waits for, as its events imply it: each by the position of its command."""
+
+    #: Timers, retry delays and signals, each a row of its own group.
+    timers: dict[str, Wait] = field(factory=dict)
+    #: Ids of the children whose end is awaited.
+    children: dict[str, str] = field(factory=dict)
+    #: (limit, key) of the slots that steps wait for.
+    slots: dict[str, tuple[str, str]] = field(factory=dict)
 
 
-def open_timers(events: Sequence[Event]) -> list[Wait]:
-    """Timers, retry delays and signals that are waited for, each a row of its own group."""
-    found: dict[str, Wait] = {}
+def open_waits(events: Sequence[Event]) -> OpenWaits:
+    """What the run of *events* waits for behind the last of them."""
+    found = OpenWaits()
+    timers, children, slots = found.timers, found.children, found.slots
     for event in effective(events)[0]:
         match event:
             case TimerSet():
-                found[event.position] = Wait(event.position, "timer", event.position, fire_at=event.fire_at)
-            case StepRetrying():
-                found[event.position] = Wait(event.position, "retry", event.position, fire_at=event.fire_at)
+                timers[event.position] = Wait(event.position, "timer", event.position, fire_at=event.fire_at)
             case SignalAwaited():
-                found[event.position] = Wait(
+                timers[event.position] = Wait(
                     event.position, "signal", event.position, name=event.name, fire_at=event.fire_at
                 )
-            case TimerFired() | StepSucceeded() | StepFailed():
-                found.pop(event.position, None)
-            case _:
-                pass
-    return list(found.values())
-
-
-def open_slots(events: Sequence[Event]) -> list[tuple[str, str, str]]:
-    """(position, limit, key) of the slots that steps wait for."""
-    found: dict[str, tuple[str, str, str]] = {}
-    for event in effective(events)[0]:
-        match event:
+            case StepRetrying():
+                timers[event.position] = Wait(event.position, "retry", event.position, fire_at=event.fire_at)
+            case TimerFired() | StepFailed():
+                timers.pop(event.position, None)
+            case StepSucceeded():
+                timers.pop(event.position, None)
+                slots.pop(event.position, None)
+            case ChildStarted():
+                if event.awaited:
+                    children[event.position] = event.run_id
+            case ChildAwaited():
+                children[event.position] = event.run_id
+            case ChildJoined():
+                if event.position in children:
+                    children[event.position] = event.run_id
+            case ChildSucceeded() | ChildFailed() | ChildCancelled():
+                children.pop(event.position, None)
             case SlotAwaited():
-                found[event.position] = (event.position, event.limit, event.key)
-            case SlotGranted() | StepCancelled() | StepSucceeded():
-                found.pop(event.position, None)
-            case _:
+                slots[event.position] = event.limit, event.key
+            case SlotGranted() | StepCancelled():
+                slots.pop(event.position, None)
+            case StepStarted() | TransactionStarted() | StepInterrupted() | GroupOpened() | FeedOpened() | RunWide():
                 pass
-    return list(found.values())
+            case _:
+                assert_never(event)
+    return found
 
 
 def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str, Payload], now: float) -> list[Event]:
@@ -338,7 +367,7 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
         UsageError: If a position was never asked for, or is of a command whose outcome cannot be given.
     """
     kept, _ = effective(events)
-    commands = {event.position: event for event in reversed(kept) if is_command(event)}
+    commands = {event.position: event for event in reversed(kept) if event.category == "command"}
     if at not in commands:
         raise UsageError(_no_such_position(kept, at))
     index = kept.index(commands[at])
@@ -360,32 +389,34 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
 
 def _is_over(event: Event, position: str) -> bool:
     """Whether from *event* on the command at *position* is not open any more, or the run is to end."""
-    if isinstance(event, (*_OUTCOMES, StepCancelled)):
-        return event.position == position
-    return isinstance(event, (*ENDS, CancelRequested, RunTimedOut))
+    if event.position == position:
+        return event.outcome in ("succeeded", "failed", "cancelled")
+    return event.category == "end" or ends_unborn([event])
 
 
-def _with_outcome(events: list[Event], command: Event, value: Payload, now: float) -> list[Event]:
+def _with_outcome(events: list[Event], command: Command, value: Payload, now: float) -> list[Event]:
     """*events* with one outcome for *command*, where its recorded one stands (else at the end)."""
     match command:
         case StepStarted() | SlotAwaited() | TransactionStarted():
             outcome: StepSucceeded | ChildSucceeded = StepSucceeded(command.position, value, now)
         case ChildStarted(awaited=True) | ChildAwaited():
             outcome = ChildSucceeded(command.position, value, now)
-        case _:
+        case ChildStarted() | GroupOpened() | TimerSet() | SignalAwaited():
             msg = f"only outcomes of steps, transactions and children can be replaced, found {command!r:.80}"
             raise UsageError(msg)
+        case _:
+            assert_never(command)
     changed: list[Event] = []
     place = len(events)
     for event in events:
-        if event is command or position_of(event) != outcome.position:
+        if event is command or event.position != outcome.position:
             changed.append(event)
-        elif isinstance(event, ARRIVALS):
+        elif event.category == "arrival":
             place = len(changed)
     changed.insert(place, outcome)
     return changed
 
 
 def _no_such_position(events: Sequence[Event], at: str) -> str:
-    known = [event.position for event in events if is_command(event)]
+    known = [event.position for event in events if event.category == "command"]
     return f"position {at} is not before a recorded command of this run; recorded are {', '.join(known[:20]) or 'none'}"

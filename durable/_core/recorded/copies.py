@@ -20,20 +20,9 @@ from durable._core.journal.events import (
     FeedOpened,
     Payload,
     ResumeRequested,
-    RunCancelled,
-    RunFailed,
     SignalReceived,
 )
-from durable._core.journal.history import (
-    ENDS,
-    effective,
-    fork,
-    is_command,
-    open_children,
-    open_timers,
-    position_of,
-    reopened,
-)
+from durable._core.journal.history import effective, fork, only, open_waits, reopened
 from durable._core.recorded.export_format import ExportedWait, RunFacts, RunHistory
 from durable.errors import UsageError
 
@@ -62,7 +51,7 @@ def fork_of(recorded: RunHistory, *, run_id: str, at: str, replace: Mapping[str,
     """
     facts = recorded.run
     events = fork(recorded.events, run_id=facts.run_id, at=at, replace=replace, now=now)
-    published = [event.value for event in events if isinstance(event, AttributesSet)]
+    published = [event.value for event in only(events, AttributesSet)]
     mine = RunFacts(
         run_id=run_id,
         workflow=facts.workflow,
@@ -80,9 +69,11 @@ def fork_of(recorded: RunHistory, *, run_id: str, at: str, replace: Mapping[str,
         limit_key=facts.limit_key,
     )
     # What had arrived, and no turn has taken in: for what was copied it holds as well.
-    awaited = {event.position for event in events if is_command(event)}.difference(replace)
-    arrived = [each for each in recorded.pending if isinstance(each, SignalReceived) or position_of(each) in awaited]
-    over = {position_of(each) for each in arrived}
+    awaited = {event.position for event in events if event.category == "command"}.difference(replace)
+    arrived: list[Event] = [
+        each for each in recorded.pending if isinstance(each, SignalReceived) or each.position in awaited
+    ]
+    over = {each.position for each in arrived}
     waits = [wait for wait in _waits_of(events, now) if wait.kind == "signal" or wait.position not in over]
     return RunHistory(mine, events, arrived, waits=waits)
 
@@ -105,7 +96,7 @@ def standing(recorded: RunHistory, now: float) -> RunHistory:
         recorded = evolve(recorded, pending=[*recorded.pending, ResumeRequested(now)])
     if recorded.waits:
         return recorded
-    if not recorded.feeds and any(isinstance(event, FeedOpened) for event in effective(recorded.events)[0]):
+    if not recorded.feeds and any(only(effective(recorded.events)[0], FeedOpened)):
         msg = (
             f"run {recorded.run.run_id!r} stands in a for_each whose items to come are not among its events: "
             "give the RunHistory (durable.read_histories of its export)"
@@ -117,13 +108,9 @@ def standing(recorded: RunHistory, now: float) -> RunHistory:
 def status_of(recorded: RunHistory) -> str:
     """How it stands: what its last event says, if that is an end."""
     last = recorded.events[-1]
-    if not isinstance(last, ENDS):
+    if last.category != "end":
         return recorded.run.status if recorded.run.status not in ENDED else "running"
-    return _status_at(last)
-
-
-def _status_at(end: Event) -> str:
-    return "failed" if isinstance(end, RunFailed) else "cancelled" if isinstance(end, RunCancelled) else "succeeded"
+    return last.status
 
 
 def first_of(recorded: RunHistory, positions: Iterable[str]) -> str | None:
@@ -132,24 +119,25 @@ def first_of(recorded: RunHistory, positions: Iterable[str]) -> str | None:
     return min(positions, key=lambda position: order.get(position, -1), default=None)
 
 
-def command_at(recorded: RunHistory, position: str) -> Event | None:
+def command_at(recorded: RunHistory, position: str) -> Command | None:
     """The command at *position* of a recorded run; None if there is none."""
     return next((event for event in _commands(recorded) if event.position == position), None)
 
 
 def _commands(recorded: RunHistory) -> Iterator[Command]:
-    return (event for event in effective(recorded.events)[0] if is_command(event))
+    return (event for event in effective(recorded.events)[0] if event.category == "command")
 
 
 def _waits_of(events: Sequence[Event], now: float) -> list[ExportedWait]:
     """The rows of what a history still waits for; those of slots are made where it goes on."""
+    waits = open_waits(events)
     timers = [
         ExportedWait(wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now)
-        for wait in open_timers(events)
+        for wait in waits.timers.values()
     ]
     return timers + [
         ExportedWait(position, position, "child", "any", None, run_id, None, now)
-        for position, run_id in open_children(events)
+        for position, run_id in waits.children.items()
     ]
 
 
@@ -209,10 +197,10 @@ def _awaited(each: RunHistory) -> Iterator[tuple[str, str]]:
         yield "", each.run.successor
     status = status_of(each)
     if status == "failed":
-        yield from open_children([*each.events, reopened(each.events, each.events[-1].at)])
+        yield from open_waits([*each.events, reopened(each.events, each.events[-1].at)]).children.items()
     elif status not in ENDED:
-        arrived = {position_of(event) for event in each.pending}
-        yield from (child for child in open_children(each.events) if child[0] not in arrived)
+        arrived = {event.position for event in each.pending}
+        yield from (child for child in open_waits(each.events).children.items() if child[0] not in arrived)
         yield from ((wait.position, wait.target) for wait in each.waits if wait.target is not None)
 
 

@@ -19,6 +19,7 @@ from attrs import frozen
 
 from durable._core.codec.json_text import dumps_sorted, loads
 from durable._core.journal.events import Payload, RunStarted
+from durable._core.journal.history import only
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.run_lines import Line, lines_of
 
@@ -101,7 +102,7 @@ def compare(first: RunHistory, second: RunHistory, *, plain: Reader | None = Non
 
 
 def _arguments(run: RunHistory) -> Payload | None:
-    return next((event.value for event in run.events if isinstance(event, RunStarted)), None)
+    return next((event.value for event in only(run.events, RunStarted)), None)
 
 
 # --- what corresponds ------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from operator import attrgetter
 from typing import Any, Final
 
 from attrs import field, frozen
@@ -22,7 +21,8 @@ from attrs import fields as attrs_fields
 
 from durable._core.codec.json_text import dumps, loads
 from durable._core.codec.rule import TooDeep, check_depth
-from durable._core.journal.events import EVENT_CLASSES, KIND_NAMES, Event, Payload
+from durable._core.journal.columns import fields_of
+from durable._core.journal.events import KIND_NAMES, Event, Payload
 
 #: What the header begins with: tells these files from others.
 MAGIC: Final = "journal export"
@@ -235,26 +235,13 @@ def _run_to_plain(history: RunHistory) -> dict[str, Any]:
 
 def event_to_plain(event: Event) -> dict[str, Any]:
     """An event as data: its name, position, time, fields by name, and value."""
-    cls = type(event)
-    names, read = _FIELDS[cls.kind]
-    plain: dict[str, Any] = {"event": KIND_NAMES[cls.kind]}
-    position = getattr(event, "position", None)
-    if position is not None:
-        plain["position"] = position
+    plain: dict[str, Any] = {"event": KIND_NAMES[event.kind]}
+    if event.position is not None:
+        plain["position"] = event.position
     plain["at"] = event.at
-    if read is not None:
-        found = read(event)
-        plain["fields"] = dict(zip(names, found if len(names) > 1 else (found,), strict=True))
-    value: Payload | None = getattr(event, "value", None)
-    return plain if value is None else {**plain, **payload_to_plain(value)}
-
-
-def _fields_of(cls: type[Any]) -> tuple[tuple[str, ...], Any]:
-    names = tuple(each.name for each in attrs_fields(cls) if each.name not in ("position", "value", "at"))
-    return names, attrgetter(*names) if names else None
-
-
-_FIELDS: Final = {kind: _fields_of(cls) for kind, cls in EVENT_CLASSES.items()}
+    if fields := fields_of(event):
+        plain["fields"] = fields
+    return {**plain, **payload_to_plain(event.value)}
 
 
 def payload_to_plain(payload: Payload | None) -> dict[str, Any]:

@@ -14,16 +14,8 @@ from typing import Any, Final
 
 from attrs import define, evolve, field
 
-from durable._core.journal.events import (
-    Event,
-    RunCancelled,
-    RunContinued,
-    RunFailed,
-    RunRetried,
-    RunStarted,
-    RunSucceeded,
-)
-from durable._core.journal.history import ENDS, effective
+from durable._core.journal.events import Event, RunContinued, RunRetried
+from durable._core.journal.history import effective, only
 from durable._core.recorded.export_format import (
     ExportedFeed,
     ExportedWait,
@@ -48,11 +40,7 @@ from durable._core.recorded.export_values import (
 )
 from durable.errors import ExportFormatError
 
-_CLOSED_BY: Final[dict[str, tuple[type, ...]]] = {
-    "succeeded": (RunSucceeded, RunContinued),
-    "failed": (RunFailed,),
-    "cancelled": (RunCancelled,),
-}
+_CLOSED: Final = ("succeeded", "failed", "cancelled")
 _WAITS: Final = ("timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start", "code")
 #: Resuming looks at each place of a window.
 _MAX_WINDOW: Final = 1_000_000
@@ -127,7 +115,7 @@ class _Draft:
         if plain["seq"] != expected or type(plain["seq"]) is not int:
             wrong(f"seq: expected {expected} of run {self.facts.run_id!r}, found {plain['seq']!r:.40}")
         event = event_from(plain)
-        if isinstance(event, RunStarted) is not (expected == 1):
+        if (event.category == "start") is not (expected == 1):
             what = "the first event is RunStarted" if expected == 1 else "RunStarted is the first event alone"
             wrong(f"event: {what}; found {type(event).__name__} as number {expected}")
         self.events.append(event)
@@ -188,7 +176,7 @@ class _Draft:
         if not self.events:
             wrong(f"run {facts.run_id!r} has no events")
         self._check_end()
-        if any(isinstance(event, RunRetried) for event in self.events):
+        if any(only(self.events, RunRetried)):
             try:
                 effective(self.events)
             except IndexError:
@@ -198,15 +186,15 @@ class _Draft:
 
     def _check_end(self) -> None:
         facts, last = self.facts, self.events[-1]
-        closed_by = _CLOSED_BY.get(facts.status, ())
-        if isinstance(last, closed_by or ENDS) is not bool(closed_by):
+        closed = facts.status in _CLOSED
+        if (last.status if last.category == "end" else None) != (facts.status if closed else None):
             wrong(f"run {facts.run_id!r} is said to be {facts.status}, but its last event is {type(last).__name__}")
         # Another run than it continued as is fine: pruning lets a chain point past links that are gone.
         if (facts.successor is None) is isinstance(last, RunContinued):
             wrong(f"run {facts.run_id!r}: successor {facts.successor!r:.40} with {type(last).__name__} as last event")
         if facts.successor == facts.run_id:
             wrong(f"run {facts.run_id!r} is said to continue as itself")
-        if (facts.ended_at is not None) is not bool(closed_by):
+        if (facts.ended_at is not None) is not closed:
             wrong(f"run {facts.run_id!r} is said to be {facts.status}, with ended_at {facts.ended_at}")
 
 

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from durable._core.codec.codec import Codec
 from durable._core.codec.json_text import dumps, loads
-from durable._core.journal.events import KIND_NAMES, Event, Payload, RunContinued, RunStarted
+from durable._core.journal.events import KIND_NAMES, Event, Payload
 from durable._core.recorded.export_format import Note, RunFacts, RunHistory
 from durable.errors import UsageError
 
@@ -102,24 +102,20 @@ class _Redaction:
         return self._redact(Redacted(self._run.run_id, self._run.workflow, event, position, name, value))
 
     def _event(self, event: Event) -> Event:
-        known: Any = event
-        position: str | None = getattr(known, "position", None)
-        name: str = getattr(known, "name", "")
+        position, name = event.position, event.name
         if position is not None and name:
             self._names[position] = name
         elif position is not None:
             name = self._names.get(position, "")
-        elif isinstance(known, (RunStarted, RunContinued)):
+        elif event.category == "start" or event.outcome == "continued":
             name = self._run.workflow
-        kind = KIND_NAMES[known.kind]
-        value: Payload | None = getattr(known, "value", None)
-        if value is not None:
-            known = evolve(known, value=self._payload(kind, position, name, value))
-        reason: str | None = getattr(known, "reason", None)
-        if reason:
-            known = evolve(known, reason=self._text(kind, position, "reason", reason))
-        changed: Event = known
-        return changed
+        kind = KIND_NAMES[event.kind]
+        changed: dict[str, Any] = {}
+        if event.value is not None:
+            changed["value"] = self._payload(kind, position, name, event.value)
+        if event.reason:
+            changed["reason"] = self._text(kind, position, "reason", event.reason)
+        return evolve(event, **changed)
 
     def _note(self, note: Note) -> Note:
         return evolve(note, value=self._payload("Note", note.position, note.name, note.value))

@@ -7,41 +7,24 @@ What a retry or restart has set aside is left out. Pure: events in, lines out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import assert_never
 
 from attrs import evolve, field, frozen
 
 from durable._core.codec.json_text import dumps_sorted
 from durable._core.journal.events import (
-    AttributesSet,
-    CancelRequested,
     ChildAwaited,
-    ChildCancelled,
-    ChildFailed,
-    ChildSucceeded,
-    CleanupTimedOut,
+    Command,
     Event,
-    GroupOpened,
-    PatchMarked,
+    NowRead,
     Payload,
-    ResumeRequested,
-    RunCancelled,
     RunContinued,
-    RunFailed,
     RunForked,
     RunStarted,
-    RunSucceeded,
-    RunTimedOut,
-    SignalReceived,
-    StepCancelled,
-    StepFailed,
     StepStarted,
-    StepSucceeded,
-    TimerFired,
 )
-from durable._core.journal.history import effective, is_command
+from durable._core.journal.history import effective, only
 from durable._core.recorded.export_format import RunHistory
-from durable._core.run.divergence import describe
 
 
 @frozen
@@ -82,43 +65,44 @@ def lines_of(run: RunHistory) -> list[Line]:
     lines: list[Line] = []
     at: dict[str, int] = {}  # line by position
     for index, event in enumerate(events):
-        if is_command(event):
-            if event.position in at:  # a later attempt
-                lines[at[event.position]] = _tried(lines[at[event.position]], event)
-                continue
-            at[event.position] = len(lines)
-            lines.append(_begun(event, index, own))
-        elif (end := _end_of(event)) is not None:
-            lines.append(Line("", "the end", *end, began_at=event.at, ended_at=event.at, began=index, ended=index))
-        elif (note := _note(event)) is not None:
-            ended = -1 if isinstance(event, (AttributesSet, PatchMarked)) else index
-            lines.append(Line("", *note, began_at=event.at, began=index, ended=ended))
-        elif (number := at.get(getattr(event, "position", None) or "")) is not None:
-            found = _outcome(event, lines[number].command)
-            if found is not None:
-                lines[number] = evolve(lines[number], outcome=found[0], value=found[1], ended_at=event.at, ended=index)
+        match event.category:
+            case "command":
+                number = at.setdefault(event.position, len(lines))
+                if number == len(lines):
+                    lines.append(_begun(event, index, own))
+                else:  # a later attempt
+                    lines[number] = _tried(lines[number], event)
+            case "arrival" | "note":
+                if event.position is None:
+                    if not isinstance(event, NowRead):
+                        lines.append(_of_the_run(event, event.describe(), index))
+                elif (number := at.get(event.position, -1)) >= 0:
+                    lines[number] = _happened(lines[number], event, index)
+            case "end":
+                lines.append(evolve(_of_the_run(event, "the end", index), ended_at=event.at))
+            case "start" | "revision":
+                pass
+            case _:
+                assert_never(event)
     return lines
 
 
 def _own_ids(run: RunHistory) -> list[str]:
     """The run's id, and those that it had when what was copied into it was recorded; longest first."""
     found = {run.run.run_id}
-    for event in run.events:
-        if isinstance(event, RunStarted):
-            found.add(event.seed)
-        elif isinstance(event, RunForked):
-            found.add(event.source)
+    found.update(event.seed for event in only(run.events, RunStarted))
+    found.update(event.source for event in only(run.events, RunForked))
     return sorted(found - {""}, key=len, reverse=True)
 
 
-def _begun(event: Any, index: int, own: Sequence[str]) -> Line:
+def _begun(event: Command, index: int, own: Sequence[str]) -> Line:
     if isinstance(event, ChildAwaited):
         event = evolve(event, run_id=_relative(event.run_id, own))
     return Line(
         event.position,
-        describe(event),
-        digest=getattr(event, "digest", ""),
-        items=event.value if isinstance(event, GroupOpened) else None,
+        event.describe(),
+        digest=event.digest,
+        items=event.value,
         attempts=1 if isinstance(event, StepStarted) else 0,
         began_at=event.at,
         began=index,
@@ -132,53 +116,30 @@ def _relative(run_id: str, own: Sequence[str]) -> str:
     return run_id
 
 
-def _tried(line: Line, event: Any) -> Line:
+def _tried(line: Line, event: Command) -> Line:
     return evolve(line, attempts=max(line.attempts, event.attempt)) if isinstance(event, StepStarted) else line
 
 
-def _outcome(event: Event, command: str) -> tuple[str, Payload | None] | None:
-    match event:
-        case StepSucceeded(value=value) | ChildSucceeded(value=value):
-            return "succeeded", value
-        case StepFailed(value=value) | ChildFailed(value=value):
-            return "failed", value
-        case ChildCancelled() | StepCancelled():
-            return "cancelled", None
-        case TimerFired() if not command.startswith(("step ", "transaction ")):  # else: the delay of a retry
-            return "fired", None
+def _happened(line: Line, event: Event, index: int) -> Line:
+    """*line*, whose command *event* is about; attempts and what they wait for are no outcome of it."""
+    match event.outcome:
+        case "fired" if line.command.startswith(("step ", "transaction ")):  # the delay of a retry
+            return line
+        case "succeeded" | "failed" | "cancelled" | "fired":
+            return evolve(line, outcome=event.outcome, value=event.value, ended_at=event.at, ended=index)
+        case "retrying" | "interrupted" | "continued" | "received" | "over" | None:
+            return line
         case _:
-            return None
+            assert_never(event.outcome)
 
 
-def _end_of(event: Event) -> tuple[str, Payload | None] | None:
-    match event:
-        case RunSucceeded(value=value):
-            return "succeeded", value
-        case RunFailed(value=value):
-            return "failed", value
-        case RunCancelled(reason=reason):
-            return "cancelled", dumps_sorted(reason) if reason else None
-        case RunContinued(name=name):
-            return "continued", dumps_sorted(name)
-        case _:
-            return None
+def _of_the_run(event: Event, words: str, index: int) -> Line:
+    ended = -1 if event.outcome is None else index
+    return Line("", words, event.outcome or "", _said(event), began_at=event.at, began=index, ended=ended)
 
 
-def _note(event: Event) -> tuple[str, str, Payload | None] | None:
-    match event:
-        case SignalReceived(name=name, value=value):
-            return f"signal {name!r}", "received", value
-        case AttributesSet(value=value):
-            return "attributes", "", value
-        case PatchMarked(name=name):
-            return f"patched {name!r}", "", None
-        case CancelRequested(reason=reason):
-            return "request to cancel", "received", dumps_sorted(reason) if reason else None
-        case RunTimedOut():
-            return "the time of the run", "over", None
-        case CleanupTimedOut():
-            return "the time of the clean-up", "over", None
-        case ResumeRequested():
-            return "request to resume", "received", None
-        case _:
-            return None
+def _said(event: Event) -> Payload | None:
+    """What is told of an event of the whole run: its value, or a person's words."""
+    if isinstance(event, RunContinued):
+        return dumps_sorted(event.name)
+    return dumps_sorted(event.reason) if event.reason else event.value

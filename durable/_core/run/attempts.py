@@ -13,7 +13,7 @@ stands first in line then, so it keeps its slot, but a rate counts it.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 from attrs import evolve
 
@@ -42,7 +42,7 @@ from durable.errors import StepInterruptedError
 Phase: TypeAlias = Literal["queued", "running", "retrying", "stuck"]
 
 
-class AttemptNode(Leaf):
+class AttemptNode(Leaf[Any]):
     """A step or a transaction."""
 
     __slots__ = ("attempt", "crashes", "event", "failures", "first_started_at", "op", "phase", "slot")
@@ -158,7 +158,7 @@ class AttemptNode(Leaf):
             self.first_started_at = self.ex.time
         self._start()
 
-    def accepts(self, event: Event) -> bool:
+    def accepts(self, event: Event) -> TypeGuard[Any]:
         match event:
             case StepSucceeded():
                 return True

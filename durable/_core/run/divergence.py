@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias, assert_never
 
 from attrs import frozen
 
 from durable._core.journal.events import (
     ChildAwaited,
     ChildStarted,
-    Event,
+    Command,
+    End,
     GroupOpened,
+    RunRestarted,
     SignalAwaited,
     SlotAwaited,
     StepStarted,
@@ -32,10 +34,13 @@ from durable.errors import NondeterminismError
 _NEAR = 10
 
 
-def alike(recorded: Any, requested: Any, aliases: Sequence[str] = ()) -> bool:
-    """Whether two commands of one kind are the same command; *aliases* are older names of the requested one."""
-    name = getattr(recorded, "name", None)
-    if getattr(requested, "name", None) != name and name not in aliases:
+#: What code can come to: a command, or its end.
+Requested: TypeAlias = Command | End | RunRestarted
+
+
+def alike(recorded: Any, requested: Command, aliases: Sequence[str] = ()) -> bool:
+    """Whether two commands of one class are the same command; *aliases* are older names of the requested one."""
+    if requested.name != recorded.name and recorded.name not in aliases:
         return False
     match requested:
         case GroupOpened():
@@ -45,8 +50,10 @@ def alike(recorded: Any, requested: Any, aliases: Sequence[str] = ()) -> bool:
             return bool(recorded.awaited == requested.awaited)
         case ChildAwaited():
             return bool(recorded.run_id == requested.run_id)
-        case _:
+        case StepStarted() | SlotAwaited() | TransactionStarted() | TimerSet() | SignalAwaited():
             return True
+        case _:
+            assert_never(requested)
 
 
 @frozen
@@ -68,9 +75,9 @@ class Code:
 def diverged(
     run_id: str,
     position: str,
-    recorded: Event | None,
-    requested: Any,
-    commands: Mapping[str, Event],
+    recorded: Command | None,
+    requested: Requested | None,
+    commands: Mapping[str, Command],
     code: Code,
     digest: str = "",
     why: str = "",
@@ -81,18 +88,18 @@ def diverged(
     *digest* is that of the arguments that the code gave, *why* the error by which it ended.
     """
     guess = _guess(position, recorded, requested, commands, code)
-    now = "nothing there" if requested is None else describe(requested)
+    now = "nothing there" if requested is None else requested.describe()
     return NondeterminismError(
         run_id,
         position,
-        "nothing" if recorded is None else describe(recorded),
+        "nothing" if recorded is None else recorded.describe(),
         f"{now}: {why}" if why else now,
-        getattr(recorded, "site", ""),
-        getattr(requested, "site", ""),
+        "" if recorded is None else recorded.site,
+        "" if requested is None else requested.site,
         guess.hint,
         guess.change,
         guess.remedy,
-        getattr(recorded, "digest", ""),
+        "" if recorded is None else recorded.digest,
         digest,
     )
 
@@ -114,20 +121,22 @@ class _Guess:
     remedy: str = _KEEP_BOTH
 
 
-def _guess(position: str, recorded: Event | None, requested: Any, commands: Mapping[str, Event], code: Code) -> _Guess:
-    if requested is None or not hasattr(requested, "position"):
+def _guess(
+    position: str, recorded: Command | None, requested: Requested | None, commands: Mapping[str, Command], code: Code
+) -> _Guess:
+    if requested is None or requested.category != "command":
         return _guess_end(recorded, requested, code)
-    now = describe(requested)
+    now = requested.describe()
     if recorded is None:
         return _Guess("added", f"It looks as if {now} was added here, behind all that was recorded", _GUARD_NEW)
-    was = describe(recorded)
+    was = recorded.describe()
     if _name(recorded) == _name(requested):
         if isinstance(recorded, GroupOpened) and isinstance(requested, GroupOpened):
             return _Guess("resized", f"It looks as if {_members(requested.size - recorded.size)} this group")
         return _Guess("changed", f"It looks as if {was} has become {now}")
     known, ahead = code.known(), code.ahead()
     if skipped := _skipped(position, requested, commands):
-        lost = describe(skipped[0]) + (f" and {len(skipped) - 1} more" if len(skipped) > 1 else "")
+        lost = skipped[0].describe() + (f" and {len(skipped) - 1} more" if len(skipped) > 1 else "")
         if any(_name(each) in ahead for each in skipped):
             return _Guess("reordered", f"It looks as if {now} was moved before {lost}")
         if any(_name(each) in known for each in skipped):
@@ -143,7 +152,7 @@ def _guess(position: str, recorded: Event | None, requested: Any, commands: Mapp
     return _Guess("changed", f"It looks as if {was} was replaced by {now}")
 
 
-def _comes_next(position: str, recorded: Event, commands: Mapping[str, Event], ahead: Sequence[str]) -> bool:
+def _comes_next(position: str, recorded: Command, commands: Mapping[str, Command], ahead: Sequence[str]) -> bool:
     """Whether code that goes on to *ahead* comes to *recorded*, before what was recorded behind that."""
     if _name(recorded) not in ahead:
         return False
@@ -153,14 +162,14 @@ def _comes_next(position: str, recorded: Event, commands: Mapping[str, Event], a
     return ahead.index(_name(recorded)) <= ahead.index(_name(following))
 
 
-def _guess_end(recorded: Event | None, requested: Any, code: Code) -> _Guess:
+def _guess_end(recorded: Command | None, requested: Requested | None, code: Code) -> _Guess:
     """The code ends, or waits for something else, where a command is recorded."""
     if recorded is None:
-        now = "nothing" if requested is None else describe(requested)
+        now = "nothing" if requested is None else requested.describe()
         return _Guess("changed", f"What was recorded goes another way behind this, the code comes to {now}")
     if _name(recorded) in code.known():
-        return _Guess("branch", f"It looks as if {describe(recorded)} is not reached any more")
-    return _Guess("removed", f"It looks as if {describe(recorded)} was removed", _KEEP_OLD)
+        return _Guess("branch", f"It looks as if {recorded.describe()} is not reached any more")
+    return _Guess("removed", f"It looks as if {recorded.describe()} was removed", _KEEP_OLD)
 
 
 def _members(more: int) -> str:
@@ -168,14 +177,14 @@ def _members(more: int) -> str:
     return f"{count} {'were' if abs(more) > 1 else 'was'} {'added to' if more > 0 else 'removed from'}"
 
 
-def _skipped(position: str, requested: Event, commands: Mapping[str, Event]) -> list[Event]:
+def _skipped(position: str, requested: Command, commands: Mapping[str, Command]) -> list[Command]:
     """The recorded commands before the one asked for, if that is found a little further on in the same strand."""
-    found: list[Event] = []
+    found: list[Command] = []
     for offset in range(_NEAR):
         later = commands.get(_beside(position, offset))
         if later is None:
             break
-        if describe(later) == describe(requested):
+        if later.describe() == requested.describe():
             return found
         found.append(later)
     return []
@@ -190,34 +199,10 @@ def _beside(position: str, offset: int) -> str:
 _CAN_HAVE_ALIASES = (StepStarted, SlotAwaited, TransactionStarted, ChildStarted)
 
 
-def _name(event: Any) -> str:
+def _name(event: Command) -> str:
     """A command as `lookahead` calls it."""
     if isinstance(event, SignalAwaited):
         return f"wait_for {event.name}"
     if isinstance(event, GroupOpened) and event.name.startswith("gather"):
         return "gather"
-    return str(getattr(event, "name", ""))
-
-
-def describe(event: Event) -> str:
-    """A command in a few words, for reports: "step 'charge'"."""
-    name = getattr(event, "name", "")
-    match event:
-        case StepStarted() | SlotAwaited():
-            return f"step {name!r}"
-        case GroupOpened():
-            return f"{name} of {event.size}"
-        case TimerSet():
-            return event.name
-        case _:
-            words = {
-                "TransactionStarted": f"transaction {name!r}",
-                "SignalAwaited": f"wait_for {name!r}",
-                "ChildStarted": f"child {name!r}" if getattr(event, "awaited", True) else f"start of {name!r}",
-                "ChildAwaited": f"result of run {getattr(event, 'run_id', '')!r}",
-                "RunSucceeded": "the end of the workflow",
-                "RunFailed": "the end of the workflow, by an error",
-                "RunCancelled": "the end of the workflow, cancelled",
-                "RunContinued": f"continue as {name!r}",
-            }
-            return words.get(type(event).__name__, type(event).__name__)
+    return event.name

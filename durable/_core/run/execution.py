@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 from durable._core.codec.codec import Codec
 from durable._core.journal import history
@@ -27,6 +27,7 @@ from durable._core.journal.events import (
     CancelRequested,
     CleanupTimedOut,
     Event,
+    Positioned,
     ResumeRequested,
     RunContinued,
     RunTimedOut,
@@ -189,7 +190,7 @@ class Execution(OpenRun):
         if recorded.reopened:
             self.time = recorded.reopened_at
         last = len(recorded.arrivals) - 1
-        if recorded.run_attempt == 1 and not (self._ends_unborn(recorded.arrivals) and not recorded.commands):
+        if recorded.run_attempt == 1 and (recorded.commands or not history.ends_unborn(recorded.arrivals)):
             self.at_frontier = recorded.reopened and last < 0
             self._begin()
             yield from self._run()
@@ -202,7 +203,7 @@ class Execution(OpenRun):
             else:
                 self.time = event.at
             if not self._take(event):
-                self.diverge(getattr(event, "position", ""), None)
+                self.diverge(event.position or "", None)
             if self.opened and not self.runnable:
                 yield self._strand_at(self.opened[-1].position)
             if self.runnable:
@@ -215,7 +216,7 @@ class Execution(OpenRun):
         self.answers.take_dropped()  # reported when they were new
 
     def _turn(self, arrived: Sequence[Event]) -> Iterator[StrandNode]:
-        if not self._begun and self.history.run_attempt == 1 and not self._ends_unborn(arrived):
+        if not self._begun and self.history.run_attempt == 1 and not history.ends_unborn(arrived):
             self._begin()
             yield from self._run()
         for event in arrived:
@@ -249,10 +250,6 @@ class Execution(OpenRun):
         self._body = StrandNode(self, Strand(self.definition.fn(*args, **kwargs), ""), self, 0)
         self._body.begin()
 
-    def _ends_unborn(self, arrived: Sequence[Event]) -> bool:
-        """Cancelled, or out of time, before its first turn: its code never runs."""
-        return not self._begun and any(isinstance(event, (CancelRequested, RunTimedOut)) for event in arrived)
-
     def _run_on(self) -> None:
         """As `_run`, where nobody looks on: a generator less for every command."""
         runnable = self.runnable
@@ -277,19 +274,21 @@ class Execution(OpenRun):
 
     def _take(self, event: Event) -> bool:
         """Record *event* (unless it is replayed) and let it happen; False if it is of no use."""
-        position = getattr(event, "position", None)
+        position = event.position
         if position:
             leaf = self.leaves.get(position)
             if leaf is None or not leaf.accepts(event):
                 return False  # its command is closed: a race is lost, a timeout passed
             if self.replaying:
                 # Later attempts are replayed among the arrivals, but are none.
-                self.arrivals += not isinstance(event, history.LATER_ATTEMPTS)
+                self.arrivals += event.category == "arrival"
             else:
                 event = leaf.converted(event)
                 self._record(event)
             leaf.deliver(event)
             return True
+        if event.category != "arrival":
+            return False
         match event:
             case CancelRequested() | RunTimedOut() if self._cancelling:
                 return self.replaying
@@ -318,8 +317,10 @@ class Execution(OpenRun):
                     return False
                 self._record(event)
                 self._begin()
-            case _:
+            case Positioned():  # at no position: nothing of ours
                 return False
+            case _:
+                assert_never(event)
         return True
 
     def _record(self, event: Event) -> None:
@@ -398,13 +399,15 @@ class Execution(OpenRun):
         self.decision.feeds, self.decision.feeds_closed = (), (*self.decision.feeds_closed, *self.feeds)
         self.decision.events.append(event)
         self.decision.reason = verdict.reason
-        if isinstance(verdict, ending.Ending):
-            self.decision.ended = verdict.status
-            self.decision.outcome = verdict.outcome
-        else:
-            self.decision.waits = added(
-                self.decision.waits, Wait("", "restart", "", "any", fire_at=verdict.event.fire_at)
-            )
+        match verdict:
+            case ending.Ending():
+                self.decision.ended = verdict.status
+                self.decision.outcome = verdict.outcome
+            case ending.Restart():
+                wait = Wait("", "restart", "", "any", fire_at=verdict.event.fire_at)
+                self.decision.waits = added(self.decision.waits, wait)
+            case _:
+                assert_never(verdict)
 
     # --- cancelling ---------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from durable._core.journal.events import Event, FeedOpened, GroupOpened, TimerFired, TimerSet
+from durable._core.journal.events import FeedOpened, GroupOpened, TimerSet
 from durable._core.journal.payloads import arguments_payload
 from durable._core.journal.waits import WakeOn
 from durable._core.program.command import Command
@@ -20,7 +20,7 @@ from durable._core.program.limits import Limit
 from durable._core.program.ops import AwaitRunOp, Op, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import FedChild, Feed
 from durable._core.run.leaves import ChildNode, SignalNode, TimerNode
-from durable._core.run.nodes import CANCELLED, Leaf, Node, OpenRun, Outcome, Owner, StrandNode, wake_group
+from durable._core.run.nodes import CANCELLED, Node, OpenRun, Outcome, Owner, StrandNode, TimerLeaf, wake_group
 from durable._core.run.strand import Strand
 
 
@@ -193,18 +193,6 @@ class SettleNode(Group):
         return Outcome(Settled(outcome.value, outcome.error))
 
 
-class _Deadline(Leaf):
-    """The timer of a `timeout`; it stands at the same position as its group."""
-
-    __slots__ = ()
-
-    def accepts(self, event: Event) -> bool:
-        return isinstance(event, TimerFired)
-
-    def deliver(self, _event: Event, /) -> None:
-        self.close(Outcome())
-
-
 class TimeoutNode(Group):
     """`timeout`."""
 
@@ -214,7 +202,7 @@ class TimeoutNode(Group):
         super().__init__(ex, position, owner, index)
         self.seconds = op.seconds
         self.timed_out = False
-        self.deadline = _Deadline(ex, position, self, -1)
+        self.deadline = TimerLeaf(ex, position, self, -1)  # at the same position as its group
         event, fresh = ex.command(TimerSet(position, "timeout", ex.time + op.seconds, ex.site(op), ex.time))
         self.deadline.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
         self.open_all((op.member,))

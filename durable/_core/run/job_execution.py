@@ -123,7 +123,7 @@ class JobExecution:
 
     def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
         """As `Execution.advance`."""
-        unborn = any(isinstance(event, (CancelRequested, RunTimedOut)) for event in arrived)
+        unborn = history.ends_unborn(arrived)
         if self._given is not None:
             self._take(self._given, now)
         elif self._attempt == 0 and not self._queued and not unborn:

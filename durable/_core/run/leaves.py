@@ -4,9 +4,10 @@ Commands that one arrival ends: timers, signals, children. Steps are in `attempt
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard, assert_never
 
 from durable._core.journal.events import (
+    ChildArrival,
     ChildAwaited,
     ChildCancelled,
     ChildFailed,
@@ -20,13 +21,13 @@ from durable._core.journal.events import (
     TimerSet,
 )
 from durable._core.journal.payloads import arguments_payload, rebuilt
-from durable._core.program.ops import AwaitRunOp, Child, Op, RunOp, SleepOp, StartOp, WaitForOp
+from durable._core.program.ops import AwaitRunOp, Child, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import ChildAction, added
-from durable._core.run.nodes import Leaf, Node, OpenRun, Outcome, Owner
+from durable._core.run.nodes import Leaf, Node, OpenRun, Outcome, Owner, TimerLeaf
 from durable.errors import DecodeError, RunCancelledError
 
 
-class TimerNode(Leaf):
+class TimerNode(TimerLeaf):
     """`sleep` and `sleep_until`."""
 
     __slots__ = ()
@@ -38,14 +39,8 @@ class TimerNode(Leaf):
         event, fresh = ex.command(TimerSet(position, name, fire_at, ex.site(op), ex.time))
         self.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
 
-    def accepts(self, event: Event) -> bool:
-        return isinstance(event, TimerFired)
 
-    def deliver(self, _event: Event, /) -> None:
-        self.close(Outcome())
-
-
-class SignalNode(Leaf):
+class SignalNode(TimerLeaf):
     """`wait_for`."""
 
     __slots__ = ("name", "type")
@@ -80,20 +75,20 @@ class SignalNode(Leaf):
             waiters.remove(self)
         super().close(outcome, arrived=arrived)
 
-    def accepts(self, event: Event) -> bool:
-        return isinstance(event, TimerFired)
-
-    def deliver(self, _event: Event, /) -> None:
+    def deliver(self, _event: TimerFired, /) -> None:
         limit = TimeoutError(f"no signal {self.name!r} came in time")
         self.close(Outcome(error=self.delivered(limit)))
 
 
-class ChildNode(Leaf):
+ChildOp: TypeAlias = RunOp[Any] | StartOp[Any] | AwaitRunOp[Any]
+
+
+class ChildNode(Leaf[ChildArrival]):
     """A child run awaited, a start with a key, or the result of a run that exists."""
 
     __slots__ = ("run_id", "starting", "type")
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: Op[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: ChildOp) -> None:
         super().__init__(ex, position, owner, index)
         self.starting = isinstance(op, StartOp)
         if isinstance(op, AwaitRunOp):
@@ -101,7 +96,7 @@ class ChildNode(Leaf):
             _, fresh = ex.command(ChildAwaited(position, op.run_id, ex.site(op), ex.time))
             self.wait_for("child", run_id=self.run_id, fresh=fresh)
             return
-        run_op: RunOp[Any] = op.op if isinstance(op, StartOp) else op  # type: ignore[assignment]  # the only others
+        run_op = op.op if isinstance(op, StartOp) else op
         self.type = run_op.definition.result
         arguments = "" if ex.replays(position) else arguments_payload(run_op, ex.codec)
         event, fresh = ex.command(
@@ -128,10 +123,10 @@ class ChildNode(Leaf):
             return
         self.wait_for("child", name=feed, run_id=self.run_id, fresh=fresh and not (self.starting or fed))
 
-    def accepts(self, event: Event) -> bool:
-        return isinstance(event, (ChildSucceeded, ChildFailed, ChildCancelled, ChildJoined))
+    def accepts(self, event: Event) -> TypeGuard[ChildArrival]:
+        return isinstance(event, ChildArrival)
 
-    def deliver(self, event: Event) -> None:
+    def deliver(self, event: ChildArrival, /) -> None:
         match event:
             case ChildSucceeded():
                 where = f"result of run {self.run_id!r}"
@@ -149,7 +144,7 @@ class ChildNode(Leaf):
                 if self.starting:
                     self.close(Outcome(Child(event.run_id, self.type)))
             case _:
-                pass
+                assert_never(event)
 
     def withdraw(self) -> None:
         self.ex.cancel_child(self.run_id)

@@ -18,15 +18,15 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeGuard, TypeVar
 
 from durable._core.journal.events import Command as RecordedCommand
-from durable._core.journal.events import Event, SignalReceived
+from durable._core.journal.events import Event, SignalReceived, TimerFired
 from durable._core.journal.payloads import arguments_digest, arguments_payload
 from durable._core.journal.waits import Wait, WaitKind, WakeOn
 from durable._core.program.ops import RunOp, StartOp, StepOp, TransactionOp
 from durable._core.run.decision import Decision, added, removed
-from durable._core.run.divergence import Code, alike, diverged
+from durable._core.run.divergence import Code, Requested, alike, diverged
 from durable._core.run.strand import Strand
 from durable.errors import CapExceededError, EncodeError, RunCancelled
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from durable._core.program.functions import Workflow
 
 _E = TypeVar("_E", bound=RecordedCommand)
+#: What can happen to a leaf.
+_Taken = TypeVar("_Taken", bound=Event)
 
 
 @lru_cache(maxsize=4096)
@@ -202,7 +204,7 @@ class StrandNode(Node):
 # --- leaves ----------------------------------------------------------------------------------------
 
 
-class Leaf(Node):
+class Leaf(Node, Generic[_Taken]):
     """A command that an arrival ends."""
 
     __slots__ = ("wait",)
@@ -216,11 +218,11 @@ class Leaf(Node):
         self.wait: Wait | None = None
         ex.leaves[position] = self
 
-    def accepts(self, event: Event) -> bool:
+    def accepts(self, event: Event) -> TypeGuard[_Taken]:
         """Whether *event* can happen to this command in the state it is in."""
         raise NotImplementedError  # pragma: no cover - every leaf has its own
 
-    def deliver(self, event: Event, /) -> None:
+    def deliver(self, event: _Taken, /) -> None:
         """Take *event*, which `accepts` let pass."""
         raise NotImplementedError  # pragma: no cover - every leaf has its own
 
@@ -264,6 +266,18 @@ class Leaf(Node):
             self.close(CANCELLED, arrived=False)
 
 
+class TimerLeaf(Leaf[TimerFired]):
+    """A command that a timer ends."""
+
+    __slots__ = ()
+
+    def accepts(self, event: Event) -> TypeGuard[TimerFired]:
+        return isinstance(event, TimerFired)
+
+    def deliver(self, _event: TimerFired, /) -> None:
+        self.close(Outcome())
+
+
 # --- the run ----------------------------------------------------------------------------------------------------
 
 
@@ -282,7 +296,7 @@ class OpenRun:
         self.decision = Decision()
         self.runnable: deque[tuple[StrandNode, Outcome]] = deque()
         self.strands: list[StrandNode] = []
-        self.leaves: dict[str, Leaf] = {}
+        self.leaves: dict[str, Leaf[Any]] = {}
         #: Positions of open `for_each`es whose later children the file starts.
         self.feeds: set[str] = set()
         self.signal_waiters: dict[str, list[SignalWaiter]] = {}
@@ -302,7 +316,7 @@ class OpenRun:
         self.arrivals = 0
         self.taken = 0
         #: Commands opened since the list was emptied, while somebody looks on (see `Execution.walk`).
-        self.opened: list[Any] | None = None
+        self.opened: list[RecordedCommand] | None = None
         #: While somebody looks on: the signals that were consumed, by the position of who waited for them.
         self.consumed: dict[str, SignalReceived] = {}
         #: Whether arguments are compared with the recorded ones; positions of those that differ.
@@ -336,7 +350,7 @@ class OpenRun:
         if recorded is not None:
             if type(recorded) is not type(event) or not alike(recorded, event, aliases):
                 self.diverge(position, event, recorded)
-            if self.compares and (before := getattr(recorded, "digest", "")) and self._digest() not in ("", before):
+            if self.compares and (before := recorded.digest) and self._digest() not in ("", before):
                 self.changed_arguments.append(position)
             return recorded, False
         if self.replaying and not self.history.reopened:
@@ -357,11 +371,13 @@ class OpenRun:
             self.opened.append(recorded)
         return True
 
-    def replays(self, position: str) -> Event | None:
+    def replays(self, position: str) -> RecordedCommand | None:
         """The command at *position*, if it is recorded already."""
         return self.unmatched.get(position)
 
-    def diverge(self, position: str, requested: Any, recorded: Event | None = None, why: str = "") -> NoReturn:
+    def diverge(
+        self, position: str, requested: Requested | None, recorded: RecordedCommand | None = None, why: str = ""
+    ) -> NoReturn:
         """
         The code asks for *requested* (None: for nothing) where something else is recorded.
 
@@ -370,7 +386,7 @@ class OpenRun:
         """
         recorded = recorded or self.history.commands.get(position)
         code = Code([] if self.current is None else self.current.strand.frames(), self.definition.fn)
-        digest = self._digest() if hasattr(requested, "digest") else ""
+        digest = self._digest() if requested is not None and requested.category == "command" else ""
         raise diverged(self.run_id, position, recorded, requested, self.history.commands, code, digest, why)
 
     def _digest(self) -> str:

@@ -15,7 +15,6 @@ from attrs import field, frozen
 
 from durable._core.codec.codec import Codec
 from durable._core.codec.failures import describe
-from durable._core.journal.columns import to_row
 from durable._core.journal.events import KIND_NAMES, Event
 from durable._core.journal.payloads import failure_in, rebuilt
 from durable._shell.backend import Backend
@@ -186,9 +185,7 @@ class Run(Generic[T]):
         row = await self._row()
         events = await self._backend.read(event_rows.load_history, self._backend.path, row)
         return [
-            HistoryEvent(
-                seq, KIND_NAMES[event.kind], getattr(event, "position", None), event.at, to_row(event)[3], event
-            )
+            HistoryEvent(seq, KIND_NAMES[event.kind], event.position, event.at, event.value, event)
             for seq, event in enumerate(events, 1)
         ]
 

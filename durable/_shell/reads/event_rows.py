@@ -14,7 +14,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from durable._core.journal.columns import from_row
-from durable._core.journal.events import CancelRequested, Event, RunStarted
+from durable._core.journal.events import CancelRequested, Event
 from durable._shell.reads.ready_rows import SELECT_READY, ready_run
 from durable._shell.reads.run_rows import ENDS, RunRow, last_of_chain
 from durable._shell.rows.rows import InboxItem, Outcome, ReadyRun, RunState, checksum, read_events
@@ -192,7 +192,7 @@ def _with_start(ready: ReadyRun, at: float, body: str | None, value: Any, record
     if kind is None or checksum(0, kind, None, at, body, value) != recorded:
         return ready  # its driver loads it, and says so if it is damaged
     event = from_row(kind, None, body, value, at)
-    return evolve(ready, fresh=(event, recorded)) if isinstance(event, RunStarted) else ready
+    return evolve(ready, fresh=(event, recorded)) if event.category == "start" else ready
 
 
 def places(conn: sqlite3.Connection) -> list[tuple[str, str | None, float, float]]:

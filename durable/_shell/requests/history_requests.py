@@ -58,7 +58,7 @@ class RetryRun(Request[bool]):
             "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run.run, len(events))
         ).fetchone()
         write_rows(conn, state.append([reopened]))
-        for _, child_id in history.open_children([*events, reopened]):
+        for child_id in history.open_waits([*events, reopened]).children.values():
             child = run_by_id(conn, child_id)
             if child is not None and child.status == "failed":
                 RetryRun(child_id).record(conn, effects, env)
@@ -152,12 +152,13 @@ REQUESTS = (RetryRun, ForkRun, ImportRuns)
 
 def _wait_again(conn: sqlite3.Connection, run: int, events: Sequence[Event], now: float, effects: Effects) -> None:
     """The rows of what a reopened or copied history still waits for."""
-    for position, target in history.open_children(events):
+    waits = history.open_waits(events)
+    for position, target in waits.children.items():
         add_wait(conn, run, position, target, now, effects)
-    for wait in history.open_timers(events):
+    for wait in waits.timers.values():
         row = (run, wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now)
         write_many(conn, INSERT_WAITS, [row])
         if wait.fire_at is not None:
             effects.fires(wait.fire_at)
-    for position, name, key in history.open_slots(events):
+    for position, (name, key) in waits.slots.items():
         let_in(conn, slots.ask(conn, run, position, name, key, now, effects), now, effects)

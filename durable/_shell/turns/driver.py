@@ -22,7 +22,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-from durable._core.journal.events import Event, RunRetried, StepInterrupted, StepStarted
+from durable._core.journal.events import Event, Reopening, RunRetried, StepInterrupted, StepStarted
+from durable._core.journal.history import only
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
 from durable._shell.log import log
@@ -247,8 +248,8 @@ class Driver(Performer):
         events = read_events(services.path, self._state, loaded.rows)
         items = loaded.items
         self._announced = len(events) > 1
-        if any(isinstance(event, RunRetried) for event in events):
-            self._asked_before = {event.position: event.name for event in events if isinstance(event, StepStarted)}
+        if any(only(events, RunRetried)):
+            self._asked_before = {event.position: event.name for event in only(events, StepStarted)}
         self._execution = self._make_execution(events)
         self._execution.load()
         interrupted = await self._interrupted(events, [each.event for each in items])
@@ -280,10 +281,10 @@ class Driver(Performer):
         """An interruption for each step that was under way when its last driver ended."""
         execution = self._execution
         assert execution is not None
-        settled = {getattr(event, "position", None) for event in (*arrived, *self._outcomes)}
+        settled = {event.position for event in (*arrived, *self._outcomes)}
         found: list[Event] = []
         now = self._services.clock.now()
-        reopened = type(events[-1]).__name__ in ("RunRetried", "RunForked")
+        reopened = isinstance(events[-1], Reopening)
         for position, attempt in execution.in_flight():
             if position not in settled and position not in self._scopes:
                 crashed = not (self._lived or reopened) and not await self._progressed(position, events)
@@ -292,7 +293,7 @@ class Driver(Performer):
 
     async def _progressed(self, position: str, events: list[Event]) -> bool:
         """Whether the step recorded a cursor or memo since its last attempt began: then it is no poison."""
-        began = max((event.at for event in events if getattr(event, "position", None) == position), default=0.0)
+        began = max((event.at for event in events if event.position == position), default=0.0)
         run = self._state.run
         latest = await self._read(
             lambda conn: conn.execute(

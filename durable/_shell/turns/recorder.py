@@ -15,12 +15,11 @@ from typing import Any, TypeGuard
 
 from attrs import evolve
 
+from durable._core.journal import history
 from durable._core.journal.events import (
-    CancelRequested,
     Event,
     Payload,
     RunStarted,
-    RunTimedOut,
     StepStarted,
     StepSucceeded,
 )
@@ -227,14 +226,13 @@ class Recorder:
             (event,) = read_events(self._services.path, evolve(self._state), rows)
         except (DurableError, ValueError):
             return None
-        return event if isinstance(event, RunStarted) else None
+        return event if event.category == "start" else None
 
     def _notices(self, decision: Decision, write: TurnWrite) -> list[Notice]:
         """What to tell those who look on."""
         run, run_id, workflow = self._state.run, self._state.run_id, self._state.workflow
         notices: list[Notice] = []
-        unborn = any(isinstance(event, (CancelRequested, RunTimedOut)) for event in decision.events)
-        if not self._announced and not unborn:
+        if not self._announced and not history.ends_unborn(decision.events):
             notices.append(Notice("run.started", run, run_id, workflow))
         notices += [Notice("step.attempt_failed", run, run_id, workflow, failed) for failed in decision.failed_attempts]
         if write.status == "waiting":
@@ -248,20 +246,16 @@ class Recorder:
         elif self._dirty:
             # A failed run may be retried: its failed steps then go on from their cursors.
             write.notes_over = decision.ended is not None and decision.ended != "failed"
-            write.notes_done = [
-                event.position
-                for event in decision.events
-                if isinstance(event, StepSucceeded) and event.position in self._dirty
-            ]
+            succeeded = (event.position for event in history.only(decision.events, StepSucceeded))
+            write.notes_done = [position for position in succeeded if position in self._dirty]
             self._dirty.difference_update(write.notes_done)
         if self._asked_before:  # if the mended code asks for another step, what is there is not for it
             write.notes_done = [
                 *write.notes_done,
                 *(
                     event.position
-                    for event in decision.events
-                    if isinstance(event, StepStarted)
-                    and self._asked_before.get(event.position, event.name) != event.name
+                    for event in history.only(decision.events, StepStarted)
+                    if self._asked_before.get(event.position, event.name) != event.name
                 ),
             ]
 

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from durable._core.journal.events import ChildStarted
+from durable._core.journal.history import only
 from durable._core.recorded.export_format import RunHistory
 from durable._core.run import ending
 from durable._shell.reads.run_rows import ENDS, run_by_id
@@ -59,8 +60,8 @@ class Ties:
         )
         orphans = [
             (number, event.position, event.run_id)
-            for event in each.events
-            if isinstance(event, ChildStarted) and event.run_id.startswith(f"{run.run_id}/")
+            for event in only(each.events, ChildStarted)
+            if event.run_id.startswith(f"{run.run_id}/")
         ]
         conn.executemany(
             "UPDATE durable_runs SET parent = ? WHERE position = ? AND run_id = ? AND parent IS NULL", orphans
@@ -100,9 +101,9 @@ class Ties:
         successor = ending.successor(run_id)
         if self.number(successor) is not None:
             raise RunExistsError(successor, f"{run_id!r} would continue as it: its export is older")
-        known = {event.run_id for event in each.events if isinstance(event, ChildStarted)}
+        known = {event.run_id for event in only(each.events, ChildStarted)}
         known |= {wait.target for wait in each.waits if wait.target is not None}
-        ended = {getattr(event, "position", None) for event in each.pending}
+        ended = {event.position for event in each.pending}
         for child, position in self._conn.execute(_DERIVED, {"run_id": run_id}).fetchall():
             if child not in known and child.rpartition("~")[0] not in known and position not in ended:
                 reason = f"{run_id!r}, which has not ended, would start it again: its export is older"

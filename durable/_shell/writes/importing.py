@@ -230,7 +230,7 @@ class _Import:
         conn, effects, run = self._conn, self._effects, each.run
         number = self._ties.number(run.run_id)
         assert number is not None
-        # Granted slots are of the other file; `open_slots` asks for them again.
+        # Granted slots are of the other file, and asked for again below.
         write_many(
             conn,
             INSERT_ITEMS,
@@ -242,7 +242,7 @@ class _Import:
         )
         self._write_feeds(number, each)
         ended = {row.run: row for row in self._write_waits(number, each)}
-        for position, name, key in history.open_slots(each.events):
+        for position, (name, key) in history.open_waits(each.events).slots.items():
             let_in(conn, slots.ask(conn, number, position, name, key, self._now, effects), self._now, effects)
         for row in ended.values():
             self._tell(row.run, row.run_id, row.ended_at)

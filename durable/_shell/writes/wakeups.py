@@ -177,7 +177,7 @@ def put_back(conn: sqlite3.Connection, run: int, outcomes: Sequence[Event], effe
     """
     for event in outcomes:
         put_item(conn, run, event, effects, wakes=True)
-        position = getattr(event, "position", "")
+        position = event.position or ""
         if not isinstance(event, StepInterrupted):
             let_in(conn, slots.release(conn, run, position, event.at, effects), event.at, effects)
         elif conn.execute(

@@ -175,10 +175,9 @@ def _rows(conn: sqlite3.Connection) -> list[str]:
 
 
 def _ended_with(event: Event, codec: Codec) -> str:
-    value = getattr(event, "value", None)
-    if type(event).__name__ != "RunFailed":
-        return str(value)
-    return _told(value, codec)
+    if event.outcome != "failed":
+        return str(event.value)
+    return _told(event.value, codec)
 
 
 def _told(value: Any, codec: Codec) -> str:
@@ -195,8 +194,7 @@ def _result(conn: sqlite3.Connection, definitions: Definitions, codec: Codec) ->
     last = load_history(conn, ":memory:", row)[-1]
     definition = definitions.find(row.workflow, row.version)
     if row.status == "succeeded" and definition is not None:
-        value = getattr(last, "value", None)
-        return codec.decode(value or "null", definition.result, where="the result"), None
+        return codec.decode(last.value or "null", definition.result, where="the result"), None
     return None, _ended_with(last, codec) if row.status == "failed" else f"{row.status}: {row.reason}"
 
 

@@ -19,18 +19,27 @@ from typing import Any, Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from durable._core.journal.events import Event
-from durable._core.journal.history import is_command
+from durable._core.journal.events import (
+    Event,
+    NowRead,
+    RunRestarted,
+    RunRetried,
+    SlotAwaited,
+    SlotGranted,
+    StepInterrupted,
+    StepRetrying,
+    StepStarted,
+    StepSucceeded,
+    TransactionStarted,
+)
+from durable._core.journal.history import only
 from durable._core.program.current_driver import driver_in_charge
 from durable._shell.reads.run_rows import ENDS
 from durable._shell.turns.context import scope_here
 from durable.testing.journals import journal_lines
 
 #: Facts about attempts, which differ from one life of a process to the next and which no workflow sees.
-_UNSEEN: Final = ("StepInterrupted", "NowRead", "SlotAwaited", "SlotGranted")
-_OUTCOMES: Final = frozenset(
-    ("StepSucceeded", "StepFailed", "StepCancelled", "TimerFired", "ChildSucceeded", "ChildFailed", "ChildCancelled")
-)
+_UNSEEN: Final = (StepInterrupted, NowRead, SlotAwaited, SlotGranted)
 
 
 @frozen
@@ -183,34 +192,33 @@ def one_success_per_step(found: Outcome, expected: Outcome) -> Iterator[str]:  #
     for name, run in found.runs.items():
         done: set[str] = set()
         for event in run.events:
-            position: str = getattr(event, "position", None) or ""
-            kind = type(event).__name__
-            if kind in ("RunRestarted", "RunRetried"):
+            if isinstance(event, (RunRestarted, RunRetried)):
                 done.clear()
-            elif kind in ("StepStarted", "TransactionStarted", "StepSucceeded") and position in done:
-                yield f"{_called(name, run)}: {kind} at {position} after its recorded success\n{_tail(run.events)}"
-            elif kind == "StepSucceeded":
-                done.add(position)
+            elif isinstance(event, (StepStarted, TransactionStarted, StepSucceeded)):
+                if event.position in done:
+                    what = f"{type(event).__name__} at {event.position} after its recorded success"
+                    yield f"{_called(name, run)}: {what}\n{_tail(run.events)}"
+                elif event.outcome == "succeeded":
+                    done.add(event.position)
 
 
 def parent_resumed_once(found: Outcome, expected: Outcome) -> Iterator[str]:  # noqa: ARG001 - an Invariant
     """Each command has one outcome: no timer fires twice, no child's end is told twice."""
     for name, run in found.runs.items():
         told: set[str] = set()
-        delayed: set[str] = set()  # steps whose next attempt a timer begins: that one is no outcome
+        delayed: set[str | None] = set()  # steps whose next attempt a timer begins: that one is no outcome
         for event in run.events:
-            kind = type(event).__name__
-            position: str = getattr(event, "position", None) or ""
-            if kind in ("RunRestarted", "RunRetried"):
+            if isinstance(event, (RunRestarted, RunRetried)):
                 told.clear()
-            elif kind == "StepRetrying":
-                delayed.add(position)
-            elif kind == "TimerFired" and position in delayed:
-                delayed.remove(position)
-            elif kind in _OUTCOMES:
-                if position in told:
-                    yield f"{_called(name, run)}: a second outcome at {position}, {kind}\n{_tail(run.events)}"
-                told.add(position)
+            elif event.outcome == "retrying":
+                delayed.add(event.position)
+            elif event.outcome == "fired" and event.position in delayed:
+                delayed.remove(event.position)
+            elif event.position is not None and event.outcome in ("succeeded", "failed", "cancelled", "fired"):
+                if event.position in told:
+                    what = f"a second outcome at {event.position}, {type(event).__name__}"
+                    yield f"{_called(name, run)}: {what}\n{_tail(run.events)}"
+                told.add(event.position)
 
 
 def replays(found: Outcome, expected: Outcome) -> Iterator[str]:  # noqa: ARG001 - an Invariant
@@ -256,10 +264,7 @@ def no_other_runs(found: Outcome, expected: Outcome) -> Iterator[str]:
 def effects_bounded(found: Outcome, expected: Outcome) -> Iterator[str]:
     """A plain step begins once, once more for each recorded retry, and at most once more for each disturbance."""
     retried = Counter(
-        f"{name}:{getattr(event, 'position', '')}"
-        for name, run in found.runs.items()
-        for event in run.events
-        if type(event).__name__ == "StepRetrying"
+        f"{name}:{event.position}" for name, run in found.runs.items() for event in only(run.events, StepRetrying)
     )
     for place, count in found.begun.items():
         most = max(expected.begun.get(place, 0), 1 + retried[place]) + found.disturbed
@@ -324,31 +329,28 @@ def seen(events: Iterable[Event]) -> list[str]:
     """
     kept: list[Event] = []
     commands: set[str] = set()
-    delayed: set[str] = set()
+    delayed: set[str | None] = set()
     for event in events:
-        kind = type(event).__name__
-        position: str = getattr(event, "position", None) or ""
-        if kind == "RunRestarted":
+        if isinstance(event, RunRestarted):
             kept, commands = kept[:1], set()
-        elif kind == "StepRetrying":
-            delayed.add(position)
-        elif kind == "TimerFired" and position in delayed:
-            delayed.remove(position)  # the next attempt, too, is a matter of attempts
-        elif kind in _UNSEEN or (is_command(event) and position in commands):
+        elif event.outcome == "retrying":
+            delayed.add(event.position)
+        elif event.outcome == "fired" and event.position in delayed:
+            delayed.remove(event.position)  # the next attempt, too, is a matter of attempts
+        elif isinstance(event, _UNSEEN) or (event.category == "command" and event.position in commands):
             continue  # a later attempt is the same command
         else:
             kept.append(event)
-            if is_command(event):
-                commands.add(position)
-    placed = [event for event in kept if getattr(event, "position", None)]
-    others = [event for event in kept if not getattr(event, "position", None)]
-    placed.sort(key=lambda event: ([int(part) for part in _position(event).split(".")], not is_command(event)))
+            if event.category == "command":
+                commands.add(event.position)
+    placed = [event for event in kept if event.position]
+    others = [event for event in kept if not event.position]
+    placed.sort(key=lambda event: (_parts(event.position or ""), event.category != "command"))
     return journal_lines([*placed, *others], ignoring=("attempt", "crashed"))
 
 
-def _position(event: Event) -> str:
-    found: str = getattr(event, "position", "0")
-    return found if found.replace(".", "").isdigit() else "0"
+def _parts(position: str) -> list[int]:
+    return [int(part) for part in position.split(".")] if position.replace(".", "").isdigit() else [0]
 
 
 def _counted(effects: Iterable[Effect]) -> Counter[str]:
