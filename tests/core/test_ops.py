@@ -4,6 +4,7 @@ Every op a workflow may yield: its result, its events, and what it asks of the w
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import get_args, get_origin
 
 import pytest
 from attrs import frozen
@@ -22,6 +23,8 @@ from durable._core.journal.events import (
     TimerSet,
 )
 from durable._core.journal.waits import Wait
+from durable._core.program import group_ops, ops
+from durable._core.program.command import Command
 from durable._core.program.decorators import call, job, step, transaction, workflow
 from durable._core.program.flow import current, now, random, set_attributes, uuid4
 from durable._core.program.op_constructors import (
@@ -36,8 +39,9 @@ from durable._core.program.op_constructors import (
     timeout,
     wait_for,
 )
-from durable._core.program.ops import Flow, Return
+from durable._core.program.ops import ContinueAs, Flow, Op, Return
 from durable._core.program.retry import Retry
+from durable._core.run.execution import _OPENERS
 from durable.errors import DefinitionError, EncodeError
 from tests.core.drive import START, World, failure, kinds, run
 
@@ -110,6 +114,16 @@ def world(body, **options) -> World:
 
 
 # --- steps and ends -----------------------------------------------------------------------------
+
+
+def test_every_op_has_an_opener():
+    """
+    All that a workflow may yield is in one union, and something opens each; `ContinueAs` ends the run instead.
+    """
+    found = {each for module in (ops, group_ops) for each in vars(module).values() if isinstance(each, type)}
+    union = {get_origin(op) or op for op in get_args(group_ops.AnyOp)}
+    assert union == {each for each in found if issubclass(each, Command)} - {Command, Op}
+    assert _OPENERS.keys() == union - {ContinueAs}
 
 
 def test_yield_and_await_are_the_same_command():

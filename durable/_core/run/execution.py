@@ -334,7 +334,7 @@ class Execution(OpenRun):
         """Open *op* at *position*; its node reports to *owner*."""
         self.answers.created_ops.pop(id(op), None)
         opener = _OPENERS.get(type(op))
-        self.asked = op
+        self.asked = op  # type: ignore[assignment]  # what is none of them is refused below
         try:
             if opener is not None:
                 return opener(self, position, owner, index, op)

@@ -18,13 +18,23 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeGuard, TypeVar, assert_never
 
 from durable._core.journal.events import Command as RecordedCommand
 from durable._core.journal.events import Event, SignalReceived, TimerFired
 from durable._core.journal.payloads import arguments_digest, arguments_payload
 from durable._core.journal.waits import Wait, WaitKind, WakeOn
-from durable._core.program.ops import RunOp, StartOp, StepOp, TransactionOp
+from durable._core.program.group_ops import AnyOp, ForEachOp, GatherOp, RaceOp, SettleOp, TimeoutOp
+from durable._core.program.ops import (
+    AwaitRunOp,
+    ContinueAs,
+    RunOp,
+    SleepOp,
+    StartOp,
+    StepOp,
+    TransactionOp,
+    WaitForOp,
+)
 from durable._core.run.decision import Decision, added, removed
 from durable._core.run.divergence import Code, Requested, alike, diverged
 from durable._core.run.strand import Strand
@@ -323,7 +333,7 @@ class OpenRun:
         self.compares = False
         self.changed_arguments: list[str] = []
         #: The op that is being opened, and the strand whose code runs right now.
-        self.asked: Command | None = None
+        self.asked: AnyOp | None = None
         self.current: StrandNode | None = None
 
     @property
@@ -398,8 +408,12 @@ class OpenRun:
             case RunOp():
                 with contextlib.suppress(EncodeError, CapExceededError):
                     return self.codec.digest(arguments_payload(op, self.codec))
-            case _:
+            case AwaitRunOp() | ContinueAs() | SleepOp() | WaitForOp() | ForEachOp() | None:
                 pass
+            case GatherOp() | RaceOp() | SettleOp() | TimeoutOp():
+                pass
+            case _:
+                assert_never(op)
         return ""
 
     def site(self, op: Any) -> str:
