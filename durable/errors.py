@@ -29,7 +29,7 @@ Every deliberate error of this library, and whose fault each one is.
     ├── ExportFormatError           a file that should hold exported runs does not
     ├── JournalError                the file or the machine
     │   ├── JournalLockedError          another engine owns the file
-    │   ├── JournalVersionError         written by a newer release
+    │   ├── JournalVersionError         written by a newer release, or owned by an engine of another
     │   ├── ForeignJournalError         no journal of ours
     │   ├── JournalAccessError          cannot be opened, read or written
     │   ├── JournalFullError            no space left; nothing was acknowledged
@@ -400,7 +400,7 @@ class JournalLockedError(JournalError):
 
 
 class JournalVersionError(JournalError):
-    """The file was written by a newer release. It was left untouched."""
+    """The file was written by a newer release, and left untouched; or an engine of another release has it open."""
 
 
 class ForeignJournalError(JournalError):

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import stat
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from durable._shell.log import log
@@ -92,8 +93,8 @@ class Server:
 
     async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
         try:
-            large = len(line) >= _LARGE_LINE
-            asked = await asyncio.to_thread(decode_request, line) if large else decode_request(line)
+            decode = partial(decode_request, line, self._engine.path)
+            asked = await asyncio.to_thread(decode) if len(line) >= _LARGE_LINE else decode()
             if isinstance(asked, WaitForEnd):
                 await self._wait_for_end(reader, asked.run_id)
                 return encode_answer(asked, None)

@@ -19,7 +19,6 @@ from durable._shell.backend import Backend
 from durable._shell.handles.handle import Run
 from durable._shell.requests.batch_requests import CreateBatches, NewBatch
 from durable._shell.rows.rows import NewRun
-from durable._shell.rows.templates import to_json
 from durable.errors import UsageError
 
 #: What `on_success` and its like take.
@@ -57,9 +56,7 @@ class Draft:
         """Record it, with all that is nested in it, in one transaction."""
         drafts = list(self._walk())
         batches = tuple(draft._row(backend.codec) for draft in drafts)  # noqa: SLF001 - of its own class
-        runs = tuple(run for draft in drafts for run, _ in draft.members)
-        indexes = tuple(index for index, draft in enumerate(drafts) for _ in draft.members)
-        ids = await backend.request(CreateBatches(batches, runs, indexes))
+        ids = await backend.request(CreateBatches(batches))
         handles = [handle for draft in drafts for _, handle in draft.members]
         for handle, run_id in zip(handles, ids, strict=True):
             handle.id = run_id
@@ -73,9 +70,10 @@ class Draft:
             yield from each._walk()  # noqa: SLF001 - of its own class
 
     def _row(self, codec: Codec) -> NewBatch:
-        callbacks = {event: to_json(templates) for event, templates in self.callbacks.items() if templates}
+        callbacks = {event: tuple(templates) for event, templates in self.callbacks.items()}
         contents = self._contents(codec) if self.chosen_id else None
-        return NewBatch(self.batch_id, self.parent, self.description, self.labels, contents, **callbacks)
+        runs = tuple(run for run, _ in self.members)
+        return NewBatch(self.batch_id, self.parent, self.description, self.labels, contents, runs, **callbacks)
 
     def _contents(self, codec: Codec) -> str:
         """A digest that equal batches share."""

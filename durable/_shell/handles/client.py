@@ -198,7 +198,7 @@ class Client(Finding):
             try:
                 async with free:
                     answer = await self._ask(request)
-                return _SILENCE if answer is None else decode_answer(request, answer)
+                return _SILENCE if answer is None else decode_answer(request, answer, self.path)
             except DurableError as error:
                 return error
 
@@ -213,7 +213,8 @@ class Client(Finding):
         try:
             writer.write(encode_request(request))
             await writer.drain()
-            return await reader.readline() or None
+            answer = await reader.readline()
+            return answer if answer.endswith(b"\n") else None  # half of one: it died while it wrote
         except OSError:
             return None
         finally:
@@ -244,8 +245,12 @@ class Client(Finding):
             await self._wait_for_end(row.run_id)
 
     async def _wait_for_end(self, run_id: str) -> None:
-        if await self._ask(WaitForEnd(run_id)) is None:
+        request = WaitForEnd(run_id)
+        answer = await self._ask(request)
+        if answer is None:
             await asyncio.sleep(UNOWNED_PAUSE)
+        else:
+            decode_answer(request, answer, self.path)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished: looks at the file now and then."""

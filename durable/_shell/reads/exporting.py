@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import BinaryIO
 
 from durable._core.codec.codec import Codec
@@ -190,6 +191,7 @@ def _items(conn: sqlite3.Connection, run: int, position: str) -> tuple[FeedItem,
     return tuple(FeedItem(*row) for row in rows)
 
 
+@cache
 def release() -> str:
     """The release of this library; "unknown" where it is not installed but on the path."""
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow, and rarely asked for

@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 
 from durable._shell.requests.request import Env, Request
 from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.rows.templates import to_json
 from durable._shell.writes.batch_ends import settle
 from durable._shell.writes.places import Lines
 from durable._shell.writes.run_writes import create_each
@@ -43,28 +44,28 @@ class NewBatch:
     labels: Mapping[str, str]
     #: Digest of what it is created with, if the id was chosen: then an equal one is the same batch.
     contents: str | None
-    #: Callbacks, as `templates` writes them.
-    on_success: str | None = None
-    on_failure: str | None = None
-    on_complete: str | None = None
+    #: Its members.
+    runs: tuple[NewRun, ...] = ()
+    #: Templates of its callbacks.
+    on_success: tuple[NewRun, ...] = ()
+    on_failure: tuple[NewRun, ...] = ()
+    on_complete: tuple[NewRun, ...] = ()
 
 
 @frozen
 class CreateBatches(Request[list[str]]):
-    """Create batches, the outermost first, and their members: all of them, or none. The members' ids."""
+    """Create batches, the outermost first, and their members: all of them, or none. The members' ids, in order."""
 
     starts_runs: ClassVar[bool] = True
     for_steps: ClassVar[bool] = True
 
     batches: tuple[NewBatch, ...]
-    runs: tuple[NewRun, ...]
-    #: For each of the runs, which of the batches it belongs to.
-    members: tuple[int, ...]
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> list[str]:
         """Create them, unless the outermost is there, and the same."""
-        if _is_there(conn, self.batches[0]):
-            return [run.run_id for run in self.runs]
+        members = [(run, new.batch_id) for new in self.batches for run in new.runs]
+        if self.batches and _is_there(conn, self.batches[0]):
+            return [run.run_id for run, _ in members]
         numbers: dict[str, int] = {}
         for new in self.batches:
             if numbers and _is_there(conn, new):
@@ -73,13 +74,11 @@ class CreateBatches(Request[list[str]]):
             if new.parent is not None:
                 parent = numbers.get(new.parent) or _open_batch(conn, new.parent)
             labels = json.dumps(dict(new.labels), ensure_ascii=False, sort_keys=True) if new.labels else None
-            row = (new.batch_id, parent, new.description, labels, new.contents, env.now)
-            added = conn.execute(_INSERT, (*row, new.on_success, new.on_failure, new.on_complete))
-            numbers[new.batch_id] = added.lastrowid or 0
-        in_order = [self.batches[index].batch_id for index in self.members]
+            callbacks = [to_json(each) if each else None for each in (new.on_success, new.on_failure, new.on_complete)]
+            row = (new.batch_id, parent, new.description, labels, new.contents, env.now, *callbacks)
+            numbers[new.batch_id] = conn.execute(_INSERT, row).lastrowid or 0
         allocate = env.numbers(conn)
-        added_runs = [(run, each, numbers[each]) for run, each in zip(self.runs, in_order, strict=True)]
-        ids = _add(conn, added_runs, allocate, effects)
+        ids = _add(conn, [(run, each, numbers[each]) for run, each in members], allocate, effects)
         for number in reversed(numbers.values()):
             settle(conn, number, env.now, allocate, effects)
         return ids

@@ -3,18 +3,22 @@ Requests and answers as JSON lines, between a client and the owner of a file.
 
 A request travels under the name of its class, with its fields (see `encoding`): what arrives fits, or is
 refused with the name of the field. Errors travel by the name of their class among `durable.errors`, with
-their fields; anything else becomes an InternalError.
+their fields; anything else becomes an InternalError. Each line says of which version it is, so that a client
+of another release is told what to do.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeAlias, get_args
 
 from attrs import frozen
 
 from durable import errors
 from durable._core.codec.rule import Refusal
+from durable._shell.reads.exporting import release
 from durable._shell.requests import (
     batch_requests,
     history_requests,
@@ -25,8 +29,13 @@ from durable._shell.requests import (
 )
 from durable._shell.requests.encoding import DEPTH, RULES
 from durable._shell.requests.request import Request
-from durable._shell.rows.templates import default, revive
+from durable._shell.rows.templates import default as bytes_to_json
+from durable._shell.rows.templates import revive
+from durable.errors import UsageError
 
+#: Of the protocol. Grows whenever a request, or what it carries, changes so that another release would take it for
+#: something else, or for nothing; what is new under a name of its own is refused by name.
+VERSION: Final = 1
 #: Longest line: thirty-two payloads of the largest size.
 LINE_BYTES = 32 << 20
 
@@ -67,60 +76,58 @@ def encode_request(request: Asked) -> bytes:
         arguments = RULES.get(type(request)).encode(request, DEPTH)
     except Refusal as refusal:
         msg = f"{name}{_path(refusal)}: found {refusal.found}, {refusal.reason}"
-        raise errors.UsageError(msg) from refusal
-    line = json.dumps({"request": name, "arguments": arguments}, default=default).encode() + b"\n"
+        raise UsageError(msg) from refusal
+    line = _line({"version": VERSION, "release": release(), "request": name, "arguments": arguments})
     if len(line) > LINE_BYTES:
         msg = (
             f"{name} takes {len(line):,} bytes, and the engine that has the file takes {LINE_BYTES:,} at once: "
             "make several requests of it, or repeat it while no engine has the file"
         )
-        raise errors.UsageError(msg)
+        raise UsageError(msg)
     return line
 
 
-def decode_request(line: bytes) -> Asked:
+def decode_request(line: bytes, path: str) -> Asked:
     """
-    The request in a line.
+    The request in a line, for the owner of the journal at *path*.
 
     Raises:
+        JournalVersionError: A client of another release sent it.
         UsageError: There is none, or a field of it is missing, unknown, or of another type.
     """
-    match _parse(line):
+    plain = _parse(line)
+    version, client = plain.get("version"), plain.get("release", "of an older release")
+    if version != VERSION:
+        raise _mismatch(path, f"process {os.getpid()}, durable {release()}: {VERSION}", f"durable {client}: {version}")
+    try:
+        return _decode_request(plain)
+    except UsageError as error:
+        # Of one version, but the newer may know a request or a field more.
+        other = "" if client == release() else f" (the client is durable {client}, the engine durable {release()})"
+        msg = f"{error}{other}"
+        raise UsageError(msg) from error
+
+
+def _decode_request(plain: dict[str, Any]) -> Asked:
+    match plain:
         case {"request": str(name), "arguments": dict(arguments)}:
             pass
         case _:
-            msg = 'expected a line of {"request": NAME, "arguments": {...}}'
-            raise errors.UsageError(msg)
+            msg = 'expected a line of {"request": NAME, "arguments": {...}, ...}'
+            raise UsageError(msg)
     cls = REQUESTS.get(name)
     if cls is None:
         msg = f"no request is called {name!r:.80}"
-        raise errors.UsageError(msg)
+        raise UsageError(msg)
     try:
         request: Asked = RULES.get(cls).decode(arguments)
     except Refusal as refusal:
         msg = f"{name}{_path(refusal)}: expected {refusal.found}, {refusal.reason}"
-        raise errors.UsageError(msg) from refusal
+        raise UsageError(msg) from refusal
     except RecursionError as error:
         msg = f"{name}: it is nested too deep"
-        raise errors.UsageError(msg) from error
+        raise UsageError(msg) from error
     return request
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        text = line.decode()
-        plain = json.loads(text, object_hook=revive, parse_constant=_refuse_constant)
-        if "\\u" in text:  # half a character is JSON, and no text that SQLite takes
-            json.dumps(plain, ensure_ascii=False, default=default).encode()
-    except (ValueError, RecursionError) as error:  # UnicodeError is a ValueError
-        msg = f"expected a line of JSON in UTF-8: {error}"
-        raise errors.UsageError(msg) from error
-    return plain
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise ValueError(msg)
 
 
 def _path(refusal: Refusal) -> str:
@@ -132,27 +139,45 @@ def _path(refusal: Refusal) -> str:
 
 def encode_answer(request: Asked, result: Any) -> bytes:
     """What *request* resulted in, as a line."""
-    plain = RULES.get(_result_of(request)).encode(result, DEPTH)
-    return json.dumps({"result": plain}, default=default).encode() + b"\n"
+    return _line({"version": VERSION, "result": RULES.get(_result_of(request)).encode(result, DEPTH)})
 
 
 def encode_error(error: BaseException) -> bytes:
-    """An error as a line."""
+    """An error as a line, in a form that clients of every release read."""
     known = isinstance(error, errors.DurableError) and type(error).__module__ == "durable.errors"
     name = type(error).__name__ if known else "InternalError"
     args = list(error.args) if known else [f"{type(error).__name__}: {error}"]
-    return json.dumps({"error": name, "args": args}, default=str).encode() + b"\n"
+    return _line({"version": VERSION, "error": name, "args": args}, default=str)
 
 
-def decode_answer(request: Asked, line: bytes) -> Any:
-    """The result of *request* in a line; raises the error in it."""
-    plain = json.loads(line, object_hook=revive)
-    if "error" in plain:
-        cls = getattr(errors, str(plain["error"]), None)
-        if isinstance(cls, type) and issubclass(cls, errors.DurableError):
-            raise cls(*plain.get("args", []))
-        raise errors.InternalError(str(plain))
-    return RULES.get(_result_of(request)).decode(plain.get("result"))
+def decode_answer(request: Asked, line: bytes, path: str) -> Any:
+    """
+    The result of *request* in a line, which the owner of the journal at *path* sent; raises the error in it.
+
+    Raises:
+        JournalVersionError: The owner is of another release.
+    """
+    try:
+        plain = _parse(line)
+    except UsageError as error:
+        raise _nonsense(line, path) from error
+    version = plain.get("version")
+    if version is None or (version != VERSION and "error" not in plain):
+        raise _mismatch(path, f"durable of another release: {version}", f"durable {release()}: {VERSION}")
+    match plain:
+        case {"error": str(name), "args": list(args)}:
+            cls = getattr(errors, name, None)
+            if isinstance(cls, type) and issubclass(cls, errors.DurableError):
+                raise cls(*args)
+        case {"result": result}:
+            return RULES.get(_result_of(request)).decode(result)
+        case _:
+            pass
+    raise _nonsense(line, path)
+
+
+def _nonsense(line: bytes, path: str) -> errors.InternalError:
+    return errors.InternalError(f"the engine that has {path} gave no answer to that: {line!r:.200}")
 
 
 def _result_of(request: Asked) -> Any:
@@ -161,3 +186,38 @@ def _result_of(request: Asked) -> Any:
         return None
     (result,) = get_args(type(request).__orig_bases__[0])  # type: ignore[attr-defined]  # of every Request
     return result
+
+
+# --- lines ---------------------------------------------------------------------------------------
+
+
+def _line(plain: dict[str, Any], default: Callable[[Any], Any] = bytes_to_json) -> bytes:
+    return json.dumps(plain, default=default).encode() + b"\n"
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        text = line.decode()
+        plain = json.loads(text, object_hook=revive, parse_constant=_refuse_constant)
+        if "\\u" in text:  # half a character is JSON, and no text that SQLite takes
+            json.dumps(plain, ensure_ascii=False, default=bytes_to_json).encode()
+    except (ValueError, RecursionError) as error:  # UnicodeError is a ValueError
+        msg = f"expected a line of JSON in UTF-8: {error}"
+        raise UsageError(msg) from error
+    if type(plain) is not dict:
+        msg = f"expected an object in a line, found {type(plain).__name__}"
+        raise UsageError(msg)
+    return plain
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+def _mismatch(path: str, engine: str, client: str) -> errors.JournalVersionError:
+    return errors.JournalVersionError(
+        path,
+        f"the engine that has it ({engine}) and this client ({client}) speak different versions of the protocol. "
+        "Use one release of durable for both: start the older of them anew with that of the other",
+    )
