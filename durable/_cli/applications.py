@@ -127,19 +127,21 @@ def load_object(text: str) -> Any:
 
 
 def _contents(found: Any, text: str) -> tuple[list[Runnable | types.ModuleType], Codec]:
-    from durable._shell.engine.engine import Engine  # noqa: PLC0415 - the application has loaded it by now
+    from durable._shell.engine.engine import Engine, backend_of  # noqa: PLC0415 - the application has loaded it by now
 
     definitions: list[Runnable | types.ModuleType] = []
     codec = Codec()
     if isinstance(found, Engine):
-        definitions += found.definitions.all()
-        codec = found.codec
+        settings = backend_of(found).settings
+        definitions += settings.definitions.all()
+        codec = settings.codec
     elif isinstance(found, types.ModuleType):
         engine = _only_engine(found, Engine)
         definitions.append(found)
         if engine is not None:
-            definitions += engine.definitions.all()
-            codec = engine.codec
+            settings = backend_of(engine).settings
+            definitions += settings.definitions.all()
+            codec = settings.codec
     elif isinstance(found, Workflow | Job):
         definitions.append(found)
     elif isinstance(found, list | tuple):

@@ -18,17 +18,13 @@ from durable._core.recorded.copies import ENDED, Absent, Copy, command_at, copy_
 from durable._core.recorded.export_format import RunHistory
 from durable._core.run.caps import DEFAULT_CAPS, Caps
 from durable._debug.replay import AnyHistory, AnyWorkflow, as_definitions, recorded_run
-from durable._shell.engine.dry_run import KEEP_RESIDENT, DryRun, JumpingClock, Rehearsing
-from durable._shell.engine.engine import Engine
-from durable._shell.engine.opening import MEMORY
+from durable._shell.engine.dry_run import DryRun, rehearsing
+from durable._shell.engine.engine import Engine, backend_of
 from durable._shell.handles.handle import payload_type
 from durable._shell.reads.exporting import read_histories
+from durable._shell.storage.memory import MEMORY
 from durable._shell.turns.stand_ins import StandFor, StandIns, result_types
 from durable.errors import DryRunError, UsageError
-
-
-class _WhatIf(Rehearsing, Engine):
-    """The engine of a dry run that begins in the middle."""
 
 
 async def what_if(
@@ -114,25 +110,17 @@ async def rehearsed(
     """
     if copied.absent:
         raise _missing(copied.absent[0])
-    clock = JumpingClock(now_of(copied.run))
-    engine = _WhatIf(
-        MEMORY,
-        definitions.all(),
-        codec=codec.hooks,
-        clock=clock,
-        keep_resident=KEEP_RESIDENT,
-        grace=0.0,
-        caps=caps,
-    )
-    engine.equip(clock, StandIns(stand_ins or {}, definitions))
-    async with engine:
-        await engine.import_runs([*copied.needed, copied.run])
+    settings = backend_of(Engine(MEMORY, definitions.all(), codec=codec.hooks, caps=caps)).settings
+    stands = StandIns(stand_ins or {}, definitions)
+    async with rehearsing(settings, stands, now=now_of(copied.run)) as rehearsal:
+        journal = rehearsal.journal
+        await journal.import_runs([*copied.needed, copied.run])
         for each in copied.needed:
             if status_of(each) not in ENDED:
-                await engine.get(each.run.run_id).resume()
-        run = engine.get(copied.run.run.run_id)
+                await journal.get(each.run.run_id).resume()
+        run = journal.get(copied.run.run.run_id)
         await (run.retry() if status_of(copied.run) == "failed" else run.resume())
-        return await engine.rehearse(run, signals or {})
+        return await rehearsal.play(run, signals or {})
 
 
 def _missing(absent: Absent) -> DryRunError:

@@ -21,14 +21,53 @@ R = TypeVar("R")
 class Backend(Protocol):
     """Where a handle asks: an engine, or a client of one."""
 
-    path: str
-    codec: Codec
-    clock: Clock
+    @property
+    def path(self) -> str:
+        """The journal's file."""
+        ...
 
-    async def read(self, fn: Callable[..., T], *args: Any) -> T: ...
-    async def request(self, request: Request[R], /) -> R: ...
-    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]: ...
-    async def end_of_batch(self, batch_id: str) -> None: ...
-    def result_type(self, workflow: str, version: int) -> Any: ...
-    def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun: ...
-    def template(self, op: RunOp[Any]) -> NewRun: ...
+    @property
+    def codec(self) -> Codec:
+        """Writes and reads values."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is."""
+        ...
+
+    async def read(self, fn: Callable[..., T], *args: Any) -> T:
+        """The result of a function of `reads`, called with a connection and *args*."""
+        ...
+
+    async def request(self, request: Request[R], /) -> R:
+        """Have a request recorded; its result once it is on disk."""
+        ...
+
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
+        """
+        The run called *run_id* (or the one it continued as) and its outcome, once it has ended.
+
+        No row where its *number* tells that it is active here: its outcome then comes with the commit that ends it.
+        """
+        ...
+
+    async def end_of_batch(self, batch_id: str) -> None:
+        """Return once a batch is finished."""
+        ...
+
+    def result_type(self, workflow: str, version: int) -> Any:
+        """What a workflow or job returns, as far as it is known here."""
+        ...
+
+    def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:
+        """
+        The run that *op* starts, not yet recorded.
+
+        With *in_line* it is about to be, and gets its place in its queue at once, where that is known here.
+        """
+        ...
+
+    def template(self, op: RunOp[Any]) -> NewRun:
+        """What *op* starts when its time comes."""
+        ...

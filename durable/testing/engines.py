@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import durable
 from durable._core.program.functions import RunnableDefinition
 from durable._shell.engine.engine import Engine
-from durable._shell.engine.opening import MEMORY
+from durable._shell.storage.memory import MEMORY
 from durable._shell.storage.ownership import Ownership
 from durable.errors import EngineClosedError, JournalError, UsageError
 from durable.testing._crash.lives import Store, make_tables

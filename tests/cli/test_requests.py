@@ -152,8 +152,8 @@ async def test_options_of_start_reach_the_run(desk):
     info = await engine.get("r-1").info()
     assert (info.key, info.queue, info.priority, info.labels) == ("k-1", "slow", 5, {"city": "Bern", "team": "x=y"})
     assert info.status == "pending"
-    (due_at,) = await engine.read(lambda conn: conn.execute("SELECT fire_at FROM durable_waits").fetchone())
-    assert 7_100 < due_at - engine.clock.now() <= 7_200
+    (due_at,) = await engine._backend.read(lambda conn: conn.execute("SELECT fire_at FROM durable_waits").fetchone())
+    assert 7_100 < due_at - engine._backend.clock.now() <= 7_200
     (event, *_) = await engine.get("r-1").history()
     assert event.value == '[[1],{"fast":true}]'
 

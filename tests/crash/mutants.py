@@ -107,9 +107,9 @@ MUTANTS = (
     ),
     _m(
         "the file stays open after the engine closed",
-        "_shell/engine/lifecycle",
-        "            await self._database.aclose()\n",
-        "            pass\n",
+        "_shell/engine/running",
+        "    parts.push_async_callback(file.aclose)\n",
+        "",
         "shell/test_open_close.py::test_closing_leaves_no_thread_task_or_descriptor",
     ),
     # --- steps and transactions ------------------------------------------------------------------------
@@ -158,9 +158,9 @@ MUTANTS = (
     ),
     _m(
         "a run without its definition stays blocked for ever",
-        "_shell/engine/opening",
-        "    retry_blocked(conn, now)\n",
-        "    assert retry_blocked\n",
+        "_shell/engine/running",
+        "        retry_blocked(conn, now)\n",
+        "        assert retry_blocked\n",
         "shell/test_retry_fork.py::test_a_definition_missing_at_recovery_blocks_and_comes_back",
     ),
     # --- signals, timers, keys ---------------------------------------------------------------------------

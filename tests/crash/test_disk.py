@@ -122,7 +122,7 @@ async def test_a_full_file_refuses_starts_and_makes_running_runs_wait_until_ther
     """P11: no acknowledgement, no busy loop, no step again; when there is room it all goes on by itself."""
     async with Engine(app_db, [grower]) as engine:
         runs = [await engine.start(grower(name, "")) for name in "vwxyz"]
-        writer = engine._database
+        writer = engine._backend.running.database
 
         def limit(pages):
             def set_it(conn):

@@ -49,7 +49,10 @@ def _nothing_yet():
 
 async def noted(engine):
     return sorted(
-        name for (name,) in await engine._database.read(lambda conn: conn.execute("SELECT name FROM app").fetchall())
+        name
+        for (name,) in await engine._backend.running.database.read(
+            lambda conn: conn.execute("SELECT name FROM app").fetchall()
+        )
     )
 
 

@@ -189,7 +189,7 @@ async def main():
         (folder / "ballast").write_bytes(bytes(os.statvfs(folder).f_bavail * 4096 - 300_000))
         callers = [asyncio.create_task(soak_load.begin(engine, "chain", f"chain-1-{n}")) for n in range(40)]
         async with asyncio.timeout(15):
-            while engine._commits.trouble is None:  # `stats` reads the file, which is closed meanwhile
+            while engine._backend.running.commits.trouble is None:  # `stats` reads the file, which is closed meanwhile
                 await asyncio.sleep(0.01)
         used = time.process_time()
         await asyncio.sleep(0.5)

@@ -222,7 +222,9 @@ async def finish(path, **options):
         assert await run.status() == "succeeded"
         assert (await engine.stats()).runs == {"succeeded": 4}, path
         assert (await engine.stats()).waits == 0, path
-        inbox = await engine.read(lambda conn: conn.execute("SELECT count(*) FROM durable_inbox").fetchone()[0])
+        inbox = await engine._backend.read(
+            lambda conn: conn.execute("SELECT count(*) FROM durable_inbox").fetchone()[0]
+        )
         assert inbox == 0, path
 
 

@@ -344,7 +344,7 @@ async def test_rows_of_a_transaction_are_there_once_whatever_fails_around_its_co
         yield Return(value)
 
     async def rows(engine):
-        return await engine.read(lambda conn: conn.execute("SELECT mark FROM app").fetchall())
+        return await engine._backend.read(lambda conn: conn.execute("SELECT mark FROM app").fetchall())
 
     @workflow
     async def only() -> Flow[str]:

@@ -87,7 +87,7 @@ EVENTS = ("success", "failure", "complete")
 
 
 async def count(engine, sql, *values):
-    return await engine.read(lambda conn: conn.execute(sql, values).fetchone()[0])
+    return await engine._backend.read(lambda conn: conn.execute(sql, values).fetchone()[0])
 
 
 # --- how batches end ------------------------------------------------------------------------------
@@ -870,7 +870,9 @@ async def test_asking_for_open_members_reads_an_index(engines, world):
         (batch_ends._OPEN_CALLBACK, "durable_runs_callback (callback=? AND status=?)"),
         (batch_ends._UNFINISHED, "durable_batches_unfinished (parent=?)"),
     ):
-        plan = await engine.read(lambda conn, sql=sql: conn.execute(f"EXPLAIN QUERY PLAN {sql}", (1,)).fetchall())
+        plan = await engine._backend.read(
+            lambda conn, sql=sql: conn.execute(f"EXPLAIN QUERY PLAN {sql}", (1,)).fetchall()
+        )
         assert index in " ".join(row[3] for row in plan)
 
 

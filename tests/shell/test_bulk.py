@@ -59,10 +59,10 @@ async def test_a_hundred_runs_take_few_statements(engines):
     engine = await engines.file(sequence)
     await engine.run(sequence(1))
     statements = []
-    engine._database._writer.raw.set_trace_callback(statements.append)
+    engine._backend.running.database._writer.raw.set_trace_callback(statements.append)
     try:
         for run in await engine.start_many([sequence(5) for _ in range(100)]):
             assert await run.result(10) == 5
     finally:
-        engine._database._writer.raw.set_trace_callback(None)
+        engine._backend.running.database._writer.raw.set_trace_callback(None)
     assert len(statements) < 300

@@ -30,6 +30,7 @@ from durable import (
     workflow,
 )
 from durable._core.journal.events import RunStarted
+from durable._shell.handles.owner_socket import OwnerSocket
 from durable._shell.requests.run_requests import CancelRun, PauseRun, SendSignal
 from durable._shell.rows.rows import NewRun
 from durable._shell.rows.templates import from_json, to_json
@@ -272,7 +273,7 @@ async def test_a_client_that_gave_up_waiting_leaves_nothing_with_the_owner(engin
                 await run.result(0.01)
 
         async def forgotten():
-            return not engine._waiters and not engine._server._clients
+            return not engine._backend.running.waiters and not engine._backend.running.server._clients
 
         await eventually(forgotten)
         await run.signal("go", "x")
@@ -483,7 +484,7 @@ async def test_each_of_many_requests_has_its_own_outcome_from_the_owner(engines)
     asked = [f"w-{number}" for number in range(100)]
     asked[40:40] = ["ended", "nobody"]
     async with Client(engines.path) as client:
-        found = await client.request_each(PauseRun(each) for each in asked)
+        found = await client._backend.request_each(PauseRun(each) for each in asked)
     assert found[:40] + found[42:] == [True] * 100
     assert [type(each) for each in found[40:42]] == [RunStateError, RunNotFoundError]
     assert {info.status async for info in engine.runs(workflow="waiting")} == {"paused"}
@@ -498,10 +499,10 @@ async def test_many_requests_on_an_unowned_file_are_one_transaction(engines):
     await (await engine.start(quick(1), id="ended")).result()
     await engine.aclose()
     async with Client(engines.path) as client:
-        found = await client.request_each(
+        found = await client._backend.request_each(
             SendSignal(each, "go", '"now"', "d") for each in ("w-0", "ended", "w-1", "w-1", "w-2")
         )
-        assert await client.request_each([]) == []
+        assert await client._backend.request_each([]) == []
     assert [each for each in found if not isinstance(each, RunStateError)] == [True, True, False, True]
     assert isinstance(found[1], RunStateError)
     engine = await engines.file(*DEFINITIONS)
@@ -516,7 +517,7 @@ async def test_a_line_too_long_for_the_owner_is_one_refusal_among_many(engines):
     run = await engine.start(waiting())
     await engine.start(waiting(), id="other")
     async with Client(engines.path) as client:
-        found = await client.request_each(
+        found = await client._backend.request_each(
             [SendSignal("other", "go", f'"{"x" * (33 << 20)}"'), SendSignal(run.id, "go", '"now"')]
         )
     assert isinstance(found[0], UsageError)
@@ -529,7 +530,7 @@ async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once
     An owner may die between its commit and its answer: the client cannot know, and asks the next one.
     """
     engine = await engines.file(*DEFINITIONS)
-    real, lost = Client._ask, []
+    real, lost = OwnerSocket._ask, []
 
     async def ask(self, request):
         answer = await real(self, request)
@@ -537,7 +538,7 @@ async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once
             return lost.append(answer)
         return answer
 
-    monkeypatch.setattr(Client, "_ask", ask)
+    monkeypatch.setattr(OwnerSocket, "_ask", ask)
     async with Client(engines.path) as client:
         run = await client.start(waiting())
         await run.pause()
@@ -548,7 +549,9 @@ async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once
         assert await run.result(5) == "x"
     assert len(lost) == 2
     async with Client(engines.path) as client:
-        recorded = await engine.read(lambda conn: conn.execute("SELECT count(*) FROM durable_dedup").fetchone())
+        recorded = await engine._backend.read(
+            lambda conn: conn.execute("SELECT count(*) FROM durable_dedup").fetchone()
+        )
     assert recorded == (2,)
 
 
@@ -560,10 +563,10 @@ async def test_an_engine_that_is_closing_says_nothing_to_clients(engines):
 
     engine = await engines.file(*DEFINITIONS)
     reader, writer = await asyncio.open_unix_connection(socket_path(str(engines.path)))
-    engine._closing = asyncio.get_running_loop().create_future()
+    engine._backend.running.closing = True
     try:
         writer.write(encode_request(CancelRun("whoever")))
         assert await asyncio.wait_for(reader.readline(), 5) == b""
     finally:
         writer.close()
-        engine._closing = None
+        engine._backend.running.closing = False

@@ -269,7 +269,7 @@ async def test_a_callers_timeout_does_not_touch_the_run(engines, reached):
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert await run.status() == "waiting"
-    assert not engine._waiters
+    assert not engine._backend.running.waiters
     await run.signal("go", "on")
     assert await run.result(5) == "on"
 

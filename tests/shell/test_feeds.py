@@ -68,7 +68,7 @@ async def rows(engine, table):
         "items": "SELECT count(*) FROM durable_feed_items",
         "waits": "SELECT count(*) FROM durable_waits",
     }[table]
-    return await engine.read(lambda conn: conn.execute(sql).fetchone()[0])
+    return await engine._backend.read(lambda conn: conn.execute(sql).fetchone()[0])
 
 
 async def test_the_parent_is_woken_once_for_a_hundred_items(engines, gate, eventually):

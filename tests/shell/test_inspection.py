@@ -325,7 +325,7 @@ async def test_a_subscriber_that_leaves_costs_nothing(engines):
         assert event.workflow == "quick"
         break
     await events.aclose()
-    assert not engine._broadcast.has_readers
+    assert not engine._backend.running.broadcast.has_readers
 
 
 async def test_stats_count(engines, reached):

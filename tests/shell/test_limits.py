@@ -118,7 +118,7 @@ async def single(name: str) -> str:
 
 async def slots(engine):
     """All rows of slots, as (position, granted)."""
-    return await engine.read(
+    return await engine._backend.read(
         lambda conn: conn.execute("SELECT position, granted_at IS NOT NULL FROM durable_slots ORDER BY slot").fetchall()
     )
 
@@ -1244,7 +1244,7 @@ async def test_a_limit_out_of_sight_joins_when_it_is_asked_for(engines, room, ev
 
     room.open = True
     engine = await engines.memory(dynamic)
-    assert "one" not in engine._limits
+    assert "one" not in engine._backend.settings.limits
     runs = [await engine.start(dynamic(str(number))) for number in range(4)]
     for run in runs:
         await run.result(5)

@@ -618,7 +618,7 @@ async def test_failures_are_told_once_they_are_on_disk(engines):
             found.append(self.look("SELECT count(*) FROM runs WHERE status = 'failed'"))
 
         def look(self, sql):
-            return engine._database._look(lambda conn: conn.execute(sql).fetchone()[0])
+            return engine._backend.running.database._look(lambda conn: conn.execute(sql).fetchone()[0])
 
     @step(retry=Retry(attempts=2, delay=0.0))
     async def fails() -> None:
@@ -762,9 +762,9 @@ async def test_what_is_not_overridden_is_not_called(engines):
     A middleware for failures leaves steps and runs on their short path.
     """
     engine = await engines.memory(adding, middleware=[Watching(), Middleware()])
-    assert not engine._hooks.around_steps
-    assert not engine._hooks.around_runs
-    assert engine._hooks.watches_attempts
+    assert not engine._backend.settings.hooks.around_steps
+    assert not engine._backend.settings.hooks.around_runs
+    assert engine._backend.settings.hooks.watches_attempts
     assert await engine.run(adding(1)) == 2
 
 

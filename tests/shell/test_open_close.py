@@ -39,6 +39,7 @@ from durable.errors import (
     JournalVersionError,
     MiddlewareError,
     RunFailedError,
+    UsageError,
 )
 
 pytestmark = pytest.mark.anyio
@@ -240,7 +241,7 @@ async def test_a_cancelled_aclose_closes_all_the_same(engines):
 
 async def test_use_before_opening_and_after_closing(engines):
     """
-    EngineClosedError says what to do; a closed engine cannot be opened again.
+    EngineClosedError says what to do.
     """
     engine = Engine(engines.path, [quick])
     with pytest.raises(EngineClosedError, match="not open"):
@@ -252,13 +253,85 @@ async def test_use_before_opening_and_after_closing(engines):
     await engine.aclose()
     with pytest.raises(EngineClosedError, match="goes on when it opens again"):
         await waiter
-    for ask in (lambda: engine.start(quick(1)), run.info, run.signal, run.cancel, engine.stats, engine.open):
+    for ask in (lambda: engine.start(quick(1)), run.info, run.signal, run.cancel, engine.stats):
         with pytest.raises(EngineClosedError):
             await (ask() if ask != run.signal else ask("go"))
     with pytest.raises(EngineClosedError):
         engine.events()
     with pytest.raises(EngineClosedError):
         _ = [info async for info in engine.runs()]
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+async def test_an_engine_that_was_closed_can_be_opened_again(engines, where):
+    """
+    What it has on file goes on, handles made before ask the new opening, and nothing of the last one is left.
+    """
+    engine = Engine(engines.path if where == "file" else ":memory:", [quick, waiting], grace=2.0)
+    async with engine:
+        run = await engine.start(waiting(), id="w")
+        await engine.drain()
+        with pytest.raises(EngineClosedError, match="draining"):
+            await engine.start(quick(1))
+    async with engine:
+        assert await engine.run(quick(1)) == 1
+        if where == "memory":
+            assert [info.run_id async for info in engine.runs(workflow="waiting")] == []
+        else:
+            await run.signal("go", "x")
+            assert await run.result(5) == "x"
+
+
+async def test_an_engine_that_could_not_be_opened_can_be_tried_again(engines):
+    """
+    Once whatever was in its way is gone.
+    """
+    owner = await engines.file(quick)
+    engine = Engine(engines.path, [quick])
+    with pytest.raises(JournalLockedError):
+        await engine.open()
+    await owner.aclose()
+    async with engine:
+        assert await engine.run(quick(1)) == 1
+
+
+async def test_an_open_engine_cannot_be_opened(engines):
+    """
+    Neither while it is open, nor while it is being opened or closed; that does not harm it.
+    """
+    engine = await engines.file(quick)
+    with pytest.raises(UsageError, match="is open"):
+        await engine.open()
+    assert await engine.run(quick(1)) == 1
+    second = Engine(engines.path, [quick], standby=True)
+    opening = asyncio.create_task(second.open())
+    await asyncio.sleep(0)
+    with pytest.raises(UsageError, match="about to be"):
+        await second.open()
+    closing = asyncio.create_task(engine.aclose())
+    await asyncio.sleep(0)
+    with pytest.raises(UsageError, match="is open"):
+        await engine.open()
+    await closing
+    await opening
+    assert await second.run(quick(2)) == 2
+    await second.aclose()
+
+
+async def test_closing_gives_up_an_opening(engines):
+    """
+    A standby that is closed while it waits gets the file never: whoever opens it is told, and the next one gets it.
+    """
+    owner = await engines.file(quick)
+    standby = Engine(engines.path, [quick], standby=True)
+    opening = asyncio.create_task(standby.open())
+    await asyncio.sleep(0.02)
+    await standby.aclose()
+    with pytest.raises(EngineClosedError, match="while it was being opened"):
+        await opening
+    await owner.aclose()
+    engine = await engines.file(quick)
+    assert await engine.run(quick(1)) == 1
 
 
 async def test_closing_leaves_no_thread_task_or_descriptor(engines):
@@ -445,7 +518,7 @@ async def test_an_applications_own_database_becomes_a_journal_beside_its_tables(
     conn.close()
     engine = await engines.file(quick)
     assert await engine.run(quick(1)) == 1
-    assert await engine.read(lambda c: c.execute("SELECT x FROM mine").fetchone()[0]) == 42
+    assert await engine._backend.read(lambda c: c.execute("SELECT x FROM mine").fetchone()[0]) == 42
 
 
 async def test_files_are_private(engines):
@@ -476,7 +549,7 @@ async def test_a_failed_opening_leaves_the_file_free(engines, monkeypatch):
     """
     Whatever goes wrong while opening, the lock is given back, and the next engine opens.
     """
-    from durable._shell.engine import lifecycle as module
+    from durable._shell.engine import running as module
 
     async def broken(self):
         raise RuntimeError("no socket today")
@@ -494,10 +567,10 @@ async def test_a_forked_child_may_not_use_the_engine(engines):
     It is told to open its own; the parent keeps the lock.
     """
     engine = await engines.file(quick)
-    engine._pid = -1  # what a child would find
+    engine._backend.running._pid = -1  # what a child would find
     with pytest.raises(EngineClosedError, match="forked"):
         await engine.start(quick(1))
-    engine._pid = os.getpid()
+    engine._backend.running._pid = os.getpid()
     assert await engine.run(quick(1)) == 1
 
 
@@ -606,7 +679,7 @@ async def test_an_engine_that_fails_while_steps_run_still_closes_in_time(engines
     async def broken(_):
         raise RuntimeError("a bug")
 
-    engine._spawn(broken, None)
+    engine._backend.running.supervisor.spawn(broken, None)
     with pytest.raises(EngineClosedError, match="a bug"):
         await asyncio.wait_for(asking, 5)
     begun_at = time.monotonic()

@@ -44,7 +44,7 @@ async def ids(engine):
 
 
 async def rows(engine, table):
-    return await engine.read(lambda conn: conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+    return await engine._backend.read(lambda conn: conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 async def test_prune_deletes_what_ended_long_ago(engines, clock):
@@ -240,7 +240,9 @@ async def test_a_follow_up_forgets_the_pruned_run_that_started_it(engines, clock
     assert await engine.prune(older_than=50) == 1
     (left,) = [info async for info in engine.runs()]
     assert left.follows is None
-    assert await engine.read(lambda conn: conn.execute("SELECT follows FROM durable_runs").fetchall()) == [(None,)]
+    assert await engine._backend.read(lambda conn: conn.execute("SELECT follows FROM durable_runs").fetchall()) == [
+        (None,)
+    ]
 
 
 async def test_a_chain_of_continued_runs_is_known_by_its_first_as_long_as_it_lives(engines, clock, eventually):

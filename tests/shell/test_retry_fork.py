@@ -781,7 +781,7 @@ async def test_a_retried_run_goes_on_from_the_cursor_of_the_step_that_failed(eng
     await run.retry()
     assert await run.result(5) == "walked"
     assert seen == [None, begins_at, begins_at]
-    assert await engine.read(lambda conn: conn.execute("SELECT * FROM durable_notes").fetchall()) == []
+    assert await engine._backend.read(lambda conn: conn.execute("SELECT * FROM durable_notes").fetchall()) == []
 
 
 async def test_a_whole_runs_next_attempt_finds_no_cursor_of_the_last_one(engines):

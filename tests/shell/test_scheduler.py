@@ -133,7 +133,7 @@ async def test_runs_that_become_ready_while_the_file_is_asked_for_more_are_not_f
     for module in (admission, scheduler):
         monkeypatch.setattr(module, "CANDIDATES", 3)
     async with Engine(":memory:", [one], queues=[Queue("narrow", concurrency=1)]) as engine:
-        database, real, busy = engine._database, engine._database.read, asyncio.Event()
+        database, real, busy = engine._backend.running.database, engine._backend.running.database.read, asyncio.Event()
 
         async def read(fn):
             found = await real(fn)
@@ -202,14 +202,14 @@ async def test_what_was_read_of_a_run_before_it_ended_does_not_run_it_again(engi
     engine = await engines.file(work)  # its reader has a thread of its own
     await engine.queue("default").pause()
     run = await engine.start(work())
-    stale = await engine.read(event_rows.ready_runs, "default", 10)
+    stale = await engine._backend.read(event_rows.ready_runs, "default", 10)
     assert stale[0].fresh is not None
     await engine.queue("default").resume()
     await began.wait()
     ended = asyncio.create_task(run.result())
     await run.info()  # the task has looked before us, and waits now
     monkeypatch.setattr(event_rows, "ready_runs", lambda conn, queue, limit: (read.wait(5), stale)[1])
-    scheduler = engine._scheduler
+    scheduler = engine._backend.running.scheduler
     scheduler._admission.found_more("default", more=True)
     scheduler._pump()
     go.set()

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -27,8 +28,9 @@ from durable import (
 from durable._core.codec.codec import Codec
 from durable._core.program.op_constructors import with_options
 from durable._core.program.registry import Definitions
+from durable._shell.clock import SystemClock
 from durable._shell.engine import ticker as schedules_module
-from durable._shell.engine.ticker import Schedules
+from durable._shell.engine.ticker import Ticker
 from durable._shell.requests.request import Env
 from durable._shell.requests.schedule_requests import PauseSchedule, ResumeSchedule, TriggerSchedule
 from durable._shell.rows.new_runs import make_run
@@ -773,7 +775,7 @@ async def test_a_trigger_that_is_asked_for_twice_starts_one_run(engines, clock):
     """
     engine = await engines.memory(report, clock=clock, schedules=[hourly()])
     for _ in range(2):
-        found = await engine.request(TriggerSchedule("hourly", "schedule:hourly:trigger:1"))
+        found = await engine._backend.request(TriggerSchedule("hourly", "schedule:hourly:trigger:1"))
         assert found == "schedule:hourly:trigger:1"
     assert len(await started(engine)) == 1
 
@@ -810,7 +812,9 @@ def test_ticks_from_before_a_resumption_start_nothing():
     """
 
     def pause_and_resume(conn):
-        known = Schedules([Schedule("often", report("x"), every=10)], Definitions([report]))
+        known = Ticker(
+            {"often": Schedule("often", report("x"), every=10)}, {}, 0.0, SimpleNamespace(clock=SystemClock())
+        )
         PauseSchedule("often").record(conn, Effects(), Env(5.0, ""))
         ResumeSchedule("often").record(conn, Effects(), Env(45.0, "", schedules=known))
 

@@ -429,7 +429,9 @@ async def test_a_cursor_is_kept_across_attempts(engines, kind):
     engine = await engines.memory(top)
     assert await engine.run(top()) == 10
     assert seen == list(range(10))
-    assert await engine.read(lambda conn: conn.execute("SELECT count(*) FROM durable_notes").fetchone()[0]) == 0
+    assert (
+        await engine._backend.read(lambda conn: conn.execute("SELECT count(*) FROM durable_notes").fetchone()[0]) == 0
+    )
 
 
 async def test_a_cursor_may_save_each_nth_move_only(engines):

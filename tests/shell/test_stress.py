@@ -160,7 +160,7 @@ async def test_every_run_ends_whatever_happens_to_it(engines, seed, keep_residen
             raise AssertionError(f"{await run.why()}\n{await run.history()}") from None
     await _all_ended(engine)
     for table in ("durable_waits", "durable_inbox"):
-        left = await engine.read(lambda conn, table=table: conn.execute(f"SELECT * FROM {table}").fetchall())
+        left = await engine._backend.read(lambda conn, table=table: conn.execute(f"SELECT * FROM {table}").fetchall())
         assert left == [], table
     async for info in engine.runs():
         await engine.get(info.run_id).history()

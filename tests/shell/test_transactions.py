@@ -40,7 +40,10 @@ async def leaf(text: str) -> str:
 
 
 async def notes(engine):
-    return [text for (text,) in await engine.read(lambda c: c.execute("SELECT text FROM notes ORDER BY id").fetchall())]
+    return [
+        text
+        for (text,) in await engine._backend.read(lambda c: c.execute("SELECT text FROM notes ORDER BY id").fetchall())
+    ]
 
 
 async def all_runs(engine):

@@ -415,10 +415,10 @@ async def test_idle_returns_at_once_when_nothing_is_under_way_and_not_before(eng
 
     engine = await engines.file(works, after, sleeper)
     await engine.idle()
-    assert engine.is_idle
+    assert engine._backend.running.workload.is_idle
     run = await engine.start(works())
     await engine.start(sleeper(3600))
-    assert engine.next_due_at is not None or not engine.is_idle
+    assert engine._backend.running.workload.next_due_at is not None or not engine._backend.running.workload.is_idle
     waiting = asyncio.create_task(engine.idle())
     for _ in range(20):
         await asyncio.sleep(0)
@@ -426,7 +426,7 @@ async def test_idle_returns_at_once_when_nothing_is_under_way_and_not_before(eng
     gate.set()
     await waiting
     assert await run.status() == "waiting"
-    assert engine.next_due_at is not None
+    assert engine._backend.running.workload.next_due_at is not None
 
 
 async def test_idle_waits_for_timers_that_are_due(engines):
@@ -438,7 +438,7 @@ async def test_idle_waits_for_timers_that_are_due(engines):
     run = await engine.start(sleeper(60))
     await engine.idle()
     clock.jump(61)
-    assert not engine.is_idle
+    assert not engine._backend.running.workload.is_idle
     await engine.idle()
     assert await run.status() == "succeeded"
 
@@ -470,7 +470,7 @@ async def test_idle_of_an_engine_that_is_closed_or_fails_is_an_error(engines):
     await engine.start(works())
     waiting = asyncio.create_task(engine.idle())
     await asyncio.sleep(0)
-    engine._fail(RuntimeError("planted"))
+    engine._backend.running.supervisor.fail(RuntimeError("planted"))
     with pytest.raises(EngineClosedError, match="planted"):
         await waiting
 

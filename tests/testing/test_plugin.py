@@ -7,10 +7,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import contextmanager
 
 import pytest
 
 from durable import Flow, Return, job, sleep, step, wait_for, workflow
+from durable._shell.storage.ownership import Ownership
 from durable._shell.turns.activity import Activity
 from durable.errors import EngineClosedError, JournalLockedError, UsageError
 from durable.testing.engines import Engines
@@ -63,7 +65,7 @@ async def test_a_marker_says_what_engines_are_like(durable_engine, durable_clock
     """
     engine = await durable_engine(ride, notify)
     assert engine.path == str(tmp_path / "app.db")
-    assert engine._concurrency == 7
+    assert engine._backend.settings.concurrency == 7
     run = await engine.start(ride(1))
     with pytest.raises(JournalLockedError):
         await durable_engine(ride, notify)
@@ -72,7 +74,7 @@ async def test_a_marker_says_what_engines_are_like(durable_engine, durable_clock
     assert durable_clock.now() == 1e9
     await durable_clock.advance(YEAR)
     engine = await durable_engine(ride, notify, concurrency=3)
-    assert engine._concurrency == 3
+    assert engine._backend.settings.concurrency == 3
     assert await engine.get(run.id).result() == "charge-1"
 
 
@@ -82,7 +84,7 @@ async def test_engines_may_go_by_the_machines_clock(durable_engine, durable_cloc
     `clock=None`, as for `Engine`.
     """
     engine = await durable_engine(waiting)
-    assert engine.clock is not durable_clock
+    assert engine._backend.clock is not durable_clock
 
 
 @pytest.fixture
@@ -120,15 +122,31 @@ async def test_what_is_left_is_found():
     assert await Engines().aclose() == ""
 
 
+@contextmanager
+def keeping_locks():
+    """
+    No engine releases its lock; what does.
+    """
+    kept = []
+    real = Ownership.release
+
+    def keep(ownership):
+        kept.append(ownership)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ownership, "release", keep)
+        yield lambda: [real(each) for each in kept]
+
+
 async def test_a_file_that_somebody_still_owns_is_found(tmp_path):
     """
     The lock of an engine that its own closing did not release.
     """
     engines = Engines(tmp_path / "app.db")
-    engine = await engines(waiting)
-    ownership, engine._ownership = engine._ownership, None
-    assert "a lock is left: " in await engines.aclose()
-    ownership.release()
+    with keeping_locks() as release:
+        await engines(waiting)
+        assert "a lock is left: " in await engines.aclose()
+    release()
 
 
 @pytest.mark.parametrize("meant", [False, True])
@@ -207,12 +225,11 @@ def test_what_is_left_is_told_by_a_late_closing_too(tmp_path):
     The test did not get as far as its body, and its engine is not closed by halves.
     """
     engines = Engines(tmp_path / "app.db")
-    with asyncio.Runner() as runner:
-        engine = runner.run(engines(waiting))
-        ownership, engine._ownership = engine._ownership, None
+    with asyncio.Runner() as runner, keeping_locks() as release:
+        runner.run(engines(waiting))
         with pytest.raises(AssertionError, match="a lock is left"):
             engines.close_late()
-        ownership.release()
+        release()
 
 
 # --- in processes of users -------------------------------------------------------------------------------

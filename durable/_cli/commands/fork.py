@@ -147,14 +147,14 @@ def _refuse_owned(path: str) -> None:
 
 async def _inside(plan: Plan, at: str | None) -> str:
     """Have the run's own journal make the copy; that journal."""
-    from durable._shell.handles.client import Client  # noqa: PLC0415 - help answers sooner without
+    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - help answers sooner without
     from durable._shell.requests.history_requests import ForkRun  # noqa: PLC0415 - as above
 
     assert plan.path is not None, "checked"
     position = first_of(plan.recorded, plan.replace) if at is None else at
     assert position is not None, "checked: there is --at or --replace"
-    async with Client(plan.path) as client:
-        await client.request(ForkRun(plan.recorded.run.run_id, position, dict(plan.replace), plan.new_id))
+    async with ClientBackend(plan.path) as journal:
+        await journal.request(ForkRun(plan.recorded.run.run_id, position, dict(plan.replace), plan.new_id))
     return plan.path
 
 
@@ -193,15 +193,15 @@ async def _signal_all(path: str, run_id: str, signals: Sequence[tuple[str, Any]]
 
 async def _execute(path: str, run_id: str, application: Application, out: Output) -> int:
     """Open an engine on the journal until the copy has ended, or nothing but a person could move it."""
-    from durable._shell.engine.engine import Engine  # noqa: PLC0415 - help answers sooner without
-    from durable._shell.engine.settled import settled  # noqa: PLC0415 - as above
+    from durable._cli.journals.settled import settled  # noqa: PLC0415 - help answers sooner without
+    from durable._shell.engine.engine import Engine, backend_of  # noqa: PLC0415 - as above
 
     # What steps print, and what is logged, goes to standard error: standard output is the command's.
     with redirect_stdout(sys.stderr):
         async with Engine(path, application.definitions, codec=application.codec.hooks) as engine:
             status = await settled(engine, run_id)
             why = await engine.get(run_id).why()
-            payload = (await engine.end_of(run_id))[1][1] if status in ENDED else None
+            payload = (await backend_of(engine).end_of(run_id))[1][1] if status in ENDED else None
     payload = _readable(payload, application.codec)
     if out.json:
         told: dict[str, Any] = {"run_id": run_id, "status": status, "why": why, "journal": path}

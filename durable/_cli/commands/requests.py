@@ -188,11 +188,11 @@ async def _make(
     path: str, command: str, targets: Sequence[Target], request_for: Callable[[Target], Request[bool]], out: Output
 ) -> dict[str, int]:
     """Make the requests, and write what became of each; how many of which outcome."""
-    from durable._shell.handles.client import Client  # noqa: PLC0415 - help answers sooner without
+    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - help answers sooner without
 
     counts = {"done": 0, "nothing": 0, "refused": 0}
     in_order = sorted(targets, key=lambda target: target.sort != "run")
-    async with Client(path) as client:
+    async with ClientBackend(path) as client:
         for first in range(0, len(in_order), PAGE):
             page = in_order[first : first + PAGE]
             results = await client.request_each(map(request_for, page))

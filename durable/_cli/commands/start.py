@@ -28,7 +28,7 @@ from durable._core.program.registry import Runnable, collect
 from durable.errors import DecodeError, DurableError, RecordError, RunNotFoundError
 
 if TYPE_CHECKING:
-    from durable._shell.handles.client import Client
+    from durable._shell.handles.client_backend import ClientBackend
     from durable._shell.reads.run_rows import RunRow
     from durable._shell.rows.rows import Outcome
 
@@ -95,15 +95,16 @@ def run(_command: str, args: Namespace, out: Output) -> int:
 
 
 async def _start(path: str, args: Namespace, op: RunOp[Any] | None, codec: Codec, out: Output) -> int:
-    from durable._shell.handles.client import Client  # noqa: PLC0415 - as above
+    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - as above
+    from durable._shell.handles.journal import JournalHandle  # noqa: PLC0415 - as above
 
-    async with Client(path) as client:
-        client.codec = codec
+    async with ClientBackend(path, codec=codec) as client:
+        journal = JournalHandle(client)
         if op is None:
-            started = await client.schedule(args.workflow.removeprefix(SCHEDULE)).trigger()
+            started = await journal.schedule(args.workflow.removeprefix(SCHEDULE)).trigger()
         else:
             try:
-                started = await client.start(op, **_options(args))
+                started = await journal.start(op, **_options(args))
             except RecordError as error:
                 raise CommandError(str(error)) from error
             except DurableError:
@@ -122,7 +123,7 @@ async def _start(path: str, args: Namespace, op: RunOp[Any] | None, codec: Codec
     return _ended(started.id, row, outcome, codec, out)
 
 
-async def _end(client: Client, run_id: str, *, patient: bool) -> tuple[RunRow, Outcome]:
+async def _end(client: ClientBackend, run_id: str, *, patient: bool) -> tuple[RunRow, Outcome]:
     """How the run ended; *patient* if it may be that the next engine starts it."""
     import asyncio  # noqa: PLC0415 - as above
 

@@ -79,9 +79,10 @@ class _Subscription:
 
 
 class Broadcast:
-    """The subscribers of one engine."""
+    """The subscribers of one engine, while it is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         # Weak: a reader that gives up before its first event closes nothing.
         self._subscriptions: WeakSet[_Subscription] = WeakSet()
 
@@ -90,11 +91,11 @@ class Broadcast:
         """Whether anybody listens."""
         return bool(self._subscriptions)
 
-    def publish(self, effects: Effects, clock: Clock) -> None:
+    def publish(self, effects: Effects) -> None:
         """Tell the subscribers what a commit group caused."""
         if not self._subscriptions:
             return
-        now = clock.now()
+        now = self._clock.now()
         events = [
             _noticed(notice, now)
             for notice in effects.notices

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from durable._core.ports import Clock
 from durable._core.program.functions import Workflow
 from durable._core.run.execution import Execution
-from durable._shell.engine.lifecycle import Lifecycle
+from durable._shell.engine.backend import EngineBackend
+from durable._shell.engine.settings import Allocate, Settings, counting
 from durable._shell.handles.handle import HistoryEvent, Run, RunInfo
+from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
 from durable._shell.reads.run_rows import ENDS
+from durable._shell.storage.memory import MEMORY
+from durable._shell.turns.hooks import Hooks
 from durable._shell.turns.stand_ins import StandIns
 from durable.errors import DryRunError, DurableError, RunCancelledError, RunFailedError
 
@@ -104,46 +109,81 @@ class JumpingClock:
 _fits: type[Clock] = JumpingClock
 
 
-class Rehearsing(Lifecycle):
-    """What an engine needs more for a dry run."""
+@asynccontextmanager
+async def rehearsing(settings: Settings, stand_ins: StandIns, *, now: float) -> AsyncGenerator[Rehearsal, None]:
+    """An engine in memory, with stand-ins for steps, and time that begins *now*; what else it is like: *settings*."""
+    clock = JumpingClock(now)
+    engine = EngineBackend(
+        evolve(
+            settings,
+            path=MEMORY,
+            schedules={},
+            keep_resident=KEEP_RESIDENT,
+            keep_finished=None,
+            clock=clock,
+            check_on_open=False,
+            standby=False,
+            grace=0.0,
+            hooks=Hooks((), settings.codec),
+            replay_always=False,
+            storage=None,
+            stand_ins=stand_ins,
+            numbering=_counting_to_an_end,
+        )
+    )
+    await engine.open()
+    try:
+        yield Rehearsal(engine, clock, stand_ins, JournalHandle(engine))
+    finally:
+        await engine.aclose()
 
-    _clock: JumpingClock
 
-    def allocate(self) -> int:
-        """As any engine, but not for ever."""
-        number = super().allocate()
+def _counting_to_an_end(last: int) -> Allocate:
+    allocate = counting(last)
+
+    def bounded() -> int:
+        number = allocate()
         if number > MAX_RUNS:
             raise DryRunError(f"run {number:,}", "the workflow does not seem to end: each run leads to another one")
         return number
 
-    def equip(self, clock: JumpingClock, stand_ins: StandIns) -> None:
-        """Give it what it runs with, before it is opened. *clock* is the engine's."""
-        self._clock, self._stand_ins = clock, stand_ins
+    return bounded
 
-    async def rehearse(self, run: Run[T], signals: Mapping[str, Iterable[Any]]) -> DryRun[T]:
+
+@frozen
+class Rehearsal:
+    """An engine in memory that is open for a dry run. Made by `rehearsing`."""
+
+    engine: EngineBackend
+    clock: JumpingClock
+    stand_ins: StandIns
+    #: To start runs there, or to bring some.
+    journal: JournalHandle[EngineBackend]
+
+    async def play(self, run: Run[T], signals: Mapping[str, Iterable[Any]]) -> DryRun[T]:
         """
         Let *run*, and all that it leads to, go on until nothing can move it.
 
-        Signals are delivered, and then the time moves, only while nothing is under way: no
+        Signals are delivered, and then the time moves, only while nothing is running: no
         stand-in ever loses a race against the clock.
         """
         payloads = {name: deque(_listed(name, values)) for name, values in signals.items()}
+        workload, journal = self.engine.require_running().workload, self.journal
         jumps = 0
         while True:
-            await self.idle()
+            await workload.idle()
             if await self._deliver(payloads):
                 continue
-            due_at = self.next_due_at
+            due_at = workload.next_due_at
             if due_at is None or jumps == MAX_JUMPS:
                 break
             jumps += 1
-            self._clock.jump_to(due_at)
-        infos = [info async for info in self.runs()]
-        assert self._stand_ins is not None
-        missing = self._stand_ins.missing
+            self.clock.jump_to(due_at)
+        infos = [info async for info in journal.runs()]
+        missing = self.stand_ins.missing
         last = await run.info()
         while last.successor is not None:
-            last = await self.get(last.successor).info()
+            last = await journal.get(last.successor).info()
         status, why = await self._verdict(last, infos)
         if due_at is not None and status == "waiting":
             why += f"; the dry run ended after {MAX_JUMPS:,} timers: the workflow does not seem to end"
@@ -158,28 +198,31 @@ class Rehearsing(Lifecycle):
                 error = failed.__cause__
             except RunCancelledError as cancelled:
                 error = cancelled
-        histories = {info.run_id: await self.get(info.run_id).history() for info in reversed(infos)}
+        histories = {info.run_id: await journal.get(info.run_id).history() for info in reversed(infos)}
         if diverged := self._divergence(infos, histories):
             status, value, error, why = "blocked", None, diverged, str(diverged)
         history = histories.pop(run.run_id)
-        return DryRun(status, value, error, why, run.run_id, self._clock.monotonic(), history, histories)
+        return DryRun(status, value, error, why, run.run_id, self.clock.monotonic(), history, histories)
 
     async def _verdict(self, last: RunInfo, infos: list[RunInfo]) -> tuple[DryRunStatus, str]:
         if last.status in ENDS:
-            return last.status, await self.get(last.run_id).why()  # type: ignore[return-value]  # one of three
+            return last.status, await self.journal.get(last.run_id).why()  # type: ignore[return-value]  # one of three
         blocked = [info for info in infos if info.status == "blocked"]
         if blocked:  # it, or what it waits for
-            return "blocked", await self.get(blocked[-1].run_id).why()
-        return "waiting", await self.get(last.run_id).why()
+            return "blocked", await self.journal.get(blocked[-1].run_id).why()
+        return "waiting", await self.journal.get(last.run_id).why()
 
     def _divergence(self, infos: list[RunInfo], histories: Mapping[str, list[HistoryEvent]]) -> DurableError | None:
         """What replaying all workflows finds, if they do not ask for the same again."""
+        settings = self.engine.settings
         for info in reversed(infos):
-            definition = self._definitions.find(info.workflow, info.version)
+            definition = settings.definitions.find(info.workflow, info.version)
             if isinstance(definition, Workflow):
                 events = [each.event for each in histories[info.run_id]]
                 try:
-                    execution = Execution(definition, events, run_id=info.run_id, codec=self.codec, caps=self._caps)
+                    execution = Execution(
+                        definition, events, run_id=info.run_id, codec=settings.codec, caps=settings.caps
+                    )
                     execution.load()
                     execution.close()
                 except DurableError as error:
@@ -189,8 +232,8 @@ class Rehearsing(Lifecycle):
     async def _deliver(self, payloads: Mapping[str, deque[Any]]) -> bool:
         """Give one payload to the run that waits longest for a signal of its name; False if none does."""
         for name, left in payloads.items():
-            if left and (run_id := await self.read(run_rows.waiting_for_signal, name)) is not None:
-                await self.get(run_id).signal(name, left.popleft())
+            if left and (run_id := await self.engine.read(run_rows.waiting_for_signal, name)) is not None:
+                await self.journal.get(run_id).signal(name, left.popleft())
                 return True
         return False
 

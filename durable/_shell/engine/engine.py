@@ -1,41 +1,42 @@
 """
-The engine's face: start runs, ask for changes, keep house. How it opens and closes is in `lifecycle`.
+The engine's face: what users call. How it opens and closes is in `running`, and what it is asked in `backend`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
+import types
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, Literal, Self, TypeVar
 
 from attrs import frozen
 
-from durable._core.program.op_constructors import with_options
-from durable._core.program.ops import OnConflict, RunOp
+from durable._core.admission import Admission, Queue
+from durable._core.codec.codec import Codec, ValueCodec
+from durable._core.ports import Clock
+from durable._core.program.functions import RunnableDefinition
+from durable._core.program.limits import Limit, as_listed, collect_limits
+from durable._core.program.ops import RunOp
+from durable._core.program.registry import collect
+from durable._core.program.schedules import Schedule
 from durable._core.recorded.check import CheckReport
+from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
+from durable._shell.clock import SystemClock
+from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.checks import check_journal
-from durable._shell.engine.dry_run import KEEP_RESIDENT, DryRun, JumpingClock, Rehearsing
-from durable._shell.engine.lifecycle import Lifecycle
-from durable._shell.engine.opening import MEMORY
-from durable._shell.handles.handle import Run
+from durable._shell.engine.dry_run import DryRun, rehearsing
+from durable._shell.engine.settings import Settings
+from durable._shell.engine.ticker import by_name
+from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
-from durable._shell.requests.request import Env, Request
-from durable._shell.requests.run_requests import StartRuns
-from durable._shell.rows.new_runs import make_run, make_template
-from durable._shell.rows.rows import NewRun
+from durable._shell.storage.port import OpenDatabase
+from durable._shell.turns.hooks import Hooks
+from durable._shell.turns.middleware import Middleware
 from durable._shell.turns.stand_ins import StandFor, StandIns
-from durable._shell.turns.transaction import holds_writer
-from durable.errors import EngineClosedError, UsageError
 
 T = TypeVar("T")
-R = TypeVar("R")
-
-#: Runs of one `start_many` that are made in one iteration of the event loop: their arguments are encoded there.
-MADE_AT_ONCE = 64
 
 
 @frozen
@@ -61,7 +62,7 @@ class Stats:
     trouble: str | None
 
 
-class Engine(Lifecycle):
+class Engine(JournalHandle[EngineBackend]):
     """
     Executes the runs of one journal.
 
@@ -93,82 +94,136 @@ class Engine(Lifecycle):
         storage: For tests: opens another database in place of SQLite's file, see `OpenDatabase`.
     """
 
-    # --- starting and finding runs -------------------------------------------------------------------------
-
-    async def start(
+    def __init__(
         self,
-        op: RunOp[T],
+        path: str | os.PathLike[str],
+        definitions: Iterable[RunnableDefinition[..., Any] | types.ModuleType],
         *,
-        id: str | None = None,
-        key: str | None = None,
-        key_ttl: float | timedelta | None = None,
-        on_conflict: OnConflict = "join",
-        queue: str | None = None,
-        delay: float | timedelta | None = None,
-        at: datetime | None = None,
-        priority: int | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> Run[T]:
-        """
-        Start a run, or find the one that its key or id stands for; recorded when this returns.
+        queues: Iterable[Queue] = (),
+        schedules: Iterable[Schedule] = (),
+        limits: Iterable[Limit] = (),
+        concurrency: int = 100,
+        durability: Literal["full", "process"] = "full",
+        keep_resident: int = 0,
+        keep_finished: float | timedelta | None = None,
+        codec: ValueCodec | None = None,
+        clock: Clock | None = None,
+        check_on_open: bool = False,
+        standby: bool = False,
+        grace: float = 10.0,
+        crash_limit: int = CRASH_LIMIT,
+        cleanup_timeout: float = CLEANUP_SECONDS,
+        caps: Caps = DEFAULT_CAPS,
+        middleware: Iterable[Middleware] = (),
+        replay_always: bool = False,
+        storage: OpenDatabase | None = None,
+    ) -> None:
+        values = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting)
+        found = collect(definitions)  # type: ignore[arg-type]
+        lanes = as_listed("queues", queues, Queue)
+        Admission(lanes, concurrency)  # refuses here what it would at the opening
+        settings = Settings(
+            path=os.fspath(path),
+            definitions=found,
+            queues=lanes,
+            schedules=by_name(as_listed("schedules", schedules, Schedule), found),
+            limits=collect_limits(found.all(), limits),
+            concurrency=concurrency,
+            durability=durability,
+            keep_resident=0 if replay_always else keep_resident,
+            keep_finished=keep_finished.total_seconds() if isinstance(keep_finished, timedelta) else keep_finished,
+            codec=values,
+            clock=clock or SystemClock(),
+            check_on_open=check_on_open,
+            standby=standby,
+            grace=grace,
+            crash_limit=crash_limit,
+            cleanup_seconds=cleanup_timeout,
+            caps=caps,
+            hooks=Hooks(middleware, values),
+            replay_always=replay_always,
+            storage=storage,
+        )
+        super().__init__(EngineBackend(settings))
 
-        Args:
-            op: A call of a workflow or job.
-            id: The run's id; by default one is made.
-            key: One run a key: a later start with it and the same arguments gives the same run.
-            key_ttl: Seconds (or a timedelta) from the start for which the key is this run's; by default for ever.
-            on_conflict: What to do if the key is taken: ``join`` that run, ``reject``,
-                ``replace`` (cancel) it, or ``rerun`` if it has ended.
-            queue: The queue it runs on.
-            delay: Seconds (or a timedelta) before it may begin.
-            at: When it may begin, an aware datetime.
-            priority: Higher goes first within its queue.
-            labels: Short strings to filter runs by.
+    # --- opening and closing -------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """
+        Take the file over, recover, and run. An engine that was closed may be opened again.
 
         Raises:
-            KeyConflictError, RunExistsError: The key or id belongs to another run.
-            LimitReachedError: Its limit has no free slot, and says ``on_conflict="reject"``.
-            DefinitionError: The workflow is not among the engine's definitions.
-            EncodeError: An argument cannot be recorded.
-            EngineClosedError: The engine is not open.
-            JournalError: Nothing could be recorded.
+            JournalLockedError: Another engine owns it (and not *standby*).
+            JournalVersionError, ForeignJournalError: It is not ours to open; it was left untouched.
+            JournalAccessError, JournalFullError, JournalIOError, JournalDamagedError: It cannot be opened.
+            UsageError: It is open already.
         """
-        made = with_options(
-            op, id=id, key=key, key_ttl=key_ttl, on_conflict=on_conflict, queue=queue, delay=delay, at=at,
-            priority=priority, labels=labels,
-        )  # fmt: skip
-        (run,) = await self.start_many([made])
-        return run
+        await self._backend.open()
 
-    async def start_many(self, ops: Iterable[RunOp[T]]) -> list[Run[T]]:
-        """Start many runs in one transaction: all, or none. Options are given by ``op.options(...)``."""
-        self._check_open()
-        now = self.clock.now()
-        made = list(ops)
-        runs: list[NewRun] = []
-        for op in made:
-            runs.append(
-                make_run(
-                    with_options(op),
-                    definitions=self._definitions,
-                    codec=self.codec,
-                    allocate=self.allocate,
-                    now=now,
-                    places=self._places,
-                )
-            )
-            if len(runs) % MADE_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        ids = await self.request(StartRuns(tuple(runs)))
-        return [
-            Run(self, run_id, op.definition.result, new.run if run_id == new.run_id else 0)
-            for run_id, op, new in zip(ids, made, runs, strict=True)
-        ]
+    async def drain(self) -> None:
+        """Begin no new step, and wait until those that are running have ended (or the grace is over)."""
+        await self._backend.parts.drain()
 
-    async def run(self, op: RunOp[T], **options: Any) -> T:
-        """Start a run and wait for its result. Options as for `start`."""
-        handle = await self.start(op, **options)
-        return await handle.result()
+    async def aclose(self) -> None:
+        """Drain, then close everything. Bounded, idempotent; may be called from any task of the loop."""
+        await self._backend.aclose()
+
+    # --- what it does ----------------------------------------------------------------------------------
+
+    async def idle(self) -> None:
+        """
+        Return once nothing is under way: at once, if nothing is.
+
+        Under way are steps, turns of runs, requests and reads that are not answered yet, and timers and ticks
+        that are due. What waits for something from outside, or for an instant to come, is not; nor is what a
+        full queue or a pause holds back.
+
+        Raises:
+            EngineClosedError: The engine is not open, or was closed meanwhile.
+        """
+        await self._backend.require_running().workload.idle()
+
+    def events(self) -> AsyncIterator[EngineEvent]:
+        """What happens from now on, for dashboards and metrics. A slow reader loses the oldest, and is told."""
+        return self._backend.require_running().broadcast.subscribe()
+
+    async def stats(self) -> Stats:
+        """Counts and sizes."""
+        running = self._backend.require_running()
+        found = await self._backend.read(run_rows.counts)
+        others = {name: found.pop(name) for name in ("events", "waits", "bytes")}
+        trouble = running.commits.trouble
+        return Stats(
+            runs=found,
+            active=running.scheduler.active,
+            resident=running.scheduler.resident,
+            commits=running.commits.groups,
+            writes=running.commits.writes,
+            trouble=None if trouble is None else str(trouble),
+            **others,
+        )
+
+    async def backup(self, path: str | os.PathLike[str]) -> None:
+        """A verified copy of the journal at *path*, while the engine runs. Refuses an existing file."""
+        await self._backend.require_running().database.backup(path)
+
+    # --- trying code out -------------------------------------------------------------------------------
+
+    async def check(self, *, all: bool = False) -> CheckReport:
+        """
+        What the engine's definitions would break: replays every open run (with *all*, every run).
+
+        Nothing is executed or changed. Ahead of a deploy, `durable check` does the same from outside.
+        """
+        backend, settings = self._backend, self._backend.settings
+        return await check_journal(backend.read, settings.path, settings.definitions, settings.codec, whole=all)
 
     async def dry_run(
         self,
@@ -200,108 +255,12 @@ class Engine(Lifecycle):
             DryRunError: A stand-in is for nothing that is known, or cannot be called like that.
             DefinitionError, EncodeError: As for `start`.
         """
-        clock = JumpingClock(self.clock.now())
-        stands = StandIns(stand_ins or {}, self._definitions)
-        rehearsal = _Rehearsal(
-            MEMORY,
-            self._definitions.all(),
-            queues=self._queues,
-            limits=self._limits.values(),
-            concurrency=self._concurrency,
-            codec=self._value_codec,
-            clock=clock,
-            keep_resident=KEEP_RESIDENT,
-            grace=0.0,
-            cleanup_timeout=self._cleanup_seconds,
-            caps=self._caps,
-        )
-        rehearsal.equip(clock, stands)
-        async with rehearsal:
-            return await rehearsal.rehearse(await rehearsal.start(op), signals or {})
-
-    def events(self) -> AsyncIterator[EngineEvent]:
-        """What happens from now on, for dashboards and metrics. A slow reader loses the oldest, and is told."""
-        self._check_open()
-        return self._broadcast.subscribe()
-
-    # --- housekeeping -----------------------------------------------------------------------------------------
-
-    async def backup(self, path: str | os.PathLike[str]) -> None:
-        """A verified copy of the journal at *path*, while the engine runs. Refuses an existing file."""
-        self._check_open()
-        await self._require_database().backup(path)
-
-    async def check(self, *, all: bool = False) -> CheckReport:
-        """
-        What the engine's definitions would break: replays every open run (with *all*, every run).
-
-        Nothing is executed or changed. Ahead of a deploy, `durable check` does the same from outside.
-        """
-        return await check_journal(self.read, self.path, self._definitions, self.codec, whole=all)
-
-    async def stats(self) -> Stats:
-        """Counts and sizes."""
-        found = await self.read(run_rows.counts)
-        commits, scheduler = self._commits, self._require_scheduler()
-        assert commits is not None
-        others = {name: found.pop(name) for name in ("events", "waits", "bytes")}
-        return Stats(
-            runs=found,
-            active=scheduler.active,
-            resident=scheduler.resident,
-            commits=commits.groups,
-            writes=commits.writes,
-            trouble=None if commits.trouble is None else str(commits.trouble),
-            **others,
-        )
-
-    # --- for handles and the server (the Backend protocol) ----------------------------------------------
-
-    async def read(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """The result of a function of `event_rows`."""
-        self._check_open()
-        with self._activity:
-            return await self._require_database().read(partial(_apply, fn, args))
-
-    async def request(self, request: Request[R]) -> R:
-        """Have a request recorded; its result once it is on disk."""
-        self._check_open()
-        if holds_writer.get():
-            msg = (
-                f"{type(request).__name__} inside an async @transaction would wait for that transaction itself: "
-                "use tx.enqueue(op) to start runs, and ask the engine for everything else after it"
-            )
-            raise UsageError(msg)
-        if self._draining and request.starts_runs:
-            msg = "the engine is draining: it accepts no new runs"
-            raise EngineClosedError(msg)
-        commits = self._commits
-        assert commits is not None
-        env = Env(self.clock.now(), self.path, self.allocate, self._places, self._schedules)
-        record = request.prepared(env).record
-        with self._activity:
-            return await commits.call(lambda conn, effects: record(conn, effects, env))
-
-    def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun:
-        """The run that *op* starts, not yet recorded."""
-        return make_run(
-            with_options(op), definitions=self._definitions, codec=self.codec, allocate=self.allocate,
-            now=self.clock.now(), run_id=run_id,
-        )  # fmt: skip
-
-    def template(self, op: RunOp[Any]) -> NewRun:
-        """What *op* starts when its time comes."""
-        return make_template(op, definitions=self._definitions, codec=self.codec)
-
-    def result_type(self, workflow: str, version: int) -> Any:
-        """What a workflow or job returns, as far as it is known here."""
-        definition = self._definitions.find(workflow, version)
-        return Any if definition is None else definition.result
+        settings = self._backend.settings
+        stands = StandIns(stand_ins or {}, settings.definitions)
+        async with rehearsing(settings, stands, now=settings.clock.now()) as rehearsal:
+            return await rehearsal.play(await rehearsal.journal.start(op), signals or {})
 
 
-class _Rehearsal(Rehearsing, Engine):
-    """The engine of a dry run."""
-
-
-def _apply(fn: Callable[..., Any], args: tuple[Any, ...], conn: Any) -> Any:
-    return fn(conn, *args)
+def backend_of(engine: Engine) -> EngineBackend:
+    """What is behind an engine: for the other rooms of this package."""
+    return engine._backend  # noqa: SLF001 - of this module

@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from durable._core.ports import Clock
+from durable._shell.backend import Backend
+from durable._shell.handles.journal import JournalHandle
 from durable._shell.log import log
 from durable._shell.storage.database import Database
 from durable._shell.storage.ownership import Ownership
@@ -18,15 +19,13 @@ from durable.errors import JournalError
 IDENTITY_SECONDS = 5.0
 
 
-class House(Protocol):
-    """What is kept."""
-
-    path: str
-    clock: Clock
+class House(Backend, Protocol):
+    """What is kept: an engine."""
 
     @property
-    def is_closing(self) -> bool: ...
-    async def prune(self, *, older_than: float) -> int: ...
+    def is_closing(self) -> bool:
+        """Whether it is being closed, or is closed."""
+        ...
 
 
 async def keep_house(
@@ -57,6 +56,6 @@ async def keep_house(
             if house.clock.monotonic() - pruned_at >= every:
                 pruned_at = house.clock.monotonic()
                 try:
-                    await house.prune(older_than=keep_finished)
+                    await JournalHandle(house).prune(older_than=keep_finished)
                 except JournalError as error:  # a full disk, say: there will be another time
                     log.warning("prune.failed", path=house.path, error=str(error))

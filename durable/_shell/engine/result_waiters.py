@@ -8,12 +8,15 @@ import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from durable._shell.rows.rows import Outcome
+from durable._shell.rows.rows import Effects, Outcome
 from durable.errors import EngineClosedError
 
+#: Before a batch's id, among those of the runs that somebody waits for: no id begins like this.
+_FINISHED = "\n"
 
-class Watching:
-    """Futures of what callers wait for, by run id."""
+
+class ResultWaiters:
+    """Futures of what callers wait for, by the id of a run."""
 
     def __init__(self) -> None:
         self._futures: dict[str, list[asyncio.Future[Outcome | None]]] = {}
@@ -37,11 +40,19 @@ class Watching:
             if future.done() and not future.cancelled():
                 future.exception()  # seen: a failing engine tells everybody, wanted or not
 
-    def resolve(self, run_id: str, outcome: Outcome | None = None) -> None:
-        """Tell who waits for a run how it ended."""
-        for future in self._futures.pop(run_id, ()):
-            if not future.done():
-                future.set_result(outcome)
+    @contextmanager
+    def until_finished(self, batch_id: str) -> Generator[asyncio.Future[Outcome | None], None, None]:
+        """A future that is done when a batch is finished."""
+        with self.until(_FINISHED + batch_id) as future:
+            yield future
+
+    def take(self, effects: Effects) -> None:
+        """Tell who waits what a commit group ended."""
+        for ended in effects.ended:
+            self._resolve(ended.run_id, ended.outcome)
+        for batch in effects.batches:
+            if batch.name == "finished":
+                self._resolve(_FINISHED + batch.batch_id)
 
     def fail(self, reason: str) -> None:
         """Tell everybody that nothing will come of it."""
@@ -50,3 +61,8 @@ class Watching:
                 if not future.done():
                     future.set_exception(EngineClosedError(reason))
         self._futures.clear()
+
+    def _resolve(self, run_id: str, outcome: Outcome | None = None) -> None:
+        for future in self._futures.pop(run_id, ()):
+            if not future.done():
+                future.set_result(outcome)

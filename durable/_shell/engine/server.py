@@ -14,10 +14,10 @@ import contextlib
 import os
 import stat
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
+from durable._shell.backend import Backend
 from durable._shell.log import log
-from durable._shell.requests.request import Request
 from durable._shell.requests.wire import (
     LINE_BYTES,
     WaitForEnd,
@@ -28,25 +28,27 @@ from durable._shell.requests.wire import (
 )
 from durable.errors import EngineClosedError
 
-R = TypeVar("R")
-
 #: Lines from here on are decoded in a thread: that of a large import takes a while.
 _LARGE_LINE = 1 << 20
 
 
-class _Engine(Protocol):
-    path: str
+class Answering(Backend, Protocol):
+    """What answers clients: an engine."""
 
     @property
-    def is_closing(self) -> bool: ...
-    async def request(self, request: Request[R]) -> R: ...
-    async def wait_for_end(self, run_id: str) -> None: ...
+    def is_closing(self) -> bool:
+        """Whether it is being closed, or is closed."""
+        ...
+
+    async def wait_for_end(self, run_id: str) -> None:
+        """Return once the run called *run_id* may have ended."""
+        ...
 
 
 class Server:
     """Answers clients of one engine."""
 
-    def __init__(self, path: str, engine: _Engine) -> None:
+    def __init__(self, path: str, engine: Answering) -> None:
         self._path = socket_path(path)
         self._engine = engine
         self._server: asyncio.Server | None = None
@@ -67,9 +69,10 @@ class Server:
 
     async def aclose(self) -> None:
         """Stop listening, and drop who is connected: they find the file free, or its next owner."""
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
-        self._server.close()
+        server.close()
         with contextlib.suppress(OSError):
             os.unlink(self._path)
         for task in list(self._clients):

@@ -12,7 +12,7 @@ import asyncio
 import contextvars
 import inspect
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from durable._core.program.op_constructors import with_options
@@ -25,65 +25,73 @@ from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.turns.services import Services
-from durable._shell.writes.schedule_writes import Tick, adopt, record_ticks, start_triggered
+from durable._shell.writes.schedule_writes import Tick, record_ticks, start_triggered
 from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError
 
 
-class Schedules:
-    """The schedules of one engine."""
+def by_name(schedules: Iterable[Schedule], definitions: Definitions) -> dict[str, Schedule]:
+    """
+    The schedules that an engine was given.
 
-    def __init__(self, schedules: Iterable[Schedule], definitions: Definitions) -> None:
-        self._schedules: dict[str, Schedule] = {}
-        for schedule in schedules:
-            if schedule.name in self._schedules:
-                msg = f"two schedules are called {schedule.name!r}: each needs a name of its own"
-                raise DefinitionError(msg)
-            op = schedule.op
-            if isinstance(op, RunOp) and not definitions.knows(op.definition):
-                msg = (
-                    f"schedule {schedule.name!r} starts {op.definition!r}, which is not among the definitions "
-                    "given to Engine: add it there"
-                )
-                raise DefinitionError(msg)
-            self._schedules[schedule.name] = schedule
-        self._rows: dict[str, ScheduleRow] = {}
-        self._opened_at = 0.0
-        self._services: Services | None = None
-        self._alarm: Alarm | None = None
+    Raises:
+        DefinitionError: Two have one name, or one starts what is not among *definitions*.
+    """
+    found: dict[str, Schedule] = {}
+    for schedule in schedules:
+        if schedule.name in found:
+            msg = f"two schedules are called {schedule.name!r}: each needs a name of its own"
+            raise DefinitionError(msg)
+        op = schedule.op
+        if isinstance(op, RunOp) and not definitions.knows(op.definition):
+            msg = (
+                f"schedule {schedule.name!r} starts {op.definition!r}, which is not among the definitions "
+                "given to Engine: add it there"
+            )
+            raise DefinitionError(msg)
+        found[schedule.name] = schedule
+    return found
 
-    # --- opening and closing -------------------------------------------------------------------------
 
-    def adopt(self, conn: sqlite3.Connection, now: float) -> None:
-        """Find their places in the journal, or make them. Runs on the writer's thread, at the opening."""
-        self._opened_at = now
-        self._rows = adopt(conn, list(self._schedules.values()), now)
+class Ticker:
+    """
+    The schedules of one engine, while it is open.
 
-    def attach(self, services: Services) -> None:
-        """What runs are started with."""
+    Args:
+        schedules: By name.
+        rows: Their places in the journal.
+        opened_at: What was due by then was missed, and not late.
+        services: What runs are started with.
+    """
+
+    def __init__(
+        self, schedules: Mapping[str, Schedule], rows: dict[str, ScheduleRow], opened_at: float, services: Services
+    ) -> None:
+        self._schedules = schedules
+        self._rows = rows
+        self._opened_at = opened_at
         self._services = services
         self._alarm = Alarm(services.clock)
 
+    # --- beginning and stopping ----------------------------------------------------------------------
+
     def begin(self) -> None:
         """Start what was asked for or missed while no engine ran; then each tick as it comes."""
-        if self._schedules and self._services is not None:
+        if self._schedules:
             self._services.activity.begin()
             self._services.spawn(self._run, self._opened_at)
 
     def stop(self) -> None:
         """Start nothing more."""
-        if self._alarm is not None:
-            self._alarm.stop()
+        self._alarm.stop()
 
     @property
     def next_due_at(self) -> float | None:
         """When the next tick is due, as far as is known."""
-        return None if self._alarm is None else self._alarm.at
+        return self._alarm.at
 
     # --- ticks -----------------------------------------------------------------------------------------
 
     async def _run(self, opened_at: float) -> None:
-        assert self._alarm is not None
-        assert self._services is not None
         activity = self._services.activity
         try:
             await asyncio.gather(*(self._start_triggered(schedule) for schedule in self._schedules.values()))
@@ -104,7 +112,6 @@ class Schedules:
             self._wake_for(row)
 
     def _wake_for(self, row: ScheduleRow) -> None:
-        assert self._alarm is not None
         if row.next_at is not None:
             self._alarm.set(row.next_at)
 
@@ -128,7 +135,6 @@ class Schedules:
 
     async def _record(self, name: str, fn: Callable[[sqlite3.Connection, Effects], ScheduleRow]) -> None:
         """Write; `take` gets the row as it then is. A schedule that cannot be written must not stop the others."""
-        assert self._services is not None
         try:
             await self._services.commits.call(fn, answers=False)
         except EngineClosedError:
@@ -149,7 +155,6 @@ class Schedules:
             return None, str(error)
 
     def _make(self, schedule: Schedule, at: float, run_id: str, now: float) -> NewRun:
-        assert self._services is not None
         op: Any = schedule.op
         if not isinstance(op, RunOp):
             local = schedule.local(at)
@@ -204,7 +209,6 @@ class Schedules:
 
     async def _start_triggered(self, schedule: Schedule) -> None:
         """Start what clients asked for while nobody owned the file, in order."""
-        assert self._services is not None
         for run_id, at in self._rows[schedule.name].triggers:
             run, error = self._try_make(schedule, at, run_id, self._services.clock.now())
 

@@ -4,5 +4,6 @@ What callers hold: a run, a batch, a schedule; and the client, which asks from a
 On the caller's event loop. A handle is an id and a way to ask: it keeps no state of the run, reads from the file, and
 sends what changes something to the journal's owner, directly or over a Unix socket.
 
-Start with `handle`, what a caller gets who starts a run; then `client`, the same questions from outside.
+Start with `journal`, what can be asked of a journal, and `handle`, what a caller gets who starts a run; then
+`client_backend`, the same questions from another process.
 """

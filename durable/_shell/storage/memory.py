@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar
 
 from durable._shell.storage.connections import (
     apply_pragmas,
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
 T = TypeVar("T")
+
+#: The path that keeps the journal in memory: for tests, it is gone with the engine.
+MEMORY: Final = ":memory:"
 
 
 class MemoryDatabase:

@@ -21,9 +21,9 @@ from durable._core.program.limits import Limit
 from durable._core.program.ops import RunOp
 from durable._core.program.schedules import Schedule
 from durable._core.run.caps import Caps
-from durable._shell.engine.engine import Engine
-from durable._shell.engine.opening import MEMORY
+from durable._shell.engine.engine import Engine, backend_of
 from durable._shell.reads import run_rows
+from durable._shell.storage.memory import MEMORY
 from durable._shell.turns.middleware import Middleware, StepCall
 from durable.errors import JournalError, RunExistsError, RunStateError, UsageError
 from durable.testing._crash.facts import ROOT, is_over, read_outcome
@@ -161,11 +161,12 @@ class Play:
                 ledger.silent = False
                 now = life.clock.now() + self.world.downtime
         assert self._engine is not None
+        settings = backend_of(self._engine).settings
         with self._store.looked_at() as conn:
             outcome = read_outcome(
                 conn,
-                self._engine.definitions,
-                self._engine.codec,
+                settings.definitions,
+                settings.codec,
                 begun=self.begun,
                 effects=ledger.effects(),
                 left=left,
@@ -195,6 +196,8 @@ class Play:
             self._again = True
             return
         self._again = False
+        backend = backend_of(engine)
+        workload = backend.require_running().workload
         jumps = 0
         while jumps < MAX_JUMPS:
             again()
@@ -202,15 +205,15 @@ class Play:
                 await life.loop.moved()
                 continue
             await life.loop.settled()
-            if not engine.is_idle:
+            if not workload.is_idle:
                 jumps += 1
                 if not await life.loop.moved():
                     break  # a step that waits for what will not come
-            elif await engine.read(is_over):
+            elif await backend.read(is_over):
                 break
             elif not await self._deliver(engine) and not await self._mend(engine):
                 jumps += 1
-                if engine.next_due_at is None or not await life.loop.moved():
+                if workload.next_due_at is None or not await life.loop.moved():
                     break
         await engine.aclose()
 
@@ -248,7 +251,7 @@ class Play:
                 continue
             delivery = unsent[0]
             if delivery.run_id is None:
-                delivery.run_id = await engine.read(run_rows.waiting_for_signal, name)
+                delivery.run_id = await backend_of(engine).read(run_rows.waiting_for_signal, name)
             if delivery.run_id is not None:
                 await self._send(engine, delivery)
                 return True

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from durable._shell.engine.engine import Engine
+from durable._shell.engine.engine import Engine, backend_of
 from durable._shell.reads import run_rows
 from durable._shell.reads.run_rows import ENDS, RunRow, last_of_chain
 
@@ -20,7 +20,7 @@ async def settled(engine: Engine, run_id: str) -> str:
     """
     happens = engine.events()  # from before the first look on
     while True:
-        row, moves = await engine.read(_look, run_id)
+        row, moves = await backend_of(engine).read(_look, run_id)
         if not moves:
             status: str = row.status
             return status

@@ -1,5 +1,7 @@
 """
-Finding runs and queues: what `Engine` and `Client` answer alike, from the file.
+What `Engine` and `Client` offer alike: starting and finding runs, batches, queues, schedules; housekeeping; files.
+
+All of it asks a `Backend`, so that it means the same wherever the journal is executed.
 """
 
 from __future__ import annotations
@@ -7,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from durable._core.codec.codec import Codec
-from durable._core.ports import Clock
 from durable._core.program.functions import RunnableDefinition
-from durable._core.program.ops import RunOp
+from durable._core.program.op_constructors import with_options
+from durable._core.program.ops import OnConflict, RunOp
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.redaction import Redact
+from durable._shell.backend import Backend
 from durable._shell.handles.batch import Batch, draft_batch
 from durable._shell.handles.batch_drafts import Callbacks
 from durable._shell.handles.batch_info import BatchInfo, list_all
@@ -24,55 +26,104 @@ from durable._shell.handles.handle import QueueHandle, Run, RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo, info_of
 from durable._shell.reads import run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, release, write_file
-from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.schedule_rows import all_schedules
 from durable._shell.requests.history_requests import Imported, ImportRuns
 from durable._shell.requests.prune_requests import PruneBatches, PruneRuns
-from durable._shell.requests.request import Request
-from durable._shell.rows.rows import NewRun, Outcome, Status
+from durable._shell.requests.run_requests import StartRuns
+from durable._shell.rows.rows import NewRun, Status
 from durable.errors import RunNotFoundError
 
-R = TypeVar("R")
+T = TypeVar("T")
+B = TypeVar("B", bound=Backend)
+
+#: Runs of one `start_many` that are made in one iteration of the event loop: their arguments are encoded there.
+MADE_AT_ONCE = 64
 
 
-class Finding:
-    """Look-ups by id, key and filter."""
+class JournalHandle(Generic[B]):
+    """What can be asked of a journal, whoever executes it."""
 
-    path: str
-    codec: Codec
-    clock: Clock
+    def __init__(self, backend: B) -> None:
+        self._backend = backend
 
-    async def read(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """The result of a function of `event_rows`."""
-        raise NotImplementedError  # pragma: no cover - both have their own
+    @property
+    def path(self) -> str:
+        """The journal's file."""
+        return self._backend.path
 
-    async def request(self, request: Request[R]) -> R:
-        """Have a request recorded; its result once it is on disk."""
-        raise NotImplementedError  # pragma: no cover - both have their own
+    # --- starting runs --------------------------------------------------------------------------------------
 
-    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
-        """A run and its outcome, once it has ended; no row where *number* tells that it is under way here."""
-        raise NotImplementedError  # pragma: no cover - both have their own
+    async def start(
+        self,
+        op: RunOp[T],
+        *,
+        id: str | None = None,
+        key: str | None = None,
+        key_ttl: float | timedelta | None = None,
+        on_conflict: OnConflict = "join",
+        queue: str | None = None,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Run[T]:
+        """
+        Start a run, or find the one that its key or id stands for; recorded when this returns.
 
-    async def end_of_batch(self, batch_id: str) -> None:
-        """Return once a batch is finished."""
-        raise NotImplementedError  # pragma: no cover - both have their own
+        It is executed as soon as an engine has the journal open.
 
-    def new_run(self, op: RunOp[Any], *, run_id: str | None = None) -> NewRun:
-        """The run that *op* starts, not yet recorded."""
-        raise NotImplementedError  # pragma: no cover - both have their own
+        Args:
+            op: A call of a workflow or job.
+            id: The run's id; by default one is made.
+            key: One run a key: a later start with it and the same arguments gives the same run.
+            key_ttl: Seconds (or a timedelta) from the start for which the key is this run's; by default for ever.
+            on_conflict: What to do if the key is taken: ``join`` that run, ``reject``,
+                ``replace`` (cancel) it, or ``rerun`` if it has ended.
+            queue: The queue it runs on.
+            delay: Seconds (or a timedelta) before it may begin.
+            at: When it may begin, an aware datetime.
+            priority: Higher goes first within its queue.
+            labels: Short strings to filter runs by.
 
-    def template(self, op: RunOp[Any]) -> NewRun:
-        """What *op* starts when its time comes."""
-        raise NotImplementedError  # pragma: no cover - both have their own
+        Raises:
+            KeyConflictError, RunExistsError: The key or id belongs to another run.
+            LimitReachedError: Its limit has no free slot, and says ``on_conflict="reject"``.
+            DefinitionError: The workflow is not among the engine's definitions.
+            EncodeError: An argument cannot be recorded.
+            EngineClosedError: The engine (or client) is not open.
+            JournalError: Nothing could be recorded.
+        """
+        made = with_options(
+            op, id=id, key=key, key_ttl=key_ttl, on_conflict=on_conflict, queue=queue, delay=delay, at=at,
+            priority=priority, labels=labels,
+        )  # fmt: skip
+        (run,) = await self.start_many([made])
+        return run
 
-    def result_type(self, workflow: str, version: int) -> Any:
-        """What a workflow or job returns, as far as it is known here."""
-        raise NotImplementedError  # pragma: no cover - both have their own
+    async def start_many(self, ops: Iterable[RunOp[T]]) -> list[Run[T]]:
+        """Start many runs in one transaction: all, or none. Options are given by ``op.options(...)``."""
+        backend, made = self._backend, list(ops)
+        runs: list[NewRun] = []
+        for op in made:
+            runs.append(backend.new_run(op, in_line=True))
+            if len(runs) % MADE_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        ids = await backend.request(StartRuns(tuple(runs)))
+        return [
+            Run(backend, run_id, op.definition.result, new.run if run_id == new.run_id else 0)
+            for run_id, op, new in zip(ids, made, runs, strict=True)
+        ]
+
+    async def run(self, op: RunOp[T], **options: Any) -> T:
+        """Start a run and wait for its result. Options as for `start`."""
+        handle = await self.start(op, **options)
+        return await handle.result()
+
+    # --- finding them ---------------------------------------------------------------------------------------
 
     def get(self, run_id: str) -> Run[Any]:
         """A handle on the run called *run_id*; asking it raises RunNotFoundError if there is none."""
-        return Run(self, run_id)
+        return Run(self._backend, run_id)
 
     async def find(self, key: str) -> Run[Any]:
         """
@@ -81,10 +132,10 @@ class Finding:
         Raises:
             RunNotFoundError: If there is none.
         """
-        row = await self.read(run_rows.run_by_key, key)
+        row = await self._backend.read(run_rows.run_by_key, key)
         if row is None:
             raise RunNotFoundError("key", key)
-        return Run(self, row.run_id)
+        return Run(self._backend, row.run_id)
 
     async def runs(
         self,
@@ -133,9 +184,9 @@ class Finding:
         before = after
         while left is None or left > 0:
             size = 200 if left is None else min(200, left)
-            page = await self.read(run_rows.list_runs, wanted, before, size)
+            page = await self._backend.read(run_rows.list_runs, wanted, before, size)
             for row in page:
-                yield info_from(row, self.codec)
+                yield info_from(row, self._backend.codec)
             if len(page) < size:
                 return
             before = page[-1].run
@@ -143,7 +194,7 @@ class Finding:
 
     def queue(self, name: str) -> QueueHandle:
         """A handle on a queue."""
-        return QueueHandle(self, name)
+        return QueueHandle(self._backend, name)
 
     def schedule(self, name: str) -> ScheduleHandle:
         """
@@ -151,11 +202,11 @@ class Finding:
 
         Each of these raises ScheduleNotFoundError if the journal knows none of this name.
         """
-        return ScheduleHandle(self, name)
+        return ScheduleHandle(self._backend, name)
 
     async def schedules(self) -> list[ScheduleInfo]:
         """All schedules that the journal knows, by name; those that no engine was given tick no more."""
-        return [info_of(row) for row in await self.read(all_schedules)]
+        return [info_of(row) for row in await self._backend.read(all_schedules)]
 
     async def prune(self, older_than: float | timedelta) -> int:
         """
@@ -164,12 +215,12 @@ class Finding:
         A batch goes with all its runs, once it is finished and all of them ended that long ago.
         """
         seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
-        before = self.clock.now() - seconds
+        before = self._backend.clock.now() - seconds
         deleted = 0
         for kind in (PruneBatches, PruneRuns):
             following: int | None = 0
             while following is not None:
-                pruned = await self.request(kind(before, following))
+                pruned = await self._backend.request(kind(before, following))
                 following = pruned.following
                 deleted += pruned.runs
         return deleted
@@ -198,16 +249,17 @@ class Finding:
             JournalAccessError: The file exists, or cannot be written.
             JournalCorruptError: An event does not match its checksum.
         """
+        backend = self._backend
         run_ids = [runs] if isinstance(runs, str) else list(runs)
 
         def write(conn: sqlite3.Connection) -> None:
             lines = export_runs(
-                conn, self.path, run_ids, now=self.clock.now(), release=release(), tree=tree, redact=redact,
-                codec=self.codec,
+                conn, backend.path, run_ids, now=backend.clock.now(), release=release(), tree=tree, redact=redact,
+                codec=backend.codec,
             )  # fmt: skip
             write_file(path, lines)
 
-        await self.read(write)
+        await backend.read(write)
 
     async def import_runs(self, source: str | os.PathLike[str] | Iterable[RunHistory]) -> Imported:
         """
@@ -228,7 +280,7 @@ class Finding:
             histories = await asyncio.to_thread(read_histories, source)
         else:
             histories = list(source)
-        return await self.request(ImportRuns(tuple(histories)))
+        return await self._backend.request(ImportRuns(tuple(histories)))
 
     # --- batches --------------------------------------------------------------------------------------------
 
@@ -262,11 +314,11 @@ class Finding:
             TypeError: A callback is no call of a workflow or job.
         """
         given = {"on_success": on_success, "on_failure": on_failure, "on_complete": on_complete}
-        return draft_batch(self, given, description, labels, id)
+        return draft_batch(self._backend, given, description, labels, id)
 
     def get_batch(self, batch_id: str) -> Batch:
         """A handle on the batch called *batch_id*; asking it raises BatchNotFoundError if there is none."""
-        return Batch(self, batch_id)
+        return Batch(self._backend, batch_id)
 
     def batches(
         self,
@@ -285,4 +337,4 @@ class Finding:
             limit: How many at most.
             after: The `BatchInfo.cursor` of the last one seen: goes on behind it.
         """
-        return list_all(self, labels, description, limit, after)
+        return list_all(self._backend, labels, description, limit, after)

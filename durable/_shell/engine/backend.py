@@ -1,0 +1,306 @@
+"""
+An engine without its face: it is opened and closed here, and here handles, clients and its own steps ask it.
+
+It outlives its openings, so that handles may be kept: what they need of the parts of an open engine they get from the
+`Running` of the moment, if there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from durable._core.codec.codec import Codec
+from durable._core.ports import Clock
+from durable._core.program.op_constructors import with_options
+from durable._core.program.ops import RunOp
+from durable._shell.backend import Backend
+from durable._shell.engine.running import Host, Running, not_open
+from durable._shell.engine.settings import Settings
+from durable._shell.log import log
+from durable._shell.reads import batch_rows, event_rows, run_rows
+from durable._shell.reads.run_rows import RunRow
+from durable._shell.requests.request import Env, Request
+from durable._shell.rows.new_runs import make_run, make_template
+from durable._shell.rows.rows import NewRun, Outcome
+from durable._shell.turns.activity import Activity
+from durable._shell.turns.transaction import holds_writer
+from durable.errors import BatchNotFoundError, EngineClosedError, JournalDamagedError, RunNotFoundError, UsageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class EngineBackend:
+    """An engine, as everything but its user sees it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        #: Its parts, while it is open, or is about to be.
+        self.running: Running | None = None
+        self.for_steps: Backend = StepBackend(self)
+        self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def path(self) -> str:
+        """The journal's file."""
+        return self.settings.path
+
+    @property
+    def codec(self) -> Codec:
+        """Writes and reads values."""
+        return self.settings.codec
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is."""
+        return self.settings.clock
+
+    # --- opening and closing ---------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """
+        Make its parts, and let them begin.
+
+        Raises:
+            UsageError: It is open.
+            EngineClosedError: It was closed meanwhile.
+            JournalError: What `Engine.open` says.
+        """
+        if self._opening is not None or self.running is not None:
+            msg = f"the engine of {self.path} is open, or about to be: close it before it is opened again"
+            raise UsageError(msg)
+        # A task of its own, so that it can be closed while it waits for the file.
+        self._opening = opening = asyncio.create_task(self._open(), name="durable-open")
+        try:
+            await opening
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise EngineClosedError("the engine was closed while it was being opened") from None
+        finally:
+            self._opening = None
+
+    async def _open(self) -> None:
+        activity = Activity()
+        try:
+            with activity:
+                self.running = running = await Running.open(self.settings, self, activity)
+                try:
+                    await running.begin()
+                except BaseException:
+                    self.running = None
+                    await running.give_up()
+                    raise
+        except sqlite3.Error as error:  # statements that any sound journal takes
+            raise JournalDamagedError(self.path, f"{error}. Restore from a backup") from error
+        self._log("engine.opened", durability=self.settings.durability)
+
+    async def aclose(self) -> None:
+        """Drain, then close everything. Bounded, idempotent; may be called from any task of the loop."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        if self._closing is None:
+            if self.running is None:
+                return
+            self.running.closing = True
+            self._closing = asyncio.create_task(self._close(self.running), name="durable-close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, running: Running) -> None:
+        try:
+            await running.close()
+        finally:
+            self.running = self._closing = None
+        self._log("engine.closed")
+
+    def _log(self, event: str, **values: Any) -> None:
+        if self.settings.stand_ins is None:  # a dry run is no engine that anybody opened
+            log.info(event, path=self.path, **values)
+
+    def require_running(self) -> Running:
+        """
+        The parts of the open engine.
+
+        Raises:
+            EngineClosedError: It is not open.
+        """
+        running = self.parts
+        running.check_open()
+        return running
+
+    def check_open(self) -> None:
+        """As `require_running`."""
+        self.require_running()
+
+    @property
+    def parts(self) -> Running:
+        """Its parts, also while it closes. Raises EngineClosedError where there are none."""
+        if self.running is None:
+            raise not_open()
+        return self.running
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it is being closed, or is closed."""
+        return self.running is None or self.running.closing
+
+    # --- what is recorded ------------------------------------------------------------------------------
+
+    async def read(self, fn: Callable[..., T], *args: Any) -> T:
+        """The result of a function of `reads`, called with a connection and *args*."""
+        running = self.require_running()
+        with running.activity:
+            return await running.database.read(partial(_apply, fn, args))
+
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
+        """
+        As `Backend.end_of`.
+
+        One look at the file where the run has not ended: its outcome then comes with the commit that ends it.
+        """
+        running = self.require_running()
+        if number and running.scheduler.is_under_way(number):
+            with running.waiters.until(run_id) as future:
+                outcome = await future
+            if outcome is not None:
+                return None, outcome
+        while True:
+            with running.waiters.until(run_id) as future:  # before the look, lest it ends in between
+                row, outcome = await self.read(event_rows.outcome_of, self.path, run_id)
+                if row is None:
+                    raise RunNotFoundError("id", run_id)
+                if outcome is None and row.run_id == run_id:
+                    outcome = await future
+                if outcome is not None:
+                    return row, outcome
+            run_id = row.run_id
+
+    async def end_of_batch(self, batch_id: str) -> None:
+        """Return once a batch is finished: one look at the file, then the commit that finishes it says so."""
+        with self.require_running().waiters.until_finished(batch_id) as future:
+            exists, finished = await self.read(batch_rows.finish_of, batch_id)
+            if not exists:
+                raise BatchNotFoundError("id", batch_id)
+            if not finished:
+                await future
+
+    async def wait_for_end(self, run_id: str) -> None:
+        """Return once the run called *run_id* may have ended."""
+        with self.require_running().waiters.until(run_id) as future:
+            row = await self.read(run_rows.run_by_id, run_id)
+            if row is not None and row.ended_at is None:
+                await future
+
+    # --- what is to be ---------------------------------------------------------------------------------
+
+    async def request(self, request: Request[R], /) -> R:
+        """Have a request recorded; its result once it is on disk."""
+        running = self.require_running()
+        if holds_writer.get():
+            msg = (
+                f"{type(request).__name__} inside an async @transaction would wait for that transaction itself: "
+                "use tx.enqueue(op) to start runs, and ask the engine for everything else after it"
+            )
+            raise UsageError(msg)
+        if running.draining and request.starts_runs:
+            msg = "the engine is draining: it accepts no new runs"
+            raise EngineClosedError(msg)
+        env = Env(self.clock.now(), self.path, running.allocate, running.places, running.ticker)
+        record = request.prepared(env).record
+        with running.activity:
+            return await running.commits.call(lambda conn, effects: record(conn, effects, env))
+
+    def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:
+        """The run that *op* starts, not yet recorded; *in_line*, it gets its place in its queue."""
+        running = self.parts
+        return make_run(
+            with_options(op),
+            definitions=self.settings.definitions,
+            codec=self.codec,
+            allocate=running.allocate,
+            now=self.clock.now(),
+            places=running.places if in_line else None,
+            run_id=run_id,
+        )
+
+    def template(self, op: RunOp[Any]) -> NewRun:
+        """What *op* starts when its time comes."""
+        return make_template(op, definitions=self.settings.definitions, codec=self.codec)
+
+    def result_type(self, workflow: str, version: int) -> Any:
+        """What a workflow or job returns, as far as it is known here."""
+        definition = self.settings.definitions.find(workflow, version)
+        return Any if definition is None else definition.result
+
+
+class StepBackend:
+    """
+    What a step or job asks of the engine that runs it, through `current_batch`.
+
+    The same as from outside, but for one thing: a step may go on while its engine closes, and what
+    it records then must not fail because nobody else may ask any more.
+    """
+
+    def __init__(self, engine: EngineBackend) -> None:
+        self._engine = engine
+
+    @property
+    def path(self) -> str:
+        """The journal's file."""
+        return self._engine.path
+
+    @property
+    def codec(self) -> Codec:
+        """Writes and reads values."""
+        return self._engine.codec
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is."""
+        return self._engine.clock
+
+    async def read(self, fn: Callable[..., T], *args: Any) -> T:
+        """The result of a function of `reads`, called with a connection and *args*."""
+        return await self._engine.parts.database.read(partial(_apply, fn, args))
+
+    async def request(self, request: Request[R], /) -> R:
+        """Have a request recorded; its result once it is on disk."""
+        if not request.for_steps:
+            return await self._engine.request(request)
+        running = self._engine.parts
+        env = Env(self.clock.now(), self.path, running.allocate)
+        return await running.commits.call(lambda conn, effects: request.record(conn, effects, env))
+
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
+        """A run and its outcome, once it has ended."""
+        return await self._engine.end_of(run_id, number)
+
+    async def end_of_batch(self, batch_id: str) -> None:
+        """Return once a batch is finished."""
+        await self._engine.end_of_batch(batch_id)
+
+    def result_type(self, workflow: str, version: int) -> Any:
+        """What a workflow or job returns."""
+        return self._engine.result_type(workflow, version)
+
+    def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:
+        """The run that *op* starts."""
+        return self._engine.new_run(op, run_id=run_id, in_line=in_line)
+
+    def template(self, op: RunOp[Any]) -> NewRun:
+        """What *op* starts when its time comes."""
+        return self._engine.template(op)
+
+
+def _apply(fn: Callable[..., T], args: tuple[Any, ...], conn: sqlite3.Connection) -> T:
+    return fn(conn, *args)
+
+
+_fits: tuple[type[Host], type[Backend], type[Backend]] = (EngineBackend, EngineBackend, StepBackend)

@@ -1,0 +1,320 @@
+"""
+The parts of an open engine: made when it is opened, used up when it is closed.
+
+Opening takes the owner's lock, opens the database (migrating it if need be) and lets the
+scheduler begin with whatever the file says is ready; nothing is loaded before its turn comes,
+so a million waiting runs cost nothing. The parts are closed in the reverse order of their making,
+also where a later one could not be made.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import AsyncExitStack
+from typing import Protocol, Self
+
+import anyio
+from attrs import frozen
+
+from durable._core.admission import Admission, Places
+from durable._core.program.limits import numbers
+from durable._shell.backend import Backend
+from durable._shell.engine.broadcast import Broadcast
+from durable._shell.engine.checks import check_journal, report_at_opening
+from durable._shell.engine.housekeeping import keep_house
+from durable._shell.engine.result_waiters import ResultWaiters
+from durable._shell.engine.scheduler import Scheduler
+from durable._shell.engine.server import Answering, Server
+from durable._shell.engine.settings import Settings
+from durable._shell.engine.supervisor import LAST_WAIT, Supervisor
+from durable._shell.engine.ticker import Ticker
+from durable._shell.engine.workload import Workload
+from durable._shell.log import log
+from durable._shell.reads import event_rows, run_rows
+from durable._shell.rows.rows import Effects, ReadyRun
+from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.storage import schema
+from durable._shell.storage.database import Database
+from durable._shell.storage.memory import MEMORY, MemoryDatabase
+from durable._shell.storage.opening import open_owned
+from durable._shell.storage.ownership import Ownership
+from durable._shell.storage.port import AnyDatabase
+from durable._shell.turns.activity import Activity
+from durable._shell.turns.commits import Commits
+from durable._shell.turns.services import Services
+from durable._shell.turns.steps import Steps
+from durable._shell.writes import slots
+from durable._shell.writes.schedule_writes import adopt
+from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
+from durable.errors import EngineClosedError
+
+
+class Host(Answering, Protocol):
+    """The engine that is opened, as its parts ask it."""
+
+    @property
+    def for_steps(self) -> Backend:
+        """Where steps and jobs ask."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise EngineClosedError, unless it is open."""
+        ...
+
+
+class Running:
+    """What an engine has only while it is open. Made by `open`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: Host,
+        activity: Activity,
+        workload: Workload,
+        database: AnyDatabase,
+        recovered: Recovered,
+    ) -> None:
+        self.settings = settings
+        self.activity = activity
+        self.workload = workload
+        self.database = database
+        self.waiters = ResultWaiters()
+        self.broadcast = Broadcast(settings.clock)
+        self.supervisor = Supervisor(settings.path, self._failed)
+        self.commits = Commits(database, self._take, activity)
+        self.places, admission = _lines(settings, recovered)
+        self.allocate = settings.numbering(recovered.last_run)
+        steps = Steps(
+            settings.codec,
+            settings.clock,
+            self.supervisor.is_ending,
+            settings.hooks,
+            host.for_steps,
+            settings.stand_ins,
+        )
+        services = Services(
+            path=settings.path,
+            database=database,
+            commits=self.commits,
+            codec=settings.codec,
+            clock=settings.clock,
+            steps=steps,
+            definitions=settings.definitions,
+            limits=settings.limits,
+            places=self.places,
+            allocate=self.allocate,
+            spawn=self.supervisor.spawn,
+            on_effects=self._take,
+            hooks=settings.hooks,
+            activity=activity,
+            is_watched=self._is_watched,
+            crash_limit=settings.crash_limit,
+            cleanup_seconds=settings.cleanup_seconds,
+            caps=settings.caps,
+            keep_resident=settings.keep_resident,
+            replay_always=settings.replay_always,
+            stand_ins=settings.stand_ins,
+        )
+        self.scheduler = Scheduler(services, admission)
+        self.ticker = Ticker(settings.schedules, recovered.schedules, recovered.at, services)
+        #: Where other processes ask; a journal in memory has none.
+        self.server = Server(database.path, host) if isinstance(database, Database) else None
+        workload.consists_of(timed=(self.scheduler, self.ticker), calling=(database, steps))
+        #: Whether nothing more is begun, nor accepted if it would have to be.
+        self.draining = False
+        #: Whether it is being closed, or is.
+        self.closing = False
+        self._recovered = recovered
+        self._pid = os.getpid()
+        self._parts = AsyncExitStack()
+
+    # --- opening and closing -------------------------------------------------------------------------
+
+    @classmethod
+    async def open(cls, settings: Settings, host: Host, activity: Activity) -> Self:
+        """Make the parts. Nothing is driven, and nobody listened to, before `begin`."""
+        async with AsyncExitStack() as parts:
+            workload = Workload(activity, settings.clock, host.check_open)
+            parts.enter_context(workload.shown())
+            database, ownership = await _open_file(settings, parts)
+            recovered = await _recover(database, settings)
+            if settings.check_on_open:
+                definitions, codec = settings.definitions, settings.codec
+                checked = await check_journal(database.read, settings.path, definitions, codec, whole=False)
+                report_at_opening(checked, settings.path)
+            running = cls(settings, host, activity, workload, database, recovered)
+            parts.callback(running._let_go, "the engine was closed; it goes on when it opens again")
+            parts.push_async_callback(running.supervisor.aclose)
+            parts.callback(running.scheduler.close)
+            await running.supervisor.begin()
+            running.supervisor.start_last(running.commits.run(), name="durable-commits", stop=running.commits.close)
+            running.supervisor.start(running.scheduler.run_timers())
+            running.supervisor.start(keep_house(host, database, ownership, settings.keep_finished))
+            running._parts = parts.pop_all()
+            return running
+
+    async def begin(self) -> None:
+        """Drive what is ready, let schedules tick, and listen to other processes."""
+        found = self._recovered
+        for queue in found.paused_queues:
+            self.scheduler.pause_queue(queue, paused=True)
+        self.scheduler.take(Effects(unborn=found.unborn))
+        self.scheduler.recover(found.ready_queues, found.next_fire_at)
+        self.ticker.begin()
+        if self.server is not None:
+            await self.server.start()
+        for notice in self.database.notices:
+            log.info("journal.notice", path=self.settings.path, notice=notice)
+
+    async def drain(self) -> None:
+        """Begin no new step, and wait until those that are running have ended (or the grace is over)."""
+        self.draining = True
+        self.ticker.stop()
+        self.scheduler.stop()
+        with anyio.move_on_after(self.settings.grace):
+            await self.scheduler.wait_idle()
+            return
+        self.scheduler.interrupt()
+        with anyio.move_on_after(LAST_WAIT):
+            await self.scheduler.wait_idle()
+
+    async def close(self) -> None:
+        """Drain, then close all parts: tasks, writer, file, lock. Within the grace and a few seconds."""
+        async with self._parts:
+            if self.server is not None:
+                await self.server.aclose()
+            if self.supervisor.failure is None:
+                await self.drain()
+
+    async def give_up(self) -> None:
+        """Close all parts at once: it could not begin."""
+        if self.server is not None:
+            await self.server.aclose()
+        await self._parts.aclose()
+
+    # --- what its parts tell -------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """
+        Nothing, while it may be asked.
+
+        Raises:
+            EngineClosedError: It is closing, has failed, or belongs to the process that this one was forked from.
+        """
+        failure = self.supervisor.failure
+        if failure is not None:
+            msg = f"the engine failed and must be opened anew: {failure!r}"
+            raise EngineClosedError(msg) from failure
+        if self.closing:
+            raise not_open()
+        if os.getpid() != self._pid:
+            msg = f"this engine belongs to process {self._pid}, from which this one was forked: open it after forking"
+            raise EngineClosedError(msg)
+
+    def _take(self, effects: Effects) -> None:
+        """Tell whom it concerns what a commit group caused."""
+        self.waiters.take(effects)
+        for run_id, error in effects.refused:
+            log.error("follow_up.refused", run_id=run_id, error=error)
+        self.broadcast.publish(effects)
+        self.settings.hooks.tell(effects)
+        self.ticker.take(effects)
+        self.scheduler.take(effects)
+
+    def _is_watched(self) -> bool:
+        return self.settings.hooks.watches_attempts or self.broadcast.has_readers
+
+    def _failed(self, error: BaseException) -> None:
+        self.waiters.fail(f"the engine failed: {error!r}")
+        self.activity.close()
+
+    def _let_go(self, reason: str) -> None:
+        """Nobody is to wait any more."""
+        self.waiters.fail(reason)
+        self.activity.close()
+        self.broadcast.close()
+
+
+def not_open() -> EngineClosedError:
+    """For whoever asks an engine that is not open, or not any more."""
+    return EngineClosedError("the engine is not open: use `async with Engine(...)`, or await engine.open()")
+
+
+# --- the file ----------------------------------------------------------------------------------------
+
+
+async def _open_file(settings: Settings, parts: AsyncExitStack) -> tuple[AnyDatabase, Ownership | None]:
+    """The database, and who owns its file, if it has one; *parts* closes both."""
+    path, clock = settings.path, settings.clock
+    storage = MemoryDatabase.open if settings.storage is None and path == MEMORY else settings.storage
+    if storage is not None:
+        database = await storage(path, prepare=lambda conn: schema.prepare(conn, clock.now()))
+        parts.push_async_callback(database.aclose)
+        return database, None
+    file, ownership = await open_owned(path, durability=settings.durability, now=clock.now, standby=settings.standby)
+    parts.callback(ownership.release)
+    parts.push_async_callback(file.aclose)
+    return file, ownership
+
+
+@frozen
+class Recovered:
+    """What a file holds when it is opened."""
+
+    at: float
+    last_run: int
+    #: Those that the engine was given, by name.
+    schedules: dict[str, ScheduleRow]
+    ready_queues: list[str]
+    paused_queues: list[str]
+    next_fire_at: float | None
+    #: Runs that have to end before they began.
+    unborn: list[ReadyRun]
+    #: (queue, workflow or None, first place, last place)
+    places: list[tuple[str, str | None, float, float]]
+    #: When the latest runs of queues with a rate began.
+    starts: dict[str, list[float]]
+
+
+async def _recover(database: AnyDatabase, settings: Settings) -> Recovered:
+    """Let runs try again that other code had blocked, and let in whom today's numbers of limits let in."""
+    now = settings.clock.now()
+
+    def recover(conn: sqlite3.Connection) -> dict[str, ScheduleRow]:
+        effects = Effects()  # what these cause is read from the file afterwards
+        retry_blocked(conn, now)
+        slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
+        let_in(conn, slots.grant_all(conn, now, effects), now, effects)
+        return adopt(conn, list(settings.schedules.values()), now)
+
+    def look(conn: sqlite3.Connection) -> Recovered:
+        rates = [(queue.name, queue.rate) for queue in settings.queues if queue.rate is not None]
+        return Recovered(
+            at=now,
+            last_run=event_rows.last_run(conn),
+            schedules=schedules,
+            ready_queues=event_rows.ready_queues(conn),
+            paused_queues=run_rows.paused_queues(conn),
+            next_fire_at=event_rows.next_fire_at(conn),
+            unborn=read_unborn(conn),
+            places=event_rows.places(conn),
+            starts={
+                name: event_rows.recent_starts(conn, name, since=now - rate.per, count=rate.count)
+                for name, rate in rates
+            },
+        )
+
+    schedules = await database.write(recover)
+    return await database.read(look)
+
+
+def _lines(settings: Settings, recovered: Recovered) -> tuple[Places, Admission[ReadyRun]]:
+    """Where the lines of the queues stand, and what the windows of their rates hold already."""
+    places = Places(recovered.at)
+    admission: Admission[ReadyRun] = Admission(settings.queues, settings.concurrency, places)
+    for queue, workflow, first, last in recovered.places:
+        places.recover(queue, workflow, first, last)
+    for queue, starts in recovered.starts.items():
+        admission.started(queue, starts)
+    return places, admission

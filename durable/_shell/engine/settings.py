@@ -1,0 +1,62 @@
+"""
+What an engine was given, checked and in the form in which it is used. Nothing in it changes while the engine runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
+
+from attrs import frozen
+
+from durable._core.admission import Queue
+from durable._core.codec.codec import Codec
+from durable._core.ports import Clock
+from durable._core.program.limits import Limit
+from durable._core.program.registry import Definitions
+from durable._core.program.schedules import Schedule
+from durable._core.run.caps import Caps
+from durable._shell.storage.port import OpenDatabase
+from durable._shell.turns.hooks import Hooks
+from durable._shell.turns.stand_ins import StandIns
+
+#: Gives the number of the next run. There is one owner of a file, so counting in memory is enough.
+Allocate: TypeAlias = Callable[[], int]
+
+
+def counting(last: int) -> Allocate:
+    """Numbers after *last*, one after the other."""
+    return itertools.count(last + 1).__next__
+
+
+@frozen(kw_only=True)
+class Settings:
+    """The arguments of `Engine`, where they are described; durations are in seconds."""
+
+    path: str
+    definitions: Definitions
+    queues: tuple[Queue, ...]
+    #: Those listed, and those that the definitions bring along, by name.
+    limits: Mapping[str, Limit]
+    schedules: Mapping[str, Schedule]
+    concurrency: int
+    durability: Literal["full", "process"]
+    keep_resident: int
+    keep_finished: float | None
+    codec: Codec
+    clock: Clock
+    check_on_open: bool
+    standby: bool
+    grace: float
+    crash_limit: int
+    cleanup_seconds: float
+    caps: Caps
+    #: The middleware.
+    hooks: Hooks
+    replay_always: bool
+    storage: OpenDatabase | None
+    #: What is called in place of functions, in a dry run.
+    stand_ins: StandIns | None = None
+    #: Numbers runs, given the highest number in the file. That of a dry run has an end.
+    numbering: Callable[[int], Allocate] = counting

@@ -1,0 +1,103 @@
+"""
+The tasks of an open engine: all are started here, and what any of them raises is dealt with here.
+
+Most live in one task group, inside a task of the engine's own, so that it may be opened and closed from different
+tasks. The first of them that raises ends the others and is the failure of the engine: nothing it does afterwards could
+be relied upon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import anyio
+
+from durable._shell.log import log
+from durable._shell.turns.services import Spawn
+
+#: Seconds that closing waits for what ignores its cancellation, before it goes on without.
+LAST_WAIT: Final = 5.0
+
+
+class Supervisor:
+    """
+    Starts tasks, and hears of the first one that fails.
+
+    Args:
+        path: The journal, for the log.
+        on_failure: Called with an error, each time that one ends the engine: whoever waits is to hear of it.
+    """
+
+    def __init__(self, path: str, on_failure: Callable[[BaseException], None]) -> None:
+        #: What ended the engine, if something did.
+        self.failure: BaseException | None = None
+        self._path = path
+        self._on_failure = on_failure
+        # That of the opening: who happens to start a task has the context variables of a run in his.
+        self._context = contextvars.copy_context()
+        # asyncio's own group: anyio's costs three times as much a task, and every run is one.
+        # Steps have anyio cancel scopes of their own inside.
+        self._tasks = asyncio.TaskGroup()
+        self._begun = asyncio.Event()
+        self._main = asyncio.create_task(self._hold_tasks(), name="durable-engine")
+        #: Those that outlive the group, and what tells each to end.
+        self._kept: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
+
+    async def begin(self) -> None:
+        """Return once it takes tasks."""
+        await self._begun.wait()
+
+    def spawn(
+        self, fn: Callable[..., Coroutine[Any, Any, None]], argument: Any, context: contextvars.Context | None = None, /
+    ) -> None:
+        """Run *fn* in a task, in a copy of *context*, or of that in which the engine was opened."""
+        self._tasks.create_task(fn(argument), context=(context or self._context).copy())
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* in a task, until the engine ends."""
+        self._tasks.create_task(work, context=self._context.copy())
+
+    def start_last(self, work: Coroutine[Any, Any, None], *, name: str, stop: Callable[[], None]) -> None:
+        """Run *work* in a task that nothing cancels: once all others have ended, *stop* is to end it."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._last_ended)
+        self._kept.append((task, stop))
+
+    def is_ending(self) -> bool:
+        """Whether all tasks are being cancelled."""
+        return self._main.cancelling() > 0
+
+    def fail(self, error: BaseException) -> None:
+        """The engine cannot go on: everybody who waits gets the error."""
+        if self.failure is None:
+            self.failure = error
+            log.error("engine.failed", path=self._path, error=repr(error))
+        self._on_failure(error)
+
+    async def aclose(self) -> None:
+        """End all tasks, within a few seconds."""
+        self._main.cancel()
+        await asyncio.wait([self._main], timeout=LAST_WAIT)
+        for task, stop in self._kept:
+            stop()
+            await asyncio.wait([task], timeout=LAST_WAIT)
+
+    async def _hold_tasks(self) -> None:
+        try:
+            async with self._tasks:
+                self._begun.set()
+                await anyio.sleep_forever()
+        except asyncio.CancelledError:
+            pass  # closed
+        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            self.fail(error)
+
+    def _last_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+
+_spawns: Callable[[Supervisor], Spawn] = lambda supervisor: supervisor.spawn  # noqa: E731 - mypy proves it where it stands

@@ -1,0 +1,217 @@
+"""
+What a client's handles ask: reads go to the file, on a read-only connection; requests to whoever may record them.
+
+That is the owner, over its socket; or, where nobody owns the file, this process, for a moment. Either way,
+acknowledged means recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Self, TypeVar
+
+from attrs import evolve
+
+from durable._core.codec.codec import Codec
+from durable._core.ports import Clock
+from durable._core.program.op_constructors import with_options
+from durable._core.program.ops import RunOp
+from durable._core.program.registry import Definitions
+from durable._shell.backend import Backend
+from durable._shell.clock import SystemClock
+from durable._shell.handles.brief_owner import BriefOwner
+from durable._shell.handles.owner_socket import SILENCE, OwnerSocket
+from durable._shell.reads import batch_rows, event_rows
+from durable._shell.reads.run_rows import RunRow
+from durable._shell.requests.request import Request
+from durable._shell.requests.run_requests import SendSignal
+from durable._shell.rows.new_runs import make_run, make_template
+from durable._shell.rows.rows import NewRun, Outcome
+from durable._shell.storage import marks
+from durable.errors import (
+    BatchNotFoundError,
+    DurableError,
+    EngineClosedError,
+    JournalAccessError,
+    JournalLockedError,
+    RunNotFoundError,
+)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Tries to reach the owner while the file changes hands, and seconds between two of them.
+TRIES = 40
+PAUSE = 0.05
+#: Seconds between two looks at a file that nobody owns, while waiting for a run to end. There
+#: is nobody to tell us then; it can only end once an engine opens the file.
+UNOWNED_PAUSE = 0.5
+#: Seconds between two looks whether a batch is finished.
+BATCH_PAUSE = 0.1
+
+
+class ClientBackend:
+    """A journal that another process may own. *codec* and *durability* are those of its engine."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        codec: Codec | None = None,
+        clock: Clock | None = None,
+        durability: Literal["full", "process"] = "full",
+    ) -> None:
+        self.path = os.path.realpath(os.fspath(path))
+        self.codec = codec or Codec()
+        self.clock: Clock = clock or SystemClock()
+        self._owner = OwnerSocket(self.path)
+        self._brief_owner = BriefOwner(self.path, self.clock, durability)
+        self._reader: sqlite3.Connection | None = None
+        self._reading = asyncio.Lock()
+        self._types: dict[tuple[str, int], Any] = {}
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """
+        Open the file for reading.
+
+        Raises:
+            JournalAccessError: There is no such file, or it cannot be read.
+        """
+        if not os.path.exists(self.path):  # noqa: ASYNC240 - one stat
+            raise JournalAccessError(self.path, "no such file: an Engine makes it")
+        self._reader = await asyncio.to_thread(_open_reader, self.path)
+
+    async def aclose(self) -> None:
+        """Close it."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await asyncio.to_thread(reader.close)
+
+    # --- what is recorded -----------------------------------------------------------------------------
+
+    async def read(self, fn: Callable[..., T], *args: Any) -> T:
+        """The result of a function of `reads`, called with a connection and *args*."""
+        reader = self._reader
+        if reader is None:
+            msg = "the client is not open: use `async with Client(...)`"
+            raise EngineClosedError(msg)
+        async with self._reading:
+            return await asyncio.to_thread(fn, reader, *args)
+
+    async def end_of(self, run_id: str, _number: int = 0, /) -> tuple[RunRow, Outcome]:
+        """As `Backend.end_of`: asks the owner to say when, and the file to say what."""
+        while True:
+            row, outcome = await self.read(event_rows.outcome_of, self.path, run_id)
+            if row is None:
+                raise RunNotFoundError("id", run_id)
+            if outcome is not None:
+                return row, outcome
+            if not await self._owner.wait_for_end(row.run_id):
+                await asyncio.sleep(UNOWNED_PAUSE)
+
+    async def end_of_batch(self, batch_id: str) -> None:
+        """Return once a batch is finished: looks at the file now and then."""
+        while True:
+            exists, finished = await self.read(batch_rows.finish_of, batch_id)
+            if not exists:
+                raise BatchNotFoundError("id", batch_id)
+            if finished:
+                return
+            await asyncio.sleep(BATCH_PAUSE)
+
+    # --- what is to be --------------------------------------------------------------------------------
+
+    async def request(self, request: Request[R], /) -> R:
+        """Have a request recorded, by the owner or by ourselves; its result."""
+        (result,) = await self.request_each([request])
+        if isinstance(result, DurableError):
+            raise result
+        return result
+
+    async def request_each(self, requests: Iterable[Request[R]]) -> list[R | DurableError]:
+        """
+        As `request`, many times: of each, in order, its result, or the `DurableError` that refused it.
+
+        The owner records them in its commit groups. Where nobody owns the file it is taken once, for one
+        transaction of them all. No engine can open it meanwhile, so give them in pages of some hundreds.
+        """
+        every: list[Request[Any]] = list(requests)
+        found: dict[int, Any] = {}
+        unnamed: list[int] = []
+        for index, each in enumerate(every):
+            # An owner may die between its commit and its answer: asked again, a signal counts once.
+            if isinstance(each, SendSignal) and each.dedup is None:
+                every[index] = evolve(each, dedup=f"client {secrets.token_hex(8)}")
+                unnamed.append(index)
+        for _ in range(TRIES):
+            left = [index for index in range(len(every)) if index not in found]
+            answers = await self._owner.ask_each([every[index] for index in left])
+            found |= {index: answer for index, answer in zip(left, answers, strict=True) if answer is not SILENCE}
+            left = [index for index in left if index not in found]
+            if not left:
+                break
+            try:
+                results = await self._brief_owner.record_each([every[index] for index in left])
+            except JournalLockedError:
+                await asyncio.sleep(PAUSE)  # it is being opened or closed this moment
+                continue
+            found |= zip(left, results, strict=True)
+            break
+        else:
+            raise JournalAccessError(self.path, "it is owned by a process that does not answer on its socket")
+        # False would tell of a dedup that the caller never gave: it was accepted, the first time.
+        found |= {index: True for index in unnamed if found[index] is False}
+        return [found[index] for index in range(len(every))]
+
+    def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:  # noqa: ARG002
+        """The run that *op* starts: whoever records it gives it its number, and its place in line."""
+        made = with_options(op)
+        known = self._learn(made)
+        return make_run(
+            made, definitions=known, codec=self.codec, allocate=lambda: 0, now=self.clock.now(), run_id=run_id
+        )
+
+    def template(self, op: RunOp[Any]) -> NewRun:
+        """What *op* starts when its time comes."""
+        return make_template(op, definitions=self._learn(op), codec=self.codec)
+
+    def result_type(self, workflow: str, version: int) -> Any:
+        """What a workflow returns, as far as this client has started one."""
+        return self._types.get((workflow, version), Any)
+
+    def _learn(self, op: RunOp[Any]) -> Definitions:
+        """The definitions of *op* and its follow-ups; what they return is kept for `result_type`."""
+        ops = [op]
+        for each in ops:
+            self._types[each.definition.name, each.definition.options.version] = each.definition.result
+            ops += each.given.then
+        return Definitions(each.definition for each in ops)
+
+
+def _open_reader(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA busy_timeout = 5000")
+        marks.inspect(connection, path)
+        event_rows.last_run(connection)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise JournalAccessError(path, str(error)) from error
+        raise
+    return connection
+
+
+_fits: type[Backend] = ClientBackend
