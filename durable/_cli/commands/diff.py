@@ -16,7 +16,6 @@ from durable._cli.journals.recorded import Damaged, recorded_runs
 from durable._cli.terminal.output import Output, cut, iso, printable, span, width_of
 from durable._cli.terminal.problems import FINDING, OK, CommandError
 from durable._cli.terminal.values import call_lines, failure_in_short, plain
-from durable._core.journal.events import RunStarted
 from durable._core.recorded.copies import roots
 from durable._core.recorded.diff import Comparison, Row, compare
 from durable._core.recorded.export_format import RunHistory
@@ -145,9 +144,7 @@ def write_comparison(first: RunHistory, second: RunHistory, found: Comparison, o
     for fact in found.facts:
         if fact.name == "arguments":
             for mark, each in (("-", first), ("+", second)):
-                started = each.events[0]
-                assert isinstance(started, RunStarted), "every history begins with it"
-                for line in call_lines(each.run.workflow, started.value, full=full):
+                for line in call_lines(each.run.workflow, each.started.value, full=full):
                     out.line(_coloured(f"{mark} {line}", mark, out))
     out.line(_in_short(found))
     shown = list(enumerate(found.rows)) if full else _around(found)

@@ -25,7 +25,6 @@ from durable._core.journal.events import (
     RunCancelled,
     RunContinued,
     RunFailed,
-    RunStarted,
     RunSucceeded,
     SignalAwaited,
     SlotAwaited,
@@ -87,7 +86,7 @@ def nodes_of(events: Sequence[Event]) -> list[Node]:
             ends.append(_end(event))
     body = _sequence((), made, over=bool(ends))
     started = kept[0]
-    begin = [Node("", "begin", started.workflow, "done", started.at)] if isinstance(started, RunStarted) else []
+    begin = [Node("", "begin", started.workflow, "done", started.at)] if started.category == "start" else []
     return [*begin, *body, *ends]
 
 

@@ -107,9 +107,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     Raises:
         InternalError: If they do not begin with `RunStarted`.
     """
-    if not events or events[0].category != "start":
-        msg = f"a history begins with RunStarted, found {events[:1]!r}"
-        raise InternalError(msg)
+    started = start_of(events)
     kept, attempt = effective(events)
     commands: dict[str, Command] = {}
     arrivals: list[Arrival | LaterAttempt] = []
@@ -147,7 +145,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     reopened = isinstance(last, Reopening)
     end = last if last.category == "end" else None
     return History(
-        started=events[0],
+        started=started,
         commands=commands,
         arrivals=arrivals,
         patches=frozenset(patches),
@@ -162,6 +160,19 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         size=len(events),
         retry=retry,
     )
+
+
+def start_of(events: Sequence[Event]) -> RunStarted:
+    """
+    The first of *events*, all of one run.
+
+    Raises:
+        InternalError: If they do not begin with `RunStarted`.
+    """
+    if not events or events[0].category != "start":
+        msg = f"a history begins with RunStarted, found {events[:1]!r}"
+        raise InternalError(msg)
+    return events[0]
 
 
 def only(events: Iterable[Event], cls: type[_E]) -> Iterator[_E]:
@@ -233,7 +244,7 @@ def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event
     over = {event.position for event in only(events, ChildFailed) if not event.run_id}
     over |= {event.position for event in only(events, ChildCancelled)}
     again = {position for position in failed if position not in children or position in over}
-    if not isinstance(events[cut], RunFailed):
+    if events[cut].category != "end":
         before = [event for event in events[:cut] if event.category == "command"]
         groups = {position.partition(".")[0] for position in failed}
         if not failed and before:  # the time of the whole run was over
@@ -375,9 +386,7 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
         index = next((i for i in range(index + 1, len(kept)) if _is_over(kept[i], at)), len(kept))
     # A feed is the other run's; so is the timer that its next attempt waited for.
     copied: list[Event] = [
-        event
-        for event in cut_at(kept, index)
-        if not isinstance(event, FeedOpened) and not (isinstance(event, TimerFired) and not event.position)
+        event for event in cut_at(kept, index) if event.position != "" and not isinstance(event, FeedOpened)
     ]
     for position, value in replace.items():
         command = commands.get(position)

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 from attrs import define, evolve, field, frozen
 
 from durable._core.codec.codec import Codec
-from durable._core.journal.events import RunFailed, RunStarted
+from durable._core.journal.events import RunFailed
 from durable._core.program.functions import Job
 from durable._core.program.registry import Definitions
 from durable._core.program.retry import from_record
@@ -142,11 +142,9 @@ def verdict_of(execution: Execution, error: DurableError) -> Verdict:
 
 def _check_job(recorded: RunHistory, definition: Job[..., object], codec: Codec, same: CheckedRun) -> CheckedRun:
     """A job has no code to replay; its arguments must fit."""
-    started = recorded.events[0]
-    payload = started.value if isinstance(started, RunStarted) else None
     where = f"arguments of run {recorded.run.run_id!r}"
     try:
-        codec.decode_arguments(payload or "[[],{}]", definition.arguments, where=where)
+        codec.decode_arguments(recorded.started.value or "[[],{}]", definition.arguments, where=where)
     except DurableError as error:
         return evolve(same, verdict="unreadable", report=str(error), error=error)
     return same

@@ -18,8 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import frozen
 
 from durable._core.codec.json_text import dumps_sorted, loads
-from durable._core.journal.events import Payload, RunStarted
-from durable._core.journal.history import only
+from durable._core.journal.events import Payload
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.run_lines import Line, lines_of
 
@@ -91,7 +90,7 @@ def compare(first: RunHistory, second: RunHistory, *, plain: Reader | None = Non
         for name in ("workflow", "version", "status")
         if (pair := (getattr(first.run, name), getattr(second.run, name)))[0] != pair[1]
     ]
-    given = _arguments(first), _arguments(second)
+    given = first.started.value, second.started.value
     if _meaning(given[0], read) != _meaning(given[1], read):
         facts.append(FactRow("arguments", *given))
     ones, twos = lines_of(first), lines_of(second)
@@ -99,10 +98,6 @@ def compare(first: RunHistory, second: RunHistory, *, plain: Reader | None = Non
     late = _out_of_order(pairs)
     rows = {one.began: Row(one, two, _differences(one, two, read, late=one.began in late)) for one, two in pairs}
     return Comparison(facts, list(_merged(ones, twos, rows)))
-
-
-def _arguments(run: RunHistory) -> Payload | None:
-    return next((event.value for event in only(run.events, RunStarted)), None)
 
 
 # --- what corresponds ------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from attrs import fields as attrs_fields
 from durable._core.codec.json_text import dumps, loads
 from durable._core.codec.rule import TooDeep, check_depth
 from durable._core.journal.columns import fields_of
-from durable._core.journal.events import KIND_NAMES, Event, Payload
+from durable._core.journal.events import KIND_NAMES, Event, Payload, RunStarted
+from durable._core.journal.history import start_of
 
 #: What the header begins with: tells these files from others.
 MAGIC: Final = "journal export"
@@ -167,6 +168,11 @@ class RunHistory:
     feeds: list[ExportedFeed] = field(factory=list, repr=False)
     dedups: list[str] = field(factory=list, repr=False)
     owed: Mapping[int, str] = field(factory=dict, repr=False)
+
+    @property
+    def started(self) -> RunStarted:
+        """The first event: what it is a run of, and its arguments."""
+        return start_of(self.events)
 
 
 # --- writing -----------------------------------------------------------------------------------------

@@ -18,9 +18,7 @@ from durable._core.journal.events import (
     Event,
     NowRead,
     Payload,
-    RunContinued,
     RunForked,
-    RunStarted,
     StepStarted,
 )
 from durable._core.journal.history import effective, only
@@ -71,7 +69,7 @@ def lines_of(run: RunHistory) -> list[Line]:
                 if number == len(lines):
                     lines.append(_begun(event, index, own))
                 else:  # a later attempt
-                    lines[number] = _tried(lines[number], event)
+                    lines[number] = evolve(lines[number], attempts=max(lines[number].attempts, _attempts(event)))
             case "arrival" | "note":
                 if event.position is None:
                     if not isinstance(event, NowRead):
@@ -89,9 +87,7 @@ def lines_of(run: RunHistory) -> list[Line]:
 
 def _own_ids(run: RunHistory) -> list[str]:
     """The run's id, and those that it had when what was copied into it was recorded; longest first."""
-    found = {run.run.run_id}
-    found.update(event.seed for event in only(run.events, RunStarted))
-    found.update(event.source for event in only(run.events, RunForked))
+    found = {run.run.run_id, run.started.seed, *(event.source for event in only(run.events, RunForked))}
     return sorted(found - {""}, key=len, reverse=True)
 
 
@@ -103,7 +99,7 @@ def _begun(event: Command, index: int, own: Sequence[str]) -> Line:
         event.describe(),
         digest=event.digest,
         items=event.value,
-        attempts=1 if isinstance(event, StepStarted) else 0,
+        attempts=_attempts(event),
         began_at=event.at,
         began=index,
     )
@@ -116,8 +112,8 @@ def _relative(run_id: str, own: Sequence[str]) -> str:
     return run_id
 
 
-def _tried(line: Line, event: Command) -> Line:
-    return evolve(line, attempts=max(line.attempts, event.attempt)) if isinstance(event, StepStarted) else line
+def _attempts(event: Command) -> int:
+    return event.attempt if isinstance(event, StepStarted) else 0
 
 
 def _happened(line: Line, event: Event, index: int) -> Line:
@@ -140,6 +136,6 @@ def _of_the_run(event: Event, words: str, index: int) -> Line:
 
 def _said(event: Event) -> Payload | None:
     """What is told of an event of the whole run: its value, or a person's words."""
-    if isinstance(event, RunContinued):
+    if event.outcome == "continued":
         return dumps_sorted(event.name)
     return dumps_sorted(event.reason) if event.reason else event.value

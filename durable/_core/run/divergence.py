@@ -201,8 +201,14 @@ _CAN_HAVE_ALIASES = (StepStarted, SlotAwaited, TransactionStarted, ChildStarted)
 
 def _name(event: Command) -> str:
     """A command as `lookahead` calls it."""
-    if isinstance(event, SignalAwaited):
-        return f"wait_for {event.name}"
-    if isinstance(event, GroupOpened) and event.name.startswith("gather"):
-        return "gather"
-    return event.name
+    match event:
+        case SignalAwaited():
+            return f"wait_for {event.name}"
+        case GroupOpened() if event.name.startswith("gather"):
+            return "gather"
+        case StepStarted() | SlotAwaited() | TransactionStarted() | GroupOpened() | TimerSet() | ChildStarted():
+            return event.name
+        case ChildAwaited():  # code has no name of it
+            return ""
+        case _:
+            assert_never(event)

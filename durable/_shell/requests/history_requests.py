@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 
 from durable._core.journal import history
-from durable._core.journal.events import Event, Payload, RunStarted, SignalReceived
+from durable._core.journal.events import Event, Payload, SignalReceived
 from durable._core.recorded.export_format import RunHistory
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.ready_rows import read_ready
@@ -83,8 +83,7 @@ class ForkRun(Request[str]):
             raise RunExistsError(self.new_id, "a fork is a new run")
         recorded = load_history(conn, env.path, run)
         events = history.fork(recorded, run_id=self.run_id, at=self.at, replace=self.replace, now=now)
-        started = events[0]
-        assert isinstance(started, RunStarted)
+        started = history.start_of(events)
         arguments, place, limit, limit_key, policy = conn.execute(
             "SELECT arguments, place, limit_name, limit_key, retry FROM durable_runs WHERE run = ?", (run.run,)
         ).fetchone()

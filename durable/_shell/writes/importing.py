@@ -154,8 +154,7 @@ class _Import:
         conn, run, number = self._conn, each.run, self._ties.number(each.run.run_id)
         assert number is not None
         ended = run.status in ENDS
-        started = each.events[0]
-        assert isinstance(started, RunStarted), "every export begins with it"
+        started = each.started
         follow_ups = None if run.follow_ups is None else checked_json(run.follow_ups, f"follow-ups of {run.run_id!r}")
         conn.execute(
             _INSERT_RUN,

@@ -23,7 +23,6 @@ from durable._core.journal.events import (
     Event,
     NowRead,
     RunRestarted,
-    RunRetried,
     SlotAwaited,
     SlotGranted,
     StepInterrupted,
@@ -192,7 +191,7 @@ def one_success_per_step(found: Outcome, expected: Outcome) -> Iterator[str]:  #
     for name, run in found.runs.items():
         done: set[str] = set()
         for event in run.events:
-            if isinstance(event, (RunRestarted, RunRetried)):
+            if event.category == "revision":
                 done.clear()
             elif isinstance(event, (StepStarted, TransactionStarted, StepSucceeded)):
                 if event.position in done:
@@ -208,7 +207,7 @@ def parent_resumed_once(found: Outcome, expected: Outcome) -> Iterator[str]:  # 
         told: set[str] = set()
         delayed: set[str | None] = set()  # steps whose next attempt a timer begins: that one is no outcome
         for event in run.events:
-            if isinstance(event, (RunRestarted, RunRetried)):
+            if event.category == "revision":
                 told.clear()
             elif event.outcome == "retrying":
                 delayed.add(event.position)
