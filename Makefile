@@ -31,6 +31,7 @@ lint: .venv/.lint-stamp
 types: .venv/.lint-stamp
 	$(PY) -m mypy && $(PY) -m pyright --pythonpath $(PY)
 	$(PY) tests/typing/check_wrong.py
+	$(PY) tests/typing/check_unions.py
 
 check: lint types test  # exactly what CI runs
 
