@@ -72,20 +72,21 @@ ROWS = [
     (double(1), [StepInterrupted("0", 1, True, 1.0)], ["StepInterrupted 0", "StepStarted 0"], ([2], [], None, None)),
     (double(1), [StepInterrupted("0", 7, True, 1.0)], [], ([], [], None, None)),
     (double(1), [SignalReceived("x", None, 1.0)], [], ([], [], None, None)),
-    (double(1), [ResumeRequested(1.0)], [], ([], [], None, None)),
+    # Of no use to it; that a person asked is told all the same, as in the history of a workflow.
+    (double(1), [ResumeRequested(1.0)], ["ResumeRequested"], ([], [], None, None)),
     (once(), [StepInterrupted("0", 1, True, 1.0)], ["RunFailed"], ([], [], None, "failed")),
     (once(), [StepInterrupted("0", 1, False, 1.0)], ["StepInterrupted 0", "StepStarted 0"], ([2], [], None, None)),
     (
         careful(),
         [StepInterrupted("0", 1, True, 1.0)],
         ["StepInterrupted 0"],
-        ([], [], "job 'careful' was running when the process died once: its outcome is unknown", None),
+        ([], [], "job 'careful' was running when the process died: its outcome is unknown", None),
     ),
     (
         careful(),
         [StepInterrupted("0", 1, True, 1.0), ResumeRequested(1.0)],
         ["StepInterrupted 0", "ResumeRequested", "StepStarted 0"],
-        ([2], [], "job 'careful' was running when the process died once: its outcome is unknown", None),
+        ([2], [], "job 'careful' was running when the process died: its outcome is unknown", None),
     ),
 ]
 

@@ -136,9 +136,9 @@ MUTANTS = (
     ),
     _m(
         "a step that kills the process is tried for ever",
-        "_core/run/attempts",
-        "if event.crashed and self.crashes >= self.ex.crash_limit:",
-        "if False and event.crashed and self.crashes >= self.ex.crash_limit:",
+        "_core/run/step_states",
+        "if state.crashes + 1 >= rules.crash_limit:",
+        "if False and state.crashes + 1 >= rules.crash_limit:",
         "shell/test_retry_fork.py::test_a_step_that_kills_the_process_three_times_is_poison",
     ),
     _m(

@@ -5,5 +5,6 @@ Touches no I/O and never waits: it drives generators with `send` and `throw`, nu
 that with what was recorded. One thread at a time, as with every generator. What it says is to be done, others do:
 first recorded, then acted upon.
 
-Start with `execution`, one turn of a run; then `strand`, which resumes user code, and `nodes`, what is open.
+Start with `execution`, one turn of a run; then `strand`, which resumes user code, `nodes`, what is open, and
+`step_states`, the table of what can happen to a step.
 """

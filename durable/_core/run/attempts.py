@@ -1,51 +1,51 @@
 """
-Open steps and transactions: their attempts, and what an interrupted one means.
-
-A step is *queued* (it waits for a slot of its limit), *running* (an attempt is under way),
-*retrying* (it waits, as a timer, for the next attempt) or *stuck* (it was running too often when
-the process died, or its `on_crash` says "block"; a person decides). In replay the journal's
-facts set the state; nothing is decided: whether a recorded attempt had a limit is one of these
-facts, so limits come and go with the code.
-
-Each attempt asks for a slot, also the one after an interruption: the row of the interrupted one
-stands first in line then, so it keeps its slot, but a rate counts it.
+Open steps and transactions of a workflow: what `step_states` says of them, done to a run.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, TypeGuard
+from typing import Any, TypeGuard
 
 from attrs import evolve
 
 from durable._core.journal.events import (
     Event,
-    ResumeRequested,
     SlotAwaited,
-    SlotGranted,
     StepCancelled,
     StepFailed,
     StepInterrupted,
     StepRetrying,
     StepStarted,
     StepSucceeded,
-    TimerFired,
     TransactionStarted,
 )
-from durable._core.journal.payloads import arguments_digest, failure_payload, rebuilt
-from durable._core.program.limits import LimitRef, name_of
+from durable._core.journal.payloads import arguments_digest, rebuilt
+from durable._core.program.limits import LimitRef
 from durable._core.program.ops import StepOp, TransactionOp
-from durable._core.run.decision import FailedAttempt, SlotAction, StepAction, TransactionAction, added
+from durable._core.run.decision import SlotAction
 from durable._core.run.nodes import Leaf, OpenRun, Outcome, Owner
-from durable.errors import StepInterruptedError
+from durable._core.run.step_states import (
+    QUEUED,
+    STARTED,
+    Rules,
+    StepEvent,
+    StepState,
+    accepts,
+    awaited,
+    delay,
+    recorded_as,
+    replay,
+    start,
+    take,
+    withdraw,
+    withdrawn,
+)
 
-#: Where a step stands.
-Phase: TypeAlias = Literal["queued", "running", "retrying", "stuck"]
 
-
-class AttemptNode(Leaf[Any]):
+class AttemptNode(Leaf[StepEvent]):
     """A step or a transaction."""
 
-    __slots__ = ("attempt", "crashes", "event", "failures", "first_started_at", "op", "phase", "slot")
+    __slots__ = ("first", "op", "state")
 
     def __init__(
         self, ex: OpenRun, position: str, owner: Owner, index: int, op: StepOp[Any] | TransactionOp[Any]
@@ -58,208 +58,86 @@ class AttemptNode(Leaf[Any]):
         self.wait = None
         ex.leaves[position] = self
         self.op = op
-        self.attempt = 1
-        self.failures = 0
-        #: Times the process died during it since it last made progress.
-        self.crashes = 0
-        self.phase: Phase = "queued"
-        #: Set while a slot, or a place in line, is its own.
-        self.slot = False
+        self.state = STARTED  # shared, as of every other step: a replay makes no object for it
+        definition = op.definition
         recorded = ex.replays(position)
         kind = StepStarted if isinstance(op, StepOp) else TransactionStarted
-        if type(recorded) is kind and recorded.name == op.definition.name and ex.matches(position, recorded):
-            self._run(recorded)
+        if type(recorded) is kind and recorded.name == definition.name and ex.matches(position, recorded):
+            self.first: StepStarted | TransactionStarted = recorded
+            ex.running += 1
             return
         digest = "" if recorded else arguments_digest(op.args, op.kwargs, ex.codec)
-        self.event = kind(position, op.definition.name, 1, ex.site(op), digest, ex.time)
-        limit = op.definition.options.limit
-        if isinstance(op, StepOp) and (isinstance(recorded, SlotAwaited) or (recorded is None and limit is not None)):
-            key = "" if recorded else op.definition.limit_key_for(op.args, op.kwargs)
-            awaited, fresh = ex.command(self._awaited(limit or "", key), op.definition.aliases)
-            self.event = evolve(self.event, site=awaited.site, digest=awaited.digest)
-            self.first_started_at = awaited.at
-            self._queue(limit if fresh else None, key)
+        self.first = kind(position, definition.name, 1, ex.site(op), digest, ex.time)
+        if kind is StepStarted and (self.rules.limited if recorded is None else isinstance(recorded, SlotAwaited)):
+            self._stand_in_line(new=recorded is None)
             return
-        self.event, fresh = ex.command(self.event, op.definition.aliases)
-        self._run(self.event)
+        self.first, fresh = ex.command(self.first, definition.aliases)
+        ex.running += 1
         if fresh:
-            self._act()
+            start(self, ex.decision)
 
-    def _run(self, event: StepStarted | TransactionStarted) -> None:
-        """The first attempt, which *event* records, is under way."""
-        self.event = event
-        self.first_started_at = event.at
-        self.phase = "running"
-        self.ex.running += 1
+    def _stand_in_line(self, *, new: bool) -> None:
+        ex = self.ex
+        self.state = QUEUED
+        limit, key = self.line() if new else ("", "")  # a fact of the journal, if it is recorded
+        event, fresh = ex.command(awaited(self, limit, key, ex.time), self.op.definition.aliases)
+        self.first = evolve(self.first, site=event.site, digest=event.digest)
+        if fresh:
+            ex.decision.slots += (SlotAction(self.position, limit, key),)
 
-    def _awaited(self, limit: LimitRef, key: str) -> SlotAwaited:
-        event = self.event
-        name = name_of(limit)
-        return SlotAwaited(self.position, event.name, self.attempt, name, key, event.site, event.digest, self.ex.time)
+    # --- what `step_states` asks -----------------------------------------------------------------
 
-    def _queue(self, limit: LimitRef | None, key: str) -> None:
-        """Stand in line, and ask for a slot of *limit* where that was not done before."""
-        self._enter("queued")
-        self.slot = True
-        if limit is not None:
-            self.ex.decision.slots += (SlotAction(self.position, limit, key),)
+    @property
+    def rules(self) -> Rules:
+        options = self.op.definition.options
+        return Rules(options.limit is not None, options.on_crash, self.ex.crash_limit)
 
-    def _let_go(self) -> None:
-        """Give up the slot, or the place in line."""
-        if not self.slot:
-            return
-        self.slot = False
-        decision = self.ex.decision
-        decision.slots = tuple(action for action in decision.slots if action.position != self.position)
-        if not self.ex.replaying:
-            decision.slots_released += (self.position,)
-
-    def _act(self) -> None:
-        decision, op = self.ex.decision, self.op
-        if isinstance(op, StepOp):
-            action = StepAction(self.position, self.attempt, self.failures, self.first_started_at, op)
-            decision.steps.append(action)
-        else:
-            started = TransactionAction(self.position, self.attempt, self.failures, self.first_started_at, op)
-            decision.transactions = added(decision.transactions, started)
-
-    def _enter(self, phase: Phase) -> None:
-        self.ex.running += (phase == "running") - (self.phase == "running")
-        self.phase = phase
-
-    def begin_attempt(self) -> None:
-        """Start the next attempt, or let it stand in line: recorded, then acted upon."""
-        self._enter("running")
-        if self.ex.replaying and isinstance(self.op, StepOp):
-            return  # the StepStarted or SlotAwaited of this attempt comes next
-        self.attempt += 1
-        if self.ex.replaying:
-            return
+    def line(self) -> tuple[LimitRef, str]:
         definition = self.op.definition
-        if definition.options.limit is not None:
-            key = definition.limit_key_for(self.op.args, self.op.kwargs)
-            self.ex.decision.events.append(self._awaited(definition.options.limit, key))
-            self._queue(definition.options.limit, key)
-            return
-        self._let_go()  # its limit is gone from the code
-        self._start()
+        assert definition.options.limit is not None
+        return definition.options.limit, definition.limit_key_for(self.op.args, self.op.kwargs)
 
-    def _start(self) -> None:
-        if isinstance(self.op, StepOp):
-            event = evolve(self.event, attempt=self.attempt, at=self.ex.time)
-            self.ex.decision.events.append(event)
-        self._act()
+    def describe(self) -> str:
+        return f"{self.op.describe()} at {self.position}"
 
-    def _granted(self) -> None:
-        self._enter("running")
-        if self.ex.replaying:
-            return  # the StepStarted of this attempt comes next
-        if self.attempt == 1:
-            self.first_started_at = self.ex.time
-        self._start()
+    # --- what happens to it ----------------------------------------------------------------------
 
-    def accepts(self, event: Event) -> TypeGuard[Any]:
-        match event:
-            case StepSucceeded():
-                return True
-            case StepFailed() | StepRetrying():
-                return self.phase == "running"
-            case StepInterrupted():
-                return self.phase == "running" and event.attempt == self.attempt
-            case StepStarted() | SlotAwaited():
-                return self.ex.replaying
-            case SlotGranted():
-                return self.phase == "queued"
-            case TimerFired():
-                return self.phase == "retrying"
-            case ResumeRequested():
-                return self.phase == "stuck"
-            case _:
-                return False
+    def accepts(self, event: Event) -> TypeGuard[StepEvent]:
+        return isinstance(event, StepSucceeded) or accepts(event, self.state, replaying=self.ex.replaying)
 
     def converted(self, event: Event) -> Event:
-        """What is recorded for *event*: an interruption that must not be repeated is a failure."""
-        if isinstance(event, StepInterrupted) and event.crashed and self.op.definition.options.on_crash == "raise":
-            error = StepInterruptedError(self.position, self.op.definition.name, self.attempt)
-            payload = failure_payload(error, self.ex.codec, with_traceback=False)
-            return StepFailed(self.position, self.attempt, payload, event.at)
-        return event
+        return recorded_as(self, event, self.ex.codec) if isinstance(event, StepInterrupted) else event
 
-    def deliver(self, event: Event) -> None:
-        match event:
-            case StepSucceeded():
-                definition = self.op.definition
-                value = self.ex.codec.decode(event.value or "null", definition.result, where=definition.result_place)
-                self.close(Outcome(value))
-            case StepFailed():
-                self._tell(event, None)
-                error = rebuilt(event.value, self.ex.codec)
-                self.close(Outcome(error=self.delivered(error)))
-            case StepRetrying():
-                self._tell(event, event.fire_at)
-                self._enter("retrying")
-                self._let_go()
-                self.failures += 1
-                self.crashes = 0
-                self.wait_for("retry", fire_at=event.fire_at, fresh=not self.ex.replaying)
-            case StepInterrupted():
-                self._interrupted(event)
-            case StepStarted():
-                self._enter("running")
-                self.attempt = event.attempt
-                if event.attempt == 1:
-                    self.first_started_at = event.at
-            case SlotAwaited():
-                self.attempt = event.attempt
-                self._queue(None, event.key)
-            case SlotGranted():
-                self._granted()
-            case TimerFired():
-                self.wait = None
-                self.begin_attempt()
-            case ResumeRequested():
-                self.crashes = 0
-                self.begin_attempt()
-            case _:
-                pass
-
-    def _tell(self, event: StepFailed | StepRetrying, retry_at: float | None) -> None:
-        if not self.ex.replaying:
-            name = self.op.definition.name
-            failed = FailedAttempt(self.position, name, event.attempt, event.value, retry_at)
-            self.ex.decision.failed_attempts += (failed,)
-
-    def _interrupted(self, event: StepInterrupted) -> None:
-        self.crashes += event.crashed
-        name = self.op.describe()
-        if event.crashed and self.crashes >= self.ex.crash_limit:
-            times = f"{self.crashes} times" if self.crashes > 1 else "once"
-            self._stick()
-            self.ex.block(f"{name} at {self.position} was running when the process died {times}")
-        elif event.crashed and self.op.definition.options.on_crash == "block":
-            self._stick()
-            self.ex.block(f"{name} at {self.position} was running when the process died: its outcome is unknown")
+    def deliver(self, event: StepEvent, /) -> None:
+        ex = self.ex
+        if self.state is STARTED and isinstance(event, StepSucceeded):  # as nearly always
+            ex.running -= 1
         else:
-            self.begin_attempt()
-
-    def _stick(self) -> None:
-        self._enter("stuck")
-        self._let_go()
-
-    def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
-        if not self.closed:
-            self._enter("retrying")  # no longer counted as running
-            if self.slot:  # asked here, too: a call less for every command of a replay
-                self._let_go()
-        super().close(outcome, arrived=arrived)
+            before = self.state
+            if ex.replaying:
+                replay(self, event)
+            else:
+                take(self, event, ex.decision, ex.time)
+            self._count(before)
+        if isinstance(event, StepSucceeded):
+            definition = self.op.definition
+            value = ex.codec.decode(event.value or "null", definition.result, where=definition.result_place)
+            self.close(Outcome(value))
+        elif isinstance(event, StepFailed):
+            error = rebuilt(event.value, ex.codec)
+            self.close(Outcome(error=self.delivered(error)))
+        else:
+            self.wait = delay(event) if isinstance(event, StepRetrying) else None
 
     def withdraw(self) -> None:
-        decision = self.ex.decision
-        begun = len(decision.steps) + len(decision.transactions)
-        decision.steps = [action for action in decision.steps if action.position != self.position]
-        decision.transactions = [action for action in decision.transactions if action.position != self.position]
-        if self.phase in ("running", "queued") and not self.ex.replaying:
-            decision.events.append(StepCancelled(self.position, self.ex.time))
-            # Else it was to start in this very turn, and does not; or it stands in line.
-            if begun == len(decision.steps) + len(decision.transactions) and self.phase == "running":
-                decision.cancelled_steps = added(decision.cancelled_steps, self.position)
+        ex, before = self.ex, self.state
+        if ex.replaying:  # of a reopened run, which asks for more
+            self.state, _ = withdrawn(self.state)
+            ex.decision.drop_attempt(self.position)
+            ex.decision.withdraw_slot(self.position)
+        elif withdraw(self, ex.decision, ex.time) is StepCancelled:
+            ex.decision.events.append(StepCancelled(self.position, ex.time))
+        self._count(before)
+
+    def _count(self, before: StepState) -> None:
+        self.ex.running += (self.state.phase == "running") - (before.phase == "running")

@@ -175,3 +175,20 @@ class Decision:
     continued: ChildAction | None = None
     #: Why the run cannot go on without a person, if so.
     blocked: str | None = None
+
+    def release_slot(self, position: str) -> None:
+        """Give up the slot of *position*, or its place in line: one that was asked for just now, too."""
+        self.withdraw_slot(position)
+        self.slots_released += (position,)
+
+    def withdraw_slot(self, position: str) -> None:
+        """Ask for no slot for *position*."""
+        if self.slots:
+            self.slots = tuple(action for action in self.slots if action.position != position)
+
+    def drop_attempt(self, position: str) -> bool:
+        """Start nothing at *position*; whether something was to start there."""
+        begun = len(self.steps) + len(self.transactions)
+        self.steps = [action for action in self.steps if action.position != position]
+        self.transactions = [action for action in self.transactions if action.position != position]
+        return len(self.steps) + len(self.transactions) < begun

@@ -158,9 +158,9 @@ class Execution(OpenRun):
         fresh = {action.position for action in self.decision.steps}
         fresh |= {action.position for action in self.decision.transactions}
         return [
-            (leaf.position, leaf.attempt)
+            (leaf.position, leaf.state.attempt)
             for leaf in self.leaves.values()
-            if isinstance(leaf, AttemptNode) and leaf.phase == "running" and leaf.position not in fresh
+            if isinstance(leaf, AttemptNode) and leaf.state.phase == "running" and leaf.position not in fresh
         ]
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 One run of a job: a single step with a run of its own.
 
 The same face as `Execution`, so one driver serves both, but no user code is driven here: the
-state is an attempt number. Its history is `RunStarted`, `StepStarted`, then the end; the value
+state is that of its one step, see `step_states`. Its history is `RunStarted`, `StepStarted`, then the end; the value
 stands in the closing event only. Where it has a limit, `SlotAwaited` and `SlotGranted` stand before
 each `StepStarted`.
 """
@@ -25,24 +25,21 @@ from durable._core.journal.events import (
     RunStarted,
     RunSucceeded,
     RunTimedOut,
-    SlotAwaited,
-    SlotGranted,
     StepFailed,
     StepInterrupted,
-    StepRetrying,
     StepStarted,
     StepSucceeded,
-    TimerFired,
+    TransactionStarted,
 )
 from durable._core.journal.payloads import failure_in, failure_payload
-from durable._core.journal.waits import Wait
 from durable._core.program.functions import Job
-from durable._core.program.limits import name_of
+from durable._core.program.limits import LimitRef
 from durable._core.program.ops import NO_OPTIONS, Options, StepOp
 from durable._core.program.retry import Retry
 from durable._core.run.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
-from durable._core.run.decision import Decision, EndStatus, FailedAttempt, SlotAction, StepAction, added
-from durable.errors import DefinitionError, StepInterruptedError
+from durable._core.run.decision import Decision, EndStatus
+from durable._core.run.step_states import ASKED, Rules, StepEvent, accepts, begin, recorded_as, replay, take, withdraw
+from durable.errors import CapExceededError, DefinitionError
 
 #: The position of a job's only step.
 POSITION = "0"
@@ -68,66 +65,44 @@ class JobExecution:
 
         *retry* takes the place of the policy of *definition*.
         """
-        self._options = NO_OPTIONS if retry is None else Options(retry=retry)
         self.definition = definition
         self.run_id = run_id
         self.codec = codec
-        self.crash_limit = crash_limit
         self.ended = False
+        self._options = NO_OPTIONS if retry is None else Options(retry=retry)
         self._caps = caps
         self._size = len(events)
         self._events, _ = history.effective(events)
         assert isinstance(self._events[0], RunStarted)
         #: Its first event.
         self.started: RunStarted = self._events[0]
-        self._limited = limited and definition.options.limit is not None
-        self._attempt = 0
-        self._failures = 0
-        self._crashes = 0
-        self._running = False
-        self._stuck = False
-        #: Set while it waits for the slot of its next attempt, and while that attempt may hold it.
-        self._queued = self._slot = False
-        self._first_started_at = 0.0
-        self._retry: Wait | None = None
+        limited = limited and definition.options.limit is not None
+        self.rules = Rules(limited, definition.options.on_crash, crash_limit)
+        self.position = POSITION
+        self.state = ASKED
+        #: No digest: the arguments themselves stand in RunStarted.
+        self.first: StepStarted | TransactionStarted = StepStarted(POSITION, definition.name, 1, "", "")
         #: The outcome that a fork gave in place of the recorded one.
         self._given: StepSucceeded | None = None
         self._decision = Decision()
         self._op: StepOp[Any] | None = None
 
+    # --- what the shell calls ----------------------------------------------------------------
+
     def load(self) -> None:
         """Take in what is recorded."""
         for event in self._events[1:]:
-            match event:
-                case SlotAwaited():
-                    self._queued, self._slot, self._running, self._retry = True, True, False, None
-                case StepStarted():
-                    self._queued = False
-                    self._attempt, self._running, self._retry = event.attempt, True, None
-                    self._first_started_at = self._first_started_at or event.at
-                case StepRetrying():
-                    self._failures += 1
-                    self._crashes = 0
-                    self._running = self._slot = False
-                    self._retry = Wait(POSITION, "retry", POSITION, fire_at=event.fire_at)
-                case StepSucceeded():
-                    self._running, self._given = False, event
-                case StepInterrupted():
-                    self._running = False
-                    self._crashes += event.crashed
-                    self._stuck = event.crashed and self._is_stuck()
-                case ResumeRequested():
-                    self._crashes, self._stuck = 0, False
-                case _:
-                    pass
+            if isinstance(event, StepSucceeded):
+                self._given = event
+            elif accepts(event, self.state, replaying=True):
+                replay(self, event)
 
     def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
         """As `Execution.advance`."""
-        unborn = history.ends_unborn(arrived)
         if self._given is not None:
             self._take(self._given, now)
-        elif self._attempt == 0 and not self._queued and not unborn:
-            self._start(now)
+        elif self.state is ASKED and not history.ends_unborn(arrived):
+            self._begin(now)
         for event in arrived:
             if self.ended:
                 break
@@ -138,110 +113,21 @@ class JobExecution:
 
     @property
     def idle(self) -> bool:
-        """Whether no attempt is under way."""
-        return not self._running
+        """Whether no attempt is running."""
+        return self.state.phase != "running"
 
     def in_flight(self) -> list[tuple[str, int]]:
-        """(position, attempt) of the attempt under way."""
-        return [(POSITION, self._attempt)] if self._running else []
+        """(position, attempt) of the attempt that is running."""
+        return [] if self.idle else [(POSITION, self.state.attempt)]
 
     def close(self) -> None:
         """Nothing to close."""
 
-    def _take(self, event: Event, now: float) -> None:
-        match event:
-            case StepSucceeded():
-                self._end(RunSucceeded(event.value, now), "succeeded", event.value)
-            case StepFailed():
-                self._tell(event.attempt, event.value)
-                self._fail(event.value, now)
-            case StepRetrying() if self._running:
-                self._record(event)
-                self._tell(event.attempt, event.value, event.fire_at)
-                self._failures += 1
-                self._crashes = 0
-                self._running = False
-                self._let_go()
-                self._retry = Wait(POSITION, "retry", POSITION, fire_at=event.fire_at)
-                self._decision.waits = added(self._decision.waits, self._retry)
-            case TimerFired() if self._retry is not None:
-                self._record(event)
-                self._start(now)
-            case SlotGranted() if self._queued:
-                self._record(event)
-                self._begin(now)
-            case StepInterrupted() if self._running and event.attempt == self._attempt:
-                self._interrupted(event, now)
-            case ResumeRequested() if self._stuck:
-                self._record(event)
-                self._start(now)
-            case CancelRequested():
-                self._record(event)
-                self._stop()
-                self._end(RunCancelled(event.reason, now), "cancelled", None, event.reason)
-            case RunTimedOut():
-                self._record(event)
-                self._stop()
-                error = TimeoutError(f"job not done within {event.seconds:g} s")
-                self._fail(failure_payload(error, self.codec, with_traceback=False), now)
-            case _:
-                pass  # of no use to a job (a signal), or too late
+    # --- what `step_states` asks ---------------------------------------------------------------
 
-    def _interrupted(self, event: StepInterrupted, now: float) -> None:
-        self._running = False
-        self._crashes += event.crashed
-        if event.crashed and self.definition.options.on_crash == "raise":
-            error = StepInterruptedError(POSITION, self.definition.name, self._attempt)
-            failure = failure_payload(error, self.codec, with_traceback=False)
-            self._tell(self._attempt, failure)
-            self._fail(failure, now)
-            return
-        self._record(event)
-        if event.crashed and self._is_stuck():
-            self._stuck = True
-            self._let_go()
-            times = f"{self._crashes} times" if self._crashes > 1 else "once: its outcome is unknown"
-            self._decision.blocked = f"job {self.definition.name!r} was running when the process died {times}"
-        else:
-            self._start(now)
-
-    def _is_stuck(self) -> bool:
-        return self._crashes >= self.crash_limit or self.definition.options.on_crash == "block"
-
-    def _start(self, now: float) -> None:
-        """Begin the next attempt, or let it stand in line."""
-        limit = self.definition.options.limit
-        if limit is None or not self._limited:
-            self._let_go()  # a limit that is gone from the code
-            self._begin(now)
-            return
-        op = self._operation()
-        try:
-            key = self.definition.limit_key_for(op.args, op.kwargs)
-        except DefinitionError as error:
-            self._fail(failure_payload(error, self.codec), now)
-            return
-        self._queued, self._slot, self._stuck, self._retry = True, True, False, None
-        event = SlotAwaited(POSITION, self.definition.name, self._attempt + 1, name_of(limit), key, "", "", now)
-        self._record(event)
-        self._decision.slots += (SlotAction(POSITION, limit, key),)
-
-    def _let_go(self) -> None:
-        if self._slot:
-            self._slot = False
-            self._decision.slots_released += (POSITION,)
-
-    def _begin(self, now: float) -> None:
-        self._attempt += 1
-        self._queued = False
-        self._running, self._stuck, self._retry = True, False, None
-        self._first_started_at = self._first_started_at or now
-        op = self._operation()
-        # No digest: the arguments themselves stand in RunStarted.
-        self._record(StepStarted(POSITION, self.definition.name, self._attempt, "", "", now))
-        self._decision.steps.append(StepAction(POSITION, self._attempt, self._failures, self._first_started_at, op))
-
-    def _operation(self) -> StepOp[Any]:
+    @property
+    def op(self) -> StepOp[Any]:
+        """The call of its function."""
         if self._op is None:
             where = f"arguments of run {self.run_id!r}"
             payload: Payload = self.started.value or "[[],{}]"
@@ -249,26 +135,59 @@ class JobExecution:
             self._op = StepOp(self.definition.as_step, tuple(args), dict(kwargs), self._options)
         return self._op
 
-    def _stop(self) -> None:
-        if self._running:
-            self._running = False
-            if self._decision.steps:  # it was to start in this very turn, and does not
-                self._decision.steps.clear()
-            else:
-                self._decision.cancelled_steps = [POSITION]
+    def line(self) -> tuple[LimitRef, str]:
+        """The limit of its attempts, and the key of this run."""
+        limit = self.definition.options.limit
+        assert limit is not None
+        return limit, self.definition.limit_key_for(self.op.args, self.op.kwargs)
+
+    def describe(self) -> str:
+        """What errors call it."""
+        return f"job {self.definition.name!r}"
+
+    # --- what happens to it ----------------------------------------------------------------------
+
+    def _begin(self, now: float) -> None:
+        try:
+            begin(self, self._decision, now)
+        except (CapExceededError, DefinitionError) as error:  # its limit has no key for these arguments
+            self._fail(failure_payload(error, self.codec), now)
+
+    def _take(self, event: Event, now: float) -> None:
+        match event:
+            case CancelRequested():
+                self._record(event)
+                withdraw(self, self._decision, now)
+                self._end(RunCancelled(event.reason, now), "cancelled", None, event.reason)
+            case RunTimedOut():
+                self._record(event)
+                withdraw(self, self._decision, now)
+                error = TimeoutError(f"job not done within {event.seconds:g} s")
+                self._fail(failure_payload(error, self.codec, with_traceback=False), now)
+            case _ if accepts(event, self.state):
+                self._move(event, now)
+            case ResumeRequested():  # as in a workflow, that a person asked for it is told
+                self._record(event)
+            case _:
+                pass  # of no use to a job (a signal), or too late
+
+    def _move(self, event: StepEvent, now: float) -> None:
+        if isinstance(event, StepInterrupted):
+            event = recorded_as(self, event, self.codec)
+        if not isinstance(event, (StepSucceeded, StepFailed)):  # their outcome stands in the closing event
+            self._record(event)
+        take(self, event, self._decision, now)
+        if isinstance(event, StepSucceeded):
+            self._end(RunSucceeded(event.value, now), "succeeded", event.value)
+        elif isinstance(event, StepFailed):
+            self._fail(event.value, now)
 
     def _fail(self, payload: Payload | None, now: float) -> None:
         reason = describe_failure(failure_in(payload, self.codec))
         self._end(RunFailed([POSITION], payload, now), "failed", payload, reason)
 
-    def _tell(self, attempt: int, failure: Payload | None, retry_at: float | None = None) -> None:
-        failed = FailedAttempt(POSITION, self.definition.name, attempt, failure, retry_at)
-        self._decision.failed_attempts += (failed,)
-
     def _end(self, event: Event, status: EndStatus, outcome: Payload | None, reason: str = "") -> None:
-        self.ended, self._running, self._queued = True, False, False
-        self._decision.slots = ()
-        self._let_go()
+        self.ended = True
         self._record(event)
         self._decision.ended = status
         self._decision.outcome = outcome

@@ -246,8 +246,7 @@ class Leaf(Node, Generic[_Taken]):
         fresh: bool,
     ) -> None:
         """Note what ends this wait; a row of it is written when the command is *fresh*."""
-        # A retry is this step's own affair: it begins when it is due, whatever its group waits for.
-        group, wake_on = (self.position, _ANY) if kind == "retry" else wake_group(self.position, self.owner)
+        group, wake_on = wake_group(self.position, self.owner)
         self.wait = Wait(self.position, kind, group, wake_on, name, run_id, fire_at)
         if fresh:
             self.ex.decision.waits = added(self.ex.decision.waits, self.wait)
@@ -442,11 +441,6 @@ class OpenRun:
         """A wait ended otherwise than by its arrival: its row goes, or is not written at all."""
         if not removed(self.decision.waits, wait) and not self.replaying:
             self.decision.waits_closed = added(self.decision.waits_closed, wait)
-
-    def block(self, reason: str) -> None:
-        """The run cannot go on without a person."""
-        if not self.replaying:
-            self.decision.blocked = reason
 
     # --- signals -----------------------------------------------------------------------------------
 

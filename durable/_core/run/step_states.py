@@ -1,0 +1,402 @@
+"""
+The states of a step: one table for steps and transactions of workflows, and for the single step of a job.
+
+Two rules. All that changes where a step stands is in this module: `AttemptNode` (a step of a workflow) and
+`JobExecution` (a job) pass on what happened, and perform nothing but what is said here. And this module does not
+know which of the two it serves: it sees an `OpenStep`, which both are.
+
+A step stands in one of these states. It changes by what arrives, and by nothing else:
+
+* *queued*: it has a limit, and its next attempt waits in line for a slot;
+* *running*: an attempt has begun. The user's function is at work, or its process died; the journal cannot tell,
+  so whoever takes the run over says what became of it (`StepInterrupted`);
+* *retrying*: an attempt failed, and a timer, which is a row, stands for the delay before the next;
+* *stuck*: whether it may run again is for a person to decide. The run is blocked;
+* *ended*: it has an outcome, or nobody waits for one any more.
+
+Two more are choices, left in the moment in which they are entered:
+
+* *due*: the next attempt is to begin. Where the code has a limit it stands in line, else it runs. Every step begins
+  here, and every later attempt does, so limits come and go with the code;
+* *interrupted*: an attempt was cut off. A shutdown is no fault of the step, which runs again. The death of the process
+  may be: a step that was running at too many of them is called poison, and `on_crash` may forbid the
+  repetition ("raise") or leave it to a person ("block").
+
+What `TRANSITIONS` has no entry for cannot happen to a step in that state, and is dropped unrecorded: the outcome
+of an attempt that is over, a second interruption of one attempt, a grant for a step that left the line. So of
+two arrivals the one that a turn takes in first wins, and the order in which they are recorded tells which. One entry
+stands in every state: `StepSucceeded`, for a fork may give an outcome to a step that waits in line, or is stuck.
+
+In a replay nothing is decided. An interruption leaves the step stuck and a fired timer leaves it running, until the
+next fact (`SlotAwaited`, `StepStarted`) tells what was chosen: it was recorded in the same transaction, so if there
+is none, none was chosen. Choices therefore stand although code, limits and options have changed since. Transactions
+alone record no later attempts (their rows commit with their outcome): for them a replay chooses again.
+
+Crashes are counted in a row: a failed attempt shows that the step can end, and sets the count back, as does the
+person who lets a stuck step run again. Failed attempts are counted for the retry policy. It is asked where
+the attempt ran, so the arrival says already whether there is another (`StepRetrying`) or not (`StepFailed`).
+
+Each attempt asks for a slot, also the one after an interruption: the row of the interrupted one stands first in line
+then, so it keeps its slot, but a rate counts it. A slot is given up for a delay, by a step that is stuck or has
+ended, and when the code has no limit any more.
+
+What differs between a step and a job (all else is the same, and a test compares them), with the reasons:
+
+* A job records neither `StepSucceeded`, `StepFailed` nor `StepCancelled`. Its run ends with its step, in the same
+  turn, and the closing event has the outcome: a copy would double the size of the journal.
+* Its `StepStarted` names no line of code and no digest of arguments. They stand in `RunStarted`, and there is no code
+  that could ask for something else.
+* What is raised in a workflow where it asks for a step is the failure of a job: its limit has no key for these
+  arguments. (At a later attempt the code was changed for the worse, and either run is blocked.)
+* A job is cancelled, or out of time, at once: it has no code that could clean up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, assert_never
+
+from attrs import frozen
+
+from durable._core.codec.codec import Codec
+from durable._core.journal.events import (
+    Event,
+    LaterAttempt,
+    ResumeRequested,
+    SlotAwaited,
+    SlotGranted,
+    StepArrival,
+    StepCancelled,
+    StepFailed,
+    StepInterrupted,
+    StepRetrying,
+    StepStarted,
+    StepSucceeded,
+    TimerFired,
+    TransactionStarted,
+)
+from durable._core.journal.payloads import failure_payload
+from durable._core.journal.waits import Wait
+from durable._core.program.definition import OnCrash
+from durable._core.program.limits import LimitRef, name_of
+from durable._core.program.ops import StepOp, TransactionOp
+from durable._core.run.decision import Decision, FailedAttempt, SlotAction, StepAction, TransactionAction, added
+from durable.errors import StepInterruptedError
+
+# --- the table -----------------------------------------------------------------------------------
+
+#: Where a step stands.
+Phase: TypeAlias = Literal["due", "queued", "running", "retrying", "stuck", "interrupted", "ended"]
+
+
+#: What can happen to a step: what arrives, and in a replay the facts, too.
+StepEvent: TypeAlias = StepArrival | TimerFired | ResumeRequested | LaterAttempt
+
+
+class Choice(StrEnum):
+    """What takes a step further where no arrival does."""
+
+    LIMITED = "it has a limit"
+    UNLIMITED = "it has no limit"
+    SHUTDOWN = "by a shutdown"
+    CRASH = "by a crash"
+    POISON = "by one crash too many"
+    UNKNOWN = "by a crash, on_crash is block"
+    FORBIDDEN = "by a crash, on_crash is raise"
+    WITHDRAWN = "nobody waits for it"
+
+
+class Effect(StrEnum):
+    """What is recorded besides the arrival, and done once that is on disk."""
+
+    QUEUE = "record `SlotAwaited`, ask for a slot"
+    START = "record `StepStarted`, run the attempt"
+    RELEASE = "give up the slot"
+    DELAY = "set a timer"
+    REPORT = "report the failed attempt"
+    BLOCK_POISON = "block the run: it is poison"
+    BLOCK_UNKNOWN = "block the run: the outcome is unknown"
+    CANCEL = "cancel the attempt"
+
+
+@frozen(eq=False)
+class Transition:
+    """One entry of the table."""
+
+    to: Phase
+    effects: tuple[Effect, ...] = ()
+    #: What is recorded, where that is not the arrival.
+    recorded: type[Event] | None = None
+    #: Added to the counts of attempts, of failed ones, and of crashes; None sets that of crashes back.
+    attempts: int = 0
+    failures: int = 0
+    crashes: int | None = 0
+
+
+_SUCCEEDS: Final = Transition("ended", (Effect.RELEASE,))
+
+#: By state, and by what happens in it. `durable/README.md` has it as a drawing.
+TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]]] = {
+    "due": {
+        Choice.LIMITED: Transition("queued", (Effect.QUEUE,), attempts=1),
+        Choice.UNLIMITED: Transition("running", (Effect.RELEASE, Effect.START), attempts=1),
+        Choice.WITHDRAWN: Transition("ended"),  # a job, before its first turn
+    },
+    "queued": {
+        SlotGranted: Transition("running", (Effect.START,)),
+        StepSucceeded: _SUCCEEDS,
+        Choice.WITHDRAWN: Transition("ended", (Effect.RELEASE,), StepCancelled),
+    },
+    "running": {
+        StepSucceeded: _SUCCEEDS,
+        StepFailed: Transition("ended", (Effect.REPORT, Effect.RELEASE)),
+        StepRetrying: Transition(
+            "retrying", (Effect.REPORT, Effect.RELEASE, Effect.DELAY), failures=1, crashes=None
+        ),
+        StepInterrupted: Transition("interrupted"),
+        Choice.WITHDRAWN: Transition("ended", (Effect.CANCEL, Effect.RELEASE), StepCancelled),
+    },
+    "interrupted": {
+        Choice.SHUTDOWN: Transition("due"),
+        Choice.CRASH: Transition("due", crashes=1),
+        Choice.POISON: Transition("stuck", (Effect.RELEASE, Effect.BLOCK_POISON), crashes=1),
+        Choice.UNKNOWN: Transition("stuck", (Effect.RELEASE, Effect.BLOCK_UNKNOWN), crashes=1),
+        Choice.FORBIDDEN: Transition("ended", (Effect.REPORT, Effect.RELEASE), StepFailed),
+    },
+    "retrying": {
+        TimerFired: Transition("due"),
+        StepSucceeded: _SUCCEEDS,
+        Choice.WITHDRAWN: Transition("ended"),
+    },
+    "stuck": {
+        ResumeRequested: Transition("due", crashes=None),
+        StepSucceeded: _SUCCEEDS,
+        Choice.WITHDRAWN: Transition("ended"),
+    },
+    "ended": {},
+}  # fmt: skip
+
+#: Facts of a replay: what they say holds wherever the step stood.
+_FACTS: Final[Mapping[type[Event], Phase]] = {StepStarted: "running", SlotAwaited: "queued"}
+
+
+# --- where an event leads ------------------------------------------------------------------------
+
+
+class StepState(NamedTuple):
+    """Where a step stands. A value: the many steps that stand where nearly every step does share one."""
+
+    phase: Phase
+    attempt: int = 0
+    #: Attempts that failed.
+    failures: int = 0
+    #: Times the process died during it since it last made progress.
+    crashes: int = 0
+    #: Whether a slot, or a place in line, is its own.
+    slot: bool = False
+
+
+#: Before its first attempt; and with that attempt begun, or in line.
+ASKED: Final = StepState("due")
+STARTED: Final = StepState("running", 1)
+QUEUED: Final = StepState("queued", 1, slot=True)
+
+
+class Rules(NamedTuple):
+    """What the code and the engine of today say of a step."""
+
+    limited: bool
+    on_crash: OnCrash
+    crash_limit: int
+
+
+#: Where something leads, and what that has for effects.
+Move: TypeAlias = tuple[StepState, tuple[Effect, ...]]
+
+
+def accepts(event: Event, state: StepState, *, replaying: bool = False) -> TypeGuard[StepEvent]:
+    """Whether *event* can happen to a step that stands in *state*."""
+    kind = type(event)
+    if isinstance(event, StepInterrupted) and event.attempt != state.attempt:
+        return False
+    return kind in TRANSITIONS[state.phase] or (replaying and kind in _FACTS)
+
+
+def moved(state: StepState, event: StepEvent, rules: Rules | None) -> Move:
+    """
+    Where *event*, which `accepts` let pass, takes a step from *state*.
+
+    *rules* None: it is replayed, and what was chosen is recorded next.
+    """
+    if isinstance(event, (StepStarted, SlotAwaited)):
+        slot = state.slot or isinstance(event, SlotAwaited)
+        return state._replace(phase=_FACTS[type(event)], attempt=event.attempt, slot=slot), ()
+    state, effects = _along(TRANSITIONS[state.phase][type(event)], state)
+    if isinstance(event, StepInterrupted):
+        if rules is None:
+            return state._replace(phase="stuck", crashes=state.crashes + event.crashed), ()
+        state, effects = _along(TRANSITIONS["interrupted"][_judged(state, event, rules)], state)
+    if state.phase == "due":
+        return (state._replace(phase="running"), ()) if rules is None else _begun(state, rules)
+    return state, effects
+
+
+def _begun(state: StepState, rules: Rules) -> Move:
+    return _along(TRANSITIONS["due"][Choice.LIMITED if rules.limited else Choice.UNLIMITED], state)
+
+
+def withdrawn(state: StepState) -> Move:
+    """Where it takes a step that nobody waits for its outcome any more."""
+    return _along(TRANSITIONS[state.phase][Choice.WITHDRAWN], state)
+
+
+def _judged(state: StepState, event: StepInterrupted, rules: Rules) -> Choice:
+    if not event.crashed:
+        return Choice.SHUTDOWN
+    if rules.on_crash == "raise":
+        return Choice.FORBIDDEN
+    if state.crashes + 1 >= rules.crash_limit:
+        return Choice.POISON
+    return Choice.UNKNOWN if rules.on_crash == "block" else Choice.CRASH
+
+
+@lru_cache(maxsize=1024)  # nearly all steps take the same few ways
+def _along(taken: Transition, state: StepState) -> Move:
+    effects = taken.effects
+    if not state.slot:
+        effects = tuple(effect for effect in effects if effect is not Effect.RELEASE)
+    slot = Effect.QUEUE in effects or (state.slot and Effect.RELEASE not in effects)
+    crashes = 0 if taken.crashes is None else state.crashes + taken.crashes
+    state = StepState(taken.to, state.attempt + taken.attempts, state.failures + taken.failures, crashes, slot)
+    return state, effects
+
+
+# --- what that has for effects -------------------------------------------------------------------
+
+
+class OpenStep(Protocol):
+    """A step as this module sees it: one of a workflow, or that of a job."""
+
+    position: str
+    state: StepState
+    #: Its first attempt, as it is recorded or is to be: the name, site and digest of all others.
+    first: StepStarted | TransactionStarted
+
+    @property
+    def op(self) -> StepOp[Any] | TransactionOp[Any]: ...
+
+    @property
+    def rules(self) -> Rules: ...
+
+    def line(self) -> tuple[LimitRef, str]:
+        """The limit that an attempt has to ask, and under which key. Raises where there can be no key."""
+        ...
+
+    def describe(self) -> str:
+        """What errors call it."""
+        ...
+
+
+def begin(step: OpenStep, decision: Decision, now: float) -> None:
+    """Begin the next attempt of *step*, which is due; what is to be recorded and done goes into *decision*."""
+    step.state, effects = _begun(step.state, step.rules)
+    _perform(effects, step, None, decision, now)
+
+
+def take(step: OpenStep, event: StepEvent, decision: Decision, now: float) -> None:
+    """Let *event*, which is recorded, happen to *step*; as `begin`."""
+    step.state, effects = moved(step.state, event, step.rules)
+    _perform(effects, step, event, decision, now)
+
+
+def withdraw(step: OpenStep, decision: Decision, now: float) -> type[Event] | None:
+    """Nobody waits for the outcome of *step* any more; what kind of event records that. As `begin`."""
+    recorded = TRANSITIONS[step.state.phase][Choice.WITHDRAWN].recorded
+    step.state, effects = withdrawn(step.state)
+    _perform(effects, step, None, decision, now)
+    return recorded
+
+
+def replay(step: OpenStep, event: StepEvent) -> None:
+    """Let *event* have happened to *step*: nothing is recorded or done."""
+    step.state, _ = moved(step.state, event, None if isinstance(step.first, StepStarted) else step.rules)
+    if isinstance(event, StepStarted) and event.attempt == 1:
+        step.first = event
+
+
+def recorded_as(step: OpenStep, event: StepInterrupted, codec: Codec) -> StepInterrupted | StepFailed:
+    """What is recorded for *event*: an interruption that must not be repeated is a failure."""
+    taken = TRANSITIONS["interrupted"][_judged(step.state, event, step.rules)]
+    if taken.recorded is not StepFailed:
+        return event
+    error = StepInterruptedError(step.position, step.first.name, event.attempt)
+    payload = failure_payload(error, codec, with_traceback=False)
+    return StepFailed(step.position, event.attempt, payload, event.at)
+
+
+def _perform(
+    effects: tuple[Effect, ...], step: OpenStep, event: StepEvent | None, decision: Decision, now: float
+) -> None:
+    position = step.position
+    for effect in effects:
+        match effect:
+            case Effect.QUEUE:
+                limit, key = step.line()
+                decision.events.append(awaited(step, limit, key, now))
+                decision.slots += (SlotAction(position, limit, key),)
+            case Effect.START:
+                _record_start(step, decision, now)
+                start(step, decision)
+            case Effect.RELEASE:
+                decision.release_slot(position)
+            case Effect.DELAY:
+                assert isinstance(event, StepRetrying)
+                decision.waits = added(decision.waits, delay(event))
+            case Effect.REPORT:
+                assert isinstance(event, (StepFailed, StepRetrying))
+                retry_at = event.fire_at if isinstance(event, StepRetrying) else None
+                failed = FailedAttempt(position, step.first.name, event.attempt, event.value, retry_at)
+                decision.failed_attempts += (failed,)
+            case Effect.BLOCK_POISON:
+                times = f"{step.state.crashes} times" if step.state.crashes > 1 else "once"
+                decision.blocked = f"{step.describe()} was running when the process died {times}"
+            case Effect.BLOCK_UNKNOWN:
+                decision.blocked = f"{step.describe()} was running when the process died: its outcome is unknown"
+            case Effect.CANCEL:
+                if not decision.drop_attempt(position):  # else it was to begin in this very turn, and does not
+                    decision.cancelled_steps = added(decision.cancelled_steps, position)
+            case _:
+                assert_never(effect)
+
+
+def awaited(step: OpenStep, limit: LimitRef, key: str, now: float) -> SlotAwaited:
+    """What records that the attempt of *step* stands in line."""
+    first, attempt = step.first, step.state.attempt
+    return SlotAwaited(step.position, first.name, attempt, name_of(limit), key, first.site, first.digest, now)
+
+
+def _record_start(step: OpenStep, decision: Decision, now: float) -> None:
+    first, attempt = step.first, step.state.attempt
+    if not isinstance(first, StepStarted):
+        return  # of a transaction only the command is recorded
+    started = StepStarted(step.position, first.name, attempt, first.site, first.digest, now)
+    if attempt == 1:  # the time in line is not time of the step
+        step.first = started
+    decision.events.append(started)
+
+
+def start(step: OpenStep, decision: Decision) -> None:
+    """Run the attempt of *step* that was recorded."""
+    state, op, began = step.state, step.op, step.first.at
+    if isinstance(op, StepOp):
+        decision.steps.append(StepAction(step.position, state.attempt, state.failures, began, op))
+    else:
+        action = TransactionAction(step.position, state.attempt, state.failures, began, op)
+        decision.transactions = added(decision.transactions, action)
+
+
+def delay(event: StepRetrying) -> Wait:
+    """The timer of a delay. The next attempt begins when it is due, whatever the group of its step waits for."""
+    return Wait(event.position, "retry", event.position, fire_at=event.fire_at)
