@@ -15,6 +15,7 @@ import pytest
 from durable import Flow, Return, Schedule, job, wait_for, workflow
 from durable._cli.journals.owners import owner_of
 from durable._shell.storage import schema
+from durable._shell.storage.marks import SCHEMA_VERSION
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +86,7 @@ async def test_runs_are_counted_by_workflow_and_status(engines, tmp_db, cli, rea
     assert table(said, "QUEUE")["shut"][:2] == ["2", "0"]
     assert table(said, "QUEUE")["shut"][-1] == "paused"
     shown = facts(said)
-    assert shown["schema"] == "2"
+    assert shown["schema"] == str(SCHEMA_VERSION)
     assert shown["owner"].startswith(f"pid {os.getpid()} on host {socket.gethostname()} since 20")
     assert shown["waits"] == "1 (1 signal)"
     assert shown["oldest open"].startswith("oldest (approval, waiting), created ")

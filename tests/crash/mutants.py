@@ -188,6 +188,13 @@ MUTANTS = (
         "shell/test_signals.py::test_dedup_accepts_an_id_once",
     ),
     _m(
+        "a request that is asked for again is not known again",
+        "_shell/requests/once",
+        "WHERE id = ?",
+        "WHERE id = ? AND at < 0",
+        "shell/test_once.py",
+    ),
+    _m(
         "what was taken in stays in the inbox",
         "_shell/writes/turn_writes",
         "write_many(conn, _TAKEN_IN, items)",

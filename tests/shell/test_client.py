@@ -31,6 +31,7 @@ from durable import (
 )
 from durable._core.journal.events import RunStarted
 from durable._shell.handles.owner_socket import OwnerSocket
+from durable._shell.requests.once import Once
 from durable._shell.requests.run_requests import CancelRun, PauseRun, SendSignal
 from durable._shell.rows.rows import NewRun
 from durable._shell.rows.templates import from_json, to_json
@@ -534,7 +535,7 @@ async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once
 
     async def ask(self, request):
         answer = await real(self, request)
-        if isinstance(request, SendSignal) and len(lost) < 2:
+        if isinstance(request, Once) and isinstance(request.request, SendSignal) and len(lost) < 2:
             return lost.append(answer)
         return answer
 
@@ -552,7 +553,7 @@ async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once
         recorded = await engine._backend.read(
             lambda conn: conn.execute("SELECT count(*) FROM durable_dedup").fetchone()
         )
-    assert recorded == (2,)
+    assert recorded == (1,)  # of the signal that was given one
 
 
 async def test_an_engine_that_is_closing_says_nothing_to_clients(engines):

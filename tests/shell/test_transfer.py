@@ -31,6 +31,7 @@ from durable import (
     workflow,
 )
 from durable._core.journal.events import RunContinued, SignalReceived
+from durable._shell.storage.marks import SCHEMA_VERSION
 from durable.errors import ExportFormatError, JournalAccessError, RunExistsError, UsageError
 
 pytestmark = pytest.mark.anyio
@@ -184,7 +185,7 @@ async def test_the_file_can_be_read_by_people_and_programs(engines, tmp_path):
     await engine.export(["p-1"], tmp_path / "p.jsonl")
     header, run, *events = lines(tmp_path / "p.jsonl")
     assert header["durable"] == "journal export"
-    assert (header["format"], header["schema"], header["redacted"], header["runs"]) == (1, 2, False, 1)
+    assert (header["format"], header["schema"], header["redacted"], header["runs"]) == (1, SCHEMA_VERSION, False, 1)
     assert (run["run"]["run_id"], run["run"]["status"], run["run"]["lines"]) == ("p-1", "succeeded", {"events": 5})
     assert [(each["seq"], each["event"]) for each in events] == [
         (1, "RunStarted"),

@@ -17,6 +17,7 @@ from durable._shell.reads.exporting import release
 from durable._shell.requests import wire
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch, CreateBatches, NewBatch
 from durable._shell.requests.history_requests import ForkRun, Imported, ImportRuns, RetryRun
+from durable._shell.requests.once import Once
 from durable._shell.requests.prune_requests import PruneBatches, Pruned, PruneRuns
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal, StartRuns
@@ -60,6 +61,7 @@ EXAMPLES = [
     (CancelBatch("b", "why"), True),
     (PruneRuns(1.5, 20), Pruned(3, 20)),
     (PruneBatches(1.5), Pruned(0, None)),
+    (Once("0f" * 16, CancelRun("r")), True),
     (wire.WaitForEnd("r"), None),
 ]
 
@@ -81,7 +83,7 @@ def test_every_request_has_an_example():
     """
     So that a new one is looked at above, and in the table below.
     """
-    assert {type(each).__name__ for each, _ in EXAMPLES} == set(wire.REQUESTS)
+    assert {type(each).__name__ for each, _ in EXAMPLES} == {*wire.REQUESTS, "Once"}
 
 
 #: What a client of this version sends, and gets.
@@ -148,6 +150,8 @@ def plain_run(**changes):
         (b"[1]\n", "expected an object in a line, found list"),
         (b'{"version": 1, "request": "CancelRun"}\n', 'expected a line of {"request": NAME'),
         (line_of("Explode"), "no request is called 'Explode'"),
+        (line_of().replace(b"{", b'{"id": 5, ', 1), "id: expected a text of up to 100 characters, found 5"),
+        (line_of().replace(b"{", b'{"id": "' + b"x" * 101 + b'", ', 1), "id: expected a text of up to 100 characters"),
         (line_of(), "CancelRun.run_id: expected str, found nothing"),
         (line_of(run_id=5), "CancelRun.run_id: expected str, found int 5"),
         (line_of(run_id="r", raeson="x"), "CancelRun.raeson: expected no such field of CancelRun, found one"),

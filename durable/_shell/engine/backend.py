@@ -209,10 +209,7 @@ class EngineBackend:
                 "use tx.enqueue(op) to start runs, and ask the engine for everything else after it"
             )
             raise UsageError(msg)
-        if running.draining and request.starts_runs:
-            msg = "the engine is draining: it accepts no new runs"
-            raise EngineClosedError(msg)
-        env = Env(self.clock.now(), self.path, running.allocate, running.places, running.ticker)
+        env = Env(self.clock.now(), self.path, running.allocate, running.places, running.ticker, running.draining)
         record = request.prepared(env).record
         with running.activity:
             return await running.commits.call(lambda conn, effects: record(conn, effects, env))

@@ -2,7 +2,8 @@
 What a client's handles ask: reads go to the file, on a read-only connection; requests to whoever may record them.
 
 That is the owner, over its socket; or, where nobody owns the file, this process, for a moment. Either way,
-acknowledged means recorded.
+acknowledged means recorded; and recorded once, whoever dies before the answer arrives, since each request has an id
+that is recorded with its effect.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self, TypeVar
-
-from attrs import evolve
 
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
@@ -27,8 +26,8 @@ from durable._shell.handles.brief_owner import BriefOwner
 from durable._shell.handles.owner_socket import SILENCE, OwnerSocket
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.run_rows import RunRow
+from durable._shell.requests.once import Once
 from durable._shell.requests.request import Request
-from durable._shell.requests.run_requests import SendSignal
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, Outcome
 from durable._shell.storage import marks
@@ -146,14 +145,9 @@ class ClientBackend:
         The owner records them in its commit groups. Where nobody owns the file it is taken once, for one
         transaction of them all. No engine can open it meanwhile, so give them in pages of some hundreds.
         """
-        every: list[Request[Any]] = list(requests)
+        # An owner may die between its commit and its answer: what is asked again under its id is recorded once.
+        every = [Once(secrets.token_hex(16), each) for each in requests]
         found: dict[int, Any] = {}
-        unnamed: list[int] = []
-        for index, each in enumerate(every):
-            # An owner may die between its commit and its answer: asked again, a signal counts once.
-            if isinstance(each, SendSignal) and each.dedup is None:
-                every[index] = evolve(each, dedup=f"client {secrets.token_hex(8)}")
-                unnamed.append(index)
         for _ in range(TRIES):
             left = [index for index in range(len(every)) if index not in found]
             answers = await self._owner.ask_each([every[index] for index in left])
@@ -170,8 +164,6 @@ class ClientBackend:
             break
         else:
             raise JournalAccessError(self.path, "it is owned by a process that does not answer on its socket")
-        # False would tell of a dedup that the caller never gave: it was accepted, the first time.
-        found |= {index: True for index in unnamed if found[index] is False}
         return [found[index] for index in range(len(every))]
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:  # noqa: ARG002

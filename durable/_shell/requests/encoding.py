@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_args
 
 from attrs import NOTHING, evolve
 from attrs import fields as attrs_fields
@@ -20,14 +20,42 @@ from durable._core.codec.resolver import Rules
 from durable._core.codec.rule import Refusal, Rule, key_path, misfit, mismatch, qualified
 from durable._core.recorded.export_format import Header, RunHistory, header_line, lines_of
 from durable._core.recorded.export_reader import read_export
+from durable._shell.requests.request import Request
 from durable._shell.rows.rows import NewRun
 from durable._shell.rows.templates import checked, to_plain
 from durable.errors import UsageError
+
+R = TypeVar("R")
 
 #: Containers within containers: none but those of the classes' own fields.
 DEPTH: Final = 16
 #: Integers of SQLite have 64 bits.
 _INT_BOUND: Final = 2**63
+
+
+def plain_result(request: Request[R], result: R) -> Any:
+    """What *request* resulted in, as plain data."""
+    return RULES.get(_result_type(request)).encode(result, DEPTH)
+
+
+def result_from(request: Request[R], plain: Any) -> R:
+    """
+    The result of *request* that `plain_result` wrote.
+
+    Raises:
+        Refusal: It is none.
+    """
+    result: R = RULES.get(_result_type(request)).decode(plain)
+    return result
+
+
+def _result_type(request: Request[Any]) -> Any:
+    """What its class says, as ``Request[list[str]]``."""
+    (result,) = get_args(type(request).__orig_bases__[0])  # type: ignore[attr-defined]  # every generic's child has it
+    return result
+
+
+# --- rules ---------------------------------------------------------------------------------------
 
 
 def _record(type_: Any, cls: Any, get: Callable[[Any], Rule]) -> Rule:

@@ -24,6 +24,7 @@ from durable._core.admission import Places
 from durable._shell.reads.event_rows import last_run
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
+from durable.errors import EngineClosedError
 
 #: What a request results in.
 R_co = TypeVar("R_co", covariant=True)
@@ -48,6 +49,8 @@ class Env:
     #: The lines of the queues as the event loop knows them: for `prepared`.
     places: Places | None = None
     schedules: OwnSchedules | None = None
+    #: Whether it begins nothing more.
+    draining: bool = False
 
     def numbers(self, conn: sqlite3.Connection) -> Callable[[], int]:
         """What gives numbers to new runs."""
@@ -65,7 +68,15 @@ class Request(ABC, Generic[R_co]):
     for_steps: ClassVar[bool] = False
 
     def prepared(self, env: Env) -> Request[R_co]:
-        """Itself, with what only an engine's event loop can add. Not called where a client records by itself."""
+        """
+        Itself, with what only an engine's event loop can add. Not called where a client records by itself.
+
+        Raises:
+            EngineClosedError: The engine is draining, and this would start runs.
+        """
+        if env.draining and self.starts_runs:
+            msg = "the engine is draining: it accepts no new runs"
+            raise EngineClosedError(msg)
         return self
 
     @abstractmethod

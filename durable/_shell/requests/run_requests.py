@@ -34,6 +34,7 @@ class StartRuns(Request[list[str]]):
 
     def prepared(self, env: Env) -> StartRuns:
         """Itself, with places in line for runs that have none: those of clients."""
+        super().prepared(env)
         places = env.places
         if places is None or all(run.place for run in self.runs):
             return self

@@ -64,6 +64,7 @@ class TriggerSchedule(Request[str]):
 
     def prepared(self, env: Env) -> TriggerSchedule:
         """Itself, with the run. Functions of schedules are code of the user's, hence called on the event loop."""
+        super().prepared(env)
         if env.schedules is None:
             return self
         return evolve(self, run=env.schedules.run_of(self.name, self.run_id, env.now))

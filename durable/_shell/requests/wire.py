@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, TypeAlias, get_args
+from typing import Any, Final, NoReturn, TypeAlias
 
 from attrs import frozen
 
@@ -27,7 +27,8 @@ from durable._shell.requests import (
     run_requests,
     schedule_requests,
 )
-from durable._shell.requests.encoding import DEPTH, RULES
+from durable._shell.requests.encoding import DEPTH, RULES, plain_result, result_from
+from durable._shell.requests.once import Once
 from durable._shell.requests.request import Request
 from durable._shell.rows.templates import default as bytes_to_json
 from durable._shell.rows.templates import revive
@@ -38,6 +39,8 @@ from durable.errors import UsageError
 VERSION: Final = 1
 #: Longest line: thirty-two payloads of the largest size.
 LINE_BYTES = 32 << 20
+#: Longest id under which a request is recorded once; those of our clients have 32 characters.
+_ID_LENGTH: Final = 100
 
 
 @frozen
@@ -71,13 +74,15 @@ def encode_request(request: Asked) -> bytes:
     Raises:
         UsageError: It is longer than what an engine listens to, or a field is not what its annotation says.
     """
-    name = type(request).__name__
+    request_id, asked = _unwrapped(request)
+    name = type(asked).__name__
     try:
-        arguments = RULES.get(type(request)).encode(request, DEPTH)
+        arguments = RULES.get(type(asked)).encode(asked, DEPTH)
     except Refusal as refusal:
         msg = f"{name}{_path(refusal)}: found {refusal.found}, {refusal.reason}"
         raise UsageError(msg) from refusal
-    line = _line({"version": VERSION, "release": release(), "request": name, "arguments": arguments})
+    plain = {"version": VERSION, "release": release(), "id": request_id, "request": name, "arguments": arguments}
+    line = _line(plain)
     if len(line) > LINE_BYTES:
         msg = (
             f"{name} takes {len(line):,} bytes, and the engine that has the file takes {LINE_BYTES:,} at once: "
@@ -115,6 +120,10 @@ def _decode_request(plain: dict[str, Any]) -> Asked:
         case _:
             msg = 'expected a line of {"request": NAME, "arguments": {...}, ...}'
             raise UsageError(msg)
+    request_id = plain.get("id")
+    if request_id is not None and not (isinstance(request_id, str) and len(request_id) <= _ID_LENGTH):
+        msg = f"id: expected a text of up to {_ID_LENGTH} characters, found {request_id!r:.40}"
+        raise UsageError(msg)
     cls = REQUESTS.get(name)
     if cls is None:
         msg = f"no request is called {name!r:.80}"
@@ -127,7 +136,12 @@ def _decode_request(plain: dict[str, Any]) -> Asked:
     except RecursionError as error:
         msg = f"{name}: it is nested too deep"
         raise UsageError(msg) from error
-    return request
+    return request if request_id is None or isinstance(request, WaitForEnd) else Once(request_id, request)
+
+
+def _unwrapped(request: Asked) -> tuple[str | None, Asked]:
+    """The id under which *request* is recorded once, if it is, and what is asked for."""
+    return (request.id, request.request) if isinstance(request, Once) else (None, request)
 
 
 def _path(refusal: Refusal) -> str:
@@ -139,7 +153,8 @@ def _path(refusal: Refusal) -> str:
 
 def encode_answer(request: Asked, result: Any) -> bytes:
     """What *request* resulted in, as a line."""
-    return _line({"version": VERSION, "result": RULES.get(_result_of(request)).encode(result, DEPTH)})
+    _, asked = _unwrapped(request)
+    return _line({"version": VERSION, "result": None if isinstance(asked, WaitForEnd) else plain_result(asked, result)})
 
 
 def encode_error(error: BaseException) -> bytes:
@@ -170,7 +185,8 @@ def decode_answer(request: Asked, line: bytes, path: str) -> Any:
             if isinstance(cls, type) and issubclass(cls, errors.DurableError):
                 raise cls(*args)
         case {"result": result}:
-            return RULES.get(_result_of(request)).decode(result)
+            _, asked = _unwrapped(request)
+            return None if isinstance(asked, WaitForEnd) else result_from(asked, result)
         case _:
             pass
     raise _nonsense(line, path)
@@ -178,14 +194,6 @@ def decode_answer(request: Asked, line: bytes, path: str) -> Any:
 
 def _nonsense(line: bytes, path: str) -> errors.InternalError:
     return errors.InternalError(f"the engine that has {path} gave no answer to that: {line!r:.200}")
-
-
-def _result_of(request: Asked) -> Any:
-    """What a request results in: its class says so, as ``Request[list[str]]``."""
-    if isinstance(request, WaitForEnd):
-        return None
-    (result,) = get_args(type(request).__orig_bases__[0])  # type: ignore[attr-defined]  # of every Request
-    return result
 
 
 # --- lines ---------------------------------------------------------------------------------------

@@ -112,11 +112,18 @@ CREATE TABLE durable_grants (
 CREATE INDEX durable_grants_key ON durable_grants (name, key, at);
 CREATE INDEX durable_grants_at ON durable_grants (name, at);
 """
+_FROM_2 = """
+CREATE TABLE durable_requests (
+    id TEXT PRIMARY KEY,
+    answer TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX durable_requests_at ON durable_requests (at);
+"""
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
     """Bring a file of schema *version* up to date. The caller commits, or rolls back."""
-    if version == 1:
-        # One script, as `executescript` commits what is open before it begins.
-        connection.executescript("BEGIN IMMEDIATE;" + _FROM_1)
+    # One script, as `executescript` commits what is open before it begins.
+    connection.executescript("BEGIN IMMEDIATE;" + (_FROM_1 if version == 1 else "") + _FROM_2)
     connection.executemany("INSERT OR IGNORE INTO durable_kinds VALUES (?, ?)", KIND_NAMES.items())

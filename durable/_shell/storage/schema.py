@@ -231,6 +231,13 @@ CREATE TABLE durable_grants (         -- grants of limits with a rate; pruned as
 CREATE INDEX durable_grants_key ON durable_grants (name, key, at);
 CREATE INDEX durable_grants_at ON durable_grants (name, at);
 
+CREATE TABLE durable_requests (       -- what clients asked for lately, so that what is asked for again is recorded once
+    id TEXT PRIMARY KEY,
+    answer TEXT NOT NULL,             -- JSON: what it resulted in
+    at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX durable_requests_at ON durable_requests (at);
+
 CREATE TABLE durable_kinds (          -- names of events, for the view `history`
     kind INTEGER PRIMARY KEY,
     name TEXT NOT NULL
@@ -274,7 +281,7 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
             migrate(connection, version)
         else:
             _create(connection, now)
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -1,0 +1,72 @@
+"""
+Owners that are killed between their commit and their answer, one after the other: what a client asks for is
+recorded once, and gets its first answer.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from durable import Client, Engine
+
+sys.path.insert(0, str(Path(__file__).parent))
+import answering
+
+pytestmark = pytest.mark.anyio
+HERE = Path(__file__).parent
+#: Requests below, each of which costs an owner its life.
+ASKED = 6
+#: Those that a run has taken in, and those that it has not.
+SIGNALS = """
+SELECT (SELECT count(*) FROM history WHERE event = 'SignalReceived') + (SELECT count(*) FROM durable_inbox)
+"""
+
+
+@pytest.mark.timeout(60)  # six processes that import the library
+async def test_an_owner_that_is_killed_before_it_answers_has_done_it_once(tmp_path):
+    """
+    Each request kills the owner that records it, once it is on disk: the client hears of it from the next one, or
+    from the file.
+    """
+    path = tmp_path / "app.db"
+    async with Engine(path, answering.DEFINITIONS, durability="process") as engine:
+        for name in ("waits", "forked"):
+            await engine.start(answering.waiting(), id=name)
+        async with engine.batch(id="open") as batch:
+            batch.add(answering.waiting())
+        await engine.run(answering.quick(7), id="theirs")
+        await engine.export("theirs", tmp_path / "theirs.jsonl")
+        assert await engine.prune(older_than=-60) == 1
+    owners = [
+        subprocess.Popen(
+            [sys.executable, answering.__file__, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(ASKED)
+    ]
+    try:
+        for owner in owners:
+            assert owner.stdout.readline() == "waiting\n", owner.stderr.read()
+        async with Client(path, durability="process") as client:
+            await client.start(answering.waiting(), key="new", on_conflict="reject")
+            await client.get_batch("open").add(answering.waiting())
+            assert await client.get("waits").signal("go", "a")
+            await client.get("forked").fork(0, id="fork")
+            triggered = await client.schedule("hourly").trigger()
+            assert (await client.import_runs(tmp_path / "theirs.jsonl")).runs == ["theirs"]
+            found = [info async for info in client.runs(workflow="waiting")]
+            jobs = {info.run_id async for info in client.runs(workflow="quick")}
+            signals = await client._backend.read(lambda conn: conn.execute(SIGNALS).fetchone())
+    finally:
+        killed = []
+        for owner in owners:
+            killed.append(owner.poll() == -9)
+            owner.kill()
+            owner.wait()
+            owner.stdout.close()
+            owner.stderr.close()
+    assert len(found) == 3 + 3
+    assert jobs == {"theirs", triggered.run_id}
+    assert signals == (1,)
+    assert any(killed)

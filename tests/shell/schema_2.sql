@@ -1,0 +1,240 @@
+-- The schema as of version 2, as it was written then: tests migrate it.
+
+CREATE TABLE durable_meta (
+    name TEXT PRIMARY KEY,            -- created_at, commits (counts commit groups, see `commits`)
+    value ANY
+) STRICT;
+
+CREATE TABLE durable_runs (
+    run INTEGER PRIMARY KEY,          -- number, in order of creation
+    run_id TEXT NOT NULL UNIQUE,
+    workflow TEXT NOT NULL,           -- name of the workflow or job
+    version INTEGER NOT NULL,
+    sort TEXT NOT NULL,               -- workflow | job
+    status TEXT NOT NULL,             -- pending running waiting paused blocked succeeded failed cancelled
+    queue TEXT NOT NULL,
+    priority INTEGER NOT NULL,        -- higher goes first
+    place REAL NOT NULL DEFAULT 0,    -- among runs of one priority: lower goes first, see `admission`
+    ready_at REAL,                    -- since when it could go on; NULL while freed, paused, blocked or ended
+    key TEXT,
+    key_live TEXT,                    -- the key while it is this run's; NULL once another took it over
+    key_until REAL,                   -- when it may be taken over; NULL is never
+    arguments TEXT,                   -- digest of its arguments, to tell one key's callers apart
+    parent INTEGER,                   -- run that started it
+    position TEXT,                    -- where the parent did
+    labels TEXT,                      -- JSON object, or NULL
+    attributes ANY,                   -- payload of `set_attributes`, or NULL
+    reason TEXT,                      -- why it is blocked, failed or cancelled
+    successor TEXT,                   -- id of the run it continued as
+    retry TEXT,                       -- JSON: its own retry policy, if it was started with one
+    follows INTEGER,                  -- run whose end started it (`op.then`, a hook)
+    follow_ups TEXT,                  -- JSON list of the runs that its success starts
+    batch INTEGER,                    -- batch that it is a member of
+    callback INTEGER,                 -- batch that it is a callback of
+    limit_name TEXT,                  -- limit of which the run itself holds a slot from its beginning to its end
+    limit_key TEXT,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    ended_at REAL
+) STRICT;
+CREATE UNIQUE INDEX durable_runs_key ON durable_runs (key_live) WHERE key_live IS NOT NULL;
+CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, place, ready_at, run) WHERE ready_at IS NOT NULL;
+CREATE INDEX durable_runs_parent ON durable_runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
+CREATE INDEX durable_runs_batch ON durable_runs (batch, status) WHERE batch IS NOT NULL;
+CREATE INDEX durable_runs_callback ON durable_runs (callback, status) WHERE callback IS NOT NULL;
+-- What an operator looks for. One index each, since SQLite uses a partial index only for the very term it has.
+CREATE INDEX durable_runs_failed ON durable_runs (run) WHERE status = 'failed';
+CREATE INDEX durable_runs_blocked ON durable_runs (run) WHERE status = 'blocked';
+CREATE INDEX durable_runs_paused ON durable_runs (run) WHERE status = 'paused';
+CREATE INDEX durable_runs_cancelled ON durable_runs (run) WHERE status = 'cancelled';
+
+CREATE TABLE durable_events (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    seq INTEGER NOT NULL,             -- 1, 2, ... within the run
+    kind INTEGER NOT NULL,            -- see the view `history` for names
+    position TEXT,
+    at REAL NOT NULL,
+    body TEXT,                        -- JSON list of the event's fixed fields
+    value ANY,                        -- payload: JSON text (or what the codec hooks made of it)
+    payload INTEGER,                  -- row of durable_payloads, where the payload is large
+    checksum INTEGER NOT NULL         -- CRC-32 of this event and of the checksum before it
+) STRICT;
+CREATE UNIQUE INDEX durable_events_run ON durable_events (run, seq);
+
+CREATE TABLE durable_payloads (       -- large payloads, each once
+    payload INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,      -- BLAKE2b-256 of value
+    value ANY NOT NULL
+) STRICT;
+
+CREATE TABLE durable_waits (          -- what runs wait for; a row goes when its wait ends
+    wait INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    grp TEXT NOT NULL,                -- the run is woken when the last row of a group is gone
+    position TEXT NOT NULL,
+    kind TEXT NOT NULL,               -- timer retry signal child deadline cleanup restart start
+    wake_on TEXT NOT NULL,            -- any all failure
+    name TEXT,                        -- of the signal
+    target INTEGER,                   -- run waited for
+    fire_at REAL,
+    since REAL NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX durable_waits_run ON durable_waits (run, grp, position, kind);
+CREATE INDEX durable_waits_fire ON durable_waits (fire_at) WHERE fire_at IS NOT NULL;
+CREATE INDEX durable_waits_target ON durable_waits (target) WHERE target IS NOT NULL;
+
+CREATE TABLE durable_inbox (          -- arrivals recorded but not yet part of a turn
+    item INTEGER PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    position TEXT,
+    at REAL NOT NULL,
+    body TEXT,
+    value ANY,
+    payload INTEGER,
+    name TEXT,                        -- of the signal; of the feed that owes the next child for this one
+    wakes INTEGER NOT NULL            -- 1 if the run must not sleep on it: its group is complete, ...
+) STRICT;
+CREATE INDEX durable_inbox_run ON durable_inbox (run, item);
+CREATE INDEX durable_inbox_wakes ON durable_inbox (run) WHERE wakes = 1;
+
+CREATE TABLE durable_dedup (          -- signals accepted once
+    run INTEGER NOT NULL,
+    dedup TEXT NOT NULL,
+    PRIMARY KEY (run, dedup)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_notes (          -- cursors and memos of steps under way; gone when the step succeeds
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    name TEXT NOT NULL,               -- "cursor", or "memo:NAME:n"
+    value ANY,
+    at REAL NOT NULL,
+    PRIMARY KEY (run, position, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_feeds (          -- windows of `for_each`es over jobs and workflows, see `feeds`
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,           -- of the for_each
+    size INTEGER NOT NULL,            -- children under way at once
+    grp TEXT NOT NULL,                -- of the rows that wait for its children
+    wake_on TEXT NOT NULL,
+    template TEXT NOT NULL,           -- JSON: the run of an item, but for its arguments
+    PRIMARY KEY (run, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_feed_items (     -- items still to come; the row goes when its child is created
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    item INTEGER NOT NULL,            -- its index in the list
+    child INTEGER NOT NULL,           -- number of the run that it will be
+    child_id TEXT NOT NULL,
+    value ANY,                        -- payload: its arguments
+    PRIMARY KEY (run, position, item)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_queues (
+    name TEXT PRIMARY KEY,
+    paused_at REAL
+) STRICT;
+
+CREATE TABLE durable_schedules (
+    name TEXT PRIMARY KEY,
+    spec TEXT NOT NULL,               -- when it ticks, as text; another one begins anew
+    timezone TEXT NOT NULL,
+    anchor REAL NOT NULL,             -- what `every` counts from
+    upto REAL NOT NULL,               -- ticks up to here are dealt with
+    next_at REAL,                     -- the next tick; NULL while paused, or not given to an engine
+    last_at REAL,                     -- the latest tick that was dealt with
+    last_run TEXT,                    -- id of the run started last
+    open_runs TEXT NOT NULL DEFAULT '[]', -- JSON list: ids of its runs that had not ended when it was last looked at
+    paused_at REAL,
+    skipped INTEGER NOT NULL DEFAULT 0,
+    last_skipped_at REAL,
+    last_error TEXT,                  -- why the latest tick started nothing, if it failed
+    triggers TEXT NOT NULL DEFAULT '[]' -- JSON list of [run id, instant]: asked for by hand, not started yet
+) STRICT;
+
+CREATE TABLE durable_batches (
+    batch INTEGER PRIMARY KEY AUTOINCREMENT, -- number, in order of creation; never given twice
+    batch_id TEXT NOT NULL UNIQUE,
+    parent INTEGER,                   -- batch that it is nested in
+    description TEXT NOT NULL,
+    labels TEXT,                      -- JSON object, or NULL
+    contents TEXT,                    -- digest of what it was created with, to tell one id's callers apart
+    created_at REAL NOT NULL,
+    cancelled_at REAL,                -- when it was asked to end
+    reason TEXT,                      -- why it was
+    failed_at REAL,                   -- when the first member failed for good: on_failure started
+    completed_at REAL,                -- when all had ended: on_complete, and perhaps on_success, started
+    finished_at REAL,                 -- when its callbacks had ended, too
+    outcome TEXT,                     -- succeeded | failed | cancelled, once it is complete
+    on_success TEXT,                  -- JSON lists of the runs that it starts
+    on_failure TEXT,
+    on_complete TEXT
+) STRICT;
+CREATE INDEX durable_batches_parent ON durable_batches (parent) WHERE parent IS NOT NULL;
+CREATE INDEX durable_batches_unfinished ON durable_batches (parent) WHERE finished_at IS NULL AND parent IS NOT NULL;
+
+CREATE TABLE durable_limits (         -- numbers of named limits, as the code that opened the file has them
+    name TEXT PRIMARY KEY,
+    concurrency INTEGER,
+    count INTEGER,                    -- grants in any window ...
+    per REAL,                         -- ... of so many seconds
+    on_conflict TEXT NOT NULL         -- wait reject replace: what a run does that finds no slot
+) STRICT;
+
+CREATE TABLE durable_slots (          -- who is inside a limit, and who waits; a row goes when the slot is released
+    slot INTEGER PRIMARY KEY AUTOINCREMENT, -- order of arrival
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    position TEXT NOT NULL,           -- of the step; '' where the slot is the run's own
+    since REAL NOT NULL,
+    granted_at REAL,                  -- NULL while it waits
+    due_at REAL,                      -- when the rate lets it in, if that is what it waits for
+    leaving INTEGER NOT NULL DEFAULT 0 -- 1 once a later run replaced it
+) STRICT;
+CREATE UNIQUE INDEX durable_slots_run ON durable_slots (run, position);
+CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL;
+CREATE INDEX durable_slots_held ON durable_slots (name, key) WHERE granted_at IS NOT NULL;
+CREATE INDEX durable_slots_due ON durable_slots (due_at) WHERE due_at IS NOT NULL;
+
+CREATE TABLE durable_grants (         -- grants of limits with a rate; pruned as they age
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+CREATE INDEX durable_grants_key ON durable_grants (name, key, at);
+CREATE INDEX durable_grants_at ON durable_grants (name, at);
+
+CREATE TABLE durable_kinds (          -- names of events, for the view `history`
+    kind INTEGER PRIMARY KEY,
+    name TEXT NOT NULL
+) STRICT;
+
+CREATE VIEW runs AS
+SELECT run_id, workflow, version, sort, status, queue, priority, key, labels, attributes, reason,
+       (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent) AS parent,
+       datetime(created_at, 'unixepoch') AS created, datetime(started_at, 'unixepoch') AS started,
+       datetime(ended_at, 'unixepoch') AS ended
+FROM durable_runs AS r;
+
+CREATE VIEW history AS
+SELECT r.run_id, e.seq, k.name AS event, e.position, strftime('%Y-%m-%d %H:%M:%f', e.at, 'unixepoch') AS at, e.body,
+       coalesce(e.value, p.value) AS value
+FROM durable_events AS e
+JOIN durable_runs AS r ON r.run = e.run
+JOIN durable_kinds AS k ON k.kind = e.kind
+LEFT JOIN durable_payloads AS p ON p.payload = e.payload;
+
+CREATE VIEW waits AS
+SELECT r.run_id, w.position, w.kind, w.name,
+       (SELECT t.run_id FROM durable_runs AS t WHERE t.run = w.target) AS waits_for_run,
+       datetime(w.fire_at, 'unixepoch') AS until, datetime(w.since, 'unixepoch') AS since
+FROM durable_waits AS w
+JOIN durable_runs AS r ON r.run = w.run;
+PRAGMA application_id = 1685418593;
+PRAGMA user_version = 2;

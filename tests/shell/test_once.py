@@ -1,0 +1,225 @@
+"""
+What a client asks for is recorded once, and gets its first answer, whatever becomes of the owner before it arrives.
+"""
+
+import pytest
+
+from durable import Client, Flow, Return, Schedule, job, read_histories, step, wait_for, workflow
+from durable._shell.handles.owner_socket import OwnerSocket
+from durable._shell.requests.once import KEPT_SECONDS, Once
+from durable._shell.requests.run_requests import PauseRun
+from durable._shell.requests.schedule_requests import TriggerSchedule
+from durable.errors import DefinitionError, EngineClosedError, RunNotFoundError
+
+pytestmark = pytest.mark.anyio
+BROKEN = []
+
+
+@job
+async def quick(number: int = 0) -> int:
+    return number
+
+
+@step
+async def fails() -> None:
+    raise LookupError(1)
+
+
+@workflow
+async def failing() -> Flow[None]:
+    yield fails()
+
+
+@workflow
+async def waiting() -> Flow[str]:
+    value: str = yield wait_for("go")
+    yield Return(value)
+
+
+def tick(at):
+    if BROKEN:
+        raise ValueError("broken")
+    return quick(1)
+
+
+DEFINITIONS = (quick, waiting, failing)
+HOURLY = Schedule("hourly", tick, every=3_600)
+
+
+async def filled(client):
+    """
+    Create a batch with two members.
+    """
+    async with client.batch(id="two") as batch:
+        batch.add(waiting())
+        batch.add(waiting())
+    return [info.run_id async for info in client.runs(batch="two")]
+
+
+#: What is asked for, what it gives, and how many runs it leaves beside those of `prepared`.
+ASKED = {
+    "start": (lambda client: client.start(quick(1)), None, 1),
+    "start, by id": (lambda client: client.start(waiting(), id="mine", on_conflict="reject"), None, 1),
+    "start, by key": (lambda client: client.start(waiting(), key="new", on_conflict="reject"), None, 1),
+    "replace": (lambda client: client.start(waiting(), key="taken", on_conflict="replace"), None, 1),
+    "start many": (lambda client: client.start_many(quick(number) for number in range(3)), None, 3),
+    "batch": (filled, None, 2),
+    "add": (lambda client: client.get_batch("open").add(waiting()), None, 1),
+    "cancel batch": (lambda client: client.get_batch("open").cancel(), True, 0),
+    "signal": (lambda client: client.get("waits").signal("other", 1), True, 0),
+    "signal, by id": (lambda client: client.get("waits").signal("other", 1, dedup="d"), True, 0),
+    "cancel": (lambda client: client.get("waits").cancel(), True, 0),
+    "pause": (lambda client: client.get("waits").pause(), True, 0),
+    "resume": (lambda client: client.get("paused").resume(), True, 0),
+    "retry": (lambda client: client.get("failed").retry(), True, 0),
+    "fork": (lambda client: client.get("failed").fork(0, id="forked"), None, 1),
+    "trigger": (lambda client: client.schedule("hourly").trigger(), None, 1),
+    "pause a schedule": (lambda client: client.schedule("hourly").pause(), True, 0),
+    "clear a queue": (lambda client: client.queue("stopped").clear(), 1, 0),
+    "prune": (lambda client: client.prune(older_than=-60), 1, -1),
+}
+
+
+async def prepared(engine):
+    """
+    Runs in every state, a batch that is open, and a queue that stands still.
+    """
+    await engine.start(waiting(), id="waits")
+    await (await engine.start(waiting(), id="paused")).pause()
+    await engine.start(waiting(), key="taken")
+    with pytest.raises(Exception, match="LookupError"):
+        await (await engine.start(failing(), id="failed")).result()
+    await engine.queue("stopped").pause()
+    await engine.start(quick(), queue="stopped")
+    async with engine.batch(id="open") as batch:
+        batch.add(waiting())
+    return await count(engine)
+
+
+async def count(engine):
+    return len([info async for info in engine.runs()])
+
+
+@pytest.fixture(params=["the same", "the next", "nobody"])
+async def losing(request, engines, monkeypatch):
+    """
+    A client that loses the first answer to what changes something; who has the file when it asks again.
+    """
+    engine = await engines.file(*DEFINITIONS, schedules=[HOURLY])
+    before = await prepared(engine)
+    real, lost = OwnerSocket._ask, []
+
+    async def ask(self, asked):
+        answer = await real(self, asked)
+        if isinstance(asked, Once) and not lost:
+            lost.append(answer)
+            if request.param != "the same":
+                await engine.aclose()
+            if request.param == "the next":
+                await engines.file(*DEFINITIONS, schedules=[HOURLY])
+            return None
+        return answer
+
+    monkeypatch.setattr(OwnerSocket, "_ask", ask)
+    async with Client(engines.path, durability="process") as client:
+        yield client, before
+    assert lost[0] is not None
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_what_is_asked_for_again_gets_the_first_answer(losing, asked):
+    """
+    No conflict with itself, no second run, no "it is so already".
+    """
+    client, before = losing
+    asking, answer, added = ASKED[asked]
+    found = await asking(client)
+    assert await count(client) == before + added
+    if answer is not None:
+        assert found == answer
+    for run in found if isinstance(found, list) else [found]:
+        if hasattr(run, "info"):
+            assert (await run.info()).run_id == run.run_id
+
+
+async def test_an_import_that_is_asked_for_again_says_what_it_wrote(losing, tmp_path, engines):
+    """
+    The second time, all of it is there.
+    """
+    client, _ = losing
+    other = await engines.memory(*DEFINITIONS)
+    await other.run(quick(1), id="theirs")
+    await other.export("theirs", tmp_path / "theirs.jsonl")
+    found = await client.import_runs(read_histories(tmp_path / "theirs.jsonl"))
+    assert (found.runs, found.present) == (["theirs"], [])
+
+
+async def test_a_signal_that_is_sent_again_arrives_once(losing):
+    """
+    Without an id of the caller's, too; and signals that are equal are two.
+    """
+    client, _ = losing
+    run = client.get("paused")
+    assert await run.signal("go", "a") is True
+    assert await run.signal("go", "a") is True
+    rows = await client._backend.read(lambda conn: conn.execute("SELECT value FROM durable_inbox").fetchall())
+    assert rows == [('"a"',)] * 2
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+
+async def test_what_was_refused_is_looked_at_anew(engines):
+    """
+    It had no effect, so nothing of it is kept.
+    """
+    engine = await engines.memory(*DEFINITIONS)
+    once = Once("1", PauseRun("later"))
+    with pytest.raises(RunNotFoundError):
+        await engine._backend.request(once)
+    await engine.start(waiting(), id="later")
+    assert await engine._backend.request(once) is True
+    assert await engine._backend.request(once) is True
+    assert await engine._backend.request(Once("2", PauseRun("later"))) is False
+
+
+async def test_what_an_engine_could_not_prepare_any_more_still_has_its_answer(engines):
+    """
+    A function of a schedule that fails the second time; an engine that drains. Others are refused as ever.
+    """
+    engine = await engines.memory(*DEFINITIONS, schedules=[HOURLY])
+    once = Once("1", TriggerSchedule("hourly", "schedule:hourly:trigger:1"))
+    assert await engine._backend.request(once) == "schedule:hourly:trigger:1"
+    BROKEN.append(True)
+    try:
+        assert await engine._backend.request(once) == "schedule:hourly:trigger:1"
+        with pytest.raises(DefinitionError, match="broken"):
+            await engine._backend.request(Once("2", TriggerSchedule("hourly", "schedule:hourly:trigger:2")))
+    finally:
+        BROKEN.clear()
+    await engine.drain()
+    assert await engine._backend.request(once) == "schedule:hourly:trigger:1"
+    with pytest.raises(EngineClosedError, match="draining"):
+        await engine._backend.request(Once("2", TriggerSchedule("hourly", "schedule:hourly:trigger:2")))
+    assert await count(engine) == 1
+
+
+async def test_ids_are_kept_for_an_hour(engines, clock):
+    """
+    Those of the last hour, whatever was asked; nobody asks again after that long.
+    """
+    engine = await engines.memory(*DEFINITIONS, clock=clock)
+    await engine.start(waiting(), id="r")
+
+    async def ids():
+        return [
+            name for (name,) in await engine._backend.read(lambda conn: conn.execute("SELECT id FROM durable_requests"))
+        ]
+
+    await engine._backend.request(Once("1", PauseRun("r")))
+    clock.advance(KEPT_SECONDS - 1)
+    await engine._backend.request(Once("2", PauseRun("r")))
+    assert await ids() == ["1", "2"]
+    clock.advance(2)
+    await engine._backend.request(Once("3", PauseRun("r")))
+    assert await ids() == ["2", "3"]
