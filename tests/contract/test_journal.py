@@ -21,10 +21,11 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.journal.waits import Wait
+from durable._core.run.decision import Decision
 from durable._shell.reads import event_rows
 from durable._shell.requests.request import Env
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal
-from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite, read_events
+from durable._shell.rows.rows import Effects, LastTurn, NewRun, RunState, TurnWrite, read_events
 from durable._shell.storage import marks, schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MemoryDatabase
@@ -37,13 +38,14 @@ LARGE = '"' + "x" * 5_000 + '"'
 
 
 def new_run(
-    number, run_id=None, *, key=None, arguments="same", chosen=False, due_at=None, parent=None, on_conflict="join"
-):
+    number, run_id=None, *, key=None, arguments="same", chosen=False, due_at=None, parent=None, position="0",
+    on_conflict="join",
+):  # fmt: skip
     run_id = run_id or f"run-{number}"
     return NewRun(
         run=number, run_id=run_id, workflow="w", version=1, sort="workflow", queue="default", priority=0, key=key,
         arguments=arguments, labels={}, started=RunStarted("w", 1, run_id, "[[],{}]", float(number)), due_at=due_at,
-        deadline=None, timeout=None, parent=parent, position="0", on_conflict=on_conflict, chosen_id=chosen,
+        deadline=None, timeout=None, parent=parent, position=position, on_conflict=on_conflict, chosen_id=chosen,
     )  # fmt: skip
 
 
@@ -70,14 +72,23 @@ class Journal:
         state.append([run.started])
         return state
 
-    def turn(self, run, *events, **values):
-        return TurnWrite(self.states[run], 10.0, self.states[run].append(events), **values)
+    def turn(self, run, *events, status=None, inbox_upto=0, children=(), **decided):
+        decision = Decision(list(events), **decided)
+        rows = self.states[run].append(events)
+        return TurnWrite(self.states[run], 10.0, decision, rows, inbox_upto, status, children)
+
+    def last_turn(self, run, event, status, *, successor=None, unconsumed=(), **decided):
+        turn = self.turn(run, event, status=status, ended=status, **decided)
+        return LastTurn(
+            turn.state, turn.at, turn.decision, turn.events, status=status, allocate=lambda: 0, successor=successor,
+            unconsumed=unconsumed,
+        )  # fmt: skip
 
     async def commit(self, *turns):
         effects = Effects()
         await self.database.write(lambda conn: write_turns(conn, turns, effects))
         for turn in turns:
-            for child, _ in turn.children:
+            for child in turn.children:
                 self.states.setdefault(child.run, self._state(child))
         return effects
 
@@ -105,18 +116,16 @@ class Journal:
     async def parent(self, members, wake_on="all"):
         """A run 1 that waits for so many children, numbered from 2."""
         await self.start(new_run(1))
-        children = [
-            (new_run(2 + n, f"run-1/{n}", parent=1), Wait(f"0.{n}", "child", "0", wake_on, run_id=f"run-1/{n}"))
-            for n in range(members)
-        ]
-        effects = await self.commit(self.turn(1, status="waiting", children=children))
+        children = [new_run(2 + n, f"run-1/{n}", parent=1, position=f"0.{n}") for n in range(members)]
+        waits = [Wait(f"0.{n}", "child", "0", wake_on, run_id=f"run-1/{n}") for n in range(members)]
+        effects = await self.commit(self.turn(1, status="waiting", children=children, waits=waits))
         assert [ready.run for ready in effects.ready] == [2 + n for n in range(members)]
 
     def end(self, run, value='"ok"'):
-        return self.turn(run, RunSucceeded(value, 10.0), status="succeeded", outcome=value)
+        return self.last_turn(run, RunSucceeded(value, 10.0), "succeeded", outcome=value)
 
     def failure(self, run):
-        return self.turn(run, RunFailed([], '"bad"', 10.0), status="failed", outcome='"bad"', reason="bad")
+        return self.last_turn(run, RunFailed([], '"bad"', 10.0), "failed", outcome='"bad"', reason="bad")
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -142,8 +151,9 @@ class TestTurns:
 
     async def test_a_turn_is_written_whole_or_not_at_all(self, journal):
         await journal.start(new_run(1))
-        child = (new_run(2, "run-1/0"), Wait("0", "child", "0"))
-        broken = journal.turn(1, StepStarted("0", "s", 1, "", "", 1.0), status="waiting", children=[child, child])
+        child, wait = new_run(2, "run-1/0"), Wait("0", "child", "0")
+        event = StepStarted("0", "s", 1, "", "", 1.0)
+        broken = journal.turn(1, event, status="waiting", children=[child, child], waits=[wait])
         with pytest.raises(Exception, match="UNIQUE"):
             await journal.commit(broken)
         assert await journal.query("SELECT count(*) FROM durable_events") == [(1,)]
@@ -210,8 +220,8 @@ class TestWakeUps:
 
     async def test_a_child_that_ends_in_the_commit_that_frees_its_parent_is_not_missed(self, journal):
         await journal.start(new_run(1))
-        child = (new_run(2, "run-1/0"), Wait("0", "child", "0", run_id="run-1/0"))
-        await journal.commit(journal.turn(1, status="running", children=[child]))
+        child, wait = new_run(2, "run-1/0"), Wait("0", "child", "0", run_id="run-1/0")
+        await journal.commit(journal.turn(1, status="running", children=[child], waits=[wait]))
         effects = await journal.commit(journal.end(2), journal.turn(1, status="waiting"))
         assert [ready.run for ready in effects.ready] == [1] or effects.kept == {1}
 
@@ -259,7 +269,7 @@ class TestSignals:
 def continued(journal, signals=()):
     event = RunContinued("run-1+1", "w", 10.0)
     successor = new_run(9, "run-1+1")
-    return journal.turn(1, event, status="succeeded", successor=successor, unconsumed=signals)
+    return journal.last_turn(1, event, "succeeded", successor=successor, unconsumed=signals)
 
 
 class TestContinuing:

@@ -17,9 +17,8 @@ from attrs import define, evolve, field, frozen
 
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import CancelRequested, Event, Payload, RunStarted, SignalReceived
-from durable._core.journal.waits import Wait
 from durable._core.program.ops import OnConflict
-from durable._core.run.decision import EndStatus, FailedAttempt
+from durable._core.run.decision import Decision, EndStatus, FailedAttempt, Feed
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import JournalCorruptError
 
@@ -213,51 +212,59 @@ class Notice:
     failed: FailedAttempt | None = None
 
 
+@frozen
+class NewFeed:
+    """A feed to be opened."""
+
+    feed: Feed
+    template: NewRun
+    #: Run numbers of the children to come.
+    numbers: Sequence[int]
+
+
 @define
 class TurnWrite:
-    """One turn as rows."""
+    """One turn, ready to be written: what was decided, and what was made of that on the event loop."""
 
     state: RunState
     at: float
-    events: list[EventTuple] = field(factory=list)
+    decision: Decision
+    #: Those of the decision, as rows.
+    events: Sequence[EventTuple] = ()
     #: The newest inbox item that this turn took in; it and those before it are done with.
     inbox_upto: int = 0
-    waits: Sequence[Wait] = ()
-    waits_closed: Sequence[Wait] = ()
-    children: Sequence[tuple[NewRun, Wait | None]] = ()
-    #: `feeding.NewFeed`s.
-    feeds: Sequence[Any] = ()
-    feeds_closed: Sequence[str] = ()
-    #: (position, limit, key) of slots to ask for; numbers of those limits that the opening did not know;
-    #: positions whose slot is given up.
-    slots: Sequence[tuple[str, str, str]] = ()
+    #: What the run is from now on; None if that stays as it is.
+    status: Literal["running", "waiting", "blocked"] | EndStatus | None = None
+    #: Those of the decision, as runs and with the numbers of runs.
+    children: Sequence[NewRun] = ()
+    feeds: Sequence[NewFeed] = ()
+    #: Makes the payload of a failure, for a child whose key is refused.
+    refusal: Callable[[Exception], Payload] | None = None
+    #: Numbers of those limits that the opening did not know.
     limits: Sequence[Sequence[Any]] = ()
-    slots_released: Sequence[str] = ()
     #: For a block: positions of the attempts that go on all the same; None: of all that have begun.
     under_way: Collection[str] | None = None
-    cancelled_children: Sequence[str] = ()
-    cancel_all_children: bool = False
-    status: Literal["running", "waiting", "blocked"] | EndStatus | None = None
-    reason: str | None = None
-    #: For an end: the closing event's payload, for whoever waits for this run.
-    outcome: Payload | None = None
-    successor: NewRun | None = None
-    #: For an end: the runs that it starts.
-    follow_ups: Sequence[NewRun] = ()
-    #: For an end: gives numbers to the callbacks of its batch.
-    allocate: Callable[[], int] | None = None
-    #: Signals that nobody consumed, and a cancel that came too late, for the successor.
-    unconsumed: Sequence[SignalReceived | CancelRequested] = ()
     #: Merges what the workflow published into what is stored.
     attributes: Callable[[Payload | None], Payload] | None = None
     #: Positions of steps that ended and may have left notes (cursors, memos).
     notes_done: Sequence[str] = ()
     #: Set when nothing that was noted in this run is wanted any more.
     notes_over: bool = False
-    #: Makes the payload of a failure, for a child whose key is refused.
-    refusal: Callable[[Exception], Payload] | None = None
     #: Empty unless somebody looks on.
     notices: Sequence[Notice] = ()
+
+
+@define
+class LastTurn(TurnWrite):
+    """The turn with which a run ends, and what that end starts."""
+
+    #: Gives numbers to the callbacks of its batch.
+    allocate: Callable[[], int] = field(kw_only=True)
+    follow_ups: Sequence[NewRun] = ()
+    #: The run as which it goes on.
+    successor: NewRun | None = None
+    #: Signals that nobody consumed, and a cancel that came too late, for the successor.
+    unconsumed: Sequence[SignalReceived | CancelRequested] = ()
 
 
 class InboxItem(NamedTuple):

@@ -12,11 +12,11 @@ import contextvars
 from collections.abc import Mapping
 from typing import Any
 
-from durable._core.journal.events import Payload, RunStarted
+from durable._core.journal.events import RunStarted
 from durable._core.journal.payloads import rebuilt
 from durable._core.program.functions import Finished, Hook, RunnableDefinition
 from durable._core.program.ops import Op, RunOp, kind_of
-from durable._core.run.decision import EndStatus
+from durable._core.run.decision import Decision, EndStatus
 from durable._shell.log import log
 from durable._shell.rows.new_runs import make_run, new_run_id, placed
 from durable._shell.rows.rows import NewRun, ReadyRun
@@ -25,9 +25,9 @@ from durable._shell.turns.services import Services
 
 
 def follow_ups(
-    ready: ReadyRun, started: RunStarted, status: EndStatus, outcome: Payload | None, reason: str, services: Services
+    ready: ReadyRun, started: RunStarted, status: EndStatus, end: Decision, services: Services
 ) -> list[NewRun]:
-    """The runs that the end of a run starts."""
+    """The runs that the end of a run starts, which *end* has decided."""
     found: list[NewRun] = []
     now = services.clock.now()
     if status == "succeeded" and ready.follow_ups:
@@ -41,7 +41,7 @@ def follow_ups(
     for hook in hooks:
         # In a context of its own, so that what it sets there does not leak into the run's.
         try:
-            finished = _finished(ready, started, definition, status, outcome, reason, services, now)
+            finished = _finished(ready, started, definition, status, end, services, now)
             ops: Any = contextvars.copy_context().run(lambda hook=hook, finished=finished: _called(hook, finished))  # type: ignore[misc]
             found += [_started(op, ready, services, now) for op in ops]
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - user code may raise anything; it is over
@@ -71,8 +71,7 @@ def _finished(
     started: RunStarted,
     definition: RunnableDefinition[..., Any],
     status: EndStatus,
-    outcome: Payload | None,
-    reason: str,
+    end: Decision,
     services: Services,
     now: float,
 ) -> Finished[Any]:
@@ -82,7 +81,7 @@ def _finished(
     arguments: Mapping[str, Any] = definition.signature.bind(*args, **kwargs).arguments
     value = error = None
     if status == "succeeded":
-        value = codec.decode(outcome or "null", definition.result, where=f"result of run {ready.run_id!r}")
+        value = codec.decode(end.outcome or "null", definition.result, where=f"result of run {ready.run_id!r}")
     elif status == "failed":
-        error = rebuilt(outcome, codec)
-    return Finished(ready.run_id, ready.workflow, status, arguments, value, error, reason, ready.labels, now)
+        error = rebuilt(end.outcome, codec)
+    return Finished(ready.run_id, ready.workflow, status, arguments, value, error, end.reason, ready.labels, now)

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from durable._core.journal.events import Event, Reopening, RunRetried, StepInterrupted, StepStarted
 from durable._core.journal.history import only
+from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
 from durable._shell.log import log
@@ -325,12 +326,14 @@ class Driver(Performer):
             run = self._state.run
             asked = cancel_in_inbox(conn, run)
             if asked is None:
-                turn = TurnWrite(self._state, now, status="blocked", reason=str(error), under_way=list(self._scopes))
+                decision = Decision(blocked=str(error))
+                turn = TurnWrite(self._state, now, decision, status="blocked", under_way=list(self._scopes))
                 write_turns(conn, [turn], effects)
                 await_code(conn, run, now)
             else:  # its clean-up cannot run, and nobody wants to wait for the code that could
                 started = self._first_event(conn)
-                then = [] if started is None else self._following(started, "cancelled", None, asked.reason)
+                end = Decision(ended="cancelled", reason=asked.reason)
+                then = [] if started is None else self._following(started, "cancelled", end)
                 end_cancelled(conn, self._state, asked, now, then, self._services.allocate, effects)
 
         try:

@@ -24,7 +24,6 @@ from durable._core.journal.events import (
     StepSucceeded,
 )
 from durable._core.journal.payloads import failure_payload
-from durable._core.journal.waits import Wait
 from durable._core.program.functions import Job
 from durable._core.program.limits import Limit, LimitRef, name_of, numbers
 from durable._core.program.retry import from_record
@@ -34,12 +33,22 @@ from durable._core.run.job_execution import JobExecution
 from durable._shell.reads.batch_rows import lineage
 from durable._shell.reads.event_rows import load_run
 from durable._shell.rows.new_runs import make_run, make_template
-from durable._shell.rows.rows import Effects, NewRun, Notice, ReadyRun, RunState, TurnWrite, read_events
+from durable._shell.rows.rows import (
+    Effects,
+    EventTuple,
+    LastTurn,
+    NewFeed,
+    NewRun,
+    Notice,
+    ReadyRun,
+    RunState,
+    TurnWrite,
+    read_events,
+)
 from durable._shell.storage.connections import CommitUnknownError, is_the_disk
 from durable._shell.turns.continuations import follow_ups
 from durable._shell.turns.services import Services
 from durable._shell.turns.transaction import ExclusiveTransaction, cancelled_by_itself, holds_writer, run_sync
-from durable._shell.writes.feeds import NewFeed
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.turn_writes import write_turns
 from durable.errors import (
@@ -144,51 +153,52 @@ class Recorder:
         await self._services.commits.call(insert, answers=False)
 
     def _write(self, decision: Decision, *, last: bool) -> TurnWrite:
-        """*decision* as rows. *last* is False while transactions of the same turn are still to run."""
+        """*decision*, ready to be written. *last* is False while transactions of the same turn are still to run."""
         execution, services = self._execution, self._services
         assert execution is not None
         now = services.clock.now()
-        write = TurnWrite(self._state, now, self._state.append(decision.events), self._inbox_upto)
-        if decision.waits or decision.children:
-            awaited = {action.position: action for action in decision.children}
-            write.waits = [wait for wait in decision.waits if wait.kind != "child" or wait.position not in awaited]
-            waits = {wait.position: wait for wait in decision.waits if wait.kind == "child"}
-            write.children = [self._child(action, waits.get(action.position), now) for action in decision.children]
-            if any(child.may_be_refused for child, _ in write.children):
+        events = self._state.append(decision.events)
+        if decision.ended is None:
+            write = TurnWrite(self._state, now, decision, events, self._inbox_upto)
+            if decision.blocked is not None:
+                write.status = "blocked"
+            elif last and execution.idle:
+                write.status = "waiting"
+            elif not self._announced:
+                write.status = "running"
+        else:
+            write = self._last_turn(execution, decision, decision.ended, events, now)
+        if decision.children:
+            write.children = [self._child(action, now) for action in decision.children]
+            if any(child.may_be_refused for child in write.children):
                 write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
         if decision.feeds:
             write.feeds = [self._feed(feed) for feed in decision.feeds]
-        write.feeds_closed = decision.feeds_closed
-        if decision.slots or decision.slots_released:
-            write.slots = [(each.position, name_of(each.limit), each.key) for each in decision.slots]
+        if decision.slots:
             write.limits = [numbers(each.limit) for each in decision.slots if self._is_new(each.limit)]
-            write.slots_released = decision.slots_released
-        write.waits_closed = decision.waits_closed
-        write.cancelled_children = decision.cancelled_children
-        write.cancel_all_children = decision.cancel_all_children
         if decision.attributes is not None:
             write.attributes = self._merging(decision.attributes)
         if decision.waits or self._dirty or self._asked_before:
             self._drop_notes(decision, write)
-        if decision.ended is not None:
-            write.status, write.reason, write.outcome = decision.ended, decision.reason, decision.outcome
-            write.allocate = services.allocate
-            if decision.continued is not None:
-                write.successor, _ = self._child(decision.continued, None, now)
-                write.unconsumed = execution.unconsumed() if isinstance(execution, Execution) else ()
-                write.reason = None
-            else:
-                started = execution.started
-                write.follow_ups = self._following(started, decision.ended, decision.outcome, decision.reason)
-        elif decision.blocked is not None:
-            write.status, write.reason = "blocked", decision.blocked
-        elif last and execution.idle:
-            write.status = "waiting"
-        elif not self._announced:
-            write.status = "running"
         if (write.status is not None or decision.failed_attempts) and services.is_watched():
             write.notices = self._notices(decision, write)
         self._announced = True
+        return write
+
+    def _last_turn(
+        self,
+        execution: Execution | JobExecution,
+        decision: Decision,
+        status: EndStatus,
+        events: Sequence[EventTuple],
+        now: float,
+    ) -> LastTurn:
+        write = LastTurn(self._state, now, decision, events, self._inbox_upto, status, allocate=self._services.allocate)
+        if decision.continued is not None:
+            write.successor = self._child(decision.continued, now)
+            write.unconsumed = execution.unconsumed() if isinstance(execution, Execution) else ()
+        else:
+            write.follow_ups = self._following(execution.started, status, decision)
         return write
 
     def _is_new(self, limit: LimitRef) -> TypeGuard[Limit]:
@@ -200,12 +210,12 @@ class Recorder:
         msg = f"limit {limit!r} is not known: list it, Engine(limits=[Limit({limit!r}, ...)])"
         raise DefinitionError(msg)
 
-    def _following(self, started: RunStarted, status: EndStatus, outcome: Payload | None, reason: str) -> list[NewRun]:
+    def _following(self, started: RunStarted, status: EndStatus, end: Decision) -> list[NewRun]:
         """The runs that the end of this one starts."""
         definition = self._services.definitions.find(self.ready.workflow, started.version)
         if not self.ready.follow_ups and (definition is None or not definition.hooks):
             return []
-        return follow_ups(self.ready, started, status, outcome, reason, self._services)
+        return follow_ups(self.ready, started, status, end, self._services)
 
     async def _name_batches(self, read: Callable[..., Awaitable[Any]]) -> None:
         """Learn the ids of the run's batch, and of those around it: they never change."""
@@ -259,9 +269,9 @@ class Recorder:
                 ),
             ]
 
-    def _child(self, action: ChildAction, wait: Wait | None, now: float) -> tuple[NewRun, Wait | None]:
+    def _child(self, action: ChildAction, now: float) -> NewRun:
         services = self._services
-        new = make_run(
+        return make_run(
             action.op,
             definitions=services.definitions,
             codec=services.codec,
@@ -273,7 +283,6 @@ class Recorder:
             position=action.position,
             arguments=action.arguments,
         )
-        return new, wait
 
     def _feed(self, feed: Feed) -> NewFeed:
         services = self._services

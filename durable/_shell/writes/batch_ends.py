@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from attrs import evolve
 
 from durable._shell.rows.new_runs import new_run_id
-from durable._shell.rows.rows import BatchNews, Effects, TurnWrite
+from durable._shell.rows.rows import BatchNews, Effects, LastTurn
 from durable._shell.rows.templates import begun, from_json
 from durable._shell.writes.places import Lines
 from durable._shell.writes.run_writes import insert_run
@@ -45,7 +45,7 @@ SELECT EXISTS (SELECT 1 FROM durable_runs WHERE callback = :batch AND status = '
 """
 
 
-def tell_batches(conn: sqlite3.Connection, turns: Iterable[TurnWrite], effects: Effects) -> None:
+def tell_batches(conn: sqlite3.Connection, turns: Iterable[LastTurn], effects: Effects) -> None:
     """Let batches know of the ends in *turns*, those of a commit group together."""
     failed: dict[int, float] = {}
     touched: dict[int, float] = {}

@@ -11,13 +11,11 @@ started. Runs on the writer's thread, inside an open transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.journal.events import ChildSucceeded, Payload
-from durable._core.run.decision import Feed
-from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.rows.rows import Effects, NewFeed, NewRun
 from durable._shell.rows.templates import begun, from_json, to_json
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes.run_writes import INSERT_WAITS, insert_run
@@ -27,16 +25,6 @@ _COPY = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, wakes)
 SELECT run, kind, position, at, body, value, payload, wakes FROM durable_inbox WHERE item = ?
 """
-
-
-@frozen
-class NewFeed:
-    """A feed to be opened."""
-
-    feed: Feed
-    template: NewRun
-    #: Run numbers of the children to come.
-    numbers: Sequence[int]
 
 
 def open_feed(conn: sqlite3.Connection, run: int, new: NewFeed) -> None:

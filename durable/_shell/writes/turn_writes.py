@@ -9,7 +9,7 @@ by table, many rows a statement: see `bulk`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -19,13 +19,16 @@ from durable._core.journal.events import (
     ChildCancelled,
     ChildFailed,
     ChildJoined,
+    Event,
     RunCancelled,
     SignalReceived,
 )
 from durable._core.journal.waits import Wait
+from durable._core.program.limits import name_of
+from durable._core.run.decision import Decision
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
 from durable._shell.reads.run_rows import ENDS
-from durable._shell.rows.rows import Effects, Ended, NewRun, Outcome, Refused, RunState, Stopped, TurnWrite
+from durable._shell.rows.rows import Effects, Ended, LastTurn, NewRun, Outcome, Refused, RunState, Stopped, TurnWrite
 from durable._shell.rows.templates import from_json
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.writes import slots
@@ -68,20 +71,20 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     running: list[Any] = []
     items: list[Any] = []
     freed: list[TurnWrite] = []
-    ended: list[TurnWrite] = []
+    ended: list[LastTurn] = []
     keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
     slotted: list[TurnWrite] = []
     for turn in turns:
         events += turn.events
         effects.notices += turn.notices
-        for child, wait in turn.children:
+        for child, wait in _children(turn):
             if child.may_be_refused:
                 keyed.append((turn, child, wait))
                 continue
             add_run(child, runs, events, waits, effects)
             if wait is not None:
                 waits.append(_wait_row(turn.state.run, wait, child.run, turn.at))
-        if turn.slots or turn.slots_released:
+        if turn.decision.slots or turn.decision.slots_released:
             slotted.append(turn)
         if turn.inbox_upto:
             items.append((turn.state.run, turn.inbox_upto))
@@ -89,11 +92,11 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
             freed.append(turn)
         elif turn.status == "running":
             running.append((turn.state.run, turn.at))
-        elif turn.status in ENDS:
+        elif isinstance(turn, LastTurn):
             ended.append(turn)
     write_runs(conn, runs, events, ())
     for turn in turns:
-        for wait in turn.waits_closed:
+        for wait in turn.decision.waits_closed:
             conn.execute(
                 "DELETE FROM durable_waits WHERE run = ? AND grp = ? AND position = ? AND kind = ?",
                 (turn.state.run, wait.group, wait.position, wait.kind),
@@ -101,7 +104,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     write_many(conn, INSERT_WAITS, waits)
     write_many(conn, _TAKEN_IN, items)
     for turn in turns:
-        if turn.waits:
+        if turn.decision.waits:
             _add_waits(conn, turn, effects)
     for turn, child, wait in keyed:
         _join_child(conn, turn, child, wait, effects)
@@ -116,23 +119,38 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         _end(conn, ended, effects)
 
 
+def _children(turn: TurnWrite) -> Iterator[tuple[NewRun, Wait | None]]:
+    """The runs that *turn* creates, each with the wait for it, if the code awaits it."""
+    if turn.children:
+        waits = {wait.position: wait for wait in turn.decision.waits if wait.kind == "child"}
+        for child in turn.children:
+            yield child, waits.get(child.position or "")
+
+
 def _write_slots(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
     """Slots that are given up, then those that are asked for: who waits already goes first."""
     for turn in turns:
-        for position in turn.slots_released:
+        for position in turn.decision.slots_released:
             let_in(conn, slots.release(conn, turn.state.run, position, turn.at, effects), turn.at, effects)
     for turn in turns:
         slots.register(conn, turn.limits)
-        for position, name, key in turn.slots:
-            let_in(conn, slots.ask(conn, turn.state.run, position, name, key, turn.at, effects), turn.at, effects)
+        for asked in turn.decision.slots:
+            name = name_of(asked.limit)
+            let_in(
+                conn,
+                slots.ask(conn, turn.state.run, asked.position, name, asked.key, turn.at, effects),
+                turn.at,
+                effects,
+            )
 
 
 def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
     """What few turns have: a block, attributes, notes that are done with, children to cancel."""
-    run = turn.state.run
+    run, decision = turn.state.run, turn.decision
     if turn.status == "blocked":
         conn.execute(
-            "UPDATE durable_runs SET status = 'blocked', ready_at = NULL, reason = ? WHERE run = ?", (turn.reason, run)
+            "UPDATE durable_runs SET status = 'blocked', ready_at = NULL, reason = ? WHERE run = ?",
+            (decision.blocked, run),
         )
         effects.stopped.append(Stopped("blocked", turn.state.run_id, turn.state.workflow))
         let_in(conn, slots.step_aside(conn, run, turn.at, effects, under_way=turn.under_way), turn.at, effects)
@@ -143,15 +161,15 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         conn.execute("DELETE FROM durable_notes WHERE run = ?", (run,))
     for position in turn.notes_done:
         conn.execute("DELETE FROM durable_notes WHERE run = ? AND position = ?", (run, position))
-    for position in turn.feeds_closed:
+    for position in decision.feeds_closed:
         close_feed(conn, run, position, turn.at, effects)
-    for run_id in turn.cancelled_children:
+    for run_id in decision.cancelled_children:
         row = conn.execute("SELECT run FROM durable_runs WHERE run_id = ? AND parent = ?", (run_id, run)).fetchone()
         if row is not None:  # a run that it only awaited, or joined by key, is not its to cancel
             request_cancel(conn, row[0], "its parent no longer waits for it", turn.at, effects)
-    if turn.cancel_all_children:
+    if decision.cancel_all_children:
         close_feeds(conn, run, turn.at, effects)
-        born_now = {child.run for child, _ in turn.children}  # by the clean-up
+        born_now = {child.run for child in turn.children}  # by the clean-up
         for (child,) in conn.execute(
             "SELECT run FROM durable_runs WHERE parent = ? AND ended_at IS NULL", (run,)
         ).fetchall():
@@ -169,22 +187,13 @@ def _wait_row(run: int, wait: Wait, target: int | None, at: float) -> tuple[Any,
 def _add_waits(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
     """Waits other than for children that this turn creates."""
     run = turn.state.run
-    for wait in turn.waits:
-        target = None
+    born = {child.position for child in turn.children}
+    for wait in turn.decision.waits:
         if wait.kind == "child":
-            row = conn.execute(
-                "SELECT run, status FROM durable_runs WHERE run_id = ?", (_last_of_chain(conn, wait.run_id or ""),)
-            ).fetchone()
-            if row is None:
-                _put_missing(conn, run, wait, turn.at, effects)
-                continue
-            target = row[0]
-            write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, turn.at)])
-            if row[1] in ENDS:
-                status, event, reason = read_end(conn, target)
-                tell_waiters(conn, [End(target, wait.run_id or "", status, event, reason, turn.at)], effects)
+            if wait.position not in born:
+                _await_run(conn, run, wait, turn.at, effects)
             continue
-        write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, turn.at)])
+        write_many(conn, INSERT_WAITS, [_wait_row(run, wait, None, turn.at)])
         if wait.fire_at is not None:
             effects.fires(wait.fire_at)
         if wait.kind == "signal":
@@ -198,9 +207,21 @@ def _add_waits(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> N
 
 def add_wait(conn: sqlite3.Connection, run: int, position: str, run_id: str, at: float, effects: Effects) -> None:
     """Let *run* wait, at *position*, for the run called *run_id*."""
-    state = RunState(run, "", "", "")
-    waits = [Wait(position, "child", position, "any", run_id=run_id)]
-    _add_waits(conn, TurnWrite(state, at, waits=waits), effects)
+    _await_run(conn, run, Wait(position, "child", position, "any", run_id=run_id), at, effects)
+
+
+def _await_run(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effects: Effects) -> None:
+    """Wait for a run that was there before; if it has ended, that arrives at once."""
+    row = conn.execute(
+        "SELECT run, status FROM durable_runs WHERE run_id = ?", (_last_of_chain(conn, wait.run_id or ""),)
+    ).fetchone()
+    if row is None:
+        _put_missing(conn, run, wait, at, effects)
+        return
+    target, status = row
+    write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
+    if status in ENDS:
+        tell_waiters(conn, [End(target, wait.run_id or "", *read_end(conn, target), at)], effects)
 
 
 def _last_of_chain(conn: sqlite3.Connection, run_id: str) -> str:
@@ -231,11 +252,11 @@ def _free(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
     )
 
 
-def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
+def _end(conn: sqlite3.Connection, turns: Sequence[LastTurn], effects: Effects) -> None:
     """Write the ends of runs, and tell those who wait for them."""
     runs = [turn.state.run for turn in turns]
     paused = {turn.state.run for turn in turns if turn.successor is not None and _is_paused(conn, turn.state.run)}
-    write_many(conn, _ENDED, [(turn.state.run, turn.status, turn.at, turn.reason or None) for turn in turns])
+    write_many(conn, _ENDED, [(turn.state.run, turn.status, turn.at, _reason(turn)) for turn in turns])
     about_many(conn, _NO_WAITS, runs)
     at = turns[0].at
     over = [turn.state.run for turn in turns if turn.successor is None]
@@ -249,7 +270,7 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
             if state.run in paused:  # since the turn began
                 _pause_unborn(conn, turn.successor, effects)
         else:
-            outcome = Outcome(status, turn.outcome, turn.reason or "")
+            outcome = Outcome(status, turn.decision.outcome, turn.decision.reason)
             ends.append(End(state.run, state.run_id, *outcome, turn.at))
         for new in turn.follow_ups:
             _follow(conn, state, new, effects)
@@ -257,6 +278,10 @@ def _end(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects)
     about_many(conn, _NO_ITEMS, runs)
     tell_waiters(conn, ends, effects)
     tell_batches(conn, turns, effects)
+
+
+def _reason(turn: LastTurn) -> str | None:
+    return None if turn.successor is not None else turn.decision.reason or None
 
 
 def _is_paused(conn: sqlite3.Connection, run: int) -> bool:
@@ -283,7 +308,7 @@ def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Eff
         effects.refused.append(Refused(ended.run_id, str(error)))
 
 
-def _continue(conn: sqlite3.Connection, turn: TurnWrite, successor: NewRun, effects: Effects) -> None:
+def _continue(conn: sqlite3.Connection, turn: LastTurn, successor: NewRun, effects: Effects) -> None:
     """The run goes on as another: what waited for it, its key, parent, batch, follow-ups and signals go over."""
     run = turn.state.run
     parent, position, key, until, arguments, follows, then, *limit = conn.execute(
@@ -341,8 +366,7 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
         return
     write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
     if status in ENDS:
-        end_status, outcome, reason = read_end(conn, target)
-        tell_waiters(conn, [End(target, run_id, end_status, outcome, reason, at)], effects)
+        tell_waiters(conn, [End(target, run_id, *read_end(conn, target), at)], effects)
 
 
 def end_cancelled(
@@ -359,7 +383,9 @@ def end_cancelled(
         "SELECT seq, checksum FROM durable_events WHERE run = ? ORDER BY seq DESC LIMIT 1", (state.run,)
     ).fetchone()
     state = evolve(state, seq=seq, chain=chain)
-    events = state.append([asked, RunCancelled(asked.reason, at)])
-    turn = TurnWrite(state, at, events, cancel_all_children=True, status="cancelled", reason=asked.reason)
-    turn.follow_ups, turn.allocate = follow_ups, allocate
+    events: list[Event] = [asked, RunCancelled(asked.reason, at)]
+    decision = Decision(events, ended="cancelled", reason=asked.reason, cancel_all_children=True)
+    turn = LastTurn(
+        state, at, decision, state.append(events), status="cancelled", allocate=allocate, follow_ups=follow_ups
+    )
     write_turns(conn, [turn], effects)
