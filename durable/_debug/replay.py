@@ -13,7 +13,7 @@ import os
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, assert_never
 
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Event, RunStarted
@@ -298,8 +298,10 @@ def in_words(stop: Stop) -> str:
             return f"raised {type(stop.error).__name__}: {stop.error}".rstrip(": ")
         case "diverged" if isinstance(stop.error, NondeterminismError):
             return f"diverged: asks for {stop.error.requested}, recorded is {stop.error.recorded}"
-        case _:
+        case "command" | "diverged" | "stuck":
             return f"{stop.kind}: {stop.error}"
+        case _:
+            assert_never(stop.kind)
 
 
 def outcomes_of(recorded: RunHistory, consumed: Mapping[str, Event]) -> dict[str, Event]:

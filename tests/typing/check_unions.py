@@ -96,9 +96,9 @@ EXPECTED = {
         "_core/recorded/run_lines.py",  # it does not describe itself
         "_cli/drawing/model.py",
     },
-    "StepPaused": {"_core/journal/history.py"},
+    "StepPaused": {"_core/journal/history.py", "_core/run/attempts.py", "_core/run/job_execution.py"},
     "ChildPaused": {"_core/journal/history.py", "_core/run/leaves.py"},
-    "PauseRequested": {"_core/run/execution.py", "_core/recorded/run_lines.py"},
+    "PauseRequested": {"_core/run/execution.py", "_core/run/job_execution.py", "_core/recorded/run_lines.py"},
     "Remarked": {"_core/journal/events.py"},
     "paused": {
         "_core/recorded/run_lines.py",

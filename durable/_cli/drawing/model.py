@@ -37,6 +37,11 @@ from durable._core.journal.history import effective
 #: "open" is under way or waited for; "done" is passed, without a record of its own (a signal consumed, a group over).
 NodeStatus: TypeAlias = Literal["open", "done", "succeeded", "failed", "retrying", "cancelled", "interrupted"]
 
+#: "start" is a child that is not awaited, "result" the end of a run that exists, "more" what stands for folded members.
+NodeKind: TypeAlias = Literal[
+    "step", "transaction", "child", "start", "result", "timer", "signal", "group", "begin", "end", "more"
+]
+
 #: Members of a group that are drawn before it is folded.
 MOST_MEMBERS: Final = 8
 #: Of a folded group: how many of the first are drawn; the last is, too.
@@ -51,8 +56,7 @@ class Node:
     """A command, or the beginning or end of the run."""
 
     position: str
-    #: step, transaction, child, start, result, timer, signal, group, begin, end, more
-    kind: str
+    kind: NodeKind
     label: str
     status: NodeStatus
     began_at: float
@@ -197,7 +201,7 @@ def _node(event: Command) -> Node:
         case SignalAwaited():
             return Node(event.position, "signal", f"wait_for {event.name}", "open", at)
         case ChildStarted():
-            kind = "child" if event.awaited else "start"
+            kind: NodeKind = "child" if event.awaited else "start"
             return Node(event.position, kind, event.name, "open", at, run_id=event.run_id)
         case ChildAwaited():
             return Node(event.position, "result", f"result of {event.run_id}", "open", at, run_id=event.run_id)

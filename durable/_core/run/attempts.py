@@ -4,19 +4,22 @@ Open steps and transactions of a workflow: what `step_states` says of them, done
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, assert_never
 
 from attrs import evolve
 
 from durable._core.journal.events import (
     Event,
+    ResumeRequested,
     SlotAwaited,
+    SlotGranted,
     StepCancelled,
     StepFailed,
     StepInterrupted,
     StepRetrying,
     StepStarted,
     StepSucceeded,
+    TimerFired,
     TransactionStarted,
 )
 from durable._core.journal.payloads import arguments_digest, rebuilt
@@ -119,15 +122,20 @@ class AttemptNode(Leaf[StepEvent]):
             else:
                 take(self, event, ex.decision, ex.time)
             self._count(before)
-        if isinstance(event, StepSucceeded):
-            definition = self.op.definition
-            value = ex.codec.decode(event.value or "null", definition.result, where=definition.result_place)
-            self.close(Outcome(value))
-        elif isinstance(event, StepFailed):
-            error = rebuilt(event.value, ex.codec)
-            self.close(Outcome(error=self.delivered(error)))
-        else:
-            self.wait = delay(event) if isinstance(event, StepRetrying) else None
+        match event:
+            case StepSucceeded():
+                definition = self.op.definition
+                value = ex.codec.decode(event.value or "null", definition.result, where=definition.result_place)
+                self.close(Outcome(value))
+            case StepFailed():
+                error = rebuilt(event.value, ex.codec)
+                self.close(Outcome(error=self.delivered(error)))
+            case StepRetrying():
+                self.wait = delay(event)
+            case StepInterrupted() | SlotGranted() | TimerFired() | ResumeRequested() | StepStarted() | SlotAwaited():
+                self.wait = None
+            case _:
+                assert_never(event)
 
     def withdraw(self) -> None:
         ex, before = self.ex, self.state

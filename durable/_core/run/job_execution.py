@@ -10,25 +10,31 @@ each `StepStarted`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from durable._core.codec.codec import Codec
 from durable._core.codec.failures import describe as describe_failure
 from durable._core.journal import history
 from durable._core.journal.events import (
     CancelRequested,
+    CleanupTimedOut,
     Event,
     Payload,
+    Positioned,
     ResumeRequested,
     RunCancelled,
     RunFailed,
-    RunStarted,
     RunSucceeded,
     RunTimedOut,
+    SignalReceived,
+    SlotAwaited,
+    SlotGranted,
     StepFailed,
     StepInterrupted,
+    StepRetrying,
     StepStarted,
     StepSucceeded,
+    TimerFired,
     TransactionStarted,
 )
 from durable._core.journal.payloads import failure_in, failure_payload
@@ -73,9 +79,8 @@ class JobExecution:
         self._caps = caps
         self._size = len(events)
         self._events, _ = history.effective(events)
-        assert isinstance(self._events[0], RunStarted)
         #: Its first event.
-        self.started: RunStarted = self._events[0]
+        self.started = history.start_of(events)
         limited = limited and definition.options.limit is not None
         self.rules = Rules(limited, definition.options.on_crash, crash_limit)
         self.position = POSITION
@@ -154,6 +159,11 @@ class JobExecution:
             self._fail(failure_payload(error, self.codec), now)
 
     def _take(self, event: Event, now: float) -> None:
+        if accepts(event, self.state):
+            self._move(event, now)
+            return
+        if event.category != "arrival":
+            return
         match event:
             case CancelRequested():
                 self._record(event)
@@ -164,23 +174,33 @@ class JobExecution:
                 withdraw(self, self._decision, now)
                 error = TimeoutError(f"job not done within {event.seconds:g} s")
                 self._fail(failure_payload(error, self.codec, with_traceback=False), now)
-            case _ if accepts(event, self.state):
-                self._move(event, now)
             case ResumeRequested():  # as in a workflow, that a person asked for it is told
                 self._record(event)
+            case SignalReceived() | CleanupTimedOut():
+                pass  # of no use to a job
+            case Positioned():
+                pass  # too late
             case _:
-                pass  # of no use to a job (a signal), or too late
+                assert_never(event)
 
     def _move(self, event: StepEvent, now: float) -> None:
         if isinstance(event, StepInterrupted):
             event = recorded_as(self, event, self.codec)
-        if not isinstance(event, (StepSucceeded, StepFailed)):  # their outcome stands in the closing event
-            self._record(event)
-        take(self, event, self._decision, now)
-        if isinstance(event, StepSucceeded):
-            self._end(RunSucceeded(event.value, now), "succeeded", event.value)
-        elif isinstance(event, StepFailed):
-            self._fail(event.value, now)
+        match event:
+            case StepSucceeded():  # the outcome stands in the closing event
+                take(self, event, self._decision, now)
+                self._end(RunSucceeded(event.value, now), "succeeded", event.value)
+            case StepFailed():
+                take(self, event, self._decision, now)
+                self._fail(event.value, now)
+            case (
+                StepRetrying() | StepInterrupted() | SlotGranted() | TimerFired() | ResumeRequested()
+                | StepStarted() | SlotAwaited()
+            ):  # fmt: skip
+                self._record(event)
+                take(self, event, self._decision, now)
+            case _:
+                assert_never(event)
 
     def _fail(self, payload: Payload | None, now: float) -> None:
         reason = describe_failure(failure_in(payload, self.codec))
