@@ -344,6 +344,10 @@ class DecodeError(RecordError):
     def __str__(self) -> str:
         return f"cannot read {self.where or 'value'} at {self.path}: expected {self.expected}: {self.reason}"
 
+    def about(self, what: str) -> str:
+        """The same of a record called *what*: ``Order.items[2].price: expected int, found 'x'``."""
+        return f"{what}{self.path[1:]}: expected {self.expected}, {self.reason}"
+
 
 class CapExceededError(RecordError):
     """A value, name or history that is larger than its cap."""

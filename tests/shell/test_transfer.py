@@ -5,10 +5,12 @@ Runs leave a journal and arrive in another one: unchanged, paused, and able to g
 import asyncio
 import json
 import os
+import re
 import stat
 
 import pytest
 from attrs import evolve, frozen
+from attrs import fields as attrs_fields
 
 from durable import (
     Client,
@@ -30,9 +32,12 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._core.codec.hints import class_hints
+from durable._core.codec.records import record_codec
 from durable._core.journal.events import RunContinued, SignalReceived
+from durable._shell.rows.rows import NewRun
 from durable._shell.storage.marks import SCHEMA_VERSION
-from durable.errors import ExportFormatError, JournalAccessError, RunExistsError, UsageError
+from durable.errors import DecodeError, ExportFormatError, JournalAccessError, RunExistsError, UsageError
 
 pytestmark = pytest.mark.anyio
 
@@ -722,22 +727,22 @@ async def test_a_broken_file_writes_nothing(engines, other, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change",
+    "change, said",
     [
-        {"priority": "high"},
-        {"priority": 10**30},
-        {"workflow": None},
-        {"labels": {"a": 1}},
-        {"on_conflict": "shout"},
-        {"retry": "{}"},
-        {"started": {"workflow": "plain"}},
-        {"started": {"workflow": 1, "version": 1, "seed": "", "value": None, "at": 0.0}},
-        {"due_at": 1e300},
-        {"new": 1},
-        {"follow_ups": [{}]},
+        ({"priority": "high"}, "[0].priority: expected int, found str 'high'"),
+        ({"priority": 10**30}, "[0].priority: expected int of 64 bits, found int 1000000"),
+        ({"workflow": None}, "[0].workflow: expected str, found null"),
+        ({"labels": {"a": 1}}, "[0].labels.a: expected str, found int 1"),
+        ({"on_conflict": "shout"}, "[0].on_conflict: expected Literal['join', "),
+        ({"retry": "{}"}, "[0].retry.attempts: expected int | None, found none"),
+        ({"started": {"workflow": "plain"}}, "[0].started.version: expected int, found none"),
+        ({"started": {"workflow": 1, "version": 1, "seed": ""}}, "[0].started.workflow: expected str, found int 1"),
+        ({"due_at": 1e300}, "[0].due_at: expected epoch seconds of a year before 9999"),
+        ({"new": 1}, "[0].new: expected no field of this name, found one"),
+        ({"follow_ups": [{}]}, "[0].follow_ups[0].run: expected int, found none"),
     ],
 )
-async def test_runs_to_be_started_later_are_checked_now(engines, other, tmp_path, change):
+async def test_runs_to_be_started_later_are_checked_now(engines, other, tmp_path, change, said):
     """
     Follow-ups are rows that will be inserted when their run ends, with nobody there to complain to.
     """
@@ -747,13 +752,23 @@ async def test_runs_to_be_started_later_are_checked_now(engines, other, tmp_path
     (history,) = read_histories(tmp_path / "a.jsonl")
     (template,) = json.loads(history.run.follow_ups)
     hostile = evolve(history, run=evolve(history.run, follow_ups=json.dumps([{**template, **change}])))
-    with pytest.raises(UsageError, match="follow-ups of 'then'"):
+    with pytest.raises(UsageError, match=re.escape(f"follow-ups of 'then'{said}")):
         await other.import_runs([hostile])
     await run.cancel()
     await other.import_runs([history])
     await other.get("then").resume()
     await other.get("then").signal("add", 1)
     assert await other.get("then").result(timeout=5) == 2
+
+
+def test_no_field_of_a_run_to_be_started_later_takes_anything():
+    """
+    An annotation that cannot be resolved would mean that nothing is checked: a set is refused everywhere.
+    """
+    codec, hints = record_codec(), class_hints(NewRun)
+    for each in attrs_fields(NewRun):
+        with pytest.raises(DecodeError):
+            codec.from_plain({1}, hints[each.name])
 
 
 # --- redaction ---------------------------------------------------------------------------------------------

@@ -44,14 +44,18 @@ def is_typed_dict(cls: type) -> bool:
     return issubclass(cls, dict) and hasattr(cls, "__required_keys__")
 
 
-def class_rule(type_: Any, cls: Any, get: GetRule) -> Rule:
-    """The rule for *type_*, which is *cls* or an alias that fills its type variables in."""
+def class_rule(type_: Any, cls: Any, get: GetRule, *, closed: bool = False) -> Rule:
+    """
+    The rule for *type_*, which is *cls* or an alias that fills its type variables in.
+
+    An attrs class or dataclass that is *closed* refuses fields that it does not know.
+    """
     if is_typed_dict(cls):
         return _typed_dict(type_, cls, get)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return _named_tuple(type_, cls, get)
     if attrs.has(cls) or dataclasses.is_dataclass(cls):
-        return _record(type_, cls, get)
+        return _record(type_, cls, get, closed=closed)
     pydantic = sys.modules.get("pydantic")
     # Not imported here: no program has a model without having imported pydantic itself.
     if pydantic is not None and issubclass(cls, pydantic.BaseModel) and hasattr(cls, "model_validate_json"):
@@ -59,7 +63,7 @@ def class_rule(type_: Any, cls: Any, get: GetRule) -> Rule:
     return unsupported(type_)
 
 
-def _record(type_: Any, cls: Any, get: GetRule) -> Rule:
+def _record(type_: Any, cls: Any, get: GetRule, *, closed: bool) -> Rule:
     """An attrs class or dataclass."""
     hints = class_hints(type_)
     fields: tuple[Any, ...] = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
@@ -75,7 +79,7 @@ def _record(type_: Any, cls: Any, get: GetRule) -> Rule:
     ]
     generated = _generated_init(cls)
     in_order = generated and not any(f.kw_only for f in fields)
-    decode = _decode_fields(cls, label, made_of, in_order=in_order)
+    decode = _decode_fields(cls, label, made_of, in_order=in_order, closed=closed)
     encode = _encode_fields(cls, label, [(f.name, rules[f.name].encode) for f in fields])
     # A converter or a constructor of the user's may turn what was recorded into something
     # else, and a field outside of __init__ is not recorded at all: only trying tells.
@@ -185,7 +189,9 @@ class _Field:
     required: bool
 
 
-def _decode_fields(make: Callable[..., Any], label: str, fields: list[_Field], *, in_order: bool = False) -> Decoder:
+def _decode_fields(
+    make: Callable[..., Any], label: str, fields: list[_Field], *, in_order: bool = False, closed: bool = False
+) -> Decoder:
     """
     What reads an object with a key per field, and calls *make* with what it holds.
 
@@ -194,15 +200,18 @@ def _decode_fields(make: Callable[..., Any], label: str, fields: list[_Field], *
         label: Of the class, for refusals.
         fields: What the constructor takes.
         in_order: Whether it takes them by position, in this order. That is faster than by name.
+        closed: Whether fields that are not known are refused.
     """
     decoders = [(field.name, field.argument, field.rule.decode) for field in fields]
-    required = [(field.name, field.rule.name) for field in fields if field.required]
+    known = {field.name for field in fields}
+    required = {field.name: field.rule.name for field in fields if field.required}
 
     def decode(plain: Any) -> Any:
         if type(plain) is not dict:
             raise misfit(plain, label)
         left = iter(decoders)
         values: list[Any] = []
+        named: dict[str, Any] = {}
         name = ""
         try:
             if in_order:
@@ -210,15 +219,16 @@ def _decode_fields(make: Callable[..., Any], label: str, fields: list[_Field], *
                     if name not in plain:
                         break
                     values.append(revert(plain[name]))
-                else:
-                    return make(*values)
-            named: dict[str, Any] = {}
             for name, argument, revert in left:  # those behind the first that is absent
                 if name in plain:
                     named[argument] = revert(plain[name])
-            for name, expected in required:
-                if name not in plain:
-                    raise Refusal(expected, "found none, and it has no default")
+            if closed and len(values) + len(named) < len(plain):
+                name = f"{next(each for each in plain if each not in known):.80}"
+                raise Refusal("no field of this name", "found one")
+            if len(values) < len(required):  # in order, they come first
+                for name, expected in required.items():
+                    if name not in plain:
+                        raise Refusal(expected, "found none, and it has no default")
             return make(*values, **named)
         except Refusal as refusal:
             refusal.path.append(f".{name}")

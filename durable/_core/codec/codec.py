@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from durable._core.codec.json_text import dumps, dumps_sorted, loads, quote
 from durable._core.codec.resolver import Rules
-from durable._core.codec.rule import Refusal, TooDeep, check_depth, qualified
+from durable._core.codec.rule import Refusal, Rule, TooDeep, check_depth, qualified
 from durable._core.codec.signatures import ArgumentTypes
 from durable.errors import CapExceededError, DecodeError, EncodeError
 
@@ -52,15 +52,21 @@ class Codec:
         hooks: Applied to the UTF-8 text on its way out and in.
         max_bytes: Cap on the text, in bytes, before the hooks.
         max_depth: Cap on containers within containers.
+        rules: Other ones than the usual, see `records`.
     """
 
     def __init__(
-        self, hooks: ValueCodec | None = None, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
+        self,
+        hooks: ValueCodec | None = None,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_depth: int = MAX_DEPTH,
+        rules: Rules | None = None,
     ) -> None:
         self._hooks = hooks
         self._max_bytes = max_bytes
         self._max_depth = max_depth
-        self._rules = Rules()
+        self._rules = rules or Rules()
         self._known = self._rules.known
 
     @property
@@ -72,6 +78,10 @@ class Codec:
     def max_bytes(self) -> int:
         """Cap on the text of one value."""
         return self._max_bytes
+
+    def rule(self, type_: Any) -> Rule:
+        """How values of an annotation are written and read, for rules that are made of it."""
+        return self._rules.get(type_)
 
     def encode(self, value: Any, type_: Any = Any, *, where: str = "") -> Payload:
         """

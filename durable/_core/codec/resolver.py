@@ -11,7 +11,7 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, Union
 
 from durable._core.codec.choices import enum_rule, literal_rule, union_rule
@@ -45,12 +45,17 @@ class Rules:
     The event loop and the thread of transactions share one without a lock. `known` holds nothing
     that is unfinished: a type that is being built is known to its `_Build` alone. Two threads
     that ask for the same type at once both build it, and either rule will do.
+
+    Args:
+        own: Rules of annotations that are to have others than the usual ones.
+        of_class: Makes the rule of a class with fields.
     """
 
-    def __init__(self, of_class: Callable[[Any, Any, GetRule], Rule] = class_rule) -> None:
-        #: Makes the rule of a class with fields.
+    def __init__(
+        self, own: Mapping[Any, Rule] | None = None, *, of_class: Callable[[Any, Any, GetRule], Rule] = class_rule
+    ) -> None:
         self.of_class = of_class
-        self.known: dict[Any, Rule] = {Any: ANY, object: ANY, None: PLAIN[NoneType], **PLAIN, **STDLIB}
+        self.known: dict[Any, Rule] = {Any: ANY, object: ANY, None: PLAIN[NoneType], **PLAIN, **STDLIB, **(own or {})}
 
     def get(self, type_: Any) -> Rule:
         """The rule for an annotation. Never raises: what is not supported gets a rule that refuses."""
@@ -96,7 +101,10 @@ class _Build:
 
     def _build(self, type_: Any) -> Rule:  # one flat list of cases
         origin, args = typing.get_origin(type_), typing.get_args(type_)
-        if origin is typing.Annotated or getattr(origin, "_name", None) in _WRAPPERS:
+        if origin is typing.Annotated:
+            brought = [each for each in type_.__metadata__ if isinstance(each, Rule)]
+            return brought[0] if brought else self.get(args[0])
+        if getattr(origin, "_name", None) in _WRAPPERS:
             return self.get(args[0])
         name = qualified(type_)
         if origin is Union or isinstance(type_, types.UnionType):

@@ -102,10 +102,13 @@ def mismatch(value: Any, expected: str) -> Refusal:
 
 
 def misfit(plain: Any, expected: str) -> Refusal:
-    return Refusal(expected, f"found {_json_kind(plain)}")
+    return Refusal(expected, f"found {json_kind(plain)}")
 
 
-def _json_kind(plain: Any) -> str:
+def json_kind(plain: Any) -> str:
+    """What *plain* JSON is, for people: ``null``, ``str 'x'``, ``dict``."""
+    if plain is None:
+        return "null"
     text = f"{plain!r:.40}" if type(plain) in (str, int, float, bool) else ""
     return f"{type(plain).__name__} {text}".strip()
 

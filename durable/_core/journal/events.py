@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Union, asse
 
 from attrs import frozen
 
+from durable._core.codec.records import Instant
+
 #: JSON text; bytes only where the user's codec hooks made them.
 Payload: TypeAlias = str | bytes
 #: What an event says of its command, or of the run. "failed" and "retrying": its value is the failure.
@@ -75,7 +77,7 @@ class RunStarted(RunWide):
     version: int
     seed: str
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -87,7 +89,7 @@ class RunSucceeded(RunWide):
     outcome = "succeeded"
     status: ClassVar[Literal["succeeded"]] = "succeeded"
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return "the end of the workflow"
@@ -103,7 +105,7 @@ class RunFailed(RunWide):
     status: ClassVar[Literal["failed"]] = "failed"
     positions: list[str]
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return "the end of the workflow, by an error"
@@ -118,7 +120,7 @@ class RunCancelled(RunWide):
     outcome = "cancelled"
     status: ClassVar[Literal["cancelled"]] = "cancelled"
     reason: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return "the end of the workflow, cancelled"
@@ -134,7 +136,7 @@ class RunContinued(RunWide):
     status: ClassVar[Literal["succeeded"]] = "succeeded"
     run_id: str
     name: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"continue as {self.name!r}"
@@ -150,7 +152,7 @@ class RunRestarted(RunWide):
     attempt: int
     fire_at: float
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return "the end of an attempt of the workflow, by an error"
@@ -164,7 +166,7 @@ class RunRetried(RunWide):
     category: ClassVar[Literal["revision"]] = "revision"
     cut: int
     positions: list[str]
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -175,7 +177,7 @@ class RunForked(RunWide):
     category: ClassVar[Literal["revision"]] = "revision"
     source: str
     at_position: str
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 # --- steps -----------------------------------------------------------------------------------
@@ -192,7 +194,7 @@ class StepStarted(Positioned):
     attempt: int
     site: str
     digest: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"step {self.name!r}"
@@ -207,7 +209,7 @@ class StepSucceeded(Positioned):
     outcome = "succeeded"
     position: str
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -221,7 +223,7 @@ class StepRetrying(Positioned):
     attempt: int
     fire_at: float
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -234,7 +236,7 @@ class StepFailed(Positioned):
     position: str
     attempt: int
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -247,7 +249,7 @@ class StepInterrupted(Positioned):
     position: str
     attempt: int
     crashed: bool
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -258,7 +260,7 @@ class StepCancelled(Positioned):
     category: ClassVar[Literal["note"]] = "note"
     outcome = "cancelled"
     position: str
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -272,7 +274,7 @@ class TransactionStarted(Positioned):
     attempt: int
     site: str
     digest: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"transaction {self.name!r}"
@@ -291,7 +293,7 @@ class SlotAwaited(Positioned):
     key: str
     site: str
     digest: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"step {self.name!r}"
@@ -304,7 +306,7 @@ class SlotGranted(Positioned):
     kind: ClassVar[int] = 18
     category: ClassVar[Literal["arrival"]] = "arrival"
     position: str
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 # --- groups, timers, signals, children ---------------------------------------------------------
@@ -321,7 +323,7 @@ class GroupOpened(Positioned):
     size: int
     site: str
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"{self.name} of {self.size}"
@@ -337,7 +339,7 @@ class TimerSet(Positioned):
     name: str
     fire_at: float
     site: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return self.name
@@ -351,7 +353,7 @@ class TimerFired(Positioned):
     category: ClassVar[Literal["arrival"]] = "arrival"
     outcome = "fired"
     position: str
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -364,7 +366,7 @@ class SignalAwaited(Positioned):
     name: str
     fire_at: float | None
     site: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"wait_for {self.name!r}"
@@ -379,7 +381,7 @@ class SignalReceived(RunWide):
     outcome = "received"
     name: str
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"signal {self.name!r}"
@@ -397,7 +399,7 @@ class ChildStarted(Positioned):
     awaited: bool
     site: str
     digest: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"child {self.name!r}" if self.awaited else f"start of {self.name!r}"
@@ -412,7 +414,7 @@ class ChildAwaited(Positioned):
     position: str
     run_id: str
     site: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"result of run {self.run_id!r}"
@@ -427,7 +429,7 @@ class ChildSucceeded(Positioned):
     outcome = "succeeded"
     position: str
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -440,7 +442,7 @@ class ChildFailed(Positioned):
     position: str
     run_id: str
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -453,7 +455,7 @@ class ChildCancelled(Positioned):
     position: str
     run_id: str
     reason: str
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -464,7 +466,7 @@ class ChildJoined(Positioned):
     category: ClassVar[Literal["arrival"]] = "arrival"
     position: str
     run_id: str
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 @frozen
@@ -475,7 +477,7 @@ class FeedOpened(Positioned):
     category: ClassVar[Literal["note"]] = "note"
     position: str
     window: int
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 # --- requests and notes ----------------------------------------------------------------------------
@@ -489,7 +491,7 @@ class CancelRequested(RunWide):
     category: ClassVar[Literal["arrival"]] = "arrival"
     outcome = "received"
     reason: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return "request to cancel"
@@ -503,7 +505,7 @@ class RunTimedOut(RunWide):
     category: ClassVar[Literal["arrival"]] = "arrival"
     outcome = "over"
     seconds: float
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return "the time of the run"
@@ -516,7 +518,7 @@ class CleanupTimedOut(RunWide):
     kind: ClassVar[int] = 42
     category: ClassVar[Literal["arrival"]] = "arrival"
     outcome = "over"
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return "the time of the clean-up"
@@ -529,7 +531,7 @@ class ResumeRequested(RunWide):
     kind: ClassVar[int] = 43
     category: ClassVar[Literal["arrival"]] = "arrival"
     outcome = "received"
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return "request to resume"
@@ -542,7 +544,7 @@ class AttributesSet(RunWide):
     kind: ClassVar[int] = 44
     category: ClassVar[Literal["note"]] = "note"
     value: Payload | None = None
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return "attributes"
@@ -555,7 +557,7 @@ class PatchMarked(RunWide):
     kind: ClassVar[int] = 45
     category: ClassVar[Literal["note"]] = "note"
     name: str
-    at: float = 0.0
+    at: Instant = 0.0
 
     def describe(self) -> str:
         return f"patched {self.name!r}"
@@ -568,7 +570,7 @@ class NowRead(RunWide):
     kind: ClassVar[int] = 46
     category: ClassVar[Literal["note"]] = "note"
     arrivals: int
-    at: float = 0.0
+    at: Instant = 0.0
 
 
 # --- the unions ------------------------------------------------------------------------------------

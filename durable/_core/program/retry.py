@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from durable._core.codec.class_names import aliases_of, module_of
-from durable._core.codec.json_text import dumps, loads
-from durable.errors import DryRunError, EncodeError, Fatal, RetryAfter, UsageError
+from durable._core.codec.json_text import dumps
+from durable._core.codec.records import record_codec
+from durable._core.codec.rule import Refusal
+from durable._core.codec.scalars import PLAIN
+from durable.errors import DecodeError, DryRunError, EncodeError, Fatal, RetryAfter, UsageError
 
 #: Which exceptions are retried: a type, a tuple of types, or a predicate.
 RetryOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
@@ -118,10 +121,19 @@ def recorded(policy: Retry) -> str:
 
 
 def from_record(text: str) -> Retry:
-    """The policy that `recorded` was given. Exceptions are told by their names: nothing is imported."""
-    plain: dict[str, Any] = loads(text)
-    names = frozenset(plain.pop("on"))
-    return Retry(on=lambda error: not names.isdisjoint(_names(type(error))), **plain)
+    """
+    The policy that `recorded` was given. Exceptions are told by their names: nothing is imported.
+
+    Raises:
+        DecodeError: *text* is none.
+    """
+    found: PolicyRecord = _RECORDS.decode(text, PolicyRecord, where="a recorded retry policy")
+    names = frozenset(found.on)
+    numbers = {name: getattr(found, name) for name in _NUMBERS}
+    try:
+        return Retry(on=lambda error: not names.isdisjoint(_names(type(error))), **numbers)
+    except ValueError as error:
+        raise DecodeError("a recorded retry policy", "$", "numbers of a policy", str(error)) from error
 
 
 def _names(kind: type) -> set[str]:
@@ -133,6 +145,38 @@ def _names(kind: type) -> set[str]:
 
 
 _NUMBERS = ("attempts", "delay", "factor", "max_delay", "jitter", "max_elapsed")
+
+
+@frozen
+class PolicyRecord:
+    """A policy in the text: exceptions are names."""
+
+    attempts: int | None
+    delay: float
+    factor: float
+    max_delay: float
+    jitter: float
+    max_elapsed: float | None
+    on: list[str]
+
+
+_RECORDS: Final = record_codec(closed=True)
+
+
+def _read_text(plain: Any) -> Any:
+    text = PLAIN[str].decode(plain)
+    try:
+        from_record(text)
+    except DecodeError as error:
+        refusal = Refusal(error.expected, error.reason)
+        refusal.path.append(error.path[1:])
+        raise refusal from error
+    return text
+
+
+RECORDED_RETRY: Final = evolve(PLAIN[str], decode=_read_text)
+#: A policy as it is recorded.
+RecordedRetry: TypeAlias = Annotated[str, RECORDED_RETRY]
 
 
 def _qualified(kind: Any) -> str:

@@ -12,26 +12,34 @@ names and fields by theirs, hence neither is ever renamed.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from attrs import field, frozen
 from attrs import fields as attrs_fields
 
-from durable._core.codec.json_text import dumps, loads
-from durable._core.codec.rule import TooDeep, check_depth
+from durable._core.codec.json_text import dumps
+from durable._core.codec.records import Instant
 from durable._core.journal.columns import fields_of
 from durable._core.journal.events import KIND_NAMES, Event, Payload, RunStarted
 from durable._core.journal.history import start_of
+from durable._core.recorded.export_fields import (
+    ExportedKind,
+    ExportedWake,
+    JsonText,
+    RetryText,
+    RunId,
+    Sort,
+    Status,
+    Window,
+    json_to_plain,
+    payload_to_plain,
+)
 
 #: What the header begins with: tells these files from others.
 MAGIC: Final = "journal export"
 #: Of the lines; grows when an older release could no longer read them.
 FORMAT: Final = 1
-#: Deepest value that stands in a line as JSON; a deeper one does as text. Far below the interpreter's
-#: recursion limit, and twice what the engine records unless told otherwise.
-MAX_NESTING: Final = 128
 
 
 @frozen
@@ -71,12 +79,12 @@ class RunFacts:
         limit, limit_key: Limit of which it holds a slot while it runs.
     """
 
-    run_id: str
+    run_id: RunId
     workflow: str
     version: int
-    sort: str
-    status: str
-    created_at: float
+    sort: Sort
+    status: Status
+    created_at: Instant
     queue: str = "default"
     priority: int = 0
     key: str | None = None
@@ -91,12 +99,12 @@ class RunFacts:
     follows: str | None = None
     successor: str | None = None
     batch: str | None = None
-    retry: str | None = None
-    follow_ups: str | None = None
+    retry: RetryText | None = None
+    follow_ups: JsonText | None = None
     limit: str | None = None
     limit_key: str | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
 
 
 @frozen
@@ -106,7 +114,7 @@ class Note:
     position: str
     name: str
     value: Payload | None
-    at: float
+    at: Instant
 
 
 @frozen
@@ -115,12 +123,12 @@ class ExportedWait:
 
     group: str
     position: str
-    kind: str
-    wake_on: str
+    kind: ExportedKind
+    wake_on: ExportedWake
     name: str | None
     target: str | None
     fire_at: float | None
-    since: float
+    since: Instant
 
 
 @frozen
@@ -137,10 +145,10 @@ class ExportedFeed:
     """A window of a `for_each` that still has items to start; *template* is the run of an item, as JSON text."""
 
     position: str
-    size: int
+    size: Window
     group: str
-    wake_on: str
-    template: str
+    wake_on: ExportedWake
+    template: JsonText
     items: tuple[FeedItem, ...] = ()
 
 
@@ -206,7 +214,7 @@ def lines_of(history: RunHistory) -> Iterator[str]:
         yield dumps({"wait": _without_none({name: getattr(wait, name) for name in _WAIT_NAMES})})
     for feed in history.feeds:
         plain = {name: getattr(feed, name) for name in ("position", "size", "group", "wake_on")}
-        yield dumps({"feed": {**plain, "template": _json_or_text(feed.template)}})
+        yield dumps({"feed": {**plain, "template": json_to_plain(feed.template)}})
         for item in feed.items:
             told = {"position": feed.position, "item": item.item, "child": item.child}
             yield dumps({"item": {**told, **payload_to_plain(item.value)}})
@@ -215,8 +223,6 @@ def lines_of(history: RunHistory) -> Iterator[str]:
 
 
 _WAIT_NAMES: Final = tuple(attribute.name for attribute in attrs_fields(ExportedWait))
-#: Facts that are JSON text in a journal, and JSON here.
-JSON_FACTS: Final = ("retry", "follow_ups")
 
 
 def _run_to_plain(history: RunHistory) -> dict[str, Any]:
@@ -225,8 +231,9 @@ def _run_to_plain(history: RunHistory) -> dict[str, Any]:
     plain: dict[str, Any] = {attribute.name: getattr(run, attribute.name) for attribute in attrs_fields(RunFacts)}
     plain["labels"] = dict(run.labels) or None
     plain["attributes"] = payload_to_plain(run.attributes) or None
-    for name in JSON_FACTS:
-        plain[name] = _json_or_text(plain[name])
+    for name in ("retry", "follow_ups"):
+        if plain[name] is not None:
+            plain[name] = json_to_plain(plain[name])
     counts = {
         "events": len(history.events),
         "pending": len(history.pending),
@@ -248,34 +255,6 @@ def event_to_plain(event: Event) -> dict[str, Any]:
     if fields := fields_of(event):
         plain["fields"] = fields
     return {**plain, **payload_to_plain(event.value)}
-
-
-def payload_to_plain(payload: Payload | None) -> dict[str, Any]:
-    """
-    A recorded value as a part of a line: ``value``, the JSON that it is.
-
-    Bytes that codec hooks made are ``bytes``, in base64. Text that JSON would not give back letter
-    for letter, or that nests too deep, is ``text``.
-    """
-    if payload is None:
-        return {}
-    if isinstance(payload, bytes):
-        return {"bytes": base64.b64encode(payload).decode()}
-    return {"value": loads(payload)} if _is_canonical(payload) else {"text": payload}
-
-
-def _is_canonical(text: str) -> bool:
-    try:
-        plain = loads(text)
-        check_depth(plain, MAX_NESTING)
-        return dumps(plain) == text
-    except (ValueError, RecursionError, TooDeep):
-        return False
-
-
-def _json_or_text(text: str | None) -> Any:
-    """JSON, or the text itself where it is none that would come back."""
-    return None if text is None else loads(text) if _is_canonical(text) else {"text": text}
 
 
 def _without_none(plain: Mapping[str, Any]) -> dict[str, Any]:

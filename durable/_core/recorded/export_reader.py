@@ -27,24 +27,17 @@ from durable._core.recorded.export_format import (
 )
 from durable._core.recorded.export_values import (
     Wrong,
-    build,
-    checked,
     event_from,
     facts_from,
     header_from,
     object_from,
     parse_line,
-    payload_from,
-    text_from,
+    read,
     wrong,
 )
 from durable.errors import ExportFormatError
 
 _CLOSED: Final = ("succeeded", "failed", "cancelled")
-_WAITS: Final = ("timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start", "code")
-#: Resuming looks at each place of a window.
-_MAX_WINDOW: Final = 1_000_000
-_WAKES: Final = ("any", "all", "failure", "fail_fast")
 
 
 def read_export(lines: Iterable[bytes], source: str) -> Iterator[RunHistory]:
@@ -123,40 +116,34 @@ class _Draft:
     def take_pending(self, plain: dict[str, Any]) -> None:
         """Take in a line of this name."""
         if plain.get("owes") is not None:
-            self.owed[len(self.pending)] = checked("owes", "str", plain["owes"])
+            self.owed[len(self.pending)] = read(str, plain["owes"], "owes")
         self.pending.append(event_from(plain))
 
     def take_note(self, plain: dict[str, Any]) -> None:
         """Take in a line of this name."""
-        self.notes.append(build(Note, {**plain, "value": payload_from(plain)}))
+        self.notes.append(read(Note, {**plain, "value": plain}))
 
     def take_wait(self, plain: dict[str, Any]) -> None:
         """Take in a line of this name."""
-        wait = build(ExportedWait, {"name": None, "target": None, "fire_at": None, **plain})
-        if wait.kind not in _WAITS or wait.wake_on not in _WAKES:
-            wrong(f"wait: no kind {wait.kind!r:.40} that wakes on {wait.wake_on!r:.40} is known")
-        self.waits.append(wait)
+        self.waits.append(read(ExportedWait, {"name": None, "target": None, "fire_at": None, **plain}))
 
     def take_feed(self, plain: dict[str, Any]) -> None:
         """Take in a line of this name."""
-        template = text_from("template", plain.get("template"))
-        feed = build(ExportedFeed, {**plain, "template": template, "items": ()})
-        if not 0 < feed.size <= _MAX_WINDOW or feed.wake_on not in _WAKES:
-            wrong(f"feed: no window of {feed.size} that wakes on {feed.wake_on!r:.40} is known")
+        feed: ExportedFeed = read(ExportedFeed, {**plain, "items": []})
         if feed.position in self.feeds:
             wrong(f"feed: a second one at {feed.position!r:.40}")
         self.feeds[feed.position], self.items[feed.position] = feed, []
 
     def take_item(self, plain: dict[str, Any]) -> None:
         """Take in a line of this name."""
-        position = checked("position", "str", plain.get("position"))
+        position = read(str, plain.get("position"), "item.position")
         if position not in self.items:
             wrong(f"item: no feed at {position!r:.40} stands before it")
-        self.items[position].append(build(FeedItem, {**plain, "value": payload_from(plain)}))
+        self.items[position].append(read(FeedItem, {**plain, "value": plain}))
 
     def take_dedup(self, plain: Any) -> None:
         """Take in a line of this name."""
-        self.dedups.append(checked("dedup", "str", plain))
+        self.dedups.append(read(str, plain, "dedup"))
 
     def finished(self) -> RunHistory:
         """The run, now that all of its lines were read."""
@@ -248,4 +235,4 @@ class _Reader:
             wrong(f"run {facts.run_id!r} stands in this file twice")
         self._seen.add(facts.run_id)
         counts = object_from(plain.get("lines", {}), "lines")
-        return _Draft(facts, {name: checked(f"lines.{name:.20}", "int", count) for name, count in counts.items()})
+        return _Draft(facts, {name: read(int, count, f"lines.{name:.20}") for name, count in counts.items()})

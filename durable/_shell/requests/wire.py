@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import frozen
 
 from durable import errors
-from durable._core.codec.rule import Refusal
+from durable._core.codec.json_text import loads
 from durable._shell.reads.exporting import release
 from durable._shell.requests import (
     batch_requests,
@@ -27,12 +27,11 @@ from durable._shell.requests import (
     run_requests,
     schedule_requests,
 )
-from durable._shell.requests.encoding import DEPTH, RULES, plain_result, result_from
+from durable._shell.requests.encoding import ENCODING, plain_result, result_from
 from durable._shell.requests.once import Once
 from durable._shell.requests.request import Request
-from durable._shell.rows.templates import default as bytes_to_json
-from durable._shell.rows.templates import revive
-from durable.errors import UsageError
+from durable._shell.rows.templates import bytes_to_json
+from durable.errors import DecodeError, EncodeError, UsageError
 
 #: Of the protocol. Grows whenever a request, or what it carries, changes so that another release would take it for
 #: something else, or for nothing; what is new under a name of its own is refused by name.
@@ -77,10 +76,10 @@ def encode_request(request: Asked) -> bytes:
     request_id, asked = _unwrapped(request)
     name = type(asked).__name__
     try:
-        arguments = RULES.get(type(asked)).encode(asked, DEPTH)
-    except Refusal as refusal:
-        msg = f"{name}{_path(refusal)}: found {refusal.found}, {refusal.reason}"
-        raise UsageError(msg) from refusal
+        arguments = ENCODING.to_plain(asked, type(asked))
+    except EncodeError as error:
+        msg = f"{name}{error.path[1:]}: found {error.found}, {error.reason}"
+        raise UsageError(msg) from error
     plain = {"version": VERSION, "release": release(), "id": request_id, "request": name, "arguments": arguments}
     line = _line(plain)
     if len(line) > LINE_BYTES:
@@ -129,23 +128,15 @@ def _decode_request(plain: dict[str, Any]) -> Asked:
         msg = f"no request is called {name!r:.80}"
         raise UsageError(msg)
     try:
-        request: Asked = RULES.get(cls).decode(arguments)
-    except Refusal as refusal:
-        msg = f"{name}{_path(refusal)}: expected {refusal.found}, {refusal.reason}"
-        raise UsageError(msg) from refusal
-    except RecursionError as error:
-        msg = f"{name}: it is nested too deep"
-        raise UsageError(msg) from error
+        request: Asked = ENCODING.from_plain(arguments, cls)
+    except DecodeError as error:
+        raise UsageError(error.about(name)) from error
     return request if request_id is None or isinstance(request, WaitForEnd) else Once(request_id, request)
 
 
 def _unwrapped(request: Asked) -> tuple[str | None, Asked]:
     """The id under which *request* is recorded once, if it is, and what is asked for."""
     return (request.id, request.request) if isinstance(request, Once) else (None, request)
-
-
-def _path(refusal: Refusal) -> str:
-    return "".join(reversed(refusal.path))
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -205,10 +196,10 @@ def _line(plain: dict[str, Any], default: Callable[[Any], Any] = bytes_to_json) 
 
 def _parse(line: bytes) -> dict[str, Any]:
     try:
-        text = line.decode()
-        plain = json.loads(text, object_hook=revive, parse_constant=_refuse_constant)
+        text = line.decode().removesuffix("\n")
+        plain = loads(text)
         if "\\u" in text:  # half a character is JSON, and no text that SQLite takes
-            json.dumps(plain, ensure_ascii=False, default=bytes_to_json).encode()
+            json.dumps(plain, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # UnicodeError is a ValueError
         msg = f"expected a line of JSON in UTF-8: {error}"
         raise UsageError(msg) from error
@@ -216,11 +207,6 @@ def _parse(line: bytes) -> dict[str, Any]:
         msg = f"expected an object in a line, found {type(plain).__name__}"
         raise UsageError(msg)
     return plain
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise ValueError(msg)
 
 
 def _mismatch(path: str, engine: str, client: str) -> errors.JournalVersionError:

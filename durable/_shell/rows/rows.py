@@ -15,9 +15,11 @@ from zlib import crc32
 
 from attrs import define, evolve, field, frozen
 
+from durable._core.codec.records import Instant, Seconds
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import CancelRequested, Event, Payload, RunStarted, SignalReceived
 from durable._core.program.ops import OnConflict
+from durable._core.program.retry import RecordedRetry
 from durable._core.run.decision import Decision, EndStatus, FailedAttempt, Feed
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import JournalCorruptError
@@ -131,23 +133,23 @@ class NewRun:
     labels: Mapping[str, str]
     started: RunStarted
     #: When it may begin, if later than now.
-    due_at: float | None = None
+    due_at: Instant | None = None
     #: When its time is over, if ever.
-    deadline: float | None = None
-    timeout: float | None = None
+    deadline: Instant | None = None
+    timeout: Seconds | None = None
     parent: int | None = None
     position: str | None = None
     on_conflict: OnConflict = "join"
     #: Whether its id was chosen by the caller.
     chosen_id: bool = False
     #: Seconds from its start for which the key is its own; None is for ever.
-    key_ttl: float | None = None
+    key_ttl: Seconds | None = None
     #: Seconds from its start (whenever that comes, for one kept as a template) before it may begin.
-    delay: float | None = None
+    delay: Seconds | None = None
     #: Its place in line, see `admission`.
     place: float = 0.0
     #: Its own retry policy, as `retry.recorded` writes it.
-    retry: str | None = None
+    retry: RecordedRetry | None = None
     #: Templates of the runs that its success starts.
     follow_ups: tuple[NewRun, ...] = ()
     #: Run whose end started it.

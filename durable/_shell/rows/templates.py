@@ -8,21 +8,19 @@ hooks made them.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable
-from types import NoneType
-from typing import Any, get_args
+from typing import Any, Final
 
 from attrs import asdict, evolve
 from attrs import fields as attrs_fields
 
-from durable._core.journal.events import RunStarted
-from durable._core.program import retry
-from durable._core.program.ops import OnConflict
+from durable._core.codec.records import bytes_to_plain, record_codec
 from durable._shell.rows.rows import NewRun
-from durable.errors import UsageError
+from durable.errors import DecodeError, UsageError
 
+#: Closed: a field of a newer release would say more of a run than this one can do.
+RECORDS: Final = record_codec(closed=True)
 #: Names of a new run's fields, and their defaults (where they have one).
 _FIELDS: dict[str, Any] = {attribute.name: attribute.default for attribute in attrs_fields(NewRun)}
 
@@ -43,16 +41,22 @@ def begun(template: NewRun, *, run: int, run_id: str, now: float) -> NewRun:
 
 def to_json(templates: Iterable[NewRun]) -> str:
     """Templates as they are kept."""
-    return json.dumps([to_plain(each) for each in templates], default=default, ensure_ascii=False)
+    return json.dumps([to_plain(each) for each in templates], default=bytes_to_json, ensure_ascii=False)
 
 
 def from_json(text: str) -> list[NewRun]:
-    """The templates in *text*."""
-    return [from_plain(each) for each in json.loads(text, object_hook=revive)]
+    """
+    The templates in *text*.
+
+    Raises:
+        DecodeError: If a release with other fields wrote it, or anybody else.
+    """
+    found: list[NewRun] = RECORDS.decode(text, list[NewRun], where="runs to be started later")
+    return found
 
 
 def to_plain(run: NewRun) -> dict[str, Any]:
-    """A new run as plain data: what has its default is left out."""
+    """A new run as plain data: what has its default is left out. Its names may be of subclasses of str."""
     plain = {name: getattr(run, name) for name, standard in _FIELDS.items() if getattr(run, name) != standard}
     plain["started"] = asdict(run.started)
     plain["labels"] = dict(run.labels)
@@ -61,106 +65,36 @@ def to_plain(run: NewRun) -> dict[str, Any]:
     return plain
 
 
-def from_plain(plain: dict[str, Any]) -> NewRun:
-    """
-    The new run in plain data.
-
-    Raises:
-        UsageError: If a release with other fields wrote it.
-    """
-    try:
-        fields: dict[str, Any] = {**plain, "started": RunStarted(**plain["started"])}
-        fields["follow_ups"] = tuple(from_plain(each) for each in plain.get("follow_ups", ()))
-        return NewRun(**fields)
-    except (TypeError, KeyError) as error:
-        msg = f"a new run in another form than this release knows: {error}"
-        raise UsageError(msg) from error
-
-
 def checked_json(text: str, where: str) -> str:
     """
-    Templates that came from another file, as they are kept here: without the runs and batches of that one.
+    Templates that came from another file, as they are kept here.
 
     Raises:
-        UsageError: They are none.
+        UsageError: They are none. Their rows would be inserted long after anybody could complain.
     """
     try:
-        found = [checked(each) for each in json.loads(text, object_hook=revive)]
-    except (UsageError, TypeError, ValueError, RecursionError) as error:
-        msg = f"{where}: no runs to be started later: {error}"
-        raise UsageError(msg) from error
-    return to_json(found)
+        return to_json([without_ties(each) for each in from_json(text)])
+    except DecodeError as error:
+        raise UsageError(error.about(where)) from error
 
 
-def checked(plain: Any) -> NewRun:
-    """
-    The new run in plain data that came from elsewhere, without what only the owner of a file can say.
-
-    Rows of these types will be inserted when it is too late to complain, or long after.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        return _checked(plain)
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        msg = f"no new run: {error}"
-        raise UsageError(msg) from error
-
-
-def _checked(plain: dict[str, Any]) -> NewRun:
-    here = {"run": 0, "parent": None, "position": None, "follows": None, "batch": None, "callback": None, "behind": ()}
-    following = tuple(checked(each) for each in plain.get("follow_ups", ()))
-    template = evolve(from_plain({**plain, **here, "follow_ups": ()}), follow_ups=following)
-    for owner in (template, template.started):
-        for attribute in attrs_fields(type(owner)):
-            _check_type(attribute.name, str(attribute.type), getattr(owner, attribute.name))
-    if template.on_conflict not in get_args(OnConflict) or not all(map(_is_text, template.labels.items())):
-        msg = f"no way to start a run: on_conflict {template.on_conflict!r:.40}, labels {template.labels!r:.40}"
-        raise UsageError(msg)
-    if template.retry is not None:
-        retry.from_record(template.retry)
-    return template
+def without_ties(run: NewRun) -> NewRun:
+    """A new run that came from elsewhere, without what only the owner of a file knows: its runs and batches."""
+    return evolve(
+        run,
+        run=0,
+        parent=None,
+        position=None,
+        follows=None,
+        batch=None,
+        callback=None,
+        behind=(),
+        follow_ups=tuple(without_ties(each) for each in run.follow_ups),
+    )
 
 
-def _check_type(name: str, kind: str, found: Any) -> None:
-    types = _TYPES.get(kind)
-    if types is None:
-        return
-    fits = isinstance(found, types) and (not isinstance(found, bool) or bool in types)
-    if not fits or (isinstance(found, (int, float)) and not abs(found) < _BOUND):
-        msg = f"{name}: expected {kind}, found {found!r:.40}"
-        raise UsageError(msg)
-
-
-def _is_text(pair: tuple[Any, Any]) -> bool:
-    return all(isinstance(each, str) for each in pair)
-
-
-#: Of what SQLite keeps as a number; NaN and infinity are none.
-_BOUND = 2**63
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "bool": (bool,),
-    "float": (int, float),
-    "str | None": (str, NoneType),
-    "int | None": (int, NoneType),
-    "float | None": (int, float, NoneType),
-    "Payload | None": (str, bytes, NoneType),
-    "Mapping[str, str]": (dict,),
-}
-
-
-def default(value: object) -> Any:
-    """Bytes as JSON data."""
+def bytes_to_json(value: object) -> Any:
+    """For `json.dumps`: bytes as data."""
     if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode()}
+        return bytes_to_plain(value)
     raise TypeError(type(value).__name__)
-
-
-def revive(plain: dict[str, Any]) -> Any:
-    """Bytes that `default` wrote."""
-    if len(plain) == 1 and isinstance(plain.get("$bytes"), str):
-        return base64.b64decode(plain["$bytes"])
-    return plain
