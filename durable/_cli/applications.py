@@ -127,7 +127,8 @@ def load_object(text: str) -> Any:
 
 
 def _contents(found: Any, text: str) -> tuple[list[Runnable | types.ModuleType], Codec]:
-    from durable._shell.engine.engine import Engine, backend_of  # noqa: PLC0415 - the application has loaded it by now
+    from durable._shell.engine.engine import Engine  # noqa: PLC0415 - the application has loaded it by now
+    from durable._shell.handles.journal import backend_of  # noqa: PLC0415 - as above
 
     definitions: list[Runnable | types.ModuleType] = []
     codec = Codec()

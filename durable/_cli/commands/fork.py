@@ -194,7 +194,8 @@ async def _signal_all(path: str, run_id: str, signals: Sequence[tuple[str, Any]]
 async def _execute(path: str, run_id: str, application: Application, out: Output) -> int:
     """Open an engine on the journal until the copy has ended, or nothing but a person could move it."""
     from durable._cli.journals.settled import settled  # noqa: PLC0415 - help answers sooner without
-    from durable._shell.engine.engine import Engine, backend_of  # noqa: PLC0415 - as above
+    from durable._shell.engine.engine import Engine  # noqa: PLC0415 - as above
+    from durable._shell.handles.journal import backend_of  # noqa: PLC0415 - as above
 
     # What steps print, and what is logged, goes to standard error: standard output is the command's.
     with redirect_stdout(sys.stderr):

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from durable._shell.engine.engine import Engine, backend_of
+from durable._shell.engine.engine import Engine
+from durable._shell.handles.journal import backend_of
 from durable._shell.reads import run_rows
 from durable._shell.reads.run_rows import ENDS, RunRow, last_of_chain
 

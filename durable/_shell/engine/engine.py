@@ -28,7 +28,7 @@ from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.checks import check_journal
 from durable._shell.engine.dry_run import DryRun, rehearsing
 from durable._shell.engine.settings import Settings
-from durable._shell.engine.ticker import by_name
+from durable._shell.engine.ticker import collect_schedules
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
 from durable._shell.storage.port import OpenDatabase
@@ -126,7 +126,7 @@ class Engine(JournalHandle[EngineBackend]):
             path=os.fspath(path),
             definitions=found,
             queues=lanes,
-            schedules=by_name(as_listed("schedules", schedules, Schedule), found),
+            schedules=collect_schedules(as_listed("schedules", schedules, Schedule), found),
             limits=collect_limits(found.all(), limits),
             concurrency=concurrency,
             durability=durability,
@@ -259,8 +259,3 @@ class Engine(JournalHandle[EngineBackend]):
         stands = StandIns(stand_ins or {}, settings.definitions)
         async with rehearsing(settings, stands, now=settings.clock.now()) as rehearsal:
             return await rehearsal.play(await rehearsal.journal.start(op), signals or {})
-
-
-def backend_of(engine: Engine) -> EngineBackend:
-    """What is behind an engine: for the other rooms of this package."""
-    return engine._backend  # noqa: SLF001 - of this module

@@ -144,13 +144,15 @@ class Running:
                 checked = await check_journal(database.read, settings.path, definitions, codec, whole=False)
                 report_at_opening(checked, settings.path)
             running = cls(settings, host, activity, workload, database, recovered)
+            parts.callback(running.broadcast.close)
             parts.callback(running._let_go, "the engine was closed; it goes on when it opens again")
             parts.push_async_callback(running.supervisor.aclose)
             parts.callback(running.scheduler.close)
             await running.supervisor.begin()
-            running.supervisor.start_last(running.commits.run(), name="durable-commits", stop=running.commits.close)
-            running.supervisor.start(running.scheduler.run_timers())
-            running.supervisor.start(keep_house(host, database, ownership, settings.keep_finished))
+            commits, supervisor = running.commits, running.supervisor
+            supervisor.start_uncancelled(commits.run(), name="durable-commits", stop=commits.close)
+            supervisor.start(running.scheduler.run_timers())
+            supervisor.start(keep_house(host, database, ownership, settings.keep_finished))
             running._parts = parts.pop_all()
             return running
 
@@ -159,10 +161,11 @@ class Running:
         found = self._recovered
         for queue in found.paused_queues:
             self.scheduler.pause_queue(queue, paused=True)
-        self.scheduler.take(Effects(unborn=found.unborn))
+        self.scheduler.take(Effects(unborn=await self.database.read(read_unborn)))
         self.scheduler.recover(found.ready_queues, found.next_fire_at)
         self.ticker.begin()
         if self.server is not None:
+            self._parts.push_async_callback(self.server.aclose)
             await self.server.start()
         for notice in self.database.notices:
             log.info("journal.notice", path=self.settings.path, notice=notice)
@@ -182,15 +185,13 @@ class Running:
     async def close(self) -> None:
         """Drain, then close all parts: tasks, writer, file, lock. Within the grace and a few seconds."""
         async with self._parts:
-            if self.server is not None:
+            if self.server is not None:  # first: nobody is to be told that the engine drains
                 await self.server.aclose()
             if self.supervisor.failure is None:
                 await self.drain()
 
     async def give_up(self) -> None:
         """Close all parts at once: it could not begin."""
-        if self.server is not None:
-            await self.server.aclose()
         await self._parts.aclose()
 
     # --- what its parts tell -------------------------------------------------------------------------
@@ -226,14 +227,12 @@ class Running:
         return self.settings.hooks.watches_attempts or self.broadcast.has_readers
 
     def _failed(self, error: BaseException) -> None:
-        self.waiters.fail(f"the engine failed: {error!r}")
-        self.activity.close()
+        self._let_go(f"the engine failed: {error!r}")
 
     def _let_go(self, reason: str) -> None:
-        """Nobody is to wait any more."""
+        """Nobody is to wait any more: neither for runs, nor for the engine to be idle."""
         self.waiters.fail(reason)
         self.activity.close()
-        self.broadcast.close()
 
 
 def not_open() -> EngineClosedError:
@@ -269,8 +268,6 @@ class Recovered:
     ready_queues: list[str]
     paused_queues: list[str]
     next_fire_at: float | None
-    #: Runs that have to end before they began.
-    unborn: list[ReadyRun]
     #: (queue, workflow or None, first place, last place)
     places: list[tuple[str, str | None, float, float]]
     #: When the latest runs of queues with a rate began.
@@ -297,7 +294,6 @@ async def _recover(database: AnyDatabase, settings: Settings) -> Recovered:
             ready_queues=event_rows.ready_queues(conn),
             paused_queues=run_rows.paused_queues(conn),
             next_fire_at=event_rows.next_fire_at(conn),
-            unborn=read_unborn(conn),
             places=event_rows.places(conn),
             starts={
                 name: event_rows.recent_starts(conn, name, since=now - rate.per, count=rate.count)

@@ -44,7 +44,7 @@ class Supervisor:
         self._begun = asyncio.Event()
         self._main = asyncio.create_task(self._hold_tasks(), name="durable-engine")
         #: Those that outlive the group, and what tells each to end.
-        self._kept: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
+        self._uncancelled: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
 
     async def begin(self) -> None:
         """Return once it takes tasks."""
@@ -60,11 +60,11 @@ class Supervisor:
         """Run *work* in a task, until the engine ends."""
         self._tasks.create_task(work, context=self._context.copy())
 
-    def start_last(self, work: Coroutine[Any, Any, None], *, name: str, stop: Callable[[], None]) -> None:
-        """Run *work* in a task that nothing cancels: once all others have ended, *stop* is to end it."""
+    def start_uncancelled(self, work: Coroutine[Any, Any, None], *, name: str, stop: Callable[[], None]) -> None:
+        """Run *work* in a task that is not cancelled with the others: once these have ended, *stop* is to end it."""
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._last_ended)
-        self._kept.append((task, stop))
+        task.add_done_callback(self._uncancelled_ended)
+        self._uncancelled.append((task, stop))
 
     def is_ending(self) -> bool:
         """Whether all tasks are being cancelled."""
@@ -81,7 +81,7 @@ class Supervisor:
         """End all tasks, within a few seconds."""
         self._main.cancel()
         await asyncio.wait([self._main], timeout=LAST_WAIT)
-        for task, stop in self._kept:
+        for task, stop in self._uncancelled:
             stop()
             await asyncio.wait([task], timeout=LAST_WAIT)
 
@@ -95,7 +95,7 @@ class Supervisor:
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             self.fail(error)
 
-    def _last_ended(self, task: asyncio.Task[None]) -> None:
+    def _uncancelled_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 

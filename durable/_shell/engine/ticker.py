@@ -29,7 +29,7 @@ from durable._shell.writes.schedule_writes import Tick, record_ticks, start_trig
 from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError
 
 
-def by_name(schedules: Iterable[Schedule], definitions: Definitions) -> dict[str, Schedule]:
+def collect_schedules(schedules: Iterable[Schedule], definitions: Definitions) -> dict[str, Schedule]:
     """
     The schedules that an engine was given.
 

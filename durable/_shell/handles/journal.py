@@ -338,3 +338,8 @@ class JournalHandle(Generic[B]):
             after: The `BatchInfo.cursor` of the last one seen: goes on behind it.
         """
         return list_all(self._backend, labels, description, limit, after)
+
+
+def backend_of(handle: JournalHandle[B]) -> B:
+    """What is behind an engine or client: for the other rooms of this package, and not for users."""
+    return handle._backend  # noqa: SLF001 - of this module

@@ -21,7 +21,8 @@ from durable._core.program.limits import Limit
 from durable._core.program.ops import RunOp
 from durable._core.program.schedules import Schedule
 from durable._core.run.caps import Caps
-from durable._shell.engine.engine import Engine, backend_of
+from durable._shell.engine.engine import Engine
+from durable._shell.handles.journal import backend_of
 from durable._shell.reads import run_rows
 from durable._shell.storage.memory import MEMORY
 from durable._shell.turns.middleware import Middleware, StepCall
