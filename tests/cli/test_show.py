@@ -736,6 +736,11 @@ def test_a_value_nested_too_deeply_for_python_is_shown_raw():
             {"type": "B", "traceback": "T\nB: x\n", "cause": {"type": "C", "message": "y"}},
             ["T", "B: x", "caused by:", "  C: y"],
         ),
+        (
+            {"type": "B", "message": "x", "context": {"type": "C", "message": "y"}},
+            ["B: x", "while handling:", "  C: y"],
+        ),
+        ({"type": "B", "message": "x", "context": {"type": "C", "message": "y"}, "hides_context": True}, ["B: x"]),
         ({"other": 1}, ['{"other": 1}']),
     ],
 )

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import contextlib
 import decimal
+import enum
+import importlib.util
 import json
+import pickle
 import sqlite3
 import subprocess
 import sys
+import traceback
+import types
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import attrs
+import pydantic
+import pydantic_core
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,8 +151,9 @@ def test_an_exception_comes_back_with_type_text_arguments_and_attributes(exc: Ex
     assert str(back) == str(exc)
     if not isinstance(exc, decimal.InvalidOperation):
         assert back.args == exc.args
+    vars(back).pop("__notes__", None)  # the traceback
     assert vars(back) == vars(exc)
-    for name in ("errno", "strerror", "filename", "filename2", "name", "value", "start", "reason", "extra", "lineno"):
+    for name in ("errno", "strerror", "filename", "filename2", "value", "start", "reason", "extra", "lineno"):
         assert getattr(back, name, None) == getattr(exc, name, None)
 
 
@@ -192,6 +201,85 @@ def test_causes_are_kept_to_a_depth_and_notes_too() -> None:
     while link is not None:
         link, length = link.__cause__, length + 1
     assert length == 6
+
+
+def test_the_context_is_kept_beside_the_cause() -> None:
+    """What was being handled is told, and what was meant to be hidden stays so."""
+
+    def fails() -> None:
+        try:
+            raise KeyError("inner")
+        except KeyError:
+            raise ValueError("outer")  # noqa: B904 - what is tested
+
+    def hides() -> None:
+        try:
+            fails()
+        except ValueError:
+            raise PaymentError(1, code="c") from None
+
+    def both() -> None:
+        try:
+            fails()
+        except ValueError as error:
+            raise PaymentError(1, code="c") from error
+
+    def another() -> None:
+        try:
+            fails()
+        except ValueError:
+            raise PaymentError(1, code="c") from OSError("o")
+
+    back = rebuild(through_json(raised(fails)))
+    assert (type(back.__context__), back.__cause__, back.__suppress_context__) == (KeyError, None, False)
+    back = rebuild(through_json(raised(hides)))
+    assert (type(back.__context__), back.__cause__, back.__suppress_context__) == (ValueError, None, True)
+    back = rebuild(through_json(raised(both)))
+    assert back.__context__ is back.__cause__
+    assert type(back.__cause__) is ValueError
+    assert type(back.__cause__.__context__) is KeyError
+    back = rebuild(through_json(raised(another)))
+    assert (type(back.__context__), type(back.__cause__)) == (ValueError, OSError)
+
+
+def test_whoever_logs_a_rebuilt_error_sees_the_line_where_it_was_raised() -> None:
+    """The recorded frames are a note, for causes and members too; recorded again they are one traceback, not two."""
+
+    def step() -> None:
+        raise ValueError("no such card")
+
+    def workflow(error: Exception) -> None:
+        raise error
+
+    def caller(error: Exception) -> None:
+        raise RuntimeError("failed") from error
+
+    once = rebuild(through_json(raised(step)))
+    assert 'raise ValueError("no such card")' in "".join(traceback.format_exception(once))
+    failure = through_json(raised(workflow, once))
+    lines = [line.strip() for line in failure.traceback.splitlines() if line.strip()[:5] in ("File ", "raise", "Value")]
+    assert [line.partition(", in ")[2] or line for line in lines if not line.endswith("in raised")] == [
+        "workflow", "raise error", "step", 'raise ValueError("no such card")', "ValueError: no such card",
+    ]  # fmt: skip
+    twice = rebuild(failure)
+    assert len(twice.__notes__) == 1
+    text = "".join(traceback.format_exception(rebuild(through_json(raised(caller, twice)))))
+    assert text.count('raise ValueError("no such card")') == 1
+    assert "in caller" in text
+
+
+def test_notes_of_the_users_stay_before_the_traceback() -> None:
+    """They are part of the error."""
+
+    def fails() -> None:
+        error = ValueError("x")
+        error.add_note("order 7")
+        raise error
+
+    back = rebuild(through_json(raised(fails)))
+    assert back.__notes__[0] == "order 7"
+    assert len(back.__notes__) == 2
+    assert rebuild(through_json(back)).__notes__ == back.__notes__
 
 
 def test_a_class_that_is_unknown_here_becomes_a_step_error() -> None:
@@ -254,11 +342,99 @@ def test_arguments_that_cannot_be_recorded_become_text() -> None:
     exc = ValueError("a", object(), float("nan"), "\ud800", Unprintable())
     exc.response = object()  # type: ignore[attr-defined]  # what is tested
     back = rebuild(through_json(exc))
-    assert back.args[0] == "a"
-    assert back.args[1].startswith("<object object")
-    assert back.args[2] == "nan"
-    assert all(isinstance(each, str) for each in back.args)
-    assert not hasattr(back, "response")
+    assert back.args == ("a", "<object object>", "nan", "\ud800", "Unprintable()")
+    assert back.response == "<object object>"
+
+
+class Colour(enum.Enum):
+    RED = "r"
+
+
+class Status(enum.IntEnum):
+    GONE = 410
+
+
+def test_attributes_that_cannot_be_recorded_become_their_repr() -> None:
+    """Whoever catches the error finds all of its attributes: an enum member, a response, an object of the user's."""
+    exc = PaymentError(1, code="declined")
+    vars(exc).update(colour=Colour.RED, status=Status.GONE, none=None, inner=Frozen(3), many=[Colour.RED], lock=Hostile)
+    back = rebuild(through_json(exc))
+    assert type(back) is PaymentError
+    assert vars(back) == {
+        "order": 1,
+        "code": "declined",
+        "colour": "<Colour.RED: 'r'>",
+        "status": "<Status.GONE: 410>",
+        "none": None,
+        "inner": "Frozen(3)",
+        "many": "[<Colour.RED: 'r'>]",
+        "lock": f"<class '{__name__}.Hostile'>",
+    }
+
+
+def test_texts_of_another_class_are_kept_as_text() -> None:
+    """A str of a template engine is a str, and its exception reads the same."""
+
+    class Markup(str):
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            return f"Markup({super().__repr__()})"
+
+    back = rebuild(through_json(ValueError(Markup("<b>"))))
+    assert str(back) == "<b>"
+    assert type(back.args[0]) is str
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    age: int = pydantic.Field(gt=3)
+    tags: list[int] = []
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def capital(cls, value: str) -> str:
+        if not value[0].isupper():
+            raise ValueError("not capital {x}")
+        if value == "Odd":
+            raise pydantic_core.PydanticCustomError("odd", "is {what}", {"what": "odd"})
+        return value
+
+
+@pytest.mark.parametrize("name, age, tags", [("bob", 2, [1, "x"]), ("Odd", "x", []), (3, object(), 5)])
+def test_a_validation_error_of_pydantic_comes_back_as_itself(name: Any, age: Any, tags: Any) -> None:
+    """With its errors: what was wrong, where, and with which input."""
+    exc = raised(lambda: Person(name=name, age=age, tags=tags))
+    back = rebuild(through_json(exc))
+    assert isinstance(back, pydantic.ValidationError)
+    assert isinstance(exc, pydantic.ValidationError)
+    assert [(each["loc"], each["msg"], each["type"]) for each in back.errors()] == [
+        (each["loc"], each["msg"], each["type"]) for each in exc.errors()
+    ]
+    if type(age) is not object:
+        assert str(back) == str(exc)
+        assert back.errors()[0]["input"] == name
+    assert "Recorded traceback" in back.__notes__[0]
+
+
+def test_a_validation_error_that_hides_its_input_is_recorded_without() -> None:
+    """What a model keeps out of messages is kept out of the journal."""
+
+    class Secret(pydantic.BaseModel, hide_input_in_errors=True):
+        pin: int
+
+    pin = "hunter2"
+    failure = through_json(raised(lambda: Secret(pin=pin)))  # type: ignore[arg-type]  # what is tested
+    assert "hunter2" not in json.dumps(failure.to_json())
+    assert "input_value" not in str(rebuild(failure))
+
+
+@pytest.mark.parametrize("recorded", [None, {}, {"title": 3}, {"title": "t", "errors": [{}], "hides_input": False}])
+def test_a_forged_validation_error_is_a_step_error(recorded: Any) -> None:
+    """What pydantic does not take is no error of pydantic's."""
+    data = {"args": [], "state": {}, "validation": recorded}
+    failure = Failure("ValidationError", "pydantic_core._pydantic_core", "m", data)
+    assert type(rebuild(failure)) is StepError
 
 
 def test_an_exception_that_cannot_be_printed_is_recorded_all_the_same() -> None:
@@ -347,6 +523,138 @@ def test_failures_that_nest_without_end_are_decode_errors() -> None:
         Failure.from_json(plain)
 
 
+@pytest.mark.parametrize("cls", [ImportError, ModuleNotFoundError])
+def test_no_import_error_names_a_module(cls: type[ImportError]) -> None:
+    """Python 3.12 and later import the module that such an error names, when they print it."""
+    state = {"msg": "cannot import", "name": "antigravity", "name_from": "fly", "path": "p"}
+    back = rebuild(Failure(cls.__name__, "builtins", "m", {"args": ["cannot import"], "state": state}, "  File x\n"))
+    assert type(back) is cls
+    assert (back.msg, back.path, back.name) == ("cannot import", "p", None)
+    assert not getattr(back, "name_from", None)
+    before = set(sys.modules)
+    "".join(traceback.format_exception(back))
+    assert set(sys.modules) == before
+
+
+class Nosy:
+    """Has an attribute that does something when it is looked at."""
+
+    looked = False
+
+    def print(self, error: Exception) -> str:
+        try:
+            raise error
+        except Exception as raised:
+            return "".join(traceback.format_exception(raised))
+
+    @property
+    def launch(self) -> None:
+        type(self).looked = True
+
+
+@pytest.mark.parametrize("name", ["NameError", "UnboundLocalError", "AttributeError"])
+def test_what_a_record_names_is_not_looked_up_where_it_is_raised(name: str) -> None:
+    """Python asks the `self` of the raising frame for the name, to suggest ``self.launch``."""
+    state = {"name": "launch", "obj": "x"}
+    back = rebuild(Failure(name, "builtins", "m", {"args": ["m"], "state": state}))
+    assert type(back).__name__ == name
+    Nosy().print(back)
+    assert not Nosy.looked
+
+
+def test_a_syntax_error_leads_to_no_file_and_no_number_without_bounds() -> None:
+    """What prints it shows the recorded line; markers below it are as long as the record says."""
+    state = {
+        "msg": "bad", "filename": "/etc/passwd", "text": "x = ", "lineno": 1, "offset": 10**12, "end_lineno": "x",
+        "end_offset": 10**12, "print_file_and_line": 1, "_metadata": [1, 2, "x"],
+    }  # fmt: skip
+    back = rebuild(Failure("SyntaxError", "builtins", "m", {"args": ["bad"], "state": state}))
+    assert isinstance(back, SyntaxError)
+    assert (back.filename, back.offset, back.end_offset, back.end_lineno) == ("passwd", None, None, None)
+    assert str(back) == "bad (passwd, line 1)"
+    assert len("".join(traceback.format_exception(back))) < 1_000
+
+
+@pytest.mark.parametrize(
+    "name", ["__class__", "__reduce_ex__", "__dict__", "__notes__", "args", "add_note", "with_traceback", "__cause__"]
+)
+def test_a_record_changes_nothing_that_python_looks_up_on_exceptions(name: str) -> None:
+    """No method of the interpreter's is shadowed, and notes are text."""
+    back = rebuild(Failure("ValueError", "builtins", "m", {"args": ["x"], "state": {name: ["x", 5], "code": 3}}))
+    assert back.code == 3  # type: ignore[attr-defined]  # recorded
+    assert back.args == ("x",)
+    assert getattr(back, "__notes__", ["x"]) == ["x"]
+    assert back.__cause__ is None
+    back.add_note("a")
+    assert pickle.loads(pickle.dumps(back)).args == ("x",)
+
+
+def test_a_group_keeps_its_methods() -> None:
+    """`except*` calls them."""
+    state = {"derive": 1, "split": 2, "subgroup": 3, "message": 4, "exceptions": 5}
+    member = Failure("ValueError", "builtins", "m", {"args": [], "state": {}})
+    back = rebuild(Failure("MyGroup", __name__, "m", {"args": ["g"], "state": state}, members=(member,)))
+    with pytest.raises(ExceptionGroup):
+        try:
+            raise back
+        except* KeyError:
+            pass
+
+
+def test_a_lazy_module_stays_unloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is imported when something of it is asked for: a record asks for nothing."""
+    path = tmp_path / "lazily.py"
+    path.write_text("raise SystemExit('imported')\n")
+    spec = importlib.util.spec_from_file_location("lazily", path)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lazily", module)
+    spec.loader.exec_module(module)
+    assert type(rebuild(Failure("Error", "lazily", "m", {"args": [], "state": {}}))) is StepError
+
+
+@pytest.mark.parametrize(
+    "found", [3, types.SimpleNamespace(Error=ValueError), type("Odd", (), {"Error": ValueError})()]
+)
+def test_what_is_no_module_has_no_classes(found: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs put all kinds of objects into `sys.modules`."""
+    monkeypatch.setitem(sys.modules, "odd", found)  # type: ignore[arg-type]  # what is tested
+    assert type(rebuild(Failure("Error", "odd", "m", {"args": [], "state": {}}))) is StepError
+
+
+@pytest.mark.parametrize("make", [lambda: ["x"] * 10**6, lambda: "x" * 10**8, lambda: {n: n for n in range(10**5)}])
+def test_large_values_are_kept_as_their_head(make: Callable[[], Any]) -> None:
+    """An argument or attribute is there, and is not larger than its share."""
+    exc = ValueError(make())
+    exc.value = make()  # type: ignore[attr-defined]  # what is tested
+    failure = record_exception(exc, CODEC)
+    assert len(json.dumps(failure.to_json())) < 300_000
+    back = rebuild(failure)
+    assert isinstance(back.args[0], str)
+    assert isinstance(back.value, str)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("max_bytes", [0, 100, 1_000, 10_000, 2**30])
+def test_a_record_fits_whatever_cap_there_is(max_bytes: int) -> None:
+    """Escaped characters, groups and chains included; an engine may have any cap."""
+    group = ExceptionGroup("many", [ValueError("\x00" * 5_000, "é" * 5_000) for _ in range(300)])
+    group.__cause__ = KeyError("\x00" * 5_000)
+    failure = record_exception(group, Codec(max_bytes=max_bytes))
+    assert failure.type_name == "ExceptionGroup"
+    assert len(json.dumps(failure.to_json(), ensure_ascii=False).encode()) <= max(max_bytes, 1_000)
+    rebuild(Failure.from_json(json.loads(json.dumps(failure.to_json()))))
+
+
+def test_a_group_that_is_too_large_says_what_is_missing() -> None:
+    """The first members are kept, and a note counts the others."""
+    back = rebuild(record_exception(ExceptionGroup("g", [ValueError(n) for n in range(5_000)]), CODEC))
+    assert isinstance(back, ExceptionGroup)
+    assert [each.args for each in back.exceptions[:3]] == [(0,), (1,), (2,)]
+    assert back.__notes__ == [f"{5_000 - len(back.exceptions)} more were not recorded"]
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["$", "v", "a"]), inner, max_size=2),
@@ -369,5 +677,6 @@ def test_forged_failures_rebuild_to_some_exception(
     """Whatever a record says, there is an exception to raise, and it can be printed."""
     back = rebuild(Failure(name, module, "m", {"args": args, "state": state}))
     assert isinstance(back, Exception)
-    with contextlib.suppress(TypeError):  # fields of the wrong kind; the class's own __str__ says so
-        str(back)
+    str(back)
+    traceback.format_exception(back)
+    pickle.dumps(back)

@@ -144,7 +144,7 @@ MUTANTS = (
     _m(
         "an error comes back as another type",
         "_core/codec/failures",
-        "exc = None if cls is None else _build(cls, args, state, members)",
+        "exc = build(cls, args, state, members) if found is None else validation_errors.rebuild(cls, found, _value)",
         "exc = None",
         "shell/test_engine_runs.py::test_a_failure_has_its_original_type_as_cause",
     ),

@@ -65,7 +65,7 @@ def call_lines(name: str, payload: Any, *, full: bool = False) -> list[str]:
 
 
 def failure_lines(payload: Any, *, full: bool = False) -> list[str]:
-    """A recorded failure: its traceback, its cause, the members of a group."""
+    """A recorded failure: its traceback, its cause and context, the members of a group."""
     failure = plain(payload)
     if isinstance(payload, bytes) or not isinstance(failure, dict) or "type" not in failure:
         return value_lines(payload, full=full)
@@ -97,9 +97,11 @@ def _of_failure(failure: dict[str, Any], *, full: bool, depth: int) -> list[str]
     lines = bounded(trace, full=full, last=True) if trace else bounded([_title(failure)], full=full)
     if depth == _DEPTH:
         return lines
-    cause = failure.get("cause")
-    if isinstance(cause, dict):
-        lines += ["caused by:", *(_INDENT + line for line in _of_failure(cause, full=full, depth=depth + 1))]
+    title, around = "caused by:", failure.get("cause")
+    if around is None and not failure.get("hides_context"):
+        title, around = "while handling:", failure.get("context")
+    if isinstance(around, dict):
+        lines += [title, *(_INDENT + line for line in _of_failure(around, full=full, depth=depth + 1))]
     members = [each for each in failure.get("members") or () if isinstance(each, dict)]
     shown = members if full else members[:_DEPTH]
     for index, member in enumerate(shown, 1):

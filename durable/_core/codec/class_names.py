@@ -4,6 +4,8 @@ Classes by name: as a journal knows them, whatever the program was started as.
 A class of the file that was started lives in the module ``__main__``; the next program to look at the
 journal (a worker, the command line, a frozen binary) knows it by its file's name. So that is what is recorded.
 A class that was renamed or moved says so itself, by `aliases`.
+
+What a class says of itself is read past its metaclass, whose code is the user's and may do anything.
 """
 
 from __future__ import annotations
@@ -11,13 +13,18 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 from durable.errors import DefinitionError
 
 _C = TypeVar("_C", bound=type)
 _ATTRIBUTE = "__durable_aliases__"
+_MODULE: Final[Any] = vars(type)["__module__"]
+_QUALNAME: Final[Any] = vars(type)["__qualname__"]
+_BASES: Final[Any] = vars(type)["__mro__"]
+_NAMESPACE: Final[Any] = vars(type)["__dict__"]
+_ATTRIBUTES: Final[Any] = vars(types.ModuleType)["__dict__"]
 
 
 def aliases(*names: str) -> Callable[[_C], _C]:
@@ -49,13 +56,35 @@ def aliases(*names: str) -> Callable[[_C], _C]:
 
 def aliases_of(cls: type) -> tuple[str, ...]:
     """The names that *cls* itself had, not those of its bases."""
-    found: tuple[str, ...] = vars(cls).get(_ATTRIBUTE, ())
+    found = namespace_of(cls).get(_ATTRIBUTE)
+    return found if type(found) is tuple else ()
+
+
+def bases_of(cls: type) -> tuple[type, ...]:
+    """*cls* and its bases, in the order in which attributes are looked up."""
+    found: tuple[type, ...] = _BASES.__get__(cls)
     return found
+
+
+def namespace_of(cls: type) -> Mapping[str, Any]:
+    """What *cls* itself defines."""
+    found: Mapping[str, Any] = _NAMESPACE.__get__(cls)
+    return found
+
+
+def qualname_of(cls: type) -> str:
+    """The qualified name of *cls*."""
+    return str.__str__(_QUALNAME.__get__(cls))  # a plain str, even if somebody has set one that is more
 
 
 def module_of(cls: type) -> str:
     """The module of *cls* as journals name it: never ``__main__``, where that is known by another name."""
-    module = str(cls.__module__)
+    try:
+        module: Any = _MODULE.__get__(cls)
+    except AttributeError:
+        return ""
+    if type(module) is not str:  # set to something else: it has none that could be found again
+        return ""
     return main_module() if module == "__main__" else module
 
 
@@ -79,6 +108,20 @@ def loaded_module(name: str) -> types.ModuleType | None:
     return found
 
 
+def loaded_class(module: str, qualname: str) -> type | None:
+    """The class that journals call so, if it is loaded; no code of its module runs."""
+    found: Any = loaded_module(module)
+    for name in qualname.split("."):
+        # By dictionary, not getattr: a module's __getattr__ may import, and so does any attribute of a lazy module.
+        if issubclass(type(found), types.ModuleType):
+            found = _ATTRIBUTES.__get__(found).get(name)
+        elif issubclass(type(found), type):
+            found = namespace_of(found).get(name)
+        else:
+            return None
+    return found if issubclass(type(found), type) else None
+
+
 def exception_once_called(module: str, qualname: str) -> type[Exception] | None:
     """The loaded exception class that says it was called so; a walk over all, for names that nothing else has."""
     for cls in _exceptions(Exception, set()):
@@ -89,9 +132,9 @@ def exception_once_called(module: str, qualname: str) -> type[Exception] | None:
     return None
 
 
-def _exceptions(base: type[Exception], seen: set[Any]) -> Iterator[type[Exception]]:
+def _exceptions(base: type[Exception], seen: set[int]) -> Iterator[type[Exception]]:
     for cls in type.__subclasses__(base):
-        if cls not in seen:
-            seen.add(cls)
+        if id(cls) not in seen:  # all of them stay alive meanwhile
+            seen.add(id(cls))
             yield cls
             yield from _exceptions(cls, seen)

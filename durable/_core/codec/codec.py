@@ -12,12 +12,13 @@ annotation is decided in ``resolver``, and what a rule is, is said in ``rule``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from durable._core.codec.json_text import dumps, dumps_sorted, loads, quote
 from durable._core.codec.resolver import Rules
-from durable._core.codec.rule import Refusal, Rule, TooDeep, check_depth, qualified
+from durable._core.codec.rule import Refusal, Rule, TooDeep, check_depth, qualified, reason_of
+from durable._core.codec.safe_text import Ask, ask_directly
 from durable._core.codec.signatures import ArgumentTypes
 from durable.errors import CapExceededError, DecodeError, EncodeError
 
@@ -53,6 +54,7 @@ class Codec:
         max_bytes: Cap on the text, in bytes, before the hooks.
         max_depth: Cap on containers within containers.
         rules: Other ones than the usual, see `records`.
+        asking: Gives the way in which one exception that is recorded is asked for its texts; see `Ask`.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class Codec:
         max_bytes: int = MAX_BYTES,
         max_depth: int = MAX_DEPTH,
         rules: Rules | None = None,
+        asking: Callable[[], Ask] = lambda: ask_directly,
     ) -> None:
+        self.asking = asking
         self._hooks = hooks
         self._max_bytes = max_bytes
         self._max_depth = max_depth
@@ -209,7 +213,7 @@ class Codec:
             raise
         except Exception as error:
             # A hash, property or comparison of the user's; and RecursionError, when called near the limit.
-            raise EncodeError(where, f"${path}", qualified(type(value)), f"{type(error).__name__}: {error}") from error
+            raise EncodeError(where, f"${path}", qualified(type(value)), reason_of(error)) from error
 
     def from_plain(self, plain: Any, type_: Any = Any, *, where: str = "", path: str = "") -> Any:
         """The value that `to_plain` made *plain* of. Raises as `decode` does."""
@@ -221,14 +225,14 @@ class Codec:
             raise
         except Exception as error:
             # As above: constructors and hashes are the user's, and hostile records nest deep.
-            raise DecodeError(where, f"${path}", qualified(type_), f"{type(error).__name__}: {error}") from error
+            raise DecodeError(where, f"${path}", qualified(type_), reason_of(error)) from error
 
     def dump_plain(self, plain: Any, *, where: str = "") -> Payload:
         """The text of plain data, within the cap and through the hooks."""
         try:
             text = dumps(plain)
         except (ValueError, TypeError, RecursionError) as error:
-            raise EncodeError(where, "$", type(plain).__name__, f"{type(error).__name__}: {error}") from error
+            raise EncodeError(where, "$", type(plain).__name__, reason_of(error)) from error
         return self._sealed(text, where)
 
     def _sealed(self, text: str, where: str) -> Payload:
@@ -259,7 +263,7 @@ class Codec:
         try:
             return loads(text)
         except (ValueError, RecursionError, TypeError) as error:
-            raise DecodeError(where, "$", "JSON", f"{type(error).__name__}: {error}") from error
+            raise DecodeError(where, "$", "JSON", reason_of(error)) from error
 
     def _text(self, payload: bytes, where: str) -> str:
         if self._hooks is None:
@@ -268,7 +272,7 @@ class Codec:
             return self._hooks.decode(payload).decode()
         except Exception as error:
             # User code on bytes that may have been tampered with.
-            raise DecodeError(where, "$", "bytes of the codec= hook", f"{type(error).__name__}: {error}") from error
+            raise DecodeError(where, "$", "bytes of the codec= hook", reason_of(error)) from error
 
 
 def _path(prefix: str, refusal: Refusal) -> str:

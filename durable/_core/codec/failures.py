@@ -1,258 +1,218 @@
 """
 Exceptions to records and back.
 
-A workflow catches what its step raised by type, on the first run as on replay, so both get
-an exception rebuilt from the record: same type, arguments, attributes, notes, cause. Promises:
-recording never fails, whatever the exception holds; rebuilding imports nothing and runs no
-code of the user's (no ``__init__``, ``__new__`` or ``__setattr__``), so that a record can only
-name exception classes this process has loaded already; any other becomes a `StepError`.
+A workflow catches what its step raised by type, on the first run as on replay, so both get an exception rebuilt from
+the record: same type, arguments, attributes, notes, cause and context. Promises: recording never fails, whatever the
+exception is and holds, and takes no more bytes than there is room for; rebuilding imports nothing and runs no code of
+the user's (no ``__init__``, ``__new__`` or ``__setattr__``), so that a record can only name exception classes which
+this process has loaded already (any other becomes a `StepError`), and sets nothing that Python acts upon later.
 """
 
 from __future__ import annotations
 
 import base64
-import builtins
-import traceback as tracebacks
-import types
+import enum
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
+from attrs import evolve, frozen
 
-from durable._core.codec.class_names import exception_once_called, loaded_module, module_of
+from durable._core.codec import validation_errors
+from durable._core.codec.class_names import exception_once_called, loaded_class, module_of, qualname_of
 from durable._core.codec.codec import Codec
+from durable._core.codec.exception_instances import build
+from durable._core.codec.exception_parts import (
+    BUILTINS,
+    args_of,
+    attributes_of,
+    cause_of,
+    chain,
+    context_of,
+    is_exception,
+    members_of,
+    notes_of,
+    set_notes,
+    suppresses_context,
+)
+from durable._core.codec.failure import CHAIN_CAP, GROUP_CAP, Failure, describe
 from durable._core.codec.json_text import dumps
 from durable._core.codec.rule import TAG, Refusal
-from durable._core.codec.untyped import decode_any
-from durable._core.source_places import OURS, has_source
-from durable.errors import DecodeError, RecordError, StepError
+from durable._core.codec.safe_text import Ask, clean, message_of, shown
+from durable._core.codec.traceback_text import as_note, frames_of, is_traceback
+from durable._core.codec.untyped import decode_any, is_small
+from durable.errors import RecordError, StepError
+
+__all__ = ["MESSAGE_CAP", "TRACEBACK_CAP", "Failure", "describe", "rebuild", "record_exception"]
 
 #: Enough to say what happened; a page of HTML in a message belongs elsewhere.
 MESSAGE_CAP: Final = 4_096
 #: The last frames are the ones that tell.
 TRACEBACK_CAP: Final = 8_192
-#: Of one argument or attribute. What is longer is kept as the head of its repr.
+#: Of one argument or attribute. What is longer is kept as its head.
 VALUE_CAP: Final = 65_536
-#: Links of a chain of causes, and levels of groups within groups.
-CHAIN_CAP: Final = 5
-GROUP_CAP: Final = 16
+#: Of a class's name.
+NAME_CAP: Final = 1_000
+#: Arguments, attributes, and notes.
+ITEMS_CAP: Final = 100
+#: Of a whole record, in bytes, however large a value may be.
+RECORD_CAP: Final = 524_288
+#: Below this many bytes, a cause or the member of a group is not worth recording.
+LEAST_ROOM: Final = 256
 
-_BUILTINS: Final[dict[str, type[Exception]]] = {
-    name: each for name, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, Exception)
-}
 _SURROGATES: Final = "surrogates"
-_NATIVE: Final = frozenset(_BUILTINS.values())
-
-
-@attrs.frozen
-class Failure:
-    """An exception as it is recorded. Everything in it is JSON."""
-
-    #: The class's qualified name and module, as ``ValueError`` and ``builtins``.
-    type_name: str
-    module: str
-    #: What ``str()`` gave.
-    message: str
-    #: ``{"args": [...], "state": {...}}``, both as under `Any`: the arguments, and the attributes.
-    data: dict[str, Any]
-    #: Text, for people only.
-    traceback: str = ""
-    cause: Failure | None = None
-    #: Of an exception group.
-    members: tuple[Failure, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `json`. Parts that are empty are left out."""
-        out: dict[str, Any] = {
-            "type": self.type_name,
-            "module": self.module,
-            "message": self.message,
-            "data": self.data,
-        }
-        if self.traceback:
-            out["traceback"] = self.traceback
-        if self.cause:
-            out["cause"] = self.cause.to_json()
-        if self.members:
-            out["members"] = [member.to_json() for member in self.members]
-        return out
-
-    @classmethod
-    def from_json(cls, plain: Any) -> Failure:
-        """
-        The failure that `to_json` made *plain* of.
-
-        Raises:
-            DecodeError: It is none.
-        """
-        return _from_json(plain, "$", CHAIN_CAP + GROUP_CAP + 1)
-
-
-def _from_json(plain: Any, path: str, depth: int) -> Failure:
-    match plain:
-        case {"type": str(type_name), "module": str(module), "message": str(message), "data": dict(data)} if depth:
-            cause, members = plain.get("cause"), plain.get("members", [])
-            text = plain.get("traceback", "")
-            if isinstance(members, list) and isinstance(text, str):
-                return Failure(
-                    type_name,
-                    module,
-                    message,
-                    data,
-                    text,
-                    None if cause is None else _from_json(cause, f"{path}.cause", depth - 1),
-                    tuple(_from_json(each, f"{path}.members[{i}]", depth - 1) for i, each in enumerate(members)),
-                )
-        case _:
-            pass
-    raise DecodeError("a failure", path, "an object with type, module, message and data", f"found {plain!r:.60}")
-
-
-#: Of a message, in one line for people. Our own longest has about 400.
-DESCRIBED_CHARACTERS: Final = 600
-
-
-def describe(failure: Failure) -> str:
-    """One line for people: ``ValueError: bad``. Of a group it names the first member, too."""
-    first = failure.message.strip().partition("\n")[0]
-    name = failure.type_name.rpartition(".")[2]
-    if failure.members:
-        first += f"; first: {describe(failure.members[0])}"
-    if len(first) > DESCRIBED_CHARACTERS:
-        first = f"{first[:DESCRIBED_CHARACTERS]}..."
-    return f"{name}: {first}" if first else name
 
 
 # --- recording ---------------------------------------------------------------------------------
 
 
-def record_exception(exc: BaseException, codec: Codec, *, with_traceback: bool = True) -> Failure:
+def record_exception(exc: BaseException, codec: Codec, *, with_traceback: bool = True, note: str = "") -> Failure:
     """
     *exc* as a record that fits the codec's cap. Never raises.
 
-    Arguments that cannot be recorded are kept as their repr, attributes that cannot are left out.
+    Arguments and attributes that cannot be recorded are kept as their repr. *note* is added to its notes.
     """
-    # A group of a thousand members has a thousand tracebacks. Rather shorter ones than no record.
-    caps = ((TRACEBACK_CAP, VALUE_CAP), (1_024, 1_024), (0, 128))
-    failure = Failure("", "", "", {})
-    for trace_cap, value_cap in caps:
-        failure = _record(exc, codec, trace_cap if with_traceback else 0, value_cap, CHAIN_CAP, GROUP_CAP)
-        if len(dumps(failure.to_json()).encode()) <= codec.max_bytes // 2:
-            return failure
-    return attrs.evolve(failure, data={}, members=(), cause=None, message=failure.message[:200])
+    cap = codec.max_bytes // 2
+    room = min(cap, RECORD_CAP)
+    recorder = _Recorder(codec, codec.asking(), with_traceback)
+    while room >= LEAST_ROOM:
+        try:
+            failure = recorder.record(exc, room, note)
+            if len(dumps(failure.to_json()).encode()) <= cap:
+                return failure
+        except Exception:  # noqa: BLE001, S110 - no memory, no stack; or a kind of hostility that nobody thought of
+            pass
+        room //= 4  # what JSON has to escape takes up to six times as much
+    return _bare(exc)
 
 
-def _record(exc: BaseException, codec: Codec, trace_cap: int, value_cap: int, chain: int, nested: int) -> Failure:
+def _bare(exc: BaseException) -> Failure:
     cls = type(exc)
-    group = isinstance(exc, BaseExceptionGroup)
-    state = dict(_state(exc))
-    attributes: dict[str, Any] = {}
-    for name, value in state.items():
-        try:
-            attributes[name] = _plain(value, codec, value_cap)
-        except RecordError:
-            continue
-    args: list[Any] = []
-    # The arguments of a group are its members, recorded below.
-    for value in exc.args[:1] if group else exc.args:
-        try:
-            args.append(_plain(value, codec, value_cap))
-        except RecordError:
-            args.append(_surrogates(value, value_cap) or _text(repr, value, min(value_cap, MESSAGE_CAP)))
-    members: tuple[Failure, ...] = ()
-    if isinstance(exc, BaseExceptionGroup) and nested:
-        members = tuple(
-            _record(each, codec, trace_cap // len(exc.exceptions), value_cap, chain, nested - 1)
-            for each in exc.exceptions
+    return Failure(clean(qualname_of(cls)[:100]), clean(module_of(cls)[:100]), message_of(exc, 100), {})
+
+
+@frozen
+class _Recorder:
+    """Records one exception, and what is around and in it."""
+
+    codec: Codec
+    ask: Ask
+    with_traceback: bool
+
+    def record(
+        self, exc: BaseException, room: int, note: str = "", links: int = CHAIN_CAP, nested: int = GROUP_CAP
+    ) -> Failure:
+        """
+        *exc* in about *room* characters.
+
+        Half of them are its own, if it has a cause, a context or members: these share the rest.
+        """
+        cause, context = _around(exc) if links else (None, None)
+        members = members_of(exc) if nested else ()
+        links_here = (cause is not None) + (context is not None)
+        inner = links_here + len(members)
+        own = room // 2 if inner else room
+        fitting = min(inner, (room - own) // LEAST_ROOM)
+        share = (room - own) // fitting if fitting else 0
+        if fitting < links_here:
+            cause = context = None
+        fitting = max(0, fitting - links_here)
+        notes = self._notes(exc)
+        if note:
+            notes.append(note)
+        if fitting < len(members):
+            notes.append(f"{len(members) - fitting} more were not recorded")
+        failure = self._alone(exc, own, notes)
+        if not inner:
+            return failure
+        return evolve(
+            failure,
+            cause=None if cause is None else self.record(cause, share, "", links - 1, nested),
+            context=None if context is None else self.record(context, share, "", links - 1, nested),
+            members=tuple(self.record(each, share, "", links, nested - 1) for each in members[:fitting]),
         )
-    cause = exc.__cause__
-    return Failure(
-        type_name=_clean(cls.__qualname__),
-        module=_clean(module_of(cls)),
-        message=_text(str, exc, MESSAGE_CAP),
-        data={"args": args, "state": attributes},
-        traceback=_traceback(exc, trace_cap) if trace_cap else "",
-        # Only an Exception can be rebuilt; a CancelledError as cause says nothing about the step.
-        cause=_record(cause, codec, trace_cap, value_cap, chain - 1, nested)
-        if isinstance(cause, Exception) and chain
-        else None,
-        members=members,
-    )
 
+    def _alone(self, exc: BaseException, room: int, notes: list[str]) -> Failure:
+        cls = type(exc)
+        type_name, module = clean(qualname_of(cls)[:NAME_CAP]), clean(module_of(cls)[:NAME_CAP])
+        message = message_of(exc, min(MESSAGE_CAP, room // 4), self.ask)
+        return Failure(
+            type_name,
+            module,
+            message,
+            self._data(exc, notes, room // 2),
+            self._traceback(exc, [message, *notes], min(TRACEBACK_CAP, room // 4)) if self.with_traceback else "",
+            hides_context=cause_of(exc) is None and suppresses_context(exc),
+        )
 
-def _state(exc: BaseException) -> list[tuple[str, Any]]:
-    """Everything the instance holds: slots (those of C classes too, as ``errno``), then ``__dict__``."""
-    found: list[tuple[str, Any]] = []
-    for name, slot in _slots(type(exc)).items():
-        try:
-            found.append((name, slot.__get__(exc)))
-        except AttributeError:  # an empty slot
-            continue
-    # Names that are no str can be put there only on purpose.
-    found.extend((name, value) for name, value in BaseException.__getattribute__(exc, "__dict__").items())
-    return [(name, value) for name, value in found if type(name) is str and value is not None]
-
-
-def _slots(cls: type) -> dict[str, types.MemberDescriptorType]:
-    found: dict[str, types.MemberDescriptorType] = {}
-    for base in reversed(cls.__mro__):
-        # Those of BaseException are the chain, which is kept as `cause`; a group's are read-only.
-        if base is not BaseException and base is not BaseExceptionGroup:
-            found |= {name: each for name, each in vars(base).items() if isinstance(each, types.MemberDescriptorType)}
-    return found
-
-
-def _plain(value: Any, codec: Codec, cap: int) -> Any:
-    plain = codec.to_plain(value)
-    try:
-        text = dumps(plain)
-    except ValueError as error:
-        raise DecodeError("", "$", "JSON", str(error)) from error
-    return plain if len(text) <= cap else _text(repr, value, cap // 2)
-
-
-def _surrogates(value: Any, cap: int) -> dict[str, str] | None:
-    """A str that UTF-8 cannot hold, which is what a UnicodeEncodeError is about, in a form that JSON can."""
-    if type(value) is not str or len(value) > cap // 4:
-        return None
-    return {TAG: _SURROGATES, "v": base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()}
-
-
-def _arg(plain: Any) -> Any:
-    match plain:
-        case {"$": "surrogates", "v": str(text)}:
-            return base64.b64decode(text).decode("utf-8", "surrogatepass")
-        case _:
-            return decode_any(plain)
-
-
-def _text(render: Any, value: Any, cap: int) -> str:
-    try:
-        return _clean(str.__str__(render(value))[:cap])
-    except Exception:  # noqa: BLE001 - __str__ and __repr__ are the user's
-        return f"<{type(value).__name__} without text>"
-
-
-def _clean(text: str) -> str:
-    return str.encode(text, "utf-8", "backslashreplace").decode()
-
-
-def _traceback(exc: BaseException, cap: int) -> str:
-    try:
-        frames = [
-            frame if has_source(frame.filename) else _without_text(frame)
-            for frame in tracebacks.extract_tb(exc.__traceback__, limit=-100)
-            if not frame.filename.startswith(OURS)
+    def _notes(self, exc: BaseException) -> list[str]:
+        notes = [note for note in notes_of(exc)[:ITEMS_CAP] if not is_traceback(note)]
+        return [
+            clean(note[:MESSAGE_CAP]) if type(note) is str else shown(note, MESSAGE_CAP, self.ask) for note in notes
         ]
-        lines = tracebacks.format_list(frames) + tracebacks.format_exception_only(exc)
-    except Exception:  # noqa: BLE001 - renders the exception, hence runs its __str__
-        return ""
-    return _clean("".join(lines)[-cap:])
+
+    def _traceback(self, exc: BaseException, lines: list[str], cap: int) -> str:
+        cls = type(exc)
+        name = qualname_of(cls) if module_of(cls) == "builtins" else f"{module_of(cls)}.{qualname_of(cls)}"
+        text = clean(f"{name[:NAME_CAP]}: " if lines[0] else name[:NAME_CAP]) + "\n".join(lines) + "\n"
+        text = text[:cap]
+        return frames_of(exc, cap - len(text)) + text
+
+    def _data(self, exc: BaseException, notes: list[str], room: int) -> dict[str, Any]:
+        """The arguments and attributes, as under `Any`."""
+        state: dict[str, Any] = {"__notes__": notes} if notes else {}
+        found = validation_errors.record(exc, lambda value: self._plain(value, MESSAGE_CAP)[0])
+        if found is not None:
+            return {"args": [], "state": state, "validation": found}
+        args: list[Any] = []
+        given = args_of(exc)
+        if members_of(exc):  # which are its second argument
+            given = given[:1]
+        for value in given[:ITEMS_CAP]:
+            plain, size = self._plain(value, min(VALUE_CAP, max(room, LEAST_ROOM)))
+            args.append(plain)
+            room -= size
+        if len(given) > ITEMS_CAP:
+            args.append(f"... and {len(given) - ITEMS_CAP} more")
+        for name, value in attributes_of(exc):
+            if room <= 0 or len(state) >= ITEMS_CAP:
+                break
+            if len(name) <= NAME_CAP and not (name == "obj" and issubclass(type(exc), AttributeError)):
+                state[clean(name)], size = self._plain(value, min(VALUE_CAP, room))
+                room -= size + len(name)
+        return {"args": args, "state": state}
+
+    def _plain(self, value: Any, cap: int) -> tuple[Any, int]:
+        """*value* as JSON, and its size; as text if it cannot be recorded, or is larger than *cap*."""
+        if is_small(value, cap):
+            try:
+                plain = self.codec.to_plain(value)
+                size = len(dumps(plain))
+            except (RecordError, ValueError):  # a NaN, a lone surrogate; nested too deep
+                pass
+            else:
+                if size <= cap:
+                    return plain, size
+        if issubclass(type(value), str) and not issubclass(type(value), enum.Enum):
+            text = str.__getitem__(value, slice(cap))
+            if len(value) > cap // 4 or text.isascii():
+                return clean(text), len(text)
+            # What a UnicodeEncodeError is about, in a form that JSON can hold.
+            encoded = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
+            return {TAG: _SURROGATES, "v": encoded}, len(encoded)
+        text = shown(value, min(MESSAGE_CAP, cap), self.ask)
+        return text, len(text)
 
 
-def _without_text(frame: tracebacks.FrameSummary) -> tracebacks.FrameSummary:
-    """With file, line and function only."""
-    return tracebacks.FrameSummary(frame.filename, frame.lineno, frame.name, line="")
+def _around(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Its cause and its context, as far as they are worth recording."""
+    cause, context = cause_of(exc), context_of(exc)
+    if context is cause:
+        context = None
+    # Only an Exception can be rebuilt; a CancelledError as cause says nothing about the step.
+    return (
+        cause if cause is not None and is_exception(cause) else None,
+        context if context is not None and is_exception(context) else None,
+    )
 
 
 # --- rebuilding --------------------------------------------------------------------------------
@@ -260,7 +220,9 @@ def _without_text(frame: tracebacks.FrameSummary) -> tracebacks.FrameSummary:
 
 def rebuild(failure: Failure, registry: Mapping[str, type[BaseException]] | None = None) -> Exception:
     """
-    An exception of the recorded type, with the recorded arguments, attributes, notes and cause.
+    An exception of the recorded type, with the recorded arguments, attributes, notes, cause and context.
+
+    The recorded traceback is its last note, so that whoever logs it shows the line.
 
     Args:
         failure: What was recorded.
@@ -270,98 +232,61 @@ def rebuild(failure: Failure, registry: Mapping[str, type[BaseException]] | None
     Returns:
         A `StepError` if the type is unknown here, or cannot be built without its own code.
     """
-    try:
-        args = tuple(_arg(each) for each in failure.data.get("args", []))
-        state = {str(name): decode_any(each) for name, each in failure.data.get("state", {}).items()}
-    except (Refusal, RecursionError, TypeError, ValueError, AttributeError):
-        args, state = (), {}
+    data = failure.data
+    args, state = _arguments(data.get("args")), _attributes(data.get("state"))
+    notes = state.pop("__notes__", [])
     members = [rebuild(each, registry) for each in failure.members]
     cls = _find(failure, registry or {})
-    exc = None if cls is None else _build(cls, args, state, members)
+    exc = None
+    if cls is not None:
+        found = data.get("validation")
+        exc = build(cls, args, state, members) if found is None else validation_errors.rebuild(cls, found, _value)
     if exc is None:
-        data = {"args": list(args), **{name: value for name, value in state.items() if name != "__notes__"}}
-        exc = StepError(failure.type_name, failure.message, data)
-        if isinstance(notes := state.get("__notes__"), list):
-            exc.__notes__ = notes
-    if failure.cause is not None:
-        exc.__cause__ = rebuild(failure.cause, registry)
+        exc = StepError(failure.type_name, failure.message, {"args": list(args), **state})
+    notes = [note for note in notes if type(note) is str] if type(notes) is list else []
+    frames = as_note(failure.traceback)
+    if frames is not None:
+        notes.append(frames)
+    if notes:
+        set_notes(exc, notes)
+    cause = None if failure.cause is None else rebuild(failure.cause, registry)
+    # Where only a cause is recorded, it was raised from what it handled.
+    context = cause if failure.context is None else rebuild(failure.context, registry)
+    chain(exc, cause=cause, context=context, suppress=cause is not None or failure.hides_context)
     return exc
 
 
-def _find(failure: Failure, registry: Mapping[str, type[BaseException]]) -> type[Exception] | None:
-    found: Any = None
-    if failure.module == "builtins":
-        found = _BUILTINS.get(failure.type_name)
-    else:
-        # By dictionary, not getattr: a module's __getattr__ may import, a metaclass's may do anything.
-        found = loaded_module(failure.module)
-        for name in failure.type_name.split("."):
-            found = vars(found).get(name) if isinstance(found, types.ModuleType | type) else None
-    if found is None:
-        found = registry.get(f"{failure.module}:{failure.type_name}", registry.get(failure.type_name))
-    if found is None:
-        found = exception_once_called(failure.module, failure.type_name)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
-
-
-def _build(
-    cls: type[Exception], args: tuple[Any, ...], state: dict[str, Any], members: list[Exception]
-) -> Exception | None:
-    if issubclass(cls, ExceptionGroup):
-        if not members or len(args) != 1 or type(args[0]) is not str:
-            return None
-        exc: Any = ExceptionGroup.__new__(cls, args[0], members)
-    else:
-        exc = _empty(cls)
-        if exc is None:
-            return None
-        BaseException.args.__set__(exc, args)  # type: ignore[attr-defined]  # a getset descriptor at run time
+def _arguments(recorded: Any) -> tuple[Any, ...]:
     try:
-        fixed: frozenset[str] = frozenset()
-        if isinstance(exc, UnicodeDecodeError | UnicodeEncodeError | UnicodeTranslateError):
-            if not _set_unicode(exc, args):
-                return None
-            fixed = _UNICODE_FIELDS
-        slots = _slots(cls)
-        own = BaseException.__getattribute__(exc, "__dict__")
-        for name, value in state.items():
-            if name in fixed:
-                continue
-            if name in slots:
-                slots[name].__set__(exc, value)
-            else:
-                own[name] = value
-    except (TypeError, ValueError, AttributeError):  # an attribute of another kind than today's class has
-        return None
-    return exc  # type: ignore[no-any-return]  # made by __new__ of cls
+        return tuple(_value(each) for each in recorded)
+    except (Refusal, RecursionError, TypeError, ValueError):
+        return ()
 
 
-def _empty(cls: type[Exception]) -> Exception | None:
-    """An instance without a call of ``__init__``, made by the native class that lays it out."""
-    for base in cls.__mro__:
-        if base in _NATIVE:
-            native: Any = base
+def _attributes(recorded: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if type(recorded) is dict:
+        for name, plain in recorded.items():
             try:
-                exc: Any = native.__new__(cls)
-            except TypeError:  # laid out by another of the bases, or by an extension that forbids it
+                found[name] = _value(plain)
+            except (Refusal, RecursionError, TypeError, ValueError):
                 continue
-            return exc if type(exc) is cls else None
-    return None
+    return found
 
 
-#: CPython's str() of these errors trusts their fields: forged ones would read outside of the buffer.
-_UNICODE_FIELDS: Final = frozenset({"encoding", "object", "start", "end", "reason"})
-
-
-def _set_unicode(exc: UnicodeError, args: tuple[Any, ...]) -> bool:
-    """Fill in the fields of *exc* through the native constructor, if they are in bounds."""
-    native: Any = next(base for base in type(exc).__mro__ if base in _NATIVE)
-    data = args[-4:-3]
-    match args[-3:]:
-        case (int(start), int(end), str()) if data and isinstance(data[0], str | bytes):
-            if 0 <= start < end <= len(data[0]):
-                native.__init__(exc, *args)  # checks the types, and raises TypeError
-                return True
+def _value(plain: Any) -> Any:
+    match plain:
+        case {"$": "surrogates", "v": str(text)}:
+            return base64.b64decode(text).decode("utf-8", "surrogatepass")
         case _:
-            pass
-    return False
+            return decode_any(plain)
+
+
+def _find(failure: Failure, registry: Mapping[str, type[BaseException]]) -> type[Exception] | None:
+    module, name = failure.module, failure.type_name
+    found = BUILTINS.get(name) if module == "builtins" else loaded_class(module, name)
+    if found is None:
+        found = registry.get(f"{module}:{name}", registry.get(name))
+    if found is None:
+        found = exception_once_called(module, name)
+    return found if found is not None and issubclass(found, Exception) else None

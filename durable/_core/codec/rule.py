@@ -11,13 +11,13 @@ constructor and validators. No rule ever imports, pickles or evaluates anything 
 from __future__ import annotations
 
 import types
-import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import attrs
 
-from durable._core.codec.class_names import module_of
+from durable._core.codec.class_names import module_of, qualname_of
+from durable._core.codec.safe_text import ask_directly, message_of, name_of
 
 Encoder: TypeAlias = Callable[[Any, int], Any]
 """``(value, levels of nesting still allowed)`` to plain JSON data."""
@@ -32,6 +32,8 @@ INT_BOUND: Final = 10**4000
 
 #: The key that marks a tagged value: ``{"$": "set", "v": [1, 2]}``.
 TAG: Final = "$"
+
+_LONGEST_REASON: Final = 4_096
 
 #: Of a rule that may write anything.
 EVERY_KIND: Final[frozenset[type]] = frozenset({dict, list, str, int, float, bool, NoneType})
@@ -91,9 +93,10 @@ def unsupported(type_: Any, reason: str = "") -> Rule:
 
 def qualified(cls: Any) -> str:
     """The name of a type for people: ``int``, ``app.models.Order``, ``list[int]``."""
-    if not isinstance(cls, type) or typing.get_origin(cls) is not None:
+    if not issubclass(type(cls), type):
         return str(cls).removeprefix("typing.")
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{module_of(cls)}.{cls.__qualname__}"
+    module, name = module_of(cls), qualname_of(cls)
+    return name if module in ("", "builtins") else f"{module}.{name}"
 
 
 def mismatch(value: Any, expected: str) -> Refusal:
@@ -113,11 +116,10 @@ def json_kind(plain: Any) -> str:
     return f"{type(plain).__name__} {text}".strip()
 
 
-def reason_of(error: Exception) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - str() of a user's exception may itself fail
-        return type(error).__name__
+def reason_of(error: BaseException) -> str:
+    """What the user's code raised, such as a validator, as the reason of a refusal."""
+    message = message_of(error, _LONGEST_REASON, ask_directly)
+    return f"{name_of(error)}: {message}" if message else name_of(error)
 
 
 def key_path(key: Any) -> str:

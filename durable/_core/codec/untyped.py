@@ -7,7 +7,9 @@ because only an annotation may say which class a record becomes.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
+import zoneinfo
 from typing import Any, Final
 
 from durable._core.codec.containers import collection_rule, decode_pairs, encode_pairs
@@ -83,8 +85,42 @@ def _tagged(rule: Rule) -> Encoder:
     return lambda value, depth: {TAG: tag, "v": encode(value, depth)}
 
 
+def is_small(value: Any, cap: int) -> bool:
+    """
+    Whether *value* has about *cap* characters at most, and can be written without any code of the user's.
+
+    For values that nobody can vouch for: only then is `encode_any` bounded in time.
+    """
+    pending = [value]
+    while pending and cap >= 0:
+        each = pending.pop()
+        kind = type(each)
+        cap -= 1
+        if type(kind) is not type:  # a metaclass may define __hash__
+            return False
+        if kind is str or kind is bytes:
+            cap -= len(each)
+        elif kind is dict:
+            cap -= len(each)
+            if cap >= 0:
+                pending += each
+                pending += each.values()
+        elif kind in _COLLECTIONS:
+            cap -= len(each)
+            if cap >= 0:
+                pending += each
+        elif kind is dt.datetime or kind is dt.time:
+            if type(each.tzinfo) not in _ZONES:
+                return False
+        elif kind not in _ENCODERS:
+            return False
+    return cap >= 0
+
+
 ANY: Final = Rule("Any", encode_any, decode_any, (), frozenset())
 
+_COLLECTIONS: Final = frozenset((list, tuple, set, frozenset))
+_ZONES: Final = frozenset((type(None), dt.timezone, zoneinfo.ZoneInfo))
 _TAGGED: Final = [*STDLIB.values(), *(collection_rule(cls, cls.__name__, ANY) for cls in (tuple, set, frozenset))]
 _ENCODERS: Final[dict[type, Encoder]] = {
     **{type_: _tagged(rule) for rule in _TAGGED for type_ in rule.types},

@@ -236,7 +236,7 @@ def _untraced(failure: Any) -> Any:
     """A failure without its tracebacks: they hold lines and paths, which change with every edit."""
     if isinstance(failure, dict):
         return {
-            name: _untraced(each) if name == "cause" else each
+            name: _untraced(each) if name in ("cause", "context") else each
             for name, each in failure.items()
             if name not in ("traceback", "members")
         } | {"members": [_untraced(each) for each in failure.get("members") or ()]}
