@@ -167,11 +167,11 @@ class JobExecution:
         match event:
             case CancelRequested():
                 self._record(event)
-                withdraw(self, self._decision, now)
+                self._withdraw(now)
                 self._end(RunCancelled(event.reason, now), "cancelled", None, event.reason)
             case RunTimedOut():
                 self._record(event)
-                withdraw(self, self._decision, now)
+                self._withdraw(now)
                 error = TimeoutError(f"job not done within {event.seconds:g} s")
                 self._fail(failure_payload(error, self.codec, with_traceback=False), now)
             case ResumeRequested():  # as in a workflow, that a person asked for it is told
@@ -182,6 +182,10 @@ class JobExecution:
                 pass  # too late
             case _:
                 assert_never(event)
+
+    def _withdraw(self, now: float) -> None:
+        withdraw(self, self._decision, now)
+        self._decision.waits = ()  # the timer of an attempt that was to come, asked for in this very turn
 
     def _move(self, event: StepEvent, now: float) -> None:
         if isinstance(event, StepInterrupted):
