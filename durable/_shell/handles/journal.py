@@ -342,4 +342,4 @@ class JournalHandle(Generic[B]):
 
 def backend_of(handle: JournalHandle[B]) -> B:
     """What is behind an engine or client: for the other rooms of this package, and not for users."""
-    return handle._backend  # noqa: SLF001 - of this module
+    return handle._backend  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the one door to it
