@@ -305,6 +305,7 @@ async def test_an_engine_of_another_release_is_told_from_its_answer(answering, a
         (b'{"version": 1, "error": "RunNotFoundError", "args": ["id", "x"]}', RunNotFoundError),
         (b'{"version": 2, "error": "JournalVersionError", "args": ["app.db", "newer"]}', JournalVersionError),
         (b'{"version": 1, "error": "NewerError", "args": []}', InternalError),
+        (b'{"version": 1, "error": "RunNotFoundError", "args": ["id", "x", "newer"]}', InternalError),
         (b'{"version": 1, "error": "Any", "args": []}', InternalError),
         (b'{"version": 1}', InternalError),
         (b"hello", InternalError),

@@ -1,5 +1,5 @@
 """
-Requests to go on from what is recorded: a failed run retried, a copy of a run, runs of another journal.
+Requests to continue from what is recorded: a failed run retried, a copy of a run, runs of another journal.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WHERE run = ? AND kind = ? ORDER BY item
 @frozen
 class RetryRun(Request[bool]):
     """
-    Let a failed run go on from what failed; completed steps and children are not repeated.
+    Let a failed run continue from what failed; completed steps and children are not repeated.
 
     False if the run is running already.
     """
@@ -69,7 +69,7 @@ class RetryRun(Request[bool]):
 
 @frozen
 class ForkRun(Request[str]):
-    """A new run that goes on from position *at* of another, with some outcomes replaced; its id."""
+    """A new run that continues from position *at* of another, with some outcomes replaced; its id."""
 
     run_id: str
     at: str

@@ -22,7 +22,7 @@ from durable.errors import DurableError
 
 R_co = TypeVar("R_co", covariant=True)
 
-#: Seconds for which an id is kept: far longer than a client goes on asking.
+#: Seconds for which an id is kept: far longer than a client keeps asking.
 KEPT_SECONDS: Final = 3_600.0
 
 

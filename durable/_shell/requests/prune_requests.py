@@ -1,7 +1,7 @@
 """
 Requests to delete what ended long ago: trees of runs, and batches with all that belongs to them.
 
-Each looks at a bounded number of them in one transaction, and says where to go on.
+Each looks at a bounded number of them in one transaction, and says where to continue.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SELECT batch, b.finished_at FROM nested JOIN durable_batches AS b USING (batch)
 
 @frozen
 class Pruned:
-    """How many runs one request deleted, and behind which number to go on; None if there are no more."""
+    """How many runs one request deleted, and behind which number to continue; None if there are no more."""
 
     runs: int
     following: int | None

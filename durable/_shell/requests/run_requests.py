@@ -114,12 +114,12 @@ class PauseRun(Request[bool]):
 
 @frozen
 class ResumeRun(Request[bool]):
-    """Let a paused or blocked run go on; False if it is neither."""
+    """Resume a paused or blocked run; False if it is neither."""
 
     run_id: str
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
-        """Resume it."""
+        """Let it be driven again."""
         run, now = current_run(conn, self.run_id), env.now
         if run.status in ENDS:
             remedy = "A failed run can be retried" if run.status == "failed" else ""

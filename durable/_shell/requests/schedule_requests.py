@@ -32,12 +32,12 @@ class PauseSchedule(Request[bool]):
 
 @frozen
 class ResumeSchedule(Request[bool]):
-    """Let a paused schedule go on from now; False if it is not paused."""
+    """Resume a paused schedule, from now; False if it is not paused."""
 
     name: str
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
-        """Resume it. Only an engine knows when it ticks next."""
+        """Let it tick again. Only an engine knows when that is."""
         row = find_schedule(conn, self.name)
         if row.paused_at is None:
             return False

@@ -100,9 +100,11 @@ def decode_request(line: bytes, path: str) -> Asked:
         UsageError: There is none, or a field of it is missing, unknown, or of another type.
     """
     plain = _parse(line)
-    version, client = plain.get("version"), plain.get("release", "of an older release")
+    version, client = plain.get("version"), f"{plain.get('release', 'of an older release')!s:.40}"
     if version != VERSION:
-        raise _mismatch(path, f"process {os.getpid()}, durable {release()}: {VERSION}", f"durable {client}: {version}")
+        raise _mismatch(
+            path, f"process {os.getpid()}, durable {release()}: {VERSION}", f"durable {client}: {version!r:.20}"
+        )
     try:
         return _decode_request(plain)
     except UsageError as error:
@@ -174,13 +176,20 @@ def decode_answer(request: Asked, line: bytes, path: str) -> Any:
         case {"error": str(name), "args": list(args)}:
             cls = getattr(errors, name, None)
             if isinstance(cls, type) and issubclass(cls, errors.DurableError):
-                raise cls(*args)
+                raise _made(cls, args) or _nonsense(line, path)
         case {"result": result}:
             _, asked = _unwrapped(request)
             return None if isinstance(asked, WaitForEnd) else result_from(asked, result)
         case _:
             pass
     raise _nonsense(line, path)
+
+
+def _made(cls: type[errors.DurableError], args: list[Any]) -> errors.DurableError | None:
+    try:
+        return cls(*args)
+    except TypeError:  # of a release in which it has other fields
+        return None
 
 
 def _nonsense(line: bytes, path: str) -> errors.InternalError:
