@@ -24,6 +24,11 @@ RECORDS: Final = record_codec(closed=True)
 #: Names of a new run's fields, and their defaults (where they have one).
 _FIELDS: dict[str, Any] = {attribute.name: attribute.default for attribute in attrs_fields(NewRun)}
 
+#: Fields of a new run that say which others of its file it belongs to, and what they are of a run that does not.
+_TIES: Final[dict[str, Any]] = {
+    "run": 0, "parent": None, "position": None, "follows": None, "batch": None, "callback": None, "behind": (),
+}  # fmt: skip
+
 
 def begun(template: NewRun, *, run: int, run_id: str, now: float) -> NewRun:
     """The run that *template* starts *now*; its own id, where it has chosen one."""
@@ -80,17 +85,9 @@ def checked_json(text: str, where: str) -> str:
 
 def without_ties(run: NewRun) -> NewRun:
     """A new run that came from elsewhere, without what only the owner of a file knows: its runs and batches."""
-    return evolve(
-        run,
-        run=0,
-        parent=None,
-        position=None,
-        follows=None,
-        batch=None,
-        callback=None,
-        behind=(),
-        follow_ups=tuple(without_ties(each) for each in run.follow_ups),
-    )
+    if not run.follow_ups and all(getattr(run, name) == absent for name, absent in _TIES.items()):
+        return run  # as nearly all are: a copy takes as long as reading it
+    return evolve(run, **_TIES, follow_ups=tuple(without_ties(each) for each in run.follow_ups))
 
 
 def bytes_to_json(value: object) -> Any:
