@@ -13,8 +13,9 @@ A run's history is a list of these. Each says its *category*:
 * the **end**: `RunSucceeded` and its like.
 
 Those who read events match the unions at the foot of this file and end in `assert_never`, or read
-what every event says of itself: `category`, `outcome`, `position`, `name`, `value`, `describe()`.
-So mypy lists what a new class concerns, and there is nothing to do where its own words are enough.
+what an event says of itself: `category`, `outcome`, `position`, `name`, `value`, and of commands, ends
+and what is about the run as a whole `describe()`, in a few words. So mypy lists what a new class
+concerns, and there is nothing to do where its own words are enough.
 
 `columns` maps them to columns. Kind numbers are part of the file format: never reuse one.
 """

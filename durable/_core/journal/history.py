@@ -10,7 +10,7 @@ lists of events.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, assert_never
+from typing import TypeVar, assert_never, get_args
 
 from attrs import field, frozen
 
@@ -36,6 +36,7 @@ from durable._core.journal.events import (
     PatchMarked,
     Payload,
     Reopening,
+    Revision,
     RunFailed,
     RunForked,
     RunRestarted,
@@ -63,10 +64,7 @@ from durable.errors import InternalError, UsageError
 
 _E = TypeVar("_E", bound=Event)
 
-#: What sets earlier events aside, or is no event of its own.
-_REVISIONS = frozenset((RunRestarted, RunRetried, RunForked))
-#: Arrivals that can make a run fail.
-_FAILURES = (StepFailed, ChildFailed, ChildCancelled, TimerFired)
+_REVISIONS = frozenset(get_args(Revision))
 
 
 @frozen
@@ -120,7 +118,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
             case "arrival":
                 arrivals.append(event)
             case "command":
-                if isinstance(event, (StepStarted, SlotAwaited)) and (event.attempt > 1 or event.position in commands):
+                if isinstance(event, LaterAttempt) and (event.attempt > 1 or event.position in commands):
                     arrivals.append(event)
                     later_attempts += 1
                 else:
@@ -261,8 +259,13 @@ def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event
         for event in cut_at(events, cut)
         if event.position not in again
         and not isinstance(event, (RunFailed, FeedOpened))  # a feed ends with the run, or a failure in it
-        and not (event.position in failed and isinstance(event, _FAILURES))
+        and not (event.position in failed and _can_fail(event))
     ]
+
+
+def _can_fail(event: Event) -> bool:
+    """Whether it can make a run fail that *event* arrived."""
+    return event.category == "arrival" and event.outcome in ("failed", "cancelled", "fired")
 
 
 def _is_open(command: Command, done: Collection[str], fired: Collection[str]) -> bool:
@@ -307,7 +310,7 @@ def failed_outcomes(events: Sequence[Event]) -> list[Event]:
     """The outcomes that made the run of *events* fail; none if its own code raised."""
     failure = _failure(events)
     positions = () if failure is None else failure.positions
-    return [event for event in events if isinstance(event, _FAILURES) and event.position in positions]
+    return [event for event in events if event.position in positions and _can_fail(event)]
 
 
 def _failure(events: Sequence[Event]) -> RunFailed | None:

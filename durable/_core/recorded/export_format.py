@@ -254,7 +254,7 @@ def event_to_plain(event: Event) -> dict[str, Any]:
     plain["at"] = event.at
     if fields := fields_of(event):
         plain["fields"] = fields
-    return {**plain, **payload_to_plain(event.value)}
+    return plain if event.value is None else plain | payload_to_plain(event.value)
 
 
 def _without_none(plain: Mapping[str, Any]) -> dict[str, Any]:

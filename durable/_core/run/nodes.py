@@ -407,10 +407,10 @@ class OpenRun:
             case RunOp():
                 with contextlib.suppress(EncodeError, CapExceededError):
                     return self.codec.digest(arguments_payload(op, self.codec))
-            case AwaitRunOp() | ContinueAs() | SleepOp() | WaitForOp() | ForEachOp() | None:
-                pass
-            case GatherOp() | RaceOp() | SettleOp() | TimeoutOp():
-                pass
+            case AwaitRunOp() | ContinueAs() | SleepOp() | WaitForOp() | None:
+                pass  # nothing is called
+            case GatherOp() | RaceOp() | SettleOp() | TimeoutOp() | ForEachOp():
+                pass  # its members are; items stand in the event
             case _:
                 assert_never(op)
         return ""
