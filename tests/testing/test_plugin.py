@@ -3,6 +3,7 @@ The pytest plugin: here, where anyio's plugin runs the tests, and in pytest proc
 """
 
 import asyncio
+import json
 import subprocess
 import sys
 import textwrap
@@ -232,7 +233,7 @@ def test_what_is_left_is_told_by_a_late_closing_too(tmp_path):
         release()
 
 
-# --- in processes of users -------------------------------------------------------------------------------
+# --- in projects of users --------------------------------------------------------------------------------
 
 RIDE = """
 from durable import Flow, Return, sleep, step, workflow
@@ -247,19 +248,6 @@ async def ride(ride_id: int) -> Flow[str]:
     paid: str = yield charge(ride_id)
     yield Return(paid)
 """
-
-
-def pytest_run(folder, tests, *arguments):
-    """
-    What pytest says of *tests*, in a project of its own, without configuration.
-    """
-    (folder / "test_rides.py").write_text(RIDE + textwrap.dedent(tests))
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *arguments]
-    if "no:asyncio" not in arguments:  # it asks for this where warnings are errors
-        command += ["-o", "asyncio_default_fixture_loop_scope=function"]
-    command += ["--rootdir", str(folder), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, cwd=folder)
-    return done.stdout + done.stderr
 
 
 TESTS = """
@@ -298,91 +286,123 @@ async def test_blocked(durable_engine):
 """
 
 
-@pytest.mark.parametrize(
-    "mark, arguments",
-    [
-        ("pytestmark = pytest.mark.anyio", ["-p", "no:asyncio"]),
-        ("", ["-p", "no:asyncio", "--anyio-mode", "auto"]),
-        ("", ["--asyncio-mode", "auto", "-p", "no:anyio"]),
-        ("", ["--asyncio-mode", "auto"]),
-    ],
-    ids=["anyio", "anyio-auto", "asyncio-auto", "both"],
-)
-def test_both_plugins_run_tests_with_engines(tmp_path, mark, arguments):
+STRICT = """
+import pytest
+
+@pytest.mark.asyncio
+async def test_memory(durable_engine):
+    engine = await durable_engine(ride)
+    assert await engine.run(ride(7)) == "charge-7"
+"""
+
+LEFT = """
+import itertools, pytest
+pytestmark = pytest.mark.anyio
+counter = itertools.count()
+
+@workflow
+async def moody() -> Flow[None]:
+    if next(counter):
+        yield charge(1)
+    yield sleep(60)
+
+async def test_left(durable_engine):
+    engine = await durable_engine(moody, replay_always=True)
+    await engine.start(moody())
+
+@pytest.mark.durable(True)
+async def test_mistaken(durable_engine):
+    pass
+
+@pytest.fixture
+async def broken(durable_engine):
+    await durable_engine(ride)
+    raise LookupError("in a fixture")
+
+async def test_never_begun(broken):
+    pass
+"""
+
+#: pytest-asyncio asks for this where warnings are errors.
+SCOPE = ["-o", "asyncio_default_fixture_loop_scope=function"]
+#: Name of a project -> its tests, and how pytest is called there.
+PROJECTS = {
+    "anyio": (TESTS.replace("MARK", "pytestmark = pytest.mark.anyio"), ["-p", "no:asyncio"]),
+    "anyio_auto": (TESTS.replace("MARK", ""), ["-p", "no:asyncio", "--anyio-mode", "auto"]),
+    "asyncio_auto": (TESTS.replace("MARK", ""), ["--asyncio-mode", "auto", "-p", "no:anyio", *SCOPE]),
+    "both": (TESTS.replace("MARK", ""), ["--asyncio-mode", "auto", *SCOPE]),
+    "asyncio_strict": (STRICT, ["-p", "no:anyio", *SCOPE]),
+    "left": (LEFT, ["-p", "no:asyncio", "--strict-markers"]),
+    "markers": ("", ["-p", "no:asyncio", "--markers"]),
+}
+#: One process runs pytest in all of them, one after the other: most of what a process takes is its imports.
+RUNS = """
+import contextlib, io, json, os, sys
+import pytest
+
+said = {}
+for name, (folder, arguments) in json.load(sys.stdin).items():
+    os.chdir(folder)
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        pytest.main(["-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir", folder, *arguments, folder])
+    said[name] = out.getvalue()
+json.dump(said, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """
+    What pytest says in each of the projects, which have no configuration.
+    """
+    calls = {}
+    for name, (tests, arguments) in PROJECTS.items():
+        folder = tmp_path_factory.mktemp(name)
+        (folder / f"test_{name}.py").write_text(RIDE + tests)
+        calls[name] = (str(folder), arguments)
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS], input=json.dumps(calls), capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", ["anyio", "anyio_auto", "asyncio_auto", "both"])
+def test_both_plugins_run_tests_with_engines(said, name):
     """
     In memory, on a file, in fixtures of users, in classes; failures are the test's own.
     """
-    said = pytest_run(tmp_path, TESTS.replace("MARK", mark), *arguments)
-    assert "4 passed" in said, said
-    assert "1 failed" in said, said
-    assert "AssertionError: its own" in said
+    assert "4 passed" in said[name], said[name]
+    assert "1 failed" in said[name], said[name]
+    assert "AssertionError: its own" in said[name]
 
 
-def test_pytest_asyncio_in_strict_mode_needs_its_mark_and_no_more(tmp_path):
+def test_pytest_asyncio_in_strict_mode_needs_its_mark_and_no_more(said):
     """
     Our fixtures are no async ones, so nothing has to be marked but the test.
     """
-    said = pytest_run(
-        tmp_path,
-        """
-        import pytest
-
-        @pytest.mark.asyncio
-        async def test_memory(durable_engine):
-            engine = await durable_engine(ride)
-            assert await engine.run(ride(7)) == "charge-7"
-        """,
-        "-p",
-        "no:anyio",
-    )
-    assert "1 passed" in said, said
+    assert "1 passed" in said["asyncio_strict"], said["asyncio_strict"]
 
 
-def test_what_a_test_leaves_fails_it(tmp_path):
+def test_what_a_test_leaves_fails_it(said):
     """
     Under a plugin of a user's: a run that is blocked by code that is not deterministic; a mistaken marker.
     """
-    said = pytest_run(
-        tmp_path,
-        """
-        import itertools, pytest
-        pytestmark = pytest.mark.anyio
-        counter = itertools.count()
-
-        @workflow
-        async def moody() -> Flow[None]:
-            if next(counter):
-                yield charge(1)
-            yield sleep(60)
-
-        async def test_left(durable_engine):
-            engine = await durable_engine(moody, replay_always=True)
-            await engine.start(moody())
-
-        @pytest.mark.durable(True)
-        async def test_mistaken(durable_engine):
-            pass
-
-        @pytest.fixture
-        async def broken(durable_engine):
-            await durable_engine(ride)
-            raise LookupError("in a fixture")
-
-        async def test_never_begun(broken):
-            pass
-        """,
-        "-p",
-        "no:asyncio",
-        "--strict-markers",
-    )
-    assert "1 failed, 2 errors" in said, said
-    assert "is blocked" in said
-    assert "options by name only" in said
-    assert "LookupError: in a fixture" in said
-    assert "has ended without them" not in said
+    assert "1 failed, 2 errors" in said["left"], said["left"]
+    assert "is blocked" in said["left"]
+    assert "options by name only" in said["left"]
+    assert "LookupError: in a fixture" in said["left"]
+    assert "has ended without them" not in said["left"]
 
 
-def test_the_plugin_is_light(tmp_path):
+def test_the_marker_is_listed(said):
+    """
+    With the options that it takes.
+    """
+    assert "@pytest.mark.durable(file=False" in said["markers"]
+
+
+def test_the_plugin_is_light():
     """
     Until a fixture is used, a pytest run imports nothing of ours but the plugin: no engine, no asyncio, no structlog.
     """
@@ -394,9 +414,6 @@ def test_the_plugin_is_light(tmp_path):
         new = set(sys.modules) - before
         print(sorted(name for name in new if not name.startswith("_")))
     """
-    script = tmp_path / "light.py"
-    script.write_text(textwrap.dedent(code))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=30)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.strip() == "['durable', 'durable.testing', 'durable.testing.plugin']"
-    said = pytest_run(tmp_path, "", "--markers", "-p", "no:asyncio")
-    assert "@pytest.mark.durable(file=False" in said
