@@ -16,8 +16,6 @@ from durable import Engine, Queue, job
 
 #: Of a run of this many steps, and a file of this many runs.
 DECADES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
-#: Runs that are measured among others, and how many pass by at a time.
-PROBES = 300
 SPIN_SECONDS = 0.04
 
 
@@ -36,7 +34,7 @@ async def growing(folder: Path, params: dict[str, Any], durability: str) -> dict
         start_many_s = clock() - began
     found = {f"us_at_step_{at}": us for at, us in steps.items()}
     found |= {"start_many": params["at_once"], "start_many_s": start_many_s}
-    found |= await _per_file(folder, fullest, durability)
+    found |= await _per_file(folder, fullest, params["probes"], durability)
     signals = await _per_signal(folder, workloads.counting(params["signals"]), params["signals"], durability, 1)
     chained = await _per_signal(folder, workloads.chained(0, params["signals"]), params["signals"], durability, 0)
     found |= {f"us_at_signal_{at}": us for at, us in signals.items()}
@@ -60,9 +58,9 @@ def _per_step(ended_at: Sequence[float], longest: int) -> dict[int, float]:
     return found
 
 
-async def _per_file(folder: Path, fullest: int, durability: str) -> dict[str, float]:
+async def _per_file(folder: Path, fullest: int, probes: int, durability: str) -> dict[str, float]:
     """
-    Microseconds a run in a file of so many waiting ones; and in turn with each, in one of a thousand.
+    Microseconds a run, of *probes* at a time: in a file of so many waiting ones, and in turn with each in one of 1,000.
     """
     (folder / "full").mkdir()
     (folder / "small").mkdir()
@@ -76,7 +74,7 @@ async def _per_file(folder: Path, fullest: int, durability: str) -> dict[str, fl
         for at in [decade for decade in DECADES if 1_000 <= decade < fullest] + [fullest]:
             await _fill(full, filled, at)
             filled = at
-            pairs = [(await _per_run(small), await _per_run(full)) for _ in range(7)]
+            pairs = [(await _per_run(small, probes), await _per_run(full, probes)) for _ in range(7)]
             found[f"us_among_{at}"] = statistics.median(us for _, us in pairs)
             found["run_growth"] = statistics.median(us / of_small for of_small, us in pairs)
     return found
@@ -111,12 +109,12 @@ async def _per_signal(folder: Path, op: Any, signals: int, durability: str, keep
     return {at: statistics.median(spans[max(0, at - max(8, min(500, at // 2))) : at]) * 1e6 for at in places}
 
 
-async def _per_run(engine: Engine) -> float:
+async def _per_run(engine: Engine, probes: int) -> float:
     began = clock()
-    runs = await engine.start_many([workloads.sequence(1) for _ in range(PROBES)])
+    runs = await engine.start_many([workloads.sequence(1) for _ in range(probes)])
     for run in runs:
         await run.result()
-    return (clock() - began) / PROBES * 1e6
+    return (clock() - began) / probes * 1e6
 
 
 # --- cores ---------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
         "runs": (100_000, 1_000),
         "at_once": (10_000, 100),
         "signals": (10_000, 60),
+        "probes": (300, 20),
     },
     "multicore": {"jobs": (100, 4)},
     "import": {"repeats": (7, 1)},
