@@ -23,6 +23,11 @@ settings.register_profile("desk", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
+# Workers of `make cover` are measured, by this variable. Their own children are not: they die by SIGKILL before they
+# could save what they measured, and starting coverage in each would slow the suite for nothing.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:

@@ -75,10 +75,11 @@ def test_tables_fit_the_terminal(out):
     assert lines[1].startswith("日本        short")
 
 
-def test_into_a_pipe_nothing_is_cut():
+def test_into_a_pipe_nothing_is_cut(monkeypatch):
     """
     Programs get all of it.
     """
+    monkeypatch.delenv("COLUMNS", raising=False)
     stream = io.StringIO()
     Output(stream).table(["A"], [["x" * 500]])
     assert "x" * 500 in stream.getvalue()

@@ -35,9 +35,9 @@ UTC = dt.UTC
 
 
 def label(each: Any) -> str:
-    """A short name for a table's row."""
+    """A short name for a table's row, the same in every process."""
     try:
-        return ascii(each)[:40]
+        return ascii(each).partition(" at 0x")[0][:40]
     except ValueError:  # more digits than Python prints
         return "huge"
 

@@ -222,7 +222,8 @@ async def test_a_cursor_keeps_its_types_and_refuses_what_it_cannot_record(engine
     assert ran == [None, rich]
     kept = ran[1]
     assert [type(kept["day"]), type(kept["at"]), type(kept["at"][1])] == [date, tuple, timedelta]
-    assert [type(kept["nested"][0]["price"]), type(kept["nested"][1])] == [Decimal, set]
+    assert type(kept["nested"][0]["price"]) is Decimal
+    assert isinstance(kept["nested"][1], set)  # one that iterates in the order of its record
 
 
 async def test_two_loops_over_the_same_items_keep_separate_progress(engines, ran, door):

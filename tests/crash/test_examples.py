@@ -1,7 +1,7 @@
 """
 Every workflow of the examples survives a crash at every commit, and a glitch at every line.
 
-`pytest -s tests/examples/test_crashes.py` prints how many sites each has, and how many faults struck it.
+`pytest -s tests/crash/test_examples.py` prints how many sites each has, and how many faults struck it.
 """
 
 import os
