@@ -14,9 +14,10 @@ from typing import Any
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Payload
 from durable._core.program.registry import Definitions
-from durable._core.recorded.copies import ENDED, Absent, Copy, command_at, copy_of, roots, status_of
+from durable._core.recorded.copies import Absent, Copy, command_at, copy_of, roots, status_of
 from durable._core.recorded.export_format import RunHistory
 from durable._core.run.caps import DEFAULT_CAPS, Caps
+from durable._core.statuses import ENDS
 from durable._debug.replay import AnyHistory, AnyWorkflow, as_definitions, recorded_run
 from durable._shell.engine.dry_run import DryRun, rehearsing
 from durable._shell.engine.engine import Engine
@@ -117,7 +118,7 @@ async def rehearsed(
         journal = rehearsal.journal
         await journal.import_runs([*copied.needed, copied.run])
         for each in copied.needed:
-            if status_of(each) not in ENDED:
+            if status_of(each) not in ENDS:
                 await journal.get(each.run.run_id).resume()
         run = journal.get(copied.run.run.run_id)
         await (run.retry() if status_of(copied.run) == "failed" else run.resume())

@@ -5,12 +5,16 @@ Below the engine: functions of `writing`, `waking`, `creating` and `requests` th
 port, with runs that are rows only. Time is a number that the test chooses.
 """
 
+import itertools
+
 import pytest
+from attrs import evolve
 
 from durable._core.journal.events import (
     CancelRequested,
     ChildFailed,
     ChildSucceeded,
+    RunCancelled,
     RunContinued,
     RunFailed,
     RunStarted,
@@ -22,14 +26,18 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.waits import Wait
 from durable._core.run.decision import Decision
+from durable._core.statuses import ENDS, NEW, STATUSES, TRANSITIONS, Cause
 from durable._shell.reads import event_rows
+from durable._shell.reads.exporting import load_run_history
+from durable._shell.reads.run_rows import run_by_id
+from durable._shell.requests.history_requests import ImportRuns, RetryRun
 from durable._shell.requests.request import Env
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal
 from durable._shell.rows.rows import Effects, LastTurn, NewRun, RunState, TurnWrite, read_events
 from durable._shell.storage import marks, schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MemoryDatabase
-from durable._shell.writes import run_writes, wakeups
+from durable._shell.writes import run_writes, slots, wakeups
 from durable._shell.writes.turn_writes import write_turns
 from durable.errors import KeyConflictError, RunExistsError, RunStateError
 
@@ -389,3 +397,127 @@ class TestCancelling:
         await journal.commit(journal.end(1))
         done, effects = await journal.request(CancelRun("run-1", "no"), now=6.0)
         assert (done, effects) == (False, Effects())
+
+
+class Statuses:
+    """Brings runs into every status, in each way that there is, and notes how what happens then changes them."""
+
+    def __init__(self, journal):
+        self.journal = journal
+        self.numbers = itertools.count(1)
+        self.seen = {}
+
+    async def note(self, before, run, *causes):
+        after = await self.journal.status(run)
+        if after != before:
+            for cause in causes:
+                self.seen.setdefault(before, {}).setdefault(after, set()).add(cause)
+
+    async def started(self, status, **options):
+        """A run that turns have brought into *status*."""
+        number = next(self.numbers)
+        await self.journal.start(evolve(new_run(number), **options))
+        await self.note(NEW, number, Cause.CREATION)
+        before = "pending"
+        for each in ["running", status] if status in ("waiting", "blocked") else [status]:
+            await self.turn(number, each, before)
+            before = each
+        return number
+
+    async def turn(self, run, status, before):
+        match status:
+            case "pending" | "paused":
+                return
+            case "succeeded":
+                await self.journal.commit(self.journal.end(run))
+            case "failed":
+                await self.journal.commit(self.journal.failure(run))
+            case "cancelled":
+                await self.journal.commit(self.journal.last_turn(run, RunCancelled("no", 10.0), "cancelled"))
+            case _:
+                blocked = "so it is" if status == "blocked" else None
+                await self.journal.commit(self.journal.turn(run, status=status, blocked=blocked))
+        await self.note(before, run, Cause.TURN)
+
+    async def every_way_into(self, status):
+        """Runs in *status*: with and without a turn before it, and held by the one who holds runs."""
+        if status == "paused":
+            found = [await self.started(each) for each in ("pending", "running", "waiting")]
+            for run in found:
+                await self.ask(PauseRun, run, Cause.PAUSE)
+            return found
+        if status == "blocked":
+            unborn = await self.started("pending")
+            await self.turn(unborn, "blocked", "pending")
+            found = [unborn, await self.started("blocked")]
+            for run in found:
+                await self.journal.database.write(lambda conn, run=run: wakeups.await_code(conn, run, 10.0))
+            return found
+        return [await self.started(status)]
+
+    async def ask(self, request, run, cause):
+        before = await self.journal.status(run)
+        try:
+            await self.journal.request(request(f"run-{run}"), now=20.0)
+        except RunStateError:
+            assert await self.journal.status(run) == before
+        await self.note(before, run, cause)
+
+    async def arrival(self, run):
+        before, effects = await self.journal.status(run), Effects()
+        await self.journal.database.write(
+            lambda conn: wakeups.put_item(conn, run, TimerFired("0", 20.0), effects, wakes=True)
+        )
+        await self.note(before, run, Cause.ARRIVAL)
+
+    async def opening(self, runs):
+        before = {run: await self.journal.status(run) for run in runs}
+        await self.journal.database.write(lambda conn: wakeups.retry_blocked(conn, 20.0))
+        for run in runs:
+            await self.note(before[run], run, Cause.OPENING)
+
+    async def imported(self, run):
+        """A copy of *run*."""
+
+        def load(conn):
+            return load_run_history(conn, "", run_by_id(conn, f"run-{run}"))
+
+        history = await self.journal.database.read(load)
+        number = next(self.numbers)
+        copy = evolve(history, run=evolve(history.run, run_id=f"run-{number}"), pending=[])
+        await self.journal.request(ImportRuns((copy,)), now=20.0)
+        await self.note(NEW, number, Cause.IMPORT)
+
+
+class TestStatuses:
+    async def test_the_table_of_transitions_is_what_happens(self, journal):
+        """Every status and every cause: what changes stands in the table, and all that stands there happens."""
+        statuses = Statuses(journal)
+        asks = {Cause.PAUSE: PauseRun, Cause.RESUME: ResumeRun, Cause.CANCEL: CancelRun, Cause.RETRY: RetryRun}
+        for status in STATUSES:
+            for cause, request in asks.items():
+                for run in await statuses.every_way_into(status):
+                    await statuses.ask(request, run, cause)
+            await statuses.opening(await statuses.every_way_into(status))
+            for happens in (statuses.arrival, statuses.imported):
+                for run in await statuses.every_way_into(status):
+                    await happens(run)
+            if status in ("pending", "running", "paused"):  # those that a driver may have in its hands
+                for after in ("running", "waiting", "blocked", *ENDS):
+                    for run in await statuses.every_way_into(status):
+                        await statuses.turn(run, after, status)
+        await self.in_line(statuses)
+        assert statuses.seen == {
+            before: {after: set(causes) for after, causes in row.items()} for before, row in TRANSITIONS.items() if row
+        }
+
+    async def in_line(self, statuses):
+        """Where the run as a whole needs a slot, it waits for it again when it is to go on."""
+        journal = statuses.journal
+        await journal.database.write(lambda conn: slots.register(conn, [("one", 1, None, None, "wait")]))
+        limited = {"limit": "one", "limit_key": ""}
+        run = await statuses.started("failed", **limited)
+        other = await statuses.started("running", **limited)
+        await statuses.ask(RetryRun, run, Cause.RETRY)
+        await statuses.turn(other, "succeeded", "running")
+        await statuses.note("pending", run, Cause.ARRIVAL)

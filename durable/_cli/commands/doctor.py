@@ -18,7 +18,7 @@ from durable._cli.journals.files import add_database, database_path, open_readon
 from durable._cli.journals.owners import owner_of
 from durable._cli.terminal.output import Output, ago, span
 from durable._cli.terminal.problems import FINDING, OK
-from durable._shell.reads.run_rows import Filter, list_runs, paused_queues
+from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_queues
 from durable._shell.storage.marks import SCHEMA_VERSION
 
 Severity: TypeAlias = Literal["ok", "note", "warning", "problem"]
@@ -172,8 +172,8 @@ def _waiting(file: _File) -> Iterator[Finding]:
     owner = owner_of(file.path)
     owned = owner is not None and owner.alive is not False
     row = file.conn.execute(
-        "SELECT r.run_id, w.position, w.fire_at FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.run "
-        "WHERE w.fire_at < ? AND r.status NOT IN ('paused', 'blocked') ORDER BY w.fire_at LIMIT 1",
+        "SELECT r.run_id, w.position, w.fire_at FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.run "  # noqa: S608
+        f"WHERE w.fire_at < ? AND r.status NOT IN {HELD_SQL} ORDER BY w.fire_at LIMIT 1",
         (file.now - _OVERDUE,),
     ).fetchone()
     if row is not None:

@@ -29,10 +29,11 @@ from durable._cli.terminal.values import failure_lines, plain, value_lines
 from durable._core.codec.codec import Codec
 from durable._core.codec.json_text import dumps
 from durable._core.journal.events import Payload
-from durable._core.recorded.copies import ENDED, first_of, status_of
+from durable._core.recorded.copies import first_of, status_of
 from durable._core.recorded.diff import compare
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.run_lines import lines_of
+from durable._core.statuses import ENDS
 
 if TYPE_CHECKING:
     from durable._shell.engine.dry_run import DryRun
@@ -171,7 +172,7 @@ async def _into(plan: Plan, path: str) -> str:
     await import_into(path, [*copy.needed, copy.run])
     async with Client(path) as client:
         await client.get(plan.new_id).resume()
-    if paused := [each.run.run_id for each in copy.needed if status_of(each) not in ENDED]:
+    if paused := [each.run.run_id for each in copy.needed if status_of(each) not in ENDS]:
         sys.stderr.write(
             f"runs that it waits for, and that had not ended, came along and are paused in {path}: "
             f"{', '.join(paused)}. `durable resume` lets them go on there as well\n"
@@ -202,7 +203,7 @@ async def _execute(path: str, run_id: str, application: Application, out: Output
         async with Engine(path, application.definitions, codec=application.codec.hooks) as engine:
             status = await settled(engine, run_id)
             why = await engine.get(run_id).why()
-            payload = (await backend_of(engine).end_of(run_id))[1][1] if status in ENDED else None
+            payload = (await backend_of(engine).end_of(run_id))[1][1] if status in ENDS else None
     payload = _readable(payload, application.codec)
     if out.json:
         told: dict[str, Any] = {"run_id": run_id, "status": status, "why": why, "journal": path}

@@ -18,8 +18,9 @@ from durable._cli.terminal.problems import FINDING, OK
 from durable._cli.terminal.values import failure_in_short, failure_lines, plain, value_lines
 from durable._core.journal.columns import fields_of, from_row
 from durable._core.journal.events import KIND_NAMES, Event
+from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import event_rows_after
-from durable._shell.reads.run_rows import ENDS, RunRow, run_by_id
+from durable._shell.reads.run_rows import RunRow, run_by_id
 from durable._shell.rows.rows import checksum
 from durable.errors import DecodeError
 

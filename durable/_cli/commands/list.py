@@ -18,7 +18,8 @@ from durable._cli.journals.files import DATABASE_VARIABLE, add_database, databas
 from durable._cli.journals.filters import FILTERS_HELP, PAGE_LENGTH, add_filters, add_paging, filter_from, spelled
 from durable._cli.terminal.output import Output, ago, iso
 from durable._cli.terminal.problems import OK
-from durable._shell.reads.run_rows import ENDS, Filter, RunRow, list_runs, paused_queues
+from durable._core.statuses import ENDS
+from durable._shell.reads.run_rows import Filter, RunRow, list_runs, paused_queues
 from durable._shell.reads.why import awaited
 
 #: Runs read in one transaction. Rows of a page are a few hundred bytes; it takes milliseconds.

@@ -34,6 +34,7 @@ from durable._core.journal.events import (
     StepFailed,
 )
 from durable._core.journal.history import only
+from durable._core.statuses import HELD, OPEN
 from durable._shell.reads.event_rows import event_rows, readable_events
 from durable._shell.reads.run_rows import RunRow, followers_of, pending_signals
 from durable._shell.reads.why import why
@@ -213,7 +214,7 @@ def _steps(page: Page, out: Output, now: float, *, full: bool) -> None:
 
 def _step_cells(step: StepLine, row: RunRow, now: float) -> tuple[str, str, str, str, str, str]:
     took = "" if step.ended_at is None else span(max(0.0, step.ended_at - step.started_at))
-    if step.status == "running" and row.status in ("pending", "running", "waiting"):
+    if step.status == "running" and row.status in OPEN and row.status not in HELD:
         took = f"for {ago(step.started_at, now)}"
     elif step.fire_at is not None and step.status == "retrying":
         took = f"in {span(step.fire_at - now)}" if step.fire_at > now else "due"

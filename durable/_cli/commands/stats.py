@@ -15,12 +15,12 @@ from durable._cli.journals.files import add_database, database_path, open_readon
 from durable._cli.journals.owners import Owner, owner_of
 from durable._cli.terminal.output import Output, ago, instant, iso, printable
 from durable._cli.terminal.problems import OK
+from durable._core.statuses import STATUSES
 from durable._shell.reads.census import Census, census
 
 #: Workflows that are shown unless all were asked for: those with the most runs.
 _WORKFLOWS: Final = 10
 #: As a run's life goes.
-_ORDER: Final = ("pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled")
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -111,7 +111,7 @@ def _owner(owner: Owner | None) -> str:
 
 def _runs(found: Census, out: Output, *, full: bool) -> None:
     """Workflows by statuses, those with most runs first; a column for each status that there is."""
-    statuses = [status for status in _ORDER if status in found.statuses]
+    statuses = [status for status in STATUSES if status in found.statuses]
     if not statuses:
         out.line("no runs")
         return

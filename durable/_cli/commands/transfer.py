@@ -22,7 +22,8 @@ from durable._cli.journals.finding import RUN_HELP, find_run
 from durable._cli.terminal.asking import add_yes, confirm
 from durable._cli.terminal.output import Output, iso
 from durable._cli.terminal.problems import NOT_FOUND, OK, CommandError
-from durable._shell.reads.run_rows import ENDS, list_runs
+from durable._core.statuses import ENDS
+from durable._shell.reads.run_rows import list_runs
 
 if TYPE_CHECKING:
     from durable._core.codec.codec import Codec

@@ -13,13 +13,11 @@ from typing import Final, NamedTuple
 from durable._cli.journals.finding import find_run
 from durable._cli.terminal.arguments import text_argument
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
+from durable._core.statuses import ENDS, OPEN, STATUSES
 from durable._shell.reads.run_rows import Filter
 
-_OPEN: Final = ("pending", "running", "waiting", "paused", "blocked")
-_ENDED: Final = ("succeeded", "failed", "cancelled")
-_STATUSES: Final = (*_OPEN, *_ENDED)
 #: What stands for several statuses.
-_GROUPS: Final = {"open": _OPEN, "ended": _ENDED}
+_GROUPS: Final = {"open": OPEN, "ended": ENDS}
 
 _SECONDS: Final = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 #: Other spellings of the units above.
@@ -62,7 +60,7 @@ def add_filters(parser: ArgumentParser) -> None:
         action="append",
         type=_statuses,
         metavar="STATUS",
-        help=f"{', '.join(_STATUSES[:-1])} or {_STATUSES[-1]}; open or ended for those that are; "
+        help=f"{', '.join(STATUSES[:-1])} or {STATUSES[-1]}; open or ended for those that are; "
         "several with commas, or given again",
     )
     group.add_argument("--workflow", type=text_argument, metavar="NAME", help="of this workflow or job")
@@ -167,12 +165,12 @@ def moment(text: str) -> Moment:
 def _statuses(text: str) -> tuple[str, ...]:
     found: list[str] = []
     for name in filter(None, (each.strip().lower() for each in text.split(","))):
-        if name not in _STATUSES and name not in _GROUPS:
-            msg = f"{name!r} is no status: there are {', '.join(_STATUSES)}, and open or ended for several"
+        if name not in STATUSES and name not in _GROUPS:
+            msg = f"{name!r} is no status: there are {', '.join(STATUSES)}, and open or ended for several"
             raise ArgumentTypeError(msg)
         found += _GROUPS.get(name, (name,))
     if not found:
-        msg = f"a status is missing: one of {', '.join(_STATUSES)}"
+        msg = f"a status is missing: one of {', '.join(STATUSES)}"
         raise ArgumentTypeError(msg)
     return tuple(found)
 

@@ -16,6 +16,7 @@ from durable._cli.journals.filters import add_filters, filter_from
 from durable._cli.journals.finding import find_run
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
 from durable._core.recorded.export_format import RunHistory
+from durable._core.statuses import OPEN
 from durable._shell.reads.exporting import load_run_history, read_histories
 from durable._shell.reads.run_rows import RunRow, list_runs
 from durable.errors import JournalCorruptError
@@ -87,7 +88,7 @@ def _fitting(args: Namespace, now: float, *, whole: bool) -> Iterator[RunHistory
     with closing(open_readonly(path)) as conn:
         wanted = filter_from(args, now, conn)
         if wanted.status is None and not whole:
-            wanted = wanted._replace(status=("pending", "running", "waiting", "paused", "blocked"))
+            wanted = wanted._replace(status=OPEN)
         before: int | None = None
         while page := list_runs(conn, wanted, before, _PAGE):
             conn.execute("BEGIN")

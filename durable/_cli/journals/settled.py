@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import sqlite3
 
+from durable._core.statuses import ENDS, HELD
 from durable._shell.engine.engine import Engine
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads import run_rows
-from durable._shell.reads.run_rows import ENDS, RunRow, last_of_chain
+from durable._shell.reads.run_rows import RunRow, last_of_chain
 
 
 async def settled(engine: Engine, run_id: str) -> str:
@@ -39,7 +40,7 @@ def _moves(conn: sqlite3.Connection, row: RunRow) -> bool:
     pending, seen = [row], {row.run_id}
     while pending:
         each = pending.pop()
-        stands = each.status in ("paused", "blocked")
+        stands = each.status in HELD
         if stands or (each.status == "pending" and each.queue in run_rows.paused_queues(conn)):
             continue  # it needs a person
         if each.status != "waiting":

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from durable._cli.journals.filters import filter_from, filtered
 from durable._cli.journals.finding import find_run
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
+from durable._core.statuses import OPEN, Cause, changed_by
 from durable._shell.reads.run_rows import list_runs, paused_queues, run_by_id
 from durable._shell.reads.schedule_rows import schedule_by_name
 
@@ -20,11 +21,11 @@ SCHEDULE: Final = "schedule:"
 
 #: Statuses in which a request does something: what filters leave of other runs is not asked for.
 APPLIES: Final[dict[str, tuple[str, ...]]] = {
-    "signal": ("pending", "running", "waiting", "paused", "blocked"),
-    "cancel": ("pending", "running", "waiting", "paused", "blocked"),
-    "pause": ("pending", "running", "waiting"),
-    "resume": ("paused", "blocked"),
-    "retry": ("failed",),
+    "signal": OPEN,
+    "cancel": OPEN,
+    "pause": changed_by(Cause.PAUSE),
+    "resume": changed_by(Cause.RESUME),
+    "retry": changed_by(Cause.RETRY),
 }
 #: Runs read in one go.
 _PAGE: Final = 1_000

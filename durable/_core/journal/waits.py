@@ -8,9 +8,7 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
-#: What a wait is for. `deadline`, `cleanup`, `restart` and `start` belong to the run as a whole.
-WaitKind: TypeAlias = Literal["timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start"]
-
+from durable._core.statuses import WaitKind
 
 #: When the end of a wait wakes its run: always; when its group has no other row; or then and at a
 #: failure, which with "fail_fast" also keeps siblings from beginning.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -25,6 +25,7 @@ from durable._core.program.definition import (
 from durable._core.program.limits import Limit, check_reference
 from durable._core.program.ops import Op, RunOp, StepOp, TransactionOp
 from durable._core.program.scope_check import refuse_scopes
+from durable._core.statuses import ENDS, EndStatus
 from durable.errors import DefinitionError
 
 P = ParamSpec("P")
@@ -51,7 +52,7 @@ class Finished(Generic[R_co]):
 
     run_id: str
     workflow: str
-    status: Literal["succeeded", "failed", "cancelled"]
+    status: EndStatus
     arguments: Mapping[str, Any]
     value: R_co | None
     error: Exception | None
@@ -165,7 +166,7 @@ class RunnableDefinition(RunDefinition[P, R]):
 
     def on_finish(self, hook: Hook[R]) -> Hook[R]:
         """As `on_success`, for when a run has ended in whatever way."""
-        return self._hooked(hook, "succeeded", "failed", "cancelled")
+        return self._hooked(hook, *ENDS)
 
     def _hooked(self, hook: Hook[R], *statuses: str) -> Hook[R]:
         found: Any = hook

@@ -20,6 +20,7 @@ from durable._core.program.registry import Definitions
 from durable._core.program.retry import from_record
 from durable._core.recorded.export_format import RunHistory
 from durable._core.run.execution import Execution
+from durable._core.statuses import ENDS
 from durable.errors import DurableError, NondeterminismError
 
 #: "same": the code asks for what was recorded. "further": the recorded run failed, and today's code goes on from
@@ -85,11 +86,8 @@ class CheckReport:
             self.findings.append(run)
         for change, new in run.patches.items():
             needed = self.patches.setdefault(change, [])
-            if not new and run.status not in _ENDS:
+            if not new and run.status not in ENDS:
                 needed.append(run.run_id)
-
-
-_ENDS = ("succeeded", "failed", "cancelled")
 
 
 def check_all(runs: Iterable[RunHistory], definitions: Definitions, codec: Codec) -> CheckReport:

@@ -24,10 +24,9 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.history import effective, fork, only, open_waits, reopened
 from durable._core.recorded.export_format import ExportedWait, RunFacts, RunHistory
+from durable._core.statuses import ENDS
 from durable.errors import UsageError
 
-#: Statuses of runs that have ended.
-ENDED = ("succeeded", "failed", "cancelled")
 #: The recorded run called by an id; None if it is not at hand.
 Find: TypeAlias = Callable[[str], RunHistory | None]
 
@@ -89,7 +88,7 @@ def standing(recorded: RunHistory, now: float) -> RunHistory:
     status = status_of(recorded)
     if status == "failed":
         return evolve(recorded, run=evolve(recorded.run, status=status))
-    if status in ENDED:
+    if status in ENDS:
         msg = f"run {recorded.run.run_id!r} has {status}: say at which position it is to go on from, or what to replace"
         raise UsageError(msg)
     if recorded.run.status == "blocked":  # a person lets it go on
@@ -109,7 +108,7 @@ def status_of(recorded: RunHistory) -> str:
     """How it stands: what its last event says, if that is an end."""
     last = recorded.events[-1]
     if last.category != "end":
-        return recorded.run.status if recorded.run.status not in ENDED else "running"
+        return recorded.run.status if recorded.run.status not in ENDS else "running"
     return last.status
 
 
@@ -198,7 +197,7 @@ def _awaited(each: RunHistory) -> Iterator[tuple[str, str]]:
     status = status_of(each)
     if status == "failed":
         yield from open_waits([*each.events, reopened(each.events, each.events[-1].at)]).children.items()
-    elif status not in ENDED:
+    elif status not in ENDS:
         arrived = {event.position for event in each.pending}
         yield from (child for child in open_waits(each.events).children.items() if child[0] not in arrived)
         yield from ((wait.position, wait.target) for wait in each.waits if wait.target is not None)

@@ -16,8 +16,9 @@ from durable._core.codec.records import narrowed, record_codec
 from durable._core.codec.rule import EVERY_KIND, NoneType, Refusal, Rule, TooDeep, check_depth, misfit
 from durable._core.codec.scalars import PLAIN
 from durable._core.journal.events import Payload
-from durable._core.journal.waits import WaitKind, WakeOn
+from durable._core.journal.waits import WakeOn
 from durable._core.program.retry import RECORDED_RETRY
+from durable._core.statuses import STATUSES, WAITS
 
 #: Deepest value that stands in a line as JSON; a deeper one does as text. Far below the interpreter's
 #: recursion limit, and twice what the engine records unless told otherwise.
@@ -120,11 +121,8 @@ JsonText: TypeAlias = Annotated[str, _JSON]
 RetryText: TypeAlias = Annotated[str, _RETRY]
 RunId: TypeAlias = Annotated[str, narrowed(PLAIN[str], "an id", bool)]
 Sort: TypeAlias = Annotated[str, _one_of("workflow", "job")]
-Status: TypeAlias = Annotated[
-    str, _one_of("pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled")
-]
-#: "code" is the wait of a blocked run.
-ExportedKind: TypeAlias = Annotated[str, _one_of(*get_args(WaitKind), "code")]
+Status: TypeAlias = Annotated[str, _one_of(*STATUSES)]
+ExportedKind: TypeAlias = Annotated[str, _one_of(*WAITS)]
 ExportedWake: TypeAlias = Annotated[str, _one_of(*get_args(WakeOn))]
 Window: TypeAlias = Annotated[
     int, narrowed(PLAIN[int], f"int from 1 to {_MAX_WINDOW:,}", lambda size: 1 <= size <= _MAX_WINDOW)

@@ -35,9 +35,8 @@ from durable._core.recorded.export_values import (
     read,
     wrong,
 )
+from durable._core.statuses import ENDS
 from durable.errors import ExportFormatError
-
-_CLOSED: Final = ("succeeded", "failed", "cancelled")
 
 
 def read_export(lines: Iterable[bytes], source: str) -> Iterator[RunHistory]:
@@ -173,7 +172,7 @@ class _Draft:
 
     def _check_end(self) -> None:
         facts, last = self.facts, self.events[-1]
-        closed = facts.status in _CLOSED
+        closed = facts.status in ENDS
         if (last.status if last.category == "end" else None) != (facts.status if closed else None):
             wrong(f"run {facts.run_id!r} is said to be {facts.status}, but its last event is {type(last).__name__}")
         # Another run than it continued as is fine: pruning lets a chain point past links that are gone.

@@ -8,7 +8,7 @@ transaction, and only then do its actions begin ("record first, act second").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from attrs import define, field, frozen
 
@@ -16,6 +16,7 @@ from durable._core.journal.events import Event, Payload
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
+from durable._core.statuses import EndStatus
 
 T = TypeVar("T")
 
@@ -39,10 +40,6 @@ def removed(items: Sequence[T], item: T) -> bool:
         items.remove(item)
         return True
     return False
-
-
-#: How a run ended.
-EndStatus: TypeAlias = Literal["succeeded", "failed", "cancelled"]
 
 
 @frozen

@@ -14,7 +14,7 @@ from durable._core.codec.failures import describe
 from durable._core.journal.events import End, Payload, RunCancelled, RunFailed, RunRestarted, RunSucceeded
 from durable._core.journal.payloads import failure_in, failure_payload
 from durable._core.program.retry import plan
-from durable._core.run.decision import EndStatus
+from durable._core.statuses import EndStatus
 from durable.errors import CapExceededError, EncodeError, NotDurableError
 
 if TYPE_CHECKING:

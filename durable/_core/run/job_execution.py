@@ -43,8 +43,9 @@ from durable._core.program.limits import LimitRef
 from durable._core.program.ops import NO_OPTIONS, Options, StepOp
 from durable._core.program.retry import Retry
 from durable._core.run.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
-from durable._core.run.decision import Decision, EndStatus
+from durable._core.run.decision import Decision
 from durable._core.run.step_states import ASKED, Rules, StepEvent, accepts, begin, recorded_as, replay, take, withdraw
+from durable._core.statuses import EndStatus
 from durable.errors import CapExceededError, DefinitionError
 
 #: The position of a job's only step.

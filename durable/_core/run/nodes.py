@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeGuard, T
 from durable._core.journal.events import Command as RecordedCommand
 from durable._core.journal.events import Event, SignalReceived, TimerFired
 from durable._core.journal.payloads import arguments_digest, arguments_payload
-from durable._core.journal.waits import Wait, WaitKind, WakeOn
+from durable._core.journal.waits import Wait, WakeOn
 from durable._core.program.group_ops import AnyOp, ForEachOp, GatherOp, RaceOp, SettleOp, TimeoutOp
 from durable._core.program.ops import (
     AwaitRunOp,
@@ -38,6 +38,7 @@ from durable._core.program.ops import (
 from durable._core.run.decision import Decision, added, removed
 from durable._core.run.divergence import Code, Requested, alike, diverged
 from durable._core.run.strand import Strand
+from durable._core.statuses import WaitKind
 from durable.errors import CapExceededError, EncodeError, RunCancelled
 
 if TYPE_CHECKING:

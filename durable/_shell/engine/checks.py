@@ -16,6 +16,7 @@ from durable._core.codec.codec import Codec
 from durable._core.program.registry import Definitions
 from durable._core.recorded.check import CheckedRun, CheckReport, check_run
 from durable._core.recorded.export_format import RunHistory
+from durable._core.statuses import OPEN
 from durable._shell.log import log
 from durable._shell.reads.exporting import load_run_history
 from durable._shell.reads.run_rows import Filter, RunRow, list_runs
@@ -23,7 +24,6 @@ from durable.errors import JournalCorruptError
 
 #: Runs read in one go: their histories are in memory together.
 _PAGE = 50
-_OPEN = ("pending", "running", "waiting", "paused", "blocked")
 
 
 async def check_journal(
@@ -56,7 +56,7 @@ async def check_journal(
 def _page(
     conn: sqlite3.Connection, path: str, before: int | None, *, whole: bool
 ) -> list[tuple[RunRow, RunHistory | JournalCorruptError]]:
-    wanted = Filter() if whole else Filter(status=_OPEN)
+    wanted = Filter() if whole else Filter(status=OPEN)
     return [(row, _history(conn, path, row)) for row in list_runs(conn, wanted, before, _PAGE)]
 
 

@@ -19,12 +19,12 @@ from attrs import evolve, field, frozen
 from durable._core.ports import Clock
 from durable._core.program.functions import Workflow
 from durable._core.run.execution import Execution
+from durable._core.statuses import ENDS, EndStatus
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.settings import Allocate, Settings, counting
 from durable._shell.handles.handle import HistoryEvent, Run, RunInfo
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
-from durable._shell.reads.run_rows import ENDS
 from durable._shell.storage.memory import MEMORY
 from durable._shell.turns.hooks import Hooks
 from durable._shell.turns.stand_ins import StandIns
@@ -40,7 +40,7 @@ MAX_RUNS = 10_000
 KEEP_RESIDENT = 1_000
 
 #: How a dry run ended. "waiting": only a signal could move it; "blocked": it needs a person.
-DryRunStatus: TypeAlias = Literal["succeeded", "failed", "cancelled", "waiting", "blocked"]
+DryRunStatus: TypeAlias = Literal["waiting", "blocked", EndStatus]
 
 
 @frozen
@@ -206,7 +206,7 @@ class Rehearsal:
 
     async def _verdict(self, last: RunInfo, infos: list[RunInfo]) -> tuple[DryRunStatus, str]:
         if last.status in ENDS:
-            return last.status, await self.journal.get(last.run_id).why()  # type: ignore[return-value]  # one of three
+            return last.status, await self.journal.get(last.run_id).why()
         blocked = [info for info in infos if info.status == "blocked"]
         if blocked:  # it, or what it waits for
             return "blocked", await self.journal.get(blocked[-1].run_id).why()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from durable._core.statuses import EndStatus
 from durable._shell.backend import Backend
 from durable._shell.reads import batch_rows
 from durable._shell.reads.batch_rows import BatchRow
@@ -54,7 +55,7 @@ class BatchInfo:
     reason: str | None
     completed_at: float | None
     finished_at: float | None
-    outcome: Literal["succeeded", "failed", "cancelled"] | None
+    outcome: EndStatus | None
     cursor: int = field(default=0, repr=False)
 
 

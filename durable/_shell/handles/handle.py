@@ -17,6 +17,7 @@ from durable._core.codec.codec import Codec
 from durable._core.codec.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event
 from durable._core.journal.payloads import failure_in, rebuilt
+from durable._core.statuses import Status
 from durable._shell.backend import Backend
 from durable._shell.reads import event_rows, run_rows, why
 from durable._shell.reads.run_rows import RunRow
@@ -24,7 +25,6 @@ from durable._shell.requests.history_requests import ForkRun, RetryRun
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
-from durable._shell.rows.rows import Status
 from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
 
 T = TypeVar("T")

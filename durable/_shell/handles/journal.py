@@ -18,6 +18,7 @@ from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import OnConflict, RunOp
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.redaction import Redact
+from durable._core.statuses import Status
 from durable._shell.backend import Backend
 from durable._shell.handles.batch import Batch, draft_batch
 from durable._shell.handles.batch_drafts import Callbacks
@@ -30,7 +31,7 @@ from durable._shell.reads.schedule_rows import all_schedules
 from durable._shell.requests.history_requests import Imported, ImportRuns
 from durable._shell.requests.prune_requests import PruneBatches, PruneRuns
 from durable._shell.requests.run_requests import StartRuns
-from durable._shell.rows.rows import NewRun, Status
+from durable._shell.rows.rows import NewRun
 from durable.errors import RunNotFoundError
 
 T = TypeVar("T")

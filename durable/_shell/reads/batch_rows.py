@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from durable._shell.reads.run_rows import ENDS
+from durable._core.statuses import ENDS
 
 _COLUMNS = """
 SELECT b.batch, b.batch_id, b.description, b.labels,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from durable._shell.reads.run_rows import ENDS, RunRow, run_by_id
+from durable._core.statuses import ENDS
+from durable._shell.reads.run_rows import RunRow, run_by_id
 
 
 class QueueLine(NamedTuple):

@@ -15,8 +15,9 @@ from attrs import evolve, frozen
 
 from durable._core.journal.columns import from_row
 from durable._core.journal.events import CancelRequested, Event
+from durable._core.statuses import ENDS
 from durable._shell.reads.ready_rows import SELECT_READY, ready_run
-from durable._shell.reads.run_rows import ENDS, RunRow, last_of_chain
+from durable._shell.reads.run_rows import RunRow, last_of_chain
 from durable._shell.rows.rows import InboxItem, Outcome, ReadyRun, RunState, checksum, read_events
 from durable._shell.storage.connections import is_no_text
 from durable.errors import DecodeError, DurableError, JournalCorruptError

@@ -1,7 +1,7 @@
 """
 What is shown of runs: rows of the file as named tuples, without events.
 
-Light on purpose: nothing but the standard library and `durable.errors` is imported here, so that
+Light on purpose: nothing but the standard library, statuses and `durable.errors` is imported here, so that
 the command line lists runs before asyncio or attrs would have been loaded. Lists are paged by run
 number, never by OFFSET, so a page costs the same wherever it stands.
 """
@@ -13,9 +13,13 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from durable._core.statuses import HELD, OPEN
+
+#: Statuses of open runs, and of those that stand still, as lists of SQL.
+OPEN_SQL: Final = "('" + "', '".join(OPEN) + "')"
+HELD_SQL: Final = "('" + "', '".join(HELD) + "')"
 #: The kind of `SignalReceived`: this module does not know events.
 _SIGNAL_RECEIVED: Final = 24
-ENDS: Final[frozenset[str]] = frozenset(("succeeded", "failed", "cancelled"))
 
 _RUN_COLUMNS = """
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 
+from durable._core.statuses import ENDS
 from durable._shell.reads import run_rows
-from durable._shell.reads.run_rows import ENDS, RunRow, SlotRow, WaitRow
+from durable._shell.reads.run_rows import RunRow, SlotRow, WaitRow
 
 
 def why_by_id(conn: sqlite3.Connection, run_id: str, now: float) -> str | None:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from attrs import evolve, frozen
 
+from durable._shell.reads.run_rows import OPEN_SQL
 from durable._shell.requests.request import Env, Request
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.templates import to_json
@@ -31,6 +32,7 @@ WITH RECURSIVE tree(batch) AS (
 )
 SELECT t.batch FROM tree AS t JOIN durable_batches AS b USING (batch) WHERE b.completed_at IS NULL
 """
+_OPEN_MEMBERS = f"SELECT run FROM durable_runs WHERE batch = ? AND status IN {OPEN_SQL}"  # noqa: S608 - a constant
 
 
 @frozen
@@ -125,11 +127,7 @@ class CancelBatch(Request[bool]):
                 "UPDATE durable_batches SET cancelled_at = ?, reason = ? WHERE batch = ? AND cancelled_at IS NULL",
                 (env.now, self.reason if each == batch else text, each),
             )
-            members = conn.execute(
-                "SELECT run FROM durable_runs "
-                "WHERE batch = ? AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked')",
-                (each,),
-            ).fetchall()
+            members = conn.execute(_OPEN_MEMBERS, (each,)).fetchall()
             for (run,) in members:
                 request_cancel(conn, run, text, env.now, effects)
         return True

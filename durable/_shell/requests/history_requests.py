@@ -12,9 +12,10 @@ from attrs import frozen
 from durable._core.journal import history
 from durable._core.journal.events import Event, Payload, SignalReceived
 from durable._core.recorded.export_format import RunHistory
+from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.ready_rows import read_ready
-from durable._shell.reads.run_rows import ENDS, run_by_id
+from durable._shell.reads.run_rows import run_by_id
 from durable._shell.requests.request import Env, Request
 from durable._shell.requests.run_requests import current_run, find_run, make_ready
 from durable._shell.rows.rows import Effects, NewRun, RunState

@@ -5,13 +5,14 @@ Requests about runs: start, signal, cancel, pause, resume.
 from __future__ import annotations
 
 import sqlite3
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from attrs import evolve, frozen
 
 from durable._core.journal.events import Payload, ResumeRequested, SignalReceived
+from durable._core.statuses import ENDS, HELD, Cause, changed_by
 from durable._shell.reads.ready_rows import read_ready
-from durable._shell.reads.run_rows import ENDS, RunRow, run_by_id
+from durable._shell.reads.run_rows import RunRow, run_by_id
 from durable._shell.requests.request import Env, Request
 from durable._shell.rows.new_runs import placed
 from durable._shell.rows.rows import Effects, NewRun, Stopped
@@ -22,6 +23,8 @@ from durable._shell.writes.places import Lines
 from durable._shell.writes.run_writes import create_each
 from durable._shell.writes.wakeups import claim, let_in, needs_slot, put_item, request_cancel
 from durable.errors import RunNotFoundError, RunStateError
+
+_PAUSABLE: Final = changed_by(Cause.PAUSE)
 
 
 @frozen
@@ -98,10 +101,10 @@ class PauseRun(Request[bool]):
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Pause it."""
         run = current_run(conn, self.run_id)
-        if run.status in ENDS or run.status == "blocked":
-            raise RunStateError(self.run_id, run.status, "pause")
         if run.status == "paused":
             return False
+        if run.status not in _PAUSABLE:
+            raise RunStateError(self.run_id, run.status, "pause")
         conn.execute(
             "UPDATE durable_runs SET status = 'paused', ready_at = NULL, reason = ? WHERE run = ?",
             (f"paused while {run.status}", run.run),
@@ -124,7 +127,7 @@ class ResumeRun(Request[bool]):
         if run.status in ENDS:
             remedy = "A failed run can be retried" if run.status == "failed" else ""
             raise RunStateError(self.run_id, run.status, "resume", remedy)
-        if run.status not in ("paused", "blocked"):
+        if run.status not in HELD:
             return False
         if run.status == "blocked":
             conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'code'", (run.run,))

@@ -20,12 +20,10 @@ from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import CancelRequested, Event, Payload, RunStarted, SignalReceived
 from durable._core.program.ops import OnConflict
 from durable._core.program.retry import RecordedRetry
-from durable._core.run.decision import Decision, EndStatus, FailedAttempt, Feed
+from durable._core.run.decision import Decision, FailedAttempt, Feed
+from durable._core.statuses import EndStatus, HeldStatus
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import JournalCorruptError
-
-#: All that a run can be. The last three are ends, see `looking.ENDS`.
-Status: TypeAlias = Literal["pending", "running", "waiting", "paused", "blocked", "succeeded", "failed", "cancelled"]
 
 #: Payloads from this size on are kept once, by content, in a table of their own. Below it the
 #: digest and the second row cost more than they save; a page holds 4,096 bytes.
@@ -300,7 +298,7 @@ class Ended(NamedTuple):
 class Stopped(NamedTuple):
     """A run that was paused or blocked."""
 
-    status: Literal["paused", "blocked"]
+    status: HeldStatus
     run_id: str
     workflow: str
 

@@ -16,7 +16,8 @@ from durable._core.journal.events import RunStarted
 from durable._core.journal.payloads import rebuilt
 from durable._core.program.functions import Finished, Hook, RunnableDefinition
 from durable._core.program.ops import Op, RunOp, kind_of
-from durable._core.run.decision import Decision, EndStatus
+from durable._core.run.decision import Decision
+from durable._core.statuses import EndStatus
 from durable._shell.log import log
 from durable._shell.rows.new_runs import make_run, new_run_id, placed
 from durable._shell.rows.rows import NewRun, ReadyRun

@@ -27,9 +27,10 @@ from durable._core.journal.payloads import failure_payload
 from durable._core.program.functions import Job
 from durable._core.program.limits import Limit, LimitRef, name_of, numbers
 from durable._core.program.retry import from_record
-from durable._core.run.decision import ChildAction, Decision, EndStatus, Feed, TransactionAction
+from durable._core.run.decision import ChildAction, Decision, Feed, TransactionAction
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
+from durable._core.statuses import EndStatus
 from durable._shell.reads.batch_rows import lineage
 from durable._shell.reads.event_rows import load_run
 from durable._shell.rows.new_runs import make_run, make_template

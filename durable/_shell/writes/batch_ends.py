@@ -17,20 +17,15 @@ from collections.abc import Callable, Iterable
 
 from attrs import evolve
 
+from durable._shell.reads.run_rows import OPEN_SQL
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.rows.rows import BatchNews, Effects, LastTurn
 from durable._shell.rows.templates import begun, from_json
 from durable._shell.writes.places import Lines
 from durable._shell.writes.run_writes import insert_run
 
-_OPEN_MEMBER = """
-SELECT 1 FROM durable_runs
-WHERE batch = ? AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked') LIMIT 1
-"""
-_OPEN_CALLBACK = """
-SELECT 1 FROM durable_runs
-WHERE callback = ? AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked') LIMIT 1
-"""
+_OPEN_MEMBER = f"SELECT 1 FROM durable_runs WHERE batch = ? AND status IN {OPEN_SQL} LIMIT 1"  # noqa: S608 - a constant
+_OPEN_CALLBACK = f"SELECT 1 FROM durable_runs WHERE callback = ? AND status IN {OPEN_SQL} LIMIT 1"  # noqa: S608 - a constant
 _UNFINISHED = "SELECT 1 FROM durable_batches WHERE parent = ? AND finished_at IS NULL LIMIT 1"
 #: Whether something in it failed, and whether something in it was cancelled.
 _TROUBLE = """

@@ -14,7 +14,8 @@ from durable._core.journal.events import ChildStarted
 from durable._core.journal.history import only
 from durable._core.recorded.export_format import RunHistory
 from durable._core.run import ending
-from durable._shell.reads.run_rows import ENDS, run_by_id
+from durable._core.statuses import ENDS
+from durable._shell.reads.run_rows import run_by_id
 from durable.errors import RunExistsError, UsageError
 
 _PARENT = "SELECT parent FROM durable_runs WHERE run = ?"

@@ -29,8 +29,9 @@ from durable._core.journal.events import (
     SlotGranted,
 )
 from durable._core.recorded.export_format import RunFacts, RunHistory
+from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history, read_end
-from durable._shell.reads.run_rows import ENDS, RunRow, last_of_chain, run_by_id
+from durable._shell.reads.run_rows import RunRow, last_of_chain, run_by_id
 from durable._shell.rows.rows import Effects, NewRun, RunState
 from durable._shell.rows.templates import checked_json
 from durable._shell.storage.bulk import write_many

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from durable._shell.reads.run_rows import ENDS
+from durable._core.statuses import ENDS
 from durable._shell.rows.rows import Effects, Large, NewRun, ReadyRun, RunState
 from durable._shell.rows.templates import to_json
 from durable._shell.storage.bulk import write_many

@@ -20,6 +20,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from durable._core.journal.events import SlotGranted
+from durable._shell.reads.run_rows import HELD_SQL
 from durable._shell.rows.rows import Effects
 
 #: (run, position) of those who were let in; the position is '' where the slot is the run's own.
@@ -30,11 +31,11 @@ _PRUNED = 20
 #: Turns of one commit differ by less than so many seconds; grants further ahead are of a clock that was set back.
 _AHEAD = 1.0
 
-_NEXT = """
+_NEXT = f"""
 SELECT s.slot, s.run, s.position FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run
-WHERE s.name = ? AND s.key = ? AND s.granted_at IS NULL AND r.status NOT IN ('paused', 'blocked')
+WHERE s.name = ? AND s.key = ? AND s.granted_at IS NULL AND r.status NOT IN {HELD_SQL}
 ORDER BY s.slot LIMIT 1
-"""
+"""  # noqa: S608 - a constant
 
 
 @frozen

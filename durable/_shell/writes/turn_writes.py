@@ -26,8 +26,8 @@ from durable._core.journal.events import (
 from durable._core.journal.waits import Wait
 from durable._core.program.limits import name_of
 from durable._core.run.decision import Decision
+from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
-from durable._shell.reads.run_rows import ENDS
 from durable._shell.rows.rows import Effects, Ended, LastTurn, NewRun, Outcome, Refused, RunState, Stopped, TurnWrite
 from durable._shell.rows.templates import from_json
 from durable._shell.storage.bulk import about_many, write_many

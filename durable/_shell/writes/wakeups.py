@@ -24,8 +24,9 @@ from durable._core.journal.events import (
     StepInterrupted,
     TimerFired,
 )
+from durable._core.statuses import ENDS, HELD
 from durable._shell.reads.ready_rows import read_ready
-from durable._shell.reads.run_rows import ENDS
+from durable._shell.reads.run_rows import HELD_SQL
 from durable._shell.rows.rows import Effects, Large, ReadyRun, stored
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.writes import slots
@@ -35,6 +36,7 @@ INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, 
 VALUES {rows}
 """
 DELETE_WAITS = "DELETE FROM durable_waits WHERE wait IN ({items})"
+_IS_HELD = f"SELECT 1 FROM durable_runs WHERE run = ? AND status IN {HELD_SQL}"  # noqa: S608 - a constant
 _MOVE_UP = """
 INSERT OR IGNORE INTO durable_waits (run, grp, position, kind, wake_on, target, since)
 SELECT behind.run, '', mine.position, 'start', 'any', mine.target, behind.since
@@ -180,9 +182,7 @@ def put_back(conn: sqlite3.Connection, run: int, outcomes: Sequence[Event], effe
         position = event.position or ""
         if not isinstance(event, StepInterrupted):
             let_in(conn, slots.release(conn, run, position, event.at, effects), event.at, effects)
-        elif conn.execute(
-            "SELECT 1 FROM durable_runs WHERE run = ? AND status IN ('paused', 'blocked')", (run,)
-        ).fetchone():
+        elif conn.execute(_IS_HELD, (run,)).fetchone():
             let_in(conn, slots.step_aside(conn, run, event.at, effects, idle=(position,)), event.at, effects)
 
 
@@ -219,7 +219,7 @@ def request_cancel(conn: sqlite3.Connection, run: int, reason: str, at: float, e
     if row is None or row[0] in ENDS:
         return False
     status, started_at = row
-    if status in ("paused", "blocked"):
+    if status in HELD:
         conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'code'", (run,))
         effects.given_up.add(run)
         after = "pending" if started_at is None else "waiting"

@@ -15,8 +15,9 @@ from durable._core.journal.payloads import failure_in
 from durable._core.program.functions import Workflow
 from durable._core.program.registry import Definitions
 from durable._core.run.execution import Execution
+from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history
-from durable._shell.reads.run_rows import ENDS, RunRow, run_by_id
+from durable._shell.reads.run_rows import RunRow, run_by_id
 from durable.errors import DurableError
 from durable.testing._crash.invariants import Effect, Outcome, RunOutcome, renamed
 
