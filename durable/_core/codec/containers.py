@@ -27,8 +27,8 @@ from durable._core.codec.scalars import PLAIN
 def collection_rule(cls: Any, name: str, item: Rule) -> Rule:
     """*cls* is list, set, frozenset, or tuple with items of one type: any number of items, as an array."""
     convert, revert = item.encode, item.decode
-    made = {set: RecordedSet, frozenset: RecordedFrozenSet}.get(cls, cls)
-    types_ = (cls,) if made is cls else (cls, made)
+    made: Any = {set: RecordedSet, frozenset: RecordedFrozenSet}.get(cls, cls)
+    types_: tuple[type, ...] = (cls,) if made is cls else (cls, made)
     ordered = made is cls
 
     def encode(value: Any, depth: int) -> Any:
