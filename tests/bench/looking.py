@@ -19,7 +19,7 @@ from durable import replay
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import RunFailed, RunStarted, RunSucceeded, StepStarted, StepSucceeded
 from durable._core.program.registry import Definitions
-from durable._core.recorded.check import check_all
+from durable._core.recorded.check import check_run
 from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._shell.rows.rows import RunState
 from durable._shell.storage import schema
@@ -109,8 +109,8 @@ async def debugging(folder: Path, params: dict[str, Any], _durability: str) -> d
     )
     short = RunHistory(facts, [each.event for each in history[:22]])  # ten steps, and one under way
     began = clock()
-    report = check_all([short] * params["checked"], Definitions([long_history]), Codec())
-    assert report.ok
+    definitions, codec = Definitions([long_history]), Codec()
+    assert all(check_run(short, definitions, codec).ok for _ in range(params["checked"]))
     return {
         "events": len(history),
         "stops": last + 1,

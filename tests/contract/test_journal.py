@@ -1,7 +1,7 @@
 """
 What every journal promises, on a file and in memory alike: turns, wake-ups, timers, keys, requests.
 
-Below the engine: functions of `writing`, `waking`, `creating` and `requests` through the database
+Below the engine: requests and functions of `turn_writes`, `run_writes` and `wakeups` through the database
 port, with runs that are rows only. Time is a number that the test chooses.
 """
 

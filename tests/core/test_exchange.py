@@ -45,7 +45,7 @@ from durable._core.recorded.export_format import (
     header_line,
     lines_of,
 )
-from durable._core.recorded.export_reader import read_export, read_header
+from durable._core.recorded.export_reader import read_export
 from durable._core.recorded.export_values import MAX_LINE_BYTES
 from durable._core.recorded.redaction import redacted
 from durable.errors import DecodeError, ExportFormatError
@@ -277,15 +277,6 @@ def test_unknown_keys_are_passed_over_and_absent_fields_take_their_defaults():
     (found,) = read(lines)
     assert found.events == [RunStarted("ride", 1, "", None, 1.0), RunFailed([], "null", 2.0)]
     assert (found.run.queue, found.run.priority) == ("default", 0)
-
-
-def test_the_header_can_be_read_alone():
-    """
-    Whose file it is, and whether it was redacted, without the rest.
-    """
-    assert read_header(header_line(HEADER).encode(), "x") == HEADER
-    with pytest.raises(ExportFormatError, match="line 1"):
-        read_header(b"{}", "x")
 
 
 # --- hostile ------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import pytest
 from durable import Engine, Replay, read_histories, replay
 from durable._core.journal.events import ChildStarted, PatchMarked, RunCancelled, RunContinued, RunRetried
 from durable._core.recorded.export_format import lines_of
-from durable._core.recorded.export_reader import read_header
 from tests.histories import workflows
 
 pytestmark = pytest.mark.anyio
@@ -56,8 +55,8 @@ def test_a_golden_journal_is_written_as_it_was(path):
     """
     Read, and written again: the same lines. The format is what it was.
     """
-    header = read_header(path.read_bytes().splitlines()[0], path.name)
-    assert header.format == 1
+    header = json.loads(path.read_bytes().splitlines()[0])
+    assert header["format"] == 1
     assert [line for each in read_histories(path) for line in lines_of(each)] == lines(path)
 
 

@@ -248,7 +248,7 @@ async def test_closing_twice_is_fine_and_using_it_afterwards_is_said(either):
     await either.read(rows)
     await either.aclose()
     await either.aclose()
-    for call in (either.write(rows), either.read(rows), either.checkpoint()):
+    for call in (either.write(rows), either.read(rows)):
         with pytest.raises(EngineClosedError):
             await call
     assert either.calls_in_flight == 0
@@ -741,14 +741,6 @@ async def test_a_backup_under_load_verifies(db, tmp_path):
         assert found == [n for n in range(len(found) // 2) for _ in (0, 1)]
     stop = True
     await task
-
-
-async def test_a_checkpoint_moves_the_wal(db):
-    """PASSIVE: reports how much of the WAL is in the file now."""
-    await db.write(insert("x"))
-    busy, pages, moved = await db.checkpoint()
-    assert busy == 0
-    assert pages == moved > 0
 
 
 async def test_closing_is_bounded_although_a_call_hangs(path, monkeypatch):

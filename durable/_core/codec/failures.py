@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import enum
-from collections.abc import Mapping
 from typing import Any, Final
 
 from attrs import evolve, frozen
@@ -218,16 +217,11 @@ def _around(exc: BaseException) -> tuple[BaseException | None, BaseException | N
 # --- rebuilding --------------------------------------------------------------------------------
 
 
-def rebuild(failure: Failure, registry: Mapping[str, type[BaseException]] | None = None) -> Exception:
+def rebuild(failure: Failure) -> Exception:
     """
     An exception of the recorded type, with the recorded arguments, attributes, notes, cause and context.
 
     The recorded traceback is its last note, so that whoever logs it shows the line.
-
-    Args:
-        failure: What was recorded.
-        registry: Classes that cannot be found through their module (local ones), by their
-            ``module:qualname`` or qualified name.
 
     Returns:
         A `StepError` if the type is unknown here, or cannot be built without its own code.
@@ -235,8 +229,8 @@ def rebuild(failure: Failure, registry: Mapping[str, type[BaseException]] | None
     data = failure.data
     args, state = _arguments(data.get("args")), _attributes(data.get("state"))
     notes = state.pop("__notes__", [])
-    members = [rebuild(each, registry) for each in failure.members]
-    cls = _find(failure, registry or {})
+    members = [rebuild(each) for each in failure.members]
+    cls = _find(failure)
     exc = None
     if cls is not None:
         found = data.get("validation")
@@ -249,9 +243,9 @@ def rebuild(failure: Failure, registry: Mapping[str, type[BaseException]] | None
         notes.append(frames)
     if notes:
         set_notes(exc, notes)
-    cause = None if failure.cause is None else rebuild(failure.cause, registry)
+    cause = None if failure.cause is None else rebuild(failure.cause)
     # Where only a cause is recorded, it was raised from what it handled.
-    context = cause if failure.context is None else rebuild(failure.context, registry)
+    context = cause if failure.context is None else rebuild(failure.context)
     chain(exc, cause=cause, context=context, suppress=cause is not None or failure.hides_context)
     return exc
 
@@ -282,11 +276,9 @@ def _value(plain: Any) -> Any:
             return decode_any(plain)
 
 
-def _find(failure: Failure, registry: Mapping[str, type[BaseException]]) -> type[Exception] | None:
+def _find(failure: Failure) -> type[Exception] | None:
     module, name = failure.module, failure.type_name
     found = BUILTINS.get(name) if module == "builtins" else loaded_class(module, name)
-    if found is None:
-        found = registry.get(f"{module}:{name}", registry.get(name))
     if found is None:
         found = exception_once_called(module, name)
     return found if found is not None and issubclass(found, Exception) else None

@@ -8,7 +8,7 @@ What `durable check`, `Engine.check` and `durable.replay` say comes from here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from attrs import define, evolve, field, frozen
@@ -88,14 +88,6 @@ class CheckReport:
             needed = self.patches.setdefault(change, [])
             if not new and run.status not in ENDS:
                 needed.append(run.run_id)
-
-
-def check_all(runs: Iterable[RunHistory], definitions: Definitions, codec: Codec) -> CheckReport:
-    """`check_run` of each of *runs*."""
-    report = CheckReport()
-    for recorded in runs:
-        report.add(check_run(recorded, definitions, codec))
-    return report
 
 
 def check_run(recorded: RunHistory, definitions: Definitions, codec: Codec) -> CheckedRun:

@@ -62,19 +62,6 @@ def read_export(lines: Iterable[bytes], source: str) -> Iterator[RunHistory]:
         raise ExportFormatError(source, number, str(error)) from None
 
 
-def read_header(line: bytes, source: str) -> Header:
-    """
-    The header that *line* is.
-
-    Raises:
-        ExportFormatError: It is none.
-    """
-    try:
-        return header_from(parse_line(line))
-    except Wrong as error:
-        raise ExportFormatError(source, 1, str(error)) from None
-
-
 @define
 class _Draft:
     """A run whose lines are being read."""

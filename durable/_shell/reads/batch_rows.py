@@ -16,7 +16,7 @@ from durable._core.statuses import ENDS
 _COLUMNS = """
 SELECT b.batch, b.batch_id, b.description, b.labels,
        (SELECT p.batch_id FROM durable_batches AS p WHERE p.batch = b.parent),
-       b.created_at, b.cancelled_at, b.reason, b.failed_at, b.completed_at, b.finished_at, b.outcome
+       b.created_at, b.cancelled_at, b.reason, b.completed_at, b.finished_at, b.outcome
 FROM durable_batches AS b
 """
 
@@ -33,7 +33,6 @@ class BatchRow:
     created_at: float
     cancelled_at: float | None
     reason: str | None
-    failed_at: float | None
     completed_at: float | None
     finished_at: float | None
     outcome: str | None

@@ -229,19 +229,6 @@ class Database:
         reader = self._reader or await self._reading()
         await self._hop(reader, partial(back_up, overwrite=overwrite), real_path(target))
 
-    async def checkpoint(self) -> tuple[int, int, int]:
-        """Move what readers allow from the WAL to the file: (busy, pages in the WAL, pages moved)."""
-
-        def passive(conn: sqlite3.Connection) -> tuple[int, int, int]:
-            try:
-                busy, pages, moved = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            except sqlite3.Error as error:
-                raise translate(error, self.path) from error
-            return busy, pages, moved
-
-        async with self._exclusive:
-            return await self._hop(self._writer, within, passive)
-
     def check_identity(self) -> None:
         """
         Nothing, while the path still leads to the file we write and its WAL is beside it.

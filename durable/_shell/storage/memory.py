@@ -113,11 +113,6 @@ class MemoryDatabase:
         """As `Database.backup`."""
         back_up(self._raw(), self.path, real_path(target), overwrite=overwrite)
 
-    async def checkpoint(self) -> tuple[int, int, int]:
-        """Nothing: there is no WAL."""
-        self._raw()
-        return 0, 0, 0
-
     def check_identity(self) -> None:
         """Nothing: there is no file."""
 

@@ -63,8 +63,6 @@ class Store:
         self.on_point = on_point
         #: Set as soon as the process is lost: nothing is committed any more.
         self.severed = False
-        #: Whether a transaction is being made, in the thread of the loop.
-        self.writing = False
         if tables:
             with self.looked_at() as conn:
                 conn.executescript(tables)
@@ -94,7 +92,7 @@ class Store:
                 conn.rollback()
             self._content = conn.serialize()
             conn.close()
-        self.severed = self.writing = False
+        self.severed = False
 
     @contextmanager
     def looked_at(self) -> Generator[sqlite3.Connection]:
@@ -142,20 +140,12 @@ class _StoreDatabase(MemoryDatabase):
         self._store.check()
         self._store.on_point(BEGIN)
         async with super().exclusive() as exclusive:
-            self._store.writing = True
-            try:
-                yield exclusive
-            finally:
-                self._store.writing = False
+            yield exclusive
 
     def _transact(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
         self._store.check()
         self._store.on_point(BEGIN)
-        self._store.writing = True
-        try:
-            return super()._transact(fn)
-        finally:
-            self._store.writing = False
+        return super()._transact(fn)
 
     def _commit(self) -> None:
         store, conn = self._store, self._raw()
@@ -166,7 +156,6 @@ class _StoreDatabase(MemoryDatabase):
             conn.execute("ROLLBACK")
             raise
         super()._commit()
-        store.writing = False
         store.on_point(COMMIT_AFTER)
         store.check()
 

@@ -142,7 +142,6 @@ def _lines(code: types.CodeType) -> list[int]:
 
 _YIELD: Final = dis.opmap.get("YIELD_VALUE", -1)
 _RETURN: Final = dis.opmap.get("RETURN_VALUE", -1)
-_RESUME: Final = dis.opmap.get("RESUME", -1)
 
 
 @contextmanager
