@@ -58,7 +58,7 @@ class Cause(StrEnum):
     RESUME = "`resume`"
     CANCEL = "`cancel`"
     RETRY = "`retry`"
-    OPENING = "an engine opens the file, maybe with the code that was missing"
+    OPENING = "an engine opens the file: it may have the code that was missing"
 
 
 #: Before there is a run.
@@ -67,7 +67,7 @@ NEW: Final = "new"
 _BY_A_TURN: Final = (Cause.TURN,)
 _ENDED_BY_A_TURN: Final[Mapping[Status, tuple[Cause, ...]]] = dict.fromkeys(ENDS, _BY_A_TURN)
 
-#: From, to, by whom. `durable/README.md` has it as a drawing.
+#: From, to, by whom. `durable/README.md` shows it.
 TRANSITIONS: Final[Mapping[Status | Literal["new"], Mapping[Status, tuple[Cause, ...]]]] = {
     NEW: {
         "pending": (Cause.CREATION,),

@@ -22,6 +22,7 @@ from durable._core.statuses import (
     WaitKind,
     changed_by,
 )
+from tests.core import drawn_states
 
 
 def test_each_status_is_of_an_open_run_or_an_end():
@@ -67,3 +68,13 @@ def test_the_module_is_light():
     code = "import sys, durable._core.statuses; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"attrs", "attr", "cattrs", "asyncio", "sqlite3", "json"} & set(loaded)
+
+
+def test_the_page_shows_the_tables_as_they_are():
+    """
+    `durable/README.md` is drawn from the code; `python -m tests.core.drawn_states` draws it anew.
+    """
+    page = drawn_states.PAGE.read_text(encoding="utf-8")
+    assert page == drawn_states.redrawn(page)
+    for name, draw in drawn_states.DRAWN.items():
+        assert f"{drawn_states.BEGIN.format(name=name)}\n\n{draw()}\n\n{drawn_states.END}\n" in page
