@@ -20,45 +20,45 @@ from durable._cli.terminal.problems import INTERRUPTED, OK, USAGE, CommandError,
 from durable.errors import DurableError
 
 
-class Command(NamedTuple):
+class Subcommand(NamedTuple):
     """A command: the module that has it, and what it is for."""
 
     module: str
     summary: str
 
 
-_GROUPS: Final[dict[str, dict[str, Command]]] = {
+_GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
     "look": {
-        "list": Command("list", "runs, newest first"),
-        "show": Command("show", "one run on a page: status, result, error, why it waits, steps, children"),
-        "history": Command("history", "the recorded events of a run"),
-        "graph": Command("graph", "a run as a drawing: text, mermaid, dot or svg"),
-        "stats": Command("stats", "counts and sizes of a journal"),
-        "schedules": Command("schedules", "schedules: when they tick next, what they started last"),
-        "doctor": Command("doctor", "look for what is wrong with a journal, or needs a person"),
+        "list": Subcommand("list", "runs, newest first"),
+        "show": Subcommand("show", "one run on a page: status, result, error, why it waits, steps, children"),
+        "history": Subcommand("history", "the recorded events of a run"),
+        "graph": Subcommand("graph", "a run as a drawing: text, mermaid, dot or svg"),
+        "stats": Subcommand("stats", "counts and sizes of a journal"),
+        "schedules": Subcommand("schedules", "schedules: when they tick next, what they started last"),
+        "doctor": Subcommand("doctor", "look for what is wrong with a journal, or needs a person"),
     },
     "debug": {
-        "debug": Command("debug", "walk through a run, forward and backward, with its real locals"),
-        "replay": Command("replay", "run workflow code over recorded histories; execute nothing"),
-        "trace": Command("replay", "every command of a run, with its source line, outcome and locals"),
-        "check": Command("check", "which runs would today's code break? For CI, before a deploy"),
-        "diff": Command("diff", "two runs side by side, from where they part"),
+        "debug": Subcommand("debug", "walk through a run, forward and backward, with its real locals"),
+        "replay": Subcommand("replay", "run workflow code over recorded histories; execute nothing"),
+        "trace": Subcommand("replay", "every command of a run, with its source line, outcome and locals"),
+        "check": Subcommand("check", "which runs would today's code break? For CI, before a deploy"),
+        "diff": Subcommand("diff", "two runs side by side, from where they part"),
     },
     "change": {
-        "start": Command("start", "start a run"),
-        "signal": Command("requests", "send a signal to a run"),
-        "cancel": Command("requests", "ask runs to end"),
-        "pause": Command("requests", "let runs begin nothing more until they are resumed"),
-        "resume": Command("requests", "let paused or blocked runs go on"),
-        "retry": Command("requests", "let failed runs go on from what failed"),
-        "fork": Command("fork", "what if: a copy of a run that goes on from a position, with other outcomes"),
+        "start": Subcommand("start", "start a run"),
+        "signal": Subcommand("requests", "send a signal to a run"),
+        "cancel": Subcommand("requests", "ask runs to end"),
+        "pause": Subcommand("requests", "let runs begin nothing more until they are resumed"),
+        "resume": Subcommand("requests", "let paused or blocked runs go on"),
+        "retry": Subcommand("requests", "let failed runs go on from what failed"),
+        "fork": Subcommand("fork", "what if: a copy of a run that goes on from a position, with other outcomes"),
     },
     "keep house": {
-        "export": Command("transfer", "runs as a text file, one event a line"),
-        "import": Command("transfer", "exported runs into a journal"),
-        "backup": Command("transfer", "a verified copy of a journal, while it is in use"),
-        "prune": Command("transfer", "delete runs that ended long ago"),
-        "version": Command("version", "versions of durable, Python, SQLite and the journal's format"),
+        "export": Subcommand("transfer", "runs as a text file, one event a line"),
+        "import": Subcommand("transfer", "exported runs into a journal"),
+        "backup": Subcommand("transfer", "a verified copy of a journal, while it is in use"),
+        "prune": Subcommand("transfer", "delete runs that ended long ago"),
+        "version": Subcommand("version", "versions of durable, Python, SQLite and the journal's format"),
     },
 }
 COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}

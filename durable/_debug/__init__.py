@@ -5,5 +5,6 @@ Runs workflow code over recorded events, on the thread of whoever asks. It execu
 writing; expressions typed at its prompt are the only code it evaluates. Only `what_if` needs an event loop: a copy
 that resumes in memory.
 
-Start with `cursor`, a replay that walks both ways; then `replay`, and `session`, the debugger without its terminal.
+Start with `stepped_replay`, a replay that walks both ways; then `replay`, and `session`, the debugger without its
+terminal.
 """

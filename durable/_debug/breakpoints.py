@@ -11,7 +11,7 @@ from attrs import frozen
 from durable._debug.expressions import is_true
 
 if TYPE_CHECKING:
-    from durable._debug.cursor import Place, Stop
+    from durable._debug.stepped_replay import Place, Stop
 
 
 @frozen

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, assert_never
 
 from durable._core.journal.columns import fields_of
-from durable._core.journal.events import Command, Event, GroupOpened, Payload
+from durable._core.journal.events import CommandEvent, Event, GroupOpened, Payload
 from durable._core.journal.payloads import failure_in
 from durable._debug.expressions import short
 from durable._debug.replay import in_words
@@ -18,7 +18,7 @@ from durable.errors import DurableError
 
 if TYPE_CHECKING:
     from durable._core.codec.codec import Codec
-    from durable._debug.cursor import Place, Stop
+    from durable._debug.stepped_replay import Place, Stop
 
 #: Characters of a recorded value in one line.
 _VALUE = 120
@@ -31,7 +31,7 @@ def locals_in(place: Place | None) -> dict[str, str]:
     return {name: short(value) for name, value in place.frame.f_locals.items() if not name.startswith(("__", "."))}
 
 
-def told(event: Command, outcome: Event | None, codec: Codec, still_open: frozenset[str]) -> str:
+def told(event: CommandEvent, outcome: Event | None, codec: Codec, still_open: frozenset[str]) -> str:
     """A command and what came of it: "3  step 'charge' -> 7"."""
     what = f"{event.position:<6} {event.describe()}"
     if outcome is None:

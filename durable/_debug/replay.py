@@ -21,8 +21,8 @@ from durable._core.program.functions import Workflow
 from durable._core.program.registry import Definitions, Runnable, collect
 from durable._core.recorded.check import Verdict, verdict_of
 from durable._core.recorded.export_format import RunFacts, RunHistory
-from durable._debug.cursor import Cursor, Place, Stop
 from durable._debug.sources import text_at
+from durable._debug.stepped_replay import Place, SteppedReplay, Stop
 from durable._shell.handles.handle import HistoryEvent
 from durable._shell.reads.exporting import read_histories
 from durable.errors import DurableError, NondeterminismError, UsageError
@@ -131,11 +131,11 @@ class Replay:
     def __init__(self, definition: Workflow[..., Any], recorded: RunHistory, codec: Codec) -> None:
         self.recorded = recorded
         self.run_id, self.workflow = recorded.run.run_id, recorded.run.workflow
-        self._cursor = Cursor(definition, recorded, codec, compare=True)
+        self._stepped = SteppedReplay(definition, recorded, codec, compare=True)
         self.stops: list[Stop] = []
-        while (stop := self._cursor.next()) is not None:
+        while (stop := self._stepped.next()) is not None:
             self.stops.append(stop)
-        execution = self._cursor.execution
+        execution = self._stepped.execution
         last = self.stops[-1] if self.stops else None
         stuck = last is not None and last.kind in ("diverged", "stuck")
         self.error: DurableError | None = last.error if stuck else None  # type: ignore[union-attr, assignment]
@@ -147,7 +147,7 @@ class Replay:
         #: Positions of commands that were open at the end of what is recorded.
         self.open = frozenset(execution.leaves)
         self._consumed: Mapping[str, Event] = dict(execution.consumed)
-        self.changed_arguments = list(self._cursor.changed_arguments)
+        self.changed_arguments = list(self._stepped.changed_arguments)
         self.patches: Mapping[str, bool] = dict(execution.answers.patches)
         #: What today's code asks for where the recorded run failed.
         self.further: str | None = None
@@ -200,12 +200,12 @@ class Replay:
 
     def places(self, stop: Stop) -> list[Place]:
         """Where the code of the strand that stopped stood: live frames, outermost first, until the next call."""
-        self._cursor.seek(stop.number)
-        return self._cursor.places()
+        self._stepped.seek(stop.number)
+        return self._stepped.places()
 
     def close(self) -> None:
         """Let go of the code; locals cannot be asked for any more."""
-        self._cursor.close()
+        self._stepped.close()
 
     def __iter__(self) -> Iterator[ReplayedCommand]:
         return iter(self.commands)

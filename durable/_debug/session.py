@@ -1,7 +1,7 @@
 """
 The debugger: commands in, lines out. It knows no terminal; `prompt` gives it one.
 
-It stands at one stop of a replay and moves in both directions (see `cursor` for how). Everything it shows is
+It stands at one stop of a replay and moves in both directions (see `stepped_replay` for how). Everything it shows is
 read from the replayed code itself: frames, locals, and the recorded events beside them.
 """
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from durable._debug import looking_around as look
 from durable._debug.breakpoints import Breakpoint, parse
 from durable._debug.commands import COMMANDS, CommandFailedError, count, expression, full_name, help_lines
-from durable._debug.cursor import Place, Stop
 from durable._debug.expressions import ExpressionError, evaluate, is_true, short, whole
 from durable._debug.sources import around, line_of, signature_of, site_of
+from durable._debug.stepped_replay import Place, Stop
 from durable._debug.stepping import step_through
 from durable._debug.walker import Walker
 from durable.errors import DurableError
@@ -56,7 +56,7 @@ class Session:
         self._codec = codec
         self._new_pdb = new_pdb
         self._walker = Walker(definition, recorded, codec, new_pdb)
-        self.cursor, self.stops = self._walker.cursor, self._walker.stops
+        self.replay, self.stops = self._walker.replay, self._walker.stops
         self._up = 0
         self._breakpoints: list[Breakpoint] = []
         self._made = 0
@@ -196,7 +196,7 @@ class Session:
         return self.here()
 
     def _number(self) -> int:
-        stop = self.cursor.stop
+        stop = self.replay.stop
         if stop is None:
             msg = "there are no stops: the code has not run"
             raise CommandFailedError(msg)
@@ -256,7 +256,7 @@ class Session:
     def do_event(self, _rest: str) -> list[str]:
         stop = self._stop()
         lines: list[str] = []
-        arrival = self.cursor.arrival()
+        arrival = self.replay.arrival()
         if arrival is not None:
             lines.append(f"led here: {look.event_in_words(arrival)}")
         for event in stop.opened:
@@ -272,19 +272,19 @@ class Session:
     def do_where(self, rest: str) -> list[str]:
         if rest == "all":
             lines: list[str] = []
-            for strand, position in self.cursor.strands():
+            for strand, position in self.replay.strands():
                 lines.append(f"strand {strand or '(the body)'}, at {position or '-'}")
-                lines += [f"  {line}" for line in self._stack(self.cursor.places(strand))]
+                lines += [f"  {line}" for line in self._stack(self.replay.places(strand))]
             return lines or ["no code stands anywhere: all strands have ended"]
-        return self._stack(self.cursor.places(), marked=True)
+        return self._stack(self.replay.places(), marked=True)
 
     def do_strands(self, _rest: str) -> list[str]:
         here = self._stop().strand
         lines = []
-        for strand, position in self.cursor.strands():
-            places = self.cursor.places(strand)
+        for strand, position in self.replay.strands():
+            places = self.replay.places(strand)
             where = site_of(places[-1]) if places else "not begun"
-            event = self.cursor.history.commands.get(position)
+            event = self.replay.history.commands.get(position)
             what = "" if event is None else f", {event.describe()}"
             lines.append(
                 f"{'*' if strand == here else ' '} {strand or '(the body)'}: at {position or '-'}{what}  {where}"
@@ -339,7 +339,7 @@ class Session:
     def do_pdb(self, _rest: str) -> list[str]:
         place, number = self._place(), self._number()
         goes_on = number < len(self.stops) - 1 and self._stop().kind == "command"
-        if step_through(self._new_pdb(), place.frame, (lambda: self.cursor.seek(number + 1)) if goes_on else None):
+        if step_through(self._new_pdb(), place.frame, (lambda: self.replay.seek(number + 1)) if goes_on else None):
             self._walker.arrived(number + 1)
         return self.here()
 
@@ -357,11 +357,11 @@ class Session:
 
     def _stop(self) -> Stop:
         self._number()
-        assert self.cursor.stop is not None
-        return self.cursor.stop
+        assert self.replay.stop is not None
+        return self.replay.stop
 
     def _place_or_none(self) -> Place | None:
-        places = self.cursor.places() if self.cursor.stop is not None else []
+        places = self.replay.places() if self.replay.stop is not None else []
         return places[max(0, len(places) - 1 - self._up)] if places else None
 
     def _place(self) -> Place:
@@ -372,7 +372,7 @@ class Session:
         return place
 
     def _looked(self, up: int) -> list[str]:
-        places = self.cursor.places()
+        places = self.replay.places()
         if not 0 <= up < len(places):
             msg = "this is the workflow itself" if up >= 0 else "this is the innermost function"
             raise CommandFailedError(msg)

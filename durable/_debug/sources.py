@@ -9,7 +9,7 @@ import linecache
 import os
 
 from durable._core.source_places import has_source
-from durable._debug.cursor import Place
+from durable._debug.stepped_replay import Place
 
 
 def text_at(file: str, line: int) -> str:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from durable._debug import looking_around as look
-from durable._debug.cursor import Cursor, Place, Stop
 from durable._debug.replay import outcomes_of
+from durable._debug.stepped_replay import Place, SteppedReplay, Stop
 
 if TYPE_CHECKING:
     from pdb import Pdb
@@ -31,13 +31,13 @@ class Walker:
         self, definition: Workflow[..., Any], recorded: RunHistory, codec: Codec, new_pdb: Callable[[], Pdb]
     ) -> None:
         self.new_pdb = new_pdb
-        self.cursor = Cursor(definition, recorded, codec)
+        self.replay = SteppedReplay(definition, recorded, codec)
         #: All stops of the replay.
         self.stops: list[Stop] = []
         with breakpoints(None):
-            while (stop := self.cursor.next()) is not None:
+            while (stop := self.replay.next()) is not None:
                 self.stops.append(stop)
-        execution = self.cursor.execution
+        execution = self.replay.execution
         #: What came of each command, and which are open at the end.
         self.outcomes = outcomes_of(recorded, execution.consumed)
         self.open = frozenset(execution.leaves)
@@ -56,23 +56,23 @@ class Walker:
     @property
     def stop(self) -> Stop | None:
         """Where it stands."""
-        return self.cursor.stop
+        return self.replay.stop
 
     def go(self, number: int) -> None:
         """Stand at a stop, and know what the strand's locals were at its stop before."""
         before, strand = self._before[number], self.stops[number].strand
         with breakpoints(None):
             if before >= 0 and self._seen.get(strand, (-1, {}))[0] != before:
-                self.cursor.seek(before)
+                self.replay.seek(before)
                 self._seen[strand] = (before, look.locals_in(self.innermost()))
             if self._furthest >= 0:
-                self.cursor.seek(min(number, self._furthest))
+                self.replay.seek(min(number, self._furthest))
         with breakpoints(self.new_pdb if number > self._furthest else None):
-            self.cursor.seek(number)
+            self.replay.seek(number)
         self.arrived(number)
 
     def arrived(self, number: int) -> None:
-        """The cursor was moved to a stop by somebody else: take note of the locals there."""
+        """The replay was moved to a stop by somebody else: take note of the locals there."""
         strand = self.stops[number].strand
         at, seen = self._seen.get(strand, (-1, {}))
         self.locals_before = seen if at == self._before[number] else {}
@@ -83,13 +83,13 @@ class Walker:
         """Walk over stops, forward: each with the places where its code stands."""
         for number in numbers:
             with breakpoints(self.new_pdb if number > self._furthest else None):
-                stop = self.cursor.seek(number)
+                stop = self.replay.seek(number)
             self._furthest = max(self._furthest, number)
-            yield stop, self.cursor.places()
+            yield stop, self.replay.places()
 
     def innermost(self) -> Place | None:
         """Where the innermost function of the strand that stopped stands."""
-        places = self.cursor.places() if self.stop is not None else []
+        places = self.replay.places() if self.stop is not None else []
         return places[-1] if places else None
 
 

@@ -11,8 +11,8 @@ from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
 from durable._core.program.ops import RunOp
 from durable._shell.reads.run_rows import RunRow
-from durable._shell.requests.request import Request
-from durable._shell.rows.rows import NewRun, Outcome
+from durable._shell.requests.request import JournalRequest
+from durable._shell.rows.rows import NewRun, RunResult
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,11 +40,11 @@ class Backend(Protocol):
         """The result of a function of `reads`, called with a connection and *args*."""
         ...
 
-    async def request(self, request: Request[R], /) -> R:
+    async def request(self, request: JournalRequest[R], /) -> R:
         """Have a request recorded; its result once it is on disk."""
         ...
 
-    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, RunResult]:
         """
         The run called *run_id* (or the one it continued as) and its outcome, once it has ended.
 

@@ -16,7 +16,7 @@ from durable._shell.rows.rows import Effects
 from durable._shell.storage import schema
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes.run_writes import INSERT_WAITS
-from durable._shell.writes.waiters import End, tell_waiters
+from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
 
 
 def waking(folder: Path, params: dict[str, Any], _durability: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _ends(path: Path, members: int) -> tuple[float, float]:
         rows = [(parent, "0", f"0.{n}", "child", "all", None, first + n, None, 0.0) for n in range(members)]
         write_many(conn, INSERT_WAITS, rows)
         for number in range(members):
-            end = End(first + number, f"r/{number}", "succeeded", "1", "", 0.0)
+            end = AwaitedEnd(first + number, f"r/{number}", "succeeded", "1", "", 0.0)
             began = clock()
             tell_waiters(conn, [end], Effects())
             (lasts if number == members - 1 else times).append(clock() - began)

@@ -39,7 +39,7 @@ from durable._core.program.retry import Retry
 from durable._core.recorded import diff
 from durable._core.recorded.diff import compare
 from durable._core.recorded.export_format import RunFacts, RunHistory
-from durable._core.recorded.run_lines import lines_of
+from durable._core.recorded.run_lines import command_lines
 from tests.core.drive import World, run
 
 broken: set[Any] = set()
@@ -336,7 +336,7 @@ def test_signals_notes_and_requests_are_lines_of_the_run():
     one, two = answered("a", "b"), answered("a", "c")
     assert ("", "outcome") in told(compare(one, two))
     assert ("signal 'go'", "signal 'go'") in in_words(compare(one, two))
-    assert {"attributes", "patched 'new'"} <= {line.command for line in lines_of(one)}
+    assert {"attributes", "patched 'new'"} <= {line.command for line in command_lines(one)}
     less = compare(one, answered("a"))
     assert [row.first.command for row in less.rows if row.differs == ("only first",)] == ["signal 'go'", "the end"]
 
@@ -358,7 +358,7 @@ def test_ends_and_requests_in_words():
             RunCancelled(""),
             RunContinued("r~2", "wf"),
         )
-        for line in lines_of(history([start, event]))
+        for line in command_lines(history([start, event]))
     ]
     assert lines == [
         ("request to cancel", "received", '"enough"'),
@@ -398,7 +398,7 @@ def test_the_ids_of_a_fork_are_relative():
 
     assert compare(awaits("r/0"), awaits("f/0", RunForked("r", "0"))).alike
     assert not compare(awaits("r/0"), awaits("f/1", RunForked("r", "0"))).alike
-    (line,) = lines_of(awaits("someone/0", seed="x"))[:1]
+    (line,) = command_lines(awaits("someone/0", seed="x"))[:1]
     assert "…/0" in line.command
 
 
@@ -432,7 +432,7 @@ def test_timers_and_groups():
     awaits = [RunStarted("wf", 1, "r"), ChildAwaited("0", "elsewhere", "")]
     cancelled = history([*awaits, ChildCancelled("0", "elsewhere", "enough")])
     assert told(compare(history(awaits), cancelled)) == [("0", "outcome")]
-    assert lines_of(cancelled)[0].command == "result of run 'elsewhere'"
+    assert command_lines(cancelled)[0].command == "result of run 'elsewhere'"
 
 
 def test_failures_that_no_codec_of_ours_wrote():

@@ -39,11 +39,11 @@ from durable._core.recorded.export_format import (
     ExportedWait,
     FeedItem,
     Header,
-    Note,
     RunFacts,
     RunHistory,
+    StepNote,
+    export_lines,
     header_line,
-    lines_of,
 )
 from durable._core.recorded.export_reader import read_export
 from durable._core.recorded.export_values import MAX_LINE_BYTES
@@ -56,7 +56,7 @@ FACTS = RunFacts(run_id="r-1", workflow="ride", version=1, sort="workflow", stat
 
 
 def written(*histories, header=HEADER):
-    return [header_line(header), *(line for each in histories for line in lines_of(each))]
+    return [header_line(header), *(line for each in histories for line in export_lines(each))]
 
 
 def read(lines):
@@ -159,7 +159,7 @@ def histories(draw):
         draw(facts),
         events,
         pending,
-        draw(st.lists(made(Note), max_size=2)),
+        draw(st.lists(made(StepNote), max_size=2)),
         draw(st.lists(waits, max_size=3)),
         draw(st.lists(feeds, max_size=2, unique_by=lambda feed: feed.position)),
         draw(st.lists(text, max_size=2)),
@@ -193,7 +193,7 @@ def test_a_damaged_file_is_refused_or_read_but_raises_nothing_else(data):
         assert all(isinstance(each, RunHistory) for each in read_export(lines, "x"))
 
 
-RECORDS = [*EVENT_CLASSES.values(), Header, RunFacts, Note, ExportedWait, ExportedFeed, FeedItem]
+RECORDS = [*EVENT_CLASSES.values(), Header, RunFacts, StepNote, ExportedWait, ExportedFeed, FeedItem]
 
 
 @pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
@@ -540,7 +540,7 @@ def test_a_hook_knows_where_each_value_stands():
     history = RunHistory(
         evolve(FACTS, reason="why"),
         [*GOOD, StepSucceeded("0", '"secret"', 3.0), RunCancelled("because", 4.0)],
-        notes=[Note("0", "cursor", "5", 3.0)],
+        notes=[StepNote("0", "cursor", "5", 3.0)],
         feeds=[ExportedFeed("3", 1, "", "all", "[]", (FeedItem(2, "c", "1"),))],
     )
     seen = []

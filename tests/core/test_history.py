@@ -13,7 +13,7 @@ from durable._core.journal.events import (
     EVENT_CLASSES,
     KIND_NAMES,
     Arrival,
-    Command,
+    CommandEvent,
     End,
     Event,
     Note,
@@ -130,7 +130,7 @@ def test_every_event_class_stands_in_the_union_of_its_category():
     """
     recorded = {cls for cls in vars(event_module).values() if isinstance(cls, type) and hasattr(cls, "kind")}
     assert recorded == set(EVENT_CLASSES.values()) == set(get_args(Event))
-    unions = {"command": Command, "arrival": Arrival, "note": Note, "revision": Revision, "end": End}
+    unions = {"command": CommandEvent, "arrival": Arrival, "note": Note, "revision": Revision, "end": End}
     for category, union in {**unions, "start": RunStarted}.items():
         assert {cls for cls in recorded if cls.category == category} == set(get_args(union) or (union,))
 

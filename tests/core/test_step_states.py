@@ -34,7 +34,7 @@ from durable._core.program.decorators import job, step, transaction, workflow
 from durable._core.program.limits import Limit
 from durable._core.program.op_constructors import race, wait_for
 from durable._core.run.decision import Decision
-from durable._core.run.step_states import STARTED, TRANSITIONS, Choice, Effect, Phase, StepEvent, StepState
+from durable._core.run.step_states import STARTED, TRANSITIONS, Choice, Phase, StepEffect, StepEvent, StepState
 from durable.errors import CapExceededError, DefinitionError
 from tests.core.drive import CODEC, START, World, execution, kinds
 
@@ -234,7 +234,9 @@ def test_the_table_has_no_entry_that_these_tests_do_not_know():
     }
     assert set(TRANSITIONS) == set(get_args(Phase))
     assert {cause for causes in TRANSITIONS.values() for cause in causes if isinstance(cause, Choice)} == set(Choice)
-    assert {effect for row in TRANSITIONS.values() for each in row.values() for effect in each.effects} == set(Effect)
+    assert {effect for row in TRANSITIONS.values() for each in row.values() for effect in each.effects} == set(
+        StepEffect
+    )
 
 
 def test_whatever_can_happen_to_a_step_has_an_entry():

@@ -181,7 +181,7 @@ def test_find_goes_to_the_first_stop_where_it_is_true(session):
     assert "first true at stop #2" in said(session, "last", "find len(seen) == 2 and i == 2")
     session.carry_out("goto #2")
     assert "*** x == 77 is true at no stop" in said(session, "find x == 77")
-    assert session.cursor.stop.number == 2
+    assert session.replay.stop.number == 2
     assert "an expression is needed, as in: find total > 100" in said(session, "find")
     assert "is true at no stop" in said(session, "find 1 +")
 

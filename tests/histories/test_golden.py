@@ -9,7 +9,7 @@ import pytest
 
 from durable import Engine, Replay, read_histories, replay
 from durable._core.journal.events import ChildStarted, PatchMarked, RunCancelled, RunContinued, RunRetried
-from durable._core.recorded.export_format import lines_of
+from durable._core.recorded.export_format import export_lines
 from tests.histories import workflows
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +57,7 @@ def test_a_golden_journal_is_written_as_it_was(path):
     """
     header = json.loads(path.read_bytes().splitlines()[0])
     assert header["format"] == 1
-    assert [line for each in read_histories(path) for line in lines_of(each)] == lines(path)
+    assert [line for each in read_histories(path) for line in export_lines(each)] == lines(path)
 
 
 @pytest.mark.parametrize("path", JOURNALS, ids=lambda path: path.stem)

@@ -78,7 +78,7 @@ class AskOp(Op[None]):
 #: (file, what stands there, what takes its place)
 EDITS = [
     (EVENTS, "\n# --- the unions ---", f"{NEW_EVENTS}\n# --- the unions ---"),
-    (EVENTS, "Command: TypeAlias = StepCommand |", "Command: TypeAlias = Asked | StepCommand |"),
+    (EVENTS, "CommandEvent: TypeAlias = StepCommand |", "CommandEvent: TypeAlias = Asked | StepCommand |"),
     (EVENTS, "StepArrival: TypeAlias =", "StepArrival: TypeAlias = StepPaused |"),
     (EVENTS, "ChildArrival: TypeAlias =", "ChildArrival: TypeAlias = ChildPaused |"),
     (EVENTS, "RunArrival: TypeAlias =", "RunArrival: TypeAlias = PauseRequested |"),

@@ -32,7 +32,7 @@ from durable._core.journal.events import Payload
 from durable._core.recorded.copies import first_of, status_of
 from durable._core.recorded.diff import compare
 from durable._core.recorded.export_format import RunHistory
-from durable._core.recorded.run_lines import lines_of
+from durable._core.recorded.run_lines import command_lines
 from durable._core.statuses import ENDS
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ async def _rehearse(plan: Plan, application: Application, args: Namespace, out: 
         _write_end(found.status, value if found.error is None else None, found.why, out)
         out.line()
         out.line(out.bold("what follows"))
-        for line in lines_of(second):
+        for line in command_lines(second):
             if max(line.began, line.ended) >= len(plan.copy.run.events) - 1:
                 out.line(f"  {line.position:<8} {line_text(line)}")
         out.line()

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import asdict
 
-from durable._cli.drawing.model import Node, nodes_of, with_inside
+from durable._cli.drawing.model import GraphNode, nodes_of, with_inside
 from durable._cli.drawing.svg import svg_lines
 from durable._cli.drawing.text import dot_lines, mermaid_lines, text_lines
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
@@ -80,14 +80,14 @@ class _Reader:
         self._left = _MOST_RUNS
         self.problem: DurableError | None = None
 
-    def nodes(self, row: RunRow, depth: int) -> list[Node]:
+    def nodes(self, row: RunRow, depth: int) -> list[GraphNode]:
         self._left -= 1
         events, problem = readable_events(event_rows(self._conn, row.run), self._path, row)
         self.problem = self.problem or problem
         nodes = nodes_of(events) if events else []
         if depth <= 0:
             return nodes
-        inside: dict[str, list[Node]] = {}
+        inside: dict[str, list[GraphNode]] = {}
         for run_id in _children(nodes):
             child = run_by_id(self._conn, run_id) if self._left > 0 else None
             if child is not None:
@@ -95,7 +95,7 @@ class _Reader:
         return with_inside(nodes, inside)
 
 
-def _children(nodes: Iterable[Node]) -> list[str]:
+def _children(nodes: Iterable[GraphNode]) -> list[str]:
     found: list[str] = []
     for node in nodes:
         if node.run_id is not None and node.kind != "end":
@@ -105,7 +105,7 @@ def _children(nodes: Iterable[Node]) -> list[str]:
     return found
 
 
-def _lines(nodes: list[Node], title: str, kind: str, out: Output) -> Iterable[str]:
+def _lines(nodes: list[GraphNode], title: str, kind: str, out: Output) -> Iterable[str]:
     match kind:
         case "mermaid":
             return mermaid_lines(nodes)
@@ -126,5 +126,5 @@ def _to_file(name: str, lines: Iterable[str]) -> None:
         raise CommandError(msg) from None
 
 
-def _plain(node: Node) -> dict[str, Any]:
+def _plain(node: GraphNode) -> dict[str, Any]:
     return asdict(node)

@@ -27,7 +27,7 @@ from durable._core.codec.codec import Codec, Payload
 from durable.errors import DurableError, RecordError
 
 if TYPE_CHECKING:
-    from durable._shell.requests.request import Request
+    from durable._shell.requests.request import JournalRequest
 
 #: Requests made in one go. Where no engine has the journal, none can open it for as long as they take:
 #: some 50 ms. Where one has it, they come to a few of its commit groups.
@@ -155,14 +155,14 @@ def _payload(args: Namespace) -> Payload:
         raise CommandError(str(error)) from error
 
 
-def _request_for(command: str, args: Namespace) -> Callable[[Target], Request[bool]]:
+def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalRequest[bool]]:
     """What is asked for, for each target."""
     from durable._shell.requests import queue_requests, run_requests, schedule_requests  # noqa: PLC0415 - as in `run`
     from durable._shell.requests.history_requests import RetryRun  # noqa: PLC0415 - as in `run`
 
     payload = _payload(args) if command == "signal" else ""
 
-    def request(target: Target) -> Request[bool]:
+    def request(target: Target) -> JournalRequest[bool]:
         match command, target.sort:
             case "signal", _:
                 return run_requests.SendSignal(target.name, args.name, payload, args.dedup)
@@ -185,7 +185,11 @@ def _request_for(command: str, args: Namespace) -> Callable[[Target], Request[bo
 
 
 async def _make(
-    path: str, command: str, targets: Sequence[Target], request_for: Callable[[Target], Request[bool]], out: Output
+    path: str,
+    command: str,
+    targets: Sequence[Target],
+    request_for: Callable[[Target], JournalRequest[bool]],
+    out: Output,
 ) -> dict[str, int]:
     """Make the requests, and write what became of each; how many of which outcome."""
     from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - help answers sooner without

@@ -30,7 +30,7 @@ from durable.errors import DecodeError, DurableError, RecordError, RunNotFoundEr
 if TYPE_CHECKING:
     from durable._shell.handles.client_backend import ClientBackend
     from durable._shell.reads.run_rows import RunRow
-    from durable._shell.rows.rows import Outcome
+    from durable._shell.rows.rows import RunResult
 
 #: Before the name of a schedule, instead of a workflow's.
 SCHEDULE: Final = "schedule:"
@@ -123,7 +123,7 @@ async def _start(path: str, args: Namespace, op: RunOp[Any] | None, codec: Codec
     return _ended(started.id, row, outcome, codec, out)
 
 
-async def _end(client: ClientBackend, run_id: str, *, patient: bool) -> tuple[RunRow, Outcome]:
+async def _end(client: ClientBackend, run_id: str, *, patient: bool) -> tuple[RunRow, RunResult]:
     """How the run ended; *patient* if it may be that the next engine starts it."""
     import asyncio  # noqa: PLC0415 - as above
 
@@ -136,7 +136,7 @@ async def _end(client: ClientBackend, run_id: str, *, patient: bool) -> tuple[Ru
         await asyncio.sleep(_PAUSE)
 
 
-def _ended(run_id: str, row: RunRow, outcome: Outcome, codec: Codec, out: Output) -> int:
+def _ended(run_id: str, row: RunRow, outcome: RunResult, codec: Codec, out: Output) -> int:
     status, payload, reason = outcome
     if isinstance(payload, bytes):  # the hooks of the application undo what they did
         payload = json.dumps(codec.load_plain(payload, where=f"outcome of run {row.run_id!r}"), ensure_ascii=False)

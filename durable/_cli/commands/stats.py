@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any, Final
 
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
-from durable._cli.journals.owners import Owner, owner_of
+from durable._cli.journals.owners import OwnerProcess, owner_of
 from durable._cli.terminal.output import Output, ago, instant, iso, printable
 from durable._cli.terminal.problems import OK
 from durable._core.statuses import STATUSES
@@ -56,7 +56,7 @@ def _size(path: str) -> int:
 
 
 def _write(
-    found: Census, sizes: dict[str, int], owner: Owner | None, path: str, out: Output, now: float, *, full: bool
+    found: Census, sizes: dict[str, int], owner: OwnerProcess | None, path: str, out: Output, now: float, *, full: bool
 ) -> None:
     out.line(out.bold(printable(path)))
     for name, text in _facts(found, sizes, owner, now):
@@ -81,7 +81,7 @@ def _write(
         )
 
 
-def _facts(found: Census, sizes: dict[str, int], owner: Owner | None, now: float) -> Iterable[tuple[str, str]]:
+def _facts(found: Census, sizes: dict[str, int], owner: OwnerProcess | None, now: float) -> Iterable[tuple[str, str]]:
     free = f", {_readable(found.bytes_free)} of it free to be used again" if found.bytes_free else ""
     yield "size", f"{_readable(sizes['bytes'])}{free}"
     yield "wal", _readable(sizes["wal_bytes"])
@@ -102,7 +102,7 @@ def _facts(found: Census, sizes: dict[str, int], owner: Owner | None, now: float
         yield "oldest open", f"{oldest.run_id} ({oldest.workflow}, {oldest.status}), created {when}"
 
 
-def _owner(owner: Owner | None) -> str:
+def _owner(owner: OwnerProcess | None) -> str:
     if owner is None:
         return "nobody"
     said = f"pid {owner.pid} on host {owner.host} since {owner.since}"
@@ -144,7 +144,7 @@ def _readable(size: float) -> str:
 # --- for programs ---------------------------------------------------------------------------------------
 
 
-def _json(found: Census, sizes: dict[str, int], owner: Owner | None, path: str, now: float) -> dict[str, Any]:
+def _json(found: Census, sizes: dict[str, int], owner: OwnerProcess | None, path: str, now: float) -> dict[str, Any]:
     oldest = found.oldest_open
     return {
         "path": path,

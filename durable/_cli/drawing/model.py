@@ -17,12 +17,11 @@ from durable._core.journal.events import (
     ChildAwaited,
     ChildJoined,
     ChildStarted,
-    Command,
+    CommandEvent,
     End,
     Event,
     GroupOpened,
     LaterAttempt,
-    RunCancelled,
     RunContinued,
     RunFailed,
     RunSucceeded,
@@ -31,6 +30,9 @@ from durable._core.journal.events import (
     StepStarted,
     TimerSet,
     TransactionStarted,
+)
+from durable._core.journal.events import (
+    RunCancelled as RunCancelledEvent,
 )
 from durable._core.journal.history import effective
 
@@ -52,7 +54,7 @@ _WORST_FIRST: Final[tuple[NodeStatus, ...]] = (
 
 
 @define
-class Node:
+class GraphNode:
     """A command, or the beginning or end of the run."""
 
     position: str
@@ -65,9 +67,9 @@ class Node:
     #: Of a child.
     run_id: str | None = None
     #: Of a group: what each member did, in order.
-    members: list[list[Node]] = field(factory=list)
+    members: list[list[GraphNode]] = field(factory=list)
     #: Of a child whose own run was read, too.
-    inside: list[Node] = field(factory=list)
+    inside: list[GraphNode] = field(factory=list)
 
     @property
     def seconds(self) -> float | None:
@@ -75,11 +77,11 @@ class Node:
         return None if self.ended_at is None else max(0.0, self.ended_at - self.began_at)
 
 
-def nodes_of(events: Sequence[Event]) -> list[Node]:
+def nodes_of(events: Sequence[Event]) -> list[GraphNode]:
     """The commands of one run in order, from its beginning to its end (or to where it stands)."""
     kept, _ = effective(events)
-    made: dict[tuple[int, ...], Node] = {}
-    ends: list[Node] = []
+    made: dict[tuple[int, ...], GraphNode] = {}
+    ends: list[GraphNode] = []
     for event in kept:
         key = _key(event.position)
         if key in made:
@@ -90,11 +92,11 @@ def nodes_of(events: Sequence[Event]) -> list[Node]:
             ends.append(_end(event))
     body = _sequence((), made, over=bool(ends))
     started = kept[0]
-    begin = [Node("", "begin", started.workflow, "done", started.at)] if started.category == "start" else []
+    begin = [GraphNode("", "begin", started.workflow, "done", started.at)] if started.category == "start" else []
     return [*begin, *body, *ends]
 
 
-def folded(members: Sequence[list[Node]]) -> list[list[Node]]:
+def folded(members: Sequence[list[GraphNode]]) -> list[list[GraphNode]]:
     """*members*, or where they are many: the first few, one node for those between, and the last."""
     if len(members) <= MOST_MEMBERS:
         return [*members]
@@ -102,11 +104,11 @@ def folded(members: Sequence[list[Node]]) -> list[list[Node]]:
     counts = Counter(worst(each) for each in hidden)
     told = next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count:,} {name}" for name, count in counts.items())
     label = f"{len(hidden):,} more ({'all ' if len(counts) == 1 else ''}{told})"
-    more = Node("", "more", label, worst([node for each in hidden for node in each]), 0.0)
+    more = GraphNode("", "more", label, worst([node for each in hidden for node in each]), 0.0)
     return [*members[:_FIRST], [more], members[-1]]
 
 
-def worst(nodes: Iterable[Node]) -> NodeStatus:
+def worst(nodes: Iterable[GraphNode]) -> NodeStatus:
     """The status that matters most among *nodes*."""
     statuses = {node.status for node in nodes}
     for status in _WORST_FIRST:
@@ -122,7 +124,7 @@ def _key(position: str | None) -> tuple[int, ...]:
         return ()
 
 
-def _sequence(prefix: tuple[int, ...], made: dict[tuple[int, ...], Node], *, over: bool) -> list[Node]:
+def _sequence(prefix: tuple[int, ...], made: dict[tuple[int, ...], GraphNode], *, over: bool) -> list[GraphNode]:
     """The commands of the strand at *prefix*. Each is passed once there is a later one, or the run is *over*."""
     children: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for key in made:
@@ -133,12 +135,12 @@ def _sequence(prefix: tuple[int, ...], made: dict[tuple[int, ...], Node], *, ove
 
 def _strand(
     prefix: tuple[int, ...],
-    made: dict[tuple[int, ...], Node],
+    made: dict[tuple[int, ...], GraphNode],
     children: dict[tuple[int, ...], list[tuple[int, ...]]],
     *,
     over: bool,
-) -> list[Node]:
-    found: list[Node] = []
+) -> list[GraphNode]:
+    found: list[GraphNode] = []
     keys = [key for key in children.get(prefix, []) if key in made]
     for key in keys:
         node = made[key]
@@ -157,13 +159,13 @@ def _strand(
 
 
 def _with_members(
-    node: Node,
+    node: GraphNode,
     key: tuple[int, ...],
-    made: dict[tuple[int, ...], Node],
+    made: dict[tuple[int, ...], GraphNode],
     children: dict[tuple[int, ...], list[tuple[int, ...]]],
     *,
     over: bool,
-) -> list[Node]:
+) -> list[GraphNode]:
     """A member that is itself a command, perhaps a group."""
     for member in children.get(key, []):
         inside = (
@@ -179,7 +181,7 @@ def _with_members(
     return [node]
 
 
-def _of_group(node: Node, *, passed: bool) -> NodeStatus:
+def _of_group(node: GraphNode, *, passed: bool) -> NodeStatus:
     ended = [each.ended_at for member in node.members for each in member if each.ended_at is not None]
     if not passed:
         return "open"
@@ -187,29 +189,29 @@ def _of_group(node: Node, *, passed: bool) -> NodeStatus:
     return "failed" if all(worst(member) == "failed" for member in node.members) else "done"
 
 
-def _node(event: Command) -> Node:
+def _node(event: CommandEvent) -> GraphNode:
     at = event.at
     match event:
         case StepStarted() | SlotAwaited():
-            return Node(event.position, "step", event.name, "open", at)
+            return GraphNode(event.position, "step", event.name, "open", at)
         case TransactionStarted():
-            return Node(event.position, "transaction", event.name, "open", at)
+            return GraphNode(event.position, "transaction", event.name, "open", at)
         case GroupOpened():
-            return Node(event.position, "group", f"{event.name} of {event.size}", "open", at)
+            return GraphNode(event.position, "group", f"{event.name} of {event.size}", "open", at)
         case TimerSet():
-            return Node(event.position, "group" if event.name == "timeout" else "timer", event.name, "open", at)
+            return GraphNode(event.position, "group" if event.name == "timeout" else "timer", event.name, "open", at)
         case SignalAwaited():
-            return Node(event.position, "signal", f"wait_for {event.name}", "open", at)
+            return GraphNode(event.position, "signal", f"wait_for {event.name}", "open", at)
         case ChildStarted():
             kind: NodeKind = "child" if event.awaited else "start"
-            return Node(event.position, kind, event.name, "open", at, run_id=event.run_id)
+            return GraphNode(event.position, kind, event.name, "open", at, run_id=event.run_id)
         case ChildAwaited():
-            return Node(event.position, "result", f"result of {event.run_id}", "open", at, run_id=event.run_id)
+            return GraphNode(event.position, "result", f"result of {event.run_id}", "open", at, run_id=event.run_id)
         case _:
             assert_never(event)
 
 
-def _happened(node: Node, event: Event) -> None:
+def _happened(node: GraphNode, event: Event) -> None:
     match event.outcome:
         case "succeeded" | "fired":
             node.status = "succeeded" if node.kind != "group" else "failed"  # the time of a `timeout` is over
@@ -226,19 +228,19 @@ def _happened(node: Node, event: Event) -> None:
     node.ended_at = event.at
 
 
-def _end(event: End) -> Node:
+def _end(event: End) -> GraphNode:
     match event:
         case RunSucceeded() | RunFailed():
-            return Node("", "end", event.status, event.status, event.at)
-        case RunCancelled():
-            return Node("", "end", f"cancelled {event.reason}".strip(), event.status, event.at)
+            return GraphNode("", "end", event.status, event.status, event.at)
+        case RunCancelledEvent():
+            return GraphNode("", "end", f"cancelled {event.reason}".strip(), event.status, event.at)
         case RunContinued():
-            return Node("", "end", f"continued as {event.run_id}", event.status, event.at, run_id=event.run_id)
+            return GraphNode("", "end", f"continued as {event.run_id}", event.status, event.at, run_id=event.run_id)
         case _:
             assert_never(event)
 
 
-def with_inside(nodes: Sequence[Node], runs: dict[str, list[Node]]) -> list[Node]:
+def with_inside(nodes: Sequence[GraphNode], runs: dict[str, list[GraphNode]]) -> list[GraphNode]:
     """*nodes*, with what their children did inside, as far as *runs* has it by run id."""
     return [
         evolve(

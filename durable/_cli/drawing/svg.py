@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from attrs import define
 
-from durable._cli.drawing.model import Node, folded
+from durable._cli.drawing.model import GraphNode, folded
 from durable._cli.drawing.text import title_of
 from durable._cli.terminal.output import printable, span, width_of
 
@@ -48,7 +48,7 @@ _STYLE: Final = """
 class _Box:
     """A node with its size; *columns* are the sequences within."""
 
-    node: Node
+    node: GraphNode
     title: str
     small: str
     width: float
@@ -56,7 +56,7 @@ class _Box:
     columns: list[list[_Box]]
 
 
-def svg_lines(nodes: Sequence[Node], title: str) -> Iterator[str]:
+def svg_lines(nodes: Sequence[GraphNode], title: str) -> Iterator[str]:
     """A document of its own."""
     boxes = [_measured(node) for node in nodes]
     width = max([_width(boxes), len(title) * _LETTER]) + 2 * _PAD
@@ -77,7 +77,7 @@ def svg_lines(nodes: Sequence[Node], title: str) -> Iterator[str]:
     yield "</svg>"
 
 
-def _measured(node: Node) -> _Box:
+def _measured(node: GraphNode) -> _Box:
     title = _short(f"{node.position} {title_of(node)}".strip())
     small: str = "" if node.kind in ("begin", "end", "more") else node.status
     if node.seconds is not None:

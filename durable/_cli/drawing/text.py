@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from durable._cli.drawing.model import Node, folded
+from durable._cli.drawing.model import GraphNode, folded
 from durable._cli.terminal.output import Output, span
 
 #: How a status is shown where there is no colour.
@@ -33,19 +33,19 @@ FILLS: Final = {
 _KINDS: Final = {"group": "", "begin": "", "end": "", "more": "", "timer": "", "signal": "", "result": ""}
 
 
-def title_of(node: Node) -> str:
+def title_of(node: GraphNode) -> str:
     """A node in words: "step charge"."""
     kind = _KINDS.get(node.kind, f"{node.kind} ")
     attempts = f" (attempt {node.attempts})" if node.attempts > 1 else ""
     return f"{kind}{node.label}{attempts}"
 
 
-def text_lines(nodes: Sequence[Node], out: Output) -> Iterator[str]:
+def text_lines(nodes: Sequence[GraphNode], out: Output) -> Iterator[str]:
     """The tree as lines: groups indent their members."""
     yield from _text(nodes, "", out, closes=True)
 
 
-def _text(nodes: Sequence[Node], indent: str, out: Output, *, closes: bool) -> Iterator[str]:
+def _text(nodes: Sequence[GraphNode], indent: str, out: Output, *, closes: bool) -> Iterator[str]:
     """Lines of *nodes*; *closes* if nothing of the same level comes behind the last of them."""
     for index, node in enumerate(nodes):
         branch, below = ("└─ ", "   ") if closes and index == len(nodes) - 1 else ("├─ ", "│  ")
@@ -69,7 +69,7 @@ def _text(nodes: Sequence[Node], indent: str, out: Output, *, closes: bool) -> I
 # --- mermaid -----------------------------------------------------------------------------------------
 
 
-def mermaid_lines(nodes: Sequence[Node]) -> Iterator[str]:
+def mermaid_lines(nodes: Sequence[GraphNode]) -> Iterator[str]:
     """A mermaid flowchart: a sequence is a chain of arrows, a group a subgraph."""
     yield "flowchart TD"
     writer = _Mermaid()
@@ -84,7 +84,7 @@ class _Mermaid:
         self.lines: list[str] = []
         self._count = 0
 
-    def sequence(self, nodes: Sequence[Node], indent: str) -> tuple[str, str] | None:
+    def sequence(self, nodes: Sequence[GraphNode], indent: str) -> tuple[str, str] | None:
         """Draws *nodes* one behind the other; the first and last of them."""
         first = before = None
         for node in nodes:
@@ -94,7 +94,7 @@ class _Mermaid:
             first, before = first or begin, end
         return None if first is None or before is None else (first, before)
 
-    def node(self, node: Node, indent: str) -> tuple[str, str]:
+    def node(self, node: GraphNode, indent: str) -> tuple[str, str]:
         self._count += 1
         name = f"n{self._count}"
         told = _mermaid_text(f"{node.position} {title_of(node)}".strip())
@@ -118,7 +118,7 @@ def _mermaid_text(text: str) -> str:
 # --- dot ---------------------------------------------------------------------------------------------
 
 
-def dot_lines(nodes: Sequence[Node]) -> Iterator[str]:
+def dot_lines(nodes: Sequence[GraphNode]) -> Iterator[str]:
     """A graph for Graphviz: groups are clusters."""
     yield "digraph run {"
     yield '  node [shape=box, style="rounded,filled", fontname="sans-serif", fontsize=11];'
@@ -134,7 +134,7 @@ class _Dot:
         self.lines: list[str] = []
         self._count = 0
 
-    def sequence(self, nodes: Sequence[Node], indent: str) -> tuple[list[str], list[str]]:
+    def sequence(self, nodes: Sequence[GraphNode], indent: str) -> tuple[list[str], list[str]]:
         """Draws *nodes* one behind the other; the nodes that it begins and ends with."""
         first: list[str] = []
         before: list[str] = []
@@ -144,7 +144,7 @@ class _Dot:
             first, before = first or begins, ends
         return first, before
 
-    def node(self, node: Node, indent: str) -> tuple[list[str], list[str]]:
+    def node(self, node: GraphNode, indent: str) -> tuple[list[str], list[str]]:
         self._count += 1
         name = f"n{self._count}"
         told = _dot_text(f"{node.position} {title_of(node)}".strip())

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 _BYTES: Final = 1024
 
 
-class Owner(NamedTuple):
+class OwnerProcess(NamedTuple):
     """The process that last said it owned a file, and did not give it up."""
 
     pid: int
@@ -25,7 +25,7 @@ class Owner(NamedTuple):
     alive: bool | None
 
 
-def owner_of(path: str) -> Owner | None:
+def owner_of(path: str) -> OwnerProcess | None:
     """Who owns the journal at *path*; None if nobody says so."""
     try:
         with open(f"{os.path.realpath(path)}.lock", "rb") as file:
@@ -33,7 +33,7 @@ def owner_of(path: str) -> Owner | None:
         pid, host, since = int(said["pid"]), str(said["host"]), str(said["since"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Owner(pid, host, since, _alive(pid) if host == socket.gethostname() else None)
+    return OwnerProcess(pid, host, since, _alive(pid) if host == socket.gethostname() else None)
 
 
 def say_unowned(path: str, consequence: str) -> None:

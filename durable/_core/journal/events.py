@@ -114,7 +114,12 @@ class RunFailed(RunWide):
 
 @frozen
 class RunCancelled(RunWide):
-    """The run ended because it was cancelled, after its clean-up."""
+    """
+    The run ended because it was cancelled, after its clean-up.
+
+    Journals and exports have its name, which is also that of the error at the command that was cancelled
+    (`durable.RunCancelled`): where it is made or matched it is imported as ``RunCancelledEvent``.
+    """
 
     kind: ClassVar[int] = 4
     category: ClassVar[Literal["end"]] = "end"
@@ -578,7 +583,7 @@ class NowRead(RunWide):
 
 StepCommand: TypeAlias = StepStarted | SlotAwaited | TransactionStarted
 ChildCommand: TypeAlias = ChildStarted | ChildAwaited
-Command: TypeAlias = StepCommand | ChildCommand | GroupOpened | TimerSet | SignalAwaited
+CommandEvent: TypeAlias = StepCommand | ChildCommand | GroupOpened | TimerSet | SignalAwaited
 #: What records an attempt, and the wait for it: those after the first stand among the arrivals.
 LaterAttempt: TypeAlias = StepStarted | SlotAwaited
 
@@ -594,7 +599,7 @@ Note: TypeAlias = StepCancelled | FeedOpened | AttributesSet | PatchMarked | Now
 Reopening: TypeAlias = RunRetried | RunForked
 Revision: TypeAlias = RunRestarted | Reopening
 End: TypeAlias = RunSucceeded | RunFailed | RunCancelled | RunContinued
-Event: TypeAlias = Union[RunStarted, Command, Arrival, Note, Revision, End]  # noqa: UP007 - unions of aliases
+Event: TypeAlias = Union[RunStarted, CommandEvent, Arrival, Note, Revision, End]  # noqa: UP007 - unions of aliases
 
 EVENT_CLASSES: dict[int, type[Any]] = {cls.kind: cls for cls in get_args(Event)}
 #: The name of each kind as people see it: in `run.history()`, views and reports.
@@ -602,14 +607,14 @@ KIND_NAMES: dict[int, str] = {kind: cls.__name__ for kind, cls in EVENT_CLASSES.
 
 if TYPE_CHECKING:
 
-    def union_of(event: Event) -> RunStarted | Command | Arrival | Note | Revision | End:
+    def union_of(event: Event) -> RunStarted | CommandEvent | Arrival | Note | Revision | End:
         """Refused by type checkers where a class says another category than that of the union which it is in."""
         match event.category:
             case "start":
                 start: RunStarted = event
                 return start
             case "command":
-                command: Command = event
+                command: CommandEvent = event
                 return command
             case "arrival":
                 arrival: Arrival = event

@@ -25,7 +25,7 @@ from durable._core.journal.events import (
     ChildJoined,
     ChildStarted,
     ChildSucceeded,
-    Command,
+    CommandEvent,
     Completion,
     End,
     Event,
@@ -73,7 +73,7 @@ class History:
 
     started: RunStarted
     #: Commands by position; replay ticks them off.
-    commands: Mapping[str, Command]
+    commands: Mapping[str, CommandEvent]
     #: Arrivals, and later attempts of steps, in the order in which they were recorded.
     arrivals: Sequence[Arrival | LaterAttempt]
     patches: frozenset[str]
@@ -107,7 +107,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     """
     started = start_of(events)
     kept, attempt = effective(events)
-    commands: dict[str, Command] = {}
+    commands: dict[str, CommandEvent] = {}
     arrivals: list[Arrival | LaterAttempt] = []
     patches: set[str] = set()
     feeds: dict[str, int] = {}
@@ -268,7 +268,7 @@ def _can_fail(event: Event) -> bool:
     return event.category == "arrival" and event.outcome in ("failed", "cancelled", "fired")
 
 
-def _is_open(command: Command, done: Collection[str], fired: Collection[str]) -> bool:
+def _is_open(command: CommandEvent, done: Collection[str], fired: Collection[str]) -> bool:
     """Whether *command* itself waits for something; *done* and *fired* are where something has come."""
     match command:
         case StepStarted() | SlotAwaited() | TransactionStarted() | SignalAwaited() | ChildAwaited():
@@ -406,7 +406,7 @@ def _is_over(event: Event, position: str) -> bool:
     return event.category == "end" or ends_unborn([event])
 
 
-def _with_outcome(events: list[Event], command: Command, value: Payload, now: float) -> list[Event]:
+def _with_outcome(events: list[Event], command: CommandEvent, value: Payload, now: float) -> list[Event]:
     """*events* with one outcome for *command*, where its recorded one stands (else at the end)."""
     match command:
         case StepStarted() | SlotAwaited() | TransactionStarted():

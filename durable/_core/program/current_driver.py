@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from durable._core.program.command import Command
 
 #: Where user code stands: file name and line.
-Site = tuple[str, int]
+CallSite = tuple[str, int]
 
 
-class Driver(Protocol):
+class WorkflowContext(Protocol):
     """What workflow code may ask of whoever drives it."""
 
     run_id: str
@@ -45,7 +45,7 @@ class Driver(Protocol):
 
 
 class _InThread(threading.local):
-    driver: Driver | None = None
+    driver: WorkflowContext | None = None
     #: Set while a generator is closed for good: whatever it asks for is refused.
     dead: bool = False
 
@@ -53,7 +53,7 @@ class _InThread(threading.local):
 _here = _InThread()
 
 
-def driver_in_charge() -> Driver | None:
+def driver_in_charge() -> WorkflowContext | None:
     """The driver of the workflow code that runs in this thread, or None outside workflows."""
     return _here.driver
 
@@ -63,7 +63,7 @@ def is_dead() -> bool:
     return _here.dead
 
 
-def require_driver(what: str) -> Driver:
+def require_driver(what: str) -> WorkflowContext:
     """
     The driver in charge.
 
@@ -77,7 +77,7 @@ def require_driver(what: str) -> Driver:
     return driver
 
 
-def put_in_charge(driver: Driver | None) -> Driver | None:
+def put_in_charge(driver: WorkflowContext | None) -> WorkflowContext | None:
     """Put *driver* in charge of this thread; who was before, to be put back in `finally`."""
     before = _here.driver
     _here.driver = driver
@@ -96,7 +96,7 @@ def dead_mode() -> Generator[None, None, None]:
         _here.driver = driver
 
 
-def call_site(depth: int = 2) -> Site | None:
+def call_site(depth: int = 2) -> CallSite | None:
     """File and line *depth* frames up, or None outside workflows (where nobody asks for it)."""
     if _here.driver is None:
         return None

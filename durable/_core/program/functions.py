@@ -87,7 +87,7 @@ class Step(StepDefinition[P, R]):
         current_driver.created(op)
         return op
 
-    def for_item(self, item: Any, site: current_driver.Site | None) -> StepOp[R]:
+    def for_item(self, item: Any, site: current_driver.CallSite | None) -> StepOp[R]:
         """The op that `for_each` makes of one item."""
         return StepOp(self, (item,), {}, site=site)
 
@@ -112,7 +112,7 @@ class TransactionStep(StepDefinition[P, R]):
         current_driver.created(op)
         return op
 
-    def for_item(self, item: Any, site: current_driver.Site | None) -> TransactionOp[R]:
+    def for_item(self, item: Any, site: current_driver.CallSite | None) -> TransactionOp[R]:
         """The op that `for_each` makes of one item."""
         return TransactionOp(self, (item,), {}, site=site)
 
@@ -176,7 +176,7 @@ class RunnableDefinition(RunDefinition[P, R]):
         self.hooks.append((frozenset(statuses), hook))
         return hook
 
-    def for_item(self, item: Any, site: current_driver.Site | None) -> RunOp[R]:
+    def for_item(self, item: Any, site: current_driver.CallSite | None) -> RunOp[R]:
         """The op that `for_each` makes of one item."""
         return RunOp(self, (item,), {}, site=site)
 

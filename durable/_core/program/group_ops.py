@@ -49,7 +49,7 @@ class GatherOp(Op[T]):
     members: tuple[Member[Any], ...]
     fail_fast: bool
     return_exceptions: bool
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
     #: Successes that are enough; None is all.
     at_least: int | None = None
 
@@ -76,7 +76,7 @@ class RaceOp(Op[Winner[T]]):
 
     members: tuple[Member[Any], ...]
     keys: tuple[Any, ...] | None
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def discard(self) -> None:
         discard(*self.members)
@@ -91,7 +91,7 @@ class TimeoutOp(Op[T]):
 
     member: Member[T]
     seconds: float
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def discard(self) -> None:
         discard(self.member)
@@ -124,7 +124,7 @@ class SettleOp(Op[Settled[T]]):
     """A member whose failure does not raise."""
 
     member: Member[T]
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def discard(self) -> None:
         discard(self.member)
@@ -140,7 +140,7 @@ class ForEachOp(Op[list[T]]):
     definition: Step[..., T] | TransactionStep[..., T] | Job[..., T] | Workflow[..., T]
     items: tuple[Any, ...]
     concurrency: int | None
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def describe(self) -> str:
         return f"for_each {self.definition.name!r} over {len(self.items)}"

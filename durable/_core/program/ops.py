@@ -152,7 +152,7 @@ class StepOp(Op[T]):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Options = NO_OPTIONS
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def options(self, *, retry: Retry | int | None = None, timeout: float | timedelta | None = None) -> Self:
         """A copy with another retry policy, or another timeout per attempt: seconds, or a timedelta."""
@@ -178,7 +178,7 @@ class TransactionOp(Op[T]):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Options = NO_OPTIONS
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def options(self, *, retry: Retry | int | None = None) -> Self:
         """A copy with another retry policy."""
@@ -206,7 +206,7 @@ class RunOp(Op[T]):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Options = NO_OPTIONS
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def options(
         self,
@@ -298,7 +298,7 @@ class AwaitRunOp(Op[T]):
 
     run_id: str
     type: Any
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def describe(self) -> str:
         return f"result of run {self.run_id!r}"
@@ -309,7 +309,7 @@ class StartOp(Op[Child[T]]):
     """Starts a child without awaiting it."""
 
     op: RunOp[T]
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def describe(self) -> str:
         return f"start of {self.op.describe()}"
@@ -320,7 +320,7 @@ class ContinueAs(Op[Any]):
     """Ends this run and goes on as a fresh one."""
 
     op: RunOp[Any]
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def describe(self) -> str:
         return f"continue as {self.op.describe()}"
@@ -335,7 +335,7 @@ class SleepOp(Op[None]):
 
     seconds: float | None
     until: float | None
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def describe(self) -> str:
         return f"sleep {self.seconds:g} s" if self.seconds is not None else "sleep_until"
@@ -348,7 +348,7 @@ class WaitForOp(Op[T]):
     name: str
     type: Any
     timeout: float | None
-    site: current_driver.Site | None = None
+    site: current_driver.CallSite | None = None
 
     def describe(self) -> str:
         return f"wait_for {self.name!r}"

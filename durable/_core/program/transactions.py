@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 
-class Cursor(Protocol):
+class StatementResult(Protocol):
     """The result of a statement, after DB-API 2.0 (PEP 249)."""
 
     @property
@@ -37,11 +37,11 @@ class Transaction(Protocol):
     writes to the engine's own tables are refused with `TransactionRefusedError`.
     """
 
-    def execute(self, sql: str, parameters: Parameters = (), /) -> Cursor:
+    def execute(self, sql: str, parameters: Parameters = (), /) -> StatementResult:
         """Run one statement."""
         ...
 
-    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Cursor:
+    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> StatementResult:
         """Run one statement once for each item of *parameters*."""
         ...
 
@@ -53,11 +53,11 @@ class Transaction(Protocol):
 class AsyncTransaction(Protocol):
     """As `Transaction`, for an ``async def``: it has the writer to itself until it returns."""
 
-    async def execute(self, sql: str, parameters: Parameters = (), /) -> Cursor:
+    async def execute(self, sql: str, parameters: Parameters = (), /) -> StatementResult:
         """Run one statement; its rows are fetched already."""
         ...
 
-    async def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Cursor:
+    async def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> StatementResult:
         """Run one statement once for each item of *parameters*."""
         ...
 

@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 
 from durable._core.journal.events import (
     AttributesSet,
-    Command,
+    CommandEvent,
     Event,
     FeedOpened,
     Payload,
@@ -118,12 +118,12 @@ def first_of(recorded: RunHistory, positions: Iterable[str]) -> str | None:
     return min(positions, key=lambda position: order.get(position, -1), default=None)
 
 
-def command_at(recorded: RunHistory, position: str) -> Command | None:
+def command_at(recorded: RunHistory, position: str) -> CommandEvent | None:
     """The command at *position* of a recorded run; None if there is none."""
     return next((event for event in _commands(recorded) if event.position == position), None)
 
 
-def _commands(recorded: RunHistory) -> Iterator[Command]:
+def _commands(recorded: RunHistory) -> Iterator[CommandEvent]:
     return (event for event in effective(recorded.events)[0] if event.category == "command")
 
 

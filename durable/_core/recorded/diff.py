@@ -20,7 +20,7 @@ from attrs import frozen
 from durable._core.codec.json_text import dumps_sorted, loads
 from durable._core.journal.events import Payload
 from durable._core.recorded.export_format import RunHistory
-from durable._core.recorded.run_lines import Line, lines_of
+from durable._core.recorded.run_lines import Line, command_lines
 
 #: How two lines differ. *order*: the outcome arrived earlier or later among the others, which replay tells apart.
 Difference: TypeAlias = Literal["command", "arguments", "outcome", "order", "only first", "only second"]
@@ -93,7 +93,7 @@ def compare(first: RunHistory, second: RunHistory, *, plain: Reader | None = Non
     given = first.started.value, second.started.value
     if _meaning(given[0], read) != _meaning(given[1], read):
         facts.append(FactRow("arguments", *given))
-    ones, twos = lines_of(first), lines_of(second)
+    ones, twos = command_lines(first), command_lines(second)
     pairs = [*_aligned(ones, twos), *_paired_notes(ones, twos)]
     late = _out_of_order(pairs)
     rows = {one.began: Row(one, two, _differences(one, two, read, late=one.began in late)) for one, two in pairs}

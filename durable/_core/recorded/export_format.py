@@ -5,7 +5,7 @@ The first line is a header with versions. Then, for each run, a line of facts ab
 in order, and what it needs to go on elsewhere: arrivals that no turn has taken in, notes, waits,
 windows. Values stand in it as the JSON that they are, so that a file needs nothing beside it.
 
-Promises: what `lines_of` wrote, `export_reader` reads back equal, of this release and of every later
+Promises: what `export_lines` wrote, `export_reader` reads back equal, of this release and of every later
 one; pure functions of plain data, no file and no clock. Kinds of events are told by their class
 names and fields by theirs, hence neither is ever renamed.
 """
@@ -25,12 +25,12 @@ from durable._core.journal.events import KIND_NAMES, Event, Payload, RunStarted
 from durable._core.journal.history import start_of
 from durable._core.recorded.export_fields import (
     ExportedKind,
+    ExportedStatus,
     ExportedWake,
     JsonText,
     RetryText,
     RunId,
     Sort,
-    Status,
     Window,
     json_to_plain,
     payload_to_plain,
@@ -83,7 +83,7 @@ class RunFacts:
     workflow: str
     version: int
     sort: Sort
-    status: Status
+    status: ExportedStatus
     created_at: Instant
     queue: str = "default"
     priority: int = 0
@@ -108,7 +108,7 @@ class RunFacts:
 
 
 @frozen
-class Note:
+class StepNote:
     """What a step under way has noted: a cursor, or a memo (``memo:NAME:n``)."""
 
     position: str
@@ -171,7 +171,7 @@ class RunHistory:
     run: RunFacts
     events: list[Event] = field(repr=False)
     pending: list[Event] = field(factory=list, repr=False)
-    notes: list[Note] = field(factory=list, repr=False)
+    notes: list[StepNote] = field(factory=list, repr=False)
     waits: list[ExportedWait] = field(factory=list, repr=False)
     feeds: list[ExportedFeed] = field(factory=list, repr=False)
     dedups: list[str] = field(factory=list, repr=False)
@@ -199,7 +199,7 @@ def header_line(header: Header) -> str:
     return dumps(plain if header.runs is None else {**plain, "runs": header.runs})
 
 
-def lines_of(history: RunHistory) -> Iterator[str]:
+def export_lines(history: RunHistory) -> Iterator[str]:
     """The lines of one run, without line ends."""
     yield dumps({"run": _run_to_plain(history)})
     for seq, event in enumerate(history.events, 1):

@@ -21,9 +21,9 @@ from durable._core.recorded.export_format import (
     ExportedWait,
     FeedItem,
     Header,
-    Note,
     RunFacts,
     RunHistory,
+    StepNote,
 )
 from durable._core.recorded.export_values import (
     Wrong,
@@ -70,7 +70,7 @@ class _Draft:
     expected: dict[str, int]
     events: list[Event] = field(factory=list)
     pending: list[Event] = field(factory=list)
-    notes: list[Note] = field(factory=list)
+    notes: list[StepNote] = field(factory=list)
     waits: list[ExportedWait] = field(factory=list)
     feeds: dict[str, ExportedFeed] = field(factory=dict)
     items: dict[str, list[FeedItem]] = field(factory=dict)
@@ -107,7 +107,7 @@ class _Draft:
 
     def take_note(self, plain: dict[str, Any]) -> None:
         """Take in a line of this name."""
-        self.notes.append(read(Note, {**plain, "value": plain}))
+        self.notes.append(read(StepNote, {**plain, "value": plain}))
 
     def take_wait(self, plain: dict[str, Any]) -> None:
         """Take in a line of this name."""

@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from durable._core.codec.codec import Codec
 from durable._core.codec.json_text import dumps, loads
 from durable._core.journal.events import KIND_NAMES, Event, Payload
-from durable._core.recorded.export_format import Note, RunFacts, RunHistory
+from durable._core.recorded.export_format import RunFacts, RunHistory, StepNote
 from durable.errors import UsageError
 
 
@@ -117,7 +117,7 @@ class _Redaction:
             changed["reason"] = self._text(kind, position, "reason", event.reason)
         return evolve(event, **changed)
 
-    def _note(self, note: Note) -> Note:
+    def _note(self, note: StepNote) -> StepNote:
         return evolve(note, value=self._payload("Note", note.position, note.name, note.value))
 
     def _payload(self, event: str, position: str | None, name: str, payload: Payload | None) -> Payload | None:

@@ -14,7 +14,7 @@ from attrs import evolve, field, frozen
 from durable._core.codec.json_text import dumps_sorted
 from durable._core.journal.events import (
     ChildAwaited,
-    Command,
+    CommandEvent,
     Event,
     NowRead,
     Payload,
@@ -56,7 +56,7 @@ class Line:
     ended: int = -1
 
 
-def lines_of(run: RunHistory) -> list[Line]:
+def command_lines(run: RunHistory) -> list[Line]:
     """The lines of one run, in the order in which they began. What a retry has set aside is left out."""
     events, _ = effective(run.events)
     own = _own_ids(run)
@@ -91,7 +91,7 @@ def _own_ids(run: RunHistory) -> list[str]:
     return sorted(found - {""}, key=len, reverse=True)
 
 
-def _begun(event: Command, index: int, own: Sequence[str]) -> Line:
+def _begun(event: CommandEvent, index: int, own: Sequence[str]) -> Line:
     if isinstance(event, ChildAwaited):
         event = evolve(event, run_id=_relative(event.run_id, own))
     return Line(
@@ -112,7 +112,7 @@ def _relative(run_id: str, own: Sequence[str]) -> str:
     return run_id
 
 
-def _attempts(event: Command) -> int:
+def _attempts(event: CommandEvent) -> int:
     return event.attempt if isinstance(event, StepStarted) else 0
 
 

@@ -1,7 +1,7 @@
 """
 What workflow code may ask of the execution that drives it: the time, dice, patches, attributes.
 
-This is the `charge.Driver` of a run. Answers are the same on every replay: they are recorded, or
+This is the `WorkflowContext` of a run. Answers are the same on every replay: they are recorded, or
 derived from what is. It also knows which ops exist and were not yielded yet.
 """
 
@@ -20,7 +20,7 @@ from durable.errors import InternalError
 
 if TYPE_CHECKING:
     from durable._core.program.command import Command
-    from durable._core.program.current_driver import Driver
+    from durable._core.program.current_driver import WorkflowContext
     from durable._core.run.nodes import OpenRun
     from durable._core.run.strand import Strand
 
@@ -127,4 +127,4 @@ def _reference_counts(commands: Iterable[object]) -> list[int]:
 _OURS = _reference_counts({0: object()}.values())[0]
 
 if TYPE_CHECKING:
-    _fits: type[Driver] = Answers
+    _fits: type[WorkflowContext] = Answers

@@ -26,12 +26,12 @@ from durable._core.journal.payloads import arguments_digest, rebuilt
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.run.decision import SlotAction
-from durable._core.run.nodes import Leaf, OpenRun, Outcome, Owner
+from durable._core.run.nodes import Leaf, NodeOutcome, NodeOwner, OpenRun
 from durable._core.run.step_states import (
     QUEUED,
     STARTED,
-    Rules,
     StepEvent,
+    StepRules,
     StepState,
     accepts,
     awaited,
@@ -51,7 +51,7 @@ class AttemptNode(Leaf[StepEvent]):
     __slots__ = ("first", "op", "state")
 
     def __init__(
-        self, ex: OpenRun, position: str, owner: Owner, index: int, op: StepOp[Any] | TransactionOp[Any]
+        self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: StepOp[Any] | TransactionOp[Any]
     ) -> None:
         self.ex = ex  # as Leaf does: a replay makes one of these for every step
         self.position = position
@@ -91,9 +91,9 @@ class AttemptNode(Leaf[StepEvent]):
     # --- what `step_states` asks -----------------------------------------------------------------
 
     @property
-    def rules(self) -> Rules:
+    def rules(self) -> StepRules:
         options = self.op.definition.options
-        return Rules(options.limit is not None, options.on_crash, self.ex.crash_limit)
+        return StepRules(options.limit is not None, options.on_crash, self.ex.crash_limit)
 
     def line(self) -> tuple[LimitRef, str]:
         definition = self.op.definition
@@ -126,10 +126,10 @@ class AttemptNode(Leaf[StepEvent]):
             case StepSucceeded():
                 definition = self.op.definition
                 value = ex.codec.decode(event.value or "null", definition.result, where=definition.result_place)
-                self.close(Outcome(value))
+                self.close(NodeOutcome(value))
             case StepFailed():
                 error = rebuilt(event.value, ex.codec)
-                self.close(Outcome(error=self.delivered(error)))
+                self.close(NodeOutcome(error=self.delivered(error)))
             case StepRetrying():
                 self.wait = delay(event)
             case StepInterrupted() | SlotGranted() | TimerFired() | ResumeRequested() | StepStarted() | SlotAwaited():

@@ -17,7 +17,7 @@ from attrs import frozen
 from durable._core.journal.events import (
     ChildAwaited,
     ChildStarted,
-    Command,
+    CommandEvent,
     End,
     GroupOpened,
     RunRestarted,
@@ -35,10 +35,10 @@ _NEAR = 10
 
 
 #: What code can come to: a command, or its end.
-Requested: TypeAlias = Command | End | RunRestarted
+Requested: TypeAlias = CommandEvent | End | RunRestarted
 
 
-def alike(recorded: Any, requested: Command, aliases: Sequence[str] = ()) -> bool:
+def alike(recorded: Any, requested: CommandEvent, aliases: Sequence[str] = ()) -> bool:
     """Whether two commands of one class are the same command; *aliases* are older names of the requested one."""
     if requested.name != recorded.name and recorded.name not in aliases:
         return False
@@ -75,9 +75,9 @@ class Code:
 def diverged(
     run_id: str,
     position: str,
-    recorded: Command | None,
+    recorded: CommandEvent | None,
     requested: Requested | None,
-    commands: Mapping[str, Command],
+    commands: Mapping[str, CommandEvent],
     code: Code,
     digest: str = "",
     why: str = "",
@@ -122,7 +122,11 @@ class _Guess:
 
 
 def _guess(
-    position: str, recorded: Command | None, requested: Requested | None, commands: Mapping[str, Command], code: Code
+    position: str,
+    recorded: CommandEvent | None,
+    requested: Requested | None,
+    commands: Mapping[str, CommandEvent],
+    code: Code,
 ) -> _Guess:
     if requested is None or requested.category != "command":
         return _guess_end(recorded, requested, code)
@@ -152,7 +156,9 @@ def _guess(
     return _Guess("changed", f"It looks as if {was} was replaced by {now}")
 
 
-def _comes_next(position: str, recorded: Command, commands: Mapping[str, Command], ahead: Sequence[str]) -> bool:
+def _comes_next(
+    position: str, recorded: CommandEvent, commands: Mapping[str, CommandEvent], ahead: Sequence[str]
+) -> bool:
     """Whether code that goes on to *ahead* comes to *recorded*, before what was recorded behind that."""
     if _name(recorded) not in ahead:
         return False
@@ -162,7 +168,7 @@ def _comes_next(position: str, recorded: Command, commands: Mapping[str, Command
     return ahead.index(_name(recorded)) <= ahead.index(_name(following))
 
 
-def _guess_end(recorded: Command | None, requested: Requested | None, code: Code) -> _Guess:
+def _guess_end(recorded: CommandEvent | None, requested: Requested | None, code: Code) -> _Guess:
     """The code ends, or waits for something else, where a command is recorded."""
     if recorded is None:
         now = "nothing" if requested is None else requested.describe()
@@ -177,9 +183,9 @@ def _members(more: int) -> str:
     return f"{count} {'were' if abs(more) > 1 else 'was'} {'added to' if more > 0 else 'removed from'}"
 
 
-def _skipped(position: str, requested: Command, commands: Mapping[str, Command]) -> list[Command]:
+def _skipped(position: str, requested: CommandEvent, commands: Mapping[str, CommandEvent]) -> list[CommandEvent]:
     """The recorded commands before the one asked for, if that is found a little further on in the same strand."""
-    found: list[Command] = []
+    found: list[CommandEvent] = []
     for offset in range(_NEAR):
         later = commands.get(_beside(position, offset))
         if later is None:
@@ -199,7 +205,7 @@ def _beside(position: str, offset: int) -> str:
 _CAN_HAVE_ALIASES = (StepStarted, SlotAwaited, TransactionStarted, ChildStarted)
 
 
-def _name(event: Command) -> str:
+def _name(event: CommandEvent) -> str:
     """A command as `lookahead` calls it."""
     match event:
         case SignalAwaited():

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 from durable._core.codec.failures import describe
-from durable._core.journal.events import End, Payload, RunCancelled, RunFailed, RunRestarted, RunSucceeded
+from durable._core.journal.events import End, Payload, RunFailed, RunRestarted, RunSucceeded
+from durable._core.journal.events import RunCancelled as RunCancelledEvent
 from durable._core.journal.payloads import failure_in, failure_payload
 from durable._core.program.retry import plan
 from durable._core.statuses import EndStatus
@@ -46,10 +47,10 @@ class Restart:
     reason: str
 
 
-Verdict: TypeAlias = Ending | Restart
+EndOrRestart: TypeAlias = Ending | Restart
 
 
-def succeeded(value: Any, definition: Workflow[..., Any], codec: Codec, history: History, now: float) -> Verdict:
+def succeeded(value: Any, definition: Workflow[..., Any], codec: Codec, history: History, now: float) -> EndOrRestart:
     """The end of a run whose body returned *value*; a failure if that cannot be recorded."""
     try:
         outcome = codec.encode(value, definition.result, where=f"result of workflow {definition.name!r}")
@@ -58,7 +59,9 @@ def succeeded(value: Any, definition: Workflow[..., Any], codec: Codec, history:
     return Ending(RunSucceeded(outcome, now), "succeeded", outcome)
 
 
-def failed(error: BaseException, definition: Workflow[..., Any], codec: Codec, history: History, now: float) -> Verdict:
+def failed(
+    error: BaseException, definition: Workflow[..., Any], codec: Codec, history: History, now: float
+) -> EndOrRestart:
     """The end of a run whose body raised *error*, or its next attempt."""
     if not isinstance(error, Exception):
         wrapped = RuntimeError(f"workflow code raised {type(error).__name__}: {error}")
@@ -86,7 +89,7 @@ def timed_out(seconds: float, codec: Codec, now: float) -> Ending:
 
 def cancelled(reason: str, now: float) -> Ending:
     """The end of a cancelled run, after its clean-up."""
-    return Ending(RunCancelled(reason, now), "cancelled", None, reason)
+    return Ending(RunCancelledEvent(reason, now), "cancelled", None, reason)
 
 
 def successor(run_id: str) -> str:

@@ -48,7 +48,7 @@ from durable._core.run.attempts import AttemptNode
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import ChildAction, Decision, added
 from durable._core.run.groups import OPENERS
-from durable._core.run.nodes import NOBODY, Node, OpenRun, Outcome, Owner, StrandNode
+from durable._core.run.nodes import NOBODY, Node, NodeOutcome, NodeOwner, OpenRun, StrandNode
 from durable._core.run.strand import Strand
 from durable.errors import CapExceededError, DefinitionError, EncodeError, NondeterminismError, RunCancelled
 
@@ -330,7 +330,7 @@ class Execution(OpenRun):
 
     # --- opening commands -------------------------------------------------------------------------------
 
-    def open(self, op: Command, position: str, owner: Owner, index: int) -> Node | None:
+    def open(self, op: Command, position: str, owner: NodeOwner, index: int) -> Node | None:
         """Open *op* at *position*; its node reports to *owner*."""
         self.answers.created_ops.pop(id(op), None)
         opener = _OPENERS.get(type(op))
@@ -341,13 +341,13 @@ class Execution(OpenRun):
             if isinstance(op, ContinueAs):
                 self._continue(op)
             else:
-                owner.member_done(index, Outcome(error=TypeError(f"a workflow cannot yield {op!r:.80}")))
+                owner.member_done(index, NodeOutcome(error=TypeError(f"a workflow cannot yield {op!r:.80}")))
         except NondeterminismError:
             op.discard()
             raise
         except (EncodeError, CapExceededError, DefinitionError) as error:  # the user's value: raised at the user's line
             self.leaves.pop(position, None)
-            owner.member_done(index, Outcome(error=error))
+            owner.member_done(index, NodeOutcome(error=error))
         return None
 
     def unconsumed(self) -> list[SignalReceived | CancelRequested]:
@@ -357,7 +357,7 @@ class Execution(OpenRun):
 
     # --- ends ------------------------------------------------------------------------------------
 
-    def member_done(self, _index: int, outcome: Outcome) -> None:
+    def member_done(self, _index: int, outcome: NodeOutcome) -> None:
         """The body ended."""
         error = outcome.error
         if self._cancelling or outcome.cancelled:
@@ -383,7 +383,7 @@ class Execution(OpenRun):
         event = RunContinued(successor, op.op.definition.name, self.time)
         self._end(ending.Ending(event, "succeeded", None, successor))
 
-    def _end(self, verdict: ending.Verdict) -> None:
+    def _end(self, verdict: ending.EndOrRestart) -> None:
         event = verdict.event
         self.ended = True
         self.runnable.clear()

@@ -20,7 +20,7 @@ from durable._core.program.limits import Limit
 from durable._core.program.ops import AwaitRunOp, Op, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import FedChild, Feed
 from durable._core.run.leaves import ChildNode, SignalNode, TimerNode
-from durable._core.run.nodes import CANCELLED, Node, OpenRun, Outcome, Owner, StrandNode, TimerLeaf, wake_group
+from durable._core.run.nodes import CANCELLED, Node, NodeOutcome, NodeOwner, OpenRun, StrandNode, TimerLeaf, wake_group
 from durable._core.run.strand import Strand
 
 
@@ -29,10 +29,10 @@ class Group(Node):
 
     __slots__ = ("closing", "members", "opening", "outcomes", "was_cancelled")
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int) -> None:
         super().__init__(ex, position, owner, index)
         self.members: dict[int, Node] = {}
-        self.outcomes: dict[int, Outcome] = {}
+        self.outcomes: dict[int, NodeOutcome] = {}
         #: Set once what is still open no longer counts.
         self.closing = False
         self.opening = False
@@ -58,14 +58,14 @@ class Group(Node):
         if node is not None and not node.closed:
             self.members[index] = node
 
-    def member_done(self, index: int, outcome: Outcome) -> None:
+    def member_done(self, index: int, outcome: NodeOutcome) -> None:
         self.members.pop(index, None)
         self.outcomes[index] = outcome
         if not self.closing and not outcome.cancelled and self.decides(index, outcome):
             self.close_members()
         self.finish_if_done()
 
-    def decides(self, _index: int, _outcome: Outcome, /) -> bool:
+    def decides(self, _index: int, _outcome: NodeOutcome, /) -> bool:
         """Whether the outcome of a member settles the group, so that the rest is cancelled."""
         return False
 
@@ -81,7 +81,7 @@ class Group(Node):
             return
         self.report(CANCELLED if self.was_cancelled else self.result())
 
-    def result(self) -> Outcome:
+    def result(self) -> NodeOutcome:
         """The group's outcome, all members having ended."""
         raise NotImplementedError  # pragma: no cover - every group has its own
 
@@ -108,7 +108,7 @@ class GatherNode(Group):
 
     __slots__ = ("at_least", "fail_fast", "return_exceptions", "size", "succeeded")
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: GatherOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: GatherOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.fail_fast, self.return_exceptions, self.at_least = op.fail_fast, op.return_exceptions, op.at_least
         self.size, self.succeeded = len(op.members), 0
@@ -124,21 +124,21 @@ class GatherNode(Group):
     def never_fails(self) -> bool:
         return self.return_exceptions
 
-    def decides(self, _index: int, outcome: Outcome, /) -> bool:
+    def decides(self, _index: int, outcome: NodeOutcome, /) -> bool:
         if self.at_least is None:
             return self.fail_fast and outcome.error is not None
         self.succeeded += outcome.error is None
         open_yet = self.size - len(self.outcomes)
         return self.succeeded >= self.at_least or self.succeeded + open_yet < self.at_least
 
-    def result(self) -> Outcome:
+    def result(self) -> NodeOutcome:
         if self.at_least is not None and self.succeeded >= self.at_least:
             ended = [outcome for _, outcome in sorted(self.outcomes.items())]
-            return Outcome([each.value for each in ended if each.error is None and not each.cancelled])
+            return NodeOutcome([each.value for each in ended if each.error is None and not each.cancelled])
         errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
         if errors and not self.return_exceptions:
-            return Outcome(error=_group(errors, self.size))
-        return Outcome([_value_or_error(self.outcomes[index]) for index in range(self.size)])
+            return NodeOutcome(error=_group(errors, self.size))
+        return NodeOutcome([_value_or_error(self.outcomes[index]) for index in range(self.size)])
 
 
 class RaceNode(Group):
@@ -146,25 +146,25 @@ class RaceNode(Group):
 
     __slots__ = ("keys", "winner")
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: RaceOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: RaceOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.keys = op.keys
         self.winner: int | None = None
         self.announce(op, "race", len(op.members))
         self.open_all(op.members)
 
-    def decides(self, index: int, _outcome: Outcome, /) -> bool:
+    def decides(self, index: int, _outcome: NodeOutcome, /) -> bool:
         self.winner = index
         return True
 
-    def result(self) -> Outcome:
+    def result(self) -> NodeOutcome:
         if self.winner is None:
             return CANCELLED
         outcome = self.outcomes[self.winner]
         if outcome.error is not None:
             return outcome
         key = self.keys[self.winner] if self.keys is not None else None
-        return Outcome(Winner(self.winner, outcome.value, key))
+        return NodeOutcome(Winner(self.winner, outcome.value, key))
 
 
 class SettleNode(Group):
@@ -172,7 +172,7 @@ class SettleNode(Group):
 
     __slots__ = ()
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: SettleOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: SettleOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.announce(op, "settle", 1)
         self.open_all((op.member,))
@@ -184,13 +184,13 @@ class SettleNode(Group):
     def never_fails(self) -> bool:
         return True
 
-    def result(self) -> Outcome:
+    def result(self) -> NodeOutcome:
         outcome = self.outcomes[0]
         if outcome.cancelled:
             return CANCELLED
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             return outcome
-        return Outcome(Settled(outcome.value, outcome.error))
+        return NodeOutcome(Settled(outcome.value, outcome.error))
 
 
 class TimeoutNode(Group):
@@ -198,7 +198,7 @@ class TimeoutNode(Group):
 
     __slots__ = ("deadline", "seconds", "timed_out")
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: TimeoutOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: TimeoutOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.seconds = op.seconds
         self.timed_out = False
@@ -207,7 +207,7 @@ class TimeoutNode(Group):
         self.deadline.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
         self.open_all((op.member,))
 
-    def member_done(self, index: int, outcome: Outcome) -> None:
+    def member_done(self, index: int, outcome: NodeOutcome) -> None:
         if index == 0:
             if not self.deadline.closed:
                 self.deadline.cancel()
@@ -222,9 +222,9 @@ class TimeoutNode(Group):
             self.deadline.cancel()
         super().cancel()
 
-    def result(self) -> Outcome:
+    def result(self) -> NodeOutcome:
         if self.timed_out:
-            return Outcome(error=self.delivered(TimeoutError(f"not done within {self.seconds:g} s")))
+            return NodeOutcome(error=self.delivered(TimeoutError(f"not done within {self.seconds:g} s")))
         return self.outcomes[0]
 
 
@@ -233,7 +233,7 @@ class ForEachNode(Group):
 
     __slots__ = ("concurrency", "definition", "fed", "items", "next", "site")
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: ForEachOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: ForEachOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.definition, self.concurrency, self.site = op.definition, op.concurrency, op.site
         items_type: Any = list.__class_getitem__(op.definition.arguments.positional(0))
@@ -285,7 +285,7 @@ class ForEachNode(Group):
         # With a window, each end makes room for the next item.
         return "all" if self.concurrency is None else "any"
 
-    def report(self, outcome: Outcome) -> None:
+    def report(self, outcome: NodeOutcome) -> None:
         self.ex.feeds.discard(self.position)
         super().report(outcome)
 
@@ -309,7 +309,7 @@ class ForEachNode(Group):
         if self.closing or self.next == len(self.items):
             self.finish_if_done()
 
-    def member_done(self, index: int, outcome: Outcome) -> None:
+    def member_done(self, index: int, outcome: NodeOutcome) -> None:
         self.members.pop(index, None)
         self.outcomes[index] = outcome
         if outcome.error is not None:
@@ -317,15 +317,15 @@ class ForEachNode(Group):
         if not self.opening:
             self._fill()
 
-    def result(self) -> Outcome:
+    def result(self) -> NodeOutcome:
         errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
         if errors:
             alone = self.concurrency == 1
-            return Outcome(error=errors[0] if alone else _group(errors, len(self.items)))
-        return Outcome([self.outcomes[index].value for index in range(len(self.items))])
+            return NodeOutcome(error=errors[0] if alone else _group(errors, len(self.items)))
+        return NodeOutcome([self.outcomes[index].value for index in range(len(self.items))])
 
 
-def _value_or_error(outcome: Outcome) -> Any:
+def _value_or_error(outcome: NodeOutcome) -> Any:
     return outcome.value if outcome.error is None else outcome.error
 
 

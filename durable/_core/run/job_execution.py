@@ -22,7 +22,6 @@ from durable._core.journal.events import (
     Payload,
     Positioned,
     ResumeRequested,
-    RunCancelled,
     RunFailed,
     RunSucceeded,
     RunTimedOut,
@@ -37,6 +36,9 @@ from durable._core.journal.events import (
     TimerFired,
     TransactionStarted,
 )
+from durable._core.journal.events import (
+    RunCancelled as RunCancelledEvent,
+)
 from durable._core.journal.payloads import failure_in, failure_payload
 from durable._core.program.functions import Job
 from durable._core.program.limits import LimitRef
@@ -44,7 +46,17 @@ from durable._core.program.ops import NO_OPTIONS, Options, StepOp
 from durable._core.program.retry import Retry
 from durable._core.run.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import Decision
-from durable._core.run.step_states import ASKED, Rules, StepEvent, accepts, begin, recorded_as, replay, take, withdraw
+from durable._core.run.step_states import (
+    ASKED,
+    StepEvent,
+    StepRules,
+    accepts,
+    begin,
+    recorded_as,
+    replay,
+    take,
+    withdraw,
+)
 from durable._core.statuses import EndStatus
 from durable.errors import CapExceededError, DefinitionError
 
@@ -83,7 +95,7 @@ class JobExecution:
         #: Its first event.
         self.started = history.start_of(events)
         limited = limited and definition.options.limit is not None
-        self.rules = Rules(limited, definition.options.on_crash, crash_limit)
+        self.rules = StepRules(limited, definition.options.on_crash, crash_limit)
         self.position = POSITION
         self.state = ASKED
         #: No digest: the arguments themselves stand in RunStarted.
@@ -169,7 +181,7 @@ class JobExecution:
             case CancelRequested():
                 self._record(event)
                 self._withdraw(now)
-                self._end(RunCancelled(event.reason, now), "cancelled", None, event.reason)
+                self._end(RunCancelledEvent(event.reason, now), "cancelled", None, event.reason)
             case RunTimedOut():
                 self._record(event)
                 self._withdraw(now)

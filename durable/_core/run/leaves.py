@@ -23,7 +23,7 @@ from durable._core.journal.events import (
 from durable._core.journal.payloads import arguments_payload, rebuilt
 from durable._core.program.ops import AwaitRunOp, Child, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import ChildAction, added
-from durable._core.run.nodes import Leaf, Node, OpenRun, Outcome, Owner, TimerLeaf
+from durable._core.run.nodes import Leaf, Node, NodeOutcome, NodeOwner, OpenRun, TimerLeaf
 from durable.errors import DecodeError, RunCancelledError
 
 
@@ -32,7 +32,7 @@ class TimerNode(TimerLeaf):
 
     __slots__ = ()
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: SleepOp) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: SleepOp) -> None:
         super().__init__(ex, position, owner, index)
         name = "sleep" if op.until is None else "sleep_until"
         fire_at = op.until if op.until is not None else ex.time + (op.seconds or 0.0)
@@ -45,7 +45,7 @@ class SignalNode(TimerLeaf):
 
     __slots__ = ("name", "type")
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: WaitForOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: WaitForOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.name, self.type = op.name, op.type
         fire_at = None if op.timeout is None else ex.time + op.timeout
@@ -65,11 +65,11 @@ class SignalNode(TimerLeaf):
         except DecodeError as error:
             # The sender's mistake: raised in the workflow, which can answer it, rather than
             # blocking a run for ever on a payload that no change of code makes fit.
-            self.close(Outcome(error=self.delivered(error)), arrived=False)
+            self.close(NodeOutcome(error=self.delivered(error)), arrived=False)
         else:
-            self.close(Outcome(value), arrived=False)
+            self.close(NodeOutcome(value), arrived=False)
 
-    def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
+    def close(self, outcome: NodeOutcome, *, arrived: bool = True) -> None:
         waiters = self.ex.signal_waiters.get(self.name, [])
         if self in waiters:
             waiters.remove(self)
@@ -77,7 +77,7 @@ class SignalNode(TimerLeaf):
 
     def deliver(self, _event: TimerFired, /) -> None:
         limit = TimeoutError(f"no signal {self.name!r} came in time")
-        self.close(Outcome(error=self.delivered(limit)))
+        self.close(NodeOutcome(error=self.delivered(limit)))
 
 
 ChildOp: TypeAlias = RunOp[Any] | StartOp[Any] | AwaitRunOp[Any]
@@ -88,7 +88,7 @@ class ChildNode(Leaf[ChildArrival]):
 
     __slots__ = ("run_id", "starting", "type")
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int, op: ChildOp) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: ChildOp) -> None:
         super().__init__(ex, position, owner, index)
         self.starting = isinstance(op, StartOp)
         if isinstance(op, AwaitRunOp):
@@ -119,7 +119,7 @@ class ChildNode(Leaf[ChildArrival]):
         given = run_op.given
         may_exist = given.key is not None or given.id is not None or run_op.definition.options.key is not None
         if self.starting and not may_exist:  # else `ChildJoined` tells which run it is
-            self.close(Outcome(Child(self.run_id, self.type)))
+            self.close(NodeOutcome(Child(self.run_id, self.type)))
             return
         self.wait_for("child", name=feed, run_id=self.run_id, fresh=fresh and not (self.starting or fed))
 
@@ -130,19 +130,19 @@ class ChildNode(Leaf[ChildArrival]):
         match event:
             case ChildSucceeded():
                 where = f"result of run {self.run_id!r}"
-                self.close(Outcome(self.ex.codec.decode(event.value or "null", self.type, where=where)))
+                self.close(NodeOutcome(self.ex.codec.decode(event.value or "null", self.type, where=where)))
             case ChildFailed():
                 error = rebuilt(event.value, self.ex.codec)
                 if event.run_id:
                     error.add_note(f"in run {event.run_id!r}, started at {self.position} of {self.ex.run_id!r}")
-                self.close(Outcome(error=self.delivered(error)))
+                self.close(NodeOutcome(error=self.delivered(error)))
             case ChildCancelled():
                 cancelled = RunCancelledError(event.run_id, event.reason)
-                self.close(Outcome(error=self.delivered(cancelled)))
+                self.close(NodeOutcome(error=self.delivered(cancelled)))
             case ChildJoined():
                 self.run_id = event.run_id
                 if self.starting:
-                    self.close(Outcome(Child(event.run_id, self.type)))
+                    self.close(NodeOutcome(Child(event.run_id, self.type)))
             case _:
                 assert_never(event)
 

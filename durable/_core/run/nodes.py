@@ -20,8 +20,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeGuard, TypeVar, assert_never
 
-from durable._core.journal.events import Command as RecordedCommand
-from durable._core.journal.events import Event, SignalReceived, TimerFired
+from durable._core.journal.events import CommandEvent, Event, SignalReceived, TimerFired
 from durable._core.journal.payloads import arguments_digest, arguments_payload
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.program.group_ops import AnyOp, ForEachOp, GatherOp, RaceOp, SettleOp, TimeoutOp
@@ -48,13 +47,13 @@ if TYPE_CHECKING:
     from durable._core.program.command import Command
     from durable._core.program.functions import Workflow
 
-_E = TypeVar("_E", bound=RecordedCommand)
+_E = TypeVar("_E", bound=CommandEvent)
 #: What can happen to a leaf.
 _Taken = TypeVar("_Taken", bound=Event)
 
 
 @lru_cache(maxsize=4096)
-def _short(site: current_driver.Site) -> str:
+def _short(site: current_driver.CallSite) -> str:
     path, line = site
     return f"{'/'.join(path.rsplit('/', 2)[-2:])}:{line}"
 
@@ -65,7 +64,7 @@ class SignalWaiter(Protocol):
     def receive(self, event: SignalReceived, /) -> None: ...
 
 
-class Outcome:
+class NodeOutcome:
     """How a command ended: with a value, an error, or cancelled."""
 
     __slots__ = ("cancelled", "error", "value")
@@ -76,20 +75,20 @@ class Outcome:
         self.cancelled = cancelled
 
 
-CANCELLED = Outcome(cancelled=True)
+CANCELLED = NodeOutcome(cancelled=True)
 _ANY: WakeOn = "any"
 
 
-class Owner(Protocol):
+class NodeOwner(Protocol):
     """Who is told how a node ended."""
 
-    def member_done(self, index: int, outcome: Outcome, /) -> None: ...
+    def member_done(self, index: int, outcome: NodeOutcome, /) -> None: ...
 
 
 class _Nobody:
     """Owns what is open when an execution is closed."""
 
-    def member_done(self, index: int, outcome: Outcome, /) -> None:
+    def member_done(self, index: int, outcome: NodeOutcome, /) -> None:
         """Nobody is told."""
 
 
@@ -101,14 +100,14 @@ class Node:
 
     __slots__ = ("closed", "ex", "index", "owner", "position")
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int) -> None:
         self.ex = ex
         self.position = position
         self.owner = owner
         self.index = index
         self.closed = False
 
-    def report(self, outcome: Outcome) -> None:
+    def report(self, outcome: NodeOutcome) -> None:
         """Tell the owner, once."""
         self.closed = True
         self.owner.member_done(self.index, outcome)
@@ -137,7 +136,7 @@ class Node:
         return error
 
 
-def wake_group(position: str, owner: Owner) -> tuple[str, WakeOn]:
+def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
     """
     Which rows must be gone before a run needs to be woken that waits at *position* for *owner*.
 
@@ -163,7 +162,7 @@ class StrandNode(Node):
 
     __slots__ = ("cancelled", "current", "strand", "throw_cancel")
 
-    def __init__(self, ex: OpenRun, strand: Strand, owner: Owner, index: int) -> None:
+    def __init__(self, ex: OpenRun, strand: Strand, owner: NodeOwner, index: int) -> None:
         super().__init__(ex, strand.prefix, owner, index)
         self.strand = strand
         self.current: Node | None = None
@@ -175,14 +174,14 @@ class StrandNode(Node):
 
     def begin(self) -> None:
         """Run it to its first command, in its turn."""
-        self.ex.runnable.append((self, Outcome()))
+        self.ex.runnable.append((self, NodeOutcome()))
 
-    def member_done(self, _index: int, outcome: Outcome) -> None:
+    def member_done(self, _index: int, outcome: NodeOutcome) -> None:
         """Its current command ended."""
         self.current = None
         self.ex.runnable.append((self, outcome))
 
-    def step(self, outcome: Outcome) -> None:
+    def step(self, outcome: NodeOutcome) -> None:
         """Resume the code with *outcome*, and open what it asks for."""
         error = outcome.error
         if outcome.cancelled or self.throw_cancel:
@@ -202,7 +201,7 @@ class StrandNode(Node):
         elif isinstance(raised, (KeyboardInterrupt, SystemExit)):
             raise raised  # meant for the program, not for the run
         else:
-            self.report(Outcome(self.strand.value, raised))
+            self.report(NodeOutcome(self.strand.value, raised))
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -220,7 +219,7 @@ class Leaf(Node, Generic[_Taken]):
 
     __slots__ = ("wait",)
 
-    def __init__(self, ex: OpenRun, position: str, owner: Owner, index: int) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int) -> None:
         self.ex = ex  # as Node does: one is made for every command
         self.position = position
         self.owner = owner
@@ -252,7 +251,7 @@ class Leaf(Node, Generic[_Taken]):
         if fresh:
             self.ex.decision.waits = added(self.ex.decision.waits, self.wait)
 
-    def close(self, outcome: Outcome, *, arrived: bool = True) -> None:
+    def close(self, outcome: NodeOutcome, *, arrived: bool = True) -> None:
         """End with *outcome*; the row of its wait is gone already where an arrival ended it."""
         if self.closed:
             return
@@ -285,7 +284,7 @@ class TimerLeaf(Leaf[TimerFired]):
         return isinstance(event, TimerFired)
 
     def deliver(self, _event: TimerFired, /) -> None:
-        self.close(Outcome())
+        self.close(NodeOutcome())
 
 
 # --- the run ----------------------------------------------------------------------------------------------------
@@ -304,7 +303,7 @@ class OpenRun:
         self.codec = codec
         self.crash_limit = crash_limit
         self.decision = Decision()
-        self.runnable: deque[tuple[StrandNode, Outcome]] = deque()
+        self.runnable: deque[tuple[StrandNode, NodeOutcome]] = deque()
         self.strands: list[StrandNode] = []
         self.leaves: dict[str, Leaf[Any]] = {}
         #: Positions of open `for_each`es whose later children the file starts.
@@ -326,7 +325,7 @@ class OpenRun:
         self.arrivals = 0
         self.taken = 0
         #: Commands opened since the list was emptied, while somebody looks on (see `Execution.walk`).
-        self.opened: list[RecordedCommand] | None = None
+        self.opened: list[CommandEvent] | None = None
         #: While somebody looks on: the signals that were consumed, by the position of who waited for them.
         self.consumed: dict[str, SignalReceived] = {}
         #: Whether arguments are compared with the recorded ones; positions of those that differ.
@@ -341,7 +340,7 @@ class OpenRun:
         """Whether nothing that is recorded is still to be delivered."""
         return self.taken >= len(self.history.arrivals)
 
-    def open(self, op: Command, position: str, owner: Owner, index: int) -> Node | None:
+    def open(self, op: Command, position: str, owner: NodeOwner, index: int) -> Node | None:
         """Open *op* at *position*; its node reports to *owner*."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
@@ -368,7 +367,7 @@ class OpenRun:
         self.decision.events.append(event)
         return event, True
 
-    def matches(self, position: str, recorded: RecordedCommand) -> bool:
+    def matches(self, position: str, recorded: CommandEvent) -> bool:
         """
         Take *recorded*, which has the kind and name of what the code asks for at *position*; or leave it to `command`.
 
@@ -381,12 +380,12 @@ class OpenRun:
             self.opened.append(recorded)
         return True
 
-    def replays(self, position: str) -> RecordedCommand | None:
+    def replays(self, position: str) -> CommandEvent | None:
         """The command at *position*, if it is recorded already."""
         return self.unmatched.get(position)
 
     def diverge(
-        self, position: str, requested: Requested | None, recorded: RecordedCommand | None = None, why: str = ""
+        self, position: str, requested: Requested | None, recorded: CommandEvent | None = None, why: str = ""
     ) -> NoReturn:
         """
         The code asks for *requested* (None: for nothing) where something else is recorded.
@@ -418,7 +417,7 @@ class OpenRun:
 
     def site(self, op: Any) -> str:
         """Where *op* was made, short enough to be recorded with every command."""
-        site: current_driver.Site | None = op.site
+        site: current_driver.CallSite | None = op.site
         if site is None:
             return ""
         return _short(site)

@@ -108,7 +108,7 @@ class Choice(StrEnum):
     WITHDRAWN = "nobody waits for it"
 
 
-class Effect(StrEnum):
+class StepEffect(StrEnum):
     """What is recorded besides the arrival, and done once that is on disk."""
 
     QUEUE = "record `SlotAwaited`, ask for a slot"
@@ -126,7 +126,7 @@ class Transition:
     """One entry of the table."""
 
     to: Phase
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[StepEffect, ...] = ()
     #: What is recorded, where that is not the arrival.
     recorded: type[Event] | None = None
     #: Added to the counts of attempts, of failed ones, and of crashes; None sets that of crashes back.
@@ -135,35 +135,35 @@ class Transition:
     crashes: int | None = 0
 
 
-_SUCCEEDS: Final = Transition("ended", (Effect.RELEASE,))
+_SUCCEEDS: Final = Transition("ended", (StepEffect.RELEASE,))
 
 #: By state, and by what happens in it. `durable/README.md` has it as a drawing.
 TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]]] = {
     "due": {
-        Choice.LIMITED: Transition("queued", (Effect.QUEUE,), attempts=1),
-        Choice.UNLIMITED: Transition("running", (Effect.RELEASE, Effect.START), attempts=1),
+        Choice.LIMITED: Transition("queued", (StepEffect.QUEUE,), attempts=1),
+        Choice.UNLIMITED: Transition("running", (StepEffect.RELEASE, StepEffect.START), attempts=1),
         Choice.WITHDRAWN: Transition("ended"),  # a job, before its first turn
     },
     "queued": {
-        SlotGranted: Transition("running", (Effect.START,)),
+        SlotGranted: Transition("running", (StepEffect.START,)),
         StepSucceeded: _SUCCEEDS,
-        Choice.WITHDRAWN: Transition("ended", (Effect.RELEASE,), StepCancelled),
+        Choice.WITHDRAWN: Transition("ended", (StepEffect.RELEASE,), StepCancelled),
     },
     "running": {
         StepSucceeded: _SUCCEEDS,
-        StepFailed: Transition("ended", (Effect.REPORT, Effect.RELEASE)),
+        StepFailed: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE)),
         StepRetrying: Transition(
-            "retrying", (Effect.REPORT, Effect.RELEASE, Effect.DELAY), failures=1, crashes=None
+            "retrying", (StepEffect.REPORT, StepEffect.RELEASE, StepEffect.DELAY), failures=1, crashes=None
         ),
         StepInterrupted: Transition("interrupted"),
-        Choice.WITHDRAWN: Transition("ended", (Effect.CANCEL, Effect.RELEASE), StepCancelled),
+        Choice.WITHDRAWN: Transition("ended", (StepEffect.CANCEL, StepEffect.RELEASE), StepCancelled),
     },
     "interrupted": {
         Choice.SHUTDOWN: Transition("due"),
         Choice.CRASH: Transition("due", crashes=1),
-        Choice.POISON: Transition("stuck", (Effect.RELEASE, Effect.BLOCK_POISON), crashes=1),
-        Choice.UNKNOWN: Transition("stuck", (Effect.RELEASE, Effect.BLOCK_UNKNOWN), crashes=1),
-        Choice.FORBIDDEN: Transition("ended", (Effect.REPORT, Effect.RELEASE), StepFailed),
+        Choice.POISON: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_POISON), crashes=1),
+        Choice.UNKNOWN: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_UNKNOWN), crashes=1),
+        Choice.FORBIDDEN: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE), StepFailed),
     },
     "retrying": {
         TimerFired: Transition("due"),
@@ -204,7 +204,7 @@ STARTED: Final = StepState("running", 1)
 QUEUED: Final = StepState("queued", 1, slot=True)
 
 
-class Rules(NamedTuple):
+class StepRules(NamedTuple):
     """What the code and the engine of today say of a step."""
 
     limited: bool
@@ -213,7 +213,7 @@ class Rules(NamedTuple):
 
 
 #: Where something leads, and what that has for effects.
-Move: TypeAlias = tuple[StepState, tuple[Effect, ...]]
+Move: TypeAlias = tuple[StepState, tuple[StepEffect, ...]]
 
 
 def accepts(event: Event, state: StepState, *, replaying: bool = False) -> TypeGuard[StepEvent]:
@@ -224,7 +224,7 @@ def accepts(event: Event, state: StepState, *, replaying: bool = False) -> TypeG
     return kind in TRANSITIONS[state.phase] or (replaying and kind in _FACTS)
 
 
-def moved(state: StepState, event: StepEvent, rules: Rules | None) -> Move:
+def moved(state: StepState, event: StepEvent, rules: StepRules | None) -> Move:
     """
     Where *event*, which `accepts` let pass, takes a step from *state*.
 
@@ -243,7 +243,7 @@ def moved(state: StepState, event: StepEvent, rules: Rules | None) -> Move:
     return state, effects
 
 
-def _begun(state: StepState, rules: Rules) -> Move:
+def _begun(state: StepState, rules: StepRules) -> Move:
     return _along(TRANSITIONS["due"][Choice.LIMITED if rules.limited else Choice.UNLIMITED], state)
 
 
@@ -252,7 +252,7 @@ def withdrawn(state: StepState) -> Move:
     return _along(TRANSITIONS[state.phase][Choice.WITHDRAWN], state)
 
 
-def _judged(state: StepState, event: StepInterrupted, rules: Rules) -> Choice:
+def _judged(state: StepState, event: StepInterrupted, rules: StepRules) -> Choice:
     if not event.crashed:
         return Choice.SHUTDOWN
     if rules.on_crash == "raise":
@@ -266,8 +266,8 @@ def _judged(state: StepState, event: StepInterrupted, rules: Rules) -> Choice:
 def _along(taken: Transition, state: StepState) -> Move:
     effects = taken.effects
     if not state.slot:
-        effects = tuple(effect for effect in effects if effect is not Effect.RELEASE)
-    slot = Effect.QUEUE in effects or (state.slot and Effect.RELEASE not in effects)
+        effects = tuple(effect for effect in effects if effect is not StepEffect.RELEASE)
+    slot = StepEffect.QUEUE in effects or (state.slot and StepEffect.RELEASE not in effects)
     crashes = 0 if taken.crashes is None else state.crashes + taken.crashes
     state = StepState(taken.to, state.attempt + taken.attempts, state.failures + taken.failures, crashes, slot)
     return state, effects
@@ -288,7 +288,7 @@ class OpenStep(Protocol):
     def op(self) -> StepOp[Any] | TransactionOp[Any]: ...
 
     @property
-    def rules(self) -> Rules: ...
+    def rules(self) -> StepRules: ...
 
     def line(self) -> tuple[LimitRef, str]:
         """The limit that an attempt has to ask, and under which key. Raises where there can be no key."""
@@ -337,34 +337,34 @@ def recorded_as(step: OpenStep, event: StepInterrupted, codec: Codec) -> StepInt
 
 
 def _perform(
-    effects: tuple[Effect, ...], step: OpenStep, event: StepEvent | None, decision: Decision, now: float
+    effects: tuple[StepEffect, ...], step: OpenStep, event: StepEvent | None, decision: Decision, now: float
 ) -> None:
     position = step.position
     for effect in effects:
         match effect:
-            case Effect.QUEUE:
+            case StepEffect.QUEUE:
                 limit, key = step.line()
                 decision.events.append(awaited(step, limit, key, now))
                 decision.slots += (SlotAction(position, limit, key),)
-            case Effect.START:
+            case StepEffect.START:
                 _record_start(step, decision, now)
                 start(step, decision)
-            case Effect.RELEASE:
+            case StepEffect.RELEASE:
                 decision.release_slot(position)
-            case Effect.DELAY:
+            case StepEffect.DELAY:
                 assert isinstance(event, StepRetrying)
                 decision.waits = added(decision.waits, delay(event))
-            case Effect.REPORT:
+            case StepEffect.REPORT:
                 assert isinstance(event, (StepFailed, StepRetrying))
                 retry_at = event.fire_at if isinstance(event, StepRetrying) else None
                 failed = FailedAttempt(position, step.first.name, event.attempt, event.value, retry_at)
                 decision.failed_attempts += (failed,)
-            case Effect.BLOCK_POISON:
+            case StepEffect.BLOCK_POISON:
                 times = f"{step.state.crashes} times" if step.state.crashes > 1 else "once"
                 decision.blocked = f"{step.describe()} was running when the process died {times}"
-            case Effect.BLOCK_UNKNOWN:
+            case StepEffect.BLOCK_UNKNOWN:
                 decision.blocked = f"{step.describe()} was running when the process died: its outcome is unknown"
-            case Effect.CANCEL:
+            case StepEffect.CANCEL:
                 if not decision.drop_attempt(position):  # else it was to begin in this very turn, and does not
                     decision.cancelled_steps = added(decision.cancelled_steps, position)
             case _:

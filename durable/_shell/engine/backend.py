@@ -23,9 +23,9 @@ from durable._shell.engine.settings import Settings
 from durable._shell.log import log
 from durable._shell.reads import batch_rows, event_rows, run_rows
 from durable._shell.reads.run_rows import RunRow
-from durable._shell.requests.request import Env, Request
+from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
-from durable._shell.rows.rows import NewRun, Outcome
+from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.transaction import holds_writer
 from durable.errors import BatchNotFoundError, EngineClosedError, JournalDamagedError, RunNotFoundError, UsageError
@@ -159,7 +159,7 @@ class EngineBackend:
         with running.activity:
             return await running.database.read(partial(_apply, fn, args))
 
-    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, RunResult]:
         """
         As `Backend.end_of`.
 
@@ -200,7 +200,7 @@ class EngineBackend:
 
     # --- what is to be ---------------------------------------------------------------------------------
 
-    async def request(self, request: Request[R], /) -> R:
+    async def request(self, request: JournalRequest[R], /) -> R:
         """Have a request recorded; its result once it is on disk."""
         running = self.require_running()
         if holds_writer.get():
@@ -267,7 +267,7 @@ class StepBackend:
         """The result of a function of `reads`, called with a connection and *args*."""
         return await self._engine.parts.database.read(partial(_apply, fn, args))
 
-    async def request(self, request: Request[R], /) -> R:
+    async def request(self, request: JournalRequest[R], /) -> R:
         """Have a request recorded; its result once it is on disk."""
         if not request.for_steps:
             return await self._engine.request(request)
@@ -275,7 +275,7 @@ class StepBackend:
         env = Env(self.clock.now(), self.path, running.allocate)
         return await running.commits.call(lambda conn, effects: request.record(conn, effects, env))
 
-    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, Outcome]:
+    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, RunResult]:
         """A run and its outcome, once it has ended."""
         return await self._engine.end_of(run_id, number)
 

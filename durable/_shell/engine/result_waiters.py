@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from durable._shell.rows.rows import Effects, Outcome
+from durable._shell.rows.rows import Effects, RunResult
 from durable.errors import EngineClosedError
 
 #: Before a batch's id, among those of the runs that somebody waits for: no id begins like this.
@@ -19,15 +19,15 @@ class ResultWaiters:
     """Futures of what callers wait for, by the id of a run."""
 
     def __init__(self) -> None:
-        self._futures: dict[str, list[asyncio.Future[Outcome | None]]] = {}
+        self._futures: dict[str, list[asyncio.Future[RunResult | None]]] = {}
 
     def __len__(self) -> int:
         return len(self._futures)
 
     @contextmanager
-    def until(self, run_id: str) -> Generator[asyncio.Future[Outcome | None], None, None]:
+    def until(self, run_id: str) -> Generator[asyncio.Future[RunResult | None], None, None]:
         """A future of the run's outcome; None if the file has to be asked."""
-        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[RunResult | None] = asyncio.get_running_loop().create_future()
         self._futures.setdefault(run_id, []).append(future)
         try:
             yield future
@@ -41,7 +41,7 @@ class ResultWaiters:
                 future.exception()  # seen: a failing engine tells everybody, wanted or not
 
     @contextmanager
-    def until_finished(self, batch_id: str) -> Generator[asyncio.Future[Outcome | None], None, None]:
+    def until_finished(self, batch_id: str) -> Generator[asyncio.Future[RunResult | None], None, None]:
         """A future that is done when a batch is finished."""
         with self.until(_FINISHED + batch_id) as future:
             yield future
@@ -62,7 +62,7 @@ class ResultWaiters:
                     future.set_exception(EngineClosedError(reason))
         self._futures.clear()
 
-    def _resolve(self, run_id: str, outcome: Outcome | None = None) -> None:
+    def _resolve(self, run_id: str, outcome: RunResult | None = None) -> None:
         for future in self._futures.pop(run_id, ()):
             if not future.done():
                 future.set_result(outcome)

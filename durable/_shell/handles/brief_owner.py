@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from durable._core.ports import Clock
-from durable._shell.requests.request import Env, Request
+from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 from durable._shell.storage.opening import open_owned
 from durable.errors import DurableError
@@ -23,7 +23,7 @@ class BriefOwner:
         self._clock = clock
         self._durability: Literal["full", "process"] = durability
 
-    async def record_each(self, requests: Sequence[Request[Any]]) -> list[Any]:
+    async def record_each(self, requests: Sequence[JournalRequest[Any]]) -> list[Any]:
         """
         Record requests in one transaction; of each, in order, its result or the `DurableError` that refused it.
 
@@ -39,7 +39,7 @@ class BriefOwner:
             ownership.release()
 
 
-def _record_each(conn: sqlite3.Connection, requests: Sequence[Request[Any]], env: Env) -> list[Any]:
+def _record_each(conn: sqlite3.Connection, requests: Sequence[JournalRequest[Any]], env: Env) -> list[Any]:
     """The results of requests, each recorded whole or not at all; the error of one that was refused."""
     results: list[Any] = []
     for request in requests:

@@ -27,9 +27,9 @@ from durable._shell.handles.owner_socket import SILENCE, OwnerSocket
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.once import Once
-from durable._shell.requests.request import Request
+from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
-from durable._shell.rows.rows import NewRun, Outcome
+from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.storage import marks
 from durable.errors import (
     BatchNotFoundError,
@@ -108,7 +108,7 @@ class ClientBackend:
         async with self._reading:
             return await asyncio.to_thread(fn, reader, *args)
 
-    async def end_of(self, run_id: str, _number: int = 0, /) -> tuple[RunRow, Outcome]:
+    async def end_of(self, run_id: str, _number: int = 0, /) -> tuple[RunRow, RunResult]:
         """As `Backend.end_of`: asks the owner to say when, and the file to say what."""
         while True:
             row, outcome = await self.read(event_rows.outcome_of, self.path, run_id)
@@ -131,14 +131,14 @@ class ClientBackend:
 
     # --- what is to be --------------------------------------------------------------------------------
 
-    async def request(self, request: Request[R], /) -> R:
+    async def request(self, request: JournalRequest[R], /) -> R:
         """Have a request recorded, by the owner or by ourselves; its result."""
         (result,) = await self.request_each([request])
         if isinstance(result, DurableError):
             raise result
         return result
 
-    async def request_each(self, requests: Iterable[Request[R]]) -> list[R | DurableError]:
+    async def request_each(self, requests: Iterable[JournalRequest[R]]) -> list[R | DurableError]:
         """
         As `request`, many times: of each, in order, its result, or the `DurableError` that refused it.
 

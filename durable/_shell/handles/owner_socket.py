@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final
 
-from durable._shell.requests.request import Request
+from durable._shell.requests.request import JournalRequest
 from durable._shell.requests.wire import LINE_BYTES, Asked, WaitForEnd, decode_answer, encode_request, socket_path
 from durable.errors import DurableError
 
@@ -32,11 +32,11 @@ class OwnerSocket:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    async def ask_each(self, requests: Sequence[Request[Any]]) -> list[Any]:
+    async def ask_each(self, requests: Sequence[JournalRequest[Any]]) -> list[Any]:
         """Of each request, in order, the owner's result or its `DurableError`; `SILENCE` where nobody listens."""
         free = asyncio.Semaphore(TOGETHER)
 
-        async def ask(request: Request[Any]) -> Any:
+        async def ask(request: JournalRequest[Any]) -> Any:
             try:
                 async with free:
                     answer = await self._ask(request)

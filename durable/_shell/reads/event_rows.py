@@ -18,12 +18,12 @@ from durable._core.journal.events import CancelRequested, Event
 from durable._core.statuses import ENDS
 from durable._shell.reads.ready_rows import SELECT_READY, ready_run
 from durable._shell.reads.run_rows import RunRow, last_of_chain
-from durable._shell.rows.rows import InboxItem, Outcome, ReadyRun, RunState, checksum, read_events
+from durable._shell.rows.rows import InboxItem, ReadyRun, RunResult, RunState, checksum, read_events
 from durable._shell.storage.connections import is_no_text
 from durable.errors import DecodeError, DurableError, JournalCorruptError
 
 
-def read_end(conn: sqlite3.Connection, run: int) -> Outcome:
+def read_end(conn: sqlite3.Connection, run: int) -> RunResult:
     """Status, closing payload and reason of a run that has ended."""
     row = conn.execute(
         "SELECT r.status, coalesce(e.value, p.value), r.reason FROM durable_runs AS r "
@@ -32,16 +32,16 @@ def read_end(conn: sqlite3.Connection, run: int) -> Outcome:
         "LEFT JOIN durable_payloads AS p ON p.payload = e.payload WHERE r.run = ?",
         (run,),
     ).fetchone()
-    return Outcome(row[0], row[1], row[2] or "")
+    return RunResult(row[0], row[1], row[2] or "")
 
 
-def outcome_of(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow | None, Outcome | None]:
+def outcome_of(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow | None, RunResult | None]:
     """The run called *run_id*, or the one it continued as; and its outcome, if it has ended."""
     row = last_of_chain(conn, run_id)
     return row, None if row is None or row.status not in ENDS else checked_end(conn, path, row)
 
 
-def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> Outcome:
+def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> RunResult:
     """
     `read_end` of *row*, compared with its checksum.
 
@@ -59,7 +59,7 @@ def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> Outcome:
     before = found[0][6] if len(found) > 1 else 0
     if not found or checksum(before, *found[-1][1:6]) != found[-1][6]:
         raise JournalCorruptError(path, row.run_id, size, "it does not match its checksum")
-    return Outcome(row.status, found[-1][5], row.reason or "")
+    return RunResult(row.status, found[-1][5], row.reason or "")
 
 
 _EVENT_COLUMNS = """

@@ -23,11 +23,11 @@ from durable._core.recorded.export_format import (
     ExportedWait,
     FeedItem,
     Header,
-    Note,
     RunFacts,
     RunHistory,
+    StepNote,
+    export_lines,
     header_line,
-    lines_of,
 )
 from durable._core.recorded.export_reader import read_export
 from durable._core.recorded.export_values import MAX_LINE_BYTES
@@ -99,7 +99,7 @@ def export_runs(
             found = run_by_id(conn, run)
             assert found is not None, "one transaction: it is there"
             history = load_run_history(conn, path, found)
-            yield from lines_of(history if redact is None else redacted(history, redact, codec or Codec()))
+            yield from export_lines(history if redact is None else redacted(history, redact, codec or Codec()))
     finally:
         if mine:
             conn.execute("ROLLBACK")
@@ -165,7 +165,7 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
         facts,
         events,
         [from_row(*columns) for *columns, _ in pending],
-        [Note(*note) for note in notes],
+        [StepNote(*note) for note in notes],
         [ExportedWait(*wait) for wait in conn.execute(_WAITS, (run,)).fetchall()],
         _feeds(conn, run),
         [dedup for (dedup,) in dedups],

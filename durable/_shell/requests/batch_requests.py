@@ -12,11 +12,11 @@ from typing import ClassVar
 from attrs import evolve, frozen
 
 from durable._shell.reads.run_rows import OPEN_SQL
-from durable._shell.requests.request import Env, Request
+from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.templates import to_json
 from durable._shell.writes.batch_ends import settle
-from durable._shell.writes.places import Lines
+from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import create_each
 from durable._shell.writes.wakeups import request_cancel
 from durable.errors import BatchClosedError, BatchNotFoundError, KeyConflictError, RunExistsError, UsageError
@@ -55,7 +55,7 @@ class NewBatch:
 
 
 @frozen
-class CreateBatches(Request[list[str]]):
+class CreateBatches(JournalRequest[list[str]]):
     """Create batches, the outermost first, and their members: all of them, or none. The members' ids, in order."""
 
     starts_runs: ClassVar[bool] = True
@@ -87,7 +87,7 @@ class CreateBatches(Request[list[str]]):
 
 
 @frozen
-class AddToBatch(Request[list[str]]):
+class AddToBatch(JournalRequest[list[str]]):
     """Add members to an open batch: all of them, or none. Their ids."""
 
     starts_runs: ClassVar[bool] = True
@@ -103,7 +103,7 @@ class AddToBatch(Request[list[str]]):
 
 
 @frozen
-class CancelBatch(Request[bool]):
+class CancelBatch(JournalRequest[bool]):
     """Ask all that is open in a batch to end; False if it is complete, or was asked before."""
 
     for_steps: ClassVar[bool] = True
@@ -171,9 +171,9 @@ def _add(
 ) -> list[str]:
     """Create members, of batches that take them."""
     ids: list[str] = []
-    lines = Lines(conn)
+    places = PlacesFromFile(conn)
     news = [
-        lines.placed(evolve(run, batch=number, run=run.run if run.run > 0 else allocate())) for run, _, number in added
+        places.placed(evolve(run, batch=number, run=run.run if run.run > 0 else allocate())) for run, _, number in added
     ]
     for run_id in create_each(conn, news, effects):
         new, (_, batch_id, _) = news[len(ids)], added[len(ids)]

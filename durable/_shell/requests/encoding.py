@@ -13,9 +13,9 @@ from attrs import evolve
 
 from durable._core.codec.records import record_codec
 from durable._core.codec.rule import Refusal
-from durable._core.recorded.export_format import Header, RunHistory, header_line, lines_of
+from durable._core.recorded.export_format import Header, RunHistory, export_lines, header_line
 from durable._core.recorded.export_reader import read_export
-from durable._shell.requests.request import Request
+from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.rows import NewRun
 from durable._shell.rows.templates import RECORDS, to_plain, without_ties
 from durable.errors import ExportFormatError
@@ -23,12 +23,12 @@ from durable.errors import ExportFormatError
 R = TypeVar("R")
 
 
-def plain_result(request: Request[R], result: R) -> Any:
+def plain_result(request: JournalRequest[R], result: R) -> Any:
     """What *request* resulted in, as plain data."""
     return ENCODING.to_plain(result, _result_type(request))
 
 
-def result_from(request: Request[R], plain: Any) -> R:
+def result_from(request: JournalRequest[R], plain: Any) -> R:
     """
     The result of *request* that `plain_result` wrote.
 
@@ -39,8 +39,8 @@ def result_from(request: Request[R], plain: Any) -> R:
     return result
 
 
-def _result_type(request: Request[Any]) -> Any:
-    """What its class says, as ``Request[list[str]]``."""
+def _result_type(request: JournalRequest[Any]) -> Any:
+    """What its class says, as ``JournalRequest[list[str]]``."""
     (result,) = get_args(type(request).__orig_bases__[0])  # type: ignore[attr-defined]  # every generic's child has it
     return result
 
@@ -49,7 +49,7 @@ def _result_type(request: Request[Any]) -> Any:
 
 
 def _encode_histories(histories: tuple[RunHistory, ...], _: int) -> list[str]:
-    return [header_line(Header("", 0, "")), *(line for each in histories for line in lines_of(each))]
+    return [header_line(Header("", 0, "")), *(line for each in histories for line in export_lines(each))]
 
 
 def _decode_histories(plain: Any) -> tuple[RunHistory, ...]:

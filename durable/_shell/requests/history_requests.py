@@ -16,7 +16,7 @@ from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import run_by_id
-from durable._shell.requests.request import Env, Request
+from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.requests.run_requests import current_run, find_run, make_ready
 from durable._shell.rows.rows import Effects, NewRun, RunState
 from durable._shell.storage.bulk import write_many
@@ -36,7 +36,7 @@ WHERE run = ? AND kind = ? ORDER BY item
 
 
 @frozen
-class RetryRun(Request[bool]):
+class RetryRun(JournalRequest[bool]):
     """
     Let a failed run continue from what failed; completed steps and children are not repeated.
 
@@ -69,7 +69,7 @@ class RetryRun(Request[bool]):
 
 
 @frozen
-class ForkRun(Request[str]):
+class ForkRun(JournalRequest[str]):
     """A new run that continues from position *at* of another, with some outcomes replaced; its id."""
 
     run_id: str
@@ -134,7 +134,7 @@ class Imported:
 
 
 @frozen
-class ImportRuns(Request[Imported]):
+class ImportRuns(JournalRequest[Imported]):
     """Write runs of another journal into this one: all of them, or none. See `importing`."""
 
     histories: tuple[RunHistory, ...]

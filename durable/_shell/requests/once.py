@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from attrs import evolve, frozen
 
 from durable._shell.requests.encoding import plain_result, result_from
-from durable._shell.requests.request import Env, Request
+from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 from durable.errors import DurableError
 
@@ -27,11 +27,11 @@ KEPT_SECONDS: Final = 3_600.0
 
 
 @frozen
-class Once(Request[R_co]):
+class Once(JournalRequest[R_co]):
     """*request*, unless it was recorded under this id before."""
 
     id: str
-    request: Request[R_co]
+    request: JournalRequest[R_co]
     #: Why an engine would refuse it, were it not recorded before.
     refusal: DurableError | None = None
 

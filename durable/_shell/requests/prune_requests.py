@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 
 from attrs import frozen
 
-from durable._shell.requests.request import Env, Request
+from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 
 #: Roots looked at in one transaction of `PruneRuns`: bounds how long it holds the writer.
@@ -47,7 +47,7 @@ class Pruned:
 
 
 @frozen
-class PruneRuns(Request[Pruned]):
+class PruneRuns(JournalRequest[Pruned]):
     """
     Delete trees of runs that all ended before *before*.
 
@@ -76,7 +76,7 @@ class PruneRuns(Request[Pruned]):
 
 
 @frozen
-class PruneBatches(Request[Pruned]):
+class PruneBatches(JournalRequest[Pruned]):
     """
     Delete batches that finished before *before*, with their runs and nested batches, if all of that did.
 

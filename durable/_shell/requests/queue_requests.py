@@ -8,13 +8,13 @@ import sqlite3
 
 from attrs import frozen
 
-from durable._shell.requests.request import Env, Request
+from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 from durable._shell.writes.wakeups import request_cancel
 
 
 @frozen
-class PauseQueue(Request[bool]):
+class PauseQueue(JournalRequest[bool]):
     """Begin nothing more from a queue, or (*paused* False) again; False if that is so already."""
 
     queue: str
@@ -35,7 +35,7 @@ class PauseQueue(Request[bool]):
 
 
 @frozen
-class ClearQueue(Request[int]):
+class ClearQueue(JournalRequest[int]):
     """Cancel every run of a queue that has not begun; how many."""
 
     queue: str

@@ -57,7 +57,7 @@ class Env:
         return self.allocate or itertools.count(last_run(conn) + 1).__next__
 
 
-class Request(ABC, Generic[R_co]):
+class JournalRequest(ABC, Generic[R_co]):
     """Something that is asked of a journal; see the module."""
 
     __slots__ = ()
@@ -67,7 +67,7 @@ class Request(ABC, Generic[R_co]):
     #: Whether steps may ask for it as long as they run: also while their engine closes, and nobody else may ask.
     for_steps: ClassVar[bool] = False
 
-    def prepared(self, env: Env) -> Request[R_co]:
+    def prepared(self, env: Env) -> JournalRequest[R_co]:
         """
         Itself, with what only an engine's event loop can add. Not called where a client records by itself.
 

@@ -13,13 +13,13 @@ from durable._core.journal.events import Payload, ResumeRequested, SignalReceive
 from durable._core.statuses import ENDS, HELD, Cause, changed_by
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import RunRow, run_by_id
-from durable._shell.requests.request import Env, Request
+from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import placed
 from durable._shell.rows.rows import Effects, NewRun, Stopped
 from durable._shell.writes import slots
 from durable._shell.writes.feeds import refill
 from durable._shell.writes.importing import give_up_absent
-from durable._shell.writes.places import Lines
+from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import create_each
 from durable._shell.writes.wakeups import claim, let_in, needs_slot, put_item, request_cancel
 from durable.errors import RunNotFoundError, RunStateError
@@ -28,7 +28,7 @@ _PAUSABLE: Final = changed_by(Cause.PAUSE)
 
 
 @frozen
-class StartRuns(Request[list[str]]):
+class StartRuns(JournalRequest[list[str]]):
     """Create runs, or find them by key or id: all of them, or none. Their ids."""
 
     starts_runs: ClassVar[bool] = True
@@ -45,14 +45,14 @@ class StartRuns(Request[list[str]]):
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> list[str]:
         """Create them."""
-        allocate, lines = env.numbers(conn), Lines(conn)
+        allocate, places = env.numbers(conn), PlacesFromFile(conn)
         # A client that records them by itself has neither numbers nor places to give.
-        news = [new if new.run > 0 else lines.placed(evolve(new, run=allocate())) for new in self.runs]
+        news = [new if new.run > 0 else places.placed(evolve(new, run=allocate())) for new in self.runs]
         return list(create_each(conn, news, effects))
 
 
 @frozen
-class SendSignal(Request[bool]):
+class SendSignal(JournalRequest[bool]):
     """Put a signal into a run's inbox; False if its *dedup* id was accepted before."""
 
     run_id: str
@@ -81,7 +81,7 @@ class SendSignal(Request[bool]):
 
 
 @frozen
-class CancelRun(Request[bool]):
+class CancelRun(JournalRequest[bool]):
     """Ask a run to end; False if it has ended already."""
 
     run_id: str
@@ -93,7 +93,7 @@ class CancelRun(Request[bool]):
 
 
 @frozen
-class PauseRun(Request[bool]):
+class PauseRun(JournalRequest[bool]):
     """Let a run begin nothing more until it is resumed; False if it is paused already."""
 
     run_id: str
@@ -116,7 +116,7 @@ class PauseRun(Request[bool]):
 
 
 @frozen
-class ResumeRun(Request[bool]):
+class ResumeRun(JournalRequest[bool]):
     """Resume a paused or blocked run; False if it is neither."""
 
     run_id: str

@@ -9,14 +9,14 @@ from typing import ClassVar
 
 from attrs import evolve, frozen
 
-from durable._shell.requests.request import Env, Request
+from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.schedule_writes import find_schedule, run_exists, save, still_open, with_run
 
 
 @frozen
-class PauseSchedule(Request[bool]):
+class PauseSchedule(JournalRequest[bool]):
     """Let a schedule start nothing until it is resumed; False if it is paused already."""
 
     name: str
@@ -31,7 +31,7 @@ class PauseSchedule(Request[bool]):
 
 
 @frozen
-class ResumeSchedule(Request[bool]):
+class ResumeSchedule(JournalRequest[bool]):
     """Resume a paused schedule, from now; False if it is not paused."""
 
     name: str
@@ -47,7 +47,7 @@ class ResumeSchedule(Request[bool]):
 
 
 @frozen
-class TriggerSchedule(Request[str]):
+class TriggerSchedule(JournalRequest[str]):
     """
     Start a run of a schedule; where a client records it by itself, the next engine is to. Its id.
 

@@ -29,7 +29,7 @@ from durable._shell.requests import (
 )
 from durable._shell.requests.encoding import ENCODING, plain_result, result_from
 from durable._shell.requests.once import Once
-from durable._shell.requests.request import Request
+from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.templates import bytes_to_json
 from durable.errors import DecodeError, EncodeError, UsageError
 
@@ -49,7 +49,7 @@ class WaitForEnd:
     run_id: str
 
 
-Asked: TypeAlias = Request[Any] | WaitForEnd
+Asked: TypeAlias = JournalRequest[Any] | WaitForEnd
 
 _MODULES = (run_requests, history_requests, queue_requests, schedule_requests, batch_requests, prune_requests)
 #: What may be asked for, by the name under which it travels.

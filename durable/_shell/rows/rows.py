@@ -275,7 +275,7 @@ class InboxItem(NamedTuple):
     event: Event
 
 
-class Outcome(NamedTuple):
+class RunResult(NamedTuple):
     """How a run ended."""
 
     status: str
@@ -292,7 +292,7 @@ class Ended(NamedTuple):
     workflow: str
     status: str
     #: None where it goes on as another run; else whoever waits need not read it.
-    outcome: Outcome | None
+    outcome: RunResult | None
 
 
 class Stopped(NamedTuple):

@@ -22,7 +22,7 @@ from durable._core.codec.codec import Codec
 from durable._core.journal.payloads import rebuilt
 from durable._core.run.decision import FailedAttempt, StepAction
 from durable._shell.log import log
-from durable._shell.rows.rows import Effects, Ended, Notice, Outcome, ReadyRun, RunState
+from durable._shell.rows.rows import Effects, Ended, Notice, ReadyRun, RunResult, RunState
 from durable._shell.turns.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable.errors import DurableError, MiddlewareError
 
@@ -147,7 +147,7 @@ class Hooks:
             except Exception as broken:  # noqa: BLE001 - user code may raise anything, and must not harm the engine
                 _log(_name(each), "attempt_failed", broken, notice.run_id)
 
-    def _tell_failure(self, run: Ended, outcome: Outcome) -> None:
+    def _tell_failure(self, run: Ended, outcome: RunResult) -> None:
         for each in self._failures:
             try:
                 error = rebuilt(outcome.payload, self._codec)

@@ -21,7 +21,7 @@ from durable._shell.reads.run_rows import OPEN_SQL
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.rows.rows import BatchNews, Effects, LastTurn
 from durable._shell.rows.templates import begun, from_json
-from durable._shell.writes.places import Lines
+from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import insert_run
 
 _OPEN_MEMBER = f"SELECT 1 FROM durable_runs WHERE batch = ? AND status IN {OPEN_SQL} LIMIT 1"  # noqa: S608 - a constant
@@ -140,4 +140,4 @@ def _launch(
         if conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone():
             run_id = new_run_id(at)  # somebody chose that id for a run of his own
         new = begun(template, run=allocate(), run_id=run_id, now=at)
-        insert_run(conn, Lines(conn).placed(evolve(new, callback=batch)), effects, waits_since=at)
+        insert_run(conn, PlacesFromFile(conn).placed(evolve(new, callback=batch)), effects, waits_since=at)

@@ -38,9 +38,9 @@ from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
 from durable._shell.writes.feeds import feed
 from durable._shell.writes.import_ties import Ties
-from durable._shell.writes.places import Lines
+from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import INSERT_WAITS, write_rows
-from durable._shell.writes.waiters import End, tell_waiters
+from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
 from durable._shell.writes.wakeups import INSERT_ITEMS, item_row, let_in, put_item
 from durable.errors import RunExistsError, UsageError
 
@@ -148,7 +148,7 @@ class _Import:
     ) -> None:
         self._conn, self._effects, self._now, self._allocate = conn, effects, now, allocate
         self._ties = ties
-        self._lines = Lines(conn)
+        self._places = PlacesFromFile(conn)
 
     def write(self, each: RunHistory) -> None:
         """The row of a run, its events, notes and accepted signals."""
@@ -221,7 +221,7 @@ class _Import:
             labels={},
             started=started,
         )
-        return self._lines.placed(new).place
+        return self._places.placed(new).place
 
     # --- what runs wait for ---------------------------------------------------------------------------------
 
@@ -259,7 +259,7 @@ class _Import:
 
     def _tell(self, number: int, run_id: str, ended_at: float | None) -> None:
         """A run that had ended when it, or whoever waits for it, was imported."""
-        end = End(number, run_id, *read_end(self._conn, number), ended_at or self._now)
+        end = AwaitedEnd(number, run_id, *read_end(self._conn, number), ended_at or self._now)
         tell_waiters(self._conn, [end], self._effects)
 
     def _write_waits(self, number: int, each: RunHistory) -> Iterator[RunRow]:

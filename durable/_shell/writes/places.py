@@ -18,8 +18,8 @@ _NEAR = 100
 
 
 @define
-class Lines:
-    """The lines of the queues as one transaction finds them."""
+class PlacesFromFile:
+    """Gives places in the lines of the queues, as one transaction finds them."""
 
     conn: sqlite3.Connection
     _places: dict[str, Places] = field(factory=dict)

@@ -20,22 +20,24 @@ from durable._core.journal.events import (
     ChildFailed,
     ChildJoined,
     Event,
-    RunCancelled,
     SignalReceived,
+)
+from durable._core.journal.events import (
+    RunCancelled as RunCancelledEvent,
 )
 from durable._core.journal.waits import Wait
 from durable._core.program.limits import name_of
 from durable._core.run.decision import Decision
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
-from durable._shell.rows.rows import Effects, Ended, LastTurn, NewRun, Outcome, Refused, RunState, Stopped, TurnWrite
+from durable._shell.rows.rows import Effects, Ended, LastTurn, NewRun, Refused, RunResult, RunState, Stopped, TurnWrite
 from durable._shell.rows.templates import from_json
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.writes import slots
 from durable._shell.writes.batch_ends import tell_batches
 from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
 from durable._shell.writes.run_writes import INSERT_WAITS, add_run, get_or_create, insert_run, write_runs
-from durable._shell.writes.waiters import End, tell_waiters
+from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
 from durable._shell.writes.wakeups import let_in, put_item, request_cancel
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
 
@@ -221,7 +223,7 @@ def _await_run(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effect
     target, status = row
     write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
     if status in ENDS:
-        tell_waiters(conn, [End(target, wait.run_id or "", *read_end(conn, target), at)], effects)
+        tell_waiters(conn, [AwaitedEnd(target, wait.run_id or "", *read_end(conn, target), at)], effects)
 
 
 def _last_of_chain(conn: sqlite3.Connection, run_id: str) -> str:
@@ -261,17 +263,17 @@ def _end(conn: sqlite3.Connection, turns: Sequence[LastTurn], effects: Effects) 
     at = turns[0].at
     over = [turn.state.run for turn in turns if turn.successor is None]
     let_in(conn, slots.release_runs(conn, over, at, effects), at, effects)
-    ends: list[End] = []
+    ends: list[AwaitedEnd] = []
     for turn in turns:
         state, status = turn.state, str(turn.status)
-        outcome: Outcome | None = None
+        outcome: RunResult | None = None
         if turn.successor is not None:
             _continue(conn, turn, turn.successor, effects)
             if state.run in paused:  # since the turn began
                 _pause_unborn(conn, turn.successor, effects)
         else:
-            outcome = Outcome(status, turn.decision.outcome, turn.decision.reason)
-            ends.append(End(state.run, state.run_id, *outcome, turn.at))
+            outcome = RunResult(status, turn.decision.outcome, turn.decision.reason)
+            ends.append(AwaitedEnd(state.run, state.run_id, *outcome, turn.at))
         for new in turn.follow_ups:
             _follow(conn, state, new, effects)
         effects.ended.append(Ended(state.run, state.run_id, state.workflow, status, outcome))
@@ -366,7 +368,7 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
         return
     write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
     if status in ENDS:
-        tell_waiters(conn, [End(target, run_id, *read_end(conn, target), at)], effects)
+        tell_waiters(conn, [AwaitedEnd(target, run_id, *read_end(conn, target), at)], effects)
 
 
 def end_cancelled(
@@ -383,7 +385,7 @@ def end_cancelled(
         "SELECT seq, checksum FROM durable_events WHERE run = ? ORDER BY seq DESC LIMIT 1", (state.run,)
     ).fetchone()
     state = evolve(state, seq=seq, chain=chain)
-    events: list[Event] = [asked, RunCancelled(asked.reason, at)]
+    events: list[Event] = [asked, RunCancelledEvent(asked.reason, at)]
     decision = Decision(events, ended="cancelled", reason=asked.reason, cancel_all_children=True)
     turn = LastTurn(
         state, at, decision, state.append(events), status="cancelled", allocate=allocate, follow_ups=follow_ups

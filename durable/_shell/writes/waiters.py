@@ -25,7 +25,7 @@ SELECT target, wait, run, grp, position, wake_on, name, kind FROM durable_waits 
 
 
 @frozen
-class End:
+class AwaitedEnd:
     """How a run ended."""
 
     run: int
@@ -44,7 +44,7 @@ class End:
         return ChildCancelled(position, self.run_id, self.reason, self.at)
 
 
-def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects) -> None:
+def tell_waiters(conn: sqlite3.Connection, ends: Sequence[AwaitedEnd], effects: Effects) -> None:
     """
     Close the waits for runs that ended, and wake the runs whose group is complete.
 
@@ -52,7 +52,7 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[End], effects: Effects
     put their outcomes in a handful of statements, and their parent is looked at once.
     """
     closed: list[int] = []
-    fed: list[tuple[int, str, str, End]] = []
+    fed: list[tuple[int, str, str, AwaitedEnd]] = []
     items: list[tuple[int, str, str, str, Event]] = []
     in_line: dict[int, float] = {}
     failed: list[tuple[int, str, float]] = []

@@ -22,7 +22,7 @@ from durable.errors import DurableError, NondeterminismError, UsageError
 
 if TYPE_CHECKING:
     from durable._core.codec.codec import Codec
-    from durable._core.journal.events import Command, Event
+    from durable._core.journal.events import CommandEvent, Event
     from durable._core.recorded.export_format import RunHistory
     from durable._core.run.nodes import StrandNode
 
@@ -59,7 +59,7 @@ class Stop(NamedTuple):
     #: Of the command it asked for; of the one that would have been next, where it ended.
     position: str
     #: The commands that were opened: what it asked for, and the members of that.
-    opened: tuple[Command, ...]
+    opened: tuple[CommandEvent, ...]
     #: Recorded arrivals that had been delivered by then; the last of them is what led here.
     delivered: int
     #: Where the innermost of its code stands.
@@ -71,7 +71,7 @@ class Stop(NamedTuple):
     error: BaseException | None = None
 
 
-class Cursor:
+class SteppedReplay:
     """
     A replay of one run, standing at one of its stops.
 
@@ -229,7 +229,7 @@ class Cursor:
         return stop
 
 
-def _last(opened: Sequence[Command], strand: str, position: str) -> str:
+def _last(opened: Sequence[CommandEvent], strand: str, position: str) -> str:
     """The command that a strand asked for and that has its outcome already: the first that was opened in it."""
     return next((event.position for event in opened if event.position.rpartition(".")[0] == strand), position)
 

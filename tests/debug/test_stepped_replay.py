@@ -11,9 +11,9 @@ from durable._core.journal.events import CleanupTimedOut, RunFailed, RunForked, 
 from durable._core.journal.history import fork, reopened
 from durable._core.program.decorators import step, workflow
 from durable._core.recorded.export_format import RunFacts, RunHistory
-from durable._debug.cursor import Cursor
 from durable._debug.expressions import short
 from durable._debug.replay import Replay
+from durable._debug.stepped_replay import SteppedReplay
 from durable.errors import UsageError
 from tests.core.drive import World, run
 from tests.core.test_programs import coroutine_program, generator_program, orders, play, programs
@@ -30,7 +30,7 @@ def recorded(world, events=None):
 
 
 def cursor_on(world, events=None):
-    return Cursor(world.op.definition, recorded(world, events), Codec())
+    return SteppedReplay(world.op.definition, recorded(world, events), Codec())
 
 
 def seen(cursor):
