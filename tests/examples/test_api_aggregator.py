@@ -2,18 +2,12 @@
 The API never sees more callers than its limit, not even when one of them was killed.
 """
 
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from durable import Engine
 from durable.errors import RunFailedError
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 REPORT = """
 import asyncio, sys
@@ -28,22 +22,11 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.fixture
-def aggregator(monkeypatch):
-    """
-    The example as a module.
-    """
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import api_aggregator
-
-    return api_aggregator
-
-
-def test_slots_of_a_killed_process_are_free_again(aggregator, tmp_db, monkeypatch):
+def test_slots_of_a_killed_process_are_free_again(example, start, tmp_db, monkeypatch):
     """
     Killed with five calls under way: after the restart the report is made, no more than five at once.
     """
-    children, answer = [], aggregator.ExternalApi.send_response
+    children, answer = [], example.ExternalApi.send_response
 
     def kill_then_answer(self, code, message=None):
         with self.door:
@@ -53,34 +36,30 @@ def test_slots_of_a_killed_process_are_free_again(aggregator, tmp_db, monkeypatc
                 children.append(None)
         answer(self, code, message)
 
-    monkeypatch.setattr(aggregator.ExternalApi, "send_response", kill_then_answer)
+    monkeypatch.setattr(example.ExternalApi, "send_response", kill_then_answer)
     # Its handlers write to a client that is dead.
-    monkeypatch.setattr(aggregator.ThreadingHTTPServer, "handle_error", lambda *_: None)
-    paths = os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))
-    with aggregator.api_server() as (server, api):
-        command = [sys.executable, "-c", REPORT, str(tmp_db), server]
-        children.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}))
+    monkeypatch.setattr(example.ThreadingHTTPServer, "handle_error", lambda *_: None)
+    with example.api_server() as (server, api):
+        children.append(start(REPORT, tmp_db, server))
         assert children[0].wait(timeout=20) == -signal.SIGKILL
-        again = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": paths}, check=False, stdout=subprocess.PIPE, text=True, timeout=20
-        )
-    assert "REPORT {'Bern': 10, 'Oslo': 10, 'Rome': 10}" in again.stdout
-    assert max(api.visits) <= aggregator.MOST
-    assert 30 <= len(api.visits) <= 30 + aggregator.MOST  # only what was cut off was asked for again
+        _, output = start(REPORT, tmp_db, server).ended()
+    assert "REPORT {'Bern': 10, 'Oslo': 10, 'Rome': 10}" in output
+    assert max(api.visits) <= example.MOST
+    assert 30 <= len(api.visits) <= 30 + example.MOST  # only what was cut off was asked for again
 
 
-async def test_a_user_that_is_unknown(aggregator, tmp_db, monkeypatch):
+async def test_a_user_that_is_unknown(example, tmp_db, monkeypatch):
     """
     One call fails: the report fails with its error, after the calls under way have ended.
     """
-    answer = aggregator.ExternalApi.send_response
+    answer = example.ExternalApi.send_response
     monkeypatch.setattr(
-        aggregator.ExternalApi,
+        example.ExternalApi,
         "send_response",
         lambda self, code, message=None: answer(self, 404 if self.path == "/users/7" else code, message),
     )
-    with aggregator.api_server() as (server, _):
-        async with Engine(tmp_db, [aggregator.aggregate, aggregator.fetch_user]) as engine:
+    with example.api_server() as (server, _):
+        async with Engine(tmp_db, [example.aggregate, example.fetch_user]) as engine:
             with pytest.raises(RunFailedError) as failed:
-                await engine.run(aggregator.aggregate(list(range(10)), server))
+                await engine.run(example.aggregate(list(range(10)), server))
     assert [str(error) for error in failed.value.__cause__.exceptions] == ["user 7: Not Found"]

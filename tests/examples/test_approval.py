@@ -2,36 +2,19 @@
 An approval outlives the process that asked for it.
 """
 
-from pathlib import Path
-
-import pytest
-
 from durable import Engine
 from durable._shell.clock import SystemClock
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
-
-@pytest.fixture
-def approval(monkeypatch):
-    """
-    The example as a module.
-    """
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import approval
-
-    return approval
-
-
-async def test_the_engine_is_restarted_while_nobody_decides(approval, tmp_db):
+async def test_the_engine_is_restarted_while_nobody_decides(example, tmp_db):
     """
     A signal that comes after a restart reaches the run that was freed before it.
     """
-    async with Engine(tmp_db, [approval.expense]) as engine:
-        run = await engine.start(approval.expense("Ada", 120), key="expense-1")
-    async with Engine(tmp_db, [approval.expense]) as engine:
+    async with Engine(tmp_db, [example.expense]) as engine:
+        run = await engine.start(example.expense("Ada", 120), key="expense-1")
+    async with Engine(tmp_db, [example.expense]) as engine:
         run = await engine.find("expense-1")
-        await run.signal("decision", approval.Decision(approved=True, by="Mia"))
+        await run.signal("decision", example.Decision(approved=True, by="Mia"))
         assert await run.result(timeout=5) == "approved by Mia"
         assert (await run.attributes())["stage"] == "approved by Mia"
 
@@ -41,12 +24,12 @@ class TomorrowsClock(SystemClock):
         return super().now() + 86_400
 
 
-async def test_a_reminder_that_came_due_while_nothing_ran(approval, tmp_db, capsys):
+async def test_a_reminder_that_came_due_while_nothing_ran(example, tmp_db, capsys):
     """
     It goes out as soon as an engine is there again, and the deadline counts from then.
     """
-    async with Engine(tmp_db, [approval.expense]) as engine:
-        run = await engine.start(approval.expense("Cyd", 30))
-    async with Engine(tmp_db, [approval.expense], clock=TomorrowsClock()) as engine:
+    async with Engine(tmp_db, [example.expense]) as engine:
+        run = await engine.start(example.expense("Cyd", 30))
+    async with Engine(tmp_db, [example.expense], clock=TomorrowsClock()) as engine:
         assert await engine.get(run.id).result(timeout=5) == "timed out"
     assert "Cyd is still waiting" in capsys.readouterr().out

@@ -3,17 +3,11 @@ A ride waits for its jobs, all of them, once, and through the death of its proce
 """
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from durable import Engine, Flow, Return, RunFailedError, gather, job, workflow
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 #: Dies by SIGKILL when the first job of two has ended and the other has not.
 RIDE = """
@@ -40,31 +34,20 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture
-def await_jobs(monkeypatch):
-    """
-    The example as a module.
-    """
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import await_jobs
-
-    return await_jobs
-
-
-@pytest.fixture
-async def engine(await_jobs, tmp_db):
+async def engine(example, tmp_db):
     """
     An engine of its rides.
     """
     names = ("ride", "ride_with_arguments", "ride_with_a_computed_list", "tell_drivers", "write_audit")
-    async with Engine(tmp_db, [getattr(await_jobs, name) for name in names]) as engine:
+    async with Engine(tmp_db, [getattr(example, name) for name in names]) as engine:
         yield engine
 
 
-async def test_results_are_in_the_order_of_the_list(await_jobs, engine, capsys):
+async def test_results_are_in_the_order_of_the_list(example, engine, capsys):
     """
     Arguments and keywords reach the jobs, and the charge comes after all of them.
     """
-    await engine.run(await_jobs.ride_with_arguments(7, "Elm St 2"))
+    await engine.run(example.ride_with_arguments(7, "Elm St 2"))
     assert capsys.readouterr().out == (
         "  user 7 is charged, after: ['5 drivers near Elm St 2 were told', 'users (1, 2, 3) noted, from the web']\n"
     )
@@ -75,20 +58,20 @@ async def test_results_are_in_the_order_of_the_list(await_jobs, engine, capsys):
     (3, [], ["write_audit"]),
     (0, ["a"], []),
 ])  # fmt: skip
-async def test_the_list_is_computed(user_id, pickups, jobs, await_jobs, engine, capsys):
+async def test_the_list_is_computed(user_id, pickups, jobs, example, engine, capsys):
     """
     Several jobs, one, or none: then the ride goes on at once.
     """
-    children = await await_jobs.awaited(engine, await_jobs.ride_with_a_computed_list(user_id, pickups))
+    children = await example.awaited(engine, example.ride_with_a_computed_list(user_id, pickups))
     assert [info.workflow for info in children] == jobs
     assert f"user {user_id} is charged" in capsys.readouterr().out
 
 
-async def test_a_job_that_fails_does_not_strand_its_ride(await_jobs, engine, capsys):
+async def test_a_job_that_fails_does_not_strand_its_ride(example, engine, capsys):
     """
     The other job ends, the ride fails with its error, and nobody is charged.
     """
-    run = await engine.start(await_jobs.ride_with_arguments(5, "nowhere"))
+    run = await engine.start(example.ride_with_arguments(5, "nowhere"))
     with pytest.raises(RunFailedError) as failed:
         await run.result()
     (error,) = failed.value.__cause__.exceptions
@@ -97,37 +80,28 @@ async def test_a_job_that_fails_does_not_strand_its_ride(await_jobs, engine, cap
     assert "charged" not in capsys.readouterr().out
 
 
-async def test_a_waiting_ride_needs_no_slot(await_jobs, tmp_db):
+async def test_a_waiting_ride_needs_no_slot(example, tmp_db):
     """
     Ten rides of two jobs each end on one slot.
     """
-    definitions = [await_jobs.ride, await_jobs.tell_drivers, await_jobs.write_audit]
+    definitions = [example.ride, example.tell_drivers, example.write_audit]
     async with Engine(tmp_db, definitions, concurrency=1) as engine:
-        runs = await engine.start_many([await_jobs.ride(user) for user in range(10)])
+        runs = await engine.start_many([example.ride(user) for user in range(10)])
         async with asyncio.timeout(30):
             await asyncio.gather(*(run.result() for run in runs))
 
 
-def test_killed_between_two_jobs(tmp_db):
+def test_killed_between_two_jobs(start, tmp_db):
     """
     One job of two has ended when the process dies: it is not run again, and the charge is made once.
     """
-    children = [
-        subprocess.run(
-            [sys.executable, "-c", RIDE, str(tmp_db), how],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))},
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=20,
-        )
-        for how in ("die", "live", "live")
-    ]
-    assert [child.returncode for child in children] == [-signal.SIGKILL, 0, 0], children
-    assert "charged" not in children[0].stdout
-    assert children[1].stdout.count("user 1 is charged") == 1
-    assert "CHILDREN ['tell_drivers', 'write_audit']" in children[1].stdout
-    assert "charged" not in children[2].stdout
+    code, said = start(RIDE, tmp_db, "die").ended()
+    assert (code, "charged" in said) == (-signal.SIGKILL, False)
+    code, said = start(RIDE, tmp_db, "live").ended()
+    assert (code, said.count("user 1 is charged")) == (0, 1)
+    assert "CHILDREN ['tell_drivers', 'write_audit']" in said
+    code, said = start(RIDE, tmp_db, "live").ended()
+    assert (code, "charged" in said) == (0, False)
 
 
 async def test_a_job_retried_later_does_not_rewrite_what_its_ride_was_told(tmp_db):

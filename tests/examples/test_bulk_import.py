@@ -3,17 +3,12 @@ The import goes on behind its last checkpoint, wherever it is killed.
 """
 
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 ROWS = 1_020  # the last chunk is no full one
 
 #: Dies by SIGKILL at the third chunk, before or after it is written.
@@ -52,37 +47,36 @@ def folder(tmp_path):
     return tmp_path
 
 
-def importing(folder, how):
-    return subprocess.run(
-        [sys.executable, "-c", IMPORT, str(folder), how],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))},
-        check=False,
-        timeout=30,
-    ).returncode
+@pytest.fixture
+def importing(start, folder):
+    """
+    Runs the import in a process of its own, to its exit code.
+    """
+    return lambda how: start(IMPORT, folder, how).ended()[0]
 
 
 @pytest.mark.parametrize("when, again", [("before", 0), ("after", 50)])
-def test_killed_around_a_checkpoint(when, again, folder):
+def test_killed_around_a_checkpoint(when, again, folder, importing):
     """
     Killed before a chunk is written, nothing is written again; killed between the chunk and its record, that chunk is.
     """
-    assert importing(folder, when) == -signal.SIGKILL
+    assert importing(when) == -signal.SIGKILL
     ((progress,),) = query(folder / "journal.db", "SELECT attributes FROM runs WHERE sort = 'workflow'")
     assert json.loads(progress) == {"stage": "importing", "total": ROWS}
-    assert importing(folder, "never") == 0
+    assert importing("never") == 0
     rows = query(folder / "app.db", "SELECT id, name, cents, written FROM customers ORDER BY id")
     assert [row[:3] for row in rows] == [(n, f"Ada, the {n}th", 100 * n + 25) for n in range(1, ROWS + 1)]
     assert [number for number, *_, written in rows if written > 1] == list(range(101, 101 + again))
     assert [rows for _, rows in query(folder / "app.db", "SELECT * FROM metrics")] == [ROWS]
 
 
-def test_the_report_is_made_once(folder):
+def test_the_report_is_made_once(folder, importing):
     """
     Starting the import again when all is done starts neither import nor report.
     """
-    assert importing(folder, "never") == 0
+    assert importing("never") == 0
     before = query(folder / "journal.db", "SELECT count(*) FROM durable_events")
-    assert importing(folder, "never") == 0
+    assert importing("never") == 0
     assert query(folder / "journal.db", "SELECT count(*) FROM durable_events") == before
     assert query(folder / "app.db", "SELECT count(*), max(written) FROM customers") == [(ROWS, 1)]
     assert query(folder / "app.db", "SELECT count(*) FROM metrics") == [(1,)]

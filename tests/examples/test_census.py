@@ -3,14 +3,13 @@ The census counts what is there, and its proof would notice if it had not.
 """
 
 import asyncio
+import shutil
 import sqlite3
 import sysconfig
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 LIBRARY = {
     "solo.py": "def one():\n    pass\n",
@@ -22,38 +21,44 @@ LIBRARY = {
 }
 
 
-@pytest.fixture
-def census(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def census(example, tmp_path_factory):
     """
     The example, with a library of six files in place of Python's own.
     """
-    root = tmp_path / "lib"
+    root = tmp_path_factory.mktemp("lib")
     for name, text in LIBRARY.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    monkeypatch.syspath_prepend(EXAMPLES)  # the pool's processes import it by name
-    import census
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sysconfig, "get_path", lambda name: str(root))
+        patch.setattr(example, "FILES_PER_JOB", 2)
+        yield example
 
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(root))
-    monkeypatch.setattr(census, "FILES_PER_JOB", 2)
-    return census
+
+@pytest.fixture(scope="module")
+def complete(census, tmp_path_factory):
+    """
+    The journal and the calls of a census that is complete: to be read.
+    """
+    folder = tmp_path_factory.mktemp("complete")
+    asyncio.run(census.run(folder / "census.db", folder / "calls.log"))
+    return folder / "census.db", folder / "calls.log"
 
 
 @pytest.fixture
-def counted(census, tmp_path):
+def counted(complete, tmp_path):
     """
-    The journal and the calls of a census that is complete.
+    Copies of both, to be changed.
     """
-    journal, calls = tmp_path / "census.db", tmp_path / "calls.log"
-    asyncio.run(census.run(journal, calls))
-    return journal, calls
+    return [Path(shutil.copy(file, tmp_path)) for file in complete]
 
 
-def test_it_counts_each_file_once(census, counted):
+def test_it_counts_each_file_once(census, complete):
     """
     Lines, classes, functions and the longest of them; broken files are counted as such.
     """
-    rows = census.query(counted[0], "SELECT * FROM census ORDER BY file")
+    rows = census.query(complete[0], "SELECT * FROM census ORDER BY file")
     assert rows == [
         ("pack", "pack/__init__.py", 1, 0, 0, 0, 0, ""),
         ("pack", "pack/a.py", 1, 5, 1, 2, 3, "long"),
@@ -63,14 +68,14 @@ def test_it_counts_each_file_once(census, counted):
     ]
 
 
-def test_a_census_that_is_complete_is_not_made_again(census, counted):
+def test_a_census_that_is_complete_is_not_made_again(census, complete):
     """
     Running it again finds the run by its key.
     """
-    before = counted[1].read_text()
-    asyncio.run(census.run(*counted))
-    assert counted[1].read_text() == before
-    assert census.prove(*counted)
+    before = complete[1].read_text()
+    asyncio.run(census.run(*complete))
+    assert complete[1].read_text() == before
+    assert census.prove(*complete)
 
 
 TAMPERING = {

@@ -2,20 +2,14 @@
 The pipeline loads each sale once, and repeats no extract, wherever it is killed.
 """
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from durable import Engine
 from durable.errors import RunFailedError
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 #: Dies by SIGKILL when the third extract begins, or when the transaction of the load has run.
 PIPELINE = """
@@ -49,17 +43,6 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture
-def etl(monkeypatch):
-    """
-    The example as a module.
-    """
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import etl
-
-    return etl
-
-
-@pytest.fixture
 def warehouse(tmp_path):
     """
     A folder with an empty warehouse.
@@ -74,48 +57,50 @@ def sales(warehouse):
         return app.execute("SELECT count(*), count(DISTINCT user), min(cents) FROM sales").fetchone()
 
 
-def pipeline(warehouse, how):
-    paths = os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))
-    command = [sys.executable, "-c", PIPELINE, str(warehouse), how]
-    child = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths}, check=False, stdout=subprocess.PIPE, text=True, timeout=20
-    )
-    return child.returncode, [
-        line.strip() for line in child.stdout.splitlines() if line.startswith(("extract", "load"))
-    ]
+@pytest.fixture
+def pipeline(start, warehouse):
+    """
+    Runs the pipeline in a process of its own: to its exit code, and the calls of its steps.
+    """
+
+    def run(how):
+        code, said = start(PIPELINE, warehouse, how).ended()
+        return code, [line.strip() for line in said.splitlines() if line.startswith(("extract", "load"))]
+
+    return run
 
 
-def test_killed_while_extracting(etl, warehouse):
+def test_killed_while_extracting(example, warehouse, pipeline):
     """
     Two sources are read, the third is cut off: it and the fourth are read after the restart.
     """
-    sold = etl.make_sources(warehouse / "day")
-    assert pipeline(warehouse, "extract") == (-signal.SIGKILL, ["extract users.csv", "extract orders.json"])
-    assert pipeline(warehouse, "never") == (0, ["extract products.csv", "extract inventory.json", "load"])
+    sold = example.make_sources(warehouse / "day")
+    assert pipeline("extract") == (-signal.SIGKILL, ["extract users.csv", "extract orders.json"])
+    assert pipeline("never") == (0, ["extract products.csv", "extract inventory.json", "load"])
     assert sales(warehouse) == (sold, 20, 100)
 
 
-def test_killed_while_loading(etl, warehouse):
+def test_killed_while_loading(example, warehouse, pipeline):
     """
     The rows were inserted and not committed: they are gone, and inserted once after the restart.
     """
-    sold = etl.make_sources(warehouse / "day")
-    code, calls = pipeline(warehouse, "load")
+    sold = example.make_sources(warehouse / "day")
+    code, calls = pipeline("load")
     assert (code, len(calls), sales(warehouse)[0]) == (-signal.SIGKILL, 4, 0)
-    assert pipeline(warehouse, "never") == (0, ["load"])
-    assert pipeline(warehouse, "never") == (0, [])
+    assert pipeline("never") == (0, ["load"])
+    assert pipeline("never") == (0, [])
     assert sales(warehouse)[0] == sold
 
 
-async def test_a_source_that_is_missing(etl, warehouse):
+async def test_a_source_that_is_missing(example, warehouse):
     """
     A failed extract is a failure of the pipeline, after its attempts: nobody waits for ever, nothing is loaded.
     """
-    etl.make_sources(warehouse / "day")
+    example.make_sources(warehouse / "day")
     (warehouse / "day" / "products.csv").unlink()
-    async with Engine(warehouse / "warehouse.db", [etl.data_pipeline, etl.extract]) as engine:
+    async with Engine(warehouse / "warehouse.db", [example.data_pipeline, example.extract]) as engine:
         with pytest.raises(RunFailedError) as failed:
-            await engine.run(etl.data_pipeline(str(warehouse / "day"), "day"))
+            await engine.run(example.data_pipeline(str(warehouse / "day"), "day"))
     (error,) = failed.value.__cause__.exceptions
     assert isinstance(error, FileNotFoundError)
     assert sales(warehouse)[0] == 0

@@ -2,21 +2,15 @@
 Each reader gets the letter once for each time that they are listed, and the books agree with the invoices.
 """
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from attrs import evolve
 
 from durable import Engine, KeyConflictError
 from durable.errors import RunFailedError
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 #: Dies by SIGKILL before the letter to Cyd goes out, or when the books are entered and nothing has committed.
 PUBLISH = """
@@ -50,17 +44,6 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture
-def newsletter(monkeypatch):
-    """
-    The example as a module.
-    """
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import newsletter
-
-    return newsletter
-
-
-@pytest.fixture
 def path(tmp_db):
     """
     A journal beside empty books.
@@ -70,17 +53,17 @@ def path(tmp_db):
     return tmp_db
 
 
-def publish(path, when):
-    paths = os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))
-    child = subprocess.run(
-        [sys.executable, "-c", PUBLISH, str(path), when],
-        env={**os.environ, "PYTHONPATH": paths},
-        check=False,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=20,
-    )
-    return child.returncode, [line.strip() for line in child.stdout.splitlines() if line.startswith("  ")]
+@pytest.fixture
+def publish(start, path):
+    """
+    Publishes the issue in a process of its own: to its exit code, and the lines that it printed.
+    """
+
+    def run(when):
+        code, said = start(PUBLISH, path, when).ended()
+        return code, [line.strip() for line in said.splitlines() if line.startswith("  ")]
+
+    return run
 
 
 def books(path):
@@ -93,15 +76,15 @@ def books(path):
     # The outcome of the last letter was to commit with the books: it is not on disk, so that letter is sent again.
     ("books", ["Ada", "Bob", "Bob", "Cyd", "Ada"], ["Ada"]),
 ])  # fmt: skip
-def test_killed_on_the_way(when, before, after, path):
+def test_killed_on_the_way(when, before, after, path, publish):
     """
     It goes on at the letter whose outcome was not recorded; one row in the books, one invoice.
     """
-    code, said = publish(path, when)
+    code, said = publish(when)
     assert code == -signal.SIGKILL
     assert [line.split()[1].rstrip(":") for line in said] == before
     assert books(path) == []
-    code, said = publish(path, "never")
+    code, said = publish("never")
     assert code == 0
     assert said[: len(after)] == [f"to {reader}: No. 7, all the news" for reader in after]
     rest = "\n".join(said[len(after) :])  # two runs print at once, and may share a line
@@ -110,32 +93,32 @@ def test_killed_on_the_way(when, before, after, path):
         rest = rest.replace(line, "")
     assert not rest.strip()
     assert books(path) == [(7, 4)]
-    assert publish(path, "never") == (0, [])
+    assert publish("never") == (0, [])
 
 
-async def test_a_reader_who_cannot_be_reached(newsletter, path, monkeypatch):
+async def test_a_reader_who_cannot_be_reached(example, path, monkeypatch):
     """
     The issue fails at that reader; the books stay empty, nobody is invoiced, and the end is told all the same.
     """
 
-    def unreachable(letter: newsletter.Letter) -> str:
+    def unreachable(letter: example.Letter) -> str:
         raise ConnectionError(f"{letter.reader} has moved")
 
-    monkeypatch.setattr(newsletter.send, "fn", unreachable)
-    async with Engine(path, [newsletter.newsletter, newsletter.send_invoice, newsletter.tidy_up]) as engine:
+    monkeypatch.setattr(example.send, "fn", unreachable)
+    async with Engine(path, [example.newsletter, example.send_invoice, example.tidy_up]) as engine:
         with pytest.raises(RunFailedError, match="Ada has moved"):
-            await engine.run(newsletter.newsletter(newsletter.ISSUE))
+            await engine.run(example.newsletter(example.ISSUE))
         (follower,) = [info async for info in engine.runs() if info.workflow != "newsletter"]
         await engine.get(follower.run_id).result()
     assert follower.workflow == "tidy_up"
     assert books(path) == []
 
 
-async def test_an_issue_with_other_readers(newsletter, path):
+async def test_an_issue_with_other_readers(example, path):
     """
     The same number with other readers is another call under the same key, and is refused.
     """
-    async with Engine(path, [newsletter.newsletter, newsletter.send_invoice, newsletter.tidy_up]) as engine:
-        await engine.run(newsletter.newsletter(newsletter.ISSUE))
+    async with Engine(path, [example.newsletter, example.send_invoice, example.tidy_up]) as engine:
+        await engine.run(example.newsletter(example.ISSUE))
         with pytest.raises(KeyConflictError, match="issue-7"):
-            await engine.start(newsletter.newsletter(evolve(newsletter.ISSUE, readers=["Dan"])))
+            await engine.start(example.newsletter(evolve(example.ISSUE, readers=["Dan"])))

@@ -2,21 +2,15 @@
 A product is shown when its images are there, all of them, and not before, whatever happens meanwhile.
 """
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from durable import Engine
 from durable.errors import RunFailedError
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 PUBLISH = """
 import asyncio, sys
@@ -37,17 +31,6 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture
-def product_images(monkeypatch):
-    """
-    The example as a module.
-    """
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import product_images
-
-    return product_images
-
-
-@pytest.fixture
 def shop(tmp_path):
     """
     A folder with a shop of one product.
@@ -64,11 +47,11 @@ def times_shown(shop):
 
 
 @pytest.mark.parametrize("how", ["workflow", "batch"])
-def test_killed_while_images_arrive(how, product_images, shop, monkeypatch):
+def test_killed_while_images_arrive(how, example, start, shop, monkeypatch):
     """
     Killed when five images or more were there: not shown; after a restart the rest is uploaded, and it is shown, once.
     """
-    children, lock, answer = [], threading.Lock(), product_images.Storage.send_response
+    children, lock, answer = [], threading.Lock(), example.Storage.send_response
 
     def kill_then_answer(self, code, message=None):
         with lock:
@@ -78,35 +61,32 @@ def test_killed_while_images_arrive(how, product_images, shop, monkeypatch):
                 children.append(None)
         answer(self, code, message)
 
-    monkeypatch.setattr(product_images.Storage, "send_response", kill_then_answer)
+    monkeypatch.setattr(example.Storage, "send_response", kill_then_answer)
     # Its handlers write to a client that is dead.
-    monkeypatch.setattr(product_images.ThreadingHTTPServer, "handle_error", lambda *_: None)
-    command = [sys.executable, "-c", PUBLISH, how, str(shop)]
-    paths = os.pathsep.join(filter(None, [str(EXAMPLES), *sys.path]))
-    with product_images.storage_server() as (server, storage):
-        children.append(subprocess.Popen([*command, server], env={**os.environ, "PYTHONPATH": paths}))
+    monkeypatch.setattr(example.ThreadingHTTPServer, "handle_error", lambda *_: None)
+    with example.storage_server() as (server, storage):
+        children.append(start(PUBLISH, how, shop, server))
         assert children[0].wait(timeout=20) == -signal.SIGKILL
         assert times_shown(shop) == 0
-        again = subprocess.run([*command, server], env={**os.environ, "PYTHONPATH": paths}, check=False, timeout=20)
-        assert again.returncode == 0
-        assert len(storage.images) == product_images.IMAGES
+        assert start(PUBLISH, how, shop, server).ended()[0] == 0
+        assert len(storage.images) == example.IMAGES
         assert times_shown(shop) == 1
 
 
-async def test_an_image_that_cannot_be_uploaded(product_images, shop, monkeypatch):
+async def test_an_image_that_cannot_be_uploaded(example, shop, monkeypatch):
     """
     One upload fails for good: the others are made, the product stays hidden, and the error names the image.
     """
-    monkeypatch.setattr(product_images.Storage, "send_response", refuse_view_4(product_images.Storage.send_response))
-    with product_images.storage_server() as (server, storage):
-        async with Engine(shop / "shop.db", [product_images.publish, product_images.upload]) as engine:
-            run = await engine.start(product_images.publish(str(shop), 1, server))
+    monkeypatch.setattr(example.Storage, "send_response", refuse_view_4(example.Storage.send_response))
+    with example.storage_server() as (server, storage):
+        async with Engine(shop / "shop.db", [example.publish, example.upload]) as engine:
+            run = await engine.start(example.publish(str(shop), 1, server))
             with pytest.raises(RunFailedError) as failed:
                 await run.result()
             (error,) = failed.value.__cause__.exceptions
             assert isinstance(error, ConnectionError)
             assert storage.puts.count("/products/1/4.png") == 5
-            assert len(set(storage.puts)) == product_images.IMAGES
+            assert len(set(storage.puts)) == example.IMAGES
             assert times_shown(shop) == 0
 
 
@@ -117,15 +97,15 @@ def refuse_view_4(answer):
     return refusing
 
 
-async def test_a_batch_with_an_image_that_cannot_be_uploaded(product_images, shop, monkeypatch):
+async def test_a_batch_with_an_image_that_cannot_be_uploaded(example, shop, monkeypatch):
     """
     The batch completes with one failure and nine successes, and its success callback never starts.
     """
-    monkeypatch.setattr(product_images.Storage, "send_response", refuse_view_4(product_images.Storage.send_response))
-    with product_images.storage_server() as (server, _):
-        async with Engine(shop / "shop.db", [product_images.upload, product_images.mark_visible]) as engine:
-            batch = await product_images.publish_as_batch(engine, str(shop), 1, server)
+    monkeypatch.setattr(example.Storage, "send_response", refuse_view_4(example.Storage.send_response))
+    with example.storage_server() as (server, _):
+        async with Engine(shop / "shop.db", [example.upload, example.mark_visible]) as engine:
+            batch = await example.publish_as_batch(engine, str(shop), 1, server)
             info = await batch.wait()
-            assert (info.outcome, info.failed, info.succeeded) == ("failed", 1, product_images.IMAGES - 1)
+            assert (info.outcome, info.failed, info.succeeded) == ("failed", 1, example.IMAGES - 1)
             assert [each async for each in engine.runs(workflow="mark_visible")] == []
             assert times_shown(shop) == 0
