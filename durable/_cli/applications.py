@@ -173,7 +173,7 @@ def _instead(found: Any) -> str:
 
 def _in_words(found: Any) -> str:
     if isinstance(found, Definition):
-        return f"the {found.sort} {found.name!r}"
+        return f"the {found.kind} {found.name!r}"
     if isinstance(found, type):
         return f"the class {found.__name__}"
     return f"{type(found).__name__} {printable(repr(found))[:60]}"

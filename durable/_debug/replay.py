@@ -254,7 +254,7 @@ def definition_of(recorded: RunHistory, definitions: Definitions) -> Workflow[..
     """
     definition = definitions.find(recorded.run.workflow, recorded.run.version)
     if definition is None:
-        what = f"run {recorded.run.run_id!r} is of {recorded.run.sort} {recorded.run.workflow!r}"
+        what = f"run {recorded.run.run_id!r} is of {recorded.run.kind} {recorded.run.workflow!r}"
         msg = f"{what}, which is not among {', '.join(sorted(definitions)) or 'no definitions'}"
         raise UsageError(msg)
     if not isinstance(definition, Workflow):

@@ -99,7 +99,7 @@ def parametrize_histories(folder: str | os.PathLike[str], *, pattern: str = "*.j
         (f"{path.stem}:{history.run.run_id}", history)
         for path in sorted(Path(folder).glob(pattern))
         for history in read_histories(path)
-        if history.run.sort != "job"
+        if history.run.kind != "job"
     ]
     if not found:
         msg = f"no exported runs of workflows in {os.fspath(folder)} ({pattern})"

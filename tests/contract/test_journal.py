@@ -51,7 +51,7 @@ def new_run(
 ):  # fmt: skip
     run_id = run_id or f"run-{number}"
     return NewRun(
-        run=number, run_id=run_id, workflow="w", version=1, sort="workflow", queue="default", priority=0, key=key,
+        run=number, run_id=run_id, workflow="w", version=1, kind="workflow", queue="default", priority=0, key=key,
         arguments=arguments, labels={}, started=RunStarted("w", 1, run_id, "[[],{}]", float(number)), due_at=due_at,
         deadline=None, timeout=None, parent=parent, position=position, on_conflict=on_conflict, chosen_id=chosen,
     )  # fmt: skip

@@ -83,7 +83,7 @@ async def test_a_golden_journal_is_imported_and_exported_again(path, clock, tmp_
 
 @pytest.mark.parametrize(
     "history",
-    [each for path in JOURNALS for each in read_histories(path) if each.run.sort == "workflow"],
+    [each for path in JOURNALS for each in read_histories(path) if each.run.kind == "workflow"],
     ids=lambda each: each.run.run_id,
 )
 def test_a_golden_journal_replays(history):

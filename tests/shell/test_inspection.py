@@ -119,7 +119,8 @@ async def test_info_tells_all_about_a_run(engines, reached):
     run = await engine.start(waiting("Bern"), id="r", key="k", priority=3, labels={"vip": "yes"})
     await reached(run, "waiting")
     info = await run.info()
-    assert (info.run_id, info.workflow, info.version, info.sort) == ("r", "waiting", 1, "workflow")
+    assert (info.run_id, info.workflow, info.version, info.kind) == ("r", "waiting", 1, "workflow")
+    assert info.sort == info.kind  # its older name
     assert (info.status, info.queue, info.priority, info.key) == ("waiting", "default", 3, "k")
     assert dict(info.labels) == {"team": "ride", "vip": "yes"}
     assert dict(info.attributes) == {"city": "Bern", "stage": 1}

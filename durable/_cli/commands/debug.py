@@ -85,7 +85,7 @@ def _recorded(args: Namespace) -> RunHistory:
     if os.path.isfile(args.run):
         found = read_histories(args.run)
         named = [each for each in found if args.of_file is None or each.run.run_id.startswith(args.of_file)]
-        workflows = [each for each in named if each.run.sort != "job"]
+        workflows = [each for each in named if each.run.kind != "job"]
         named = workflows if args.of_file is None and workflows else named
         if len(named) != 1:
             names = ", ".join(each.run.run_id for each in (named or found)[:5])

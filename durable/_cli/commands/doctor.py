@@ -27,7 +27,7 @@ _EPILOG = """\
 Looks at the file, its surroundings and its runs, without changing anything; exit code 1 if there is a problem.
 By default it takes moments also on a large file. With --thorough all pages, all indexes, and the checksums of
 all events are verified, which reads the whole file."""
-#: Of each sort, how many runs are named.
+#: Of each kind, how many runs are named.
 _NAMED: Final = 3
 #: A WAL larger than this has not been checkpointed for long: some reader, or a stopped engine, holds it.
 _WAL_BYTES: Final = 256 << 20

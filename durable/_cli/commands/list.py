@@ -68,7 +68,7 @@ def as_json(row: RunRow, why: str) -> dict[str, Any]:
         "run_id": row.run_id,
         "workflow": row.workflow,
         "version": row.version,
-        "sort": row.sort,
+        "sort": row.kind,
         "status": row.status,
         "queue": row.queue,
         "priority": row.priority,

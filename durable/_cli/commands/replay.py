@@ -79,9 +79,9 @@ def _replays(args: Namespace, out: Output) -> Iterator[Replay | DurableError]:
         if isinstance(recorded, Damaged):
             _refused(recorded.row.run_id, recorded.error, out)
             yield recorded.error
-        elif recorded.run.sort == "job" and len(args.runs) == 1 and not os.path.isfile(args.runs[0]):
+        elif recorded.run.kind == "job" and len(args.runs) == 1 and not os.path.isfile(args.runs[0]):
             definition_of(recorded, definitions)  # says that a job has no code
-        elif recorded.run.sort != "job":
+        elif recorded.run.kind != "job":
             yield Replay(definition_of(recorded, definitions), recorded, application.codec)
 
 

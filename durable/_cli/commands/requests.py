@@ -163,7 +163,7 @@ def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalReq
     payload = _payload(args) if command == "signal" else ""
 
     def request(target: Target) -> JournalRequest[bool]:
-        match command, target.sort:
+        match command, target.kind:
             case "signal", _:
                 return run_requests.SendSignal(target.name, args.name, payload, args.dedup)
             case "cancel", _:
@@ -195,7 +195,7 @@ async def _make(
     from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - help answers sooner without
 
     counts = {"done": 0, "nothing": 0, "refused": 0}
-    in_order = sorted(targets, key=lambda target: target.sort != "run")
+    in_order = sorted(targets, key=lambda target: target.kind != "run")
     async with ClientBackend(path) as client:
         for first in range(0, len(in_order), PAGE):
             page = in_order[first : first + PAGE]
@@ -238,9 +238,9 @@ def _told(command: str, target: Target, outcome: str, reason: str, out: Output) 
 
 
 def _plain(command: str, target: Target) -> dict[str, Any]:
-    key = "run_id" if target.sort == "run" else target.sort
+    key = "run_id" if target.kind == "run" else target.kind
     told = {"request": command, key: target.name}
-    return {**told, "workflow": target.workflow, "status": target.status} if target.sort == "run" else told
+    return {**told, "workflow": target.workflow, "status": target.status} if target.kind == "run" else told
 
 
 def _say(out: Output, text: str) -> None:

@@ -156,7 +156,7 @@ def _facts(page: Page, now: float) -> Iterator[tuple[str, str]]:
     row = page.row
     yield "run", row.run_id
     attempt = attempts_of_run(page.events)
-    yield row.sort, f"{row.workflow}, version {row.version}" + (f", attempt {attempt}" if attempt > 1 else "")
+    yield row.kind, f"{row.workflow}, version {row.version}" + (f", attempt {attempt}" if attempt > 1 else "")
     yield "queue", row.queue + (f", priority {row.priority}" if row.priority else "")
     if row.key is not None:
         yield "key", row.key

@@ -166,7 +166,7 @@ def call_of(application: Application, args: Namespace) -> RunOp[Any]:
     """
     definition = _definition(application, args.workflow)
     positional, named = _given(args)
-    where = f"{definition.sort} {definition.name!r}"
+    where = f"{definition.kind} {definition.name!r}"
     types, codec = definition.arguments, application.codec
     slots = [name for name, each in types.signature.parameters.items() if each.kind in _BY_POSITION]
     converted = [

@@ -37,7 +37,7 @@ class Target(NamedTuple):
     """One thing that is to be changed."""
 
     #: "run", "queue" or "schedule".
-    sort: str
+    kind: str
     #: The run's id, or the name.
     name: str
     #: Of a run: its workflow and status, as it was found.
@@ -46,7 +46,7 @@ class Target(NamedTuple):
     status: str = ""
 
     def __str__(self) -> str:
-        return self.name if self.sort == "run" else f"{self.sort} {self.name!r}"
+        return self.name if self.kind == "run" else f"{self.kind} {self.name!r}"
 
 
 def targets_of(conn: sqlite3.Connection, request: str, args: Namespace, now: float) -> list[Target]:
@@ -61,7 +61,7 @@ def targets_of(conn: sqlite3.Connection, request: str, args: Namespace, now: flo
         raise CommandError(msg)
     if args.targets:
         return list(
-            {(each.sort, each.name): each for each in (_named(conn, request, t) for t in args.targets)}.values()
+            {(each.kind, each.name): each for each in (_named(conn, request, t) for t in args.targets)}.values()
         )
     if not filtered(args):
         msg = f"which runs? Name them, or choose by filters as in `durable list`; --status {_usual(request)} takes all"
@@ -98,12 +98,12 @@ def _named(conn: sqlite3.Connection, request: str, text: str) -> Target:
     """The run called *text*; or, where that can be asked for, the queue or schedule. An id that is one wins."""
     other = text.startswith((QUEUE, SCHEDULE)) and run_by_id(conn, text) is None
     if other and request in ("pause", "resume"):
-        sort, _, name = text.partition(":")
-        if sort == "queue":
+        kind, _, name = text.partition(":")
+        if kind == "queue":
             return _queue(conn, name)
         schedule = schedule_by_name(conn, name)
         if schedule is not None:
-            return Target(sort, name, status="" if schedule.paused_at is None else "paused")
+            return Target(kind, name, status="" if schedule.paused_at is None else "paused")
         if ":" not in name:  # else it may be the beginning of the id of a run that it started
             msg = f"no schedule is called {name!r} in this journal"
             raise CommandError(msg, NOT_FOUND)

@@ -89,21 +89,26 @@ class RunOptions:
 class Definition(Generic[P, R]):
     """What all definitions share: a function, its name, and the types of its arguments."""
 
-    sort: str = "definition"
+    kind: str = "definition"
     _skipped_parameters = 0
 
     def __init__(self, fn: Callable[..., Any], name: str | None, aliases: Iterable[str] = ()) -> None:
         if not hasattr(fn, "__code__"):
-            raise DefinitionError(_no_function(self.sort, fn))
+            raise DefinitionError(_no_function(self.kind, fn))
         self.fn = self._decorated = fn
         #: Its name in the journal: `name=` if given, else the function's own.
-        self.name = check_name(f"the name of a {self.sort}", name or fn.__name__)
+        self.name = check_name(f"the name of a {self.kind}", name or fn.__name__)
         #: Names that it had in older code: what was recorded under them is its own.
-        self.aliases = _checked_aliases(self.sort, self.name, aliases)
+        self.aliases = _checked_aliases(self.kind, self.name, aliases)
         #: What tells the keys of its limit apart, see `limit_key_for`.
         self.limit_key: Callable[..., str] | None = None
         wrapper: Any = self
         update_wrapper(wrapper, fn)
+
+    @property
+    def sort(self) -> str:
+        """The older name of `kind`, until 1.0."""
+        return self.kind
 
     @property
     def fn(self) -> Callable[..., Any]:
@@ -133,7 +138,7 @@ class Definition(Generic[P, R]):
     @cached_property
     def result_place(self) -> str:
         """What errors call its result."""
-        return f"result of {self.sort} {self.name!r}"
+        return f"result of {self.kind} {self.name!r}"
 
     @cached_property
     def result(self) -> Any:
@@ -160,47 +165,47 @@ class Definition(Generic[P, R]):
                     args, kwargs = (), self.signature.bind(*args, **kwargs).arguments
             key = fn(*args, **kwargs)
         except Exception as error:
-            msg = f"limit_key of {self.sort} {self.name!r} raised {error!r}"
+            msg = f"limit_key of {self.kind} {self.name!r} raised {error!r}"
             raise DefinitionError(msg) from error
-        return check_name(f"the limit_key of {self.sort} {self.name!r}", key, MAX_KEY_LENGTH)
+        return check_name(f"the limit_key of {self.kind} {self.name!r}", key, MAX_KEY_LENGTH)
 
     def __repr__(self) -> str:
-        return f"<{self.sort} {self.name!r}>"
+        return f"<{self.kind} {self.name!r}>"
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
             return self
         msg = (
-            f"@{self.sort} {self.name!r} is a method of {type(instance).__name__}: a journal outlives instances, so "
+            f"@{self.kind} {self.name!r} is a method of {type(instance).__name__}: a journal outlives instances, so "
             "definitions are plain functions. Move it out of the class and pass what it needs as arguments; what "
             "cannot be recorded (a client, a pool) is reached from inside the function"
         )
         raise DefinitionError(msg)
 
 
-def _no_function(sort: str, found: object) -> str:
+def _no_function(kind: str, found: object) -> str:
     """What to do instead about *found*, which was decorated and is no function."""
     match found:
         case Definition():
-            return f"{found!r} is decorated already: @{sort} takes the plain function, {found.name}.fn"
+            return f"{found!r} is decorated already: @{kind} takes the plain function, {found.name}.fn"
         case staticmethod():
-            return f"@{sort} stands above @staticmethod: write @staticmethod above @{sort}"
+            return f"@{kind} stands above @staticmethod: write @staticmethod above @{kind}"
         case classmethod() | property():
             what = type(found).__name__
-            return f"@{sort} decorates a plain function, found a {what}: move it out of the class"
+            return f"@{kind} decorates a plain function, found a {what}: move it out of the class"
         case partial():
             what = getattr(found.func, "__name__", "function")
             return (
-                f"@{sort} decorates a function, found a partial of {what}: write a function that calls it, so that the "
+                f"@{kind} decorates a function, found a partial of {what}: write a function that calls it, so that the "
                 "journal has a name for it (in a workflow, call(partial, ...) works as it is)"
             )
         case type():
-            return f"@{sort} decorates a function, found the class {found.__name__}: write a function that makes one"
+            return f"@{kind} decorates a function, found the class {found.__name__}: write a function that makes one"
         case _:
             around = (
                 ": write a function that calls it, so that the journal has a name for it" if callable(found) else ""
             )
-            return f"@{sort} decorates a function, found {type(found).__name__} {found!r:.80}{around}"
+            return f"@{kind} decorates a function, found {type(found).__name__} {found!r:.80}{around}"
 
 
 class StepDefinition(Definition[P, R]):
@@ -225,14 +230,14 @@ class RunDefinition(Definition[P, R]):
             return f"{self.name}:{digest()}"
         if callable(key):
             key = key(*op.args, **op.kwargs)
-        return check_name(f"the key of {self.sort} {self.name!r}", key, MAX_KEY_LENGTH)
+        return check_name(f"the key of {self.kind} {self.name!r}", key, MAX_KEY_LENGTH)
 
 
-def _checked_aliases(sort: str, name: str, aliases: Iterable[str]) -> tuple[str, ...]:
+def _checked_aliases(kind: str, name: str, aliases: Iterable[str]) -> tuple[str, ...]:
     if isinstance(aliases, str):
-        msg = f"aliases of {sort} {name!r} are a tuple of names, found the string {aliases!r}: write ({aliases!r},)"
+        msg = f"aliases of {kind} {name!r} are a tuple of names, found the string {aliases!r}: write ({aliases!r},)"
         raise DefinitionError(msg)
-    return tuple(check_name(f"an alias of {sort} {name!r}", alias) for alias in aliases)
+    return tuple(check_name(f"an alias of {kind} {name!r}", alias) for alias in aliases)
 
 
 def check_labels(where: str, labels: Mapping[str, str]) -> None:

@@ -68,7 +68,7 @@ Hook: TypeAlias = Callable[[Finished[R]], RunOp[Any] | Iterable[Op[Any]] | None]
 class Step(StepDefinition[P, R]):
     """A function that runs inside a run, at least once."""
 
-    sort = "step"
+    kind = "step"
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
         super().__init__(fn, name, options.aliases)
@@ -95,7 +95,7 @@ class Step(StepDefinition[P, R]):
 class TransactionStep(StepDefinition[P, R]):
     """A function whose SQL commits together with its journal entry."""
 
-    sort = "transaction"
+    kind = "transaction"
     _skipped_parameters = 1
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
@@ -120,7 +120,7 @@ class TransactionStep(StepDefinition[P, R]):
 class _JobStep(Step[P, R]):
     """The function of a job, as a step."""
 
-    sort = "job"
+    kind = "job"
 
 
 class RunnableDefinition(RunDefinition[P, R]):
@@ -132,12 +132,12 @@ class RunnableDefinition(RunDefinition[P, R]):
         self.hooks = []
         check_reference(repr(self), options.limit, options.limit_key)
         self.limit_key = options.limit_key
-        check_name(f"the queue of {self.sort} {self.name!r}", options.queue)
+        check_name(f"the queue of {self.kind} {self.name!r}", options.queue)
         for option, value in (("version", options.version), ("priority", options.priority)):
             if type(value) is not int:
                 msg = f"{self!r}: {option} must be a whole number, found {value!r:.60}"
                 raise DefinitionError(msg)
-        check_labels(f"{self.sort} {self.name!r}", options.labels)
+        check_labels(f"{self.kind} {self.name!r}", options.labels)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> RunOp[R]:
         """An op that starts a run; raises TypeError if the arguments do not fit its signature."""
@@ -184,7 +184,7 @@ class RunnableDefinition(RunDefinition[P, R]):
 class Job(RunnableDefinition[P, R]):
     """A plain function that is a run of its own, on a queue."""
 
-    sort = "job"
+    kind = "job"
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: RunOptions) -> None:
         super().__init__(fn, name=name, options=options)
@@ -215,7 +215,7 @@ class Job(RunnableDefinition[P, R]):
 class Workflow(RunnableDefinition[P, R]):
     """An async generator, or coroutine function, of ops."""
 
-    sort = "workflow"
+    kind = "workflow"
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: RunOptions) -> None:
         super().__init__(fn, name=name, options=options)
@@ -230,8 +230,8 @@ class Workflow(RunnableDefinition[P, R]):
 
 def _check_execution(definition: Step[..., Any] | Job[..., Any], *, thread: bool, process: bool) -> None:
     if process and definition.is_async:
-        msg = f"{definition.sort} {definition.name!r}: process=True is for plain `def` functions, this one is async"
+        msg = f"{definition.kind} {definition.name!r}: process=True is for plain `def` functions, this one is async"
         raise DefinitionError(msg)
     if process and not thread:
-        msg = f"{definition.sort} {definition.name!r}: process=True and thread=False exclude each other"
+        msg = f"{definition.kind} {definition.name!r}: process=True and thread=False exclude each other"
         raise DefinitionError(msg)

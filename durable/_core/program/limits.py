@@ -200,9 +200,9 @@ def _with_steps(definitions: Iterable[Any]) -> Iterator[Any]:
         seen.add(id(found))
         if isinstance(found, types.FunctionType):
             fn = found
-        elif hasattr(found, "options") and hasattr(found, "sort"):
+        elif hasattr(found, "options") and hasattr(found, "kind"):
             yield found
-            if found.sort != "workflow":
+            if found.kind != "workflow":
                 continue
             fn = found.fn
         else:
@@ -227,7 +227,7 @@ def _named_in(fn: types.FunctionType) -> Iterator[Any]:
     for name in names:
         value = fn.__globals__.get(name)
         if isinstance(value, types.ModuleType) and not value.__name__.startswith("durable."):
-            yield from (vars(value)[each] for each in names if hasattr(vars(value).get(each), "sort"))
+            yield from (vars(value)[each] for each in names if hasattr(vars(value).get(each), "kind"))
         elif not isinstance(value, types.FunctionType) or value.__module__ == getattr(module, "__name__", None):
             yield value
 

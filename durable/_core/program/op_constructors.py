@@ -173,7 +173,7 @@ def for_each(
     if concurrency is not None and not _is_count(concurrency):
         msg = f"for_each: concurrency must be a whole number of at least 1, or None, found {concurrency!r}"
         raise ValueError(msg)
-    if not hasattr(fn, "sort"):
+    if not hasattr(fn, "kind"):
         found = kind_of(fn) if isinstance(fn, Op) else f"{type(fn).__name__} {fn!r:.60}"
         msg = f"for_each takes a decorated step, transaction, job or workflow itself, not a call of it; found {found}"
         raise TypeError(msg)

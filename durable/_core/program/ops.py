@@ -264,10 +264,10 @@ class RunOp(Op[T]):
         return _copy(self, given=evolve(self.given, then=(*self.given.then, *ops)))
 
     def describe(self) -> str:
-        return f"{self.definition.sort} {self.definition.name!r}"
+        return f"{self.definition.kind} {self.definition.name!r}"
 
     def _call_plain(self) -> Coroutine[Any, Any, T]:
-        if self.definition.sort == "workflow":
+        if self.definition.kind == "workflow":
             msg = f"{self.describe()} needs an engine: await engine.run(...) or engine.start(...)"
             raise UsageError(msg)
         return _call(self.definition.fn, self.args, self.kwargs)

@@ -100,7 +100,7 @@ def check_run(recorded: RunHistory, definitions: Definitions, codec: Codec) -> C
         return CheckedRun(facts.run_id, facts.workflow, facts.version, facts.status, verdict, text, error)
 
     if definition is None:
-        return found("missing", report=f"no {facts.sort} called {facts.workflow!r} is among the definitions")
+        return found("missing", report=f"no {facts.kind} called {facts.workflow!r} is among the definitions")
     if isinstance(definition, Job):
         return _check_job(recorded, definition, codec, found("same"))
     retry = None if facts.retry is None else from_record(facts.retry)

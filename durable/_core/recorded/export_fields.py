@@ -120,7 +120,7 @@ _RETRY: Final = evolve(_JSON, decode=lambda plain: RECORDED_RETRY.decode(_json_f
 JsonText: TypeAlias = Annotated[str, _JSON]
 RetryText: TypeAlias = Annotated[str, _RETRY]
 RunId: TypeAlias = Annotated[str, narrowed(PLAIN[str], "an id", bool)]
-Sort: TypeAlias = Annotated[str, _one_of("workflow", "job")]
+RunKind: TypeAlias = Annotated[str, _one_of("workflow", "job")]
 ExportedStatus: TypeAlias = Annotated[str, _one_of(*STATUSES)]
 ExportedKind: TypeAlias = Annotated[str, _one_of(*WAITS)]
 ExportedWake: TypeAlias = Annotated[str, _one_of(*get_args(WakeOn))]

@@ -30,7 +30,7 @@ from durable._core.recorded.export_fields import (
     JsonText,
     RetryText,
     RunId,
-    Sort,
+    RunKind,
     Window,
     json_to_plain,
     payload_to_plain,
@@ -65,7 +65,7 @@ class RunFacts:
 
     Attributes:
         run_id, workflow, version: Which run, of what.
-        sort: ``workflow`` or ``job``.
+        sort: ``workflow`` or ``job``: `kind`, under the name that it has in files.
         status: As `RunInfo.status`, when it was exported.
         key_live: Whether the key was still this run's; until *key_until*, if that is not None.
         arguments: Digest of its arguments.
@@ -82,7 +82,7 @@ class RunFacts:
     run_id: RunId
     workflow: str
     version: int
-    sort: Sort
+    sort: RunKind
     status: ExportedStatus
     created_at: Instant
     queue: str = "default"
@@ -105,6 +105,11 @@ class RunFacts:
     limit_key: str | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None
+
+    @property
+    def kind(self) -> str:
+        """``workflow`` or ``job``."""
+        return self.sort
 
 
 @frozen

@@ -38,7 +38,7 @@ class RunInfo:
     workflow: str
     version: int
     #: "workflow" or "job".
-    sort: str
+    kind: str
     status: Status
     queue: str
     priority: int
@@ -63,6 +63,11 @@ class RunInfo:
     #: Where a page that begins behind this run goes on: ``engine.runs(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
+    @property
+    def sort(self) -> str:
+        """The older name of `kind`, until 1.0."""
+        return self.kind
+
 
 @frozen
 class HistoryEvent:
@@ -84,7 +89,7 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
         run_id=row.run_id,
         workflow=row.workflow,
         version=row.version,
-        sort=row.sort,
+        kind=row.kind,
         status=row.status,  # type: ignore[arg-type]  # the file holds nothing else
         queue=row.queue,
         priority=row.priority,

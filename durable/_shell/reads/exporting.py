@@ -132,7 +132,7 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
         run_id=row.run_id,
         workflow=row.workflow,
         version=row.version,
-        sort=row.sort,
+        sort=row.kind,
         status=row.status,
         created_at=row.created_at,
         queue=row.queue,

@@ -26,8 +26,8 @@ def read_ready(conn: sqlite3.Connection, run: int) -> ReadyRun:
 def ready_run(row: Sequence[Any]) -> ReadyRun:
     """A row of `SELECT_READY`'s columns."""
     labels = json.loads(row[7]) if row[7] else {}
-    run, run_id, workflow, sort, queue, priority, ready_at, _, place, batch, callback, follow_ups, retry, begun = row
+    run, run_id, workflow, kind, queue, priority, ready_at, _, place, batch, callback, follow_ups, retry, begun = row
     return ReadyRun(
-        run, run_id, workflow, sort, queue, priority, ready_at or 0.0, labels, place, batch, callback, follow_ups,
+        run, run_id, workflow, kind, queue, priority, ready_at or 0.0, labels, place, batch, callback, follow_ups,
         retry, bool(begun),
     )  # fmt: skip

@@ -38,7 +38,7 @@ class RunRow(NamedTuple):
     run_id: str
     workflow: str
     version: int
-    sort: str
+    kind: str
     status: str
     queue: str
     priority: int

@@ -94,7 +94,7 @@ class ForkRun(JournalRequest[str]):
             run_id=self.new_id,
             workflow=run.workflow,
             version=run.version,
-            sort=run.sort,
+            kind=run.kind,
             queue=run.queue,
             priority=run.priority,
             key=None,

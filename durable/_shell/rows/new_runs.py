@@ -79,7 +79,7 @@ def make_run(
         run_id=found_id,
         workflow=definition.name,
         version=options.version,
-        sort=definition.sort,
+        kind=definition.kind,
         queue=queue,
         place=0.0 if places is None else places.place(queue, definition.name, parent),
         priority=options.priority if given.priority is None else given.priority,

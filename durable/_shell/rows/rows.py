@@ -122,7 +122,7 @@ class NewRun:
     run_id: str
     workflow: str
     version: int
-    sort: str
+    kind: str
     queue: str
     priority: int
     key: str | None
@@ -182,7 +182,7 @@ class ReadyRun:
     run: int
     run_id: str
     workflow: str
-    sort: str
+    kind: str
     queue: str
     priority: int
     ready_at: float

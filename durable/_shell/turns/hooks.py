@@ -67,7 +67,7 @@ class Hooks:
         call = StepCall(
             run_id=state.run_id,
             workflow=state.workflow,
-            sort=op.definition.sort,
+            kind=op.definition.kind,
             step=op.definition.name,
             position=action.position,
             attempt=action.attempt,
@@ -91,7 +91,7 @@ class Hooks:
         activation = Activation(
             ready.run_id,
             ready.workflow,
-            ready.sort,  # type: ignore[arg-type]  # the file holds nothing else
+            ready.kind,  # type: ignore[arg-type]  # the file holds nothing else
             ready.queue,
             ready.priority,
             ready.labels,
@@ -206,7 +206,7 @@ class _Once:
 
 
 async def _through_step(middleware: Middleware, call: StepCall, inner: Callable[[], Awaitable[Any]]) -> Any:
-    where = f"attempt {call.attempt} of {call.sort} {call.step!r} at {call.position} of run {call.run_id!r}"
+    where = f"attempt {call.attempt} of {call.kind} {call.step!r} at {call.position} of run {call.run_id!r}"
     once = _Once(inner, f"{_name(middleware)}.step", where)
     try:
         value = await middleware.step(call, once)
@@ -230,7 +230,7 @@ async def _through_run(
     refusals: list[MiddlewareError],
 ) -> None:
     """One layer around a run: raises what *inner* raises, or a `MiddlewareError` if that was not awaited."""
-    where = f"run {activation.run_id!r} of {activation.sort} {activation.workflow!r}"
+    where = f"run {activation.run_id!r} of {activation.kind} {activation.workflow!r}"
     once = _Once(inner, f"{_name(middleware)}.run", where)
     error: BaseException | None = None
     try:

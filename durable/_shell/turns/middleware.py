@@ -20,7 +20,7 @@ class StepCall:
     run_id: str
     workflow: str
     #: "step", or "job" for the function of a job.
-    sort: Literal["step", "job"]
+    kind: Literal["step", "job"]
     #: The step's name; the job's own for a job.
     step: str
     #: Of the step in its run; "0" in a job.
@@ -31,6 +31,11 @@ class StepCall:
     kwargs: Mapping[str, Any] = field(repr=False)
     labels: Mapping[str, str]
 
+    @property
+    def sort(self) -> Literal["step", "job"]:
+        """The older name of `kind`, until 1.0."""
+        return self.kind
+
 
 @frozen
 class Activation:
@@ -39,10 +44,15 @@ class Activation:
     run_id: str
     #: The workflow's or job's name.
     workflow: str
-    sort: Literal["workflow", "job"]
+    kind: Literal["workflow", "job"]
     queue: str
     priority: int
     labels: Mapping[str, str]
+
+    @property
+    def sort(self) -> Literal["workflow", "job"]:
+        """The older name of `kind`, until 1.0."""
+        return self.kind
 
 
 @frozen

@@ -92,7 +92,7 @@ class Recorder:
         definition = services.definitions.find(ready.workflow, version)
         if definition is None:
             msg = (
-                f"no {ready.sort} called {ready.workflow!r} is among the definitions given to Engine; "
+                f"no {ready.kind} called {ready.workflow!r} is among the definitions given to Engine; "
                 "the run goes on when an engine with it opens the file"
             )
             raise DurableError(msg)

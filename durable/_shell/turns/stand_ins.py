@@ -78,7 +78,7 @@ class StandIns:
         Raises:
             DryRunError: If there is none.
         """
-        what = f"{definition.sort} {definition.name!r} at {position} of run {run_id!r}"
+        what = f"{definition.kind} {definition.name!r} at {position} of run {run_id!r}"
         self._calls += 1
         if self._calls > MAX_CALLS:
             raise DryRunError(what, f"more than {MAX_CALLS:,} calls were made: the workflow does not seem to end")

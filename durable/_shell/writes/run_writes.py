@@ -57,7 +57,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
             new.run_id,
             new.workflow,
             new.version,
-            new.sort,
+            new.kind,
             "pending",
             new.queue,
             new.priority,
@@ -91,7 +91,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
                 new.run,
                 new.run_id,
                 new.workflow,
-                new.sort,
+                new.kind,
                 new.queue,
                 new.priority,
                 at,
@@ -121,7 +121,7 @@ def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects, *, waits
         LimitReachedError: The limit rejects it.
     """
     conflict = None if new.limit is None else slots.on_conflict(conn, new.limit)
-    if new.limit is None or (new.sort != "workflow" and conflict == "wait"):
+    if new.limit is None or (new.kind != "workflow" and conflict == "wait"):
         insert_plain(conn, [new], effects)
         return
     waits, is_due = waits_since is not None, new.due_at is None and not new.behind
