@@ -26,6 +26,7 @@ What `TRANSITIONS` has no entry for cannot happen to a step in that state, and i
 of an attempt that is over, a second interruption of one attempt, a grant for a step that left the line. So of
 two arrivals the one that a turn takes in first wins, and the order in which they are recorded tells which. One entry
 stands in every state: `StepSucceeded`, for a fork may give an outcome to a step that waits in line, or is stuck.
+(A resume is meant for the run: that a person asked for it is recorded, whether or not a step was stuck.)
 
 In a replay nothing is decided. An interruption leaves the step stuck and a fired timer leaves it running, until the
 next fact (`SlotAwaited`, `StepStarted`) tells what was chosen: it was recorded in the same transaction, so if there
