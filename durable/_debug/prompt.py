@@ -1,5 +1,5 @@
 """
-The debugger at a terminal, with completion and a history of its own; or fed by a script.
+The debugger at a terminal: lines that were typed are kept, and Ctrl-C drops the one that is being typed.
 """
 
 from __future__ import annotations
@@ -7,49 +7,26 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from durable._debug.session import Session
 
-PROMPT = "(debug) "
 #: Lines that the history file keeps.
 _HISTORY_LINES = 1_000
 
 
-def run_script(session: Session, commands: TextIO, write: Callable[[str], None]) -> bool:
-    """
-    Carry out commands, a line each, echoed so that the output reads like a session; whether all succeeded.
-
-    What `pdb` needs is read from the same stream. Lines that begin with ``#`` are comments.
-    """
-    well = True
-    while not session.done and (line := commands.readline()):
-        text = line.strip()
-        if text.startswith("#") and not text[1:2].isdecimal():
-            continue
-        write(f"{PROMPT}{text}".rstrip())
-        for shown in session.carry_out(text):
-            write(shown)
-        well = well and not session.failed
-    return well
-
-
-def run_prompt(session: Session, write: Callable[[str], None]) -> None:
-    """Ask for commands until the person leaves, by `quit` or Ctrl-D. Ctrl-C drops the line."""
-    with _readline(session):
-        while not session.done:
+def run_prompt(session: Session) -> None:
+    """Ask for commands until the person leaves, by `quit` or Ctrl-D."""
+    with _history():
+        while True:
             try:
-                line = input(PROMPT)
-            except EOFError:
-                write("")
-                return
+                session.cmdloop()
             except KeyboardInterrupt:
-                write("")
-                continue
-            for shown in session.carry_out(line):
-                write(shown)
+                session.say("")
+            else:
+                return
 
 
 def history_file() -> str:
@@ -59,8 +36,8 @@ def history_file() -> str:
 
 
 @contextlib.contextmanager
-def _readline(session: Session) -> Generator[None]:
-    """Completion and history for the length of the block, where Python has readline."""
+def _history() -> Generator[None]:
+    """The lines of sessions before, and those of this one, where Python has readline."""
     try:
         import readline  # noqa: PLC0415 - not everywhere, and only at a prompt
     except ImportError:
@@ -69,19 +46,11 @@ def _readline(session: Session) -> Generator[None]:
     path = history_file()
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
-
-    def complete(text: str, state: int) -> str | None:
-        found = session.completions(text, readline.get_line_buffer())
-        return found[state] if state < len(found) else None
-
-    before = readline.get_completer()
-    readline.set_completer(complete)
-    readline.set_completer_delims(" \t\n()[]{},:=+-*/<>\"'")
-    readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
+    if "libedit" in (readline.__doc__ or ""):  # to which `cmd` speaks as to readline, before Python 3.13
+        readline.parse_and_bind("bind ^I rl_complete")
     try:
         yield
     finally:
-        readline.set_completer(before)
         readline.set_history_length(_HISTORY_LINES)
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)

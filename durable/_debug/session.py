@@ -1,5 +1,5 @@
 """
-The debugger: commands in, lines out. It knows no terminal; `prompt` gives it one.
+The debugger: what a person types at its prompt, and what it shows.
 
 It stands at one stop of a replay and moves in both directions (see `stepped_replay` for how). Everything it shows is
 read from the replayed code itself: frames, locals, and the recorded events beside them.
@@ -7,12 +7,12 @@ read from the replayed code itself: frames, locals, and the recorded events besi
 
 from __future__ import annotations
 
+import cmd
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from durable._debug import looking_around as look
 from durable._debug.breakpoints import Breakpoint, parse
-from durable._debug.commands import COMMANDS, CommandFailedError, count, expression, full_name, help_lines
 from durable._debug.expressions import ExpressionError, evaluate, is_true, short, whole
 from durable._debug.sources import around, line_of, signature_of, site_of
 from durable._debug.stepped_replay import Place, Stop
@@ -27,22 +27,45 @@ if TYPE_CHECKING:
     from durable._core.program.functions import Workflow
     from durable._core.recorded.export_format import RunHistory
 
+_PROMPT: Final = "(debug) "
+_ALIASES: Final = {
+    "n": "next",
+    "b": "back",
+    "c": "continue",
+    "rc": "rcontinue",
+    "l": "list",
+    "p": "print",
+    "w": "where",
+    "h": "help",
+    "q": "quit",
+}
 #: Source lines that `list` shows, and commands that `history` shows on each side.
 _LINES, _NEIGHBOURS = 11, 5
 #: Positions that a mistaken `goto` names.
 _NAMED = 20
 
 
-class Session:
+class CommandFailedError(Exception):
+    """A command could not do what it was asked for; the message is for the person at the prompt."""
+
+
+class Session(cmd.Cmd):
     """
     One debugging session on one recorded run.
+
+    Each command is a method `do_NAME`, in the order in which `help` lists them; its docstring is what `help` says
+    of it: how it is typed, and what it does.
 
     Args:
         definition: The workflow.
         recorded: Its history.
         codec: Decodes recorded values.
         new_pdb: Makes the debugger that `pdb` and `breakpoint()` open.
+        write: Takes each line that is shown.
+        script: Where commands come from; a terminal, if there is none.
     """
+
+    prompt = _PROMPT
 
     def __init__(
         self,
@@ -51,24 +74,25 @@ class Session:
         codec: Codec,
         *,
         new_pdb: Callable[[], Pdb],
+        write: Callable[[str], object],
+        script: TextIO | None = None,
     ) -> None:
+        super().__init__(stdin=script)
+        if script is not None:
+            self.use_rawinput, self.prompt = False, ""  # lines are echoed with the prompt, see `precmd`
         self.recorded = recorded
         self._codec = codec
         self._new_pdb = new_pdb
+        self._write = write
         self._walker = Walker(definition, recorded, codec, new_pdb)
         self.replay, self.stops = self._walker.replay, self._walker.stops
         self._up = 0
         self._breakpoints: list[Breakpoint] = []
         self._made = 0
-        self._repeat = ""
-        #: Set once `quit` was said.
-        self.done = False
-        #: Whether the last command failed.
+        #: Whether a command failed.
         self.failed = False
         if self.stops:
             self._walker.go(0)
-
-    # --- for the prompt --------------------------------------------------------------------------------
 
     def header(self) -> list[str]:
         """What is being debugged, and where its end is."""
@@ -86,93 +110,157 @@ class Session:
             lines.append(f"it waits at stop #{last.number} (`last` goes there)")
         return [*lines, *self.here()]
 
-    def carry_out(self, line: str) -> list[str]:
-        """Carry out one line of input; what to show."""
-        words = line.strip()
-        if not words:
-            words = self._repeat
-        if not words:
-            return []
-        name, _, rest = words.partition(" ")
-        self.failed = False
+    # --- as `cmd.Cmd` asks for it ------------------------------------------------------------------------
+
+    def precmd(self, line: str) -> str:
+        """Echo a line of a script, so that the output reads like a session."""
+        if not self.use_rawinput and line != "EOF" and not _is_comment(line):
+            self._write(f"{_PROMPT}{line.strip()}".rstrip())
+        return line
+
+    def onecmd(self, line: str) -> bool:
+        """Carry out one line; whether it was the last."""
+        if _is_comment(line):
+            return False
         try:
-            command = full_name(name)
-            self._repeat = words if command in ("next", "back") else ""
-            shown: list[str] = getattr(self, f"do_{command}")(rest.strip())
+            return bool(super().onecmd(line))
         except (CommandFailedError, ExpressionError, DurableError) as error:
             self.failed = True
-            return [f"*** {error}"]
-        return shown
+            self._write(f"*** {error}")
+            return False
 
-    def completions(self, text: str, line: str) -> list[str]:
-        """What *text*, the last word of *line*, may become."""
-        if line.lstrip() == text:
-            return [name for name in COMMANDS if name.startswith(text)]
+    def parseline(self, line: str) -> tuple[str | None, str | None, str]:
+        """The name of the command in full, where a beginning or an alias of it was typed."""
+        name, rest, line = super().parseline(line)
+        return self._full_name(name) if name else name, rest, line
+
+    def emptyline(self) -> bool:
+        """An empty line goes on in the same direction."""
+        name, _, line = self.parseline(self.lastcmd)
+        return self.onecmd(line) if name in ("next", "back") else False
+
+    def default(self, line: str) -> None:
+        """No command is called so, or several could be."""
         name = line.split(maxsplit=1)[0]
-        try:
-            command = full_name(name)
-        except CommandFailedError:
-            return []
-        if command == "goto":
-            found = dict.fromkeys(event.position for stop in self.stops for event in stop.opened)
-            return [position for position in found if position.startswith(text)]
-        if command == "break":
-            names = {event.name for stop in self.stops for event in stop.opened}
-            return sorted(name for name in names if name and name.startswith(text))
-        if command == "help":
-            return [each for each in COMMANDS if each.startswith(text)]
+        found = self.completenames(name)
+        msg = f"{name!r} could be {', '.join(found)}" if found else f"no command is called {name!r}: `help` lists them"
+        raise CommandFailedError(msg)
+
+    @staticmethod
+    def commands() -> dict[str, tuple[str, str]]:
+        """How each command is typed, and what it does, by its name."""
+        found: dict[str, tuple[str, str]] = {}
+        for name, method in vars(Session).items():
+            if name.startswith("do_") and method.__doc__:
+                usage, _, does = method.__doc__.partition(": ")
+                found[name.removeprefix("do_")] = usage, does
+        return found
+
+    @staticmethod
+    def help_lines() -> list[str]:
+        """All commands."""
+        commands = Session.commands().values()
+        width = max(len(usage) for usage, _ in commands)
+        lines = [f"  {usage:<{width}}  {does}" for usage, does in commands]
+        aliases = ", ".join(f"{alias} is {name}" for alias, name in _ALIASES.items())
+        return [*lines, f"Any clear beginning will do; {aliases}.", "An empty line repeats next and back."]
+
+    def _full_name(self, name: str) -> str:
+        """The command that *name* means: itself, an alias, or an unambiguous beginning; else itself."""
+        if name in self.commands() or name == "EOF":
+            return name
+        if name in _ALIASES:
+            return _ALIASES[name]
+        found = self.completenames(name)
+        return found[0] if len(found) == 1 else name
+
+    def completenames(self, text: str, *_: Any) -> list[str]:
+        """Commands that begin so."""
+        return [name for name in self.commands() if name.startswith(text)]
+
+    def complete_help(self, text: str, *_: Any) -> list[str]:
+        return self.completenames(text)
+
+    def complete_goto(self, text: str, *_: Any) -> list[str]:
+        found = dict.fromkeys(event.position for stop in self.stops for event in stop.opened)
+        return [position for position in found if position.startswith(text)]
+
+    def complete_break(self, text: str, *_: Any) -> list[str]:
+        names = {event.name for stop in self.stops for event in stop.opened}
+        return sorted(name for name in names if name and name.startswith(text))
+
+    def completedefault(self, text: str, line: str, *_: Any) -> list[str]:
+        """Local variables, behind any other command."""
         place = self._place_or_none()
-        return [] if place is None else sorted(each for each in place.frame.f_locals if each.startswith(text))
+        if place is None or self.parseline(line)[0] not in self.commands():
+            return []
+        return sorted(name for name in place.frame.f_locals if name.startswith(text))
+
+    def say(self, *lines: str) -> None:
+        """Show lines."""
+        for line in lines:
+            self._write(line)
 
     # --- moving ------------------------------------------------------------------------------------------
 
-    def do_next(self, rest: str) -> list[str]:
-        return self._moved(self._number() + count(rest))
+    def do_next(self, rest: str) -> None:
+        """next [N]: go on to the next stop, or N stops"""
+        self._go(self._number() + _count(rest))
 
-    def do_back(self, rest: str) -> list[str]:
-        return self._moved(self._number() - count(rest))
+    def do_back(self, rest: str) -> None:
+        """back [N]: go back to the stop before, or N stops"""
+        self._go(self._number() - _count(rest))
 
-    def do_first(self, _rest: str) -> list[str]:
-        return self._moved(0)
+    def do_goto(self, rest: str) -> None:
+        """goto POSITION | #STOP: go to the command at a position (3.1.0), or to a stop (#12)"""
+        if not rest.startswith("#") or not rest[1:].isdecimal():
+            self._go(self._stop_of(rest))
+        elif int(rest[1:]) < len(self.stops):
+            self._go(int(rest[1:]))
+        else:
+            msg = f"there is no stop {rest}: the last is #{len(self.stops) - 1}"
+            raise CommandFailedError(msg)
 
-    def do_last(self, _rest: str) -> list[str]:
-        return self._moved(len(self.stops) - 1)
+    def do_first(self, _rest: str) -> None:
+        """first: go to the first stop"""
+        self._go(0)
 
-    def do_goto(self, rest: str) -> list[str]:
-        if rest.startswith("#") and rest[1:].isdecimal():
-            number = int(rest[1:])
-            if number >= len(self.stops):
-                msg = f"there is no stop #{number}: the last is #{len(self.stops) - 1}"
-                raise CommandFailedError(msg)
-            return self._moved(number)
-        return self._moved(self._stop_of(rest))
+    def do_last(self, _rest: str) -> None:
+        """last: go to the last stop: where the run ended, waits, or cannot go on"""
+        self._go(len(self.stops) - 1)
 
-    def do_continue(self, _rest: str) -> list[str]:
-        here = self._number()
-        for stop, places in self._walker.along(range(here + 1, len(self.stops))):
+    def do_continue(self, _rest: str) -> None:
+        """continue: go on to where a breakpoint is met; without one, to the last stop"""
+        here, last = self._number(), len(self.stops) - 1
+        for stop, places in self._walker.along(range(here + 1, last + 1)):
             if met := self._met(stop, places):
-                return [f"breakpoint {met}", *self._moved(stop.number)]
-        if here == len(self.stops) - 1:
-            return self._moved(here + 1)
-        return ["no breakpoint was met: this is the last stop", *self._moved(len(self.stops) - 1)]
+                self.say(f"breakpoint {met}")
+                self._go(stop.number)
+                return
+        if here < last:
+            self.say("no breakpoint was met: this is the last stop")
+        self._go(max(here + 1, last))
 
-    def do_rcontinue(self, _rest: str) -> list[str]:
-        found: tuple[int, Breakpoint] | None = None
+    def do_rcontinue(self, _rest: str) -> None:
+        """rcontinue: go back to where a breakpoint is met; without one, to the first stop"""
+        found, number = "no breakpoint was met: this is the first stop", 0
         for stop, places in self._walker.along(range(self._number())):
             if met := self._met(stop, places):
-                found = stop.number, met
-        if found is None:
-            return ["no breakpoint was met: this is the first stop", *self._moved(0)]
-        return [f"breakpoint {found[1]}", *self._moved(found[0])]
+                found, number = f"breakpoint {met}", stop.number
+        self.say(found)
+        self._go(number)
 
-    def do_find(self, rest: str) -> list[str]:
+    def do_find(self, rest: str) -> None:
+        """find EXPR: go to the first stop at which it is true; where it raises, it is not"""
         # Not bisected: one pass forward, with an evaluation at each stop, costs no more than one replay, and is
         # also right for what becomes false again.
-        condition = expression(rest, "find total > 100")
+        condition = _expression(rest, "find total > 100")
         here = self._number()
         for stop, places in self._walker.along(range(len(self.stops))):
             if places and is_true(condition, places[-1].frame):
-                return [f"first true at stop #{stop.number}", *self._moved(stop.number)]
+                self.say(f"first true at stop #{stop.number}")
+                self._go(stop.number)
+                return
         self._walker.go(here)
         msg = f"{condition} is true at no stop"
         raise CommandFailedError(msg)
@@ -180,20 +268,16 @@ class Session:
     def _met(self, stop: Stop, places: list[Place]) -> Breakpoint | None:
         return next((each for each in self._breakpoints if each.meets(stop, places)), None)
 
-    def _moved(self, number: int) -> list[str]:
+    def _go(self, number: int) -> None:
+        last = len(self.stops) - 1
         if not self.stops:
             msg = "there are no stops: the code has not run"
             raise CommandFailedError(msg)
-        if number < 0:
-            return ["this is the first stop", *self._at(0)]
-        if number >= len(self.stops):
-            return ["this is the last stop", *self._at(len(self.stops) - 1)]
-        return self._at(number)
-
-    def _at(self, number: int) -> list[str]:
+        if not 0 <= number <= last:
+            self.say("this is the first stop" if number < 0 else "this is the last stop")
         self._up = 0
-        self._walker.go(number)
-        return self.here()
+        self._walker.go(min(max(0, number), last))
+        self.say(*self.here())
 
     def _number(self) -> int:
         stop = self.replay.stop
@@ -238,22 +322,23 @@ class Session:
                 lines.append(f"  {name} = {text}{was}")
         return lines
 
-    def do_list(self, rest: str) -> list[str]:
-        return around(self._place(), count(rest, _LINES))
+    def do_list(self, rest: str) -> None:
+        """list [N]: the source around here, N lines of it; the current line is marked"""
+        self.say(*around(self._place(), _count(rest, _LINES)))
 
-    def do_locals(self, _rest: str) -> list[str]:
+    def do_locals(self, _rest: str) -> None:
+        """locals: local variables; * marks what changed since this code's stop before"""
         now = look.locals_in(self._place())
         before = self._walker.locals_before if self._up == 0 else now
         if not now:
-            return ["no local variables"]
-        lines = []
+            self.say("no local variables")
         for name, text in now.items():
             changed = before.get(name) != text
             was = f"  (was {before[name]})" if changed and name in before else ""
-            lines.append(f"{'*' if changed else ' '} {name} = {text}{was}")
-        return lines
+            self.say(f"{'*' if changed else ' '} {name} = {text}{was}")
 
-    def do_event(self, _rest: str) -> list[str]:
+    def do_event(self, _rest: str) -> None:
+        """event: what is recorded of the command here, what led here, what came of it"""
         stop = self._stop()
         lines: list[str] = []
         arrival = self.replay.arrival()
@@ -267,88 +352,112 @@ class Session:
                 lines.append("  still open")
         if stop.kind != "command":
             lines += look.end_lines(stop)
-        return lines or ["nothing is recorded here"]
+        self.say(*(lines or ["nothing is recorded here"]))
 
-    def do_where(self, rest: str) -> list[str]:
-        if rest == "all":
-            lines: list[str] = []
-            for strand, position in self.replay.strands():
-                lines.append(f"strand {strand or '(the body)'}, at {position or '-'}")
-                lines += [f"  {line}" for line in self._stack(self.replay.places(strand))]
-            return lines or ["no code stands anywhere: all strands have ended"]
-        return self._stack(self.replay.places(), marked=True)
+    def do_where(self, rest: str) -> None:
+        """where [all]: the functions that stand here, outermost first; or those of all strands"""
+        if rest != "all":
+            self.say(*self._stack(self.replay.places(), marked=True))
+            return
+        strands = self.replay.strands()
+        if not strands:
+            self.say("no code stands anywhere: all strands have ended")
+        for strand, position in strands:
+            self.say(f"strand {strand or '(the body)'}, at {position or '-'}")
+            self.say(*(f"  {line}" for line in self._stack(self.replay.places(strand))))
 
-    def do_strands(self, _rest: str) -> list[str]:
-        here = self._stop().strand
-        lines = []
-        for strand, position in self.replay.strands():
+    def do_strands(self, _rest: str) -> None:
+        """strands: the threads of control that are open, and what each waits for"""
+        here, strands = self._stop().strand, self.replay.strands()
+        if not strands:
+            self.say("all strands have ended")
+        for strand, position in strands:
             places = self.replay.places(strand)
             where = site_of(places[-1]) if places else "not begun"
             event = self.replay.history.commands.get(position)
             what = "" if event is None else f", {event.describe()}"
-            lines.append(
-                f"{'*' if strand == here else ' '} {strand or '(the body)'}: at {position or '-'}{what}  {where}"
-            )
-        return lines or ["all strands have ended"]
+            mark = "*" if strand == here else " "
+            self.say(f"{mark} {strand or '(the body)'}: at {position or '-'}{what}  {where}")
 
-    def do_up(self, _rest: str) -> list[str]:
-        return self._looked(self._up + 1)
+    def do_up(self, _rest: str) -> None:
+        """up: look at the function that awaits this one"""
+        self._look(self._up + 1)
 
-    def do_down(self, _rest: str) -> list[str]:
-        return self._looked(self._up - 1)
+    def do_down(self, _rest: str) -> None:
+        """down: look at the function that this one awaits"""
+        self._look(self._up - 1)
 
-    def do_print(self, rest: str) -> list[str]:
-        return [short(evaluate(expression(rest, "print total + 1"), self._place().frame))]
+    def do_print(self, rest: str) -> None:
+        """print EXPR: the value of an expression here, in one line; it changes nothing"""
+        self.say(short(evaluate(_expression(rest, "print total + 1"), self._place().frame)))
 
-    def do_pp(self, rest: str) -> list[str]:
-        return whole(evaluate(expression(rest, "print total + 1"), self._place().frame))
+    def do_pp(self, rest: str) -> None:
+        """pp EXPR: all of the value of an expression"""
+        self.say(*whole(evaluate(_expression(rest, "print total + 1"), self._place().frame)))
 
-    def do_history(self, rest: str) -> list[str]:
-        here, reach = self._number(), count(rest, _NEIGHBOURS)
-        lines = []
+    def do_history(self, rest: str) -> None:
+        """history [N]: the commands around here, N on each side"""
+        here, reach = self._number(), _count(rest, _NEIGHBOURS)
         for stop in self.stops[max(0, here - reach) : here + reach + 1]:
             mark = "->" if stop.number == here else "  "
             told = [self._told(event) for event in stop.opened[:1] if stop.kind == "command"]
             more = f" (and {len(stop.opened) - 1} more)" if len(stop.opened) > 1 else ""
             what = told[0] + more if told else look.ended(stop)
-            lines.append(f"{mark} #{stop.number:<4} {what}")
-        return lines
+            self.say(f"{mark} #{stop.number:<4} {what}")
 
     # --- breakpoints and pdb -----------------------------------------------------------------------------
 
-    def do_break(self, rest: str) -> list[str]:
+    def do_break(self, rest: str) -> None:
+        """break NAME | LINE | FILE:LINE | if EXPR: where continue stops"""
         try:
             made = parse(self._made + 1, rest)
         except ValueError as error:
             raise CommandFailedError(str(error)) from None
         self._made += 1
         self._breakpoints.append(made)
-        return [f"breakpoint {made}"]
+        self.say(f"breakpoint {made}")
 
-    def do_breaks(self, _rest: str) -> list[str]:
-        return [f"breakpoint {each}" for each in self._breakpoints] or ["no breakpoints"]
+    def do_breaks(self, _rest: str) -> None:
+        """breaks: the breakpoints"""
+        self.say(*([f"breakpoint {each}" for each in self._breakpoints] or ["no breakpoints"]))
 
-    def do_delete(self, rest: str) -> list[str]:
+    def do_delete(self, rest: str) -> None:
+        """delete N | all: remove breakpoints"""
         gone = [each for each in self._breakpoints if rest in ("all", str(each.number))]
         if not gone:
             msg = f"no breakpoint {rest!r}: `breaks` lists them"
             raise CommandFailedError(msg)
         self._breakpoints = [each for each in self._breakpoints if each not in gone]
-        return [f"deleted breakpoint {each}" for each in gone]
+        self.say(*(f"deleted breakpoint {each}" for each in gone))
 
-    def do_pdb(self, _rest: str) -> list[str]:
+    def do_pdb(self, _rest: str) -> None:
+        """pdb: Python's own debugger, here: n and s go on line by line, c and q come back"""
         place, number = self._place(), self._number()
         goes_on = number < len(self.stops) - 1 and self._stop().kind == "command"
         if step_through(self._new_pdb(), place.frame, (lambda: self.replay.seek(number + 1)) if goes_on else None):
             self._walker.arrived(number + 1)
-        return self.here()
+        self.say(*self.here())
 
-    def do_help(self, rest: str) -> list[str]:
-        return help_lines(rest)
+    def do_help(self, rest: str) -> None:
+        """help [COMMAND]: what there is"""
+        if not rest:
+            self.say(*self.help_lines())
+            return
+        name = self._full_name(rest)
+        if name not in self.commands():
+            self.default(rest)
+        usage, does = self.commands()[name]
+        self.say(f"{usage}: {does}")
 
-    def do_quit(self, _rest: str) -> list[str]:
-        self.done = True
-        return []
+    def do_quit(self, _rest: str) -> bool:
+        """quit: leave"""
+        return True
+
+    def do_EOF(self, _rest: str) -> bool:  # noqa: N802 - as `cmd.Cmd` calls the end of input
+        # No docstring: `help` does not list it.
+        if self.use_rawinput:
+            self.say("")
+        return True
 
     # --- inside ------------------------------------------------------------------------------------------
 
@@ -371,13 +480,13 @@ class Session:
             raise CommandFailedError(msg)
         return place
 
-    def _looked(self, up: int) -> list[str]:
+    def _look(self, up: int) -> None:
         places = self.replay.places()
         if not 0 <= up < len(places):
             msg = "this is the workflow itself" if up >= 0 else "this is the innermost function"
             raise CommandFailedError(msg)
         self._up = up
-        return self._stack(places, marked=True)
+        self.say(*self._stack(places, marked=True))
 
     def _stack(self, places: list[Place], *, marked: bool = False) -> list[str]:
         if not places:
@@ -390,3 +499,27 @@ class Session:
             if text := line_of(place):
                 lines.append(f"{'   ' if marked else ''}    {text}")
         return lines
+
+
+def _is_comment(line: str) -> bool:
+    """Whether *line* of a script begins with ``#``, and is no stop (#12)."""
+    text = line.lstrip()
+    return text.startswith("#") and not text[1:2].isdecimal()
+
+
+def _count(text: str, default: int = 1) -> int:
+    """The number that a command was given, or *default*."""
+    if not text:
+        return default
+    if not text.isdecimal() or len(text) > 9:  # noqa: PLR2004 - more stops than any run has
+        msg = f"a number is needed, found {text!r}"
+        raise CommandFailedError(msg)
+    return int(text)
+
+
+def _expression(text: str, usage: str) -> str:
+    """The expression that a command was given."""
+    if not text:
+        msg = f"an expression is needed, as in: {usage}"
+        raise CommandFailedError(msg)
+    return text

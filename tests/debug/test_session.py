@@ -4,6 +4,7 @@ The debugger's commands: lines in, lines out, on histories of every sort.
 
 import inspect
 import io
+import itertools
 import sys
 
 import pytest
@@ -12,8 +13,6 @@ from durable import Flow, Return, gather, job, race, sleep, step, timeout, wait_
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import CancelRequested, RunCancelled, StepSucceeded
 from durable._core.recorded.export_format import RunFacts, RunHistory
-from durable._debug.commands import COMMANDS
-from durable._debug.prompt import run_script
 from durable._debug.session import Session
 from durable._debug.stepping import ReplayPdb
 from tests.core.drive import World, run
@@ -77,14 +76,31 @@ async def breaks(n: int) -> Flow[int]:
     yield Return(b)
 
 
-def session_of(events, definition, status="failed", pdb="", pending=(), reason=None):
+class Typed(Session):
+    """
+    A session whose lines are kept, for whoever typed.
+    """
+
+    def __init__(self, *args, **options):
+        self.shown, self.done = [], False
+        super().__init__(*args, write=self.shown.append, **options)
+
+    def carry_out(self, line):
+        """
+        What one line of input shows.
+        """
+        self.shown.clear()
+        self.done = self.onecmd(line)
+        return [*self.shown]
+
+
+def session_of(events, definition, status="failed", pdb="", pending=(), reason=None, script=None):
     facts = RunFacts(
         run_id="r", workflow=definition.name, version=1, sort="workflow", status=status, created_at=1.0, reason=reason
     )
     stdin, stdout = io.StringIO(pdb), io.StringIO()
-    made = Session(
-        definition, RunHistory(facts, list(events), list(pending)), Codec(), new_pdb=lambda: ReplayPdb(stdin, stdout)
-    )
+    recorded = RunHistory(facts, list(events), list(pending))
+    made = Typed(definition, recorded, Codec(), new_pdb=lambda: ReplayPdb(stdin, stdout), script=script)
     made.pdb_output = stdout
     return made
 
@@ -320,7 +336,8 @@ def test_help_explains_every_command(session):
     All of them, one of them, and beginnings that are clear.
     """
     text = said(session, "help")
-    assert all(command.usage in text for command in COMMANDS.values())
+    assert all(f"  {usage}  " in text and does in text for usage, does in session.commands().values())
+    assert "EOF" not in text
     assert said(session, "help rc").startswith("rcontinue: go back to where")
     assert said(session, "loc").endswith("i = 0")
     assert said(session, "p").startswith("*** an expression")
@@ -331,16 +348,31 @@ def test_help_explains_every_command(session):
     assert session.done
 
 
-def test_completion_of_commands_positions_names_and_locals(session):
+def test_completion_of_commands_positions_names_and_locals(session, monkeypatch):
     """
-    What a tab offers depends on the command.
+    What a tab offers depends on the command, however it was typed.
     """
-    assert session.completions("ba", "ba") == ["back"]
-    assert session.completions("3.0", "goto 3.0") == ["3.0.0", "3.0.1"]
-    assert "tell" in session.completions("t", "break t")
-    assert session.completions("se", "print se") == ["seen"]
-    assert session.completions("ba", "help ba") == ["back"]
-    assert session.completions("x", "nonsense x") == []
+    readline = pytest.importorskip("readline")
+
+    def offered(line):
+        text = line.rpartition(" ")[2]
+        monkeypatch.setattr(readline, "get_line_buffer", lambda: line)
+        monkeypatch.setattr(readline, "get_begidx", lambda: len(line) - len(text))
+        monkeypatch.setattr(readline, "get_endidx", lambda: len(line))
+        return list(iter(lambda: session.complete(text, state.__next__()), None))
+
+    for line, expected in {
+        "ba": ["back"],
+        "goto 3.0": ["3.0.0", "3.0.1"],
+        "got 3.0.1": ["3.0.1"],
+        "break te": ["tell"],
+        "print se": ["seen"],
+        "p se": ["seen"],
+        "help ba": ["back"],
+        "nonsense x": [],
+    }.items():
+        state = itertools.count()
+        assert offered(line) == expected, line
 
 
 # --- runs in other states ------------------------------------------------------------------------------
@@ -523,13 +555,15 @@ def test_breakpoint_opens_pdb_once_and_leaves_tracing_as_it_was(monkeypatch, com
 # --- scripts -------------------------------------------------------------------------------------------
 
 
-def test_a_script_reads_like_a_session(session):
+def test_a_script_reads_like_a_session(shopped):
     """
     Commands are echoed, comments are not carried out, failures are told, and quit ends it.
     """
-    lines = []
-    well = run_script(session, io.StringIO("# look\nnext\n\nprint x\nprint nope\nq\nnext\n"), lines.append)
-    assert not well
+    script = io.StringIO("# look\nnext\n\nprint x\nprint nope\nq\nnext\n")
+    session = session_of(shopped, shopping, script=script)
+    session.cmdloop()
+    lines = session.shown
+    assert session.failed
     assert lines[0] == "(debug) next"
     assert "(debug)" in lines
     assert "2" in lines

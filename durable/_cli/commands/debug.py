@@ -17,8 +17,7 @@ from durable._cli.journals.recorded import Damaged, recorded_runs
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, USAGE, CommandError
 from durable._core.recorded.export_format import RunHistory
-from durable._debug.commands import help_lines
-from durable._debug.prompt import is_terminal, run_prompt, run_script
+from durable._debug.prompt import is_terminal, run_prompt
 from durable._debug.replay import as_definitions, definition_of
 from durable._debug.session import Session
 from durable._debug.stepping import ReplayPdb
@@ -50,7 +49,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     parser.add_argument("--script", metavar="FILE", help="commands, one a line (- is standard input)")
     parser.add_argument("-c", dest="commands", action="append", metavar="COMMAND", help="a command; may be given again")
     parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG + "\n".join(help_lines())
+    parser.epilog = _EPILOG + "\n".join(Session.help_lines())
 
 
 def run(_command: str, args: Namespace, out: Output) -> int:
@@ -67,18 +66,17 @@ def run(_command: str, args: Namespace, out: Output) -> int:
         out.flush()
         return ReplayPdb() if script is None else ReplayPdb(script, sys.stdout)
 
-    session = Session(definition, recorded, application.codec, new_pdb=new_pdb)
-    for line in session.header():
-        out.line(line)
+    session = Session(definition, recorded, application.codec, new_pdb=new_pdb, write=out.line, script=script)
+    session.say(*session.header())
     if args.at:
-        for line in session.carry_out(f"goto {args.at}"):
-            out.line(line)
+        session.onecmd(f"goto {args.at}")
         if session.failed:
             return FINDING
     if script is None:
-        run_prompt(session, out.line)
+        run_prompt(session)
         return OK
-    return OK if run_script(session, script, out.line) else FINDING
+    session.cmdloop()
+    return FINDING if session.failed else OK
 
 
 def _recorded(args: Namespace) -> RunHistory:
