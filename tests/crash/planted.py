@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from durable._shell.storage import connections, database
-from durable._shell.turns import commits, driver, recorder
+from durable._shell.turns import commits, driver, transaction_turn
 from durable._shell.writes import slots, turn_writes, waiters, wakeups
 from durable.errors import JournalError
 
@@ -79,7 +79,7 @@ def repeat_steps():
 
 def double_rows():
     """A transaction's rows are committed on their own, before its outcome is."""
-    real = recorder.run_sync
+    real = transaction_turn.run_sync
 
     def run_sync(conn, guard, action, stage, effects, finish):
         value = real(conn, guard, action, stage, effects, finish)
@@ -88,7 +88,7 @@ def double_rows():
         conn.execute("SAVEPOINT durable_call")
         return value
 
-    recorder.run_sync = run_sync
+    transaction_turn.run_sync = run_sync
 
 
 def wake_nobody():

@@ -32,7 +32,7 @@ from durable import (
 )
 from durable._shell.storage import connections, database
 from durable._shell.storage.connections import CommitUnknownError
-from durable._shell.turns import driver, performer
+from durable._shell.turns import driver, services
 from durable.errors import JournalFullError, JournalIOError
 
 pytestmark = pytest.mark.anyio
@@ -179,7 +179,7 @@ class FailingCommits:
 
         for module in (connections, database):
             monkeypatch.setattr(module, "commit", commit)
-        for module in (driver, performer):
+        for module in (driver, services):
             monkeypatch.setattr(module, "RELOAD_PAUSE", 0.01)
 
 

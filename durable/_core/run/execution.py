@@ -153,6 +153,11 @@ class Execution(OpenRun):
         """Whether no step is under way: nothing but an arrival from outside can move this run."""
         return self.running == 0
 
+    @property
+    def alone(self) -> bool:
+        """Whether no more than one command is open."""
+        return len(self.leaves) <= 1
+
     def in_flight(self) -> list[tuple[str, int]]:
         """(position, attempt) of the steps under way, but for those that the next decision is to start."""
         fresh = {action.position for action in self.decision.steps}

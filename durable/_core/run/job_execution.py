@@ -134,9 +134,18 @@ class JobExecution:
         """Whether no attempt is running."""
         return self.state.phase != "running"
 
+    @property
+    def alone(self) -> bool:
+        """Whether no more than one command is open: there is but the job's only step."""
+        return True
+
     def in_flight(self) -> list[tuple[str, int]]:
         """(position, attempt) of the attempt that is running."""
         return [] if self.idle else [(POSITION, self.state.attempt)]
+
+    def unconsumed(self) -> list[SignalReceived | CancelRequested]:
+        """Nothing: a job does not go on as another run."""
+        return []
 
     def close(self) -> None:
         """Nothing to close."""

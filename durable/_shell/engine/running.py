@@ -42,6 +42,7 @@ from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
+from durable._shell.turns.residents import Residents
 from durable._shell.turns.services import Services
 from durable._shell.turns.steps import Steps
 from durable._shell.writes import slots
@@ -112,7 +113,7 @@ class Running:
             crash_limit=settings.crash_limit,
             cleanup_seconds=settings.cleanup_seconds,
             caps=settings.caps,
-            keep_resident=settings.keep_resident,
+            residents=Residents(settings.keep_resident),
             replay_always=settings.replay_always,
             stand_ins=settings.stand_ins,
         )

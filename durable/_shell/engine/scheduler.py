@@ -18,8 +18,7 @@ from durable._shell.log import log
 from durable._shell.reads import event_rows
 from durable._shell.rows.rows import Effects, ReadyRun
 from durable._shell.turns.driver import Driver
-from durable._shell.turns.performer import RELOAD_PAUSE
-from durable._shell.turns.services import Services
+from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.writes.wakeups import fire_due
 from durable.errors import EngineClosedError, JournalError
 
@@ -64,7 +63,7 @@ class Scheduler:
     @property
     def resident(self) -> int:
         """Freed executions kept as a cache."""
-        return len(self._services.resident)
+        return len(self._services.residents)
 
     @property
     def next_due_at(self) -> float | None:
@@ -93,8 +92,7 @@ class Scheduler:
             elif self._admission.is_candidate(run):
                 self._touched.add(run)
             self._again.pop(run, None)
-            if kept := self._services.resident.pop(run, None):
-                kept[0].close()  # it is to look at the file before it goes on
+            self._services.residents.drop(run)  # it is to look at the file before it goes on
         for run in effects.given_up:
             if driver := self._drivers.get(run):
                 driver.interrupt()
@@ -274,6 +272,4 @@ class Scheduler:
 
     def close(self) -> None:
         """Close the executions that were kept as a cache."""
-        for execution, _, _ in self._services.resident.values():
-            execution.close()
-        self._services.resident.clear()
+        self._services.residents.close()

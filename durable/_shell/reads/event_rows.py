@@ -239,6 +239,13 @@ def last_run(conn: sqlite3.Connection) -> int:
     return int(max(last, promised))
 
 
+def latest_note_at(conn: sqlite3.Connection, run: int, position: str) -> float | None:
+    """When a step recorded its newest cursor or memo, if it did."""
+    row = conn.execute("SELECT max(at) FROM durable_notes WHERE run = ? AND position = ?", (run, position)).fetchone()
+    at: float | None = row[0]
+    return at
+
+
 def notes_of(conn: sqlite3.Connection, run: int, position: str) -> dict[str, Any]:
     """The cursors and memos that an earlier attempt of a step left."""
     return dict(

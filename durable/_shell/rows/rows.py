@@ -222,6 +222,15 @@ class NewFeed:
     numbers: Sequence[int]
 
 
+@frozen
+class DroppedNotes:
+    """Notes (cursors, memos) that nobody can ask for any more."""
+
+    #: Of the steps at these positions; or of all.
+    positions: Sequence[str]
+    everything: bool = field(kw_only=True)
+
+
 @define
 class TurnWrite:
     """One turn, ready to be written: what was decided, and what was made of that on the event loop."""
@@ -246,10 +255,7 @@ class TurnWrite:
     under_way: Collection[str] | None = None
     #: Merges what the workflow published into what is stored.
     attributes: Callable[[Payload | None], Payload] | None = None
-    #: Positions of steps that ended and may have left notes (cursors, memos).
-    notes_done: Sequence[str] = ()
-    #: Set when nothing that was noted in this run is wanted any more.
-    notes_over: bool = False
+    notes: DroppedNotes | None = None
     #: Empty unless somebody looks on.
     notices: Sequence[Notice] = ()
 

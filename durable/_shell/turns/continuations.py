@@ -19,7 +19,7 @@ from durable._core.program.ops import Op, RunOp, kind_of
 from durable._core.run.decision import Decision
 from durable._core.statuses import EndStatus
 from durable._shell.log import log
-from durable._shell.rows.new_runs import make_run, new_run_id, placed
+from durable._shell.rows.new_runs import new_run_id, placed
 from durable._shell.rows.rows import NewRun, ReadyRun
 from durable._shell.rows.templates import begun, from_json
 from durable._shell.turns.services import Services
@@ -60,11 +60,7 @@ def _started(op: Any, ready: ReadyRun, services: Services, now: float) -> NewRun
     if not isinstance(op, RunOp):
         msg = f"a hook returns calls of workflows and jobs, which are runs of their own; found {kind_of(op)}"
         raise TypeError(msg)
-    new = make_run(
-        op, definitions=services.definitions, codec=services.codec, allocate=services.allocate, now=now,
-        places=services.places,
-    )  # fmt: skip
-    return new.following(ready.run)
+    return services.new_run(op, now).following(ready.run)
 
 
 def _finished(

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from attrs import define, field
 
 from durable._core.admission import Places
 from durable._core.codec.codec import Codec
+from durable._core.journal.events import Payload
 from durable._core.ports import Clock
 from durable._core.program.limits import Limit
+from durable._core.program.ops import RunOp
 from durable._core.program.registry import Definitions
 from durable._core.run.caps import Caps
-from durable._core.run.execution import Execution
-from durable._shell.rows.rows import Effects, RunState
+from durable._shell.log import log
+from durable._shell.rows.new_runs import make_run
+from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
 from durable._shell.turns.hooks import Hooks
+from durable._shell.turns.residents import Residents
 from durable._shell.turns.stand_ins import StandIns
 from durable._shell.turns.steps import Steps
+from durable.errors import EngineClosedError, JournalAccessError, JournalFullError, JournalIOError
+
+T = TypeVar("T")
+
+#: Seconds before a run goes back to what is recorded after a commit that failed, and before a read is tried again.
+RELOAD_PAUSE = 1.0
 
 
 class Spawn(Protocol):
@@ -31,6 +43,10 @@ class Spawn(Protocol):
     def __call__(
         self, fn: Callable[..., Coroutine[Any, Any, None]], argument: Any, context: Context | None = None, /
     ) -> None: ...
+
+
+def _is_not_over() -> bool:
+    return False
 
 
 @define
@@ -57,14 +73,54 @@ class Services:
     crash_limit: int
     cleanup_seconds: float
     caps: Caps
+    residents: Residents
     #: Makes cancel scopes; kept because `anyio.CancelScope()` looks its backend up each time.
     new_scope: Callable[[], anyio.CancelScope] = field(factory=lambda: type(anyio.CancelScope()))
-    keep_resident: int = 0
     #: Replay each run after every turn.
     replay_always: bool = False
     #: What is called in place of functions, in a dry run.
     stand_ins: StandIns | None = None
     #: Ids of batches, and of those around them, by number.
     batches: dict[int, tuple[str, ...]] = field(factory=dict)
-    #: Freed executions kept as a cache, latest last.
-    resident: dict[int, tuple[Execution, RunState, int]] = field(factory=dict)
+
+    async def read(
+        self, run_id: str, fn: Callable[[sqlite3.Connection], T], is_over: Callable[[], bool] = _is_not_over
+    ) -> T:
+        """
+        The result of *fn* on the reader's connection; waits out a disk that fails, until *is_over*.
+
+        Raises:
+            EngineClosedError: The disk fails, and nobody needs the result any more.
+        """
+        while True:
+            try:
+                return await self.database.read(fn)
+            except (JournalIOError, JournalFullError, JournalAccessError) as error:
+                if is_over():
+                    raise EngineClosedError("the engine closed before its file could be read again") from error
+                log.warning("read.failed", run_id=run_id, error=str(error))
+                await asyncio.sleep(RELOAD_PAUSE)
+
+    def new_run(
+        self,
+        op: RunOp[Any],
+        now: float,
+        *,
+        run_id: str | None = None,
+        parent: int | None = None,
+        position: str | None = None,
+        arguments: Payload | None = None,
+    ) -> NewRun:
+        """The run that *op* starts, see `make_run`."""
+        return make_run(
+            op,
+            definitions=self.definitions,
+            codec=self.codec,
+            allocate=self.allocate,
+            now=now,
+            places=self.places,
+            run_id=run_id,
+            parent=parent,
+            position=position,
+            arguments=arguments,
+        )

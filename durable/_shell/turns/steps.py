@@ -65,10 +65,8 @@ class Steps:
         self._threads = anyio.CapacityLimiter(THREADS)
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
 
-    async def attempt(
-        self, action: StepAction, state: RunState, notes: Notes, left: dict[str, Any], task: asyncio.Task[Any]
-    ) -> Event:
-        """Run one attempt, in *task*; how it ended. Raises only cancellation, and what no program survives."""
+    async def attempt(self, action: StepAction, state: RunState, notes: Notes, left: dict[str, Any]) -> Event:
+        """Run one attempt; how it ended. Raises only cancellation, and what no program survives."""
         definition = action.op.definition
         timeout = action.op.given.timeout or definition.options.timeout
         deadline = None if timeout is None else self._clock.now() + timeout
@@ -101,6 +99,7 @@ class Steps:
             # The step cancelled itself (a library of its did): no failure of the step, so it is tried again.
             return self._again(action, state.run_id)
         finally:
+            task = current_task()
             if task.cancelling() and not self._is_cut_off():
                 await _forget_own_cancel(task)
 
@@ -191,6 +190,13 @@ def _context(action: StepAction, state: RunState, deadline: float | None) -> Ste
         state.labels,
         state.batches[0] if state.batches else None,
     )
+
+
+def current_task() -> asyncio.Task[Any]:
+    """The task that asks."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 async def _forget_own_cancel(task: asyncio.Task[Any]) -> None:

@@ -20,6 +20,7 @@ from durable._core.journal.events import (
     ChildFailed,
     ChildJoined,
     Event,
+    Payload,
     SignalReceived,
 )
 from durable._core.journal.events import (
@@ -30,7 +31,18 @@ from durable._core.program.limits import name_of
 from durable._core.run.decision import Decision
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
-from durable._shell.rows.rows import Effects, Ended, LastTurn, NewRun, Refused, RunResult, RunState, Stopped, TurnWrite
+from durable._shell.rows.rows import (
+    DroppedNotes,
+    Effects,
+    Ended,
+    LastTurn,
+    NewRun,
+    Refused,
+    RunResult,
+    RunState,
+    Stopped,
+    TurnWrite,
+)
 from durable._shell.rows.templates import from_json
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.writes import slots
@@ -159,10 +171,8 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
     if turn.attributes is not None:
         (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
         conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))
-    if turn.notes_over:
-        conn.execute("DELETE FROM durable_notes WHERE run = ?", (run,))
-    for position in turn.notes_done:
-        conn.execute("DELETE FROM durable_notes WHERE run = ? AND position = ?", (run, position))
+    if turn.notes is not None:
+        _drop_notes(conn, run, turn.notes)
     for position in decision.feeds_closed:
         close_feed(conn, run, position, turn.at, effects)
     for run_id in decision.cancelled_children:
@@ -180,6 +190,22 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
             request_cancel(conn, child, "its parent was cancelled", turn.at, effects)
     for new in turn.feeds:
         open_feed(conn, run, new)
+
+
+def _drop_notes(conn: sqlite3.Connection, run: int, notes: DroppedNotes) -> None:
+    if notes.everything:
+        conn.execute("DELETE FROM durable_notes WHERE run = ?", (run,))
+        return
+    for position in notes.positions:
+        conn.execute("DELETE FROM durable_notes WHERE run = ? AND position = ?", (run, position))
+
+
+def keep_note(conn: sqlite3.Connection, run: int, position: str, name: str, value: Payload, at: float) -> None:
+    """Keep what a running step has noted: a cursor, a memo."""
+    conn.execute(
+        "INSERT OR REPLACE INTO durable_notes (run, position, name, value, at) VALUES (?, ?, ?, ?, ?)",
+        (run, position, name, value, at),
+    )
 
 
 def _wait_row(run: int, wait: Wait, target: int | None, at: float) -> tuple[Any, ...]:

@@ -1,0 +1,84 @@
+"""
+How the execution of a run is made: from its definition, and from what is recorded of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TypeAlias
+
+from durable._core.journal.events import Event, RunStarted
+from durable._core.program.functions import Job
+from durable._core.program.limits import name_of
+from durable._core.program.retry import from_record
+from durable._core.run.execution import Execution
+from durable._core.run.job_execution import JobExecution
+from durable._shell.reads.event_rows import load_run
+from durable._shell.rows.rows import ReadyRun, RunState, read_events
+from durable._shell.turns.inbox import Read
+from durable._shell.turns.services import Services
+from durable.errors import DurableError
+
+#: What drives the code of a run: the two have one face.
+AnyExecution: TypeAlias = Execution | JobExecution
+
+
+def make_execution(ready: ReadyRun, events: Sequence[Event], services: Services) -> AnyExecution:
+    """
+    The execution of *ready*, of which *events* are recorded. They are not replayed yet.
+
+    Raises:
+        DurableError: The engine does not have its definition.
+    """
+    started = events[0]
+    version = started.version if isinstance(started, RunStarted) else None
+    definition = services.definitions.find(ready.workflow, version)
+    if definition is None:
+        msg = (
+            f"no {ready.kind} called {ready.workflow!r} is among the definitions given to Engine; "
+            "the run goes on when an engine with it opens the file"
+        )
+        raise DurableError(msg)
+    retry = None if ready.retry is None else from_record(ready.retry)
+    if isinstance(definition, Job):
+        limit = definition.options.limit
+        limited = limit is not None and services.limits[name_of(limit)].on_conflict == "wait"
+        return JobExecution(
+            definition,
+            events,
+            run_id=ready.run_id,
+            codec=services.codec,
+            crash_limit=services.crash_limit,
+            caps=services.caps,
+            limited=limited,
+            retry=retry,
+        )
+    return Execution(
+        definition,
+        events,
+        run_id=ready.run_id,
+        codec=services.codec,
+        crash_limit=services.crash_limit,
+        cleanup_seconds=services.cleanup_seconds,
+        caps=services.caps,
+        retry=retry,
+    )
+
+
+async def replayed(ready: ReadyRun, services: Services, read: Read, unrecorded: Sequence[Event] = ()) -> AnyExecution:
+    """
+    Another execution of *ready*, made of the journal alone, and of *unrecorded* events.
+
+    Raises:
+        NondeterminismError: The code asks for something else than it did.
+    """
+    state = RunState(ready.run, ready.run_id, ready.workflow, ready.queue)
+    rows = (await read(partial(load_run, run=ready.run))).rows
+    execution = make_execution(ready, [*read_events(services.path, state, rows), *unrecorded], services)
+    try:
+        execution.load()
+    except DurableError:
+        execution.close()
+        raise
+    return execution

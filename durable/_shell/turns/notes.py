@@ -1,0 +1,74 @@
+"""
+The cursors and memos of one run's steps: kept at once, given to later attempts, dropped once nobody can ask for them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+
+from durable._core.journal.events import Event, Payload, RunRetried, StepStarted, StepSucceeded
+from durable._core.journal.history import only
+from durable._core.run.decision import Decision, StepAction
+from durable._shell.reads.event_rows import notes_of
+from durable._shell.rows.rows import DroppedNotes, Effects
+from durable._shell.turns.services import Services
+from durable._shell.writes.turn_writes import keep_note
+
+
+class StepNotes:
+    """What the steps of one run have noted."""
+
+    def __init__(self, run: int, services: Services) -> None:
+        self._run = run
+        self._services = services
+        #: Positions of steps that have left something.
+        self._dirty: set[str] = set()
+        #: In a run that was retried: names by position of the steps that were ever asked for.
+        self._asked_before: dict[str, str] = {}
+
+    def recorded(self, events: Sequence[Event]) -> None:
+        """Learn from *events*, all that is recorded, which steps may have left something in an earlier life."""
+        if any(only(events, RunRetried)):
+            self._asked_before = {event.position: event.name for event in only(events, StepStarted)}
+
+    async def keep(self, position: str, name: str, value: Payload) -> None:
+        """Record a cursor or memo; returns once it is on disk."""
+        run, at = self._run, self._services.clock.now()
+        self._dirty.add(position)
+
+        def insert(conn: sqlite3.Connection, _: Effects) -> None:
+            keep_note(conn, run, position, name, value, at)
+
+        await self._services.commits.call(insert, answers=False)
+
+    def may_be_left(self, action: StepAction) -> bool:
+        """Whether an earlier attempt may have left something for this one."""
+        return action.attempt > 1 or action.position in self._asked_before
+
+    async def left(self, action: StepAction, run_id: str) -> dict[str, Payload]:
+        """What earlier attempts have left for this one, by name."""
+        found = await self._services.read(run_id, partial(notes_of, run=self._run, position=action.position))
+        if found:
+            self._dirty.add(action.position)
+        return found
+
+    def dropped(self, decision: Decision) -> DroppedNotes | None:
+        """What goes with *decision*: a step has succeeded, or nobody can ask for it again."""
+        everything = bool(decision.waits) and decision.waits[-1].kind == "restart"  # and asks for all anew
+        if not (everything or self._dirty or self._asked_before):
+            return None
+        done: list[str] = []
+        if self._dirty and not everything:
+            # A failed run may be retried: its failed steps then go on from their cursors.
+            everything = decision.ended is not None and decision.ended != "failed"
+            done = [event.position for event in only(decision.events, StepSucceeded) if event.position in self._dirty]
+            self._dirty.difference_update(done)
+        if self._asked_before:  # if the mended code asks for another step, what is there is not for it
+            done += [
+                event.position
+                for event in only(decision.events, StepStarted)
+                if self._asked_before.get(event.position, event.name) != event.name
+            ]
+        return DroppedNotes(done, everything=everything)

@@ -1,0 +1,168 @@
+"""
+A turn with transactions: what these write, their outcomes, and the turns which these cause, commit with it.
+
+Sync transactions in a row share the commit group; an async one, or the `MAX_TRANSACTIONS`th, begins another
+transaction of the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from durable._core.journal.events import Event, StepSucceeded
+from durable._core.program.ops import RunOp
+from durable._core.run.decision import Decision, TransactionAction
+from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite
+from durable._shell.storage.connections import CommitUnknownError, is_the_disk
+from durable._shell.storage.port import Exclusive
+from durable._shell.turns.executions import AnyExecution
+from durable._shell.turns.services import Services
+from durable._shell.turns.steps import current_task
+from durable._shell.turns.transaction import ExclusiveTransaction, cancelled_by_itself, holds_writer, run_sync
+from durable._shell.turns.turn_writer import Recorded, TurnWriter
+from durable._shell.writes.run_writes import get_or_create
+from durable._shell.writes.turn_writes import write_turns
+from durable.errors import JournalError, JournalIOError
+
+#: Transactions of one run in a row inside one commit group; then others get their turn.
+MAX_TRANSACTIONS = 64
+
+
+class TransactionTurn:
+    """Runs the transactions of one turn, and records them with it."""
+
+    def __init__(
+        self, execution: AnyExecution, inbox_upto: int, state: RunState, writer: TurnWriter, services: Services
+    ) -> None:
+        self._execution = execution
+        self._inbox_upto = inbox_upto
+        self._state = state
+        self._writer = writer
+        self._services = services
+        #: Transactions that were asked for, and have not run.
+        self._queue: list[TransactionAction] = []
+        self._decisions: list[Decision] = []
+
+    async def record(self, decision: Decision) -> Recorded:
+        """
+        Write *decision*, then run and write its transactions, and those which these lead to.
+
+        Raises:
+            JournalError: Something of it could not be written: the execution has run ahead of the file.
+        """
+        freed = False
+        unwritten = [self._decided(decision)]
+        while self._queue:
+            if self._is_async(self._queue[0]):
+                freed = await self._run_exclusively(unwritten)
+            else:
+                freed = await self._services.commits.call(partial(self._run_in_group, unwritten))
+            unwritten = []
+        return Recorded(self._decisions, freed)
+
+    def _decided(self, decision: Decision) -> TurnWrite:
+        """The turn of *decision*; its transactions are to run next."""
+        self._decisions.append(decision)
+        self._queue += decision.transactions
+        return self._writer.turn(decision, self._execution, self._inbox_upto, last=not self._queue)
+
+    def _advanced(self, outcome: Event) -> TurnWrite:
+        """The turn which the outcome of a transaction causes."""
+        return self._decided(self._execution.advance([outcome], now=self._services.clock.now()))
+
+    def _is_async(self, action: TransactionAction) -> bool:
+        return action.op.definition.is_async or self._services.stand_ins is not None  # which may be either
+
+    def _succeeded(self, action: TransactionAction, value: Any) -> Event:
+        where = f"result of {action.op.describe()}"
+        payload = self._services.codec.encode(value, action.op.definition.result, where=where)
+        return StepSucceeded(action.position, payload, self._services.clock.now())
+
+    def _failed(self, action: TransactionAction, error: Exception) -> Event:
+        return self._services.steps.failed(action, error, self._state.run_id)
+
+    def _stage(self, op: RunOp[Any]) -> NewRun:
+        return self._services.new_run(op, self._services.clock.now(), parent=self._state.run)
+
+    # --- in a commit group -------------------------------------------------------------------------------
+
+    def _run_in_group(self, unwritten: Sequence[TurnWrite], conn: sqlite3.Connection, effects: Effects) -> bool:
+        """Sync transactions in a row. Runs on the writer's thread."""
+        write_turns(conn, unwritten, effects)
+        for _ in range(MAX_TRANSACTIONS):
+            if not self._queue or self._is_async(self._queue[0]):
+                break
+            outcome = self._outcome(conn, self._queue.pop(0), effects)
+            write_turns(conn, [self._advanced(outcome)], effects)
+        return self._state.run not in effects.kept
+
+    def _outcome(self, conn: sqlite3.Connection, action: TransactionAction, effects: Effects) -> Event:
+        guard = self._services.database.guard
+        try:
+            return run_sync(conn, guard, action, self._stage, effects, partial(self._succeeded, action))
+        except (sqlite3.DatabaseError, JournalError) as error:
+            undone = isinstance(error, sqlite3.OperationalError) and not conn.in_transaction
+            if isinstance(error, JournalError) or undone or is_the_disk(error):
+                raise  # the disk, not the user's SQL: the whole group goes back
+            return self._failed(action, error)
+        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome
+            return self._failed(action, error)
+
+    # --- with the writer to itself ------------------------------------------------------------------------
+
+    async def _run_exclusively(self, unwritten: Sequence[TurnWrite]) -> bool:
+        """One async transaction: several hops to the writer's thread, on which nothing else runs meanwhile."""
+        services = self._services
+        effects = Effects()
+        turn: TurnWrite | None = None
+        try:
+            async with services.database.exclusive() as exclusive:
+                if unwritten:
+                    await exclusive.run(lambda conn: write_turns(conn, unwritten, effects))
+                outcome = await self._async_outcome(exclusive, self._queue.pop(0), effects)
+                turn = caused = self._advanced(outcome)
+                await exclusive.run(lambda conn: write_turns(conn, [caused], effects))
+        except CommitUnknownError as error:
+            if turn is None or not await services.commits.settle(turn, error):
+                raise error.cause from error
+        except JournalIOError:
+            await services.commits.reopen()
+            raise
+        services.on_effects(effects)
+        return self._state.run not in effects.kept
+
+    async def _async_outcome(self, exclusive: Exclusive, action: TransactionAction, effects: Effects) -> Event:
+        services = self._services
+        transaction = ExclusiveTransaction(exclusive, services.database.guard, self._stage)
+        await exclusive.execute("SAVEPOINT durable_transaction")
+        token = holds_writer.set(True)
+        try:
+            op, stand_ins = action.op, services.stand_ins
+            if stand_ins is None:
+                value = await op.definition.fn(transaction, *op.args, **op.kwargs)
+            else:
+                value = await stand_ins.call(op.definition, action.position, self._state.run_id, op.args, op.kwargs)
+            outcome = self._succeeded(action, value)
+            for new in transaction.staged:
+                await exclusive.run(lambda conn, new=new: get_or_create(conn, new, effects))  # type: ignore[misc]
+        except JournalError:
+            raise  # the disk, not the user's code
+        except (Exception, asyncio.CancelledError) as raised:  # user code may raise anything: it is the outcome
+            error: Exception
+            if isinstance(raised, asyncio.CancelledError):
+                if current_task().cancelling():
+                    raise
+                error = cancelled_by_itself()
+            else:
+                error = raised
+            await exclusive.execute("ROLLBACK TO durable_transaction")
+            outcome = self._failed(action, error)
+        finally:
+            holds_writer.reset(token)
+            transaction.close()
+        await exclusive.execute("RELEASE durable_transaction")
+        return outcome

@@ -1,0 +1,193 @@
+"""
+What is written of one run: each of its decisions as a turn for the writer's thread.
+
+A turn is made on the event loop (numbered and chained, with the runs that it starts encoded), and written by one
+commit group. Turns with transactions are in `transaction_turn`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, TypeGuard
+
+from attrs import evolve
+
+from durable._core.journal import history
+from durable._core.journal.events import Payload, RunStarted
+from durable._core.journal.payloads import failure_payload
+from durable._core.program.limits import Limit, LimitRef, name_of, numbers
+from durable._core.run.decision import ChildAction, Decision, Feed
+from durable._core.statuses import EndStatus
+from durable._shell.reads.event_rows import cancel_in_inbox, load_run
+from durable._shell.rows.new_runs import make_template
+from durable._shell.rows.rows import (
+    Effects,
+    LastTurn,
+    NewFeed,
+    NewRun,
+    Notice,
+    ReadyRun,
+    RunState,
+    TurnWrite,
+    read_events,
+)
+from durable._shell.turns.continuations import follow_ups
+from durable._shell.turns.executions import AnyExecution
+from durable._shell.turns.notes import StepNotes
+from durable._shell.turns.services import Services
+from durable._shell.writes.turn_writes import end_cancelled, write_turns
+from durable._shell.writes.wakeups import await_code
+from durable.errors import DefinitionError, DurableError
+
+
+class Recorded(NamedTuple):
+    """What is on disk after a turn."""
+
+    #: That of the turn, and those that its transactions have caused.
+    decisions: list[Decision]
+    #: Whether the run was let go of, if it waits: nothing has arrived since the turn began.
+    freed: bool
+
+
+class TurnWriter:
+    """Makes the turns of one run, and has them written. The only one who appends to its history."""
+
+    def __init__(self, ready: ReadyRun, state: RunState, notes: StepNotes, services: Services) -> None:
+        #: Whether the file says that the run is running.
+        self.announced = False
+        self._ready = ready
+        self._state = state
+        self._notes = notes
+        self._services = services
+
+    async def record(self, decision: Decision, execution: AnyExecution, inbox_upto: int) -> Recorded:
+        """
+        Write *decision* of *execution*, which has taken in what the inbox holds up to item *inbox_upto*.
+
+        Raises:
+            JournalError: It could not be written.
+        """
+        freed = await self._services.commits.turn(self.turn(decision, execution, inbox_upto))
+        return Recorded([decision], freed)
+
+    async def block(self, reason: str, running: Collection[str]) -> None:
+        """
+        Write that the run cannot go on without a person; or its end, if somebody asked for that.
+
+        Steps at the positions in *running* end by themselves, and keep their slots until then.
+
+        Raises:
+            JournalDamagedError: Not even that can be written.
+        """
+        now = self._services.clock.now()
+
+        def insert(conn: sqlite3.Connection, effects: Effects) -> None:
+            state = self._state
+            asked = cancel_in_inbox(conn, state.run)
+            if asked is None:
+                decision = Decision(blocked=reason)
+                turn = TurnWrite(state, now, decision, status="blocked", under_way=list(running))
+                write_turns(conn, [turn], effects)
+                await_code(conn, state.run, now)
+            else:  # its clean-up cannot run, and nobody wants to wait for the code that could
+                started = self._first_event(conn)
+                end = Decision(ended="cancelled", reason=asked.reason)
+                then = [] if started is None else follow_ups(self._ready, started, "cancelled", end, self._services)
+                end_cancelled(conn, state, asked, now, then, self._services.allocate, effects)
+
+        await self._services.commits.call(insert, answers=False)
+
+    def turn(self, decision: Decision, execution: AnyExecution, inbox_upto: int, *, last: bool = True) -> TurnWrite:
+        """*decision*, ready to be written. *last* is False while transactions of the same turn are still to run."""
+        services = self._services
+        now = services.clock.now()
+        events = self._state.append(decision.events)
+        if decision.ended is None:
+            write = TurnWrite(self._state, now, decision, events, inbox_upto)
+            if decision.blocked is not None:
+                write.status = "blocked"
+            elif last and execution.idle:
+                write.status = "waiting"
+            elif not self.announced:
+                write.status = "running"
+        else:
+            write = LastTurn(self._state, now, decision, events, inbox_upto, decision.ended, allocate=services.allocate)
+            self._add_followers(write, execution, decision.ended)
+        if decision.children:
+            write.children = [self._child(action, now) for action in decision.children]
+            if any(child.may_be_refused for child in write.children):
+                write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
+        if decision.feeds:
+            write.feeds = [self._feed(feed) for feed in decision.feeds]
+        if decision.slots:
+            write.limits = [numbers(each.limit) for each in decision.slots if self._is_new(each.limit)]
+        if decision.attributes is not None:
+            write.attributes = self._merging(decision.attributes)
+        write.notes = self._notes.dropped(decision)
+        if (write.status is not None or decision.failed_attempts) and services.is_watched():
+            write.notices = self._notices(decision, write)
+        self.announced = True
+        return write
+
+    def _add_followers(self, write: LastTurn, execution: AnyExecution, status: EndStatus) -> None:
+        """What the end of the run starts: the run as which it goes on, or its follow-ups."""
+        decision = write.decision
+        if decision.continued is not None:
+            write.successor = self._child(decision.continued, write.at)
+            write.unconsumed = execution.unconsumed()
+        else:
+            write.follow_ups = follow_ups(self._ready, execution.started, status, decision, self._services)
+
+    def _is_new(self, limit: LimitRef) -> TypeGuard[Limit]:
+        """Whether the opening did not see this limit, so that its numbers are still to be written."""
+        if name_of(limit) in self._services.limits:
+            return False
+        if isinstance(limit, Limit):
+            return True
+        msg = f"limit {limit!r} is not known: list it, Engine(limits=[Limit({limit!r}, ...)])"
+        raise DefinitionError(msg)
+
+    def _first_event(self, conn: sqlite3.Connection) -> RunStarted | None:
+        """How the run began, as far as that can be read."""
+        try:
+            rows = load_run(conn, self._state.run).rows[:1]
+            (event,) = read_events(self._services.path, evolve(self._state), rows)
+        except (DurableError, ValueError):
+            return None
+        return event if event.category == "start" else None
+
+    def _notices(self, decision: Decision, write: TurnWrite) -> list[Notice]:
+        """What to tell those who look on."""
+        run, run_id, workflow = self._state.run, self._state.run_id, self._state.workflow
+        notices: list[Notice] = []
+        if not self.announced and not history.ends_unborn(decision.events):
+            notices.append(Notice("run.started", run, run_id, workflow))
+        notices += [Notice("step.attempt_failed", run, run_id, workflow, failed) for failed in decision.failed_attempts]
+        if write.status == "waiting":
+            notices.append(Notice("run.waiting", run, run_id, workflow))
+        return notices
+
+    def _child(self, action: ChildAction, now: float) -> NewRun:
+        return self._services.new_run(
+            action.op,
+            now,
+            run_id=action.run_id,
+            parent=self._state.run,
+            position=action.position,
+            arguments=action.arguments,
+        )
+
+    def _feed(self, feed: Feed) -> NewFeed:
+        services = self._services
+        template = make_template(feed.op, definitions=services.definitions, codec=services.codec)
+        return NewFeed(feed, template, [services.allocate() for _ in feed.children])
+
+    def _merging(self, values: dict[str, Any]) -> Callable[[Payload | None], Payload]:
+        codec = self._services.codec
+
+        def merge(before: Payload | None) -> Payload:
+            known = {} if before is None else codec.decode(before, dict[str, Any], where="attributes")
+            return codec.encode({**known, **values}, dict[str, Any], where="attributes")
+
+        return merge
