@@ -68,7 +68,7 @@ _BY_A_TURN: Final = (Cause.TURN,)
 _ENDED_BY_A_TURN: Final[Mapping[Status, tuple[Cause, ...]]] = dict.fromkeys(ENDS, _BY_A_TURN)
 
 #: From, to, by whom. `durable/README.md` shows it.
-TRANSITIONS: Final[Mapping[Status | Literal["new"], Mapping[Status, tuple[Cause, ...]]]] = {
+RUN_TRANSITIONS: Final[Mapping[Status | Literal["new"], Mapping[Status, tuple[Cause, ...]]]] = {
     NEW: {
         "pending": (Cause.CREATION,),
         "paused": (Cause.IMPORT,),  # whatever it did where it comes from: a person says when it continues
@@ -112,7 +112,7 @@ TRANSITIONS: Final[Mapping[Status | Literal["new"], Mapping[Status, tuple[Cause,
 
 def changed_by(cause: Cause) -> tuple[Status, ...]:
     """The statuses that *cause* can take a run from."""
-    return tuple(status for status in STATUSES if any(cause in causes for causes in TRANSITIONS[status].values()))
+    return tuple(status for status in STATUSES if any(cause in causes for causes in RUN_TRANSITIONS[status].values()))
 
 
 # --- what a run waits for ------------------------------------------------------------------------

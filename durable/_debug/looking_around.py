@@ -8,11 +8,12 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, assert_never
 
+from durable._core.codec.codec import Payload
 from durable._core.journal.columns import fields_of
-from durable._core.journal.events import CommandEvent, Event, GroupOpened, Payload
+from durable._core.journal.events import CommandEvent, Event, GroupOpened
 from durable._core.journal.payloads import failure_in
 from durable._debug.expressions import short
-from durable._debug.replay import in_words
+from durable._debug.replay import end_in_words
 from durable._debug.reports import report_lines
 from durable.errors import DurableError
 
@@ -31,7 +32,7 @@ def locals_in(place: Place | None) -> dict[str, str]:
     return {name: short(value) for name, value in place.frame.f_locals.items() if not name.startswith(("__", "."))}
 
 
-def told(event: CommandEvent, outcome: Event | None, codec: Codec, still_open: frozenset[str]) -> str:
+def with_outcome(event: CommandEvent, outcome: Event | None, codec: Codec, still_open: frozenset[str]) -> str:
     """A command and what came of it: "3  step 'charge' -> 7"."""
     what = f"{event.position:<6} {event.describe()}"
     if outcome is None:
@@ -95,16 +96,16 @@ def event_lines(event: Event, since: float, codec: Codec) -> list[str]:
     return lines
 
 
-def ended(stop: Stop) -> str:
+def how_it_ended(stop: Stop) -> str:
     """How the strand that stopped ended, in one line."""
-    return in_words(stop) if stop.kind != "command" else "it waits"
+    return end_in_words(stop) if stop.kind != "command" else "it waits"
 
 
 def end_lines(stop: Stop) -> list[str]:
     """How the strand that stopped ended; a divergence with its whole report."""
     if stop.kind in ("diverged", "stuck") and isinstance(stop.error, DurableError):
         return [stop.kind, *report_lines(stop.error)]
-    return [in_words(stop)]
+    return [end_in_words(stop)]
 
 
 def _instant(at: float) -> str:

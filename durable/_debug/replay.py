@@ -181,7 +181,7 @@ class Replay:
                 position = event.position
                 found.append(ReplayedCommand(self, stop, position, event.describe(), event, outcomes.get(position)))
             if stop.kind != "command":
-                found.append(ReplayedCommand(self, stop, stop.position, in_words(stop), None, None))
+                found.append(ReplayedCommand(self, stop, stop.position, end_in_words(stop), None, None))
         return found
 
     def at(self, position: str) -> ReplayedCommand:
@@ -289,7 +289,7 @@ def recorded_run(history: AnyHistory, definitions: Definitions) -> RunHistory:
     return RunHistory(facts, events)
 
 
-def in_words(stop: Stop) -> str:
+def end_in_words(stop: Stop) -> str:
     """How a strand ended, in words."""
     match stop.kind:
         case "returned":

@@ -105,7 +105,7 @@ class Session(cmd.Cmd):
             return [*lines, "its code has not run: it ended before its first turn"]
         last = self.stops[-1]
         if last.kind != "command" or facts.status in ("failed", "blocked"):
-            lines.append(f"it came to an end at stop #{last.number} (`last` goes there): {look.ended(last)}")
+            lines.append(f"it came to an end at stop #{last.number} (`last` goes there): {look.how_it_ended(last)}")
         else:
             lines.append(f"it waits at stop #{last.number} (`last` goes there)")
         return [*lines, *self.here()]
@@ -402,7 +402,7 @@ class Session(cmd.Cmd):
             mark = "->" if stop.number == here else "  "
             told = [self._told(event) for event in stop.opened[:1] if stop.kind == "command"]
             more = f" (and {len(stop.opened) - 1} more)" if len(stop.opened) > 1 else ""
-            what = told[0] + more if told else look.ended(stop)
+            what = told[0] + more if told else look.how_it_ended(stop)
             self.say(f"{mark} #{stop.number:<4} {what}")
 
     # --- breakpoints and pdb -----------------------------------------------------------------------------
@@ -462,7 +462,7 @@ class Session(cmd.Cmd):
     # --- inside ------------------------------------------------------------------------------------------
 
     def _told(self, event: Any) -> str:
-        return look.told(event, self._walker.outcomes.get(event.position), self._codec, self._walker.open)
+        return look.with_outcome(event, self._walker.outcomes.get(event.position), self._codec, self._walker.open)
 
     def _stop(self) -> Stop:
         self._number()

@@ -11,8 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from durable._core.codec.codec import Codec
-from durable._core.journal.events import Payload
+from durable._core.codec.codec import Codec, Payload
 from durable._core.program.registry import Definitions
 from durable._core.recorded.copies import Absent, Copy, command_at, copy_of, roots, status_of
 from durable._core.recorded.export_format import RunHistory

@@ -17,8 +17,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from attrs import define, field, frozen
 
-from durable._core.codec.codec import Codec
-from durable._core.journal.events import Payload
+from durable._core.codec.codec import Codec, Payload
 from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.ops import RunOp, StepOp, TransactionOp

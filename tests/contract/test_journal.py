@@ -26,7 +26,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.waits import Wait
 from durable._core.run.decision import Decision
-from durable._core.statuses import ENDS, NEW, STATUSES, TRANSITIONS, Cause
+from durable._core.statuses import ENDS, NEW, RUN_TRANSITIONS, STATUSES, Cause
 from durable._shell.reads import event_rows
 from durable._shell.reads.exporting import load_run_history
 from durable._shell.reads.run_rows import run_by_id
@@ -508,7 +508,9 @@ class TestStatuses:
                         await statuses.turn(run, after, status)
         await self.in_line(statuses)
         assert statuses.seen == {
-            before: {after: set(causes) for after, causes in row.items()} for before, row in TRANSITIONS.items() if row
+            before: {after: set(causes) for after, causes in row.items()}
+            for before, row in RUN_TRANSITIONS.items()
+            if row
         }
 
     async def in_line(self, statuses):

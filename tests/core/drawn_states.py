@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from durable._core.run.step_states import TRANSITIONS as OF_STEPS
+from durable._core.run.step_states import STEP_TRANSITIONS as OF_STEPS
 from durable._core.run.step_states import Choice, Transition
-from durable._core.statuses import TRANSITIONS as OF_RUNS
+from durable._core.statuses import RUN_TRANSITIONS as OF_RUNS
 from durable._core.statuses import WAITS
 
 PAGE = Path(__file__).parents[2] / "durable" / "README.md"

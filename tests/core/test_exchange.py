@@ -14,14 +14,13 @@ from attrs import fields as attrs_fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.hints import class_hints
 from durable._core.codec.json_text import dumps
 from durable._core.codec.records import Instant
 from durable._core.journal.events import (
     EVENT_CLASSES,
     AttributesSet,
-    Payload,
     RunCancelled,
     RunContinued,
     RunFailed,

@@ -13,7 +13,7 @@ import pytest
 
 from durable._core.codec.codec import Codec
 from durable._core.codec.failures import Failure, describe, rebuild, record_exception
-from durable._core.codec.safe_text import LINE_CAP, told
+from durable._core.codec.safe_text import LINE_CAP, one_line
 from tests.core.hostile_exceptions import KINDS, OUTSIDERS
 
 EVERY = {**KINDS, **OUTSIDERS}
@@ -87,7 +87,7 @@ def test_every_kind_is_told_in_a_line(kind):
     """
     For logs: of bounded length, without a line of the user's code.
     """
-    line = told(EVERY[kind]())
+    line = one_line(EVERY[kind]())
     assert line
     assert "\n" not in line
     assert len(line) <= LINE_CAP + 100

@@ -7,9 +7,9 @@ from typing import Annotated
 import pytest
 from attrs import frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant, Seconds, narrowed, record_codec
 from durable._core.codec.scalars import PLAIN
-from durable._core.journal.events import Payload
 from durable.errors import DecodeError
 
 

@@ -13,8 +13,8 @@ from durable._core.statuses import (
     HELD,
     NEW,
     OPEN,
+    RUN_TRANSITIONS,
     STATUSES,
-    TRANSITIONS,
     WAITS,
     Cause,
     EndStatus,
@@ -39,10 +39,10 @@ def test_every_status_is_reached_and_left_unless_it_is_an_end():
     """
     No run is lost: whatever holds it, somebody can let it continue or end it.
     """
-    assert set(TRANSITIONS) == {NEW, *STATUSES}
-    reached = {after for row in TRANSITIONS.values() for after in row}
+    assert set(RUN_TRANSITIONS) == {NEW, *STATUSES}
+    reached = {after for row in RUN_TRANSITIONS.values() for after in row}
     assert reached == set(STATUSES)
-    assert [status for status in STATUSES if not TRANSITIONS[status]] == ["succeeded", "cancelled"]
+    assert [status for status in STATUSES if not RUN_TRANSITIONS[status]] == ["succeeded", "cancelled"]
 
 
 def test_requests_know_in_which_statuses_they_change_something():

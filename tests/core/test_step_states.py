@@ -34,7 +34,7 @@ from durable._core.program.decorators import job, step, transaction, workflow
 from durable._core.program.limits import Limit
 from durable._core.program.op_constructors import race, wait_for
 from durable._core.run.decision import Decision
-from durable._core.run.step_states import STARTED, TRANSITIONS, Choice, Phase, StepEffect, StepEvent, StepState
+from durable._core.run.step_states import STARTED, STEP_TRANSITIONS, Choice, Phase, StepEffect, StepEvent, StepState
 from durable.errors import CapExceededError, DefinitionError
 from tests.core.drive import CODEC, START, World, execution, kinds
 
@@ -226,15 +226,20 @@ def test_every_arrival_in_every_state(made, state, arrival, freed):
 
 def test_the_table_has_no_entry_that_these_tests_do_not_know():
     """
-    Every arrival of `TRANSITIONS` is one of the tests above, and the other way round.
+    Every arrival of `STEP_TRANSITIONS` is one of the tests above, and the other way round.
     """
     known = {(state.split()[0], type(ARRIVALS[arrival])) for state, arrival in TABLE}
     assert known == {
-        (phase, cause) for phase, causes in TRANSITIONS.items() for cause in causes if not isinstance(cause, Choice)
+        (phase, cause)
+        for phase, causes in STEP_TRANSITIONS.items()
+        for cause in causes
+        if not isinstance(cause, Choice)
     }
-    assert set(TRANSITIONS) == set(get_args(Phase))
-    assert {cause for causes in TRANSITIONS.values() for cause in causes if isinstance(cause, Choice)} == set(Choice)
-    assert {effect for row in TRANSITIONS.values() for each in row.values() for effect in each.effects} == set(
+    assert set(STEP_TRANSITIONS) == set(get_args(Phase))
+    assert {cause for causes in STEP_TRANSITIONS.values() for cause in causes if isinstance(cause, Choice)} == set(
+        Choice
+    )
+    assert {effect for row in STEP_TRANSITIONS.values() for each in row.values() for effect in each.effects} == set(
         StepEffect
     )
 
@@ -243,7 +248,7 @@ def test_whatever_can_happen_to_a_step_has_an_entry():
     """
     An event that joins `StepEvent` and not the table would be dropped in silence.
     """
-    causes = {cause for row in TRANSITIONS.values() for cause in row if not isinstance(cause, Choice)}
+    causes = {cause for row in STEP_TRANSITIONS.values() for cause in row if not isinstance(cause, Choice)}
     assert causes | set(get_args(LaterAttempt)) == set(get_args(StepEvent))
 
 
@@ -251,7 +256,7 @@ def test_what_leads_to_a_choice_does_nothing_itself():
     """
     Effects stand with the choice, so that none is done before it is made.
     """
-    for causes in TRANSITIONS.values():
+    for causes in STEP_TRANSITIONS.values():
         for taken in causes.values():
             assert taken.to not in ("due", "interrupted") or taken.effects == ()
 

@@ -65,7 +65,7 @@ def _named(checked: CheckedRun) -> str:
 
 def _told(checked: CheckedRun, out: Output) -> None:
     if out.json:
-        out.value(plain(checked))
+        out.value(checked_plain(checked))
         return
     out.line(f"{out.colour(checked.verdict, '31')}: {_named(checked)}")
     for line in report_lines(checked.error) if checked.error is not None else [checked.report]:
@@ -73,7 +73,7 @@ def _told(checked: CheckedRun, out: Output) -> None:
     out.line()
 
 
-def plain(checked: CheckedRun) -> dict[str, Any]:
+def checked_plain(checked: CheckedRun) -> dict[str, Any]:
     """A finding as JSON data."""
     error = checked.error
     fields = ("position", "recorded", "requested", "recorded_site", "requested_site", "change", "hint", "remedy")

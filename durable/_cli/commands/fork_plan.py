@@ -18,9 +18,8 @@ from durable._cli.applications import Application
 from durable._cli.journals.files import database_path, open_readonly, snapshot
 from durable._cli.journals.finding import find_run
 from durable._cli.terminal.arguments import json_argument, text_argument
-from durable._cli.terminal.problems import NOT_FOUND, CommandError, misfit
-from durable._core.codec.codec import Codec
-from durable._core.journal.events import Payload
+from durable._cli.terminal.problems import NOT_FOUND, CommandError, misfit_error
+from durable._core.codec.codec import Codec, Payload
 from durable._core.recorded.copies import Absent, Copy, Find, command_at, copy_of
 from durable._core.recorded.export_format import RunHistory
 from durable._shell.reads.exporting import load_run_history, read_histories
@@ -120,7 +119,7 @@ def _encoded(
         try:
             found[position] = codec.encode(codec.from_plain(value, type_), type_, where=what)
         except DecodeError as error:
-            raise misfit(what, error) from None
+            raise misfit_error(what, error) from None
         except RecordError as error:
             raise CommandError(str(error)) from error
     return found

@@ -14,9 +14,8 @@ from durable._cli.applications import add_application, application_of
 from durable._cli.journals.recorded import Damaged, add_recorded, recorded_runs
 from durable._cli.terminal.output import Output, cut
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, CommandError
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.failures import describe
-from durable._core.journal.events import Payload
 from durable._core.journal.payloads import failure_in
 from durable._core.recorded.export_format import RunHistory
 from durable._debug.replay import Replay, ReplayedCommand, as_definitions, definition_of
@@ -156,12 +155,12 @@ def _traced(command: ReplayedCommand, changed: dict[str, str], out: Output, *, f
     if first:
         out.line(f"#{command.stop:<4} {command.position:<8} {place:<20} {out.dim(command.source)}".rstrip())
     mark = f"{command.position:<8} " if not first else ""
-    out.line(f"{'':14} {mark}{command.command}{outcome_of(command)}")
+    out.line(f"{'':14} {mark}{command.command}{outcome_text(command)}")
     for name, text in changed.items():
         out.line(f"{'':14} {out.dim(f'{name} = {text}')}")
 
 
-def outcome_of(command: ReplayedCommand) -> str:
+def outcome_text(command: ReplayedCommand) -> str:
     """What came of a command, to stand behind it."""
     outcome = command.outcome
     if outcome is None:

@@ -20,7 +20,7 @@ from durable._cli.journals.filters import moment
 from durable._cli.journals.owners import say_unowned
 from durable._cli.terminal.arguments import json_argument, text_argument
 from durable._cli.terminal.output import Output
-from durable._cli.terminal.problems import FINDING, OK, CommandError, misfit
+from durable._cli.terminal.problems import FINDING, OK, CommandError, misfit_error
 from durable._cli.terminal.values import failure_lines, plain, value_lines
 from durable._core.codec.codec import Codec
 from durable._core.program.ops import RunOp
@@ -208,7 +208,7 @@ def _converted(codec: Codec, value: Any, type_: Any, name: str, where: str) -> A
     try:
         return codec.from_plain(value, type_)
     except DecodeError as error:
-        raise misfit(f"argument {name!r} of {where}", error) from None
+        raise misfit_error(f"argument {name!r} of {where}", error) from None
 
 
 def _options(args: Namespace) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ class CommandError(Exception):
         self.code = code
 
 
-def misfit(what: str, error: DecodeError) -> CommandError:
+def misfit_error(what: str, error: DecodeError) -> CommandError:
     """That *what* was typed is not of the type that the application's code expects there."""
     place = f" at {error.path.removeprefix('$').removeprefix('.')}" if error.path != "$" else ""
     return CommandError(f"{what}{place}: expected {error.expected}: {error.reason}")

@@ -61,7 +61,7 @@ def message_of(exc: BaseException, cap: int, ask: Ask | None = None) -> str:
         return f"<{name_of(exc)} without text>"
 
 
-def told(error: BaseException, cap: int = LINE_CAP) -> str:
+def one_line(error: BaseException, cap: int = LINE_CAP) -> str:
     """*error* in one line, as ``ValueError: bad``. For logs and errors about errors: no code of the user's runs."""
     message = message_of(error, cap).strip().partition("\n")[0]
     name = name_of(error)

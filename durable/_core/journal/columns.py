@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 
 from attrs import fields as attrs_fields
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps, loads
-from durable._core.journal.events import EVENT_CLASSES, KIND_NAMES, Event, Payload
+from durable._core.journal.events import EVENT_CLASSES, KIND_NAMES, Event
 from durable.errors import DecodeError
 
 

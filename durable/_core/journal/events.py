@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Union, asse
 
 from attrs import frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant
 
-#: JSON text; bytes only where the user's codec hooks made them.
-Payload: TypeAlias = str | bytes
 #: What an event says of its command, or of the run. "failed" and "retrying": its value is the failure.
 OutcomeKind: TypeAlias = Literal[
     "succeeded", "failed", "retrying", "interrupted", "cancelled", "fired", "continued", "received", "over"

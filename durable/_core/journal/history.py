@@ -14,6 +14,7 @@ from typing import TypeVar, assert_never, get_args
 
 from attrs import field, frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.journal.events import (
     Arrival,
     AttributesSet,
@@ -34,7 +35,6 @@ from durable._core.journal.events import (
     LaterAttempt,
     NowRead,
     PatchMarked,
-    Payload,
     Reopening,
     Revision,
     RunFailed,

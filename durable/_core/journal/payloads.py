@@ -7,9 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.failures import Failure, rebuild, record_exception
-from durable._core.journal.events import Payload
 from durable.errors import CapExceededError, EncodeError
 
 if TYPE_CHECKING:

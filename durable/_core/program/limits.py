@@ -136,7 +136,7 @@ def as_listed(option: str, given: Any, kind: type[T]) -> tuple[T, ...]:
     return found
 
 
-def name_of(limit: LimitRef) -> str:
+def limit_name(limit: LimitRef) -> str:
     """The name of a limit, however it was given."""
     return limit if isinstance(limit, str) else limit.name
 

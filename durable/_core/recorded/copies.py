@@ -13,15 +13,8 @@ from typing import TypeAlias
 
 from attrs import evolve, frozen
 
-from durable._core.journal.events import (
-    AttributesSet,
-    CommandEvent,
-    Event,
-    FeedOpened,
-    Payload,
-    ResumeRequested,
-    SignalReceived,
-)
+from durable._core.codec.codec import Payload
+from durable._core.journal.events import AttributesSet, CommandEvent, Event, FeedOpened, ResumeRequested, SignalReceived
 from durable._core.journal.history import effective, fork, only, open_waits, reopened
 from durable._core.recorded.export_format import ExportedWait, RunFacts, RunHistory
 from durable._core.statuses import ENDS

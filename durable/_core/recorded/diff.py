@@ -17,8 +17,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps_sorted, loads
-from durable._core.journal.events import Payload
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.run_lines import Line, command_lines
 

@@ -18,10 +18,11 @@ from typing import Any, Final
 from attrs import field, frozen
 from attrs import fields as attrs_fields
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps
 from durable._core.codec.records import Instant
 from durable._core.journal.columns import fields_of
-from durable._core.journal.events import KIND_NAMES, Event, Payload, RunStarted
+from durable._core.journal.events import KIND_NAMES, Event, RunStarted
 from durable._core.journal.history import start_of
 from durable._core.recorded.export_fields import (
     ExportedKind,

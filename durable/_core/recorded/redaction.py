@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 from attrs import evolve, frozen
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps, loads
-from durable._core.journal.events import KIND_NAMES, Event, Payload
+from durable._core.journal.events import KIND_NAMES, Event
 from durable._core.recorded.export_format import RunFacts, RunHistory, StepNote
 from durable.errors import UsageError
 

@@ -11,16 +11,9 @@ from typing import assert_never
 
 from attrs import evolve, field, frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps_sorted
-from durable._core.journal.events import (
-    ChildAwaited,
-    CommandEvent,
-    Event,
-    NowRead,
-    Payload,
-    RunForked,
-    StepStarted,
-)
+from durable._core.journal.events import ChildAwaited, CommandEvent, Event, NowRead, RunForked, StepStarted
 from durable._core.journal.history import effective, only
 from durable._core.recorded.export_format import RunHistory
 

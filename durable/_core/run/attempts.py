@@ -34,11 +34,11 @@ from durable._core.run.step_states import (
     StepRules,
     StepState,
     accepts,
-    awaited,
     delay,
     recorded_as,
-    replay,
-    start,
+    replay_event,
+    slot_awaited,
+    start_attempt,
     take,
     withdraw,
     withdrawn,
@@ -77,13 +77,13 @@ class AttemptNode(Leaf[StepEvent]):
         self.first, fresh = ex.command(self.first, definition.aliases)
         ex.running += 1
         if fresh:
-            start(self, ex.decision)
+            start_attempt(self, ex.decision)
 
     def _stand_in_line(self, *, new: bool) -> None:
         ex = self.ex
         self.state = QUEUED
         limit, key = self.line() if new else ("", "")  # a fact of the journal, if it is recorded
-        event, fresh = ex.command(awaited(self, limit, key, ex.time), self.op.definition.aliases)
+        event, fresh = ex.command(slot_awaited(self, limit, key, ex.time), self.op.definition.aliases)
         self.first = evolve(self.first, site=event.site, digest=event.digest)
         if fresh:
             ex.decision.slots += (SlotAction(self.position, limit, key),)
@@ -118,7 +118,7 @@ class AttemptNode(Leaf[StepEvent]):
         else:
             before = self.state
             if ex.replaying:
-                replay(self, event)
+                replay_event(self, event)
             else:
                 take(self, event, ex.decision, ex.time)
             self._count(before)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from attrs import define, field, frozen
 
-from durable._core.journal.events import Event, Payload
+from durable._core.codec.codec import Payload
+from durable._core.journal.events import Event
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import RunOp, StepOp, TransactionOp

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.failures import describe
-from durable._core.journal.events import End, Payload, RunFailed, RunRestarted, RunSucceeded
+from durable._core.journal.events import End, RunFailed, RunRestarted, RunSucceeded
 from durable._core.journal.events import RunCancelled as RunCancelledEvent
 from durable._core.journal.payloads import failure_in, failure_payload
 from durable._core.program.retry import plan

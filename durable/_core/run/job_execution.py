@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.failures import describe as describe_failure
 from durable._core.journal import history
 from durable._core.journal.events import (
     CancelRequested,
     CleanupTimedOut,
     Event,
-    Payload,
     Positioned,
     ResumeRequested,
     RunFailed,
@@ -51,9 +50,9 @@ from durable._core.run.step_states import (
     StepEvent,
     StepRules,
     accepts,
-    begin,
+    begin_attempt,
     recorded_as,
-    replay,
+    replay_event,
     take,
     withdraw,
 )
@@ -113,7 +112,7 @@ class JobExecution:
             if isinstance(event, StepSucceeded):
                 self._given = event
             elif accepts(event, self.state, replaying=True):
-                replay(self, event)
+                replay_event(self, event)
 
     def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
         """As `Execution.advance`."""
@@ -176,7 +175,7 @@ class JobExecution:
 
     def _begin(self, now: float) -> None:
         try:
-            begin(self, self._decision, now)
+            begin_attempt(self, self._decision, now)
         except (CapExceededError, DefinitionError) as error:  # its limit has no key for these arguments
             self._fail(failure_payload(error, self.codec), now)
 

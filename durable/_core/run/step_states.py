@@ -22,7 +22,7 @@ Two more are choices, left in the moment in which they are entered:
   may be: a step that was running at too many of them is called poison, and `on_crash` may forbid the
   repetition ("raise") or leave it to a person ("block").
 
-What `TRANSITIONS` has no entry for cannot happen to a step in that state, and is dropped unrecorded: the outcome
+What `STEP_TRANSITIONS` has no entry for cannot happen to a step in that state, and is dropped unrecorded: the outcome
 of an attempt that is over, a second interruption of one attempt, a grant for a step that left the line. So of
 two arrivals the one that a turn takes in first wins, and the order in which they are recorded tells which. One entry
 stands in every state: `StepSucceeded`, for a fork may give an outcome to a step that waits in line, or is stuck.
@@ -81,7 +81,7 @@ from durable._core.journal.events import (
 from durable._core.journal.payloads import failure_payload
 from durable._core.journal.waits import Wait
 from durable._core.program.definition import OnCrash
-from durable._core.program.limits import LimitRef, name_of
+from durable._core.program.limits import LimitRef, limit_name
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.run.decision import Decision, FailedAttempt, SlotAction, StepAction, TransactionAction, added
 from durable.errors import StepInterruptedError
@@ -139,7 +139,7 @@ class Transition:
 _SUCCEEDS: Final = Transition("ended", (StepEffect.RELEASE,))
 
 #: By state, and by what happens in it. `durable/README.md` has it as a drawing.
-TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]]] = {
+STEP_TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]]] = {
     "due": {
         Choice.LIMITED: Transition("queued", (StepEffect.QUEUE,), attempts=1),
         Choice.UNLIMITED: Transition("running", (StepEffect.RELEASE, StepEffect.START), attempts=1),
@@ -222,7 +222,7 @@ def accepts(event: Event, state: StepState, *, replaying: bool = False) -> TypeG
     kind = type(event)
     if isinstance(event, StepInterrupted) and event.attempt != state.attempt:
         return False
-    return kind in TRANSITIONS[state.phase] or (replaying and kind in _FACTS)
+    return kind in STEP_TRANSITIONS[state.phase] or (replaying and kind in _FACTS)
 
 
 def moved(state: StepState, event: StepEvent, rules: StepRules | None) -> Move:
@@ -234,23 +234,23 @@ def moved(state: StepState, event: StepEvent, rules: StepRules | None) -> Move:
     if isinstance(event, (StepStarted, SlotAwaited)):
         slot = state.slot or isinstance(event, SlotAwaited)
         return state._replace(phase=_FACTS[type(event)], attempt=event.attempt, slot=slot), ()
-    state, effects = _along(TRANSITIONS[state.phase][type(event)], state)
+    state, effects = _along(STEP_TRANSITIONS[state.phase][type(event)], state)
     if isinstance(event, StepInterrupted):
         if rules is None:
             return state._replace(phase="stuck", crashes=state.crashes + event.crashed), ()
-        state, effects = _along(TRANSITIONS["interrupted"][_judged(state, event, rules)], state)
+        state, effects = _along(STEP_TRANSITIONS["interrupted"][_judged(state, event, rules)], state)
     if state.phase == "due":
         return (state._replace(phase="running"), ()) if rules is None else _begun(state, rules)
     return state, effects
 
 
 def _begun(state: StepState, rules: StepRules) -> Move:
-    return _along(TRANSITIONS["due"][Choice.LIMITED if rules.limited else Choice.UNLIMITED], state)
+    return _along(STEP_TRANSITIONS["due"][Choice.LIMITED if rules.limited else Choice.UNLIMITED], state)
 
 
 def withdrawn(state: StepState) -> Move:
     """Where it takes a step that nobody waits for its outcome any more."""
-    return _along(TRANSITIONS[state.phase][Choice.WITHDRAWN], state)
+    return _along(STEP_TRANSITIONS[state.phase][Choice.WITHDRAWN], state)
 
 
 def _judged(state: StepState, event: StepInterrupted, rules: StepRules) -> Choice:
@@ -300,27 +300,27 @@ class OpenStep(Protocol):
         ...
 
 
-def begin(step: OpenStep, decision: Decision, now: float) -> None:
+def begin_attempt(step: OpenStep, decision: Decision, now: float) -> None:
     """Begin the next attempt of *step*, which is due; what is to be recorded and done goes into *decision*."""
     step.state, effects = _begun(step.state, step.rules)
     _perform(effects, step, None, decision, now)
 
 
 def take(step: OpenStep, event: StepEvent, decision: Decision, now: float) -> None:
-    """Let *event*, which is recorded, happen to *step*; as `begin`."""
+    """Let *event*, which is recorded, happen to *step*; as `begin_attempt`."""
     step.state, effects = moved(step.state, event, step.rules)
     _perform(effects, step, event, decision, now)
 
 
 def withdraw(step: OpenStep, decision: Decision, now: float) -> type[Event] | None:
-    """Nobody waits for the outcome of *step* any more; what kind of event records that. As `begin`."""
-    recorded = TRANSITIONS[step.state.phase][Choice.WITHDRAWN].recorded
+    """Nobody waits for the outcome of *step* any more; what kind of event records that. As `begin_attempt`."""
+    recorded = STEP_TRANSITIONS[step.state.phase][Choice.WITHDRAWN].recorded
     step.state, effects = withdrawn(step.state)
     _perform(effects, step, None, decision, now)
     return recorded
 
 
-def replay(step: OpenStep, event: StepEvent) -> None:
+def replay_event(step: OpenStep, event: StepEvent) -> None:
     """Let *event* have happened to *step*: nothing is recorded or done."""
     step.state, _ = moved(step.state, event, None if isinstance(step.first, StepStarted) else step.rules)
     if isinstance(event, StepStarted) and event.attempt == 1:
@@ -329,7 +329,7 @@ def replay(step: OpenStep, event: StepEvent) -> None:
 
 def recorded_as(step: OpenStep, event: StepInterrupted, codec: Codec) -> StepInterrupted | StepFailed:
     """What is recorded for *event*: an interruption that must not be repeated is a failure."""
-    taken = TRANSITIONS["interrupted"][_judged(step.state, event, step.rules)]
+    taken = STEP_TRANSITIONS["interrupted"][_judged(step.state, event, step.rules)]
     if taken.recorded is not StepFailed:
         return event
     error = StepInterruptedError(step.position, step.first.name, event.attempt)
@@ -345,11 +345,11 @@ def _perform(
         match effect:
             case StepEffect.QUEUE:
                 limit, key = step.line()
-                decision.events.append(awaited(step, limit, key, now))
+                decision.events.append(slot_awaited(step, limit, key, now))
                 decision.slots += (SlotAction(position, limit, key),)
             case StepEffect.START:
                 _record_start(step, decision, now)
-                start(step, decision)
+                start_attempt(step, decision)
             case StepEffect.RELEASE:
                 decision.release_slot(position)
             case StepEffect.DELAY:
@@ -372,10 +372,10 @@ def _perform(
                 assert_never(effect)
 
 
-def awaited(step: OpenStep, limit: LimitRef, key: str, now: float) -> SlotAwaited:
+def slot_awaited(step: OpenStep, limit: LimitRef, key: str, now: float) -> SlotAwaited:
     """What records that the attempt of *step* stands in line."""
     first, attempt = step.first, step.state.attempt
-    return SlotAwaited(step.position, first.name, attempt, name_of(limit), key, first.site, first.digest, now)
+    return SlotAwaited(step.position, first.name, attempt, limit_name(limit), key, first.site, first.digest, now)
 
 
 def _record_start(step: OpenStep, decision: Decision, now: float) -> None:
@@ -388,7 +388,7 @@ def _record_start(step: OpenStep, decision: Decision, now: float) -> None:
     decision.events.append(started)
 
 
-def start(step: OpenStep, decision: Decision) -> None:
+def start_attempt(step: OpenStep, decision: Decision) -> None:
     """Run the attempt of *step* that was recorded."""
     state, op, began = step.state, step.op, step.first.at
     if isinstance(op, StepOp):

@@ -246,7 +246,7 @@ def latest_note_at(conn: sqlite3.Connection, run: int, position: str) -> float |
     return at
 
 
-def notes_of(conn: sqlite3.Connection, run: int, position: str) -> dict[str, Any]:
+def notes_left(conn: sqlite3.Connection, run: int, position: str) -> dict[str, Any]:
     """The cursors and memos that an earlier attempt of a step left."""
     return dict(
         conn.execute("SELECT name, value FROM durable_notes WHERE run = ? AND position = ?", (run, position)).fetchall()

@@ -15,7 +15,7 @@ from durable._shell.reads.run_rows import OPEN_SQL
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.templates import to_json
-from durable._shell.writes.batch_ends import settle
+from durable._shell.writes.batch_ends import finish_batches
 from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import create_each
 from durable._shell.writes.wakeups import request_cancel
@@ -82,7 +82,7 @@ class CreateBatches(JournalRequest[list[str]]):
         allocate = env.numbers(conn)
         ids = _add(conn, [(run, each, numbers[each]) for run, each in members], allocate, effects)
         for number in reversed(numbers.values()):
-            settle(conn, number, env.now, allocate, effects)
+            finish_batches(conn, number, env.now, allocate, effects)
         return ids
 
 

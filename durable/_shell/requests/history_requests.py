@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.journal import history
-from durable._core.journal.events import Event, Payload, SignalReceived
+from durable._core.journal.events import Event, SignalReceived
 from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import run_by_id
 from durable._shell.requests.request import Env, JournalRequest
-from durable._shell.requests.run_requests import current_run, find_run, make_ready
+from durable._shell.requests.run_requests import current_run, make_ready, require_run
 from durable._shell.rows.rows import Effects, NewRun, RunState
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
@@ -79,7 +80,7 @@ class ForkRun(JournalRequest[str]):
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> str:
         """Copy the history up to there."""
-        run, now = find_run(conn, self.run_id), env.now
+        run, now = require_run(conn, self.run_id), env.now
         if run_by_id(conn, self.new_id) is not None:
             raise RunExistsError(self.new_id, "a fork is a new run")
         recorded = load_history(conn, env.path, run)

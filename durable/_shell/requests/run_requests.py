@@ -9,7 +9,8 @@ from typing import ClassVar, Final
 
 from attrs import evolve, frozen
 
-from durable._core.journal.events import Payload, ResumeRequested, SignalReceived
+from durable._core.codec.codec import Payload
+from durable._core.journal.events import ResumeRequested, SignalReceived
 from durable._core.statuses import ENDS, HELD, Cause, changed_by
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import RunRow, run_by_id
@@ -144,7 +145,7 @@ REQUESTS = (StartRuns, SendSignal, CancelRun, PauseRun, ResumeRun)
 # --- parts of these, and of others about runs -----------------------------------------------------------
 
 
-def find_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
+def require_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
     """
     The run called *run_id*.
 
@@ -159,9 +160,9 @@ def find_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
 
 def current_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
     """The run called *run_id*, or the one that it continued as."""
-    found = find_run(conn, run_id)
+    found = require_run(conn, run_id)
     while found.successor is not None:
-        found = find_run(conn, found.successor)
+        found = require_run(conn, found.successor)
     return found
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from attrs import evolve
 
 from durable._core.admission import Places
-from durable._core.codec.codec import Codec
-from durable._core.journal.events import Payload, RunStarted
+from durable._core.codec.codec import Codec, Payload
+from durable._core.journal.events import RunStarted
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.functions import RunnableDefinition
-from durable._core.program.limits import name_of
+from durable._core.program.limits import limit_name
 from durable._core.program.ops import RunOp
 from durable._core.program.registry import Definitions
 from durable._core.program.retry import recorded
@@ -96,7 +96,7 @@ def make_run(
         chosen_id=chosen,
         key_ttl=given.key_ttl if given.key_ttl is not None else options.key_ttl,
         delay=delay,
-        limit=None if options.limit is None else name_of(options.limit),
+        limit=None if options.limit is None else limit_name(options.limit),
         limit_key=definition.limit_key_for(op.args, op.kwargs) if options.limit_key is not None else "",
         retry=None if given.retry is None else recorded(given.retry),
         follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),

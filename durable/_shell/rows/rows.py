@@ -15,9 +15,10 @@ from zlib import crc32
 
 from attrs import define, evolve, field, frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant, Seconds
 from durable._core.journal.columns import from_row, to_row
-from durable._core.journal.events import CancelRequested, Event, Payload, RunStarted, SignalReceived
+from durable._core.journal.events import CancelRequested, Event, RunStarted, SignalReceived
 from durable._core.program.ops import OnConflict
 from durable._core.program.retry import RecordedRetry
 from durable._core.run.decision import Decision, FailedAttempt, Feed

@@ -15,9 +15,8 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
-from durable._core.journal.events import Payload
 from durable._core.program.definition import check_name
 from durable._shell.backend import Backend
 from durable.errors import UsageError

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from durable._core.journal.events import Event, RunStarted
 from durable._core.program.functions import Job
-from durable._core.program.limits import name_of
+from durable._core.program.limits import limit_name
 from durable._core.program.retry import from_record
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
@@ -43,7 +43,7 @@ def make_execution(ready: ReadyRun, events: Sequence[Event], services: Services)
     retry = None if ready.retry is None else from_record(ready.retry)
     if isinstance(definition, Job):
         limit = definition.options.limit
-        limited = limit is not None and services.limits[name_of(limit)].on_conflict == "wait"
+        limited = limit is not None and services.limits[limit_name(limit)].on_conflict == "wait"
         return JobExecution(
             definition,
             events,

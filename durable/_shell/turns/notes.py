@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 
-from durable._core.journal.events import Event, Payload, RunRetried, StepStarted, StepSucceeded
+from durable._core.codec.codec import Payload
+from durable._core.journal.events import Event, RunRetried, StepStarted, StepSucceeded
 from durable._core.journal.history import only
 from durable._core.run.decision import Decision, StepAction
-from durable._shell.reads.event_rows import notes_of
+from durable._shell.reads.event_rows import notes_left
 from durable._shell.rows.rows import DroppedNotes, Effects
 from durable._shell.turns.services import Services
 from durable._shell.writes.turn_writes import keep_note
@@ -49,7 +50,7 @@ class StepNotes:
 
     async def left(self, action: StepAction, run_id: str) -> dict[str, Payload]:
         """What earlier attempts have left for this one, by name."""
-        found = await self._services.read(run_id, partial(notes_of, run=self._run, position=action.position))
+        found = await self._services.read(run_id, partial(notes_left, run=self._run, position=action.position))
         if found:
             self._dirty.add(action.position)
         return found

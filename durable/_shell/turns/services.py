@@ -12,8 +12,7 @@ import anyio
 from attrs import define, field
 
 from durable._core.admission import Places
-from durable._core.codec.codec import Codec
-from durable._core.journal.events import Payload
+from durable._core.codec.codec import Codec, Payload
 from durable._core.ports import Clock
 from durable._core.program.limits import Limit
 from durable._core.program.ops import RunOp

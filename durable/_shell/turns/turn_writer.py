@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeGuard
 
 from attrs import evolve
 
+from durable._core.codec.codec import Payload
 from durable._core.journal import history
-from durable._core.journal.events import Payload, RunStarted
+from durable._core.journal.events import RunStarted
 from durable._core.journal.payloads import failure_payload
-from durable._core.program.limits import Limit, LimitRef, name_of, numbers
+from durable._core.program.limits import Limit, LimitRef, limit_name, numbers
 from durable._core.run.decision import ChildAction, Decision, Feed
 from durable._core.statuses import EndStatus
 from durable._shell.reads.event_rows import cancel_in_inbox, load_run
@@ -141,7 +142,7 @@ class TurnWriter:
 
     def _is_new(self, limit: LimitRef) -> TypeGuard[Limit]:
         """Whether the opening did not see this limit, so that its numbers are still to be written."""
-        if name_of(limit) in self._services.limits:
+        if limit_name(limit) in self._services.limits:
             return False
         if isinstance(limit, Limit):
             return True

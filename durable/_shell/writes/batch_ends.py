@@ -61,10 +61,12 @@ def tell_batches(conn: sqlite3.Connection, turns: Iterable[LastTurn], effects: E
     for batch, at in failed.items():
         _fail(conn, batch, at, allocate, effects)
     for batch, at in touched.items():
-        settle(conn, batch, at, allocate, effects)
+        finish_batches(conn, batch, at, allocate, effects)
 
 
-def settle(conn: sqlite3.Connection, first: int, at: float, allocate: Callable[[], int], effects: Effects) -> None:
+def finish_batches(
+    conn: sqlite3.Connection, first: int, at: float, allocate: Callable[[], int], effects: Effects
+) -> None:
     """Complete and finish a batch, and those around it, as far as all in them has ended."""
     batch: int | None = first
     while batch is not None:

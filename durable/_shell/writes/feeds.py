@@ -14,7 +14,8 @@ import sqlite3
 
 from attrs import evolve
 
-from durable._core.journal.events import ChildSucceeded, Payload
+from durable._core.codec.codec import Payload
+from durable._core.journal.events import ChildSucceeded
 from durable._shell.rows.rows import Effects, NewFeed, NewRun
 from durable._shell.rows.templates import begun, from_json, to_json
 from durable._shell.storage.bulk import write_many
@@ -93,7 +94,7 @@ def refill(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> N
 def close_feed(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> None:
     """Start no more, and cancel the children under way: the run may not know of all of them yet."""
     _drop(conn, run, position)
-    first, behind = members_of(position)
+    first, behind = member_range(position)
     conn.execute(
         "DELETE FROM durable_waits WHERE run = ? AND kind = 'child' AND position > ? AND position < ?",
         (run, first, behind),
@@ -111,7 +112,7 @@ def close_feeds(conn: sqlite3.Connection, run: int, at: float, effects: Effects)
         close_feed(conn, run, position, at, effects)
 
 
-def members_of(position: str) -> tuple[str, str]:
+def member_range(position: str) -> tuple[str, str]:
     """Between what two strings the positions of a group's members stand, however deep they are."""
     return f"{position}.", f"{position}/"  # "/" is the character behind "."
 

@@ -154,7 +154,7 @@ def come_back(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -
     return _grant_all(conn, rows, at, effects)
 
 
-def replaced(conn: sqlite3.Connection, name: str, key: str) -> list[int]:
+def runs_to_replace(conn: sqlite3.Connection, name: str, key: str) -> list[int]:
     """The oldest runs inside or in line that are too many for the limit. Each is named once."""
     numbers = _numbers(conn, name)
     if numbers is None or numbers.concurrency is None:

@@ -14,20 +14,20 @@ from typing import Any
 
 from attrs import evolve
 
+from durable._core.codec.codec import Payload
 from durable._core.journal.events import (
     CancelRequested,
     ChildCancelled,
     ChildFailed,
     ChildJoined,
     Event,
-    Payload,
     SignalReceived,
 )
 from durable._core.journal.events import (
     RunCancelled as RunCancelledEvent,
 )
 from durable._core.journal.waits import Wait
-from durable._core.program.limits import name_of
+from durable._core.program.limits import limit_name
 from durable._core.run.decision import Decision
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
@@ -149,7 +149,7 @@ def _write_slots(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: 
     for turn in turns:
         slots.register(conn, turn.limits)
         for asked in turn.decision.slots:
-            name = name_of(asked.limit)
+            name = limit_name(asked.limit)
             let_in(
                 conn,
                 slots.ask(conn, turn.state.run, asked.position, name, asked.key, turn.at, effects),

@@ -13,10 +13,11 @@ from typing import Any
 
 from attrs import frozen
 
-from durable._core.journal.events import ChildCancelled, ChildFailed, ChildSucceeded, Event, Payload
+from durable._core.codec.codec import Payload
+from durable._core.journal.events import ChildCancelled, ChildFailed, ChildSucceeded, Event
 from durable._shell.rows.rows import Effects
 from durable._shell.storage.bulk import about_many, write_many
-from durable._shell.writes.feeds import feed, members_of, put_behind
+from durable._shell.writes.feeds import feed, member_range, put_behind
 from durable._shell.writes.wakeups import DELETE_WAITS, INSERT_ITEMS, is_open, item_row, request_cancel, start_due, wake
 
 _WAITS_FOR = """
@@ -111,7 +112,7 @@ def _cancel_members(conn: sqlite3.Connection, run: int, position: str, at: float
 
     The run's next turn would, too; but until then one of them could begin in the slot that the failed one left.
     """
-    first, behind = members_of(position)
+    first, behind = member_range(position)
     conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position > ? AND position < ?", (run, first, behind))
     for (child,) in conn.execute(
         "SELECT r.run FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.target "  # not those only started

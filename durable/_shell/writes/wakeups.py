@@ -205,7 +205,7 @@ def claim(conn: sqlite3.Connection, run: int, at: float, effects: Effects, *, wa
         return
     granted = slots.ask(conn, run, "", name, key, at, effects)
     if conflict == "replace":
-        for other in slots.replaced(conn, name, key):
+        for other in slots.runs_to_replace(conn, name, key):
             request_cancel(conn, other, f"another run took its place under limit {name!r}", at, effects)
     let_in(conn, granted, at, effects)
 
