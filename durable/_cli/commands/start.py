@@ -18,7 +18,7 @@ from durable._cli.applications import Application, add_application, application_
 from durable._cli.journals.files import add_database, database_path
 from durable._cli.journals.filters import moment
 from durable._cli.journals.owners import say_unowned
-from durable._cli.terminal.arguments import json_argument, text_argument
+from durable._cli.terminal.arguments import json_argument, label_argument, text_argument
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, OK, CommandError, misfit_error
 from durable._cli.terminal.values import failure_lines, plain, value_lines
@@ -74,7 +74,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     group.add_argument("--queue", type=text_argument, metavar="NAME", help="the queue it runs on")
     group.add_argument("--delay", type=_delay, metavar="TIME", help="let it begin so much later: 90s, 30min, 2h, 7d")
     group.add_argument("--priority", type=int, metavar="N", help="higher goes first within its queue")
-    group.add_argument("--label", action="append", type=_label, metavar="NAME=VALUE", help="may be given again")
+    group.add_argument("--label", action="append", type=label_argument, metavar="NAME=VALUE", help="may be given again")
     parser.add_argument(
         "--wait", action="store_true", help="wait for its end and write its result; exit code 1 unless it succeeded"
     )
@@ -251,14 +251,6 @@ def _argument(text: str) -> tuple[str, Any]:
         msg = f"{text!r} is no argument: give NAME=JSON"
         raise ArgumentTypeError(msg)
     return name, json_argument(value)
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text_argument(text).partition("=")
-    if not name or not equals:
-        msg = f"{text!r} is no label: give NAME=VALUE"
-        raise ArgumentTypeError(msg)
-    return name, value
 
 
 def _delay(text: str) -> float:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from durable._cli.journals.finding import find_run
-from durable._cli.terminal.arguments import text_argument
+from durable._cli.terminal.arguments import label_argument, text_argument
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
 from durable._core.statuses import ENDS, OPEN, STATUSES
 from durable._shell.reads.run_rows import Filter
@@ -65,7 +65,11 @@ def add_filters(parser: ArgumentParser) -> None:
     )
     group.add_argument("--workflow", type=text_argument, metavar="NAME", help="of this workflow or job")
     group.add_argument(
-        "--label", action="append", type=_label, metavar="NAME=VALUE", help="with this label; may be given again"
+        "--label",
+        action="append",
+        type=label_argument,
+        metavar="NAME=VALUE",
+        help="with this label; may be given again",
     )
     group.add_argument("--queue", type=text_argument, metavar="NAME", help="of this queue")
     group.add_argument("--parent", type=text_argument, metavar="RUN", help="started by this run")
@@ -173,14 +177,6 @@ def _statuses(text: str) -> tuple[str, ...]:
         msg = f"a status is missing: one of {', '.join(STATUSES)}"
         raise ArgumentTypeError(msg)
     return tuple(found)
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text_argument(text).partition("=")
-    if not name or not equals:
-        msg = f"{text!r} is no label: give NAME=VALUE"
-        raise ArgumentTypeError(msg)
-    return name, value
 
 
 def _count(text: str) -> int:

@@ -1,5 +1,5 @@
 """
-JSON on the command line: arguments of workflows, payloads of signals.
+What stands on the command line as a value: JSON (arguments of workflows, payloads of signals), text, labels.
 """
 
 from __future__ import annotations
@@ -44,3 +44,17 @@ def text_argument(text: str) -> str:
         msg = f"{text!r} is not UTF-8"
         raise ArgumentTypeError(msg) from None
     return text
+
+
+def label_argument(text: str) -> tuple[str, str]:
+    """
+    A label on the command line: ``NAME=VALUE``.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    name, equals, value = text_argument(text).partition("=")
+    if not name or not equals:
+        msg = f"{text!r} is no label: give NAME=VALUE"
+        raise ArgumentTypeError(msg)
+    return name, value

@@ -4,7 +4,6 @@ Requests about batches: create them with their members, add members, cancel.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
@@ -13,7 +12,7 @@ from attrs import evolve, frozen
 
 from durable._shell.reads.run_rows import OPEN_SQL
 from durable._shell.requests.request import Env, JournalRequest
-from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.rows.rows import Effects, NewRun, labels_json
 from durable._shell.rows.templates import to_json
 from durable._shell.writes.batch_ends import finish_batches
 from durable._shell.writes.places import PlacesFromFile
@@ -75,7 +74,7 @@ class CreateBatches(JournalRequest[list[str]]):
             parent = None
             if new.parent is not None:
                 parent = numbers.get(new.parent) or _open_batch(conn, new.parent)
-            labels = json.dumps(dict(new.labels), ensure_ascii=False, sort_keys=True) if new.labels else None
+            labels = labels_json(new.labels)
             callbacks = [to_json(each) if each else None for each in (new.on_success, new.on_failure, new.on_complete)]
             row = (new.batch_id, parent, new.description, labels, new.contents, env.now, *callbacks)
             numbers[new.batch_id] = conn.execute(_INSERT, row).lastrowid or 0

@@ -115,6 +115,11 @@ def read_events(path: str, state: RunState, rows: Sequence[Sequence[Any]]) -> li
     return events
 
 
+def labels_json(labels: Mapping[str, str]) -> str | None:
+    """Labels of a run or batch as they are stored."""
+    return json.dumps(dict(labels), ensure_ascii=False, sort_keys=True) if labels else None
+
+
 @frozen
 class NewRun:
     """A run to be created."""
@@ -170,10 +175,6 @@ class NewRun:
     def following(self, run: int) -> NewRun:
         """A copy that the end of *run* starts."""
         return evolve(self, follows=run)
-
-    def labels_json(self) -> str | None:
-        """The labels as stored."""
-        return json.dumps(dict(self.labels), ensure_ascii=False, sort_keys=True) if self.labels else None
 
 
 @frozen

@@ -12,7 +12,6 @@ taken, runs that a recorded parent would start a second time.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -24,7 +23,6 @@ from durable._core.journal.events import (
     ChildCancelled,
     ChildJoined,
     ChildStarted,
-    RunStarted,
     SignalReceived,
     SlotGranted,
 )
@@ -32,7 +30,7 @@ from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history, read_end
 from durable._shell.reads.run_rows import RunRow, last_of_chain, run_by_id
-from durable._shell.rows.rows import Effects, NewRun, RunState
+from durable._shell.rows.rows import Effects, RunState, labels_json
 from durable._shell.rows.templates import checked_json
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
@@ -168,14 +166,14 @@ class _Import:
                 run.status if ended else "paused",
                 run.queue,
                 run.priority,
-                0.0 if ended else self._place(number, run, started),
+                0.0 if ended else self._places.place(run.queue, run.workflow, None, started.at),
                 run.key,
                 self._live_key(run),
                 run.key_until,
                 run.arguments,
                 None,
                 run.position,
-                json.dumps(dict(run.labels), ensure_ascii=False, sort_keys=True) if run.labels else None,
+                labels_json(run.labels),
                 run.attributes,
                 run.reason if ended else REASON,
                 run.successor,
@@ -205,23 +203,6 @@ class _Import:
             return None
         taken = self._conn.execute("SELECT 1 FROM durable_runs WHERE key_live = ?", (run.key,)).fetchone()
         return None if taken else run.key
-
-    def _place(self, number: int, run: RunFacts, started: RunStarted) -> float:
-        """Its place in a line of this file."""
-        new = NewRun(
-            run=number,
-            run_id=run.run_id,
-            workflow=run.workflow,
-            version=run.version,
-            kind=run.kind,
-            queue=run.queue,
-            priority=run.priority,
-            key=None,
-            arguments="",
-            labels={},
-            started=started,
-        )
-        return self._places.placed(new).place
 
     # --- what runs wait for ---------------------------------------------------------------------------------
 

@@ -29,19 +29,23 @@ class PlacesFromFile:
         """*new* with a place in the line of its queue; as it is, if it has one."""
         if new.place:
             return new
-        places = self._places.setdefault(new.queue, Places(new.started.at))
-        if (new.queue, new.workflow) not in self._seen:
-            self._seen.add((new.queue, new.workflow))
+        return evolve(new, place=self.place(new.queue, new.workflow, new.parent, new.started.at))
+
+    def place(self, queue: str, workflow: str, parent: int | None, at: float) -> float:
+        """A place in the line of *queue* for a run that is made *at* this moment."""
+        places = self._places.setdefault(queue, Places(at))
+        if (queue, workflow) not in self._seen:
+            self._seen.add((queue, workflow))
             first = self.conn.execute(
                 "SELECT place FROM durable_runs WHERE queue = ? AND ready_at IS NOT NULL "
                 "ORDER BY priority DESC, place LIMIT 1",
-                (new.queue,),
+                (queue,),
             ).fetchone()
             (last,) = self.conn.execute(
                 "SELECT max(place) FROM (SELECT * FROM durable_runs ORDER BY run DESC LIMIT ?) "
                 "WHERE queue = ? AND workflow = ? AND parent IS NULL",
-                (_NEAR, new.queue, new.workflow),
+                (_NEAR, queue, workflow),
             ).fetchone()
             if first is not None:
-                places.recover(new.queue, new.workflow, first[0], last or 0.0)
-        return evolve(new, place=places.place(new.queue, new.workflow, new.parent))
+                places.recover(queue, workflow, first[0], last or 0.0)
+        return places.place(queue, workflow, parent)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from durable._core.statuses import ENDS
-from durable._shell.rows.rows import Effects, Large, NewRun, ReadyRun, RunState
+from durable._shell.rows.rows import Effects, Large, NewRun, ReadyRun, RunState, labels_json
 from durable._shell.rows.templates import to_json
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
@@ -69,7 +69,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
             new.arguments,
             new.parent,
             new.position,
-            new.labels_json(),
+            labels_json(new.labels),
             new.retry,
             new.follows,
             follow_ups,
