@@ -35,7 +35,7 @@ from durable._core.program.limits import Limit
 from durable._core.program.op_constructors import race, wait_for
 from durable._core.run.decision import Decision
 from durable._core.run.step_states import STARTED, STEP_TRANSITIONS, Choice, Phase, StepEffect, StepEvent, StepState
-from durable.errors import CapExceededError, DefinitionError
+from durable.errors import CapExceededError, DefinitionError, NondeterminismError
 from tests.core.drive import CODEC, START, World, execution, kinds
 
 ONE = Limit("one", concurrency=1)
@@ -461,6 +461,23 @@ def test_a_step_without_a_key_fails_where_it_is_asked_for(key):
         world.turn(granted())
         with pytest.raises((DefinitionError, CapExceededError)):
             world.turn(interrupted(crashed=False))
+
+
+def test_a_transaction_in_the_place_of_a_step_in_line_is_a_divergence():
+    """
+    Whatever it is called: transactions have no limits.
+    """
+
+    @transaction(name="works")
+    def works(tx: Any) -> None: ...
+
+    @workflow(name="wf")
+    async def body() -> None:
+        await works()
+
+    world = in_a_workflow(LIMITED)
+    with pytest.raises(NondeterminismError, match=r"step 'works'.*transaction 'works'"):
+        execution(body(), world.events)
 
 
 # --- a job is a workflow of one step ----------------------------------------------------------------

@@ -71,7 +71,8 @@ class AttemptNode(Leaf[StepEvent]):
             return
         digest = "" if recorded else arguments_digest(op.args, op.kwargs, ex.codec)
         self.first = kind(position, definition.name, 1, ex.site(op), digest, ex.time)
-        if kind is StepStarted and (self.rules.limited if recorded is None else isinstance(recorded, SlotAwaited)):
+        limited = isinstance(recorded, SlotAwaited) if recorded else definition.options.limit is not None
+        if limited and kind is StepStarted:
             self._stand_in_line(new=recorded is None)
             return
         self.first, fresh = ex.command(self.first, definition.aliases)
