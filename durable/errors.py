@@ -240,9 +240,9 @@ class RunCancelledError(DurableError):
 
 
 class StepError(DurableError):
-    """A step failed with an exception whose type cannot be rebuilt in this process."""
+    """A step failed with an exception whose type cannot be rebuilt in this process, or which is no `Exception`."""
 
-    def __init__(self, type_name: str, message: str, data: Any = None) -> None:
+    def __init__(self, type_name: str, message: str = "", data: Any = None) -> None:
         super().__init__(type_name, message, data)
         self.type_name, self.message, self.data = type_name, message, data
 

@@ -103,3 +103,25 @@ def test_what_is_recorded_twice_is_the_same():
         twice = record_exception(rebuild(once), QUIET, with_traceback=False)
         again = record_exception(rebuild(twice), QUIET, with_traceback=False)
         assert twice == again, kind
+
+
+def test_what_a_class_says_of_itself_is_not_asked():
+    """
+    Its fields are read as Python keeps them, whatever properties of the same names give.
+    """
+    touched = []
+
+    def tells(_):
+        touched.append(1)
+
+    class Telling(Exception):
+        args = __cause__ = __context__ = __traceback__ = __dict__ = __notes__ = __class__ = property(tells)
+
+    try:
+        raise Telling("x", 2) from KeyError("y")
+    except Telling as caught:
+        failure = record_exception(caught, QUIET)
+    assert failure.cause is not None
+    assert (failure.message, failure.data["args"], failure.cause.type_name) == ("('x', 2)", ["x", 2], "KeyError")
+    assert "in test_what_a_class_says" in failure.traceback
+    assert not touched

@@ -2,6 +2,9 @@
 Every op a workflow may yield: its result, its events, and what it asks of the world.
 """
 
+import asyncio
+import signal
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import get_args, get_origin
@@ -643,16 +646,44 @@ def test_a_group_of_helpers_may_hold_base_exceptions():
         result(body)
 
 
-def test_keyboard_interrupt_is_for_the_program():
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit(2), GeneratorExit, asyncio.CancelledError])
+def test_whatever_workflow_code_raises_is_the_failure_of_its_run(error):
     """
-    KeyboardInterrupt in workflow code leaves `advance`; it is no failure of the run.
+    Also what ends programs elsewhere: raised by the code, it is the run's own affair.
+    """
+
+    async def helper() -> None:
+        await add(1)
+        raise error
+
+    async def body() -> None:
+        raise error
+
+    async def group() -> None:
+        await gather(helper(), add(2))
+
+    name = error.__name__ if isinstance(error, type) else type(error).__name__
+    with pytest.raises(RuntimeError, match=f"workflow code raised {name}"):
+        result(body)
+    with pytest.raises(RuntimeError, match="workflow code raised BaseExceptionGroup: 1 of 2 failed"):
+        result(group)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_what_a_signal_raises_in_workflow_code_is_for_the_program(sign):
+    """
+    Ctrl-C, or a handler that exits, may strike between any two lines: it leaves `advance`, and fails no run.
     """
 
     async def body() -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(sign)
 
-    with pytest.raises(KeyboardInterrupt):
-        World(workflow(body)()).begin()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    try:
+        with pytest.raises(KeyboardInterrupt if sign == signal.SIGINT else SystemExit):
+            World(workflow(body)()).begin()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_gather_takes_one_iterable_or_none():

@@ -336,38 +336,37 @@ async def test_call_makes_a_step_of_any_function(engines):
     assert "len" in [event.event.name for event in await run.history()]
 
 
-async def test_a_step_that_raises_CancelledError_itself_is_tried_again(engines, clock, reached):
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_a_cancelled_error_that_nobody_asked_for_fails_the_attempt(engines, attempts):
     """
-    A library's leaked cancellation is neither a failure of the step nor a cancellation of the run.
+    A library's leaked cancellation is the function's own affair: its retry policy applies, and no other rule.
     """
-    attempts = []
+    calls = []
 
-    @step
-    async def leaky() -> str:
-        attempts.append(1)
-        if len(attempts) == 1:
-            raise asyncio.CancelledError
-        return "ok"
+    @step(retry=Retry(attempts, delay=0.0))
+    async def leaky() -> None:
+        calls.append(1)
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
 
     one = one_step(leaky)
-    engine = await engines.memory(one, clock=clock)
-    run = await engine.start(one())
-    await reached(run, "waiting")
-    clock.advance(2)
-    assert await run.result(5) == "ok"
-    assert len(attempts) == 2
+    engine = await engines.memory(one)
+    with pytest.raises(RunFailedError, match="the step raised CancelledError although nobody cancelled it"):
+        await engine.run(one())
+    assert len(calls) == attempts
 
 
-async def test_a_step_whose_library_cancels_it_once_is_tried_again(engines, clock, reached):
+async def test_a_step_whose_library_cancels_it_fails(engines):
     """
     `task.cancel()` on the step's own task likewise, and other runs do not notice.
     """
-    attempts = []
+    calls = []
 
-    @job
+    @job(retry=Retry(2, delay=0.0))
     async def self_cancelling() -> str:
-        attempts.append(1)
-        if len(attempts) == 1:
+        calls.append(1)
+        if len(calls) == 1:
             asyncio.current_task().cancel()
             await asyncio.sleep(0)
         return "ok"
@@ -377,13 +376,11 @@ async def test_a_step_whose_library_cancels_it_once_is_tried_again(engines, cloc
         await asyncio.sleep(0.005)
         return "unharmed"
 
-    engine = await engines.memory(self_cancelling, bystander, clock=clock)
+    engine = await engines.memory(self_cancelling, bystander)
     other = await engine.start(bystander())
-    run = await engine.start(self_cancelling())
+    assert await engine.run(self_cancelling()) == "ok"
+    assert len(calls) == 2
     assert await other.result(5) == "unharmed"
-    await asyncio.sleep(0.01)
-    clock.advance(2)
-    assert await run.result(5) == "ok"
     assert await engine.run(bystander()) == "unharmed"
 
 

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
+from durable._core.codec.exception_origin import came_from_outside
 from durable._core.codec.json_text import dumps, dumps_sorted, loads, quote
 from durable._core.codec.resolver import Rules
 from durable._core.codec.rule import Refusal, Rule, TooDeep, check_depth, qualified, reason_of
@@ -115,8 +116,9 @@ class Codec:
                 return "true" if value else "false"
         try:
             text = dumps(self._known[type_].encode(value, self._max_depth))
-        except Exception:  # noqa: BLE001, S110 - not known yet, or refused: the long way says why
-            pass
+        except BaseException as error:  # not known yet, or refused: the long way says why
+            if came_from_outside(error):
+                raise
         else:
             return self._sealed(text, where)
         return self.dump_plain(self.to_plain(value, type_, where=where), where=where)
@@ -133,8 +135,9 @@ class Codec:
         if type(payload) is str:
             try:
                 return self._known[type_].decode(loads(payload))
-            except Exception:  # noqa: BLE001, S110 - not known yet, or wrong: the long way says what
-                pass
+            except BaseException as error:  # not known yet, or wrong: the long way says what
+                if came_from_outside(error):
+                    raise
         return self.from_plain(self.load_plain(payload, where=where), type_, where=where)
 
     def encode_arguments(
@@ -211,7 +214,9 @@ class Codec:
             raise EncodeError(where, _path(path, refusal), refusal.found, refusal.reason) from refusal.__cause__
         except MemoryError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if came_from_outside(error):
+                raise
             # A hash, property or comparison of the user's; and RecursionError, when called near the limit.
             raise EncodeError(where, f"${path}", qualified(type(value)), reason_of(error)) from error
 
@@ -223,7 +228,9 @@ class Codec:
             raise DecodeError(where, _path(path, refusal), refusal.found, refusal.reason) from refusal.__cause__
         except MemoryError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if came_from_outside(error):
+                raise
             # As above: constructors and hashes are the user's, and hostile records nest deep.
             raise DecodeError(where, f"${path}", qualified(type_), reason_of(error)) from error
 

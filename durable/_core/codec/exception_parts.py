@@ -13,7 +13,7 @@ import builtins
 import itertools
 import types
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from durable._core.codec.class_names import bases_of, namespace_of
 
@@ -41,7 +41,7 @@ def is_native(cls: type) -> bool:
     return type(cls) is type and cls in _NATIVE  # a metaclass may define __hash__
 
 
-def is_exception(exc: BaseException) -> bool:
+def is_exception(exc: BaseException) -> TypeGuard[Exception]:
     """Whether ``except Exception`` catches *exc*."""
     return issubclass(type(exc), Exception)
 
@@ -137,9 +137,14 @@ def notes_of(exc: BaseException) -> list[Any]:
     return list.__getitem__(notes, slice(None)) if issubclass(type(notes), list) else []
 
 
-def set_notes(exc: BaseException, notes: list[str]) -> None:
+def set_notes(exc: BaseException, notes: list[Any]) -> None:
     """Give it *notes* in place of those that it has."""
     set_attribute(exc, _NOTES, notes)
+
+
+def add_note(exc: BaseException, note: str) -> None:
+    """As its method, which its class may have replaced."""
+    set_notes(exc, [*notes_of(exc), note])
 
 
 def chain(exc: BaseException, *, cause: BaseException | None, context: BaseException | None, suppress: bool) -> None:

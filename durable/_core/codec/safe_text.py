@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from durable._core.codec.class_names import bases_of, module_of, namespace_of, qualname_of
+from durable._core.codec.exception_origin import came_from_outside
 from durable._core.codec.exception_parts import args_of, is_native, own_slots_of
-from durable._core.codec.interruption import came_from_outside
+from durable._core.codec.recorded_sets import RecordedFrozenSet, RecordedSet
 from durable._core.source_places import OURS
 
 Ask: TypeAlias = Callable[[Callable[[Any], str], Any], str]
@@ -36,7 +37,15 @@ _BRACKETS: Final[dict[type, tuple[str, str]]] = {
     list: ("[", "]"),
     tuple: ("(", ")"),
     set: ("{", "}"),
+    RecordedSet: ("{", "}"),
     frozenset: ("frozenset({", "})"),
+    RecordedFrozenSet: ("frozenset({", "})"),
+}
+_EMPTY: Final[dict[type, str]] = {
+    set: "set()",
+    RecordedSet: "set()",
+    frozenset: "frozenset()",
+    RecordedFrozenSet: "frozenset()",
 }
 
 
@@ -61,9 +70,9 @@ def message_of(exc: BaseException, cap: int, ask: Ask | None = None) -> str:
         return f"<{name_of(exc)} without text>"
 
 
-def one_line(error: BaseException, cap: int = LINE_CAP) -> str:
-    """*error* in one line, as ``ValueError: bad``. For logs and errors about errors: no code of the user's runs."""
-    message = message_of(error, cap).strip().partition("\n")[0]
+def one_line(error: BaseException, ask: Ask | None = None) -> str:
+    """*error* in one line, as ``ValueError: bad``, for logs and errors about errors."""
+    message = message_of(error, LINE_CAP, ask).strip().partition("\n")[0]
     name = name_of(error)
     return f"{name}: {message}" if message else name
 
@@ -187,7 +196,7 @@ def _container(value: Any, cap: int, ask: Ask | None, depth: int) -> str:
     kind = type(value)
     opening, closing = _BRACKETS.get(kind, ("{", "}"))
     if not value:
-        return f"{kind.__name__}()" if kind is set or kind is frozenset else f"{opening}{closing}"
+        return _EMPTY.get(kind, f"{opening}{closing}")
     if not depth:
         return f"{opening}...{closing}"
     parts: list[str] = []

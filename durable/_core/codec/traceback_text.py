@@ -35,11 +35,15 @@ _TITLE: Final = "Recorded traceback (most recent call last):\n"
 _FRAMES: Final = re.compile(r'^  File "[^\n]*\n(?:  [^\n]*\n)*', re.MULTILINE)
 
 
-def frames_of(exc: BaseException, cap: int) -> str:
-    """The user's frames that *exc* went through, those that it went through before it was rebuilt included."""
+def frames_of(exc: BaseException, cap: int, *, with_ours: bool = False) -> str:
+    """
+    The user's frames that *exc* went through, those that it went through before it was rebuilt included.
+
+    *with_ours*: frames of this library, too, to be reported.
+    """
     if cap <= 0:
         return ""
-    text = _format(traceback_of(exc))
+    text = _format(traceback_of(exc), with_ours=with_ours)
     for note in notes_of(exc):
         if is_traceback(note):
             text += f"{note[len(_TITLE) :]}\n"
@@ -57,9 +61,9 @@ def as_note(traceback: str) -> str | None:
     return f"{_TITLE}{found.group().rstrip()}" if found else None
 
 
-def _format(traceback: types.TracebackType | None) -> str:
+def _format(traceback: types.TracebackType | None, *, with_ours: bool) -> str:
     links: collections.deque[types.TracebackType] = collections.deque(_links(traceback), maxlen=_MOST_FRAMES)
-    frames = [_summary(link) for link in links if not link.tb_frame.f_code.co_filename.startswith(OURS)]
+    frames = [_summary(link) for link in links if with_ours or not link.tb_frame.f_code.co_filename.startswith(OURS)]
     return clean("".join(tracebacks.StackSummary.from_list(frames).format())) if frames else ""
 
 

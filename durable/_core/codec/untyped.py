@@ -119,9 +119,10 @@ def is_small(value: Any, cap: int) -> bool:
 
 ANY: Final = Rule("Any", encode_any, decode_any, (), frozenset())
 
-_COLLECTIONS: Final = frozenset((list, tuple, set, frozenset))
 _ZONES: Final = frozenset((type(None), dt.timezone, zoneinfo.ZoneInfo))
-_TAGGED: Final = [*STDLIB.values(), *(collection_rule(cls, cls.__name__, ANY) for cls in (tuple, set, frozenset))]
+_TAGGED_COLLECTIONS: Final = [collection_rule(cls, cls.__name__, ANY) for cls in (tuple, set, frozenset)]
+_COLLECTIONS: Final = frozenset((list, *(type_ for rule in _TAGGED_COLLECTIONS for type_ in rule.types)))
+_TAGGED: Final = [*STDLIB.values(), *_TAGGED_COLLECTIONS]
 _ENCODERS: Final[dict[type, Encoder]] = {
     **{type_: _tagged(rule) for rule in _TAGGED for type_ in rule.types},
     **{cls: rule.encode for cls, rule in PLAIN.items()},

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from durable._core.codec.codec import Codec, Payload
+from durable._core.codec.exception_origin import came_from_outside
 from durable._core.codec.failures import Failure, rebuild, record_exception
-from durable.errors import CapExceededError, EncodeError
+from durable._core.codec.safe_text import one_line
+from durable.errors import CapExceededError, DefinitionError, EncodeError
 
 if TYPE_CHECKING:
     from durable._core.program.ops import RunOp
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 
 def failure_payload(error: BaseException, codec: Codec, *, with_traceback: bool = True) -> Payload:
     """*error* as the payload of a failure event."""
-    return codec.dump_plain(record_exception(error, codec, with_traceback=with_traceback).to_json(), where="a failure")
+    return payload_of(record_exception(error, codec, with_traceback=with_traceback), codec)
+
+
+def payload_of(failure: Failure, codec: Codec) -> Payload:
+    """*failure* as the payload of a failure event."""
+    return codec.dump_plain(failure.to_json(), where="a failure")
 
 
 def failure_in(payload: Payload | None, codec: Codec) -> Failure:
@@ -34,6 +41,45 @@ def arguments_payload(op: RunOp[Any], codec: Codec) -> Payload:
     """The arguments of a run; encoded early, so that a refusal is raised at the user's line."""
     where = f"arguments of {op.describe()}"
     return codec.encode_arguments(op.args, op.kwargs, op.definition.arguments, where=where)
+
+
+def call_digest(op: RunOp[Any], arguments: Payload, codec: Codec) -> str:
+    """What equal calls share, *arguments* being those of *op*: a default that was written out makes no other call."""
+    args, kwargs = op.definition.arguments.without_defaults(op.args, op.kwargs)
+    if len(args) != len(op.args) or len(kwargs) != len(op.kwargs):
+        where = f"arguments of {op.describe()}"
+        arguments = codec.encode_arguments(args, kwargs, op.definition.arguments, where=where)
+    return codec.digest(arguments)
+
+
+def keys_of(op: RunOp[Any], arguments: Payload, codec: Codec) -> tuple[str | None, str]:
+    """
+    The idempotency key of *op*, and the key of its limit: what functions of the user's make of its arguments.
+
+    Raises what these raise.
+    """
+    definition = op.definition
+    key = definition.key_for(op, lambda: call_digest(op, arguments, codec))
+    of_limit = definition.limit_key_for(op.args, op.kwargs) if definition.options.limit_key is not None else ""
+    return key, of_limit
+
+
+def keys_in_a_workflow(op: RunOp[Any], arguments: Payload, codec: Codec) -> tuple[str | None, str]:
+    """
+    As `keys_of`, for a command of a workflow.
+
+    Raises:
+        DefinitionError: A function failed, or made no usable key.
+    """
+    try:
+        return keys_of(op, arguments, codec)
+    except (CapExceededError, DefinitionError):
+        raise
+    except BaseException as error:
+        if came_from_outside(error):
+            raise
+        msg = f"key of {op.definition.kind} {op.definition.name!r} raised {one_line(error)}"
+        raise DefinitionError(msg) from error
 
 
 def arguments_digest(args: tuple[Any, ...], kwargs: Mapping[str, Any], codec: Codec) -> str:

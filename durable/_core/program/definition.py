@@ -15,6 +15,8 @@ from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from attrs import frozen
 
+from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.safe_text import one_line, shown
 from durable._core.codec.signatures import ArgumentTypes, argument_types, result_type
 from durable._core.program.limits import LimitRef
 from durable._core.program.retry import NEVER, Retry
@@ -34,19 +36,22 @@ by_arguments: Any = object()
 MAX_NAME_LENGTH = 200
 #: Longest id and key: these may be made of other systems' ids.
 MAX_KEY_LENGTH = 500
+#: Characters of what is no name, in errors.
+_LONGEST_SHOWN = 80
 
 
 def check_name(what: str, value: object, limit: int = MAX_NAME_LENGTH) -> str:
     """*value*, if it is a usable name; who uses it reads it in shells, logs and file listings."""
-    if not isinstance(value, str) or not value:
-        msg = f"{what} must be a non-empty string, found {value!r}"
+    name = str.__str__(value) if issubclass(type(value), str) else ""
+    if not name:
+        msg = f"{what} must be a non-empty string, found {shown(value, _LONGEST_SHOWN)}"
         raise DefinitionError(msg)
-    if len(value) > limit:
-        raise CapExceededError(f"{what} {value[:40]!r}...", "length", len(value), limit)
-    if not value.isprintable():
-        msg = f"{what} must be printable, found {value!r}"
+    if len(name) > limit:
+        raise CapExceededError(f"{what} {name[:40]!r}...", "length", len(name), limit)
+    if not name.isprintable():
+        msg = f"{what} must be printable, found {name!r}"
         raise DefinitionError(msg)
-    return value
+    return name
 
 
 # --- options ---------------------------------------------------------------------------------
@@ -155,17 +160,12 @@ class Definition(Generic[P, R]):
         fn = self.limit_key
         if fn is None:
             return ""
-        args = tuple(args)
         try:
-            with contextlib.suppress(ValueError):  # a builtin without a signature
-                signature = inspect.signature(fn)
-                try:
-                    signature.bind(*args, **kwargs)
-                except TypeError:
-                    args, kwargs = (), self.signature.bind(*args, **kwargs).arguments
-            key = fn(*args, **kwargs)
-        except Exception as error:
-            msg = f"limit_key of {self.kind} {self.name!r} raised {error!r}"
+            key = _with_arguments(fn, self.signature, tuple(args), kwargs)
+        except BaseException as error:
+            if came_from_outside(error):
+                raise
+            msg = f"limit_key of {self.kind} {self.name!r} raised {one_line(error)}"
             raise DefinitionError(msg) from error
         return check_name(f"the limit_key of {self.kind} {self.name!r}", key, MAX_KEY_LENGTH)
 
@@ -222,7 +222,11 @@ class RunDefinition(Definition[P, R]):
     hooks: list[tuple[frozenset[str], Callable[..., Any]]]
 
     def key_for(self, op: Any, digest: Callable[[], str]) -> str | None:
-        """The idempotency key of *op*: its own, or what the definition's `key` makes of its arguments."""
+        """
+        The idempotency key of *op*: its own, or what the definition's `key` makes of its arguments.
+
+        Raises what that function raises.
+        """
         key = op.given.key if op.given.key is not None else self.options.key
         if key is None:
             return None
@@ -231,6 +235,19 @@ class RunDefinition(Definition[P, R]):
         if callable(key):
             key = key(*op.args, **op.kwargs)
         return check_name(f"the key of {self.kind} {self.name!r}", key, MAX_KEY_LENGTH)
+
+
+def _with_arguments(
+    fn: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """*fn*, called with arguments of a call with *signature*: as they were given, or by name where it takes them so."""
+    with contextlib.suppress(ValueError):  # a builtin has no signature
+        own = inspect.signature(fn)
+        try:
+            own.bind(*args, **kwargs)
+        except TypeError:
+            args, kwargs = (), signature.bind(*args, **kwargs).arguments
+    return fn(*args, **kwargs)
 
 
 def _checked_aliases(kind: str, name: str, aliases: Iterable[str]) -> tuple[str, ...]:

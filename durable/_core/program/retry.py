@@ -8,17 +8,21 @@ same answer. A delay is only ever a *durable timer*: it survives restarts and fr
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from random import Random
 from typing import Annotated, Any, Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
 from durable._core.codec.class_names import aliases_of, module_of
+from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.exception_parts import attribute
 from durable._core.codec.json_text import dumps
 from durable._core.codec.records import record_codec
 from durable._core.codec.rule import Refusal
+from durable._core.codec.safe_text import one_line, shown
 from durable._core.codec.scalars import PLAIN
-from durable.errors import DecodeError, DryRunError, EncodeError, Fatal, RetryAfter, UsageError
+from durable.errors import CapExceededError, DecodeError, DryRunError, EncodeError, Fatal, RetryAfter, UsageError
 
 #: Which exceptions are retried: a type, a tuple of types, or a predicate.
 RetryOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
@@ -29,9 +33,9 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _positive(_: object, attribute: object, value: float | None) -> None:
+def _positive(_: object, field_: object, value: float | None) -> None:
     if value is not None and not (is_number(value) and value >= 0):
-        msg = f"{getattr(attribute, 'name', 'value')} must be a number and not negative, found {value!r}"
+        msg = f"{getattr(field_, 'name', 'value')} must be a number and not negative, found {value!r}"
         raise ValueError(msg)
 
 
@@ -80,7 +84,7 @@ class Retry:
     def wants(self, error: Exception) -> bool:
         """Whether *error* is of a kind that this policy retries."""
         if isinstance(self.on, (type, tuple)):
-            return isinstance(error, self.on)
+            return issubclass(type(error), self.on)
         return self.on(error)
 
     def delay_after(self, attempt: int) -> float | None:
@@ -196,32 +200,52 @@ def as_retry(value: Retry | int | None) -> Retry:
     return Retry(attempts=value)
 
 
+#: What no other attempt can mend.
+_NEVER_RETRIED: Final = (CapExceededError, DryRunError, EncodeError, Fatal)
+
+
+def next_attempt(
+    policy: Retry, error: Exception, *, failures: int, elapsed: float, seed: str
+) -> tuple[float | None, str]:
+    """As `plan`; and a note for *error*, if the policy's own predicate raised, so that there is no other attempt."""
+    try:
+        return plan(policy, error, failures=failures, elapsed=elapsed, seed=seed), ""
+    except BaseException as broken:
+        if came_from_outside(broken):
+            raise
+        return None, f"the retry policy itself raised {one_line(broken)}, so this was not retried"
+
+
 def plan(policy: Retry, error: Exception, *, failures: int, elapsed: float, seed: str) -> float | None:
     """
     Seconds until the next attempt after *error*, or None to give up.
 
     Args:
         policy: The policy in force.
-        error: What the attempt raised. `Fatal` and values that cannot be recorded are never
-            retried; `RetryAfter` replaces the delay but uses up an attempt.
+        error: What the attempt raised. `Fatal`, and values that cannot be recorded or are over a cap,
+            are never retried; `RetryAfter` replaces the delay but uses up an attempt.
         failures: Failed attempts so far, this one included (attempts that a crash or a
             shutdown interrupted are not failures).
         elapsed: Seconds since the first attempt began.
         seed: What the jitter is derived from, so that it can be reproduced.
     """
-    if isinstance(error, (DryRunError, EncodeError, Fatal)):
+    if issubclass(type(error), _NEVER_RETRIED):
         return None
-    if isinstance(error, RetryAfter):
+    if issubclass(type(error), RetryAfter):
         if policy.attempts is not None and failures >= policy.attempts:
             return None
-        delay: float | None = max(0.0, error.seconds)
+        seconds: Any = attribute(error, "seconds")
+        if not is_number(seconds) or not isfinite(seconds):
+            msg = f"RetryAfter takes a number of seconds, found {shown(seconds, 40)}"
+            raise ValueError(msg)
+        delay: float | None = max(0.0, seconds)
     elif policy.attempts == 1 or not policy.wants(error):
         return None
     else:
         delay = policy.delay_after(failures)
     if delay is None:
         return None
-    if not isinstance(error, RetryAfter) and policy.jitter:
+    if policy.jitter and not issubclass(type(error), RetryAfter):
         delay *= 1 + policy.jitter * (2 * Random(seed).random() - 1)  # noqa: S311 - spreads load, guards nothing
     if policy.max_elapsed is not None and elapsed + delay > policy.max_elapsed:
         return None

@@ -84,6 +84,8 @@ class ChildAction:
     #: As `Codec.encode_arguments` made them.
     arguments: Payload
     awaited: bool
+    #: Its idempotency key, and the key of its limit.
+    keys: tuple[str | None, str] = (None, "")
 
 
 class FedChild(NamedTuple):

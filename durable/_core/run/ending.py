@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 from durable._core.codec.codec import Payload
-from durable._core.codec.failures import describe
+from durable._core.codec.exception_parts import is_exception, traceback_of
+from durable._core.codec.failures import describe, record_exception
+from durable._core.codec.safe_text import one_line
 from durable._core.journal.events import End, RunFailed, RunRestarted, RunSucceeded
 from durable._core.journal.events import RunCancelled as RunCancelledEvent
-from durable._core.journal.payloads import failure_in, failure_payload
-from durable._core.program.retry import plan
+from durable._core.journal.payloads import failure_payload, payload_of
+from durable._core.program.retry import next_attempt
+from durable._core.run.failed_positions import positions_in
 from durable._core.statuses import EndStatus
 from durable.errors import CapExceededError, EncodeError, NotDurableError
 
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
     from durable._core.codec.codec import Codec
     from durable._core.journal.history import History
     from durable._core.program.functions import Workflow
-
-#: Causes and groups nest a few deep; a cycle of them must end.
-_MAX_NESTING = 20
 
 
 @frozen
@@ -61,24 +61,24 @@ def succeeded(value: Any, definition: Workflow[..., Any], codec: Codec, history:
 
 
 def failed(
-    error: BaseException, definition: Workflow[..., Any], codec: Codec, history: History, now: float
+    raised: BaseException, definition: Workflow[..., Any], codec: Codec, history: History, now: float
 ) -> EndOrRestart:
-    """The end of a run whose body raised *error*, or its next attempt."""
-    if not isinstance(error, Exception):
-        wrapped = RuntimeError(f"workflow code raised {type(error).__name__}: {error}")
-        wrapped.__cause__ = error
-        error = wrapped
-    payload = failure_payload(error, codec)
-    described = describe(failure_in(payload, codec))
+    """The end of a run whose body raised *raised*, or its next attempt."""
+    if is_exception(raised):
+        error: Exception = raised
+    else:
+        error = RuntimeError(f"workflow code raised {one_line(raised)}").with_traceback(traceback_of(raised))
     attempt = history.run_attempt
-    delay = None
-    if not isinstance(error, NotDurableError):  # wrong code stays wrong
+    delay, note = None, ""
+    if not issubclass(type(error), NotDurableError):  # wrong code stays wrong
         policy = history.retry or definition.options.retry
         seed = f"{history.started.seed}:run:{attempt}"
-        delay = plan(policy, error, failures=attempt, elapsed=now - history.started.at, seed=seed)
+        delay, note = next_attempt(policy, error, failures=attempt, elapsed=now - history.started.at, seed=seed)
+    failure = record_exception(error, codec, note=note)
+    payload, described = payload_of(failure, codec), describe(failure)
     if delay is not None:
         return Restart(RunRestarted(attempt + 1, now + delay, payload, now), f"attempt {attempt} failed: {described}")
-    return Ending(RunFailed(_positions_in(error), payload, now), "failed", payload, described)
+    return Ending(RunFailed(positions_in(raised), payload, now), "failed", payload, described)
 
 
 def timed_out(seconds: float, codec: Codec, now: float) -> Ending:
@@ -97,18 +97,3 @@ def successor(run_id: str) -> str:
     """The id of the run that continues *run_id*: r, r~2, r~3, ..."""
     base, _, count = run_id.rpartition("~")
     return f"{base}~{int(count) + 1}" if base and count.isdecimal() else f"{run_id}~2"
-
-
-def _positions_in(error: BaseException, found: list[str] | None = None, depth: int = 0) -> list[str]:
-    """Positions of the commands whose failures *error* is, wraps, or groups."""
-    found = [] if found is None else found
-    position = getattr(error, "__durable_position__", None)
-    if position is not None:
-        if position not in found:
-            found.append(position)
-    elif depth < _MAX_NESTING:
-        inner = error.exceptions if isinstance(error, BaseExceptionGroup) else (error.__cause__, error.__context__)
-        for wrapped in inner:
-            if wrapped is not None:
-                _positions_in(wrapped, found, depth + 1)
-    return found

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, assert_never
 
 from durable._core.codec.codec import Codec
+from durable._core.codec.safe_text import LINE_CAP, message_of, shown
 from durable._core.journal import history
 from durable._core.journal.events import (
     CancelRequested,
@@ -35,7 +36,7 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.journal.history import History
-from durable._core.journal.payloads import arguments_payload
+from durable._core.journal.payloads import arguments_payload, keys_in_a_workflow
 from durable._core.journal.waits import Wait
 from durable._core.program import current_driver
 from durable._core.program.command import Command
@@ -346,7 +347,7 @@ class Execution(OpenRun):
             if isinstance(op, ContinueAs):
                 self._continue(op)
             else:
-                owner.member_done(index, NodeOutcome(error=TypeError(f"a workflow cannot yield {op!r:.80}")))
+                owner.member_done(index, NodeOutcome(error=TypeError(f"a workflow cannot yield {shown(op, 80)}")))
         except NondeterminismError:
             op.discard()
             raise
@@ -367,8 +368,8 @@ class Execution(OpenRun):
         error = outcome.error
         if self._cancelling or outcome.cancelled:
             self._end_cancelled()
-        elif isinstance(error, RunCancelled):  # raised by the workflow itself
-            self.cancel_reason = error.reason
+        elif error is not None and issubclass(type(error), RunCancelled):  # raised by the workflow itself
+            self.cancel_reason = message_of(error, LINE_CAP)
             self._end_cancelled()
         elif error is None:
             self._end(ending.succeeded(outcome.value, self.definition, self.codec, self.history, self.time))
@@ -384,7 +385,9 @@ class Execution(OpenRun):
     def _continue(self, op: ContinueAs) -> None:
         successor = ending.successor(self.run_id)
         arguments = arguments_payload(op.op, self.codec)
-        self.decision.continued = ChildAction("", successor, op.op, arguments, awaited=False)
+        is_new = not self.replaying or self.history.reopened
+        keys = keys_in_a_workflow(op.op, arguments, self.codec) if is_new else (None, "")
+        self.decision.continued = ChildAction("", successor, op.op, arguments, awaited=False, keys=keys)
         event = RunContinued(successor, op.op.definition.name, self.time)
         self._end(ending.Ending(event, "succeeded", None, successor))
 

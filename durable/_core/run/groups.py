@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from durable._core.codec.exception_parts import is_exception
+from durable._core.codec.safe_text import one_line
 from durable._core.journal.events import FeedOpened, GroupOpened, TimerSet
 from durable._core.journal.payloads import arguments_payload
 from durable._core.journal.waits import WakeOn
@@ -188,9 +190,10 @@ class SettleNode(Group):
         outcome = self.outcomes[0]
         if outcome.cancelled:
             return CANCELLED
-        if outcome.error is not None and not isinstance(outcome.error, Exception):
-            return outcome
-        return NodeOutcome(Settled(outcome.value, outcome.error))
+        error = outcome.error
+        if error is None or is_exception(error):
+            return NodeOutcome(Settled(outcome.value, error))
+        return outcome
 
 
 class TimeoutNode(Group):
@@ -331,7 +334,13 @@ def _value_or_error(outcome: NodeOutcome) -> Any:
 
 def _group(errors: list[BaseException], size: int) -> BaseException:
     """An `ExceptionGroup`, unless helpers raised what is no Exception."""
-    return BaseExceptionGroup(f"{len(errors)} of {size} failed", errors)
+    message = f"{len(errors)} of {size} failed"
+    try:
+        return BaseExceptionGroup(message, errors)
+    except Exception:  # noqa: BLE001 - it asks what is no Exception for its __class__, which may be the user's code
+        return ExceptionGroup(
+            message, [each if is_exception(each) else RuntimeError(one_line(each)) for each in errors]
+        )
 
 
 #: How each op opens (steps and transactions are in `attempts`, which `execution` adds).

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias, TypeGuard, assert_never
 
+from durable._core.codec.codec import Payload
+from durable._core.codec.exception_parts import add_note
 from durable._core.journal.events import (
     ChildArrival,
     ChildAwaited,
@@ -20,7 +22,7 @@ from durable._core.journal.events import (
     TimerFired,
     TimerSet,
 )
-from durable._core.journal.payloads import arguments_payload, rebuilt
+from durable._core.journal.payloads import arguments_payload, keys_in_a_workflow, rebuilt
 from durable._core.program.ops import AwaitRunOp, Child, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import ChildAction, added
 from durable._core.run.nodes import Leaf, Node, NodeOutcome, NodeOwner, OpenRun, TimerLeaf
@@ -98,7 +100,11 @@ class ChildNode(Leaf[ChildArrival]):
             return
         run_op = op.op if isinstance(op, StartOp) else op
         self.type = run_op.definition.result
-        arguments = "" if ex.replays(position) else arguments_payload(run_op, ex.codec)
+        arguments: Payload = ""
+        keys: tuple[str | None, str] = None, ""
+        if not ex.replays(position):  # before anything is recorded: what fails is raised at the user's line
+            arguments = arguments_payload(run_op, ex.codec)
+            keys = keys_in_a_workflow(run_op, arguments, ex.codec)
         event, fresh = ex.command(
             ChildStarted(
                 position,
@@ -114,7 +120,7 @@ class ChildNode(Leaf[ChildArrival]):
         self.run_id = event.run_id
         feed, fed = owner.feed_of(index) if isinstance(owner, Node) else (None, False)
         if fresh and not fed:
-            child = ChildAction(position, self.run_id, run_op, arguments, awaited=not self.starting)
+            child = ChildAction(position, self.run_id, run_op, arguments, awaited=not self.starting, keys=keys)
             ex.decision.children = added(ex.decision.children, child)
         given = run_op.given
         may_exist = given.key is not None or given.id is not None or run_op.definition.options.key is not None
@@ -134,7 +140,7 @@ class ChildNode(Leaf[ChildArrival]):
             case ChildFailed():
                 error = rebuilt(event.value, self.ex.codec)
                 if event.run_id:
-                    error.add_note(f"in run {event.run_id!r}, started at {self.position} of {self.ex.run_id!r}")
+                    add_note(error, f"in run {event.run_id!r}, started at {self.position} of {self.ex.run_id!r}")
                 self.close(NodeOutcome(error=self.delivered(error)))
             case ChildCancelled():
                 cancelled = RunCancelledError(event.run_id, event.reason)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeGuard, TypeVar, assert_never
 
+from durable._core.codec.exception_origin import came_from_outside
 from durable._core.journal.events import CommandEvent, Event, SignalReceived, TimerFired
 from durable._core.journal.payloads import arguments_digest, arguments_payload
 from durable._core.journal.waits import Wait, WakeOn
@@ -36,6 +37,7 @@ from durable._core.program.ops import (
 )
 from durable._core.run.decision import Decision, added, removed
 from durable._core.run.divergence import Code, Requested, alike, diverged
+from durable._core.run.failed_positions import mark
 from durable._core.run.strand import Strand
 from durable._core.statuses import WaitKind
 from durable.errors import CapExceededError, EncodeError, RunCancelled
@@ -131,9 +133,7 @@ class Node:
 
     def delivered(self, error: BaseException) -> BaseException:
         """*error*, marked with the position whose failure it is, so that a retry finds it."""
-        with contextlib.suppress(AttributeError):  # a type with slots: retry falls back to the closing event
-            error.__durable_position__ = self.position  # type: ignore[attr-defined]  # ours alone
-        return error
+        return mark(error, self.position)
 
 
 def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
@@ -196,9 +196,9 @@ class StrandNode(Node):
             return
         self.ex.strands.remove(self)
         raised = self.strand.raised
-        if isinstance(raised, RunCancelled) and self.cancelled:
+        if raised is not None and self.cancelled and issubclass(type(raised), RunCancelled):
             self.report(CANCELLED)
-        elif isinstance(raised, (KeyboardInterrupt, SystemExit)):
+        elif raised is not None and came_from_outside(raised):
             raise raised  # meant for the program, not for the run
         else:
             self.report(NodeOutcome(self.strand.value, raised))

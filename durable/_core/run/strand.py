@@ -24,6 +24,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from types import FrameType
 from typing import Any
 
+from durable._core.codec.safe_text import name_of, shown
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.group_ops import discard
@@ -225,7 +226,7 @@ def _not_an_op(found: object) -> TypeError:
     if inspect.isasyncgen(found):
         return TypeError("a workflow yields ops, found an async generator: call a @workflow, or await a coroutine")
     hint = " (call it)" if callable(found) else ""
-    return TypeError(f"a workflow yields ops, found {type(found).__name__} {found!r:.80}{hint}")
+    return TypeError(f"a workflow yields ops, found {name_of(found)} {shown(found, 80)}{hint}")
 
 
 def _not_durable(value: object) -> NotDurableError:

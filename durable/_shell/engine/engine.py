@@ -32,6 +32,7 @@ from durable._shell.engine.ticker import collect_schedules
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
 from durable._shell.storage.port import OpenDatabase
+from durable._shell.turns.asking import Asking
 from durable._shell.turns.hooks import Hooks
 from durable._shell.turns.middleware import Middleware
 from durable._shell.turns.stand_ins import StandFor, StandIns
@@ -118,7 +119,7 @@ class Engine(JournalHandle[EngineBackend]):
         replay_always: bool = False,
         storage: OpenDatabase | None = None,
     ) -> None:
-        values = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting)
+        values = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting, asking=Asking)
         found = collect(definitions)  # type: ignore[arg-type]
         lanes = as_listed("queues", queues, Queue)
         Admission(lanes, concurrency)  # refuses here what it would at the opening

@@ -18,6 +18,7 @@ import anyio
 from attrs import frozen
 
 from durable._core.admission import Admission, Places
+from durable._core.codec.safe_text import one_line
 from durable._core.program.limits import numbers
 from durable._shell.backend import Backend
 from durable._shell.engine.broadcast import Broadcast
@@ -228,7 +229,7 @@ class Running:
         return self.settings.hooks.watches_attempts or self.broadcast.has_readers
 
     def _failed(self, error: BaseException) -> None:
-        self._let_go(f"the engine failed: {error!r}")
+        self._let_go(f"the engine failed: {one_line(error)}")
 
     def _let_go(self, reason: str) -> None:
         """Nobody is to wait any more: neither for runs, nor for the engine to be idle."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import anyio
 
+from durable._core.codec.safe_text import one_line
 from durable._shell.log import log
 from durable._shell.turns.services import Spawn
 
@@ -74,7 +75,7 @@ class Supervisor:
         """The engine cannot go on: everybody who waits gets the error."""
         if self.failure is None:
             self.failure = error
-            log.error("engine.failed", path=self._path, error=repr(error))
+            log.error("engine.failed", path=self._path, error=one_line(error))
         self._on_failure(error)
 
     async def aclose(self) -> None:

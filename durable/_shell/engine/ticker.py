@@ -15,6 +15,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.safe_text import LINE_CAP, message_of, one_line
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp, kind_of
 from durable._core.program.registry import Definitions
@@ -24,6 +26,7 @@ from durable._shell.log import log
 from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.turns.asking import in_short
 from durable._shell.turns.services import Services
 from durable._shell.writes.schedule_writes import Tick, record_ticks, start_triggered
 from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError
@@ -140,7 +143,7 @@ class Ticker:
         except EngineClosedError:
             self.stop()
         except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's
-            log.error("schedule.failed", schedule=name, error=repr(error))
+            log.error("schedule.failed", schedule=name, error=one_line(error))
 
     def _made(self, schedule: Schedule, at: float, now: float, *, in_line: bool) -> Tick:
         run, error = self._try_make(schedule, at, schedule.run_id(at), now)
@@ -150,9 +153,13 @@ class Ticker:
         """The run, or why there is none."""
         try:
             return self._make(schedule, at, run_id, now), ""
-        except DurableError as error:
-            log.error("schedule.failed", schedule=schedule.name, at=at, error=str(error))
-            return None, str(error)
+        except BaseException as error:  # what it is made with is the user's
+            if came_from_outside(error):
+                raise
+            ours = issubclass(type(error), DurableError)
+            text = message_of(error, LINE_CAP) if ours else in_short(error)
+            log.error("schedule.failed", schedule=schedule.name, at=at, error=text)
+            return None, text
 
     def _make(self, schedule: Schedule, at: float, run_id: str, now: float) -> NewRun:
         op: Any = schedule.op
@@ -161,8 +168,10 @@ class Ticker:
             try:
                 # In a context of its own, so that what it sets there does not leak.
                 op = contextvars.copy_context().run(schedule.op, local)  # type: ignore[arg-type]  # no RunOp
-            except Exception as error:
-                msg = f"the function of schedule {schedule.name!r} failed: {error!r}"
+            except BaseException as error:
+                if came_from_outside(error):
+                    raise
+                msg = f"the function of schedule {schedule.name!r} failed: {in_short(error)}"
                 raise DefinitionError(msg) from error
         if not isinstance(op, RunOp):
             if inspect.iscoroutine(op):

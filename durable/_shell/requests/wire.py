@@ -18,6 +18,7 @@ from attrs import frozen
 
 from durable import errors
 from durable._core.codec.json_text import loads
+from durable._core.codec.safe_text import one_line
 from durable._shell.reads.exporting import release
 from durable._shell.requests import (
     batch_requests,
@@ -154,7 +155,7 @@ def encode_error(error: BaseException) -> bytes:
     """An error as a line, in a form that clients of every release read."""
     known = isinstance(error, errors.DurableError) and type(error).__module__ == "durable.errors"
     name = type(error).__name__ if known else "InternalError"
-    args = list(error.args) if known else [f"{type(error).__name__}: {error}"]
+    args = list(error.args) if known else [one_line(error)]
     return _line({"version": VERSION, "error": name, "args": args}, default=str)
 
 

@@ -13,6 +13,7 @@ from attrs import evolve
 from durable._core.admission import Places
 from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import RunStarted
+from durable._core.journal.payloads import call_digest, keys_of
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import limit_name
@@ -43,14 +44,15 @@ def make_run(
     parent: int | None = None,
     position: str | None = None,
     arguments: Payload | None = None,
+    keys: tuple[str | None, str] | None = None,
 ) -> NewRun:
     """
-    The run that *op* starts, not yet recorded. *arguments* are those of *op*, if encoded already.
+    The run that *op* starts, not yet recorded. *arguments* and *keys* are those of *op*, if they are known already.
 
     *places* give it a place in line; templates, and those recorded from outside, get theirs from `placed`.
 
     Raises:
-        DefinitionError: If its workflow or job is not among *definitions*.
+        DefinitionError: If its workflow or job is not among *definitions*; and what a function for its keys raises.
         EncodeError: If an argument cannot be recorded.
     """
     definition: RunnableDefinition[..., Any] = op.definition
@@ -69,7 +71,7 @@ def make_run(
     if given.labels:
         labels = {**labels, **given.labels}
         check_labels(op.describe(), labels)
-    key = definition.key_for(op, lambda: _call_digest(op, arguments, codec))
+    key, limit_key = keys or keys_of(op, arguments, codec)
     delay = given.delay if given.at is None else None
     due_at = given.at if delay is None else now + delay
     timeout = given.timeout if given.timeout is not None else options.timeout
@@ -84,7 +86,7 @@ def make_run(
         place=0.0 if places is None else places.place(queue, definition.name, parent),
         priority=options.priority if given.priority is None else given.priority,
         key=key,
-        arguments=f"{definition.name}:{_call_digest(op, arguments, codec)}" if key is not None or chosen else "",
+        arguments=f"{definition.name}:{call_digest(op, arguments, codec)}" if key is not None or chosen else "",
         labels=labels,
         started=RunStarted(definition.name, options.version, found_id, arguments, now),
         due_at=due_at if due_at is not None and due_at > now else None,
@@ -97,19 +99,10 @@ def make_run(
         key_ttl=given.key_ttl if given.key_ttl is not None else options.key_ttl,
         delay=delay,
         limit=None if options.limit is None else limit_name(options.limit),
-        limit_key=definition.limit_key_for(op.args, op.kwargs) if options.limit_key is not None else "",
+        limit_key=limit_key,
         retry=None if given.retry is None else recorded(given.retry),
         follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
     )
-
-
-def _call_digest(op: RunOp[Any], arguments: Payload, codec: Codec) -> str:
-    """What equal calls share: a default that was written out makes no other call."""
-    args, kwargs = op.definition.arguments.without_defaults(op.args, op.kwargs)
-    if len(args) != len(op.args) or len(kwargs) != len(op.kwargs):
-        where = f"arguments of {op.describe()}"
-        arguments = codec.encode_arguments(args, kwargs, op.definition.arguments, where=where)
-    return codec.digest(arguments)
 
 
 def placed(new: NewRun, places: Places) -> NewRun:

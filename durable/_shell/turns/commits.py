@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
+from durable._core.codec.safe_text import one_line
 from durable._shell.log import log
 from durable._shell.rows.rows import Effects, EventTuple, TurnWrite
 from durable._shell.storage.connections import CommitUnknownError, is_no_text, of_ours
@@ -215,7 +216,7 @@ class Commits:
 
     async def _spoiled(self, group: _Group, error: Exception) -> None:
         """Write the turns of a group one by one, so that only the one that spoils it fails."""
-        log.error("commit.failed", error=repr(error))
+        log.error("commit.failed", error=one_line(error))
         if len(group.turns) <= 1:
             self._give_up(group, error)
             return

@@ -7,11 +7,11 @@ at all. Hooks are user code; whatever goes wrong in them is logged, and never to
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from collections.abc import Mapping
 from typing import Any
 
+from durable._core.codec.exception_origin import came_from_outside
 from durable._core.journal.events import RunStarted
 from durable._core.journal.payloads import rebuilt
 from durable._core.program.functions import Finished, Hook, RunnableDefinition
@@ -22,6 +22,7 @@ from durable._shell.log import log
 from durable._shell.rows.new_runs import new_run_id, placed
 from durable._shell.rows.rows import NewRun, ReadyRun
 from durable._shell.rows.templates import begun, from_json
+from durable._shell.turns.asking import in_short
 from durable._shell.turns.services import Services
 
 
@@ -45,9 +46,11 @@ def follow_ups(
             finished = _finished(ready, started, definition, status, end, services, now)
             ops: Any = contextvars.copy_context().run(lambda hook=hook, finished=finished: _called(hook, finished))  # type: ignore[misc]
             found += [_started(op, ready, services, now) for op in ops]
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - user code may raise anything; it is over
-            name = getattr(hook, "__qualname__", repr(hook))
-            log.error("hook.failed", run_id=ready.run_id, workflow=ready.workflow, hook=name, error=repr(error))
+        except BaseException as error:  # user code may raise anything; the run is over
+            if came_from_outside(error):
+                raise
+            name, text = getattr(hook, "__qualname__", repr(hook)), in_short(error)
+            log.error("hook.failed", run_id=ready.run_id, workflow=ready.workflow, hook=name, error=text)
     return found
 
 

@@ -17,13 +17,14 @@ import asyncio
 import contextlib
 import contextvars
 import sqlite3
-import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 
+from durable._core.codec.safe_text import one_line
+from durable._core.codec.traceback_text import frames_of
 from durable._core.journal.events import Event, Reopening, StepInterrupted
 from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
@@ -42,6 +43,9 @@ from durable._shell.turns.turn_writer import Recorded, TurnWriter
 from durable.errors import DurableError, EngineClosedError, InternalError, JournalDamagedError, JournalError
 
 T = TypeVar("T")
+
+#: Of the traceback of a bug of ours, in the reason why its run is blocked.
+REPORTED_CHARACTERS = 2_000
 
 
 class Driver:
@@ -130,9 +134,8 @@ class Driver:
         except (Exception, asyncio.CancelledError) as error:  # a bug of ours must block one run, not kill the engine
             if isinstance(error, asyncio.CancelledError) and current_task().cancelling():
                 raise
-            log.exception("run.blocked", run_id=self.ready.run_id)
-            text = "".join(traceback.format_exception(error)[-6:])
-            await self._block(InternalError(f"{type(error).__name__}: {error}. Please report this:\n{text}"))
+            frames = frames_of(error, REPORTED_CHARACTERS, with_ours=True)
+            await self._block(InternalError(f"{one_line(error)}. Please report this:\n{frames}"))
 
     async def _turn(self, arrived: list[Event], here: anyio.CancelScope) -> list[Event] | None:
         """

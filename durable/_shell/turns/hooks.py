@@ -19,11 +19,14 @@ from typing import Any, Protocol
 import anyio
 
 from durable._core.codec.codec import Codec
+from durable._core.codec.exception_origin import came_from_outside
 from durable._core.journal.payloads import rebuilt
 from durable._core.run.decision import FailedAttempt, StepAction
 from durable._shell.log import log
 from durable._shell.rows.rows import Effects, Ended, Notice, ReadyRun, RunResult, RunState
+from durable._shell.turns.asking import in_short
 from durable._shell.turns.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
+from durable._shell.turns.raised import is_cancellation, passes
 from durable.errors import DurableError, MiddlewareError
 
 
@@ -144,7 +147,9 @@ class Hooks:
                         failed.retry_at,
                     )
                 )
-            except Exception as broken:  # noqa: BLE001 - user code may raise anything, and must not harm the engine
+            except BaseException as broken:  # user code may raise anything, and must not harm the engine
+                if came_from_outside(broken):
+                    raise
                 _log(_name(each), "attempt_failed", broken, notice.run_id)
 
     def _tell_failure(self, run: Ended, outcome: RunResult) -> None:
@@ -152,7 +157,9 @@ class Hooks:
             try:
                 error = rebuilt(outcome.payload, self._codec)
                 each.run_failed(RunFailure(run.run_id, run.workflow, error, outcome.reason))
-            except Exception as broken:  # noqa: BLE001 - as above
+            except BaseException as broken:  # as above
+                if came_from_outside(broken):
+                    raise
                 _log(_name(each), "run_failed", broken, run.run_id)
 
 
@@ -210,8 +217,9 @@ async def _through_step(middleware: Middleware, call: StepCall, inner: Callable[
     once = _Once(inner, f"{_name(middleware)}.step", where)
     try:
         value = await middleware.step(call, once)
-    except Exception:
-        await once.end()
+    except BaseException as error:
+        if not (is_cancellation(error) or came_from_outside(error)):
+            await once.end()
         raise
     ended = await once.end()
     if not once.used:
@@ -233,11 +241,12 @@ async def _through_run(
     where = f"run {activation.run_id!r} of {activation.kind} {activation.workflow!r}"
     once = _Once(inner, f"{_name(middleware)}.run", where)
     error: BaseException | None = None
+    task = asyncio.current_task()
+    assert task is not None
     try:
         await middleware.run(activation, once)
-    except (Exception, asyncio.CancelledError) as raised:
-        task = asyncio.current_task()
-        if isinstance(raised, asyncio.CancelledError) and task is not None and task.cancelling():
+    except BaseException as raised:
+        if task.cancelling() > 0 if is_cancellation(raised) else passes(raised, task):
             raise  # the engine ends; any other one is of the middleware's own making
         error = raised
     await once.end()
@@ -248,7 +257,7 @@ async def _through_run(
             raise once.error
         return
     if error is not None:
-        refusal = once.refusal(f"it raised {type(error).__name__}: {error}, before proceed() was awaited")
+        refusal = once.refusal(f"it raised {in_short(error)}, before proceed() was awaited")
     else:
         refusal = once.refusal("it returned without having awaited proceed(), so nothing was executed")
     refusals.append(refusal)
@@ -285,4 +294,4 @@ def _name(middleware: Middleware) -> str:
 
 
 def _log(middleware: str, method: str, error: BaseException, run_id: str) -> None:
-    log.error("middleware.failed", middleware=middleware, method=method, error=repr(error), run_id=run_id)
+    log.error("middleware.failed", middleware=middleware, method=method, error=in_short(error), run_id=run_id)

@@ -109,6 +109,7 @@ class Services:
         parent: int | None = None,
         position: str | None = None,
         arguments: Payload | None = None,
+        keys: tuple[str | None, str] | None = None,
     ) -> NewRun:
         """The run that *op* starts, see `make_run`."""
         return make_run(
@@ -122,4 +123,5 @@ class Services:
             parent=parent,
             position=position,
             arguments=arguments,
+            keys=keys,
         )

@@ -19,20 +19,25 @@ from typing import Any
 import anyio
 import anyio.to_process
 import anyio.to_thread
+from attrs import frozen
 
 from durable._core.codec.codec import Codec
-from durable._core.journal.events import Event, StepFailed, StepRetrying, StepSucceeded
-from durable._core.journal.payloads import failure_payload
+from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.failures import describe, record_exception
+from durable._core.journal.events import Event, StepFailed, StepInterrupted, StepRetrying, StepSucceeded
+from durable._core.journal.payloads import payload_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
-from durable._core.program.retry import plan
+from durable._core.program.retry import next_attempt
 from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.backend import Backend
 from durable._shell.log import log
 from durable._shell.rows.rows import RunState
 from durable._shell.turns.context import Notes, Scope, StepContext, enter
 from durable._shell.turns.hooks import Hooks
+from durable._shell.turns.raised import as_failure, is_cancellation, passes
 from durable._shell.turns.stand_ins import StandIns
+from durable._shell.turns.worker import FailedElsewhere, InterruptedCall, call_in_worker
 from durable.errors import Fatal
 
 #: Worker threads of one engine: as many as anyio's own default.
@@ -73,33 +78,32 @@ class Steps:
         about = partial(_context, action, state, deadline)
         scope = Scope(about, self._codec, notes, left, batches=state.batches, backend=self._inside)
         enter(scope)
+        task = current_task()
         try:
             if timeout is None:
                 value = await self._value(action, state)
             else:
-                try:
-                    with anyio.fail_after(timeout):
-                        value = await self._value(action, state)
-                except TimeoutError as error:
-                    if not str(error):  # anyio's, not the user's own
-                        msg = f"step {definition.name!r} took longer than {timeout:g} s"
-                        raise TimeoutError(msg) from None
-                    raise
+                value = None
+                with anyio.move_on_after(timeout) as limit:
+                    value = await self._value(action, state)
+                if limit.cancelled_caught:
+                    msg = f"step {definition.name!r} took longer than {timeout:g} s"
+                    raise TimeoutError(msg)
             if scope.adding:
                 await scope.settle()
                 scope.raise_refused()
             payload = self._codec.encode(value, definition.result, where=definition.result_place)
             return StepSucceeded(action.position, payload, self._clock.now())
-        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the step's outcome
+        except InterruptedCall:
+            return StepInterrupted(action.position, action.attempt, False, self._clock.now())  # noqa: FBT003
+        except BaseException as error:  # user code may raise anything: it is the step's outcome
+            if self._is_cut_off() if is_cancellation(error) else passes(error, task):
+                raise
+            if task.cancelling() and not self._is_cut_off():
+                await _forget_own_cancel(task)
             await scope.settle()
             return self.failed(action, error, state.run_id)
-        except asyncio.CancelledError:
-            if self._is_cut_off():
-                raise
-            # The step cancelled itself (a library of its did): no failure of the step, so it is tried again.
-            return self._again(action, state.run_id)
         finally:
-            task = current_task()
             if task.cancelling() and not self._is_cut_off():
                 await _forget_own_cancel(task)
 
@@ -116,31 +120,54 @@ class Steps:
         return self._call(op.definition, op.args, op.kwargs)
 
     async def _call(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if definition.is_async:
-            return await definition.fn(*args, **kwargs)
+        """
+        The value of the function, wherever it runs.
+
+        A `SystemExit` of its own is raised as an error already here: middleware may await this in a task of its own,
+        and asyncio lets a SystemExit in a task end the program.
+        """
         options = definition.options
-        if options.process:
-            code = definition.fn
-            if code.__module__ == "__main__" and getattr(sys, "frozen", False):
-                msg = (
-                    f"step {definition.name!r} has process=True and is part of the script that was frozen, "
-                    "which worker processes cannot import: move it into a module of its own"
-                )
-                raise Fatal(msg)
-            # Workers import a script as __mp_main__: what they send back of its classes is found under
-            # that name here too. `import multiprocessing` makes the same alias.
-            sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
-            with self._in_flight():
-                return await anyio.to_process.run_sync(
-                    _in_process, code.__module__, code.__qualname__, args, kwargs, cancellable=True,
-                    limiter=self._processes,
-                )  # fmt: skip
-        if options.thread:
-            with self._in_flight():
-                return await anyio.to_thread.run_sync(
-                    _call_plain, definition.fn, args, kwargs, abandon_on_cancel=True, limiter=self._threads
-                )
-        return definition.fn(*args, **kwargs)
+        try:
+            if definition.is_async:
+                return await definition.fn(*args, **kwargs)
+            if options.process:
+                return await self._call_in_process(definition, args, kwargs)
+            if options.thread:
+                return await self._call_in_thread(definition, args, kwargs)
+            return definition.fn(*args, **kwargs)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if came_from_outside(error):
+                raise
+            raise as_failure(error, definition.kind) from None
+
+    async def _call_in_process(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        code = definition.fn
+        if code.__module__ == "__main__" and getattr(sys, "frozen", False):
+            msg = (
+                f"step {definition.name!r} has process=True and is part of the script that was frozen, "
+                "which worker processes cannot import: move it into a module of its own"
+            )
+            raise Fatal(msg)
+        # Workers import a script as __mp_main__: what they send back of its classes is found under
+        # that name here too. `import multiprocessing` makes the same alias.
+        sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+        with self._in_flight():
+            value = await anyio.to_process.run_sync(
+                call_in_worker, code.__module__, code.__qualname__, args, kwargs, cancellable=True,
+                limiter=self._processes,
+            )  # fmt: skip
+        if type(value) is FailedElsewhere:
+            raise value.rebuilt()
+        return value
+
+    async def _call_in_thread(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with self._in_flight():
+            value = await anyio.to_thread.run_sync(
+                _called, definition.fn, args, kwargs, abandon_on_cancel=True, limiter=self._threads
+            )
+        if type(value) is _Raised:
+            raise as_failure(value.error, definition.kind)
+        return value
 
     @contextlib.contextmanager
     def _in_flight(self) -> Generator[None]:
@@ -150,33 +177,25 @@ class Steps:
         finally:
             self.calls_in_flight -= 1
 
-    def failed(self, action: StepAction | TransactionAction, error: Exception, run_id: str) -> Event:
+    def failed(self, action: StepAction | TransactionAction, error: BaseException, run_id: str) -> Event:
         """What *error* means: another attempt, or the failure of the step."""
         now = self._clock.now()
+        error = as_failure(error, action.op.definition.kind)
         policy = action.op.given.retry or action.op.definition.options.retry
-        failures = action.failures + 1
         seed = f"{run_id}:{action.position}:{action.attempt}"
-        payload = failure_payload(error, self._codec)
-        name = action.op.definition.name
-        values = {"run_id": run_id, "step": name, "position": action.position, "attempt": action.attempt}
-        try:
-            delay = plan(policy, error, failures=failures, elapsed=now - action.first_started_at, seed=seed)
-        except Exception as broken:  # noqa: BLE001 - `Retry.on` is user code
-            error.add_note(f"the retry policy itself raised {broken!r}, so this was not retried")
-            payload, delay = failure_payload(error, self._codec), None
+        elapsed = now - action.first_started_at
+        delay, note = next_attempt(policy, error, failures=action.failures + 1, elapsed=elapsed, seed=seed)
+        failure = record_exception(error, self._codec, note=note)
+        payload = payload_of(failure, self._codec)
+        values = {
+            "run_id": run_id, "step": action.op.definition.name, "position": action.position,
+            "attempt": action.attempt, "error": describe(failure), "retry_in_seconds": delay,
+        }  # fmt: skip
         if delay is None:
-            log.warning("step.attempt_failed", error=repr(error), retry_in_seconds=None, **values)
+            log.warning("step.attempt_failed", **values)
             return StepFailed(action.position, action.attempt, payload, now)
-        log.info("step.attempt_failed", error=repr(error), retry_in_seconds=delay, **values)
+        log.info("step.attempt_failed", **values)
         return StepRetrying(action.position, action.attempt, now + delay, payload, now)
-
-    def _again(self, action: StepAction, run_id: str) -> Event:
-        now = self._clock.now()
-        error = RuntimeError("the step raised CancelledError although nobody cancelled it")
-        log.warning("step.interrupted", run_id=run_id, position=action.position, error=str(error))
-        return StepRetrying(
-            action.position, action.attempt, now + 1.0, failure_payload(error, self._codec, with_traceback=False), now
-        )
 
 
 def _context(action: StepAction, state: RunState, deadline: float | None) -> StepContext:
@@ -207,15 +226,19 @@ async def _forget_own_cancel(task: asyncio.Task[Any]) -> None:
         await asyncio.sleep(0)
 
 
-def _call_plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return fn(*args, **kwargs)
+@frozen
+class _Raised:
+    """
+    What a function raised in its thread.
+
+    Handed over, rather than raised: it passes through code on the loop that would ask it what it is.
+    """
+
+    error: BaseException
 
 
-def _in_process(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Runs in the worker process: finds the definition where its module put it, and calls its function."""
-    import importlib  # noqa: PLC0415 - only workers need it
-
-    found: Any = sys.modules.get(module) or importlib.import_module(module)
-    for name in qualname.split("."):
-        found = getattr(found, name)
-    return getattr(found, "fn", found)(*args, **kwargs)
+def _called(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return fn(*args, **kwargs)
+    except BaseException as error:  # noqa: BLE001 - no signal is handled in this thread: all of it is the function's
+        return _Raised(error)

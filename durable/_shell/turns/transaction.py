@@ -9,7 +9,6 @@ rollback, ATTACH and writes to the engine's tables are refused.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -84,22 +83,15 @@ def run_sync(
     transaction = SyncTransaction(conn, guard, stage, mine)
     try:
         value = finish(action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs))
-    except BaseException as error:
+    except BaseException:
         transaction.close()
         conn.execute("ROLLBACK TO durable_transaction")
         conn.execute("RELEASE durable_transaction")
-        if isinstance(error, asyncio.CancelledError):
-            raise cancelled_by_itself() from error
         raise
     transaction.close()
     conn.execute("RELEASE durable_transaction")
     effects.add(mine)
     return value
-
-
-def cancelled_by_itself() -> RuntimeError:
-    """What a transaction fails with that raises CancelledError: its awaiter would take that for its own end."""
-    return RuntimeError("the transaction raised CancelledError although nobody cancelled it")
 
 
 class FetchedCursor:

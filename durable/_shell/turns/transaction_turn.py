@@ -7,12 +7,13 @@ transaction of the file.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from durable._core.codec.exception_origin import came_from_outside, is_the_users_own
+from durable._core.codec.exception_parts import attribute
 from durable._core.journal.events import Event, StepSucceeded
 from durable._core.program.ops import RunOp
 from durable._core.run.decision import Decision, TransactionAction
@@ -20,9 +21,10 @@ from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite
 from durable._shell.storage.connections import CommitUnknownError, is_the_disk
 from durable._shell.storage.port import Exclusive
 from durable._shell.turns.executions import AnyExecution
+from durable._shell.turns.raised import is_cancellation, passes
 from durable._shell.turns.services import Services
 from durable._shell.turns.steps import current_task
-from durable._shell.turns.transaction import ExclusiveTransaction, cancelled_by_itself, holds_writer, run_sync
+from durable._shell.turns.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.turns.turn_writer import Recorded, TurnWriter
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.turn_writes import write_turns
@@ -82,7 +84,7 @@ class TransactionTurn:
         payload = self._services.codec.encode(value, action.op.definition.result, where=where)
         return StepSucceeded(action.position, payload, self._services.clock.now())
 
-    def _failed(self, action: TransactionAction, error: Exception) -> Event:
+    def _failed(self, action: TransactionAction, error: BaseException) -> Event:
         return self._services.steps.failed(action, error, self._state.run_id)
 
     def _stage(self, op: RunOp[Any]) -> NewRun:
@@ -104,13 +106,20 @@ class TransactionTurn:
         guard = self._services.database.guard
         try:
             return run_sync(conn, guard, action, self._stage, effects, partial(self._succeeded, action))
-        except (sqlite3.DatabaseError, JournalError) as error:
-            undone = isinstance(error, sqlite3.OperationalError) and not conn.in_transaction
-            if isinstance(error, JournalError) or undone or is_the_disk(error):
+        except BaseException as error:  # user code may raise anything: it is the outcome
+            if came_from_outside(error) or self._is_the_file(error, in_transaction=conn.in_transaction):
                 raise  # the disk, not the user's SQL: the whole group goes back
             return self._failed(action, error)
-        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome
-            return self._failed(action, error)
+
+    def _is_the_file(self, error: BaseException, *, in_transaction: bool) -> bool:
+        """Whether *error*, which a transaction raised, says that the journal cannot be written."""
+        kind = type(error)
+        if not issubclass(kind, (JournalError, sqlite3.DatabaseError)) or is_the_users_own(error):
+            return False
+        if issubclass(kind, JournalError):
+            return bool(attribute(error, "path") == self._services.path)
+        undone = issubclass(kind, sqlite3.OperationalError) and not in_transaction
+        return undone or is_the_disk(error)  # type: ignore[arg-type]  # one of SQLite's
 
     # --- with the writer to itself ------------------------------------------------------------------------
 
@@ -139,7 +148,7 @@ class TransactionTurn:
         services = self._services
         transaction = ExclusiveTransaction(exclusive, services.database.guard, self._stage)
         await exclusive.execute("SAVEPOINT durable_transaction")
-        token = holds_writer.set(True)
+        token, task = holds_writer.set(True), current_task()
         try:
             op, stand_ins = action.op, services.stand_ins
             if stand_ins is None:
@@ -149,16 +158,11 @@ class TransactionTurn:
             outcome = self._succeeded(action, value)
             for new in transaction.staged:
                 await exclusive.run(lambda conn, new=new: get_or_create(conn, new, effects))  # type: ignore[misc]
-        except JournalError:
-            raise  # the disk, not the user's code
-        except (Exception, asyncio.CancelledError) as raised:  # user code may raise anything: it is the outcome
-            error: Exception
-            if isinstance(raised, asyncio.CancelledError):
-                if current_task().cancelling():
-                    raise
-                error = cancelled_by_itself()
-            else:
-                error = raised
+        except BaseException as error:  # user code may raise anything: it is the outcome
+            if task.cancelling() > 0 if is_cancellation(error) else passes(error, task):
+                raise
+            if self._is_the_file(error, in_transaction=True):
+                raise
             await exclusive.execute("ROLLBACK TO durable_transaction")
             outcome = self._failed(action, error)
         finally:

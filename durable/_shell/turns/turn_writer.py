@@ -177,6 +177,7 @@ class TurnWriter:
             parent=self._state.run,
             position=action.position,
             arguments=action.arguments,
+            keys=action.keys,
         )
 
     def _feed(self, feed: Feed) -> NewFeed:

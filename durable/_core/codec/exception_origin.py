@@ -1,5 +1,5 @@
 """
-Exceptions that come from outside of the code that they are raised in.
+Where an exception comes from: the code that it was caught around, or somewhere else.
 
 A function that calls `sys.exit`, or raises `KeyboardInterrupt`, has failed: that is its own affair. But both come from
 outside, too, anywhere between two instructions of it: by Ctrl-C, or by the handler of a signal that is to end the
@@ -14,6 +14,7 @@ import types
 from typing import Final
 
 from durable._core.codec.exception_parts import traceback_of
+from durable._core.source_places import OURS
 
 _RAISE: Final = frozenset((dis.opmap["RAISE_VARARGS"], dis.opmap["RERAISE"]))
 
@@ -28,14 +29,35 @@ def came_from_outside(error: BaseException) -> bool:
     kind = type(error)
     if not issubclass(kind, (KeyboardInterrupt, SystemExit)):
         return False
-    origin, link = None, traceback_of(error)
+    link = traceback_of(error)
     while link is not None:
         if _handles_a_signal(link.tb_frame):
             return True
+        link = link.tb_next
+    origin = _origin(error)
+    return kind is KeyboardInterrupt and origin is not None and not _raises(origin)
+
+
+def is_the_users_own(error: BaseException) -> bool:
+    """
+    Whether a ``raise`` of somebody else's code made *error*, though its class is ours, or of a library of ours.
+
+    What SQLite reports is raised by no statement, and what we report by one of ours.
+    """
+    origin = _origin(error)
+    return origin is not None and _raises(origin) and not origin.tb_frame.f_code.co_filename.startswith(OURS)
+
+
+def _origin(error: BaseException) -> types.TracebackType | None:
+    """The innermost link of its traceback."""
+    origin, link = None, traceback_of(error)
+    while link is not None:
         origin, link = link, link.tb_next
-    if origin is None or kind is not KeyboardInterrupt:
-        return False
-    return origin.tb_frame.f_code.co_code[origin.tb_lasti] not in _RAISE
+    return origin
+
+
+def _raises(link: types.TracebackType) -> bool:
+    return link.tb_frame.f_code.co_code[link.tb_lasti] in _RAISE
 
 
 def _handles_a_signal(frame: types.FrameType) -> bool:

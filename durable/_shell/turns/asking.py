@@ -1,0 +1,78 @@
+"""
+Asks objects of the user's for their text, and waits only so long for it.
+
+A ``__str__`` may loop for ever, or wait for a database. It is asked in a thread of its own, which is given up when the
+time is over: whoever records an error cannot be held up by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from durable._core.codec.safe_text import one_line
+
+#: Seconds that all texts of one exception may take.
+PATIENCE = 1.0
+
+
+class Asking:
+    """The way in which one exception is asked for its texts: an `Ask` of the core's."""
+
+    def __init__(self) -> None:
+        self._left = PATIENCE
+
+    def __call__(self, render: Callable[[Any], str], value: Any) -> str:
+        """
+        What *render* makes of *value*.
+
+        Raises:
+            TimeoutError: It takes too long, or others have taken too long before.
+            RuntimeError: There is no thread to be had.
+        """
+        if self._left <= 0:
+            raise TimeoutError
+        answers: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=_answer, args=(context, render, value, answers), name="durable-text", daemon=True
+        )
+        began = time.monotonic()
+        thread.start()
+        try:
+            answer = answers.get(timeout=self._left)
+        except queue.Empty:
+            _give_up(thread)
+            raise TimeoutError from None
+        finally:
+            self._left -= time.monotonic() - began
+        if isinstance(answer, str):
+            return answer
+        raise RuntimeError from answer
+
+
+def in_short(error: BaseException) -> str:
+    """An error of the user's code in one line, for logs."""
+    return one_line(error, Asking())
+
+
+def _answer(
+    context: contextvars.Context, render: Callable[[Any], str], value: Any, answers: queue.SimpleQueue[Any]
+) -> None:
+    try:
+        answers.put(context.run(render, value))
+    except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+        answers.put(error)
+
+
+def _give_up(thread: threading.Thread) -> None:
+    """Have an exception raised in *thread*, lest a loop of it goes on for ever; one that waits is left to itself."""
+    with contextlib.suppress(Exception):
+        import ctypes  # noqa: PLC0415 - not everywhere, and hardly ever needed
+
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))

@@ -1,0 +1,58 @@
+"""
+Calls the function of a step in a worker process, and says what became of it.
+
+What it raised is recorded there, and rebuilt here: an exception need not survive pickling (many do not), its traceback
+is kept, and none of its code runs in the engine's process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from typing import Any
+
+from attrs import frozen
+
+from durable._core.codec.codec import Codec
+from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.failures import Failure, rebuild, record_exception
+from durable._shell.turns.asking import Asking
+from durable._shell.turns.raised import as_failure
+
+
+class InterruptedCall(Exception):  # noqa: N818 - no error: the call is made again
+    """The worker was told to stop, by Ctrl-C or a signal: how the function would have ended is unknown."""
+
+
+@frozen
+class FailedElsewhere:
+    """What a function raised in a worker."""
+
+    #: `Failure.to_json`; None if it was interrupted.
+    failure: dict[str, Any] | None
+
+    def rebuilt(self) -> Exception:
+        """What to raise here."""
+        if self.failure is None:
+            return InterruptedCall()
+        failure = Failure.from_json(self.failure)
+        if failure.module not in sys.modules:
+            # The worker's word is no journal's: its code is ours, and what it has imported may be imported here.
+            with contextlib.suppress(Exception):
+                importlib.import_module(failure.module)
+        return rebuild(failure)
+
+
+def call_in_worker(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """In the worker: finds the definition where its module put it, and calls its function."""
+    try:
+        found: Any = sys.modules.get(module) or importlib.import_module(module)
+        for name in qualname.split("."):
+            found = getattr(found, name)
+        return getattr(found, "fn", found)(*args, **kwargs)
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything
+        if came_from_outside(error):
+            return FailedElsewhere(None)
+        failed = as_failure(error, "step")
+        return FailedElsewhere(record_exception(failed, Codec(asking=Asking)).to_json())

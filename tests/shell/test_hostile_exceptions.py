@@ -1,0 +1,487 @@
+"""
+Whatever the user's code raises, wherever: its run has an end, and neither the engine nor another run is harmed.
+
+Each kind of `tests.core.hostile_exceptions` is raised in each place where the engine calls code of the user's; all
+kinds in one engine, all runs of a place at once.
+"""
+
+import asyncio
+import os
+import signal
+from datetime import timedelta
+
+import pytest
+
+from durable import (
+    Flow,
+    Limit,
+    Middleware,
+    Retry,
+    Return,
+    RunCancelledError,
+    RunFailedError,
+    Schedule,
+    StepError,
+    gather,
+    job,
+    settle,
+    step,
+    transaction,
+    workflow,
+)
+from durable._shell.turns import asking
+from tests.core.hostile_exceptions import KINDS, OUTSIDERS
+
+pytestmark = pytest.mark.anyio
+
+EVERY = {**KINDS, **OUTSIDERS}
+
+
+def fail(kind):
+    """
+    Raise one of that *kind*.
+    """
+    error = EVERY[kind]()
+    raise error
+
+
+@step
+async def ok(number: int) -> int:
+    return number
+
+
+@step
+async def in_step(kind: str) -> int:
+    fail(kind)
+
+
+@step
+def in_thread(kind: str) -> int:
+    fail(kind)
+
+
+@step(thread=False)
+def on_the_loop(kind: str) -> int:
+    fail(kind)
+
+
+@step(timeout=30)
+async def in_time(kind: str) -> int:
+    await asyncio.sleep(0)
+    fail(kind)
+
+
+@step(process=True)
+def in_process(kind: str) -> int:
+    fail(kind)
+
+
+@transaction
+def in_transaction(tx, kind: str) -> int:
+    tx.execute("CREATE TABLE IF NOT EXISTS notes (text TEXT)")
+    fail(kind)
+
+
+@transaction
+async def in_async_transaction(tx, kind: str) -> int:
+    await tx.execute("CREATE TABLE IF NOT EXISTS notes (text TEXT)")
+    fail(kind)
+
+
+@job
+async def in_job(kind: str) -> int:
+    fail(kind)
+
+
+@job
+def in_job_thread(kind: str) -> int:
+    fail(kind)
+
+
+@job(key=fail)
+def in_key(kind: str) -> None: ...
+
+
+@job(limit=Limit("keyed", concurrency=1), limit_key=fail)
+def in_limit_key(kind: str) -> None: ...
+
+
+@step(limit="keyed", limit_key=fail)
+def in_limit_key_of_step(kind: str) -> None: ...
+
+
+@step(retry=Retry(3, on=lambda error: fail(str(error)), delay=0.0))
+async def in_predicate(kind: str) -> None:
+    raise ValueError(kind)
+
+
+@workflow
+async def alone(place: str, kind: str) -> Flow[int]:
+    yield DEFINITIONS[place](kind)
+
+
+@workflow
+async def together(place: str, kind: str) -> Flow[int]:
+    yield gather(DEFINITIONS[place](kind), ok(1))
+
+
+@workflow
+async def caught(place: str, kind: str) -> Flow[str]:
+    settled = yield settle(gather(DEFINITIONS[place](kind), ok(1)))
+    yield ok(2)
+    if settled.error is None:
+        yield Return("?")
+    raise settled.error
+
+
+@workflow
+async def in_body(kind: str) -> Flow[int]:
+    yield ok(1)
+    fail(kind)
+
+
+@workflow
+async def in_coroutine(kind: str) -> int:
+    await ok(1)
+    fail(kind)
+
+
+@workflow
+async def in_helper(kind: str) -> int:
+    async def helper():
+        await ok(1)
+        fail(kind)
+
+    await gather(helper(), ok(2))
+
+
+@workflow(retry=Retry(2, on=lambda error: fail(str(error)), delay=0.0))
+async def in_predicate_of_workflow(kind: str) -> int:
+    raise ValueError(kind)
+
+
+@workflow
+async def healthy() -> int:
+    return await ok(1) + await ok(2)
+
+
+DEFINITIONS = {
+    each.name: each
+    for each in (
+        in_step, in_thread, on_the_loop, in_time, in_process, in_transaction, in_async_transaction, in_predicate,
+        in_limit_key_of_step, in_job, in_job_thread, in_key, in_limit_key,
+    )
+}  # fmt: skip
+WORKFLOWS = (alone, together, caught, in_body, in_coroutine, in_helper, in_predicate_of_workflow, healthy)
+BODIES = (in_body, in_coroutine, in_helper, in_job, in_job_thread)
+JOBS = (in_job, in_job_thread, in_key, in_limit_key)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """
+    What never gives its text is not waited for.
+    """
+    monkeypatch.setattr(asking, "PATIENCE", 0.02)
+
+
+async def all_end(engine, ops, kinds):
+    """
+    Start *ops* of all *kinds*: each run fails, by a type or a text; and another one is as healthy as ever.
+    """
+    runs = {kind: await engine.start(op) for kind, op in zip(kinds, ops, strict=True)}
+    for kind, run in runs.items():
+        async with asyncio.timeout(20):
+            with pytest.raises((RunFailedError, RunCancelledError)):
+                await run.result()
+            assert kind == "RunCancelled" or await run.status() == "failed", kind
+    assert await engine.run(healthy()) == 3
+
+
+@pytest.mark.parametrize("place", [name for name in DEFINITIONS if name != "in_process"])
+async def test_whatever_a_command_raises_fails_its_run(engines, place):
+    """
+    Steps, transactions, jobs, their predicates and keys.
+    """
+    engine = await engines.memory(*WORKFLOWS, *JOBS)
+    await all_end(engine, [alone(place, kind) for kind in EVERY], EVERY)
+
+
+@pytest.mark.parametrize("place", ["in_step", "in_transaction", "in_job"])
+@pytest.mark.parametrize("around", [together, caught], ids=lambda each: each.name)
+async def test_whatever_a_member_of_a_group_raises_fails_its_run(engines, place, around):
+    """
+    As a group, and once more where workflow code raises what it was given.
+    """
+    engine = await engines.memory(*WORKFLOWS, *JOBS)
+    await all_end(engine, [around(place, kind) for kind in EVERY], EVERY)
+
+
+@pytest.mark.parametrize(
+    "definition", [in_body, in_coroutine, in_helper, in_job, in_job_thread], ids=lambda each: each.name
+)
+async def test_whatever_the_code_of_a_run_raises_fails_it(engines, definition):
+    """
+    Workflows and jobs, generators, coroutines and helpers.
+    """
+    engine = await engines.memory(*WORKFLOWS, *JOBS)
+    await all_end(engine, [definition(kind) for kind in EVERY], EVERY)
+
+
+async def test_whatever_a_predicate_of_a_workflow_raises_fails_its_run(engines):
+    """
+    A policy that cannot say whether to go on, does not.
+    """
+    engine = await engines.memory(*WORKFLOWS, *JOBS)
+    await all_end(engine, [in_predicate_of_workflow(kind) for kind in EVERY], EVERY)
+
+
+SOME = [
+    "BothRaise", "StrExits", "StrOdd", "ClassLies", "Untouchable", "WithMeta", "NoHash", "NoReduce", "demanding",
+    "forgetful", "touchy_argument", "odd_attribute_names", "causes_in_a_circle", "wide_group", "hostile_group",
+    "huge_message", "stop_iteration", "os_error", "validation_error", "import_error", *OUTSIDERS,
+]  # fmt: skip
+
+
+async def test_whatever_a_function_raises_in_a_process_fails_its_run(engines):
+    """
+    What cannot be sent from there is told all the same, and what exits there takes no worker along.
+    """
+    engine = await engines.memory(*WORKFLOWS, *JOBS)
+    await all_end(engine, [alone("in_process", kind) for kind in SOME], SOME)
+
+
+class Spoils(Middleware):
+    """Fails in one of its methods, as long as it is told to."""
+
+    def __init__(self, method):
+        self.method, self.kind = method, None
+
+    def spoil(self, method):
+        kind = self.kind
+        if kind is not None and method == self.method.partition(" ")[0]:
+            fail(kind)
+
+    async def step(self, call, proceed):
+        if call.step != "ok":
+            self.spoil("before_step")
+        value = await proceed()
+        if call.step != "ok":
+            self.spoil("after_step")
+        return value
+
+    async def run(self, activation, proceed):
+        if activation.workflow == "steady":
+            self.spoil("before_run")
+        await proceed()
+        if activation.workflow == "steady":
+            self.spoil("after_run")
+
+    def attempt_failed(self, failure):
+        self.spoil("attempt_failed")
+
+    def run_failed(self, failure):
+        self.spoil("run_failed")
+
+
+@job
+async def steady() -> int:
+    return 1
+
+
+@job
+async def failing() -> int:
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize("method", ["before_step", "after_step", "attempt_failed", "run_failed", "after_run"])
+async def test_whatever_middleware_raises_harms_nobody(engines, method):
+    """
+    Around a step it fails the attempt; what it is told of is over.
+    """
+    spoils = Spoils(method)
+    engine = await engines.memory(steady, failing, healthy, middleware=[spoils])
+    for kind in EVERY:
+        spoils.kind = kind
+        async with asyncio.timeout(20):
+            if method.endswith("step"):
+                with pytest.raises(RunFailedError):
+                    await engine.run(steady())
+            elif method == "after_run":
+                assert await engine.run(steady()) == 1
+            else:
+                with pytest.raises(RunFailedError, match="no"):
+                    await engine.run(failing())
+        spoils.kind = None
+    assert await engine.run(healthy()) == 3
+
+
+async def test_whatever_middleware_raises_before_a_run_blocks_it_by_name(engines, reached):
+    """
+    Nothing of the run was executed, and a person decides: `why` says what it was.
+    """
+    spoils = Spoils("before_run")
+    engine = await engines.memory(steady, healthy, middleware=[spoils])
+    for kind in EVERY:
+        spoils.kind = kind
+        run = await engine.start(steady())
+        await reached(run, "blocked")
+        assert "Spoils.run" in await run.why(), kind
+        spoils.kind = None
+        await run.resume()
+        assert await run.result(5) == 1
+    assert await engine.run(healthy()) == 3
+
+
+@pytest.mark.parametrize("place", ["hook", "key"])
+async def test_whatever_a_hook_raises_harms_no_run(engines, place):
+    """
+    The run is over; a key that its follow-up has not got starts nothing.
+    """
+    kinds = []
+
+    @job
+    async def over() -> int:
+        return 1
+
+    @over.on_success
+    def hook(_finished):
+        return fail(kinds[-1]) if place == "hook" else in_key(kinds[-1])
+
+    engine = await engines.memory(over, in_key, healthy)
+    for kind in EVERY:
+        kinds.append(kind)
+        async with asyncio.timeout(20):
+            assert await engine.run(over()) == 1
+    assert await engine.run(healthy()) == 3
+
+
+@pytest.mark.parametrize("place", ["function", "key"])
+async def test_whatever_the_function_of_a_schedule_raises_stops_no_schedule(engines, clock, eventually, place):
+    """
+    Its tick is not started, its row says why, and others go on.
+    """
+    kinds = list(EVERY)
+    started = []
+
+    @job
+    async def tick() -> None:
+        started.append(1)
+
+    def make(_at):
+        kind = kinds.pop()
+        return fail(kind) if place == "function" else in_key(kind)
+
+    schedules = [
+        Schedule("bad", make, every=timedelta(seconds=10)),
+        Schedule("good", tick(), every=timedelta(seconds=10)),
+    ]
+    engine = await engines.memory(tick, in_key, healthy, schedules=schedules, clock=clock)
+    while kinds:
+        before = len(started)
+        clock.advance(10)
+
+        async def ticked(before=before):
+            return len(started) > before
+
+        await eventually(ticked, 20)
+    assert (await engine.schedule("bad").info()).last_error
+    assert await engine.run(healthy()) == 3
+
+
+@pytest.mark.parametrize("definition", ["in_step", "in_thread", "in_process", "in_transaction", "in_async_transaction"])
+async def test_an_exit_of_the_functions_own_is_a_step_error(engines, definition):
+    """
+    `argparse` in a thread calls `sys.exit(2)`: the attempt fails, as StepError("SystemExit(2)").
+    """
+    engine = await engines.memory(*WORKFLOWS, *JOBS)
+    for kind, text in (
+        ("SystemExit", "SystemExit(2)"),
+        ("KeyboardInterrupt", "KeyboardInterrupt()"),
+        ("GeneratorExit", "GeneratorExit('g')"),
+        ("Abort", "Abort('library')"),
+    ):
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(alone(definition, kind))
+        error = caught.value.__cause__
+        assert isinstance(error, StepError)
+        assert str(error) == text
+        assert "in fail" in caught.value.traceback
+
+
+async def test_an_exit_ends_no_program_through_a_task_of_middleware(engines):
+    """
+    asyncio lets a SystemExit in a task end its loop, and a time limit around `proceed` makes a task.
+    """
+
+    class Limited(Middleware):
+        async def step(self, call, proceed):
+            return await asyncio.wait_for(proceed(), 5)
+
+    engine = await engines.memory(*WORKFLOWS, *JOBS, middleware=[Limited()])
+    for kind in ("SystemExit", "KeyboardInterrupt"):
+        with pytest.raises(RunFailedError, match=kind):
+            await engine.run(alone("in_step", kind))
+    assert await engine.run(healthy()) == 3
+
+
+async def test_what_no_attempt_can_mend_is_tried_once(engines):
+    """
+    A value that cannot be recorded, is too large or too deep: its effect is not repeated.
+    """
+    calls = []
+    deep: list = []
+    deep.append(deep)
+    values = {"class": object(), "large": "x" * 2_000_000, "deep": deep, "number": float("nan")}
+
+    @step(retry=Retry(5, delay=0.0))
+    async def effect(kind: str) -> object:
+        calls.append(kind)
+        return values[kind]
+
+    @job(retry=Retry(5, delay=0.0))
+    def effect_of_job(kind: str) -> object:
+        calls.append(kind)
+        return values[kind]
+
+    @workflow
+    async def one(kind: str) -> object:
+        return await effect(kind)
+
+    engine = await engines.memory(one, effect_of_job)
+    for kind in values:
+        for op in (one(kind), effect_of_job(kind)):
+            with pytest.raises(RunFailedError):
+                await engine.run(op)
+    assert sorted(calls) == sorted([*values, *values])
+
+
+async def test_a_worker_that_is_interrupted_runs_its_step_again(engines, tmp_path):
+    """
+    Ctrl-C reaches the workers of a terminal, too: how the function would have ended is unknown, so it is no failure.
+    """
+    engine = await engines.memory(interrupted_once)
+    assert await engine.run(interrupted_once(str(tmp_path / "been"))) == "again"
+
+
+@job(process=True)
+def interrupted_once(path: str) -> str:
+    if os.path.exists(path):
+        return "again"
+    open(path, "w").close()
+    signal.raise_signal(signal.SIGINT)
+    return "?"
+
+
+async def test_the_text_of_an_error_is_not_waited_for(engines, monkeypatch):
+    """
+    The loop goes on after a moment, and the thread that waits for it is no hindrance.
+    """
+    monkeypatch.setattr(asking, "PATIENCE", 0.1)
+    engine = await engines.memory(*WORKFLOWS, *JOBS)
+    loop = asyncio.get_running_loop()
+    for kind in ("StrSleeps", "StrLoops", "endless_attributes"):
+        began = loop.time()
+        with pytest.raises(RunFailedError):
+            await engine.run(in_job(kind))
+        assert loop.time() - began < 2
