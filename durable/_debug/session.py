@@ -178,8 +178,8 @@ class Session(cmd.Cmd):
         """Commands that begin so."""
         return [name for name in self.commands() if name.startswith(text)]
 
-    def complete_help(self, text: str, *_: Any) -> list[str]:
-        return self.completenames(text)
+    def complete_help(self, *args: Any) -> list[str]:
+        return self.completenames(*args)
 
     def complete_goto(self, text: str, *_: Any) -> list[str]:
         found = dict.fromkeys(event.position for stop in self.stops for event in stop.opened)
@@ -189,8 +189,9 @@ class Session(cmd.Cmd):
         names = {event.name for stop in self.stops for event in stop.opened}
         return sorted(name for name in names if name and name.startswith(text))
 
-    def completedefault(self, text: str, line: str, *_: Any) -> list[str]:
+    def completedefault(self, *ignored: Any) -> list[str]:
         """Local variables, behind any other command."""
+        text, line, *_ = ignored
         place = self._place_or_none()
         if place is None or self.parseline(line)[0] not in self.commands():
             return []
@@ -438,14 +439,14 @@ class Session(cmd.Cmd):
             self._walker.arrived(number + 1)
         self.say(*self.here())
 
-    def do_help(self, rest: str) -> None:
+    def do_help(self, arg: str) -> None:
         """help [COMMAND]: what there is"""
-        if not rest:
+        if not arg:
             self.say(*self.help_lines())
             return
-        name = self._full_name(rest)
+        name = self._full_name(arg)
         if name not in self.commands():
-            self.default(rest)
+            self.default(arg)
         usage, does = self.commands()[name]
         self.say(f"{usage}: {does}")
 

@@ -240,7 +240,12 @@ def _run_to_plain(history: RunHistory) -> dict[str, Any]:
     for name in ("retry", "follow_ups"):
         if plain[name] is not None:
             plain[name] = json_to_plain(plain[name])
-    counts = {
+    return {**_without_none(plain), "lines": {name: count for name, count in line_counts(history).items() if count}}
+
+
+def line_counts(history: RunHistory) -> dict[str, int]:
+    """How many lines of each sort follow the facts."""
+    return {
         "events": len(history.events),
         "pending": len(history.pending),
         "notes": len(history.notes),
@@ -249,7 +254,6 @@ def _run_to_plain(history: RunHistory) -> dict[str, Any]:
         "items": sum(len(feed.items) for feed in history.feeds),
         "dedups": len(history.dedups),
     }
-    return {**_without_none(plain), "lines": {name: count for name, count in counts.items() if count}}
 
 
 def event_to_plain(event: Event) -> dict[str, Any]:

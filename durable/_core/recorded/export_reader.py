@@ -24,6 +24,7 @@ from durable._core.recorded.export_format import (
     RunFacts,
     RunHistory,
     StepNote,
+    line_counts,
 )
 from durable._core.recorded.export_values import (
     Wrong,
@@ -134,15 +135,9 @@ class _Draft:
     def finished(self) -> RunHistory:
         """The run, now that all of its lines were read."""
         facts = self.facts
-        found = {
-            "events": len(self.events),
-            "pending": len(self.pending),
-            "notes": len(self.notes),
-            "waits": len(self.waits),
-            "feeds": len(self.feeds),
-            "items": sum(map(len, self.items.values())),
-            "dedups": len(self.dedups),
-        }
+        feeds = [evolve(feed, items=tuple(self.items[position])) for position, feed in self.feeds.items()]
+        run = RunHistory(facts, self.events, self.pending, self.notes, self.waits, feeds, self.dedups, self.owed)
+        found = line_counts(run)
         for name, count in self.expected.items():
             if found.get(name, count) != count:
                 wrong(f"run {facts.run_id!r} has {found[name]} of its {count} {name}: the file was cut off, or edited")
@@ -154,8 +149,7 @@ class _Draft:
                 effective(self.events)
             except IndexError:
                 wrong(f"run {facts.run_id!r}: RunRetried cuts behind the end of what is recorded")
-        feeds = [evolve(feed, items=tuple(self.items[position])) for position, feed in self.feeds.items()]
-        return RunHistory(facts, self.events, self.pending, self.notes, self.waits, feeds, self.dedups, self.owed)
+        return run
 
     def _check_end(self) -> None:
         facts, last = self.facts, self.events[-1]
