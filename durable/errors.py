@@ -416,7 +416,7 @@ class JournalAccessError(JournalError):
 
 
 class JournalFullError(JournalError):
-    """No space left on the device. Nothing was acknowledged; free space and it goes on."""
+    """No space left on the device. Nothing was acknowledged; free space and it resumes."""
 
 
 class JournalIOError(JournalError):
@@ -479,7 +479,7 @@ class RunCancelled(BaseException):
     Raised in a workflow at its current command when its run is cancelled.
 
     A BaseException, so that ``except Exception`` does not swallow it. ``finally`` and
-    ``except`` blocks may go on to yield clean-up steps; the run then ends as cancelled.
+    ``except`` blocks may continue to yield clean-up steps; the run then ends as cancelled.
     """
 
     def __init__(self, reason: str = "") -> None:

@@ -1,7 +1,7 @@
 """
-An aggregator that is polite to somebody else's API: a named limit, shared by all who use it.
+An aggregator that respects the limits of somebody else's API: a named limit, shared by all who use it.
 
-Users are fetched by mapped jobs, ten of a report under way at a time, and two reports are made at once;
+Users are fetched by mapped jobs, ten of a report in progress at a time, and two reports are made at once;
 yet at most five requests are at the API at any instant, and no more than forty begin in any half second.
 Who waits for a slot is a row in a file. The API is real, if small: it listens on loopback, takes its
 time, and turns away whoever comes while five are inside, so a job that got there by mistake would fail.

@@ -2,7 +2,7 @@
 Steps that await jobs: a list written down, jobs with arguments, and a list computed in code.
 
 Each job is a run of its own, on its own queue; they run in parallel, and the charge comes once all of
-them have succeeded. Until then the ride occupies no slot and no memory. A job that fails for good does
+them have succeeded. Until then the ride occupies no slot and no memory. A job that fails permanently does
 not strand its ride: the ride is told, and fails, or does what its `except` says.
 """
 
@@ -58,7 +58,7 @@ async def ride_with_a_computed_list(user_id: int, pickups: list[str]) -> Flow[No
 
 def dynamic_awaits(user_id: int, pickups: list[str]) -> list[Op[str]] | None:
     if user_id == 0:
-        return None  # nothing to wait for: the ride goes on at once
+        return None  # nothing to wait for: the ride continues at once
     if pickups:
         return [tell_drivers(pickup, radius=1) for pickup in pickups]
     return [write_audit(user_id)]

@@ -2,7 +2,7 @@
 A bulk import that is killed on the way: checkpoints inside a long job, and a job that follows it.
 
 Some thousand rows of a CSV file go into a table of the application's, in a database of its own. The
-import keeps a cursor: after a crash it goes on behind the last chunk it recorded. The two databases
+import keeps a cursor: after a crash it continues behind the last chunk it recorded. The two databases
 cannot commit together, so a chunk may be written again, and each row says how often it was; a crash
 costs one chunk at most. What must run exactly once, the report, follows the import's success.
 
@@ -85,7 +85,7 @@ def after_import(finished: Finished[int]) -> RunOp[None]:
 
 
 async def run(folder: Path) -> None:
-    """Start the import, or go on with it: that is the same call."""
+    """Start the import, or continue with it: that is the same call."""
     async with Engine(folder / "journal.db", [bulk_import, import_customers, track_metrics]) as engine:
         imported = await engine.start(
             bulk_import(str(folder / "customers.csv"), str(folder / "app.db")), key="customers.csv"

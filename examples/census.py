@@ -117,7 +117,7 @@ async def census(root: str, calls: str) -> Flow[int]:
 
 
 async def run(journal: Path, calls: Path) -> None:
-    """Start the census, or go on with it: that is the same call."""
+    """Start the census, or continue with it: that is the same call."""
     async with Engine(journal, [census, survey, count], queues=[Queue("parse", concurrency=CORES)]) as engine:
         await engine.run(census(sysconfig.get_path("stdlib"), str(calls)), key="census")
 

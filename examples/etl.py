@@ -1,7 +1,7 @@
 """
 Extract, transform, load: a pipeline whose later tasks depend on all of its mapped jobs.
 
-It reads four sources, each a file of its own kind, by jobs of which four are under way at once. Transforming
+It reads four sources, each a file of its own kind, by jobs of which four run at once. Transforming
 depends on all of them; while it waits for them, the pipeline is rows in a file and keeps no worker busy, so
 any number of pipelines can wait on a single slot. There is nothing to tune: no polling, no rescheduling.
 """

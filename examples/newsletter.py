@@ -2,7 +2,7 @@
 A newsletter: one run an issue, readers one after the other, an invoice that is staged with its record.
 
 The readers are those of the moment when the issue was begun. A letter that fails is tried again alone,
-and after a crash the run goes on at the reader where it was; who is listed twice gets two letters. What
+and after a crash the run continues at the reader where it was; who is listed twice gets two letters. What
 the run knows are its local variables: they are there again after a restart. The books and the job that
 sends the invoice commit together, so there is never one without the other.
 """

@@ -49,9 +49,9 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "signal": Subcommand("requests", "send a signal to a run"),
         "cancel": Subcommand("requests", "ask runs to end"),
         "pause": Subcommand("requests", "let runs begin nothing more until they are resumed"),
-        "resume": Subcommand("requests", "let paused or blocked runs go on"),
-        "retry": Subcommand("requests", "let failed runs go on from what failed"),
-        "fork": Subcommand("fork", "what if: a copy of a run that goes on from a position, with other outcomes"),
+        "resume": Subcommand("requests", "resume paused or blocked runs"),
+        "retry": Subcommand("requests", "resume failed runs from what failed"),
+        "fork": Subcommand("fork", "what if: a copy of a run that continues from a position, with other outcomes"),
     },
     "keep house": {
         "export": Subcommand("transfer", "runs as a text file, one event a line"),

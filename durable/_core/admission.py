@@ -13,7 +13,7 @@ start tag of start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queue
 group (the children of one parent, or else the runs of one workflow) get places one after the
 other, and none before the virtual time. So 10,000 queued runs of A do not delay 10 of B: B's
 begin at today's virtual time, and the two alternate. Within a group order is that of creation.
-A woken run keeps its place, which is lower than that of whoever has not begun: what has begun is
+A woken run keeps its place, which is lower than that of any run that has not begun: what has begun is
 finished first.
 
 Memory is bounded: a queue keeps at most `CANDIDATES` runs here, those that go first; the rest are
@@ -52,7 +52,7 @@ class Queue:
     Args:
         name: As in ``@job(queue=...)``.
         concurrency: Runs of this queue active at once; None leaves it to the engine's.
-        rate: How many of its runs may begin in a window of time; one that goes on does not count.
+        rate: How many of its runs may begin in a window of time; one that resumes does not count.
 
     Raises:
         DefinitionError: One of these is no such thing.

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 
 class Clock(Protocol):
-    """Wall time. Only the shell asks it; the core is told."""
+    """Wall time. Only the shell asks it; the core is given the time."""
 
     def now(self) -> float:
         """Epoch seconds, UTC."""
@@ -29,7 +29,7 @@ class Watched(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way: no step, no turn, no call of the database, no timer that is due."""
+        """Whether nothing is in progress: no step, no turn, no call of the database, no timer that is due."""
         ...
 
     @property
@@ -43,7 +43,7 @@ class Watched(Protocol):
         ...
 
     async def idle(self) -> None:
-        """Return once nothing is under way."""
+        """Return once nothing is in progress."""
         ...
 
 
@@ -52,7 +52,7 @@ class Watcher(Protocol):
     """A clock or event loop that lets no time pass while an engine works: each engine tells it when it opens."""
 
     def attach_engine(self, engine: Watched, /) -> Callable[[], None] | None:
-        """Watch *engine*; what it is to call each time that something of what it had under way has ended."""
+        """Watch *engine*; what it is to call each time that something of what it had in progress has ended."""
         ...
 
     def detach_engine(self, engine: Watched, /) -> None:

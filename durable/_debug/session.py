@@ -135,7 +135,7 @@ class Session(cmd.Cmd):
         return self._full_name(name) if name else name, rest, line
 
     def emptyline(self) -> bool:
-        """An empty line goes on in the same direction."""
+        """An empty line continues in the same direction."""
         name, _, line = self.parseline(self.lastcmd)
         return self.onecmd(line) if name in ("next", "back") else False
 

@@ -1,5 +1,5 @@
 """
-A replay that stands somewhere: forwards it goes on, backwards it begins again.
+A replay that stands somewhere: forwards it continues, backwards it begins again.
 
 Beginning again is how time travel works here. A generator cannot be turned back, but a replay is
 cheap (microseconds a command), executes nothing, and comes to the same place with the same values.
@@ -106,7 +106,7 @@ class SteppedReplay:
     # --- moving --------------------------------------------------------------------------------------
 
     def next(self) -> Stop | None:
-        """Go on to the next stop; None, and no move, if there is none."""
+        """Continue to the next stop; None, and no move, if there is none."""
         if self._over:
             return None
         execution = self.execution
@@ -160,7 +160,7 @@ class SteppedReplay:
 
     @property
     def execution(self) -> Execution:
-        """The execution under way."""
+        """The current execution."""
         if self._execution is None:
             msg = "this replay was closed"
             raise UsageError(msg)

@@ -15,14 +15,14 @@ class ReplayPdb(pdb.Pdb):
     """
     A pdb that steps through user code only, and whose `quit` leaves pdb and not the program.
 
-    Its `continue` and `quit` both let the replay go on to its next stop.
+    Its `continue` and `quit` both let the replay continue to its next stop.
     """
 
     def __init__(self, stdin: TextIO | None = None, stdout: TextIO | None = None) -> None:
         # No SIGINT handler of its own, and no .pdbrc: a transcript must not depend on who runs it.
         super().__init__(stdin=stdin, stdout=stdout, skip=["durable.*", "contextlib"], nosigint=True, readrc=False)
         self.prompt = "(pdb) "
-        #: Whether the last command asked to go on line by line.
+        #: Whether the last command asked to continue line by line.
         self.stepping = False
 
     def user_exception(self, frame: FrameType, exc_info: Any) -> None:
@@ -35,7 +35,7 @@ class ReplayPdb(pdb.Pdb):
         self.set_continue()
 
     def set_continue(self) -> None:
-        """Go on without stopping."""
+        """Continue without stopping."""
         self.stepping = False
         super().set_continue()
 
@@ -80,4 +80,4 @@ def step_through(debugger: pdb.Pdb, frame: FrameType, go_on: Callable[[], Any] |
         go_on()
         return True
     finally:
-        sys.settrace(before)  # pdb's continue ends all tracing, also that of whoever measures coverage
+        sys.settrace(before)  # pdb's continue ends all tracing, also that of coverage tools

@@ -1,5 +1,5 @@
 """
-`durable.what_if`: a recorded run goes on in memory, from any position, with other outcomes.
+`durable.what_if`: a recorded run resumes in memory, from any position, with other outcomes.
 
 The copy is forked, imported into the engine of a dry run, and resumed there: what it does is what the run
 would do. Steps are stand-ins, time jumps, nothing is executed and no file is touched.
@@ -40,11 +40,11 @@ async def what_if(
     caps: Caps = DEFAULT_CAPS,
 ) -> DryRun[Any]:
     """
-    Let a recorded run go on from a position, with other outcomes: in memory, with stand-ins for its steps.
+    Resume a recorded run from a position, with other outcomes: in memory, with stand-ins for its steps.
 
     Nothing is executed but workflow code and stand-ins, and no file is touched. Time begins at the last event
     of the recorded run, and jumps from deadline to deadline. Outcomes of children that had ended are part of
-    the run's history. A child that had not ended goes on as well, from where it stands, so its own
+    the run's history. A child that had not ended continues as well, from where it stands, so its own
     `RunHistory` is needed: give a list, or an export made with ``--tree``.
 
     Args:
@@ -52,7 +52,7 @@ async def what_if(
             are those that it waits for.
         workflow: The workflow; or all that it leads to (a list, a module): child workflows and jobs, too.
         at: The position of the command that is asked for afresh; what was recorded before it is copied. By
-            default the first of *replace*. Without both, the run goes on from where it stands: one that waits
+            default the first of *replace*. Without both, the run continues from where it stands: one that waits
             or is blocked as a resume would have it, one that failed as a retry would.
         replace: Values by position, instead of the recorded outcomes of steps, transactions and children.
         stand_ins: As for `Engine.dry_run`.
@@ -90,7 +90,7 @@ async def what_if(
 
 
 def now_of(recorded: RunHistory) -> float:
-    """When the last thing that is recorded of a run happened: time goes on from there."""
+    """When the last thing that is recorded of a run happened: time continues from there."""
     return max(event.at for event in (*recorded.events, *recorded.pending))
 
 
@@ -104,7 +104,7 @@ async def rehearsed(
     caps: Caps = DEFAULT_CAPS,
 ) -> DryRun[Any]:
     """
-    Let a copy go on in memory.
+    Resume a copy in memory.
 
     Raises:
         DryRunError: A run that it waits for is not at hand, or a stand-in fits nothing.
@@ -129,8 +129,8 @@ def _missing(absent: Absent) -> DryRunError:
     at = f" at {absent.position}" if absent.position else ""
     return DryRunError(
         f"child {absent.run_id!r}{at} of run {absent.parent!r}",
-        "it has no outcome yet, so it would go on as well, and its recorded run is not at hand: give a list with its "
-        f"RunHistory (or an export made with --tree), or say what it comes to: replace={{{absent.position!r}: ...}}",
+        "it has no outcome yet, so it would continue as well, and its recorded run is not at hand: give a list with "
+        f"its RunHistory (or an export made with --tree), or give its outcome: replace={{{absent.position!r}: ...}}",
     )
 
 

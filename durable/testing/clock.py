@@ -1,5 +1,5 @@
 """
-Time for tests: it stands still while anything is under way, and then jumps to what is due next.
+Time for tests: it stands still while anything is in progress, and then jumps to what is due next.
 
     clock = VirtualClock()
     async with Engine(":memory:", [reminder], clock=clock) as engine:
@@ -9,7 +9,7 @@ Time for tests: it stands still while anything is under way, and then jumps to w
 Whatever an engine itself waits for goes by its clock: `sleep`, timeouts and deadlines of runs, retry delays,
 delayed starts, rates, schedules. What a *step* waits for by itself (``asyncio.sleep``), the timeout of a step,
 and ``run.result(timeout=...)`` go by the event loop: those jump too on an `AutojumpLoop`, whose time this clock
-then shares. On any other loop, a step under way holds the time.
+then shares. On any other loop, a running step holds the time.
 
 Time jumps whenever the engines of the clock are idle, and the event loop has had a few rounds in which they
 stayed so: a test that does something with its runs at once is never too late. One that goes away between (to a
@@ -33,7 +33,7 @@ from durable.testing.loop import AutojumpLoop
 #: Rounds of the event loop in which nothing may begin before the time jumps: enough for a test that is told of an
 #: outcome through a few tasks and futures to react to it.
 ROUNDS: Final = 10
-#: Real seconds that `advance` waits for steps under way, which hold the time.
+#: Real seconds that `advance` waits for running steps, which hold the time.
 PATIENCE: Final = 5.0
 
 
@@ -43,7 +43,7 @@ class VirtualClock:
 
     Args:
         start: The instant at which it begins, an aware datetime or epoch seconds; by default that of now.
-        autojump: Whether time jumps by itself while nothing is under way. If not, only `advance` and `jump` move it.
+        autojump: Whether time jumps by itself while nothing is in progress. If not, only `advance` and `jump` move it.
     """
 
     def __init__(self, start: datetime | float | None = None, *, autojump: bool = True) -> None:
@@ -117,7 +117,7 @@ class VirtualClock:
         happened before the next one does.
 
         Raises:
-            UsageError: *seconds* is negative; or a step that is under way has held the time for 5 real seconds.
+            UsageError: *seconds* is negative; or a step that is running has held the time for 5 real seconds.
         """
         amount = _seconds(seconds, "advance")
         self._bind()
@@ -139,7 +139,7 @@ class VirtualClock:
 
     def jump(self, seconds: float | timedelta) -> None:
         """
-        Let time pass at once, waiting for nothing: also while a step is under way that would never end.
+        Let time pass at once, waiting for nothing: also while a step is running that would never end.
 
         Timers that came due fire then, all of them late but the last.
         """
@@ -196,7 +196,7 @@ class VirtualClock:
     # --- jumping -------------------------------------------------------------------------------------------------
 
     def _poke(self) -> None:
-        """Something has ended: look whether that was the last of what was under way."""
+        """Something has ended: look whether that was the last of what was in progress."""
         if self._loop is None or self._loop.is_closed():
             return
         if isinstance(self._loop, AutojumpLoop):
@@ -216,7 +216,7 @@ class VirtualClock:
                 self._look = self._loop.call_soon(self._look_again)
             elif (due_at := self._next_due_at()) is not None:
                 self._move_to(due_at)
-        # Else whatever is under way pokes when it ends.
+        # Else whatever is in progress pokes when it ends.
 
     def _set_alarm(self, loop: AutojumpLoop) -> None:
         """Have a loop that jumps stop where the engines have something to do."""
@@ -265,7 +265,7 @@ class VirtualClock:
                     await engine.idle()
         except TimeoutError:
             msg = (
-                f"clock.advance({amount:g}) waited {PATIENCE:g} s for steps that are under way, and hold the time: let "
+                f"clock.advance({amount:g}) waited {PATIENCE:g} s for steps that are running, and hold the time: let "
                 "them end first, use clock.jump(), or run the test on an AutojumpLoop if it is sleep they wait for"
             )
             raise UsageError(msg) from None

@@ -142,7 +142,7 @@ class StorageContract:
         self._with_database(tmp_path, body)
 
     def test_a_cancelled_caller_does_not_undo_a_write(self, tmp_path: Path) -> None:
-        """It is committed, or it never began; the database goes on."""
+        """It is committed, or it never began; the database continues."""
 
         async def body(database: AnyDatabase) -> None:
             task = asyncio.ensure_future(database.write(_put(1)))

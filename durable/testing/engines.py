@@ -22,7 +22,7 @@ from durable._shell.storage.ownership import Ownership
 from durable.errors import EngineClosedError, JournalError, UsageError
 from durable.testing._crash.lives import Store, make_tables
 
-#: Seconds that steps under way get when a test ends: they are of no use to anybody any more.
+#: Seconds that running steps get when a test ends: they are of no use to anybody any more.
 GRACE: Final = 1.0
 _PACKAGE: Final = os.path.join(os.path.dirname(durable.__file__), "")
 _HERE: Final = os.path.join(os.path.dirname(__file__), "")

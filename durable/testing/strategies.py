@@ -1,7 +1,7 @@
 """
 Workflows that Hypothesis writes: every command there is, nested at random, with failures caught and not.
 
-For whoever puts something around workflows: a middleware, a codec, a storage, another driver. A *program* is a
+For those who put something around workflows: a middleware, a codec, a storage, another driver. A *program* is a
 list of plain lists (JSON), so that Hypothesis can shrink it and a failing one can be kept:
 
     @given(programs())
@@ -39,7 +39,7 @@ async def echo(value: object) -> object:
 
 @step
 async def fails(value: object) -> object:
-    """A step that fails for good."""
+    """A step that fails permanently."""
     raise ValueError(value)
 
 
@@ -63,7 +63,7 @@ async def child(value: object) -> object:
 
 @job
 async def broken_child(value: object) -> object:
-    """A job that fails for good."""
+    """A job that fails permanently."""
     raise KeyError(value)
 
 

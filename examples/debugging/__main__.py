@@ -37,7 +37,7 @@ def durable(*arguments: object) -> str:
 
 
 async def retried(db: Path) -> list[str]:
-    """The failed run goes on with the mended code: nothing that had succeeded is repeated."""
+    """The failed run continues with the mended code: nothing that had succeeded is repeated."""
     async with Engine(db, [mended]) as engine:
         run = engine.get("order-2")
         await run.retry()

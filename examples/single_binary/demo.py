@@ -107,7 +107,7 @@ def main(command: list[str]) -> None:
             first = charges.get(timeout=SECONDS)
             first.answer(503)
             second = charges.get(timeout=SECONDS)
-            print(f"  ride {run_id}: the first attempt to charge it failed, the second is under way")
+            print(f"  ride {run_id}: the first attempt to charge it failed, the second is in progress")
         print("Killed. Nobody knows whether the ride was paid; the next process asks again, with the same key.")
         with program.serving(end=signal.SIGTERM):
             third = charges.get(timeout=SECONDS)

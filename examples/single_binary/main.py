@@ -28,7 +28,7 @@ async def serve(db: str) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Engine(db, [rides]):  # what an earlier process left unfinished goes on
+    async with Engine(db, [rides]):  # what an earlier process left unfinished continues
         print(f"serving {db} as process {os.getpid()}", flush=True)
         await stop.wait()
     return 0

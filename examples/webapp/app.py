@@ -1,5 +1,5 @@
 """
-A web application: a request starts a ride and is answered at once; the ride goes on behind it.
+A web application: a request starts a ride and is answered at once; the ride continues behind it.
 
     pip install starlette uvicorn
     python examples/webapp/app.py 8000 rides.db
@@ -9,7 +9,7 @@ A web application: a request starts a ride and is answered at once; the ride goe
     curl -i localhost:8000/rides/ID/payment -d '{"webhook_id": "evt-1", "cents": 1200}'
 
 The engine lives as long as the application, in its lifespan. Kill the process whenever you like and
-start it again: rides go on where they were. Payments come in parts, by webhooks; a webhook that is
+start it again: rides continue where they were. Payments come in parts, by webhooks; a webhook that is
 sent twice counts once, and once it was acknowledged it is not lost.
 """
 
@@ -137,7 +137,7 @@ class Shared(TypedDict):
 def make_app(journal: str) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[Shared]:
-        async with Engine(journal, [ride]) as engine:  # rides of earlier processes go on from here
+        async with Engine(journal, [ride]) as engine:  # rides of earlier processes continue from here
             yield {"engine": engine}
 
     routes = [

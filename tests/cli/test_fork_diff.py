@@ -170,7 +170,7 @@ async def test_a_copy_in_the_same_journal_goes_on_with_its_engine(do, failed, sh
     said = await do("fork", "r", "--replace", '1={"ride": 40, "paid": "cash"}', "--app", shop, "--db", failed)
     assert said.code == 0, said
     (new_id,) = said.lines
-    assert "goes on once one has" in said.err
+    assert "resumes once one has" in said.err
     async with engine_on(failed) as (engine, _):
         assert await engine.get(new_id).result(5) == "thanks for cash"
     assert done() == ["thank"]
@@ -207,7 +207,7 @@ async def test_a_live_engine_executes_the_copy(do, failed, shop, done):
         refused = await do("fork", "r", "--at", "1", "--db", failed, "--run", "--app", shop)
         assert refused.code == 2
         assert f"process {os.getpid()} on" in refused.err
-        assert "without --run it goes on with the copy" in refused.err
+        assert "without --run it resumes the copy" in refused.err
         taken = await run_process([*command, "--id", "mine"])
         assert taken.returncode == 2
         assert "run 'mine' exists already" in taken.stderr

@@ -145,7 +145,7 @@ async def test_a_failed_run_whose_cause_is_mended_goes_further(cli, recorded, ap
     said = cli("replay", "failed", "--db", db, "--app", app("shop_caught", CAUGHT))
     assert said.code == 0, said
     assert "further" in said.lines[0]
-    assert "goes on and asks for gather of 2" in said.out
+    assert "continues and asks for gather of 2" in said.out
 
 
 async def test_other_arguments_are_told_and_no_finding(cli, recorded, app):

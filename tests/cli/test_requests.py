@@ -398,7 +398,7 @@ async def test_queues_and_schedules_are_paused_and_resumed_beside_runs(desk):
         ("nothing", "nightly"),
     ]
     said = await desk.run("resume", *targets)
-    assert (said.code, said.lines) == (0, ["a: goes on", "queue 'default': goes on", "schedule 'nightly': goes on"])
+    assert (said.code, said.lines) == (0, ["a: resumed", "queue 'default': resumed", "schedule 'nightly': resumed"])
     said = await desk.run("resume", *targets)
     assert said.lines == [
         "a: nothing to do: it is not paused",
@@ -416,7 +416,7 @@ async def test_runs_of_a_schedule_are_told_from_the_schedule(desk):
     run_id = (await desk.run("start", "schedule:nightly")).out.strip()
     await desk.settled(engine)
     assert (await desk.run("pause", run_id[:-1])).out == f"{run_id}: paused\n"
-    assert (await desk.run("resume", run_id)).out == f"{run_id}: goes on\n"
+    assert (await desk.run("resume", run_id)).out == f"{run_id}: resumed\n"
     assert (await desk.run("cancel", run_id)).out == f"{run_id}: asked to end\n"
 
 
@@ -546,7 +546,7 @@ async def test_a_failed_run_is_retried(desk):
         await run.result(5)
     desk.module.broken.clear()
     await engine.queue("default").pause()
-    assert (await desk.run("retry", "f")).out == "f: goes on from what failed\n"
+    assert (await desk.run("retry", "f")).out == "f: resumed from what failed\n"
     assert (await desk.run("retry", "f")).out == "f: nothing to do: it has not ended\n"
     await engine.queue("default").resume()
     assert await run.result(5) == 1

@@ -441,7 +441,7 @@ async def test_what_follows_a_run_is_named_at_both_ends(engines, tmp_db, cli):
     assert len(section(cli("show", "--db", tmp_db, "r", "--full"), "started by its end")) == 12
 
     await (await engine.start(relay(1), id="first")).result(5)
-    assert "  went on as " in cli("show", "--db", tmp_db, "first").out
+    assert "  successor  " in cli("show", "--db", tmp_db, "first").out
     fork = await engine.get("r").fork(1, id="copy")
     await fork.result(5)
     assert "  fork of    r at 1\n" in cli("show", "--db", tmp_db, "copy").out

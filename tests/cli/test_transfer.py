@@ -167,7 +167,7 @@ async def test_import_into_a_new_journal_and_again(journal, call, tmp_path):
     assert code == 0
     assert out.splitlines() == [
         "3 runs imported",
-        "1 run had not ended: paused here, until `durable resume` lets them go on",
+        "1 run had not ended: paused here, until `durable resume` resumes them",
     ]
     code, out, _ = await call("import", tmp_path / "all.jsonl", tmp_path / "all.jsonl", "--db", new)
     assert (code, out) == (0, "0 runs imported, 3 already here\n")

@@ -251,7 +251,7 @@ async def test_use_before_opening_and_after_closing(engines):
     waiter = asyncio.create_task(run.result())
     await asyncio.sleep(0.01)
     await engine.aclose()
-    with pytest.raises(EngineClosedError, match="goes on when it opens again"):
+    with pytest.raises(EngineClosedError, match="resumes when it opens again"):
         await waiter
     for ask in (lambda: engine.start(quick(1)), run.info, run.signal, run.cancel, engine.stats):
         with pytest.raises(EngineClosedError):

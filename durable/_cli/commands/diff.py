@@ -38,7 +38,7 @@ _TWO_COLUMNS: Final = 100
 #: Characters of a value, where no terminal says how many there are.
 _VALUE: Final = 160
 _POSITION: Final = 8
-#: How a difference is told.
+#: How a difference is described.
 _WORDS: Final = {
     "command": "other command",
     "arguments": "other arguments",

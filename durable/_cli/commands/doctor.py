@@ -157,7 +157,7 @@ def _stopped(file: _File) -> Iterator[Finding]:
     for status, severity, remedy in (
         ("blocked", "problem", "`durable show RUN` says why; mend it, then `durable resume RUN`"),
         ("failed", "note", "`durable debug RUN` walks through it; mend the cause, then `durable retry RUN`"),
-        ("paused", "note", "`durable resume RUN` lets it go on"),
+        ("paused", "note", "`durable resume RUN` resumes it"),
     ):
         rows = list_runs(file.conn, Filter(status=(status,)), None, _NAMED + 1)
         if rows:

@@ -1,5 +1,5 @@
 """
-``durable fork``: what if? A copy of a run that goes on from a position, with other outcomes.
+``durable fork``: what if? A copy of a run that continues from a position, with other outcomes.
 
 In the same journal, in another file, or (with stand-ins) only in memory. The run itself is left as it is.
 """
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 _EPILOG: Final = """\
 Positions are those of `durable show`, `history` and `trace`. What was recorded before --at is copied; with
---replace alone, the copy goes on from where the first of those outcomes arrived. With --app, a replacement is
+--replace alone, the copy continues from where the first of those outcomes arrived. With --app, a replacement is
 read by what the step, job or workflow returns, as its own records are.
 
   (default)     into the same journal: its engine, or the next one, executes what follows, for real
   --into FILE   into another journal, made if need be: the run and the engine that has it know nothing of it
   --run         execute it here and now, with real steps, and write how it ends; without --into, other runs of the
-                journal that are due go on, too
+                journal that are due continue, too
   --stand-ins   nothing is written, and nothing executed but workflow code: a mapping of names (or definitions) to
-                functions stands for steps, time jumps. Without --at and --replace the run goes on from where it stands
+                functions stands for steps, time jumps. Without --at and --replace the run continues where it stands
 
 examples:
   durable fork 019a3b --at 3 --db rides.db
@@ -128,7 +128,7 @@ async def _carry_out(plan: Plan, application: Application | None, args: Namespac
     else:
         out.line(plan.new_id)
     out.flush()
-    say_unowned(path, f"run {plan.new_id} goes on once one has")
+    say_unowned(path, f"run {plan.new_id} resumes once one has")
     return OK
 
 
@@ -136,8 +136,8 @@ def _refuse_owned(path: str) -> None:
     owner = owner_of(path)
     if owner is not None and owner.alive is not False:
         msg = (
-            f"process {owner.pid} on {owner.host} has {path} open, and executes its runs: without --run it goes on "
-            "with the copy, too; or give --into FILE for a journal of its own"
+            f"process {owner.pid} on {owner.host} has {path} open, and executes its runs: without --run it resumes "
+            "the copy, too; or give --into FILE for a journal of its own"
         )
         raise CommandError(msg)
 
@@ -174,7 +174,7 @@ async def _into(plan: Plan, path: str) -> str:
     if paused := [each.run.run_id for each in copy.needed if status_of(each) not in ENDS]:
         sys.stderr.write(
             f"runs that it waits for, and that had not ended, came along and are paused in {path}: "
-            f"{', '.join(paused)}. `durable resume` lets them go on there as well\n"
+            f"{', '.join(paused)}. `durable resume` resumes them there as well\n"
         )
     return path
 
@@ -234,7 +234,7 @@ def _readable(payload: Payload | None, codec: Codec) -> Payload | None:
 
 
 async def _rehearse(plan: Plan, application: Application, args: Namespace, out: Output) -> int:
-    """Let the copy go on in memory, and write how that ends, what follows, and where it parts from the run."""
+    """Resume the copy in memory, and write how that ends, what follows, and where it parts from the run."""
     from durable._debug.replay import as_definitions  # noqa: PLC0415 - help answers sooner without
     from durable._debug.what_if import rehearsed  # noqa: PLC0415 - as above
 

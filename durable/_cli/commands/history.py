@@ -45,8 +45,8 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("run", metavar="RUN", help=RUN_HELP)
     add_database(parser)
-    parser.add_argument("--follow", action="store_true", help="go on with what is recorded from now on, to its end")
-    parser.add_argument("--chain", action="store_true", help="go on with the runs that it continued as")
+    parser.add_argument("--follow", action="store_true", help="continue with what is recorded from now on, to its end")
+    parser.add_argument("--chain", action="store_true", help="continue with the runs that it continued as")
     parser.add_argument("--kind", action="append", type=_kind, metavar="EVENT", help="only these, as StepFailed")
     parser.add_argument("--after", type=int, default=0, metavar="SEQ", help="only events behind this number")
     parser.add_argument("--full", action="store_true", help="whole values and tracebacks")

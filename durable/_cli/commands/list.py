@@ -93,7 +93,7 @@ def why_in_short(conn: sqlite3.Connection, row: RunRow, paused: set[str], now: f
     if row.reason:
         return row.reason.strip().partition("\n")[0]
     if row.status == "succeeded":
-        return "" if row.successor is None else f"went on as {row.successor}"
+        return "" if row.successor is None else f"continued as {row.successor}"
     if row.status == "waiting" or (row.status == "pending" and row.ready_at is None):
         return awaited(conn, row.run, now)
     if row.status == "pending":

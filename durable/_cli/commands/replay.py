@@ -104,7 +104,7 @@ def _told(replay: Replay, out: Output) -> None:
     for line in report_lines(replay.error) if replay.error is not None else ():
         out.line(f"  {line}")
     if replay.further is not None:
-        out.line(f"  the recorded run failed; today's code goes on and asks for {replay.further}")
+        out.line(f"  the recorded run failed; today's code continues and asks for {replay.further}")
     if replay.changed_arguments:
         out.line(f"  other arguments than recorded at {', '.join(replay.changed_arguments)}: what was recorded stands")
 

@@ -69,7 +69,7 @@ WORDS: Final = {
         "Pause",
         "paused",
         "it is paused already",
-        "Steps that are under way end, and are recorded. A queue that is paused begins no more runs, a schedule\n"
+        "Steps that are running end, and are recorded. A queue that is paused begins no more runs, a schedule\n"
         "starts none.\n\n"
         "examples:\n"
         "  durable pause 019a3b\n"
@@ -78,7 +78,7 @@ WORDS: Final = {
     ),
     "resume": Words(
         "Resume",
-        "goes on",
+        "resumed",
         "it is not paused",
         "Resume a blocked run once what blocks it is fixed: `durable show` says what that is.\n\n"
         "examples:\n"
@@ -88,7 +88,7 @@ WORDS: Final = {
     ),
     "retry": Words(
         "Retry",
-        "goes on from what failed",
+        "resumed from what failed",
         "it has not ended",
         "Steps that succeeded are not repeated; children that failed are retried, too.\n\n"
         "examples:\n"

@@ -177,7 +177,7 @@ def _facts(page: Page, now: float) -> Iterator[tuple[str, str]]:
     if forked is not None:
         yield "fork of", f"{forked.source} at {forked.at_position}"
     if row.successor is not None:
-        yield "went on as", row.successor
+        yield "successor", row.successor
 
 
 def _when(at: float, now: float) -> str:

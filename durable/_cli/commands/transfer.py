@@ -1,7 +1,7 @@
 """
 ``durable export``, ``import``, ``backup``, ``prune``: runs and files that come and go.
 
-Exports and backups only read, beside a running engine. Imports and prunes go to whoever owns the file,
+Exports and backups only read, beside a running engine. Imports and prunes go to the process that owns the file,
 through `Client`.
 """
 
@@ -45,7 +45,7 @@ examples:
   durable export --status failed --since 1d --redact app.privacy:redact > failed.jsonl"""
 _IMPORT_HELP: Final = """\
 Runs keep their ids. Those that had not ended arrive paused, since elsewhere they may be going on:
-`durable resume` lets them go on here. All runs are imported, or none.
+`durable resume` resumes them here. All runs are imported, or none.
 
 examples:
   durable import failed.jsonl --db desk.db --create
@@ -196,7 +196,7 @@ def _import(args: Namespace, out: Output) -> int:
     would = "would be " if args.dry_run else ""
     out.line(f"{_runs(len(new))} {would}imported" + (f", {len(present)} already here" if present else ""))
     if paused := open_ones.intersection(new):
-        out.line(f"{_runs(len(paused))} had not ended: paused here, until `durable resume` lets them go on")
+        out.line(f"{_runs(len(paused))} had not ended: paused here, until `durable resume` resumes them")
     return OK
 
 

@@ -36,7 +36,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.history import effective
 
-#: "open" is under way or waited for; "done" is passed, without a record of its own (a signal consumed, a group over).
+#: "open" is in progress or waited for; "done" is passed, without a record of its own (a signal consumed, a group over).
 NodeStatus: TypeAlias = Literal["open", "done", "succeeded", "failed", "retrying", "cancelled", "interrupted"]
 
 #: "start" is a child that is not awaited, "result" the end of a run that exists, "more" what stands for folded members.

@@ -93,7 +93,7 @@ def add_paging(parser: ArgumentParser) -> None:
         metavar="N",
         help=f"at most so many (default {PAGE_LENGTH}; 0: all)",
     )
-    parser.add_argument("--after", type=_count, metavar="CURSOR", help="go on behind this one, see the last line")
+    parser.add_argument("--after", type=_count, metavar="CURSOR", help="continue behind this one, see the last line")
 
 
 def filtered(args: Namespace) -> bool:
@@ -105,7 +105,7 @@ def filter_from(args: Namespace, now: float, conn: sqlite3.Connection | None = N
     """
     The filter that the arguments of `add_filters` ask for.
 
-    With a connection, --parent may be whatever `find_run` takes, and what does not exist is told
+    With a connection, --parent may be whatever `find_run` takes, and what does not exist is reported
     from what has no runs.
 
     Raises:

@@ -12,7 +12,7 @@ from durable._shell.reads.run_rows import RunRow, run_by_id, run_by_key, runs_by
 
 #: For ``help=`` wherever a command takes a run.
 RUN_HELP: Final = "its id, the beginning of it, or key:KEY"
-#: Candidates that an ambiguous beginning names: enough to go on with, and a line or two.
+#: Candidates that an ambiguous beginning names: enough to choose from, and a line or two.
 _NAMED: Final = 5
 _KEY: Final = "key:"
 
@@ -21,7 +21,7 @@ def find_run(conn: sqlite3.Connection, text: str) -> RunRow:
     """
     The run that *text* means: an id, the beginning of one, or ``key:KEY``.
 
-    A beginning reaches to the next "/": the runs that a run has started are told apart from it
+    A beginning reaches to the next "/": the runs that a run has started are distinguished from it
     by what follows one, and do not make it ambiguous.
 
     Raises:

@@ -21,7 +21,7 @@ class OwnerProcess(NamedTuple):
     host: str
     #: ISO 8601, UTC.
     since: str
-    #: False if it is known to be gone: it was killed. None if it cannot be told from here.
+    #: False if it is known to be gone: it was killed. None if it cannot be known from here.
     alive: bool | None
 
 

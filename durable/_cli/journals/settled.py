@@ -1,5 +1,5 @@
 """
-Whether a run could still go on by itself: for programs that execute one run and want to come back.
+Whether a run could still proceed by itself: for programs that execute one run and want to come back.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _look(conn: sqlite3.Connection, run_id: str) -> tuple[RunRow, bool]:
 
 
 def _moves(conn: sqlite3.Connection, row: RunRow) -> bool:
-    """Whether something is under way that leads to another event of the run at *row*, or may."""
+    """Whether something is in progress that leads to another event of the run at *row*, or may."""
     pending, seen = [row], {row.run_id}
     while pending:
         each = pending.pop()

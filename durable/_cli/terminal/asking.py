@@ -19,7 +19,7 @@ def add_yes(parser: ArgumentParser) -> None:
 
 def confirm(question: str, args: Namespace) -> bool:
     """
-    Whether *question* was answered with yes: by ``--yes``, or by whoever sits at the terminal.
+    Whether *question* was answered with yes: by ``--yes``, or by the person at the terminal.
 
     Anything but y or yes is a no.
 

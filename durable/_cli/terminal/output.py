@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TextIO
 
-#: Statuses by colour: what needs a person is red, what goes on by itself is not.
+#: Statuses by colour: what needs a person is red, what proceeds by itself is not.
 STATUS_COLOURS: Final = {
     "failed": "31",
     "blocked": "31",
@@ -56,7 +56,7 @@ class Output:
         self._stream.write(f"{shown}\n")
 
     def flush(self) -> None:
-        """Hand what was written to whoever reads."""
+        """Hand what was written to the reader."""
         self._stream.flush()
 
     def value(self, value: Any) -> None:

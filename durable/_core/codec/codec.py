@@ -1,12 +1,12 @@
 """
-Values to JSON text and back, by the annotation of whoever asked for them.
+Values to JSON text and back, by the annotation of the code that asked for them.
 
 Every value crosses this module before a workflow sees it, the first time as on replay, so
 that both see the same. Promises: what was encoded comes back equal, or it was refused with
 an `EncodeError` (or `CapExceededError`) that names the place in the value; reading raises
 `DecodeError` and nothing else, whatever the bytes; no record causes an import, and nothing
 is pickled. Pure and synchronous. The way in is `Codec`; which rule converts a value by its
-annotation is decided in ``resolver``, and what a rule is, is said in ``rule``.
+annotation is decided in ``resolver``, and ``rule`` says what a rule is.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ValueCodec(Protocol):
     """
     Hooks around the recorded text: compression, encryption, redaction.
 
-    ``decode`` must undo ``encode``, and must go on reading what older versions wrote.
+    ``decode`` must undo ``encode``, and must still read what older versions wrote.
     """
 
     def encode(self, data: bytes) -> bytes: ...

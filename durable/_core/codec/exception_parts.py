@@ -3,8 +3,8 @@ What an exception holds, read and written past its class.
 
 Whatever an exception class defines is the user's code: properties named ``args`` or ``__cause__``, a
 ``__getattribute__`` that raises, a ``__class__`` that lies, a metaclass. None of it runs here: the fields are those of
-`BaseException` itself, reached through its descriptors, and kinds are told by ``issubclass(type(exc), ...)``, because
-``isinstance`` asks the instance for its ``__class__``.
+`BaseException` itself, reached through its descriptors, and kinds are identified by ``issubclass(type(exc), ...)``,
+because ``isinstance`` asks the instance for its ``__class__``.
 """
 
 from __future__ import annotations

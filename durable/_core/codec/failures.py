@@ -221,7 +221,7 @@ def rebuild(failure: Failure) -> Exception:
     """
     An exception of the recorded type, with the recorded arguments, attributes, notes, cause and context.
 
-    The recorded traceback is its last note, so that whoever logs it shows the line.
+    The recorded traceback is its last note, so that a log of it shows the line.
 
     Returns:
         A `StepError` if the type is unknown here, or cannot be built without its own code.

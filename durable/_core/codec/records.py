@@ -25,7 +25,7 @@ from durable._core.codec.scalars import PLAIN
 _INT_BOUND: Final = 2**63
 #: The first second of the year 9999, which Python can still show as a date.
 _LAST_INSTANT: Final = 253_370_764_800.0
-#: Caps are for values of users. Of a record of ours, whoever reads it bounds the text.
+#: Caps are for values of users. Of a record of ours, its reader bounds the text.
 _NO_CAP: Final = 2**62
 _BYTES_KEY: Final = "$bytes"
 

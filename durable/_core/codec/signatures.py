@@ -93,7 +93,7 @@ def _equal(value: Any, default: Any) -> bool:
     """Whether *value* is the default; of the same type, since 1, 1.0 and True are recorded differently."""
     try:
         return value is default or (type(value) is type(default) and bool(value == default))
-    except Exception:  # noqa: BLE001 - a comparison of the user's: then they are told apart
+    except Exception:  # noqa: BLE001 - a comparison of the user's: then they count as different
         return False
 
 

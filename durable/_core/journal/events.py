@@ -133,7 +133,7 @@ class RunCancelled(RunWide):
 
 @frozen
 class RunContinued(RunWide):
-    """The run ended and goes on as *run_id* (`continue_as`)."""
+    """The run ended and continues as *run_id* (`continue_as`)."""
 
     kind: ClassVar[int] = 5
     category: ClassVar[Literal["end"]] = "end"
@@ -233,7 +233,7 @@ class StepRetrying(Positioned):
 
 @frozen
 class StepFailed(Positioned):
-    """A step or transaction failed for good."""
+    """A step or transaction failed permanently."""
 
     kind: ClassVar[int] = 13
     category: ClassVar[Literal["arrival"]] = "arrival"
@@ -531,7 +531,7 @@ class CleanupTimedOut(RunWide):
 
 @frozen
 class ResumeRequested(RunWide):
-    """A person let a blocked run go on: interrupted steps may run again."""
+    """A person resumed a blocked run: interrupted steps may run again."""
 
     kind: ClassVar[int] = 43
     category: ClassVar[Literal["arrival"]] = "arrival"

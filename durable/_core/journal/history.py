@@ -229,7 +229,7 @@ def cut_at(events: Sequence[Event], cut: int) -> list[Event]:
 
 def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event]:
     """
-    The events of a failed run without its failure, so that a replay goes on where it failed.
+    The events of a failed run without its failure, so that a replay resumes where it failed.
 
     What had succeeded stays. A step that failed is forgotten, attempts included, and asked for
     again; so is what was cancelled because of the failure (open then, in the same group), and
@@ -371,7 +371,7 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
 
 def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str, Payload], now: float) -> list[Event]:
     """
-    The history of a new run that goes on from position *at* of *events*, those of *run_id*.
+    The history of a new run that continues from position *at* of *events*, those of *run_id*.
 
     What was recorded before the command at *at* is copied, with the outcomes in *replace*
     (position to encoded value) in place of the recorded ones. If *replace* has *at* itself, what was

@@ -28,7 +28,7 @@ CallSite = tuple[str, int]
 
 
 class WorkflowContext(Protocol):
-    """What workflow code may ask of whoever drives it."""
+    """What workflow code may ask of its driver."""
 
     run_id: str
     workflow: str

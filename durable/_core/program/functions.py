@@ -157,7 +157,7 @@ class RunnableDefinition(RunDefinition[P, R]):
         return self._hooked(hook, "succeeded")
 
     def on_failure(self, hook: Hook[R]) -> Hook[R]:
-        """As `on_success`, for when a run has failed for good."""
+        """As `on_success`, for when a run has failed permanently."""
         return self._hooked(hook, "failed")
 
     def on_cancel(self, hook: Hook[R]) -> Hook[R]:

@@ -166,8 +166,8 @@ def for_each(
     Apply a step, transaction, job or workflow to each item; results in the items' order.
 
     The items are recorded once and never evaluated again: duplicates, None and falsy items
-    are items. At most *concurrency* are under way at once; None starts all. The first failure
-    starts no more items; it raises once those under way have ended (the error itself where
+    are items. At most *concurrency* run at once; None starts all. The first failure
+    starts no more items; it raises once the running ones have ended (the error itself where
     *concurrency* is 1, else an `ExceptionGroup`).
     """
     if concurrency is not None and not _is_count(concurrency):
@@ -269,9 +269,9 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
 
 def continue_as(op: RunOp[Any]) -> ContinueAs:
     """
-    End this run and go on as a fresh run of *op* under the same chain of ids.
+    End this run and continue as a fresh run of *op* under the same chain of ids.
 
-    For endless loops: history starts anew, whoever awaits the run awaits its successor.
+    For endless loops: history starts anew, what awaits the run awaits its successor.
     """
     current_driver.superseded(op)
     made = ContinueAs(with_options(op), current_driver.call_site())

@@ -2,7 +2,7 @@
 What a workflow may yield: ops, the descriptions of commands.
 
 Calling a decorated function, or one of the functions below, runs nothing: it returns an op.
-Ops are frozen values that know nothing of SQLite or asyncio; whoever drives the workflow
+Ops are frozen values that know nothing of SQLite or asyncio; what drives the workflow
 decides what they mean. ``x: T = yield op`` and ``x = await op`` are the same command.
 """
 
@@ -317,7 +317,7 @@ class StartOp(Op[Child[T]]):
 
 @frozen(eq=False)
 class ContinueAs(Op[Any]):
-    """Ends this run and goes on as a fresh one."""
+    """Ends this run and continues as a fresh one."""
 
     op: RunOp[Any]
     site: current_driver.CallSite | None = None

@@ -126,7 +126,7 @@ def recorded(policy: Retry) -> str:
 
 def from_record(text: str) -> Retry:
     """
-    The policy that `recorded` was given. Exceptions are told by their names: nothing is imported.
+    The policy that `recorded` was given. Exceptions are identified by their names: nothing is imported.
 
     Raises:
         DecodeError: *text* is none.

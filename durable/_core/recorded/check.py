@@ -23,7 +23,7 @@ from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS
 from durable.errors import DurableError, NondeterminismError
 
-#: "same": the code asks for what was recorded. "further": the recorded run failed, and today's code goes on from
+#: "same": the code asks for what was recorded. "further": the recorded run failed, and today's code continues from
 #: there. "diverged": it asks for something else. "unreadable": a recorded value does not fit it. "missing": no
 #: definition has its name.
 Verdict: TypeAlias = Literal["same", "further", "diverged", "unreadable", "missing"]
@@ -55,7 +55,7 @@ class CheckedRun:
 
     @property
     def ok(self) -> bool:
-        """Whether the run can go on with today's code, or is what today's code does."""
+        """Whether the run can proceed with today's code, or is what today's code does."""
         return self.verdict in ("same", "further")
 
 

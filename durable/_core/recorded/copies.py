@@ -1,5 +1,5 @@
 """
-Copies of recorded runs that are to go on elsewhere: in memory, or in another file.
+Copies of recorded runs that are to continue elsewhere: in memory, or in another file.
 
 What a copy waits for is made anew from its events, as a fork in the same file does it. Runs that it waits
 for must come along: an import counts a child that is not there as cancelled, which nobody who asks
@@ -36,7 +36,7 @@ class Absent:
 
 def fork_of(recorded: RunHistory, *, run_id: str, at: str, replace: Mapping[str, Payload], now: float) -> RunHistory:
     """
-    A new run, called *run_id*, that goes on from position *at* of *recorded*; see `history.fork`.
+    A new run, called *run_id*, that continues from position *at* of *recorded*; see `history.fork`.
 
     Raises:
         UsageError: If a position was never asked for, or is of a command whose outcome cannot be given.
@@ -72,19 +72,19 @@ def fork_of(recorded: RunHistory, *, run_id: str, at: str, replace: Mapping[str,
 
 def standing(recorded: RunHistory, now: float) -> RunHistory:
     """
-    *recorded* itself, so that it goes on from where it stands once it is imported and resumed.
+    *recorded* itself, so that it continues from where it stands once it is imported and resumed.
 
     Raises:
-        UsageError: It has ended (a failed run can go on, as a retry has it); or it stands in the middle
+        UsageError: It has ended (a failed run can proceed, as a retry has it); or it stands in the middle
             of a `for_each` of which only events are at hand.
     """
     status = status_of(recorded)
     if status == "failed":
         return evolve(recorded, run=evolve(recorded.run, status=status))
     if status in ENDS:
-        msg = f"run {recorded.run.run_id!r} has {status}: say at which position it is to go on from, or what to replace"
+        msg = f"run {recorded.run.run_id!r} has {status}: say at which position to continue, or what to replace"
         raise UsageError(msg)
-    if recorded.run.status == "blocked":  # a person lets it go on
+    if recorded.run.status == "blocked":  # a person resumes it
         recorded = evolve(recorded, pending=[*recorded.pending, ResumeRequested(now)])
     if recorded.waits:
         return recorded
@@ -121,7 +121,7 @@ def _commands(recorded: RunHistory) -> Iterator[CommandEvent]:
 
 
 def _waits_of(events: Sequence[Event], now: float) -> list[ExportedWait]:
-    """The rows of what a history still waits for; those of slots are made where it goes on."""
+    """The rows of what a history still waits for; those of slots are made where it continues."""
     waits = open_waits(events)
     timers = [
         ExportedWait(wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now)
@@ -138,12 +138,12 @@ def _waits_of(events: Sequence[Event], now: float) -> list[ExportedWait]:
 
 @frozen
 class Copy:
-    """A run that is to go on elsewhere, and what it needs for that."""
+    """A run that is to continue elsewhere, and what it needs for that."""
 
     run: RunHistory
     #: Runs that it waits for.
     needed: list[RunHistory]
-    #: Those that are not at hand: without them it must not go on.
+    #: Those that are not at hand: without them it must not resume.
     absent: list[Absent]
 
 
@@ -151,7 +151,7 @@ def copy_of(
     recorded: RunHistory, find: Find, *, run_id: str, at: str | None, replace: Mapping[str, Payload], now: float
 ) -> Copy:
     """
-    A copy that goes on from *at*, by default from the first of *replace*; without both, from where it stands.
+    A copy that continues from *at*, by default from the first of *replace*; without both, from where it stands.
 
     Raises:
         UsageError: As `fork_of`, or, without a position, as `standing`.
@@ -184,7 +184,7 @@ def referred(copy: RunHistory, find: Find) -> tuple[list[RunHistory], list[Absen
 
 
 def _awaited(each: RunHistory) -> Iterator[tuple[str, str]]:
-    """(position, run id) of what a run needs to go on: open children, failed ones if it failed, its successor."""
+    """(position, run id) of what a run needs to continue: open children, failed ones if it failed, its successor."""
     if each.run.successor is not None:
         yield "", each.run.successor
     status = status_of(each)

@@ -256,7 +256,7 @@ def _out_of_order(pairs: Sequence[tuple[Line, Line]]) -> set[int]:
     """
     The fewest outcomes that would have to move, for all to have arrived in the same order in both runs.
 
-    They are told by where their lines began in the first run.
+    They are identified by where their lines began in the first run.
     """
     arrived = sorted((one.ended, two.ended, one.began) for one, two in pairs if one.ended >= 0 and two.ended >= 0)
     # The longest increasing sequence of the second's indices stays: patience sorting, with links back.

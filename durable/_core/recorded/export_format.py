@@ -2,11 +2,11 @@
 Runs as text that leaves a journal: one fact a line, JSON, for people, programs and other files.
 
 The first line is a header with versions. Then, for each run, a line of facts about it, its events
-in order, and what it needs to go on elsewhere: arrivals that no turn has taken in, notes, waits,
+in order, and what it needs to continue elsewhere: arrivals that no turn has taken in, notes, waits,
 windows. Values stand in it as the JSON that they are, so that a file needs nothing beside it.
 
 Promises: what `export_lines` wrote, `export_reader` reads back equal, of this release and of every later
-one; pure functions of plain data, no file and no clock. Kinds of events are told by their class
+one; pure functions of plain data, no file and no clock. Kinds of events are identified by their class
 names and fields by theirs, hence neither is ever renamed.
 """
 
@@ -115,7 +115,7 @@ class RunFacts:
 
 @frozen
 class StepNote:
-    """What a step under way has noted: a cursor, or a memo (``memo:NAME:n``)."""
+    """What a running step has noted: a cursor, or a memo (``memo:NAME:n``)."""
 
     position: str
     name: str
@@ -167,7 +167,7 @@ class RunHistory:
         run: Facts about it.
         events: What is recorded, in order.
         pending: Arrivals that no turn has taken in yet, in order.
-        notes: Cursors and memos of steps under way.
+        notes: Cursors and memos of running steps.
         waits: What it waits for.
         feeds: Windows of `for_each`es that have items left.
         dedups: Ids of signals that it takes no second time.
@@ -232,7 +232,7 @@ _WAIT_NAMES: Final = tuple(attribute.name for attribute in attrs_fields(Exported
 
 
 def _run_to_plain(history: RunHistory) -> dict[str, Any]:
-    """The facts, less those that are absent; and what follows, so that a file which was cut off is told."""
+    """The facts, less those that are absent; and what follows, so that a file which was cut off is noticed."""
     run = history.run
     plain: dict[str, Any] = {attribute.name: getattr(run, attribute.name) for attribute in attrs_fields(RunFacts)}
     plain["labels"] = dict(run.labels) or None

@@ -94,7 +94,7 @@ def facts_from(plain: dict[str, Any]) -> RunFacts:
 
 
 def event_from(plain: dict[str, Any]) -> Event:
-    """The event in a line: told by the name of its class."""
+    """The event in a line: identified by the name of its class."""
     name = plain.get("event")
     cls = _CLASSES.get(name) if isinstance(name, str) else None
     if cls is None:

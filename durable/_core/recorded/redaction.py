@@ -54,7 +54,7 @@ def redacted(history: RunHistory, redact: Redact, codec: Codec) -> RunHistory:
     *history* with every value as *redact* returns it.
 
     Raises:
-        UsageError: The hook returned what cannot stand there; it is said what.
+        UsageError: The hook returned what cannot stand there; the error says what.
         DecodeError: A value is bytes that *codec* cannot read.
     """
     return _Redaction(history.run, redact, codec).of(history)

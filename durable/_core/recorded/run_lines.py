@@ -128,7 +128,7 @@ def _of_the_run(event: Event, words: str, index: int) -> Line:
 
 
 def _said(event: Event) -> Payload | None:
-    """What is told of an event of the whole run: its value, or a person's words."""
+    """What is shown of an event of the whole run: its value, or a person's words."""
     if event.outcome == "continued":
         return dumps_sorted(event.name)
     return dumps_sorted(event.reason) if event.reason else event.value

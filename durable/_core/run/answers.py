@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """What the code of one run is told."""
+    """What the code of one run gets to know."""
 
     __slots__ = ("_ex", "_now_read_at", "created_ops", "patches", "run_id", "workflow")
 

@@ -119,7 +119,7 @@ class Feed:
 
 @frozen
 class FailedAttempt:
-    """An attempt of a step, transaction or job that failed in this turn, for whoever looks on."""
+    """An attempt of a step, transaction or job that failed in this turn, for observers."""
 
     position: str
     step: str
@@ -173,7 +173,7 @@ class Decision:
     outcome: Payload | None = None
     reason: str = ""
     continued: ChildAction | None = None
-    #: Why the run cannot go on without a person, if so.
+    #: Why the run cannot proceed without a person, if so.
     blocked: str | None = None
 
     def release_slot(self, position: str) -> None:

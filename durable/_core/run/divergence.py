@@ -159,7 +159,7 @@ def _guess(
 def _comes_next(
     position: str, recorded: CommandEvent, commands: Mapping[str, CommandEvent], ahead: Sequence[str]
 ) -> bool:
-    """Whether code that goes on to *ahead* comes to *recorded*, before what was recorded behind that."""
+    """Whether code that continues to *ahead* comes to *recorded*, before what was recorded behind that."""
     if _name(recorded) not in ahead:
         return False
     following = commands.get(_beside(position, 1))

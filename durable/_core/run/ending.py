@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Ending:
-    """A run's end: the event, and what is told to whoever waits for it."""
+    """A run's end: the event, and what those who wait for it get."""
 
     event: End
     status: EndStatus

@@ -8,7 +8,7 @@ it performs it, and throws the execution away if recording fails.
 
 Replay and live run are one code path. The code is resumed with the recorded outcomes in their
 recorded order; each command it asks for is looked up by position: recorded with the same kind
-and name (go on), recorded differently (`NondeterminismError`), or new (decide). A history is
+and name (continue), recorded differently (`NondeterminismError`), or new (decide). A history is
 always closed: all commands that its arrivals caused were recorded together with them, so a new
 command during replay is a divergence too. The one exception is a *reopened* history (a retry or
 fork took its end away): its replay issues what it finds missing, at the time of the reopening.
@@ -151,7 +151,7 @@ class Execution(OpenRun):
 
     @property
     def idle(self) -> bool:
-        """Whether no step is under way: nothing but an arrival from outside can move this run."""
+        """Whether no step is running: nothing but an arrival from outside can move this run."""
         return self.running == 0
 
     @property
@@ -160,7 +160,7 @@ class Execution(OpenRun):
         return len(self.leaves) <= 1
 
     def in_flight(self) -> list[tuple[str, int]]:
-        """(position, attempt) of the steps under way, but for those that the next decision is to start."""
+        """(position, attempt) of the running steps, but for those that the next decision is to start."""
         fresh = {action.position for action in self.decision.steps}
         fresh |= {action.position for action in self.decision.transactions}
         return [

@@ -316,7 +316,7 @@ class ForEachNode(Group):
         self.members.pop(index, None)
         self.outcomes[index] = outcome
         if outcome.error is not None:
-            self.closing = True  # start no more; those under way may end
+            self.closing = True  # start no more; those that are running may end
         if not self.opening:
             self._fill()
 

@@ -143,7 +143,7 @@ class JobExecution:
         return [] if self.idle else [(POSITION, self.state.attempt)]
 
     def unconsumed(self) -> list[SignalReceived | CancelRequested]:
-        """Nothing: a job does not go on as another run."""
+        """Nothing: a job does not continue as another run."""
         return []
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ class JobExecution:
                 self._withdraw(now)
                 error = TimeoutError(f"job not done within {event.seconds:g} s")
                 self._fail(failure_payload(error, self.codec, with_traceback=False), now)
-            case ResumeRequested():  # as in a workflow, that a person asked for it is told
+            case ResumeRequested():  # as in a workflow, that a person asked for it is recorded
                 self._record(event)
             case SignalReceived() | CleanupTimedOut():
                 pass  # of no use to a job

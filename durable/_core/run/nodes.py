@@ -2,7 +2,7 @@
 What is open in one run: its strands and commands as nodes, and what these ask of their run.
 
 A run and its nodes know each other, so they stand together. `OpenRun` holds the rule of replay: a command
-is looked up by position; recorded with the same kind and name it goes on, recorded differently the run
+is looked up by position; recorded with the same kind and name it continues, recorded differently the run
 diverges, and where nothing is recorded it is new, or in a replay a divergence too. Nodes hold no such
 rule: they ask `OpenRun.command`, and act (emit actions and waits) only for new ones.
 
@@ -82,7 +82,7 @@ _ANY: WakeOn = "any"
 
 
 class NodeOwner(Protocol):
-    """Who is told how a node ended."""
+    """What a node reports its end to."""
 
     def member_done(self, index: int, outcome: NodeOutcome, /) -> None: ...
 
@@ -91,7 +91,7 @@ class _Nobody:
     """Owns what is open when an execution is closed."""
 
     def member_done(self, index: int, outcome: NodeOutcome, /) -> None:
-        """Nobody is told."""
+        """It has no listener."""
 
 
 NOBODY = _Nobody()
@@ -313,7 +313,7 @@ class OpenRun:
         self.signals: dict[str, deque[SignalReceived]] = {}
         #: Recorded commands that the code has not asked for yet.
         self.unmatched = dict(recorded.commands)
-        #: Steps whose attempt is under way.
+        #: Steps whose attempt is running.
         self.running = 0
         self.time = self.started.at  # of the turn
         #: Why the run is being cancelled, once it is.
@@ -445,7 +445,7 @@ class OpenRun:
     # --- signals -----------------------------------------------------------------------------------
 
     def receive_signal(self, event: SignalReceived) -> None:
-        """Give a signal to whoever has waited longest for its name; else keep it."""
+        """Give a signal to the one that has waited longest for its name; else keep it."""
         waiting = self.signal_waiters.get(event.name)
         if waiting:
             waiting[0].receive(event)

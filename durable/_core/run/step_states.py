@@ -2,14 +2,14 @@
 The states of a step: one table for steps and transactions of workflows, and for the single step of a job.
 
 Two rules. All that changes where a step stands is in this module: `AttemptNode` (a step of a workflow) and
-`JobExecution` (a job) pass on what happened, and perform nothing but what is said here. And this module does not
+`JobExecution` (a job) pass on what happened, and perform nothing but what this module says. And this module does not
 know which of the two it serves: it sees an `OpenStep`, which both are.
 
 A step stands in one of these states. It changes by what arrives, and by nothing else:
 
 * *queued*: it has a limit, and its next attempt waits in line for a slot;
 * *running*: an attempt has begun. The user's function is at work, or its process died; the journal cannot tell,
-  so whoever takes the run over says what became of it (`StepInterrupted`);
+  so the next owner of the run says what became of it (`StepInterrupted`);
 * *retrying*: an attempt failed, and a timer, which is a row, stands for the delay before the next;
 * *stuck*: whether it may run again is for a person to decide. The run is blocked;
 * *ended*: it has an outcome, or nobody waits for one any more.

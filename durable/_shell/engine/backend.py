@@ -241,7 +241,7 @@ class StepBackend:
     """
     What a step or job asks of the engine that runs it, through `current_batch`.
 
-    The same as from outside, but for one thing: a step may go on while its engine closes, and what
+    The same as from outside, but for one thing: a step may continue while its engine closes, and what
     it records then must not fail because nobody else may ask any more.
     """
 

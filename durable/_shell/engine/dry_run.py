@@ -162,7 +162,7 @@ class Rehearsal:
 
     async def play(self, run: Run[T], signals: Mapping[str, Iterable[Any]]) -> DryRun[T]:
         """
-        Let *run*, and all that it leads to, go on until nothing can move it.
+        Let *run*, and all that it leads to, continue until nothing can move it.
 
         Signals are delivered, and then the time moves, only while nothing is running: no
         stand-in ever loses a race against the clock.

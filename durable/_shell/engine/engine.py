@@ -85,7 +85,7 @@ class Engine(JournalHandle[EngineBackend]):
         check_on_open: Replay every open run at opening, and log each that the definitions would break. Such a
             run is blocked when it is next driven, with or without this.
         standby: Wait for the file while another engine owns it.
-        grace: Seconds that steps under way get when the engine closes.
+        grace: Seconds that running steps get when the engine closes.
         crash_limit: A step that was running when the process died this often blocks its run.
         cleanup_timeout: Seconds that a cancelled run may spend on clean-up.
         caps: Sizes beyond which values and histories are refused.
@@ -180,9 +180,9 @@ class Engine(JournalHandle[EngineBackend]):
 
     async def idle(self) -> None:
         """
-        Return once nothing is under way: at once, if nothing is.
+        Return once nothing is in progress: at once, if nothing is.
 
-        Under way are steps, turns of runs, requests and reads that are not answered yet, and timers and ticks
+        In progress are steps, turns of runs, requests and reads that are not answered yet, and timers and ticks
         that are due. What waits for something from outside, or for an instant to come, is not; nor is what a
         full queue or a pause holds back.
 
@@ -192,7 +192,7 @@ class Engine(JournalHandle[EngineBackend]):
         await self._backend.require_running().workload.idle()
 
     def events(self) -> AsyncIterator[EngineEvent]:
-        """What happens from now on, for dashboards and metrics. A slow reader loses the oldest, and is told."""
+        """What happens from now on, for dashboards and metrics. A slow reader loses the oldest, and is notified."""
         return self._backend.require_running().broadcast.subscribe()
 
     async def stats(self) -> Stats:
@@ -237,7 +237,7 @@ class Engine(JournalHandle[EngineBackend]):
         Run a workflow in memory: stand-ins in place of steps, no file touched, no waiting.
 
         Child workflows, jobs and follow-ups run as dry. Timers, retry delays and deadlines come
-        due at once, in their order, whenever nothing else is under way. Middleware is not called.
+        due at once, in their order, whenever nothing else is in progress. Middleware is not called.
         The engine need not be open.
 
         Args:

@@ -1,5 +1,5 @@
 """
-Callers who wait for the end of a run or batch: told with the commit that ends it.
+Callers who wait for the end of a run or batch: notified with the commit that ends it.
 """
 
 from __future__ import annotations

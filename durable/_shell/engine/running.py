@@ -147,7 +147,7 @@ class Running:
                 report_at_opening(checked, settings.path)
             running = cls(settings, host, activity, workload, database, recovered)
             parts.callback(running.broadcast.close)
-            parts.callback(running._let_go, "the engine was closed; it goes on when it opens again")
+            parts.callback(running._let_go, "the engine was closed; it resumes when it opens again")
             parts.push_async_callback(running.supervisor.aclose)
             parts.callback(running.scheduler.close)
             await running.supervisor.begin()
@@ -187,7 +187,7 @@ class Running:
     async def close(self) -> None:
         """Drain, then close all parts: tasks, writer, file, lock. Within the grace and a few seconds."""
         async with self._parts:
-            if self.server is not None:  # first: nobody is to be told that the engine drains
+            if self.server is not None:  # first: nobody is to hear that the engine drains
                 await self.server.aclose()
             if self.supervisor.failure is None:
                 await self.drain()
@@ -238,7 +238,7 @@ class Running:
 
 
 def not_open() -> EngineClosedError:
-    """For whoever asks an engine that is not open, or not any more."""
+    """For callers of an engine that is not open, or not any more."""
     return EngineClosedError("the engine is not open: use `async with Engine(...)`, or await engine.open()")
 
 

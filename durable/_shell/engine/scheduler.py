@@ -56,7 +56,7 @@ class Scheduler:
         return len(self._drivers)
 
     def is_under_way(self, run: int) -> bool:
-        """Whether *run* is active, or about to be, and its end was not told yet."""
+        """Whether *run* is active, or about to be, and its end was not reported yet."""
         driver = self._drivers.get(run)
         return self._admission.is_candidate(run) if driver is None else not driver.over
 
@@ -92,7 +92,7 @@ class Scheduler:
             elif self._admission.is_candidate(run):
                 self._touched.add(run)
             self._again.pop(run, None)
-            self._services.residents.drop(run)  # it is to look at the file before it goes on
+            self._services.residents.drop(run)  # it is to look at the file before it continues
         for run in effects.given_up:
             if driver := self._drivers.get(run):
                 driver.interrupt()
@@ -124,7 +124,7 @@ class Scheduler:
 
     def _offer(self, ready: ReadyRun) -> None:
         if ready.run in self._drivers:
-            # Its driver may have begun before we were told of the commit that created it: a refill has read it.
+            # Its driver may have begun before we heard of the commit that created it: a refill has read it.
             self._again[ready.run] = evolve(ready, fresh=None)
         else:
             self._offer_candidate(ready)
@@ -255,14 +255,14 @@ class Scheduler:
     # --- stopping ----------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Begin nothing more; steps under way may end."""
+        """Begin nothing more; running steps may end."""
         self._stopping = True
         self._alarm.stop()
         for driver in list(self._drivers.values()):
             driver.stop()
 
     def interrupt(self) -> None:
-        """Cut off the steps under way."""
+        """Cut off the running steps."""
         for driver in list(self._drivers.values()):
             driver.interrupt()
 

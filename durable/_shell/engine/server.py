@@ -3,7 +3,7 @@ The owner's ear for other processes: a Unix socket beside the file.
 
 Mode 0600, JSON lines, one request a line, one answer a line. What a client asks is recorded
 through the engine's commit groups: it is answered once it is
-on disk. Where sockets cannot be made (too long a path, another platform) the engine goes on
+on disk. Where sockets cannot be made (too long a path, another platform) the engine continues
 without, and says so in its log.
 """
 

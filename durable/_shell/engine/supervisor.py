@@ -19,7 +19,7 @@ from durable._core.codec.safe_text import one_line
 from durable._shell.log import log
 from durable._shell.turns.services import Spawn
 
-#: Seconds that closing waits for what ignores its cancellation, before it goes on without.
+#: Seconds that closing waits for what ignores its cancellation, before it continues without.
 LAST_WAIT: Final = 5.0
 
 
@@ -29,7 +29,7 @@ class Supervisor:
 
     Args:
         path: The journal, for the log.
-        on_failure: Called with an error, each time that one ends the engine: whoever waits is to hear of it.
+        on_failure: Called with an error, each time that one ends the engine: those who wait are to hear of it.
     """
 
     def __init__(self, path: str, on_failure: Callable[[BaseException], None]) -> None:
@@ -72,7 +72,7 @@ class Supervisor:
         return self._main.cancelling() > 0
 
     def fail(self, error: BaseException) -> None:
-        """The engine cannot go on: everybody who waits gets the error."""
+        """The engine cannot proceed: everybody who waits gets the error."""
         if self.failure is None:
             self.failure = error
             log.error("engine.failed", path=self._path, error=one_line(error))

@@ -245,7 +245,7 @@ class Batch:
 
         Raises:
             BatchNotFoundError: There is none.
-            TimeoutError: It did not finish within *timeout* seconds. It goes on.
+            TimeoutError: It did not finish within *timeout* seconds. It keeps running.
         """
         with anyio.fail_after(timeout):
             await self._backend.end_of_batch(self._recorded_id())

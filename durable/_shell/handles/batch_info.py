@@ -29,7 +29,7 @@ class BatchInfo:
         total: Members, those of nested batches not among them.
         pending: How many of them have not ended,
         succeeded: or have succeeded,
-        failed: have failed for good,
+        failed: have failed permanently,
         cancelled: or were cancelled.
         created_at: When its block ended.
         cancelled_at: When `cancel` was asked for.
@@ -37,7 +37,7 @@ class BatchInfo:
         completed_at: When the last member and nested batch had ended.
         finished_at: When its callbacks had ended, too.
         outcome: How it ended, once it is finished. A nested batch or a callback that failed makes it ``failed``.
-        cursor: Where a page that begins behind this batch goes on: ``engine.batches(after=info.cursor)``.
+        cursor: Where a page that begins behind this batch continues: ``engine.batches(after=info.cursor)``.
     """
 
     batch_id: str

@@ -1,9 +1,9 @@
 """
-What a client's handles ask: reads go to the file, on a read-only connection; requests to whoever may record them.
+What a client's handles ask: reads go to the file, on a read-only connection; requests to who may record them.
 
 That is the owner, over its socket; or, where nobody owns the file, this process, for a moment. Either way,
-acknowledged means recorded; and recorded once, whoever dies before the answer arrives, since each request has an id
-that is recorded with its effect.
+acknowledged means recorded; and recorded once, whichever process dies before the answer arrives, since each
+request has an id that is recorded with its effect.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class ClientBackend:
         return [found[index] for index in range(len(every))]
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:  # noqa: ARG002
-        """The run that *op* starts: whoever records it gives it its number, and its place in line."""
+        """The run that *op* starts: the process that records it gives it its number, and its place in line."""
         made = with_options(op)
         known = self._learn(made)
         return make_run(

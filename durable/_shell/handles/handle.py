@@ -60,7 +60,7 @@ class RunInfo:
     follows: str | None = None
     #: The batch that it is a member of.
     batch: str | None = None
-    #: Where a page that begins behind this run goes on: ``engine.runs(after=info.cursor)``.
+    #: Where a page that begins behind this run continues: ``engine.runs(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
     @property
@@ -153,7 +153,7 @@ class Run(Generic[T]):
         Raises:
             RunFailedError: It failed; the original error is the `__cause__`.
             RunCancelledError: It was cancelled.
-            TimeoutError: It did not end within *timeout* seconds. It goes on.
+            TimeoutError: It did not end within *timeout* seconds. It keeps running.
         """
         if timeout is not None:
             with anyio.fail_after(timeout):
@@ -230,16 +230,16 @@ class Run(Generic[T]):
         return await self._backend.request(CancelRun(self.id, reason))
 
     async def pause(self) -> bool:
-        """Let the run begin nothing more until `resume`; what is under way ends and is recorded."""
+        """Let the run begin nothing more until `resume`; what is in progress ends and is recorded."""
         return await self._backend.request(PauseRun(self.id))
 
     async def resume(self) -> bool:
-        """Let a paused or blocked run go on; False if it is neither."""
+        """Resume a paused or blocked run; False if it is neither."""
         return await self._backend.request(ResumeRun(self.id))
 
     async def retry(self) -> bool:
         """
-        Let a failed run go on from what failed; completed steps are not repeated.
+        Resume a failed run from what failed; completed steps are not repeated.
 
         A child that failed is retried, too; one that was cancelled, or refused by its key or limit, is started anew.
         """
@@ -247,7 +247,7 @@ class Run(Generic[T]):
 
     async def fork(self, at: str | int, replace: Mapping[str, Any] | None = None, *, id: str | None = None) -> Run[T]:
         """
-        A new run that goes on from position *at*, with the outcomes in *replace* instead of the recorded.
+        A new run that continues from position *at*, with the outcomes in *replace* instead of the recorded.
 
         What was recorded before the command at *at* is copied, and what follows executed anew; if *replace* has
         *at* itself, what was recorded before its outcome: members of the same group keep what they had come to.

@@ -42,7 +42,7 @@ MADE_AT_ONCE = 64
 
 
 class JournalHandle(Generic[B]):
-    """What can be asked of a journal, whoever executes it."""
+    """What can be asked of a journal, no matter which process executes it."""
 
     def __init__(self, backend: B) -> None:
         self._backend = backend
@@ -167,7 +167,7 @@ class JournalHandle(Generic[B]):
             since: Created at or after.
             until: Created before.
             limit: How many at most.
-            after: The `RunInfo.cursor` of the last one seen: goes on behind it.
+            after: The `RunInfo.cursor` of the last one seen: continues behind it.
         """
         statuses = (status,) if isinstance(status, str) else None if status is None else tuple(status)
         wanted = run_rows.Filter(
@@ -266,7 +266,7 @@ class JournalHandle(Generic[B]):
         """
         Write exported runs into this journal, with their ids: all of them, or none; recorded when this returns.
 
-        Those that had not ended arrive paused: `Run.resume` lets them go on here. Those that are here already,
+        Those that had not ended arrive paused: `Run.resume` resumes them here. Those that are here already,
         event for event, are passed over. A key stays a run's own if it is free; batches are not restored.
 
         Args:
@@ -304,7 +304,7 @@ class JournalHandle(Generic[B]):
         Args:
             on_success: A call of a workflow or job, or several: started when all members and
                 nested batches have succeeded.
-            on_failure: Started when the first member, or nested batch, has failed for good.
+            on_failure: Started when the first member, or nested batch, has failed permanently.
             on_complete: Started when all have ended, however they did.
             description: For people.
             labels: Short strings to filter batches by.
@@ -336,7 +336,7 @@ class JournalHandle(Generic[B]):
             labels: All of these must be equal.
             description: A part of it.
             limit: How many at most.
-            after: The `BatchInfo.cursor` of the last one seen: goes on behind it.
+            after: The `BatchInfo.cursor` of the last one seen: continues behind it.
         """
         return list_all(self._backend, labels, description, limit, after)
 

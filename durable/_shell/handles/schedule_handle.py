@@ -75,7 +75,7 @@ class ScheduleHandle:
 
     async def resume(self) -> bool:
         """
-        Go on from now, whatever passed meanwhile; False if it is not paused.
+        Resume from now, whatever passed meanwhile; False if it is not paused.
 
         Pausing and resuming also helps a schedule that stands still because the clock was years ahead once.
         """
@@ -83,7 +83,7 @@ class ScheduleHandle:
 
     async def trigger(self) -> Run[Any]:
         """
-        Start a run now: beside those under way, and even while the schedule is paused.
+        Start a run now: beside those that are active, and even while the schedule is paused.
 
         A client of a file that nobody owns has it recorded: the next engine starts it, and until
         then asking the run raises RunNotFoundError.

@@ -1,7 +1,7 @@
 """
 Functions of an open connection that only read: rows in, values out.
 
-They run on the thread of whoever has the connection: the reader's, the writer's inside a transaction, or the command
+They run on the thread that has the connection: the reader's, the writer's inside a transaction, or the command
 line's own, beside a running engine. No event loop, log or clock; imports are light, so that `durable list` answers at
 once.
 

@@ -17,7 +17,7 @@ class QueueLine(NamedTuple):
     """A queue that has something to do, or is paused."""
 
     name: str
-    #: Runs that have not begun and wait for a slot; runs under way, or woken and about to be.
+    #: Runs that have not begun and wait for a slot; active runs, or woken and about to be.
     depth: int
     running: int
     #: Since when the one that waits longest waits.

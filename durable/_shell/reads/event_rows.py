@@ -83,7 +83,7 @@ WHERE e.run = ? AND e.seq >= ? ORDER BY e.seq
 class Loaded:
     """A run as the driver takes it over: its events as rows, and what waits in its inbox."""
 
-    #: Whether it still could go on when it was read.
+    #: Whether it still could proceed when it was read.
     ready: bool
     rows: list[Any]
     items: list[InboxItem]
@@ -171,7 +171,7 @@ def readable_events(rows: Sequence[Any], path: str, run: RunRow) -> tuple[list[E
 
 def ready_runs(conn: sqlite3.Connection, queue: str, limit: int) -> list[ReadyRun]:
     """
-    The first *limit* runs of *queue* that could go on.
+    The first *limit* runs of *queue* that could proceed.
 
     One of which nothing but its start is recorded comes with that, so that nobody has to read it again.
     """
@@ -214,7 +214,7 @@ def recent_starts(conn: sqlite3.Connection, queue: str, since: float, count: int
 
 
 def ready_queues(conn: sqlite3.Connection) -> list[str]:
-    """The queues in which something could go on."""
+    """The queues in which something could proceed."""
     rows = conn.execute(
         "WITH RECURSIVE q(name) AS (SELECT min(queue) FROM durable_runs WHERE ready_at IS NOT NULL UNION ALL "
         "SELECT (SELECT min(queue) FROM durable_runs WHERE ready_at IS NOT NULL AND queue > q.name) "

@@ -1,5 +1,5 @@
 """
-Runs that could go on, as the scheduler sees them.
+Runs that could proceed, as the scheduler sees them.
 """
 
 from __future__ import annotations

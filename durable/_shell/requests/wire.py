@@ -4,7 +4,7 @@ Requests and answers as JSON lines, between a client and the owner of a file.
 A request travels under the name of its class, with its fields (see `encoding`): what arrives fits, or is
 refused with the name of the field. Errors travel by the name of their class among `durable.errors`, with
 their fields; anything else becomes an InternalError. Each line says of which version it is, so that a client
-of another release is told what to do.
+of another release gets an error that says what to do.
 """
 
 from __future__ import annotations

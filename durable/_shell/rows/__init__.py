@@ -4,5 +4,5 @@ What crosses between the event loop and the writer's thread: runs to be made, tu
 Touches nothing: each value is made on one side and then read on the other, which is why no lock is needed between
 them.
 
-Start with `rows`, what a turn writes, and what the loop is told when it is committed.
+Start with `rows`, what a turn writes, and what the loop learns when it is committed.
 """

@@ -179,7 +179,7 @@ class NewRun:
 
 @frozen
 class ReadyRun:
-    """A run that could go on: what the scheduler needs to choose among them."""
+    """A run that could proceed: what the scheduler needs to choose among them."""
 
     run: int
     run_id: str
@@ -253,7 +253,7 @@ class TurnWrite:
     refusal: Callable[[Exception], Payload] | None = None
     #: Numbers of those limits that the opening did not know.
     limits: Sequence[Sequence[Any]] = ()
-    #: For a block: positions of the attempts that go on all the same; None: of all that have begun.
+    #: For a block: positions of the attempts that continue all the same; None: of all that have begun.
     under_way: Collection[str] | None = None
     #: Merges what the workflow published into what is stored.
     attributes: Callable[[Payload | None], Payload] | None = None
@@ -269,7 +269,7 @@ class LastTurn(TurnWrite):
     #: Gives numbers to the callbacks of its batch.
     allocate: Callable[[], int] = field(kw_only=True)
     follow_ups: Sequence[NewRun] = ()
-    #: The run as which it goes on.
+    #: The run as which it continues.
     successor: NewRun | None = None
     #: Signals that nobody consumed, and a cancel that came too late, for the successor.
     unconsumed: Sequence[SignalReceived | CancelRequested] = ()
@@ -299,7 +299,7 @@ class Ended(NamedTuple):
     run_id: str
     workflow: str
     status: str
-    #: None where it goes on as another run; else whoever waits need not read it.
+    #: None where it continues as another run; else those who wait need not read it.
     outcome: RunResult | None
 
 
@@ -335,7 +335,7 @@ class Effects:
     arrived: set[int] = field(factory=set)
     #: Runs that were paused.
     paused: set[int] = field(factory=set)
-    #: Runs that were paused or blocked, for whoever looks on.
+    #: Runs that were paused or blocked, for observers.
     stopped: list[Stopped] = field(factory=list)
     #: Runs that are to end before they began: they need no slot for that.
     unborn: list[ReadyRun] = field(factory=list)

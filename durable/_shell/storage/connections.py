@@ -138,7 +138,7 @@ def roll_back(conn: sqlite3.Connection, path: str) -> None:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
     except sqlite3.Error as error:
-        conn.close()  # nothing was committed, and closing forgets it; `reopen` goes on
+        conn.close()  # nothing was committed, and closing forgets it; `reopen` continues
         raise translate(error, path) from error
 
 
@@ -238,7 +238,7 @@ def check_place(path: str, *, create: bool) -> None:
 
 
 def filesystem(directory: str) -> str:
-    """Type of the file system that *directory* is on, or "" where that cannot be told."""
+    """Type of the file system that *directory* is on, or "" where that cannot be known."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NOT_OPEN: Final = "it was closed after an error and could not be opened again yet"
-# Time for the call under way to end at `aclose`, before it is interrupted, and after.
+# Time for the current call to end at `aclose`, before it is interrupted, and after.
 CLOSE_SECONDS: Final = 5.0
 INTERRUPTED_SECONDS: Final = 1.0
 # A loop that is never idle, in iterations shorter than the interpreter's switch interval, keeps its lock (GIL) from
@@ -133,7 +133,7 @@ class Database:
         self.path = path
         #: What an operator should know, in sentences. Nothing that prevents work.
         self.notices: list[str] = version_notices(sqlite3.sqlite_version_info)
-        #: Calls whose work is under way on a thread, even if nobody awaits them any more.
+        #: Calls whose work is running on a thread, even if nobody awaits them any more.
         self.calls_in_flight = 0
         self._calls_ended = self._ended_before = 0
         self._watched = False
@@ -274,7 +274,7 @@ class Database:
         try:
             result: T = await worker.call(fn, raw, self.path, *arguments)
         except asyncio.CancelledError:
-            # The thread goes on. Its queue is in order, so this is done when the call is.
+            # The thread continues. Its queue is in order, so this is done when the call is.
             if (landed := worker.landed()) is not None:
                 self.calls_in_flight += 1
                 landed.add_done_callback(self._landed)
@@ -285,7 +285,7 @@ class Database:
         return result
 
     def _give_way(self) -> None:
-        """Let our threads run if the loop keeps them from it; again as long as calls are under way."""
+        """Let our threads run if the loop keeps them from it; again as long as calls are in progress."""
         if not self.calls_in_flight:
             self._watched = False
             return

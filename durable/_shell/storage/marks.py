@@ -1,5 +1,5 @@
 """
-Whose file it is, and of which schema: told by two numbers in its header, before anything is changed.
+Whose file it is, and of which schema: known by two numbers in its header, before anything is changed.
 
 A journal has the application id `APPLICATION_ID`; its `user_version` is the schema's. A newer or
 foreign file is refused untouched; an older one is migrated by `schema`. Light: the command line reads

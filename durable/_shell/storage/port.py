@@ -59,7 +59,7 @@ class OpenDatabase(Protocol):
     Opens the database of a journal: what ``Engine(storage=...)`` takes, so that tests can put their own in its place.
 
     The database that it returns keeps what its transactions committed, and nothing else. It has no owner's
-    lock, and no clients in other processes: whoever passes one sees to it that one engine at a time uses it.
+    lock, and no clients in other processes: the caller who passes one sees to it that one engine at a time uses it.
     """
 
     async def __call__(self, path: str, *, prepare: Callable[[sqlite3.Connection], None]) -> AnyDatabase:

@@ -9,7 +9,7 @@ A rowid table with a unique (run, seq) index measured two to three times faster 
 WITHOUT ROWID for appends. Indexes are partial wherever most rows need none, so that a
 finished run costs its row, its id and its events.
 
-Whose file it is, and of which schema, is told by `marks`: an older one is migrated here, in one transaction.
+Whose file it is, and of which schema, is known by `marks`: an older one is migrated here, in one transaction.
 """
 
 from __future__ import annotations

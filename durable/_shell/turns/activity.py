@@ -1,8 +1,8 @@
 """
-What an engine has under way, as one number: so that one can wait for nothing without asking again and again.
+What an engine has in progress, as one number: so that one can wait for nothing without asking again and again.
 
 Whatever the engine does (drives a run, looks for the next ones, writes, reads, fires timers) is counted
-while it lasts. A run that waits is not under way, and neither is a timer that is not due.
+while it lasts. A run that waits is not in progress, and neither is a timer that is not due.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 
 class Activity:
-    """Counts what is under way. A ``with`` block is; or `begin` and `end`, where they are apart."""
+    """Counts what is in progress. A ``with`` block is; or `begin` and `end`, where they are apart."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -24,11 +24,11 @@ class Activity:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether nothing is in progress."""
         return self._count == 0
 
     def begin(self) -> None:
-        """Something more is under way."""
+        """Something more is in progress."""
         self._count += 1
         if self._count == 1 and not self._over:
             self._idle.clear()
@@ -52,7 +52,7 @@ class Activity:
         self.end()
 
     async def wait_idle(self) -> None:
-        """Return once nothing is under way."""
+        """Return once nothing is in progress."""
         await self._idle.wait()
 
     async def wait_busy(self) -> None:

@@ -71,7 +71,7 @@ def _answer(
 
 
 def _give_up(thread: threading.Thread) -> None:
-    """Have an exception raised in *thread*, lest a loop of it goes on for ever; one that waits is left to itself."""
+    """Have an exception raised in *thread*, lest a loop of it continues for ever; one that waits is left to itself."""
     with contextlib.suppress(Exception):
         import ctypes  # noqa: PLC0415 - not everywhere, and hardly ever needed
 

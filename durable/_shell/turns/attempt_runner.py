@@ -72,7 +72,7 @@ class AttemptRunner:
             self._services.spawn(self._run, action, self.context)
 
     def skip(self, actions: Iterable[StepAction]) -> None:
-        """Do not begin *actions*: the run has to stop. They begin when it goes on."""
+        """Do not begin *actions*: the run has to stop. They begin when it continues."""
         for action in actions:
             self._interrupted(action)
 

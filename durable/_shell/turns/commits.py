@@ -2,7 +2,7 @@
 Group commit: the turns of all runs that are ready, one transaction.
 
 SQLite flushes once a transaction whatever its size, so turns and requests that arrive while a
-flush is under way wait and share the next one. One group is one function on the writer's
+flush is in progress wait and share the next one. One group is one function on the writer's
 thread, between BEGIN IMMEDIATE and COMMIT: first all turns, then requests and transactions in
 their order, each in a savepoint, so that one failing neither delays nor harms the others.
 
@@ -39,7 +39,7 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 #: Largest group: bounds how long one transaction holds the writer.
 MAX_GROUP = 256
-#: Drivers told in one iteration of the event loop that their turn is on disk: each then runs its code to the next
+#: Drivers notified in one iteration of the event loop that their turn is on disk: each then runs its code to the next
 #: command, and the loop is the user's, too.
 TOLD_AT_ONCE = 8
 #: An iteration that took longer (seconds) is slow for other reasons: then four times as many are told in the next, or a
@@ -132,7 +132,7 @@ class Commits:
         return result
 
     def _want(self) -> None:
-        """Have what is waiting written: from here until nothing is, this is under way."""
+        """Have what is waiting written: from here until nothing is, this is in progress."""
         if not self._wanted.is_set():
             self._wanted.set()
             self._activity.begin()

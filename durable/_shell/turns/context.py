@@ -57,7 +57,7 @@ class Notes(Protocol):
 
 @define
 class Scope:
-    """One attempt under way."""
+    """One running attempt."""
 
     #: Makes what `context` gives: few steps ask for it.
     about: Callable[[], StepContext]
@@ -91,7 +91,7 @@ class Scope:
         made = f"{self.context.idempotency_key}:{kind}.{number}"
         if len(made) <= LONGEST_DERIVED:
             return made
-        # Members that add members, and callbacks that add batches, may go on for ever.
+        # Members that add members, and callbacks that add batches, may do so for ever.
         return f"{kind}-{hashlib.blake2b(made.encode(), digest_size=16).hexdigest()}"
 
     async def settle(self) -> None:
@@ -141,7 +141,7 @@ class Cursor(Generic[T]):
         self._scope = scope
         self._unsaved = 0
         kept = scope.left.get("cursor")
-        #: Where to go on.
+        #: Where to continue.
         self.value: T = start if kept is None else scope.codec.decode(kept, where="a cursor")
 
     async def advance(self, value: T, *, every: int = 1) -> None:

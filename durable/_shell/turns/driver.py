@@ -53,7 +53,7 @@ class Driver:
 
     def __init__(self, ready: ReadyRun, services: Services) -> None:
         self.ready = ready
-        #: Set once the end of the run is on disk, and was told.
+        #: Set once the end of the run is on disk, and was reported.
         self.over = False
         #: The scope of the middleware around this activation.
         self.surroundings = services.new_scope()
@@ -207,7 +207,7 @@ class Driver:
         return None
 
     async def _wind_down(self) -> None:
-        """Keep how the steps end that are still running, for when the run goes on."""
+        """Keep how the steps end that are still running, for when the run continues."""
         while self._attempts.running or self._inbox.outcomes:
             if self._inbox.outcomes:
                 await self._inbox.put_back(self._services.commits)
@@ -229,7 +229,7 @@ class Driver:
             return []
         loaded = await self._load()
         if not loaded.ready:
-            return None  # it went on, or ended, since the scheduler read that it was ready
+            return None  # it continued, or ended, since the scheduler read that it was ready
         events = read_events(self._services.path, self._state, loaded.rows)
         self._writer.announced = len(events) > 1
         self._notes.recorded(events)
@@ -241,7 +241,7 @@ class Driver:
         return self._inbox.take_items() + interrupted
 
     async def _resume(self, kept: Resident) -> list[Event]:
-        """Go on with an execution that was freed and kept."""
+        """Continue with an execution that was freed and kept."""
         self._execution = kept.execution
         self._state.seq, self._state.chain, self._inbox.upto = kept.seq, kept.chain, kept.inbox_upto
         self._writer.announced = True
@@ -293,7 +293,7 @@ class Driver:
         (await replayed(self.ready, self._services, self._read, unrecorded)).close()
 
     async def _replay(self) -> AnyExecution:
-        """Go on with another execution, made of the journal alone."""
+        """Continue with another execution, made of the journal alone."""
         execution = await replayed(self.ready, self._services, self._read)
         self._close_execution()
         self._execution = execution
@@ -312,7 +312,7 @@ class Driver:
         return self._stopping and not self._attempts.running
 
     async def _block(self, error: DurableError) -> None:
-        """The run cannot go on without a person: nothing is executed, nothing but the report written."""
+        """The run cannot proceed without a person: nothing is executed, nothing but the report written."""
         log.error("run.blocked", run_id=self.ready.run_id, workflow=self.ready.workflow, reason=str(error))
         self._stopping = True
         self._inbox.take_back()

@@ -37,7 +37,7 @@ def make_execution(ready: ReadyRun, events: Sequence[Event], services: Services)
     if definition is None:
         msg = (
             f"no {ready.kind} called {ready.workflow!r} is among the definitions given to Engine; "
-            "the run goes on when an engine with it opens the file"
+            "the run resumes when an engine with it opens the file"
         )
         raise DurableError(msg)
     retry = None if ready.retry is None else from_record(ready.retry)

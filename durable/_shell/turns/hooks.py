@@ -204,7 +204,7 @@ class _Once:
                 self._coroutine.close()
             return False
         ended = self._ended.is_set()
-        await self._ended.wait()  # a step must not go on beside its next attempt
+        await self._ended.wait()  # a step must not continue beside its next attempt
         return ended
 
     def refusal(self, reason: str) -> MiddlewareError:

@@ -113,7 +113,7 @@ class Inbox:
             self._wake.set()
 
     async def put_back(self, commits: Commits) -> None:
-        """Keep the outcomes in the file, for when the run goes on."""
+        """Keep the outcomes in the file, for when the run continues."""
         run = self._run
         outcomes = self._unrecorded = self.outcomes
         self.outcomes = []

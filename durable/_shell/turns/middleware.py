@@ -1,5 +1,5 @@
 """
-`Middleware`: what an application puts around every attempt and every run, and what it is told.
+`Middleware`: what an application puts around every attempt and every run, and what it is notified of.
 
 For what belongs to no single step: tracing, metrics, request ids, alarms. Middleware sees live
 work only: a replay runs no step again, and tells nothing twice. How it is called is in `hooks`.
@@ -73,7 +73,7 @@ class AttemptFailed:
 
 @frozen
 class RunFailure:
-    """A run that failed for good, and is recorded as failed."""
+    """A run that failed permanently, and is recorded as failed."""
 
     run_id: str
     workflow: str
@@ -91,8 +91,8 @@ class Middleware:
     nothing. All are called on the event loop, so none of them may block it.
 
     `step` and `run` surround what *proceed* does, and must await it exactly once. `attempt_failed`
-    and `run_failed` are told what is on disk already, at most once: if the process dies between
-    the commit and the call, or the call raises, nobody is told again. What must not be missed
+    and `run_failed` are called for what is on disk already, at most once: if the process dies between
+    the commit and the call, or the call raises, they are not called again. What must not be missed
     belongs in the workflow.
     """
 
@@ -117,12 +117,12 @@ class Middleware:
         set before *proceed* are seen by its workflow code and its steps. An error before *proceed*
         blocks the run, with nothing executed; one after it is logged (``middleware.failed``) and
         changes nothing, since all that the run did is on disk. Nor does a timeout around *proceed*
-        end the run: it goes on, and is only then let go.
+        end the run: it continues, and is only then let go.
         """
         await proceed()
 
     def attempt_failed(self, failure: AttemptFailed) -> None:
-        """Told of each failed attempt, of transactions too. An error here is logged and changes nothing."""
+        """Called for each failed attempt, of transactions too. An error here is logged and changes nothing."""
 
     def run_failed(self, failure: RunFailure) -> None:
-        """Told of each run that failed for good. An error here is logged and changes nothing."""
+        """Called for each run that failed permanently. An error here is logged and changes nothing."""

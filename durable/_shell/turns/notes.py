@@ -62,7 +62,7 @@ class StepNotes:
             return None
         done: list[str] = []
         if self._dirty and not everything:
-            # A failed run may be retried: its failed steps then go on from their cursors.
+            # A failed run may be retried: its failed steps then continue from their cursors.
             everything = decision.ended is not None and decision.ended != "failed"
             done = [event.position for event in only(decision.events, StepSucceeded) if event.position in self._dirty]
             self._dirty.difference_update(done)

@@ -1,5 +1,5 @@
 """
-Freed executions kept in memory: their runs go on without a replay.
+Freed executions kept in memory: their runs continue without a replay.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Residents:
         return self._kept.pop(run, None)
 
     def drop(self, run: int) -> None:
-        """Forget *run*: it is to look at the file before it goes on."""
+        """Forget *run*: it is to look at the file before it continues."""
         if resident := self.take(run):
             resident.execution.close()
 

@@ -65,7 +65,7 @@ class Steps:
         self._hooks = hooks
         #: What is called in place of functions, in a dry run.
         self._stand_ins = stand_ins
-        #: Attempts under way in threads and processes.
+        #: Attempts that run in threads and processes.
         self.calls_in_flight = 0
         self._threads = anyio.CapacityLimiter(THREADS)
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)

@@ -74,7 +74,7 @@ class TurnWriter:
 
     async def block(self, reason: str, running: Collection[str]) -> None:
         """
-        Write that the run cannot go on without a person; or its end, if somebody asked for that.
+        Write that the run cannot proceed without a person; or its end, if somebody asked for that.
 
         Steps at the positions in *running* end by themselves, and keep their slots until then.
 
@@ -132,7 +132,7 @@ class TurnWriter:
         return write
 
     def _add_followers(self, write: LastTurn, execution: AnyExecution, status: EndStatus) -> None:
-        """What the end of the run starts: the run as which it goes on, or its follow-ups."""
+        """What the end of the run starts: the run as which it continues, or its follow-ups."""
         decision = write.decision
         if decision.continued is not None:
             write.successor = self._child(decision.continued, write.at)

@@ -48,7 +48,7 @@ def tell_batches(conn: sqlite3.Connection, turns: Iterable[LastTurn], effects: E
     for turn in turns:
         batch, callback = turn.state.batch, turn.state.callback
         if (batch is None and callback is None) or turn.successor is not None:
-            continue  # what it goes on as is the member now
+            continue  # what it continues as is the member now
         allocate = turn.allocate
         if batch is not None:
             touched[batch] = turn.at
@@ -117,7 +117,7 @@ def _complete(
 
 
 def _fail(conn: sqlite3.Connection, batch: int, at: float, allocate: Callable[[], int], effects: Effects) -> None:
-    """Something in an open batch failed for good: the first time, start what that starts."""
+    """Something in an open batch failed permanently: the first time, start what that starts."""
     first = conn.execute(
         "UPDATE durable_batches SET failed_at = ? WHERE batch = ? AND failed_at IS NULL AND completed_at IS NULL "
         "RETURNING batch_id, on_failure",

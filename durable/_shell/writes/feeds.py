@@ -92,7 +92,7 @@ def refill(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> N
 
 
 def close_feed(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> None:
-    """Start no more, and cancel the children under way: the run may not know of all of them yet."""
+    """Start no more, and cancel the running children: the run may not know of all of them yet."""
     _drop(conn, run, position)
     first, behind = member_range(position)
     conn.execute(

@@ -1,8 +1,8 @@
 """
-Runs into a journal: with their ids, events, and all that they need to go on. One transaction.
+Runs into a journal: with their ids, events, and all that they need to continue. One transaction.
 
 A run that had not ended arrives paused, since elsewhere it may be going on: nothing runs twice by
-surprise, and `resume` lets it go on here. What it waits for is written as it was; a child that is not
+surprise, and `resume` resumes it here. What it waits for is written as it was; a child that is not
 here counts as cancelled once its parent is resumed. Numbers, places in line and checksums are this file's own.
 
 What is imported may come from anybody (see `export_reader`), so whatever the scheduler will later
@@ -42,7 +42,7 @@ from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
 from durable._shell.writes.wakeups import INSERT_ITEMS, item_row, let_in, put_item
 from durable.errors import RunExistsError, UsageError
 
-#: Why a run that was imported does not go on.
+#: Why a run that was imported does not proceed.
 REASON: Final = "imported; resume it to let it go on"
 #: Ids that an error names.
 _NAMED: Final = 5
@@ -134,7 +134,7 @@ def _is_equal(conn: sqlite3.Connection, path: str, row: RunRow, other: RunHistor
 
 
 class _Import:
-    """One import under way."""
+    """One import in progress."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class _Import:
             self._tell(number, run.run_id, run.ended_at)
 
     def _tell(self, number: int, run_id: str, ended_at: float | None) -> None:
-        """A run that had ended when it, or whoever waits for it, was imported."""
+        """A run that had ended when it, or the run that waits for it, was imported."""
         end = AwaitedEnd(number, run_id, *read_end(self._conn, number), ended_at or self._now)
         tell_waiters(self._conn, [end], self._effects)
 

@@ -105,7 +105,7 @@ def record_ticks(
     next_at: float | None,
 ) -> ScheduleRow:
     """
-    Let *ticks* start their runs, and the schedule go on behind *upto*; the row as it then is.
+    Let *ticks* start their runs, and the schedule continue behind *upto*; the row as it then is.
 
     Ticks that were dealt with meanwhile, or fell into a pause, start nothing.
     """
@@ -136,7 +136,7 @@ def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effec
     if before and tick.overlap == "skip":
         return row._replace(skipped=row.skipped + 1, last_skipped_at=tick.at, last_error=None)
     row = _start(conn, row, tick.run, effects)
-    if row.last_error is None:  # else what is under way is better than nothing
+    if row.last_error is None:  # else what is in progress is better than nothing
         for run_id, run in before.items():
             if run_id != row.last_run:  # by its key
                 request_cancel(conn, run, f"schedule {row.name!r} started its next run", tick.run.started.at, effects)
@@ -177,7 +177,7 @@ def still_open(conn: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, in
 
 
 def _in_line(conn: sqlite3.Connection, before: Sequence[int]) -> tuple[int, ...]:
-    """Those of *before* that a new run waits for: the last in line, and who is under way besides."""
+    """Those of *before* that a new run waits for: the last in line, and who is active besides."""
     waits_for = {
         run: {
             target

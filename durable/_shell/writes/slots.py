@@ -147,7 +147,7 @@ def step_aside(
 
 
 def come_back(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> Granted:
-    """Let a run go on waiting that had stepped aside."""
+    """Let a run continue waiting that had stepped aside."""
     rows = conn.execute(
         "SELECT name, key FROM durable_slots WHERE run = ? AND position <> '' AND granted_at IS NULL", (run,)
     ).fetchall()

@@ -329,7 +329,7 @@ def _pause_unborn(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> No
 
 
 def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Effects) -> None:
-    """Start what the end of a run starts. A refusal is told, and harms nothing."""
+    """Start what the end of a run starts. A refusal is reported, and harms nothing."""
     try:
         get_or_create(conn, new, effects)
     except (KeyConflictError, LimitReachedError, RunExistsError) as error:
@@ -337,7 +337,7 @@ def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Eff
 
 
 def _continue(conn: sqlite3.Connection, turn: LastTurn, successor: NewRun, effects: Effects) -> None:
-    """The run goes on as another: what waited for it, its key, parent, batch, follow-ups and signals go over."""
+    """The run continues as another: what waited for it, its key, parent, batch, follow-ups and signals go over."""
     run = turn.state.run
     parent, position, key, until, arguments, follows, then, *limit = conn.execute(
         "SELECT parent, position, key_live, key_until, arguments, follows, follow_ups, limit_name, limit_key "

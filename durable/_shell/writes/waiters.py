@@ -1,8 +1,8 @@
 """
-Who is told that a run has ended. Runs on the writer's thread, inside an open transaction.
+Who learns that a run has ended. Runs on the writer's thread, inside an open transaction.
 
 The rows that wait for it are closed, its outcome goes into the inboxes of those who waited, and
-whoever's group is complete is woken. Nothing is counted.
+a run whose group is complete is woken. Nothing is counted.
 """
 
 from __future__ import annotations

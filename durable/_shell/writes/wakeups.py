@@ -1,7 +1,7 @@
 """
 Waits, inboxes and wake-ups. Runs on the writer's thread, inside an open transaction.
 
-Wake-ups are rows: whoever ends a wait deletes its row and puts an arrival into the inbox of
+Wake-ups are rows: what ends a wait deletes its row and puts an arrival into the inbox of
 the run that waited; if that was the last row of its group (or the wait says so), the run is
 marked ready in the same transaction. Nothing is counted, so a parent's wake-up costs the same
 with ten members and with ten thousand.
@@ -44,7 +44,7 @@ FROM durable_waits AS mine, durable_waits AS behind
 WHERE mine.run = :run AND mine.kind = 'start' AND mine.target IS NOT NULL
   AND behind.target = :run AND behind.kind = 'start'
 """
-#: A run and what it has started: who has nothing under way (a job may wait for a slot, or its next attempt), and
+#: A run and what it has started: who has nothing in progress (a job may wait for a slot, or its next attempt), and
 #: whose windows are to start no more. Not below one that cleans up already: what it has started since is part of that.
 _BELOW = """
 WITH RECURSIVE below(run, status, sort) AS (
@@ -90,7 +90,7 @@ def item_row(
 
 
 def wake(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
-    """Mark a freed run ready; an active one is told."""
+    """Mark a freed run ready; an active one is notified."""
     woken = conn.execute(
         "UPDATE durable_runs SET status = 'running', ready_at = ? WHERE run = ? AND status = 'waiting'", (at, run)
     )
@@ -172,10 +172,10 @@ def let_in(conn: sqlite3.Connection, granted: slots.Granted, at: float, effects:
 
 def put_back(conn: sqlite3.Connection, run: int, outcomes: Sequence[Event], effects: Effects) -> None:
     """
-    Keep the outcomes of attempts that ended while their run goes on no further, and let go of their slots.
+    Keep the outcomes of attempts that ended while their run continues no further, and let go of their slots.
 
     One that was cut off keeps its slot for its next attempt, unless somebody has to let the run
-    go on first.
+    continue first.
     """
     for event in outcomes:
         put_item(conn, run, event, effects, wakes=True)
@@ -263,7 +263,7 @@ def read_unborn(conn: sqlite3.Connection) -> list[ReadyRun]:
 
 
 def await_code(conn: sqlite3.Connection, run: int, at: float) -> None:
-    """Note that a blocked run may go on as soon as other code is there: each opening tries."""
+    """Note that a blocked run may resume as soon as other code is there: each opening tries."""
     conn.execute(
         "INSERT OR REPLACE INTO durable_waits (run, grp, position, kind, wake_on, since) "
         "VALUES (?, 'code', '', 'code', 'any', ?)",

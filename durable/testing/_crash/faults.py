@@ -20,7 +20,7 @@ from durable.testing._crash.sites import BEGIN, COMMIT_AFTER, COMMIT_BEFORE, DEL
 #: * ``crash``: the process's memory is gone; what was committed stays.
 #: * ``exception``: user code raises a `GlitchError` there. ``cancellation``: it raises `asyncio.CancelledError`.
 #: * ``cancel``: somebody cancels the run at that moment.
-#: * ``lost_acknowledgement``: a transaction commits, and whoever asked for it is told that the disk failed.
+#: * ``lost_acknowledgement``: a transaction commits, and the caller is told that the disk failed.
 #: * ``no_commit``: a transaction is rolled back, since the disk is full. ``busy``: somebody else is writing.
 #: * ``duplicate``: a start or a signal is delivered twice.
 #: * ``clock_forward``, ``clock_back``: the machine's clock is set, by a day and by an hour.

@@ -202,7 +202,7 @@ def one_success_per_step(found: Outcome, expected: Outcome) -> Iterator[str]:  #
 
 
 def parent_resumed_once(found: Outcome, expected: Outcome) -> Iterator[str]:  # noqa: ARG001 - an Invariant
-    """Each command has one outcome: no timer fires twice, no child's end is told twice."""
+    """Each command has one outcome: no timer fires twice, no child's end is reported twice."""
     for name, run in found.runs.items():
         told: set[str] = set()
         delayed: set[str | None] = set()  # steps whose next attempt a timer begins: that one is no outcome

@@ -2,7 +2,7 @@
 One operation, lived through: an engine over a store in memory that can be cut off, and time that jumps.
 
 A *life* is an engine on an event loop of its own, in which whatever is in memory can be lost at any instant: the
-store is severed first, so that nothing that goes on for a moment (a ``finally``, a step in a thread) can record
+store is severed first, so that nothing that continues for a moment (a ``finally``, a step in a thread) can record
 anything; then the loop stops where it stands, and what was in it is never resumed. The next life begins with what
 the store had committed. Nothing of the engine is replaced: the store and the clock are its constructor's arguments.
 """
@@ -241,7 +241,7 @@ class Life:
             self.loop.call_soon_threadsafe(_raise_stuck, patience)
 
     def lose(self) -> None:
-        """End it as soon as it can be, whatever the code does that is told of it first."""
+        """End it as soon as it can be, whatever the code does that hears of it first."""
         self.loop.call_soon_threadsafe(_raise_lost)
 
     def keep(self, code: Coroutine[Any, Any, None]) -> None:

@@ -193,7 +193,7 @@ class Play:
         self._engine = engine = Engine(MEMORY, world.definitions, clock=life.clock, storage=self._store.open, **options)
         try:
             await engine.open()
-        except JournalError:  # a fault struck just then: whoever watches over the process starts it again
+        except JournalError:  # a fault struck just then: its supervisor starts it again
             self._again = True
             return
         self._again = False

@@ -2,7 +2,7 @@
 Where a fault may strike: every line, yield, resume and return of some source files, and named points of the engine.
 
 A *hit* is the nth time that a site is reached in a run. Code is watched by `sys.monitoring` where there is one
-(Python 3.12 and later), and by trace functions before that; either way an exception raised by whoever is told of
+(Python 3.12 and later), and by trace functions before that; either way an exception raised by the callback of
 a hit is raised at that very place. Only the threads of the run under test are watched.
 """
 
@@ -53,7 +53,7 @@ def point(name: str) -> Site:
     return Site("", 0, "point", name)
 
 
-#: Told of each hit; what it raises is raised there.
+#: Called for each hit; what it raises is raised there.
 OnHit: TypeAlias = Callable[[Site], None]
 
 
