@@ -29,7 +29,7 @@ if _TYPE_CHECKING:
 
 def __getattr__(name: str) -> _Any:
     """What `durable._face` has under *name*: all of it is loaded now."""
-    if name == "command_line":  # alone: it reads files without asyncio, too
+    if name == "command_line":  # not with the face, so that the command line starts without asyncio
         return _import_module("durable._cli").command_line
     here = globals()
     if name == "__all__" or not name.startswith("_"):  # others are asked for by inspection and imports

@@ -225,7 +225,8 @@ def _from_name(name: str) -> types.ModuleType:
             msg = f"no module is called {missing!r}{_near_module(missing)}, seen from {os.getcwd()}"
             raise CommandError(msg) from None
         raise blamed(f"import {name!r}", error) from error
-    except (Exception, SystemExit) as error:  # whatever the application's code raises
+    except (Exception, SystemExit) as error:
+        # the application's code, which may raise anything: said as a problem of it instead of a traceback of ours
         raise blamed(f"import {name!r}", error) from error
 
 
@@ -304,7 +305,8 @@ def _guarded(what: str, fn: Callable[[], T]) -> T:
     try:
         with _own_output():
             return fn()
-    except (Exception, SystemExit) as error:  # whatever the application's code raises
+    except (Exception, SystemExit) as error:
+        # the application's code, which may raise anything: said as a problem of it instead of a traceback of ours
         raise blamed(what, error) from error
 
 

@@ -97,11 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"durable: no command is called {name!r}{_meant(name)}. `durable --help` lists them", USAGE)
     try:
         return _carry_out(name, given[1:])
-    except SystemExit as ended:  # argparse's: help, or wrong arguments, and it has said so
+    except SystemExit as ended:  # argparse's, for help or wrong arguments: nothing is added, since it has said so
         return ended.code if isinstance(ended.code, int) else USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `durable list | head`: the reader has seen enough
+    except BrokenPipeError:  # `durable list | head`: the reader has seen enough, and an error would only be noise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return OK
     except CommandError as error:

@@ -127,7 +127,8 @@ class _Lane(Generic[R]):
         """When the rate lets the next run begin; None is now."""
         if self.rate is None or len(self.starts) < self.rate.count:
             return None
-        if self.starts[-1] > now:  # the clock was set back
+        # the clock was set back: starts in the future would keep the queue closed for as long
+        if self.starts[-1] > now:
             self.starts = deque(min(at, now) for at in self.starts)
         due = self.starts[0] + self.rate.per
         return due if due > now else None
@@ -183,7 +184,7 @@ class Admission(Generic[R]):
         if unknown or (line and entry[0] > line[-1][0] and (lane.more or len(line) >= CANDIDATES)):
             lane.more = True
             return
-        if len(line) >= CANDIDATES:  # the last one goes back to the file
+        if len(line) >= CANDIDATES:  # full: the last one is read again later, so that memory stays bounded
             lane.more = True
             lane.known.discard(line.pop()[0][3])
         lane.known.add(run)

@@ -254,7 +254,7 @@ class Session(cmd.Cmd):
     def do_find(self, rest: str) -> None:
         """find EXPR: go to the first stop at which it is true; where it raises, it is not"""
         # Not bisected: one pass forward, with an evaluation at each stop, costs no more than one replay, and is
-        # also right for what becomes false again.
+        # also right for what becomes false again, which bisecting would miss.
         condition = _expression(rest, "find total > 100")
         here = self._number()
         for stop, places in self._walker.along(range(len(self.stops))):

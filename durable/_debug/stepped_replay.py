@@ -131,7 +131,7 @@ class SteppedReplay:
         Raises:
             UsageError: If the replay has no such stop, or was closed.
         """
-        _ = self.execution  # raises if it was closed
+        _ = self.execution  # asked for because it raises if the replay was closed
         if self.stop is not None and self.stop.number > number:
             self._begin()
         stop = self.stop

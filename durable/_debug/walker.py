@@ -111,4 +111,4 @@ def breakpoints(new_pdb: Callable[[], Pdb] | None) -> Generator[None]:
         yield
     finally:
         sys.breakpointhook = before
-        sys.settrace(tracing)  # pdb ends it by `continue`, and leaves its own on by `next`
+        sys.settrace(tracing)  # since pdb ends it by `continue`, and leaves its own on by `next`

@@ -161,7 +161,7 @@ class VirtualClock:
 
     def detach_engine(self, engine: Watched, /) -> None:
         """It has closed."""
-        with suppress(ValueError):  # it never opened
+        with suppress(ValueError):  # it may never have opened, and then needs no removal
             self._engines.remove(engine)
         self._poke()
 
@@ -184,7 +184,7 @@ class VirtualClock:
             )
             raise UsageError(msg)
         now = self.now()
-        self._engines.clear()  # those of a loop that was closed under them
+        self._engines.clear()  # those of a loop that was closed under them would hold the time for ever
         self._sleepers.clear()
         self._look = self._alarm = None
         self._loop = loop

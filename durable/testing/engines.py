@@ -144,7 +144,7 @@ class Engines:
 async def _blocked_runs(engine: Engine) -> list[str]:
     """Runs that are blocked: by a bug, of the workflow or of ours."""
     try:
-        with contextlib.suppress(TimeoutError):  # what began just before the end shows what it is, too
+        with contextlib.suppress(TimeoutError):  # so that what began just before the end shows what it is, too
             async with asyncio.timeout(GRACE):
                 await engine.idle()
         blocked = [info async for info in engine.runs(status="blocked")]
@@ -154,7 +154,7 @@ async def _blocked_runs(engine: Engine) -> list[str]:
             for info in blocked
         ]
     except EngineClosedError:
-        return []  # the test closed it itself
+        return []  # the test closed it itself, so there is nothing left to judge
 
 
 def _is_ours(task: asyncio.Task[Any]) -> bool:

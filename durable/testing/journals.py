@@ -52,7 +52,7 @@ def journal_lines(history: AnyEvents, *, ignoring: Iterable[str] = ()) -> list[s
 
 def _value(value: Any) -> str:
     text = repr(value)
-    # A failure's traceback has lines of source in it.
+    # A failure's traceback is cut off, because it has lines of source in it, which change with every edit.
     return text if "traceback" not in text else f"{text.partition('traceback')[0]}...'"
 
 

@@ -180,7 +180,7 @@ def _shown(value: object) -> object:
 _SMALL = st.integers(0, 5)
 _STATEMENTS = st.one_of(
     st.tuples(st.sampled_from(sorted(_LEAVES)), _SMALL).map(list),
-    st.tuples(st.sampled_from(sorted(_LEAVES)), _SMALL).map(list),  # twice: most of a program is this
+    st.tuples(st.sampled_from(sorted(_LEAVES)), _SMALL).map(list),  # twice, so that most of a program is this
     st.tuples(st.just("plain"), st.sampled_from(["now", "random", "uuid", "patch"])).map(list),
     st.tuples(st.just("started"), _SMALL).map(list),
 )

@@ -246,7 +246,7 @@ async def _rehearse(plan: Plan, application: Application, args: Namespace, out: 
     signals: dict[str, list[Any]] = {}
     for name, payload in args.signal:
         signals.setdefault(name, []).append(payload)
-    with redirect_stdout(sys.stderr):  # what stand-ins print
+    with redirect_stdout(sys.stderr):  # stand-ins may print, and standard output must stay the command's
         found = await rehearsed(
             plan.copy,
             as_definitions(application.definitions),

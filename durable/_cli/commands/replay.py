@@ -79,7 +79,7 @@ def _replays(args: Namespace, out: Output) -> Iterator[Replay | DurableError]:
             _refused(recorded.row.run_id, recorded.error, out)
             yield recorded.error
         elif recorded.run.kind == "job" and len(args.runs) == 1 and not os.path.isfile(args.runs[0]):
-            definition_of(recorded, definitions)  # says that a job has no code
+            definition_of(recorded, definitions)  # raises, since a job has no workflow code: the error says so
         elif recorded.run.kind != "job":
             yield Replay(definition_of(recorded, definitions), recorded, application.codec)
 
@@ -183,7 +183,7 @@ def outcome_text(command: ReplayedCommand) -> str:
 def _failure(payload: Payload | None) -> str:
     try:
         return describe(failure_in(payload, Codec()))
-    except DurableError:  # the application's codec made it
+    except DurableError:  # made by the application's codec, without which it cannot be read
         return "an error that only the application can read"
 
 

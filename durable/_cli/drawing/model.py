@@ -120,7 +120,7 @@ def worst(nodes: Iterable[GraphNode]) -> NodeStatus:
 def _key(position: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in position.split(".")) if position else ()
-    except ValueError:  # a hostile file
+    except ValueError:  # a file that somebody else wrote: drawn all the same, rather than refused
         return ()
 
 

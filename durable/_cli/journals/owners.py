@@ -45,12 +45,12 @@ def say_unowned(path: str, consequence: str) -> None:
 
 
 def _alive(pid: int) -> bool | None:
-    if pid <= 0:  # no process, but a group of them
+    if pid <= 0:  # would ask about a group of processes instead of one
         return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # another user's; or no number that a process can have
+    except (OSError, OverflowError):  # another user's process, or no number of one: it cannot be known
         return None
     return True

@@ -72,7 +72,7 @@ def recorded_runs(args: Namespace, now: float, *, filters: bool, whole: bool = F
 
 def _one(path: str, text: str) -> RunHistory | Damaged:
     with closing(open_readonly(path)) as conn:
-        conn.execute("BEGIN")  # one view of the run, its inbox and its notes
+        conn.execute("BEGIN")  # so that the run, its inbox and its notes are of one moment
         return _loaded(conn, path, find_run(conn, text))
 
 

@@ -20,7 +20,7 @@ async def settled(engine: Engine, run_id: str) -> str:
     That is: it is blocked or paused, or waits for a signal without a timeout, or for children of which
     this holds. *engine* executes it.
     """
-    happens = engine.events()  # from before the first look on
+    happens = engine.events()  # before the first look, so that no event is missed in between
     while True:
         row, moves = await backend_of(engine).read(_look, run_id)
         if not moves:
@@ -44,7 +44,7 @@ def _moves(conn: sqlite3.Connection, row: RunRow) -> bool:
         if stands or (each.status == "pending" and each.queue in run_rows.paused_queues(conn)):
             continue  # it needs a person
         if each.status != "waiting":
-            return True  # also one that has ended: it is about to tell
+            return True  # also one that has ended, since its parent has yet to hear of it
         if run_rows.slots_awaited(conn, each.run):
             return True
         for wait in run_rows.waits_of(conn, each.run, run_rows.count_waits(conn, each.run)):

@@ -41,7 +41,7 @@ def value_lines(payload: Any, *, full: bool = False) -> list[str]:
         return [f"<{len(payload):,} bytes, encoded by the application's codec>"]
     try:
         lines = _pretty(None if payload is None else json.loads(payload))
-    except (ValueError, RecursionError):  # no codec of ours wrote this
+    except (ValueError, RecursionError):  # not written by a codec of ours: shown as it is, rather than not at all
         lines = str(payload).splitlines()
     return bounded(lines, full=full)
 
@@ -155,5 +155,5 @@ def _filled(words: Sequence[str]) -> list[str]:
 def _compact(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
-    except RecursionError:  # read with the last of the stack
+    except RecursionError:  # reading it took the last of the stack, and writing needs more
         return "<nested too deeply to be shown>"

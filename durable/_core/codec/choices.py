@@ -31,7 +31,7 @@ def union_rule(name: str, members: list[Rule], *, bare: Rule | None = None) -> R
         for index, rule in enumerate(members)
         if rule is not bare and any(taken.count(kind) > 1 for kind in rule.kinds)
     }
-    if tagged:  # A bare dict could be taken for a tag.
+    if tagged:  # A bare dict needs a tag too, since it could be taken for one.
         tagged |= {index for index, rule in enumerate(members) if dict in rule.kinds}
     tags = _tags([rule.name for rule in members])
     by_type: dict[type, list[tuple[Rule, str | None]]] = {}
@@ -130,7 +130,7 @@ def literal_rule(type_: Any, args: tuple[Any, ...]) -> Rule:
             members.append((value, encode_any(value, 1)))
     if len({_plain_key(plain) for _, plain in members}) < len(members):
         return unsupported(type_, "two of its values have the same JSON")
-    # By type too: True is equal to 1.
+    # By type too, because True is equal to 1.
     return _table(name, members, lambda value: (type(value), value), tuple(dict.fromkeys(map(type, args))))
 
 

@@ -74,7 +74,7 @@ def namespace_of(cls: type) -> Mapping[str, Any]:
 
 def qualname_of(cls: type) -> str:
     """The qualified name of *cls*."""
-    return str.__str__(_QUALNAME.__get__(cls))  # a plain str, even if somebody has set one that is more
+    return str.__str__(_QUALNAME.__get__(cls))  # a plain str, so that no method of a subclass of str runs
 
 
 def module_of(cls: type) -> str:
@@ -134,7 +134,7 @@ def exception_once_called(module: str, qualname: str) -> type[Exception] | None:
 
 def _exceptions(base: type[Exception], seen: set[int]) -> Iterator[type[Exception]]:
     for cls in type.__subclasses__(base):
-        if id(cls) not in seen:  # all of them stay alive meanwhile
+        if id(cls) not in seen:  # an id is enough, because all of them stay alive meanwhile
             seen.add(id(cls))
             yield cls
             yield from _exceptions(cls, seen)

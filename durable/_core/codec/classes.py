@@ -73,7 +73,7 @@ def _record(type_: Any, cls: Any, get: GetRule, *, closed: bool) -> Rule:
     declared: dict[str, Any] = getattr(cls, "__dataclass_fields__", {})
     if any("INITVAR" in str(getattr(field, "_field_type", "")) for field in declared.values()):
         return unsupported(type_, "it has an InitVar, whose value no instance keeps")
-    # The constructor of an attrs class knows `_x` as `x`.
+    # The alias, because the constructor of an attrs class knows `_x` as `x`.
     made_of = [
         _Field(f.name, getattr(f, "alias", f.name), rules[f.name], required=_is_required(f)) for f in fields if f.init
     ]
@@ -144,7 +144,8 @@ def _model(cls: Any) -> Rule:
             text = value.model_dump_json(by_alias=True)
             plain = json.loads(text)
             same = cls.model_validate_json(text) == value
-        except Exception as error:  # serializers and validators of the user's
+        except Exception as error:
+            # serializers and validators are the user's, and may raise anything: a refusal instead
             raise Refusal(label, reason_of(error)) from error
         if not same:
             raise Refusal(label, "model_validate_json does not give back an equal model from model_dump_json")
@@ -154,7 +155,7 @@ def _model(cls: Any) -> Rule:
     def decode(plain: Any) -> Any:
         try:
             return cls.model_validate_json(dumps(plain))
-        except Exception as error:  # as above
+        except Exception as error:  # validators of the user's: a refusal instead
             raise Refusal(label, reason_of(error)) from error
 
     return Rule(label, encode, decode, (cls,), EVERY_KIND)
@@ -215,7 +216,7 @@ def _decode_fields(
         name = ""
         try:
             if in_order:
-                for name, _argument, revert in left:  # a refusal names the field
+                for name, _argument, revert in left:  # not a comprehension, because a refusal must name the field
                     if name not in plain:
                         break
                     values.append(revert(plain[name]))
@@ -225,7 +226,8 @@ def _decode_fields(
             if closed and len(values) + len(named) < len(plain):
                 name = f"{next(each for each in plain if each not in known):.80}"
                 raise Refusal("no field of this name", "found one")
-            if len(values) < len(required):  # in order, they come first
+            # fields without a default come first, so the count is enough to know that one is absent
+            if len(values) < len(required):
                 for name, expected in required.items():
                     if name not in plain:
                         raise Refusal(expected, "found none, and it has no default")
@@ -233,7 +235,8 @@ def _decode_fields(
         except Refusal as refusal:
             refusal.path.append(f".{name}")
             raise
-        except Exception as error:  # a constructor, converter or validator of the user's
+        except Exception as error:
+            # a constructor, converter or validator of the user's may raise anything: a refusal instead
             raise Refusal(label, reason_of(error)) from error
 
     return decode
@@ -263,7 +266,7 @@ def _encode_fields(cls: type, label: str, fields: list[tuple[str, Encoder]]) -> 
         depth -= 1
         try:
             items = get(value)
-        except Exception as error:  # an unset slot, or a descriptor of the user's
+        except Exception as error:  # an unset slot, or a descriptor of the user's, which may raise anything
             raise Refusal(label, reason_of(error)) from error
         out: dict[str, Any] = {}
         try:

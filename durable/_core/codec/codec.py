@@ -300,6 +300,6 @@ def digest(payload: Payload) -> str:
             check_depth(plain, MAX_DEPTH * 4)
             text = dumps_sorted(plain)
         except (ValueError, RecursionError, TypeError, Refusal):
-            text = payload  # no JSON: as it is
+            text = payload  # no JSON, hence without an order that would have to be undone: as it is
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=8).hexdigest()

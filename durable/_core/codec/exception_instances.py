@@ -37,7 +37,8 @@ def build(
             exc = _empty(cls)
             _ARGS.__set__(exc, args)
         _restore(exc, state)
-    except (TypeError, ValueError, AttributeError):  # what is recorded does not fit today's class
+    except (TypeError, ValueError, AttributeError):
+        # today's class cannot hold what is recorded, so there is no instance of it
         return None
     return exc if type(exc) is cls else None
 
@@ -62,7 +63,7 @@ def _unicode_error(cls: type[Exception], args: tuple[Any, ...]) -> Any:
         raise ValueError
     exc = _empty(cls)
     native: Any = next(base for base in bases_of(cls) if is_native(base))
-    native.__init__(exc, *args)  # checks the types
+    native.__init__(exc, *args)  # called by hand, since it checks the types
     return exc
 
 

@@ -38,7 +38,7 @@ _NATIVE: Final = frozenset(BUILTINS.values())
 
 def is_native(cls: type) -> bool:
     """Whether *cls* is one of the interpreter's own exception classes."""
-    return type(cls) is type and cls in _NATIVE  # a metaclass may define __hash__
+    return type(cls) is type and cls in _NATIVE  # first by type, because a metaclass of the user's may define __hash__
 
 
 def is_exception(exc: BaseException) -> TypeGuard[Exception]:
@@ -111,7 +111,7 @@ def attributes_of(exc: BaseException) -> Iterator[tuple[str, Any]]:
     for name, slot in slots_of(type(exc)).items():
         try:
             value = slot.__get__(exc)
-        except AttributeError:  # an empty slot
+        except AttributeError:  # an empty slot has nothing to record, as an absent attribute would have
             continue
         if value is not None:
             yield name, value

@@ -80,7 +80,7 @@ def record_exception(exc: BaseException, codec: Codec, *, with_traceback: bool =
                 return failure
         except Exception:  # noqa: BLE001, S110 - no memory, no stack; or a kind of hostility that nobody thought of
             pass
-        room //= 4  # what JSON has to escape takes up to six times as much
+        room //= 4  # by more than half, since what JSON has to escape takes up to six times as much
     return _bare(exc)
 
 
@@ -164,7 +164,7 @@ class _Recorder:
             return {"args": [], "state": state, "validation": found}
         args: list[Any] = []
         given = args_of(exc)
-        if members_of(exc):  # which are its second argument
+        if members_of(exc):  # a group's second argument is its members, which must not be recorded twice
             given = given[:1]
         for value in given[:ITEMS_CAP]:
             plain, size = self._plain(value, min(VALUE_CAP, max(room, LEAST_ROOM)))

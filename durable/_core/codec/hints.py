@@ -36,7 +36,7 @@ def function_hints(fn: Any, names: Mapping[str, Any] | None) -> dict[str, Any]:
     for name, cell in zip(getattr(code, "co_freevars", ()), getattr(fn, "__closure__", None) or (), strict=False):
         try:
             local.setdefault(name, cell.cell_contents)
-        except ValueError:  # not assigned yet
+        except ValueError:  # not assigned yet, so it cannot be what the annotation means
             continue
     return _resolve_all(inspect.get_annotations(fn), getattr(fn, "__globals__", {}), local)
 

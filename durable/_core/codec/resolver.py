@@ -99,7 +99,7 @@ class _Build:
             kinds,
         )
 
-    def _build(self, type_: Any) -> Rule:  # one flat list of cases
+    def _build(self, type_: Any) -> Rule:  # one flat list of cases, so that their order is seen at a glance
         origin, args = typing.get_origin(type_), typing.get_args(type_)
         if origin is typing.Annotated:
             brought = [each for each in type_.__metadata__ if isinstance(each, Rule)]

@@ -83,7 +83,7 @@ def scalar(
             raise misfit(plain, label)
         try:
             return load(plain)
-        except Exception as error:  # as above
+        except Exception as error:  # again a tzinfo's code
             raise Refusal(label, f"found {plain!r:.60}: {reason_of(error)}") from error
 
     return Rule(label, encode, decode, (cls,), frozenset({kind}))

@@ -49,7 +49,7 @@ def _encode_dict(value: Any, depth: int) -> Any:
     out: dict[str, Any] = {}
     key: Any = None
     try:
-        for key, item in value.items():  # a refusal names the key
+        for key, item in value.items():  # not a comprehension, because a refusal must name the key
             if type(key) is not str or key == TAG:
                 return {TAG: "dict", "v": encode_pairs(encode_any, encode_any, value, depth)}
             if not key.isascii():
@@ -96,7 +96,7 @@ def is_small(value: Any, cap: int) -> bool:
         each = pending.pop()
         kind = type(each)
         cap -= 1
-        if type(kind) is not type:  # a metaclass may define __hash__
+        if type(kind) is not type:  # refused before it is looked up, since a metaclass may define __hash__
             return False
         if kind is str or kind is bytes:
             cap -= len(each)

@@ -38,7 +38,8 @@ def record(exc: BaseException, plain: Callable[[Any], Any]) -> dict[str, Any] | 
                 for error in errors[:_MOST_ERRORS]
             ],
         }
-    except (TypeError, ValueError, KeyError, AttributeError):  # of another version of pydantic
+    except (TypeError, ValueError, KeyError, AttributeError):
+        # another version of pydantic, in which errors need not look like this
         return None
 
 

@@ -131,7 +131,8 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
                         feeds[event.position] = event.window
                     case NowRead():
                         now_reads[len(arrivals) - later_attempts] = event.at
-                    case AttributesSet() | StepCancelled():  # said to others; replay says it again
+                    case AttributesSet() | StepCancelled():
+                        # nothing is to be kept of these, since replay says them again
                         pass
                     case _:
                         assert_never(event)
@@ -190,7 +191,7 @@ def effective(events: Sequence[Event]) -> tuple[list[Event], int]:
     `RunRestarted` sets everything between the start and itself aside; `RunRetried` sets aside
     the failure, and what has to be asked for again because of it.
     """
-    if _REVISIONS.isdisjoint(map(type, events)):  # as in nearly every history
+    if _REVISIONS.isdisjoint(map(type, events)):  # nearly every history, which does not need the loop below
         return list(events), 1
     kept: list[Event] = []
     attempt = 1
@@ -277,7 +278,7 @@ def _is_open(command: CommandEvent, done: Collection[str], fired: Collection[str
             return command.awaited and command.position not in done
         case TimerSet():
             return command.position not in fired
-        case GroupOpened():  # its members do
+        case GroupOpened():  # not by itself, since its members do
             return False
         case _:
             assert_never(command)

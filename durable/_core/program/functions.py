@@ -207,7 +207,7 @@ class Job(RunnableDefinition[P, R]):
     @property
     def as_step(self) -> Step[P, R]:
         """The job's function as the one step of its run."""
-        if self._step.fn is not self.fn:  # a test has replaced it
+        if self._step.fn is not self.fn:  # a test has replaced the function, and the step must follow
             self._step.fn = self.fn
         return self._step
 

@@ -221,7 +221,7 @@ def _named_in(fn: types.FunctionType) -> Iterator[Any]:
     for cell in fn.__closure__ or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # named, but not made yet
+        except ValueError:  # named, but not made yet, so it cannot be looked at
             continue
     module = inspect.getmodule(fn)
     for name in names:

@@ -103,7 +103,8 @@ class Retry:
             return None
         try:
             return float(min(self.max_delay, self.delay * self.factor ** (attempt - 1)))
-        except OverflowError:  # factor ** a-large-attempt
+        except OverflowError:
+            # a large power of the factor: more than max_delay, since it is more than a float can hold
             return float(self.max_delay)
 
 

@@ -228,7 +228,7 @@ def _meaning(payload: Payload | None, read: Reader, *, failure: bool = False) ->
         return found
     try:
         return dumps_sorted(_untraced(found) if failure else found)
-    except (ValueError, RecursionError):  # what no codec of ours wrote
+    except (ValueError, RecursionError):  # not written by a codec of ours: compared as text instead
         return repr(payload)
 
 
@@ -248,7 +248,7 @@ def _plain(payload: Payload) -> Any:
         return payload
     try:
         return loads(payload)
-    except (ValueError, RecursionError):  # no codec of ours wrote this
+    except (ValueError, RecursionError):  # not written by a codec of ours: compared as text instead
         return payload
 
 

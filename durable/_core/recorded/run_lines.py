@@ -54,7 +54,7 @@ def command_lines(run: RunHistory) -> list[Line]:
     events, _ = effective(run.events)
     own = _own_ids(run)
     lines: list[Line] = []
-    at: dict[str, int] = {}  # line by position
+    at: dict[str, int] = {}
     for index, event in enumerate(events):
         match event.category:
             case "command":

@@ -50,7 +50,7 @@ class Answers:
         if recorded is not None:
             return recorded
         if ex.replaying and not ex.history.reopened:
-            return ex.time  # code that asks today and did not when this was recorded
+            return ex.time  # today's code asks, that of then did not: the time of then instead, as nothing is recorded
         if self._now_read_at != ex.arrivals:
             self._now_read_at = ex.arrivals
             ex.decision.events.append(NowRead(ex.arrivals, ex.time))

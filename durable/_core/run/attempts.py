@@ -53,7 +53,7 @@ class AttemptNode(Leaf[StepEvent]):
     def __init__(
         self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: StepOp[Any] | TransactionOp[Any]
     ) -> None:
-        self.ex = ex  # as Leaf does: a replay makes one of these for every step
+        self.ex = ex  # as Leaf does, instead of calling it: a replay makes one of these for every step
         self.position = position
         self.owner = owner
         self.index = index
@@ -83,7 +83,8 @@ class AttemptNode(Leaf[StepEvent]):
     def _stand_in_line(self, *, new: bool) -> None:
         ex = self.ex
         self.state = QUEUED
-        limit, key = self.line() if new else ("", "")  # a fact of the journal, if it is recorded
+        # where it is recorded, the limit of then holds: today's must not be asked
+        limit, key = self.line() if new else ("", "")
         event, fresh = ex.command(slot_awaited(self, limit, key, ex.time), self.op.definition.aliases)
         self.first = evolve(self.first, site=event.site, digest=event.digest)
         if fresh:
@@ -114,7 +115,8 @@ class AttemptNode(Leaf[StepEvent]):
 
     def deliver(self, event: StepEvent, /) -> None:
         ex = self.ex
-        if self.state is STARTED and isinstance(event, StepSucceeded):  # as nearly always
+        # nearly always: the short way, since every step of a replay comes by here
+        if self.state is STARTED and isinstance(event, StepSucceeded):
             ex.running -= 1
         else:
             before = self.state

@@ -214,7 +214,7 @@ def _name(event: CommandEvent) -> str:
             return "gather"
         case StepStarted() | SlotAwaited() | TransactionStarted() | GroupOpened() | TimerSet() | ChildStarted():
             return event.name
-        case ChildAwaited():  # code has no name of it
+        case ChildAwaited():  # the code needs no name to wait for it, so there is none to compare
             return ""
         case _:
             assert_never(event)

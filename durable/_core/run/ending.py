@@ -70,7 +70,7 @@ def failed(
         error = RuntimeError(f"workflow code raised {one_line(raised)}").with_traceback(traceback_of(raised))
     attempt = history.run_attempt
     delay, note = None, ""
-    if not issubclass(type(error), NotDurableError):  # wrong code stays wrong
+    if not issubclass(type(error), NotDurableError):  # wrong code stays wrong, so another attempt would fail the same
         policy = history.retry or definition.options.retry
         seed = f"{history.started.seed}:run:{attempt}"
         delay, note = next_attempt(policy, error, failures=attempt, elapsed=now - history.started.at, seed=seed)

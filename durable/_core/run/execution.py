@@ -180,7 +180,7 @@ class Execution(OpenRun):
         self.leaves.clear()
         self.runnable.clear()
         self.answers.close()
-        self._body = None  # with this, no cycle is left for the collector
+        self._body = None  # so that no cycle is left for the garbage collector
 
     # --- turns ---------------------------------------------------------------------------------
 
@@ -219,14 +219,14 @@ class Execution(OpenRun):
                     yield from self._run()
         if self.unmatched and not self.ended:
             self.diverge(next(iter(self.unmatched)), None)
-        self.answers.take_dropped()  # reported when they were new
+        self.answers.take_dropped()  # not reported again, since they were when they were new
 
     def _turn(self, arrived: Sequence[Event]) -> Iterator[StrandNode]:
         if not self._begun and self.history.run_attempt == 1 and not history.ends_unborn(arrived):
             self._begin()
             yield from self._run()
         for event in arrived:
-            if self.ended:  # it may have continued as another run, for which this is kept
+            if self.ended:  # kept, since it may have continued as another run, which gets them
                 self._late.append(event)
                 continue
             self.taken += 1
@@ -284,7 +284,7 @@ class Execution(OpenRun):
         if position:
             leaf = self.leaves.get(position)
             if leaf is None or not leaf.accepts(event):
-                return False  # its command is closed: a race is lost, a timeout passed
+                return False  # its command is closed (a race is lost, a timeout passed): nobody needs it
             if self.replaying:
                 # Later attempts are replayed among the arrivals, but are none.
                 self.arrivals += event.category == "arrival"
@@ -351,7 +351,8 @@ class Execution(OpenRun):
         except NondeterminismError:
             op.discard()
             raise
-        except (EncodeError, CapExceededError, DefinitionError) as error:  # the user's value: raised at the user's line
+        except (EncodeError, CapExceededError, DefinitionError) as error:
+            # of the user's value, so it is raised at the user's line instead of ending the turn
             self.leaves.pop(position, None)
             owner.member_done(index, NodeOutcome(error=error))
         return None
@@ -399,7 +400,7 @@ class Execution(OpenRun):
             if type(self.history.end) is not type(event):
                 position = next(iter(self.unmatched), self._body.strand.position() if self._body else "")
                 self.diverge(position, event, self.unmatched.get(position), verdict.reason)
-            self.decision = Decision()  # an old end, and no new decision
+            self.decision = Decision()  # the end is recorded already: nothing must be decided anew
             return
         for leaf in list(self.leaves.values()):
             leaf.withdraw()  # a clean-up ran out of time, or a helper continued as another run

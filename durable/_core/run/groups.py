@@ -265,7 +265,7 @@ class ForEachNode(Group):
         if definition.options.key is not None:
             return False  # its run may exist already, and that is for the turn to find out
         ops = [(index, definition.for_item(self.items[index], self.site)) for index in range(window, len(self.items))]
-        self.fed = True  # as `wake_group` is to know
+        self.fed = True  # first, since `wake_group` asks for it
         group, wake_on = wake_group(self.position, self)
         children = [
             FedChild(index, self.ex.child_id(f"{self.position}.{index}"), arguments_payload(op, self.ex.codec))
@@ -285,7 +285,7 @@ class ForEachNode(Group):
             return "any"
         if self.fed:
             return "failure"
-        # With a window, each end makes room for the next item.
+        # With a window, each end must wake it, because it makes room for the next item.
         return "all" if self.concurrency is None else "any"
 
     def report(self, outcome: NodeOutcome) -> None:

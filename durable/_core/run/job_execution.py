@@ -176,7 +176,8 @@ class JobExecution:
     def _begin(self, now: float) -> None:
         try:
             begin_attempt(self, self._decision, now)
-        except (CapExceededError, DefinitionError) as error:  # its limit has no key for these arguments
+        except (CapExceededError, DefinitionError) as error:
+            # its limit has no key for these arguments: it cannot begin, so it fails
             self._fail(failure_payload(error, self.codec), now)
 
     def _take(self, event: Event, now: float) -> None:
@@ -198,9 +199,9 @@ class JobExecution:
             case ResumeRequested():  # as in a workflow, that a person asked for it is recorded
                 self._record(event)
             case SignalReceived() | CleanupTimedOut():
-                pass  # of no use to a job
+                pass  # dropped, since a job has no code that would wait for it
             case Positioned():
-                pass  # too late
+                pass  # too late, so it is dropped instead of recorded
             case _:
                 assert_never(event)
 
@@ -212,7 +213,7 @@ class JobExecution:
         if isinstance(event, StepInterrupted):
             event = recorded_as(self, event, self.codec)
         match event:
-            case StepSucceeded():  # the outcome stands in the closing event
+            case StepSucceeded():  # not recorded by itself, since the closing event holds the outcome
                 take(self, event, self._decision, now)
                 self._end(RunSucceeded(event.value, now), "succeeded", event.value)
             case StepFailed():

@@ -102,7 +102,7 @@ def _closure(fn: types.FunctionType) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
             yield name, cell.cell_contents
-        except ValueError:  # not bound yet
+        except ValueError:  # not bound yet, so it cannot be what the code calls next
             continue
 
 

@@ -199,7 +199,7 @@ class StrandNode(Node):
         if raised is not None and self.cancelled and issubclass(type(raised), RunCancelled):
             self.report(CANCELLED)
         elif raised is not None and came_from_outside(raised):
-            raise raised  # meant for the program, not for the run
+            raise raised  # meant for the program: the run must not record it as its end
         else:
             self.report(NodeOutcome(self.strand.value, raised))
 
@@ -220,7 +220,7 @@ class Leaf(Node, Generic[_Taken]):
     __slots__ = ("wait",)
 
     def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int) -> None:
-        self.ex = ex  # as Node does: one is made for every command
+        self.ex = ex  # as Node does, instead of calling it: one is made for every command
         self.position = position
         self.owner = owner
         self.index = index

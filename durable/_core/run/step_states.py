@@ -263,7 +263,7 @@ def _judged(state: StepState, event: StepInterrupted, rules: StepRules) -> Choic
     return Choice.UNKNOWN if rules.on_crash == "block" else Choice.CRASH
 
 
-@lru_cache(maxsize=1024)  # nearly all steps take the same few ways
+@lru_cache(maxsize=1024)  # since nearly all steps take the same few ways
 def _along(taken: Transition, state: StepState) -> Move:
     effects = taken.effects
     if not state.slot:
@@ -381,9 +381,9 @@ def slot_awaited(step: OpenStep, limit: LimitRef, key: str, now: float) -> SlotA
 def _record_start(step: OpenStep, decision: Decision, now: float) -> None:
     first, attempt = step.first, step.state.attempt
     if not isinstance(first, StepStarted):
-        return  # of a transaction only the command is recorded
+        return  # a transaction commits with its outcome, so its attempts need no event of their own
     started = StepStarted(step.position, first.name, attempt, first.site, first.digest, now)
-    if attempt == 1:  # the time in line is not time of the step
+    if attempt == 1:  # the time in line must not count as time of the step
         step.first = started
     decision.events.append(started)
 

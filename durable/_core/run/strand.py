@@ -139,7 +139,7 @@ class Strand:
                 if isinstance(found, Return):
                     self.value = found.value
                     self._returns += 1
-                    if self._returns > _MAX_REFUSALS:  # a loop that swallows every end
+                    if self._returns > _MAX_REFUSALS:  # a loop that swallows every end would run for ever
                         self.close()
                         return None
                     value, error = None, ReturnReached()
@@ -163,7 +163,7 @@ class Strand:
         self._started = True
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(None, None)
-        try:  # hooks are read when the first awaitable is made
+        try:  # only here, since hooks are read when the first awaitable is made
             return agen.asend(None) if error is None else agen.athrow(error)
         finally:
             sys.set_asyncgen_hooks(*hooks)

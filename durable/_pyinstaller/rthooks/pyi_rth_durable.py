@@ -12,7 +12,7 @@ if sys.argv[1:] == ["-u", "-m", "anyio.to_process"]:
 
     from anyio.to_process import process_worker
 
-    # What -u asks for: the worker does not flush its answers.
+    # What -u asks for, because the worker does not flush its answers.
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "wb", closefd=False), write_through=True)
     process_worker()
     sys.exit()

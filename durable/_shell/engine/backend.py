@@ -97,7 +97,7 @@ class EngineBackend:
                     self.running = None
                     await running.give_up()
                     raise
-        except sqlite3.Error as error:  # statements that any sound journal takes
+        except sqlite3.Error as error:  # a sound journal takes these statements, so it must be damaged
             raise JournalDamagedError(self.path, f"{error}. Restore from a backup") from error
         self._log("engine.opened", durability=self.settings.durability)
 
@@ -121,7 +121,7 @@ class EngineBackend:
         self._log("engine.closed")
 
     def _log(self, event: str, **values: Any) -> None:
-        if self.settings.stand_ins is None:  # a dry run is no engine that anybody opened
+        if self.settings.stand_ins is None:  # nobody opened a dry run, so nobody needs a log of it
             log.info(event, path=self.path, **values)
 
     def require_running(self) -> Running:

@@ -189,7 +189,7 @@ class Rehearsal:
             why += f"; the dry run ended after {MAX_JUMPS:,} timers: the workflow does not seem to end"
         value: T | None = None
         error: Any = None
-        if missing is not None:  # whatever the workflow made of it
+        if missing is not None:  # rather than what the workflow made of it: a stand-in must be given first
             status, why, error = "failed", str(missing), missing
         elif last.status in ENDS:
             try:

@@ -57,5 +57,6 @@ async def keep_house(
                 pruned_at = house.clock.monotonic()
                 try:
                     await JournalHandle(house).prune(older_than=keep_finished)
-                except JournalError as error:  # a full disk, say: there will be another time
+                except JournalError as error:
+                    # a full disk, say: there will be another time, so the engine must not end for it
                     log.warning("prune.failed", path=house.path, error=str(error))

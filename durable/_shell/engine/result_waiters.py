@@ -38,7 +38,8 @@ class ResultWaiters:
                 if not waiting:
                     del self._futures[run_id]
             if future.done() and not future.cancelled():
-                future.exception()  # seen: a failing engine tells everybody, wanted or not
+                # looked at, lest asyncio logs it: a failing engine gives it to everybody, wanted or not
+                future.exception()
 
     @contextmanager
     def until_finished(self, batch_id: str) -> Generator[asyncio.Future[RunResult | None], None, None]:

@@ -187,7 +187,7 @@ class Running:
     async def close(self) -> None:
         """Drain, then close all parts: tasks, writer, file, lock. Within the grace and a few seconds."""
         async with self._parts:
-            if self.server is not None:  # first: nobody is to hear that the engine drains
+            if self.server is not None:  # first, so that no client hears that the engine drains
                 await self.server.aclose()
             if self.supervisor.failure is None:
                 await self.drain()
@@ -281,7 +281,7 @@ async def _recover(database: AnyDatabase, settings: Settings) -> Recovered:
     now = settings.clock.now()
 
     def recover(conn: sqlite3.Connection) -> dict[str, ScheduleRow]:
-        effects = Effects()  # what these cause is read from the file afterwards
+        effects = Effects()  # not needed, since what these cause is read from the file afterwards
         retry_blocked(conn, now)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         let_in(conn, slots.grant_all(conn, now, effects), now, effects)

@@ -250,7 +250,7 @@ class Scheduler:
                     )
                 except EngineClosedError:
                     return
-                self._pump()  # the rate of a queue may have let go
+                self._pump()  # since the rate of a queue may admit more by now
 
     # --- stopping ----------------------------------------------------------------------------------------
 

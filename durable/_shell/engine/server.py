@@ -89,7 +89,7 @@ class Server:
                 writer.write(await self._answer(line, reader))
                 await writer.drain()
         except (OSError, ValueError, EngineClosedError, asyncio.CancelledError):
-            pass  # the client went away, or sent no line; or the engine closes
+            pass  # the client went away or sent no line, or the engine closes: there is nobody who needs an answer
         finally:
             self._clients.discard(task)
             writer.close()
@@ -120,4 +120,5 @@ class Server:
         finally:
             for each in waiting:
                 each.cancel()
-            await asyncio.wait(waiting)  # the stream has one reader at a time
+            # both must have ended before the next line is read: a stream has one reader at a time
+            await asyncio.wait(waiting)

@@ -158,7 +158,8 @@ class ClientBackend:
             try:
                 results = await self._brief_owner.record_each([every[index] for index in left])
             except JournalLockedError:
-                await asyncio.sleep(PAUSE)  # it is being opened or closed this moment
+                # it is being opened or closed this moment, so it is asked again instead of failing
+                await asyncio.sleep(PAUSE)
                 continue
             found |= zip(left, results, strict=True)
             break

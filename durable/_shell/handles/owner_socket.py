@@ -70,7 +70,8 @@ class OwnerSocket:
             writer.write(encode_request(request))
             await writer.drain()
             answer = await reader.readline()
-            return answer if answer.endswith(b"\n") else None  # half of one: it died while it wrote
+            # half of one is none: the owner died while it wrote, so another must be asked
+            return answer if answer.endswith(b"\n") else None
         except OSError:
             return None
         finally:

@@ -191,7 +191,7 @@ _READY_RUNS = (
 
 def _with_start(ready: ReadyRun, at: float, body: str | None, value: Any, recorded: int, kind: int | None) -> ReadyRun:
     if kind is None or checksum(0, kind, None, at, body, value) != recorded:
-        return ready  # its driver loads it, and says so if it is damaged
+        return ready  # not judged here, since its driver loads it, and blocks it if it is damaged
     event = from_row(kind, None, body, value, at)
     return evolve(ready, fresh=(event, recorded)) if event.category == "start" else ready
 

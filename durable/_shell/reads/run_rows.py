@@ -67,7 +67,7 @@ def run_by_id(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
     """The run called *run_id*."""
     row = conn.execute(_RUN_COLUMNS + "WHERE r.run_id = ?", (run_id,)).fetchone()
     if row is None or conn.execute("SELECT run_id FROM durable_runs WHERE run = ?", row[:1]).fetchone() != (run_id,):
-        return None  # a damaged index names another run: its row says who it is
+        return None  # a damaged index may lead to another run, so the row must say who it is
     return _run_row(row)
 
 

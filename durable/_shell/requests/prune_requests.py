@@ -192,7 +192,8 @@ def _delete(conn: sqlite3.Connection, found: Iterable[int]) -> None:
     conn.executemany("DELETE FROM durable_events WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_dedup WHERE run = ?", runs)
-    conn.executemany("UPDATE durable_runs SET follows = NULL WHERE follows = ?", runs)  # the number may be given again
+    # since the number may be given again
+    conn.executemany("UPDATE durable_runs SET follows = NULL WHERE follows = ?", runs)
     conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
 
 

@@ -189,7 +189,7 @@ def decode_answer(request: Asked, line: bytes, path: str) -> Any:
 def _made(cls: type[errors.DurableError], args: list[Any]) -> errors.DurableError | None:
     try:
         return cls(*args)
-    except TypeError:  # of a release in which it has other fields
+    except TypeError:  # of a release in which it has other fields: it cannot be made here
         return None
 
 
@@ -208,7 +208,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     try:
         text = line.decode().removesuffix("\n")
         plain = loads(text)
-        if "\\u" in text:  # half a character is JSON, and no text that SQLite takes
+        if "\\u" in text:  # refused, since half a character is JSON, but no text that SQLite takes
             json.dumps(plain, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # UnicodeError is a ValueError
         msg = f"expected a line of JSON in UTF-8: {error}"

@@ -86,7 +86,7 @@ def checked_json(text: str, where: str) -> str:
 def without_ties(run: NewRun) -> NewRun:
     """A new run that came from elsewhere, without what only the owner of a file knows: its runs and batches."""
     if not run.follow_ups and all(getattr(run, name) == absent for name, absent in _TIES.items()):
-        return run  # as nearly all are: a copy takes as long as reading it
+        return run  # as nearly all are: a copy would take as long as reading it
     return evolve(run, **_TIES, follow_ups=tuple(without_ties(each) for each in run.follow_ups))
 
 

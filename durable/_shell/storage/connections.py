@@ -32,21 +32,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OLDEST_SQLITE: Final = (3, 37, 0)  # STRICT tables
+OLDEST_SQLITE: Final = (3, 37, 0)  # because of STRICT tables
 CACHED_STATEMENTS: Final = 512  # all of ours and a fair number of the application's
 # SQLite maps 32 KiB of shared memory into a file; on a full disk touching it kills the process.
 FREE_BYTES: Final = 128 << 10
 # Each is set, then read back: SQLite accepts a mistyped pragma in silence.
 PRAGMAS: Final[dict[str, tuple[tuple[str, str, int | str], ...]]] = {
     "shared": (
-        ("PRAGMA busy_timeout = 5000", "PRAGMA busy_timeout", 5000),  # somebody's shell; no other engine can
+        # because of somebody's shell; another engine cannot be in the way
+        ("PRAGMA busy_timeout = 5000", "PRAGMA busy_timeout", 5000),
         ("PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", 1),
         ("PRAGMA trusted_schema = OFF", "PRAGMA trusted_schema", 0),
     ),
     "writer": (
         ("PRAGMA journal_mode = WAL", "PRAGMA journal_mode", "wal"),
-        ("PRAGMA journal_size_limit = 67108864", "PRAGMA journal_size_limit", 67108864),  # kept after a burst
-        ("PRAGMA wal_autocheckpoint = 1000", "PRAGMA wal_autocheckpoint", 1000),  # automatic ones are PASSIVE
+        # lest the WAL keeps the size of its largest burst
+        ("PRAGMA journal_size_limit = 67108864", "PRAGMA journal_size_limit", 67108864),
+        # automatic ones are PASSIVE, so that they keep nobody waiting
+        ("PRAGMA wal_autocheckpoint = 1000", "PRAGMA wal_autocheckpoint", 1000),
     ),
     "full": (("PRAGMA synchronous = FULL", "PRAGMA synchronous", 2),),
     "process": (("PRAGMA synchronous = NORMAL", "PRAGMA synchronous", 1),),
@@ -79,7 +82,7 @@ def translate(error: sqlite3.Error | OSError, path: str) -> JournalError:
         denied = error.errno != errno.EIO
         return (JournalFullError if full else JournalAccessError if denied else JournalIOError)(path, reason)
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # raised by the Python module, not by SQLite
+    if code is None:  # raised by the Python module: SQLite would have given a code
         return JournalIOError(path, f"{reason} Its connection was closed after an earlier failure: reopen it")
     reason = f"{reason} ({error.sqlite_errorname})"
     match code & 0xFF:
@@ -122,7 +125,8 @@ def commit(conn: sqlite3.Connection, path: str) -> None:
         # Still in the transaction, so rolling it back decides. After a failed sync nothing does.
         if open_transaction(conn) and primary_code(error) != sqlite3.SQLITE_IOERR:
             roll_back(conn, path)
-            if isinstance(error, sqlite3.IntegrityError):  # a deferred constraint: the application's
+            # a deferred constraint of the application's: the disk is sound, so the error must reach its code
+            if isinstance(error, sqlite3.IntegrityError):
                 raise
             raise cause from error
         conn.close()
@@ -247,7 +251,7 @@ def filesystem(directory: str) -> str:
     for line in lines:
         left, _, right = line.partition(" - ")
         mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal.group(1), 8)), left.split(" ")[4])
-        # A later mount hides an earlier one on the same directory.
+        # Not only longer ones, since a later mount hides an earlier one on the same directory.
         if len(mount) >= len(best) and f"{directory}/".startswith(mount.rstrip("/") + "/"):
             best, kind = mount, right.split(" ")[0]
     return kind
@@ -269,7 +273,7 @@ def connected(path: str, mode: Literal["rw", "ro", "memory"]) -> sqlite3.Connect
     return sqlite3.connect(
         f"file:{quote(path)}?mode={mode}",
         uri=True,
-        isolation_level=None,  # no BEGIN but ours
+        isolation_level=None,  # so that there is no BEGIN but ours
         cached_statements=CACHED_STATEMENTS,
         # Each connection has one thread; only `interrupt` comes from another.
         check_same_thread=False,
@@ -306,7 +310,8 @@ def back_up(conn: sqlite3.Connection, path: str, target: str, *, overwrite: bool
         try:
             with contextlib.closing(connected(partial_path, "rw")) as copy:
                 conn.backup(copy, pages=-1)
-                copy.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, complete without a WAL
+                # so that the copy is one file, complete without a WAL
+                copy.execute("PRAGMA journal_mode = DELETE").fetchall()
                 if (found := copy.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise JournalError(target, f"the backup does not verify: {found}")
             if overwrite:

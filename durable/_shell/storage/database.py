@@ -267,7 +267,8 @@ class Database:
         if asyncio.get_running_loop() is not self._loop:
             raise EngineClosedError(f"journal {self.path} was opened on another event loop")
         self.calls_in_flight += 1
-        if not self._watched and not getattr(self._loop, "jumps", False):  # time that jumps waits for threads anyway
+        # needless where time jumps, since that waits for threads anyway
+        if not self._watched and not getattr(self._loop, "jumps", False):
             self._watched = True
             self._ended_before = self._calls_ended
             self._loop.call_later(STARVED_SECONDS, self._give_way)
@@ -322,7 +323,7 @@ class Database:
         return worker
 
     async def _close(self) -> None:
-        async with self._opening:  # what is being opened right now is to be closed as well
+        async with self._opening:  # so that what is being opened right now is closed as well
             await self._stop_all()
 
     async def _stop_all(self) -> None:
@@ -334,7 +335,7 @@ class Database:
             while workers:
                 await self._stop(workers.pop(0))
         finally:
-            for worker in workers:  # the loop itself is being torn down
+            for worker in workers:  # also where the loop is being torn down, since nobody would stop them later
                 worker.stop()
             self.calls_in_flight -= 1
 
@@ -356,7 +357,8 @@ class Database:
             raise translate(error, self.path) from error
         try:
             try:
-                conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # is it a database at all?
+                # first of all, since it may be no database
+                conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
                 apply_pragmas(conn, self.path, "shared")
                 if self._inspect is not None:
                     self._inspect(conn)
@@ -365,7 +367,7 @@ class Database:
                 conn.execute("ROLLBACK")
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
-            except UnicodeDecodeError as error:  # SQLite quotes the damaged schema in its message
+            except UnicodeDecodeError as error:  # because SQLite quotes the damaged schema in its message
                 raise JournalDamagedError(self.path, "its schema is no text. Restore from a backup") from error
             self.guard.install(conn)
             if self._prepare is not None:

@@ -165,7 +165,7 @@ class Ownership:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
         except OSError as error:
             failure = error
-        if arrived.cancelled():  # here and not in the loop, which may have ended by now
+        if arrived.cancelled():  # here rather than in the loop, which may have ended by now
             self._close()
             return
 
@@ -181,7 +181,7 @@ class Ownership:
 
         try:
             loop.call_soon_threadsafe(hand_over)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed, so nobody would ever let go of it
             self._close()
 
     def _settled(self) -> bool:

@@ -150,7 +150,7 @@ class AttemptRunner:
             elif self._is_cut_off:
                 self._interrupted(action)
             else:
-                self._inbox.wake()  # nothing came of it, but it is running no more
+                self._inbox.wake()  # nothing came of it, but the driver must see that it is running no more
 
     def _interrupted(self, action: StepAction) -> None:
         now = self._services.clock.now()

@@ -251,7 +251,7 @@ class Commits:
                 await self._database.reopen()
             except JournalError as error:
                 self._failed(group, unknown or error)
-                self._failed(_Group([], self._calls), error)  # who asked meanwhile is not left waiting
+                self._failed(_Group([], self._calls), error)  # so that those who asked meanwhile are not left waiting
                 self._calls = [call for call in self._calls if not call.answers]
                 if self._closed:
                     return False
@@ -333,7 +333,7 @@ def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects, path: str
         call.outcome, call.error = call.fn(conn, mine), None
     except BaseException as error:
         if isinstance(error, sqlite3.OperationalError) and not is_no_text(error):
-            raise  # the disk, not the call: the whole group goes back
+            raise  # the disk's error, not the call's: the whole group must go back
         conn.execute("ROLLBACK TO durable_call")
         conn.execute("RELEASE durable_call")
         call.outcome, call.error = None, of_ours(error, path)  # the caller's error, handed back to the caller

@@ -99,7 +99,7 @@ class Scope:
         if self.adding:
             await asyncio.wait(self.adding)
             for each in self.adding:
-                each.exception()  # seen, even if the step's own error hides it
+                each.exception()  # looked at, lest asyncio logs it as lost where the step's own error hides it
 
     def raise_refused(self) -> None:
         """Raise the error of a member that was added, not awaited, and refused."""

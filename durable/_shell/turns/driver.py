@@ -147,7 +147,7 @@ class Driver:
         assert execution is not None, "turns begin with a take-over"
         decision = execution.advance(arrived, now=self._services.clock.now())
         if self._services.replay_always and decision.ended is not None:
-            await self._rehearse(decision.events)  # before it is too late to block the run
+            await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
         try:
             recorded = await self._record(execution, decision)
         except JournalDamagedError:
@@ -222,7 +222,8 @@ class Driver:
         if kept is not None:
             return await self._resume(kept)
         if self._fresh is not None:
-            (started, self._state.chain), self._fresh = self._fresh, None  # should it have to be taken over again
+            # once only: should it be taken over again, the file must be read
+            (started, self._state.chain), self._fresh = self._fresh, None
             self._state.seq = 1
             self._execution = make_execution(self.ready, [started], self._services)
             self._lived = True
@@ -251,7 +252,7 @@ class Driver:
     def _set_aside(self, execution: AnyExecution) -> None:
         """Keep a freed execution for a while, if asked to."""
         if not isinstance(execution, Execution) or execution.ended:
-            return  # a job is quickly loaded
+            return  # not worth the memory, since a job is quickly loaded
         kept = Resident(execution, self._state.seq, self._state.chain, self._inbox.upto)
         if self._services.residents.keep(self.ready.run, kept):
             self._execution = None

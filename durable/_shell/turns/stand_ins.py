@@ -131,7 +131,7 @@ def _seen(fn: Callable[..., Any]) -> Iterator[Any]:
     for cell in fn.__closure__ or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # not bound yet
+        except ValueError:  # not bound yet, so it cannot be a definition that the code names
             continue
 
 
@@ -153,7 +153,7 @@ def _parameters(found: Definition[..., Any] | types.FunctionType) -> list[inspec
 def check_fits(what: str, found: Definition[..., Any] | types.FunctionType, stand_in: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(stand_in)
-    except (TypeError, ValueError):  # some builtins have none
+    except (TypeError, ValueError):  # some builtins have none: whether they fit cannot be known before the call
         return
     parameters = _parameters(found)
     required = [each for each in parameters if each.default is inspect.Parameter.empty]

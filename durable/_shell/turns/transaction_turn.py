@@ -108,7 +108,7 @@ class TransactionTurn:
             return run_sync(conn, guard, action, self._stage, effects, partial(self._succeeded, action))
         except BaseException as error:  # user code may raise anything: it is the outcome
             if came_from_outside(error) or self._is_the_file(error, in_transaction=conn.in_transaction):
-                raise  # the disk, not the user's SQL: the whole group goes back
+                raise  # the disk's error, not that of the user's SQL: the whole group must go back
             return self._failed(action, error)
 
     def _is_the_file(self, error: BaseException, *, in_transaction: bool) -> bool:

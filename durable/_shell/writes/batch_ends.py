@@ -140,6 +140,7 @@ def _launch(
     for number, template in enumerate(from_json(templates) if templates else ()):
         run_id = f"{name}.{number}"
         if conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone():
-            run_id = new_run_id(at)  # somebody chose that id for a run of his own
+            # somebody chose that id for a run of their own: the callback must start all the same
+            run_id = new_run_id(at)
         new = begun(template, run=allocate(), run_id=run_id, now=at)
         insert_run(conn, PlacesFromFile(conn).placed(evolve(new, callback=batch)), effects, waits_since=at)

@@ -114,7 +114,7 @@ def close_feeds(conn: sqlite3.Connection, run: int, at: float, effects: Effects)
 
 def member_range(position: str) -> tuple[str, str]:
     """Between what two strings the positions of a group's members stand, however deep they are."""
-    return f"{position}.", f"{position}/"  # "/" is the character behind "."
+    return f"{position}.", f"{position}/"  # because "/" is the character behind "."
 
 
 def _drop(conn: sqlite3.Connection, run: int, position: str) -> None:

@@ -74,7 +74,8 @@ def save(conn: sqlite3.Connection, row: ScheduleRow, effects: Effects) -> None:
 
 def adopt(conn: sqlite3.Connection, schedules: Sequence[Schedule], now: float) -> dict[str, ScheduleRow]:
     """The rows of *schedules*, made or begun anew where they tick otherwise than before."""
-    conn.execute("UPDATE durable_schedules SET next_at = NULL")  # those of other programs tick in none
+    # so that schedules which this program does not have tick in none
+    conn.execute("UPDATE durable_schedules SET next_at = NULL")
     for schedule in schedules:
         anchor = float(int(now))
         before = schedule_by_name(conn, schedule.name)

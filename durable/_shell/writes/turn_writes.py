@@ -355,7 +355,7 @@ def _continue(conn: sqlite3.Connection, turn: LastTurn, successor: NewRun, effec
     )  # fmt: skip
     if key is not None:  # by which the callers of the first of the chain find it, with what they ask for
         successor = evolve(successor, arguments=arguments)
-    if limit == [successor.limit, successor.limit_key]:  # its slot goes over, too
+    if limit == [successor.limit, successor.limit_key]:  # its slot goes over too, so it must not stand in line for one
         insert_run(conn, evolve(successor, limit=None), effects)
         conn.execute("UPDATE durable_runs SET limit_name = ?, limit_key = ? WHERE run = ?", (*limit, successor.run))
         conn.execute("UPDATE durable_slots SET run = ? WHERE run = ? AND position = ''", (successor.run, run))

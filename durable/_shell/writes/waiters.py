@@ -115,7 +115,8 @@ def _cancel_members(conn: sqlite3.Connection, run: int, position: str, at: float
     first, behind = member_range(position)
     conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position > ? AND position < ?", (run, first, behind))
     for (child,) in conn.execute(
-        "SELECT r.run FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.target "  # not those only started
+        # by its waits, so that children which are only started are left alone
+        "SELECT r.run FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.target "
         "WHERE w.run = ? AND w.kind = 'child' AND w.position > ? AND w.position < ? "
         "AND r.parent = w.run AND r.ended_at IS NULL",
         (run, first, behind),

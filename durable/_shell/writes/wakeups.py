@@ -118,7 +118,8 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
         if kind == "start":
             start_due(conn, run, now, effects)
         elif kind == "deadline":
-            seconds = round(fire_at - since, 3)  # as given: the difference of two instants is off by some 1e-7
+            # rounded to what was given, since the difference of two instants is off by some 1e-7
+            seconds = round(fire_at - since, 3)
             put_item(conn, run, RunTimedOut(seconds, now), effects, wakes=True)
             _hurry_unborn(conn, run, effects)
         elif kind == "cleanup":

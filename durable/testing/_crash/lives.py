@@ -237,7 +237,7 @@ class Life:
             watchdog.cancel()
 
     def _give_up(self, patience: float) -> None:
-        with suppress(RuntimeError):  # it has ended just now
+        with suppress(RuntimeError):  # it may have ended just now, and then needs no end
             self.loop.call_soon_threadsafe(_raise_stuck, patience)
 
     def lose(self) -> None:
@@ -303,7 +303,7 @@ def dead_are_silent() -> Generator[None]:
                 yield
             finally:
                 if _depth == 1:
-                    gc.collect()  # they hang in cycles, with the errors that struck them
+                    gc.collect()  # because they hang in cycles, with the errors that struck them
     finally:
         sys.unraisablehook = hook
         _depth -= 1

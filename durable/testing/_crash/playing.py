@@ -209,7 +209,7 @@ class Play:
             if not workload.is_idle:
                 jumps += 1
                 if not await life.loop.moved():
-                    break  # a step that waits for what will not come
+                    break  # a step that waits for what will not come: playing on would take for ever
             elif await backend.read(is_over):
                 break
             elif not await self._deliver(engine) and not await self._mend(engine):
@@ -266,7 +266,7 @@ class Play:
             except RunStateError:
                 pass  # it has ended, and so has nothing to say
             except JournalError:
-                return  # sent again
+                return  # it is sent again later, since it was not acknowledged
         self._unsent[delivery.name].popleft()
 
     def _times(self) -> int:

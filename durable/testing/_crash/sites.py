@@ -123,7 +123,7 @@ def _monitored(files: frozenset[str], on_hit: OnHit) -> Generator[None]:
         for event, callback in callbacks.items():
             monitoring.register_callback(tool, event, callback)
         monitoring.set_events(tool, sum(callbacks))
-        monitoring.restart_events()  # what a former use of the tool's number was not interested in
+        monitoring.restart_events()  # since a former use of the tool's number may have disabled places
         yield
     finally:
         monitoring.set_events(tool, 0)
