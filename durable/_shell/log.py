@@ -6,7 +6,7 @@ The library never configures structlog or logging; the application does. Events:
     run.started  run.succeeded  run.failed  run.cancelled  run.blocked  run.freed  run.woken
     step.attempt_failed  step.interrupted  hook.failed  follow_up.refused
     engine.opened  engine.closed  engine.recovered  commit.failed  commit.recovered
-    journal.notice  inbox.refused  middleware.failed
+    journal.notice  inbox.refused  signals.unread  middleware.failed
 
 What a workflow logs through `durable.logger` goes to the logger `durable.workflow`.
 """

@@ -410,7 +410,7 @@ async def test_a_page_holds_sixty_relatives_at_most(engines, tmp_db, cli, monkey
 
 async def test_signals_are_counted_by_name(engines, tmp_db, cli, reached):
     """
-    Those that the run has taken in, and those that are recorded for it and wait.
+    Those that the run has taken in, those that are recorded for it and wait, and in the end those that it left unread.
     """
     engine = await engines.file(approval)
     run = await engine.start(approval(), id="a")
@@ -422,8 +422,14 @@ async def test_signals_are_counted_by_name(engines, tmp_db, cli, reached):
     await run.signal("approved", "yes")
     await run.result(5)
     (plain,) = cli("show", "--db", tmp_db, "a", "--json").values
-    assert plain["signals"]["approved"] == {"received": 1, "pending": 0}
-    assert "approved  1 received" in section(cli("show", "--db", tmp_db, "a"), "signals")
+    assert plain["signals"]["approved"] == {"received": 1, "pending": 0, "unread": 0}
+    assert plain["signals"]["paid"] == {"received": 2, "pending": 0, "unread": 2}
+    said = cli("show", "--db", tmp_db, "a")
+    assert section(said, "signals") == [
+        "approved  1 received",
+        "paid  2 received, 2 left unread (nobody asked for it before the run ended)",
+    ]
+    assert any("it left 2 signals unread: 'paid' (2)" in line for line in said.lines)
 
 
 async def test_what_follows_a_run_is_named_at_both_ends(engines, tmp_db, cli):

@@ -104,6 +104,7 @@ OF = {
     float | None: st.none() | st.floats(allow_nan=False, allow_infinity=False),
     Payload | None: st.none() | payloads,
     Mapping[str, str]: st.dictionaries(text, text, max_size=3),
+    Mapping[str, int] | None: st.none() | st.dictionaries(text, st.integers(1, 2**53), max_size=3),
 }
 
 

@@ -71,7 +71,7 @@ ROWS = [
     (double(1), [RunTimedOut(5.0, 1.0)], ["RunTimedOut", "RunFailed"], ([], ["0"], None, "failed")),
     (double(1), [StepInterrupted("0", 1, True, 1.0)], ["StepInterrupted 0", "StepStarted 0"], ([2], [], None, None)),
     (double(1), [StepInterrupted("0", 7, True, 1.0)], [], ([], [], None, None)),
-    (double(1), [SignalReceived("x", None, 1.0)], [], ([], [], None, None)),
+    (double(1), [SignalReceived("x", None, 1.0)], ["SignalReceived"], ([], [], None, None)),
     # Of no use to it; that a person asked is told all the same, as in the history of a workflow.
     (double(1), [ResumeRequested(1.0)], ["ResumeRequested"], ([], [], None, None)),
     (once(), [StepInterrupted("0", 1, True, 1.0)], ["RunFailed"], ([], [], None, "failed")),

@@ -236,12 +236,21 @@ def _error(end: RunFailed, events: Sequence[Event], *, full: bool) -> list[str]:
 
 
 def _signals(page: Page) -> list[str]:
-    received, pending = _received(page.events), Counter(page.pending)
     lines: list[str] = []
-    for name in sorted({*received, *pending}):
-        waiting = f", {pending[name]:,} pending (recorded, not taken in yet)" if pending[name] else ""
-        lines.append(f"{name}  {received[name]:,} received{waiting}")
+    for name, (received, pending, unread) in _signal_counts(page).items():
+        waiting = f", {pending:,} pending (recorded, not taken in yet)" if pending else ""
+        left = f", {unread:,} left unread (nobody asked for it before the run ended)" if unread else ""
+        lines.append(f"{name}  {received:,} received{waiting}{left}")
     return lines
+
+
+def _signal_counts(page: Page) -> dict[str, tuple[int, int, int]]:
+    """By name: signals that were received, that a turn has yet to take in, and that the run left unread."""
+    received, waiting, unread = _received(page.events), Counter(page.pending), page.row.unread
+    if page.row.ended_at is not None:  # what came too late for its last turn is counted among what it left
+        received, waiting = received + waiting, Counter()
+    names = sorted({*received, *waiting, *unread})
+    return {name: (received[name], waiting[name], unread.get(name, 0)) for name in names}
 
 
 def _received(events: Iterable[Event]) -> Counter[str]:
@@ -259,7 +268,6 @@ def _followers(page: Page, *, full: bool) -> list[str]:
 
 def _json(page: Page) -> dict[str, Any]:
     end, started = page.end, page.started
-    received, pending = _received(page.events), Counter(page.pending)
     return {
         **as_json(page.row, ""),
         "why": page.why,
@@ -285,7 +293,8 @@ def _json(page: Page) -> dict[str, Any]:
             for step in steps_in(page.events)
         ],
         "signals": {
-            name: {"received": received[name], "pending": pending[name]} for name in sorted({*received, *pending})
+            name: {"received": received, "pending": pending, "unread": unread}
+            for name, (received, pending, unread) in _signal_counts(page).items()
         },
         **family_json(page.family),
         "followers": [row.run_id for row in page.followers],

@@ -77,6 +77,7 @@ class RunFacts:
         batch: Id of the batch that it is a member of. For people: an import does not restore it.
         retry: Its own retry policy as JSON text, if it was started with one.
         follow_ups: Runs that its success starts, as JSON text.
+        unread: Signals that nobody had asked for when it ended, how many of each name.
         limit, limit_key: Limit of which it holds a slot while it runs.
     """
 
@@ -106,6 +107,7 @@ class RunFacts:
     limit_key: str | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None
+    unread: Mapping[str, int] | None = None
 
     @property
     def kind(self) -> str:

@@ -30,6 +30,7 @@ from durable._core.journal.events import (
     Event,
     Positioned,
     ResumeRequested,
+    RunArrival,
     RunContinued,
     RunTimedOut,
     SignalReceived,
@@ -357,10 +358,20 @@ class Execution(OpenRun):
             owner.member_done(index, NodeOutcome(error=error))
         return None
 
-    def unconsumed(self) -> list[SignalReceived | CancelRequested]:
-        """Signals that nobody consumed, in the order in which they came by name; and a cancel that came too late."""
-        late = [event for event in self._late if isinstance(event, (SignalReceived, CancelRequested))]
-        return [*(event for kept in self.signals.values() for event in kept), *late]
+    # --- signals that nobody asked for ---------------------------------------------------------------
+
+    @property
+    def hears(self) -> bool:
+        """Whether other signals might have changed its end: not if its code never waited for anything."""
+        return self._begun and self.arrivals > 0
+
+    def unread(self) -> list[SignalReceived]:
+        """Signals of its history that nobody consumed, in the order in which they came by name."""
+        return [event for kept in self.signals.values() for event in kept]
+
+    def late(self) -> list[RunArrival]:
+        """What came for the run in the turn that ended it, or this attempt of it, but behind that end."""
+        return [event for event in self._late if isinstance(event, (SignalReceived, CancelRequested, RunTimedOut))]
 
     # --- ends ------------------------------------------------------------------------------------
 

@@ -103,13 +103,17 @@ class JobExecution:
         self._given: StepSucceeded | None = None
         self._decision = Decision()
         self._op: StepOp[Any] | None = None
+        self._signals: list[SignalReceived] = []
+        self._late: list[SignalReceived] = []
 
     # --- what the shell calls ----------------------------------------------------------------
 
     def load(self) -> None:
         """Take in what is recorded."""
         for event in self._events[1:]:
-            if isinstance(event, StepSucceeded):
+            if isinstance(event, SignalReceived):
+                self._signals.append(event)
+            elif isinstance(event, StepSucceeded):
                 self._given = event
             elif accepts(event, self.state, replaying=True):
                 replay_event(self, event)
@@ -121,9 +125,10 @@ class JobExecution:
         elif self.state is ASKED and not history.ends_unborn(arrived):
             self._begin(now)
         for event in arrived:
-            if self.ended:
-                break
-            self._take(event, now)
+            if not self.ended:
+                self._take(event, now)
+            elif isinstance(event, SignalReceived):
+                self._late.append(event)
         decision, self._decision = self._decision, Decision()
         self._size = self._caps.grown(self.run_id, self._size, decision, remedy="Give up earlier (retry=)")
         return decision
@@ -142,9 +147,17 @@ class JobExecution:
         """(position, attempt) of the attempt that is running."""
         return [] if self.idle else [(POSITION, self.state.attempt)]
 
-    def unconsumed(self) -> list[SignalReceived | CancelRequested]:
-        """Nothing: a job does not continue as another run."""
-        return []
+    #: No job asks for signals.
+    hears = False
+    heard = 0
+
+    def unread(self) -> list[SignalReceived]:
+        """All signals that it was sent."""
+        return self._signals
+
+    def late(self) -> list[SignalReceived]:
+        """Those that came in the turn that ended it, but behind its end."""
+        return self._late
 
     def close(self) -> None:
         """Nothing to close."""
@@ -198,8 +211,11 @@ class JobExecution:
                 self._fail(failure_payload(error, self.codec, with_traceback=False), now)
             case ResumeRequested():  # as in a workflow, that a person asked for it is recorded
                 self._record(event)
-            case SignalReceived() | CleanupTimedOut():
-                pass  # dropped, since a job has no code that would wait for it
+            case SignalReceived():
+                self._record(event)
+                self._signals.append(event)
+            case CleanupTimedOut():
+                pass  # of no use to a job
             case Positioned():
                 pass  # too late, so it is dropped instead of recorded
             case _:

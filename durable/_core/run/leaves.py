@@ -60,6 +60,7 @@ class SignalNode(TimerLeaf):
 
     def receive(self, event: SignalReceived) -> None:
         """Consume *event*."""
+        self.ex.heard += 1
         if self.ex.opened is not None:
             self.ex.consumed[self.position] = event
         try:

@@ -311,6 +311,8 @@ class OpenRun:
         self.signal_waiters: dict[str, list[SignalWaiter]] = {}
         #: Signals that nobody consumed yet, by name.
         self.signals: dict[str, deque[SignalReceived]] = {}
+        #: How many somebody has consumed.
+        self.heard = 0
         #: Recorded commands that the code has not asked for yet.
         self.unmatched = dict(recorded.commands)
         #: Steps whose attempt is running.

@@ -220,6 +220,9 @@ class Running:
         self.waiters.take(effects)
         for run_id, error in effects.refused:
             log.error("follow_up.refused", run_id=run_id, error=error)
+        for ended in effects.ended:
+            if ended.unread:
+                log.warning("signals.unread", run_id=ended.run_id, workflow=ended.workflow, signals=dict(ended.unread))
         self.broadcast.publish(effects)
         self.settings.hooks.tell(effects)
         self.ticker.take(effects)

@@ -60,6 +60,8 @@ class RunInfo:
     follows: str | None = None
     #: The batch that it is a member of.
     batch: str | None = None
+    #: Signals that nobody had asked for when it ended: how many of each name. A retry delivers them.
+    unread_signals: Mapping[str, int] = field(factory=dict)
     #: Where a page that begins behind this run continues: ``engine.runs(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
@@ -105,6 +107,7 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
         successor=row.successor,
         follows=row.follows,
         batch=row.batch,
+        unread_signals=row.unread,
         cursor=row.run,
     )
 

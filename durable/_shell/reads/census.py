@@ -72,7 +72,7 @@ def census(conn: sqlite3.Connection) -> Census:
         events=_number(conn, "SELECT coalesce(max(id), 0) FROM durable_events"),
         waits=dict(conn.execute("SELECT kind, count(*) FROM durable_waits GROUP BY kind ORDER BY kind").fetchall()),
         queues=_queues(conn),
-        inbox=_number(conn, "SELECT count(*) FROM durable_inbox"),
+        inbox=_number(conn, "SELECT count(*) FROM durable_inbox JOIN durable_runs USING (run) WHERE ended_at IS NULL"),
         batches_open=_number(conn, "SELECT count(*) FROM durable_batches WHERE finished_at IS NULL"),
         schedules=_number(conn, "SELECT count(*) FROM durable_schedules"),
         bytes=_number(conn, "PRAGMA page_count") * page_size,

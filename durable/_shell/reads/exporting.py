@@ -153,6 +153,7 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
         follow_ups=follow_ups,
         limit=limit,
         limit_key=limit_key,
+        unread=row.unread or None,
         started_at=row.started_at,
         ended_at=row.ended_at,
     )

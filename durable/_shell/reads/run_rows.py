@@ -26,7 +26,7 @@ SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.prio
        r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.follows),
-       (SELECT b.batch_id FROM durable_batches AS b WHERE b.batch = r.batch)
+       (SELECT b.batch_id FROM durable_batches AS b WHERE b.batch = r.batch), r.unread
 FROM durable_runs AS r
 """
 
@@ -55,11 +55,14 @@ class RunRow(NamedTuple):
     position: str | None
     follows: str | None
     batch: str | None
+    #: Signals that nobody had asked for when it ended: how many of each name.
+    unread: Mapping[str, int]
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
     columns: list[Any] = list(row)
     columns[9] = json.loads(row[9]) if row[9] else {}
+    columns[-1] = json.loads(row[-1]) if row[-1] else {}
     return RunRow(*columns)
 
 

@@ -23,7 +23,8 @@ def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
     """What the run waits for at *now*, or how it ended."""
     if row.status in ENDS:
         ended = f"run {row.run_id!r} {row.status if row.status != 'cancelled' else 'was cancelled'}"
-        return f"{ended} {_span(now, row.ended_at)} ago" + (f": {row.reason}" if row.reason else "")
+        unread = f"; it left {unread_signals(row)}" if row.unread else ""
+        return f"{ended} {_span(now, row.ended_at)} ago{unread}" + (f": {row.reason}" if row.reason else "")
     if row.status == "blocked":
         return f"run {row.run_id!r} is blocked and needs a person: {row.reason}"
     if row.status == "paused":
@@ -35,6 +36,13 @@ def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
             return f"run {row.run_id!r} waits for queue {row.queue!r}, which is paused: resume it"
         return f"run {row.run_id!r} waits for a slot of queue {row.queue!r}, for {_span(now, row.ready_at)}"
     return f"run {row.run_id!r} waits for {awaited(conn, row.run, now)}"
+
+
+def unread_signals(row: RunRow) -> str:
+    """The signals that a run left unread, in words."""
+    count = sum(row.unread.values())
+    names = ", ".join(f"{name!r}" + (f" ({number:,})" if number > 1 else "") for name, number in row.unread.items())
+    return f"{count:,} signal{'s' if count > 1 else ''} unread: {names}"
 
 
 def awaited(conn: sqlite3.Connection, run: int, now: float) -> str:

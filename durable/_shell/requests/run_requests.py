@@ -172,7 +172,7 @@ def make_ready(conn: sqlite3.Connection, run: RunRow, now: float, effects: Effec
     waits = needs_slot(conn, run.run)
     status = "pending" if run.started_at is None or waits else "running"
     conn.execute(
-        "UPDATE durable_runs SET status = ?, ready_at = ?, reason = NULL, ended_at = NULL WHERE run = ?",
+        "UPDATE durable_runs SET status = ?, ready_at = ?, reason = NULL, ended_at = NULL, unread = NULL WHERE run = ?",
         (status, None if delayed or waits else now, run.run),
     )
     let_in(conn, slots.come_back(conn, run.run, now, effects), now, effects)

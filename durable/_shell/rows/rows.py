@@ -18,7 +18,7 @@ from attrs import define, evolve, field, frozen
 from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant, Seconds
 from durable._core.journal.columns import from_row, to_row
-from durable._core.journal.events import CancelRequested, Event, RunStarted, SignalReceived
+from durable._core.journal.events import Event, RunArrival, RunStarted
 from durable._core.program.ops import OnConflict
 from durable._core.program.retry import RecordedRetry
 from durable._core.run.decision import Decision, FailedAttempt, Feed
@@ -260,6 +260,8 @@ class TurnWrite:
     notes: DroppedNotes | None = None
     #: Empty unless somebody looks on.
     notices: Sequence[Notice] = ()
+    #: What the run, or this attempt of it, takes in no more: for the next attempt, its successor, or to be kept.
+    unconsumed: Sequence[RunArrival] = ()
 
 
 @define
@@ -271,8 +273,10 @@ class LastTurn(TurnWrite):
     follow_ups: Sequence[NewRun] = ()
     #: The run as which it continues.
     successor: NewRun | None = None
-    #: Signals that nobody consumed, and a cancel that came too late, for the successor.
-    unconsumed: Sequence[SignalReceived | CancelRequested] = ()
+    #: Signals of its history that nobody consumed: how many of each name.
+    unread: Mapping[str, int] = field(factory=dict)
+    #: Whether it is written only if no signal of another name waits in the inbox, for which the code may still ask.
+    listens: bool = False
 
 
 class InboxItem(NamedTuple):
@@ -301,6 +305,8 @@ class Ended(NamedTuple):
     status: str
     #: None where it continues as another run; else those who wait need not read it.
     outcome: RunResult | None
+    #: Signals that nobody had asked for: how many of each name.
+    unread: Mapping[str, int]
 
 
 class Stopped(NamedTuple):
@@ -344,6 +350,8 @@ class Effects:
     ended: list[Ended] = field(factory=list)
     #: Runs whose turn wanted to free them, but something had arrived.
     kept: set[int] = field(factory=set)
+    #: Runs whose turn would have ended them with unread signals in the inbox: nothing of it was written.
+    listening: set[int] = field(factory=set)
     refused: list[Refused] = field(factory=list)
     notices: list[Notice] = field(factory=list)
     batches: list[BatchNews] = field(factory=list)
@@ -363,6 +371,7 @@ class Effects:
         self.given_up |= other.given_up
         self.ended += other.ended
         self.kept |= other.kept
+        self.listening |= other.listening
         self.refused += other.refused
         self.notices += other.notices
         self.batches += other.batches

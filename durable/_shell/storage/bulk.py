@@ -31,6 +31,19 @@ def write_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]
             at += size
 
 
+def join_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
+    """Execute *sql*, with ``VALUES {rows}`` in it, for *rows*; all that it returns."""
+    found: list[Any] = []
+    row = f"({', '.join('?' * len(rows[0]))})" if rows else ""
+    at, end = 0, len(rows)
+    for size in SIZES:
+        while end - at >= size:
+            several = sql.format(rows=", ".join([row] * size))
+            found += conn.execute(several, tuple(chain.from_iterable(rows[at : at + size]))).fetchall()
+            at += size
+    return found
+
+
 def about_many(conn: sqlite3.Connection, sql: str, items: Sequence[Any]) -> list[Any]:
     """Execute *sql*, with ``IN ({items})`` in it; all that it returns."""
     found: list[Any] = []

@@ -14,7 +14,7 @@ from durable.errors import ForeignJournalError, JournalAccessError, JournalVersi
 
 #: "dura" in ASCII: `file(1)` and SQLite tools show it.
 APPLICATION_ID = 0x64757261
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _OUR_TABLES = "SELECT 1 FROM sqlite_master WHERE name LIKE 'durable\\_%' ESCAPE '\\' LIMIT 1"
 

@@ -120,10 +120,13 @@ CREATE TABLE durable_requests (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX durable_requests_at ON durable_requests (at);
 """
+_FROM_3 = """
+ALTER TABLE durable_runs ADD COLUMN unread TEXT;
+"""
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
     """Bring a file of schema *version* up to date. The caller commits, or rolls back."""
     # One script, as `executescript` commits what is open before it begins.
-    connection.executescript("BEGIN IMMEDIATE;" + (_FROM_1 if version == 1 else "") + _FROM_2)
+    connection.executescript("BEGIN IMMEDIATE;" + "".join((_FROM_1, _FROM_2, _FROM_3)[version - 1 :]))
     connection.executemany("INSERT OR IGNORE INTO durable_kinds VALUES (?, ?)", KIND_NAMES.items())

@@ -54,6 +54,7 @@ CREATE TABLE durable_runs (
     callback INTEGER,                 -- batch that it is a callback of
     limit_name TEXT,                  -- limit of which the run itself holds a slot from its beginning to its end
     limit_key TEXT,
+    unread TEXT,                      -- JSON object: signals that nobody had asked for when it ended, by name
     created_at REAL NOT NULL,
     started_at REAL,
     ended_at REAL
@@ -281,7 +282,7 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
             migrate(connection, version)
         else:
             _create(connection, now)
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

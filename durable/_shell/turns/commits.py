@@ -29,7 +29,7 @@ from durable._shell.rows.rows import Effects, EventTuple, TurnWrite
 from durable._shell.storage.connections import CommitUnknownError, is_no_text, of_ours
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
-from durable._shell.writes.turn_writes import write_turns
+from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
 from durable.errors import EngineClosedError, JournalDamagedError, JournalError, JournalIOError
 
 T = TypeVar("T")
@@ -82,7 +82,9 @@ class _Group:
 
     def event(self) -> EventTuple | None:
         """The row of an event that is in the file if and only if the group is."""
-        return next((turn.write.events[-1] for turn in self.turns if turn.write.events), None)
+        unwritten = self.effects.listening
+        written = (turn.write for turn in self.turns if turn.write.state.run not in unwritten)
+        return next((write.events[-1] for write in written if write.events), None)
 
 
 class Commits:
@@ -105,7 +107,12 @@ class Commits:
     # --- for everybody ------------------------------------------------------------------------
 
     def turn(self, write: TurnWrite) -> asyncio.Future[bool]:
-        """Write one turn; done when it is on disk. False if something arrived that keeps the run active."""
+        """
+        Write one turn; done when it is on disk. False if something arrived that keeps the run active.
+
+        Raises:
+            SignalsUnreadError: It would have ended the run too early, so that nothing of it was written.
+        """
         future: asyncio.Future[bool] = self._loop.create_future()
         if self._closed:
             future.set_exception(_closed())
@@ -292,8 +299,12 @@ class Commits:
         """
         self.groups += 1
         self.writes += len(group.turns) + len(group.calls)
-        kept = group.effects.kept
+        kept, listening = group.effects.kept, group.effects.listening
         self._on_effects(group.effects)
+        if listening:
+            for turn in group.turns:
+                if turn.write.state.run in listening and not turn.future.done():
+                    turn.future.set_exception(SignalsUnreadError())
         for call in group.calls:
             if call.future.done():
                 continue
@@ -318,10 +329,10 @@ def _tell(turns: list[_Turn], kept: set[int]) -> None:
 
 def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
     group.effects = effects = Effects()
-    if group.event() is None:
-        ((group.mark,),) = conn.execute(_COUNT).fetchall()
     if group.turns:
         write_turns(conn, [turn.write for turn in group.turns], effects)
+    if group.event() is None:
+        ((group.mark,),) = conn.execute(_COUNT).fetchall()
     for call in group.calls:
         _run_call(conn, call, effects, path)
 

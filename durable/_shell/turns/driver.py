@@ -25,7 +25,7 @@ import anyio
 
 from durable._core.codec.safe_text import one_line
 from durable._core.codec.traceback_text import frames_of
-from durable._core.journal.events import Event, Reopening, StepInterrupted
+from durable._core.journal.events import Event, Reopening, SignalReceived, StepInterrupted
 from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
 from durable._shell.log import emit, log
@@ -40,6 +40,7 @@ from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.steps import current_task
 from durable._shell.turns.transaction_turn import TransactionTurn
 from durable._shell.turns.turn_writer import Recorded, TurnWriter
+from durable._shell.writes.turn_writes import SignalsUnreadError
 from durable.errors import DurableError, EngineClosedError, InternalError, JournalDamagedError, JournalError
 
 T = TypeVar("T")
@@ -150,6 +151,8 @@ class Driver:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
         try:
             recorded = await self._record(execution, decision)
+        except SignalsUnreadError:
+            return await self._redo(execution)
         except JournalDamagedError:
             raise  # nor would it be taken the next time
         except JournalError as error:
@@ -157,6 +160,7 @@ class Driver:
             log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
             return await self._reload()
         self._inbox.recorded()
+        self._writer.heard_before = -1
         last = recorded.decisions[-1]
         if self._services.replay_always and last.blocked is None and not execution.ended:
             execution = await self._replay()
@@ -263,6 +267,21 @@ class Driver:
         self._inbox.take_back()
         await asyncio.sleep(RELOAD_PAUSE)
         return await self._next() if self._stopping else await self._take_over()
+
+    async def _redo(self, execution: AnyExecution) -> list[Event] | None:
+        """
+        The arrivals of a turn that would have ended the run, behind the signals that came meanwhile.
+
+        So a workflow that takes in all signals before it returns misses none. Nothing of that turn is on disk.
+        """
+        self._writer.heard_before = execution.heard
+        self._close_execution()
+        self._inbox.take_back()
+        arrived = await (self._next() if self._stopping else self._take_over())
+        if arrived is None:
+            return None
+        arrived += self._inbox.take_all()
+        return sorted(arrived, key=lambda event: not isinstance(event, SignalReceived))
 
     def _close_execution(self) -> None:
         if self._execution is not None:

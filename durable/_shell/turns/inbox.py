@@ -101,6 +101,15 @@ class Inbox:
         self.notified |= bool(self._backlog)
         return [each.event for each in taken]
 
+    def take_all(self) -> list[Event]:
+        """All that is here, however much it is: outcomes, and the items that were read."""
+        self._unrecorded, self.outcomes = self.outcomes, []
+        arrived = [*self._unrecorded, *(each.event for each in self._backlog)]
+        if self._backlog:
+            self.upto = self._backlog[-1].item
+        self._backlog = ()
+        return arrived
+
     def recorded(self) -> None:
         """The outcomes that were taken in are on disk."""
         self._unrecorded = []

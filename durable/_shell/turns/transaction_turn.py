@@ -27,7 +27,7 @@ from durable._shell.turns.steps import current_task
 from durable._shell.turns.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.turns.turn_writer import Recorded, TurnWriter
 from durable._shell.writes.run_writes import get_or_create
-from durable._shell.writes.turn_writes import write_turns
+from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
 from durable.errors import JournalError, JournalIOError
 
 #: Transactions of one run in a row inside one commit group; then others get their turn.
@@ -55,6 +55,7 @@ class TransactionTurn:
 
         Raises:
             JournalError: Something of it could not be written: the execution has run ahead of the file.
+            SignalsUnreadError: As in `TurnWriter.record`.
         """
         freed = False
         unwritten = [self._decided(decision)]
@@ -100,6 +101,8 @@ class TransactionTurn:
                 break
             outcome = self._outcome(conn, self._queue.pop(0), effects)
             write_turns(conn, [self._advanced(outcome)], effects)
+        if effects.listening:
+            raise SignalsUnreadError
         return self._state.run not in effects.kept
 
     def _outcome(self, conn: sqlite3.Connection, action: TransactionAction, effects: Effects) -> Event:
@@ -135,6 +138,8 @@ class TransactionTurn:
                 outcome = await self._async_outcome(exclusive, self._queue.pop(0), effects)
                 turn = caused = self._advanced(outcome)
                 await exclusive.run(lambda conn: write_turns(conn, [caused], effects))
+                if effects.listening:
+                    raise SignalsUnreadError
         except CommitUnknownError as error:
             if turn is None or not await services.commits.settle(turn, error):
                 raise error.cause from error

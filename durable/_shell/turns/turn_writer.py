@@ -8,6 +8,7 @@ commit group. Turns with transactions are in `transaction_turn`.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeGuard
 
@@ -15,7 +16,7 @@ from attrs import evolve
 
 from durable._core.codec.codec import Payload
 from durable._core.journal import history
-from durable._core.journal.events import RunStarted
+from durable._core.journal.events import RunStarted, SignalReceived
 from durable._core.journal.payloads import failure_payload
 from durable._core.program.limits import Limit, LimitRef, limit_name, numbers
 from durable._core.run.decision import ChildAction, Decision, Feed
@@ -37,7 +38,7 @@ from durable._shell.turns.continuations import follow_ups
 from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
-from durable._shell.writes.turn_writes import end_cancelled, write_turns
+from durable._shell.writes.turn_writes import SignalsUnreadError, end_cancelled, write_turns
 from durable._shell.writes.wakeups import await_code
 from durable.errors import DefinitionError, DurableError
 
@@ -57,6 +58,9 @@ class TurnWriter:
     def __init__(self, ready: ReadyRun, state: RunState, notes: StepNotes, services: Services) -> None:
         #: Whether the file says that the run is running.
         self.announced = False
+        #: Signals that the code had consumed when it did the same turn before: if that was redone for the sake of
+        #: signals, and it consumes no more, it is redone for no others.
+        self.heard_before = -1
         self._ready = ready
         self._state = state
         self._notes = notes
@@ -68,6 +72,7 @@ class TurnWriter:
 
         Raises:
             JournalError: It could not be written.
+            SignalsUnreadError: It would have ended the run too early, so that nothing of it was written.
         """
         freed = await self._services.commits.turn(self.turn(decision, execution, inbox_upto))
         return Recorded([decision], freed)
@@ -110,10 +115,13 @@ class TurnWriter:
                 write.status = "blocked"
             elif last and execution.idle:
                 write.status = "waiting"
+                if execution.ended:  # for its next attempt
+                    write.unconsumed = [*execution.unread(), *execution.late()]
             elif not self.announced:
                 write.status = "running"
         else:
             write = LastTurn(self._state, now, decision, events, inbox_upto, decision.ended, allocate=services.allocate)
+            self._add_signals(write, execution)
             self._add_followers(write, execution, decision.ended)
         if decision.children:
             write.children = [self._child(action, now) for action in decision.children]
@@ -131,12 +139,30 @@ class TurnWriter:
         self.announced = True
         return write
 
+    def _add_signals(self, write: LastTurn, execution: AnyExecution) -> None:
+        """
+        The signals that nobody consumed: for the run as which it goes on, or to be kept.
+
+        Raises:
+            SignalsUnreadError: The code may ask for those that came after the outcome which ended the run.
+        """
+        unread, late = execution.unread(), execution.late()
+        if write.decision.continued is not None:
+            write.unconsumed = [*unread, *late]
+            return
+        write.listens = execution.hears and execution.heard > self.heard_before
+        if unread:
+            write.unread = Counter(event.name for event in unread)
+        if late:
+            write.unconsumed = [*history.only(late, SignalReceived)]
+            if write.listens and any(event.name not in write.unread for event in write.unconsumed):
+                raise SignalsUnreadError
+
     def _add_followers(self, write: LastTurn, execution: AnyExecution, status: EndStatus) -> None:
         """What the end of the run starts: the run as which it continues, or its follow-ups."""
         decision = write.decision
         if decision.continued is not None:
             write.successor = self._child(decision.continued, write.at)
-            write.unconsumed = execution.unconsumed()
         else:
             write.follow_ups = follow_ups(self._ready, execution.started, status, decision, self._services)
 

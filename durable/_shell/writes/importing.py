@@ -50,8 +50,8 @@ _NAMED: Final = 5
 _INSERT_RUN = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
     key_until, arguments, parent, position, labels, attributes, reason, successor, retry, follows, follow_ups,
-    limit_name, limit_key, created_at, started_at, ended_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    limit_name, limit_key, created_at, started_at, ended_at, unread)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -81,6 +81,7 @@ def import_runs(
         ties.tie(each)
     ties.check(new)
     for each in new:
+        work.arrive(each)
         if each.run.status not in ENDS:
             work.wait(each)
     for each in new:
@@ -185,6 +186,7 @@ class _Import:
                 run.created_at,
                 run.started_at,
                 run.ended_at,
+                json.dumps(dict(run.unread), ensure_ascii=False, sort_keys=True) if run.unread else None,
             ),
         )
         write_rows(conn, RunState(number, run.run_id, run.workflow, run.queue).append(each.events))
@@ -206,12 +208,11 @@ class _Import:
 
     # --- what runs wait for ---------------------------------------------------------------------------------
 
-    def wait(self, each: RunHistory) -> None:
-        """The rows of what an open run waits for, and of what has arrived."""
-        conn, effects, run = self._conn, self._effects, each.run
-        number = self._ties.number(run.run_id)
+    def arrive(self, each: RunHistory) -> None:
+        """The rows of what has arrived, and no turn has taken in; of a run that has ended, signals."""
+        conn, number = self._conn, self._ties.number(each.run.run_id)
         assert number is not None
-        # Granted slots are of the other file, and asked for again below.
+        # Granted slots are of the other file, and asked for again in `wait`.
         write_many(
             conn,
             INSERT_ITEMS,
@@ -221,6 +222,12 @@ class _Import:
                 if not isinstance(event, SlotGranted)
             ],
         )
+
+    def wait(self, each: RunHistory) -> None:
+        """The rows of what an open run waits for."""
+        conn, effects, run = self._conn, self._effects, each.run
+        number = self._ties.number(run.run_id)
+        assert number is not None
         self._write_feeds(number, each)
         ended = {row.run: row for row in self._write_waits(number, each)}
         for position, (name, key) in history.open_waits(each.events).slots.items():

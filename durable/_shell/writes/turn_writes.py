@@ -8,8 +8,10 @@ by table, many rows a statement: see `bulk`.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -21,6 +23,7 @@ from durable._core.journal.events import (
     ChildFailed,
     ChildJoined,
     Event,
+    RunArrival,
     SignalReceived,
 )
 from durable._core.journal.events import (
@@ -44,7 +47,7 @@ from durable._shell.rows.rows import (
     TurnWrite,
 )
 from durable._shell.rows.templates import from_json
-from durable._shell.storage.bulk import about_many, write_many
+from durable._shell.storage.bulk import about_many, join_many, write_many
 from durable._shell.writes import slots
 from durable._shell.writes.batch_ends import tell_batches
 from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
@@ -55,8 +58,14 @@ from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
 
 _MOVE_SIGNALS = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
-SELECT ?, kind, position, at, body, value, payload, name, 0 FROM durable_inbox WHERE run = ? AND kind = ? ORDER BY item
+SELECT ?, kind, position, at, body, value, payload, name, 0 FROM durable_inbox
+WHERE run = ? AND kind = ? AND item <= ? ORDER BY item
 """
+#: Signals that no turn has taken in, of runs whose last turns took in their inboxes up to some item.
+_UNREAD = f"""
+SELECT i.run, i.name FROM (VALUES {{rows}}) AS ending
+CROSS JOIN durable_inbox AS i ON i.run = ending.column1 AND i.item > ending.column2 AND i.kind = {SignalReceived.kind}
+"""  # noqa: S608 - a constant
 
 _TAKEN_IN = """
 DELETE FROM durable_inbox WHERE item IN (
@@ -74,11 +83,25 @@ UPDATE durable_runs SET status = ended.column2, ended_at = ended.column3, ready_
 FROM (VALUES {rows}) AS ended WHERE run = ended.column1
 """
 _NO_WAITS = "DELETE FROM durable_waits WHERE run IN ({items})"
-_NO_ITEMS = "DELETE FROM durable_inbox WHERE run IN ({items})"
+#: But for signals: what nobody asked for is kept with the run.
+_NO_ITEMS = f"DELETE FROM durable_inbox WHERE run IN ({{items}}) AND kind <> {SignalReceived.kind}"  # noqa: S608 - a constant
+
+
+class SignalsUnreadError(Exception):
+    """A turn would end its run while signals are unread for which its code may ask: it is to be redone with them."""
 
 
 def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
-    """Write *turns*, of different runs."""
+    """
+    Write *turns*, of different runs.
+
+    But for those that would end a run which has not heard all yet: `Effects.listening` names these.
+    """
+    ending = [turn for turn in turns if isinstance(turn, LastTurn)]
+    unread = _unread(conn, ending)
+    if unread:
+        effects.listening |= {turn.state.run for turn in ending if _listens(turn, unread)}
+        turns = [turn for turn in turns if turn.state.run not in effects.listening]
     events: list[Any] = []
     runs: list[Any] = []
     waits: list[Any] = []
@@ -128,9 +151,11 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     if slotted:
         _write_slots(conn, slotted, effects)
     for turn in freed:
+        if turn.unconsumed:  # its next attempt waits
+            _carry_over(conn, turn.state.run, turn.state.run, turn.unconsumed, effects)
         _free(conn, turn, effects)
     if ended:
-        _end(conn, ended, effects)
+        _end(conn, ended, unread, effects)
 
 
 def _children(turn: TurnWrite) -> Iterator[tuple[NewRun, Wait | None]]:
@@ -280,7 +305,61 @@ def _free(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
     )
 
 
-def _end(conn: sqlite3.Connection, turns: Sequence[LastTurn], effects: Effects) -> None:
+# --- signals that nobody asked for -----------------------------------------------------------------------
+
+
+def _unread(conn: sqlite3.Connection, ending: Sequence[LastTurn]) -> dict[int, Counter[str]]:
+    """The signals in the inboxes of runs that are to end, by run: how many of each name."""
+    found: dict[int, Counter[str]] = {}
+    for run, name in join_many(conn, _UNREAD, [(turn.state.run, turn.inbox_upto) for turn in ending]):
+        found.setdefault(run, Counter())[name] += 1
+    return found
+
+
+def _listens(turn: LastTurn, unread: Mapping[int, Counter[str]]) -> bool:
+    """Whether the code may ask for what is unread. Behind an unread signal of its name, another changes nothing."""
+    return turn.listens and not unread.get(turn.state.run, Counter()).keys() <= turn.unread.keys()
+
+
+def _carry_over(
+    conn: sqlite3.Connection, run: int, target: int, unconsumed: Sequence[RunArrival], effects: Effects
+) -> None:
+    """Give to run *target*, in its order, what *run* took in and did not consume, then the signals in its inbox."""
+    (newest,) = conn.execute("SELECT coalesce(max(item), 0) FROM durable_inbox WHERE run = ?", (run,)).fetchone()
+    for event in unconsumed:
+        put_item(conn, target, event, effects, wakes=not isinstance(event, SignalReceived))
+    moved = conn.execute(_MOVE_SIGNALS, (target, run, SignalReceived.kind, newest))
+    conn.execute(
+        "DELETE FROM durable_inbox WHERE run = ? AND kind = ? AND item <= ?", (run, SignalReceived.kind, newest)
+    )
+    if unconsumed or moved.rowcount:
+        effects.arrived.add(target)
+
+
+def _keep_unread(
+    conn: sqlite3.Connection, turn: LastTurn, waiting: Counter[str] | None, effects: Effects
+) -> Mapping[str, int]:
+    """Keep with the run what nobody asked for: in its history, or in its inbox; how many of each name."""
+    if waiting is None and not turn.unread and not turn.unconsumed:
+        return turn.unread
+    if turn.unconsumed:
+        _carry_over(conn, turn.state.run, turn.state.run, turn.unconsumed, effects)
+    unread = Counter(turn.unread) + Counter(event.name for event in _signals(turn.unconsumed)) + (waiting or Counter())
+    text = json.dumps(unread, ensure_ascii=False, sort_keys=True)
+    conn.execute("UPDATE durable_runs SET unread = ? WHERE run = ?", (text, turn.state.run))
+    return unread
+
+
+def _signals(events: Sequence[RunArrival]) -> Iterator[SignalReceived]:
+    return (event for event in events if isinstance(event, SignalReceived))
+
+
+# --- ends ------------------------------------------------------------------------------------------------
+
+
+def _end(
+    conn: sqlite3.Connection, turns: Sequence[LastTurn], waiting: Mapping[int, Counter[str]], effects: Effects
+) -> None:
     """Write the ends of runs, and tell those who wait for them."""
     runs = [turn.state.run for turn in turns]
     paused = {turn.state.run for turn in turns if turn.successor is not None and _is_paused(conn, turn.state.run)}
@@ -293,6 +372,7 @@ def _end(conn: sqlite3.Connection, turns: Sequence[LastTurn], effects: Effects) 
     for turn in turns:
         state, status = turn.state, str(turn.status)
         outcome: RunResult | None = None
+        unread: Mapping[str, int] = {}
         if turn.successor is not None:
             _continue(conn, turn, turn.successor, effects)
             if state.run in paused:  # since the turn began
@@ -300,9 +380,10 @@ def _end(conn: sqlite3.Connection, turns: Sequence[LastTurn], effects: Effects) 
         else:
             outcome = RunResult(status, turn.decision.outcome, turn.decision.reason)
             ends.append(AwaitedEnd(state.run, state.run_id, *outcome, turn.at))
+            unread = _keep_unread(conn, turn, waiting.get(state.run), effects)
         for new in turn.follow_ups:
             _follow(conn, state, new, effects)
-        effects.ended.append(Ended(state.run, state.run_id, state.workflow, status, outcome))
+        effects.ended.append(Ended(state.run, state.run_id, state.workflow, status, outcome, unread))
     about_many(conn, _NO_ITEMS, runs)
     tell_waiters(conn, ends, effects)
     tell_batches(conn, turns, effects)
@@ -369,11 +450,7 @@ def _continue(conn: sqlite3.Connection, turn: LastTurn, successor: NewRun, effec
     for event in turn.unconsumed:
         if isinstance(event, CancelRequested):
             asked = event
-        else:
-            put_item(conn, successor.run, event, effects, wakes=False)
-    moved = conn.execute(_MOVE_SIGNALS, (successor.run, run, SignalReceived.kind))
-    if turn.unconsumed or moved.rowcount:
-        effects.arrived.add(successor.run)
+    _carry_over(conn, run, successor.run, [*_signals(turn.unconsumed)], effects)
     if asked is not None:
         request_cancel(conn, successor.run, asked.reason, turn.at, effects)
 

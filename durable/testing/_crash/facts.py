@@ -36,7 +36,7 @@ _LEFT: Final = """
 SELECT 'a wait for ' || w.kind, r.run_id, w.position FROM durable_waits AS w JOIN durable_runs AS r USING (run)
 WHERE r.ended_at IS NOT NULL
 UNION ALL SELECT 'an arrival', r.run_id, i.position FROM durable_inbox AS i JOIN durable_runs AS r USING (run)
-WHERE r.ended_at IS NOT NULL
+WHERE r.ended_at IS NOT NULL AND i.name IS NULL
 UNION ALL SELECT 'a feed', r.run_id, x.position FROM durable_feeds AS x JOIN durable_runs AS r USING (run)
 WHERE r.ended_at IS NOT NULL
 UNION ALL SELECT 'an item of a feed', r.run_id, x.position FROM durable_feed_items AS x
