@@ -12,6 +12,7 @@ taken, runs that a recorded parent would start a second time.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
