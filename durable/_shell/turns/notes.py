@@ -62,8 +62,8 @@ class StepNotes:
             return None
         done: list[str] = []
         if self._dirty and not everything:
-            # A failed run may be retried: its failed steps then continue from their cursors. All stay dirty: a turn that
-            # is not written is done again.
+            # A failed run may be retried: its failed steps then continue from their cursors. All stay dirty: a
+            # turn that is not written is done again.
             everything = decision.ended is not None and decision.ended != "failed"
             done = [event.position for event in only(decision.events, StepSucceeded) if event.position in self._dirty]
         if self._asked_before:  # if the mended code asks for another step, what is there is not for it
