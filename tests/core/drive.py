@@ -31,6 +31,7 @@ from durable._core.journal.events import (
     StepFailed,
     StepInterrupted,
     StepRetrying,
+    StepStopped,
     StepSucceeded,
     TimerFired,
 )
@@ -117,6 +118,9 @@ class World:
     decisions: list[Decision] = field(factory=list)
     now: float = START
     steps: list[StepAction | TransactionAction] = field(factory=list)
+    #: Steps that were told to end, and have not; and positions of children of which that holds.
+    stopping: list[StepAction | TransactionAction] = field(factory=list)
+    ending: set[str] = field(factory=set)
     waits: list[Wait] = field(factory=list)
     #: Positions that stand in line for a slot.
     queued: list[str] = field(factory=list)
@@ -188,11 +192,12 @@ class World:
         self.steps += decision.transactions
         self.queued = [position for position in self.queued if position not in decision.slots_released]
         self.queued += [action.position for action in decision.slots]
+        self.stopping += [action for action in self.steps if action.position in decision.cancelled_steps]
         self.steps = [action for action in self.steps if action.position not in decision.cancelled_steps]
+        self.ending |= {wait.position for wait in decision.waits_ending}
         self.waits = [wait for wait in self.waits if wait not in decision.waits_closed] + list(decision.waits)
         for position in decision.feeds_closed:
             self.feeds.pop(position, None)
-            self.waits = [wait for wait in self.waits if wait.name != position]
         for feed in decision.feeds:
             self.feeds[feed.position] = (feed, list(feed.children))
         for child in decision.children:
@@ -213,6 +218,7 @@ class World:
         possible: list[tuple[Callable[[Any], None], Any]] = [(self._join, event) for event in self.joined]
         possible += [(self.grant, position) for position in self.queued]
         possible += [(self._step, action) for action in self.steps]
+        possible += [(self._stop, action) for action in self.stopping]
         possible += [(self._end_child, wait) for wait in children]
         possible += [(self._fire, wait) for wait in timers[:1]]
         possible += [(self._send, signal) for signal in self.signals[:1]]
@@ -263,6 +269,15 @@ class World:
         action = self._done(position)
         return self.turn(StepInterrupted(position, action.attempt, crashed, self.now))
 
+    def stop(self, position: str, error: Exception | None = None, *, abandoned: bool = False) -> Decision:
+        """
+        The attempt of the step at *position*, which was told to end, has; its clean-up failed by *error*.
+        """
+        action = next(action for action in self.stopping if action.position == position)
+        self.stopping.remove(action)
+        payload = None if error is None else failure_payload(error, CODEC)
+        return self.turn(StepStopped(position, action.attempt, abandoned, payload, self.now))
+
     def fire(self, position: str) -> Decision:
         """
         The timer at *position* comes due.
@@ -277,13 +292,21 @@ class World:
         return self._end_child(next(wait for wait in self.waits if wait.kind == "child" and wait.position == position))
 
     def _done(self, position: str) -> StepAction | TransactionAction:
-        action = next(action for action in self.steps if action.position == position)
-        self.steps.remove(action)
+        steps = self.steps if any(action.position == position for action in self.steps) else self.stopping
+        action = next(action for action in steps if action.position == position)
+        steps.remove(action)
         return action
 
     def _step(self, action: StepAction | TransactionAction) -> None:
         self.steps.remove(action)
         self.turn(outcome_of(action, self.now, self.run_id))
+
+    def _stop(self, action: StepAction | TransactionAction) -> None:
+        if self.choose(2) % 2:  # it had an outcome all the same
+            self.stopping.remove(action)
+            self.turn(outcome_of(action, self.now, self.run_id))
+        else:
+            self.stop(action.position)
 
     def _fire(self, wait: Wait) -> Decision:
         self.waits.remove(wait)
@@ -321,6 +344,10 @@ class World:
         self.waits.remove(wait)
         run_id = wait.run_id or ""
         child = self.children[run_id]
+        if wait.position in self.ending and child.ex is None:
+            if wait.name in self.feeds:
+                del self.feeds[wait.name]
+            return self.turn(ChildCancelled(wait.position, run_id, "its parent no longer waits for it", self.now))
         if child.ex is None:
             child.run()
         while child.end.continued is not None:

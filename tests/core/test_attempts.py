@@ -268,6 +268,7 @@ def test_a_late_outcome_of_a_closed_command_is_dropped():
     world = begun(body)
     action = world.steps[0]
     world.signal("x")
+    world.stop("0.0")
     world.steps.append(action)
     assert world.succeed("0.0", 1).events == []
     world.ex.close()

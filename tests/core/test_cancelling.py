@@ -43,7 +43,7 @@ def test_a_cancelled_run_ends_at_its_current_command():
 
     world = begun(body)
     decision = world.cancel("enough")
-    assert decision.events == [CancelRequested("enough", START), RunCancelled("enough", START)]
+    assert decision.events == [CancelRequested("enough", START), RunCancelled("enough", at=START)]
     assert (decision.ended, decision.reason) == ("cancelled", "enough")
 
 
@@ -129,9 +129,12 @@ def test_cancelling_cancels_steps_children_and_rows():
     assert sorted(decision.cancelled_steps) == ["0.0", "0.2.0.0", "0.4.0", "0.5.0"]
     assert decision.cancelled_children == ["r/0.1"]
     assert decision.cancel_all_children
-    assert decision.ended == "cancelled"
+    assert decision.ended is None  # not before they have ended
     closed = {wait.position for wait in decision.waits_closed}
-    assert closed == {"0.1", "0.2.0.1", "0.3.0", "0.3.1", "0.4"}
+    assert closed == {"0.2.0.1", "0.3.0", "0.3.1", "0.4"}
+    for position in ("0.0", "0.2.0.0", "0.4.0", "0.5.0"):
+        assert world.stop(position).ended is None
+    assert world.end_child("0.1").ended == "cancelled"
 
 
 def test_a_group_reports_once_the_clean_up_of_its_members_has_ended():

@@ -539,7 +539,7 @@ def test_a_hook_knows_where_each_value_stands():
     """
     history = RunHistory(
         evolve(FACTS, reason="why"),
-        [*GOOD, StepSucceeded("0", '"secret"', 3.0), RunCancelled("because", 4.0)],
+        [*GOOD, StepSucceeded("0", '"secret"', 3.0), RunCancelled("because", at=4.0)],
         notes=[StepNote("0", "cursor", "5", 3.0)],
         feeds=[ExportedFeed("3", 1, "", "all", "[]", (FeedItem(2, "c", "1"),))],
     )
@@ -562,7 +562,7 @@ def test_a_hook_knows_where_each_value_stands():
         evolve(STARTED, value='"*"'),
         GOOD[1],
         StepSucceeded("0", '"*"', 3.0),
-        RunCancelled("*", 4.0),
+        RunCancelled("*", at=4.0),
     ]
     assert (found.run.reason, found.notes[0].value, found.feeds[0].items[0].value) == ("*", '"*"', '"*"')
 

@@ -5,7 +5,17 @@ A job's run: one step, its attempts, and how it ends.
 import pytest
 
 from durable._core.journal import history
-from durable._core.journal.events import CancelRequested, ResumeRequested, RunTimedOut, SignalReceived, StepInterrupted
+from durable._core.journal.events import (
+    CancelRequested,
+    ResumeRequested,
+    RunTimedOut,
+    SignalReceived,
+    StepInterrupted,
+    StepRetrying,
+    StepStopped,
+    StepSucceeded,
+)
+from durable._core.journal.payloads import failure_payload
 from durable._core.program.decorators import job
 from durable._core.program.retry import Retry
 from durable._core.run.caps import Caps
@@ -65,10 +75,23 @@ def test_a_job_is_retried_then_fails(freed):
     assert [wait.kind for decision in world.decisions for wait in decision.waits] == ["retry"]
 
 
+FAILURE = failure_payload(ValueError("no"), CODEC, with_traceback=False)
 ROWS = [
     # job, arrivals, events, (attempts started, cancelled, blocked, ended)
-    (double(1), [CancelRequested("no", 1.0)], ["CancelRequested", "RunCancelled"], ([], ["0"], None, "cancelled")),
-    (double(1), [RunTimedOut(5.0, 1.0)], ["RunTimedOut", "RunFailed"], ([], ["0"], None, "failed")),
+    (double(1), [CancelRequested("no", 1.0)], ["CancelRequested", "CancelSent 0"], ([], ["0"], None, None)),
+    (double(1), [CancelRequested("no", 1.0)] * 2, ["CancelRequested", "CancelSent 0"], ([], ["0"], None, None)),
+    (double(1), [RunTimedOut(5.0, 1.0)], ["RunTimedOut", "CancelSent 0"], ([], ["0"], None, None)),
+    *(
+        (double(1), [asked, ended], [type(asked).__name__, "CancelSent 0", end], ([], ["0"], None, status))
+        for asked, ended, end, status in [
+            (CancelRequested("no", 1.0), StepStopped("0", 1, abandoned=False), "RunCancelled", "cancelled"),
+            (CancelRequested("no", 1.0), StepInterrupted("0", 1, True, 1.0), "RunCancelled", "cancelled"),
+            (CancelRequested("no", 1.0), StepRetrying("0", 1, 9.0, FAILURE, 1.0), "RunCancelled", "cancelled"),
+            (CancelRequested("no", 1.0), StepSucceeded("0", "2", 1.0), "RunSucceeded", "succeeded"),
+            (RunTimedOut(5.0, 1.0), StepStopped("0", 1, abandoned=True), "RunFailed", "failed"),
+            (RunTimedOut(5.0, 1.0), StepSucceeded("0", "2", 1.0), "RunFailed", "failed"),
+        ]
+    ),
     (double(1), [StepInterrupted("0", 1, True, 1.0)], ["StepInterrupted 0", "StepStarted 0"], ([2], [], None, None)),
     (double(1), [StepInterrupted("0", 7, True, 1.0)], [], ([], [], None, None)),
     (double(1), [SignalReceived("x", None, 1.0)], ["SignalReceived"], ([], [], None, None)),

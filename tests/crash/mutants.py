@@ -151,8 +151,8 @@ MUTANTS = (
     _m(
         "what a closing cut off counts as a failed attempt",
         "_shell/turns/steps",
-        "            if self._is_cut_off() if is_cancellation(error) else passes(error, task):\n",
-        "            if passes(error, task):\n",
+        "        if not running.is_cancelled:\n            return None\n",
+        "        if not running.is_cancelled:\n            return self.failed(action, TimeoutError(), run_id)\n",
         "shell/test_open_close.py::test_what_outlasts_the_grace_is_cut_off_and_runs_again",
     ),
     _m(

@@ -27,7 +27,7 @@ from durable import (
     workflow,
 )
 from durable._core.codec.codec import Codec
-from durable._core.journal.events import CancelRequested, SignalReceived, StepStarted, StepSucceeded
+from durable._core.journal.events import CancelRequested, SignalReceived, StepStarted, StepStopped, StepSucceeded
 from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable.errors import DecodeError, UsageError
 from tests.core.drive import World, run
@@ -173,7 +173,8 @@ async def test_what_waits_in_the_inbox_is_the_failing_turn_of_a_blocked_run():
     assert found.commands[-1].command.startswith("stuck: cannot read result of step 'add'")
     with pytest.raises(DecodeError):
         found.verify()
-    pending = RunHistory(facts, events, [SignalReceived("go", '"x"', 1001.0), CancelRequested("enough", 1002.0)])
+    asked, stopped = CancelRequested("enough", 1002.0), StepStopped("0", 1, abandoned=False, at=1003.0)
+    pending = RunHistory(facts, events, [SignalReceived("go", '"x"', 1001.0), asked, stopped])
     cancelled = replay(pending, plain)
     assert cancelled.commands[-1].command == "raised RunCancelled: enough"
 

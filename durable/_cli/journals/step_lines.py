@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, assert_never
 
 from durable._cli.terminal.values import failure_in_short
-from durable._core.journal.events import Event, RunRestarted, SlotAwaited, StepCommand, StepRetrying
+from durable._core.journal.events import Event, RunRestarted, SlotAwaited, StepCommand, StepRetrying, StepStopped
 from durable._core.journal.history import effective, only
 
 
@@ -19,7 +19,8 @@ class StepLine(NamedTuple):
     name: str
     #: Of the latest attempt, from 1.
     attempt: int
-    #: running, succeeded, failed, retrying, interrupted, cancelled, or waiting (for a slot).
+    #: running, succeeded, failed, retrying, interrupted, cancelling (it was told to end, and cleans up), cancelled,
+    #: abandoned (that took it too long), or waiting (for a slot).
     status: str
     #: When it was asked for, and when its outcome was recorded.
     started_at: float
@@ -66,8 +67,12 @@ def _later(step: StepLine, event: Event) -> StepLine:
             return step._replace(status="succeeded", ended_at=event.at, error="")
         case "failed":
             return step._replace(status="failed", ended_at=event.at, error=failure_in_short(event.value))
+        case "cancelling":
+            return step._replace(status="cancelling")
         case "cancelled":
-            return step._replace(status="cancelled", ended_at=event.at)
+            abandoned = isinstance(event, StepStopped) and event.abandoned
+            error = failure_in_short(event.value) if event.value is not None else step.error
+            return step._replace(status="abandoned" if abandoned else "cancelled", ended_at=event.at, error=error)
         case "interrupted":
             return step._replace(status="interrupted")
         case "retrying":

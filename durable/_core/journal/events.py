@@ -31,7 +31,16 @@ from durable._core.codec.records import Instant
 
 #: What an event says of its command, or of the run. "failed" and "retrying": its value is the failure.
 OutcomeKind: TypeAlias = Literal[
-    "succeeded", "failed", "retrying", "interrupted", "cancelled", "fired", "continued", "received", "over"
+    "succeeded",
+    "failed",
+    "retrying",
+    "interrupted",
+    "cancelling",
+    "cancelled",
+    "fired",
+    "continued",
+    "received",
+    "over",
 ]
 
 
@@ -114,7 +123,7 @@ class RunFailed(RunWide):
 @frozen
 class RunCancelled(RunWide):
     """
-    The run ended because it was cancelled, after its clean-up.
+    The run ended because it was cancelled, after its clean-up. *value* is the failure of that, if it failed.
 
     Journals and exports have its name, which is also that of the error at the command that was cancelled
     (`durable.RunCancelled`): where it is made or matched it is imported as ``RunCancelledEvent``.
@@ -125,6 +134,7 @@ class RunCancelled(RunWide):
     outcome = "cancelled"
     status: ClassVar[Literal["cancelled"]] = "cancelled"
     reason: str
+    value: Payload | None = None
     at: Instant = 0.0
 
     def describe(self) -> str:
@@ -259,7 +269,11 @@ class StepInterrupted(Positioned):
 
 @frozen
 class StepCancelled(Positioned):
-    """A running step was cancelled: its race is lost, its time is over, or its run cancelled."""
+    """
+    Nobody waits for a step any more: its race is lost, its time is over, or its run cancelled or ended.
+
+    Of one that was running, only releases before `CancelSent` recorded it at once.
+    """
 
     kind: ClassVar[int] = 15
     category: ClassVar[Literal["note"]] = "note"
@@ -311,6 +325,24 @@ class SlotGranted(Positioned):
     kind: ClassVar[int] = 18
     category: ClassVar[Literal["arrival"]] = "arrival"
     position: str
+    at: Instant = 0.0
+
+
+@frozen
+class StepStopped(Positioned):
+    """
+    An attempt that was cancelled has ended without an outcome, its clean-up included.
+
+    *abandoned*: its time for that was over, and nobody waits for it any more. *value* is the failure of the clean-up.
+    """
+
+    kind: ClassVar[int] = 19
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "cancelled"
+    position: str
+    attempt: int
+    abandoned: bool
+    value: Payload | None = None
     at: Instant = 0.0
 
 
@@ -475,6 +507,21 @@ class ChildJoined(Positioned):
 
 
 @frozen
+class CancelSent(Positioned):
+    """
+    A running step, or an awaited child, is told to end; its command stays open until it has.
+
+    At the position of a group: it had its outcome when it was cancelled, and what it waits for has been told already.
+    """
+
+    kind: ClassVar[int] = 36
+    category: ClassVar[Literal["note"]] = "note"
+    outcome = "cancelling"
+    position: str
+    at: Instant = 0.0
+
+
+@frozen
 class FeedOpened(Positioned):
     """The later children of the `for_each` at *position* are started by the file itself, *window* at once."""
 
@@ -586,14 +633,14 @@ CommandEvent: TypeAlias = StepCommand | ChildCommand | GroupOpened | TimerSet | 
 #: What records an attempt, and the wait for it: those after the first stand among the arrivals.
 LaterAttempt: TypeAlias = StepStarted | SlotAwaited
 
-StepArrival: TypeAlias = StepSucceeded | StepRetrying | StepFailed | StepInterrupted | SlotGranted
+StepArrival: TypeAlias = StepSucceeded | StepRetrying | StepFailed | StepInterrupted | StepStopped | SlotGranted
 ChildArrival: TypeAlias = ChildSucceeded | ChildFailed | ChildCancelled | ChildJoined
 RunArrival: TypeAlias = SignalReceived | CancelRequested | RunTimedOut | CleanupTimedOut | ResumeRequested
 Arrival: TypeAlias = StepArrival | ChildArrival | TimerFired | RunArrival
 #: What ends a step, transaction or child.
 Completion: TypeAlias = StepSucceeded | StepFailed | ChildSucceeded | ChildFailed | ChildCancelled
 
-Note: TypeAlias = StepCancelled | FeedOpened | AttributesSet | PatchMarked | NowRead
+Note: TypeAlias = StepCancelled | CancelSent | FeedOpened | AttributesSet | PatchMarked | NowRead
 #: What a person has opened again: replay issues what it finds missing.
 Reopening: TypeAlias = RunRetried | RunForked
 Revision: TypeAlias = RunRestarted | Reopening

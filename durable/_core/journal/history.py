@@ -19,6 +19,7 @@ from durable._core.journal.events import (
     Arrival,
     AttributesSet,
     CancelRequested,
+    CancelSent,
     ChildAwaited,
     ChildCancelled,
     ChildCommand,
@@ -53,6 +54,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepRetrying,
     StepStarted,
+    StepStopped,
     StepSucceeded,
     TimerFired,
     TimerSet,
@@ -79,6 +81,8 @@ class History:
     patches: frozenset[str]
     #: Windows of the `for_each`es whose children the file starts, by position.
     feeds: Mapping[str, int]
+    #: Positions of what was told to end, and is waited for: in runs of older releases it closed at once.
+    cancels_sent: frozenset[str]
     #: Answers of `now()`, by the count of arrivals before it was asked.
     now_reads: Mapping[int, float]
     #: The attempt of the whole run, counted from 1 (its `retry` option).
@@ -111,6 +115,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     arrivals: list[Arrival | LaterAttempt] = []
     patches: set[str] = set()
     feeds: dict[str, int] = {}
+    cancels_sent: set[str] = set()
     now_reads: dict[int, float] = {}
     later_attempts = 0
     for event in kept:
@@ -129,6 +134,8 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
                         patches.add(event.name)
                     case FeedOpened():
                         feeds[event.position] = event.window
+                    case CancelSent():
+                        cancels_sent.add(event.position)
                     case NowRead():
                         now_reads[len(arrivals) - later_attempts] = event.at
                     case AttributesSet() | StepCancelled():
@@ -149,6 +156,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         arrivals=arrivals,
         patches=frozenset(patches),
         feeds=feeds,
+        cancels_sent=frozenset(cancels_sent),
         now_reads=now_reads,
         run_attempt=attempt,
         generation=attempt + [*map(type, events)].count(RunRetried),
@@ -216,16 +224,21 @@ def cut_at(events: Sequence[Event], cut: int) -> list[Event]:
     """
     The first *cut* events, and of the later ones what stays valid.
 
-    That is: signals, and the arrivals (and later attempts) of commands that were open by then.
+    That is: signals, and the arrivals (and later attempts) of commands that were open by then. Not that one was
+    cancelled and has ended, if what cancelled it is cut away.
     """
     known = {event.position for event in events[:cut] if event.category == "command"}
+    cancelled = {event.position for event in only(events[:cut], CancelSent)}
     valid = [
         event
         for event in events[cut:]
         if (event.position in known and (event.category == "arrival" or isinstance(event, LaterAttempt)))
         or isinstance(event, SignalReceived)
     ]
-    return [*events[:cut], *valid]
+    return [
+        *events[:cut],
+        *(event for event in valid if not isinstance(event, StepStopped) or event.position in cancelled),
+    ]
 
 
 def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event]:
@@ -255,6 +268,7 @@ def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event
             for event in before
             if event.position.partition(".")[0] in groups and _is_open(event, done, fired)
         }
+    again |= _cancelled_by(events[cut:])
     return [
         event
         for event in cut_at(events, cut)
@@ -267,6 +281,16 @@ def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event
 def _can_fail(event: Event) -> bool:
     """Whether it can make a run fail that *event* arrived."""
     return event.category == "arrival" and event.outcome in ("failed", "cancelled", "fired")
+
+
+def _cancelled_by(events: Sequence[Event]) -> set[str]:
+    """Where something was told to end in *events*, and has no value all the same."""
+    succeeded = {event.position for event in events if isinstance(event, (StepSucceeded, ChildSucceeded))}
+    sent = {event.position for event in only(events, CancelSent)}
+    ended = {
+        event.position for event in events if isinstance(event, (StepStopped, StepFailed, ChildFailed, ChildCancelled))
+    }
+    return (sent & ended) - succeeded
 
 
 def _is_open(command: CommandEvent, done: Collection[str], fired: Collection[str]) -> bool:
@@ -361,9 +385,11 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 children.pop(event.position, None)
             case SlotAwaited():
                 slots[event.position] = event.limit, event.key
-            case SlotGranted() | StepCancelled():
+            case SlotGranted() | StepCancelled() | StepStopped():
                 slots.pop(event.position, None)
             case StepStarted() | TransactionStarted() | StepInterrupted() | GroupOpened() | FeedOpened() | RunWide():
+                pass
+            case CancelSent():  # what it waits for then is its end
                 pass
             case _:
                 assert_never(event)

@@ -18,6 +18,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepRetrying,
     StepStarted,
+    StepStopped,
     StepSucceeded,
     TimerFired,
     TransactionStarted,
@@ -26,20 +27,23 @@ from durable._core.journal.payloads import arguments_digest, rebuilt
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.run.decision import SlotAction
-from durable._core.run.nodes import Leaf, NodeOutcome, NodeOwner, OpenRun
+from durable._core.run.nodes import CANCELLED, LateOutcome, Leaf, NodeOutcome, NodeOwner, OpenRun
 from durable._core.run.step_states import (
     QUEUED,
     STARTED,
+    UNDER_WAY,
     StepEvent,
     StepRules,
     StepState,
     accepts,
+    cancel,
     delay,
     recorded_as,
     replay_event,
     slot_awaited,
     start_attempt,
     take,
+    told_to_end,
     withdraw,
     withdrawn,
 )
@@ -110,16 +114,17 @@ class AttemptNode(Leaf[StepEvent]):
     def accepts(self, event: Event) -> TypeGuard[StepEvent]:
         return isinstance(event, StepSucceeded) or accepts(event, self.state, replaying=self.ex.replaying)
 
-    def converted(self, event: Event) -> Event:
-        return recorded_as(self, event, self.ex.codec) if isinstance(event, StepInterrupted) else event
+    def converted(self, event: StepEvent) -> StepEvent:
+        return recorded_as(self, event, self.ex.codec)
 
     def deliver(self, event: StepEvent, /) -> None:
-        ex = self.ex
-        # nearly always: the short way, since every step of a replay comes by here
-        if self.state is STARTED and isinstance(event, StepSucceeded):
+        ex, ended = self.ex, NodeOutcome
+        if self.state is STARTED and isinstance(event, StepSucceeded):  # as nearly always
             ex.running -= 1
         else:
             before = self.state
+            if before.phase == "cancelling":
+                ended = LateOutcome
             if ex.replaying:
                 replay_event(self, event)
             else:
@@ -129,16 +134,40 @@ class AttemptNode(Leaf[StepEvent]):
             case StepSucceeded():
                 definition = self.op.definition
                 value = ex.codec.decode(event.value or "null", definition.result, where=definition.result_place)
-                self.close(NodeOutcome(value))
+                self.close(ended(value))
             case StepFailed():
                 error = rebuilt(event.value, ex.codec)
-                self.close(NodeOutcome(error=self.delivered(error)))
+                self.close(ended(error=self.delivered(error)))
+            case StepStopped():
+                ex.stopped(event, self.first.name)
+                self.close(CANCELLED)
             case StepRetrying():
                 self.wait = delay(event)
             case StepInterrupted() | SlotGranted() | TimerFired() | ResumeRequested() | StepStarted() | SlotAwaited():
                 self.wait = None
             case _:
                 assert_never(event)
+
+    @property
+    def stopping(self) -> bool:
+        return self.state.phase == "cancelling"
+
+    def tell_to_end(self) -> bool:
+        ex, before = self.ex, self.state
+        if before.phase != "running":
+            return False
+        if ex.replaying:
+            if self.position not in ex.history.cancels_sent:
+                return False
+            self.state, _ = told_to_end(before)
+        elif not isinstance(self.op, StepOp) or ex.decision.starts(self.position):
+            return False  # a transaction runs between turns, so it has not begun either
+        else:
+            cancel(self, ex.decision, ex.time)
+        return True
+
+    def given_up(self, now: float) -> Event:
+        return StepStopped(self.position, self.state.attempt, abandoned=True, at=now)
 
     def withdraw(self) -> None:
         ex, before = self.ex, self.state
@@ -151,4 +180,4 @@ class AttemptNode(Leaf[StepEvent]):
         self._count(before)
 
     def _count(self, before: StepState) -> None:
-        self.ex.running += (self.state.phase == "running") - (before.phase == "running")
+        self.ex.running += (self.state.phase in UNDER_WAY) - (before.phase in UNDER_WAY)

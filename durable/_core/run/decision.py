@@ -130,6 +130,16 @@ class FailedAttempt:
     retry_at: float | None
 
 
+class TroubledStep(NamedTuple):
+    """A step that was told to end: it was abandoned, or its clean-up failed."""
+
+    position: str
+    step: str
+    attempt: int
+    abandoned: bool
+    failure: Payload | None
+
+
 class LogEntry(NamedTuple):
     """What `durable.logger` was given."""
 
@@ -163,9 +173,13 @@ class Decision:
     feeds_closed: tuple[str, ...] = ()
     waits: Sequence[Wait] = ()
     waits_closed: Sequence[Wait] = ()
+    #: Waits for children that are cancelled with this turn, and are waited for until they have ended.
+    waits_ending: Sequence[Wait] = ()
     attributes: dict[str, Any] | None = None
     #: Those that this turn took in; none of them is news in a replay.
     failed_attempts: tuple[FailedAttempt, ...] = ()
+    #: Steps that were told to end, and did not in time, or whose clean-up failed.
+    troubled: Sequence[TroubledStep] = ()
     #: To be logged once this is on disk.
     logs: Sequence[LogEntry] = ()
     ended: EndStatus | None = None
@@ -175,6 +189,12 @@ class Decision:
     continued: ChildAction | None = None
     #: Why the run cannot proceed without a person, if so.
     blocked: str | None = None
+
+    def starts(self, position: str) -> bool:
+        """Whether an attempt at *position* is to begin with this turn."""
+        return any(step.position == position for step in self.steps) or any(
+            transaction.position == position for transaction in self.transactions
+        )
 
     def release_slot(self, position: str) -> None:
         """Give up the slot of *position*, or its place in line: one that was asked for just now, too."""

@@ -14,9 +14,9 @@ from durable._core.codec.codec import Payload
 from durable._core.codec.exception_parts import is_exception, traceback_of
 from durable._core.codec.failures import describe, record_exception
 from durable._core.codec.safe_text import one_line
-from durable._core.journal.events import End, RunFailed, RunRestarted, RunSucceeded
+from durable._core.journal.events import End, RunFailed, RunRestarted, RunSucceeded, RunTimedOut, StepStopped
 from durable._core.journal.events import RunCancelled as RunCancelledEvent
-from durable._core.journal.payloads import failure_payload, payload_of
+from durable._core.journal.payloads import failure_payload, payload_of, rebuilt
 from durable._core.program.retry import next_attempt
 from durable._core.run.failed_positions import positions_in
 from durable._core.statuses import EndStatus
@@ -64,10 +64,7 @@ def failed(
     raised: BaseException, definition: Workflow[..., Any], codec: Codec, history: History, now: float
 ) -> EndOrRestart:
     """The end of a run whose body raised *raised*, or its next attempt."""
-    if is_exception(raised):
-        error: Exception = raised
-    else:
-        error = RuntimeError(f"workflow code raised {one_line(raised)}").with_traceback(traceback_of(raised))
+    error = _as_exception(raised)
     attempt = history.run_attempt
     delay, note = None, ""
     if not issubclass(type(error), NotDurableError):  # wrong code stays wrong, so another attempt would fail the same
@@ -81,16 +78,36 @@ def failed(
     return Ending(RunFailed(positions_in(raised), payload, now), "failed", payload, described)
 
 
-def timed_out(seconds: float, codec: Codec, now: float) -> Ending:
-    """The end of a run whose time is over, after its clean-up."""
-    error = TimeoutError(f"run not done within {seconds:g} s")
+def _as_exception(raised: BaseException) -> Exception:
+    """*raised*, or what stands for it if it is none that a program is to catch."""
+    if is_exception(raised):
+        return raised
+    return RuntimeError(f"workflow code raised {one_line(raised)}").with_traceback(traceback_of(raised))
+
+
+def timed_out(
+    asked: RunTimedOut, trouble: BaseException | None, codec: Codec, now: float, *, job_at: str | None = None
+) -> Ending:
+    """The end of a run whose time is over, after its clean-up, which failed by *trouble*; *job_at*: of a job."""
+    error = TimeoutError(f"{'run' if job_at is None else 'job'} not done within {asked.seconds:g} s")
+    error.__cause__ = trouble
     payload = failure_payload(error, codec, with_traceback=False)
-    return Ending(RunFailed([], payload, now), "failed", payload, f"TimeoutError: {error}")
+    return Ending(
+        RunFailed([] if job_at is None else [job_at], payload, now), "failed", payload, f"TimeoutError: {error}"
+    )
 
 
-def cancelled(reason: str, now: float) -> Ending:
-    """The end of a cancelled run, after its clean-up."""
-    return Ending(RunCancelledEvent(reason, now), "cancelled", None, reason)
+def cancelled(reason: str, trouble: BaseException | None, codec: Codec, now: float) -> Ending:
+    """The end of a cancelled run, after its clean-up, which failed by *trouble*."""
+    payload = None if trouble is None else failure_payload(_as_exception(trouble), codec)
+    return Ending(RunCancelledEvent(reason, payload, now), "cancelled", payload, reason)
+
+
+def trouble(event: StepStopped, step: str, codec: Codec) -> BaseException:
+    """What went wrong with a step that was told to end."""
+    if event.abandoned:
+        return TimeoutError(f"step {step!r} at {event.position} was abandoned: it did not end in time once cancelled")
+    return rebuilt(event.value, codec)
 
 
 def successor(run_id: str) -> str:

@@ -34,6 +34,7 @@ from durable._core.journal.events import (
     RunContinued,
     RunTimedOut,
     SignalReceived,
+    StepStopped,
     TimerFired,
 )
 from durable._core.journal.history import History
@@ -48,9 +49,10 @@ from durable._core.run import ending
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
-from durable._core.run.decision import ChildAction, Decision, added
+from durable._core.run.decision import ChildAction, Decision, TroubledStep, added
 from durable._core.run.groups import OPENERS
 from durable._core.run.nodes import NOBODY, Node, NodeOutcome, NodeOwner, OpenRun, StrandNode
+from durable._core.run.step_states import UNDER_WAY
 from durable._core.run.strand import Strand
 from durable.errors import CapExceededError, DefinitionError, EncodeError, NondeterminismError, RunCancelled
 
@@ -92,6 +94,11 @@ class Execution(OpenRun):
         self._late: list[Event] = []
         self._size = self.history.size
         self._cancelling = False
+        #: While it is being cancelled: when the latest of what was told to end had; and what went wrong with that.
+        self._cleaning_since = 0.0
+        self._troubles: list[BaseException] = []
+        #: What happens to those that were waited for too long.
+        self._given_up: list[Event] = []
         self._timed_out: RunTimedOut | None = None
         self._begun = False
         # User code sees and may change context variables; the copy keeps them from leaking.
@@ -146,6 +153,9 @@ class Execution(OpenRun):
         """Take what happened, run the code as far as that leads, and return what to do."""
         self.time = now
         self._drive(_exhaust, self._turn(arrived))
+        if self._given_up:
+            given_up, self._given_up = self._given_up, []
+            self._drive(_exhaust, self._turn(given_up))
         decision, self.decision = self.decision, Decision()
         self._size = self._caps.grown(self.run_id, self._size, decision)
         return decision
@@ -167,7 +177,7 @@ class Execution(OpenRun):
         return [
             (leaf.position, leaf.state.attempt)
             for leaf in self.leaves.values()
-            if isinstance(leaf, AttemptNode) and leaf.state.phase == "running" and leaf.position not in fresh
+            if isinstance(leaf, AttemptNode) and leaf.state.phase in UNDER_WAY and leaf.position not in fresh
         ]
 
     def close(self) -> None:
@@ -292,6 +302,8 @@ class Execution(OpenRun):
             else:
                 event = leaf.converted(event)
                 self._record(event)
+            if self._cancelling and leaf.stopping:
+                self._cleaning_since = self.time
             leaf.deliver(event)
             return True
         if event.category != "arrival":
@@ -310,7 +322,7 @@ class Execution(OpenRun):
                 self._timed_out = event
                 self._cancel(f"not done within {event.seconds:g} s")
             case CleanupTimedOut():
-                if not self._cancelling:
+                if not self._cancelling or (not self.replaying and self._has_time_yet()):
                     return False
                 self._record(event)
                 self._end_cancelled()
@@ -358,6 +370,11 @@ class Execution(OpenRun):
             owner.member_done(index, NodeOutcome(error=error))
         return None
 
+    def refuse(self, op: Command) -> None:
+        """Open nothing for *op*: its strand is cancelled."""
+        self.answers.created_ops.pop(id(op), None)
+        op.discard()
+
     # --- signals that nobody asked for ---------------------------------------------------------------
 
     @property
@@ -379,6 +396,8 @@ class Execution(OpenRun):
         """The body ended."""
         error = outcome.error
         if self._cancelling or outcome.cancelled:
+            if error is not None and not issubclass(type(error), RunCancelled):
+                self._troubles.insert(0, error)  # of the code itself, which may be what came of the others
             self._end_cancelled()
         elif error is not None and issubclass(type(error), RunCancelled):  # raised by the workflow itself
             self.cancel_reason = message_of(error, LINE_CAP)
@@ -390,9 +409,13 @@ class Execution(OpenRun):
 
     def _end_cancelled(self) -> None:
         if self._timed_out is not None:
-            self._end(ending.timed_out(self._timed_out.seconds, self.codec, self.time))
+            self._end(ending.timed_out(self._timed_out, self._trouble(), self.codec, self.time))
         else:
-            self._end(ending.cancelled(self.cancel_reason, self.time))
+            self._end(ending.cancelled(self.cancel_reason, self._trouble(), self.codec, self.time))
+
+    def _trouble(self) -> BaseException | None:
+        """What went wrong with the clean-up, if something did."""
+        return self._troubles[0] if self._troubles else None
 
     def _continue(self, op: ContinueAs) -> None:
         successor = ending.successor(self.run_id)
@@ -433,6 +456,7 @@ class Execution(OpenRun):
 
     def _cancel(self, reason: str) -> None:
         self._cancelling = True
+        self._cleaning_since = self.time
         self.cancel_reason = reason
         if not self.replaying:
             self.decision.cancel_all_children = True
@@ -443,6 +467,33 @@ class Execution(OpenRun):
             self._end_cancelled()
             return
         if not self.replaying:
-            fire_at = self.time + self._cleanup_seconds
-            self.decision.waits = added(self.decision.waits, Wait("", "cleanup", "", "any", fire_at=fire_at))
+            self._limit_cleanup()
         self._body.cancel()
+
+    def _limit_cleanup(self) -> None:
+        fire_at = self._cleaning_since + self._cleanup_seconds
+        self.decision.waits = added(self.decision.waits, Wait("", "cleanup", "", "any", fire_at=fire_at))
+
+    def _has_time_yet(self) -> bool:
+        """
+        Whether the code still has time for its clean-up: that begins once what was told to end has ended.
+
+        What has not ended by now is waited for no longer.
+        """
+        self._given_up = [leaf.given_up(self.time) for leaf in self.leaves.values() if leaf.stopping]
+        if self._given_up:
+            self._cleaning_since = self.time
+        elif self.time >= self._cleaning_since + self._cleanup_seconds:
+            return False
+        self._limit_cleanup()
+        return True
+
+    def stopped(self, event: StepStopped, step: str) -> None:
+        """A step that was told to end has, without an outcome."""
+        if not event.abandoned and event.value is None:
+            return
+        if self._cancelling:
+            self._troubles.append(ending.trouble(event, step, self.codec))
+        if not self.replaying:
+            troubled = TroubledStep(event.position, step, event.attempt, event.abandoned, event.value)
+            self.decision.troubled = added(self.decision.troubled, troubled)

@@ -2,7 +2,8 @@
 Groups: commands made of members (gather, race, settle, timeout, for_each).
 
 A group reports once every member has. What settles it early (the first of a race, a failure
-where `fail_fast` is set, a deadline) cancels the rest, and it still waits for their reports.
+where `fail_fast` is set, a deadline) cancels the rest, and it still waits for their reports. What is settled
+stays so, whatever they report; and so it does if the group itself is cancelled then.
 """
 
 from __future__ import annotations
@@ -22,14 +23,24 @@ from durable._core.program.limits import Limit
 from durable._core.program.ops import AwaitRunOp, Op, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import FedChild, Feed
 from durable._core.run.leaves import ChildNode, SignalNode, TimerNode
-from durable._core.run.nodes import CANCELLED, Node, NodeOutcome, NodeOwner, OpenRun, StrandNode, TimerLeaf, wake_group
+from durable._core.run.nodes import (
+    CANCELLED,
+    LateOutcome,
+    Node,
+    NodeOutcome,
+    NodeOwner,
+    OpenRun,
+    StrandNode,
+    TimerLeaf,
+    wake_group,
+)
 from durable._core.run.strand import Strand
 
 
 class Group(Node):
     """A command made of members."""
 
-    __slots__ = ("closing", "members", "opening", "outcomes", "was_cancelled")
+    __slots__ = ("closing", "members", "opening", "outcomes", "settled_before", "was_cancelled")
 
     def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int) -> None:
         super().__init__(ex, position, owner, index)
@@ -39,6 +50,8 @@ class Group(Node):
         self.closing = False
         self.opening = False
         self.was_cancelled = False
+        #: Set if it was settled when it was cancelled.
+        self.settled_before = False
 
     def announce(
         self, op: Command, name: str, size: int, value: Any = None, aliases: Sequence[str] = ()
@@ -81,17 +94,35 @@ class Group(Node):
         """Report, once every member has."""
         if self.closed or self.opening or self.members:
             return
-        self.report(CANCELLED if self.was_cancelled else self.result())
+        if self.settled_before or (self.was_cancelled and self.came_late()):
+            outcome = self.result()
+            self.report(LateOutcome(outcome.value, outcome.error))
+        else:
+            self.report(CANCELLED if self.was_cancelled else self.result())
+
+    def came_late(self) -> bool:
+        """Whether the group has an outcome although it was cancelled: members had theirs all the same."""
+        outcomes = self.outcomes.values()
+        return any(outcome.late for outcome in outcomes) and not any(outcome.cancelled for outcome in outcomes)
+
+    @property
+    def settled(self) -> bool:
+        """Whether its outcome is known already, and the rest cancelled."""
+        return self.closing
 
     def result(self) -> NodeOutcome:
         """The group's outcome, all members having ended."""
         raise NotImplementedError  # pragma: no cover - every group has its own
 
     def cancel(self) -> None:
-        if not self.closed:
-            self.was_cancelled = True
-            self.close_members()
-            self.finish_if_done()
+        if self.closed or self.settled_before:
+            return
+        if self.settled and not self.was_cancelled and self.ex.note_cancel(self.position):
+            self.settled_before = True
+            return
+        self.was_cancelled = True
+        self.close_members()
+        self.finish_if_done()
 
     def open_all(self, members: tuple[Any, ...]) -> None:
         """Open members until one of them settles the group."""
@@ -108,12 +139,12 @@ class Group(Node):
 class GatherNode(Group):
     """`gather`."""
 
-    __slots__ = ("at_least", "fail_fast", "return_exceptions", "size", "succeeded")
+    __slots__ = ("at_least", "fail_fast", "return_exceptions", "size")
 
     def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: GatherOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.fail_fast, self.return_exceptions, self.at_least = op.fail_fast, op.return_exceptions, op.at_least
-        self.size, self.succeeded = len(op.members), 0
+        self.size = len(op.members)
         self.announce(op, "gather" if op.at_least is None else f"gather at least {op.at_least}", self.size)
         self.open_all(op.members)
 
@@ -129,14 +160,19 @@ class GatherNode(Group):
     def decides(self, _index: int, outcome: NodeOutcome, /) -> bool:
         if self.at_least is None:
             return self.fail_fast and outcome.error is not None
-        self.succeeded += outcome.error is None
-        open_yet = self.size - len(self.outcomes)
-        return self.succeeded >= self.at_least or self.succeeded + open_yet < self.at_least
+        succeeded, open_yet = len(self._succeeded()), self.size - len(self.outcomes)
+        return succeeded >= self.at_least or succeeded + open_yet < self.at_least
+
+    def _succeeded(self) -> list[Any]:
+        ended = [outcome for _, outcome in sorted(self.outcomes.items())]
+        return [each.value for each in ended if each.error is None and not each.cancelled]
+
+    def came_late(self) -> bool:
+        return len(self.outcomes) == self.size and super().came_late()
 
     def result(self) -> NodeOutcome:
-        if self.at_least is not None and self.succeeded >= self.at_least:
-            ended = [outcome for _, outcome in sorted(self.outcomes.items())]
-            return NodeOutcome([each.value for each in ended if each.error is None and not each.cancelled])
+        if self.at_least is not None and len(succeeded := self._succeeded()) >= self.at_least:
+            return NodeOutcome(succeeded)
         errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
         if errors and not self.return_exceptions:
             return NodeOutcome(error=_group(errors, self.size))
@@ -158,6 +194,11 @@ class RaceNode(Group):
     def decides(self, index: int, _outcome: NodeOutcome, /) -> bool:
         self.winner = index
         return True
+
+    def came_late(self) -> bool:
+        late = (index for index, outcome in self.outcomes.items() if outcome.late)
+        self.winner = next(late, None)
+        return self.winner is not None
 
     def result(self) -> NodeOutcome:
         if self.winner is None:
@@ -275,6 +316,10 @@ class ForEachNode(Group):
         self.ex.decision.events.append(FeedOpened(self.position, window, self.ex.time))
         return True
 
+    @property
+    def settled(self) -> bool:
+        return False  # once one has failed no more begin, but those that are running are not cancelled
+
     def feed_of(self, index: int, /) -> tuple[str | None, bool]:
         if not self.fed or self.concurrency is None:
             return None, False
@@ -319,6 +364,9 @@ class ForEachNode(Group):
             self.closing = True  # start no more; those that are running may end
         if not self.opening:
             self._fill()
+
+    def came_late(self) -> bool:
+        return len(self.outcomes) == len(self.items) and super().came_late()
 
     def result(self) -> NodeOutcome:
         errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]

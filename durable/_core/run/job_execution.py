@@ -5,6 +5,9 @@ The same face as `Execution`, so one driver serves both, but no user code is dri
 state is that of its one step, see `step_states`. Its history is `RunStarted`, `StepStarted`, then the end; the value
 stands in the closing event only. Where it has a limit, `SlotAwaited` and `SlotGranted` stand before
 each `StepStarted`.
+
+One that is cancelled while its attempt is running ends once that has: `CancelRequested` (or `RunTimedOut`),
+`CancelSent`, then the end. If a cancelled attempt returns a value all the same, the job has succeeded.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from durable._core.codec.failures import describe as describe_failure
 from durable._core.journal import history
 from durable._core.journal.events import (
     CancelRequested,
+    CancelSent,
     CleanupTimedOut,
     Event,
     Positioned,
@@ -31,29 +35,31 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepRetrying,
     StepStarted,
+    StepStopped,
     StepSucceeded,
     TimerFired,
     TransactionStarted,
 )
-from durable._core.journal.events import (
-    RunCancelled as RunCancelledEvent,
-)
-from durable._core.journal.payloads import failure_in, failure_payload
+from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
 from durable._core.program.functions import Job
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import NO_OPTIONS, Options, StepOp
 from durable._core.program.retry import Retry
+from durable._core.run import ending
 from durable._core.run.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
-from durable._core.run.decision import Decision
+from durable._core.run.decision import Decision, TroubledStep
 from durable._core.run.step_states import (
     ASKED,
+    UNDER_WAY,
     StepEvent,
     StepRules,
     accepts,
     begin_attempt,
+    cancel,
     recorded_as,
     replay_event,
     take,
+    told_to_end,
     withdraw,
 )
 from durable._core.statuses import EndStatus
@@ -101,6 +107,8 @@ class JobExecution:
         self.first: StepStarted | TransactionStarted = StepStarted(POSITION, definition.name, 1, "", "")
         #: The outcome that a fork gave in place of the recorded one.
         self._given: StepSucceeded | None = None
+        #: What asked for the end that it is told of, and waits for.
+        self._asked_to_end: CancelRequested | RunTimedOut | None = None
         self._decision = Decision()
         self._op: StepOp[Any] | None = None
         self._signals: list[SignalReceived] = []
@@ -115,6 +123,10 @@ class JobExecution:
                 self._signals.append(event)
             elif isinstance(event, StepSucceeded):
                 self._given = event
+            elif isinstance(event, (CancelRequested, RunTimedOut)):
+                self._asked_to_end = event
+            elif isinstance(event, CancelSent):
+                self.state, _ = told_to_end(self.state)
             elif accepts(event, self.state, replaying=True):
                 replay_event(self, event)
 
@@ -136,7 +148,7 @@ class JobExecution:
     @property
     def idle(self) -> bool:
         """Whether no attempt is running."""
-        return self.state.phase != "running"
+        return self.state.phase not in UNDER_WAY
 
     @property
     def alone(self) -> bool:
@@ -200,15 +212,10 @@ class JobExecution:
         if event.category != "arrival":
             return
         match event:
-            case CancelRequested():
-                self._record(event)
-                self._withdraw(now)
-                self._end(RunCancelledEvent(event.reason, now), "cancelled", None, event.reason)
-            case RunTimedOut():
-                self._record(event)
-                self._withdraw(now)
-                error = TimeoutError(f"job not done within {event.seconds:g} s")
-                self._fail(failure_payload(error, self.codec, with_traceback=False), now)
+            case CancelRequested() | RunTimedOut():
+                if self._asked_to_end is None:
+                    self._record(event)
+                    self._ask_to_end(event, now)
             case ResumeRequested():  # as in a workflow, that a person asked for it is recorded
                 self._record(event)
             case SignalReceived():
@@ -221,13 +228,32 @@ class JobExecution:
             case _:
                 assert_never(event)
 
-    def _withdraw(self, now: float) -> None:
+    def _ask_to_end(self, asked: CancelRequested | RunTimedOut, now: float) -> None:
+        self._asked_to_end = asked
+        if self.state.phase == "running" and not self._decision.starts(POSITION):
+            cancel(self, self._decision, now)
+            return
         withdraw(self, self._decision, now)
         self._decision.waits = ()  # the timer of an attempt that was to come, asked for in this very turn
+        self._end_as_asked(asked, None, now)
+
+    def _end_as_asked(self, asked: CancelRequested | RunTimedOut, trouble: BaseException | None, now: float) -> None:
+        match asked:
+            case CancelRequested():
+                end = ending.cancelled(asked.reason, trouble, self.codec, now)
+            case RunTimedOut():
+                end = ending.timed_out(asked, trouble, self.codec, now, job_at=POSITION)
+            case _:
+                assert_never(asked)
+        self._end(end.event, end.status, end.outcome, end.reason)
 
     def _move(self, event: StepEvent, now: float) -> None:
-        if isinstance(event, StepInterrupted):
-            event = recorded_as(self, event, self.codec)
+        event = recorded_as(self, event, self.codec)
+        if isinstance(self._asked_to_end, RunTimedOut) or (
+            self._asked_to_end is not None and not isinstance(event, StepSucceeded)
+        ):
+            self._stop(event, self._asked_to_end, now)
+            return
         match event:
             case StepSucceeded():  # not recorded by itself, since the closing event holds the outcome
                 take(self, event, self._decision, now)
@@ -241,8 +267,22 @@ class JobExecution:
             ):  # fmt: skip
                 self._record(event)
                 take(self, event, self._decision, now)
+            case StepStopped():
+                pass  # of an attempt that was told to end, see above
             case _:
                 assert_never(event)
+
+    def _stop(self, event: StepEvent, asked: CancelRequested | RunTimedOut, now: float) -> None:
+        """The attempt that was told to end has, without a value."""
+        take(self, event, self._decision, now)
+        trouble: BaseException | None = None
+        if isinstance(event, StepStopped) and (event.abandoned or event.value is not None):
+            trouble = ending.trouble(event, self.definition.name, self.codec)
+            troubled = TroubledStep(POSITION, self.definition.name, event.attempt, event.abandoned, event.value)
+            self._decision.troubled = (troubled,)
+        elif isinstance(event, StepFailed):
+            trouble = rebuilt(event.value, self.codec)
+        self._end_as_asked(asked, trouble, now)
 
     def _fail(self, payload: Payload | None, now: float) -> None:
         reason = describe_failure(failure_in(payload, self.codec))

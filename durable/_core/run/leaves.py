@@ -25,7 +25,7 @@ from durable._core.journal.events import (
 from durable._core.journal.payloads import arguments_payload, keys_in_a_workflow, rebuilt
 from durable._core.program.ops import AwaitRunOp, Child, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import ChildAction, added
-from durable._core.run.nodes import Leaf, Node, NodeOutcome, NodeOwner, OpenRun, TimerLeaf
+from durable._core.run.nodes import CANCELLED, LateOutcome, Leaf, Node, NodeOutcome, NodeOwner, OpenRun, TimerLeaf
 from durable.errors import DecodeError, RunCancelledError
 
 
@@ -89,11 +89,14 @@ ChildOp: TypeAlias = RunOp[Any] | StartOp[Any] | AwaitRunOp[Any]
 class ChildNode(Leaf[ChildArrival]):
     """A child run awaited, a start with a key, or the result of a run that exists."""
 
-    __slots__ = ("run_id", "starting", "type")
+    __slots__ = ("is_stopping", "own", "run_id", "starting", "type")
 
     def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: ChildOp) -> None:
         super().__init__(ex, position, owner, index)
         self.starting = isinstance(op, StartOp)
+        #: Whether it ends with the wait for it.
+        self.own = isinstance(op, RunOp)
+        self.is_stopping = False
         if isinstance(op, AwaitRunOp):
             self.run_id, self.type = op.run_id, op.type
             _, fresh = ex.command(ChildAwaited(position, op.run_id, ex.site(op), ex.time))
@@ -134,15 +137,18 @@ class ChildNode(Leaf[ChildArrival]):
         return isinstance(event, ChildArrival)
 
     def deliver(self, event: ChildArrival, /) -> None:
+        ended = LateOutcome if self.is_stopping else NodeOutcome
         match event:
             case ChildSucceeded():
                 where = f"result of run {self.run_id!r}"
-                self.close(NodeOutcome(self.ex.codec.decode(event.value or "null", self.type, where=where)))
+                self.close(ended(self.ex.codec.decode(event.value or "null", self.type, where=where)))
             case ChildFailed():
                 error = rebuilt(event.value, self.ex.codec)
                 if event.run_id:
                     add_note(error, f"in run {event.run_id!r}, started at {self.position} of {self.ex.run_id!r}")
-                self.close(NodeOutcome(error=self.delivered(error)))
+                self.close(ended(error=self.delivered(error)))
+            case ChildCancelled() if self.is_stopping:
+                self.close(CANCELLED)
             case ChildCancelled():
                 cancelled = RunCancelledError(event.run_id, event.reason)
                 self.close(NodeOutcome(error=self.delivered(cancelled)))
@@ -152,6 +158,24 @@ class ChildNode(Leaf[ChildArrival]):
                     self.close(NodeOutcome(Child(event.run_id, self.type)))
             case _:
                 assert_never(event)
+
+    @property
+    def stopping(self) -> bool:
+        return self.is_stopping
+
+    def tell_to_end(self) -> bool:
+        ex = self.ex
+        if not self.own or ex.is_unborn(self.run_id) or not ex.note_cancel(self.position):
+            return False
+        self.is_stopping = True
+        if not ex.replaying:
+            assert self.wait is not None
+            ex.cancel_child(self.run_id)
+            ex.decision.waits_ending = added(ex.decision.waits_ending, self.wait)
+        return True
+
+    def given_up(self, now: float) -> Event:
+        return ChildCancelled(self.position, self.run_id, "it was not waited for any longer", at=now)
 
     def withdraw(self) -> None:
         self.ex.cancel_child(self.run_id)

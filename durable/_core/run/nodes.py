@@ -7,8 +7,11 @@ diverges, and where nothing is recorded it is new, or in a replay a divergence t
 rule: they ask `OpenRun.command`, and act (emit actions and waits) only for new ones.
 
 Every command a strand asks for becomes a node, and reports its outcome to its owner: a strand, or the
-group it is a member of. Cancelling is structured: a cancelled group reports only once all of its members
-have reported, so clean-up in a helper strand ends before its group does. Leaves are in `leaves`, `attempts`
+group it is a member of. Cancelling is structured: what follows a cancelled thing starts after that thing has ended.
+A running step, or an awaited child, is told to end, and its node stays open until it has; a cancelled group reports
+only once all of its members have, so clean-up in a helper strand ends before its group does. One that has an outcome
+all the same delivers it, and the cancellation is raised at the next command: who undoes knows of all that was done.
+Leaves are in `leaves`, `attempts`
 and `groups`; `execution` drives the code.
 """
 
@@ -21,7 +24,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeGuard, TypeVar, assert_never
 
 from durable._core.codec.exception_origin import came_from_outside
-from durable._core.journal.events import CommandEvent, Event, SignalReceived, TimerFired
+from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
 from durable._core.journal.payloads import arguments_digest, arguments_payload
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.program.group_ops import AnyOp, ForEachOp, GatherOp, RaceOp, SettleOp, TimeoutOp
@@ -70,11 +73,19 @@ class NodeOutcome:
     """How a command ended: with a value, an error, or cancelled."""
 
     __slots__ = ("cancelled", "error", "value")
+    late = False
 
     def __init__(self, value: Any = None, error: BaseException | None = None, *, cancelled: bool = False) -> None:
         self.value = value
         self.error = error
         self.cancelled = cancelled
+
+
+class LateOutcome(NodeOutcome):
+    """The outcome of a command that was cancelled, and ended with one all the same."""
+
+    __slots__ = ()
+    late = True
 
 
 CANCELLED = NodeOutcome(cancelled=True)
@@ -115,7 +126,9 @@ class Node:
         self.owner.member_done(self.index, outcome)
 
     def cancel(self) -> None:
-        """Give up; reports `CANCELLED`, at once for leaves, when all members have for groups."""
+        """
+        Give up. It reports once what it set going has ended: `CANCELLED`, or an outcome that it has all the same.
+        """
         raise NotImplementedError  # pragma: no cover - every node has its own
 
     def member_rule(self) -> WakeOn:
@@ -160,7 +173,7 @@ def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
 class StrandNode(Node):
     """A strand: the body of the run, or a helper coroutine in a group."""
 
-    __slots__ = ("cancelled", "current", "strand", "throw_cancel")
+    __slots__ = ("cancelled", "current", "late", "strand", "throw_cancel")
 
     def __init__(self, ex: OpenRun, strand: Strand, owner: NodeOwner, index: int) -> None:
         super().__init__(ex, strand.prefix, owner, index)
@@ -170,6 +183,8 @@ class StrandNode(Node):
         self.cancelled = False
         #: Set while the cancellation still has to be raised in its code.
         self.throw_cancel = False
+        #: Set once it was given the outcome of a command that was cancelled.
+        self.late = False
         ex.strands.append(self)
 
     def begin(self) -> None:
@@ -189,6 +204,11 @@ class StrandNode(Node):
             error = RunCancelled(self.ex.cancel_reason)
         strand = self.strand
         asked = strand.resume(outcome.value, error)
+        if outcome.late:
+            self.late = True
+            if asked is not None:
+                self.ex.refuse(asked)
+                asked = strand.resume(None, RunCancelled(self.ex.cancel_reason))
         if asked is not None:
             node = self.ex.open(asked, strand.next_position(), self, 0)
             if node is not None and not node.closed:
@@ -201,7 +221,7 @@ class StrandNode(Node):
         elif raised is not None and came_from_outside(raised):
             raise raised  # meant for the program: the run must not record it as its end
         else:
-            self.report(NodeOutcome(self.strand.value, raised))
+            self.report((LateOutcome if self.late else NodeOutcome)(self.strand.value, raised))
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -262,15 +282,28 @@ class Leaf(Node, Generic[_Taken]):
             self.wait = None
         self.report(outcome)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to end, and has not."""
+        return False
+
+    def tell_to_end(self) -> bool:
+        """Tell what the command set going outside to end, and wait for that; False if there is nothing to wait for."""
+        return False
+
+    def given_up(self, now: float) -> Event:
+        """What happens to it if it is waited for no longer, although it is `stopping`."""
+        raise NotImplementedError  # pragma: no cover - those that can be told to end have their own
+
     def withdraw(self) -> None:
         """Undo what the command set going outside: nobody waits for its outcome any more."""
 
-    def converted(self, event: Event) -> Event:
+    def converted(self, event: _Taken) -> _Taken:
         """What is recorded for *event*."""
         return event
 
     def cancel(self) -> None:
-        if not self.closed:
+        if not self.closed and not self.stopping and not self.tell_to_end():
             self.withdraw()
             self.close(CANCELLED, arrived=False)
 
@@ -344,6 +377,14 @@ class OpenRun:
 
     def open(self, op: Command, position: str, owner: NodeOwner, index: int) -> Node | None:
         """Open *op* at *position*; its node reports to *owner*."""
+        raise NotImplementedError  # pragma: no cover - `Execution` has its own
+
+    def refuse(self, op: Command) -> None:
+        """Open nothing for *op*: its strand is cancelled."""
+        raise NotImplementedError  # pragma: no cover - `Execution` has its own
+
+    def stopped(self, event: StepStopped, step: str) -> None:
+        """A step that was told to end has, without an outcome."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
     # --- commands ----------------------------------------------------------------------------------
@@ -426,10 +467,21 @@ class OpenRun:
 
     # --- children, waits, blocks -------------------------------------------------------------------
 
+    def note_cancel(self, position: str) -> bool:
+        """Record that what stands at *position* was told to end; in a replay, whether it is recorded."""
+        if self.replaying:
+            return position in self.history.cancels_sent
+        self.decision.events.append(CancelSent(position, self.time))
+        return True
+
     def child_id(self, position: str) -> str:
         """The id of the child at *position*: derived, so a child exists exactly once."""
         attempt = self.history.generation
         return f"{self.run_id}/{position}" if attempt == 1 else f"{self.run_id}/{position}@{attempt}"
+
+    def is_unborn(self, run_id: str) -> bool:
+        """Whether a child is to be created by this very turn."""
+        return any(child.run_id == run_id for child in self.decision.children)
 
     def cancel_child(self, run_id: str) -> None:
         """Ask a child to end; one that this very turn would create is not created."""

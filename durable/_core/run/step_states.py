@@ -10,6 +10,8 @@ A step stands in one of these states. It changes by what arrives, and by nothing
 * *queued*: it has a limit, and its next attempt waits in line for a slot;
 * *running*: an attempt has begun. The user's function is at work, or its process died; the journal cannot tell,
   so the next owner of the run says what became of it (`StepInterrupted`);
+* *cancelling*: its attempt was told to end, and has not: it may have clean-up to do, or be a thread, which cannot be
+  cut off. With what it ended, its command ends: without an outcome, or with one that it had all the same;
 * *retrying*: an attempt failed, and a timer, which is a row, stands for the delay before the next;
 * *stuck*: whether it may run again is for a person to decide. The run is blocked;
 * *ended*: it has an outcome, or nobody waits for one any more.
@@ -49,7 +51,8 @@ What differs between a step and a job (all else is the same, and a test compares
   that could ask for something else.
 * What is raised in a workflow where it asks for a step is the failure of a job: its limit has no key for these
   arguments. (At a later attempt the code was changed for the worse, and either run is blocked.)
-* A job is cancelled, or out of time, at once: it has no code that could clean up.
+* A job ends with the attempt that was told to end: it has no code that could clean up, nor be told of a value that
+  the attempt had all the same. With one, a cancelled job has succeeded.
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ from attrs import frozen
 
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import (
+    CancelSent,
     Event,
     LaterAttempt,
     ResumeRequested,
@@ -74,6 +78,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepRetrying,
     StepStarted,
+    StepStopped,
     StepSucceeded,
     TimerFired,
     TransactionStarted,
@@ -89,7 +94,9 @@ from durable.errors import StepInterruptedError
 # --- the table -----------------------------------------------------------------------------------
 
 #: Where a step stands.
-Phase: TypeAlias = Literal["due", "queued", "running", "retrying", "stuck", "interrupted", "ended"]
+Phase: TypeAlias = Literal["due", "queued", "running", "cancelling", "retrying", "stuck", "interrupted", "ended"]
+#: Those in which its attempt has not ended.
+UNDER_WAY: Final = frozenset[Phase](("running", "cancelling"))
 
 
 #: What can happen to a step: what arrives, and in a replay the facts, too.
@@ -106,6 +113,7 @@ class Choice(StrEnum):
     POISON = "by one crash too many"
     UNKNOWN = "by a crash, on_crash is block"
     FORBIDDEN = "by a crash, on_crash is raise"
+    CANCELLED = "it is told to end"
     WITHDRAWN = "nobody waits for it"
 
 
@@ -157,7 +165,16 @@ STEP_TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]
             "retrying", (StepEffect.REPORT, StepEffect.RELEASE, StepEffect.DELAY), failures=1, crashes=None
         ),
         StepInterrupted: Transition("interrupted"),
+        Choice.CANCELLED: Transition("cancelling", (StepEffect.CANCEL,), CancelSent),
         Choice.WITHDRAWN: Transition("ended", (StepEffect.CANCEL, StepEffect.RELEASE), StepCancelled),
+    },
+    "cancelling": {
+        StepStopped: Transition("ended", (StepEffect.RELEASE,)),
+        StepSucceeded: _SUCCEEDS,
+        StepFailed: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE)),
+        StepRetrying: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE), StepFailed),
+        StepInterrupted: Transition("ended", (StepEffect.RELEASE,), StepStopped),
+        Choice.WITHDRAWN: Transition("ended", (StepEffect.RELEASE,), StepCancelled),
     },
     "interrupted": {
         Choice.SHUTDOWN: Transition("due"),
@@ -220,7 +237,7 @@ Move: TypeAlias = tuple[StepState, tuple[StepEffect, ...]]
 def accepts(event: Event, state: StepState, *, replaying: bool = False) -> TypeGuard[StepEvent]:
     """Whether *event* can happen to a step that stands in *state*."""
     kind = type(event)
-    if isinstance(event, StepInterrupted) and event.attempt != state.attempt:
+    if isinstance(event, (StepInterrupted, StepStopped)) and event.attempt != state.attempt:
         return False
     return kind in STEP_TRANSITIONS[state.phase] or (replaying and kind in _FACTS)
 
@@ -235,9 +252,11 @@ def moved(state: StepState, event: StepEvent, rules: StepRules | None) -> Move:
         slot = state.slot or isinstance(event, SlotAwaited)
         return state._replace(phase=_FACTS[type(event)], attempt=event.attempt, slot=slot), ()
     state, effects = _along(STEP_TRANSITIONS[state.phase][type(event)], state)
-    if isinstance(event, StepInterrupted):
+    if state.phase == "interrupted":
+        assert isinstance(event, StepInterrupted)
         if rules is None:
-            return state._replace(phase="stuck", crashes=state.crashes + event.crashed), ()
+            # If it has a slot, what was chosen says so: a step that is stuck has given it up.
+            return state._replace(phase="stuck", crashes=state.crashes + event.crashed, slot=False), ()
         state, effects = _along(STEP_TRANSITIONS["interrupted"][_judged(state, event, rules)], state)
     if state.phase == "due":
         return (state._replace(phase="running"), ()) if rules is None else _begun(state, rules)
@@ -246,6 +265,11 @@ def moved(state: StepState, event: StepEvent, rules: StepRules | None) -> Move:
 
 def _begun(state: StepState, rules: StepRules) -> Move:
     return _along(STEP_TRANSITIONS["due"][Choice.LIMITED if rules.limited else Choice.UNLIMITED], state)
+
+
+def told_to_end(state: StepState) -> Move:
+    """Where it takes a step, whose attempt is running, that this is told to end."""
+    return _along(STEP_TRANSITIONS[state.phase][Choice.CANCELLED], state)
 
 
 def withdrawn(state: StepState) -> Move:
@@ -312,6 +336,13 @@ def take(step: OpenStep, event: StepEvent, decision: Decision, now: float) -> No
     _perform(effects, step, event, decision, now)
 
 
+def cancel(step: OpenStep, decision: Decision, now: float) -> None:
+    """Tell the attempt of *step*, which is running, to end: the step stays open until it has. As `begin_attempt`."""
+    decision.events.append(CancelSent(step.position, now))
+    step.state, effects = told_to_end(step.state)
+    _perform(effects, step, None, decision, now)
+
+
 def withdraw(step: OpenStep, decision: Decision, now: float) -> type[Event] | None:
     """Nobody waits for the outcome of *step* any more; what kind of event records that. As `begin_attempt`."""
     recorded = STEP_TRANSITIONS[step.state.phase][Choice.WITHDRAWN].recorded
@@ -327,8 +358,23 @@ def replay_event(step: OpenStep, event: StepEvent) -> None:
         step.first = event
 
 
-def recorded_as(step: OpenStep, event: StepInterrupted, codec: Codec) -> StepInterrupted | StepFailed:
-    """What is recorded for *event*: an interruption that must not be repeated is a failure."""
+def recorded_as(step: OpenStep, event: StepEvent, codec: Codec) -> StepEvent:
+    """
+    What is recorded for *event*.
+
+    An interruption that must not be repeated is a failure. Of a step that was told to end, an interruption is what it
+    was told to do, and a failed attempt is the last one.
+    """
+    if step.state.phase == "cancelling":
+        match event:
+            case StepInterrupted():
+                return StepStopped(event.position, event.attempt, abandoned=False, at=event.at)
+            case StepRetrying():
+                return StepFailed(event.position, event.attempt, event.value, event.at)
+            case _:
+                return event
+    if not isinstance(event, StepInterrupted):
+        return event
     taken = STEP_TRANSITIONS["interrupted"][_judged(step.state, event, step.rules)]
     if taken.recorded is not StepFailed:
         return event

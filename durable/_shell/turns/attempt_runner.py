@@ -2,9 +2,11 @@
 The steps of one run that are running: each in a task of its own, or in that of the run's driver.
 
 A step begins once the turn that asked for it is on disk; how it ended goes into the run's inbox. A step that nothing
-else runs beside is run by the driver's own task, and all of those in one cancel scope: a task and a scope less for
-each job, and for each step of a plain sequence. If something arrives meanwhile, another task takes the turns over (a
-*relief*), and the driver's task ends with its step.
+else runs beside is run by the driver's own task: a task less for each job, and for each step of a plain sequence. If
+something arrives meanwhile, another task takes the turns over (a *relief*), and the driver's task ends with its step.
+
+A step that is cancelled is waited for, and its end is an outcome, too. What takes too long over that is given up: its
+run goes on without it, but its driver does not end before the function has.
 """
 
 from __future__ import annotations
@@ -15,22 +17,17 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import anyio
-
-from durable._core.journal.events import Event, StepInterrupted
+from durable._core.journal.events import Event, StepInterrupted, StepStopped
 from durable._core.run.decision import StepAction
 from durable._shell.reads.batch_rows import lineage
 from durable._shell.rows.rows import RunState
 from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
+from durable._shell.turns.running_attempt import RunningAttempt
 from durable._shell.turns.services import Services
 
 #: Batches whose ids are kept in memory.
 BATCHES_KNOWN = 1000
-
-
-class CutOffError(Exception):
-    """Raised where a step has outlived the cancellation of its scope: what comes next is not to be cancelled."""
 
 
 class AttemptRunner:
@@ -43,10 +40,11 @@ class AttemptRunner:
         self._inbox = inbox
         self._notes = notes
         self._services = services
-        #: What cancels each step that is running, by position.
-        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._running: dict[str, RunningAttempt] = {}
+        #: Those that were given up, and have not ended.
+        self._abandoned: set[RunningAttempt] = set()
         #: The step that is left to the driver's task ...
-        self._inline: StepAction | None = None
+        self._inline: RunningAttempt | None = None
         #: ... and, if something arrived meanwhile, the end of the task that takes the turns.
         self._relief: asyncio.Future[None] | None = None
         self._is_cut_off = False
@@ -54,22 +52,22 @@ class AttemptRunner:
     @property
     def running(self) -> Collection[str]:
         """The positions of the steps that are running."""
-        return self._scopes.keys()
+        return self._running.keys()
 
-    def begin(self, actions: Sequence[StepAction], here: anyio.CancelScope | None) -> None:
+    def begin(self, actions: Sequence[StepAction], *, alone: bool) -> None:
         """
         Run *actions*, each in a task of its own.
 
-        Where nothing else of the run is open, *here* is the scope of the driver's task: a single step is left to
-        `run_inline`, which is to be called there next.
+        *alone*: nothing else of the run is open. Then a single step is left to `run_inline`, which is to be called by
+        the driver's task next.
         """
-        if here is not None and len(actions) == 1 and not self._scopes and self._relief is None:
-            self._inline = action = actions[0]
-            self._scopes[action.position] = here
-            return
+        inline = alone and len(actions) == 1 and not self._running and self._relief is None
         for action in actions:
-            self._scopes[action.position] = self._services.new_scope()
-            self._services.spawn(self._run, action, self.context)
+            attempt = self._running[action.position] = RunningAttempt(action)
+            if inline:
+                self._inline = attempt
+            else:
+                self._services.spawn(self._attempt, attempt, self.context)
 
     def skip(self, actions: Iterable[StepAction]) -> None:
         """Do not begin *actions*: the run has to stop. They begin when it continues."""
@@ -77,44 +75,45 @@ class AttemptRunner:
             self._interrupted(action)
 
     def cancel(self, positions: Iterable[str]) -> None:
-        """Cancel the steps at *positions*, as far as they are running."""
+        """Have the steps at *positions* end, as far as they are running, within the time that their clean-up has."""
         for position in positions:
-            if scope := self._scopes.get(position):
-                scope.cancel()
+            attempt = self._running.get(position)
+            if attempt is not None and not attempt.is_cancelled:
+                seconds = self._services.cleanup_seconds
+                attempt.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, attempt)
+                attempt.cancel()
+
+    def _give_up(self, attempt: RunningAttempt) -> None:
+        """The time of its clean-up is over: its run waits no longer."""
+        action, now = attempt.action, self._services.clock.now()
+        if self._running.get(action.position) is attempt:
+            del self._running[action.position]
+            self._abandoned.add(attempt)
+            self._inbox.add(StepStopped(action.position, action.attempt, abandoned=True, at=now))
 
     def cut_off(self) -> None:
         """Cancel all that is running, and record that it was interrupted: the grace is over."""
         self._is_cut_off = True
-        for scope in list(self._scopes.values()):
-            scope.cancel()
+        for attempt in (*self._running.values(), *self._abandoned):
+            attempt.cut_off()
+
+    async def wait_ended(self) -> None:
+        """Return once no function is at work any more: the next driver of the run may begin one of them again."""
+        while self._running or self._abandoned:
+            await self._inbox.wait()
 
     # --- in the driver's task --------------------------------------------------------------------------
 
     async def run_inline(self) -> bool:
-        """
-        Run the step that was left to this task, if one was; False if another task has taken the turns meanwhile.
-
-        Raises:
-            CutOffError: The scope was cancelled, but the step ended by itself.
-        """
-        action = self._inline
-        if action is None or self._relief is not None:
+        """Run the step that was left to this task, if one was; False if another task has taken the turns meanwhile."""
+        attempt = self._inline
+        if attempt is None or self._relief is not None:
             return True
-        scope = self._scopes[action.position]
         try:
-            await self._attempt(action, scope)
+            await self._attempt(attempt)
         finally:
             self._inline = None
-        if self.is_relieved:
-            return False
-        if scope.cancel_called:
-            raise CutOffError
-        return True
-
-    @property
-    def is_relieved(self) -> bool:
-        """Whether the task that ran the last step has no turns to take any more."""
-        return self._relief is not None
+        return self._relief is None
 
     def relieve(self, take_turns: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Let another task *take_turns*, if the driver's is busy with a step."""
@@ -129,28 +128,32 @@ class AttemptRunner:
 
     # --- one attempt -----------------------------------------------------------------------------------
 
-    async def _run(self, action: StepAction) -> None:
-        """Run a step in a task, and a scope, of its own."""
-        with self._scopes[action.position] as scope:
-            await self._attempt(action, scope)
-
-    async def _attempt(self, action: StepAction, scope: anyio.CancelScope) -> None:
-        state, notes = self._state, self._notes
+    async def _attempt(self, attempt: RunningAttempt) -> None:
+        state, notes, action = self._state, self._notes, attempt.action
         outcome: Event | None = None
         try:
             left = await notes.left(action, state.run_id) if notes.may_be_left(action) else {}
             if state.batch is not None or state.callback is not None:
                 await self._name_batches()
-            outcome = await self._services.steps.attempt(action, state, notes, left)
+            outcome = await self._services.steps.attempt(attempt, state, notes, left)
         finally:
-            if self._scopes.get(action.position) is scope:
-                del self._scopes[action.position]
-            if outcome is not None:
-                self._inbox.add(outcome)
-            elif self._is_cut_off:
-                self._interrupted(action)
-            else:
-                self._inbox.wake()  # nothing came of it, but the driver must see that it is running no more
+            self._ended(attempt, outcome)
+
+    def _ended(self, attempt: RunningAttempt, outcome: Event | None) -> None:
+        action = attempt.action
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if attempt in self._abandoned:
+            self._abandoned.remove(attempt)
+            self._inbox.wake()  # what came of it is of no use any more
+            return
+        del self._running[action.position]
+        if outcome is not None:
+            self._inbox.add(outcome)
+        elif self._is_cut_off:
+            self._interrupted(action)
+        else:
+            self._inbox.wake()  # nothing came of it, but the driver must see that it is running no more
 
     def _interrupted(self, action: StepAction) -> None:
         now = self._services.clock.now()

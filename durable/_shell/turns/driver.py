@@ -14,14 +14,11 @@ go into the inbox too, so that the history stays closed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
-
-import anyio
 
 from durable._core.codec.safe_text import one_line
 from durable._core.codec.traceback_text import frames_of
@@ -31,7 +28,7 @@ from durable._core.run.execution import Execution
 from durable._shell.log import emit, log
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run
 from durable._shell.rows.rows import ReadyRun, RunState, read_events
-from durable._shell.turns.attempt_runner import AttemptRunner, CutOffError
+from durable._shell.turns.attempt_runner import AttemptRunner
 from durable._shell.turns.executions import AnyExecution, make_execution, replayed
 from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
@@ -103,6 +100,7 @@ class Driver:
             await self._attempts.wait_relieved()
         finally:
             self._close_execution()
+        await self._attempts.wait_ended()
 
     async def refuse(self, error: DurableError) -> None:
         """Block the run because of *error*, without driving it."""
@@ -120,14 +118,7 @@ class Driver:
         try:
             arrived = await begin()
             while arrived is not None:
-                with contextlib.suppress(CutOffError), self._services.new_scope() as here:
-                    while arrived is not None:
-                        arrived = await self._turn(arrived, here)
-                    return
-                # The scope is spent: it was cancelled, and with it the step that ran in this task.
-                if self._attempts.is_relieved:
-                    return
-                arrived = await self._next()
+                arrived = await self._turn(arrived)
         except EngineClosedError:
             pass  # what was not recorded is found again when the file is opened
         except DurableError as error:
@@ -138,12 +129,8 @@ class Driver:
             frames = frames_of(error, REPORTED_CHARACTERS, with_ours=True)
             await self._block(InternalError(f"{one_line(error)}. Please report this:\n{frames}"))
 
-    async def _turn(self, arrived: list[Event], here: anyio.CancelScope) -> list[Event] | None:
-        """
-        One turn; the next arrivals, or None once nothing is left to drive in this task.
-
-        *here* is the scope of the steps that run in it.
-        """
+    async def _turn(self, arrived: list[Event]) -> list[Event] | None:
+        """One turn; the next arrivals, or None once nothing is left to drive in this task."""
         execution = self._execution
         assert execution is not None, "turns begin with a take-over"
         decision = execution.advance(arrived, now=self._services.clock.now())
@@ -165,7 +152,7 @@ class Driver:
         if self._services.replay_always and last.blocked is None and not execution.ended:
             execution = await self._replay()
         for done in recorded.decisions:
-            self._perform(done, execution, here)
+            self._perform(done, execution)
         if last.ended is not None:
             return None
         if last.blocked is not None:
@@ -187,17 +174,21 @@ class Driver:
             return await turn.record(decision)
         return await self._writer.record(decision, execution, upto)
 
-    def _perform(self, decision: Decision, execution: AnyExecution, here: anyio.CancelScope) -> None:
+    def _perform(self, decision: Decision, execution: AnyExecution) -> None:
         """What is on disk now may begin."""
         if decision.logs:
             emit(decision.logs, self.ready.run_id, self.ready.workflow)
+        for step in decision.troubled:
+            if step.abandoned:  # what failed was told where it did
+                told = {"step": step.step, "position": step.position, "attempt": step.attempt}
+                log.warning("step.abandoned", run_id=self.ready.run_id, workflow=self.ready.workflow, **told)
         if decision.cancelled_steps:
             self._attempts.cancel(decision.cancelled_steps)
         if self._stopping:
             self._attempts.skip(decision.steps)
         elif decision.steps:
             alone = execution.alone and not self._inbox.notified
-            self._attempts.begin(decision.steps, here if alone else None)
+            self._attempts.begin(decision.steps, alone=alone)
 
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if nothing is left to drive in this task."""

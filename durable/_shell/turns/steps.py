@@ -3,13 +3,14 @@ One attempt of a step: runs it under its timeout, and says how it ended.
 
 Async functions run on the loop, in a task of their own; sync ones in a worker thread, or in a
 process. It knows nothing of workflows: it hands back an event, or None if it was cut off.
+
+One that is cancelled is so once, and has ended when its clean-up has: see `running_attempt`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import sys
 from collections.abc import Callable, Coroutine, Generator
@@ -24,7 +25,7 @@ from attrs import frozen
 from durable._core.codec.codec import Codec
 from durable._core.codec.exception_origin import came_from_outside
 from durable._core.codec.failures import describe, record_exception
-from durable._core.journal.events import Event, StepFailed, StepInterrupted, StepRetrying, StepSucceeded
+from durable._core.journal.events import Event, StepFailed, StepInterrupted, StepRetrying, StepStopped, StepSucceeded
 from durable._core.journal.payloads import payload_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
@@ -36,6 +37,7 @@ from durable._shell.rows.rows import RunState
 from durable._shell.turns.context import Notes, Scope, StepContext, enter
 from durable._shell.turns.hooks import Hooks
 from durable._shell.turns.raised import as_failure, is_cancellation, passes
+from durable._shell.turns.running_attempt import RunningAttempt, is_of_cleanup
 from durable._shell.turns.stand_ins import StandIns
 from durable._shell.turns.worker import FailedElsewhere, InterruptedCall, call_in_worker
 from durable.errors import Fatal
@@ -70,25 +72,32 @@ class Steps:
         self._threads = anyio.CapacityLimiter(THREADS)
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
 
-    async def attempt(self, action: StepAction, state: RunState, notes: Notes, left: dict[str, Any]) -> Event:
-        """Run one attempt; how it ended. Raises only cancellation, and what no program survives."""
+    async def attempt(
+        self, running: RunningAttempt, state: RunState, notes: Notes, left: dict[str, Any]
+    ) -> Event | None:
+        """
+        Run one attempt; how it ended, None if it was cut off.
+
+        Raises only cancellation when the engine ends, and what no program survives.
+        """
+        action, task = running.action, current_task()
         definition = action.op.definition
         timeout = action.op.given.timeout or definition.options.timeout
         deadline = None if timeout is None else self._clock.now() + timeout
         about = partial(_context, action, state, deadline)
         scope = Scope(about, self._codec, notes, left, batches=state.batches, backend=self._inside)
         enter(scope)
-        task = current_task()
         try:
-            if timeout is None:
-                value = await self._value(action, state)
-            else:
-                value = None
-                with anyio.move_on_after(timeout) as limit:
-                    value = await self._value(action, state)
-                if limit.cancelled_caught:
-                    msg = f"step {definition.name!r} took longer than {timeout:g} s"
-                    raise TimeoutError(msg)
+            running.enter(task)
+            try:
+                if timeout is None:
+                    value = await self._value(running, state)
+                else:
+                    value = await self._within(timeout, running, state)
+            finally:
+                running.inside = False
+                if task.cancelling() and not self._is_ending():
+                    await _forget_cancel(task)
             if scope.adding:
                 await scope.settle()
                 scope.raise_refused()
@@ -97,29 +106,53 @@ class Steps:
         except InterruptedCall:
             return StepInterrupted(action.position, action.attempt, False, self._clock.now())  # noqa: FBT003
         except BaseException as error:  # user code may raise anything: it is the step's outcome
-            if self._is_cut_off() if is_cancellation(error) else passes(error, task):
+            if running.was_told and is_cancellation(error):
+                return self._stopped(running, state.run_id, None)
+            if self._is_ending() if is_cancellation(error) else passes(error, task):
                 raise
-            if task.cancelling() and not self._is_cut_off():
-                await _forget_own_cancel(task)
             await scope.settle()
+            if running.is_cancelled and running.struck and is_of_cleanup(error):
+                return self._stopped(running, state.run_id, error)
             return self.failed(action, error, state.run_id)
-        finally:
-            if task.cancelling() and not self._is_cut_off():
-                await _forget_own_cancel(task)
 
-    def _is_cut_off(self) -> bool:
-        """Whether the engine wants this attempt to end: the run's scope is cancelled, or everything is."""
-        return anyio.current_effective_deadline() == -math.inf or self._is_ending()
+    def _stopped(self, running: RunningAttempt, run_id: str, error: BaseException | None) -> Event | None:
+        """It has ended as it was told to; its clean-up failed by *error*."""
+        action = running.action
+        if not running.is_cancelled:
+            return None
+        payload = None
+        if error is not None:
+            failure = record_exception(as_failure(error, action.op.definition.kind), self._codec)
+            payload = payload_of(failure, self._codec)
+            values = {"run_id": run_id, "step": action.op.definition.name, "position": action.position}
+            log.warning("step.cleanup_failed", error=describe(failure), attempt=action.attempt, **values)
+        now = self._clock.now()
+        return StepStopped(action.position, action.attempt, abandoned=False, value=payload, at=now)
 
-    def _value(self, action: StepAction, state: RunState) -> Coroutine[Any, Any, Any]:
+    async def _within(self, seconds: float, running: RunningAttempt, state: RunState) -> Any:
+        """The value of the function, which is cancelled once after *seconds*."""
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await self._value(running, state)
+        except TimeoutError as error:
+            if limit.expired() and type(error) is TimeoutError and not error.args:  # not the user's own
+                msg = f"step {running.action.op.definition.name!r} took longer than {seconds:g} s"
+                raise TimeoutError(msg) from None
+            raise
+
+    def _value(self, running: RunningAttempt, state: RunState) -> Coroutine[Any, Any, Any]:
+        action = running.action
         op = action.op
         if self._stand_ins is not None:
             return self._stand_ins.call(op.definition, action.position, state.run_id, op.args, op.kwargs)
         if self._hooks.around_steps:
-            return self._hooks.step(action, state, partial(self._call, op.definition, op.args, op.kwargs))
-        return self._call(op.definition, op.args, op.kwargs)
+            return self._hooks.step(action, state, partial(self._call, running, op.definition, op.args, op.kwargs))
+        return self._call(running, op.definition, op.args, op.kwargs)
 
-    async def _call(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def _call(
+        self, running: RunningAttempt, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """
         The value of the function, wherever it runs.
 
@@ -133,7 +166,7 @@ class Steps:
             if options.process:
                 return await self._call_in_process(definition, args, kwargs)
             if options.thread:
-                return await self._call_in_thread(definition, args, kwargs)
+                return await self._call_in_thread(running, definition, args, kwargs)
             return definition.fn(*args, **kwargs)
         except (SystemExit, KeyboardInterrupt) as error:
             if came_from_outside(error):
@@ -160,11 +193,17 @@ class Steps:
             raise value.rebuilt()
         return value
 
-    async def _call_in_thread(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with self._in_flight():
-            value = await anyio.to_thread.run_sync(
-                _called, definition.fn, args, kwargs, abandon_on_cancel=True, limiter=self._threads
-            )
+    async def _call_in_thread(
+        self, running: RunningAttempt, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        running.in_thread = True
+        try:
+            with self._in_flight():
+                value = await anyio.to_thread.run_sync(
+                    _called, definition.fn, args, kwargs, abandon_on_cancel=True, limiter=self._threads
+                )
+        finally:
+            running.in_thread = False
         if type(value) is _Raised:
             raise as_failure(value.error, definition.kind)
         return value
@@ -218,8 +257,8 @@ def current_task() -> asyncio.Task[Any]:
     return task
 
 
-async def _forget_own_cancel(task: asyncio.Task[Any]) -> None:
-    """Undo a cancellation that user code requested of its own *task*, lest it strike our next `await`."""
+async def _forget_cancel(task: asyncio.Task[Any]) -> None:
+    """Undo a cancellation of *task* that was for the user's code, or by it, lest it strike our next `await`."""
     while task.cancelling():
         task.uncancel()
     with contextlib.suppress(asyncio.CancelledError):

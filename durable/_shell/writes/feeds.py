@@ -92,13 +92,13 @@ def refill(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> N
 
 
 def close_feed(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> None:
-    """Start no more, and cancel the running children: the run may not know of all of them yet."""
+    """
+    Start no more, and cancel the running children: the run may not know of all of them yet.
+
+    Their waits stay: a cancelled child is waited for until it has ended.
+    """
     _drop(conn, run, position)
     first, behind = member_range(position)
-    conn.execute(
-        "DELETE FROM durable_waits WHERE run = ? AND kind = 'child' AND position > ? AND position < ?",
-        (run, first, behind),
-    )
     for (child,) in conn.execute(
         "SELECT run FROM durable_runs WHERE parent = ? AND ended_at IS NULL AND position > ? AND position < ?",
         (run, first, behind),

@@ -82,6 +82,8 @@ UPDATE durable_runs SET status = ended.column2, ended_at = ended.column3, ready_
     started_at = coalesce(started_at, ended.column3)
 FROM (VALUES {rows}) AS ended WHERE run = ended.column1
 """
+#: Why a child is cancelled whose race is lost, or whose time is over.
+NOT_AWAITED = "its parent no longer waits for it"
 _NO_WAITS = "DELETE FROM durable_waits WHERE run IN ({items})"
 #: But for signals: what nobody asked for is kept with the run.
 _NO_ITEMS = f"DELETE FROM durable_inbox WHERE run IN ({{items}}) AND kind <> {SignalReceived.kind}"  # noqa: S608 - a constant
@@ -203,7 +205,9 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
     for run_id in decision.cancelled_children:
         row = conn.execute("SELECT run FROM durable_runs WHERE run_id = ? AND parent = ?", (run_id, run)).fetchone()
         if row is not None:  # a run that it only awaited, or joined by key, is not its to cancel
-            request_cancel(conn, row[0], "its parent no longer waits for it", turn.at, effects)
+            request_cancel(conn, row[0], NOT_AWAITED, turn.at, effects)
+    for wait in decision.waits_ending:
+        _await_end(conn, run, wait, turn.at, effects)
     if decision.cancel_all_children:
         close_feeds(conn, run, turn.at, effects)
         born_now = {child.run for child in turn.children}  # by the clean-up
@@ -231,6 +235,27 @@ def keep_note(conn: sqlite3.Connection, run: int, position: str, name: str, valu
         "INSERT OR REPLACE INTO durable_notes (run, position, name, value, at) VALUES (?, ?, ?, ?, ?)",
         (run, position, name, value, at),
     )
+
+
+def _await_end(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effects: Effects) -> None:
+    """A child is cancelled, and *run* waits until it has ended: unless nothing will tell, or it is not *run*'s."""
+    row = conn.execute(
+        "SELECT w.wait, r.run, r.parent FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.target "
+        "WHERE w.run = ? AND w.position = ? AND w.kind = 'child'",
+        (run, wait.position),
+    ).fetchone()
+    if row is not None and row[2] == run:
+        if cancel_in_inbox(conn, row[1]) is None:  # the one that was started went on as this one
+            request_cancel(conn, row[1], NOT_AWAITED, at, effects)
+        return
+    if row is not None:  # joined by its key: it goes on
+        conn.execute("DELETE FROM durable_waits WHERE wait = ?", (row[0],))
+    elif conn.execute(
+        "SELECT 1 FROM durable_inbox WHERE run = ? AND position = ? LIMIT 1", (run, wait.position)
+    ).fetchone():
+        return  # it has ended
+    # Else it is an item of a feed that was closed before the child was started.
+    put_item(conn, run, ChildCancelled(wait.position, wait.run_id or "", NOT_AWAITED, at), effects, wakes=True)
 
 
 def _wait_row(run: int, wait: Wait, target: int | None, at: float) -> tuple[Any, ...]:
@@ -488,7 +513,7 @@ def end_cancelled(
         "SELECT seq, checksum FROM durable_events WHERE run = ? ORDER BY seq DESC LIMIT 1", (state.run,)
     ).fetchone()
     state = evolve(state, seq=seq, chain=chain)
-    events: list[Event] = [asked, RunCancelledEvent(asked.reason, at)]
+    events: list[Event] = [asked, RunCancelledEvent(asked.reason, at=at)]
     decision = Decision(events, ended="cancelled", reason=asked.reason, cancel_all_children=True)
     turn = LastTurn(
         state, at, decision, state.append(events), status="cancelled", allocate=allocate, follow_ups=follow_ups
