@@ -5,8 +5,9 @@ Records of our own: attrs classes read from data that anybody may have written.
 from typing import Annotated
 
 import pytest
-from attrs import frozen
+from attrs import field, frozen
 
+from durable._core.codec.classes import KEY
 from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant, Seconds, narrowed, record_codec
 from durable._core.codec.scalars import PLAIN
@@ -58,6 +59,26 @@ def test_what_does_not_fit_is_named_with_what_was_expected(field, found, said):
     with pytest.raises(DecodeError) as refused:
         OPEN.from_plain({"number": 1, field: found}, Ticket)
     assert refused.value.about("Ticket").startswith(said)
+
+
+@frozen
+class Renamed:
+    """What older records call a sort."""
+
+    kind: str = field(metadata={KEY: "sort"})
+    size: int = field(default=1, metadata={KEY: "count"})
+
+
+def test_a_field_may_have_another_name_in_records():
+    """
+    Of those that were written when it was called so; an error says the name that stands in the record.
+    """
+    assert CLOSED.to_plain(Renamed("job"), Renamed) == {"sort": "job"}
+    assert CLOSED.to_plain(Renamed("job", 2), Renamed) == {"sort": "job", "count": 2}
+    assert CLOSED.from_plain({"sort": "job", "count": 2}, Renamed) == Renamed("job", 2)
+    with pytest.raises(DecodeError) as refused:
+        CLOSED.from_plain({"sort": 7}, Renamed)
+    assert refused.value.about("Renamed") == "Renamed.sort: expected str, found int 7"
 
 
 def test_unknown_fields_are_passed_over_or_refused():

@@ -472,6 +472,29 @@ def test_every_field_of_a_new_run_travels_and_is_kept():
     assert from_json(to_json([new])) == [new]
 
 
+#: As the first release kept a run to be started later, with one that follows it.
+KEPT = """[{"run": 0, "run_id": "t", "workflow": "app.ride", "version": 2, "sort": "workflow", "queue": "fast",
+"priority": 3, "key": "k", "arguments": "app.ride:1", "labels": {"a": "b"}, "started": {"workflow": "app.ride",
+"version": 2, "seed": "t", "value": "[[],{}]", "at": 0.0}, "delay": 2.5, "follow_ups": [{"run": 0, "run_id": "f",
+"workflow": "app.tell", "version": 1, "sort": "job", "queue": "default", "priority": 0, "key": null, "arguments": "",
+"labels": {}, "started": {"workflow": "app.tell", "version": 1, "seed": "f", "value": {"$bytes": "YWJj"},
+"at": 0.0}}]}]"""
+
+
+def test_what_the_first_release_kept_is_read_and_kept_as_it_was():
+    """
+    Journals hold follow-ups, callbacks and windows of runs that are still open: their form is for ever.
+    """
+    started = RunStarted("app.tell", 1, "f", b"abc", 0.0)
+    inner = NewRun(0, "f", "app.tell", 1, "job", "default", 0, None, "", {}, started)
+    (found,) = from_json(KEPT)
+    assert found == NewRun(
+        0, "t", "app.ride", 2, "workflow", "fast", 3, "k", "app.ride:1", {"a": "b"},
+        RunStarted("app.ride", 2, "t", "[[],{}]", 0.0), delay=2.5, follow_ups=(inner,),
+    )  # fmt: skip
+    assert [each["sort"] for each in json.loads(to_json([found, inner]))] == ["workflow", "job"]
+
+
 # --- many requests at once ------------------------------------------------------------------------
 
 

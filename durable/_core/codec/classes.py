@@ -13,7 +13,7 @@ import operator
 import sys
 import typing
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -37,6 +37,9 @@ from durable._core.codec.rule import (
 
 GetRule: TypeAlias = Callable[[Any], Rule]
 """The rule for an annotation; of a type that is being built, one that works once it is."""
+
+#: In the metadata of a field: its key in records, where that is another than its name.
+KEY: Final = "durable: key"
 
 
 def is_typed_dict(cls: type) -> bool:
@@ -74,13 +77,16 @@ def _record(type_: Any, cls: Any, get: GetRule, *, closed: bool) -> Rule:
     if any("INITVAR" in str(getattr(field, "_field_type", "")) for field in declared.values()):
         return unsupported(type_, "it has an InitVar, whose value no instance keeps")
     # The alias, because the constructor of an attrs class knows `_x` as `x`.
+    keys = {f.name: f.metadata.get(KEY, f.name) for f in fields}
     made_of = [
-        _Field(f.name, getattr(f, "alias", f.name), rules[f.name], required=_is_required(f)) for f in fields if f.init
+        _Field(keys[f.name], getattr(f, "alias", f.name), rules[f.name], required=_is_required(f))
+        for f in fields
+        if f.init
     ]
     generated = _generated_init(cls)
     in_order = generated and not any(f.kw_only for f in fields)
     decode = _decode_fields(cls, label, made_of, in_order=in_order, closed=closed)
-    encode = _encode_fields(cls, label, [(f.name, rules[f.name].encode) for f in fields])
+    encode = _encode_fields(cls, label, [(f.name, keys[f.name], rules[f.name].encode) for f in fields])
     # A converter or a constructor of the user's may turn what was recorded into something
     # else, and a field outside of __init__ is not recorded at all: only trying tells.
     hooked = any(hasattr(cls, name) for name in ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__"))
@@ -95,7 +101,7 @@ def _named_tuple(type_: Any, cls: Any, get: GetRule) -> Rule:
     fields = [
         _Field(name, name, get(hints.get(name, Any)), required=name not in cls._field_defaults) for name in cls._fields
     ]
-    encode = _encode_fields(cls, label, [(field.name, field.rule.encode) for field in fields])
+    encode = _encode_fields(cls, label, [(field.name, field.name, field.rule.encode) for field in fields])
     return Rule(label, encode, _decode_fields(cls, label, fields), (cls,), frozenset({dict}))
 
 
@@ -220,9 +226,10 @@ def _decode_fields(
                     if name not in plain:
                         break
                     values.append(revert(plain[name]))
-            for name, argument, revert in left:  # those behind the first that is absent
-                if name in plain:
-                    named[argument] = revert(plain[name])
+            if len(values) < len(plain):  # there may be some behind the first that is absent
+                for name, argument, revert in left:
+                    if name in plain:
+                        named[argument] = revert(plain[name])
             if closed and len(values) + len(named) < len(plain):
                 name = f"{next(each for each in plain if each not in known):.80}"
                 raise Refusal("no field of this name", "found one")
@@ -242,9 +249,11 @@ def _decode_fields(
     return decode
 
 
-def _encode_fields(cls: type, label: str, fields: list[tuple[str, Encoder]]) -> Encoder:
-    names = [name for name, _ in fields]
-    encoders = [encode for _, encode in fields]
+def _encode_fields(cls: type, label: str, fields: list[tuple[str, str, Encoder]]) -> Encoder:
+    """What writes an object with a key per field: *fields* are pairs of attribute and key, with their encoder."""
+    names = [name for name, _, _ in fields]
+    keys = [key for _, key, _ in fields]
+    encoders = [encode for _, _, encode in fields]
     get: Callable[[Any], Any]
     if not names:
         get = lambda _: ()  # noqa: E731 - the empty case of attrgetter
@@ -270,8 +279,8 @@ def _encode_fields(cls: type, label: str, fields: list[tuple[str, Encoder]]) -> 
             raise Refusal(label, reason_of(error)) from error
         out: dict[str, Any] = {}
         try:
-            for name, convert, item in zip(names, encoders, items, strict=True):
-                out[name] = convert(item, depth)
+            for key, convert, item in zip(keys, encoders, items, strict=True):
+                out[key] = convert(item, depth)
         except Refusal as refusal:
             refusal.path.append(f".{names[len(out)]}")
             raise

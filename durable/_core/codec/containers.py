@@ -104,13 +104,7 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
             raise
         return out
 
-    def decode_key(text: str) -> Any:
-        if digits:
-            number = int(text) if text.removeprefix("-").isdecimal() else None
-            if str(number) != text:
-                raise misfit(text, "digits")
-            return number
-        return key_revert(text)
+    revert_text = _decode_digits if digits else key_revert
 
     def decode(plain: Any) -> Any:
         if type(plain) is list:
@@ -121,7 +115,7 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
         text = ""
         try:
             for text, item in plain.items():
-                out[decode_key(text)] = revert(item)
+                out[revert_text(text)] = revert(item)
         except Refusal as refusal:
             refusal.path.append(key_path(text))
             raise
@@ -132,6 +126,13 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
     # Pairs are written only where a key is not text, so that both kinds must be expected.
     texts_only = digits or key_rule.kinds == frozenset({str})
     return Rule(name, encode, decode, (dict,), frozenset({dict}) if texts_only else frozenset({dict, list}))
+
+
+def _decode_digits(text: str) -> int:
+    number = int(text) if text.removeprefix("-").isdecimal() else None
+    if number is None or str(number) != text:
+        raise misfit(text, "digits")
+    return number
 
 
 def encode_pairs(encode_key: Encoder, encode_item: Encoder, value: dict[Any, Any], depth: int) -> list[Any]:

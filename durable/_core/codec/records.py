@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import attrs
 
-from durable._core.codec.classes import GetRule, class_rule
+from durable._core.codec.classes import KEY, GetRule, class_rule
 from durable._core.codec.codec import Codec
 from durable._core.codec.resolver import Rules
 from durable._core.codec.rule import Refusal, Rule, misfit
@@ -43,14 +43,23 @@ def narrowed(rule: Rule, name: str, fits: Callable[[Any], bool]) -> Rule:
     return Rule(name, rule.encode, decode, rule.types, rule.kinds)
 
 
-def _is_shown(seconds: float) -> bool:
-    return -_LAST_INSTANT <= seconds <= _LAST_INSTANT
+def _seconds(name: str) -> Rule:
+    """Of a number of seconds that a calendar can show. Every event has one, hence the short way."""
+    revert = PLAIN[float].decode
+
+    def decode(plain: Any) -> float:
+        seconds: float = plain if type(plain) is float else revert(plain)
+        if -_LAST_INSTANT <= seconds <= _LAST_INSTANT:
+            return seconds
+        raise misfit(plain, name)
+
+    return Rule(name, PLAIN[float].encode, decode, (float, int), frozenset({float}))
 
 
 #: When something was or will be.
-Instant: TypeAlias = Annotated[float, narrowed(PLAIN[float], "epoch seconds of a year before 9999", _is_shown)]
+Instant: TypeAlias = Annotated[float, _seconds("epoch seconds of a year before 9999")]
 #: How long something takes or may take.
-Seconds: TypeAlias = Annotated[float, narrowed(PLAIN[float], "fewer seconds than 8,000 years have", _is_shown)]
+Seconds: TypeAlias = Annotated[float, _seconds("fewer seconds than 8,000 years have")]
 
 
 def _decode_int(plain: Any) -> int:
@@ -102,7 +111,7 @@ def _record(type_: Any, cls: Any, get: GetRule, *, closed: bool) -> Rule:
         plain = rule.encode(value, depth)
         for each in fields:
             if getattr(value, each.name) == each.default:
-                del plain[each.name]
+                del plain[each.metadata.get(KEY, each.name)]
         return plain
 
     return attrs.evolve(rule, encode=encode)

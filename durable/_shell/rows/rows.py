@@ -15,6 +15,7 @@ from zlib import crc32
 
 from attrs import define, evolve, field, frozen
 
+from durable._core.codec.classes import KEY
 from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant, Seconds
 from durable._core.journal.columns import from_row, to_row
@@ -128,7 +129,8 @@ class NewRun:
     run_id: str
     workflow: str
     version: int
-    kind: str
+    #: Its key is that of the releases before it was called so: journals hold such runs.
+    kind: str = field(metadata={KEY: "sort"})
     queue: str
     priority: int
     key: str | None

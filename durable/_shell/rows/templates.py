@@ -9,20 +9,25 @@ hooks made them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from attrs import asdict, evolve
+from attrs import evolve
 from attrs import fields as attrs_fields
 
+from durable._core.codec.classes import KEY
 from durable._core.codec.records import bytes_to_plain, record_codec
+from durable._core.journal.events import RunStarted
 from durable._shell.rows.rows import NewRun
 from durable.errors import DecodeError, UsageError
 
 #: Closed: a field of a newer release would say more of a run than this one can do.
 RECORDS: Final = record_codec(closed=True)
-#: Names of a new run's fields, and their defaults (where they have one).
-_FIELDS: dict[str, Any] = {attribute.name: attribute.default for attribute in attrs_fields(NewRun)}
+#: Of the fields: name, key, and default (where there is one).
+_OF_RUN, _OF_START = (
+    [(each.name, each.metadata.get(KEY, each.name), each.default) for each in attrs_fields(cls)]
+    for cls in (NewRun, RunStarted)
+)
 
 #: Fields of a new run that say which others of its file it belongs to, and what they are of a run that does not.
 _TIES: Final[dict[str, Any]] = {
@@ -62,12 +67,16 @@ def from_json(text: str) -> list[NewRun]:
 
 def to_plain(run: NewRun) -> dict[str, Any]:
     """A new run as plain data: what has its default is left out. Its names may be of subclasses of str."""
-    plain = {name: getattr(run, name) for name, standard in _FIELDS.items() if getattr(run, name) != standard}
-    plain["started"] = asdict(run.started)
+    plain = _told(run, _OF_RUN)
+    plain["started"] = _told(run.started, _OF_START)
     plain["labels"] = dict(run.labels)
     if run.follow_ups:
         plain["follow_ups"] = [to_plain(each) for each in run.follow_ups]
     return plain
+
+
+def _told(record: NewRun | RunStarted, fields: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
+    return {key: getattr(record, name) for name, key, standard in fields if getattr(record, name) != standard}
 
 
 def checked_json(text: str, where: str) -> str:
