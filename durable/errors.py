@@ -408,7 +408,7 @@ class JournalVersionError(JournalError):
 
 
 class ForeignJournalError(JournalError):
-    """The file is no journal of ours (another application's database, or no database)."""
+    """The file is not a journal of ours (another application's database, or no database)."""
 
 
 class JournalAccessError(JournalError):

@@ -25,7 +25,7 @@ ADDRESSES = {"Ada": "ada@example.org", "Bob": "bob at example.org", "Cyd": "cyd@
 
 def deliver(to: str, subject: str) -> None:
     if "@" not in to:
-        raise ValueError(f"{to!r} is no address")
+        raise ValueError(f"{to!r} is not an address")
     print(f"  to {to}: {subject}")
 
 

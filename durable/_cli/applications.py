@@ -93,13 +93,13 @@ def load_application(text: str) -> Application:
     the engine's codec is used.
 
     Raises:
-        CommandError: It cannot be imported, or is no application.
+        CommandError: It cannot be imported, or is not an application.
         DefinitionError: Its definitions contradict each other.
     """
     head, colon, tail = text.rpartition(":")
     place, name = (head, tail) if colon else (text, "")
     if not place or (colon and not name):
-        msg = f"{text!r} is no application: give pkg.mod, pkg.mod:name, or a .py file"
+        msg = f"{text!r} is not an application: give pkg.mod, pkg.mod:name, or a .py file"
         raise CommandError(msg)
     module = _from_file(place) if place.endswith(".py") or os.sep in place else _from_name(place)
     found: Any = _member(module, name) if name else module
@@ -209,7 +209,7 @@ def _called(fn: Callable[..., Any], text: str) -> Any:
 
 def _from_name(name: str) -> types.ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        msg = f"{name!r} is no name of a module: give pkg.mod, pkg.mod:name, or a .py file"
+        msg = f"{name!r} is not the name of a module: give pkg.mod, pkg.mod:name, or a .py file"
         raise CommandError(msg)
     _look_in(os.getcwd())
     started = loaded_module(name)  # the program itself: it brought this command line along, and is not loaded twice

@@ -249,7 +249,7 @@ class Admission(Generic[R]):
             self._lanes[name].active -= 1
 
     def withdraw(self, queue: str, run: int) -> None:
-        """*run* is no candidate any more (paused, or cancelled before it began)."""
+        """*run* is not a candidate any more (paused, or cancelled before it began)."""
         lane = self._lane(queue)
         if run in lane.known:
             lane.known.discard(run)

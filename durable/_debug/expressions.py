@@ -24,7 +24,7 @@ def evaluate(expression: str, frame: FrameType) -> Any:
     The value of *expression* with the globals and locals of *frame*. What it binds changes nothing there.
 
     Raises:
-        ExpressionError: It raised, or is no expression.
+        ExpressionError: It raised, or is not an expression.
     """
     # In one namespace: with two, the inner scopes of comprehensions and lambdas would not see the locals.
     scope = {**frame.f_globals, **frame.f_locals}

@@ -229,7 +229,7 @@ def replay(history: AnyHistory, workflow: AnyWorkflow, *, codec: Codec | None = 
 
     Raises:
         UsageError: There is nothing to replay: a job, another workflow's history, no such definition.
-        ExportFormatError: The file is no exported journal.
+        ExportFormatError: The file is not an exported journal.
     """
     definitions = as_definitions(workflow)
     recorded = recorded_run(history, definitions)

@@ -80,7 +80,7 @@ _LEAVES: Final[dict[str, Callable[[int], Any]]] = {
     "for each": lambda n: for_each(echo, [n, None, n], concurrency=n % 3 or None),
     "for each child": lambda n: for_each(child, [n, 0], concurrency=n % 2 + 1),
 }
-#: What is no op, and so stands in helpers only.
+#: What is not an op, and so stands in helpers only.
 _IN_HELPERS: Final = ("try", "finally", "plain", "started")
 
 

@@ -121,7 +121,7 @@ def _options() -> argparse.Namespace:
 
 def params_of(name: str, scale: float) -> dict[str, Any]:
     """
-    Sizes of a workload. What is no count of runs, steps or rows keeps its size.
+    Sizes of a workload. What is not a count of runs, steps or rows keeps its size.
     """
     fixed = ("W1:steps", "lag:steps", "W2:steps", "fan:window", "waking:few")
     sizes: dict[str, Any] = {

@@ -74,7 +74,7 @@ async def test_a_script_of_commands_is_a_transcript(cli, journal, tmp_path):
 
 async def test_commands_from_standard_input(journal):
     """
-    Where it is no terminal, nobody is asked: lines are read, pdb's, too.
+    Where it is not a terminal, nobody is asked: lines are read, pdb's, too.
     """
     db, app = journal
     command = [sys.executable, "-m", "durable", "debug", "r", "--db", db, "--app", app]

@@ -370,7 +370,7 @@ async def test_stand_ins_let_children_timers_and_signals_go_on(do, tmp_db, shop,
         (["--at", "7"], 2, "position 7 is not before a recorded command of this run; recorded are 0, 1"),
         (["--replace", "9=1"], 2, "position 9 is not before a recorded command"),
         (["--at", "1", "--replace", "1.2.x=1"], 2, "give POSITION=JSON"),
-        (["--at", "1", "--replace", "0=nope"], 2, "no JSON"),
+        (["--at", "1", "--replace", "0=nope"], 2, "not JSON"),
         (["--at", "1", "--replace", "0=1", "--replace", "0=2"], 2, "the outcome at 0 is replaced twice"),
         (["--at", "1", "--signal", "go"], 2, "give NAME=JSON"),
         (["--at", "1", "--run"], 2, "--run executes workflows and steps: name the application"),
@@ -401,7 +401,7 @@ async def test_replacements_are_read_by_what_the_command_returns(do, failed, sho
     assert "the replacement at 0 (step 'book'): expected" in said.err
     deep = "[" * 100 + "]" * 100
     assert "nesting" in (await do("fork", "r", "--replace", f"0={deep}", "--db", failed)).err
-    assert "is no mapping" in (await do("fork", "r", "--at", "1", "--stand-ins", f"{shop}:WRONG", *with_app)).err
+    assert "is not a mapping" in (await do("fork", "r", "--at", "1", "--stand-ins", f"{shop}:WRONG", *with_app)).err
     assert (await do("fork", tmp_path / "none.jsonl", "--at", "1")).code == 3
     assert (await do("fork", "nobody", "--at", "1", "--db", failed)).code == 3
     export = tmp_path / "r.jsonl"

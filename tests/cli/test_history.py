@@ -79,7 +79,7 @@ async def test_only_some_events(engines, cli, tmp_db):
     assert cli("history", "r", "--db", tmp_db, "--after", "2", "--json").values[0]["seq"] == 3
     said = cli("history", "r", "--db", tmp_db, "--kind", "Step")
     assert said.code == 2
-    assert "'Step' is no event; there are AttributesSet" in said.err
+    assert "'Step' is not an event; there are AttributesSet" in said.err
 
 
 async def test_failures_are_a_line_and_with_full_a_traceback(engines, cli, tmp_db):

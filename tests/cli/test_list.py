@@ -189,15 +189,15 @@ def test_an_iso_date_is_local_unless_it_says_otherwise(text, at):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["--since", "soon"], "'soon' is no time: give an ISO date (2026-01-31T12:00) or a span before now"),
-        (["--since", "2 fortnights"], "is no time"),
-        (["--until", "2026-02-31"], "is no time"),
-        (["--since", "0001-01-01"], "is no time"),
-        (["--status", "done"], "'done' is no status: there are pending, running"),
+        (["--since", "soon"], "'soon' is not a time: give an ISO date (2026-01-31T12:00) or a span before now"),
+        (["--since", "2 fortnights"], "is not a time"),
+        (["--until", "2026-02-31"], "is not a time"),
+        (["--since", "0001-01-01"], "is not a time"),
+        (["--status", "done"], "'done' is not a status: there are pending, running"),
         (["--status", ","], "a status is missing"),
-        (["--label", "city"], "'city' is no label: give NAME=VALUE"),
-        (["--limit", "-1"], "'-1' is no whole number"),
-        (["--after", "9" * 30], "is no whole number"),
+        (["--label", "city"], "'city' is not a label: give NAME=VALUE"),
+        (["--limit", "-1"], "'-1' is not a whole number"),
+        (["--after", "9" * 30], "is not a whole number"),
         (["--workflow", "\udcff"], "is not UTF-8"),
     ],
 )

@@ -683,7 +683,7 @@ def test_show_loads_no_engine(tmp_path):
 )
 def test_arguments_read_as_a_call(payload, expected):
     """
-    On one line where they fit, else one a line; what is no list of arguments is shown as it is.
+    On one line where they fit, else one a line; what is not a list of arguments is shown as it is.
     """
     assert values.call_lines("f", payload) == expected
 
@@ -752,7 +752,7 @@ def test_a_value_nested_too_deeply_for_python_is_shown_raw():
 )
 def test_failures_without_traceback_are_named(failure, expected):
     """
-    A title in its place, the cause below; what is no failure is shown as a value.
+    A title in its place, the cause below; what is not a failure is shown as a value.
     """
     assert values.failure_lines(json.dumps(failure)) == expected
 

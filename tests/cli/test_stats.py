@@ -300,7 +300,7 @@ async def test_a_schedule_that_no_engine_has_ticks_no_more(engines, tmp_db, cli)
 
 def test_no_schedule_and_an_unknown_one_are_told_apart(tmp_db, cli):
     """
-    An empty list is no error; a name that nobody has is exit code 3.
+    An empty list is not an error; a name that nobody has is exit code 3.
     """
     empty_journal(tmp_db)
     assert cli("schedules", "--db", tmp_db).out == "no schedules\n"

@@ -144,7 +144,7 @@ async def test_export_redacts_with_a_function_of_the_application(journal, call):
         ("hidden", "give MODULE:NAME"),
         ("nowhere_at_all:x", "no module is called 'nowhere_at_all'"),
         ("privacy_of_test:nobody", "has no 'nobody'"),
-        ("privacy_of_test:ALL", "is no function, but list"),
+        ("privacy_of_test:ALL", "is not a function, but list"),
     ):
         code, _, err = await call("export", "w-1", "--db", journal, "--redact", text)
         assert code == 2

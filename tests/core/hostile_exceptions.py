@@ -732,7 +732,7 @@ _LIBRARY = {
 KINDS = {**_CLASSES, **_FUNCTIONS, **_LIBRARY}
 
 
-# --- what is no Exception --------------------------------------------------------------------------------------
+# --- what is not an Exception --------------------------------------------------------------------------------------
 
 
 class Abort(BaseException):

@@ -429,7 +429,7 @@ def test_a_validation_error_that_hides_its_input_is_recorded_without() -> None:
 
 @pytest.mark.parametrize("recorded", [None, {}, {"title": 3}, {"title": "t", "errors": [{}], "hides_input": False}])
 def test_a_forged_validation_error_is_a_step_error(recorded: Any) -> None:
-    """What pydantic does not take is no error of pydantic's."""
+    """What pydantic does not take is not an error of pydantic's."""
     data = {"args": [], "state": {}, "validation": recorded}
     failure = Failure("ValidationError", "pydantic_core._pydantic_core", "m", data)
     assert type(rebuild(failure)) is StepError

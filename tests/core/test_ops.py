@@ -631,7 +631,7 @@ def test_return_exceptions_puts_failures_in_place():
 
 def test_a_group_of_helpers_may_hold_base_exceptions():
     """
-    A helper that raises what is no Exception makes a BaseExceptionGroup, which fails the run.
+    A helper that raises what is not an Exception makes a BaseExceptionGroup, which fails the run.
     """
 
     class Odd(BaseException):

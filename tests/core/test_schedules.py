@@ -287,7 +287,9 @@ def test_a_step_is_nothing_to_schedule():
     """
     It is no run; the error says so, and what to do.
     """
-    with pytest.raises(DefinitionError, match="found a call of step 'a_step', which is no run of its own: put it in a"):
+    with pytest.raises(
+        DefinitionError, match="found a call of step 'a_step', which is not a run of its own: put it in a"
+    ):
         Schedule("nightly", a_step(), every=5)
 
 

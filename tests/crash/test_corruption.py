@@ -61,7 +61,7 @@ OF_ROTTEN = "run = (SELECT run FROM durable_runs WHERE run_id = 'rotten')"
 # seq: 1 started, 2 and 3 the first step, 4 and 5 the second (its value is large), 6 the wait
 ROT = {
     "a value": (f"UPDATE durable_events SET value = '\"rottem\"' WHERE seq = 3 AND {OF_ROTTEN}", 3),
-    "a value that is no text any more": (
+    "a value that is not text any more": (
         f"UPDATE durable_events SET value = CAST(x'22ff22' AS TEXT) WHERE seq = 3 AND {OF_ROTTEN}",
         3,
     ),
@@ -70,7 +70,7 @@ ROT = {
     "a large value that is gone": ("DELETE FROM durable_payloads", 5),
     "the arguments": (f"UPDATE durable_events SET value = '[[\"x\"],{{}}]' WHERE seq = 1 AND {OF_ROTTEN}", 1),
     "a body": (f"UPDATE durable_events SET body = replace(body, 'work', 'wort') WHERE seq = 2 AND {OF_ROTTEN}", 2),
-    "a body that is no text any more": (
+    "a body that is not text any more": (
         f"UPDATE durable_events SET body = CAST(x'5bff' AS TEXT) WHERE seq = 2 AND {OF_ROTTEN}",
         2,
     ),

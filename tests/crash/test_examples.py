@@ -186,7 +186,7 @@ def single_binary(folder, monkeypatch):
     import importlib.util
     import sys
 
-    # By its place: its folder has a `main`, which is no module for others to find.
+    # By its place: its folder has a `main`, which is not a module for others to find.
     spec = importlib.util.spec_from_file_location("rides", EXAMPLES / "single_binary" / "rides.py")
     example = importlib.util.module_from_spec(spec)
     sys.modules["rides"] = example

@@ -214,7 +214,7 @@ async def test_a_divergence_is_an_error_with_the_locals_where_it_happened():
 
 async def test_code_that_no_longer_fails_goes_further():
     """
-    The recorded run failed; what today's code asks for instead is told, and is no error.
+    The recorded run failed; what today's code asks for instead is told, and is not an error.
     """
 
     @workflow(name="buggy")
@@ -282,7 +282,7 @@ async def test_code_is_a_workflow_or_several(tmp_path):
 
 async def test_what_cannot_be_replayed_is_refused():
     """
-    A job, an unknown workflow, a list of events that is no history.
+    A job, an unknown workflow, a list of events that is not a history.
     """
     with pytest.raises(UsageError, match="'plain', which is not among grouped"):
         replay(run(plain(1)).events, grouped)

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-ROWS = 1_020  # the last chunk is no full one
+ROWS = 1_020  # the last chunk is not a full one
 
 #: Dies by SIGKILL at the third chunk, before or after it is written.
 IMPORT = """

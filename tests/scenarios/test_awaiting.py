@@ -580,7 +580,7 @@ async def test_a_child_whose_host_is_killed_runs_again_until_it_is_poison(engine
     it kills no fourth host, and other runs go on.
 
     A lock that dies with its process takes the place of a lease. A poisoned child is blocked, which
-    is no end: its parent waits on, until a person lets the child try again, or cancels it, and then the
+    is not an end: its parent waits on, until a person lets the child try again, or cancels it, and then the
     parent has a failure.
     """
     host = hosts.module

@@ -526,7 +526,7 @@ async def test_an_attempt_that_is_repeated_adds_nothing_twice(engines, world):
 
 async def test_a_member_adds_while_its_engine_closes(engines, world):
     """
-    In the grace that steps get, an add is recorded: it is no failure of the step.
+    In the grace that steps get, an add is recorded: it is not a failure of the step.
     """
 
     @job

@@ -104,7 +104,7 @@ async def test_cancel_while_waiting_for_a_signal_or_timer(engines, reached):
 
 async def test_cancel_while_a_step_runs(engines, gate):
     """
-    The step is cut off through its cancel scope; that is no failed attempt.
+    The step is cut off through its cancel scope; that is not a failed attempt.
     """
 
     @step

@@ -583,7 +583,7 @@ async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once
 
 async def test_an_engine_that_is_closing_says_nothing_to_clients(engines):
     """
-    They ask again, and find the file free or its next owner; "the engine is not open" is no answer to them.
+    They ask again, and find the file free or its next owner; "the engine is not open" is not an answer to them.
     """
     from durable._shell.requests.wire import encode_request, socket_path
 

@@ -189,7 +189,7 @@ async def test_follow_ups_survive_a_restart(engines, world, reached, clock):
 
 async def test_a_run_that_continues_keeps_its_follow_ups_for_the_end(engines, world):
     """
-    `continue_as` is no success of the chain: follow-ups start when the last link ends.
+    `continue_as` is not a success of the chain: follow-ups start when the last link ends.
     """
     from durable import continue_as
 

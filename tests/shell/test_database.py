@@ -412,7 +412,7 @@ async def test_places_without_a_usable_file_are_refused_by_name(tmp_path):
     (tmp_path / "dir.db").mkdir()
     (tmp_path / "a.db").touch()
     os.link(tmp_path / "a.db", tmp_path / "b.db")
-    for name, reason in [("none/x.db", "does not exist"), ("dir.db", "no regular file"), ("b.db", "hard link")]:
+    for name, reason in [("none/x.db", "does not exist"), ("dir.db", "not a regular file"), ("b.db", "hard link")]:
         with pytest.raises(JournalAccessError, match=reason):
             await Database.open(tmp_path / name)
     assert not threads()

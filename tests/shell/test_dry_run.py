@@ -251,7 +251,7 @@ async def test_stand_ins_are_found_by_name_and_for_plain_functions():
     "stand_ins, says",
     [
         ({"chargee": lambda ride_id: ""}, "no step, transaction or job of that name"),
-        ({charge: "charge-7"}, "it is no function"),
+        ({charge: "charge-7"}, "it is not a function"),
         ({charge: lambda: ""}, "is called with \\(ride_id, currency\\)"),
         ({charge: lambda ride_id: ""}, "unexpected keyword argument 'currency'"),
         ({create_ride: lambda tx, user_id: 1}, "missing a required argument: 'user_id'"),

@@ -458,7 +458,7 @@ async def test_what_no_attempt_can_mend_is_tried_once(engines):
 
 async def test_a_worker_that_is_interrupted_runs_its_step_again(engines, tmp_path):
     """
-    Ctrl-C reaches the workers of a terminal, too: how the function would have ended is unknown, so it is no failure.
+    Ctrl-C reaches the workers of a terminal, too: how the function would have ended is unknown, so it is not a failure.
     """
     engine = await engines.memory(interrupted_once)
     assert await engine.run(interrupted_once(str(tmp_path / "been"))) == "again"

@@ -195,7 +195,7 @@ def test_links_pipes_and_missing_directories_are_refused(path):
     assert victim.read_text() == "precious"
     side.unlink()
     os.mkfifo(side)
-    with pytest.raises(JournalAccessError, match="no regular file"):
+    with pytest.raises(JournalAccessError, match="not a regular file"):
         Ownership.acquire(path)
     with pytest.raises(JournalAccessError, match="No such file"):
         Ownership.acquire(path.parent / "none" / "app.db")

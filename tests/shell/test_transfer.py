@@ -812,7 +812,7 @@ async def test_what_must_not_leave_is_changed_by_a_hook(engines, other, tmp_path
     [
         ("reason", None, "must return a string for Run.reason of run 'f'"),
         ("labels", {"card": 1}, "must return a dict of strings for the labels of run 'f'"),
-        ("attributes", {1, 2}, "no JSON"),
+        ("attributes", {1, 2}, "not JSON"),
     ],
 )
 async def test_a_hook_that_returns_nonsense_leaves_no_file(engines, tmp_path, name, returned, said):

@@ -207,7 +207,7 @@ async def test_a_renamed_exception_is_rebuilt_as_its_new_class(engines, reached,
 
 def test_what_aliases_refuses():
     """
-    Names that are none, and what is no class.
+    Names that are none, and what is not a class.
     """
     with pytest.raises(DefinitionError, match=r"'Name' or 'module:Name', found 'a\.\.b'"):
         aliases("a..b")

@@ -178,7 +178,7 @@ async def test_each_tick_of_a_schedule_comes_at_its_time(opened, still):
     async def report(at: datetime) -> None:
         ticks.append(at)
 
-    schedule = Schedule("hourly", lambda at: report(at), every=timedelta(hours=1))  # noqa: PLW0108 - a job is no function of schedules
+    schedule = Schedule("hourly", lambda at: report(at), every=timedelta(hours=1))  # noqa: PLW0108 - a job is not a function of schedules
     engine = await opened(report, clock=still, schedules=[schedule])
     await still.advance(3599)
     assert ticks == []

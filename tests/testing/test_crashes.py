@@ -268,7 +268,7 @@ def test_a_kind_that_is_none():
     """
     The message has those that are.
     """
-    with pytest.raises(UsageError, match="'crush' is no kind of fault: there are crash, exception"):
+    with pytest.raises(UsageError, match="'crush' is not a kind of fault: there are crash, exception"):
         every_glitch(count(1), [count], kinds=["crush"])
 
 

@@ -107,7 +107,7 @@ def _check(args: Namespace) -> None:
     elif not args.stand_ins and args.at is None and not args.replace:
         problem = "from where? Give --at POSITION, or --replace POSITION=JSON"
     elif os.path.isfile(args.run) and not (args.into or args.stand_ins):
-        problem = f"{args.run} is no journal: say where the copy is to go with --into FILE, or give --stand-ins"
+        problem = f"{args.run} is not a journal: say where the copy is to go with --into FILE, or give --stand-ins"
     if problem:
         raise CommandError(problem)
 
@@ -241,7 +241,7 @@ async def _rehearse(plan: Plan, application: Application, args: Namespace, out: 
     assert plan.copy is not None, "planned"
     stand_ins = load_object(args.stand_ins)
     if not isinstance(stand_ins, Mapping):
-        msg = f"{args.stand_ins!r} is no mapping of steps to functions, but {type(stand_ins).__name__}"
+        msg = f"{args.stand_ins!r} is not a mapping of steps to functions, but {type(stand_ins).__name__}"
         raise CommandError(msg)
     signals: dict[str, list[Any]] = {}
     for name, payload in args.signal:

@@ -128,7 +128,7 @@ def _encoded(
 def _absent(absent: Absent) -> str:
     return (
         f"child {absent.run_id} at {absent.position} of run {absent.parent} has no outcome yet, and its run is not at "
-        f"hand: export with --tree, or say what it comes to with --replace {absent.position}=JSON"
+        f"hand: export with --tree, or give its outcome with --replace {absent.position}=JSON"
     )
 
 
@@ -158,6 +158,6 @@ def signal(text: str) -> tuple[str, Any]:
     """
     name, equals, value = text_argument(text).partition("=")
     if not name or not equals:
-        msg = f"{text!r} is no signal: give NAME=JSON"
+        msg = f"{text!r} is not a signal: give NAME=JSON"
         raise ArgumentTypeError(msg)
     return name, json_argument(value)

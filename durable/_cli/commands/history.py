@@ -183,6 +183,6 @@ def _json(row: RunRow, seq: int, event: Event) -> dict[str, Any]:
 
 def _kind(text: str) -> str:
     if text not in _NAMES:
-        msg = f"{text!r} is no event; there are {', '.join(sorted(_NAMES))}"
+        msg = f"{text!r} is not an event; there are {', '.join(sorted(_NAMES))}"
         raise ArgumentTypeError(msg)
     return text

@@ -64,7 +64,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     group = parser.add_argument_group("how it is started (default: as its definition says)")
     group.add_argument("--id", type=text_argument, help="the id of the run (default: one is made)")
     group.add_argument(
-        "--key", type=text_argument, help="one run a key: if there is one with these arguments, it is found"
+        "--key", type=text_argument, help="one run per key: if there is one with these arguments, it is found"
     )
     group.add_argument(
         "--on-conflict",
@@ -248,7 +248,7 @@ def _all_arguments(text: str) -> Any:
 def _argument(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not equals:
-        msg = f"{text!r} is no argument: give NAME=JSON"
+        msg = f"{text!r} is not an argument: give NAME=JSON"
         raise ArgumentTypeError(msg)
     return name, json_argument(value)
 
@@ -260,6 +260,6 @@ def _delay(text: str) -> float:
         found = moment(text)
         seconds = found.back if found.at is None else math.nan
     if not 0 <= seconds < math.inf:
-        msg = f"{text!r} is no delay: give a span (90s, 30min, 2h, 7d)"
+        msg = f"{text!r} is not a delay: give a span (90s, 30min, 2h, 7d)"
         raise ArgumentTypeError(msg)
     return seconds

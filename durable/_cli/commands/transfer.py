@@ -174,7 +174,7 @@ def _redaction(args: Namespace) -> tuple[Redact | None, Codec | None]:
 
     redact = load_object(args.redact)
     if not callable(redact):
-        msg = f"{args.redact!r} is no function, but {type(redact).__name__}"
+        msg = f"{args.redact!r} is not a function, but {type(redact).__name__}"
         raise CommandError(msg)
     return redact, application_of(args).codec if args.app else None
 

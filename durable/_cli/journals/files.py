@@ -54,7 +54,7 @@ def open_readonly(path: str) -> sqlite3.Connection:
     A connection that cannot write.
 
     Raises:
-        JournalAccessError, ForeignJournalError, JournalVersionError: It cannot be read, or is no journal of ours.
+        JournalAccessError, ForeignJournalError, JournalVersionError: It cannot be read, or is not a journal of ours.
     """
     mode = "mode=ro" if os.access(os.path.dirname(path) or ".", os.W_OK) or _has_wal(path) else "mode=ro&immutable=1"
     try:

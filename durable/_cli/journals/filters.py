@@ -162,7 +162,7 @@ def moment(text: str) -> Moment:
     try:
         return Moment(text, datetime.fromisoformat(text.strip()).timestamp(), 0.0)
     except (ValueError, OverflowError, OSError):
-        msg = f"{text!r} is no time: give an ISO date (2026-01-31T12:00) or a span before now (30min, 2h, 7d)"
+        msg = f"{text!r} is not a time: give an ISO date (2026-01-31T12:00) or a span before now (30min, 2h, 7d)"
         raise ArgumentTypeError(msg) from None
 
 
@@ -170,7 +170,7 @@ def _statuses(text: str) -> tuple[str, ...]:
     found: list[str] = []
     for name in filter(None, (each.strip().lower() for each in text.split(","))):
         if name not in STATUSES and name not in _GROUPS:
-            msg = f"{name!r} is no status: there are {', '.join(STATUSES)}, and open or ended for several"
+            msg = f"{name!r} is not a status: there are {', '.join(STATUSES)}, and open or ended for several"
             raise ArgumentTypeError(msg)
         found += _GROUPS.get(name, (name,))
     if not found:
@@ -181,7 +181,7 @@ def _statuses(text: str) -> tuple[str, ...]:
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:  # noqa: PLR2004 - SQLite's integers have 64 bits
-        msg = f"{text!r} is no whole number"
+        msg = f"{text!r} is not a whole number"
         raise ArgumentTypeError(msg)
     return int(text)
 

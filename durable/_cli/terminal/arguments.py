@@ -22,7 +22,7 @@ def json_argument(text: str) -> Any:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         quoted = f"; a text is quoted, for the shell as well: '{json.dumps(text, ensure_ascii=False)}'"
         hint = quoted if text[:1].isalpha() and "'" not in text else ""
-        msg = f"{text!r} is no JSON: {reason}{hint}"
+        msg = f"{text!r} is not JSON: {reason}{hint}"
         raise ArgumentTypeError(msg) from None
 
 
@@ -55,6 +55,6 @@ def label_argument(text: str) -> tuple[str, str]:
     """
     name, equals, value = text_argument(text).partition("=")
     if not name or not equals:
-        msg = f"{text!r} is no label: give NAME=VALUE"
+        msg = f"{text!r} is not a label: give NAME=VALUE"
         raise ArgumentTypeError(msg)
     return name, value

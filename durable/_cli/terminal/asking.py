@@ -29,7 +29,7 @@ def confirm(question: str, args: Namespace) -> bool:
     if args.yes:
         return True
     if not sys.stdin.isatty():
-        msg = f"{question} Nobody can be asked, since this is no terminal: repeat it with --yes"
+        msg = f"{question} Nobody can be asked, since this is not a terminal: repeat it with --yes"
         raise CommandError(msg)
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()

@@ -128,7 +128,7 @@ class Codec:
         The value that was recorded as *payload*, converted by the annotation *type_*.
 
         Raises:
-            DecodeError: The record does not fit *type_*, or is no record.
+            DecodeError: The record does not fit *type_*, or is not a record.
         """
         if payload == "null" and (type_ is Any or type_ is None):
             return None

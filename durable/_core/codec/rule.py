@@ -3,7 +3,7 @@ What a rule is, how it refuses, and what all rules share.
 
 A rule is a pair of closures, built once per annotation and cached: how a value becomes plain
 JSON data, and how it comes back. Promises of every rule: nothing is coerced in silence (``"1"``
-is no int, ``True`` is no int, a subclass is not its base); what it accepts, it gives back equal,
+is not an int, ``True`` is not an int, a subclass is not its base); what it accepts, it gives back equal,
 and what it cannot give back it refuses; the only code of the user's that runs is a class's own
 constructor and validators. No rule ever imports, pickles or evaluates anything that a record names.
 """

@@ -106,14 +106,14 @@ def step(
         name: Its name in the journal; by default the function's.
         retry: Attempts in all, or a policy. By default it is tried once.
         timeout: Seconds allowed for each attempt.
-        on_crash: What to do about an attempt which the death of the process cut off:
+        on_crash: What to do about an attempt that the death of the process interrupted:
             ``rerun`` it (the default), ``raise`` `StepInterruptedError` in the workflow,
             or ``block`` the run until a person decides.
         thread: False runs a sync function on the event loop.
         process: True runs a sync function in a process pool (for CPU-bound work).
         limit: A named limit (or the name of one in ``Engine(limits=)``) of which each attempt
             holds a slot. While it waits for one, nothing of the run is in memory.
-        limit_key: A function of the arguments: the limit is counted for each key apart.
+        limit_key: A function of the arguments: each key is counted separately.
         aliases: Names that it had in older code: what was recorded under them is its own.
     """
     options = StepOptions(
@@ -285,14 +285,14 @@ def workflow(
             beside it: runs that were started with that one end with it.
         queue: The queue its runs wait on for a slot.
         timeout: Seconds allowed for the whole run, from its start, waiting included.
-        key: A function of the arguments, or `by_arguments`: one run a key.
-        key_ttl: Seconds from its start for which the key is a run's; then another may have it.
+        key: A function of the arguments, or `by_arguments`: one run per key.
+        key_ttl: Seconds from its start for which a run holds its key; then another may take it.
         retry: Attempts of the whole run, or a policy: each begins with an empty history.
         priority: Higher goes first within its queue.
         labels: Short strings to filter runs by.
         limit: A named limit (or the name of one in ``Engine(limits=)``) of which each run holds a
             slot from before its first turn to its end.
-        limit_key: A function of the arguments: the limit is counted for each key apart.
+        limit_key: A function of the arguments: each key is counted separately.
         aliases: Names that it had in older code: runs recorded under them are its own.
     """
     options = RunOptions(

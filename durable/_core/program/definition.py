@@ -36,7 +36,7 @@ by_arguments: Any = object()
 MAX_NAME_LENGTH = 200
 #: Longest id and key: these may be made of other systems' ids.
 MAX_KEY_LENGTH = 500
-#: Characters of what is no name, in errors.
+#: Characters of what is not a name, in errors.
 _LONGEST_SHOWN = 80
 
 
@@ -184,7 +184,7 @@ class Definition(Generic[P, R]):
 
 
 def _no_function(kind: str, found: object) -> str:
-    """What to do instead about *found*, which was decorated and is no function."""
+    """What to do instead about *found*, which was decorated and is not a function."""
     match found:
         case Definition():
             return f"{found!r} is decorated already: @{kind} takes the plain function, {found.name}.fn"

@@ -40,7 +40,7 @@ class Rate:
         per: Seconds, or a timedelta; kept as seconds.
 
     Raises:
-        DefinitionError: One of the two is no positive number.
+        DefinitionError: One of the two is not a positive number.
     """
 
     count: int
@@ -72,7 +72,7 @@ class Limit:
             once that has ended. A step always waits.
 
     Raises:
-        DefinitionError: It limits nothing, or one of these is no such thing.
+        DefinitionError: It limits nothing, or one of its arguments is invalid.
     """
 
     name: str

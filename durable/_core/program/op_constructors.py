@@ -85,7 +85,7 @@ def gather(
 
     Args:
         members: Ops (groups included) or coroutines of helpers, each then a strand of its own; or
-            one iterable of them. None is no member: the result is ``[]`` at once.
+            one iterable of them. None is not a member: the result is ``[]`` at once.
         fail_fast: At the first failure cancel the rest, then raise.
         return_exceptions: Failures stand in the list instead of raising.
         at_least: A quorum: once this many have succeeded, cancel the rest; the list holds the
@@ -243,7 +243,7 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
     """*op* with the keyword arguments of `start` applied; refuses what is unknown."""
     found: Any = op
     if not isinstance(found, RunOp):
-        hint = " (a step is no run of its own: decorate it with @job, or call it in a workflow)"
+        hint = " (a step is not a run of its own: decorate it with @job, or call it in a workflow)"
         msg = f"expected a call of a @workflow or @job, found {kind_of(found)}"
         msg += hint if isinstance(found, StepOp) else ""
         raise TypeError(msg)
@@ -271,7 +271,7 @@ def continue_as(op: RunOp[Any]) -> ContinueAs:
     """
     End this run and continue as a fresh run of *op* under the same chain of ids.
 
-    For endless loops: history starts anew, what awaits the run awaits its successor.
+    For endless loops: history starts anew, and those who await the run await its successor.
     """
     current_driver.superseded(op)
     made = ContinueAs(with_options(op), current_driver.call_site())

@@ -229,8 +229,8 @@ class RunOp(Op[T]):
             queue: The queue it runs on.
             delay: Seconds (or a timedelta) before it may begin.
             priority: Higher goes first within its queue.
-            key: One run a key.
-            key_ttl: Seconds (or a timedelta) from the start for which the key is the run's.
+            key: One run per key.
+            key_ttl: Seconds (or a timedelta) from the start for which the run holds the key.
             labels: Merged over those of the definition.
         """
         changes: dict[str, Any] = {

@@ -55,7 +55,7 @@ class Retry:
         max_delay: No delay is longer, in seconds.
         jitter: Share of each delay, 0 to 1, that is random.
         max_elapsed: Give up when the next attempt would start later than this many seconds
-            after the first one; None is never.
+            after the first one; None: never.
     """
 
     attempts: int | None = field(default=3)
@@ -130,7 +130,7 @@ def from_record(text: str) -> Retry:
     The policy that `recorded` was given. Exceptions are identified by their names: nothing is imported.
 
     Raises:
-        DecodeError: *text* is none.
+        DecodeError: *text* is not a policy.
     """
     found: PolicyRecord = _RECORDS.decode(text, PolicyRecord, where="a recorded retry policy")
     names = frozenset(found.on)

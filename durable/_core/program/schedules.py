@@ -201,7 +201,7 @@ def _check_op(who: str, op: object) -> None:
     if definition or not callable(op) or inspect.iscoroutinefunction(op):
         hint = ": call it, or pass a function that does" if definition else ""
         if isinstance(op, Command):
-            hint = ", which is no run of its own: put it in a workflow, or make it a @job"
+            hint = ", which is not a run of its own: put it in a workflow, or make it a @job"
         msg = (
             f"{who}: op must be a call of a workflow or job, or a plain function of the tick "
             f"that returns one, found {kind_of(op) if isinstance(op, Command) else format(repr(op), '.80')}{hint}"

@@ -131,7 +131,7 @@ class _Redaction:
         try:
             return dumps(found)
         except (TypeError, ValueError, RecursionError) as error:
-            msg = f"the redaction hook returned what is no JSON for {where}: {error}"
+            msg = f"the redaction hook returned what is not JSON for {where}: {error}"
             raise UsageError(msg) from error
 
     def _text(self, event: str, position: str | None, name: str, text: str | None) -> str | None:

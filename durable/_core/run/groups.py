@@ -381,11 +381,11 @@ def _value_or_error(outcome: NodeOutcome) -> Any:
 
 
 def _group(errors: list[BaseException], size: int) -> BaseException:
-    """An `ExceptionGroup`, unless helpers raised what is no Exception."""
+    """An `ExceptionGroup`, unless helpers raised what is not an Exception."""
     message = f"{len(errors)} of {size} failed"
     try:
         return BaseExceptionGroup(message, errors)
-    except Exception:  # noqa: BLE001 - it asks what is no Exception for its __class__, which may be the user's code
+    except Exception:  # noqa: BLE001 - it asks what is not an Exception for its __class__, which may be the user's code
         return ExceptionGroup(
             message, [each if is_exception(each) else RuntimeError(one_line(each)) for each in errors]
         )

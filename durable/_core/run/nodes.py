@@ -179,7 +179,7 @@ class StrandNode(Node):
         super().__init__(ex, strand.prefix, owner, index)
         self.strand = strand
         self.current: Node | None = None
-        #: Set once somebody cancelled it: what it raises then is no failure.
+        #: Set once somebody cancelled it: what it raises then is not a failure.
         self.cancelled = False
         #: Set while the cancellation still has to be raised in its code.
         self.throw_cancel = False

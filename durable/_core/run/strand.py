@@ -65,7 +65,7 @@ class Strand:
         if inspect.isasyncgen(code):
             self._agen = code
         else:
-            self._coro = code  # type: ignore[assignment]  # what is no async generator is a coroutine here
+            self._coro = code  # type: ignore[assignment]  # what is not an async generator is a coroutine here
         self._pending: Any = None  # the awaitable of a generator that stands at an `await`
         self._started = False
         self._returns = 0
@@ -230,7 +230,7 @@ def _not_an_op(found: object) -> TypeError:
 
 
 def _not_durable(value: object) -> NotDurableError:
-    """The error for something awaited that is no op, described so that the reader finds it."""
+    """The error for something awaited that is not an op, described so that the reader finds it."""
     kind = type(value)
     if inspect.iscoroutine(value) or inspect.isgenerator(value):
         found = f"the coroutine {getattr(value, '__qualname__', kind.__name__)!r}"

@@ -183,7 +183,7 @@ class Engine(JournalHandle[EngineBackend]):
         Return once nothing is in progress: at once, if nothing is.
 
         In progress are steps, turns of runs, requests and reads that are not answered yet, and timers and ticks
-        that are due. What waits for something from outside, or for an instant to come, is not; nor is what a
+        that are due. What waits for something from outside, or for a later time, does not count; nor does what a
         full queue or a pause holds back.
 
         Raises:
@@ -236,7 +236,7 @@ class Engine(JournalHandle[EngineBackend]):
         """
         Run a workflow in memory: stand-ins in place of steps, no file touched, no waiting.
 
-        Child workflows, jobs and follow-ups run as dry. Timers, retry delays and deadlines come
+        Child workflows, jobs and follow-ups are rehearsed too. Timers, retry delays and deadlines come
         due at once, in their order, whenever nothing else is in progress. Middleware is not called.
         The engine need not be open.
 
@@ -253,7 +253,7 @@ class Engine(JournalHandle[EngineBackend]):
             How it ended, or what it waits for: a workflow that fails does not raise here.
 
         Raises:
-            DryRunError: A stand-in is for nothing that is known, or cannot be called like that.
+            DryRunError: A stand-in names nothing that is known, or cannot take these arguments.
             DefinitionError, EncodeError: As for `start`.
         """
         settings = self._backend.settings

@@ -92,7 +92,7 @@ class Supervisor:
                 self._begun.set()
                 await anyio.sleep_forever()
         except asyncio.CancelledError:
-            pass  # the engine was closed, which is no failure and needs no report
+            pass  # the engine was closed, which is not a failure and needs no report
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             self.fail(error)
 

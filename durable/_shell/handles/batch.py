@@ -288,7 +288,7 @@ def current_batch() -> Batch:
     The batch that the job or step which asks is a member of, or a callback of.
 
     Raises:
-        UsageError: It is neither. The children of a member are no members.
+        UsageError: It is neither. The children of a member are not members.
     """
     scope = scope_here()
     if scope is None or scope.backend is None or not scope.batches:

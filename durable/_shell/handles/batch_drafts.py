@@ -99,7 +99,7 @@ def callbacks_of(backend: Backend, ops: Callbacks) -> list[NewRun]:
 
     Raises:
         UsageError: One has a key or id of its own.
-        TypeError: One is no call of a workflow or job.
+        TypeError: One is not a call of a workflow or job.
     """
     found: Any = ops
     if isinstance(found, Command) or not isinstance(found, Iterable):

@@ -253,7 +253,7 @@ class Run(Generic[T]):
         A new run that continues from position *at*, with the outcomes in *replace* instead of the recorded.
 
         What was recorded before the command at *at* is copied, and what follows executed anew; if *replace* has
-        *at* itself, what was recorded before its outcome: members of the same group keep what they had come to.
+        *at* itself, what was recorded before its outcome: members of the same group keep their outcomes.
 
         Raises:
             UsageError: If a position was never asked for, or *id* is taken.

@@ -76,8 +76,8 @@ class JournalHandle(Generic[B]):
         Args:
             op: A call of a workflow or job.
             id: The run's id; by default one is made.
-            key: One run a key: a later start with it and the same arguments gives the same run.
-            key_ttl: Seconds (or a timedelta) from the start for which the key is this run's; by default for ever.
+            key: One run per key: a later start with it and the same arguments gives the same run.
+            key_ttl: Seconds (or a timedelta) from the start for which this run holds the key; by default for ever.
             on_conflict: What to do if the key is taken: ``join`` that run, ``reject``,
                 ``replace`` (cancel) it, or ``rerun`` if it has ended.
             queue: The queue it runs on.
@@ -206,7 +206,7 @@ class JournalHandle(Generic[B]):
         return ScheduleHandle(self._backend, name)
 
     async def schedules(self) -> list[ScheduleInfo]:
-        """All schedules that the journal knows, by name; those that no engine was given tick no more."""
+        """All schedules that the journal knows, by name; those that no engine lists no longer tick."""
         return [info_of(row) for row in await self._backend.read(all_schedules)]
 
     async def prune(self, older_than: float | timedelta) -> int:
@@ -312,7 +312,7 @@ class JournalHandle(Generic[B]):
 
         Raises:
             UsageError: A callback has an id or key; at the end of the block: another batch has this id.
-            TypeError: A callback is no call of a workflow or job.
+            TypeError: A callback is not a call of a workflow or job.
         """
         given = {"on_success": on_success, "on_failure": on_failure, "on_complete": on_complete}
         return draft_batch(self._backend, given, description, labels, id)

@@ -45,7 +45,7 @@ _ID_LENGTH: Final = 100
 
 @frozen
 class WaitForEnd:
-    """Answered once a run may have ended. It changes nothing, hence is no request to be recorded."""
+    """Answered once a run may have ended. It changes nothing, hence is not a request to be recorded."""
 
     run_id: str
 

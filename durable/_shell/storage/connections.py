@@ -191,7 +191,7 @@ def as_shown(error: BaseException, path: str) -> BaseException:
 
 
 def of_ours(error: BaseException, path: str) -> BaseException:
-    """*error*, from statements on our tables; an application may keep what is no text in its own."""
+    """*error*, from statements on our tables; an application may keep what is not text in its own."""
     if is_no_text(error):
         return JournalDamagedError(path, f"{error}. Restore from a backup")
     return as_shown(error, path)
@@ -236,7 +236,7 @@ def check_place(path: str, *, create: bool) -> None:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     if not Path(path).is_file():
-        raise JournalAccessError(path, "it is no regular file, or it was deleted")
+        raise JournalAccessError(path, "it is not a regular file, or it was deleted")
     if Path(path).stat().st_nlink != 1:
         raise JournalAccessError(path, "it has a second name (hard link), and with it a second WAL")
 

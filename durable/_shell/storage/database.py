@@ -368,7 +368,7 @@ class Database:
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
             except UnicodeDecodeError as error:  # because SQLite quotes the damaged schema in its message
-                raise JournalDamagedError(self.path, "its schema is no text. Restore from a backup") from error
+                raise JournalDamagedError(self.path, "its schema is not text. Restore from a backup") from error
             self.guard.install(conn)
             if self._prepare is not None:
                 attempt(conn, self.path, self._prepare)

@@ -34,7 +34,7 @@ def inspect(connection: sqlite3.Connection, path: str) -> None:
         )
     if application == 0 and (version or connection.execute(_OUR_TABLES).fetchone()):
         raise ForeignJournalError(
-            path, "a database that is no journal, with a user_version of its own; choose another path"
+            path, "a database that is not a journal, with a user_version of its own; choose another path"
         )
     if version > SCHEMA_VERSION:
         raise JournalVersionError(

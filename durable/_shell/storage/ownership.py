@@ -155,7 +155,7 @@ class Ownership:
             raise self._unusable(error) from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise JournalAccessError(self.path, f"its lock file {self.lock_path} is no regular file")
+            raise JournalAccessError(self.path, f"its lock file {self.lock_path} is not a regular file")
         return fd
 
     def _block(self, loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> None:

@@ -175,7 +175,7 @@ def cursor(start: T = None) -> Cursor[T]:  # type: ignore[assignment]  # without
     """
     The cursor of the step or job that asks, at *start* if none was recorded.
 
-    One a step; under `Any`, so values of the standard library come back as themselves.
+    One per step; recorded under `Any`, so values of the standard library come back as themselves.
     """
     scope = _require("cursor()")
     if scope.cursor is None:

@@ -292,7 +292,7 @@ class Driver:
         return found
 
     async def _progressed(self, position: str, events: Sequence[Event]) -> bool:
-        """Whether the step recorded a cursor or memo since its last attempt began: then it is no poison."""
+        """Whether the step recorded a cursor or memo since its last attempt began: then it is not poison."""
         began = max((event.at for event in events if event.position == position), default=0.0)
         latest = await self._read(partial(latest_note_at, run=self.ready.run, position=position))
         return latest is not None and latest > began

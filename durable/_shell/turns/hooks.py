@@ -282,7 +282,7 @@ def _check(middleware: object) -> None:
     if not isinstance(middleware, Middleware):
         is_class = isinstance(middleware, type) and issubclass(middleware, Middleware)
         hint = f"give an object: {middleware.__name__}()" if is_class else "derive its class from durable.Middleware"  # type: ignore[attr-defined]  # a class
-        raise MiddlewareError(f"{middleware!r:.80}", "Engine(middleware=...)", f"it is no Middleware: {hint}")
+        raise MiddlewareError(f"{middleware!r:.80}", "Engine(middleware=...)", f"it is not a Middleware: {hint}")
     for method in ("attempt_failed", "run_failed"):
         if inspect.iscoroutinefunction(getattr(middleware, method)):
             reason = "it is called and not awaited, so it must be a plain `def`"

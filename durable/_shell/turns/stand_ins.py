@@ -59,7 +59,7 @@ class StandIns:
         else:
             raise DryRunError(what, "a key is a step, transaction or job, or the name of one")
         if not callable(stand_in):
-            reason = f"it is no function, but {stand_in!r:.80}: for one fixed value write `lambda *_: value`"
+            reason = f"it is not a function, but {stand_in!r:.80}: for one fixed value write `lambda *_: value`"
             raise DryRunError(what, reason)
         for each in found:
             check_fits(what, each, stand_in)

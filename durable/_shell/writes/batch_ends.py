@@ -110,7 +110,7 @@ def _complete(
         "SELECT on_complete, on_success FROM durable_batches WHERE batch = ?", (batch,)
     ).fetchone()
     _launch(conn, batch, f"{batch_id}:on_complete", on_complete, at, allocate, effects)
-    # One that was asked to end is no success, even if all of its members had ended well before they heard of it.
+    # One that was asked to end is not a success, even if all of its members had ended well before they heard of it.
     if outcome == "succeeded":
         _launch(conn, batch, f"{batch_id}:on_success", on_success, at, allocate, effects)
     return outcome

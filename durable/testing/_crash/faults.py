@@ -78,7 +78,7 @@ def faults_at(hits: Mapping[Site, int], kinds: Iterable[Kind]) -> list[Fault]:
     asked = tuple(kinds)
     for kind in asked:
         if kind not in KINDS:
-            msg = f"{kind!r} is no kind of fault: there are {', '.join(KINDS)}"
+            msg = f"{kind!r} is not a kind of fault: there are {', '.join(KINDS)}"
             raise UsageError(msg)
     return [
         Fault(kind, site, hit)
