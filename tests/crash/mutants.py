@@ -142,6 +142,27 @@ MUTANTS = (
         "shell/test_retry_fork.py::test_a_step_that_kills_the_process_three_times_is_poison",
     ),
     _m(
+        "a death while the engine drains counts as a crash",
+        "_shell/turns/driver",
+        "no_crash = self._lived or self._services.last_life_drained",
+        "no_crash = self._lived",
+        "shell/test_open_close.py::test_a_death_while_the_engine_drains_is_no_crash",
+    ),
+    _m(
+        "a step never hears that its engine drains",
+        "_shell/engine/running",
+        "            lambda: self.draining,\n",
+        "            lambda: False,\n",
+        "shell/test_open_close.py::test_a_step_knows_that_its_engine_drains",
+    ),
+    _m(
+        "one drain excuses every later death",
+        "_shell/writes/drains",
+        """conn.execute("DELETE FROM durable_meta WHERE name = 'draining_since'").rowcount > 0""",
+        """conn.execute("SELECT 1 FROM durable_meta WHERE name = 'draining_since'").fetchone() is not None""",
+        "shell/test_open_close.py::test_a_death_after_a_drain_of_an_earlier_engine_is_a_crash",
+    ),
+    _m(
         "an error comes back as another type",
         "_core/codec/failures",
         "exc = build(cls, args, state, members) if found is None else validation_errors.rebuild(cls, found, _value)",

@@ -3,6 +3,7 @@ Opening and closing: one owner, an honest refusal, a bounded stop, nothing left 
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import sqlite3
@@ -212,6 +213,118 @@ async def test_what_outlives_its_own_cutting_off_is_recorded(engines, kind, ends
         with pytest.raises(RunFailedError, match="cut"):
             await run.result(5)
     assert attempts == [1]
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "thread"])
+async def test_a_step_knows_that_its_engine_drains(engines, kind):
+    """
+    `context().draining` turns true when the closing begins, also for one that asked before and kept what it got.
+    """
+    began, seen = asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    @job(name="polls")
+    async def polls() -> bool:
+        here = context()
+        seen.append(here.draining)
+        began.set()
+        while not here.draining:
+            await asyncio.sleep(0.001)
+        return context().draining
+
+    @job(name="polls")
+    def polls_in_a_thread() -> bool:
+        here = context()
+        seen.append(here.draining)
+        loop.call_soon_threadsafe(began.set)
+        while not here.draining:
+            time.sleep(0.001)
+        return context().draining
+
+    top = polls if kind == "coroutine" else polls_in_a_thread
+    engine = await engines.file(top, grace=5.0)
+    run = await engine.start(top(), id="r")
+    await began.wait()
+    await engine.aclose()
+    engine = await engines.file(top)
+    run = engine.get("r")
+    assert await run.result(5) is True
+    assert seen == [False]
+    assert [event.kind for event in await run.history()] == ["RunStarted", "StepStarted", "RunSucceeded"]
+
+
+async def draining(engine, eventually):
+    """The task in which *engine* drains, once the file says so."""
+
+    async def is_recorded():
+        with contextlib.closing(sqlite3.connect(engine.path)) as conn:
+            return conn.execute("SELECT 1 FROM durable_meta WHERE name = 'draining_since'").fetchone() is not None
+
+    task = asyncio.create_task(engine.drain())
+    await eventually(is_recorded)
+    return task
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_a_death_while_the_engine_drains_is_no_crash(engines, eventually, kind):
+    """
+    Five deploys in a row kill it in its grace: the step is no suspect, and ends in the sixth life.
+    """
+    began, attempts = [asyncio.Event()], []
+
+    async def long() -> str:
+        attempts.append(context().attempt)
+        if len(attempts) <= 5:
+            began[0].set()
+            await asyncio.Event().wait()
+        return "done"
+
+    long_step = step(long)
+
+    @workflow
+    async def one() -> Flow[str]:
+        text: str = yield long_step()
+        yield Return(text)
+
+    top = one if kind == "step" else job(long)
+    engine = await engines.file(top, grace=60.0)
+    await engine.start(top(), id="r")
+    for _ in range(5):
+        await began[0].wait()
+        began[0] = asyncio.Event()
+        closing = await draining(engine, eventually)
+        await engines.crash(engine)
+        await closing
+        engine = await engines.file(top, grace=60.0)
+    assert await engine.get("r").result(5) == "done"
+    assert attempts == [1, 2, 3, 4, 5, 6]
+    interrupted = [event.event for event in await engine.get("r").history() if event.kind == "StepInterrupted"]
+    assert [event.crashed for event in interrupted] == [False] * 5
+
+
+async def test_a_death_after_a_drain_of_an_earlier_engine_is_a_crash(engines, eventually, reached):
+    """
+    A drain excuses the death that follows it, and no later one.
+    """
+    began = [asyncio.Event()]
+
+    @job
+    async def long() -> None:
+        began[0].set()
+        await asyncio.Event().wait()
+
+    engine = await engines.file(long, crash_limit=1, grace=60.0)
+    await engine.start(long(), id="r")
+    await began[0].wait()
+    closing = await draining(engine, eventually)
+    began[0] = asyncio.Event()
+    await engines.crash(engine)
+    await closing
+    engine = await engines.file(long, crash_limit=1)
+    await began[0].wait()
+    await engines.crash(engine)
+    engine = await engines.file(long, crash_limit=1)
+    await reached(engine.get("r"), "blocked")
 
 
 async def test_aclose_may_be_called_twice_and_from_any_task(engines):

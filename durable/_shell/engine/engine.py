@@ -85,8 +85,10 @@ class Engine(JournalHandle[EngineBackend]):
         check_on_open: Replay every open run at opening, and log each that the definitions would break. Such a
             run is blocked when it is next driven, with or without this.
         standby: Wait for the file while another engine owns it.
-        grace: Seconds that running steps get when the engine closes.
-        crash_limit: A step that was running when the process died this often blocks its run.
+        grace: Seconds that running steps get when the engine closes, before they are cut off. Keep it below what
+            kills the process after its SIGTERM: Docker after 10 s, systemd after 90 s.
+        crash_limit: A step that was running when the process died this often blocks its run. A death after the
+            engine began to drain does not count.
         cleanup_timeout: Seconds that a cancelled run may spend on clean-up.
         caps: Sizes beyond which values and histories are refused.
         middleware: What surrounds each attempt and activation, the outermost first.
@@ -111,7 +113,7 @@ class Engine(JournalHandle[EngineBackend]):
         clock: Clock | None = None,
         check_on_open: bool = False,
         standby: bool = False,
-        grace: float = 10.0,
+        grace: float = 5.0,
         crash_limit: int = CRASH_LIMIT,
         cleanup_timeout: float = CLEANUP_SECONDS,
         caps: Caps = DEFAULT_CAPS,

@@ -47,9 +47,10 @@ from durable._shell.turns.residents import Residents
 from durable._shell.turns.services import Services
 from durable._shell.turns.steps import Steps
 from durable._shell.writes import slots
+from durable._shell.writes.drains import note_drain, take_drain
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
-from durable.errors import EngineClosedError
+from durable.errors import DurableError, EngineClosedError
 
 
 class Host(Answering, Protocol):
@@ -94,6 +95,7 @@ class Running:
             settings.hooks,
             host.for_steps,
             settings.stand_ins,
+            lambda: self.draining,
         )
         services = Services(
             path=settings.path,
@@ -112,6 +114,7 @@ class Running:
             activity=activity,
             is_watched=self._is_watched,
             crash_limit=settings.crash_limit,
+            last_life_drained=recovered.drained,
             cleanup_seconds=settings.cleanup_seconds,
             caps=settings.caps,
             residents=Residents(settings.keep_resident),
@@ -178,11 +181,21 @@ class Running:
         self.ticker.stop()
         self.scheduler.stop()
         with anyio.move_on_after(self.settings.grace):
+            if self.scheduler.active:
+                await self._record_drain()
             await self.scheduler.wait_idle()
             return
         self.scheduler.interrupt()
         with anyio.move_on_after(LAST_WAIT):
             await self.scheduler.wait_idle()
+
+    async def _record_drain(self) -> None:
+        """Record that a death from here on is no fault of the steps that are running."""
+        now = self.settings.clock.now()
+        try:
+            await self.commits.call(lambda conn, _: note_drain(conn, now))
+        except DurableError as error:  # closing does not depend on it
+            log.warning("drain.not_recorded", path=self.settings.path, error=str(error))
 
     async def close(self) -> None:
         """Drain, then close all parts: tasks, writer, file, lock. Within the grace and a few seconds."""
@@ -268,6 +281,8 @@ class Recovered:
 
     at: float
     last_run: int
+    #: Whether the last engine of the file had begun to drain.
+    drained: bool
     #: Those that the engine was given, by name.
     schedules: dict[str, ScheduleRow]
     ready_queues: list[str]
@@ -283,18 +298,19 @@ async def _recover(database: AnyDatabase, settings: Settings) -> Recovered:
     """Let runs try again that other code had blocked, and let in whom today's numbers of limits let in."""
     now = settings.clock.now()
 
-    def recover(conn: sqlite3.Connection) -> dict[str, ScheduleRow]:
+    def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], bool]:
         effects = Effects()  # not needed, since what these cause is read from the file afterwards
         retry_blocked(conn, now)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         let_in(conn, slots.grant_all(conn, now, effects), now, effects)
-        return adopt(conn, list(settings.schedules.values()), now)
+        return adopt(conn, list(settings.schedules.values()), now), take_drain(conn)
 
     def look(conn: sqlite3.Connection) -> Recovered:
         rates = [(queue.name, queue.rate) for queue in settings.queues if queue.rate is not None]
         return Recovered(
             at=now,
             last_run=event_rows.last_run(conn),
+            drained=drained,
             schedules=schedules,
             ready_queues=event_rows.ready_queues(conn),
             paused_queues=run_rows.paused_queues(conn),
@@ -306,7 +322,7 @@ async def _recover(database: AnyDatabase, settings: Settings) -> Recovered:
             },
         )
 
-    schedules = await database.write(recover)
+    schedules, drained = await database.write(recover)
     return await database.read(look)
 
 

@@ -22,7 +22,7 @@ from durable._shell.storage.migrations import migrate
 
 _TABLES = """
 CREATE TABLE durable_meta (
-    name TEXT PRIMARY KEY,            -- created_at, commits (counts commit groups, see `commits`)
+    name TEXT PRIMARY KEY,            -- created_at, commits (counts commit groups, see `commits`), draining_since
     value ANY
 ) STRICT;
 

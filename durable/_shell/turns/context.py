@@ -28,6 +28,10 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
+def _never() -> bool:
+    return False
+
+
 @frozen
 class StepContext:
     """Where a step's code stands."""
@@ -45,6 +49,12 @@ class StepContext:
     labels: Mapping[str, str]
     #: Id of the batch that its run is a member of, or a callback of.
     batch: str | None = None
+    _is_draining: Callable[[], bool] = field(default=_never, repr=False, eq=False)
+
+    @property
+    def draining(self) -> bool:
+        """Whether its engine closes: the step has the rest of `Engine(grace=)`, and does well to keep its progress."""
+        return self._is_draining()
 
 
 class Notes(Protocol):

@@ -284,10 +284,11 @@ class Driver:
         settled = self._inbox.positions()
         found: list[Event] = []
         now = self._services.clock.now()
+        no_crash = self._lived or self._services.last_life_drained
         reopened = isinstance(events[-1], Reopening)
         for position, attempt in execution.in_flight():
             if position not in settled and position not in self._attempts.running:
-                crashed = not (self._lived or reopened) and not await self._progressed(position, events)
+                crashed = not (no_crash or reopened) and not await self._progressed(position, events)
                 found.append(StepInterrupted(position, attempt, crashed, now))
         return found
 

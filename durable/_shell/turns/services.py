@@ -70,6 +70,8 @@ class Services:
     #: Whether anybody wants to hear of what turns do.
     is_watched: Callable[[], bool]
     crash_limit: int
+    #: Whether the engine before this one had begun to drain when it ended: then its death was no crash.
+    last_life_drained: bool
     cleanup_seconds: float
     caps: Caps
     residents: Residents

@@ -57,6 +57,7 @@ class Steps:
         hooks: Hooks,
         inside: Backend,
         stand_ins: StandIns | None = None,
+        is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._codec = codec
         self._clock = clock
@@ -64,6 +65,7 @@ class Steps:
         self._inside = inside
         #: Whether the engine cancels all of its tasks.
         self._is_ending = is_ending
+        self._is_draining = is_draining
         self._hooks = hooks
         #: What is called in place of functions, in a dry run.
         self._stand_ins = stand_ins
@@ -84,7 +86,7 @@ class Steps:
         definition = action.op.definition
         timeout = action.op.given.timeout or definition.options.timeout
         deadline = None if timeout is None else self._clock.now() + timeout
-        about = partial(_context, action, state, deadline)
+        about = partial(_context, action, state, deadline, self._is_draining)
         scope = Scope(about, self._codec, notes, left, batches=state.batches, backend=self._inside)
         enter(scope)
         try:
@@ -237,7 +239,9 @@ class Steps:
         return StepRetrying(action.position, action.attempt, now + delay, payload, now)
 
 
-def _context(action: StepAction, state: RunState, deadline: float | None) -> StepContext:
+def _context(
+    action: StepAction, state: RunState, deadline: float | None, is_draining: Callable[[], bool]
+) -> StepContext:
     return StepContext(
         state.run_id,
         state.workflow,
@@ -247,6 +251,7 @@ def _context(action: StepAction, state: RunState, deadline: float | None) -> Ste
         deadline,
         state.labels,
         state.batches[0] if state.batches else None,
+        is_draining,
     )
 
 
