@@ -19,7 +19,9 @@ import types
 import pydantic
 
 import durable
-from durable import errors
+import durable._cli.main
+import durable._shell.engine.engine
+from durable._core.codec.class_names import module_of
 
 #: Long enough for a test that waits for it to be noticed.
 FOREVER = 60.0
@@ -720,13 +722,19 @@ _CLASSES = {
 _FUNCTIONS = {
     name: each
     for name, each in globals().items()
-    if type(each) is types.FunctionType and not name.startswith("_") and name != "with_attribute"
+    if type(each) is types.FunctionType and each.__module__ == __name__ and name[0] != "_" and name != "with_attribute"
 }
-_LIBRARY = {
-    name: _of_the_library(each)
-    for name, each in vars(errors).items()
-    if isinstance(each, type) and issubclass(each, Exception) and name != "RetryAfter"
-}
+
+
+def _of_ours(base=Exception):
+    """Every exception class of this library that is loaded, those that are nobody's business included."""
+    for each in type.__subclasses__(base):
+        if module_of(each).startswith("durable."):
+            yield each
+        yield from _of_ours(each)
+
+
+_LIBRARY = {each.__qualname__: _of_the_library(each) for each in _of_ours() if each is not durable.RetryAfter}
 
 #: Makes an exception of each kind, by name.
 KINDS = {**_CLASSES, **_FUNCTIONS, **_LIBRARY}

@@ -23,7 +23,7 @@ import anyio.to_thread
 from attrs import frozen
 
 from durable._core.codec.codec import Codec
-from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.exception_origin import came_from_outside, is_the_users_own
 from durable._core.codec.failures import describe, record_exception
 from durable._core.journal.events import Event, StepFailed, StepInterrupted, StepRetrying, StepStopped, StepSucceeded
 from durable._core.journal.payloads import payload_of
@@ -105,11 +105,11 @@ class Steps:
                 scope.raise_refused()
             payload = self._codec.encode(value, definition.result, where=definition.result_place)
             return StepSucceeded(action.position, payload, self._clock.now())
-        except InterruptedCall:
-            return StepInterrupted(action.position, action.attempt, False, self._clock.now())  # noqa: FBT003
         except BaseException as error:  # user code may raise anything: it is the step's outcome
             if running.was_told and is_cancellation(error):
                 return self._stopped(running, state.run_id, None)
+            if type(error) is InterruptedCall and not is_the_users_own(error):
+                return StepInterrupted(action.position, action.attempt, False, self._clock.now())  # noqa: FBT003
             if self._is_ending() if is_cancellation(error) else passes(error, task):
                 raise
             await scope.settle()
