@@ -70,6 +70,8 @@ class TransactionTurn:
     def _decided(self, decision: Decision) -> TurnWrite:
         """The turn of *decision*; its transactions are to run next."""
         self._decisions.append(decision)
+        if decision.cancelled_steps:  # not begun: its rows would commit, and nobody would know of them
+            self._queue = [action for action in self._queue if action.position not in decision.cancelled_steps]
         self._queue += decision.transactions
         return self._writer.turn(decision, self._execution, self._inbox_upto, last=not self._queue)
 

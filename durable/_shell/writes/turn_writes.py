@@ -53,7 +53,7 @@ from durable._shell.writes.batch_ends import tell_batches
 from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
 from durable._shell.writes.run_writes import INSERT_WAITS, add_run, get_or_create, insert_run, write_runs
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
-from durable._shell.writes.wakeups import let_in, put_item, request_cancel
+from durable._shell.writes.wakeups import let_in, put_item, request_cancel, wake
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
 
 _MOVE_SIGNALS = """
@@ -251,9 +251,10 @@ def _await_end(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effect
     if row is not None:  # joined by its key: it goes on
         conn.execute("DELETE FROM durable_waits WHERE wait = ?", (row[0],))
     elif conn.execute(
-        "SELECT 1 FROM durable_inbox WHERE run = ? AND position = ? LIMIT 1", (run, wait.position)
-    ).fetchone():
-        return  # it has ended
+        "UPDATE durable_inbox SET wakes = 1 WHERE run = ? AND position = ?", (run, wait.position)
+    ).rowcount:  # it has ended, when others of its group were still to end, so that nobody was woken
+        wake(conn, run, at, effects)
+        return
     # Else it is an item of a feed that was closed before the child was started.
     put_item(conn, run, ChildCancelled(wait.position, wait.run_id or "", NOT_AWAITED, at), effects, wakes=True)
 
