@@ -4,7 +4,8 @@ The log: structlog, constant event names in the past tense, `run_id` and `workfl
 The library never configures structlog or logging; the application does. Events:
 
     run.started  run.succeeded  run.failed  run.cancelled  run.blocked  run.freed  run.woken
-    step.attempt_failed  step.interrupted  hook.failed  follow_up.refused
+    run.cleanup_failed  step.attempt_failed  step.interrupted  step.cleanup_failed  step.abandoned
+    hook.failed  follow_up.refused
     engine.opened  engine.closed  engine.recovered  commit.failed  commit.recovered
     journal.notice  inbox.refused  signals.unread  middleware.failed
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import (
     CancelRequested,
     ChildCancelled,
@@ -262,6 +262,14 @@ class World:
         action = self._done(position)
         return self.turn(StepFailed(position, action.attempt, failure_payload(error, CODEC), self.now))
 
+    def retry(self, position: str, error: Exception) -> Decision:
+        """
+        The attempt of the step at *position* failed, and its policy allows another.
+        """
+        action = self._done(position)
+        payload = failure_payload(error, CODEC)
+        return self.turn(StepRetrying(position, action.attempt, self.now + 1.0, payload, self.now))
+
     def interrupt(self, position: str, *, crashed: bool = True) -> Decision:
         """
         The attempt of the step at *position* was cut off.
@@ -401,7 +409,14 @@ def failure(event: Event) -> str:
     The error in an event, as people read it.
     """
     assert isinstance(event, (StepFailed, RunFailed, ChildFailed, StepRetrying))
-    found = failure_in(event.value, CODEC)
+    return failure_of(event.value)
+
+
+def failure_of(payload: Payload | None) -> str:
+    """
+    The error in a payload, as people read it.
+    """
+    found = failure_in(payload, CODEC)
     return f"{found.type_name}: {found.message}"
 
 

@@ -143,6 +143,29 @@ async def cancelled() -> Flow[None]:
         yield keep("cleaned")
 
 
+@step
+async def holds() -> None:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.005)
+
+
+@job
+async def holds_too() -> None:
+    await holds.fn()
+
+
+@workflow
+async def stopped() -> Flow[None]:
+    """A step and a child that are cancelled by a group, then by the run, and have clean-up of their own."""
+    yield settle(timeout(gather(holds(), holds_too()), 0.02))
+    try:
+        yield gather(holds(), holds_too(), wait_for("never"))
+    finally:
+        yield keep("undone")
+
+
 @job(limit=Limit("narrow", concurrency=1))
 async def narrowly(number: int) -> int:
     return 3 * number
@@ -182,6 +205,14 @@ async def cancel(run):
     await run.cancel("enough")
 
 
+async def cancel_later(run):
+    """Once its second group is open; the process may have died since."""
+    with contextlib.suppress(RunStateError):
+        while not any(child.position == "1.1" for child in await run.children()):
+            await asyncio.sleep(0.001)
+    await cancel(run)
+
+
 CASES = {
     "orders": (lambda: (orders(3), [orders, triple]), None, ["one", "two"]),
     "groups": (lambda: (groups(), [groups, orders, triple]), None, ["late", "one", "two"]),
@@ -192,6 +223,7 @@ CASES = {
         ["hook 19", "hook 20", "last 1", "last 2", "then 1", "then 2"],
     ),
     "cancelled": (lambda: (cancelled(), [cancelled, triple]), cancel, ["cleaned"]),
+    "stopped": (lambda: (stopped(), [stopped, holds_too]), cancel_later, ["undone"]),
 }
 
 
@@ -242,9 +274,9 @@ async def check(tmp_path, monkeypatch, op, definitions, client, tables):
     called = []
     real = steps.Steps.attempt
 
-    async def attempt(self, action, state, *others):
-        called.append((state.run_id, action.position))
-        return await real(self, action, state, *others)
+    async def attempt(self, running, state, *others):
+        called.append((state.run_id, running.action.position))
+        return await real(self, running, state, *others)
 
     monkeypatch.setattr(steps.Steps, "attempt", attempt)
     whole = tmp_path / "whole.db"

@@ -26,6 +26,7 @@ from durable._cli.terminal.values import call_lines, failure_lines, plain, value
 from durable._core.journal.events import (
     ChildFailed,
     Event,
+    RunCancelled,
     RunFailed,
     RunForked,
     RunStarted,
@@ -139,6 +140,8 @@ def _write(page: Page, out: Output, now: float, *, full: bool) -> None:
         _section("result", value_lines(page.end.value, full=full), out)
     elif isinstance(page.end, RunFailed):
         _section("error", _error(page.end, page.events, full=full), out)
+    elif isinstance(page.end, RunCancelled) and page.end.value is not None:
+        _section("its clean-up failed", failure_lines(page.end.value, full=full), out)
     if row.attributes is not None:
         _section("attributes", value_lines(row.attributes, full=full), out)
     _steps(page, out, now, full=full)
@@ -276,7 +279,7 @@ def _json(page: Page) -> dict[str, Any]:
         "attributes": plain(page.row.attributes),
         "input": None if started is None else plain(started.value),
         "result": plain(end.value) if isinstance(end, RunSucceeded) else None,
-        "error": plain(end.value) if isinstance(end, RunFailed) else None,
+        "error": plain(end.value) if isinstance(end, (RunFailed, RunCancelled)) and end.value is not None else None,
         "steps": [
             {
                 "position": step.position,

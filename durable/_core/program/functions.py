@@ -44,7 +44,7 @@ class Finished(Generic[R_co]):
         status: How it ended.
         arguments: What it was called with, by the name of the parameter; defaults are not among them.
         value: What it returned, if it succeeded.
-        error: Why it failed, rebuilt from the journal.
+        error: Why it failed, rebuilt from the journal; or how its clean-up failed, if it was cancelled.
         reason: The error in a line, or the reason of the cancellation.
         labels: Those of the run.
         ended_at: Epoch seconds, UTC.

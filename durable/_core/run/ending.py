@@ -99,8 +99,13 @@ def timed_out(
 
 def cancelled(reason: str, trouble: BaseException | None, codec: Codec, now: float) -> Ending:
     """The end of a cancelled run, after its clean-up, which failed by *trouble*."""
-    payload = None if trouble is None else failure_payload(_as_exception(trouble), codec)
-    return Ending(RunCancelledEvent(reason, payload, now), "cancelled", payload, reason)
+    if trouble is None:
+        return Ending(RunCancelledEvent(reason, at=now), "cancelled", None, reason)
+    failure = record_exception(_as_exception(trouble), codec)
+    payload, said = payload_of(failure, codec), f"its clean-up failed: {describe(failure)}"
+    return Ending(
+        RunCancelledEvent(reason, payload, now), "cancelled", payload, f"{reason}; {said}" if reason else said
+    )
 
 
 def trouble(event: StepStopped, step: str, codec: Codec) -> BaseException:

@@ -155,7 +155,7 @@ class Run(Generic[T]):
 
         Raises:
             RunFailedError: It failed; the original error is the `__cause__`.
-            RunCancelledError: It was cancelled.
+            RunCancelledError: It was cancelled; if its clean-up failed, that error is the `__cause__`.
             TimeoutError: It did not end within *timeout* seconds. It keeps running.
         """
         if timeout is not None:
@@ -172,7 +172,8 @@ class Run(Generic[T]):
             value: T = backend.codec.decode(payload or "null", kind, where=f"result of run {run_id!r}")
             return value
         if status == "cancelled":
-            raise RunCancelledError(run_id, reason)
+            cause = None if payload is None else rebuilt(payload, backend.codec)
+            raise RunCancelledError(run_id, reason) from cause
         failure = failure_in(payload, backend.codec)
         raise RunFailedError(run_id, describe(failure), failure.traceback) from rebuilt(payload, backend.codec)
 

@@ -21,6 +21,17 @@ HELD_SQL: Final = "('" + "', '".join(HELD) + "')"
 #: The kind of `SignalReceived`: this module does not know events.
 _SIGNAL_RECEIVED: Final = 24
 
+#: `CancelSent`, with the command that it is about (`StepStarted`, `SlotAwaited`, `ChildStarted`) and nothing behind it.
+_TOLD_TO_END: Final = """
+SELECT sent.position, json_extract(asked.body, iif(asked.kind = 25, '$[1]', '$[0]')), sent.at, asked.kind = 25
+FROM durable_events AS sent
+JOIN durable_events AS asked ON asked.run = sent.run AND asked.position = sent.position AND asked.kind IN (10, 17, 25)
+WHERE sent.run = ? AND sent.kind = 36 AND NOT EXISTS (
+    SELECT 1 FROM durable_events AS after
+    WHERE after.run = sent.run AND after.position = sent.position AND after.seq > sent.seq
+)
+ORDER BY sent.seq, asked.seq LIMIT 1
+"""
 _RUN_COLUMNS = """
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
        r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
@@ -230,6 +241,16 @@ def waits_of(conn: sqlite3.Connection, run: int, limit: int = 100) -> list[WaitR
         (run, limit),
     )
     return [WaitRow(*row) for row in rows]
+
+
+def told_to_end(conn: sqlite3.Connection, run: int) -> tuple[str, str, float, bool] | None:
+    """
+    What a run has cancelled first of all that has not ended: position, name of the step or id of the child, since when.
+
+    And whether it is a child.
+    """
+    row = conn.execute(_TOLD_TO_END, (run,)).fetchone()
+    return None if row is None else (row[0], row[1], row[2], bool(row[3]))
 
 
 def count_waits(conn: sqlite3.Connection, run: int) -> int:

@@ -29,6 +29,8 @@ def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
         return f"run {row.run_id!r} is blocked and needs a person: {row.reason}"
     if row.status == "paused":
         return f"run {row.run_id!r} is paused: resume it to let it go on"
+    if stopping := run_rows.told_to_end(conn, row.run):
+        return f"run {row.run_id!r} waits for {_describe_end(*stopping, now)}"
     if row.status == "running":
         return f"run {row.run_id!r} is running, for {_span(now, row.ready_at)}"
     if row.status == "pending" and row.ready_at is not None:
@@ -67,6 +69,11 @@ def _span(now: float, then: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def _describe_end(position: str, what: str, since: float, is_child: bool, now: float) -> str:  # noqa: FBT001
+    waited = f"the end of run {what!r} at" if is_child else f"the clean-up of step {what!r} at"
+    return f"{waited} {position} (cancelled {_span(now, since)} ago)"
 
 
 def _describe_slot(slot: SlotRow, now: float) -> str:

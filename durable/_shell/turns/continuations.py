@@ -82,6 +82,6 @@ def _finished(
     value = error = None
     if status == "succeeded":
         value = codec.decode(end.outcome or "null", definition.result, where=f"result of run {ready.run_id!r}")
-    elif status == "failed":
+    elif end.outcome is not None:
         error = rebuilt(end.outcome, codec)
     return Finished(ready.run_id, ready.workflow, status, arguments, value, error, end.reason, ready.labels, now)

@@ -154,6 +154,8 @@ class Driver:
         for done in recorded.decisions:
             self._perform(done, execution)
         if last.ended is not None:
+            if last.ended == "cancelled" and last.outcome is not None:
+                log.warning("run.cleanup_failed", run_id=self.ready.run_id, reason=last.reason)
             return None
         if last.blocked is not None:
             self._stopping = True
