@@ -268,7 +268,7 @@ async def draining(engine, eventually):
 @pytest.mark.parametrize("kind", ["step", "job"])
 async def test_a_death_while_the_engine_drains_is_no_crash(engines, eventually, kind):
     """
-    Five deploys in a row kill it in its grace: the step is no suspect, and ends in the sixth life.
+    Five deploys in a row kill it in its grace: the step is not a suspect, and ends in the sixth life.
     """
     began, attempts = [asyncio.Event()], []
 

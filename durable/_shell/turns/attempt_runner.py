@@ -6,7 +6,7 @@ else runs beside is run by the driver's own task: a task less for each job, and 
 something arrives meanwhile, another task takes the turns over (a *relief*), and the driver's task ends with its step.
 
 A step that is cancelled is waited for, and its end is an outcome, too. What takes too long over that is given up: its
-run goes on without it, but its driver does not end before the function has.
+run continues without it, but its driver does not end before the function has.
 """
 
 from __future__ import annotations

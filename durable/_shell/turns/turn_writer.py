@@ -141,7 +141,7 @@ class TurnWriter:
 
     def _add_signals(self, write: LastTurn, execution: AnyExecution) -> None:
         """
-        The signals that nobody consumed: for the run as which it goes on, or to be kept.
+        The signals that nobody consumed: for the run as which it continues, or to be kept.
 
         Raises:
             SignalsUnreadError: The code may ask for those that came after the outcome which ended the run.

@@ -245,10 +245,10 @@ def _await_end(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effect
         (run, wait.position),
     ).fetchone()
     if row is not None and row[2] == run:
-        if cancel_in_inbox(conn, row[1]) is None:  # the one that was started went on as this one
+        if cancel_in_inbox(conn, row[1]) is None:  # the one that was started continued as this one
             request_cancel(conn, row[1], NOT_AWAITED, at, effects)
         return
-    if row is not None:  # joined by its key: it goes on
+    if row is not None:  # joined by its key: it continues
         conn.execute("DELETE FROM durable_waits WHERE wait = ?", (row[0],))
     elif conn.execute(
         "UPDATE durable_inbox SET wakes = 1 WHERE run = ? AND position = ?", (run, wait.position)
