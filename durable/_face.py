@@ -24,7 +24,7 @@ from durable._core.program.op_constructors import (
     timeout,
     wait_for,
 )
-from durable._core.program.ops import Child, Flow, Op, Return, RunOp
+from durable._core.program.ops import Child, Flow, Op, Return, RunOp, Signal
 from durable._core.program.retry import Retry
 from durable._core.program.schedules import Schedule
 from durable._core.program.transactions import AsyncTransaction, Transaction
@@ -62,6 +62,7 @@ from durable.errors import (
     RunFailedError,
     RunNotFoundError,
     ScheduleNotFoundError,
+    SignalPayloadError,
     StepError,
 )
 
@@ -119,6 +120,8 @@ __all__ = [
     "ScheduleInfo",
     "ScheduleNotFoundError",
     "Settled",
+    "Signal",
+    "SignalPayloadError",
     "Stats",
     "StepCall",
     "StepContext",

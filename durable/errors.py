@@ -25,6 +25,7 @@ Every deliberate error of this library, and whose fault each one is.
     ├── RecordError                 a value cannot be recorded or read back
     │   ├── EncodeError                 refused before anything was written
     │   ├── DecodeError                 the record does not fit today's type
+    │   │   └── SignalPayloadError          nor a signal's payload the type that the workflow waits for
     │   └── CapExceededError            a value, name or history over its cap
     ├── ExportFormatError           a file that should hold exported runs does not
     ├── JournalError                the file or the machine
@@ -347,6 +348,22 @@ class DecodeError(RecordError):
     def about(self, what: str) -> str:
         """The same of a record called *what*: ``Order.items[2].price: expected int, found 'x'``."""
         return f"{what}{self.path[1:]}: expected {self.expected}, {self.reason}"
+
+
+class SignalPayloadError(DecodeError):
+    """
+    A signal's payload does not fit the type that the workflow waits for: raised at the `wait_for`.
+
+    The signal is consumed; its payload stays in the run's history.
+    """
+
+    def __init__(self, signal: str, path: str, expected: str, reason: str) -> None:
+        super().__init__(f"payload of signal {signal!r}", path, expected, reason)
+        self.args = signal, path, expected, reason
+        self.signal = signal
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}. What was sent is in run.history(), and shown by `durable history`"
 
 
 class CapExceededError(RecordError):

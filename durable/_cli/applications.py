@@ -33,6 +33,7 @@ from durable._core.codec.class_names import loaded_module
 from durable._core.codec.codec import Codec
 from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Workflow
+from durable._core.program.ops import Signal
 from durable._core.program.registry import Runnable, collect
 from durable._core.source_places import OURS
 
@@ -59,6 +60,21 @@ class Application:
     definitions: list[Runnable | types.ModuleType]
     #: With the hooks of its engine, where it was given one.
     codec: Codec
+
+    def signal_type(self, name: str) -> Any:
+        """What signals called *name* carry, if one `Signal` in the modules of its definitions says so; else None."""
+        modules = [
+            each if isinstance(each, types.ModuleType) else sys.modules.get(each.fn.__module__)
+            for each in self.definitions
+        ]
+        found = [
+            each
+            for module in dict.fromkeys(modules)
+            for each in vars(module or object).values()
+            if isinstance(each, Signal) and each.name == name
+        ]
+        kinds = list({id(each): each.type for each in found}.values())
+        return kinds[0] if kinds and all(kind == kinds[0] for kind in kinds) else None
 
 
 def add_application(parser: ArgumentParser) -> None:

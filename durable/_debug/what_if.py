@@ -20,7 +20,6 @@ from durable._core.statuses import ENDS
 from durable._debug.replay import AnyHistory, AnyWorkflow, as_definitions, recorded_run
 from durable._shell.engine.dry_run import DryRun, rehearsing
 from durable._shell.engine.engine import Engine
-from durable._shell.handles.handle import payload_type
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads.exporting import read_histories
 from durable._shell.storage.memory import MEMORY
@@ -145,9 +144,13 @@ def encoded_outcomes(
     """
     types = types_at(recorded, values, definitions)
     return {
-        position: codec.encode(value, types.get(position, payload_type(value)), where=f"replacement at {position}")
+        position: _encoded(value, types.get(position), f"replacement at {position}", codec)
         for position, value in values.items()
     }
+
+
+def _encoded(value: Any, type_: Any, where: str, codec: Codec) -> Payload:
+    return codec.encode_by_value(value, where=where) if type_ is None else codec.encode(value, type_, where=where)
 
 
 def types_at(recorded: RunHistory, positions: Iterable[str], definitions: Definitions) -> dict[str, Any]:

@@ -274,6 +274,28 @@ async def test_results_pass_through_the_codec_of_the_application(desk):
         del sys.modules["hooked_of_requests"]
 
 
+async def test_the_payload_of_a_signal_is_read_as_the_type_that_the_application_gives_it(desk):
+    """
+    A `Signal` beside the workflow says what the JSON means; what does not fit is refused, and nothing is sent.
+    """
+    source = f"{SOURCE}\nimport datetime\nfrom durable import Signal\ndue = Signal('due', datetime.date)\n"
+    typed = desk.app.with_name("typed_of_requests.py")
+    typed.write_text(source)
+    try:
+        module = load_application(str(typed)).definitions[0]
+        engine = await desk.engines.file(module)
+        app = ("--app", str(typed))
+        await desk.run("start", "approval", "--arg", "number=3", "--id", "a", *app)
+        said = await desk.run("signal", "a", "due", "--payload", '"soon"', *app)
+        assert said.code != 0
+        assert "payload of signal 'due'" in said.err
+        said = await desk.run("signal", "a", "due", "--payload", '"2026-01-01"', *app)
+        assert (said.code, said.out) == (0, "a: signalled\n")
+        assert await engine.get("a").status() == "waiting"
+    finally:
+        del sys.modules["typed_of_requests"]
+
+
 @pytest.mark.parametrize(
     "argv, expected",
     [

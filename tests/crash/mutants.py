@@ -357,6 +357,27 @@ MUTANTS = (
         "shell/test_unread_signals.py::test_the_next_attempt_of_a_run_gets_what_the_last_one_left_unread",
     ),
     _m(
+        "payloads are written without their own type",
+        "_core/codec/agreement",
+        "return rule.encode(value, depth)",
+        "return encode_any(value, depth)",
+        "shell/test_signals.py::test_a_payload_arrives_as_the_type_that_is_waited_for",
+    ),
+    _m(
+        "a tag is taken for what stands under it",
+        "_core/codec/agreement",
+        '            if tagged:\n                return rule.decode(plain["v"])\n',
+        "",
+        "shell/test_signals.py::test_a_payload_arrives_as_the_type_that_is_waited_for",
+    ),
+    _m(
+        "a bad payload is what blocks or fails the run",
+        "_core/run/leaves",
+        "refused = SignalPayloadError(self.name, error.path, error.expected, error.reason)",
+        "raise error",
+        "shell/test_signals.py::test_a_bad_payload_can_be_answered_and_the_next_one_counts",
+    ),
+    _m(
         "a signal wakes nobody",
         "_shell/requests/run_requests",
         "effects, wakes=waiting is not None)",

@@ -3,7 +3,15 @@ Signals: recorded before acknowledged, delivered once, in order, whatever the ru
 """
 
 import asyncio
+import enum
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+from uuid import UUID
 
+import pydantic
 import pytest
 from attrs import frozen
 
@@ -11,9 +19,12 @@ from durable import (
     Flow,
     Return,
     RunNotFoundError,
+    Signal,
+    SignalPayloadError,
     current,
     gather,
     race,
+    set_attributes,
     sleep,
     step,
     wait_for,
@@ -205,7 +216,9 @@ async def test_a_payload_that_does_not_fit_raises_in_the_workflow(engines):
     engine = await engines.memory(careful)
     run = await engine.start(careful())
     await run.signal("approve", {"amount": "many"})
-    assert await run.result(5) == "DecodeError"
+    assert await run.result(5) == "SignalPayloadError"
+    received = [event.value for event in await run.history() if event.kind == "SignalReceived"]
+    assert received == ['{"amount":"many"}']  # and stays readable
 
 
 async def test_a_payload_that_cannot_be_recorded_is_refused(engines):
@@ -357,3 +370,172 @@ async def test_a_thousand_arrivals_are_taken_in_by_and_by_and_in_order(engines, 
         await run.signal("go", number)
     clock.advance(61)
     assert await run.result(10) == list(range(1_000))
+
+
+payment = Signal("payment", Approval)
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+class Point(NamedTuple):
+    x: int
+
+
+@dataclass
+class Visit:
+    n: int
+    when: datetime | None = None
+
+
+class Quote(TypedDict):
+    when: datetime
+    price: Decimal
+
+
+class Order(pydantic.BaseModel):
+    n: int
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+#: (what is sent, what is waited for, what arrives)
+PAYLOADS = [
+    (NOW, datetime, NOW),
+    (NOW.date(), date, NOW.date()),
+    (timedelta(3), timedelta, timedelta(3)),
+    (Decimal("1.50"), Decimal, Decimal("1.50")),
+    (1.5, Decimal, Decimal("1.5")),
+    (UUID(int=3), UUID, UUID(int=3)),
+    (b"ab", bytes, b"ab"),
+    ((1, "a"), tuple[int, str], (1, "a")),
+    ([1, 2], tuple[int, ...], (1, 2)),
+    ({1, 2}, set[int], {1, 2}),
+    (Path("/a"), Path, Path("/a")),
+    ({1: "a"}, dict[int, str], {1: "a"}),
+    ({"1": "a"}, dict[int, str], {1: "a"}),
+    ({(1, 2): NOW}, dict[tuple[int, int], datetime], {(1, 2): NOW}),
+    ({"$": "datetime", "v": "x"}, dict[str, str], {"$": "datetime", "v": "x"}),
+    (Color.RED, Color, Color.RED),
+    (1, Color, Color.RED),
+    (Point(3), Point, Point(3)),
+    (Visit(1, NOW), Visit, Visit(1, NOW)),
+    ({"n": 1, "when": NOW}, Visit, Visit(1, NOW)),
+    ({"n": 1, "when": NOW.isoformat()}, Visit, Visit(1, NOW)),
+    ([Visit(1)], list[Visit], [Visit(1)]),
+    (Visit(1), Visit | None, Visit(1)),
+    (Approval("ann"), Approval, Approval("ann")),
+    (Order(n=1), Order, Order(n=1)),
+    ({"order": Order(n=1)}, dict[str, Order], {"order": Order(n=1)}),
+    ({"when": NOW, "price": Decimal(2)}, Quote, {"when": NOW, "price": Decimal(2)}),
+    (3, float, 3.0),
+    ([NOW, {1, 2}], Any, [NOW, {1, 2}]),
+]
+
+
+@pytest.mark.parametrize("sent, type_, arrives", PAYLOADS, ids=lambda value: f"{value!r:.40}")
+async def test_a_payload_arrives_as_the_type_that_is_waited_for(engines, sent, type_, arrives):
+    """
+    Whatever the sender had: it is written by its own type, and read by the one that the workflow names.
+    """
+    got = []
+
+    @workflow
+    async def waits() -> Flow[None]:
+        got.append((yield wait_for("x", type_)))
+
+    engine = await engines.memory(waits, replay_always=True)
+    run = await engine.start(waits())
+    await run.signal("x", sent)
+    await run.result(5)
+    assert got[-1] == arrives
+    assert isinstance(got[-1], type(arrives))
+
+
+async def test_a_signal_object_names_and_types_both_ends(engines):
+    """
+    What it carries is of its type, or refused where it is sent.
+    """
+
+    @workflow
+    async def pays() -> Flow[str]:
+        paid = await wait_for(payment)
+        try:
+            await wait_for(payment, timeout=0)
+        except TimeoutError:
+            yield Return(paid.by)
+
+    engine = await engines.memory(pays)
+    run = await engine.start(pays())
+    wrong: Any = {"by": 3}
+    with pytest.raises(EncodeError, match="payload of signal 'payment'"):
+        await run.signal(payment, wrong)
+    await run.signal(payment, Approval("ann"))
+    assert await run.result(5) == "ann"
+
+
+async def test_a_bad_payload_can_be_answered_and_the_next_one_counts(engines):
+    """
+    SignalPayloadError is raised at the `wait_for`; the workflow goes on to the next signal.
+    """
+
+    refused = []
+
+    @workflow
+    async def patient() -> Flow[int]:
+        while True:
+            try:
+                yield Return(await wait_for("n", int))
+            except SignalPayloadError as error:
+                refused.append((error.signal, error.expected))
+
+    engine = await engines.memory(patient, replay_always=True)
+    run = await engine.start(patient())
+    await run.signal("n", "abc")
+    await run.signal("n", NOW)
+    await run.signal("n", 4)
+    assert await run.result(5) == 4
+    assert set(refused) == {("n", "int")}
+
+
+async def test_what_replaces_an_outcome_may_be_of_any_type_that_the_step_returns(engines):
+    """
+    A fork knows the value and not the annotation: it arrives as if the step had returned it.
+    """
+
+    @step
+    async def visit() -> Visit:
+        return Visit(1)
+
+    @step
+    async def price() -> Decimal:
+        return Decimal(1)
+
+    @workflow
+    async def asks() -> Flow[str]:
+        found: Visit = yield visit()
+        cost: Decimal = yield price()
+        yield Return(f"{found.when} {cost!r}")
+
+    engine = await engines.memory(asks)
+    run = await engine.start(asks())
+    await run.result(5)
+    fork = await run.fork(at="0", replace={"0": {"n": 1, "when": NOW}})
+    fork = await fork.fork(at="1", replace={"1": Decimal("9.99")}) if await fork.result(5) else fork
+    assert await fork.result(5) == f"{NOW} Decimal('9.99')"
+
+
+async def test_attributes_may_be_of_classes(engines):
+    """
+    They are published as their fields: who reads them has no annotation.
+    """
+
+    @workflow
+    async def publishes() -> Flow[None]:
+        set_attributes(visit=Visit(1, NOW), order=Order(n=2), color=Color.RED)
+        yield Return(None)
+
+    engine = await engines.memory(publishes)
+    run = await engine.start(publishes())
+    await run.result(5)
+    assert await run.attributes() == {"visit": {"n": 1, "when": NOW.isoformat()}, "order": {"n": 2}, "color": 1}

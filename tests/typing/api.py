@@ -34,6 +34,7 @@ from durable import (
     RunOp,
     Schedule,
     ScheduleInfo,
+    Signal,
     StepCall,
     Transaction,
     call,
@@ -80,6 +81,9 @@ from durable.testing import (
 class Receipt:
     ride_id: int
     charge_id: str
+
+
+decided = Signal("decided", Receipt)
 
 
 @transaction
@@ -213,6 +217,8 @@ async def every_op() -> None:
     assert_type(await wait_for("approved", bool), bool)
     assert_type(await wait_for("decided", Receipt, timeout=60), Receipt)
     assert_type(await wait_for("anything"), Any)
+    assert_type(await wait_for(decided), Receipt)
+    assert_type(await wait_for(decided, timeout=60), Receipt)
 
     child = await start(ride(1, "here"), key="ride-1")
     assert_type(await child.result(), Receipt)
@@ -252,6 +258,8 @@ async def every_call(engine: Engine) -> None:
     assert_type(dry.value, Receipt | None)
     assert_type([event.kind for event in dry], list[str])
     run = await engine.start(ride(1, "here"))
+    assert_type(await run.signal(decided, Receipt(1, "c")), bool)
+    assert_type(await run.signal("anything", {"by": "Ann"}), bool)
     assert_type(run.run_id, str)
     assert_type(await run.result(timeout=5), Receipt)
     assert_type(await run.info(), RunInfo)

@@ -19,6 +19,7 @@ from durable import (
     Run,
     RunFailure,
     Schedule,
+    Signal,
     Transaction,
     call,
     for_each,
@@ -54,6 +55,9 @@ def create(tx: Transaction, name: str) -> int:
 async def ride(user_id: int) -> Flow[str]:
     charge_id: str = yield charge(user_id)
     yield Return(charge_id)
+
+
+paid = Signal("paid", int)
 
 
 # --- a wrong Return, a wrong yield --------------------------------------------------------------
@@ -107,6 +111,12 @@ async def wrong_results() -> None:
     c: tuple[int, int] = await gather(charge(1), send("a@b.c"))  # E:
     d: int = await wait_for("approved", bool) and "no"  # E:
     e: list[int] = await for_each(charge, [1, 2])  # E:
+    f: str = await wait_for(paid)  # E:
+
+
+async def wrong_payloads(run: Run[str]) -> None:
+    await run.signal(paid, "much")  # E:
+    await run.signal(paid)  # E:
 
 
 # --- wrong use of an engine ---------------------------------------------------------------------

@@ -148,9 +148,14 @@ def run(command: str, args: Namespace, out: Output) -> int:
 
 def _payload(args: Namespace) -> Payload:
     """What a signal carries, as it is recorded."""
-    codec = application_of(args).codec if args.app else Codec()
+    application = application_of(args) if args.app else None
+    codec = Codec() if application is None else application.codec
+    type_ = None if application is None else application.signal_type(args.name)
+    where = f"payload of signal {args.name!r}"
     try:
-        return codec.encode(args.payload, where=f"payload of signal {args.name!r}")
+        if type_ is None:
+            return codec.encode_by_value(args.payload, where=where)
+        return codec.encode(codec.from_plain(args.payload, type_, where=where), type_, where=where)
     except RecordError as error:
         raise CommandError(str(error)) from error
 

@@ -11,10 +11,12 @@ annotation is decided in ``resolver``, and ``rule`` says what a rule is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
+from durable._core.codec.agreement import by_value, lenient
 from durable._core.codec.exception_origin import came_from_outside
 from durable._core.codec.json_text import dumps, dumps_sorted, loads, quote
 from durable._core.codec.resolver import Rules
@@ -73,6 +75,9 @@ class Codec:
         self._max_depth = max_depth
         self._rules = rules or Rules()
         self._known = self._rules.known
+        self._by_value = by_value(self._rules.get)
+        #: For records of another form than their annotation asks for; none where the rules are not the usual.
+        self._lenient = Rules(finish=lenient) if rules is None else None
 
     @property
     def hooks(self) -> ValueCodec | None:
@@ -123,9 +128,22 @@ class Codec:
             return self._sealed(text, where)
         return self.dump_plain(self.to_plain(value, type_, where=where), where=where)
 
+    def encode_by_value(self, value: Any, *, where: str = "") -> Payload:
+        """
+        The text of *value* by its own type, for whoever reads it by an annotation that is not at hand.
+
+        `decode` reads it by any annotation which *value* fits.
+
+        Raises:
+            EncodeError, CapExceededError: As `encode`.
+        """
+        return self.dump_plain(self._plain_of(self._by_value, value, where, ""), where=where)
+
     def decode(self, payload: Payload, type_: Any = Any, *, where: str = "") -> Any:
         """
         The value that was recorded as *payload*, converted by the annotation *type_*.
+
+        It was written by that annotation, or by the value's own type.
 
         Raises:
             DecodeError: The record does not fit *type_*, or is not a record.
@@ -139,6 +157,16 @@ class Codec:
                 if came_from_outside(error):
                     raise
         return self.from_plain(self.load_plain(payload, where=where), type_, where=where)
+
+    def decode_by_value(self, payload: Payload, type_: Any, *, where: str = "") -> Any:
+        """
+        As `decode`, where *payload* is likely to have been written by `encode_by_value`.
+
+        Raises:
+            DecodeError: The record does not fit *type_*, or is no record.
+        """
+        rules = self._lenient or self._rules
+        return self._value_of(rules.get(type_), self.load_plain(payload, where=where), where)
 
     def encode_arguments(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], types: ArgumentTypes, *, where: str = ""
@@ -200,6 +228,9 @@ class Codec:
             rule = None
         if rule is None:
             rule = self._rules.get(type_)
+        return self._plain_of(rule, value, where, path)
+
+    def _plain_of(self, rule: Rule, value: Any, where: str, path: str) -> Any:
         try:
             return rule.encode(value, self._max_depth)
         except TooDeep:
@@ -223,7 +254,16 @@ class Codec:
     def from_plain(self, plain: Any, type_: Any = Any, *, where: str = "", path: str = "") -> Any:
         """The value that `to_plain` made *plain* of. Raises as `decode` does."""
         try:
-            return self._rules.get(type_).decode(plain)
+            return self._value_of(self._rules.get(type_), plain, where, path)
+        except DecodeError:
+            if self._lenient is not None:
+                with contextlib.suppress(Exception):  # then what was wrong with it first is said
+                    return self._lenient.get(type_).decode(plain)
+            raise
+
+    def _value_of(self, rule: Rule, plain: Any, where: str, path: str = "") -> Any:
+        try:
+            return rule.decode(plain)
         except Refusal as refusal:
             raise DecodeError(where, _path(path, refusal), refusal.found, refusal.reason) from refusal.__cause__
         except MemoryError:
@@ -232,7 +272,7 @@ class Codec:
             if came_from_outside(error):
                 raise
             # As above: constructors and hashes are the user's, and hostile records nest deep.
-            raise DecodeError(where, f"${path}", qualified(type_), reason_of(error)) from error
+            raise DecodeError(where, f"${path}", rule.name, reason_of(error)) from error
 
     def dump_plain(self, plain: Any, *, where: str = "") -> Payload:
         """The text of plain data, within the cap and through the hooks."""

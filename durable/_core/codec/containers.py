@@ -81,7 +81,7 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
     """An object where the keys are text (an int key as its digits), else a list of pairs."""
     convert, revert = item_rule.encode, item_rule.decode
     key_convert, key_revert = key_rule.encode, key_rule.decode
-    digits = key_rule is PLAIN[int]
+    digits = key_rule.types == PLAIN[int].types
 
     def encode(value: Any, depth: int) -> Any:
         if type(value) is not dict:

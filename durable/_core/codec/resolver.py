@@ -49,13 +49,20 @@ class Rules:
     Args:
         own: Rules of annotations that are to have others than the usual ones.
         of_class: Makes the rule of a class with fields.
+        finish: What becomes of each rule, see `agreement.lenient`.
     """
 
     def __init__(
-        self, own: Mapping[Any, Rule] | None = None, *, of_class: Callable[[Any, Any, GetRule], Rule] = class_rule
+        self,
+        own: Mapping[Any, Rule] | None = None,
+        *,
+        of_class: Callable[[Any, Any, GetRule], Rule] = class_rule,
+        finish: Callable[[Rule], Rule] = lambda rule: rule,
     ) -> None:
         self.of_class = of_class
-        self.known: dict[Any, Rule] = {Any: ANY, object: ANY, None: PLAIN[NoneType], **PLAIN, **STDLIB, **(own or {})}
+        self.finish = finish
+        known = {None: PLAIN[NoneType], **PLAIN, **STDLIB, **(own or {})}
+        self.known: dict[Any, Rule] = {Any: ANY, object: ANY, **{type_: finish(rule) for type_, rule in known.items()}}
 
     def get(self, type_: Any) -> Rule:
         """The rule for an annotation. Never raises: what is not supported gets a rule that refuses."""
@@ -85,7 +92,8 @@ class _Build:
         except TypeError:  # as above
             return self._build(type_)
         if found is None:
-            found = self._rules.known[type_] = self._build(type_)
+            built = self._build(type_)
+            found = self._rules.known[type_] = built if built is ANY else self._rules.finish(built)
         return found
 
     def _announce(self, type_: Any, name: str, types_: tuple[type, ...], kinds: frozenset[type]) -> None:

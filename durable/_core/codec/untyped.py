@@ -42,23 +42,26 @@ def decode_any(plain: Any) -> Any:
     return plain
 
 
-def _encode_dict(value: Any, depth: int) -> Any:
-    if depth <= 0:
-        raise TooDeep
-    depth -= 1
-    out: dict[str, Any] = {}
-    key: Any = None
-    try:
-        for key, item in value.items():  # not a comprehension, because a refusal must name the key
-            if type(key) is not str or key == TAG:
-                return {TAG: "dict", "v": encode_pairs(encode_any, encode_any, value, depth)}
-            if not key.isascii():
-                encode_str(key, 0)
-            out[key] = encode_any(item, depth)
-    except Refusal as refusal:
-        refusal.path.append(key_path(key))
-        raise
-    return out
+def _dict_encoder(encode: Encoder) -> Encoder:
+    def encode_dict(value: Any, depth: int) -> Any:
+        if depth <= 0:
+            raise TooDeep
+        depth -= 1
+        out: dict[str, Any] = {}
+        key: Any = None
+        try:
+            for key, item in value.items():  # not a comprehension, because a refusal must name the key
+                if type(key) is not str or key == TAG:
+                    return {TAG: "dict", "v": encode_pairs(encode, encode, value, depth)}
+                if not key.isascii():
+                    encode_str(key, 0)
+                out[key] = encode(item, depth)
+        except Refusal as refusal:
+            refusal.path.append(key_path(key))
+            raise
+        return out
+
+    return encode_dict
 
 
 def _decode_items(plain: dict[str, Any]) -> dict[str, Any]:
@@ -123,13 +126,23 @@ _ZONES: Final = frozenset((type(None), dt.timezone, zoneinfo.ZoneInfo))
 _TAGGED_COLLECTIONS: Final = [collection_rule(cls, cls.__name__, ANY) for cls in (tuple, set, frozenset)]
 _COLLECTIONS: Final = frozenset((list, *(type_ for rule in _TAGGED_COLLECTIONS for type_ in rule.types)))
 _TAGGED: Final = [*STDLIB.values(), *_TAGGED_COLLECTIONS]
-_ENCODERS: Final[dict[type, Encoder]] = {
-    **{type_: _tagged(rule) for rule in _TAGGED for type_ in rule.types},
-    **{cls: rule.encode for cls, rule in PLAIN.items()},
-    list: collection_rule(list, "list", ANY).encode,
-    dict: _encode_dict,
-}
+
+
+def encoders_of(item: Rule) -> dict[type, Encoder]:
+    """How values of JSON's types, and of the standard library's, are written by their own type: items by *item*."""
+    tagged = [*STDLIB.values(), *(collection_rule(cls, cls.__name__, item) for cls in (tuple, set, frozenset))]
+    return {
+        **{type_: _tagged(rule) for rule in tagged for type_ in rule.types},
+        **{cls: rule.encode for cls, rule in PLAIN.items()},
+        list: collection_rule(list, "list", item).encode,
+        dict: _dict_encoder(item.encode),
+    }
+
+
+_ENCODERS: Final = encoders_of(ANY)
 _DECODERS: Final[dict[str, Decoder]] = {
     **{rule.name: rule.decode for rule in _TAGGED},
     "dict": lambda plain: decode_pairs(decode_any, decode_any, plain),
 }
+#: What values of the standard library are tagged with.
+TAGS: Final = frozenset(_DECODERS)

@@ -20,6 +20,7 @@ from durable._core.program.ops import (
     ContinueAs,
     Op,
     RunOp,
+    Signal,
     SleepOp,
     StartOp,
     StepOp,
@@ -205,18 +206,25 @@ def sleep_until(when: datetime) -> SleepOp:
 
 
 @overload
+def wait_for(name: Signal[T], *, timeout: float | timedelta | None = ...) -> WaitForOp[T]: ...
+@overload
 def wait_for(name: str, type: type[T], timeout: float | timedelta | None = ...) -> WaitForOp[T]: ...
 @overload
 def wait_for(name: str, type: Any = ..., timeout: float | timedelta | None = ...) -> WaitForOp[Any]: ...
-def wait_for(name: str, type: Any = Any, timeout: float | timedelta | None = None) -> WaitForOp[Any]:
+def wait_for(name: str | Signal[Any], type: Any = Any, timeout: float | timedelta | None = None) -> WaitForOp[Any]:
     """
-    The payload of the next signal called *name*, decoded as *type*.
+    The payload of the next signal called *name*, decoded as *type*; of the next *name*, if that is a `Signal`.
 
-    Signals sent early are kept, first in first out; each is consumed once.
+    Signals sent early are kept, first in first out; each is consumed once. One that a `wait_for` consumed which then
+    loses its race, or its time, goes back to the front of the queue.
 
     Raises (when yielded or awaited):
         TimeoutError: If none came within *timeout* seconds.
+        SignalPayloadError: The payload does not fit *type*. It is consumed, and stays in `run.history()`.
     """
+    if isinstance(name, Signal):
+        type = name.type  # noqa: A001 - as the parameter
+        name = name.name
     given: Any = name
     if not isinstance(given, str) or not given:
         msg = f"wait_for takes the name of a signal, found {kind_of(given)}"

@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from attrs import evolve, field, frozen
 
@@ -339,6 +339,31 @@ class SleepOp(Op[None]):
 
     def describe(self) -> str:
         return f"sleep {self.seconds:g} s" if self.seconds is not None else "sleep_until"
+
+
+class Signal(Generic[T]):
+    """
+    The name of a signal, and the type of what it carries: one object for both ends.
+
+    ``await run.signal(payment, Payment(...))`` where it is sent, ``paid = await wait_for(payment)`` in the workflow.
+    """
+
+    __slots__ = ("name", "type")
+
+    @overload
+    def __init__(self, name: str, type: type[T]) -> None: ...
+    @overload
+    def __init__(self: Signal[Any], name: str, type: Any = ...) -> None: ...
+    def __init__(self, name: str, type: Any = Any) -> None:
+        given: Any = name
+        if not isinstance(given, str) or not given:
+            msg = f"Signal takes the name of a signal, found {kind_of(given)}"
+            raise TypeError(msg)
+        self.name: Final = name
+        self.type: Final = type
+
+    def __repr__(self) -> str:
+        return f"Signal({self.name!r}, {getattr(self.type, '__qualname__', self.type)})"
 
 
 @frozen(eq=False)

@@ -78,7 +78,7 @@ class Answers:
     def set_attributes(self, values: dict[str, Any]) -> None:
         ex = self._ex
         # In replay too: what cannot be recorded raises in both, or neither.
-        payload = ex.codec.encode(values, dict[str, Any], where=f"attributes of run {ex.run_id!r}")
+        payload = ex.codec.encode_by_value(values, where=f"attributes of run {ex.run_id!r}")
         if not ex.replaying:
             ex.decision.events.append(AttributesSet(payload, ex.time))
             ex.decision.attributes = {**(ex.decision.attributes or {}), **values}

@@ -26,7 +26,7 @@ from durable._core.journal.payloads import arguments_payload, keys_in_a_workflow
 from durable._core.program.ops import AwaitRunOp, Child, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import ChildAction, added
 from durable._core.run.nodes import CANCELLED, LateOutcome, Leaf, Node, NodeOutcome, NodeOwner, OpenRun, TimerLeaf
-from durable.errors import DecodeError, RunCancelledError
+from durable.errors import DecodeError, RunCancelledError, SignalPayloadError
 
 
 class TimerNode(TimerLeaf):
@@ -64,11 +64,14 @@ class SignalNode(TimerLeaf):
         if self.ex.opened is not None:
             self.ex.consumed[self.position] = event
         try:
-            value = self.ex.codec.decode(event.value or "null", self.type, where=f"payload of signal {self.name!r}")
+            where = f"payload of signal {self.name!r}"
+            value = self.ex.codec.decode_by_value(event.value or "null", self.type, where=where)
         except DecodeError as error:
             # The sender's mistake: raised in the workflow, which can answer it, rather than
             # blocking a run for ever on a payload that no change of code makes fit.
-            self.close(NodeOutcome(error=self.delivered(error)), arrived=False)
+            refused = SignalPayloadError(self.name, error.path, error.expected, error.reason)
+            refused.__cause__ = error.__cause__
+            self.close(NodeOutcome(error=self.delivered(refused)), arrived=False)
         else:
             self.close(NodeOutcome(value), arrived=False)
 

@@ -8,15 +8,16 @@ again from the id, and used when the run has long ended.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import anyio
 from attrs import field, frozen
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event
 from durable._core.journal.payloads import failure_in, rebuilt
+from durable._core.program.ops import Signal
 from durable._core.statuses import Status
 from durable._shell.backend import Backend
 from durable._shell.reads import event_rows, run_rows, why
@@ -28,6 +29,7 @@ from durable._shell.rows.new_runs import new_run_id
 from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 @frozen
@@ -210,13 +212,18 @@ class Run(Generic[T]):
             raise RunNotFoundError("id", self.id)
         return found
 
-    async def signal(self, name: str, payload: Any = None, *, dedup: str | None = None) -> bool:
+    @overload
+    async def signal(self, name: Signal[S], payload: S, *, dedup: str | None = ...) -> bool: ...
+    @overload
+    async def signal(self, name: str, payload: Any = ..., *, dedup: str | None = ...) -> bool: ...
+    async def signal(self, name: str | Signal[Any], payload: Any = None, *, dedup: str | None = None) -> bool:
         """
         Send a signal; returns when it is recorded.
 
         Args:
-            name: As in ``wait_for(name)``.
-            payload: Recorded as under `Any`, decoded as the waiting workflow says.
+            name: As in ``wait_for(name)``: a `Signal`, or a name.
+            payload: With a `Signal`, of its type. Else it is recorded by its own type, and read as the one that the
+                waiting workflow names.
             dedup: An id of the caller's: a second signal with the same one is not accepted.
 
         Returns:
@@ -224,10 +231,10 @@ class Run(Generic[T]):
 
         Raises:
             RunNotFoundError, RunStateError: There is no such run, or it has ended.
-            EncodeError: The payload cannot be recorded.
+            EncodeError: The payload cannot be recorded, or is not of the type of the `Signal`.
         """
-        encoded = self._backend.codec.encode(payload, payload_type(payload), where=f"payload of signal {name!r}")
-        return await self._backend.request(SendSignal(self.id, name, encoded, dedup))
+        signal, encoded = encoded_signal(name, payload, self._backend.codec)
+        return await self._backend.request(SendSignal(self.id, signal, encoded, dedup))
 
     async def cancel(self, reason: str = "") -> bool:
         """Ask the run to end; False if it has. It ends once its clean-up is done."""
@@ -261,7 +268,7 @@ class Run(Generic[T]):
         """
         codec = self._backend.codec
         encoded = {
-            position: codec.encode(value, payload_type(value), where=f"replacement at {position}")
+            position: codec.encode_by_value(value, where=f"replacement at {position}")
             for position, value in (replace or {}).items()
         }
         new_id = id or new_run_id(self._backend.clock.now())
@@ -275,9 +282,16 @@ class Run(Generic[T]):
         return row
 
 
-def payload_type(value: Any) -> Any:
-    """Payloads of classes are recorded by their own type: the receiver names it again."""
-    return type(value) if hasattr(type(value), "__attrs_attrs__") or hasattr(value, "__dataclass_fields__") else Any
+def encoded_signal(signal: str | Signal[Any], payload: Any, codec: Codec) -> tuple[str, Payload]:
+    """
+    The name of a signal, and what it carries as it is recorded.
+
+    Raises:
+        EncodeError: The payload cannot be recorded, or is not of the signal's type.
+    """
+    if not isinstance(signal, Signal):
+        return signal, codec.encode_by_value(payload, where=f"payload of signal {signal!r}")
+    return signal.name, codec.encode(payload, signal.type, where=f"payload of signal {signal.name!r}")
 
 
 @frozen

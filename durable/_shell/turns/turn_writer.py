@@ -216,6 +216,6 @@ class TurnWriter:
 
         def merge(before: Payload | None) -> Payload:
             known = {} if before is None else codec.decode(before, dict[str, Any], where="attributes")
-            return codec.encode({**known, **values}, dict[str, Any], where="attributes")
+            return codec.encode_by_value({**known, **values}, where="attributes")
 
         return merge
