@@ -526,7 +526,7 @@ def test_a_payload_of_the_wrong_type_raises_in_the_workflow():
     w = World(workflow(body)())
     w.begin()
     w.signal("go", "no receipt")
-    assert w.value() == "DecodeError"
+    assert w.value() == "SignalPayloadError"
 
 
 def test_a_signal_without_payload_is_none():
