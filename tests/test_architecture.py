@@ -247,6 +247,7 @@ ROOMS = [
     "durable._core",
     "durable._shell.log",
     "durable._shell.clock",
+    "durable._shell.threads",
     "durable._shell.storage",
     "durable._shell.rows",
     "durable._shell.reads",

@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from durable._core.ports import Watched, Watcher
+from durable._shell.threads import Worker
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -207,7 +208,9 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def _works_for(loop: AutojumpLoop, thread: threading.Thread) -> bool:
-    """Whether a worker thread of anyio's is busy for *loop*: these go past `run_in_executor`."""
+    """Whether a thread of ours, or of anyio's, is busy for *loop*: these go past `run_in_executor`."""
+    if isinstance(thread, Worker):
+        return thread.busy_for is loop
     found: Any = thread
     return getattr(found, "loop", None) is loop and getattr(getattr(found, "queue", None), "unfinished_tasks", 0) > 0
 

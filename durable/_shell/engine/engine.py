@@ -16,7 +16,7 @@ from durable._core.admission import Admission, Queue
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.ports import Clock
 from durable._core.program.functions import RunnableDefinition
-from durable._core.program.limits import Limit, as_listed, collect_limits
+from durable._core.program.limits import Limit, as_listed, check_count, collect_limits
 from durable._core.program.ops import RunOp
 from durable._core.program.registry import collect
 from durable._core.program.schedules import Schedule
@@ -90,6 +90,8 @@ class Engine(JournalHandle[EngineBackend]):
         crash_limit: A step that was running when the process died this often blocks its run. A death after the
             engine began to drain does not count.
         cleanup_timeout: Seconds that a cancelled run may spend on clean-up.
+        threads: For plain functions, at most. One that hangs takes its thread along until it returns, or the process
+            ends: it does not keep that from ending.
         caps: Sizes beyond which values and histories are refused.
         middleware: What surrounds each attempt and activation, the outermost first.
         replay_always: For tests: forget each run after every turn, and replay it from the journal before the
@@ -116,6 +118,7 @@ class Engine(JournalHandle[EngineBackend]):
         grace: float = 5.0,
         crash_limit: int = CRASH_LIMIT,
         cleanup_timeout: float = CLEANUP_SECONDS,
+        threads: int = 40,
         caps: Caps = DEFAULT_CAPS,
         middleware: Iterable[Middleware] = (),
         replay_always: bool = False,
@@ -125,6 +128,7 @@ class Engine(JournalHandle[EngineBackend]):
         found = collect(definitions)  # type: ignore[arg-type]
         lanes = as_listed("queues", queues, Queue)
         Admission(lanes, concurrency)  # refuses here what it would at the opening
+        check_count("Engine(threads=)", threads)
         settings = Settings(
             path=os.fspath(path),
             definitions=found,
@@ -142,6 +146,7 @@ class Engine(JournalHandle[EngineBackend]):
             grace=grace,
             crash_limit=crash_limit,
             cleanup_seconds=cleanup_timeout,
+            threads=threads,
             caps=caps,
             hooks=Hooks(middleware, values),
             replay_always=replay_always,

@@ -4,7 +4,6 @@ What an engine looks after now and then: that the file is still its own, and tha
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 from durable._shell.backend import Backend
@@ -13,6 +12,7 @@ from durable._shell.log import log
 from durable._shell.storage.database import Database
 from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
+from durable._shell.threads import in_thread
 from durable.errors import JournalError
 
 #: Seconds between two looks whether the file is still the one that was opened.
@@ -44,7 +44,7 @@ async def keep_house(
         await house.clock.sleep(IDENTITY_SECONDS)
         try:
             if isinstance(database, Database):
-                await asyncio.to_thread(database.check_identity)
+                await in_thread(database.check_identity)
             if ownership is not None:
                 ownership.check()
         except JournalError:

@@ -88,12 +88,13 @@ class Running:
         self.commits = Commits(database, self._take, activity)
         self.places, admission = _lines(settings, recovered)
         self.allocate = settings.numbering(recovered.last_run)
-        steps = Steps(
+        self.steps = Steps(
             settings.codec,
             settings.clock,
             self.supervisor.is_ending,
             settings.hooks,
             host.for_steps,
+            settings.threads,
             settings.stand_ins,
             lambda: self.draining,
         )
@@ -103,7 +104,7 @@ class Running:
             commits=self.commits,
             codec=settings.codec,
             clock=settings.clock,
-            steps=steps,
+            steps=self.steps,
             definitions=settings.definitions,
             limits=settings.limits,
             places=self.places,
@@ -125,7 +126,7 @@ class Running:
         self.ticker = Ticker(settings.schedules, recovered.schedules, recovered.at, services)
         #: Where other processes ask; a journal in memory has none.
         self.server = Server(database.path, host) if isinstance(database, Database) else None
-        workload.consists_of(timed=(self.scheduler, self.ticker), calling=(database, steps))
+        workload.consists_of(timed=(self.scheduler, self.ticker), calling=(database, self.steps))
         #: Whether nothing more is begun, nor accepted if it would have to be.
         self.draining = False
         #: Whether it is being closed, or is.
@@ -153,6 +154,7 @@ class Running:
             parts.callback(running._let_go, "the engine was closed; it resumes when it opens again")
             parts.push_async_callback(running.supervisor.aclose)
             parts.callback(running.scheduler.close)
+            parts.callback(running.steps.close)
             await running.supervisor.begin()
             commits, supervisor = running.commits, running.supervisor
             supervisor.start_uncancelled(commits.run(), name="durable-commits", stop=commits.close)

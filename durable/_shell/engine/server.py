@@ -26,6 +26,7 @@ from durable._shell.requests.wire import (
     encode_error,
     socket_path,
 )
+from durable._shell.threads import in_thread
 from durable.errors import EngineClosedError
 
 #: Lines from here on are decoded in a thread: that of a large import takes a while.
@@ -97,7 +98,7 @@ class Server:
     async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
         try:
             decode = partial(decode_request, line, self._engine.path)
-            asked = await asyncio.to_thread(decode) if len(line) >= _LARGE_LINE else decode()
+            asked = await in_thread(decode) if len(line) >= _LARGE_LINE else decode()
             if isinstance(asked, WaitForEnd):
                 await self._wait_for_end(reader, asked.run_id)
                 return encode_answer(asked, None)

@@ -51,6 +51,8 @@ class Settings:
     grace: float
     crash_limit: int
     cleanup_seconds: float
+    #: At most, for plain functions.
+    threads: int
     caps: Caps
     #: The middleware.
     hooks: Hooks

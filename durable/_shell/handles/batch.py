@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
-import anyio.from_thread
 from attrs import evolve
 
 from durable._core.program.current_driver import driver_in_charge
@@ -186,7 +185,7 @@ class Batch:
             if self._scope is None:
                 msg = f"{self!r} belongs to an event loop, and none runs in this thread"
                 raise UsageError(msg) from None
-            anyio.from_thread.run(record)
+            self._scope.on_loop(record())
             return Added(value)
         return Added(value, asyncio.ensure_future(record()), self._scope)
 

@@ -31,6 +31,7 @@ from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.storage import marks
+from durable._shell.threads import Threads
 from durable.errors import (
     BatchNotFoundError,
     DurableError,
@@ -89,13 +90,20 @@ class ClientBackend:
         """
         if not os.path.exists(self.path):  # noqa: ASYNC240 - one stat
             raise JournalAccessError(self.path, "no such file: an Engine makes it")
-        self._reader = await asyncio.to_thread(_open_reader, self.path)
+        threads = Threads(1, name="durable-client")
+        try:
+            self._reader = await threads.call(_open_reader, self.path)
+        except BaseException:
+            threads.close()
+            raise
+        self._threads = threads
 
     async def aclose(self) -> None:
         """Close it."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            await asyncio.to_thread(reader.close)
+            await self._threads.call(reader.close)
+            self._threads.close()
 
     # --- what is recorded -----------------------------------------------------------------------------
 
@@ -106,7 +114,7 @@ class ClientBackend:
             msg = "the client is not open: use `async with Client(...)`"
             raise EngineClosedError(msg)
         async with self._reading:
-            return await asyncio.to_thread(fn, reader, *args)
+            return await self._threads.call(fn, reader, *args)
 
     async def end_of(self, run_id: str, _number: int = 0, /) -> tuple[RunRow, RunResult]:
         """As `Backend.end_of`: asks the owner to say when, and the file to say what."""

@@ -32,6 +32,7 @@ from durable._shell.requests.history_requests import Imported, ImportRuns
 from durable._shell.requests.prune_requests import PruneBatches, PruneRuns
 from durable._shell.requests.run_requests import StartRuns
 from durable._shell.rows.rows import NewRun
+from durable._shell.threads import in_thread
 from durable.errors import RunNotFoundError
 
 T = TypeVar("T")
@@ -278,7 +279,7 @@ class JournalHandle(Generic[B]):
             UsageError: The runs contradict each other.
         """
         if isinstance(source, (str, os.PathLike)):
-            histories = await asyncio.to_thread(read_histories, source)
+            histories = await in_thread(read_histories, source)
         else:
             histories = list(source)
         return await self._backend.request(ImportRuns(tuple(histories)))

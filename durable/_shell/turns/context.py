@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
 from durable._core.program.definition import check_name
 from durable._shell.backend import Backend
-from durable.errors import UsageError
+from durable.errors import EngineClosedError, UsageError
 
 #: Ids derived from a step's beyond this length are made of a digest instead.
 LONGEST_DERIVED = 120
@@ -82,6 +82,8 @@ class Scope:
     #: Ids of its run's batch, and of those around that; and where to ask about them.
     batches: tuple[str, ...] = ()
     backend: Backend | None = None
+    #: That of the engine: for what is asked in a thread.
+    loop: asyncio.AbstractEventLoop | None = None
     #: Members being added that nobody has awaited yet.
     adding: tuple[asyncio.Future[None], ...] = ()
     _context: StepContext | None = None
@@ -103,6 +105,17 @@ class Scope:
             return made
         # Members that add members, and callbacks that add batches, may do so for ever.
         return f"{kind}-{hashlib.blake2b(made.encode(), digest_size=16).hexdigest()}"
+
+    def on_loop(self, asked: Coroutine[Any, Any, T]) -> T:
+        """What *asked* returns, for a plain function in its thread: it runs on the engine's loop."""
+        assert self.loop is not None, "an engine's attempts know its loop"
+        try:
+            return asyncio.run_coroutine_threadsafe(asked, self.loop).result()
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+            asked.close()
+            raise EngineClosedError("the engine of this step was closed, and its event loop with it") from None
 
     async def settle(self) -> None:
         """Wait until all that was added is recorded, or refused."""

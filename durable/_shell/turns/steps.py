@@ -19,7 +19,6 @@ from typing import Any
 
 import anyio
 import anyio.to_process
-import anyio.to_thread
 from attrs import frozen
 
 from durable._core.codec.codec import Codec
@@ -34,6 +33,7 @@ from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.backend import Backend
 from durable._shell.log import log
 from durable._shell.rows.rows import RunState
+from durable._shell.threads import Threads
 from durable._shell.turns.context import Notes, Scope, StepContext, enter
 from durable._shell.turns.hooks import Hooks
 from durable._shell.turns.raised import as_failure, is_cancellation, passes
@@ -41,9 +41,6 @@ from durable._shell.turns.running_attempt import RunningAttempt, is_of_cleanup
 from durable._shell.turns.stand_ins import StandIns
 from durable._shell.turns.worker import FailedElsewhere, InterruptedCall, call_in_worker
 from durable.errors import Fatal
-
-#: Worker threads of one engine: as many as anyio's own default.
-THREADS = 40
 
 
 class Steps:
@@ -56,6 +53,7 @@ class Steps:
         is_ending: Callable[[], bool],
         hooks: Hooks,
         inside: Backend,
+        threads: int,
         stand_ins: StandIns | None = None,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -63,6 +61,7 @@ class Steps:
         self._clock = clock
         #: The engine, as steps see it.
         self._inside = inside
+        self._loop = asyncio.get_running_loop()
         #: Whether the engine cancels all of its tasks.
         self._is_ending = is_ending
         self._is_draining = is_draining
@@ -71,8 +70,12 @@ class Steps:
         self._stand_ins = stand_ins
         #: Attempts that run in threads and processes.
         self.calls_in_flight = 0
-        self._threads = anyio.CapacityLimiter(THREADS)
+        self._threads = Threads(threads, name="durable-step")
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
+
+    def close(self) -> None:
+        """End the threads that are idle."""
+        self._threads.close()
 
     async def attempt(
         self, running: RunningAttempt, state: RunState, notes: Notes, left: dict[str, Any]
@@ -87,7 +90,7 @@ class Steps:
         timeout = action.op.given.timeout or definition.options.timeout
         deadline = None if timeout is None else self._clock.now() + timeout
         about = partial(_context, action, state, deadline, self._is_draining)
-        scope = Scope(about, self._codec, notes, left, batches=state.batches, backend=self._inside)
+        scope = Scope(about, self._codec, notes, left, batches=state.batches, backend=self._inside, loop=self._loop)
         enter(scope)
         try:
             running.enter(task)
@@ -201,9 +204,7 @@ class Steps:
         running.in_thread = True
         try:
             with self._in_flight():
-                value = await anyio.to_thread.run_sync(
-                    _called, definition.fn, args, kwargs, abandon_on_cancel=True, limiter=self._threads
-                )
+                value = await self._threads.call(_called, definition.fn, args, kwargs)
         finally:
             running.in_thread = False
         if type(value) is _Raised:

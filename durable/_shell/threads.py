@@ -1,0 +1,197 @@
+"""
+Threads of our own: daemon threads, so that a call that hangs does not keep the process alive.
+
+The event loop's default executor and anyio's worker threads are joined, or waited for, when a program ends, and they
+are the user's: nothing of ours is to take them up. Our threads are started when they are needed, used again, and
+never more than so many: one that hangs is one thread less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeVar
+
+from anyio._backends._asyncio import AsyncIOBackend
+from anyio._core._eventloop import claim_worker_thread
+from attrs import define
+
+from durable._shell.log import log
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Seconds before a thread that could not be started is tried again, doubled each time.
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 2.0
+#: Seconds that closing waits for an idle thread, which ends at once.
+_LAST_WAIT: Final = 0.5
+
+
+@define(eq=False)
+class _Call:
+    fn: Callable[[], Any]
+    context: contextvars.Context
+    future: asyncio.Future[Any]
+    value: Any = None
+    error: BaseException | None = None
+
+    def perform(self) -> None:
+        try:
+            self.value = self.context.run(self.fn)
+        except BaseException as error:  # noqa: BLE001 - of whoever awaits the call
+            self.error = error
+
+    def answer(self) -> None:
+        if self.future.done():
+            return  # nobody waits any more
+        if self.error is None:
+            self.future.set_result(self.value)
+        else:
+            self.future.set_exception(self.error)
+
+
+class Worker(threading.Thread):
+    """A thread that performs one call after the other, and ends after None."""
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, returned: Callable[[Worker, _Call], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        #: The loop that waits for it; None if none does.
+        self.busy_for: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
+        self._returned = returned
+
+    def begin(self, call: _Call) -> None:
+        """Perform *call* next."""
+        self.busy_for = self._loop
+        self.calls.put(call)
+
+    def run(self) -> None:
+        """Perform calls. They may use `anyio.from_thread`, as in a thread of anyio's."""
+        with claim_worker_thread(AsyncIOBackend, self._loop):
+            while (call := self.calls.get()) is not None:
+                call.perform()
+                try:
+                    self._loop.call_soon_threadsafe(self._returned, self, call)
+                except RuntimeError:  # the loop was closed meanwhile: nobody waits, and no call will follow
+                    return
+                del call  # nor are its arguments kept until the next one comes
+
+
+class Threads:
+    """
+    A pool of at most *most* threads, for calls from the running event loop.
+
+    Calls beyond that wait for their turn, in order. Where the system has no thread to give, they wait, too.
+    """
+
+    def __init__(self, most: int, *, name: str) -> None:
+        self.most = most
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Worker] = []
+        self._waiting: deque[asyncio.Future[Worker]] = deque()
+        #: Those that there are, busy and idle.
+        self._count = 0
+        self._started = 0
+        self._closed = False
+        self._is_short = False
+
+    @property
+    def busy(self) -> int:
+        """How many threads are at work, for those who wait and for those who gave up waiting."""
+        return self._count - len(self._idle)
+
+    async def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        What *fn* returns or raises, in a thread, with a copy of the context.
+
+        Cancelled, it returns at once. The thread cannot be: it is busy until *fn* has returned.
+        """
+        worker = self._idle.pop() if self._idle else await self._another()
+        future: asyncio.Future[T] = self._loop.create_future()
+        worker.begin(_Call(partial(fn, *args, **kwargs), contextvars.copy_context(), future))
+        return await future
+
+    def close(self) -> None:
+        """End the threads that are idle, and each other once its call has returned."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        self._count -= len(idle)
+        for worker in idle:
+            worker.calls.put(None)
+        for worker in idle:
+            worker.join(_LAST_WAIT)
+
+    async def _another(self) -> Worker:
+        """A thread that was just started, or the next that is free."""
+        pause = FIRST_PAUSE
+        while self._count < self.most:
+            worker = Worker(f"{self._name}-{self._started}", self._loop, self._returned)
+            self._count += 1
+            try:
+                worker.start()
+            except RuntimeError as error:  # of threads or memory
+                self._count -= 1
+                self._told_short(error)
+                if (free := await self._free(pause)) is not None:
+                    return free
+                pause = min(LONGEST_PAUSE, 2 * pause)
+            else:
+                self._started += 1
+                self._is_short = False
+                return worker
+        found = await self._free(None)
+        assert found is not None, "without a time limit one waits until there is one"
+        return found
+
+    def _told_short(self, error: RuntimeError) -> None:
+        if not self._is_short:
+            self._is_short = True
+            log.warning("threads.unavailable", pool=self._name, threads=self._count, most=self.most, error=str(error))
+
+    async def _free(self, seconds: float | None) -> Worker | None:
+        """The next thread that is free; None if none is within *seconds*."""
+        if self._idle:
+            return self._idle.pop()
+        free: asyncio.Future[Worker] = self._loop.create_future()
+        self._waiting.append(free)
+        try:
+            await asyncio.wait({free}, timeout=seconds)
+            return free.result() if free.done() else None
+        except BaseException:
+            if free.done():
+                self._release(free.result())
+            raise
+        finally:
+            if not free.done():
+                self._waiting.remove(free)
+
+    def _returned(self, worker: Worker, call: _Call) -> None:
+        self._release(worker)
+        call.answer()
+
+    def _release(self, worker: Worker) -> None:
+        worker.busy_for = None
+        if self._waiting:
+            self._waiting.popleft().set_result(worker)
+        elif self._closed:
+            self._count -= 1
+            worker.calls.put(None)
+        else:
+            self._idle.append(worker)
+
+
+async def in_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """What *fn* returns or raises, in a thread that is made for it: for what is done now and then."""
+    threads = Threads(1, name="durable-call")
+    try:
+        return await threads.call(fn, *args, **kwargs)
+    finally:
+        threads.close()
