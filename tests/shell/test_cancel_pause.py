@@ -79,7 +79,7 @@ async def parent() -> Flow[None]:
 
 @workflow
 async def aloof() -> Flow[None]:
-    yield start(sleeping())
+    yield start(sleeping(), on_parent_end="cancel")
     yield wait_for("go")
 
 
@@ -144,7 +144,7 @@ async def test_cancel_while_a_job_runs(engines, gate):
 
 async def test_cancel_cancels_all_open_children(engines, reached):
     """
-    Awaited children and those only started are cancelled with their parent, at any depth.
+    Awaited children, and started ones that are tied to it, are cancelled with their parent, at any depth.
     """
     engine = await engines.memory(parent, aloof, never, sleeping)
     for op in (parent(), aloof()):

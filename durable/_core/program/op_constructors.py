@@ -18,6 +18,7 @@ from durable._core.program import current_driver
 from durable._core.program.group_ops import ForEachOp, GatherOp, Member, RaceOp, SettleOp, TimeoutOp, discard
 from durable._core.program.ops import (
     ContinueAs,
+    OnParentEnd,
     Op,
     RunOp,
     Signal,
@@ -235,14 +236,18 @@ def wait_for(name: str | Signal[Any], type: Any = Any, timeout: float | timedelt
     return op
 
 
-def start(op: RunOp[T], *, id: str | None = None, **options: Any) -> StartOp[T]:
+def start(op: RunOp[T], *, id: str | None = None, on_parent_end: OnParentEnd = "abandon", **options: Any) -> StartOp[T]:
     """
     Start a child without awaiting it: a `Child` with its id.
 
-    Options as `Engine.start`: key, on_conflict, queue, delay, at, priority, labels.
+    Options as `Engine.start`: key, on_conflict, queue, delay, at, priority, labels. The child is left alone when this
+    run ends, in whatever way; with ``on_parent_end="cancel"`` it is cancelled then.
     """
+    if on_parent_end not in ("abandon", "cancel"):
+        msg = f"start(on_parent_end=) must be abandon or cancel, found {on_parent_end!r:.60}"
+        raise ValueError(msg)
     current_driver.superseded(op)
-    made: StartOp[T] = StartOp(with_options(op, id=id, **options), current_driver.call_site())
+    made: StartOp[T] = StartOp(with_options(op, id=id, **options), current_driver.call_site(), on_parent_end)
     current_driver.created(made)
     return made
 

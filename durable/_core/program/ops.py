@@ -304,12 +304,18 @@ class AwaitRunOp(Op[T]):
         return f"result of run {self.run_id!r}"
 
 
+#: What becomes of a started child whose parent has ended, in whatever way.
+OnParentEnd: TypeAlias = Literal["abandon", "cancel"]
+
+
 @frozen(eq=False)
 class StartOp(Op[Child[T]]):
     """Starts a child without awaiting it."""
 
     op: RunOp[T]
     site: current_driver.CallSite | None = None
+    #: What becomes of the child once its parent has ended.
+    on_parent_end: OnParentEnd = "abandon"
 
     def describe(self) -> str:
         return f"start of {self.op.describe()}"

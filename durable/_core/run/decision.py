@@ -84,6 +84,8 @@ class ChildAction:
     #: As `Codec.encode_arguments` made them.
     arguments: Payload
     awaited: bool
+    #: Whether it is cancelled once its parent has ended; one that is awaited ends with the wait for it.
+    ends_with_parent: bool = False
     #: Its idempotency key, and the key of its limit.
     keys: tuple[str | None, str] = (None, "")
 

@@ -461,7 +461,7 @@ class Execution(OpenRun):
         if not self.replaying:
             self.decision.cancel_all_children = True
             # By name, since those that the clean-up starts in this very turn are spared.
-            for child in self.decision.children:
+            for child in (each for each in self.decision.children if each.awaited):
                 self.decision.cancelled_children = added(self.decision.cancelled_children, child.run_id)
         if self._body is None:
             self._end_cancelled()

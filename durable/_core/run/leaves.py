@@ -127,7 +127,10 @@ class ChildNode(Leaf[ChildArrival]):
         self.run_id = event.run_id
         feed, fed = owner.feed_of(index) if isinstance(owner, Node) else (None, False)
         if fresh and not fed:
-            child = ChildAction(position, self.run_id, run_op, arguments, awaited=not self.starting, keys=keys)
+            tied = isinstance(op, StartOp) and op.on_parent_end == "cancel"
+            child = ChildAction(
+                position, self.run_id, run_op, arguments, awaited=not self.starting, ends_with_parent=tied, keys=keys
+            )
             ex.decision.children = added(ex.decision.children, child)
         given = run_op.given
         may_exist = given.key is not None or given.id is not None or run_op.definition.options.key is not None
@@ -181,4 +184,6 @@ class ChildNode(Leaf[ChildArrival]):
         return ChildCancelled(self.position, self.run_id, "it was not waited for any longer", at=now)
 
     def withdraw(self) -> None:
-        self.ex.cancel_child(self.run_id)
+        # One that was only started, or is awaited by its handle, is left alone; unless this turn would create it.
+        if self.own or self.ex.is_unborn(self.run_id):
+            self.ex.cancel_child(self.run_id)

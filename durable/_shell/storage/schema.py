@@ -54,6 +54,7 @@ CREATE TABLE durable_runs (
     callback INTEGER,                 -- batch that it is a callback of
     limit_name TEXT,                  -- limit of which the run itself holds a slot from its beginning to its end
     limit_key TEXT,
+    on_parent_end TEXT,               -- cancel; abandon: others want it, too; NULL: it ends with the wait for it
     unread TEXT,                      -- JSON object: signals that nobody had asked for when it ended, by name
     created_at REAL NOT NULL,
     started_at REAL,
@@ -62,6 +63,7 @@ CREATE TABLE durable_runs (
 CREATE UNIQUE INDEX durable_runs_key ON durable_runs (key_live) WHERE key_live IS NOT NULL;
 CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, place, ready_at, run) WHERE ready_at IS NOT NULL;
 CREATE INDEX durable_runs_parent ON durable_runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX durable_runs_tied ON durable_runs (parent) WHERE on_parent_end = 'cancel';
 CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
 CREATE INDEX durable_runs_batch ON durable_runs (batch, status) WHERE batch IS NOT NULL;
 CREATE INDEX durable_runs_callback ON durable_runs (callback, status) WHERE callback IS NOT NULL;

@@ -190,6 +190,7 @@ def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> st
         ).fetchone()
         if found is not None:
             if found[1] == new.arguments and new.on_conflict == "join":
+                _joined(conn, new, new.run_id)
                 return new.run_id
             raise RunExistsError(new.run_id, f"a run of {found[2]!r}" + _same(found[1], new))
     if new.key is not None:
@@ -198,9 +199,21 @@ def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> st
             (new.key,),
         ).fetchone()
         if row is not None and not _make_way(conn, new, row, effects):
+            _joined(conn, new, row[1])
             return str(row[1])
     insert_run(conn, new, effects)
     return new.run_id
+
+
+def _joined(conn: sqlite3.Connection, new: NewRun, run_id: str) -> None:
+    """A start found the run called *run_id*; a parent that awaits it is known by its wait."""
+    if new.parent is None:
+        keep_for_others(conn, run_id)
+
+
+def keep_for_others(conn: sqlite3.Connection, run_id: str) -> None:
+    """Somebody else wants this run, too: it does not end with the parent that was first."""
+    conn.execute("UPDATE durable_runs SET on_parent_end = 'abandon' WHERE run_id = ? AND parent IS NOT NULL", (run_id,))
 
 
 def _same(recorded: str, new: NewRun) -> str:

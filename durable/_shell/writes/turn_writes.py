@@ -51,7 +51,14 @@ from durable._shell.storage.bulk import about_many, join_many, write_many
 from durable._shell.writes import slots
 from durable._shell.writes.batch_ends import tell_batches
 from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
-from durable._shell.writes.run_writes import INSERT_WAITS, add_run, get_or_create, insert_run, write_runs
+from durable._shell.writes.run_writes import (
+    INSERT_WAITS,
+    add_run,
+    get_or_create,
+    insert_run,
+    keep_for_others,
+    write_runs,
+)
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
 from durable._shell.writes.wakeups import let_in, put_item, request_cancel, wake
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
@@ -84,6 +91,16 @@ FROM (VALUES {rows}) AS ended WHERE run = ended.column1
 """
 #: Why a child is cancelled whose race is lost, or whose time is over.
 NOT_AWAITED = "its parent no longer waits for it"
+#: Children that a run awaits where it asked for them: one that it started, and one that was staged, are left alone.
+_AWAITED_CHILDREN = """
+SELECT r.run FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.target
+WHERE w.run = ? AND w.kind = 'child' AND r.parent = w.run AND r.position = w.position AND r.ended_at IS NULL
+"""
+_SHARED = """
+SELECT 1 FROM durable_runs WHERE run = ? AND on_parent_end = 'abandon'
+UNION ALL SELECT 1 FROM durable_waits WHERE target = ? AND kind = 'child' AND run <> ? LIMIT 1
+"""
+_TIED = "SELECT run FROM durable_runs WHERE parent IN ({items}) AND on_parent_end = 'cancel' AND ended_at IS NULL"
 _NO_WAITS = "DELETE FROM durable_waits WHERE run IN ({items})"
 #: But for signals: what nobody asked for is kept with the run.
 _NO_ITEMS = f"DELETE FROM durable_inbox WHERE run IN ({{items}}) AND kind <> {SignalReceived.kind}"  # noqa: S608 - a constant
@@ -204,21 +221,32 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         close_feed(conn, run, position, turn.at, effects)
     for run_id in decision.cancelled_children:
         row = conn.execute("SELECT run FROM durable_runs WHERE run_id = ? AND parent = ?", (run_id, run)).fetchone()
-        if row is not None:  # a run that it only awaited, or joined by key, is not its to cancel
+        # A run that it only awaited, or joined by key, is not its to cancel; nor is one that others wait for.
+        if row is not None and not _is_shared(conn, row[0], run):
             request_cancel(conn, row[0], NOT_AWAITED, turn.at, effects)
     for wait in decision.waits_ending:
         _await_end(conn, run, wait, turn.at, effects)
     if decision.cancel_all_children:
         close_feeds(conn, run, turn.at, effects)
         born_now = {child.run for child in turn.children}  # by the clean-up
-        for (child,) in conn.execute(
-            "SELECT run FROM durable_runs WHERE parent = ? AND ended_at IS NULL", (run,)
-        ).fetchall():
-            if child in born_now:
+        for (child,) in conn.execute(_AWAITED_CHILDREN, (run,)).fetchall():
+            if child in born_now or _is_shared(conn, child, run):
                 continue
             request_cancel(conn, child, "its parent was cancelled", turn.at, effects)
+    for started in decision.children:
+        if started.ends_with_parent:
+            conn.execute(
+                "UPDATE durable_runs SET on_parent_end = 'cancel' WHERE parent = ? AND position = ? "
+                "AND on_parent_end IS NULL",
+                (run, started.position),
+            )
     for new in turn.feeds:
         open_feed(conn, run, new)
+
+
+def _is_shared(conn: sqlite3.Connection, child: int, parent: int) -> bool:
+    """Whether others than its *parent* want a child: a caller who joined it by its key, or runs that wait for it."""
+    return conn.execute(_SHARED, (child, child, parent)).fetchone() is not None
 
 
 def _drop_notes(conn: sqlite3.Connection, run: int, notes: DroppedNotes) -> None:
@@ -244,11 +272,11 @@ def _await_end(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effect
         "WHERE w.run = ? AND w.position = ? AND w.kind = 'child'",
         (run, wait.position),
     ).fetchone()
-    if row is not None and row[2] == run:
+    if row is not None and row[2] == run and not _is_shared(conn, row[1], run):
         if cancel_in_inbox(conn, row[1]) is None:  # the one that was started continued as this one
             request_cancel(conn, row[1], NOT_AWAITED, at, effects)
         return
-    if row is not None:  # joined by its key: it continues
+    if row is not None:  # joined by its key, by this run or by others: it continues
         conn.execute("DELETE FROM durable_waits WHERE wait = ?", (row[0],))
     elif conn.execute(
         "UPDATE durable_inbox SET wakes = 1 WHERE run = ? AND position = ?", (run, wait.position)
@@ -411,6 +439,8 @@ def _end(
             _follow(conn, state, new, effects)
         effects.ended.append(Ended(state.run, state.run_id, state.workflow, status, outcome, unread))
     about_many(conn, _NO_ITEMS, runs)
+    for (child,) in about_many(conn, _TIED, over):
+        request_cancel(conn, child, "its parent has ended", at, effects)
     tell_waiters(conn, ends, effects)
     tell_batches(conn, turns, effects)
 
@@ -472,6 +502,9 @@ def _continue(conn: sqlite3.Connection, turn: LastTurn, successor: NewRun, effec
     conn.execute("UPDATE durable_runs SET key_until = ? WHERE run = ?", (until, successor.run))
     conn.execute("UPDATE durable_waits SET target = ? WHERE target = ?", (successor.run, run))
     conn.execute("UPDATE durable_dedup SET run = ? WHERE run = ?", (successor.run, run))
+    conn.execute(
+        "UPDATE durable_runs SET parent = ? WHERE parent = ? AND on_parent_end = 'cancel'", (successor.run, run)
+    )
     asked = cancel_in_inbox(conn, run)
     for event in turn.unconsumed:
         if isinstance(event, CancelRequested):
@@ -493,6 +526,8 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
         return
     (target, status) = conn.execute("SELECT run, status FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
     if wait is None:
+        if run_id != child.run_id:
+            keep_for_others(conn, run_id)
         put_item(conn, run, ChildJoined(position, run_id, at), effects, wakes=True)
         return
     write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])

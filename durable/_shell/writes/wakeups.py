@@ -46,12 +46,20 @@ WHERE mine.run = :run AND mine.kind = 'start' AND mine.target IS NOT NULL
 """
 #: A run and what it has started: who has nothing in progress (a job may wait for a slot, or its next attempt), and
 #: whose windows are to start no more. Not below one that cleans up already: what it has started since is part of that.
+#: Of these only what ends with the wait for it: a run that was merely started, or staged, or that others want, stays.
 _BELOW = """
 WITH RECURSIVE below(run, status, sort) AS (
     SELECT run, 'asked', sort FROM durable_runs WHERE run = ?
     UNION ALL
     SELECT r.run, r.status, r.sort FROM durable_runs AS r JOIN below ON r.parent = below.run
-    WHERE r.ended_at IS NULL
+    WHERE r.ended_at IS NULL AND r.on_parent_end IS NULL
+        AND EXISTS (
+            SELECT 1 FROM durable_waits AS w
+            WHERE w.target = r.run AND w.run = below.run AND w.kind = 'child' AND w.position = r.position
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM durable_waits AS w WHERE w.target = r.run AND w.run <> below.run AND w.kind = 'child'
+        )
         AND NOT EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = below.run AND w.kind = 'cleanup')
 )
 SELECT run, status = 'pending' OR (status = 'waiting' AND sort = 'job'),
