@@ -378,6 +378,20 @@ MUTANTS = (
         "shell/test_signals.py::test_a_bad_payload_can_be_answered_and_the_next_one_counts",
     ),
     _m(
+        "a losing group keeps the signals that it took",
+        "_core/run/groups",
+        "self.ex.return_signals(lost)",
+        "pass",
+        "core/test_signals_put_back.py",
+    ),
+    _m(
+        "signals come back behind later ones",
+        "_core/run/nodes",
+        "self.signals[name] = deque(sorted(kept))",
+        "pass",
+        "core/test_signals_put_back.py",
+    ),
+    _m(
         "a signal wakes nobody",
         "_shell/requests/run_requests",
         "effects, wakes=waiting is not None)",

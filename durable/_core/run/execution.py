@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeVar, assert_never
 
 from durable._core.codec.codec import Codec
@@ -383,8 +384,9 @@ class Execution(OpenRun):
         return self._begun and self.arrivals > 0
 
     def unread(self) -> list[SignalReceived]:
-        """Signals of its history that nobody consumed, in the order in which they came by name."""
-        return [event for kept in self.signals.values() for event in kept]
+        """Signals of its history that no code has seen, in the order in which they came."""
+        kept = chain(self.unseen.values(), *self.signals.values())
+        return [signal.event for signal in sorted(kept)]
 
     def late(self) -> list[RunArrival]:
         """What came for the run in the turn that ended it, or this attempt of it, but behind that end."""

@@ -100,6 +100,25 @@ class Group(Node):
         else:
             self.report(CANCELLED if self.was_cancelled else self.result())
 
+    def report(self, outcome: NodeOutcome) -> None:
+        if self.ex.unseen:
+            self._settle_signals(outcome)
+        super().report(outcome)
+
+    def _settle_signals(self, outcome: NodeOutcome) -> None:
+        """Signals that members consumed go back to the queue, if their values are no part of *outcome*."""
+        unseen, start = self.ex.unseen, len(self.position) + 1
+        mine = [position for position in unseen if position.startswith(f"{self.position}.")]
+        lost = [position for position in mine if not self.shows(int(position[start:].partition(".")[0]), outcome)]
+        self.ex.return_signals(lost)
+        if isinstance(self.owner, StrandNode):  # its code sees the others now
+            for position in mine:
+                unseen.pop(position, None)
+
+    def shows(self, _index: int, outcome: NodeOutcome, /) -> bool:
+        """Whether the value of a member is part of *outcome*."""
+        return outcome.error is None and not outcome.cancelled
+
     def came_late(self) -> bool:
         """Whether the group has an outcome although it was cancelled: members had theirs all the same."""
         outcomes = self.outcomes.values()
@@ -194,6 +213,9 @@ class RaceNode(Group):
     def decides(self, index: int, _outcome: NodeOutcome, /) -> bool:
         self.winner = index
         return True
+
+    def shows(self, index: int, outcome: NodeOutcome, /) -> bool:
+        return index == self.winner and super().shows(index, outcome)
 
     def came_late(self) -> bool:
         late = (index for index, outcome in self.outcomes.items() if outcome.late)

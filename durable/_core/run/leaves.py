@@ -18,14 +18,24 @@ from durable._core.journal.events import (
     ChildSucceeded,
     Event,
     SignalAwaited,
-    SignalReceived,
     TimerFired,
     TimerSet,
 )
 from durable._core.journal.payloads import arguments_payload, keys_in_a_workflow, rebuilt
 from durable._core.program.ops import AwaitRunOp, Child, RunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import ChildAction, added
-from durable._core.run.nodes import CANCELLED, LateOutcome, Leaf, Node, NodeOutcome, NodeOwner, OpenRun, TimerLeaf
+from durable._core.run.nodes import (
+    CANCELLED,
+    LateOutcome,
+    Leaf,
+    Node,
+    NodeOutcome,
+    NodeOwner,
+    NumberedSignal,
+    OpenRun,
+    StrandNode,
+    TimerLeaf,
+)
 from durable.errors import DecodeError, RunCancelledError, SignalPayloadError
 
 
@@ -58,8 +68,9 @@ class SignalNode(TimerLeaf):
         ex.signal_waiters.setdefault(op.name, []).append(self)
         self.wait_for("signal", name=op.name, fire_at=event.fire_at, fresh=fresh)
 
-    def receive(self, event: SignalReceived) -> None:
-        """Consume *event*."""
+    def receive(self, signal: NumberedSignal) -> None:
+        """Consume *signal*."""
+        event = signal.event
         self.ex.heard += 1
         if self.ex.opened is not None:
             self.ex.consumed[self.position] = event
@@ -73,6 +84,8 @@ class SignalNode(TimerLeaf):
             refused.__cause__ = error.__cause__
             self.close(NodeOutcome(error=self.delivered(refused)), arrived=False)
         else:
+            if not isinstance(self.owner, StrandNode):  # a group, which may lose before any code has seen it
+                self.ex.unseen[self.position] = signal
             self.close(NodeOutcome(value), arrived=False)
 
     def close(self, outcome: NodeOutcome, *, arrived: bool = True) -> None:

@@ -21,7 +21,7 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeGuard, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar, assert_never
 
 from durable._core.codec.exception_origin import came_from_outside
 from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
@@ -63,10 +63,17 @@ def _short(site: current_driver.CallSite) -> str:
     return f"{'/'.join(path.rsplit('/', 2)[-2:])}:{line}"
 
 
+class NumberedSignal(NamedTuple):
+    """A signal that was received, and its number in the order in which those of its run were."""
+
+    number: int
+    event: SignalReceived
+
+
 class SignalWaiter(Protocol):
     """Who waits for a signal."""
 
-    def receive(self, event: SignalReceived, /) -> None: ...
+    def receive(self, signal: NumberedSignal, /) -> None: ...
 
 
 class NodeOutcome:
@@ -343,7 +350,10 @@ class OpenRun:
         self.feeds: set[str] = set()
         self.signal_waiters: dict[str, list[SignalWaiter]] = {}
         #: Signals that nobody consumed yet, by name.
-        self.signals: dict[str, deque[SignalReceived]] = {}
+        self.signals: dict[str, deque[NumberedSignal]] = {}
+        #: Those that members of open groups consumed, by position: no code has seen them yet.
+        self.unseen: dict[str, NumberedSignal] = {}
+        self._received = 0
         #: How many somebody has consumed.
         self.heard = 0
         #: Recorded commands that the code has not asked for yet.
@@ -500,13 +510,26 @@ class OpenRun:
 
     def receive_signal(self, event: SignalReceived) -> None:
         """Give a signal to the one that has waited longest for its name; else keep it."""
-        waiting = self.signal_waiters.get(event.name)
-        if waiting:
-            waiting[0].receive(event)
-        else:
-            self.signals.setdefault(event.name, deque()).append(event)
+        self._received += 1
+        self._give(NumberedSignal(self._received, event))
 
-    def take_signal(self, name: str) -> SignalReceived | None:
+    def _give(self, signal: NumberedSignal) -> None:
+        name = signal.event.name
+        if waiting := self.signal_waiters.get(name):
+            waiting[0].receive(signal)
+            return
+        kept = self.signals.setdefault(name, deque())
+        kept.append(signal)
+        if len(kept) > 1 and kept[-2].number > signal.number:  # it came back, to its place in the queue
+            self.signals[name] = deque(sorted(kept))
+
+    def return_signals(self, positions: Sequence[str]) -> None:
+        """Put the signals back that were consumed at *positions*, whose group came to something else."""
+        for signal in sorted(self.unseen.pop(position) for position in positions):
+            self.heard -= 1
+            self._give(signal)
+
+    def take_signal(self, name: str) -> NumberedSignal | None:
         """The oldest signal of *name* that nobody consumed yet."""
         kept = self.signals.get(name)
         return kept.popleft() if kept else None
