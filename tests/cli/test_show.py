@@ -184,6 +184,7 @@ async def test_a_failed_run_shows_the_recorded_traceback(engines, tmp_db, cli):
     assert said.code == 0
     assert [line for line in error if not line.startswith("File ")] == [
         "yield refuse(why)",
+        "raise ValueError(why)",  # it was raised there, in the step, and recorded with the step's failure
         "ValueError: no such card",
         "failed at 1, step 'refuse':",
         "raise ValueError(why)",

@@ -94,6 +94,9 @@ class Supervisor:
         except asyncio.CancelledError:
             pass  # the engine was closed, which is not a failure and needs no report
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            # The group's own words name no cause: the first of the tasks that failed does.
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
             self.fail(error)
 
     def _uncancelled_ended(self, task: asyncio.Task[None]) -> None:
