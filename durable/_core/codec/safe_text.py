@@ -114,7 +114,7 @@ def _of_args(args: tuple[Any, ...], cap: int, ask: Ask | None, depth: int) -> st
         return ""
     if len(args) > 1:
         return _shown(args, cap, ask, depth)
-    (value,) = args
+    value = args[0]
     kind = type(value)
     if issubclass(kind, str):
         return str.__getitem__(value, slice(cap))
