@@ -4,8 +4,8 @@ The log: structlog, constant event names in the past tense, `run_id` and `workfl
 The library never configures structlog or logging; the application does. Events:
 
     run.started  run.succeeded  run.failed  run.cancelled  run.blocked  run.freed  run.woken
-    run.cleanup_failed  step.attempt_failed  step.interrupted  step.cleanup_failed  step.abandoned
-    hook.failed  follow_up.refused
+    run.cleanup_failed  step.attempt_failed  step.cleanup_failed  step.abandoned
+    hook.failed  follow_up.refused  log.failed
     engine.opened  engine.closed  engine.recovered  commit.failed  commit.recovered
     journal.notice  inbox.refused  signals.unread  middleware.failed
     threads.unavailable
@@ -20,6 +20,8 @@ from typing import Any
 
 import structlog
 
+from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.safe_text import one_line
 from durable._core.run.decision import LogEntry
 
 log: Any = structlog.get_logger("durable")
@@ -29,4 +31,11 @@ workflow_log: Any = structlog.get_logger("durable.workflow")
 def emit(entries: Sequence[LogEntry], run_id: str, workflow: str) -> None:
     """Log what a turn's workflow code logged, now that the turn is on disk."""
     for entry in entries:
-        getattr(workflow_log, entry.level)(entry.event, **{"run_id": run_id, "workflow": workflow, **entry.values})
+        about = {"run_id": run_id, "workflow": workflow}
+        try:
+            getattr(workflow_log, entry.level)(entry.event, **{**about, **entry.values})
+        except BaseException as error:  # processors, and what values say of themselves, are the user's code
+            if came_from_outside(error):
+                raise
+            # Without the traceback, which may ask the value once more.
+            log.error("log.failed", entry=entry.event, error=one_line(error), **about)  # noqa: TRY400

@@ -24,7 +24,7 @@ import durable._shell.engine.engine
 from durable._core.codec.class_names import module_of
 
 #: Long enough for a test that waits for it to be noticed.
-FOREVER = 60.0
+FOREVER = 5.0
 
 
 # --- texts -----------------------------------------------------------------------------------------------------

@@ -634,6 +634,17 @@ def test_large_values_are_kept_as_their_head(make: Callable[[], Any]) -> None:
     assert isinstance(back.value, str)  # type: ignore[attr-defined]
 
 
+def test_a_file_in_another_encoding_is_an_error_of_its_own_type() -> None:
+    """It holds all that was read, of which only the beginning is recorded: `except UnicodeError` works."""
+    for exc in (
+        raised((b"fine\xff" + b"x" * 10_000_000).decode),
+        raised(("fine\udc80" + "x" * 10_000_000).encode),
+    ):
+        back = rebuild(through_json(exc))
+        assert type(back) is type(exc)
+        assert str(back) == str(exc)
+
+
 @pytest.mark.parametrize("max_bytes", [0, 100, 1_000, 10_000, 2**30])
 def test_a_record_fits_whatever_cap_there_is(max_bytes: int) -> None:
     """Escaped characters, groups and chains included; an engine may have any cap."""

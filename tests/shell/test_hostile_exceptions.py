@@ -6,12 +6,16 @@ kinds in one engine, all runs of a place at once.
 """
 
 import asyncio
+import contextvars
 import os
 import signal
+import threading
+import traceback
 from datetime import timedelta
 
 import pytest
 
+import durable
 from durable import (
     Flow,
     Limit,
@@ -27,10 +31,11 @@ from durable import (
     settle,
     step,
     transaction,
+    wait_for,
     workflow,
 )
 from durable._shell.turns import asking
-from tests.core.hostile_exceptions import KINDS, OUTSIDERS
+from tests.core.hostile_exceptions import KINDS, OUTSIDERS, Touchy
 
 pytestmark = pytest.mark.anyio
 
@@ -485,3 +490,98 @@ async def test_the_text_of_an_error_is_not_waited_for(engines, monkeypatch):
         with pytest.raises(RunFailedError):
             await engine.run(in_job(kind))
         assert loop.time() - began < 2
+
+
+async def test_what_a_workflow_logs_harms_no_run(engines):
+    """
+    A value that cannot be rendered costs its line in the log, and nothing else.
+    """
+
+    @workflow
+    async def logs() -> int:
+        durable.logger.info("looked at", value=Touchy())
+        return await ok(1)
+
+    engine = await engines.memory(logs)
+    assert await engine.run(logs()) == 1
+
+
+async def test_errors_of_the_engine_are_no_context_of_the_users(engines):
+    """
+    A turn that is made anew, since a signal came before its end was recorded, tells nothing of that.
+    """
+
+    @step
+    async def signals_itself() -> None:
+        await engine.get("r").signal("late")
+
+    @workflow
+    async def ends_badly() -> Flow[None]:
+        yield settle(wait_for("late", timeout=0))
+        try:
+            raise KeyError("early")
+        except KeyError as error:
+            kept = error
+        yield signals_itself()
+        raise kept
+
+    engine = await engines.memory(ends_badly)
+    run = await engine.start(ends_badly(), id="r")
+    with pytest.raises(RunFailedError) as caught:
+        await run.result(5)
+    error = caught.value.__cause__
+    assert (type(error), error.__context__) == (KeyError, None)
+
+
+async def test_whoever_logs_a_failed_run_sees_the_line_that_raised(engines):
+    """
+    Of the step and of the workflow, once each: in the traceback of what `result()` raises.
+    """
+
+    @step
+    async def declined() -> None:
+        raise ValueError("no such card")
+
+    @workflow
+    async def ride() -> Flow[None]:
+        yield declined()
+
+    engine = await engines.memory(ride)
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(ride())
+    text = "".join(traceback.format_exception(caught.value))
+    assert text.count('raise ValueError("no such card")') == 1
+    assert text.count("yield declined()") == 1
+
+
+async def test_texts_are_asked_for_in_the_context_of_the_error():
+    """
+    The thread sees the context variables of whoever records, and several questions share one deadline.
+    """
+    colour = contextvars.ContextVar("colour", default="none")
+    colour.set("red")
+    ask = asking.Asking()
+    assert ask(lambda _: colour.get(), None) == "red"
+    with pytest.raises(TimeoutError):
+        ask(lambda _: str(threading.Event().wait(1)), None)
+    with pytest.raises(TimeoutError):
+        ask(str, 1)
+
+
+async def test_a_loop_without_end_in_a_text_is_stopped(eventually):
+    """
+    It would take a processor for as long as the program runs.
+    """
+
+    def loops(_):
+        while True:
+            pass
+
+    before = set(threading.enumerate())
+    with pytest.raises(TimeoutError):
+        asking.Asking()(loops, None)
+
+    async def is_over():
+        return before.issuperset(threading.enumerate())
+
+    await eventually(is_over)

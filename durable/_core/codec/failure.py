@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from durable._core.codec.safe_text import shown
 from durable.errors import DecodeError
 
 #: Links of a chain of causes and contexts, and levels of groups within groups.
@@ -90,7 +91,7 @@ def _from_json(plain: Any, path: str, depth: int) -> Failure:
                 )
         case _:
             pass
-    raise DecodeError("a failure", path, "an object with type, module, message and data", f"found {plain!r:.60}")
+    raise DecodeError("a failure", path, "an object with type, module, message and data", f"found {shown(plain, 60)}")
 
 
 def describe(failure: Failure) -> str:

@@ -166,6 +166,8 @@ class _Recorder:
         given = args_of(exc)
         if members_of(exc):  # a group's second argument is its members, which must not be recorded twice
             given = given[:1]
+        elif issubclass(type(exc), UnicodeError):
+            given = _up_to_its_end(given)
         for value in given[:ITEMS_CAP]:
             plain, size = self._plain(value, min(VALUE_CAP, max(room, LEAST_ROOM)))
             args.append(plain)
@@ -193,13 +195,23 @@ class _Recorder:
                     return plain, size
         if issubclass(type(value), str) and not issubclass(type(value), enum.Enum):
             text = str.__getitem__(value, slice(cap))
-            if len(value) > cap // 4 or text.isascii():
+            if len(text) > cap // 4 or text.isascii():
                 return clean(text), len(text)
             # What a UnicodeEncodeError is about, in a form that JSON can hold.
             encoded = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
             return {TAG: _SURROGATES, "v": encoded}, len(encoded)
         text = shown(value, min(MESSAGE_CAP, cap), self.ask)
         return text, len(text)
+
+
+def _up_to_its_end(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of what could not be decoded, perhaps a whole file, what lies behind the place is not needed."""
+    if len(args) < len(("object", "start", "end", "reason")):
+        return args
+    *first, data, start, end, reason = args
+    if not (type(data) is str or type(data) is bytes) or type(end) is not int:
+        return args
+    return (*first, data[:end], start, end, reason)
 
 
 def _around(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:

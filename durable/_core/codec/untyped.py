@@ -113,7 +113,8 @@ def is_small(value: Any, cap: int) -> bool:
             if cap >= 0:
                 pending += each
         elif kind is dt.datetime or kind is dt.time:
-            if type(each.tzinfo) not in _ZONES:
+            zone = type(each.tzinfo)
+            if type(zone) is not type or zone not in _ZONES:
                 return False
         elif kind not in _ENCODERS:
             return False

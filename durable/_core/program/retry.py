@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from durable._core.codec.class_names import aliases_of, module_of
+from durable._core.codec.class_names import aliases_of, bases_of, module_of, qualname_of
 from durable._core.codec.exception_origin import came_from_outside
 from durable._core.codec.exception_parts import attribute
 from durable._core.codec.json_text import dumps
@@ -143,7 +143,7 @@ def from_record(text: str) -> Retry:
 
 def _names(kind: type) -> set[str]:
     """The names of a class and its bases, older ones included."""
-    bases = kind.__mro__
+    bases = bases_of(kind)
     return {_qualified(each) for each in bases} | {
         alias.replace(":", ".") for each in bases for alias in aliases_of(each)
     }
@@ -185,7 +185,7 @@ RecordedRetry: TypeAlias = Annotated[str, RECORDED_RETRY]
 
 
 def _qualified(kind: Any) -> str:
-    return f"{module_of(kind)}.{kind.__qualname__}"
+    return f"{module_of(kind)}.{qualname_of(kind)}"
 
 
 #: One attempt and no more: the default, since only the user knows what is safe to repeat.

@@ -136,16 +136,19 @@ class Driver:
         decision = execution.advance(arrived, now=self._services.clock.now())
         if self._services.replay_always and decision.ended is not None:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
+        recorded: Recorded | None = None
+        go_back = self._reload
         try:
             recorded = await self._record(execution, decision)
         except SignalsUnreadError:
-            return await self._redo(execution)
+            go_back = partial(self._redo, execution)
         except JournalDamagedError:
             raise  # nor would it be taken the next time
         except JournalError as error:
             # The execution ran ahead of a file that did not take it: back to what is recorded.
             log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
-            return await self._reload()
+        if recorded is None:  # not within `except`: our error would be the context of what the user's code raises
+            return await go_back()
         self._inbox.recorded()
         self._writer.heard_before = -1
         last = recorded.decisions[-1]

@@ -26,7 +26,7 @@ from durable._shell.log import log
 from durable._shell.rows.rows import Effects, Ended, Notice, ReadyRun, RunResult, RunState
 from durable._shell.turns.asking import in_short
 from durable._shell.turns.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
-from durable._shell.turns.raised import is_cancellation, passes
+from durable._shell.turns.raised import is_cancellation, is_for_the_program
 from durable.errors import DurableError, MiddlewareError
 
 
@@ -246,7 +246,7 @@ async def _through_run(
     try:
         await middleware.run(activation, once)
     except BaseException as raised:
-        if task.cancelling() > 0 if is_cancellation(raised) else passes(raised, task):
+        if task.cancelling() > 0 if is_cancellation(raised) else is_for_the_program(raised, task):
             raise  # the engine ends; any other one is of the middleware's own making
         error = raised
     await once.end()

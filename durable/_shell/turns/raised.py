@@ -22,8 +22,8 @@ def is_cancellation(error: BaseException) -> bool:
     return issubclass(type(error), asyncio.CancelledError)
 
 
-def passes(error: BaseException, task: asyncio.Task[Any]) -> bool:
-    """Whether *error*, no cancellation, is not that of the coroutine in *task*: it is for the program."""
+def is_for_the_program(error: BaseException, task: asyncio.Task[Any]) -> bool:
+    """Whether *error*, which is no cancellation, was not raised by the code that runs in *task*."""
     if issubclass(type(error), GeneratorExit):
         return not _is_running(task)
     return came_from_outside(error)

@@ -36,7 +36,7 @@ from durable._shell.rows.rows import RunState
 from durable._shell.threads import Threads
 from durable._shell.turns.context import Notes, Scope, StepContext, enter
 from durable._shell.turns.hooks import Hooks
-from durable._shell.turns.raised import as_failure, is_cancellation, passes
+from durable._shell.turns.raised import as_failure, is_cancellation, is_for_the_program
 from durable._shell.turns.running_attempt import RunningAttempt, is_of_cleanup
 from durable._shell.turns.stand_ins import StandIns
 from durable._shell.turns.worker import FailedElsewhere, InterruptedCall, call_in_worker
@@ -113,7 +113,7 @@ class Steps:
                 return self._stopped(running, state.run_id, None)
             if type(error) is InterruptedCall and not is_the_users_own(error):
                 return StepInterrupted(action.position, action.attempt, False, self._clock.now())  # noqa: FBT003
-            if self._is_ending() if is_cancellation(error) else passes(error, task):
+            if self._is_ending() if is_cancellation(error) else is_for_the_program(error, task):
                 raise
             await scope.settle()
             if running.is_cancelled and running.struck and is_of_cleanup(error):

@@ -21,7 +21,7 @@ from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite
 from durable._shell.storage.connections import CommitUnknownError, is_the_disk
 from durable._shell.storage.port import Exclusive
 from durable._shell.turns.executions import AnyExecution
-from durable._shell.turns.raised import is_cancellation, passes
+from durable._shell.turns.raised import is_cancellation, is_for_the_program
 from durable._shell.turns.services import Services
 from durable._shell.turns.steps import current_task
 from durable._shell.turns.transaction import ExclusiveTransaction, holds_writer, run_sync
@@ -166,7 +166,7 @@ class TransactionTurn:
             for new in transaction.staged:
                 await exclusive.run(lambda conn, new=new: get_or_create(conn, new, effects))  # type: ignore[misc]
         except BaseException as error:  # user code may raise anything: it is the outcome
-            if task.cancelling() > 0 if is_cancellation(error) else passes(error, task):
+            if task.cancelling() > 0 if is_cancellation(error) else is_for_the_program(error, task):
                 raise
             if self._is_the_file(error, in_transaction=True):
                 raise
