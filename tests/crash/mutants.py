@@ -231,7 +231,7 @@ MUTANTS = (
         "_core/run/attempts",
         "        else:\n            cancel(self, ex.decision, ex.time)\n        return True\n",
         "        else:\n            return False\n        return True\n",
-        "core/test_structured_cancelling.py::test_what_follows_a_group_begins_once_its_losers_have_ended",
+        "shell/test_structured_cancelling.py::test_of_a_thousand_sagas_cancelled_at_random_moments_nothing_is_left",
     ),
     _m(
         "a child that is cancelled is not waited for",

@@ -89,7 +89,8 @@ class Engine(JournalHandle[EngineBackend]):
             kills the process after its SIGTERM: Docker after 10 s, systemd after 90 s.
         crash_limit: A step that was running when the process died this often blocks its run. A death after the
             engine began to drain does not count.
-        cleanup_timeout: Seconds that a cancelled run may spend on clean-up.
+        cleanup_timeout: Seconds that a cancelled step may take to end, and then the code of a cancelled run for its
+            clean-up. What has not ended by then is abandoned.
         threads: For plain functions, at most. One that hangs takes its thread along until it returns, or the process
             ends: it does not keep that from ending.
         caps: Sizes beyond which values and histories are refused.
