@@ -307,11 +307,9 @@ MUTANTS = (
     # --- signals, timers, keys ---------------------------------------------------------------------------
     _m(
         "a signal that nobody waits for yet is lost",
-        "_shell/requests/run_requests",
-        "        put_item(conn, run.run, SignalReceived(name, self.payload, env.now), "
-        "effects, wakes=waiting is not None)\n",
-        "        if waiting is not None:\n"
-        "            put_item(conn, run.run, SignalReceived(name, self.payload, env.now), effects, wakes=True)\n",
+        "_shell/writes/wakeups",
+        "    put_item(conn, run.run, signal, effects, wakes=waiting is not None)\n",
+        "    if waiting is not None:\n        put_item(conn, run.run, signal, effects, wakes=True)\n",
         "shell/test_signals.py::test_early_signals_are_kept",
     ),
     _m(
@@ -392,10 +390,17 @@ MUTANTS = (
         "core/test_signals_put_back.py",
     ),
     _m(
+        "a start forgets its signals",
+        "_shell/writes/run_writes",
+        "for signal in new.signals:",
+        "for signal in ():",
+        "shell/test_start_with_signals.py::test_a_run_that_is_joined_by_its_key_gets_them_as_well",
+    ),
+    _m(
         "a signal wakes nobody",
-        "_shell/requests/run_requests",
-        "effects, wakes=waiting is not None)",
-        "effects, wakes=False)",
+        "_shell/writes/wakeups",
+        "signal, effects, wakes=waiting is not None)",
+        "signal, effects, wakes=False)",
         "shell/test_signals.py",
     ),
     _m(

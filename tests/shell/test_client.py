@@ -34,7 +34,7 @@ from durable._core.program.retry import Retry, recorded
 from durable._shell.handles.owner_socket import OwnerSocket
 from durable._shell.requests.once import Once
 from durable._shell.requests.run_requests import CancelRun, PauseRun, SendSignal
-from durable._shell.rows.rows import NewRun
+from durable._shell.rows.rows import NewRun, SentSignal
 from durable._shell.rows.templates import from_json, to_json
 from durable.errors import EncodeError, EngineClosedError, JournalAccessError, RunStateError, UsageError
 
@@ -466,7 +466,7 @@ def test_every_field_of_a_new_run_travels_and_is_kept():
         5, "id", "w", 2, "workflow", "q", -3, "key", "arguments", {"a": "b"}, started,
         due_at=1.0, deadline=2.0, timeout=3.0, parent=7, position="0.1", on_conflict="rerun", chosen_id=True,
         key_ttl=0.0, delay=0.0, place=0.5, retry=policy, follow_ups=(inner,), follows=8, batch=9, callback=10,
-        behind=(1, 2), limit="l", limit_key="k",
+        behind=(1, 2), limit="l", limit_key="k", signals=(SentSignal("go", "1"), SentSignal("stop")),
     )  # fmt: skip
     assert [each.name for each in fields(NewRun) if getattr(new, each.name) == each.default] == []
     assert from_json(to_json([new])) == [new]

@@ -240,8 +240,8 @@ def start(op: RunOp[T], *, id: str | None = None, on_parent_end: OnParentEnd = "
     """
     Start a child without awaiting it: a `Child` with its id.
 
-    Options as `Engine.start`: key, on_conflict, queue, delay, at, priority, labels. The child is left alone when this
-    run ends, in whatever way; with ``on_parent_end="cancel"`` it is cancelled then.
+    Options as `Engine.start`: key, on_conflict, queue, delay, at, priority, labels, signals. The child is left alone
+    when this run ends, in whatever way; with ``on_parent_end="cancel"`` it is cancelled then.
     """
     if on_parent_end not in ("abandon", "cancel"):
         msg = f"start(on_parent_end=) must be abandon or cancel, found {on_parent_end!r:.60}"
@@ -261,7 +261,20 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
         msg += hint if isinstance(found, StepOp) else ""
         raise TypeError(msg)
     given = {name: value for name, value in options.items() if value is not None}
-    known = {"id", "key", "key_ttl", "on_conflict", "queue", "delay", "at", "priority", "labels", "timeout", "retry"}
+    known = {
+        "id",
+        "key",
+        "key_ttl",
+        "on_conflict",
+        "queue",
+        "delay",
+        "at",
+        "priority",
+        "labels",
+        "timeout",
+        "retry",
+        "signals",
+    }
     if unknown := set(given) - known:
         msg = f"start got unknown options {sorted(unknown)}; known are {sorted(known)}"
         raise TypeError(msg)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
@@ -49,6 +49,8 @@ class Options:
     on_conflict: OnConflict = "join"
     id: str | None = None
     key_ttl: float | None = None
+    #: Sent to the run in the transaction that starts it, or finds it by its key.
+    signals: Sequence[tuple[str | Signal[Any], Any]] = ()
     #: Follow-ups: started when the run succeeds.
     then: tuple[RunOp[Any], ...] = ()
 
@@ -219,6 +221,7 @@ class RunOp(Op[T]):
         key: str | None = None,
         key_ttl: float | timedelta | None = None,
         labels: Mapping[str, str] | None = None,
+        signals: Sequence[tuple[str | Signal[Any], Any]] | None = None,
     ) -> Self:
         """
         A copy with other options; what is not given stays.
@@ -232,6 +235,8 @@ class RunOp(Op[T]):
             key: One run per key.
             key_ttl: Seconds (or a timedelta) from the start for which the run holds the key.
             labels: Merged over those of the definition.
+            signals: Pairs of a signal and its payload, sent in the transaction that starts the run, or finds it by its
+                key.
         """
         changes: dict[str, Any] = {
             "retry": None if retry is None else as_run_retry(retry),
@@ -242,6 +247,7 @@ class RunOp(Op[T]):
             "key": key,
             "key_ttl": in_seconds(key_ttl),
             "labels": labels,
+            "signals": signals,
         }
         given = evolve(self.given, **{name: value for name, value in changes.items() if value is not None})
         return _copy(self, given=given)

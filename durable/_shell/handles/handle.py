@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, overload
 import anyio
 from attrs import field, frozen
 
-from durable._core.codec.codec import Codec, Payload
+from durable._core.codec.codec import Codec
 from durable._core.codec.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event
 from durable._core.journal.payloads import failure_in, rebuilt
@@ -25,7 +25,7 @@ from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.history_requests import ForkRun, RetryRun
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal
-from durable._shell.rows.new_runs import new_run_id
+from durable._shell.rows.new_runs import encoded_signal, new_run_id
 from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
 
 T = TypeVar("T")
@@ -280,18 +280,6 @@ class Run(Generic[T]):
         if row is None:
             raise RunNotFoundError("id", self.id)
         return row
-
-
-def encoded_signal(signal: str | Signal[Any], payload: Any, codec: Codec) -> tuple[str, Payload]:
-    """
-    The name of a signal, and what it carries as it is recorded.
-
-    Raises:
-        EncodeError: The payload cannot be recorded, or is not of the signal's type.
-    """
-    if not isinstance(signal, Signal):
-        return signal, codec.encode_by_value(payload, where=f"payload of signal {signal!r}")
-    return signal.name, codec.encode(payload, signal.type, where=f"payload of signal {signal.name!r}")
 
 
 @frozen

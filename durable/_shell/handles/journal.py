@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.op_constructors import with_options
-from durable._core.program.ops import OnConflict, RunOp
+from durable._core.program.ops import OnConflict, RunOp, Signal
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.redaction import Redact
 from durable._core.statuses import Status
@@ -68,6 +68,7 @@ class JournalHandle(Generic[B]):
         at: datetime | None = None,
         priority: int | None = None,
         labels: Mapping[str, str] | None = None,
+        signals: Sequence[tuple[str | Signal[Any], Any]] = (),
     ) -> Run[T]:
         """
         Start a run, or find the one that its key or id stands for; recorded when this returns.
@@ -86,8 +87,11 @@ class JournalHandle(Generic[B]):
             at: When it may begin, an aware datetime.
             priority: Higher goes first within its queue.
             labels: Short strings to filter runs by.
+            signals: Pairs of a signal and its payload, sent in the same transaction: to the run that is started, or
+                to the one that is joined.
 
         Raises:
+            RunStateError: The run that is joined has ended, so that it takes no signals.
             KeyConflictError, RunExistsError: The key or id belongs to another run.
             LimitReachedError: Its limit has no free slot, and says ``on_conflict="reject"``.
             DefinitionError: The workflow is not among the engine's definitions.
@@ -97,7 +101,7 @@ class JournalHandle(Generic[B]):
         """
         made = with_options(
             op, id=id, key=key, key_ttl=key_ttl, on_conflict=on_conflict, queue=queue, delay=delay, at=at,
-            priority=priority, labels=labels,
+            priority=priority, labels=labels, signals=signals or None,
         )  # fmt: skip
         (run,) = await self.start_many([made])
         return run

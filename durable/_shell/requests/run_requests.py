@@ -22,7 +22,7 @@ from durable._shell.writes.feeds import refill
 from durable._shell.writes.importing import give_up_absent
 from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import create_each
-from durable._shell.writes.wakeups import claim, let_in, needs_slot, put_item, request_cancel
+from durable._shell.writes.wakeups import claim, let_in, needs_slot, put_item, put_signal, request_cancel
 from durable.errors import RunNotFoundError, RunStateError
 
 _PAUSABLE: Final = changed_by(Cause.PAUSE)
@@ -70,14 +70,9 @@ class SendSignal(JournalRequest[bool]):
             and conn.execute("SELECT 1 FROM durable_dedup WHERE run = ? AND dedup = ?", (run.run, dedup)).fetchone()
         ):
             return False
-        if run.status in ENDS:
-            raise RunStateError(self.run_id, run.status, f"signal {name!r} to", "Start a new run")
+        put_signal(conn, run, SignalReceived(name, self.payload, env.now), effects)
         if dedup is not None:
             conn.execute("INSERT INTO durable_dedup (run, dedup) VALUES (?, ?)", (run.run, dedup))
-        waiting = conn.execute(
-            "SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'signal' AND name = ? LIMIT 1", (run.run, name)
-        ).fetchone()
-        put_item(conn, run.run, SignalReceived(name, self.payload, env.now), effects, wakes=waiting is not None)
         return True
 
 

@@ -17,10 +17,10 @@ from durable._core.journal.payloads import call_digest, keys_of
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import limit_name
-from durable._core.program.ops import RunOp
+from durable._core.program.ops import RunOp, Signal
 from durable._core.program.registry import Definitions
 from durable._core.program.retry import recorded
-from durable._shell.rows.rows import NewRun
+from durable._shell.rows.rows import NewRun, SentSignal
 from durable.errors import DefinitionError
 
 #: Deepest chain of children: each adds its position to the id. 50 levels are promised.
@@ -101,6 +101,7 @@ def make_run(
         limit=None if options.limit is None else limit_name(options.limit),
         limit_key=limit_key,
         retry=None if given.retry is None else recorded(given.retry),
+        signals=tuple(SentSignal(*encoded_signal(signal, payload, codec)) for signal, payload in given.signals),
         follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
     )
 
@@ -108,6 +109,18 @@ def make_run(
 def placed(new: NewRun, places: Places) -> NewRun:
     """*new* with a place in the line of its queue."""
     return evolve(new, place=places.place(new.queue, new.workflow, new.parent))
+
+
+def encoded_signal(signal: str | Signal[Any], payload: Any, codec: Codec) -> tuple[str, Payload]:
+    """
+    The name of a signal, and what it carries as it is recorded.
+
+    Raises:
+        EncodeError: The payload cannot be recorded, or is not of the signal's type.
+    """
+    if not isinstance(signal, Signal):
+        return signal, codec.encode_by_value(payload, where=f"payload of signal {signal!r}")
+    return signal.name, codec.encode(payload, signal.type, where=f"payload of signal {signal.name!r}")
 
 
 def make_template(op: RunOp[Any], *, definitions: Definitions, codec: Codec) -> NewRun:

@@ -122,6 +122,14 @@ def labels_json(labels: Mapping[str, str]) -> str | None:
 
 
 @frozen
+class SentSignal:
+    """A signal as it is sent."""
+
+    name: str
+    payload: Payload | None = None
+
+
+@frozen
 class NewRun:
     """A run to be created."""
 
@@ -168,11 +176,18 @@ class NewRun:
     #: Limit and key of which the run itself may have to hold a slot, see `creating.insert_run`.
     limit: str | None = None
     limit_key: str = ""
+    #: What is sent to it with its start; or to the run that it turns out to be.
+    signals: tuple[SentSignal, ...] = ()
+
+    @property
+    def may_exist(self) -> bool:
+        """Whether it may turn out to be a run that exists: by its key, or its chosen id."""
+        return self.key is not None or self.chosen_id
 
     @property
     def may_be_refused(self) -> bool:
         """Whether another run, or a limit, may stand in its way: then it is created by itself, and may be joined."""
-        return self.key is not None or self.chosen_id or self.limit is not None
+        return self.may_exist or self.limit is not None or bool(self.signals)
 
     def following(self, run: int) -> NewRun:
         """A copy that the end of *run* starts."""

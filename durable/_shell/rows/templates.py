@@ -70,6 +70,8 @@ def to_plain(run: NewRun) -> dict[str, Any]:
     plain = _told(run, _OF_RUN)
     plain["started"] = _told(run.started, _OF_START)
     plain["labels"] = dict(run.labels)
+    if run.signals:
+        plain["signals"] = [{"name": each.name, "payload": each.payload} for each in run.signals]
     if run.follow_ups:
         plain["follow_ups"] = [to_plain(each) for each in run.follow_ups]
     return plain

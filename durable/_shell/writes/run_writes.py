@@ -8,12 +8,16 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from attrs import evolve
+
+from durable._core.journal.events import SignalReceived
 from durable._core.statuses import ENDS
+from durable._shell.reads.run_rows import last_of_chain
 from durable._shell.rows.rows import Effects, Large, NewRun, ReadyRun, RunState, labels_json
 from durable._shell.rows.templates import to_json
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
-from durable._shell.writes.wakeups import claim, keep_payload, request_cancel
+from durable._shell.writes.wakeups import claim, keep_payload, put_signal, request_cancel
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
 
 _INSERT_RUNS = """
@@ -183,7 +187,20 @@ def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> st
         KeyConflictError: The key belongs to a run with other arguments, or `on_conflict` is reject.
         RunExistsError: The id does.
         LimitReachedError: No slot of its limit is free, and the limit rejects it.
+        RunStateError: It exists and has ended, and was to get signals.
     """
+    run_id = _found_or_created(conn, new, effects)
+    if new.signals:
+        run = last_of_chain(conn, run_id)
+        assert run is not None, "it is there: found, or created"
+        for signal in new.signals:
+            put_signal(conn, run, SignalReceived(signal.name, signal.payload, new.started.at), effects)
+        if effects.ready and effects.ready[-1].run == run.run:
+            effects.ready[-1] = evolve(effects.ready[-1], fresh=None)  # there is more to load than its start
+    return run_id
+
+
+def _found_or_created(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> str:
     if new.chosen_id:
         found = conn.execute(
             "SELECT run_id, arguments, workflow FROM durable_runs WHERE run_id = ?", (new.run_id,)

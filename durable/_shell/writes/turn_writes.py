@@ -61,7 +61,7 @@ from durable._shell.writes.run_writes import (
 )
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
 from durable._shell.writes.wakeups import let_in, put_item, request_cancel, wake
-from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
+from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, RunStateError
 
 _MOVE_SIGNALS = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
@@ -469,7 +469,7 @@ def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Eff
     """Start what the end of a run starts. A refusal is reported, and harms nothing."""
     try:
         get_or_create(conn, new, effects)
-    except (KeyConflictError, LimitReachedError, RunExistsError) as error:
+    except (KeyConflictError, LimitReachedError, RunExistsError, RunStateError) as error:
         effects.refused.append(Refused(ended.run_id, str(error)))
 
 
@@ -520,7 +520,7 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
     position = child.position or ""
     try:
         run_id = get_or_create(conn, child, effects)
-    except (KeyConflictError, LimitReachedError, RunExistsError) as error:
+    except (KeyConflictError, LimitReachedError, RunExistsError, RunStateError) as error:
         outcome = turn.refusal(error) if turn.refusal is not None else None
         put_item(conn, run, ChildFailed(position, "", outcome, at), effects, wakes=True)
         return
@@ -528,7 +528,8 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
     if wait is None:
         if run_id != child.run_id:
             keep_for_others(conn, run_id)
-        put_item(conn, run, ChildJoined(position, run_id, at), effects, wakes=True)
+        if child.may_exist:
+            put_item(conn, run, ChildJoined(position, run_id, at), effects, wakes=True)
         return
     write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
     if status in ENDS:

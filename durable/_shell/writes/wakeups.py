@@ -26,10 +26,11 @@ from durable._core.journal.events import (
 )
 from durable._core.statuses import ENDS, HELD
 from durable._shell.reads.ready_rows import read_ready
-from durable._shell.reads.run_rows import HELD_SQL
+from durable._shell.reads.run_rows import HELD_SQL, RunRow
 from durable._shell.rows.rows import Effects, Large, ReadyRun, stored
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.writes import slots
+from durable.errors import RunStateError
 
 INSERT_ITEMS = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
@@ -83,6 +84,21 @@ def put_item(conn: sqlite3.Connection, run: int, event: Event, effects: Effects,
     write_many(conn, INSERT_ITEMS, [item_row(conn, run, event, wakes=wakes)])
     if wakes:
         wake(conn, run, event.at, effects)
+
+
+def put_signal(conn: sqlite3.Connection, run: RunRow, signal: SignalReceived, effects: Effects) -> None:
+    """
+    Put a signal into a run's inbox, and wake the run if it waits for one of that name.
+
+    Raises:
+        RunStateError: The run has ended.
+    """
+    if run.status in ENDS:
+        raise RunStateError(run.run_id, run.status, f"signal {signal.name!r} to", "Start a new run")
+    waiting = conn.execute(
+        "SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'signal' AND name = ? LIMIT 1", (run.run, signal.name)
+    ).fetchone()
+    put_item(conn, run.run, signal, effects, wakes=waiting is not None)
 
 
 def item_row(
