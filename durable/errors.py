@@ -252,7 +252,7 @@ class StepError(DurableError):
 
 
 class StepInterruptedError(DurableError):
-    """The process died while this step ran, and ``on_crash`` forbids running it again."""
+    """The process died, or its engine closed, while this step ran; ``on_crash`` forbids running it again."""
 
     def __init__(self, position: str, name: str, attempt: int) -> None:
         super().__init__(position, name, attempt)
@@ -260,8 +260,8 @@ class StepInterruptedError(DurableError):
 
     def __str__(self) -> str:
         return (
-            f"step {self.name!r} at {self.position} was running (attempt {self.attempt}) when the "
-            "process died; whether its effect took place is unknown, and on_crash='raise' forbids a repeat"
+            f"step {self.name!r} at {self.position} was cut off (attempt {self.attempt}): the process "
+            "died, or its engine closed; whether it had its effect is unknown, and on_crash='raise' forbids a repeat"
         )
 
 

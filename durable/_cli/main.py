@@ -50,6 +50,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "cancel": Subcommand("requests", "ask runs to end"),
         "pause": Subcommand("requests", "let runs begin nothing more until they are resumed"),
         "resume": Subcommand("requests", "resume paused or blocked runs"),
+        "resolve": Subcommand("resolve", "say how a step has ended whose outcome is unknown"),
         "retry": Subcommand("requests", "resume failed runs from what failed"),
         "fork": Subcommand("fork", "what if: a copy of a run that continues from a position, with other outcomes"),
     },

@@ -189,11 +189,11 @@ def test_on_crash_raise_fails_the_step_in_the_workflow():
 
 def test_a_shutdown_is_no_crash():
     """
-    An attempt that a shutdown cut off runs again, whatever on_crash says, and does not count as poison.
+    An attempt that a shutdown cut off runs again, and does not count as poison.
     """
 
     async def body() -> int:
-        return await gather(once(), careful())
+        return await gather(one(), one())
 
     world = begun(body)
     for _ in range(5):

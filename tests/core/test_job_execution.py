@@ -11,6 +11,7 @@ from durable._core.journal.events import (
     RunTimedOut,
     SignalReceived,
     StepInterrupted,
+    StepNotBegun,
     StepRetrying,
     StepStopped,
     StepSucceeded,
@@ -98,7 +99,8 @@ ROWS = [
     # Of no use to it; that a person asked is told all the same, as in the history of a workflow.
     (double(1), [ResumeRequested(1.0)], ["ResumeRequested"], ([], [], None, None)),
     (once(), [StepInterrupted("0", 1, True, 1.0)], ["RunFailed"], ([], [], None, "failed")),
-    (once(), [StepInterrupted("0", 1, False, 1.0)], ["StepInterrupted 0", "StepStarted 0"], ([2], [], None, None)),
+    (once(), [StepInterrupted("0", 1, False, 1.0)], ["RunFailed"], ([], [], None, "failed")),
+    (once(), [StepNotBegun("0", 1, 1.0)], ["StepNotBegun 0", "StepStarted 0"], ([2], [], None, None)),
     (
         careful(),
         [StepInterrupted("0", 1, True, 1.0)],

@@ -17,6 +17,7 @@ from durable._core.journal.events import (
     CancelSent,
     Event,
     LaterAttempt,
+    OutcomeResolved,
     ResumeRequested,
     RunTimedOut,
     SignalReceived,
@@ -24,6 +25,7 @@ from durable._core.journal.events import (
     SlotGranted,
     StepFailed,
     StepInterrupted,
+    StepNotBegun,
     StepRetrying,
     StepStarted,
     StepStopped,
@@ -34,7 +36,8 @@ from durable._core.journal.history import reopened
 from durable._core.journal.payloads import failure_payload
 from durable._core.program.decorators import job, step, transaction, workflow
 from durable._core.program.limits import Limit
-from durable._core.program.op_constructors import race, wait_for
+from durable._core.program.op_constructors import gather, race, wait_for
+from durable._core.program.retry import Retry
 from durable._core.run.decision import Decision
 from durable._core.run.step_states import STARTED, STEP_TRANSITIONS, Choice, Phase, StepEffect, StepEvent, StepState
 from durable.errors import CapExceededError, DefinitionError, NondeterminismError
@@ -53,6 +56,7 @@ class Options:
     limited: bool = False
     on_crash: Any = "rerun"
     crash_limit: int = 3
+    retry: Any = None
 
 
 PLAIN = Options()
@@ -65,7 +69,7 @@ def in_a_workflow(options: Options, *, freed: bool = False) -> World:
     A run of a workflow whose one step has *options*.
     """
 
-    @step(name="works", on_crash=options.on_crash, limit=ONE if options.limited else None)
+    @step(name="works", on_crash=options.on_crash, limit=ONE if options.limited else None, retry=options.retry)
     def works() -> None: ...
 
     @workflow(name="wf")
@@ -80,7 +84,7 @@ def as_a_job(options: Options, *, freed: bool = False) -> World:
     A run of a job with the same options.
     """
 
-    @job(name="works", on_crash=options.on_crash, limit=ONE if options.limited else None)
+    @job(name="works", on_crash=options.on_crash, limit=ONE if options.limited else None, retry=options.retry)
     def works() -> None: ...
 
     return _begun(works(), options, freed=freed)
@@ -126,6 +130,10 @@ def cancelled() -> Event:
     return CancelRequested("no", START)
 
 
+def not_begun(attempt: int = 1) -> Event:
+    return StepNotBegun("0", attempt, START)
+
+
 def fired() -> Event:
     return TimerFired("0", START)
 
@@ -156,6 +164,8 @@ ARRIVALS: dict[str, Event] = {
     "failed": failed(),
     "retrying": retrying(),
     "shut down": interrupted(crashed=False),
+    "not begun": not_begun(),
+    "another attempt not begun": not_begun(7),
     "crashed": interrupted(),
     "another attempt crashed": interrupted(7),
     "stopped": stopped(),
@@ -172,11 +182,13 @@ TABLE: dict[tuple[str, str], tuple[str, list[str], list[str]]] = {
     ("running", "failed"): ("ended", [], ["report 1"]),
     ("running", "retrying"): ("retrying", ["StepRetrying"], ["report 1", "timer 1005"]),
     ("running", "shut down"): ("running", ["StepInterrupted", "StepStarted 2"], ["start 2"]),
+    ("running", "not begun"): ("running", ["StepNotBegun", "StepStarted 2"], ["start 2"]),
     ("running", "crashed"): ("running", ["StepInterrupted", "StepStarted 2"], ["start 2"]),
     ("running in a slot", "succeeded"): ("ended", [], ["release"]),
     ("running in a slot", "failed"): ("ended", [], ["report 1", "release"]),
     ("running in a slot", "retrying"): ("retrying", ["StepRetrying"], ["report 1", "timer 1005", "release"]),
     ("running in a slot", "shut down"): ("queued", ["StepInterrupted", "SlotAwaited 2"], ["ask one"]),
+    ("running in a slot", "not begun"): ("queued", ["StepNotBegun", "SlotAwaited 2"], ["ask one"]),
     ("running in a slot", "crashed"): ("queued", ["StepInterrupted", "SlotAwaited 2"], ["ask one"]),
     ("cancelling", "stopped"): ("ended", [], []),
     ("cancelling", "succeeded"): ("ended", [], []),
@@ -184,15 +196,18 @@ TABLE: dict[tuple[str, str], tuple[str, list[str], list[str]]] = {
     ("cancelling", "retrying"): ("ended", [], ["report 1"]),
     ("cancelling", "shut down"): ("ended", [], []),
     ("cancelling", "crashed"): ("ended", [], []),
+    ("cancelling", "not begun"): ("ended", [], []),
     ("cancelling in a slot", "stopped"): ("ended", [], ["release"]),
     ("cancelling in a slot", "succeeded"): ("ended", [], ["release"]),
     ("cancelling in a slot", "failed"): ("ended", [], ["report 1", "release"]),
     ("cancelling in a slot", "retrying"): ("ended", [], ["report 1", "release"]),
     ("cancelling in a slot", "shut down"): ("ended", [], ["release"]),
     ("cancelling in a slot", "crashed"): ("ended", [], ["release"]),
+    ("cancelling in a slot", "not begun"): ("ended", [], ["release"]),
     ("retrying", "succeeded"): ("ended", [], []),
     ("retrying", "fired"): ("running", ["TimerFired", "StepStarted 2"], ["start 2"]),
     ("stuck", "succeeded"): ("ended", [], []),
+    ("stuck", "failed"): ("ended", [], ["report 1"]),
     ("stuck", "resumed"): ("running", ["ResumeRequested", "StepStarted 2"], ["start 2"]),
 }
 #: What is recorded although it does nothing to the step: a person asked for it.
@@ -208,7 +223,7 @@ def events_of(decision: Decision) -> list[str]:
         match event:
             case StepStarted() | SlotAwaited():
                 found.append(f"{type(event).__name__} {event.attempt}")
-            case SlotGranted() | TimerFired() | StepRetrying() | StepInterrupted() | ResumeRequested():
+            case SlotGranted() | TimerFired() | StepRetrying() | StepInterrupted() | StepNotBegun() | ResumeRequested():
                 found.append(type(event).__name__)
             case _:
                 pass
@@ -314,6 +329,94 @@ def test_what_a_crash_means(made, on_crash, crash_limit, outcomes, freed):
     assert state_of(world.ex).phase == "stuck"
     assert done(world.turn(resumed())) == [f"start {len(outcomes) + 1}"]
     assert state_of(world.ex).crashes == 0
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+@pytest.mark.parametrize("made", [in_a_workflow, as_a_job])
+def test_an_unknown_outcome_is_one_however_the_attempt_was_cut_off(made, crashed):
+    """
+    `on_crash` holds for a shutdown as for a crash; and for neither where the function was never called.
+    """
+    assert done(made(Options(on_crash="raise")).turn(interrupted(crashed=crashed))) == ["report 1"]
+    decision = made(BLOCKING).turn(interrupted(crashed=crashed))
+    assert done(decision) == ["block"]
+    how = "the process died" if crashed else "its engine closed"
+    assert decision.blocked.endswith(f"was running when {how}: its outcome is unknown")
+    for options in (BLOCKING, Options(on_crash="raise")):
+        assert done(made(options).turn(not_begun())) == ["start 2"]
+
+
+@pytest.mark.parametrize("made", [in_a_workflow, as_a_job])
+def test_an_unknown_outcome_is_a_failed_attempt_for_the_retry_policy(made):
+    """
+    With ``on_crash="raise"`` and a policy, another attempt begins after its delay, until the policy gives up.
+    """
+    world = made(Options(on_crash="raise", retry=Retry(attempts=2, delay=5.0, jitter=0.0)))
+    assert done(world.turn(interrupted())) == ["report 1", "timer 1005"]
+    world.turn(fired())
+    assert done(world.turn(interrupted(2))) == ["report 2"]
+    assert world.end.ended == "failed"
+
+
+def test_what_a_person_says_of_a_stuck_step_is_its_outcome():
+    """
+    Recorded with who and why, and the outcome behind it; the replay needs no more than that.
+    """
+    said = OutcomeResolved("0", 1, False, "ann", "seen at the printer", "null", START)
+    for made in (in_a_workflow, as_a_job):
+        world = made(BLOCKING, freed=True)
+        world.turn(interrupted())
+        decision = world.turn(said)
+        assert decision.ended == "succeeded"
+        assert decision.events[0] == said
+    failed_so = OutcomeResolved("0", 1, True, "ann", "", FAILURE, START)
+    for made in (in_a_workflow, as_a_job):
+        world = made(BLOCKING, freed=True)
+        world.turn(interrupted())
+        assert world.turn(failed_so).ended == "failed"
+
+
+@pytest.mark.parametrize("made", [in_a_workflow, as_a_job])
+def test_what_a_person_says_of_a_step_that_is_not_stuck_is_dropped(made):
+    """
+    An outcome may yet come.
+    """
+    world = made(PLAIN)
+    assert world.turn(OutcomeResolved("0", 1, False, "ann", "", "null", START)).events == []
+    assert state_of(world.ex).phase == "running"
+
+
+@pytest.mark.parametrize("made", [in_a_workflow, as_a_job])
+def test_a_value_of_another_type_leaves_the_run_blocked(made):
+    """
+    And the reason says who gave it, and what was expected.
+    """
+    world = made(BLOCKING)
+    world.turn(interrupted())
+    decision = world.turn(OutcomeResolved("0", 1, False, "ann", "", '"text"', START))
+    assert decision.events == []
+    assert decision.blocked.startswith("the value that ann gave for ")
+    assert state_of(world.ex).phase == "stuck"
+
+
+def test_a_run_with_another_stuck_step_stays_blocked():
+    """
+    Until both have an outcome.
+    """
+
+    @step(on_crash="block")
+    def works() -> None: ...
+
+    @workflow(name="wf")
+    async def body() -> None:
+        await gather(works(), works())
+
+    world = World(body())
+    world.begin()
+    world.turn(StepInterrupted("0.0", 1, True, START), StepInterrupted("0.1", 1, True, START))
+    decision = world.turn(OutcomeResolved("0.0", 1, False, "", "", "null", START))
+    assert decision.blocked == "the outcome of step 'works' at 0.1 is still unknown"
+    assert world.turn(OutcomeResolved("0.1", 1, False, "", "", "null", START)).ended == "succeeded"
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,37 @@ class StepInterrupted(Positioned):
 
 
 @frozen
+class StepNotBegun(Positioned):
+    """An attempt was recorded, but its function never called: its run had to stop first. So it is safe to repeat."""
+
+    kind: ClassVar[int] = 47
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "interrupted"
+    position: str
+    attempt: int
+    at: Instant = 0.0
+
+
+@frozen
+class OutcomeResolved(Positioned):
+    """
+    A person, *by*, said how a step ended whose outcome was unknown: its *value* is a failure if it *failed*.
+
+    The outcome itself is recorded behind it, as that of any other step.
+    """
+
+    kind: ClassVar[int] = 48
+    category: ClassVar[Literal["note"]] = "note"
+    position: str
+    attempt: int
+    failed: bool
+    by: str
+    reason: str
+    value: Payload | None = None
+    at: Instant = 0.0
+
+
+@frozen
 class StepCancelled(Positioned):
     """
     Nobody waits for a step any more: its race is lost, its time is over, or its run cancelled or ended.
@@ -633,14 +664,16 @@ CommandEvent: TypeAlias = StepCommand | ChildCommand | GroupOpened | TimerSet | 
 #: What records an attempt, and the wait for it: those after the first stand among the arrivals.
 LaterAttempt: TypeAlias = StepStarted | SlotAwaited
 
-StepArrival: TypeAlias = StepSucceeded | StepRetrying | StepFailed | StepInterrupted | StepStopped | SlotGranted
+StepArrival: TypeAlias = (
+    StepSucceeded | StepRetrying | StepFailed | StepInterrupted | StepNotBegun | StepStopped | SlotGranted
+)
 ChildArrival: TypeAlias = ChildSucceeded | ChildFailed | ChildCancelled | ChildJoined
 RunArrival: TypeAlias = SignalReceived | CancelRequested | RunTimedOut | CleanupTimedOut | ResumeRequested
 Arrival: TypeAlias = StepArrival | ChildArrival | TimerFired | RunArrival
 #: What ends a step, transaction or child.
 Completion: TypeAlias = StepSucceeded | StepFailed | ChildSucceeded | ChildFailed | ChildCancelled
 
-Note: TypeAlias = StepCancelled | CancelSent | FeedOpened | AttributesSet | PatchMarked | NowRead
+Note: TypeAlias = OutcomeResolved | StepCancelled | CancelSent | FeedOpened | AttributesSet | PatchMarked | NowRead
 #: What a person has opened again: replay issues what it finds missing.
 Reopening: TypeAlias = RunRetried | RunForked
 Revision: TypeAlias = RunRestarted | Reopening

@@ -35,6 +35,7 @@ from durable._core.journal.events import (
     GroupOpened,
     LaterAttempt,
     NowRead,
+    OutcomeResolved,
     PatchMarked,
     Reopening,
     Revision,
@@ -52,6 +53,7 @@ from durable._core.journal.events import (
     StepCancelled,
     StepFailed,
     StepInterrupted,
+    StepNotBegun,
     StepRetrying,
     StepStarted,
     StepStopped,
@@ -138,7 +140,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
                         cancels_sent.add(event.position)
                     case NowRead():
                         now_reads[len(arrivals) - later_attempts] = event.at
-                    case AttributesSet() | StepCancelled():
+                    case AttributesSet() | StepCancelled() | OutcomeResolved():
                         # nothing is to be kept of these, since replay says them again
                         pass
                     case _:
@@ -387,7 +389,16 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 slots[event.position] = event.limit, event.key
             case SlotGranted() | StepCancelled() | StepStopped():
                 slots.pop(event.position, None)
-            case StepStarted() | TransactionStarted() | StepInterrupted() | GroupOpened() | FeedOpened() | RunWide():
+            case (
+                StepStarted()
+                | TransactionStarted()
+                | StepInterrupted()
+                | StepNotBegun()
+                | OutcomeResolved()
+                | GroupOpened()
+                | FeedOpened()
+                | RunWide()
+            ):
                 pass
             case CancelSent():  # what it waits for then is its end
                 pass

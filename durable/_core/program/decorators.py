@@ -106,9 +106,10 @@ def step(
         name: Its name in the journal; by default the function's.
         retry: Attempts in all, or a policy. By default it is tried once.
         timeout: Seconds allowed for each attempt.
-        on_crash: What to do about an attempt that the death of the process interrupted:
-            ``rerun`` it (the default), ``raise`` `StepInterruptedError` in the workflow,
-            or ``block`` the run until a person decides.
+        on_crash: What to do about an attempt that was cut off, so that nobody knows whether it had its effect:
+            by the death of the process, or by a closing engine whose grace was over. ``rerun`` it (the default);
+            ``raise`` `StepInterruptedError`, which *retry* may take for a failed attempt; or ``block`` the run until
+            a person resumes it, or says how the step ended (`Run.resolve`).
         thread: False runs a sync function on the event loop.
         process: True runs a sync function in a process pool (for CPU-bound work).
         limit: A named limit (or the name of one in ``Engine(limits=)``) of which each attempt

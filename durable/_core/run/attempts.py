@@ -16,6 +16,7 @@ from durable._core.journal.events import (
     StepCancelled,
     StepFailed,
     StepInterrupted,
+    StepNotBegun,
     StepRetrying,
     StepStarted,
     StepStopped,
@@ -97,6 +98,10 @@ class AttemptNode(Leaf[StepEvent]):
     # --- what `step_states` asks -----------------------------------------------------------------
 
     @property
+    def run_id(self) -> str:
+        return self.ex.run_id
+
+    @property
     def rules(self) -> StepRules:
         options = self.op.definition.options
         return StepRules(options.limit is not None, options.on_crash, self.ex.crash_limit)
@@ -143,7 +148,10 @@ class AttemptNode(Leaf[StepEvent]):
                 self.close(CANCELLED)
             case StepRetrying():
                 self.wait = delay(event)
-            case StepInterrupted() | SlotGranted() | TimerFired() | ResumeRequested() | StepStarted() | SlotAwaited():
+            case (
+                StepInterrupted() | StepNotBegun() | SlotGranted() | TimerFired() | ResumeRequested()
+                | StepStarted() | SlotAwaited()
+            ):  # fmt: skip
                 self.wait = None
             case _:
                 assert_never(event)

@@ -29,6 +29,7 @@ from durable._core.journal.events import (
     CancelRequested,
     CleanupTimedOut,
     Event,
+    OutcomeResolved,
     Positioned,
     ResumeRequested,
     RunArrival,
@@ -53,9 +54,16 @@ from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, C
 from durable._core.run.decision import ChildAction, Decision, TroubledStep, added
 from durable._core.run.groups import OPENERS
 from durable._core.run.nodes import NOBODY, Node, NodeOutcome, NodeOwner, OpenRun, StrandNode
-from durable._core.run.step_states import UNDER_WAY
+from durable._core.run.step_states import UNDER_WAY, refused, resolved, still_stuck
 from durable._core.run.strand import Strand
-from durable.errors import CapExceededError, DefinitionError, EncodeError, NondeterminismError, RunCancelled
+from durable.errors import (
+    CapExceededError,
+    DecodeError,
+    DefinitionError,
+    EncodeError,
+    NondeterminismError,
+    RunCancelled,
+)
 
 _T = TypeVar("_T")
 
@@ -102,6 +110,8 @@ class Execution(OpenRun):
         self._given_up: list[Event] = []
         self._timed_out: RunTimedOut | None = None
         self._begun = False
+        #: Whether a person gave a step its outcome in this turn.
+        self._resolved = False
         # User code sees and may change context variables; the copy keeps them from leaking.
         self._context = contextvars.copy_context()
 
@@ -157,6 +167,8 @@ class Execution(OpenRun):
         if self._given_up:
             given_up, self._given_up = self._given_up, []
             self._drive(_exhaust, self._turn(given_up))
+        if self._resolved:
+            self._block_again()
         decision, self.decision = self.decision, Decision()
         self._size = self._caps.grown(self.run_id, self._size, decision)
         return decision
@@ -296,6 +308,8 @@ class Execution(OpenRun):
         if position:
             leaf = self.leaves.get(position)
             if leaf is None or not leaf.accepts(event):
+                if isinstance(event, OutcomeResolved) and isinstance(leaf, AttemptNode):
+                    return self._resolve(leaf, event)
                 return False  # its command is closed (a race is lost, a timeout passed): nobody needs it
             if self.replaying:
                 # Later attempts are replayed among the arrivals, but are none.
@@ -342,6 +356,28 @@ class Execution(OpenRun):
             case _:
                 assert_never(event)
         return True
+
+    def _resolve(self, leaf: AttemptNode, event: OutcomeResolved) -> bool:
+        """A person said how a step ended; False if it waits for no such thing, or its type is another one."""
+        try:
+            outcome = resolved(leaf, event, self.codec)
+        except DecodeError as error:
+            self.decision.blocked = refused(leaf, event, error)
+            return False
+        if outcome is None:
+            return False
+        self.decision.events.append(event)
+        self._record(outcome)
+        leaf.deliver(outcome)
+        self._resolved = True
+        return True
+
+    def _block_again(self) -> None:
+        """One stuck step was resolved: what others are stuck keep the run from continuing."""
+        self._resolved = False
+        for leaf in self.leaves.values():
+            if isinstance(leaf, AttemptNode) and leaf.state.phase == "stuck" and not self.ended:
+                self.decision.blocked = still_stuck(leaf)
 
     def _record(self, event: Event) -> None:
         self.arrivals += 1

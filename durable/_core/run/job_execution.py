@@ -23,6 +23,7 @@ from durable._core.journal.events import (
     CancelSent,
     CleanupTimedOut,
     Event,
+    OutcomeResolved,
     Positioned,
     ResumeRequested,
     RunFailed,
@@ -33,6 +34,7 @@ from durable._core.journal.events import (
     SlotGranted,
     StepFailed,
     StepInterrupted,
+    StepNotBegun,
     StepRetrying,
     StepStarted,
     StepStopped,
@@ -57,13 +59,15 @@ from durable._core.run.step_states import (
     begin_attempt,
     cancel,
     recorded_as,
+    refused,
     replay_event,
+    resolved,
     take,
     told_to_end,
     withdraw,
 )
 from durable._core.statuses import EndStatus
-from durable.errors import CapExceededError, DefinitionError
+from durable.errors import CapExceededError, DecodeError, DefinitionError
 
 #: The position of a job's only step.
 POSITION = "0"
@@ -209,6 +213,8 @@ class JobExecution:
         if accepts(event, self.state):
             self._move(event, now)
             return
+        if isinstance(event, OutcomeResolved):
+            self._resolve(event, now)
         if event.category != "arrival":
             return
         match event:
@@ -227,6 +233,17 @@ class JobExecution:
                 pass  # too late, so it is dropped instead of recorded
             case _:
                 assert_never(event)
+
+    def _resolve(self, event: OutcomeResolved, now: float) -> None:
+        """A person said how it ended."""
+        try:
+            outcome = resolved(self, event, self.codec)
+        except DecodeError as error:
+            self._decision.blocked = refused(self, event, error)
+            return
+        if outcome is not None:
+            self._record(event)
+            self._move(outcome, now)
 
     def _ask_to_end(self, asked: CancelRequested | RunTimedOut, now: float) -> None:
         self._asked_to_end = asked
@@ -262,7 +279,7 @@ class JobExecution:
                 take(self, event, self._decision, now)
                 self._fail(event.value, now)
             case (
-                StepRetrying() | StepInterrupted() | SlotGranted() | TimerFired() | ResumeRequested()
+                StepRetrying() | StepInterrupted() | StepNotBegun() | SlotGranted() | TimerFired() | ResumeRequested()
                 | StepStarted() | SlotAwaited()
             ):  # fmt: skip
                 self._record(event)

@@ -20,14 +20,16 @@ Two more are choices, left in the moment in which they are entered:
 
 * *due*: the next attempt is to begin. Where the code has a limit it stands in line, else it runs. Every step begins
   here, and every later attempt does, so limits come and go with the code;
-* *interrupted*: an attempt was cut off. A shutdown is no fault of the step, which runs again. The death of the process
-  may be: a step that was running at too many of them is called poison, and `on_crash` may forbid the
-  repetition ("raise") or leave it to a person ("block").
+* *interrupted*: an attempt was cut off, and whether it had its effect is unknown: `on_crash` may forbid the
+  repetition ("raise") or leave it to a person ("block"). A shutdown is no fault of the step. The death of the process
+  may be: a step that was running at too many of them is called poison. (An attempt that was recorded, and whose
+  function was not called, is no such case: it is `StepNotBegun`, and begins again.)
 
 What `STEP_TRANSITIONS` has no entry for cannot happen to a step in that state, and is dropped unrecorded: the outcome
 of an attempt that is over, a second interruption of one attempt, a grant for a step that left the line. So of
 two arrivals the one that a turn takes in first wins, and the order in which they are recorded tells which. One entry
-stands in every state: `StepSucceeded`, for a fork may give an outcome to a step that waits in line, or is stuck.
+stands in every state: `StepSucceeded`, for a fork may give an outcome to a step that waits in line, or is stuck. A
+person may also say how a step that is stuck has ended.
 (A resume is meant for the run: that a person asked for it is recorded, whether or not a step was stuck.)
 
 In a replay nothing is decided. An interruption leaves the step stuck and a fired timer leaves it running, until the
@@ -69,6 +71,7 @@ from durable._core.journal.events import (
     CancelSent,
     Event,
     LaterAttempt,
+    OutcomeResolved,
     ResumeRequested,
     SlotAwaited,
     SlotGranted,
@@ -76,6 +79,7 @@ from durable._core.journal.events import (
     StepCancelled,
     StepFailed,
     StepInterrupted,
+    StepNotBegun,
     StepRetrying,
     StepStarted,
     StepStopped,
@@ -88,8 +92,9 @@ from durable._core.journal.waits import Wait
 from durable._core.program.definition import OnCrash
 from durable._core.program.limits import LimitRef, limit_name
 from durable._core.program.ops import StepOp, TransactionOp
+from durable._core.program.retry import next_attempt
 from durable._core.run.decision import Decision, FailedAttempt, SlotAction, StepAction, TransactionAction, added
-from durable.errors import StepInterruptedError
+from durable.errors import DecodeError, StepInterruptedError
 
 # --- the table -----------------------------------------------------------------------------------
 
@@ -111,8 +116,8 @@ class Choice(StrEnum):
     SHUTDOWN = "by a shutdown"
     CRASH = "by a crash"
     POISON = "by one crash too many"
-    UNKNOWN = "by a crash, on_crash is block"
-    FORBIDDEN = "by a crash, on_crash is raise"
+    UNKNOWN = "on_crash is block"
+    FORBIDDEN = "on_crash is raise"
     CANCELLED = "it is told to end"
     WITHDRAWN = "nobody waits for it"
 
@@ -165,6 +170,7 @@ STEP_TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]
             "retrying", (StepEffect.REPORT, StepEffect.RELEASE, StepEffect.DELAY), failures=1, crashes=None
         ),
         StepInterrupted: Transition("interrupted"),
+        StepNotBegun: Transition("due"),
         Choice.CANCELLED: Transition("cancelling", (StepEffect.CANCEL,), CancelSent),
         Choice.WITHDRAWN: Transition("ended", (StepEffect.CANCEL, StepEffect.RELEASE), StepCancelled),
     },
@@ -174,13 +180,14 @@ STEP_TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]
         StepFailed: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE)),
         StepRetrying: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE), StepFailed),
         StepInterrupted: Transition("ended", (StepEffect.RELEASE,), StepStopped),
+        StepNotBegun: Transition("ended", (StepEffect.RELEASE,), StepStopped),
         Choice.WITHDRAWN: Transition("ended", (StepEffect.RELEASE,), StepCancelled),
     },
     "interrupted": {
         Choice.SHUTDOWN: Transition("due"),
         Choice.CRASH: Transition("due", crashes=1),
         Choice.POISON: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_POISON), crashes=1),
-        Choice.UNKNOWN: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_UNKNOWN), crashes=1),
+        Choice.UNKNOWN: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_UNKNOWN)),
         Choice.FORBIDDEN: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE), StepFailed),
     },
     "retrying": {
@@ -191,6 +198,7 @@ STEP_TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]
     "stuck": {
         ResumeRequested: Transition("due", crashes=None),
         StepSucceeded: _SUCCEEDS,
+        StepFailed: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE)),
         Choice.WITHDRAWN: Transition("ended"),
     },
     "ended": {},
@@ -237,7 +245,7 @@ Move: TypeAlias = tuple[StepState, tuple[StepEffect, ...]]
 def accepts(event: Event, state: StepState, *, replaying: bool = False) -> TypeGuard[StepEvent]:
     """Whether *event* can happen to a step that stands in *state*."""
     kind = type(event)
-    if isinstance(event, (StepInterrupted, StepStopped)) and event.attempt != state.attempt:
+    if isinstance(event, (StepInterrupted, StepNotBegun, StepStopped)) and event.attempt != state.attempt:
         return False
     return kind in STEP_TRANSITIONS[state.phase] or (replaying and kind in _FACTS)
 
@@ -278,13 +286,13 @@ def withdrawn(state: StepState) -> Move:
 
 
 def _judged(state: StepState, event: StepInterrupted, rules: StepRules) -> Choice:
-    if not event.crashed:
-        return Choice.SHUTDOWN
     if rules.on_crash == "raise":
         return Choice.FORBIDDEN
-    if state.crashes + 1 >= rules.crash_limit:
+    if event.crashed and state.crashes + 1 >= rules.crash_limit:
         return Choice.POISON
-    return Choice.UNKNOWN if rules.on_crash == "block" else Choice.CRASH
+    if rules.on_crash == "block":
+        return Choice.UNKNOWN
+    return Choice.CRASH if event.crashed else Choice.SHUTDOWN
 
 
 @lru_cache(maxsize=1024)  # since nearly all steps take the same few ways
@@ -306,6 +314,10 @@ class OpenStep(Protocol):
 
     position: str
     state: StepState
+
+    @property
+    def run_id(self) -> str: ...
+
     #: Its first attempt, as it is recorded or is to be: the name, site and digest of all others.
     first: StepStarted | TransactionStarted
 
@@ -362,12 +374,13 @@ def recorded_as(step: OpenStep, event: StepEvent, codec: Codec) -> StepEvent:
     """
     What is recorded for *event*.
 
-    An interruption that must not be repeated is a failure. Of a step that was told to end, an interruption is what it
+    An interruption that must not be repeated is a failed attempt, and whether there is another one is for the retry
+    policy to say. Of a step that was told to end, an interruption is what it
     was told to do, and a failed attempt is the last one.
     """
     if step.state.phase == "cancelling":
         match event:
-            case StepInterrupted():
+            case StepInterrupted() | StepNotBegun():
                 return StepStopped(event.position, event.attempt, abandoned=False, at=event.at)
             case StepRetrying():
                 return StepFailed(event.position, event.attempt, event.value, event.at)
@@ -378,9 +391,42 @@ def recorded_as(step: OpenStep, event: StepEvent, codec: Codec) -> StepEvent:
     taken = STEP_TRANSITIONS["interrupted"][_judged(step.state, event, step.rules)]
     if taken.recorded is not StepFailed:
         return event
+    op, state = step.op, step.state
     error = StepInterruptedError(step.position, step.first.name, event.attempt)
     payload = failure_payload(error, codec, with_traceback=False)
-    return StepFailed(step.position, event.attempt, payload, event.at)
+    seconds, _ = next_attempt(
+        op.given.retry or op.definition.options.retry, error, failures=state.failures + 1,
+        elapsed=event.at - step.first.at, seed=f"{step.run_id}:{step.position}:{event.attempt}",
+    )  # fmt: skip
+    if seconds is None:
+        return StepFailed(step.position, event.attempt, payload, event.at)
+    return StepRetrying(step.position, event.attempt, event.at + seconds, payload, event.at)
+
+
+def resolved(step: OpenStep, event: OutcomeResolved, codec: Codec) -> StepSucceeded | StepFailed | None:
+    """
+    What is recorded behind *event*: the outcome that a person gave to *step*. None if it waits for no such thing.
+
+    Raises:
+        DecodeError: The value is none of its.
+    """
+    if step.state.phase != "stuck":
+        return None
+    if event.failed:
+        return StepFailed(event.position, event.attempt, event.value, event.at)
+    definition = step.op.definition
+    codec.decode(event.value or "null", definition.result, where=definition.result_place)
+    return StepSucceeded(event.position, event.value, event.at)
+
+
+def refused(step: OpenStep, event: OutcomeResolved, error: DecodeError) -> str:
+    """Why the run of *step* stays blocked: the value that a person gave is none of its."""
+    return f"the value that {event.by or 'somebody'} gave for {step.describe()} does not fit: {error}"
+
+
+def still_stuck(step: OpenStep) -> str:
+    """Why a run stays blocked in which another step than *step* was resolved."""
+    return f"the outcome of {step.describe()} is still unknown"
 
 
 def _perform(
@@ -410,7 +456,9 @@ def _perform(
                 times = f"{step.state.crashes} times" if step.state.crashes > 1 else "once"
                 decision.blocked = f"{step.describe()} was running when the process died {times}"
             case StepEffect.BLOCK_UNKNOWN:
-                decision.blocked = f"{step.describe()} was running when the process died: its outcome is unknown"
+                assert isinstance(event, StepInterrupted)
+                how = "the process died" if event.crashed else "its engine closed"
+                decision.blocked = f"{step.describe()} was running when {how}: its outcome is unknown"
             case StepEffect.CANCEL:
                 if not decision.drop_attempt(position):  # else it was to begin in this very turn, and does not
                     decision.cancelled_steps = added(decision.cancelled_steps, position)

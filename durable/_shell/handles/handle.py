@@ -8,7 +8,7 @@ again from the id, and used when the run has long ended.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
 import anyio
 from attrs import field, frozen
@@ -16,7 +16,7 @@ from attrs import field, frozen
 from durable._core.codec.codec import Codec
 from durable._core.codec.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event
-from durable._core.journal.payloads import failure_in, rebuilt
+from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
 from durable._core.program.ops import Signal
 from durable._core.statuses import Status
 from durable._shell.backend import Backend
@@ -24,12 +24,13 @@ from durable._shell.reads import event_rows, run_rows, why
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.history_requests import ForkRun, RetryRun
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
-from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal
+from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import encoded_signal, new_run_id
-from durable.errors import RunCancelledError, RunFailedError, RunNotFoundError
+from durable.errors import Fatal, RunCancelledError, RunFailedError, RunNotFoundError, UsageError
 
 T = TypeVar("T")
 S = TypeVar("S")
+_NOT_GIVEN: Final[Any] = object()
 
 
 @frozen
@@ -247,6 +248,45 @@ class Run(Generic[T]):
     async def resume(self) -> bool:
         """Resume a paused or blocked run; False if it is neither."""
         return await self._backend.request(ResumeRun(self.id))
+
+    async def resolve(
+        self,
+        position: str | int,
+        *,
+        value: Any = _NOT_GIVEN,
+        error: str | Exception | None = None,
+        by: str = "",
+        reason: str = "",
+    ) -> None:
+        """
+        Say how a step has ended that blocks the run because nobody knows: the run continues as if it had ended so.
+
+        Args:
+            position: Of the step, as `why()` and ``durable show`` name it; "0" in a job.
+            value: What it returned. What does not fit its type leaves the run blocked, and says so.
+            error: Or what it failed with; a text becomes a `Fatal`.
+            by: Who says so, and
+            reason: how they know: both are recorded.
+
+        Raises:
+            RunStateError: The run is not blocked, or not by this step: an outcome exists, or may yet come.
+            UsageError: The run has asked for nothing at this position; or not one of *value* and *error* is given.
+            EncodeError, DecodeError: The value cannot be recorded, or is none of this job's.
+        """
+        if (value is _NOT_GIVEN) == (error is None):
+            msg = "resolve takes either value= (None counts) or error="
+            raise UsageError(msg)
+        codec = self._backend.codec
+        if error is not None:
+            failure = Fatal(error) if isinstance(error, str) else error
+            payload = failure_payload(failure, codec, with_traceback=False)
+        else:
+            payload = codec.encode_by_value(value, where=f"outcome at {position}")
+            row = await self._row()
+            if row.kind == "job":
+                kind = self._type or self._backend.result_type(row.workflow, row.version)
+                codec.decode(payload, kind, where=f"result of run {self.id!r}")
+        await self._backend.request(ResolveStep(self.id, str(position), payload, error is not None, by, reason))
 
     async def retry(self) -> bool:
         """

@@ -1,5 +1,5 @@
 """
-Requests about runs: start, signal, cancel, pause, resume.
+Requests about runs: start, signal, cancel, pause, resume, resolve.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import ClassVar, Final
 from attrs import evolve, frozen
 
 from durable._core.codec.codec import Payload
-from durable._core.journal.events import ResumeRequested, SignalReceived
+from durable._core.codec.json_text import loads
+from durable._core.journal.events import OutcomeResolved, ResumeRequested, SignalReceived, StepInterrupted
 from durable._core.statuses import ENDS, HELD, Cause, changed_by
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import RunRow, run_by_id
@@ -23,9 +24,10 @@ from durable._shell.writes.importing import give_up_absent
 from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import create_each
 from durable._shell.writes.wakeups import claim, let_in, needs_slot, put_item, put_signal, request_cancel
-from durable.errors import RunNotFoundError, RunStateError
+from durable.errors import RunNotFoundError, RunStateError, UsageError
 
 _PAUSABLE: Final = changed_by(Cause.PAUSE)
+_RESOLVABLE: Final = "Only a step whose outcome is unknown, and which blocks its run, can be resolved"
 
 
 @frozen
@@ -134,7 +136,41 @@ class ResumeRun(JournalRequest[bool]):
         return True
 
 
-REQUESTS = (StartRuns, SendSignal, CancelRun, PauseRun, ResumeRun)
+@frozen
+class ResolveStep(JournalRequest[None]):
+    """Say how a step has ended that blocks its run because nobody knows. *value* is a failure if it *failed*."""
+
+    run_id: str
+    position: str
+    value: Payload
+    failed: bool
+    by: str
+    reason: str
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> None:
+        """Let its run continue with that."""
+        run, position, now = current_run(conn, self.run_id), self.position, env.now
+        if run.status != "blocked":
+            raise RunStateError(self.run_id, run.status, f"resolve position {position} of", _RESOLVABLE)
+        latest = conn.execute(
+            "SELECT kind, body FROM durable_events WHERE run = ? AND position = ? ORDER BY seq DESC LIMIT 1",
+            (run.run, position),
+        ).fetchone()
+        if latest is None:
+            msg = f"run {self.run_id!r} has asked for nothing at position {position!r}: `durable show` lists its steps"
+            raise UsageError(msg)
+        if latest[0] != StepInterrupted.kind:
+            raise RunStateError(
+                self.run_id, "blocked for another reason", f"resolve position {position} of", _RESOLVABLE
+            )
+        attempt = loads(latest[1])[0]
+        event = OutcomeResolved(position, attempt, self.failed, self.by, self.reason, self.value, now)
+        put_item(conn, run.run, event, effects, wakes=False)
+        conn.execute("DELETE FROM durable_waits WHERE run = ? AND kind = 'code'", (run.run,))
+        make_ready(conn, run, now, effects)
+
+
+REQUESTS = (StartRuns, SendSignal, CancelRun, PauseRun, ResumeRun, ResolveStep)
 
 
 # --- parts of these, and of others about runs -----------------------------------------------------------

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from durable._core.journal.events import Event, StepInterrupted, StepStopped
+from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepStopped
 from durable._core.run.decision import StepAction
 from durable._shell.reads.batch_rows import lineage
 from durable._shell.rows.rows import RunState
@@ -72,7 +72,7 @@ class AttemptRunner:
     def skip(self, actions: Iterable[StepAction]) -> None:
         """Do not begin *actions*: the run has to stop. They begin when it continues."""
         for action in actions:
-            self._interrupted(action)
+            self._not_begun(action)
 
     def cancel(self, positions: Iterable[str]) -> None:
         """Have the steps at *positions* end, as far as they are running, within the time that their clean-up has."""
@@ -150,14 +150,16 @@ class AttemptRunner:
         del self._running[action.position]
         if outcome is not None:
             self._inbox.add(outcome)
+        elif self._is_cut_off and attempt.task is None:
+            self._not_begun(action)
         elif self._is_cut_off:
-            self._interrupted(action)
+            now = self._services.clock.now()
+            self._inbox.add(StepInterrupted(action.position, action.attempt, crashed=False, at=now))
         else:
             self._inbox.wake()  # nothing came of it, but the driver must see that it is running no more
 
-    def _interrupted(self, action: StepAction) -> None:
-        now = self._services.clock.now()
-        self._inbox.add(StepInterrupted(action.position, action.attempt, False, now))  # noqa: FBT003
+    def _not_begun(self, action: StepAction) -> None:
+        self._inbox.add(StepNotBegun(action.position, action.attempt, self._services.clock.now()))
 
     async def _name_batches(self) -> None:
         """Learn the ids of the run's batch, and of those around it: they never change."""

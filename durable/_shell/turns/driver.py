@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from durable._core.codec.safe_text import one_line
 from durable._core.codec.traceback_text import frames_of
-from durable._core.journal.events import Event, Reopening, SignalReceived, StepInterrupted
+from durable._core.journal.events import Event, Reopening, SignalReceived, StepInterrupted, StepNotBegun
 from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
 from durable._shell.log import emit, log
@@ -285,15 +285,23 @@ class Driver:
             self._execution = None
 
     async def _interrupted(self, execution: AnyExecution, events: Sequence[Event]) -> list[Event]:
-        """An interruption for each step that was running when its last driver ended."""
+        """
+        An interruption for each step that was running when its last driver ended.
+
+        Of a run that was only just opened again, or whose driver is alive, none of them was: a commit failed whose
+        turn is on disk all the same, and the function is called after the commit.
+        """
         settled = self._inbox.positions()
         found: list[Event] = []
         now = self._services.clock.now()
-        no_crash = self._lived or self._services.last_life_drained
-        reopened = isinstance(events[-1], Reopening)
+        not_begun = self._lived or isinstance(events[-1], Reopening)
         for position, attempt in execution.in_flight():
             if position not in settled and position not in self._attempts.running:
-                crashed = not (no_crash or reopened) and not await self._progressed(position, events)
+                if not_begun:
+                    found.append(StepNotBegun(position, attempt, now))
+                    continue
+                drained = self._services.last_life_drained
+                crashed = not drained and not await self._progressed(position, events)
                 found.append(StepInterrupted(position, attempt, crashed, now))
         return found
 

@@ -22,6 +22,7 @@ from durable._core.journal.events import (
     SignalReceived,
     SlotGranted,
     StepInterrupted,
+    StepNotBegun,
     TimerFired,
 )
 from durable._core.statuses import ENDS, HELD
@@ -205,7 +206,7 @@ def put_back(conn: sqlite3.Connection, run: int, outcomes: Sequence[Event], effe
     for event in outcomes:
         put_item(conn, run, event, effects, wakes=True)
         position = event.position or ""
-        if not isinstance(event, StepInterrupted):
+        if not isinstance(event, (StepInterrupted, StepNotBegun)):
             let_in(conn, slots.release(conn, run, position, event.at, effects), event.at, effects)
         elif conn.execute(_IS_HELD, (run,)).fetchone():
             let_in(conn, slots.step_aside(conn, run, event.at, effects, idle=(position,)), event.at, effects)

@@ -26,6 +26,7 @@ from durable._core.journal.events import (
     SlotAwaited,
     SlotGranted,
     StepInterrupted,
+    StepNotBegun,
     StepRetrying,
     StepStarted,
     StepSucceeded,
@@ -38,7 +39,7 @@ from durable._shell.turns.context import scope_here
 from durable.testing.journals import journal_lines
 
 #: Facts about attempts, which differ from one life of a process to the next and which no workflow sees.
-_UNSEEN: Final = (StepInterrupted, NowRead, SlotAwaited, SlotGranted)
+_UNSEEN: Final = (StepInterrupted, StepNotBegun, NowRead, SlotAwaited, SlotGranted)
 
 
 @frozen
