@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durable import Flow, Return, gather, race, settle, sleep, step, timeout, wait_for, workflow
-from tests.core.drive import World, again, closed_prefixes, kinds
+from tests.core.drive import World, again, closed_prefixes, execution, kinds
 
 
 @step
@@ -117,3 +117,28 @@ def test_a_cancelled_run_leaves_unread_what_no_code_has_seen():
     world = begun(body, [("a", 1), ("c", 2)])
     world.cancel()
     assert [event.name for event in world.ex.unread()] == ["a", "c"]
+
+
+def test_a_wait_whose_time_is_over_ends_at_once_where_all_signals_are_there():
+    """
+    In a turn that was redone with all signals, code that drains them comes to its end without another timer.
+    """
+
+    async def body() -> Flow[list[Any]]:
+        yield sleep(60)
+        got: list[Any] = []
+        while (found := (yield settle(wait_for("a", timeout=0)))).error is None:
+            got.append(found.value)
+        yield Return(got)
+
+    world = World(workflow(body)())
+    world.begin()
+    world.signal("a", 1)
+    world.signal("a", 2)
+    world.ex.hears_all = True
+    world.fire("0")
+    assert world.value() == [1, 2]
+    assert (list(world.end.waits), world.waits) == ([], [])
+    replayed = execution(world.op, world.events)  # raises if the code asks for something else
+    assert replayed.ended
+    replayed.close()

@@ -53,6 +53,7 @@ from durable._core.run.attempts import AttemptNode
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import ChildAction, Decision, TroubledStep, added
 from durable._core.run.groups import OPENERS
+from durable._core.run.leaves import SignalNode
 from durable._core.run.nodes import NOBODY, Node, NodeOutcome, NodeOwner, OpenRun, StrandNode
 from durable._core.run.step_states import UNDER_WAY, refused, resolved, still_stuck
 from durable._core.run.strand import Strand
@@ -97,6 +98,8 @@ class Execution(OpenRun):
         super().__init__(definition, recorded, run_id, codec, crash_limit)
         self.answers = Answers(self)
         self.ended = False
+        #: Set if the next turn takes in all signals that there are: then a `wait_for` whose time is over need not wait.
+        self.hears_all = False
         self._cleanup_seconds = cleanup_seconds
         self._caps = caps
         self._body: StrandNode | None = None
@@ -262,6 +265,11 @@ class Execution(OpenRun):
                     self._run_on()
                 else:
                     yield from self._run()
+        while self.hears_all and not self.ended and (overdue := self._overdue()) is not None:
+            self._record(TimerFired(overdue.position, self.time))
+            overdue.give_up()
+            self._run_on()
+        self.hears_all = False
         if self.answers.created_ops:
             self._report_dropped()
 
@@ -413,6 +421,9 @@ class Execution(OpenRun):
         op.discard()
 
     # --- signals that nobody asked for ---------------------------------------------------------------
+
+    def _overdue(self) -> SignalNode | None:
+        return next((leaf for leaf in self.leaves.values() if isinstance(leaf, SignalNode) and leaf.overdue), None)
 
     @property
     def hears(self) -> bool:

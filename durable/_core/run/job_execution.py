@@ -164,7 +164,7 @@ class JobExecution:
         return [] if self.idle else [(POSITION, self.state.attempt)]
 
     #: No job asks for signals.
-    hears = False
+    hears = hears_all = False
     heard = 0
 
     def unread(self) -> list[SignalReceived]:

@@ -95,8 +95,20 @@ class SignalNode(TimerLeaf):
         super().close(outcome, arrived=arrived)
 
     def deliver(self, _event: TimerFired, /) -> None:
+        self._expire(arrived=True)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether its time is over, although no timer has said so yet."""
+        return self.wait is not None and self.wait.fire_at is not None and self.wait.fire_at <= self.ex.time
+
+    def give_up(self) -> None:
+        """End without waiting for the timer."""
+        self._expire(arrived=False)
+
+    def _expire(self, *, arrived: bool) -> None:
         limit = TimeoutError(f"no signal {self.name!r} came in time")
-        self.close(NodeOutcome(error=self.delivered(limit)))
+        self.close(NodeOutcome(error=self.delivered(limit)), arrived=arrived)
 
 
 ChildOp: TypeAlias = RunOp[Any] | StartOp[Any] | AwaitRunOp[Any]

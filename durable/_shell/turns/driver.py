@@ -277,6 +277,8 @@ class Driver:
         if arrived is None:
             return None
         arrived += self._inbox.take_all()
+        if self._execution is not None:
+            self._execution.hears_all = True
         return sorted(arrived, key=lambda event: not isinstance(event, SignalReceived))
 
     def _close_execution(self) -> None:
