@@ -41,7 +41,7 @@ class _Call:
     value: Any = None
     error: BaseException | None = None
 
-    def perform(self) -> None:
+    def run(self) -> None:
         try:
             self.value = self.context.run(self.fn)
         except BaseException as error:  # noqa: BLE001 - of whoever awaits the call
@@ -76,7 +76,7 @@ class Worker(threading.Thread):
         """Perform calls. They may use `anyio.from_thread`, as in a thread of anyio's."""
         with claim_worker_thread(AsyncIOBackend, self._loop):
             while (call := self.calls.get()) is not None:
-                call.perform()
+                call.run()
                 try:
                     self._loop.call_soon_threadsafe(self._returned, self, call)
                 except RuntimeError:  # the loop was closed meanwhile: nobody waits, and no call will follow
@@ -114,7 +114,23 @@ class Threads:
 
         Cancelled, it returns at once. The thread cannot be: it is busy until *fn* has returned.
         """
-        worker = self._idle.pop() if self._idle else await self._another()
+        return await self.call_in(await self.take(), fn, *args, **kwargs)
+
+    async def take(self) -> Worker:
+        """A thread for `call_in`, which must follow."""
+        return self._idle.pop() if self._idle else await self._another()
+
+    def give_back(self, worker: Worker) -> None:
+        """*worker* was taken, and is not needed."""
+        self._release(worker)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether there is one that `take` need not wait for."""
+        return bool(self._idle)
+
+    async def call_in(self, worker: Worker, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `call`, in *worker*."""
         future: asyncio.Future[T] = self._loop.create_future()
         worker.begin(_Call(partial(fn, *args, **kwargs), contextvars.copy_context(), future))
         return await future

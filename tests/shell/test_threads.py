@@ -8,13 +8,42 @@ import subprocess
 import sys
 import threading
 
+import anyio.from_thread
 import pytest
 from structlog.testing import capture_logs
 
-from durable import Engine, Flow, Return, gather, step, workflow
+from durable import (
+    Engine,
+    Flow,
+    Limit,
+    Queue,
+    Retry,
+    Return,
+    RunFailedError,
+    context,
+    current_batch,
+    cursor,
+    gather,
+    job,
+    memo,
+    step,
+    workflow,
+)
 from durable._shell import threads as threads_module
 from durable._shell.threads import Threads
-from durable.errors import DefinitionError
+from durable.errors import DefinitionError, UsageError
+
+
+def one_step(definition):
+    """
+    A workflow that runs one step and returns its value.
+    """
+
+    @workflow(name="one")
+    async def one() -> Flow[object]:
+        yield Return((yield definition()))
+
+    return one
 
 
 async def test_calls_run_in_daemon_threads_which_are_used_again():
@@ -179,3 +208,283 @@ def test_a_thread_that_hangs_does_not_keep_the_process_alive(tmp_path):
         [sys.executable, "-c", STUCK, tmp_path / "j.db"], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stderr) == (0, "over\n")
+
+
+# --- what a thread that cannot be cut off may not do -------------------------------------------------
+
+
+class Doors:
+    """
+    A function that counts who is inside, and leaves when it is let out.
+    """
+
+    def __init__(self) -> None:
+        self.out = threading.Event()
+        self.began = 0
+        self.inside = 0
+        self.most = 0
+        self._lock = threading.Lock()
+
+    def pass_through(self) -> int:
+        with self._lock:
+            self.began += 1
+            number = self.began
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        self.out.wait(10)
+        with self._lock:
+            self.inside -= 1
+        return number
+
+    async def entered(self, times: int) -> None:
+        while self.began < times:
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def doors():
+    """
+    Opened at the end of the test, whatever becomes of it.
+    """
+    made = Doors()
+    yield made
+    made.out.set()
+
+
+async def told(logs, event):
+    """
+    The first entry of the log called *event*.
+    """
+    while True:
+        if found := [entry for entry in logs if entry["event"] == event]:
+            return found[0]
+        await asyncio.sleep(0.001)
+
+
+async def test_the_next_attempt_begins_when_the_function_has_really_returned(engines, doors):
+    """
+    After a timeout, too: until then the limit's slot is taken, nobody else gets it, and `why()` says what it waits for.
+    """
+    one = Limit("one", concurrency=1)
+
+    @step(timeout=0.05, retry=Retry(2, delay=0.0), limit=one)
+    def slow() -> int:
+        return doors.pass_through()
+
+    @job(limit=one)
+    async def other() -> int:
+        return doors.inside
+
+    flow = one_step(slow)
+    engine = await engines.memory(flow, other)
+    with capture_logs() as logs:
+        run = await engine.start(flow(), id="r")
+        await told(logs, "step.outlived")
+        after = await engine.start(other())
+        with pytest.raises(TimeoutError):
+            await after.result(0.2)
+    assert doors.began == 1
+    assert "its last attempt is still running in a thread ('slow' at 0)" in await run.why()
+    stats = await engine.stats()
+    assert (stats.threads, stats.threads_outlived) == (1, 1)
+    doors.out.set()
+    assert await run.result(5) == 2
+    assert doors.most == 1
+    assert await after.result(5) == 0
+
+
+async def test_what_follows_a_timeout_does_not_run_beside_the_function(engines, doors):
+    """
+    The workflow hears of it once the function has returned, so that an undo cannot overtake what it undoes.
+    """
+
+    @step(timeout=0.05)
+    def book() -> int:
+        return doors.pass_through()
+
+    @step
+    async def undo() -> int:
+        return doors.inside
+
+    @workflow
+    async def saga() -> Flow[int]:
+        try:
+            yield book()
+        except TimeoutError:
+            yield Return((yield undo()))
+
+    engine = await engines.memory(saga)
+    with capture_logs() as logs:
+        run = await engine.start(saga())
+        await told(logs, "step.outlived")
+        doors.out.set()
+        assert await run.result(5) == 0
+
+
+async def test_a_function_that_hangs_holds_up_the_failure_only_for_its_clean_up(engines, doors):
+    """
+    After `cleanup_timeout` its step has failed, and the run; the queue's slot stays taken until it returns.
+    """
+
+    @step(timeout=0.05)
+    def hangs() -> int:
+        return doors.pass_through()
+
+    @job
+    async def next_one() -> int:
+        return doors.inside
+
+    flow = one_step(hangs)
+    engine = await engines.memory(flow, next_one, cleanup_timeout=0.05, queues=[Queue("default", concurrency=1)])
+    run = await engine.start(flow())
+    with pytest.raises(RunFailedError, match="took longer"):
+        await run.result(5)
+    assert doors.inside == 1
+    after = await engine.start(next_one())
+    with pytest.raises(TimeoutError):
+        await after.result(0.1)
+    doors.out.set()
+    assert await after.result(5) == 0
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel", "close"])
+async def test_a_long_function_notices_that_it_is_to_end(engines, how):
+    """
+    `context().cancelled` is set by a timeout, a cancel, and as soon as the engine closes.
+    """
+    seen, began = [], threading.Event()
+
+    def patient() -> None:
+        cancelled = context().cancelled
+        seen.append(cancelled.is_set())
+        began.set()
+        seen.append(cancelled.wait(10))
+        seen.append(cancelled.is_set())
+
+    long = job(patient, timeout=0.05 if how == "timeout" else None)
+    engine = await engines.memory(long, grace=5)
+    run = await engine.start(long())
+    while not began.is_set():
+        await asyncio.sleep(0.001)
+    if how == "cancel":
+        await run.cancel()
+    if how == "close":
+        await engine.aclose()
+    elif how == "timeout":
+        with pytest.raises(RunFailedError):
+            await run.result(5)
+    else:
+        await run.result(5)
+    assert seen == [False, True, True]
+
+
+async def test_a_plain_job_that_is_cancelled_ends_once_its_function_has_returned(engines, doors):
+    """
+    Until then `why()` says what is waited for. A value that it returns all the same counts.
+    """
+    plain = job(doors.pass_through, name="plain")
+    engine = await engines.memory(plain)
+    run = await engine.start(plain())
+    await doors.entered(1)
+    await run.cancel()
+    assert await run.status() != "cancelled"
+    while "still running in a thread" not in await run.why():
+        await asyncio.sleep(0.001)
+    doors.out.set()
+    assert await run.result(5) == 1
+    assert doors.inside == 0
+
+
+async def test_a_function_that_outlives_its_attempt_leaves_no_effect(engines, doors):
+    """
+    Its cursor, memos and members are refused, also by the engine that was opened again meanwhile.
+    """
+    errors, ended = [], threading.Event()
+
+    async def never() -> int:
+        raise AssertionError
+
+    @job
+    def late() -> str:
+        attempt, mark, batch = context().attempt, cursor(0), current_batch()
+        doors.pass_through()
+        if attempt > 1:
+            return f"attempt {attempt}, from {mark.value}"
+        for effect in (
+            lambda: anyio.from_thread.run(mark.advance, 1),
+            lambda: anyio.from_thread.run(memo, "m", never),
+            lambda: batch.add(extra()),
+        ):
+            try:
+                effect()
+            except UsageError as error:
+                errors.append(str(error))
+        ended.set()
+        return "the first"
+
+    @job
+    async def extra() -> None:
+        pass
+
+    engine = await engines.file(late, extra, grace=0.05)
+    async with engine.batch(id="b") as batch:
+        batch.add(late())
+    await doors.entered(1)
+    with capture_logs() as logs:
+        await engine.aclose()
+    named = [entry for entry in logs if entry["event"] == "step.still_running"]
+    assert [(entry["step"], entry["run_id"]) for entry in named] == [("late", "b:0")]
+    await engine.open()
+    run = engine.get("b:0")
+    while "still running in a thread" not in await run.why():
+        await asyncio.sleep(0.001)
+    assert doors.began == 1
+    doors.out.set()
+    assert await run.result(5) == "attempt 2, from 0"
+    assert doors.most == 1
+    assert ended.wait(5)
+    assert len(errors) == 3
+    assert all("attempt 1 of the step at 0 of run 'b:0' is over" in error for error in errors)
+    assert (await engine.get_batch("b").info()).total == 1
+
+
+async def test_the_wait_for_a_thread_is_no_part_of_the_timeout(engines, doors):
+    """
+    A step that has not begun has not taken long.
+    """
+
+    @job
+    def busy() -> int:
+        return doors.pass_through()
+
+    @step(timeout=0.1)
+    def quick() -> str:
+        return "quick"
+
+    flow = one_step(quick)
+    engine = await engines.memory(busy, flow, threads=1)
+    first = await engine.start(busy())
+    await doors.entered(1)
+    run = await engine.start(flow())
+    with pytest.raises(TimeoutError):
+        await run.result(0.3)
+    doors.out.set()
+    assert await run.result(5) == "quick"
+    assert await first.result(5) == 1
+
+
+@pytest.mark.parametrize("thread", [True, False])
+async def test_what_a_plain_function_returns_is_awaited_if_it_can_be(engines, thread):
+    """
+    Mocks and wrappers look like plain functions, and return coroutines.
+    """
+
+    async def value() -> int:
+        return 7
+
+    def wrapper() -> int:
+        return value()
+
+    flow = one_step(step(wrapper, thread=thread))
+    engine = await engines.memory(flow)
+    assert await engine.run(flow()) == 7

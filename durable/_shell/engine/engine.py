@@ -59,6 +59,9 @@ class Stats:
     #: Commit groups, and the turns and requests in them, since it was opened.
     commits: int
     writes: int
+    #: Threads of plain functions that are at work, and those of them whose function was told to end and has not.
+    threads: int
+    threads_outlived: int
     #: Why nothing can be written at the moment; None if all is well.
     trouble: str | None
 
@@ -215,6 +218,8 @@ class Engine(JournalHandle[EngineBackend]):
             resident=running.scheduler.resident,
             commits=running.commits.groups,
             writes=running.commits.writes,
+            threads=running.steps.threads,
+            threads_outlived=running.steps.threads_outlived,
             trouble=None if trouble is None else str(trouble),
             **others,
         )

@@ -43,6 +43,7 @@ from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
+from durable._shell.turns.functions import journal_key
 from durable._shell.turns.residents import Residents
 from durable._shell.turns.services import Services
 from durable._shell.turns.steps import Steps
@@ -94,6 +95,7 @@ class Running:
             self.supervisor.is_ending,
             settings.hooks,
             host.for_steps,
+            journal_key(settings.path, settings.codec),
             settings.threads,
             settings.stand_ins,
             lambda: self.draining,

@@ -259,7 +259,7 @@ class Scheduler:
         self._stopping = True
         self._alarm.stop()
         for driver in list(self._drivers.values()):
-            driver.stop()
+            driver.drain()
 
     def interrupt(self) -> None:
         """Cut off the running steps."""

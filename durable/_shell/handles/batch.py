@@ -179,6 +179,8 @@ class Batch:
 
     def _recorded(self, value: R, record: Callable[[], Coroutine[Any, Any, None]]) -> Added[R]:
         """*value*, which *record* records: at once in a thread, as soon as possible on the loop."""
+        if self._scope is not None:
+            self._scope.check()
         try:
             asyncio.get_running_loop()
         except RuntimeError:

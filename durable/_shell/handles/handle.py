@@ -26,6 +26,7 @@ from durable._shell.requests.history_requests import ForkRun, RetryRun
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import encoded_signal, new_run_id
+from durable._shell.turns.functions import journal_key, outlived
 from durable.errors import Fatal, RunCancelledError, RunFailedError, RunNotFoundError, UsageError
 
 T = TypeVar("T")
@@ -211,6 +212,8 @@ class Run(Generic[T]):
         found = await self._backend.read(why.why_by_id, self.id, self._backend.clock.now())
         if found is None:
             raise RunNotFoundError("id", self.id)
+        for function in outlived(journal_key(self._backend.path, self._backend.codec), self.id):
+            found += f"; its last attempt is still running in a thread ({function.name!r} at {function.key[2]})"
         return found
 
     @overload

@@ -17,14 +17,19 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepStopped
+from attrs import evolve
+
+from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepRetrying, StepStopped
 from durable._core.run.decision import StepAction
+from durable._shell.log import log
 from durable._shell.reads.batch_rows import lineage
 from durable._shell.rows.rows import RunState
+from durable._shell.turns.context import tell
 from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.running_attempt import RunningAttempt
 from durable._shell.turns.services import Services
+from durable._shell.turns.steps import current_task, forget_cancel
 
 #: Batches whose ids are kept in memory.
 BATCHES_KNOWN = 1000
@@ -33,13 +38,17 @@ BATCHES_KNOWN = 1000
 class AttemptRunner:
     """Runs attempts of one run's steps."""
 
-    def __init__(self, state: RunState, inbox: Inbox, notes: StepNotes, services: Services) -> None:
+    def __init__(
+        self, state: RunState, inbox: Inbox, notes: StepNotes, services: Services, on_given_up: Callable[[], None]
+    ) -> None:
         #: What steps see of context variables, where middleware may have set some.
         self.context: contextvars.Context | None = None
         self._state = state
         self._inbox = inbox
         self._notes = notes
         self._services = services
+        #: Called when the run is to continue without a function that may be the driver's own task's.
+        self._on_given_up = on_given_up
         self._running: dict[str, RunningAttempt] = {}
         #: Those that were given up, and have not ended.
         self._abandoned: set[RunningAttempt] = set()
@@ -79,17 +88,29 @@ class AttemptRunner:
         for position in positions:
             attempt = self._running.get(position)
             if attempt is not None and not attempt.is_cancelled:
-                seconds = self._services.cleanup_seconds
-                attempt.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, attempt)
+                now = self._services.clock.now()
+                self._give_up_later(attempt, StepStopped(position, attempt.action.attempt, abandoned=True, at=now))
                 attempt.cancel()
 
-    def _give_up(self, attempt: RunningAttempt) -> None:
-        """The time of its clean-up is over: its run waits no longer."""
-        action, now = attempt.action, self._services.clock.now()
-        if self._running.get(action.position) is attempt:
-            del self._running[action.position]
+    def _give_up_later(self, attempt: RunningAttempt, outcome: Event) -> None:
+        """Once the time of its clean-up is over, its run waits no longer, and takes *outcome* for its end."""
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        seconds = self._services.cleanup_seconds
+        attempt.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, attempt, outcome)
+
+    def _give_up(self, attempt: RunningAttempt, outcome: Event) -> None:
+        if self._running.get(attempt.action.position) is attempt:
+            del self._running[attempt.action.position]
             self._abandoned.add(attempt)
-            self._inbox.add(StepStopped(action.position, action.attempt, abandoned=True, at=now))
+            attempt.end()
+            self._inbox.add(evolve(outcome, at=self._services.clock.now()))
+            self._on_given_up()
+
+    def tell(self) -> None:
+        """Let the functions that are running know that the engine closes."""
+        for attempt in self._running.values():
+            tell(attempt.cancelled)
 
     def cut_off(self) -> None:
         """Cancel all that is running, and record that it was interrupted: the grace is over."""
@@ -136,8 +157,35 @@ class AttemptRunner:
             if state.batch is not None or state.callback is not None:
                 await self._name_batches()
             outcome = await self._services.steps.attempt(attempt, state, notes, left)
+            if attempt.has_outlived and outcome is not None and not attempt.is_cut_off:
+                await self._outlived(attempt, outcome)
+                outcome = evolve(outcome, at=self._services.clock.now())
         finally:
             self._ended(attempt, outcome)
+
+    async def _outlived(self, attempt: RunningAttempt, outcome: Event) -> None:
+        """
+        Return once the function of an attempt that is over has returned: nothing that follows may run beside it.
+
+        As with other clean-up, the run does not wait for ever; but to try again is to wait.
+        """
+        function, task = attempt.function, current_task()
+        assert function is not None, "asked by the caller"
+        action = attempt.action
+        told = {"run_id": self._state.run_id, "step": action.op.definition.name, "position": action.position}
+        log.warning("step.outlived", attempt=action.attempt, **told)
+        if not attempt.is_cancelled and not isinstance(outcome, StepRetrying):
+            self._give_up_later(attempt, outcome)
+        tell(attempt.cancelled)
+        attempt.await_thread(task)
+        try:
+            await function.wait_returned()
+        except asyncio.CancelledError:
+            if not attempt.struck:
+                raise
+            await forget_cancel(task)
+        finally:
+            attempt.inside = False
 
     def _ended(self, attempt: RunningAttempt, outcome: Event | None) -> None:
         action = attempt.action

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
@@ -32,6 +33,46 @@ def _never() -> bool:
     return False
 
 
+class Cancelled:
+    """
+    Whether an attempt is to end: as a `threading.Event` that is only ever looked at.
+
+    Set when the attempt has timed out, is cancelled, or its engine closes. Plain functions, which cannot be cut off, do
+    well to ask it between two parts of a long work.
+    """
+
+    __slots__ = ("_event", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: threading.Event | None = None
+
+    def is_set(self) -> bool:
+        """Whether it is to end."""
+        return self._is_set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block this thread until it is to end, or for *timeout* seconds; whether it is to end."""
+        with _making:
+            event = self._event
+            if event is None:
+                event = self._event = threading.Event()
+            if self._is_set:
+                event.set()
+        return event.wait(timeout)
+
+    def _set(self) -> None:
+        with _making:
+            self._is_set = True
+            if self._event is not None:
+                self._event.set()
+
+
+_making = threading.Lock()
+#: Tells an attempt that it is to end.
+tell: Callable[[Cancelled], None] = Cancelled._set  # noqa: SLF001 - ours to call, and nobody else's
+
+
 @frozen
 class StepContext:
     """Where a step's code stands."""
@@ -49,6 +90,8 @@ class StepContext:
     labels: Mapping[str, str]
     #: Id of the batch that its run is a member of, or a callback of.
     batch: str | None = None
+    #: Whether the attempt is to end: for plain functions, which cannot be cut off.
+    cancelled: Cancelled = field(factory=Cancelled, repr=False, eq=False)
     _is_draining: Callable[[], bool] = field(default=_never, repr=False, eq=False)
 
     @property
@@ -86,6 +129,8 @@ class Scope:
     loop: asyncio.AbstractEventLoop | None = None
     #: Members being added that nobody has awaited yet.
     adding: tuple[asyncio.Future[None], ...] = ()
+    #: Set once the attempt is over: what still runs of it, in a thread, leaves no effect.
+    is_over: bool = False
     _context: StepContext | None = None
 
     @property
@@ -96,8 +141,24 @@ class Scope:
             found = self._context = self.about()
         return found
 
+    def check(self) -> None:
+        """
+        Nothing, while the attempt is running.
+
+        Raises:
+            UsageError: It is over.
+        """
+        if self.is_over:
+            about = self.context
+            msg = (
+                f"attempt {about.attempt} of the step at {about.position} of run {about.run_id!r} is over (it timed "
+                "out, was cancelled, or its engine was closed), so nothing is recorded for it: see context().cancelled"
+            )
+            raise UsageError(msg)
+
     def next_id(self, kind: str) -> str:
         """An id for the next run or batch that this attempt makes: the same in every attempt."""
+        self.check()
         number = self.counts.get(f"id:{kind}", 0)
         self.counts[f"id:{kind}"] = number + 1
         made = f"{self.context.idempotency_key}:{kind}.{number}"
@@ -189,6 +250,7 @@ class Cursor(Generic[T]):
             await self._save(self._scope.codec.encode(self.value, where="a cursor"))
 
     async def _save(self, payload: Payload) -> None:
+        self._scope.check()
         self._unsaved = 0
         self._scope.left["cursor"] = payload
         await self._scope.notes.keep(self._scope.context.position, "cursor", payload)
@@ -221,8 +283,10 @@ async def memo(name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwa
     where = f"memo {name!r} of step at {scope.context.position}"
     kind = result_type(fn)
     kept = scope.left.get(key)
+    scope.check()
     if kept is None:
         kept = scope.codec.encode(await fn(*args, **kwargs), kind, where=where)
+        scope.check()
         scope.left[key] = kept
         await scope.notes.keep(scope.context.position, key, kept)
     found: T = scope.codec.decode(kept, kind, where=where)

@@ -62,7 +62,7 @@ class Driver:
         )  # fmt: skip
         self._notes = StepNotes(ready.run, services)
         self._inbox = Inbox(ready.run)
-        self._attempts = AttemptRunner(self._state, self._inbox, self._notes, services)
+        self._attempts = AttemptRunner(self._state, self._inbox, self._notes, services, self._relieve)
         self._writer = TurnWriter(ready, self._state, self._notes, services)
         #: There once the run was taken over.
         self._execution: AnyExecution | None = None
@@ -77,12 +77,20 @@ class Driver:
     def notify(self) -> None:
         """Something is in the inbox."""
         self._inbox.notify()
+        self._relieve()
+
+    def _relieve(self) -> None:
         self._attempts.relieve(partial(self._take_turns, self._next))
 
     def stop(self) -> None:
         """Begin no new turn or step; end once the steps that are running have."""
         self._stopping = True
         self._inbox.wake()
+
+    def drain(self) -> None:
+        """As `stop`, since the engine closes: functions that ask are to know."""
+        self._attempts.tell()
+        self.stop()
 
     def interrupt(self) -> None:
         """Cut off the steps that are running: the grace is over."""

@@ -9,10 +9,14 @@ what of ours stands around that function is not struck.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Generator
 from typing import Any
 
 from durable._core.codec.exception_parts import context_of
 from durable._core.run.decision import StepAction
+from durable._shell.turns.context import Cancelled, Scope, tell
+from durable._shell.turns.functions import Function
 from durable._shell.turns.raised import is_cancellation
 
 #: Errors within errors that are looked at.
@@ -22,20 +26,31 @@ _DEEPEST = 100
 class RunningAttempt:
     """One attempt, and what was asked of it."""
 
-    __slots__ = ("action", "in_thread", "inside", "is_cancelled", "is_cut_off", "struck", "task", "timer")
+    __slots__ = (
+        "action", "cancelled", "function", "in_call", "inside", "is_cancelled", "is_cut_off", "limit", "scope",
+        "struck", "task", "timer",
+    )  # fmt: skip
 
     def __init__(self, action: StepAction) -> None:
         self.action = action
         #: The task that awaits the function: one of its own, or that of its driver.
         self.task: asyncio.Task[Any] | None = None
+        #: Its timeout, while it has one.
+        self.limit: asyncio.Timeout | None = None
         #: Set once its run waits for its end. A value that it has all the same counts.
         self.is_cancelled = False
         #: Set once the engine closes, and its grace is over.
         self.is_cut_off = False
         #: Whether its task awaits the function.
         self.inside = False
-        #: Set while the function runs in a thread: that cannot be cancelled, so it is waited for.
-        self.in_thread = False
+        #: What its function may ask.
+        self.cancelled = Cancelled()
+        #: Its function in a thread: that cannot be cancelled, so it is waited for.
+        self.function: Function | None = None
+        #: Set while its value is awaited.
+        self.in_call = False
+        #: There once it has begun.
+        self.scope: Scope | None = None
         #: Whether the function was cancelled.
         self.struck = False
         #: What gives it up when its time for clean-up is over.
@@ -46,22 +61,53 @@ class RunningAttempt:
         """Whether it is to end, before it began or while it runs."""
         return self.is_cancelled or self.is_cut_off
 
+    @property
+    def in_thread(self) -> bool:
+        """Whether its function runs in a thread, or what that returned is still on its way to the loop."""
+        return self.in_call or self.has_outlived
+
+    @property
+    def has_outlived(self) -> bool:
+        """Whether a function runs in a thread; which it does, once the attempt is over, without anybody's waiting."""
+        return self.function is not None and not self.function.returned
+
     def enter(self, task: asyncio.Task[Any]) -> None:
         """The function is awaited in *task* from here on, and told from now on; unless it is too late to begin."""
         if self.was_told:
             raise asyncio.CancelledError
         self.task, self.inside = task, True
 
+    @contextlib.contextmanager
+    def not_begun(self) -> Generator[None]:
+        """What is awaited in the block comes before its function: struck there, it has not begun."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.struck:
+                self.task = None
+            raise
+
+    def await_thread(self, task: asyncio.Task[Any]) -> None:
+        """*task* waits for its thread from here on, until it is cut off."""
+        self.task, self.inside, self.struck = task, True, False
+
     def cancel(self) -> None:
         """Have it end, its clean-up included."""
         self.is_cancelled = True
+        tell(self.cancelled)
         if not self.in_thread:
             self._strike()
 
     def cut_off(self) -> None:
         """Have it end, and do not wait for a thread."""
         self.is_cut_off = True
+        tell(self.cancelled)
         self._strike()
+
+    def end(self) -> None:
+        """It is over: what still runs of it leaves no effect."""
+        if self.scope is not None:
+            self.scope.is_over = True
 
     def _strike(self) -> None:
         if self.inside and not self.struck:

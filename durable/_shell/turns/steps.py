@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -33,8 +34,9 @@ from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.backend import Backend
 from durable._shell.log import log
 from durable._shell.rows.rows import RunState
-from durable._shell.threads import Threads
-from durable._shell.turns.context import Notes, Scope, StepContext, enter
+from durable._shell.threads import Threads, Worker
+from durable._shell.turns.context import Cancelled, Notes, Scope, StepContext, enter
+from durable._shell.turns.functions import Function, all_of, function_at
 from durable._shell.turns.hooks import Hooks
 from durable._shell.turns.raised import as_failure, is_cancellation, is_for_the_program
 from durable._shell.turns.running_attempt import RunningAttempt, is_of_cleanup
@@ -53,6 +55,7 @@ class Steps:
         is_ending: Callable[[], bool],
         hooks: Hooks,
         inside: Backend,
+        journal: str,
         threads: int,
         stand_ins: StandIns | None = None,
         is_draining: Callable[[], bool] = lambda: False,
@@ -68,14 +71,35 @@ class Steps:
         self._hooks = hooks
         #: What is called in place of functions, in a dry run.
         self._stand_ins = stand_ins
-        #: Attempts that run in threads and processes.
-        self.calls_in_flight = 0
+        #: Attempts that run in processes.
+        self._in_processes = 0
+        #: As the functions in threads are told apart by.
+        self._journal = journal
         self._threads = Threads(threads, name="durable-step")
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
 
+    @property
+    def calls_in_flight(self) -> int:
+        """Attempts that run in threads and processes, and functions that outlived theirs."""
+        return self._in_processes + self._threads.busy
+
+    @property
+    def threads(self) -> int:
+        """How many threads are at work."""
+        return self._threads.busy
+
+    @property
+    def threads_outlived(self) -> int:
+        """How many of them have outlived their attempt, or were told to end."""
+        return sum(function.cancelled.is_set() for function in all_of(self))
+
     def close(self) -> None:
-        """End the threads that are idle."""
+        """End the threads that are idle, and name the functions that hold the others: they cannot be cut off."""
         self._threads.close()
+        for function in all_of(self):
+            _, run_id, position = function.key
+            values = {"run_id": run_id, "step": function.name, "position": position}
+            log.warning("step.still_running", seconds=round(function.seconds, 1), **values)
 
     async def attempt(
         self, running: RunningAttempt, state: RunState, notes: Notes, left: dict[str, Any]
@@ -89,12 +113,16 @@ class Steps:
         definition = action.op.definition
         timeout = action.op.given.timeout or definition.options.timeout
         deadline = None if timeout is None else self._clock.now() + timeout
-        about = partial(_context, action, state, deadline, self._is_draining)
+        about = partial(_context, action, state, deadline, running.cancelled, self._is_draining)
         scope = Scope(about, self._codec, notes, left, batches=state.batches, backend=self._inside, loop=self._loop)
         enter(scope)
+        running.scope = scope
         try:
             running.enter(task)
             try:
+                if (last := function_at((self._journal, state.run_id, action.position))) is not None:
+                    with running.not_begun():
+                        await last.wait_returned()
                 if timeout is None:
                     value = await self._value(running, state)
                 else:
@@ -102,7 +130,7 @@ class Steps:
             finally:
                 running.inside = False
                 if task.cancelling() and not self._is_ending():
-                    await _forget_cancel(task)
+                    await forget_cancel(task)
             if scope.adding:
                 await scope.settle()
                 scope.raise_refused()
@@ -119,6 +147,8 @@ class Steps:
             if running.is_cancelled and running.struck and is_of_cleanup(error):
                 return self._stopped(running, state.run_id, error)
             return self.failed(action, error, state.run_id)
+        finally:
+            running.end()
 
     def _stopped(self, running: RunningAttempt, run_id: str, error: BaseException | None) -> Event | None:
         """It has ended as it was told to; its clean-up failed by *error*."""
@@ -136,7 +166,7 @@ class Steps:
 
     async def _within(self, seconds: float, running: RunningAttempt, state: RunState) -> Any:
         """The value of the function, which is cancelled once after *seconds*."""
-        limit = asyncio.timeout(seconds)
+        limit = running.limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 return await self._value(running, state)
@@ -152,11 +182,11 @@ class Steps:
         if self._stand_ins is not None:
             return self._stand_ins.call(op.definition, action.position, state.run_id, op.args, op.kwargs)
         if self._hooks.around_steps:
-            return self._hooks.step(action, state, partial(self._call, running, op.definition, op.args, op.kwargs))
-        return self._call(running, op.definition, op.args, op.kwargs)
+            return self._hooks.step(action, state, partial(self._call, running, state, op.args, op.kwargs))
+        return self._call(running, state, op.args, op.kwargs)
 
     async def _call(
-        self, running: RunningAttempt, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, running: RunningAttempt, state: RunState, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """
         The value of the function, wherever it runs.
@@ -164,6 +194,7 @@ class Steps:
         A `SystemExit` of its own is raised as an error already here: middleware may await this in a task of its own,
         and asyncio lets a SystemExit in a task end the program.
         """
+        definition = running.action.op.definition
         options = definition.options
         try:
             if definition.is_async:
@@ -171,8 +202,11 @@ class Steps:
             if options.process:
                 return await self._call_in_process(definition, args, kwargs)
             if options.thread:
-                return await self._call_in_thread(running, definition, args, kwargs)
-            return definition.fn(*args, **kwargs)
+                value = await self._call_in_thread(running, state.run_id, args, kwargs)
+            else:
+                value = definition.fn(*args, **kwargs)
+            # what looks plain may be a mock, or wrap a coroutine function
+            return await value if inspect.isawaitable(value) else value
         except (SystemExit, KeyboardInterrupt) as error:
             if came_from_outside(error):
                 raise
@@ -189,35 +223,53 @@ class Steps:
         # Workers import a script as __mp_main__: what they send back of its classes is found under
         # that name here too. `import multiprocessing` makes the same alias.
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
-        with self._in_flight():
+        self._in_processes += 1
+        try:
             value = await anyio.to_process.run_sync(
                 call_in_worker, code.__module__, code.__qualname__, args, kwargs, cancellable=True,
                 limiter=self._processes,
             )  # fmt: skip
+        finally:
+            self._in_processes -= 1
         if type(value) is FailedElsewhere:
             raise value.rebuilt()
         return value
 
     async def _call_in_thread(
-        self, running: RunningAttempt, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, running: RunningAttempt, run_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        running.in_thread = True
+        definition, key = running.action.op.definition, (self._journal, run_id, running.action.position)
+        worker = await self._thread(running)
+        while (other := function_at(key)) is not None:  # middleware has called it, and given up waiting
+            self._threads.give_back(worker)
+            await other.wait_returned()
+            worker = await self._thread(running)
+        function = running.function = Function(key, definition.name, running.cancelled, self)
+        function.begin()
+        running.in_call = True
         try:
-            with self._in_flight():
-                value = await self._threads.call(_called, definition.fn, args, kwargs)
+            value = await self._threads.call_in(worker, _called, function, definition.fn, args, kwargs)
         finally:
-            running.in_thread = False
+            running.in_call = False
         if type(value) is _Raised:
             raise as_failure(value.error, definition.kind)
         return value
 
-    @contextlib.contextmanager
-    def _in_flight(self) -> Generator[None]:
-        self.calls_in_flight += 1
-        try:
-            yield
-        finally:
-            self.calls_in_flight -= 1
+    async def _thread(self, running: RunningAttempt) -> Worker:
+        """A thread; to wait for one is no part of the time that the function has."""
+        limit = running.limit
+        if self._threads.at_hand:
+            return await self._threads.take()
+        if limit is None:
+            with running.not_begun():
+                return await self._threads.take()
+        ends_at = limit.when()
+        left = None if ends_at is None else ends_at - self._loop.time()
+        limit.reschedule(None)
+        with running.not_begun():
+            worker = await self._threads.take()
+        limit.reschedule(None if left is None else self._loop.time() + left)
+        return worker
 
     def failed(self, action: StepAction | TransactionAction, error: BaseException, run_id: str) -> Event:
         """What *error* means: another attempt, or the failure of the step."""
@@ -241,7 +293,11 @@ class Steps:
 
 
 def _context(
-    action: StepAction, state: RunState, deadline: float | None, is_draining: Callable[[], bool]
+    action: StepAction,
+    state: RunState,
+    deadline: float | None,
+    cancelled: Cancelled,
+    is_draining: Callable[[], bool],
 ) -> StepContext:
     return StepContext(
         state.run_id,
@@ -252,6 +308,7 @@ def _context(
         deadline,
         state.labels,
         state.batches[0] if state.batches else None,
+        cancelled,
         is_draining,
     )
 
@@ -263,7 +320,7 @@ def current_task() -> asyncio.Task[Any]:
     return task
 
 
-async def _forget_cancel(task: asyncio.Task[Any]) -> None:
+async def forget_cancel(task: asyncio.Task[Any]) -> None:
     """Undo a cancellation of *task* that was for the user's code, or by it, lest it strike our next `await`."""
     while task.cancelling():
         task.uncancel()
@@ -282,8 +339,10 @@ class _Raised:
     error: BaseException
 
 
-def _called(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _called(function: Function, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
         return fn(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001 - no signal is handled in this thread: all of it is the function's
         return _Raised(error)
+    finally:
+        function.end()

@@ -1,0 +1,99 @@
+"""
+The plain functions that run in threads of this process, of whatever engine: a thread cannot be cut off.
+
+A function may outlive its attempt (a timeout, a cancel, an engine that closes). It is known here until it has really
+returned, so that no other attempt of its step begins meanwhile: not in this engine, nor in one that is opened on the
+same journal afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from typing import TypeAlias
+
+from durable._core.codec.codec import Codec
+from durable._shell.storage.memory import MEMORY
+from durable._shell.turns.context import Cancelled
+
+#: Journal, run and position.
+StepKey: TypeAlias = tuple[str, str, str]
+
+_lock = threading.Lock()
+_running: dict[StepKey, Function] = {}
+
+
+class Function:
+    """One that runs. *engine* is whatever stands for the opening that called it."""
+
+    __slots__ = ("_waiting", "began_at", "cancelled", "engine", "key", "name", "returned")
+
+    def __init__(self, key: StepKey, name: str, cancelled: Cancelled, engine: object) -> None:
+        self.key = key
+        self.name = name
+        self.cancelled = cancelled
+        self.engine = engine
+        self.began_at = time.monotonic()
+        self.returned = False
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+
+    def begin(self) -> None:
+        """It is about to run."""
+        with _lock:
+            _running[self.key] = self
+
+    def end(self) -> None:
+        """It has returned. Called in its thread."""
+        with _lock:
+            self.returned = True
+            del _running[self.key]
+            waiting, self._waiting = self._waiting, []
+        for loop, future in waiting:
+            with contextlib.suppress(RuntimeError):  # that loop was closed, and who waited is gone
+                loop.call_soon_threadsafe(_resolve, future)
+
+    async def wait_returned(self) -> None:
+        """Return once it has returned."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with _lock:
+            if self.returned:
+                return
+            self._waiting.append((loop, future))
+        await future
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has been running."""
+        return time.monotonic() - self.began_at
+
+
+def journal_key(path: str, codec: Codec) -> str:
+    """What tells journals apart: their file; where there is none, the engine, of which each has a codec of its own."""
+    return f"{MEMORY}{id(codec)}" if path == MEMORY else os.path.realpath(path)
+
+
+def function_at(key: StepKey) -> Function | None:
+    """The function that runs for a step."""
+    return _running.get(key)
+
+
+def all_of(engine: object) -> list[Function]:
+    """Those that *engine* has called."""
+    with _lock:
+        return [function for function in _running.values() if function.engine is engine]
+
+
+def outlived(journal: str, run_id: str) -> list[Function]:
+    """Those of a run that were told to end, and still run."""
+    with _lock:
+        found = list(_running.values())
+    return [each for each in found if each.key[:2] == (journal, run_id) and each.cancelled.is_set()]
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
