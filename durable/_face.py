@@ -13,11 +13,13 @@ from durable._core.program.functions import Finished
 from durable._core.program.group_ops import Settled, Winner
 from durable._core.program.limits import Limit, Rate
 from durable._core.program.op_constructors import (
+    cancel_run,
     continue_as,
     for_each,
     gather,
     race,
     settle,
+    signal_run,
     sleep,
     sleep_until,
     start,
@@ -131,6 +133,7 @@ __all__ = [
     "aliases",
     "by_arguments",
     "call",
+    "cancel_run",
     "command_line",
     "context",
     "continue_as",
@@ -150,6 +153,7 @@ __all__ = [
     "replay",
     "set_attributes",
     "settle",
+    "signal_run",
     "sleep",
     "sleep_until",
     "start",

@@ -23,6 +23,8 @@ from durable._core.journal.events import (
     ChildSucceeded,
     CleanupTimedOut,
     Event,
+    RequestAccepted,
+    RequestRefused,
     RunFailed,
     RunRestarted,
     RunStarted,
@@ -125,6 +127,9 @@ class World:
     #: Positions that stand in line for a slot.
     queued: list[str] = field(factory=list)
     joined: list[Event] = field(factory=list)
+    #: What refuses requests to other runs, by their ids; the rest accept them, with this value.
+    refusing: dict[str, Exception] = field(factory=dict)
+    accepting: Any = None
     children: dict[str, World] = field(factory=dict)
     keys: dict[str, str] = field(factory=dict)
     #: Feeds by position, with the items still to come.
@@ -202,6 +207,8 @@ class World:
             self.feeds[feed.position] = (feed, list(feed.children))
         for child in decision.children:
             self._child(child)
+        for asked in decision.requests:
+            self.joined.append(self._answer(asked.position, asked.run_id))
         self.cancelled_children += decision.cancelled_children
         if self.ended:
             self.ex.close()
@@ -328,6 +335,11 @@ class World:
     def _join(self, event: Event) -> None:
         self.joined.remove(event)
         self.turn(evolve(event, at=self.now))
+
+    def _answer(self, position: str, run_id: str) -> Event:
+        if run_id in self.refusing:
+            return RequestRefused(position, failure_payload(self.refusing[run_id], CODEC))
+        return RequestAccepted(position, CODEC.encode(self.accepting))
 
     def _child(self, action: ChildAction) -> None:
         key = action.op.given.key

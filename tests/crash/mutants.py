@@ -482,10 +482,24 @@ MUTANTS = (
     ),
     _m(
         "a signal of a known dedup counts again",
-        "_shell/requests/run_requests",
-        "dedup is not None\n            and conn",
-        "dedup is None\n            and conn",
+        "_shell/writes/wakeups",
+        "dedup is not None\n        and conn",
+        "dedup is None\n        and conn",
         "shell/test_signals.py::test_dedup_accepts_an_id_once",
+    ),
+    _m(
+        "a workflow that is retried sends its signal again",
+        "_shell/writes/turn_writes",
+        "asked.run_id, signal, asked.dedup",
+        "asked.run_id, signal, None",
+        "shell/test_asking_runs.py::test_a_retry_sends_no_signal_twice",
+    ),
+    _m(
+        "a run that asks another is freed before it has its answer",
+        "_shell/writes/turn_writes",
+        "put_item(conn, run, answer, effects, wakes=True)",
+        "put_item(conn, run, answer, effects, wakes=False)",
+        "shell/test_asking_runs.py::test_a_workflow_signals_and_cancels_other_runs",
     ),
     _m(
         "a request that is asked for again is not known again",

@@ -38,6 +38,7 @@ from durable import (
     StepCall,
     Transaction,
     call,
+    cancel_run,
     context,
     continue_as,
     current_batch,
@@ -50,6 +51,7 @@ from durable import (
     race,
     set_attributes,
     settle,
+    signal_run,
     sleep,
     sleep_until,
     start,
@@ -220,6 +222,9 @@ async def every_op() -> None:
     assert_type(await wait_for(decided), Receipt)
     assert_type(await wait_for(decided, timeout=60), Receipt)
 
+    assert_type(await signal_run("ride-1", decided, Receipt(1, "x")), None)
+    assert_type(await signal_run("ride-1", "approved", payload=True), None)
+    assert_type(await cancel_run("ride-1", "too late"), bool)
     child = await start(ride(1, "here"), key="ride-1")
     assert_type(await child.result(), Receipt)
     settled = await settle(charge(1))

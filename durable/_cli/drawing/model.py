@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeAlias, assert_never
 from attrs import define, evolve, field
 
 from durable._core.journal.events import (
+    CancelAsked,
     ChildAwaited,
     ChildJoined,
     ChildStarted,
@@ -26,6 +27,7 @@ from durable._core.journal.events import (
     RunFailed,
     RunSucceeded,
     SignalAwaited,
+    SignalSent,
     SlotAwaited,
     StepStarted,
     TimerSet,
@@ -39,9 +41,10 @@ from durable._core.journal.history import effective
 #: "open" is in progress or waited for; "done" is passed, without a record of its own (a signal consumed, a group over).
 NodeStatus: TypeAlias = Literal["open", "done", "succeeded", "failed", "retrying", "cancelled", "interrupted"]
 
-#: "start" is a child that is not awaited, "result" the end of a run that exists, "more" what stands for folded members.
+#: "start" is a child that is not awaited, "result" the end of a run that exists, "request" what is asked of one,
+#: "more" what stands for folded members.
 NodeKind: TypeAlias = Literal[
-    "step", "transaction", "child", "start", "result", "timer", "signal", "group", "begin", "end", "more"
+    "step", "transaction", "child", "start", "result", "timer", "signal", "request", "group", "begin", "end", "more"
 ]
 
 #: Members of a group that are drawn before it is folded.
@@ -205,6 +208,8 @@ def _node(event: CommandEvent) -> GraphNode:
         case ChildStarted():
             kind: NodeKind = "child" if event.awaited else "start"
             return GraphNode(event.position, kind, event.name, "open", at, run_id=event.run_id)
+        case SignalSent() | CancelAsked():
+            return GraphNode(event.position, "request", event.describe(), "open", at)
         case ChildAwaited():
             return GraphNode(event.position, "result", f"result of {event.run_id}", "open", at, run_id=event.run_id)
         case _:

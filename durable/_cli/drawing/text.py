@@ -30,7 +30,7 @@ FILLS: Final = {
     "cancelled": ("#f1f3f4", "#5f6368"),
     "interrupted": ("#fef7e0", "#e37400"),
 }
-_KINDS: Final = {"group": "", "begin": "", "end": "", "more": "", "timer": "", "signal": "", "result": ""}
+_KINDS: Final = dict.fromkeys(("group", "begin", "end", "more", "timer", "signal", "request", "result"), "")
 
 
 def title_of(node: GraphNode) -> str:

@@ -538,6 +538,63 @@ class ChildJoined(Positioned):
 
 
 @frozen
+class SignalSent(Positioned):
+    """The run sent signal *name* to another run; *digest* is that of what it carries."""
+
+    kind: ClassVar[int] = 31
+    category: ClassVar[Literal["command"]] = "command"
+    position: str
+    name: str
+    run_id: str
+    site: str
+    digest: str
+    at: Instant = 0.0
+
+    def describe(self) -> str:
+        return f"signal_run {self.name!r} of run {self.run_id!r}"
+
+
+@frozen
+class CancelAsked(Positioned):
+    """The run asked for another run to be cancelled."""
+
+    kind: ClassVar[int] = 32
+    category: ClassVar[Literal["command"]] = "command"
+    position: str
+    run_id: str
+    reason: str
+    site: str
+    at: Instant = 0.0
+
+    def describe(self) -> str:
+        return f"cancel_run {self.run_id!r}"
+
+
+@frozen
+class RequestAccepted(Positioned):
+    """What was asked of another run was done, with the command; *value* is what that came to."""
+
+    kind: ClassVar[int] = 33
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "succeeded"
+    position: str
+    value: Payload | None = None
+    at: Instant = 0.0
+
+
+@frozen
+class RequestRefused(Positioned):
+    """What was asked of another run was not done: there is none, or it has ended. *value* is the failure."""
+
+    kind: ClassVar[int] = 34
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "failed"
+    position: str
+    value: Payload | None = None
+    at: Instant = 0.0
+
+
+@frozen
 class CancelSent(Positioned):
     """
     A running step, or an awaited child, is told to end; its command stays open until it has.
@@ -660,7 +717,9 @@ class NowRead(RunWide):
 
 StepCommand: TypeAlias = StepStarted | SlotAwaited | TransactionStarted
 ChildCommand: TypeAlias = ChildStarted | ChildAwaited
-CommandEvent: TypeAlias = StepCommand | ChildCommand | GroupOpened | TimerSet | SignalAwaited
+#: What asks something of another run.
+RequestCommand: TypeAlias = SignalSent | CancelAsked
+CommandEvent: TypeAlias = StepCommand | ChildCommand | RequestCommand | GroupOpened | TimerSet | SignalAwaited
 #: What records an attempt, and the wait for it: those after the first stand among the arrivals.
 LaterAttempt: TypeAlias = StepStarted | SlotAwaited
 
@@ -668,8 +727,9 @@ StepArrival: TypeAlias = (
     StepSucceeded | StepRetrying | StepFailed | StepInterrupted | StepNotBegun | StepStopped | SlotGranted
 )
 ChildArrival: TypeAlias = ChildSucceeded | ChildFailed | ChildCancelled | ChildJoined
+RequestAnswer: TypeAlias = RequestAccepted | RequestRefused
 RunArrival: TypeAlias = SignalReceived | CancelRequested | RunTimedOut | CleanupTimedOut | ResumeRequested
-Arrival: TypeAlias = StepArrival | ChildArrival | TimerFired | RunArrival
+Arrival: TypeAlias = StepArrival | ChildArrival | RequestAnswer | TimerFired | RunArrival
 #: What ends a step, transaction or child.
 Completion: TypeAlias = StepSucceeded | StepFailed | ChildSucceeded | ChildFailed | ChildCancelled
 

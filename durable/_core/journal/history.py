@@ -18,6 +18,7 @@ from durable._core.codec.codec import Payload
 from durable._core.journal.events import (
     Arrival,
     AttributesSet,
+    CancelAsked,
     CancelRequested,
     CancelSent,
     ChildAwaited,
@@ -38,6 +39,10 @@ from durable._core.journal.events import (
     OutcomeResolved,
     PatchMarked,
     Reopening,
+    RequestAccepted,
+    RequestAnswer,
+    RequestCommand,
+    RequestRefused,
     Revision,
     RunFailed,
     RunForked,
@@ -48,6 +53,7 @@ from durable._core.journal.events import (
     RunWide,
     SignalAwaited,
     SignalReceived,
+    SignalSent,
     SlotAwaited,
     SlotGranted,
     StepCancelled,
@@ -270,7 +276,7 @@ def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event
             for event in before
             if event.position.partition(".")[0] in groups and _is_open(event, done, fired)
         }
-    again |= _cancelled_by(events[cut:])
+    again |= _cancelled_by(events[cut:]) | _unanswered(events)
     return [
         event
         for event in cut_at(events, cut)
@@ -295,6 +301,16 @@ def _cancelled_by(events: Sequence[Event]) -> set[str]:
     return (sent & ended) - succeeded
 
 
+def _unanswered(events: Sequence[Event]) -> set[str]:
+    """
+    Where another run was asked for something, and the answer is not in *events*: nor will it come to who continues.
+
+    So that asks again. Of one run a signal counts once all the same: see `RequestNode`.
+    """
+    asked = {event.position for event in events if isinstance(event, RequestCommand)}
+    return asked - {event.position for event in events if isinstance(event, RequestAnswer)}
+
+
 def _is_open(command: CommandEvent, done: Collection[str], fired: Collection[str]) -> bool:
     """Whether *command* itself waits for something; *done* and *fired* are where something has come."""
     match command:
@@ -305,6 +321,8 @@ def _is_open(command: CommandEvent, done: Collection[str], fired: Collection[str
         case TimerSet():
             return command.position not in fired
         case GroupOpened():  # not by itself, since its members do
+            return False
+        case SignalSent() | CancelAsked():  # see `_unanswered`
             return False
         case _:
             assert_never(command)
@@ -400,6 +418,8 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 | RunWide()
             ):
                 pass
+            case SignalSent() | CancelAsked() | RequestAccepted() | RequestRefused():  # answered where it is recorded
+                pass
             case CancelSent():  # what it waits for then is its end
                 pass
             case _:
@@ -429,6 +449,8 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
     copied: list[Event] = [
         event for event in cut_at(kept, index) if event.position != "" and not isinstance(event, FeedOpened)
     ]
+    unanswered = _unanswered(copied)
+    copied = [event for event in copied if event.position not in unanswered]
     for position, value in replace.items():
         command = commands.get(position)
         if command is None or command not in copied:
@@ -451,7 +473,7 @@ def _with_outcome(events: list[Event], command: CommandEvent, value: Payload, no
             outcome: StepSucceeded | ChildSucceeded = StepSucceeded(command.position, value, now)
         case ChildStarted(awaited=True) | ChildAwaited():
             outcome = ChildSucceeded(command.position, value, now)
-        case ChildStarted() | GroupOpened() | TimerSet() | SignalAwaited():
+        case ChildStarted() | GroupOpened() | TimerSet() | SignalAwaited() | SignalSent() | CancelAsked():
             msg = f"only outcomes of steps, transactions and children can be replaced, found {command!r:.80}"
             raise UsageError(msg)
         case _:

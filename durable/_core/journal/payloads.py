@@ -5,16 +5,14 @@ Errors and arguments as payloads: what events hold, through the codec and its ho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exception_origin import came_from_outside
 from durable._core.codec.failures import Failure, rebuild, record_exception
 from durable._core.codec.safe_text import one_line
+from durable._core.program.ops import RunOp, Signal
 from durable.errors import CapExceededError, DefinitionError, EncodeError
-
-if TYPE_CHECKING:
-    from durable._core.program.ops import RunOp
 
 
 def failure_payload(error: BaseException, codec: Codec, *, with_traceback: bool = True) -> Payload:
@@ -41,6 +39,18 @@ def arguments_payload(op: RunOp[Any], codec: Codec) -> Payload:
     """The arguments of a run; encoded early, so that a refusal is raised at the user's line."""
     where = f"arguments of {op.describe()}"
     return codec.encode_arguments(op.args, op.kwargs, op.definition.arguments, where=where)
+
+
+def encoded_signal(signal: str | Signal[Any], payload: Any, codec: Codec) -> tuple[str, Payload]:
+    """
+    The name of a signal, and what it carries as it is recorded.
+
+    Raises:
+        EncodeError: The payload cannot be recorded, or is not of the signal's type.
+    """
+    if not isinstance(signal, Signal):
+        return signal, codec.encode_by_value(payload, where=f"payload of signal {signal!r}")
+    return signal.name, codec.encode(payload, signal.type, where=f"payload of signal {signal.name!r}")
 
 
 def call_digest(op: RunOp[Any], arguments: Payload, codec: Codec) -> str:

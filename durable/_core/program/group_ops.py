@@ -13,9 +13,11 @@ from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.ops import (
     AwaitRunOp,
+    CancelRunOp,
     ContinueAs,
     Op,
     RunOp,
+    SignalRunOp,
     SleepOp,
     StartOp,
     StepOp,
@@ -149,5 +151,5 @@ class ForEachOp(Op[list[T]]):
 #: All that a workflow may yield, but for `Return`: what matches ops ends in `assert_never`.
 AnyOp: TypeAlias = Union[  # noqa: UP007 - classes with arguments
     StepOp[Any], TransactionOp[Any], RunOp[Any], StartOp[Any], AwaitRunOp[Any], ContinueAs, SleepOp, WaitForOp[Any],
-    GatherOp[Any], RaceOp[Any], SettleOp[Any], TimeoutOp[Any], ForEachOp[Any],
+    SignalRunOp, CancelRunOp, GatherOp[Any], RaceOp[Any], SettleOp[Any], TimeoutOp[Any], ForEachOp[Any],
 ]  # fmt: skip

@@ -17,11 +17,13 @@ from attrs import evolve
 from durable._core.program import current_driver
 from durable._core.program.group_ops import ForEachOp, GatherOp, Member, RaceOp, SettleOp, TimeoutOp, discard
 from durable._core.program.ops import (
+    CancelRunOp,
     ContinueAs,
     OnParentEnd,
     Op,
     RunOp,
     Signal,
+    SignalRunOp,
     SleepOp,
     StartOp,
     StepOp,
@@ -250,6 +252,54 @@ def start(op: RunOp[T], *, id: str | None = None, on_parent_end: OnParentEnd = "
     made: StartOp[T] = StartOp(with_options(op, id=id, **options), current_driver.call_site(), on_parent_end)
     current_driver.created(made)
     return made
+
+
+@overload
+def signal_run(run_id: str, signal: Signal[T], payload: T) -> SignalRunOp: ...
+@overload
+def signal_run(run_id: str, signal: str, payload: Any = ...) -> SignalRunOp: ...
+def signal_run(run_id: str, signal: str | Signal[Any], payload: Any = None) -> SignalRunOp:
+    """
+    Send a signal to another run, exactly once; *signal* and *payload* as `Run.signal`.
+
+    It is sent in the transaction that records the command. Who stops waiting for that does not take it back.
+
+    Raises (when yielded or awaited):
+        RunNotFoundError, RunStateError: There is no such run, or it has ended.
+        EncodeError: The payload cannot be recorded, or is not of the type of the `Signal`. Nothing was sent.
+    """
+    given: Any = signal
+    if not isinstance(given, str | Signal) or not given:
+        msg = f"signal_run takes the name of a signal, found {kind_of(given)}"
+        raise TypeError(msg)
+    op = SignalRunOp(_run_id(run_id, "signal_run"), signal, payload, current_driver.call_site())
+    current_driver.created(op)
+    return op
+
+
+def cancel_run(run_id: str, reason: str = "") -> CancelRunOp:
+    """
+    Ask another run to end, as `Run.cancel`: whether it has not ended already. It ends once its clean-up is done.
+
+    It is asked in the transaction that records the command. Who stops waiting for that does not take it back.
+
+    Raises (when yielded or awaited):
+        RunNotFoundError: There is no such run.
+    """
+    given: Any = reason
+    if not isinstance(given, str):
+        msg = f"cancel_run(reason=) takes a string, found {kind_of(given)}"
+        raise TypeError(msg)
+    op = CancelRunOp(_run_id(run_id, "cancel_run"), reason, current_driver.call_site())
+    current_driver.created(op)
+    return op
+
+
+def _run_id(given: Any, what: str) -> str:
+    if not isinstance(given, str) or not given:
+        msg = f"{what} takes the id of a run (of a child that was started: child.run_id), found {kind_of(given)}"
+        raise TypeError(msg)
+    return given
 
 
 def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:

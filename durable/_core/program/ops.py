@@ -391,6 +391,39 @@ class WaitForOp(Op[T]):
         return f"wait_for {self.name!r}"
 
 
+# --- what one run asks of another -----------------------------------------------------------------
+
+
+@frozen(eq=False)
+class SignalRunOp(Op[None]):
+    """Sends a signal to a run."""
+
+    run_id: str
+    signal: str | Signal[Any]
+    payload: Any
+    site: current_driver.CallSite | None = None
+
+    @property
+    def name(self) -> str:
+        """That of the signal."""
+        return self.signal.name if isinstance(self.signal, Signal) else self.signal
+
+    def describe(self) -> str:
+        return f"signal_run {self.name!r} of run {self.run_id!r}"
+
+
+@frozen(eq=False)
+class CancelRunOp(Op[bool]):
+    """Asks a run to end."""
+
+    run_id: str
+    reason: str
+    site: current_driver.CallSite | None = None
+
+    def describe(self) -> str:
+        return f"cancel_run {self.run_id!r}"
+
+
 _Op = TypeVar("_Op", bound=Command)
 
 

@@ -13,7 +13,16 @@ from attrs import evolve, field, frozen
 
 from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps_sorted
-from durable._core.journal.events import ChildAwaited, CommandEvent, Event, NowRead, RunForked, StepStarted
+from durable._core.journal.events import (
+    CancelAsked,
+    ChildAwaited,
+    CommandEvent,
+    Event,
+    NowRead,
+    RunForked,
+    SignalSent,
+    StepStarted,
+)
 from durable._core.journal.history import effective, only
 from durable._core.recorded.export_format import RunHistory
 
@@ -85,7 +94,7 @@ def _own_ids(run: RunHistory) -> list[str]:
 
 
 def _begun(event: CommandEvent, index: int, own: Sequence[str]) -> Line:
-    if isinstance(event, ChildAwaited):
+    if isinstance(event, ChildAwaited | SignalSent | CancelAsked):
         event = evolve(event, run_id=_relative(event.run_id, own))
     return Line(
         event.position,

@@ -90,6 +90,26 @@ class ChildAction:
     keys: tuple[str | None, str] = (None, "")
 
 
+@frozen
+class SignalAction:
+    """Send a signal to another run, once under *dedup*; the answer comes as an arrival."""
+
+    position: str
+    run_id: str
+    name: str
+    payload: Payload
+    dedup: str
+
+
+@frozen
+class CancelAction:
+    """Ask another run to end; the answer comes as an arrival."""
+
+    position: str
+    run_id: str
+    reason: str
+
+
 class FedChild(NamedTuple):
     """A child that a `for_each` starts once its window has room."""
 
@@ -164,6 +184,8 @@ class Decision:
     slots: tuple[SlotAction, ...] = ()
     slots_released: tuple[str, ...] = ()
     children: Sequence[ChildAction] = ()
+    #: What is asked of other runs.
+    requests: Sequence[SignalAction | CancelAction] = ()
     #: Positions of running steps to cancel.
     cancelled_steps: Sequence[str] = ()
     #: Ids of child runs to cancel.

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, assert_never
 from attrs import frozen
 
 from durable._core.journal.events import (
+    CancelAsked,
     ChildAwaited,
     ChildStarted,
     CommandEvent,
@@ -22,6 +23,7 @@ from durable._core.journal.events import (
     GroupOpened,
     RunRestarted,
     SignalAwaited,
+    SignalSent,
     SlotAwaited,
     StepStarted,
     TimerSet,
@@ -48,7 +50,7 @@ def alike(recorded: Any, requested: CommandEvent, aliases: Sequence[str] = ()) -
             return requested.name.startswith("for_each ") or recorded.size == requested.size
         case ChildStarted():
             return bool(recorded.awaited == requested.awaited)
-        case ChildAwaited():
+        case ChildAwaited() | SignalSent() | CancelAsked():
             return bool(recorded.run_id == requested.run_id)
         case StepStarted() | SlotAwaited() | TransactionStarted() | TimerSet() | SignalAwaited():
             return True
@@ -214,6 +216,10 @@ def _name(event: CommandEvent) -> str:
             return "gather"
         case StepStarted() | SlotAwaited() | TransactionStarted() | GroupOpened() | TimerSet() | ChildStarted():
             return event.name
+        case SignalSent():
+            return "signal_run"
+        case CancelAsked():
+            return "cancel_run"
         case ChildAwaited():  # the code needs no name to wait for it, so there is none to compare
             return ""
         case _:

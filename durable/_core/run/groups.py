@@ -20,9 +20,9 @@ from durable._core.program.command import Command
 from durable._core.program.functions import Job, Workflow
 from durable._core.program.group_ops import ForEachOp, GatherOp, RaceOp, Settled, SettleOp, TimeoutOp, Winner, discard
 from durable._core.program.limits import Limit
-from durable._core.program.ops import AwaitRunOp, Op, RunOp, SleepOp, StartOp, WaitForOp
+from durable._core.program.ops import AwaitRunOp, CancelRunOp, Op, RunOp, SignalRunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import FedChild, Feed
-from durable._core.run.leaves import ChildNode, SignalNode, TimerNode
+from durable._core.run.leaves import ChildNode, RequestNode, SignalNode, TimerNode
 from durable._core.run.nodes import (
     CANCELLED,
     LateOutcome,
@@ -420,6 +420,8 @@ OPENERS: dict[type, Callable[..., Node]] = {
     RunOp: ChildNode,
     StartOp: ChildNode,
     AwaitRunOp: ChildNode,
+    SignalRunOp: RequestNode,
+    CancelRunOp: RequestNode,
     GatherOp: GatherNode,
     RaceOp: RaceNode,
     SettleOp: SettleNode,

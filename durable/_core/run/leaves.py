@@ -1,5 +1,5 @@
 """
-Commands that one arrival ends: timers, signals, children. Steps are in `attempts`.
+Commands that one arrival ends: timers, signals, children, requests to other runs. Steps are in `attempts`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeGuard, assert_never
 from durable._core.codec.codec import Payload
 from durable._core.codec.exception_parts import add_note
 from durable._core.journal.events import (
+    CancelAsked,
     ChildArrival,
     ChildAwaited,
     ChildCancelled,
@@ -17,13 +18,17 @@ from durable._core.journal.events import (
     ChildStarted,
     ChildSucceeded,
     Event,
+    RequestAccepted,
+    RequestAnswer,
+    RequestRefused,
     SignalAwaited,
+    SignalSent,
     TimerFired,
     TimerSet,
 )
-from durable._core.journal.payloads import arguments_payload, keys_in_a_workflow, rebuilt
-from durable._core.program.ops import AwaitRunOp, Child, RunOp, SleepOp, StartOp, WaitForOp
-from durable._core.run.decision import ChildAction, added
+from durable._core.journal.payloads import arguments_payload, encoded_signal, keys_in_a_workflow, rebuilt
+from durable._core.program.ops import AwaitRunOp, CancelRunOp, Child, RunOp, SignalRunOp, SleepOp, StartOp, WaitForOp
+from durable._core.run.decision import CancelAction, ChildAction, SignalAction, added
 from durable._core.run.nodes import (
     CANCELLED,
     LateOutcome,
@@ -212,3 +217,47 @@ class ChildNode(Leaf[ChildArrival]):
         # One that was only started, or is awaited by its handle, is left alone; unless this turn would create it.
         if self.own or self.ex.is_unborn(self.run_id):
             self.ex.cancel_child(self.run_id)
+
+
+class RequestNode(Leaf[RequestAnswer]):
+    """
+    `signal_run` and `cancel_run`: done in the transaction that records them, which only then knows the answer.
+
+    So there is nothing to withdraw when nobody waits for that any more.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: SignalRunOp | CancelRunOp) -> None:
+        super().__init__(ex, position, owner, index)
+        action: SignalAction | CancelAction
+        match op:
+            case SignalRunOp():
+                payload: Payload = ""
+                if not ex.replays(position):  # before anything is recorded: what fails is raised at the user's line
+                    _, payload = encoded_signal(op.signal, op.payload, ex.codec)
+                digest = ex.codec.digest(payload) if payload else ""
+                _, fresh = ex.command(SignalSent(position, op.name, op.run_id, ex.site(op), digest, ex.time))
+                # A person's retry may ask for it again, and sends nothing then.
+                dedup = f"{ex.run_id}/{position}@{ex.history.run_attempt} {op.name}"
+                action = SignalAction(position, op.run_id, op.name, payload, dedup)
+            case CancelRunOp():
+                _, fresh = ex.command(CancelAsked(position, op.run_id, op.reason, ex.site(op), ex.time))
+                action = CancelAction(position, op.run_id, op.reason)
+            case _:
+                assert_never(op)
+        if fresh:
+            ex.decision.requests = added(ex.decision.requests, action)
+
+    def accepts(self, event: Event) -> TypeGuard[RequestAnswer]:
+        return isinstance(event, RequestAnswer)
+
+    def deliver(self, event: RequestAnswer, /) -> None:
+        match event:
+            case RequestAccepted():
+                where = f"answer to the request at {self.position}"
+                self.close(NodeOutcome(self.ex.codec.load_plain(event.value or "null", where=where)))
+            case RequestRefused():
+                self.close(NodeOutcome(error=self.delivered(rebuilt(event.value, self.ex.codec))))
+            case _:
+                assert_never(event)

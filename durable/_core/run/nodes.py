@@ -25,13 +25,15 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, 
 
 from durable._core.codec.exception_origin import came_from_outside
 from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
-from durable._core.journal.payloads import arguments_digest, arguments_payload
+from durable._core.journal.payloads import arguments_digest, arguments_payload, encoded_signal
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.program.group_ops import AnyOp, ForEachOp, GatherOp, RaceOp, SettleOp, TimeoutOp
 from durable._core.program.ops import (
     AwaitRunOp,
+    CancelRunOp,
     ContinueAs,
     RunOp,
+    SignalRunOp,
     SleepOp,
     StartOp,
     StepOp,
@@ -460,7 +462,10 @@ class OpenRun:
             case RunOp():
                 with contextlib.suppress(EncodeError, CapExceededError):
                     return self.codec.digest(arguments_payload(op, self.codec))
-            case AwaitRunOp() | ContinueAs() | SleepOp() | WaitForOp() | None:
+            case SignalRunOp():
+                with contextlib.suppress(EncodeError, CapExceededError):
+                    return self.codec.digest(encoded_signal(op.signal, op.payload, self.codec)[1])
+            case AwaitRunOp() | CancelRunOp() | ContinueAs() | SleepOp() | WaitForOp() | None:
                 pass  # nothing is called
             case GatherOp() | RaceOp() | SettleOp() | TimeoutOp() | ForEachOp():
                 pass  # its members are; items stand in the event

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from durable._core.statuses import HELD, OPEN
+from durable.errors import RunNotFoundError
 
 #: Statuses of open runs, and of those that stand still, as lists of SQL.
 OPEN_SQL: Final = "('" + "', '".join(OPEN) + "')"
@@ -121,6 +122,27 @@ def followers_of(conn: sqlite3.Connection, run: int, limit: int) -> list[RunRow]
     """Up to *limit* runs that the end of run number *run* has started, oldest first."""
     rows = conn.execute(_RUN_COLUMNS + "WHERE r.follows = ? ORDER BY r.run LIMIT ?", (run, limit))
     return [_run_row(row) for row in rows.fetchall()]
+
+
+def require_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
+    """
+    The run called *run_id*.
+
+    Raises:
+        RunNotFoundError: There is none.
+    """
+    found = run_by_id(conn, run_id)
+    if found is None:
+        raise RunNotFoundError("id", run_id)
+    return found
+
+
+def current_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
+    """The run called *run_id*, or the one that it continued as."""
+    found = require_run(conn, run_id)
+    while found.successor is not None:
+        found = require_run(conn, found.successor)
+    return found
 
 
 def last_of_chain(conn: sqlite3.Connection, run_id: str) -> RunRow | None:

@@ -16,9 +16,9 @@ from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.ready_rows import read_ready
-from durable._shell.reads.run_rows import run_by_id
+from durable._shell.reads.run_rows import current_run, require_run, run_by_id
 from durable._shell.requests.request import Env, JournalRequest
-from durable._shell.requests.run_requests import current_run, make_ready, require_run
+from durable._shell.requests.run_requests import make_ready
 from durable._shell.rows.rows import Effects, NewRun, RunState
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots

@@ -14,7 +14,7 @@ from durable._core.codec.json_text import loads
 from durable._core.journal.events import OutcomeResolved, ResumeRequested, SignalReceived, StepInterrupted
 from durable._core.statuses import ENDS, HELD, Cause, changed_by
 from durable._shell.reads.ready_rows import read_ready
-from durable._shell.reads.run_rows import RunRow, run_by_id
+from durable._shell.reads.run_rows import RunRow, current_run
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import placed
 from durable._shell.rows.rows import Effects, NewRun, Stopped
@@ -23,8 +23,8 @@ from durable._shell.writes.feeds import refill
 from durable._shell.writes.importing import give_up_absent
 from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import create_each
-from durable._shell.writes.wakeups import claim, let_in, needs_slot, put_item, put_signal, request_cancel
-from durable.errors import RunNotFoundError, RunStateError, UsageError
+from durable._shell.writes.wakeups import claim, let_in, needs_slot, put_item, request_cancel, send_signal
+from durable.errors import RunStateError, UsageError
 
 _PAUSABLE: Final = changed_by(Cause.PAUSE)
 _RESOLVABLE: Final = "Only a step whose outcome is unknown, and which blocks its run, can be resolved"
@@ -65,17 +65,7 @@ class SendSignal(JournalRequest[bool]):
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Put it there, and wake the run if it waits for one of this name."""
-        run, name, dedup = current_run(conn, self.run_id), self.name, self.dedup
-        # First of all: who repeats a signal that was accepted did nothing wrong, whatever became of the run.
-        if (
-            dedup is not None
-            and conn.execute("SELECT 1 FROM durable_dedup WHERE run = ? AND dedup = ?", (run.run, dedup)).fetchone()
-        ):
-            return False
-        put_signal(conn, run, SignalReceived(name, self.payload, env.now), effects)
-        if dedup is not None:
-            conn.execute("INSERT INTO durable_dedup (run, dedup) VALUES (?, ?)", (run.run, dedup))
-        return True
+        return send_signal(conn, self.run_id, SignalReceived(self.name, self.payload, env.now), self.dedup, effects)
 
 
 @frozen
@@ -174,27 +164,6 @@ REQUESTS = (StartRuns, SendSignal, CancelRun, PauseRun, ResumeRun, ResolveStep)
 
 
 # --- parts of these, and of others about runs -----------------------------------------------------------
-
-
-def require_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
-    """
-    The run called *run_id*.
-
-    Raises:
-        RunNotFoundError: There is none.
-    """
-    found = run_by_id(conn, run_id)
-    if found is None:
-        raise RunNotFoundError("id", run_id)
-    return found
-
-
-def current_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
-    """The run called *run_id*, or the one that it continued as."""
-    found = require_run(conn, run_id)
-    while found.successor is not None:
-        found = require_run(conn, found.successor)
-    return found
 
 
 def make_ready(conn: sqlite3.Connection, run: RunRow, now: float, effects: Effects) -> None:

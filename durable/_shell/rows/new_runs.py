@@ -13,11 +13,11 @@ from attrs import evolve
 from durable._core.admission import Places
 from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import RunStarted
-from durable._core.journal.payloads import call_digest, keys_of
+from durable._core.journal.payloads import call_digest, encoded_signal, keys_of
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import limit_name
-from durable._core.program.ops import RunOp, Signal
+from durable._core.program.ops import RunOp
 from durable._core.program.registry import Definitions
 from durable._core.program.retry import recorded
 from durable._shell.rows.rows import NewRun, SentSignal
@@ -109,18 +109,6 @@ def make_run(
 def placed(new: NewRun, places: Places) -> NewRun:
     """*new* with a place in the line of its queue."""
     return evolve(new, place=places.place(new.queue, new.workflow, new.parent))
-
-
-def encoded_signal(signal: str | Signal[Any], payload: Any, codec: Codec) -> tuple[str, Payload]:
-    """
-    The name of a signal, and what it carries as it is recorded.
-
-    Raises:
-        EncodeError: The payload cannot be recorded, or is not of the signal's type.
-    """
-    if not isinstance(signal, Signal):
-        return signal, codec.encode_by_value(payload, where=f"payload of signal {signal!r}")
-    return signal.name, codec.encode(payload, signal.type, where=f"payload of signal {signal.name!r}")
 
 
 def make_template(op: RunOp[Any], *, definitions: Definitions, codec: Codec) -> NewRun:

@@ -125,8 +125,8 @@ class TurnWriter:
             self._add_followers(write, execution, decision.ended)
         if decision.children:
             write.children = [self._child(action, now) for action in decision.children]
-            if any(child.may_be_refused for child in write.children):
-                write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
+        if decision.requests or any(child.may_be_refused for child in write.children):
+            write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
         if decision.feeds:
             write.feeds = [self._feed(feed) for feed in decision.feeds]
         if decision.slots:

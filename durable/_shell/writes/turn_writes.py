@@ -23,6 +23,8 @@ from durable._core.journal.events import (
     ChildFailed,
     ChildJoined,
     Event,
+    RequestAccepted,
+    RequestRefused,
     RunArrival,
     SignalReceived,
 )
@@ -31,9 +33,10 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.waits import Wait
 from durable._core.program.limits import limit_name
-from durable._core.run.decision import Decision
+from durable._core.run.decision import Decision, SignalAction
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
+from durable._shell.reads.run_rows import current_run
 from durable._shell.rows.rows import (
     DroppedNotes,
     Effects,
@@ -60,8 +63,8 @@ from durable._shell.writes.run_writes import (
     write_runs,
 )
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
-from durable._shell.writes.wakeups import let_in, put_item, request_cancel, wake
-from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, RunStateError
+from durable._shell.writes.wakeups import let_in, put_item, request_cancel, send_signal, wake
+from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, RunNotFoundError, RunStateError
 
 _MOVE_SIGNALS = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, wakes)
@@ -130,6 +133,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     ended: list[LastTurn] = []
     keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
     slotted: list[TurnWrite] = []
+    asking: list[TurnWrite] = []
     for turn in turns:
         events += turn.events
         effects.notices += turn.notices
@@ -142,6 +146,8 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
                 waits.append(_wait_row(turn.state.run, wait, child.run, turn.at))
         if turn.decision.slots or turn.decision.slots_released:
             slotted.append(turn)
+        if turn.decision.requests:
+            asking.append(turn)
         if turn.inbox_upto:
             items.append((turn.state.run, turn.inbox_upto))
         if turn.status == "waiting":
@@ -175,6 +181,8 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         _free(conn, turn, effects)
     if ended:
         _end(conn, ended, unread, effects)
+    for turn in asking:  # last, since what a run that ends here has not heard was looked for above
+        _ask_runs(conn, turn, effects)
 
 
 def _children(turn: TurnWrite) -> Iterator[tuple[NewRun, Wait | None]]:
@@ -349,7 +357,10 @@ def _put_missing(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effe
 def _free(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
     """Let go of a run that waits, unless something arrived since its turn began."""
     run = turn.state.run
-    if conn.execute("SELECT 1 FROM durable_inbox WHERE run = ? AND wakes = 1 LIMIT 1", (run,)).fetchone():
+    if (
+        turn.decision.requests  # whose answers come with this turn
+        or conn.execute("SELECT 1 FROM durable_inbox WHERE run = ? AND wakes = 1 LIMIT 1", (run,)).fetchone()
+    ):
         effects.kept.add(run)
         return
     conn.execute(
@@ -534,6 +545,26 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
     write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
     if status in ENDS:
         tell_waiters(conn, [AwaitedEnd(target, run_id, *read_end(conn, target), at)], effects)
+
+
+def _ask_runs(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
+    """Do what a turn asks of other runs; the answers are arrivals, unless it is the last of its own run."""
+    run, at = turn.state.run, turn.at
+    for asked in turn.decision.requests:
+        answer: RequestAccepted | RequestRefused
+        try:
+            if isinstance(asked, SignalAction):
+                signal = SignalReceived(asked.name, asked.payload, at)
+                send_signal(conn, asked.run_id, signal, asked.dedup, effects)
+                answer = RequestAccepted(asked.position, None, at)
+            else:
+                accepted = request_cancel(conn, current_run(conn, asked.run_id).run, asked.reason, at, effects)
+                answer = RequestAccepted(asked.position, json.dumps(accepted), at)
+        except (RunNotFoundError, RunStateError) as error:
+            failure = turn.refusal(error) if turn.refusal is not None else None
+            answer = RequestRefused(asked.position, failure, at)
+        if not isinstance(turn, LastTurn):
+            put_item(conn, run, answer, effects, wakes=True)
 
 
 def end_cancelled(

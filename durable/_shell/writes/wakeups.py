@@ -27,7 +27,7 @@ from durable._core.journal.events import (
 )
 from durable._core.statuses import ENDS, HELD
 from durable._shell.reads.ready_rows import read_ready
-from durable._shell.reads.run_rows import HELD_SQL, RunRow
+from durable._shell.reads.run_rows import HELD_SQL, RunRow, current_run
 from durable._shell.rows.rows import Effects, Large, ReadyRun, stored
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.writes import slots
@@ -100,6 +100,28 @@ def put_signal(conn: sqlite3.Connection, run: RunRow, signal: SignalReceived, ef
         "SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'signal' AND name = ? LIMIT 1", (run.run, signal.name)
     ).fetchone()
     put_item(conn, run.run, signal, effects, wakes=waiting is not None)
+
+
+def send_signal(
+    conn: sqlite3.Connection, run_id: str, signal: SignalReceived, dedup: str | None, effects: Effects
+) -> bool:
+    """
+    Send a signal to the run called *run_id*; False if *dedup* was accepted before.
+
+    Raises:
+        RunNotFoundError, RunStateError: There is no such run, or it has ended. Nothing was written.
+    """
+    run = current_run(conn, run_id)
+    # First of all: who repeats a signal that was accepted did nothing wrong, whatever became of the run.
+    if (
+        dedup is not None
+        and conn.execute("SELECT 1 FROM durable_dedup WHERE run = ? AND dedup = ?", (run.run, dedup)).fetchone()
+    ):
+        return False
+    put_signal(conn, run, signal, effects)
+    if dedup is not None:
+        conn.execute("INSERT INTO durable_dedup (run, dedup) VALUES (?, ?)", (run.run, dedup))
+    return True
 
 
 def item_row(
