@@ -333,6 +333,13 @@ MUTANTS = (
         "shell/test_threads.py::test_a_function_that_outlives_its_attempt_leaves_no_effect",
     ),
     _m(
+        "a step begins while its function still runs in another process",
+        "_shell/turns/steps",
+        "                        await elsewhere.wait_returned()\n",
+        "                        pass\n",
+        "shell/test_threads.py::test_a_function_in_another_process_is_waited_for_until_that_is_gone",
+    ),
+    _m(
         "what outlives its attempt still records",
         "_shell/turns/running_attempt",
         "            self.scope.is_over = True\n",

@@ -4,6 +4,7 @@ Plain functions in threads: a pool of daemon threads of our own, and what a thre
 
 import asyncio
 import contextvars
+import os
 import subprocess
 import sys
 import threading
@@ -446,6 +447,58 @@ async def test_a_function_that_outlives_its_attempt_leaves_no_effect(engines, do
     assert len(errors) == 3
     assert all("attempt 1 of the step at 0 of run 'b:0' is over" in error for error in errors)
     assert (await engine.get_batch("b").info()).total == 1
+    assert not os.path.exists(f"{engine.path}.threads")
+
+
+LEAVING = """
+import asyncio, sys, threading
+from durable import Engine, job
+began = threading.Event()
+@job
+def stuck() -> None:
+    began.set()
+    threading.Event().wait(60)
+async def main():
+    async with Engine(sys.argv[1], [stuck], grace=0.05) as engine:
+        await engine.start(stuck(), id="r")
+        while not began.is_set():
+            await asyncio.sleep(0.01)
+asyncio.run(main())
+print("closed", file=sys.stderr, flush=True)
+sys.stdin.readline()
+"""
+
+
+async def test_a_function_in_another_process_is_waited_for_until_that_is_gone(engines, tmp_path):
+    """
+    A rolling restart: the engine there is closed, its thread is not; only that step waits, and nothing is left behind.
+    """
+    began = []
+
+    @job
+    def stuck() -> str:
+        began.append(context().attempt)
+        return "here"
+
+    path = tmp_path / "app.db"
+    old = subprocess.Popen(
+        [sys.executable, "-c", LEAVING, path], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        assert await asyncio.to_thread(old.stderr.readline) == b"closed\n"
+        async with Engine(path, [stuck]) as engine:
+            run = engine.get("r")
+            with pytest.raises(TimeoutError):
+                await run.result(0.5)
+            assert not began
+            assert await engine.run(stuck()) == "here"
+            old.kill()
+            assert await run.result(5) == "here"
+        assert began == [1, 2]
+        assert not path.with_name("app.db.threads").exists()
+    finally:
+        old.kill()
+        old.communicate()
 
 
 async def test_the_wait_for_a_thread_is_no_part_of_the_timeout(engines, doors):

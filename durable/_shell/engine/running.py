@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from contextlib import AsyncExitStack
 from typing import Protocol, Self
 
@@ -39,6 +40,7 @@ from durable._shell.storage import schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MEMORY, MemoryDatabase
 from durable._shell.storage.opening import open_owned
+from durable._shell.storage.outliving import OutlivedElsewhere, leave_word, take_back
 from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
@@ -51,7 +53,7 @@ from durable._shell.writes import slots
 from durable._shell.writes.drains import note_drain, take_drain
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
-from durable.errors import DurableError, EngineClosedError
+from durable.errors import DurableError, EngineClosedError, JournalAccessError
 
 
 class Host(Answering, Protocol):
@@ -156,6 +158,10 @@ class Running:
             parts.callback(running._let_go, "the engine was closed; it resumes when it opens again")
             parts.push_async_callback(running.supervisor.aclose)
             parts.callback(running.scheduler.close)
+            if isinstance(database, Database):
+                running.steps.elsewhere = elsewhere = OutlivedElsewhere(settings.path)
+                parts.callback(elsewhere.close)
+                parts.callback(running._leave_word)
             parts.callback(running.steps.close)
             await running.supervisor.begin()
             commits, supervisor = running.commits, running.supervisor
@@ -178,6 +184,30 @@ class Running:
             await self.server.start()
         for notice in self.database.notices:
             log.info("journal.notice", path=self.settings.path, notice=notice)
+
+    def _leave_word(self) -> None:
+        """Tell the next owner of the file which functions still run."""
+        functions = self.steps.outlived()
+        if not functions:
+            return
+        try:
+            word = leave_word(self.settings.path, [function.key[1:] for function in functions])
+        except JournalAccessError as error:
+            log.warning("step.still_running", path=self.settings.path, error=str(error))
+            return
+        left = len(functions)
+        lock = threading.Lock()
+
+        def returned() -> None:
+            nonlocal left
+            with lock:
+                left -= 1
+                last = not left
+            if last:
+                take_back(word)
+
+        for function in functions:
+            function.on_return(returned)
 
     async def drain(self) -> None:
         """Begin no new step, and wait until those that are running have ended (or the grace is over)."""

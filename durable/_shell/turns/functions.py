@@ -13,6 +13,8 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from durable._core.codec.codec import Codec
@@ -38,7 +40,7 @@ class Function:
         self.engine = engine
         self.began_at = time.monotonic()
         self.returned = False
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._waiting: list[Callable[[], object]] = []
 
     def begin(self) -> None:
         """It is about to run."""
@@ -51,18 +53,23 @@ class Function:
             self.returned = True
             del _running[self.key]
             waiting, self._waiting = self._waiting, []
-        for loop, future in waiting:
-            with contextlib.suppress(RuntimeError):  # that loop was closed, and who waited is gone
-                loop.call_soon_threadsafe(_resolve, future)
+        for tell in waiting:
+            with contextlib.suppress(RuntimeError):  # a loop was closed, and who waited is gone
+                tell()
+
+    def on_return(self, tell: Callable[[], object]) -> None:
+        """Call *tell*, in its thread, once it has returned; at once if it has."""
+        with _lock:
+            if not self.returned:
+                self._waiting.append(tell)
+                return
+        tell()
 
     async def wait_returned(self) -> None:
         """Return once it has returned."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        with _lock:
-            if self.returned:
-                return
-            self._waiting.append((loop, future))
+        self.on_return(partial(loop.call_soon_threadsafe, _resolve, future))
         await future
 
     @property

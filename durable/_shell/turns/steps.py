@@ -34,6 +34,7 @@ from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.backend import Backend
 from durable._shell.log import log
 from durable._shell.rows.rows import RunState
+from durable._shell.storage.outliving import OutlivedElsewhere
 from durable._shell.threads import Threads, Worker
 from durable._shell.turns.context import Cancelled, Notes, Scope, StepContext, enter
 from durable._shell.turns.functions import Function, all_of, function_at
@@ -75,6 +76,8 @@ class Steps:
         self._in_processes = 0
         #: As the functions in threads are told apart by.
         self._journal = journal
+        #: The functions that an engine of another process has left running; None where there can be none.
+        self.elsewhere: OutlivedElsewhere | None = None
         self._threads = Threads(threads, name="durable-step")
         self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
 
@@ -101,6 +104,10 @@ class Steps:
             values = {"run_id": run_id, "step": function.name, "position": position}
             log.warning("step.still_running", seconds=round(function.seconds, 1), **values)
 
+    def outlived(self) -> list[Function]:
+        """The functions that still run."""
+        return all_of(self)
+
     async def attempt(
         self, running: RunningAttempt, state: RunState, notes: Notes, left: dict[str, Any]
     ) -> Event | None:
@@ -123,6 +130,10 @@ class Steps:
                 if (last := function_at((self._journal, state.run_id, action.position))) is not None:
                     with running.not_begun():
                         await last.wait_returned()
+                elsewhere = self.elsewhere
+                if elsewhere is not None and (state.run_id, action.position) in elsewhere.steps:
+                    with running.not_begun():
+                        await elsewhere.wait_returned()
                 if timeout is None:
                     value = await self._value(running, state)
                 else:
