@@ -21,6 +21,7 @@ Every deliberate error of this library, and whose fault each one is.
     ├── RunCancelledError           the run was cancelled
     ├── StepError                   a step failed with a type that cannot be rebuilt here
     ├── StepInterruptedError        the process died during a step that must not run twice
+    ├── PoisonError                 a step kills the process, and is not run again
     ├── NondeterminismError         replayed code asks for something else than was recorded
     ├── RecordError                 a value cannot be recorded or read back
     │   ├── EncodeError                 refused before anything was written
@@ -263,6 +264,18 @@ class StepInterruptedError(DurableError):
             f"step {self.name!r} at {self.position} was cut off (attempt {self.attempt}): the process "
             "died, or its engine closed; whether it had its effect is unknown, and on_crash='raise' forbids a repeat"
         )
+
+
+class PoisonError(DurableError):
+    """A step kills the process whenever it runs, so it failed instead of running again."""
+
+    def __init__(self, position: str, name: str, deaths: int) -> None:
+        super().__init__(position, name, deaths)
+        self.position, self.name, self.deaths = position, name, deaths
+
+    def __str__(self) -> str:
+        times = "once" if self.deaths == 1 else f"{self.deaths} times"
+        return f"step {self.name!r} at {self.position} was running when the process died {times}: it is not run again"
 
 
 class NondeterminismError(DurableError):

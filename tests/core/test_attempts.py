@@ -30,7 +30,7 @@ def flaky(n: int = 0) -> int:
     return len(tries)
 
 
-@step
+@step(on_poison="block")
 def one(n: int = 0) -> int:
     return n
 

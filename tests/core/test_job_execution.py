@@ -24,7 +24,7 @@ from durable.errors import CapExceededError
 from tests.core.drive import CODEC, START, World, execution, failure, kinds, run, started
 
 
-@job
+@job(on_poison="block")
 def double(n: int) -> int:
     return n * 2
 

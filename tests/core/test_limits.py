@@ -20,7 +20,7 @@ ONE = Limit("one", concurrency=1)
 failures: list[int] = []
 
 
-@step(limit=ONE)
+@step(limit=ONE, on_poison="block")
 def double(number: int) -> int:
     return 2 * number
 

@@ -33,14 +33,14 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.journal.history import reopened
-from durable._core.journal.payloads import failure_payload
+from durable._core.journal.payloads import failure_payload, rebuilt
 from durable._core.program.decorators import job, step, transaction, workflow
 from durable._core.program.limits import Limit
 from durable._core.program.op_constructors import gather, race, wait_for
 from durable._core.program.retry import Retry
 from durable._core.run.decision import Decision
 from durable._core.run.step_states import STARTED, STEP_TRANSITIONS, Choice, Phase, StepEffect, StepEvent, StepState
-from durable.errors import CapExceededError, DefinitionError, NondeterminismError
+from durable.errors import CapExceededError, DefinitionError, NondeterminismError, PoisonError
 from tests.core.drive import CODEC, START, World, execution, kinds
 
 ONE = Limit("one", concurrency=1)
@@ -57,6 +57,7 @@ class Options:
     on_crash: Any = "rerun"
     crash_limit: int = 3
     retry: Any = None
+    on_poison: Any = "block"
 
 
 PLAIN = Options()
@@ -69,7 +70,13 @@ def in_a_workflow(options: Options, *, freed: bool = False) -> World:
     A run of a workflow whose one step has *options*.
     """
 
-    @step(name="works", on_crash=options.on_crash, limit=ONE if options.limited else None, retry=options.retry)
+    @step(
+        name="works",
+        on_crash=options.on_crash,
+        limit=ONE if options.limited else None,
+        retry=options.retry,
+        on_poison=options.on_poison,
+    )
     def works() -> None: ...
 
     @workflow(name="wf")
@@ -84,7 +91,13 @@ def as_a_job(options: Options, *, freed: bool = False) -> World:
     A run of a job with the same options.
     """
 
-    @job(name="works", on_crash=options.on_crash, limit=ONE if options.limited else None, retry=options.retry)
+    @job(
+        name="works",
+        on_crash=options.on_crash,
+        limit=ONE if options.limited else None,
+        retry=options.retry,
+        on_poison=options.on_poison,
+    )
     def works() -> None: ...
 
     return _begun(works(), options, freed=freed)
@@ -331,6 +344,20 @@ def test_what_a_crash_means(made, on_crash, crash_limit, outcomes, freed):
     assert state_of(world.ex).crashes == 0
 
 
+@pytest.mark.parametrize("freed", [False, True])
+@pytest.mark.parametrize("made", [in_a_workflow, as_a_job])
+def test_poison_fails_unless_it_is_to_block(made, freed):
+    """
+    At the third crash, whatever the retry policy says: the workflow may compensate.
+    """
+    world = made(Options(on_poison="fail", retry=Retry(attempts=9, delay=1.0)), freed=freed)
+    assert done(world.turn(interrupted())) == ["start 2"]
+    assert done(world.turn(interrupted(2))) == ["start 3"]
+    assert done(world.turn(interrupted(3))) == ["report 3"]
+    assert world.end.ended == "failed"
+    assert isinstance(rebuilt(world.end.outcome, CODEC), PoisonError)
+
+
 @pytest.mark.parametrize("crashed", [False, True])
 @pytest.mark.parametrize("made", [in_a_workflow, as_a_job])
 def test_an_unknown_outcome_is_one_however_the_attempt_was_cut_off(made, crashed):
@@ -538,9 +565,8 @@ def test_transactions_choose_again_when_they_are_replayed():
     world.begin()
     assert done(world.turn(interrupted(1))) == ["start 2"]
     assert world.ex.in_flight() == [("0", 2)]
-    assert done(world.turn(interrupted(2))) == ["block"]
-    assert kinds(world.events)[1:] == ["TransactionStarted 0", "StepInterrupted 0", "StepInterrupted 0"]
-    assert done(world.turn(resumed())) == ["start 3"]
+    assert done(world.turn(interrupted(2))) == ["report 2"]
+    assert kinds(world.events)[1:] == ["TransactionStarted 0", "StepInterrupted 0", "StepFailed 0", "RunFailed"]
 
 
 @pytest.mark.parametrize("limit", [None, ONE])

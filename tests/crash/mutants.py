@@ -144,8 +144,8 @@ MUTANTS = (
     _m(
         "a death while the engine drains counts as a crash",
         "_shell/turns/driver",
-        "drained = self._services.last_life_drained",
-        "drained = False",
+        "return not last.drained and counts(",
+        "return counts(",
         "shell/test_open_close.py::test_a_death_while_the_engine_drains_is_no_crash",
     ),
     _m(
@@ -184,6 +184,27 @@ MUTANTS = (
         "core/test_step_states.py::test_a_run_with_another_stuck_step_stays_blocked",
     ),
     _m(
+        "everything that ran beside a killer is called poison",
+        "_core/run/suspicion",
+        "return was_alone or not is_suspect(crashes, crash_limit)",
+        "return True",
+        "shell/test_poison.py::test_the_killer_is_found_among_ten_neighbours",
+    ),
+    _m(
+        "suspects run all at once",
+        "_core/run/suspicion",
+        "return self._line[0] is suspect",
+        "return True",
+        "core/test_suspicion.py::test_suspects_have_their_turn_one_after_the_other",
+    ),
+    _m(
+        "poison leaves its run blocked",
+        "_core/run/step_states",
+        'return Choice.POISON_BLOCKS if rules.on_poison == "block" else Choice.POISON',
+        "return Choice.POISON_BLOCKS",
+        "core/test_step_states.py::test_poison_fails_unless_it_is_to_block",
+    ),
+    _m(
         "a step never hears that its engine drains",
         "_shell/engine/running",
         "            lambda: self.draining,\n",
@@ -192,9 +213,9 @@ MUTANTS = (
     ),
     _m(
         "one drain excuses every later death",
-        "_shell/writes/drains",
-        """conn.execute("DELETE FROM durable_meta WHERE name = 'draining_since'").rowcount > 0""",
-        """conn.execute("SELECT 1 FROM durable_meta WHERE name = 'draining_since'").fetchone() is not None""",
+        "_shell/writes/deaths",
+        "DELETE FROM durable_meta WHERE name IN ('draining_since', 'alone') RETURNING name, value",
+        "SELECT name, value FROM durable_meta WHERE name IN ('draining_since', 'alone')",
         "shell/test_open_close.py::test_a_death_after_a_drain_of_an_earlier_engine_is_a_crash",
     ),
     _m(

@@ -574,14 +574,12 @@ async def test_the_items_of_children_are_recorded(engines, ran, door):
     assert ran == ["x", "x", "y"]
 
 
-async def test_a_child_whose_host_is_killed_runs_again_until_it_is_poison(engines, hosts, reached):
+async def test_a_child_whose_host_is_killed_runs_again_until_it_is_poison(engines, hosts):
     """
-    Scenario 37: killed once, it is run again and its parent goes on. Killed three times, it is blocked:
-    it kills no fourth host, and other runs go on.
+    Scenario 37: killed once, it is run again and its parent goes on. Killed three times, it fails:
+    it kills no fourth host, its parent has a failure, and other runs go on.
 
-    A lock that dies with its process takes the place of a lease. A poisoned child is blocked, which
-    is not an end: its parent waits on, until a person lets the child try again, or cancels it, and then the
-    parent has a failure.
+    A lock that dies with its process takes the place of a lease.
     """
     host = hosts.module
     assert [hosts.life("parent", deaths=[1]) for _ in range(2)] == ["killed", "child"]
@@ -592,15 +590,11 @@ async def test_a_child_whose_host_is_killed_runs_again_until_it_is_poison(engine
     assert [hosts.life("parent", deaths=[1, 2, 3]) for _ in range(3)] == ["killed"] * 3
     engine = await engines.file(*host.WORKFLOWS.values(), host.child, quick)
     run = engine.get("r")
+    assert await run.result(5) == "PoisonError"
     (child,) = await run.children()
-    await reached(engine.get(child.run_id), "blocked")
-    assert "died 3 times" in await engine.get(child.run_id).why()
-    assert await run.status() == "waiting"
+    assert "died 3 times" in child.reason
     assert await engine.run(quick("other")) == "OTHER"
-    assert hosts.lines() == ["child 1", "child 2", "child 3"]
-    await engine.get(child.run_id).cancel("it kills")
-    assert await run.result(5) == "RunCancelledError"
-    assert hosts.lines()[3:] == ["parent goes on"]
+    assert hosts.lines() == ["child 1", "child 2", "child 3", "parent goes on"]
 
 
 async def test_a_map_over_a_thousand_items_keeps_ten_under_way(engines, meter):

@@ -93,7 +93,7 @@ async def job_two(name: str) -> str:
     return name
 
 
-@step(limit=ONE)
+@step(limit=ONE, on_poison="block")
 async def call_one(name: str) -> str:
     await ROOM.visit(name)
     return name

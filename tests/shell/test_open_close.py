@@ -308,7 +308,7 @@ async def test_a_death_after_a_drain_of_an_earlier_engine_is_a_crash(engines, ev
     """
     began = [asyncio.Event()]
 
-    @job
+    @job(on_poison="block")
     async def long() -> None:
         began[0].set()
         await asyncio.Event().wait()

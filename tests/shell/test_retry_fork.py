@@ -22,7 +22,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable.errors import RunExistsError, RunStateError, StepInterruptedError, UsageError
+from durable.errors import PoisonError, RunExistsError, RunStateError, StepInterruptedError, UsageError
 
 pytestmark = pytest.mark.anyio
 
@@ -461,9 +461,9 @@ async def test_on_crash_block_waits_for_a_person(engines, reached, kind):
 
 
 @pytest.mark.parametrize("kind", ["step", "job"])
-async def test_a_step_that_kills_the_process_three_times_is_poison(engines, reached, kind):
+async def test_a_step_that_kills_the_process_three_times_is_poison(engines, kind):
     """
-    Its run is blocked instead of killing a fourth process; resumed by hand, it is tried again.
+    It fails instead of killing a fourth process, so that its run ends; retried once it is mended, it runs again.
     """
     held = Held(3)
 
@@ -472,6 +472,43 @@ async def test_a_step_that_kills_the_process_three_times_is_poison(engines, reac
         return await held()
 
     @job(name="hanging")
+    async def hanging() -> str:
+        return await held()
+
+    @workflow
+    async def one() -> Flow[str]:
+        value: str = yield hangs()
+        yield Return(value)
+
+    top = one if kind == "step" else hanging
+    engine = await engines.file(top, three)
+    await engine.start(top(), id="r")
+    for _ in range(3):
+        await held.wait()
+        await engines.crash(engine)
+        engine = await engines.file(top, three)
+    run = engine.get("r")
+    error = (await fails(run)).__cause__
+    assert isinstance(error, PoisonError)
+    assert "died 3 times" in str(error)
+    assert len(held.attempts) == 3
+    assert await engine.run(three()) == ["a", "b", "c"]
+    await run.retry()
+    assert await run.result(5) == "done"
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_poison_may_block_its_run_instead(engines, reached, kind):
+    """
+    With ``on_poison="block"`` its run is blocked instead of killing a fourth process; resumed, it is tried again.
+    """
+    held = Held(3)
+
+    @step(on_poison="block")
+    async def hangs() -> str:
+        return await held()
+
+    @job(name="hanging", on_poison="block")
     async def hanging() -> str:
         return await held()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from durable._core.program import current_driver
 from durable._core.program.command import Command
-from durable._core.program.definition import Definition, OnCrash, RunOptions, StepOptions
+from durable._core.program.definition import Definition, OnCrash, OnPoison, RunOptions, StepOptions
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.limits import Limit
 from durable._core.program.ops import Return, StepOp, in_seconds
@@ -78,6 +78,7 @@ def step(
     retry: Retry | int | None = ...,
     timeout: float | timedelta | None = ...,
     on_crash: OnCrash = ...,
+    on_poison: OnPoison = ...,
     thread: bool = ...,
     process: bool = ...,
     limit: Limit | str | None = ...,
@@ -92,6 +93,7 @@ def step(
     retry: Retry | int | None = None,
     timeout: float | timedelta | None = None,
     on_crash: OnCrash = "rerun",
+    on_poison: OnPoison = "fail",
     thread: bool = True,
     process: bool = False,
     limit: Limit | str | None = None,
@@ -110,6 +112,8 @@ def step(
             by the death of the process, or by a closing engine whose grace was over. ``rerun`` it (the default);
             ``raise`` `StepInterruptedError`, which *retry* may take for a failed attempt; or ``block`` the run until
             a person resumes it, or says how the step ended (`Run.resolve`).
+        on_poison: What to do about a step that kills the process, found by ``Engine(crash_limit=)`` deaths: it
+            fails with `PoisonError` (the default), or ``block`` the run until a person decides.
         thread: False runs a sync function on the event loop.
         process: True runs a sync function in a process pool (for CPU-bound work).
         limit: A named limit (or the name of one in ``Engine(limits=)``) of which each attempt
@@ -121,6 +125,7 @@ def step(
         retry=as_retry(retry),
         timeout=_check_seconds("@step", "timeout", timeout),
         on_crash=_one_of("on_crash", on_crash, ("rerun", "raise", "block")),
+        on_poison=_one_of("on_poison", on_poison, ("fail", "block")),
         thread=thread,
         process=process,
         limit=limit,
@@ -186,6 +191,7 @@ def job(
     thread: bool = ...,
     process: bool = ...,
     on_crash: OnCrash = ...,
+    on_poison: OnPoison = ...,
     limit: Limit | str | None = ...,
     limit_key: Callable[..., str] | None = ...,
     aliases: Iterable[str] = ...,
@@ -206,6 +212,7 @@ def job(
     thread: bool = True,
     process: bool = False,
     on_crash: OnCrash = "rerun",
+    on_poison: OnPoison = "fail",
     limit: Limit | str | None = None,
     limit_key: Callable[..., str] | None = None,
     aliases: Iterable[str] = (),
@@ -213,7 +220,7 @@ def job(
     """
     Make a function a job: one step with a run of its own, on a queue.
 
-    Options as for `workflow`; `thread`, `process` and `on_crash` as for `step`. Its limit, too, is
+    Options as for `workflow`; `thread`, `process`, `on_crash` and `on_poison` as for `step`. Its limit, too, is
     that of its attempts, unless its `on_conflict` rejects or replaces whole runs.
     """
     options = RunOptions(
@@ -228,6 +235,7 @@ def job(
         thread=thread,
         process=process,
         on_crash=_one_of("on_crash", on_crash, ("rerun", "raise", "block")),
+        on_poison=_one_of("on_poison", on_poison, ("fail", "block")),
         limit=limit,
         limit_key=limit_key,
         aliases=_listed(aliases),

@@ -27,6 +27,8 @@ R = TypeVar("R")
 
 #: What a step does about an attempt that the death of the process cut off.
 OnCrash: TypeAlias = Literal["rerun", "raise", "block"]
+#: What becomes of a step that kills the process.
+OnPoison: TypeAlias = Literal["fail", "block"]
 
 #: The reserved key that means "derive the key from the arguments".
 by_arguments: Any = object()
@@ -65,6 +67,7 @@ class StepOptions:
     retry: Retry = NEVER
     timeout: float | None = None
     on_crash: OnCrash = "rerun"
+    on_poison: OnPoison = "fail"
     thread: bool = True
     process: bool = False
     limit: LimitRef | None = None
@@ -86,6 +89,7 @@ class RunOptions:
     thread: bool = True
     process: bool = False
     on_crash: OnCrash = "rerun"
+    on_poison: OnPoison = "fail"
     key_ttl: float | None = None
     limit: LimitRef | None = None
     limit_key: Callable[..., str] | None = None

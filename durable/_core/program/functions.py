@@ -198,6 +198,7 @@ class Job(RunnableDefinition[P, R]):
             options=StepOptions(
                 retry=options.retry,
                 on_crash=options.on_crash,
+                on_poison=options.on_poison,
                 thread=options.thread,
                 process=options.process,
                 aliases=options.aliases,

@@ -104,7 +104,7 @@ class AttemptNode(Leaf[StepEvent]):
     @property
     def rules(self) -> StepRules:
         options = self.op.definition.options
-        return StepRules(options.limit is not None, options.on_crash, self.ex.crash_limit)
+        return StepRules(options.limit is not None, options.on_crash, options.on_poison, self.ex.crash_limit)
 
     def line(self) -> tuple[LimitRef, str]:
         definition = self.op.definition

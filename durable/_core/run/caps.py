@@ -12,7 +12,7 @@ from durable._core.codec.codec import MAX_BYTES, MAX_DEPTH
 from durable._core.run.decision import Decision, LogEntry, added
 from durable.errors import CapExceededError
 
-#: A step that was running this often when the process died is poison. Three, as in Sidekiq's
+#: A step that was running this often when the process died is poison, see `suspicion`. Three, as in Sidekiq's
 #: super_fetch: one crash is bad luck, two may be, three is the step.
 CRASH_LIMIT = 3
 #: Seconds that a cancelled run may spend on clean-up.

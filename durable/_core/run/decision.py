@@ -52,6 +52,8 @@ class StepAction:
     failures: int
     first_started_at: float
     op: StepOp[Any]
+    #: Deaths of the process that count for the step, see `suspicion`.
+    crashes: int = 0
 
 
 @frozen

@@ -196,6 +196,12 @@ class Execution(OpenRun):
             if isinstance(leaf, AttemptNode) and leaf.state.phase in UNDER_WAY and leaf.position not in fresh
         ]
 
+    def crashes_of(self, position: str) -> int:
+        """Deaths of the process that count for the step at *position*, which is open."""
+        leaf = self.leaves[position]
+        assert isinstance(leaf, AttemptNode)
+        return leaf.state.crashes
+
     def close(self) -> None:
         """Close all user code, in dead mode: nothing that it asks for is recorded."""
         for node in self.strands:

@@ -104,7 +104,7 @@ class JobExecution:
         #: Its first event.
         self.started = history.start_of(events)
         limited = limited and definition.options.limit is not None
-        self.rules = StepRules(limited, definition.options.on_crash, crash_limit)
+        self.rules = StepRules(limited, definition.options.on_crash, definition.options.on_poison, crash_limit)
         self.position = POSITION
         self.state = ASKED
         #: No digest: the arguments themselves stand in RunStarted.
@@ -162,6 +162,10 @@ class JobExecution:
     def in_flight(self) -> list[tuple[str, int]]:
         """(position, attempt) of the attempt that is running."""
         return [] if self.idle else [(POSITION, self.state.attempt)]
+
+    def crashes_of(self, _position: str) -> int:
+        """Deaths of the process that count for its step."""
+        return self.state.crashes
 
     #: No job asks for signals.
     hears = hears_all = False

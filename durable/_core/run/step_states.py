@@ -22,8 +22,9 @@ Two more are choices, left in the moment in which they are entered:
   here, and every later attempt does, so limits come and go with the code;
 * *interrupted*: an attempt was cut off, and whether it had its effect is unknown: `on_crash` may forbid the
   repetition ("raise") or leave it to a person ("block"). A shutdown is no fault of the step. The death of the process
-  may be: a step that was running at too many of them is called poison. (An attempt that was recorded, and whose
-  function was not called, is no such case: it is `StepNotBegun`, and begins again.)
+  may be: a step that was running at too many of them is called poison, and fails. A death that says nothing of a step
+  is no crash of it, see `suspicion`. (An attempt that was recorded, and whose function was not called, is no such
+  case: it is `StepNotBegun`, and begins again.)
 
 What `STEP_TRANSITIONS` has no entry for cannot happen to a step in that state, and is dropped unrecorded: the outcome
 of an attempt that is over, a second interruption of one attempt, a grant for a step that left the line. So of
@@ -89,12 +90,12 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.payloads import failure_payload
 from durable._core.journal.waits import Wait
-from durable._core.program.definition import OnCrash
+from durable._core.program.definition import OnCrash, OnPoison
 from durable._core.program.limits import LimitRef, limit_name
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.program.retry import next_attempt
 from durable._core.run.decision import Decision, FailedAttempt, SlotAction, StepAction, TransactionAction, added
-from durable.errors import DecodeError, StepInterruptedError
+from durable.errors import DecodeError, PoisonError, StepInterruptedError
 
 # --- the table -----------------------------------------------------------------------------------
 
@@ -116,6 +117,7 @@ class Choice(StrEnum):
     SHUTDOWN = "by a shutdown"
     CRASH = "by a crash"
     POISON = "by one crash too many"
+    POISON_BLOCKS = "by one crash too many, on_poison is block"
     UNKNOWN = "on_crash is block"
     FORBIDDEN = "on_crash is raise"
     CANCELLED = "it is told to end"
@@ -186,7 +188,8 @@ STEP_TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]
     "interrupted": {
         Choice.SHUTDOWN: Transition("due"),
         Choice.CRASH: Transition("due", crashes=1),
-        Choice.POISON: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_POISON), crashes=1),
+        Choice.POISON: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE), StepFailed),
+        Choice.POISON_BLOCKS: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_POISON), crashes=1),
         Choice.UNKNOWN: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_UNKNOWN)),
         Choice.FORBIDDEN: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE), StepFailed),
     },
@@ -235,6 +238,7 @@ class StepRules(NamedTuple):
 
     limited: bool
     on_crash: OnCrash
+    on_poison: OnPoison
     crash_limit: int
 
 
@@ -288,10 +292,10 @@ def withdrawn(state: StepState) -> Move:
 def _judged(state: StepState, event: StepInterrupted, rules: StepRules) -> Choice:
     if rules.on_crash == "raise":
         return Choice.FORBIDDEN
-    if event.crashed and state.crashes + 1 >= rules.crash_limit:
-        return Choice.POISON
     if rules.on_crash == "block":
         return Choice.UNKNOWN
+    if event.crashed and state.crashes + 1 >= rules.crash_limit:
+        return Choice.POISON_BLOCKS if rules.on_poison == "block" else Choice.POISON
     return Choice.CRASH if event.crashed else Choice.SHUTDOWN
 
 
@@ -388,9 +392,13 @@ def recorded_as(step: OpenStep, event: StepEvent, codec: Codec) -> StepEvent:
                 return event
     if not isinstance(event, StepInterrupted):
         return event
-    taken = STEP_TRANSITIONS["interrupted"][_judged(step.state, event, step.rules)]
-    if taken.recorded is not StepFailed:
+    judged = _judged(step.state, event, step.rules)
+    if STEP_TRANSITIONS["interrupted"][judged].recorded is not StepFailed:
         return event
+    if judged is Choice.POISON:
+        poison = PoisonError(step.position, step.first.name, step.state.crashes + 1)
+        failure = failure_payload(poison, codec, with_traceback=False)
+        return StepFailed(step.position, event.attempt, failure, event.at)
     op, state = step.op, step.state
     error = StepInterruptedError(step.position, step.first.name, event.attempt)
     payload = failure_payload(error, codec, with_traceback=False)
@@ -486,7 +494,7 @@ def start_attempt(step: OpenStep, decision: Decision) -> None:
     """Run the attempt of *step* that was recorded."""
     state, op, began = step.state, step.op, step.first.at
     if isinstance(op, StepOp):
-        decision.steps.append(StepAction(step.position, state.attempt, state.failures, began, op))
+        decision.steps.append(StepAction(step.position, state.attempt, state.failures, began, op, state.crashes))
     else:
         action = TransactionAction(step.position, state.attempt, state.failures, began, op)
         decision.transactions = added(decision.transactions, action)

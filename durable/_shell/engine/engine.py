@@ -90,8 +90,9 @@ class Engine(JournalHandle[EngineBackend]):
         standby: Wait for the file while another engine owns it.
         grace: Seconds that running steps get when the engine closes, before they are cut off. Keep it below what
             kills the process after its SIGTERM: Docker after 10 s, systemd after 90 s.
-        crash_limit: A step that was running when the process died this often blocks its run. A death after the
-            engine began to drain does not count.
+        crash_limit: Deaths of the process after which the step that causes them fails (or blocks its run, see
+            `step(on_poison=)`). Before the last of them, the steps that may be it run one at a time. A death after
+            the engine began to drain does not count.
         cleanup_timeout: Seconds that a cancelled step may take to end, and then the code of a cancelled run for its
             clean-up. What has not ended by then is abandoned.
         threads: For plain functions, at most. One that hangs takes its thread along until it returns, or the process

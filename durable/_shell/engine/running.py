@@ -46,11 +46,12 @@ from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
 from durable._shell.turns.functions import journal_key
+from durable._shell.turns.quarantine import Quarantine
 from durable._shell.turns.residents import Residents
 from durable._shell.turns.services import Services
 from durable._shell.turns.steps import Steps
 from durable._shell.writes import slots
-from durable._shell.writes.drains import note_drain, take_drain
+from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
 from durable.errors import DurableError, EngineClosedError, JournalAccessError
@@ -119,7 +120,8 @@ class Running:
             activity=activity,
             is_watched=self._is_watched,
             crash_limit=settings.crash_limit,
-            last_life_drained=recovered.drained,
+            last_life=recovered.last_life,
+            quarantine=Quarantine(self.commits),
             cleanup_seconds=settings.cleanup_seconds,
             caps=settings.caps,
             residents=Residents(settings.keep_resident),
@@ -315,8 +317,7 @@ class Recovered:
 
     at: float
     last_run: int
-    #: Whether the last engine of the file had begun to drain.
-    drained: bool
+    last_life: LastLife
     #: Those that the engine was given, by name.
     schedules: dict[str, ScheduleRow]
     ready_queues: list[str]
@@ -332,19 +333,19 @@ async def _recover(database: AnyDatabase, settings: Settings) -> Recovered:
     """Let runs try again that other code had blocked, and let in whom today's numbers of limits let in."""
     now = settings.clock.now()
 
-    def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], bool]:
+    def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], LastLife]:
         effects = Effects()  # not needed, since what these cause is read from the file afterwards
         retry_blocked(conn, now)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         let_in(conn, slots.grant_all(conn, now, effects), now, effects)
-        return adopt(conn, list(settings.schedules.values()), now), take_drain(conn)
+        return adopt(conn, list(settings.schedules.values()), now), take_last_life(conn)
 
     def look(conn: sqlite3.Connection) -> Recovered:
         rates = [(queue.name, queue.rate) for queue in settings.queues if queue.rate is not None]
         return Recovered(
             at=now,
             last_run=event_rows.last_run(conn),
-            drained=drained,
+            last_life=last_life,
             schedules=schedules,
             ready_queues=event_rows.ready_queues(conn),
             paused_queues=run_rows.paused_queues(conn),
@@ -356,7 +357,7 @@ async def _recover(database: AnyDatabase, settings: Settings) -> Recovered:
             },
         )
 
-    schedules, drained = await database.write(recover)
+    schedules, last_life = await database.write(recover)
     return await database.read(look)
 
 

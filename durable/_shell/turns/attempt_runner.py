@@ -21,6 +21,7 @@ from attrs import evolve
 
 from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepRetrying, StepStopped
 from durable._core.run.decision import StepAction
+from durable._core.run.suspicion import is_suspect
 from durable._shell.log import log
 from durable._shell.reads.batch_rows import lineage
 from durable._shell.rows.rows import RunState
@@ -56,7 +57,6 @@ class AttemptRunner:
         self._inline: RunningAttempt | None = None
         #: ... and, if something arrived meanwhile, the end of the task that takes the turns.
         self._relief: asyncio.Future[None] | None = None
-        self._is_cut_off = False
 
     @property
     def running(self) -> Collection[str]:
@@ -82,6 +82,12 @@ class AttemptRunner:
         """Do not begin *actions*: the run has to stop. They begin when it continues."""
         for action in actions:
             self._not_begun(action)
+
+    def skip_waiting(self) -> None:
+        """Do not begin what waits for its turn among the suspects."""
+        for attempt in self._running.values():
+            if attempt.turn is not None:
+                attempt.cut_off()
 
     def cancel(self, positions: Iterable[str]) -> None:
         """Have the steps at *positions* end, as far as they are running, within the time that their clean-up has."""
@@ -114,7 +120,6 @@ class AttemptRunner:
 
     def cut_off(self) -> None:
         """Cancel all that is running, and record that it was interrupted: the grace is over."""
-        self._is_cut_off = True
         for attempt in (*self._running.values(), *self._abandoned):
             attempt.cut_off()
 
@@ -156,7 +161,11 @@ class AttemptRunner:
             left = await notes.left(action, state.run_id) if notes.may_be_left(action) else {}
             if state.batch is not None or state.callback is not None:
                 await self._name_batches()
-            outcome = await self._services.steps.attempt(attempt, state, notes, left)
+            if is_suspect(action.crashes, self._services.crash_limit):
+                async with self._services.quarantine.turn(state.run, attempt):
+                    outcome = await self._services.steps.attempt(attempt, state, notes, left)
+            else:
+                outcome = await self._services.steps.attempt(attempt, state, notes, left)
             if attempt.has_outlived and outcome is not None and not attempt.is_cut_off:
                 await self._outlived(attempt, outcome)
                 outcome = evolve(outcome, at=self._services.clock.now())
@@ -198,9 +207,9 @@ class AttemptRunner:
         del self._running[action.position]
         if outcome is not None:
             self._inbox.add(outcome)
-        elif self._is_cut_off and attempt.task is None:
+        elif attempt.is_cut_off and attempt.task is None:
             self._not_begun(action)
-        elif self._is_cut_off:
+        elif attempt.is_cut_off:
             now = self._services.clock.now()
             self._inbox.add(StepInterrupted(action.position, action.attempt, crashed=False, at=now))
         else:

@@ -25,6 +25,7 @@ from durable._core.codec.traceback_text import frames_of
 from durable._core.journal.events import Event, Reopening, SignalReceived, StepInterrupted, StepNotBegun
 from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
+from durable._core.run.suspicion import Suspect, counts
 from durable._shell.log import emit, log
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run
 from durable._shell.rows.rows import ReadyRun, RunState, read_events
@@ -85,6 +86,7 @@ class Driver:
     def stop(self) -> None:
         """Begin no new turn or step; end once the steps that are running have."""
         self._stopping = True
+        self._attempts.skip_waiting()
         self._inbox.wake()
 
     def drain(self) -> None:
@@ -310,10 +312,15 @@ class Driver:
                 if not_begun:
                     found.append(StepNotBegun(position, attempt, now))
                     continue
-                drained = self._services.last_life_drained
-                crashed = not drained and not await self._progressed(position, events)
+                counted = self._counts(execution.crashes_of(position), Suspect(self.ready.run, position, attempt))
+                crashed = counted and not await self._progressed(position, events)
                 found.append(StepInterrupted(position, attempt, crashed, now))
         return found
+
+    def _counts(self, crashes: int, attempt: Suspect) -> bool:
+        """Whether the end of the last engine counts as a crash of *attempt*, whose step had *crashes* before."""
+        last = self._services.last_life
+        return not last.drained and counts(crashes, self._services.crash_limit, was_alone=last.alone == attempt)
 
     async def _progressed(self, position: str, events: Sequence[Event]) -> bool:
         """Whether the step recorded a cursor or memo since its last attempt began: then it is not poison."""

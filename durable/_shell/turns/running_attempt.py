@@ -28,7 +28,7 @@ class RunningAttempt:
 
     __slots__ = (
         "action", "cancelled", "function", "in_call", "inside", "is_cancelled", "is_cut_off", "limit", "scope",
-        "struck", "task", "timer",
+        "struck", "task", "timer", "turn",
     )  # fmt: skip
 
     def __init__(self, action: StepAction) -> None:
@@ -55,6 +55,8 @@ class RunningAttempt:
         self.struck = False
         #: What gives it up when its time for clean-up is over.
         self.timer: asyncio.TimerHandle | None = None
+        #: While it waits for its turn among those that may kill the process.
+        self.turn: asyncio.Future[None] | None = None
 
     @property
     def was_told(self) -> bool:
@@ -110,6 +112,8 @@ class RunningAttempt:
             self.scope.is_over = True
 
     def _strike(self) -> None:
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(None)
         if self.inside and not self.struck:
             assert self.task is not None
             self.struck = True

@@ -25,9 +25,11 @@ from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
 from durable._shell.turns.hooks import Hooks
+from durable._shell.turns.quarantine import Quarantine
 from durable._shell.turns.residents import Residents
 from durable._shell.turns.stand_ins import StandIns
 from durable._shell.turns.steps import Steps
+from durable._shell.writes.deaths import LastLife
 from durable.errors import EngineClosedError, JournalAccessError, JournalFullError, JournalIOError
 
 T = TypeVar("T")
@@ -70,8 +72,9 @@ class Services:
     #: Whether anybody wants to hear of what turns do.
     is_watched: Callable[[], bool]
     crash_limit: int
-    #: Whether the engine before this one had begun to drain when it ended: then its death was no crash.
-    last_life_drained: bool
+    #: What the engine before this one left, in case that it died.
+    last_life: LastLife
+    quarantine: Quarantine
     cleanup_seconds: float
     caps: Caps
     residents: Residents
