@@ -523,11 +523,11 @@ MUTANTS = (
         "shell/test_asking_runs.py::test_a_retry_sends_no_signal_twice",
     ),
     _m(
-        "a run that asks another is freed before it has its answer",
-        "_shell/writes/turn_writes",
-        "put_item(conn, run, answer, effects, wakes=True)",
-        "put_item(conn, run, answer, effects, wakes=False)",
-        "shell/test_asking_runs.py::test_a_workflow_signals_and_cancels_other_runs",
+        "what was asked of another run is asked again by a replay",
+        "_core/run/leaves",
+        "        if fresh:\n            ex.decision.requests",
+        "        if True:\n            ex.decision.requests",
+        "core/test_asking_runs.py::test_a_replay_asks_for_nothing_again",
     ),
     _m(
         "a request that is asked for again is not known again",

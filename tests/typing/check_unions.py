@@ -83,7 +83,7 @@ EDITS = [
     (EVENTS, "ChildArrival: TypeAlias =", "ChildArrival: TypeAlias = ChildPaused |"),
     (EVENTS, "RunArrival: TypeAlias =", "RunArrival: TypeAlias = PauseRequested |"),
     (EVENTS, "Note: TypeAlias =", "Note: TypeAlias = Remarked |"),
-    (EVENTS, '"retrying", "interrupted"', '"retrying", "paused", "interrupted"'),
+    (EVENTS, '    "retrying",\n    "interrupted",\n', '    "retrying",\n    "paused",\n    "interrupted",\n'),
     (OPS, "\n#: All that a workflow may yield", f"{NEW_OP}\n#: All that a workflow may yield"),
     (OPS, "    StepOp[Any], ", "    AskOp, StepOp[Any], "),
 ]
