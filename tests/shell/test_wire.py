@@ -20,7 +20,7 @@ from durable._shell.requests.history_requests import ForkRun, Imported, ImportRu
 from durable._shell.requests.once import Once
 from durable._shell.requests.prune_requests import PruneBatches, Pruned, PruneRuns
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
-from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal, StartRuns
+from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal, StartRuns
 from durable._shell.requests.schedule_requests import PauseSchedule, ResumeSchedule, TriggerSchedule
 from durable._shell.rows.rows import NewRun
 from durable.errors import InternalError, JournalVersionError, RunNotFoundError, UsageError
@@ -48,6 +48,7 @@ EXAMPLES = [
     (CancelRun("r", "why 'not'"), True),
     (PauseRun("r"), True),
     (ResumeRun("r"), True),
+    (ResolveStep("r", "0", "1", failed=False, by="me", reason="looked it up"), None),
     (RetryRun("r"), False),
     (ForkRun("r", "3.1", {"3": "1", "4": b"\x01"}, "new"), "new"),
     (ImportRuns((HISTORY,)), Imported(["r"], [])),
@@ -93,6 +94,7 @@ SPOKEN = {
     "CancelRun": "run_id: str, reason: str -> bool",
     "PauseRun": "run_id: str -> bool",
     "ResumeRun": "run_id: str -> bool",
+    "ResolveStep": "run_id: str, position: str, value: Payload, failed: bool, by: str, reason: str -> NoneType",
     "RetryRun": "run_id: str -> bool",
     "ForkRun": "run_id: str, at: str, replace: Mapping[str, Payload], new_id: str -> str",
     "ImportRuns": "histories: tuple[RunHistory, ...] -> Imported",
