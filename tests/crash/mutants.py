@@ -65,9 +65,9 @@ MUTANTS = (
     _m(
         "acts before it records",
         "_shell/turns/driver",
-        "            recorded = await self._record(execution, decision)\n",
-        "            self._perform(decision, execution, here)\n"
-        "            recorded = await self._record(execution, decision)\n",
+        "                decisions, freed = [decision], await self._writer.record(",
+        "                self._perform(decision, execution)\n"
+        "                decisions, freed = [decision], await self._writer.record(",
         "crash/test_kill.py::test_it_does_not_matter_at_which_point_of_a_commit_the_process_dies",
     ),
     _m(

@@ -15,9 +15,9 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepRetrying, StepStopped
 from durable._core.run.decision import StepAction
@@ -32,31 +32,32 @@ from durable._shell.turns.running_attempt import RunningAttempt
 from durable._shell.turns.services import Services
 from durable._shell.turns.steps import current_task, forget_cancel
 
+#: Takes the turns of the run, until nothing is left to drive.
+TakeTurns: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
 #: Batches whose ids are kept in memory.
 BATCHES_KNOWN = 1000
 
 
+@define(eq=False)
 class AttemptRunner:
     """Runs attempts of one run's steps."""
 
-    def __init__(
-        self, state: RunState, inbox: Inbox, notes: StepNotes, services: Services, on_given_up: Callable[[], None]
-    ) -> None:
-        #: What steps see of context variables, where middleware may have set some.
-        self.context: contextvars.Context | None = None
-        self._state = state
-        self._inbox = inbox
-        self._notes = notes
-        self._services = services
-        #: Called when the run is to continue without a function that may be the driver's own task's.
-        self._on_given_up = on_given_up
-        self._running: dict[str, RunningAttempt] = {}
-        #: Those that were given up, and have not ended.
-        self._abandoned: set[RunningAttempt] = set()
-        #: The step that is left to the driver's task ...
-        self._inline: RunningAttempt | None = None
-        #: ... and, if something arrived meanwhile, the end of the task that takes the turns.
-        self._relief: asyncio.Future[None] | None = None
+    _state: RunState
+    _inbox: Inbox
+    _notes: StepNotes
+    _services: Services
+    #: What steps see of context variables, where middleware may have set some.
+    context: contextvars.Context | None = field(default=None, init=False)
+    #: The end of the task that has taken over the turns, if one has.
+    relief: asyncio.Future[None] | None = field(default=None, init=False)
+    _running: dict[str, RunningAttempt] = field(factory=dict, init=False)
+    #: Those that were given up, and have not ended.
+    _abandoned: set[RunningAttempt] = field(factory=set, init=False)
+    #: The step that is left to the driver's task.
+    _inline: RunningAttempt | None = field(default=None, init=False)
+    #: While that task is busy with the step: how another one takes over the turns.
+    _take_turns: TakeTurns | None = field(default=None, init=False)
 
     @property
     def running(self) -> Collection[str]:
@@ -70,7 +71,7 @@ class AttemptRunner:
         *alone*: nothing else of the run is open. Then a single step is left to `run_inline`, which is to be called by
         the driver's task next.
         """
-        inline = alone and len(actions) == 1 and not self._running and self._relief is None
+        inline = alone and len(actions) == 1 and not self._running and self.relief is None
         for action in actions:
             attempt = self._running[action.position] = RunningAttempt(action)
             if inline:
@@ -111,7 +112,7 @@ class AttemptRunner:
             self._abandoned.add(attempt)
             attempt.end()
             self._inbox.add(evolve(outcome, at=self._services.clock.now()))
-            self._on_given_up()
+            self.relieve()
 
     def tell(self) -> None:
         """Let the functions that are running know that the engine closes."""
@@ -130,27 +131,28 @@ class AttemptRunner:
 
     # --- in the driver's task --------------------------------------------------------------------------
 
-    async def run_inline(self) -> bool:
-        """Run the step that was left to this task, if one was; False if another task has taken the turns meanwhile."""
+    async def run_inline(self, take_turns: TakeTurns) -> bool:
+        """
+        Run the step that was left to this task, if one was; False if another task has taken the turns meanwhile.
+
+        That one is to *take_turns*, and begins when something arrives before the step has ended.
+        """
         attempt = self._inline
-        if attempt is None or self._relief is not None:
+        if attempt is None:
             return True
+        self._inline, self._take_turns = None, take_turns
         try:
             await self._attempt(attempt)
         finally:
-            self._inline = None
-        return self._relief is None
+            self._take_turns = None
+        return self.relief is None
 
-    def relieve(self, take_turns: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Let another task *take_turns*, if the driver's is busy with a step."""
-        if self._inline is not None and self._relief is None:
-            self._relief = asyncio.get_running_loop().create_future()
-            self._services.spawn(partial(_relieve, take_turns), self._relief, self.context)
-
-    async def wait_relieved(self) -> None:
-        """Return once the task that has taken the turns, if there is one, has ended."""
-        if self._relief is not None:
-            await self._relief
+    def relieve(self) -> None:
+        """Let another task take the turns, if the driver's is busy with a step."""
+        if self._take_turns is not None:
+            self.relief = asyncio.get_running_loop().create_future()
+            self._services.spawn(partial(_relieve, self._take_turns), self.relief, self.context)
+            self._take_turns = None
 
     # --- one attempt -----------------------------------------------------------------------------------
 
@@ -231,7 +233,7 @@ class AttemptRunner:
         state.batches = known[number]
 
 
-async def _relieve(take_turns: Callable[[], Coroutine[Any, Any, None]], done: asyncio.Future[None]) -> None:
+async def _relieve(take_turns: TakeTurns, done: asyncio.Future[None]) -> None:
     try:
         await take_turns()
     finally:

@@ -17,8 +17,10 @@ import asyncio
 import contextvars
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
+
+import anyio
 
 from durable._core.codec.safe_text import one_line
 from durable._core.codec.traceback_text import frames_of
@@ -36,8 +38,8 @@ from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.residents import Resident
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.steps import current_task
-from durable._shell.turns.transaction_turn import TransactionTurn
-from durable._shell.turns.turn_writer import Recorded, TurnWriter
+from durable._shell.turns.transaction_turn import Recorded, TransactionTurn
+from durable._shell.turns.turn_writer import TurnWriter
 from durable._shell.writes.turn_writes import SignalsUnreadError
 from durable.errors import DurableError, EngineClosedError, InternalError, JournalDamagedError, JournalError
 
@@ -54,8 +56,6 @@ class Driver:
         self.ready = ready
         #: Set once the end of the run is on disk, and was reported.
         self.over = False
-        #: The scope of the middleware around this activation.
-        self.surroundings = services.new_scope()
         self._services = services
         self._state = RunState(
             ready.run, ready.run_id, ready.workflow, ready.queue, labels=ready.labels, batch=ready.batch,
@@ -63,7 +63,7 @@ class Driver:
         )  # fmt: skip
         self._notes = StepNotes(ready.run, services)
         self._inbox = Inbox(ready.run)
-        self._attempts = AttemptRunner(self._state, self._inbox, self._notes, services, self._relieve)
+        self._attempts = AttemptRunner(self._state, self._inbox, self._notes, services)
         self._writer = TurnWriter(ready, self._state, self._notes, services)
         #: There once the run was taken over.
         self._execution: AnyExecution | None = None
@@ -75,13 +75,15 @@ class Driver:
 
     # --- what others call -----------------------------------------------------------------------
 
+    @cached_property
+    def surroundings(self) -> anyio.CancelScope:
+        """The scope of the middleware around this activation; made only if there is any."""
+        return self._services.new_scope()
+
     def notify(self) -> None:
         """Something is in the inbox."""
         self._inbox.notify()
-        self._relieve()
-
-    def _relieve(self) -> None:
-        self._attempts.relieve(partial(self._take_turns, self._next))
+        self._attempts.relieve()
 
     def stop(self) -> None:
         """Begin no new turn or step; end once the steps that are running have."""
@@ -107,7 +109,8 @@ class Driver:
             self._attempts.context = contextvars.copy_context()
         try:
             await self._take_turns(self._take_over)
-            await self._attempts.wait_relieved()
+            if self._attempts.relief is not None:
+                await self._attempts.relief
         finally:
             self._close_execution()
         await self._attempts.wait_ended()
@@ -139,6 +142,10 @@ class Driver:
             frames = frames_of(error, REPORTED_CHARACTERS, with_ours=True)
             await self._block(InternalError(f"{one_line(error)}. Please report this:\n{frames}"))
 
+    async def _go_on(self) -> None:
+        """Take the turns while the first task is busy with a step."""
+        await self._take_turns(self._next)
+
     async def _turn(self, arrived: list[Event]) -> list[Event] | None:
         """One turn; the next arrivals, or None once nothing is left to drive in this task."""
         execution = self._execution
@@ -146,10 +153,14 @@ class Driver:
         decision = execution.advance(arrived, now=self._services.clock.now())
         if self._services.replay_always and decision.ended is not None:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
-        recorded: Recorded | None = None
+        decisions: list[Decision] = []
+        freed = False
         go_back = self._reload
         try:
-            recorded = await self._record(execution, decision)
+            if decision.transactions:
+                decisions, freed = await self._transact(execution, decision)
+            else:
+                decisions, freed = [decision], await self._writer.record(decision, execution, self._inbox.upto)
         except SignalsUnreadError:
             go_back = partial(self._redo, execution)
         except JournalDamagedError:
@@ -157,14 +168,14 @@ class Driver:
         except JournalError as error:
             # The execution ran ahead of a file that did not take it: back to what is recorded.
             log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
-        if recorded is None:  # not within `except`: our error would be the context of what the user's code raises
+        if not decisions:  # not within `except`: our error would be the context of what the user's code raises
             return await go_back()
         self._inbox.recorded()
         self._writer.heard_before = -1
-        last = recorded.decisions[-1]
+        last = decisions[-1]
         if self._services.replay_always and last.blocked is None and not execution.ended:
             execution = await self._replay()
-        for done in recorded.decisions:
+        for done in decisions:
             self._perform(done, execution)
         if last.ended is not None:
             if last.ended == "cancelled" and last.outcome is not None:
@@ -173,7 +184,7 @@ class Driver:
         if last.blocked is not None:
             self._stopping = True
         elif execution.idle:
-            if recorded.freed:
+            if freed:
                 self._set_aside(execution)
                 return None
             if execution.ended:  # it restarts, and something arrived meanwhile: take over afresh
@@ -181,13 +192,9 @@ class Driver:
             self._inbox.notify()
         return await self._next()
 
-    async def _record(self, execution: AnyExecution, decision: Decision) -> Recorded:
-        """Have *decision* written; what is on disk then."""
-        upto = self._inbox.upto
-        if decision.transactions:
-            turn = TransactionTurn(execution, upto, self._state, self._writer, self._services)
-            return await turn.record(decision)
-        return await self._writer.record(decision, execution, upto)
+    async def _transact(self, execution: AnyExecution, decision: Decision) -> Recorded:
+        turn = TransactionTurn(execution, self._inbox.upto, self._state, self._writer, self._services)
+        return await turn.record(decision)
 
     def _perform(self, decision: Decision, execution: AnyExecution) -> None:
         """What is on disk now may begin."""
@@ -207,10 +214,12 @@ class Driver:
 
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if nothing is left to drive in this task."""
-        if not await self._attempts.run_inline():
+        if not await self._attempts.run_inline(self._go_on):
             return None
         while not self._stopping:
-            if arrived := await self._inbox.take(self._read):
+            if self._inbox.notified:
+                await self._inbox.look(self._read)
+            if arrived := self._inbox.take():
                 return arrived
             await self._inbox.wait()
         await self._wind_down()
@@ -256,8 +265,8 @@ class Driver:
         self._execution = kept.execution
         self._state.seq, self._state.chain, self._inbox.upto = kept.seq, kept.chain, kept.inbox_upto
         self._writer.announced = True
-        self._inbox.notify()
-        return await self._inbox.take(self._read)
+        await self._inbox.look(self._read)
+        return self._inbox.take()
 
     def _set_aside(self, execution: AnyExecution) -> None:
         """Keep a freed execution for a while, if asked to."""

@@ -34,8 +34,11 @@ class Driven(Protocol):
     """The driver of one run."""
 
     ready: ReadyRun
-    #: Cancelled when the grace of closing is over: no middleware holds up the end of the engine.
-    surroundings: anyio.CancelScope
+
+    @property
+    def surroundings(self) -> anyio.CancelScope:
+        """Cancelled when the grace of closing is over: no middleware holds up the end of the engine."""
+        ...
 
     async def drive(self) -> None: ...
     async def refuse(self, error: DurableError) -> None: ...

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+from attrs import define, field
+
 from durable._core.journal.events import Event
 from durable._shell.reads.event_rows import load_items
 from durable._shell.rows.rows import Effects, InboxItem
@@ -33,45 +35,55 @@ class Read(Protocol):
     async def __call__(self, fn: Callable[[sqlite3.Connection], T], /) -> T: ...
 
 
+@define(eq=False)
 class Inbox:
     """The arrivals of one run, in their order."""
 
-    def __init__(self, run: int) -> None:
-        self._run = run
-        #: The newest item that was taken in: with that turn, it and those before it are done with.
-        self.upto = 0
-        #: Whether the file holds items that were not taken in.
-        self.notified = False
-        #: How steps ended, as far as no turn has taken that in.
-        self.outcomes: list[Event] = []
-        #: Outcomes that were taken in and are not on disk yet.
-        self._unrecorded: list[Event] = []
-        #: Items that were read and not taken in.
-        self._backlog: Sequence[InboxItem] = ()
-        self._wake = asyncio.Event()
+    _run: int
+    #: The newest item that was taken in: with that turn, it and those before it are done with.
+    upto: int = field(default=0, init=False)
+    #: Whether the file holds items that were not taken in.
+    notified: bool = field(default=False, init=False)
+    #: How steps ended, as far as no turn has taken that in.
+    outcomes: list[Event] = field(factory=list, init=False)
+    #: Outcomes that were taken in and are not on disk yet.
+    _unrecorded: list[Event] = field(factory=list, init=False)
+    #: Items that were read and not taken in.
+    _backlog: Sequence[InboxItem] = field(default=(), init=False)
+    #: Whether `wake` was called while nobody waited; and what those wait for who do. An `asyncio.Event` would be made
+    #: for each job, whose driver never waits.
+    _woken: bool = field(default=False, init=False)
+    _waiter: asyncio.Future[None] | None = field(default=None, init=False)
 
     # --- for who has something -----------------------------------------------------------------------
 
     def notify(self) -> None:
         """Something is in the file."""
         self.notified = True
-        self._wake.set()
+        self.wake()
 
     def add(self, outcome: Event) -> None:
         """A step has ended."""
         self.outcomes.append(outcome)
-        self._wake.set()
+        self.wake()
 
     def wake(self) -> None:
-        """Let `wait` return although nothing arrived."""
-        self._wake.set()
+        """Let `wait` return, or the next one."""
+        if self._waiter is None or self._waiter.done():
+            self._woken = True
+        else:
+            self._waiter.set_result(None)
 
     # --- for the driver --------------------------------------------------------------------------------
 
     async def wait(self) -> None:
-        """Return once something arrived since the last look; now and then, although nothing did."""
-        await self._wake.wait()
-        self._wake.clear()
+        """Return once something may have arrived since it returned last."""
+        if self._woken:
+            self._woken = False
+            return
+        if self._waiter is None or self._waiter.done():
+            self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
 
     def begin(self, items: Sequence[InboxItem]) -> None:
         """Start anew with *items*, all that the file holds."""
@@ -82,16 +94,17 @@ class Inbox:
         """The positions of what is here to be taken in."""
         return {each.event.position for each in self._backlog} | {event.position for event in self.outcomes}
 
-    async def take(self, read: Read) -> list[Event]:
-        """What the next turn is to take in, if anything: outcomes first, and not too many items."""
-        arrived = self._unrecorded = self.outcomes
-        self.outcomes = []
-        if not self.notified:
-            return arrived
+    async def look(self, read: Read) -> None:
+        """Find out what is in the file, once all that was read has been taken in."""
         self.notified = False
         if not self._backlog:
             self._backlog = await read(partial(load_items, run=self._run, after=self.upto))
-        return [*arrived, *self.take_items()]
+
+    def take(self) -> list[Event]:
+        """What the next turn is to take in, if anything: outcomes, then not too many items."""
+        arrived = self._unrecorded = self.outcomes
+        self.outcomes = []
+        return [*arrived, *self.take_items()] if self._backlog else arrived
 
     def take_items(self) -> list[Event]:
         """The first items of those that were read."""
@@ -119,7 +132,7 @@ class Inbox:
         self.outcomes[:0] = self._unrecorded
         self._unrecorded = []
         if self.outcomes:
-            self._wake.set()
+            self.wake()
 
     async def put_back(self, commits: Commits) -> None:
         """Keep the outcomes in the file, for when the run continues."""

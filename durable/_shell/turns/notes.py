@@ -8,6 +8,8 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 
+from attrs import define, field
+
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event, RunRetried, StepStarted, StepSucceeded
 from durable._core.journal.history import only
@@ -18,16 +20,16 @@ from durable._shell.turns.services import Services
 from durable._shell.writes.turn_writes import keep_note
 
 
+@define(eq=False)
 class StepNotes:
     """What the steps of one run have noted."""
 
-    def __init__(self, run: int, services: Services) -> None:
-        self._run = run
-        self._services = services
-        #: Positions of steps that have left something.
-        self._dirty: set[str] = set()
-        #: In a run that was retried: names by position of the steps that were ever asked for.
-        self._asked_before: dict[str, str] = {}
+    _run: int
+    _services: Services
+    #: Positions of steps that have left something.
+    _dirty: set[str] = field(factory=set, init=False)
+    #: In a run that was retried: names by position of the steps that were ever asked for.
+    _asked_before: dict[str, str] = field(factory=dict, init=False)
 
     def recorded(self, events: Sequence[Event]) -> None:
         """Learn from *events*, all that is recorded, which steps may have left something in an earlier life."""

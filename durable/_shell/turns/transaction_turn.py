@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from durable._core.codec.exception_origin import came_from_outside, is_the_users_own
 from durable._core.codec.exception_parts import attribute
@@ -25,13 +25,22 @@ from durable._shell.turns.raised import is_cancellation, is_for_the_program
 from durable._shell.turns.services import Services
 from durable._shell.turns.steps import current_task
 from durable._shell.turns.transaction import ExclusiveTransaction, holds_writer, run_sync
-from durable._shell.turns.turn_writer import Recorded, TurnWriter
+from durable._shell.turns.turn_writer import TurnWriter
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
 from durable.errors import JournalError, JournalIOError
 
 #: Transactions of one run in a row inside one commit group; then others get their turn.
 MAX_TRANSACTIONS = 64
+
+
+class Recorded(NamedTuple):
+    """What is on disk after a turn with transactions."""
+
+    #: That of the turn, and those that its transactions have caused.
+    decisions: list[Decision]
+    #: Whether the run was let go of, if it waits: nothing has arrived since the turn began.
+    freed: bool
 
 
 class TransactionTurn:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, TypeGuard
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from durable._core.codec.codec import Payload
 from durable._core.journal import history
@@ -43,39 +43,31 @@ from durable._shell.writes.wakeups import await_code
 from durable.errors import DefinitionError, DurableError
 
 
-class Recorded(NamedTuple):
-    """What is on disk after a turn."""
-
-    #: That of the turn, and those that its transactions have caused.
-    decisions: list[Decision]
-    #: Whether the run was let go of, if it waits: nothing has arrived since the turn began.
-    freed: bool
-
-
+@define(eq=False)
 class TurnWriter:
     """Makes the turns of one run, and has them written. The only one who appends to its history."""
 
-    def __init__(self, ready: ReadyRun, state: RunState, notes: StepNotes, services: Services) -> None:
-        #: Whether the file says that the run is running.
-        self.announced = False
-        #: Signals that the code had consumed when it did the same turn before: if that was redone for the sake of
-        #: signals, and it consumes no more, it is redone for no others.
-        self.heard_before = -1
-        self._ready = ready
-        self._state = state
-        self._notes = notes
-        self._services = services
+    _ready: ReadyRun
+    _state: RunState
+    _notes: StepNotes
+    _services: Services
+    #: Whether the file says that the run is running.
+    announced: bool = field(default=False, init=False)
+    #: Signals that the code had consumed when it did the same turn before: if that was redone for the sake of
+    #: signals, and it consumes no more, it is redone for no others.
+    heard_before: int = field(default=-1, init=False)
 
-    async def record(self, decision: Decision, execution: AnyExecution, inbox_upto: int) -> Recorded:
+    def record(self, decision: Decision, execution: AnyExecution, inbox_upto: int) -> Awaitable[bool]:
         """
-        Write *decision* of *execution*, which has taken in what the inbox holds up to item *inbox_upto*.
+        Have *decision* of *execution* written, with which what the inbox holds up to item *inbox_upto* is taken in.
+
+        Done when it is on disk: whether the run was let go of, if it waits; else something has arrived meanwhile.
 
         Raises:
             JournalError: It could not be written.
             SignalsUnreadError: It would have ended the run too early, so that nothing of it was written.
         """
-        freed = await self._services.commits.turn(self.turn(decision, execution, inbox_upto))
-        return Recorded([decision], freed)
+        return self._services.commits.turn(self.turn(decision, execution, inbox_upto))
 
     async def block(self, reason: str, running: Collection[str]) -> None:
         """
