@@ -19,6 +19,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   └── TransactionRefusedError     SQL that would break the engine's own transaction
     ├── RunFailedError              the run ended in failure; `__cause__` is the rebuilt error
     ├── RunCancelledError           the run was cancelled
+    ├── RunBlockedError             the run cannot continue without a person
     ├── StepError                   a step failed with a type that cannot be rebuilt here
     ├── StepInterruptedError        the process died during a step that must not run twice
     ├── PoisonError                 a step kills the process, and is not run again
@@ -239,6 +240,18 @@ class RunCancelledError(DurableError):
 
     def __str__(self) -> str:
         return f"run {self.run_id!r} was cancelled" + (f": {self.reason}" if self.reason else "")
+
+
+class RunBlockedError(DurableError):
+    """The run is blocked: it cannot continue without a person. Nothing of it is lost."""
+
+    def __init__(self, run_id: str, reason: str = "") -> None:
+        super().__init__(run_id, reason)
+        self.run_id, self.reason = run_id, reason
+
+    def __str__(self) -> str:
+        told = f": {self.reason}" if self.reason else ""
+        return f"run {self.run_id!r} is blocked and needs a person{told}. Await result(wait=True) to wait until it ends"
 
 
 class StepError(DurableError):

@@ -44,9 +44,11 @@ class Backend(Protocol):
         """Have a request recorded; its result once it is on disk."""
         ...
 
-    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, RunResult]:
+    async def end_of(self, run_id: str, number: int = 0, /, *, wait: bool = False) -> tuple[RunRow | None, RunResult]:
         """
         The run called *run_id* (or the one it continued as) and its outcome, once it has ended.
+
+        Unless it is to *wait*, a run that is blocked has "blocked" for an outcome.
 
         No row where its *number* tells that it is active here: its outcome then comes with the commit that ends it.
         """

@@ -184,6 +184,20 @@ MUTANTS = (
         "core/test_step_states.py::test_a_run_with_another_stuck_step_stays_blocked",
     ),
     _m(
+        "who awaits a blocked run waits for ever",
+        "_shell/engine/backend",
+        'if row.status == "blocked" and not wait:',
+        "if False:",
+        "shell/test_blocked.py::test_its_result_raises_why_it_is_blocked",
+    ),
+    _m(
+        "who waits for a run is not told that it was blocked",
+        "_shell/engine/result_waiters",
+        '            if stopped.status == "blocked":\n',
+        "            if False:\n",
+        "shell/test_blocked.py::test_who_waits_when_it_is_blocked_hears_of_it",
+    ),
+    _m(
         "everything that ran beside a killer is called poison",
         "_core/run/suspicion",
         "return was_alone or not is_suspect(crashes, crash_limit)",

@@ -159,7 +159,7 @@ class EngineBackend:
         with running.activity:
             return await running.database.read(partial(_apply, fn, args))
 
-    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, RunResult]:
+    async def end_of(self, run_id: str, number: int = 0, /, *, wait: bool = False) -> tuple[RunRow | None, RunResult]:
         """
         As `Backend.end_of`.
 
@@ -177,6 +177,8 @@ class EngineBackend:
                 if row is None:
                     raise RunNotFoundError("id", run_id)
                 if outcome is None and row.run_id == run_id:
+                    if row.status == "blocked" and not wait:
+                        return row, RunResult("blocked", None, row.reason or "")
                     outcome = await future
                 if outcome is not None:
                     return row, outcome
@@ -275,9 +277,9 @@ class StepBackend:
         env = Env(self.clock.now(), self.path, running.allocate)
         return await running.commits.call(lambda conn, effects: request.record(conn, effects, env))
 
-    async def end_of(self, run_id: str, number: int = 0, /) -> tuple[RunRow | None, RunResult]:
+    async def end_of(self, run_id: str, number: int = 0, /, *, wait: bool = False) -> tuple[RunRow | None, RunResult]:
         """A run and its outcome, once it has ended."""
-        return await self._engine.end_of(run_id, number)
+        return await self._engine.end_of(run_id, number, wait=wait)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished."""

@@ -48,7 +48,10 @@ class ResultWaiters:
             yield future
 
     def take(self, effects: Effects) -> None:
-        """Tell who waits what a commit group ended."""
+        """Tell who waits what a commit group ended, or blocked."""
+        for stopped in effects.stopped:
+            if stopped.status == "blocked":
+                self._resolve(stopped.run_id)
         for ended in effects.ended:
             self._resolve(ended.run_id, ended.outcome)
         for batch in effects.batches:

@@ -116,7 +116,7 @@ class ClientBackend:
         async with self._reading:
             return await self._threads.call(fn, reader, *args)
 
-    async def end_of(self, run_id: str, _number: int = 0, /) -> tuple[RunRow, RunResult]:
+    async def end_of(self, run_id: str, _number: int = 0, /, *, wait: bool = False) -> tuple[RunRow, RunResult]:
         """As `Backend.end_of`: asks the owner to say when, and the file to say what."""
         while True:
             row, outcome = await self.read(event_rows.outcome_of, self.path, run_id)
@@ -124,6 +124,8 @@ class ClientBackend:
                 raise RunNotFoundError("id", run_id)
             if outcome is not None:
                 return row, outcome
+            if row.status == "blocked" and not wait:
+                return row, RunResult("blocked", None, row.reason or "")
             if not await self._owner.wait_for_end(row.run_id):
                 await asyncio.sleep(UNOWNED_PAUSE)
 

@@ -27,7 +27,7 @@ from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.turns.functions import journal_key, outlived
-from durable.errors import Fatal, RunCancelledError, RunFailedError, RunNotFoundError, UsageError
+from durable.errors import Fatal, RunBlockedError, RunCancelledError, RunFailedError, RunNotFoundError, UsageError
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -151,23 +151,28 @@ class Run(Generic[T]):
     def __hash__(self) -> int:
         return hash(self.id)
 
-    async def result(self, timeout: float | None = None) -> T:
+    async def result(self, timeout: float | None = None, *, wait: bool = False) -> T:
         """
         The run's value, once it has ended.
 
         The caller's cancellation or timeout never touches the run.
 
+        Args:
+            timeout: Seconds to wait.
+            wait: Go on waiting while the run is blocked, for a person who resumes it.
+
         Raises:
             RunFailedError: It failed; the original error is the `__cause__`.
             RunCancelledError: It was cancelled; if its clean-up failed, that error is the `__cause__`.
+            RunBlockedError: It is blocked, and nobody is to *wait*: it cannot continue without a person.
             TimeoutError: It did not end within *timeout* seconds. It keeps running.
         """
         if timeout is not None:
             with anyio.fail_after(timeout):
-                return await self.result()
+                return await self.result(wait=wait)
         backend = self._backend
         number = self._number if self._type is not None else 0
-        row, (status, payload, reason) = await backend.end_of(self.id, number)
+        row, (status, payload, reason) = await backend.end_of(self.id, number, wait=wait)
         run_id = self.id if row is None else row.run_id
         if status == "succeeded":
             kind = self._type
@@ -175,6 +180,8 @@ class Run(Generic[T]):
                 kind = backend.result_type(row.workflow, row.version)
             value: T = backend.codec.decode(payload or "null", kind, where=f"result of run {run_id!r}")
             return value
+        if status == "blocked":
+            raise RunBlockedError(run_id, reason)
         if status == "cancelled":
             cause = None if payload is None else rebuilt(payload, backend.codec)
             raise RunCancelledError(run_id, reason) from cause

@@ -55,10 +55,18 @@ def awaited(conn: sqlite3.Connection, run: int, now: float) -> str:
     own = [wait for wait in waits if wait.kind not in ("deadline", "cleanup")] or waits
     more = f" and {count - 1} more" if count > 1 else ""
     if slots:
-        return f"{_describe_slot(slots[0], now)}{more}, for {_span(now, slots[0].since)}"
+        return f"{_describe_slot(conn, slots[0], now)}{more}, for {_span(now, slots[0].since)}"
     if not own:
         return "nothing that is recorded"
-    return f"{_describe_wait(own[0], now)}{more}, for {_span(now, own[0].since)}"
+    return f"{_describe_wait(conn, own[0], now)}{more}, for {_span(now, own[0].since)}"
+
+
+def _other(conn: sqlite3.Connection, run_id: str | None) -> str:
+    """The run that this one waits for; and what that needs, if it cannot continue without a person."""
+    row = None if run_id is None else run_rows.run_by_id(conn, run_id)
+    if row is None or row.status != "blocked":
+        return f"run {run_id!r}"
+    return f"run {run_id!r} (which is blocked and needs a person: {row.reason})"
 
 
 def _span(now: float, then: float | None) -> str:
@@ -76,26 +84,26 @@ def _describe_end(position: str, what: str, since: float, is_child: bool, now: f
     return f"{waited} {position} (cancelled {_span(now, since)} ago)"
 
 
-def _describe_slot(slot: SlotRow, now: float) -> str:
+def _describe_slot(conn: sqlite3.Connection, slot: SlotRow, now: float) -> str:
     key = f" (key {slot.key!r})" if slot.key else ""
     place = f" at {slot.position}" if slot.position else ""
     line = "first in line" if not slot.ahead else f"{slot.ahead} before it"
     due = "" if slot.due_at is None else f"; its rate lets it in within {max(0.0, slot.due_at - now):.1f} s"
-    inside = "" if slot.holder is None else f"; longest inside: run {slot.holder!r}"
+    inside = "" if slot.holder is None else f"; longest inside: {_other(conn, slot.holder)}"
     return f"a slot of limit {slot.name!r}{key}{place} ({line}{inside}{due})"
 
 
-def _describe_wait(wait: WaitRow, now: float) -> str:
+def _describe_wait(conn: sqlite3.Connection, wait: WaitRow, now: float) -> str:
     until = "" if wait.fire_at is None else f" (due in {max(0.0, wait.fire_at - now):.1f} s)"
     match wait.kind:
         case "signal":
             return f"signal {wait.name!r} at {wait.position}{until}"
         case "child":
-            return f"run {wait.target!r} at {wait.position}"
+            return f"{_other(conn, wait.target)} at {wait.position}"
         case "retry":
             return f"the next attempt of the step at {wait.position}{until}"
         case "start":
-            return f"its start{until}" if wait.target is None else f"the end of run {wait.target!r}, to begin"
+            return f"its start{until}" if wait.target is None else f"the end of {_other(conn, wait.target)}, to begin"
         case "restart":
             return f"its next attempt{until}"
         case _:
