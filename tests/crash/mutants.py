@@ -375,6 +375,20 @@ MUTANTS = (
         "shell/test_threads.py::test_a_function_in_another_process_is_waited_for_until_that_is_gone",
     ),
     _m(
+        "a step that waited for a thread when its engine closed counts as begun",
+        "_shell/turns/running_attempt",
+        "                self.task = None\n",
+        "                pass\n",
+        "shell/test_threads.py::test_a_step_that_waits_for_a_thread_when_the_engine_closes_has_not_begun",
+    ),
+    _m(
+        "a function that outlives its attempt is not told, and nobody is told of it",
+        "_shell/turns/attempt_runner",
+        "        tell(attempt.cancelled)\n        attempt.await_thread(task)\n",
+        "        attempt.await_thread(task)\n",
+        "shell/test_threads.py::test_the_next_attempt_begins_when_the_function_has_really_returned",
+    ),
+    _m(
         "what outlives its attempt still records",
         "_shell/turns/running_attempt",
         "            self.scope.is_over = True\n",

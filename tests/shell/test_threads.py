@@ -450,6 +450,33 @@ async def test_a_function_that_outlives_its_attempt_leaves_no_effect(engines, do
     assert not os.path.exists(f"{engine.path}.threads")
 
 
+@pytest.mark.parametrize("timeout", [None, 60.0])
+async def test_a_step_that_waits_for_a_thread_when_the_engine_closes_has_not_begun(engines, doors, timeout):
+    """
+    So `on_crash="block"` has nothing to ask about it: it is called when the engine opens again.
+    """
+
+    @job
+    def busy() -> int:
+        return doors.pass_through()
+
+    @step(on_crash="block", timeout=timeout)
+    def careful() -> str:
+        return "called"
+
+    flow = one_step(careful)
+    engine = await engines.file(busy, flow, threads=1, grace=0.05)
+    await engine.start(busy())
+    await doors.entered(1)
+    await engine.start(flow(), id="r")
+    while not engine._backend.running.steps._threads._waiting:
+        await asyncio.sleep(0.001)
+    await engine.aclose()
+    doors.out.set()
+    await engine.open()
+    assert await engine.get("r").result(5) == "called"
+
+
 LEAVING = """
 import asyncio, sys, threading
 from durable import Engine, job
