@@ -36,6 +36,8 @@ from durable._core.recorded.redaction import Redacted
 from durable._core.run.caps import Caps
 from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._debug.what_if import what_if
+from durable._shell.attempts.context import StepContext, context, cursor, memo
+from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.dry_run import DryRun
 from durable._shell.engine.engine import Engine, Stats
@@ -46,8 +48,6 @@ from durable._shell.handles.handle import HistoryEvent, QueueInfo, Run, RunInfo
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable._shell.reads.exporting import read_histories
 from durable._shell.requests.history_requests import Imported
-from durable._shell.turns.context import StepContext, context, cursor, memo
-from durable._shell.turns.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable.errors import (
     BatchClosedError,
     DurableError,

@@ -254,6 +254,7 @@ ROOMS = [
     "durable._shell.writes",
     "durable._shell.requests",
     "durable._shell.backend",
+    "durable._shell.attempts",
     "durable._shell.turns",
     "durable._shell.handles",
     "durable._shell.engine",

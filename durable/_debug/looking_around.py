@@ -59,7 +59,7 @@ def _came_of(outcome: Event, codec: Codec) -> str:
 
 
 def _failure(payload: Payload | None, codec: Codec) -> str:
-    from durable._core.codec.failures import describe  # noqa: PLC0415 - only where something failed
+    from durable._core.codec.exceptions.failures import describe  # noqa: PLC0415 - only where something failed
 
     try:
         return describe(failure_in(payload, codec))

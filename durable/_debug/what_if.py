@@ -18,12 +18,12 @@ from durable._core.recorded.export_format import RunHistory
 from durable._core.run.caps import DEFAULT_CAPS, Caps
 from durable._core.statuses import ENDS
 from durable._debug.replay import AnyHistory, AnyWorkflow, as_definitions, recorded_run
+from durable._shell.attempts.stand_ins import StandFor, StandIns, result_types
 from durable._shell.engine.dry_run import DryRun, rehearsing
 from durable._shell.engine.engine import Engine
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads.exporting import read_histories
 from durable._shell.storage.memory import MEMORY
-from durable._shell.turns.stand_ins import StandFor, StandIns, result_types
 from durable.errors import DryRunError, UsageError
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import structlog
 
-from durable._core.codec.exception_origin import came_from_outside
-from durable._core.codec.safe_text import one_line
+from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.run.decision import LogEntry
 
 log: Any = structlog.get_logger("durable")

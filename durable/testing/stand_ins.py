@@ -21,8 +21,8 @@ from durable._core.codec.codec import Codec, Payload
 from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
-from durable._shell.turns.context import Scope, StepContext, enter
-from durable._shell.turns.stand_ins import check_fits
+from durable._shell.attempts.context import Scope, StepContext, enter
+from durable._shell.attempts.stand_ins import check_fits
 from durable.errors import UsageError
 
 P = ParamSpec("P")

@@ -27,7 +27,14 @@ from hypothesis import strategies as st
 
 from durable import errors
 from durable._core.codec.codec import Codec
-from durable._core.codec.failures import MESSAGE_CAP, TRACEBACK_CAP, Failure, describe, rebuild, record_exception
+from durable._core.codec.exceptions.failures import (
+    MESSAGE_CAP,
+    TRACEBACK_CAP,
+    Failure,
+    describe,
+    rebuild,
+    record_exception,
+)
 from durable.errors import DecodeError, StepError
 
 CODEC = Codec()

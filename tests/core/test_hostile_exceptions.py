@@ -12,8 +12,8 @@ import traceback
 import pytest
 
 from durable._core.codec.codec import Codec
-from durable._core.codec.failures import Failure, describe, rebuild, record_exception
-from durable._core.codec.safe_text import LINE_CAP, one_line
+from durable._core.codec.exceptions.failures import Failure, describe, rebuild, record_exception
+from durable._core.codec.exceptions.safe_text import LINE_CAP, one_line
 from tests.core.hostile_exceptions import KINDS, OUTSIDERS
 
 EVERY = {**KINDS, **OUTSIDERS}

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from durable._core.codec.class_names import aliases, loaded_module, main_module, module_of
 from durable._core.codec.codec import Codec
-from durable._core.codec.failures import rebuild, record_exception
+from durable._core.codec.exceptions.failures import rebuild, record_exception
 from durable._core.codec.rule import qualified
 from durable._core.program.retry import Retry, from_record, recorded
 from durable.errors import DecodeError, StepError

@@ -6,7 +6,7 @@ import pytest
 
 from durable._core import source_places
 from durable._core.codec.codec import Codec
-from durable._core.codec.failures import record_exception
+from durable._core.codec.exceptions.failures import record_exception
 from durable._debug.replay import SourceLine
 
 

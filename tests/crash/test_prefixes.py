@@ -38,7 +38,7 @@ from durable import (
     workflow,
 )
 from durable._core.journal.events import KIND_NAMES
-from durable._shell.turns import steps
+from durable._shell.attempts import steps
 from durable.errors import RunStateError
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -35,8 +35,8 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._shell.attempts import stand_ins
 from durable._shell.engine import dry_run
-from durable._shell.turns import stand_ins
 from durable.errors import DefinitionError, DryRunError, EncodeError
 
 pytestmark = pytest.mark.anyio

@@ -34,7 +34,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._shell.turns import asking
+from durable._shell.attempts import asking
 from tests.core.hostile_exceptions import KINDS, OUTSIDERS, Touchy
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from durable._cli.journals.recorded import Damaged, add_recorded, recorded_runs
 from durable._cli.terminal.output import Output, cut
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, CommandError
 from durable._core.codec.codec import Codec, Payload
-from durable._core.codec.failures import describe
+from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.payloads import failure_in
 from durable._core.recorded.export_format import RunHistory
 from durable._debug.replay import Replay, ReplayedCommand, as_definitions, definition_of

@@ -3,9 +3,8 @@ Values and exceptions to JSON text and back, by annotation. It knows nothing of 
 
 Touches no I/O (but the source lines of tracebacks) and imports no module of the user's: classes are found by their
 annotations, exceptions by name among the modules that are loaded. Nothing in it changes but caches of rules, so that
-any thread may use it. What may be hostile is read in `exception_parts`, `safe_text` and `traceback_text`, and made anew
-in `exception_instances` and `validation_errors`.
+any thread may use it. What may be hostile has a folder of its own, `exceptions`.
 
 Start with `codec`, the way in for values; then `resolver`, which finds the rule of an annotation, and `rule`, what a
-rule is. Exceptions begin in `failures`.
+rule is.
 """

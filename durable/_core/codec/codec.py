@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from durable._core.codec.agreement import by_value, lenient
-from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.codec.exceptions.safe_text import Ask, ask_directly
 from durable._core.codec.json_text import dumps, dumps_sorted, loads, quote
 from durable._core.codec.resolver import Rules
 from durable._core.codec.rule import Refusal, Rule, TooDeep, check_depth, qualified, reason_of
-from durable._core.codec.safe_text import Ask, ask_directly
 from durable._core.codec.signatures import ArgumentTypes
 from durable.errors import CapExceededError, DecodeError, EncodeError
 

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from durable._core.codec.class_names import module_of, qualname_of
-from durable._core.codec.safe_text import ask_directly, message_of, name_of
+from durable._core.codec.exceptions.safe_text import ask_directly, message_of, name_of
 
 Encoder: TypeAlias = Callable[[Any, int], Any]
 """``(value, levels of nesting still allowed)`` to plain JSON data."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from durable._core.codec.codec import Codec, Payload
-from durable._core.codec.exception_origin import came_from_outside
-from durable._core.codec.failures import Failure, rebuild, record_exception
-from durable._core.codec.safe_text import one_line
+from durable._core.codec.exceptions.failures import Failure, rebuild, record_exception
+from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.program.ops import RunOp, Signal
 from durable.errors import CapExceededError, DefinitionError, EncodeError
 

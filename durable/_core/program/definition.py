@@ -15,8 +15,8 @@ from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from durable._core.codec.exception_origin import came_from_outside
-from durable._core.codec.safe_text import one_line, shown
+from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.codec.exceptions.safe_text import one_line, shown
 from durable._core.codec.signatures import ArgumentTypes, argument_types, result_type
 from durable._core.program.limits import LimitRef
 from durable._core.program.retry import NEVER, Retry

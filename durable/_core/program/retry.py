@@ -15,12 +15,12 @@ from typing import Annotated, Any, Final, TypeAlias
 from attrs import evolve, field, frozen
 
 from durable._core.codec.class_names import aliases_of, bases_of, module_of, qualname_of
-from durable._core.codec.exception_origin import came_from_outside
-from durable._core.codec.exception_parts import attribute
+from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.codec.exceptions.parts import attribute
+from durable._core.codec.exceptions.safe_text import one_line, shown
 from durable._core.codec.json_text import dumps
 from durable._core.codec.records import record_codec
 from durable._core.codec.rule import Refusal
-from durable._core.codec.safe_text import one_line, shown
 from durable._core.codec.scalars import PLAIN
 from durable.errors import CapExceededError, DecodeError, DryRunError, EncodeError, Fatal, RetryAfter, UsageError
 

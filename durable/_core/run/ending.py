@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 from durable._core.codec.codec import Payload
-from durable._core.codec.exception_parts import is_exception, traceback_of
-from durable._core.codec.failures import describe, record_exception
-from durable._core.codec.safe_text import one_line
+from durable._core.codec.exceptions.failures import describe, record_exception
+from durable._core.codec.exceptions.parts import is_exception, traceback_of
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.events import End, RunFailed, RunRestarted, RunSucceeded, RunTimedOut, StepStopped
 from durable._core.journal.events import RunCancelled as RunCancelledEvent
 from durable._core.journal.payloads import failure_payload, payload_of, rebuilt

@@ -23,7 +23,7 @@ from itertools import chain
 from typing import Any, TypeVar, assert_never
 
 from durable._core.codec.codec import Codec
-from durable._core.codec.safe_text import LINE_CAP, message_of, shown
+from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of, shown
 from durable._core.journal import history
 from durable._core.journal.events import (
     CancelRequested,

@@ -4,7 +4,7 @@ Which commands an error is the failure of: they are marked where they are delive
 
 from __future__ import annotations
 
-from durable._core.codec.exception_parts import attribute, cause_of, context_of, members_of, set_attribute
+from durable._core.codec.exceptions.parts import attribute, cause_of, context_of, members_of, set_attribute
 
 _MARK = "__durable_position__"
 #: Errors around and within one that are looked at: each may lead to many, or back to itself.

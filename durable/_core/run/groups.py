@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from durable._core.codec.exception_parts import is_exception
-from durable._core.codec.safe_text import one_line
+from durable._core.codec.exceptions.parts import is_exception
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.events import FeedOpened, GroupOpened, TimerSet
 from durable._core.journal.payloads import arguments_payload
 from durable._core.journal.waits import WakeOn

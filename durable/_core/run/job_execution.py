@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from durable._core.codec.codec import Codec, Payload
-from durable._core.codec.failures import describe as describe_failure
+from durable._core.codec.exceptions.failures import describe as describe_failure
 from durable._core.journal import history
 from durable._core.journal.events import (
     CancelRequested,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias, TypeGuard, assert_never
 
 from durable._core.codec.codec import Payload
-from durable._core.codec.exception_parts import add_note
+from durable._core.codec.exceptions.parts import add_note
 from durable._core.journal.events import (
     CancelAsked,
     ChildArrival,

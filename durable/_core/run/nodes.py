@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar, assert_never
 
-from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
 from durable._core.journal.payloads import arguments_digest, arguments_payload, encoded_signal
 from durable._core.journal.waits import Wait, WakeOn

@@ -24,7 +24,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from types import FrameType
 from typing import Any
 
-from durable._core.codec.safe_text import name_of, shown
+from durable._core.codec.exceptions.safe_text import name_of, shown
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.group_ops import discard

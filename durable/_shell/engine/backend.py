@@ -17,6 +17,7 @@ from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
+from durable._shell.attempts.transaction import holds_writer
 from durable._shell.backend import Backend
 from durable._shell.engine.running import Host, Running, not_open
 from durable._shell.engine.settings import Settings
@@ -27,7 +28,6 @@ from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.turns.activity import Activity
-from durable._shell.turns.transaction import holds_writer
 from durable.errors import BatchNotFoundError, EngineClosedError, JournalDamagedError, RunNotFoundError, UsageError
 
 T = TypeVar("T")

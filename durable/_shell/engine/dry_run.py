@@ -20,14 +20,14 @@ from durable._core.ports import Clock
 from durable._core.program.functions import Workflow
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS, EndStatus
+from durable._shell.attempts.hooks import Hooks
+from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.settings import Allocate, Settings, counting
 from durable._shell.handles.handle import HistoryEvent, Run, RunInfo
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
 from durable._shell.storage.memory import MEMORY
-from durable._shell.turns.hooks import Hooks
-from durable._shell.turns.stand_ins import StandIns
 from durable.errors import DryRunError, DurableError, RunCancelledError, RunFailedError
 
 T = TypeVar("T")

@@ -22,6 +22,10 @@ from durable._core.program.registry import collect
 from durable._core.program.schedules import Schedule
 from durable._core.recorded.check import CheckReport
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
+from durable._shell.attempts.asking import Asking
+from durable._shell.attempts.hooks import Hooks
+from durable._shell.attempts.middleware import Middleware
+from durable._shell.attempts.stand_ins import StandFor, StandIns
 from durable._shell.clock import SystemClock
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.broadcast import EngineEvent
@@ -32,10 +36,6 @@ from durable._shell.engine.ticker import collect_schedules
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
 from durable._shell.storage.port import OpenDatabase
-from durable._shell.turns.asking import Asking
-from durable._shell.turns.hooks import Hooks
-from durable._shell.turns.middleware import Middleware
-from durable._shell.turns.stand_ins import StandFor, StandIns
 
 T = TypeVar("T")
 

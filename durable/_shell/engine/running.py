@@ -19,8 +19,10 @@ import anyio
 from attrs import frozen
 
 from durable._core.admission import Admission, Places
-from durable._core.codec.safe_text import one_line
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.program.limits import numbers
+from durable._shell.attempts.functions import journal_key
+from durable._shell.attempts.steps import Steps
 from durable._shell.backend import Backend
 from durable._shell.engine.broadcast import Broadcast
 from durable._shell.engine.checks import check_journal, report_at_opening
@@ -45,11 +47,9 @@ from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
-from durable._shell.turns.functions import journal_key
 from durable._shell.turns.quarantine import Quarantine
 from durable._shell.turns.residents import Residents
 from durable._shell.turns.services import Services
-from durable._shell.turns.steps import Steps
 from durable._shell.writes import slots
 from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
 from durable._shell.writes.schedule_writes import adopt

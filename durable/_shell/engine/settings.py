@@ -17,9 +17,9 @@ from durable._core.program.limits import Limit
 from durable._core.program.registry import Definitions
 from durable._core.program.schedules import Schedule
 from durable._core.run.caps import Caps
+from durable._shell.attempts.hooks import Hooks
+from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.storage.port import OpenDatabase
-from durable._shell.turns.hooks import Hooks
-from durable._shell.turns.stand_ins import StandIns
 
 #: Gives the number of the next run. There is one owner of a file, so counting in memory is enough.
 Allocate: TypeAlias = Callable[[], int]

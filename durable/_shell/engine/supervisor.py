@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import anyio
 
-from durable._core.codec.safe_text import one_line
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._shell.log import log
 from durable._shell.turns.services import Spawn
 

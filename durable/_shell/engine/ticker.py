@@ -15,18 +15,18 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from durable._core.codec.exception_origin import came_from_outside
-from durable._core.codec.safe_text import LINE_CAP, message_of, one_line
+from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of, one_line
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp, kind_of
 from durable._core.program.registry import Definitions
 from durable._core.program.schedules import MOST_MISSED, Schedule, decide
+from durable._shell.attempts.asking import in_short
 from durable._shell.engine.alarm import Alarm
 from durable._shell.log import log
 from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
-from durable._shell.turns.asking import in_short
 from durable._shell.turns.services import Services
 from durable._shell.writes.schedule_writes import Tick, record_ticks, start_triggered
 from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError

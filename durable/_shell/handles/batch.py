@@ -18,6 +18,7 @@ from durable._core.program.current_driver import driver_in_charge
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
+from durable._shell.attempts.context import Scope, scope_here
 from durable._shell.backend import Backend
 from durable._shell.handles.batch_drafts import Callbacks, Draft, callbacks_of
 from durable._shell.handles.batch_info import BatchInfo, batch_info
@@ -26,7 +27,6 @@ from durable._shell.reads import batch_rows, run_rows
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.rows.rows import NewRun
-from durable._shell.turns.context import Scope, scope_here
 from durable.errors import BatchNotFoundError, UsageError
 
 T = TypeVar("T")

@@ -14,11 +14,12 @@ import anyio
 from attrs import field, frozen
 
 from durable._core.codec.codec import Codec
-from durable._core.codec.failures import describe
+from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
 from durable._core.program.ops import Signal
 from durable._core.statuses import Status
+from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
 from durable._shell.reads import event_rows, run_rows, why
 from durable._shell.reads.run_rows import RunRow
@@ -26,7 +27,6 @@ from durable._shell.requests.history_requests import ForkRun, RetryRun
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
-from durable._shell.turns.functions import journal_key, outlived
 from durable.errors import Fatal, RunBlockedError, RunCancelledError, RunFailedError, RunNotFoundError, UsageError
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from typing import Any, Final, TypeAlias
 from attrs import frozen
 
 from durable import errors
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.codec.json_text import loads
-from durable._core.codec.safe_text import one_line
 from durable._shell.reads.exporting import release
 from durable._shell.requests import (
     batch_requests,

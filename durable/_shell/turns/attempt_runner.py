@@ -22,15 +22,15 @@ from attrs import define, evolve, field
 from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepRetrying, StepStopped
 from durable._core.run.decision import StepAction
 from durable._core.run.suspicion import is_suspect
+from durable._shell.attempts.context import tell
+from durable._shell.attempts.running_attempt import RunningAttempt
+from durable._shell.attempts.steps import current_task, forget_cancel
 from durable._shell.log import log
 from durable._shell.reads.batch_rows import lineage
 from durable._shell.rows.rows import RunState
-from durable._shell.turns.context import tell
 from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
-from durable._shell.turns.running_attempt import RunningAttempt
 from durable._shell.turns.services import Services
-from durable._shell.turns.steps import current_task, forget_cancel
 
 #: Takes the turns of the run, until nothing is left to drive.
 TakeTurns: TypeAlias = Callable[[], Coroutine[Any, Any, None]]

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
-from durable._core.codec.safe_text import one_line
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._shell.log import log
 from durable._shell.rows.rows import Effects, EventTuple, TurnWrite
 from durable._shell.storage.connections import CommitUnknownError, is_no_text, of_ours

@@ -11,18 +11,18 @@ import contextvars
 from collections.abc import Mapping
 from typing import Any
 
-from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import RunStarted
 from durable._core.journal.payloads import rebuilt
 from durable._core.program.functions import Finished, Hook, RunnableDefinition
 from durable._core.program.ops import Op, RunOp, kind_of
 from durable._core.run.decision import Decision
 from durable._core.statuses import EndStatus
+from durable._shell.attempts.asking import in_short
 from durable._shell.log import log
 from durable._shell.rows.new_runs import new_run_id, placed
 from durable._shell.rows.rows import NewRun, ReadyRun
 from durable._shell.rows.templates import begun, from_json
-from durable._shell.turns.asking import in_short
 from durable._shell.turns.services import Services
 
 

@@ -22,12 +22,13 @@ from typing import Any, TypeVar
 
 import anyio
 
-from durable._core.codec.safe_text import one_line
-from durable._core.codec.traceback_text import frames_of
+from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.codec.exceptions.traceback_text import frames_of
 from durable._core.journal.events import Event, Reopening, SignalReceived, StepInterrupted, StepNotBegun
 from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
 from durable._core.run.suspicion import Suspect, counts
+from durable._shell.attempts.steps import current_task
 from durable._shell.log import emit, log
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run
 from durable._shell.rows.rows import ReadyRun, RunState, read_events
@@ -37,7 +38,6 @@ from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.residents import Resident
 from durable._shell.turns.services import RELOAD_PAUSE, Services
-from durable._shell.turns.steps import current_task
 from durable._shell.turns.transaction_turn import Recorded, TransactionTurn
 from durable._shell.turns.turn_writer import TurnWriter
 from durable._shell.writes.turn_writes import SignalsUnreadError

@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 from durable._core.run.suspicion import Suspect, Suspects
+from durable._shell.attempts.running_attempt import RunningAttempt
 from durable._shell.turns.commits import Commits
-from durable._shell.turns.running_attempt import RunningAttempt
 from durable._shell.writes.deaths import note_alone
 
 

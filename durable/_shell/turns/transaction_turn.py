@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from durable._core.codec.exception_origin import came_from_outside, is_the_users_own
-from durable._core.codec.exception_parts import attribute
+from durable._core.codec.exceptions.origin import came_from_outside, is_the_users_own
+from durable._core.codec.exceptions.parts import attribute
 from durable._core.journal.events import Event, StepSucceeded
 from durable._core.program.ops import RunOp
 from durable._core.run.decision import Decision, TransactionAction
+from durable._shell.attempts.raised import is_cancellation, is_for_the_program
+from durable._shell.attempts.steps import current_task
+from durable._shell.attempts.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite
 from durable._shell.storage.connections import CommitUnknownError, is_the_disk
 from durable._shell.storage.port import Exclusive
 from durable._shell.turns.executions import AnyExecution
-from durable._shell.turns.raised import is_cancellation, is_for_the_program
 from durable._shell.turns.services import Services
-from durable._shell.turns.steps import current_task
-from durable._shell.turns.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.turns.turn_writer import TurnWriter
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns

@@ -35,7 +35,7 @@ from durable._core.journal.events import (
 from durable._core.journal.history import only
 from durable._core.program.current_driver import driver_in_charge
 from durable._core.statuses import ENDS
-from durable._shell.turns.context import scope_here
+from durable._shell.attempts.context import scope_here
 from durable.testing.journals import journal_lines
 
 #: Facts about attempts, which differ from one life of a process to the next and which no workflow sees.

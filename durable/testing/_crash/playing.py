@@ -21,11 +21,11 @@ from durable._core.program.limits import Limit
 from durable._core.program.ops import RunOp
 from durable._core.program.schedules import Schedule
 from durable._core.run.caps import Caps
+from durable._shell.attempts.middleware import Middleware, StepCall
 from durable._shell.engine.engine import Engine
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads import run_rows
 from durable._shell.storage.memory import MEMORY
-from durable._shell.turns.middleware import Middleware, StepCall
 from durable.errors import JournalError, RunExistsError, RunStateError, UsageError
 from durable.testing._crash.facts import ROOT, is_over, read_outcome
 from durable.testing._crash.faults import CLOCK_SECONDS, Fault, GlitchError, journal_error

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from durable._core.codec.safe_text import shown
+from durable._core.codec.exceptions.safe_text import shown
 from durable.errors import DecodeError
 
 #: Links of a chain of causes and contexts, and levels of groups within groups.

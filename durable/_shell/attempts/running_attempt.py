@@ -13,11 +13,11 @@ import contextlib
 from collections.abc import Generator
 from typing import Any
 
-from durable._core.codec.exception_parts import context_of
+from durable._core.codec.exceptions.parts import context_of
 from durable._core.run.decision import StepAction
-from durable._shell.turns.context import Cancelled, Scope, tell
-from durable._shell.turns.functions import Function
-from durable._shell.turns.raised import is_cancellation
+from durable._shell.attempts.context import Cancelled, Scope, tell
+from durable._shell.attempts.functions import Function
+from durable._shell.attempts.raised import is_cancellation
 
 #: Errors within errors that are looked at.
 _DEEPEST = 100

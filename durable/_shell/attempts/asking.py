@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from durable._core.codec.safe_text import one_line
+from durable._core.codec.exceptions.safe_text import one_line
 
 #: Seconds that all texts of one exception may take.
 PATIENCE = 1.0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from durable._core.codec.class_names import loaded_class
-from durable._core.codec.safe_text import clean, message_of
+from durable._core.codec.exceptions.safe_text import clean, message_of
 
 #: Errors in one: the first ones tell.
 _MOST_ERRORS: Final = 100

@@ -13,7 +13,7 @@ import inspect
 import types
 from typing import Final
 
-from durable._core.codec.exception_parts import traceback_of
+from durable._core.codec.exceptions.parts import traceback_of
 from durable._core.source_places import OURS
 
 _RAISE: Final = frozenset((dis.opmap["RAISE_VARARGS"], dis.opmap["RERAISE"]))

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from durable._core.codec import validation_errors
 from durable._core.codec.class_names import exception_once_called, loaded_class, module_of, qualname_of
 from durable._core.codec.codec import Codec
-from durable._core.codec.exception_instances import build
-from durable._core.codec.exception_parts import (
+from durable._core.codec.exceptions import validation_errors
+from durable._core.codec.exceptions.failure import CHAIN_CAP, GROUP_CAP, Failure, describe
+from durable._core.codec.exceptions.instances import build
+from durable._core.codec.exceptions.parts import (
     BUILTINS,
     args_of,
     attributes_of,
@@ -33,11 +34,10 @@ from durable._core.codec.exception_parts import (
     set_notes,
     suppresses_context,
 )
-from durable._core.codec.failure import CHAIN_CAP, GROUP_CAP, Failure, describe
+from durable._core.codec.exceptions.safe_text import Ask, clean, message_of, shown
+from durable._core.codec.exceptions.traceback_text import as_note, frames_of, is_traceback
 from durable._core.codec.json_text import dumps
 from durable._core.codec.rule import TAG, Refusal
-from durable._core.codec.safe_text import Ask, clean, message_of, shown
-from durable._core.codec.traceback_text import as_note, frames_of, is_traceback
 from durable._core.codec.untyped import decode_any, is_small
 from durable.errors import RecordError, StepError
 

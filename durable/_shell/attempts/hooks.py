@@ -19,14 +19,14 @@ from typing import Any, Protocol
 import anyio
 
 from durable._core.codec.codec import Codec
-from durable._core.codec.exception_origin import came_from_outside
+from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.payloads import rebuilt
 from durable._core.run.decision import FailedAttempt, StepAction
+from durable._shell.attempts.asking import in_short
+from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
+from durable._shell.attempts.raised import is_cancellation, is_for_the_program
 from durable._shell.log import log
 from durable._shell.rows.rows import Effects, Ended, Notice, ReadyRun, RunResult, RunState
-from durable._shell.turns.asking import in_short
-from durable._shell.turns.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
-from durable._shell.turns.raised import is_cancellation, is_for_the_program
 from durable.errors import DurableError, MiddlewareError
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from durable._core.codec.class_names import bases_of, module_of, namespace_of, qualname_of
-from durable._core.codec.exception_origin import came_from_outside
-from durable._core.codec.exception_parts import args_of, is_native, own_slots_of
+from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.codec.exceptions.parts import args_of, is_native, own_slots_of
 from durable._core.codec.recorded_sets import RecordedFrozenSet, RecordedSet
 from durable._core.source_places import OURS
 

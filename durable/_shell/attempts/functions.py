@@ -18,8 +18,8 @@ from functools import partial
 from typing import TypeAlias
 
 from durable._core.codec.codec import Codec
+from durable._shell.attempts.context import Cancelled
 from durable._shell.storage.memory import MEMORY
-from durable._shell.turns.context import Cancelled
 
 #: Journal, run and position.
 StepKey: TypeAlias = tuple[str, str, str]

@@ -15,10 +15,10 @@ from typing import Any
 from attrs import frozen
 
 from durable._core.codec.codec import Codec
-from durable._core.codec.exception_origin import came_from_outside
-from durable._core.codec.failures import Failure, rebuild, record_exception
-from durable._shell.turns.asking import Asking
-from durable._shell.turns.raised import as_failure
+from durable._core.codec.exceptions.failures import Failure, rebuild, record_exception
+from durable._core.codec.exceptions.origin import came_from_outside
+from durable._shell.attempts.asking import Asking
+from durable._shell.attempts.raised import as_failure
 
 
 class InterruptedCall(Exception):  # noqa: N818 - no error: the call is made again

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from durable._core.codec.exception_origin import came_from_outside
-from durable._core.codec.exception_parts import is_exception, traceback_of
-from durable._core.codec.safe_text import LINE_CAP, shown
+from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.codec.exceptions.parts import is_exception, traceback_of
+from durable._core.codec.exceptions.safe_text import LINE_CAP, shown
 from durable.errors import StepError
 
 

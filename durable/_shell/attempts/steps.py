@@ -23,26 +23,26 @@ import anyio.to_process
 from attrs import frozen
 
 from durable._core.codec.codec import Codec
-from durable._core.codec.exception_origin import came_from_outside, is_the_users_own
-from durable._core.codec.failures import describe, record_exception
+from durable._core.codec.exceptions.failures import describe, record_exception
+from durable._core.codec.exceptions.origin import came_from_outside, is_the_users_own
 from durable._core.journal.events import Event, StepFailed, StepInterrupted, StepRetrying, StepStopped, StepSucceeded
 from durable._core.journal.payloads import payload_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
 from durable._core.program.retry import next_attempt
 from durable._core.run.decision import StepAction, TransactionAction
+from durable._shell.attempts.context import Cancelled, Notes, Scope, StepContext, enter
+from durable._shell.attempts.functions import Function, all_of, function_at
+from durable._shell.attempts.hooks import Hooks
+from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program
+from durable._shell.attempts.running_attempt import RunningAttempt, is_of_cleanup
+from durable._shell.attempts.stand_ins import StandIns
+from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, call_in_worker
 from durable._shell.backend import Backend
 from durable._shell.log import log
 from durable._shell.rows.rows import RunState
 from durable._shell.storage.outliving import OutlivedElsewhere
 from durable._shell.threads import Threads, Worker
-from durable._shell.turns.context import Cancelled, Notes, Scope, StepContext, enter
-from durable._shell.turns.functions import Function, all_of, function_at
-from durable._shell.turns.hooks import Hooks
-from durable._shell.turns.raised import as_failure, is_cancellation, is_for_the_program
-from durable._shell.turns.running_attempt import RunningAttempt, is_of_cleanup
-from durable._shell.turns.stand_ins import StandIns
-from durable._shell.turns.worker import FailedElsewhere, InterruptedCall, call_in_worker
 from durable.errors import Fatal
 
 

@@ -19,8 +19,8 @@ import types
 from collections.abc import Iterable
 from typing import Any, Final
 
-from durable._core.codec.exception_parts import notes_of, traceback_of
-from durable._core.codec.safe_text import clean
+from durable._core.codec.exceptions.parts import notes_of, traceback_of
+from durable._core.codec.exceptions.safe_text import clean
 from durable._core.source_places import OURS, has_source
 
 #: The innermost frames are the ones that tell.

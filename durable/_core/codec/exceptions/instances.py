@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from durable._core.codec.class_names import bases_of, namespace_of
-from durable._core.codec.exception_parts import is_native, set_attribute, slots_of
+from durable._core.codec.exceptions.parts import is_native, set_attribute, slots_of
 
 _ARGS: Final[Any] = vars(BaseException)["args"]
 _UNICODE: Final = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError)
