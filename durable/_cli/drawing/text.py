@@ -30,12 +30,12 @@ FILLS: Final = {
     "cancelled": ("#f1f3f4", "#5f6368"),
     "interrupted": ("#fef7e0", "#e37400"),
 }
-_KINDS: Final = dict.fromkeys(("group", "begin", "end", "more", "timer", "signal", "request", "result"), "")
+_UNNAMED: Final = frozenset(("group", "begin", "end", "more", "timer", "signal", "request", "result"))
 
 
 def title_of(node: GraphNode) -> str:
     """A node in words: "step charge"."""
-    kind = _KINDS.get(node.kind, f"{node.kind} ")
+    kind = "" if node.kind in _UNNAMED else f"{node.kind} "
     attempts = f" (attempt {node.attempts})" if node.attempts > 1 else ""
     return f"{kind}{node.label}{attempts}"
 

@@ -70,7 +70,7 @@ class Cancelled:
 
 _making = threading.Lock()
 #: Tells an attempt that it is to end.
-tell: Callable[[Cancelled], None] = Cancelled._set  # noqa: SLF001 - ours to call, and nobody else's
+tell: Callable[[Cancelled], None] = Cancelled._set  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # ours to call, and nobody else's
 
 
 @frozen

@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TypeAlias
 
 from durable._core.codec.codec import Codec
@@ -69,7 +68,7 @@ class Function:
         """Return once it has returned."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self.on_return(partial(loop.call_soon_threadsafe, _resolve, future))
+        self.on_return(lambda: loop.call_soon_threadsafe(_resolve, future))
         await future
 
     @property

@@ -17,7 +17,7 @@ import asyncio
 import contextvars
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -71,14 +71,17 @@ class Driver:
         self._lived = False
         #: The first event and its checksum, where the run was only just created and needs no loading.
         self._fresh = ready.fresh
+        self._surroundings: anyio.CancelScope | None = None
         self._stopping = False
 
     # --- what others call -----------------------------------------------------------------------
 
-    @cached_property
+    @property
     def surroundings(self) -> anyio.CancelScope:
         """The scope of the middleware around this activation; made only if there is any."""
-        return self._services.new_scope()
+        if self._surroundings is None:
+            self._surroundings = self._services.new_scope()
+        return self._surroundings
 
     def notify(self) -> None:
         """Something is in the inbox."""

@@ -110,10 +110,8 @@ def _message(exc: BaseException, cap: int, ask: Ask | None, depth: int) -> str:
 
 def _of_args(args: tuple[Any, ...], cap: int, ask: Ask | None, depth: int) -> str:
     """As ``BaseException.__str__``."""
-    if not args:
-        return ""
-    if len(args) > 1:
-        return _shown(args, cap, ask, depth)
+    if len(args) != 1:
+        return _shown(args, cap, ask, depth) if args else ""
     value = args[0]
     kind = type(value)
     if issubclass(kind, str):
