@@ -433,7 +433,7 @@ class Statuses:
             case "failed":
                 await self.journal.commit(self.journal.failure(run))
             case "cancelled":
-                await self.journal.commit(self.journal.last_turn(run, RunCancelled("no", 10.0), "cancelled"))
+                await self.journal.commit(self.journal.last_turn(run, RunCancelled("no", at=10.0), "cancelled"))
             case _:
                 blocked = "so it is" if status == "blocked" else None
                 await self.journal.commit(self.journal.turn(run, status=status, blocked=blocked))
