@@ -574,7 +574,7 @@ def long_line():
 
 
 def long_file_name():
-    return _raised(lambda: exec(compile("1 / 0", "/f" * 1_000_000, "exec")))
+    return _raised(lambda: exec(compile("1 / 0", "/" + "f" * 1_000_000, "exec")))
 
 
 def raised_in_a_device():

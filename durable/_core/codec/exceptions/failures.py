@@ -154,7 +154,11 @@ class _Recorder:
         name = qualname_of(cls) if module_of(cls) == "builtins" else f"{module_of(cls)}.{qualname_of(cls)}"
         text = clean(f"{name[:NAME_CAP]}: " if lines[0] else name[:NAME_CAP]) + "\n".join(lines) + "\n"
         text = text[:cap]
-        return frames_of(exc, cap - len(text)) + text
+        try:
+            frames = frames_of(exc, cap - len(text))
+        except Exception:  # noqa: BLE001 - source files, and Python's own formatting of them: it is for people only
+            frames = ""
+        return frames + text
 
     def _data(self, exc: BaseException, notes: list[str], room: int) -> dict[str, Any]:
         """The arguments and attributes, as under `Any`."""

@@ -45,7 +45,7 @@ def is_the_users_own(error: BaseException) -> bool:
     What SQLite reports is raised by no statement, and what we report by one of ours.
     """
     origin = _origin(error)
-    return origin is not None and _raises(origin) and not origin.tb_frame.f_code.co_filename.startswith(OURS)
+    return origin is not None and _raises(origin) and not str.startswith(origin.tb_frame.f_code.co_filename, OURS)
 
 
 def _origin(error: BaseException) -> types.TracebackType | None:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from durable._core.codec.class_names import bases_of, module_of, namespace_of, qualname_of
 from durable._core.codec.exceptions.origin import came_from_outside
-from durable._core.codec.exceptions.parts import args_of, is_native, own_slots_of
+from durable._core.codec.exceptions.parts import args_of, attributes_of, is_native, own_slots_of
 from durable._core.codec.recorded_sets import RecordedFrozenSet, RecordedSet
 from durable._core.source_places import OURS
 
@@ -99,7 +99,7 @@ def _message(exc: BaseException, cap: int, ask: Ask | None, depth: int) -> str:
     if is_native(owner):  # KeyError, OSError, ...: safe, if nothing is large or has code of its own
         if issubclass(type(exc), _UNICODE) or _are_simple(_fields(exc)):
             text = _asked(ask_directly, render, exc, cap)
-    elif _is_ours(type(exc), render) and _are_simple(args):
+    elif _is_ours(type(exc), render) and _are_simple(value for _, value in attributes_of(exc)) and _are_simple(args):
         text = _asked(ask_directly, render, exc, cap)
     else:
         text = _asked(ask, str, exc, cap)

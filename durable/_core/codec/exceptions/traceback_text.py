@@ -63,7 +63,7 @@ def as_note(traceback: str) -> str | None:
 
 def _format(traceback: types.TracebackType | None, *, with_ours: bool) -> str:
     links: collections.deque[types.TracebackType] = collections.deque(_links(traceback), maxlen=_MOST_FRAMES)
-    frames = [_summary(link) for link in links if with_ours or not link.tb_frame.f_code.co_filename.startswith(OURS)]
+    frames = [_summary(link) for link in links if with_ours or not _file_of(link).startswith(OURS)]
     return clean("".join(tracebacks.StackSummary.from_list(frames).format())) if frames else ""
 
 
@@ -73,11 +73,15 @@ def _links(traceback: types.TracebackType | None) -> Iterable[types.TracebackTyp
         traceback = traceback.tb_next
 
 
+def _file_of(link: types.TracebackType) -> str:
+    return str.__str__(link.tb_frame.f_code.co_filename)  # which whoever makes code may set to more than a str
+
+
 def _summary(link: types.TracebackType) -> tracebacks.FrameSummary:
-    code, number = link.tb_frame.f_code, link.tb_lineno
-    line = _source_line(code.co_filename, number)
+    code, file, number = link.tb_frame.f_code, _file_of(link), link.tb_lineno
+    line = _source_line(file, number)
     summary = tracebacks.FrameSummary(
-        code.co_filename[:_LONGEST_NAME], number, code.co_name[:_LONGEST_NAME], lookup_line=False,
+        file[:_LONGEST_NAME], number, str.__str__(code.co_name)[:_LONGEST_NAME], lookup_line=False,
         line=line[:_LONGEST_LINE],
     )  # fmt: skip
     at = next(itertools.islice(code.co_positions(), link.tb_lasti // 2, None), None)
