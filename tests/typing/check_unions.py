@@ -1,5 +1,5 @@
 """
-Add events, an op and an outcome to a copy of the package: mypy must name the places that do not know them.
+Add events and an outcome to a copy of the package: mypy must name the places that do not know them.
 
 Called by `make types`. Matches that end in `assert_never` are worth what the type checker makes of them; this
 proves that nobody who adds to a union has to look for those who read it.
@@ -14,11 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 EVENTS = "_core/journal/events.py"
-OPS = "_core/program/group_ops.py"
 
 NEW_EVENTS = '''
 @frozen
-class Asked(Positioned):
+class Asked(AskedByCode):
     """A new command."""
 
     kind: ClassVar[int] = 90
@@ -67,14 +66,6 @@ class Remarked(RunWide):
 
 
 '''
-NEW_OP = '''
-@frozen(eq=False)
-class AskOp(Op[None]):
-    """A new op."""
-
-
-'''
-
 #: (file, what stands there, what takes its place)
 EDITS = [
     (EVENTS, "\n# --- the unions ---", f"{NEW_EVENTS}\n# --- the unions ---"),
@@ -84,15 +75,12 @@ EDITS = [
     (EVENTS, "RunArrival: TypeAlias =", "RunArrival: TypeAlias = PauseRequested |"),
     (EVENTS, "Note: TypeAlias =", "Note: TypeAlias = Remarked |"),
     (EVENTS, '    "retrying",\n    "interrupted",\n', '    "retrying",\n    "paused",\n    "interrupted",\n'),
-    (OPS, "\n#: All that a workflow may yield", f"{NEW_OP}\n#: All that a workflow may yield"),
-    (OPS, "    StepOp[Any], ", "    AskOp, StepOp[Any], "),
 ]
 
 #: What mypy must name: the new thing, and the modules that have to be told of it.
 EXPECTED = {
     "Asked": {
         "_core/journal/history.py",  # what it waits for; whether a retry asks for it again; replacing its outcome
-        "_core/run/divergence.py",  # when two of them are the same
         "_core/recorded/run_lines.py",  # it does not describe itself
         "_cli/drawing/model.py",
     },
@@ -107,7 +95,6 @@ EXPECTED = {
         "_cli/journals/step_lines.py",
         "_debug/looking_around.py",
     },
-    "AskOp": {"_core/run/nodes.py"},
 }
 
 

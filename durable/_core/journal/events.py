@@ -66,6 +66,21 @@ class Positioned(_Recorded):
     position: str
 
 
+class AskedByCode(Positioned):
+    """A command: what the code asked for. On replay it asks again, and must come to the same."""
+
+    __slots__ = ()
+
+    @property
+    def sought(self) -> str:
+        """What it is called where code is searched for it; empty where that needs no name of it."""
+        return self.name
+
+    def repeats(self, _recorded: Any, /) -> bool:
+        """Whether it is the same command as that of its class and name which is recorded."""
+        return True
+
+
 class RunWide(_Recorded):
     """What is about the run as a whole."""
 
@@ -199,7 +214,7 @@ class RunForked(RunWide):
 
 
 @frozen
-class StepStarted(Positioned):
+class StepStarted(AskedByCode):
     """An attempt of a step may begin. Attempt 1 is the command itself."""
 
     kind: ClassVar[int] = 10
@@ -314,7 +329,7 @@ class StepCancelled(Positioned):
 
 
 @frozen
-class TransactionStarted(Positioned):
+class TransactionStarted(AskedByCode):
     """A transaction was asked for. Its outcome commits together with its rows."""
 
     kind: ClassVar[int] = 16
@@ -331,7 +346,7 @@ class TransactionStarted(Positioned):
 
 
 @frozen
-class SlotAwaited(Positioned):
+class SlotAwaited(AskedByCode):
     """An attempt of step *name* waits for a slot of *limit*; attempt 1 is the command. `StepStarted` comes later."""
 
     kind: ClassVar[int] = 17
@@ -381,7 +396,7 @@ class StepStopped(Positioned):
 
 
 @frozen
-class GroupOpened(Positioned):
+class GroupOpened(AskedByCode):
     """A gather, race, settle or for_each began. For `for_each`, *value* holds its items."""
 
     kind: ClassVar[int] = 20
@@ -396,9 +411,17 @@ class GroupOpened(Positioned):
     def describe(self) -> str:
         return f"{self.name} of {self.size}"
 
+    @property
+    def sought(self) -> str:
+        return "gather" if self.name.startswith("gather") else self.name
+
+    def repeats(self, recorded: GroupOpened, /) -> bool:
+        # The items of a for_each are the recorded ones, however many the code has now.
+        return self.name.startswith("for_each ") or recorded.size == self.size
+
 
 @frozen
-class TimerSet(Positioned):
+class TimerSet(AskedByCode):
     """A timer was set, due at *fire_at*; *name* is sleep, sleep_until or timeout."""
 
     kind: ClassVar[int] = 21
@@ -425,7 +448,7 @@ class TimerFired(Positioned):
 
 
 @frozen
-class SignalAwaited(Positioned):
+class SignalAwaited(AskedByCode):
     """The run waits for a signal; *fire_at* is its timeout, if any."""
 
     kind: ClassVar[int] = 23
@@ -438,6 +461,10 @@ class SignalAwaited(Positioned):
 
     def describe(self) -> str:
         return f"wait_for {self.name!r}"
+
+    @property
+    def sought(self) -> str:
+        return f"wait_for {self.name}"
 
 
 @frozen
@@ -456,7 +483,7 @@ class SignalReceived(RunWide):
 
 
 @frozen
-class ChildStarted(Positioned):
+class ChildStarted(AskedByCode):
     """A child run was created; *awaited* is False for `start`."""
 
     kind: ClassVar[int] = 25
@@ -472,9 +499,12 @@ class ChildStarted(Positioned):
     def describe(self) -> str:
         return f"child {self.name!r}" if self.awaited else f"start of {self.name!r}"
 
+    def repeats(self, recorded: ChildStarted, /) -> bool:
+        return recorded.awaited == self.awaited
+
 
 @frozen
-class ChildAwaited(Positioned):
+class ChildAwaited(AskedByCode):
     """The run waits for a run that exists already."""
 
     kind: ClassVar[int] = 26
@@ -486,6 +516,9 @@ class ChildAwaited(Positioned):
 
     def describe(self) -> str:
         return f"result of run {self.run_id!r}"
+
+    def repeats(self, recorded: ChildAwaited, /) -> bool:
+        return recorded.run_id == self.run_id
 
 
 @frozen
@@ -538,7 +571,7 @@ class ChildJoined(Positioned):
 
 
 @frozen
-class SignalSent(Positioned):
+class SignalSent(AskedByCode):
     """The run sent signal *name* to another run; *digest* is that of what it carries."""
 
     kind: ClassVar[int] = 31
@@ -553,9 +586,16 @@ class SignalSent(Positioned):
     def describe(self) -> str:
         return f"signal_run {self.name!r} of run {self.run_id!r}"
 
+    @property
+    def sought(self) -> str:
+        return "signal_run"
+
+    def repeats(self, recorded: SignalSent, /) -> bool:
+        return recorded.run_id == self.run_id
+
 
 @frozen
-class CancelAsked(Positioned):
+class CancelAsked(AskedByCode):
     """The run asked for another run to be cancelled."""
 
     kind: ClassVar[int] = 32
@@ -568,6 +608,13 @@ class CancelAsked(Positioned):
 
     def describe(self) -> str:
         return f"cancel_run {self.run_id!r}"
+
+    @property
+    def sought(self) -> str:
+        return "cancel_run"
+
+    def repeats(self, recorded: CancelAsked, /) -> bool:
+        return recorded.run_id == self.run_id
 
 
 @frozen

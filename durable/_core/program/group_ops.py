@@ -5,25 +5,13 @@ Ops made of other ops: groups, and what they evaluate to.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from durable._core.program import current_driver
 from durable._core.program.command import Command
-from durable._core.program.ops import (
-    AwaitRunOp,
-    CancelRunOp,
-    ContinueAs,
-    Op,
-    RunOp,
-    SignalRunOp,
-    SleepOp,
-    StartOp,
-    StepOp,
-    TransactionOp,
-    WaitForOp,
-)
+from durable._core.program.ops import Op
 
 if TYPE_CHECKING:
     from durable._core.program.functions import Job, Step, TransactionStep, Workflow
@@ -146,10 +134,3 @@ class ForEachOp(Op[list[T]]):
 
     def describe(self) -> str:
         return f"for_each {self.definition.name!r} over {len(self.items)}"
-
-
-#: All that a workflow may yield, but for `Return`: what matches ops ends in `assert_never`.
-AnyOp: TypeAlias = Union[  # noqa: UP007 - classes with arguments
-    StepOp[Any], TransactionOp[Any], RunOp[Any], StartOp[Any], AwaitRunOp[Any], ContinueAs, SleepOp, WaitForOp[Any],
-    SignalRunOp, CancelRunOp, GatherOp[Any], RaceOp[Any], SettleOp[Any], TimeoutOp[Any], ForEachOp[Any],
-]  # fmt: skip

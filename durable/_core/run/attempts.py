@@ -8,6 +8,7 @@ from typing import Any, TypeGuard, assert_never
 
 from attrs import evolve
 
+from durable._core.codec.codec import Codec
 from durable._core.journal.events import (
     Event,
     ResumeRequested,
@@ -28,7 +29,7 @@ from durable._core.journal.payloads import arguments_digest, rebuilt
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.run.decision import SlotAction
-from durable._core.run.nodes import CANCELLED, LateOutcome, Leaf, NodeOutcome, NodeOwner, OpenRun
+from durable._core.run.nodes import CANCELLED, LateOutcome, Leaf, NodeOutcome, NodeOwner, Opener, OpenRun
 from durable._core.run.step_states import (
     QUEUED,
     STARTED,
@@ -74,7 +75,7 @@ class AttemptNode(Leaf[StepEvent]):
             self.first: StepStarted | TransactionStarted = recorded
             ex.running += 1
             return
-        digest = "" if recorded else arguments_digest(op.args, op.kwargs, ex.codec)
+        digest = "" if recorded else self.digest_of(op, ex.codec)
         self.first = kind(position, definition.name, 1, ex.site(op), digest, ex.time)
         limited = isinstance(recorded, SlotAwaited) if recorded else definition.options.limit is not None
         if limited and kind is StepStarted:
@@ -84,6 +85,10 @@ class AttemptNode(Leaf[StepEvent]):
         ex.running += 1
         if fresh:
             start_attempt(self, ex.decision)
+
+    @staticmethod
+    def digest_of(op: StepOp[Any] | TransactionOp[Any], codec: Codec, /) -> str:
+        return arguments_digest(op.args, op.kwargs, codec)
 
     def _stand_in_line(self, *, new: bool) -> None:
         ex = self.ex
@@ -189,3 +194,6 @@ class AttemptNode(Leaf[StepEvent]):
 
     def _count(self, before: StepState) -> None:
         self.ex.running += (self.state.phase in UNDER_WAY) - (before.phase in UNDER_WAY)
+
+
+OPENERS: dict[type, Opener] = {StepOp: AttemptNode, TransactionOp: AttemptNode}

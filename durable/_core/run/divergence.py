@@ -10,23 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any, TypeAlias, assert_never
+from typing import Any, TypeAlias
 
 from attrs import frozen
 
 from durable._core.journal.events import (
-    CancelAsked,
-    ChildAwaited,
     ChildStarted,
     CommandEvent,
     End,
     GroupOpened,
     RunRestarted,
-    SignalAwaited,
-    SignalSent,
     SlotAwaited,
     StepStarted,
-    TimerSet,
     TransactionStarted,
 )
 from durable._core.run.lookahead import names_ahead, names_in
@@ -42,20 +37,7 @@ Requested: TypeAlias = CommandEvent | End | RunRestarted
 
 def alike(recorded: Any, requested: CommandEvent, aliases: Sequence[str] = ()) -> bool:
     """Whether two commands of one class are the same command; *aliases* are older names of the requested one."""
-    if requested.name != recorded.name and recorded.name not in aliases:
-        return False
-    match requested:
-        case GroupOpened():
-            # The items of a for_each are the recorded ones, however many the code has now.
-            return requested.name.startswith("for_each ") or recorded.size == requested.size
-        case ChildStarted():
-            return bool(recorded.awaited == requested.awaited)
-        case ChildAwaited() | SignalSent() | CancelAsked():
-            return bool(recorded.run_id == requested.run_id)
-        case StepStarted() | SlotAwaited() | TransactionStarted() | TimerSet() | SignalAwaited():
-            return True
-        case _:
-            assert_never(requested)
+    return (requested.name == recorded.name or recorded.name in aliases) and requested.repeats(recorded)
 
 
 @frozen
@@ -136,24 +118,24 @@ def _guess(
     if recorded is None:
         return _Guess("added", f"It looks as if {now} was added here, behind all that was recorded", _GUARD_NEW)
     was = recorded.describe()
-    if _name(recorded) == _name(requested):
+    if recorded.sought == requested.sought:
         if isinstance(recorded, GroupOpened) and isinstance(requested, GroupOpened):
             return _Guess("resized", f"It looks as if {_members(requested.size - recorded.size)} this group")
         return _Guess("changed", f"It looks as if {was} has become {now}")
     known, ahead = code.known(), code.ahead()
     if skipped := _skipped(position, requested, commands):
         lost = skipped[0].describe() + (f" and {len(skipped) - 1} more" if len(skipped) > 1 else "")
-        if any(_name(each) in ahead for each in skipped):
+        if any(each.sought in ahead for each in skipped):
             return _Guess("reordered", f"It looks as if {now} was moved before {lost}")
-        if any(_name(each) in known for each in skipped):
+        if any(each.sought in known for each in skipped):
             return _Guess("branch", f"It looks as if the branch with {lost} is not taken any more")
         return _Guess("removed", f"It looks as if {lost} was removed before {now}", _KEEP_OLD)
     if _comes_next(position, recorded, commands, ahead):
         return _Guess("inserted", f"It looks as if {now} was inserted before {was}", _GUARD_NEW)
-    if _name(recorded) in known:
+    if recorded.sought in known:
         return _Guess("branch", f"It looks as if a branch goes another way: {was} is in the code, but not reached")
     if type(recorded) is type(requested) and isinstance(requested, _CAN_HAVE_ALIASES):
-        remedy = f"If it was only renamed, say so where it is defined (aliases=({_name(recorded)!r},)). {_KEEP_BOTH}"
+        remedy = f"If it was only renamed, say so where it is defined (aliases=({recorded.sought!r},)). {_KEEP_BOTH}"
         return _Guess("renamed", f"It looks as if {was} was renamed to {now}", remedy)
     return _Guess("changed", f"It looks as if {was} was replaced by {now}")
 
@@ -162,12 +144,12 @@ def _comes_next(
     position: str, recorded: CommandEvent, commands: Mapping[str, CommandEvent], ahead: Sequence[str]
 ) -> bool:
     """Whether code that continues to *ahead* comes to *recorded*, before what was recorded behind that."""
-    if _name(recorded) not in ahead:
+    if recorded.sought not in ahead:
         return False
     following = commands.get(_beside(position, 1))
-    if following is None or _name(following) not in ahead:
+    if following is None or following.sought not in ahead:
         return True
-    return ahead.index(_name(recorded)) <= ahead.index(_name(following))
+    return ahead.index(recorded.sought) <= ahead.index(following.sought)
 
 
 def _guess_end(recorded: CommandEvent | None, requested: Requested | None, code: Code) -> _Guess:
@@ -175,7 +157,7 @@ def _guess_end(recorded: CommandEvent | None, requested: Requested | None, code:
     if recorded is None:
         now = "nothing" if requested is None else requested.describe()
         return _Guess("changed", f"What was recorded goes another way behind this, the code comes to {now}")
-    if _name(recorded) in code.known():
+    if recorded.sought in code.known():
         return _Guess("branch", f"It looks as if {recorded.describe()} is not reached any more")
     return _Guess("removed", f"It looks as if {recorded.describe()} was removed", _KEEP_OLD)
 
@@ -205,22 +187,3 @@ def _beside(position: str, offset: int) -> str:
 
 
 _CAN_HAVE_ALIASES = (StepStarted, SlotAwaited, TransactionStarted, ChildStarted)
-
-
-def _name(event: CommandEvent) -> str:
-    """A command as `lookahead` calls it."""
-    match event:
-        case SignalAwaited():
-            return f"wait_for {event.name}"
-        case GroupOpened() if event.name.startswith("gather"):
-            return "gather"
-        case StepStarted() | SlotAwaited() | TransactionStarted() | GroupOpened() | TimerSet() | ChildStarted():
-            return event.name
-        case SignalSent():
-            return "signal_run"
-        case CancelAsked():
-            return "cancel_run"
-        case ChildAwaited():  # the code needs no name to wait for it, so there is none to compare
-            return ""
-        case _:
-            assert_never(event)

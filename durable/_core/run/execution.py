@@ -45,16 +45,15 @@ from durable._core.journal.waits import Wait
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.functions import Workflow
-from durable._core.program.ops import ContinueAs, StepOp, TransactionOp
+from durable._core.program.ops import ContinueAs
 from durable._core.program.retry import Retry
-from durable._core.run import ending
+from durable._core.run import attempts, ending, groups, leaves
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import ChildAction, Decision, TroubledStep, added
-from durable._core.run.groups import OPENERS
 from durable._core.run.leaves import SignalNode
-from durable._core.run.nodes import NOBODY, Node, NodeOutcome, NodeOwner, OpenRun, StrandNode
+from durable._core.run.nodes import NOBODY, Node, NodeOutcome, NodeOwner, Opener, OpenRun, StrandNode
 from durable._core.run.step_states import UNDER_WAY, refused, resolved, still_stuck
 from durable._core.run.strand import Strand
 from durable.errors import (
@@ -76,7 +75,8 @@ def _next(steps: Iterator[StrandNode]) -> StrandNode | None:
     return next(steps, None)
 
 
-_OPENERS: dict[type, Callable[..., Node]] = {**OPENERS, StepOp: AttemptNode, TransactionOp: AttemptNode}
+#: What opens each op; `ContinueAs` ends the run instead.
+_OPENERS: dict[type, Opener] = {**attempts.OPENERS, **leaves.OPENERS, **groups.OPENERS}
 
 
 class Execution(OpenRun):
@@ -404,7 +404,7 @@ class Execution(OpenRun):
         """Open *op* at *position*; its node reports to *owner*."""
         self.answers.created_ops.pop(id(op), None)
         opener = _OPENERS.get(type(op))
-        self.asked = op  # type: ignore[assignment]  # what is none of them is refused below
+        self.asked = op
         try:
             if opener is not None:
                 return opener(self, position, owner, index, op)
@@ -420,6 +420,11 @@ class Execution(OpenRun):
             self.leaves.pop(position, None)
             owner.member_done(index, NodeOutcome(error=error))
         return None
+
+    def digest(self) -> str:
+        """Of what the command carries that is being opened; empty where it carries nothing."""
+        opener = _OPENERS.get(type(self.asked))
+        return "" if opener is None else opener.digest_of(self.asked, self.codec)
 
     def refuse(self, op: Command) -> None:
         """Open nothing for *op*: its strand is cancelled."""

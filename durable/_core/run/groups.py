@@ -8,7 +8,7 @@ stays so, whatever they report; and so it does if the group itself is cancelled 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from durable._core.codec.exceptions.parts import is_exception
@@ -20,15 +20,15 @@ from durable._core.program.command import Command
 from durable._core.program.functions import Job, Workflow
 from durable._core.program.group_ops import ForEachOp, GatherOp, RaceOp, Settled, SettleOp, TimeoutOp, Winner, discard
 from durable._core.program.limits import Limit
-from durable._core.program.ops import AwaitRunOp, CancelRunOp, Op, RunOp, SignalRunOp, SleepOp, StartOp, WaitForOp
+from durable._core.program.ops import Op
 from durable._core.run.decision import FedChild, Feed
-from durable._core.run.leaves import ChildNode, RequestNode, SignalNode, TimerNode
 from durable._core.run.nodes import (
     CANCELLED,
     LateOutcome,
     Node,
     NodeOutcome,
     NodeOwner,
+    Opener,
     OpenRun,
     StrandNode,
     TimerLeaf,
@@ -413,15 +413,7 @@ def _group(errors: list[BaseException], size: int) -> BaseException:
         )
 
 
-#: How each op opens (steps and transactions are in `attempts`, which `execution` adds).
-OPENERS: dict[type, Callable[..., Node]] = {
-    SleepOp: TimerNode,
-    WaitForOp: SignalNode,
-    RunOp: ChildNode,
-    StartOp: ChildNode,
-    AwaitRunOp: ChildNode,
-    SignalRunOp: RequestNode,
-    CancelRunOp: RequestNode,
+OPENERS: dict[type, Opener] = {
     GatherOp: GatherNode,
     RaceOp: RaceNode,
     SettleOp: SettleNode,

@@ -4,9 +4,10 @@ Commands that one arrival ends: timers, signals, children, requests to other run
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeAlias, TypeGuard, assert_never
 
-from durable._core.codec.codec import Payload
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.parts import add_note
 from durable._core.journal.events import (
     CancelAsked,
@@ -37,11 +38,12 @@ from durable._core.run.nodes import (
     NodeOutcome,
     NodeOwner,
     NumberedSignal,
+    Opener,
     OpenRun,
     StrandNode,
     TimerLeaf,
 )
-from durable.errors import DecodeError, RunCancelledError, SignalPayloadError
+from durable.errors import CapExceededError, DecodeError, EncodeError, RunCancelledError, SignalPayloadError
 
 
 class TimerNode(TimerLeaf):
@@ -169,6 +171,15 @@ class ChildNode(Leaf[ChildArrival]):
             return
         self.wait_for("child", name=feed, run_id=self.run_id, fresh=fresh and not (self.starting or fed))
 
+    @staticmethod
+    def digest_of(op: ChildOp, codec: Codec, /) -> str:
+        if isinstance(op, AwaitRunOp):
+            return ""
+        run_op = op.op if isinstance(op, StartOp) else op
+        with contextlib.suppress(EncodeError, CapExceededError):
+            return codec.digest(arguments_payload(run_op, codec))
+        return ""
+
     def accepts(self, event: Event) -> TypeGuard[ChildArrival]:
         return isinstance(event, ChildArrival)
 
@@ -249,6 +260,13 @@ class RequestNode(Leaf[RequestAnswer]):
         if fresh:
             ex.decision.requests = added(ex.decision.requests, action)
 
+    @staticmethod
+    def digest_of(op: SignalRunOp | CancelRunOp, codec: Codec, /) -> str:
+        if isinstance(op, SignalRunOp):
+            with contextlib.suppress(EncodeError, CapExceededError):
+                return codec.digest(encoded_signal(op.signal, op.payload, codec)[1])
+        return ""
+
     def accepts(self, event: Event) -> TypeGuard[RequestAnswer]:
         return isinstance(event, RequestAnswer)
 
@@ -261,3 +279,14 @@ class RequestNode(Leaf[RequestAnswer]):
                 self.close(NodeOutcome(error=self.delivered(rebuilt(event.value, self.ex.codec))))
             case _:
                 assert_never(event)
+
+
+OPENERS: dict[type, Opener] = {
+    SleepOp: TimerNode,
+    WaitForOp: SignalNode,
+    RunOp: ChildNode,
+    StartOp: ChildNode,
+    AwaitRunOp: ChildNode,
+    SignalRunOp: RequestNode,
+    CancelRunOp: RequestNode,
+}

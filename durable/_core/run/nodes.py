@@ -17,35 +17,20 @@ and `groups`; `execution` drives the code.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar
 
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
-from durable._core.journal.payloads import arguments_digest, arguments_payload, encoded_signal
 from durable._core.journal.waits import Wait, WakeOn
-from durable._core.program.group_ops import AnyOp, ForEachOp, GatherOp, RaceOp, SettleOp, TimeoutOp
-from durable._core.program.ops import (
-    AwaitRunOp,
-    CancelRunOp,
-    ContinueAs,
-    RunOp,
-    SignalRunOp,
-    SleepOp,
-    StartOp,
-    StepOp,
-    TransactionOp,
-    WaitForOp,
-)
 from durable._core.run.decision import Decision, added, removed
 from durable._core.run.divergence import Code, Requested, alike, diverged
 from durable._core.run.failed_positions import mark
 from durable._core.run.strand import Strand
 from durable._core.statuses import WaitKind
-from durable.errors import CapExceededError, EncodeError, RunCancelled
+from durable.errors import RunCancelled
 
 if TYPE_CHECKING:
     from durable._core.codec.codec import Codec
@@ -129,6 +114,11 @@ class Node:
         self.index = index
         self.closed = False
 
+    @staticmethod
+    def digest_of(_op: Any, _codec: Codec, /) -> str:
+        """A short digest of what its op carries, for reports; empty where it carries nothing that can be compared."""
+        return ""
+
     def report(self, outcome: NodeOutcome) -> None:
         """Tell the owner, once."""
         self.closed = True
@@ -156,6 +146,13 @@ class Node:
     def delivered(self, error: BaseException) -> BaseException:
         """*error*, marked with the position whose failure it is, so that a retry finds it."""
         return mark(error, self.position)
+
+
+class Opener(Protocol):
+    """What opens the ops of one class: the class of their nodes. Each module of nodes ends with its table of these."""
+
+    def __call__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: Any, /) -> Node: ...
+    def digest_of(self, op: Any, codec: Codec, /) -> str: ...
 
 
 def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
@@ -379,7 +376,7 @@ class OpenRun:
         self.compares = False
         self.changed_arguments: list[str] = []
         #: The op that is being opened, and the strand whose code runs right now.
-        self.asked: AnyOp | None = None
+        self.asked: Command | None = None
         self.current: StrandNode | None = None
 
     @property
@@ -399,6 +396,10 @@ class OpenRun:
         """A step that was told to end has, without an outcome."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
+    def digest(self) -> str:
+        """Of what the command carries that is being opened; empty where it carries nothing."""
+        raise NotImplementedError  # pragma: no cover - `Execution` has its own
+
     # --- commands ----------------------------------------------------------------------------------
 
     def command(self, event: _E, aliases: Sequence[str] = ()) -> tuple[_E, bool]:
@@ -414,7 +415,7 @@ class OpenRun:
         if recorded is not None:
             if type(recorded) is not type(event) or not alike(recorded, event, aliases):
                 self.diverge(position, event, recorded)
-            if self.compares and (before := recorded.digest) and self._digest() not in ("", before):
+            if self.compares and (before := recorded.digest) and self.digest() not in ("", before):
                 self.changed_arguments.append(position)
             return recorded, False
         if self.replaying and not self.history.reopened:
@@ -450,28 +451,8 @@ class OpenRun:
         """
         recorded = recorded or self.history.commands.get(position)
         code = Code([] if self.current is None else self.current.strand.frames(), self.definition.fn)
-        digest = self._digest() if requested is not None and requested.category == "command" else ""
+        digest = self.digest() if requested is not None and requested.category == "command" else ""
         raise diverged(self.run_id, position, recorded, requested, self.history.commands, code, digest, why)
-
-    def _digest(self) -> str:
-        """Of the arguments of the command that is being opened; empty where it has none."""
-        op = self.asked.op if isinstance(self.asked, StartOp) else self.asked
-        match op:
-            case StepOp() | TransactionOp():
-                return arguments_digest(op.args, op.kwargs, self.codec)
-            case RunOp():
-                with contextlib.suppress(EncodeError, CapExceededError):
-                    return self.codec.digest(arguments_payload(op, self.codec))
-            case SignalRunOp():
-                with contextlib.suppress(EncodeError, CapExceededError):
-                    return self.codec.digest(encoded_signal(op.signal, op.payload, self.codec)[1])
-            case AwaitRunOp() | CancelRunOp() | ContinueAs() | SleepOp() | WaitForOp() | None:
-                pass  # nothing is called
-            case GatherOp() | RaceOp() | SettleOp() | TimeoutOp() | ForEachOp():
-                pass  # its members are; items stand in the event
-            case _:
-                assert_never(op)
-        return ""
 
     def site(self, op: Any) -> str:
         """Where *op* was made, short enough to be recorded with every command."""
