@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from durable import Flow, Retry, Return, job, sleep, step, wait_for, workflow
+from durable import Flow, Retry, Return, Schedule, job, sleep, step, wait_for, workflow
 
 pytestmark = pytest.mark.anyio
 
@@ -96,6 +96,35 @@ async def test_runs_that_need_a_person_are_named_with_what_to_do(engines, cli, t
     assert said.code == 1
     assert severities(said)[-1] == "problem"
     assert "blocked: p (waits: diverged)" in said.lines[-1]
+
+
+async def test_a_schedule_that_stands_still_is_found(engines, cli, tmp_db, clock, reached, eventually):
+    """
+    The run that holds it up is named; so is a tick that started nothing, and a schedule whose place is years ahead.
+    """
+    now = time.time()
+    clock.start = now - 2 * 3600
+    schedules = [
+        Schedule("held", waits(), every=3600),
+        Schedule("failing", lambda at: 1 / 0, every=3600),
+        Schedule("ahead", fails(), every=3600),
+    ]
+    engine = await engines.file(waits, fails, clock=clock, schedules=schedules)
+    clock.advance(3600)
+
+    async def there():
+        return [info.run_id async for info in engine.runs(workflow="waits")]
+
+    await eventually(there)
+    run = engine.get((await there())[0])
+    await reached(run, "waiting")
+    await run.pause()
+    change(tmp_db, "UPDATE durable_schedules SET upto = upto + 1e8 WHERE name = 'ahead'")
+    said = cli("doctor", "--db", tmp_db)
+    assert said.code == 1
+    assert f"schedule 'held' is held up: run {run.id!r} of an earlier tick is paused" in said.out
+    assert "the latest tick of schedule 'failing' started no run: " in said.out
+    assert "schedule 'ahead' stands still until 20" in said.out
 
 
 async def test_damage_is_found(engines, cli, tmp_db):

@@ -178,30 +178,39 @@ def test_a_century_of_seconds_is_not_walked_through():
 )
 def test_ticks_without_an_engine_start_runs_as_the_policy_says(missed, started, dropped):
     """
-    At an opening every tick since the last one was missed, even the one of this very second.
+    Every tick since the last one that is more than a minute ago was missed.
     """
     schedule = Schedule("x", report("x"), every=1_000, missed=missed)
-    due = decide(schedule, anchor=0.0, after=0.0, now=3_000.0, opening=True)
+    due = decide(schedule, anchor=0.0, after=0.0, now=3_000.0 + LATE)
     assert (due.late, due.on_time, due.dropped) == (started, [], dropped)
 
 
 @pytest.mark.parametrize("missed", ["none", "one", "all"])
 def test_a_tick_a_little_late_is_on_time(missed):
     """
-    While the engine runs, a minute is nothing.
+    A minute is nothing: no longer than a restart takes.
     """
     schedule = Schedule("x", report("x"), every=1_000, missed=missed)
-    due = decide(schedule, anchor=0.0, after=500.0, now=1_000.0 + LATE - 1, opening=False)
+    due = decide(schedule, anchor=0.0, after=500.0, now=1_000.0 + LATE - 1)
     assert (due.late, due.on_time, due.dropped) == ([], [1_000.0], False)
 
 
 def test_after_a_long_sleep_the_policy_holds_for_what_is_over_a_minute_late():
     """
-    The tick of the moment starts its run besides.
+    The tick of the moment starts its run in any case; the one run for those that were missed is then not needed.
     """
-    schedule = Schedule("x", report("x"), every=1_000, missed="one")
-    due = decide(schedule, anchor=0.0, after=500.0, now=5_010.0, opening=False)
-    assert (due.late, due.on_time, due.dropped) == ([4_000.0], [5_000.0], True)
+    for missed, late in (("none", []), ("one", []), ("all", [1_000.0, 2_000.0, 3_000.0, 4_000.0])):
+        schedule = Schedule("x", report("x"), every=1_000, missed=missed)
+        due = decide(schedule, anchor=0.0, after=500.0, now=5_010.0)
+        assert (due.late, due.on_time, due.dropped) == (late, [5_000.0], not late)
+
+
+def test_one_run_is_started_for_missed_ticks_unless_told_otherwise():
+    """
+    A nightly job of a machine that was off at night must not be left out in silence.
+    """
+    due = decide(Schedule("x", report("x"), every=1_000), anchor=0.0, after=500.0, now=3_500.0)
+    assert (due.late, due.on_time) == ([3_000.0], [])
 
 
 def test_all_is_bounded():
@@ -209,9 +218,9 @@ def test_all_is_bounded():
     Of a month of seconds the newest thousand start runs, and it is told that there were more.
     """
     schedule = Schedule("x", report("x"), every=1, missed="all")
-    due = decide(schedule, anchor=0.0, after=0.0, now=30 * DAY, opening=True)
+    due = decide(schedule, anchor=0.0, after=0.0, now=30 * DAY)
     assert len(due.late) == MOST_MISSED
-    assert due.late[-1] == 30 * DAY
+    assert due.late[-1] == 30 * DAY - LATE
     assert due.dropped
 
 
@@ -220,7 +229,7 @@ def test_nothing_is_due_when_the_clock_was_set_back():
     What was dealt with stays so.
     """
     schedule = Schedule("x", report("x"), every=10, missed="all")
-    due = decide(schedule, anchor=0.0, after=1_000.0, now=500.0, opening=True)
+    due = decide(schedule, anchor=0.0, after=1_000.0, now=500.0)
     assert (due.late, due.on_time, due.dropped) == ([], [], False)
 
 

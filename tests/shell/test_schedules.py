@@ -297,6 +297,48 @@ async def test_ticks_that_passed_without_an_engine(engines, clock, eventually, m
     assert [run.run_id for run in runs] == [tick_id(clock.start + number * HOUR) for number in numbers]
 
 
+async def test_a_tick_that_fell_into_a_restart_is_on_time(engines, clock, eventually):
+    """
+    The grace of a minute holds across a restart: nothing was missed, whatever the policy.
+    """
+    schedules = [hourly(missed="none")]
+    engine = await engines.file(report, clock=clock, schedules=schedules)
+    clock.advance(HOUR - 20)
+    await engine.aclose()
+    clock.advance(50)
+    engine = await engines.file(report, clock=clock, schedules=schedules)
+    (run,) = await count(engine, 1, eventually)
+    assert run.run_id == tick_id(clock.start + HOUR)
+
+
+async def test_a_missed_tick_is_made_up_for_by_default(engines, clock, eventually):
+    """
+    A nightly report of a machine that was down at night comes in the morning.
+    """
+    engine = await engines.file(report, clock=clock, schedules=[hourly()])
+    await engine.aclose()
+    clock.advance(2.5 * HOUR)
+    engine = await engines.file(report, clock=clock, schedules=[hourly()])
+    (run,) = await count(engine, 1, eventually)
+    assert run.run_id == tick_id(clock.start + 2 * HOUR)
+
+
+async def test_a_clock_that_was_years_ahead_stops_no_schedule(engines, clock, eventually):
+    """
+    Its ticks were dealt with up to that year: the next opening begins at the clock as it is.
+    """
+    engine = await engines.file(report, clock=clock, schedules=[hourly()])
+    clock.advance(365 * 24 * HOUR)
+    (future,) = await count(engine, 1, eventually)
+    await engine.get(future.run_id).result(5)
+    await engine.aclose()
+    clock.offset -= 365 * 24 * HOUR
+    engine = await engines.file(report, clock=clock, schedules=[hourly()])
+    clock.advance(HOUR)
+    runs = await count(engine, 2, eventually)
+    assert {run.run_id for run in runs} == {future.run_id, tick_id(clock.start + HOUR)}
+
+
 async def test_a_suspended_machine_misses_ticks_too(engines, clock, eventually):
     """
     What is more than a minute late falls under the policy, although the engine was never closed.
@@ -347,6 +389,46 @@ async def test_skip_leaves_out_a_tick_while_a_run_is_open(engines, clock, eventu
     clock.advance(HOUR)
     runs = await count(engine, 2, eventually)
     assert runs[1].run_id == tick_id(clock.now())
+
+
+@pytest.mark.parametrize("overlap", ["skip", "queue"])
+async def test_a_run_that_holds_its_schedule_up_is_named(engines, clock, eventually, reached, overlap):
+    """
+    A paused run never ends by itself: whoever asks why nothing comes is told which, and what it needs.
+    """
+    engine = await engines.memory(held, clock=clock, schedules=[hourly(held("x"), overlap=overlap)])
+    clock.advance(HOUR)
+    (info,) = await count(engine, 1, eventually)
+    run = engine.get(info.run_id)
+    await reached(run, "waiting")
+    await run.pause()
+    clock.advance(HOUR)
+    await handled(engine, clock.now(), eventually)
+    schedule = await engine.schedule("hourly").info()
+    assert (schedule.last_error, schedule.failed) == (
+        f"run {run.id!r} of an earlier tick is paused: resume it, or cancel it",
+        0,
+    )
+    await run.resume()
+    await run.signal("go")
+    await run.result(5)
+    clock.advance(HOUR)
+    await handled(engine, clock.now(), eventually)
+    assert (await engine.schedule("hourly").info()).last_error is None
+
+
+async def test_a_run_in_a_paused_queue_that_holds_its_schedule_up_is_named(engines, clock, eventually):
+    """
+    The queue is paused, so that the run never begins, and the schedule skips for ever.
+    """
+    engine = await engines.memory(report, clock=clock, schedules=[hourly()])
+    await engine.queue("default").pause()
+    for _ in range(2):
+        clock.advance(HOUR)
+        await handled(engine, clock.now(), eventually)
+    info = await engine.schedule("hourly").info()
+    assert info.skipped == 1
+    assert "waits for queue 'default', which is paused: resume it" in info.last_error
 
 
 async def test_skip_follows_a_run_that_goes_on_as_another(engines, clock, eventually, reached):
@@ -812,9 +894,7 @@ def test_ticks_from_before_a_resumption_start_nothing():
     """
 
     def pause_and_resume(conn):
-        known = Ticker(
-            {"often": Schedule("often", report("x"), every=10)}, {}, 0.0, SimpleNamespace(clock=SystemClock())
-        )
+        known = Ticker({"often": Schedule("often", report("x"), every=10)}, {}, SimpleNamespace(clock=SystemClock()))
         PauseSchedule("often").record(conn, Effects(), Env(5.0, ""))
         ResumeSchedule("often").record(conn, Effects(), Env(45.0, "", schedules=known))
 
@@ -864,7 +944,50 @@ async def test_a_refused_key_fails_its_tick_only(engines, clock, eventually):
     await engine.start(keyed_report("other"))
     clock.advance(HOUR)
     await handled(engine, clock.now(), eventually)
-    assert "the-report" in (await engine.schedule("hourly").info()).last_error
+    info = await engine.schedule("hourly").info()
+    assert "the-report" in info.last_error
+    assert info.failed == 1
+
+
+async def test_a_tick_whose_key_is_held_by_a_run_that_has_ended_is_told(engines, clock, eventually):
+    """
+    A keyed job runs once and never again: each later tick counts as failed, and says what to do.
+    """
+    engine = await engines.memory(keyed_report, clock=clock, schedules=[hourly(keyed_report("x"))])
+    clock.advance(HOUR)
+    (first,) = await count(engine, 1, eventually)
+    await engine.get(first.run_id).result(5)
+    with capture_logs() as logs:
+        for _ in range(2):
+            clock.advance(HOUR)
+            await handled(engine, clock.now(), eventually)
+    info = await engine.schedule("hourly").info()
+    assert (info.failed, info.skipped, info.last_run) == (2, 0, first.run_id)
+    assert f"its key 'the-report' is held by run {first.run_id!r} (succeeded)" in info.last_error
+    assert "key_ttl=" in info.last_error
+    assert [entry["error"] for entry in logs if entry["event"] == "schedule.failed"] == [info.last_error] * 2
+
+
+async def test_a_tick_that_joins_an_open_run_by_its_key_is_told(engines, clock, eventually, reached):
+    """
+    It has started no run of its own; and that run counts as one of the schedule's, so the next tick is skipped.
+    """
+
+    @workflow(key="the-one")
+    async def one_of_a_kind() -> Flow[None]:
+        yield wait_for("go")
+
+    engine = await engines.memory(one_of_a_kind, clock=clock, schedules=[hourly(one_of_a_kind())])
+    run = await engine.start(one_of_a_kind())
+    clock.advance(HOUR)
+    await handled(engine, clock.now(), eventually)
+    info = await engine.schedule("hourly").info()
+    assert (info.failed, info.skipped, info.last_run) == (1, 0, None)
+    assert f"held by run {run.id!r}" in info.last_error
+    assert "joined that run" in info.last_error
+    clock.advance(HOUR)
+    await handled(engine, clock.now(), eventually)
+    assert (await engine.schedule("hourly").info()).skipped == 1
 
 
 async def test_an_engine_refuses_schedules_that_it_could_not_run():

@@ -16,9 +16,10 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
 from durable._cli.journals.owners import owner_of
-from durable._cli.terminal.output import Output, ago, span
+from durable._cli.terminal.output import Output, ago, iso, span
 from durable._cli.terminal.problems import FINDING, OK
 from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_queues
+from durable._shell.reads.schedule_rows import all_schedules, held_up_by, still_open
 from durable._shell.storage.marks import SCHEMA_VERSION
 
 Severity: TypeAlias = Literal["ok", "note", "warning", "problem"]
@@ -189,6 +190,24 @@ def _waiting(file: _File) -> Iterator[Finding]:
         yield Finding("warning", f"run {oldest[0]} has waited for a slot for {ago(oldest[1], file.now)}", remedy)
 
 
+def _schedules(file: _File) -> Iterator[Finding]:
+    from durable._core.program.schedules import AHEAD  # noqa: PLC0415 - brings attrs
+
+    for row in all_schedules(file.conn):
+        if row.next_at is None:
+            continue  # paused, or none of the program's any more
+        if held_up := held_up_by(file.conn, still_open(file.conn, row.open_runs).values()):
+            yield Finding("problem", f"schedule {row.name!r} is held up: {held_up}", "`durable resume RUN`, or cancel")
+        elif row.last_error is not None:
+            what = f"the latest tick of schedule {row.name!r} started no run: {row.last_error}"
+            yield Finding("warning", what, "`durable schedules` counts them")
+        if row.upto > file.now + AHEAD:
+            what = f"schedule {row.name!r} stands still until {iso(row.upto)}: a clock was ahead once"
+            yield Finding(
+                "problem", what, f"open the engine anew, or `durable pause schedule:{row.name}`, then resume it"
+            )
+
+
 def _storms(file: _File) -> Iterator[Finding]:
     rows = file.conn.execute(
         "SELECT r.run_id, w.position, max(json_extract(e.body, '$[0]')) AS attempt FROM durable_waits AS w "
@@ -263,5 +282,5 @@ def _dangling(file: _File) -> Iterator[Finding]:
 
 
 _CHECKS: Final[tuple[Callable[[_File], Iterator[Finding]], ...]] = (
-    _pages, _surroundings, _ownership, _stopped, _waiting, _storms, _histories, _checksums, _dangling,
+    _pages, _surroundings, _ownership, _stopped, _waiting, _schedules, _storms, _histories, _checksums, _dangling,
 )  # fmt: skip

@@ -51,7 +51,7 @@ def run(_command: str, args: Namespace, out: Output) -> int:
 
 
 def _table(rows: list[ScheduleRow], out: Output, now: float) -> None:
-    heads = ("SCHEDULE", "TICKS", "NEXT", "LAST", "LAST RUN", "SKIPPED", "LAST ERROR")
+    heads = ("SCHEDULE", "TICKS", "NEXT", "LAST", "LAST RUN", "SKIPPED", "FAILED", "LAST ERROR")
     cells = [
         (
             row.name,
@@ -60,14 +60,15 @@ def _table(rows: list[ScheduleRow], out: Output, now: float) -> None:
             "" if row.last_at is None else f"{ago(row.last_at, now)} ago",
             row.last_run or "",
             f"{row.skipped:,}" if row.skipped else "",
+            f"{row.failed:,}" if row.failed else "",
             (row.last_error or "").partition("\n")[0],
         )
         for row in rows
     ]
-    if any(row.last_error for row in rows):
+    if any(row.last_error or row.failed for row in rows):
         out.table(heads, cells)
     else:
-        out.table(heads[:-1], [cell[:-1] for cell in cells], flexible=4)
+        out.table(heads[:-2], [cell[:-2] for cell in cells], flexible=4)
 
 
 def _write(row: ScheduleRow, out: Output, now: float) -> None:
@@ -85,6 +86,7 @@ def _facts(row: ScheduleRow, now: float) -> Iterator[tuple[str, str]]:
     yield "last run", row.last_run or "none yet"
     latest = "" if row.last_skipped_at is None else f", the latest {_when(row.last_skipped_at, now)}"
     yield "skipped", f"{row.skipped:,}{latest}"
+    yield "failed", f"{row.failed:,}"
     yield "last error", row.last_error or "none"
     for run_id, at in row.triggers:
         yield "asked for", f"{run_id}, {_when(at, now)}: the next engine starts it"
@@ -118,6 +120,7 @@ def _json(row: ScheduleRow) -> dict[str, Any]:
         "paused_at": iso(row.paused_at),
         "skipped": row.skipped,
         "last_skipped_at": iso(row.last_skipped_at),
+        "failed": row.failed,
         "last_error": row.last_error,
         "triggers": [{"run_id": run_id, "at": iso(at)} for run_id, at in row.triggers],
     }

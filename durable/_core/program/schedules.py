@@ -26,8 +26,10 @@ from durable.errors import DefinitionError
 Overlap: TypeAlias = Literal["skip", "queue", "cancel", "allow"]
 Missed: TypeAlias = Literal["none", "one", "all"]
 
-#: Seconds after which a tick counts as missed, though an engine runs: a laptop was asleep, or a clock moved.
+#: Seconds after which a tick counts as missed: no engine ran, a laptop was asleep, or a clock moved.
 LATE = 60.0
+#: A schedule whose ticks are dealt with further ahead than this, in seconds, was driven by a clock that was wrong.
+AHEAD = 86_400.0
 #: Runs that `missed="all"` starts at once: those of the newest ticks. Nobody wants a year of minutes.
 MOST_MISSED = 1_000
 #: Shortest `every`, in seconds.
@@ -59,9 +61,10 @@ class Schedule:
         timezone: An IANA name.
         overlap: What happens at a tick while an earlier run of the schedule is open: ``skip`` the tick,
             ``queue`` a run behind that one, ``cancel`` that one, or ``allow`` both.
-        missed: What happens to ticks that passed while no engine ran (or are more than a minute
-            late): ``none`` is started, ``one`` run for the latest, or one for ``all`` (the newest
-            1,000), in order and, unless overlap is allowed, one behind the other.
+        missed: What happens to ticks that are more than a minute late, because no engine ran or it
+            was asleep: ``one`` run is started for the latest of them (unless a later tick is on time),
+            ``none``, or one for ``all`` (the newest 1,000), in order and, unless overlap is allowed, one
+            behind the other. A tick within the minute is on time, also after a restart.
 
     Raises:
         DefinitionError: If it contradicts itself, or cron or zone cannot be read.
@@ -73,7 +76,7 @@ class Schedule:
     every: float | None = field(default=None, kw_only=True, converter=in_seconds)
     timezone: str = field(default="UTC", kw_only=True)
     overlap: Overlap = field(default="skip", kw_only=True)
-    missed: Missed = field(default="none", kw_only=True)
+    missed: Missed = field(default="one", kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         check_name("a schedule", self.name)
@@ -170,13 +173,11 @@ class Due:
     dropped: bool = False
 
 
-def decide(schedule: Schedule, *, anchor: float, after: float, now: float, opening: bool) -> Due:
-    """
-    Which ticks since *after* start runs *now*. *opening*: no engine ran until now, so all of them were missed.
-    """
-    edge = max(after, now if opening else min(now, now - LATE))
+def decide(schedule: Schedule, *, anchor: float, after: float, now: float) -> Due:
+    """Which ticks since *after* start runs *now*."""
+    edge = max(after, now - LATE)
     on_time = schedule.ticks(edge, now, anchor=anchor, limit=MOST_MISSED)
-    wanted = {"none": 0, "one": 1, "all": MOST_MISSED}[schedule.missed]
+    wanted = {"none": 0, "one": 0 if on_time else 1, "all": MOST_MISSED}[schedule.missed]
     missed = schedule.ticks(after, edge, anchor=anchor, limit=wanted + 1)
     late = missed[len(missed) - wanted :] if len(missed) > wanted else missed
     return Due(late if wanted else [], on_time, len(missed) > wanted)

@@ -23,6 +23,11 @@ class Alarm:
         """The earliest instant that it is set for."""
         return self._at
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it wakes nobody any more."""
+        return self._stopped
+
     def set(self, at: float) -> None:
         """Wake at the instant *at*, unless an earlier one is set."""
         if self._at is None or at < self._at:

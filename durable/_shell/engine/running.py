@@ -129,7 +129,7 @@ class Running:
             stand_ins=settings.stand_ins,
         )
         self.scheduler = Scheduler(services, admission)
-        self.ticker = Ticker(settings.schedules, recovered.schedules, recovered.at, services)
+        self.ticker = Ticker(settings.schedules, recovered.schedules, services)
         #: Where other processes ask; a journal in memory has none.
         self.server = Server(database.path, host) if isinstance(database, Database) else None
         workload.consists_of(timed=(self.scheduler, self.ticker), calling=(database, self.steps))

@@ -62,16 +62,12 @@ class Ticker:
     Args:
         schedules: By name.
         rows: Their places in the journal.
-        opened_at: What was due by then was missed, and not late.
         services: What runs are started with.
     """
 
-    def __init__(
-        self, schedules: Mapping[str, Schedule], rows: dict[str, ScheduleRow], opened_at: float, services: Services
-    ) -> None:
+    def __init__(self, schedules: Mapping[str, Schedule], rows: dict[str, ScheduleRow], services: Services) -> None:
         self._schedules = schedules
         self._rows = rows
-        self._opened_at = opened_at
         self._services = services
         self._alarm = Alarm(services.clock)
 
@@ -81,7 +77,7 @@ class Ticker:
         """Start what was asked for or missed while no engine ran; then each tick as it comes."""
         if self._schedules:
             self._services.activity.begin()
-            self._services.spawn(self._run, self._opened_at)
+            self._services.spawn(Ticker._run, self)
 
     def stop(self) -> None:
         """Start nothing more."""
@@ -94,23 +90,25 @@ class Ticker:
 
     # --- ticks -----------------------------------------------------------------------------------------
 
-    async def _run(self, opened_at: float) -> None:
+    async def _run(self) -> None:
         activity = self._services.activity
         try:
             await asyncio.gather(*(self._start_triggered(schedule) for schedule in self._schedules.values()))
-            await self._tick_all(opened_at, opening=True)
+            if not self._alarm.stopped:
+                await self._tick_all()
         finally:
             activity.end()
         while await self._alarm.wait():
             with activity:
-                await self._tick_all(self._services.clock.now(), opening=False)
+                await self._tick_all()
 
-    async def _tick_all(self, now: float, *, opening: bool) -> None:
+    async def _tick_all(self) -> None:
         """Together, so that ticks of one instant share a commit."""
+        now = self._services.clock.now()
         due = [
             self._schedules[name] for name, row in self._rows.items() if row.next_at is not None and row.next_at <= now
         ]
-        await asyncio.gather(*(self._tick(schedule, now, opening=opening) for schedule in due))
+        await asyncio.gather(*(self._tick(schedule, now) for schedule in due))
         for row in self._rows.values():
             self._wake_for(row)
 
@@ -118,16 +116,16 @@ class Ticker:
         if row.next_at is not None:
             self._alarm.set(row.next_at)
 
-    async def _tick(self, schedule: Schedule, now: float, *, opening: bool) -> None:
+    async def _tick(self, schedule: Schedule, now: float) -> None:
         """Record the ticks of *schedule* that came due."""
         name, row = schedule.name, self._rows[schedule.name]
-        due = decide(schedule, anchor=row.anchor, after=row.upto, now=now, opening=opening)
+        due = decide(schedule, anchor=row.anchor, after=row.upto, now=now)
         if due.dropped:
             kept = f"the latest {MOST_MISSED}" if schedule.missed == "all" else schedule.missed
             log.warning("schedule.dropped", schedule=name, since=row.upto, started=kept)
-        in_line = schedule.missed == "all" and schedule.overlap != "allow"
-        ticks = [self._made(schedule, at, now, in_line=in_line) for at in due.late]
-        ticks += [self._made(schedule, at, now, in_line=False) for at in due.on_time]
+        # A tick that is on time goes behind those that are made up for, lest they are why it is left out.
+        in_line = schedule.missed == "all" and schedule.overlap != "allow" and bool(due.late)
+        ticks = [self._made(schedule, at, now, in_line=in_line) for at in (*due.late, *due.on_time)]
         next_at = schedule.next_after(now, anchor=row.anchor)
         # Should nothing be recorded, what is due now is looked at again with the next tick.
         self._rows[name] = row._replace(next_at=next_at)
@@ -158,7 +156,6 @@ class Ticker:
                 raise
             ours = issubclass(type(error), DurableError)
             text = message_of(error, LINE_CAP) if ours else in_short(error)
-            log.error("schedule.failed", schedule=schedule.name, at=at, error=text)
             return None, text
 
     def _make(self, schedule: Schedule, at: float, run_id: str, now: float) -> NewRun:
@@ -213,6 +210,8 @@ class Ticker:
         """Act on what a commit group caused."""
         for row in effects.schedules:
             if row.name in self._schedules:
+                if row.failed > self._rows[row.name].failed:
+                    log.error("schedule.failed", schedule=row.name, at=row.last_at, error=row.last_error)
                 self._rows[row.name] = row
                 self._wake_for(row)
 

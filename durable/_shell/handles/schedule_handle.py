@@ -35,8 +35,10 @@ class ScheduleInfo:
     #: Ticks skipped because an earlier run was open, and the latest of them.
     skipped: int
     last_skipped_at: float | None
-    #: Why the latest tick started no run, if it failed.
+    #: Why the latest tick started no run; or which earlier run holds the schedule up, since it is blocked or paused.
     last_error: str | None
+    #: Ticks whose run could not be started: its key was taken, its limit rejected it, the function failed.
+    failed: int = 0
 
 
 def info_of(row: ScheduleRow) -> ScheduleInfo:
@@ -52,6 +54,7 @@ def info_of(row: ScheduleRow) -> ScheduleInfo:
         skipped=row.skipped,
         last_skipped_at=row.last_skipped_at,
         last_error=row.last_error,
+        failed=row.failed,
     )
 
 

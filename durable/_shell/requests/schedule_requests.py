@@ -9,10 +9,11 @@ from typing import ClassVar
 
 from attrs import evolve, frozen
 
+from durable._shell.reads.schedule_rows import still_open
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.writes.run_writes import get_or_create
-from durable._shell.writes.schedule_writes import find_schedule, run_exists, save, still_open, with_run
+from durable._shell.writes.schedule_writes import find_schedule, run_exists, save, with_run
 
 
 @frozen

@@ -25,3 +25,9 @@ class ScheduleRow(NamedTuple):
     last_error: str | None
     #: Runs asked for by hand that are yet to be started: (run id, when).
     triggers: tuple[tuple[str, float], ...]
+    #: Ticks whose run could not be started.
+    failed: int
+
+    def failing(self, error: str) -> ScheduleRow:
+        """The row once one more tick has failed by *error*."""
+        return self._replace(failed=self.failed + 1, last_error=error)

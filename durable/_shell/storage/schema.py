@@ -177,8 +177,9 @@ CREATE TABLE durable_schedules (
     paused_at REAL,
     skipped INTEGER NOT NULL DEFAULT 0,
     last_skipped_at REAL,
-    last_error TEXT,                  -- why the latest tick started nothing, if it failed
-    triggers TEXT NOT NULL DEFAULT '[]' -- JSON list of [run id, instant]: asked for by hand, not started yet
+    last_error TEXT,                  -- why the latest tick started nothing, or what holds the schedule up
+    triggers TEXT NOT NULL DEFAULT '[]', -- JSON list of [run id, instant]: asked for by hand, not started yet
+    failed INTEGER NOT NULL DEFAULT 0 -- ticks whose run could not be started
 ) STRICT;
 
 CREATE TABLE durable_batches (

@@ -14,17 +14,18 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
-from durable._core.program.schedules import Overlap, Schedule
-from durable._shell.reads.schedule_rows import schedule_by_name
+from durable._core.program.schedules import AHEAD, Overlap, Schedule
+from durable._core.statuses import ENDS
+from durable._shell.reads.schedule_rows import held_up_by, schedule_by_name, still_open
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.wakeups import request_cancel
-from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, ScheduleNotFoundError
+from durable.errors import DurableError, ScheduleNotFoundError
 
 _UPDATE = """
 UPDATE durable_schedules SET upto = ?, next_at = ?, last_at = ?, last_run = ?, open_runs = ?, paused_at = ?,
-    skipped = ?, last_skipped_at = ?, last_error = ?, triggers = ? WHERE name = ?
+    skipped = ?, last_skipped_at = ?, last_error = ?, triggers = ?, failed = ? WHERE name = ?
 """
 
 
@@ -66,6 +67,7 @@ def save(conn: sqlite3.Connection, row: ScheduleRow, effects: Effects) -> None:
             row.last_skipped_at,
             row.last_error,
             json.dumps(row.triggers),
+            row.failed,
             row.name,
         ),
     )
@@ -89,6 +91,9 @@ def adopt(conn: sqlite3.Connection, schedules: Sequence[Schedule], now: float) -
                 "UPDATE durable_schedules SET spec = ?, timezone = ?, anchor = ?, upto = ? WHERE name = ?",
                 (schedule.spec, schedule.timezone, anchor, now, schedule.name),
             )
+        elif before.upto > now + AHEAD:
+            # It would stand still for as long. Runs that its ticks have started in that future are known by their ids.
+            conn.execute("UPDATE durable_schedules SET upto = ? WHERE name = ?", (now, schedule.name))
         row = find_schedule(conn, schedule.name)
         if row.paused_at is None:
             next_at = schedule.next_after(row.upto, anchor=row.anchor)
@@ -124,7 +129,7 @@ def record_ticks(
 
 def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effects) -> ScheduleRow:
     if tick.run is None:
-        return row._replace(last_error=tick.error)
+        return row.failing(tick.error)
     if run_exists(conn, tick.run.run_id):
         return row
     before = still_open(conn, row.open_runs)
@@ -133,48 +138,45 @@ def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effec
         # One is enough to keep: the next tick starts its run all the same.
         return _start(conn, row._replace(open_runs=row.open_runs[-1:]), tick.run, effects)
     if tick.overlap == "queue":
-        return _start(conn, row, evolve(tick.run, behind=_in_line(conn, list(before.values()))), effects)
+        row = _start(conn, row, evolve(tick.run, behind=_in_line(conn, list(before.values()))), effects)
+        return row._replace(last_error=row.last_error or held_up_by(conn, before.values()))
     if before and tick.overlap == "skip":
-        return row._replace(skipped=row.skipped + 1, last_skipped_at=tick.at, last_error=None)
+        held_up = held_up_by(conn, before.values())
+        return row._replace(skipped=row.skipped + 1, last_skipped_at=tick.at, last_error=held_up)
     row = _start(conn, row, tick.run, effects)
     if row.last_error is None:  # else what is in progress is better than nothing
-        for run_id, run in before.items():
-            if run_id != row.last_run:  # by its key
-                request_cancel(conn, run, f"schedule {row.name!r} started its next run", tick.run.started.at, effects)
+        for run in before.values():
+            request_cancel(conn, run, f"schedule {row.name!r} started its next run", tick.run.started.at, effects)
     return row
 
 
 def _start(conn: sqlite3.Connection, row: ScheduleRow, new: NewRun, effects: Effects) -> ScheduleRow:
     try:
-        return with_run(row, get_or_create(conn, new, effects))
-    except (KeyConflictError, LimitReachedError, RunExistsError) as error:
-        return row._replace(last_error=str(error))
+        run_id = get_or_create(conn, new, effects)
+    except DurableError as error:  # its key, its limit, its signals: the next tick may fare better
+        return row.failing(str(error))
+    if run_id == new.run_id:
+        return with_run(row, run_id)
+    (status,) = conn.execute("SELECT status FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
+    held = f"its key {new.key!r} is held by run {run_id!r} ({status})"
+    if status not in ENDS:
+        return with_open(row, run_id).failing(f"{held}: the tick joined that run and started none")
+    return row.failing(f"{held}, so the tick started nothing: give the key an end by key_ttl=, or the call another key")
 
 
 def with_run(row: ScheduleRow, run_id: str) -> ScheduleRow:
     """*row* with a run that it has started."""
-    opened = row.open_runs if run_id in row.open_runs else (*row.open_runs, run_id)
-    return row._replace(last_run=run_id, last_error=None, open_runs=opened)
+    return with_open(row, run_id)._replace(last_run=run_id, last_error=None)
+
+
+def with_open(row: ScheduleRow, run_id: str) -> ScheduleRow:
+    """*row* with a run that is open, and that its next ticks have to do with."""
+    return row if run_id in row.open_runs else row._replace(open_runs=(*row.open_runs, run_id))
 
 
 def run_exists(conn: sqlite3.Connection, run_id: str) -> bool:
     """Whether a run is called *run_id*."""
     return conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone() is not None
-
-
-def still_open(conn: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, int]:
-    """Those of *run_ids* that have not ended, or what they continued as: their ids and numbers."""
-    found: dict[str, int] = {}
-    for run_id in run_ids:
-        following: str | None = run_id
-        while following is not None:
-            row = conn.execute(
-                "SELECT run, run_id, successor, ended_at FROM durable_runs WHERE run_id = ?", (following,)
-            ).fetchone()
-            following = None if row is None else row[2]
-            if row is not None and row[3] is None:
-                found[row[1]] = row[0]
-    return found
 
 
 def _in_line(conn: sqlite3.Connection, before: Sequence[int]) -> tuple[int, ...]:
@@ -201,7 +203,7 @@ def start_triggered(
     row = find_schedule(conn, name)
     row = row._replace(triggers=tuple(each for each in row.triggers if each[0] != run_id))
     if run is None:
-        row = row._replace(last_error=error)
+        row = row.failing(error)
     elif not run_exists(conn, run_id):
         row = _start(conn, row._replace(open_runs=tuple(still_open(conn, row.open_runs))), run, effects)
     save(conn, row, effects)
