@@ -432,12 +432,17 @@ class JournalError(DurableError):
 
 
 class JournalLockedError(JournalError):
-    """Another engine owns the file. ``holder`` tells which: pid, host, since."""
+    """
+    Another process owns the file. ``holder`` tells which: an engine or a client, pid, host, since.
 
-    def __init__(self, path: str, holder: str) -> None:
+    ``role`` is "engine" or "client", or empty where the holder does not say. A client has the file for one request.
+    """
+
+    def __init__(self, path: str, holder: str, role: str = "") -> None:
         super().__init__(path, f"owned by {holder}")
-        self.args = (path, holder)
+        self.args = (path, holder, role)
         self.holder = holder
+        self.role = role
 
     def __str__(self) -> str:
         return (

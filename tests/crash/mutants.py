@@ -564,6 +564,46 @@ MUTANTS = (
         "WHERE id = ? AND at < 0",
         "shell/test_once.py",
     ),
+    # --- the file changes hands --------------------------------------------------------------------------
+    _m(
+        "an engine fails because a client has the file for a moment",
+        "_shell/storage/opening",
+        'error.role != "client" or',
+        "True or",
+        "shell/test_handovers.py::test_an_engine_opens_beside_clients_that_ask_without_a_pause",
+    ),
+    _m(
+        "a client that is cancelled keeps the file",
+        "_shell/storage/opening",
+        '    with Ownership.acquire(path, "client"):\n'
+        "        database = await _open(path, durability, now)\n"
+        "        try:\n"
+        "            yield database\n"
+        "        finally:\n"
+        "            await database.aclose()\n",
+        '    ownership = Ownership.acquire(path, "client")\n'
+        "    database = await _open(path, durability, now)\n"
+        "    try:\n"
+        "        yield database\n"
+        "    finally:\n"
+        "        await database.aclose()\n"
+        "        ownership.release()\n",
+        "shell/test_handovers.py::test_a_client_that_is_cancelled_lets_go_of_the_file",
+    ),
+    _m(
+        "a client does not say who is silent",
+        "_shell/handles/owner_socket",
+        "            raise JournalAccessError(self._path, msg) from None",
+        "            return None",
+        "shell/test_handovers.py::test_a_client_says_who_does_not_answer",
+    ),
+    _m(
+        "the name of a file is part of an address",
+        "_shell/storage/connections",
+        "{quote(os.fsencode(path))}",
+        "{path}",
+        "shell/test_handovers.py::test_a_client_reads_the_file_of_that_name",
+    ),
     _m(
         "what was taken in stays in the inbox",
         "_shell/writes/turn_writes",

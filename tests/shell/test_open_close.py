@@ -588,7 +588,7 @@ async def test_an_engine_opens_in_a_process_of_its_own_only_when_free(engines, t
         )
         return done.stdout
 
-    assert f"locked by pid {os.getpid()}" in await other()
+    assert f"locked by an engine, pid {os.getpid()}" in await other()
     await engine.aclose()
     assert "5" in (await other()).splitlines()
 

@@ -252,12 +252,11 @@ def _write(path: str, histories: Sequence[RunHistory]) -> tuple[list[str], list[
 async def import_into(path: str, histories: Sequence[RunHistory]) -> tuple[list[str], list[str]]:
     """Import runs into a journal, which is made if need be: ids of those that are new, and of those that were here."""
     from durable._shell.handles.client import Client  # noqa: PLC0415 - what only reads answers sooner without
-    from durable._shell.storage.opening import open_owned  # noqa: PLC0415 - as above
+    from durable._shell.storage.opening import owned_briefly  # noqa: PLC0415 - as above
 
     if not os.path.exists(path):  # noqa: ASYNC240 - one stat
-        database, ownership = await open_owned(path, durability="full", now=time.time)
-        await database.aclose()
-        ownership.release()
+        async with owned_briefly(path, durability="full", now=time.time):
+            pass
     async with Client(path) as client:
         found = await client.import_runs(histories)
     return found.runs, found.present

@@ -58,7 +58,7 @@ def open_readonly(path: str) -> sqlite3.Connection:
     """
     mode = "mode=ro" if os.access(os.path.dirname(path) or ".", os.W_OK) or _has_wal(path) else "mode=ro&immutable=1"
     try:
-        connection = sqlite3.connect(f"file:{quote(path)}?{mode}", uri=True, isolation_level=None)
+        connection = sqlite3.connect(f"file:{quote(os.fsencode(path))}?{mode}", uri=True, isolation_level=None)
     except sqlite3.Error as error:
         raise JournalAccessError(path, str(error)) from error
     try:

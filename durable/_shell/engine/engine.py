@@ -173,7 +173,7 @@ class Engine(JournalHandle[EngineBackend]):
         Take the file over, recover, and run. An engine that was closed may be opened again.
 
         Raises:
-            JournalLockedError: Another engine owns it (and not *standby*).
+            JournalLockedError: Another engine owns it (and not *standby*), or a client that does not let go of it.
             JournalVersionError, ForeignJournalError: It is not ours to open; it was left untouched.
             JournalAccessError, JournalFullError, JournalIOError, JournalDamagedError: It cannot be opened.
             UsageError: It is open already.

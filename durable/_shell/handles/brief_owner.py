@@ -4,24 +4,32 @@ Owns a journal for a moment, where no engine does, to record requests in it. The
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final
 
 from durable._core.ports import Clock
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
-from durable._shell.storage.opening import open_owned
+from durable._shell.storage.opening import Durability, owned_briefly
 from durable.errors import DurableError
+
+#: Seconds for which a client leaves the file free before it takes it again: engines that open get their turn, however
+#: much is asked of it.
+FREE_SECONDS: Final = 0.01
 
 
 class BriefOwner:
     """Becomes the owner of the journal at *path* for each call, and for no longer."""
 
-    def __init__(self, path: str, clock: Clock, durability: Literal["full", "process"]) -> None:
+    def __init__(self, path: str, clock: Clock, durability: Durability) -> None:
         self._path = path
         self._clock = clock
-        self._durability: Literal["full", "process"] = durability
+        self._durability: Durability = durability
+        # calls of one client take turns here: at the file they would be in each other's way
+        self._turn = asyncio.Lock()
+        self._left_at = 0.0
 
     async def record_each(self, requests: Sequence[JournalRequest[Any]]) -> list[Any]:
         """
@@ -30,13 +38,16 @@ class BriefOwner:
         Raises:
             JournalLockedError: The file has an owner.
         """
-        database, ownership = await open_owned(self._path, durability=self._durability, now=self._clock.now)
-        env = Env(self._clock.now(), self._path)
-        try:
-            return await database.write(lambda conn: _record_each(conn, requests, env))
-        finally:
-            await database.aclose()
-            ownership.release()
+        loop = asyncio.get_running_loop()
+        async with self._turn:
+            if (early := self._left_at + FREE_SECONDS - loop.time()) > 0:
+                await asyncio.sleep(early)
+            try:
+                async with owned_briefly(self._path, durability=self._durability, now=self._clock.now) as database:
+                    env = Env(self._clock.now(), self._path)
+                    return await database.write(lambda conn: _record_each(conn, requests, env))
+            finally:
+                self._left_at = loop.time()
 
 
 def _record_each(conn: sqlite3.Connection, requests: Sequence[JournalRequest[Any]], env: Env) -> list[Any]:

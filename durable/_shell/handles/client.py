@@ -5,12 +5,13 @@ The journal from another process: everything but execution.
 from __future__ import annotations
 
 import os
-from typing import Literal, Self
+from typing import Self
 
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.ports import Clock
-from durable._shell.handles.client_backend import ClientBackend
+from durable._shell.handles.client_backend import TIMEOUT, ClientBackend
 from durable._shell.handles.journal import JournalHandle
+from durable._shell.storage.opening import Durability
 
 
 class Client(JournalHandle[ClientBackend]):
@@ -18,13 +19,16 @@ class Client(JournalHandle[ClientBackend]):
     Talks to a journal that another process executes.
 
     It reads the file itself. What changes something is recorded by the engine that owns the file; where none
-    does, the client records it, and it is acted upon once an engine opens the file.
+    does, the client records it, and it is acted upon once an engine opens the file. Either way it is recorded once,
+    and an engine that is closed, killed or replaced meanwhile costs no more than time.
 
     Args:
         path: The journal's file; it must exist.
         codec: The same hooks as the engine's.
         clock: Another clock, for tests.
         durability: As the engine's; used where the client records a request itself.
+        timeout: Seconds, up to 600, that a call waits for an owner that does not answer: then JournalAccessError says
+            which process that is.
     """
 
     def __init__(
@@ -33,9 +37,10 @@ class Client(JournalHandle[ClientBackend]):
         *,
         codec: ValueCodec | None = None,
         clock: Clock | None = None,
-        durability: Literal["full", "process"] = "full",
+        durability: Durability = "full",
+        timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(ClientBackend(path, codec=Codec(codec), clock=clock, durability=durability))
+        super().__init__(ClientBackend(path, codec=Codec(codec), clock=clock, durability=durability, timeout=timeout))
 
     async def __aenter__(self) -> Self:
         await self.open()

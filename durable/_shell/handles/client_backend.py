@@ -13,7 +13,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
@@ -31,6 +31,8 @@ from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.storage import marks
+from durable._shell.storage.connections import CommitUnknownError, connected, translate
+from durable._shell.storage.opening import Durability
 from durable._shell.threads import Threads
 from durable.errors import (
     BatchNotFoundError,
@@ -39,13 +41,16 @@ from durable.errors import (
     JournalAccessError,
     JournalLockedError,
     RunNotFoundError,
+    UsageError,
 )
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Tries to reach the owner while the file changes hands, and seconds between two of them.
-TRIES = 40
+#: Seconds for which an owner may be silent, or the file have one that does not listen: while it is opened or closed.
+TIMEOUT: Final = 30.0
+LONGEST_TIMEOUT: Final = 600.0
+#: Seconds between two tries to reach an owner while the file changes hands.
 PAUSE = 0.05
 #: Seconds between two looks at a file that nobody owns, while waiting for a run to end. There
 #: is nobody to tell us then; it can only end once an engine opens the file.
@@ -55,7 +60,12 @@ BATCH_PAUSE = 0.1
 
 
 class ClientBackend:
-    """A journal that another process may own. *codec* and *durability* are those of its engine."""
+    """
+    A journal that another process may own. *codec* and *durability* are those of its engine.
+
+    Raises:
+        UsageError: *timeout* is no time, or longer than requests are known again.
+    """
 
     def __init__(
         self,
@@ -63,12 +73,17 @@ class ClientBackend:
         *,
         codec: Codec | None = None,
         clock: Clock | None = None,
-        durability: Literal["full", "process"] = "full",
+        durability: Durability = "full",
+        timeout: float = TIMEOUT,
     ) -> None:
+        if not 0 < timeout <= LONGEST_TIMEOUT:
+            msg = f"timeout: expected seconds, more than 0 and up to {LONGEST_TIMEOUT:g}, found {timeout!r}"
+            raise UsageError(msg)
         self.path = os.path.realpath(os.fspath(path))
         self.codec = codec or Codec()
         self.clock: Clock = clock or SystemClock()
-        self._owner = OwnerSocket(self.path)
+        self._timeout = timeout
+        self._owner = OwnerSocket(self.path, timeout)
         self._brief_owner = BriefOwner(self.path, self.clock, durability)
         self._reader: sqlite3.Connection | None = None
         self._reading = asyncio.Lock()
@@ -154,11 +169,17 @@ class ClientBackend:
 
         The owner records them in its commit groups. Where nobody owns the file it is taken once, for one
         transaction of them all. No engine can open it meanwhile, so give them in pages of some hundreds.
+
+        Raises:
+            JournalAccessError: The file has an owner that does not listen.
+            JournalError: They could not be recorded.
         """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
         # An owner may die between its commit and its answer: what is asked again under its id is recorded once.
         every = [Once(secrets.token_hex(16), each) for each in requests]
         found: dict[int, Any] = {}
-        for _ in range(TRIES):
+        while True:
             left = [index for index in range(len(every)) if index not in found]
             answers = await self._owner.ask_each([every[index] for index in left])
             found |= {index: answer for index, answer in zip(left, answers, strict=True) if answer is not SILENCE}
@@ -167,14 +188,18 @@ class ClientBackend:
                 break
             try:
                 results = await self._brief_owner.record_each([every[index] for index in left])
-            except JournalLockedError:
+            except JournalLockedError as error:
                 # it is being opened or closed this moment, so it is asked again instead of failing
-                await asyncio.sleep(PAUSE)
-                continue
-            found |= zip(left, results, strict=True)
-            break
-        else:
-            raise JournalAccessError(self.path, "it is owned by a process that does not answer on its socket")
+                if loop.time() >= deadline:
+                    msg = f"it is owned by {error.holder}, which has not listened on its socket for {self._timeout:g} s"
+                    raise JournalAccessError(self.path, msg) from error
+            except CommitUnknownError:  # asked for again, it is recorded once whether that committed or not
+                if loop.time() >= deadline:
+                    raise
+            else:
+                found |= zip(left, results, strict=True)
+                break
+            await asyncio.sleep(PAUSE)
         return [found[index] for index in range(len(every))]
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:  # noqa: ARG002
@@ -203,7 +228,10 @@ class ClientBackend:
 
 
 def _open_reader(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection = connected(path, "ro")
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
     try:
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA busy_timeout = 5000")

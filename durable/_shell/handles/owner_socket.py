@@ -10,8 +10,17 @@ from enum import Enum
 from typing import Any, Final
 
 from durable._shell.requests.request import JournalRequest
-from durable._shell.requests.wire import LINE_BYTES, Asked, WaitForEnd, decode_answer, encode_request, socket_path
-from durable.errors import DurableError
+from durable._shell.requests.wire import (
+    LINE_BYTES,
+    Asked,
+    WaitForEnd,
+    decode_answer,
+    encode_request,
+    name_of,
+    socket_path,
+)
+from durable._shell.storage.ownership import holder_of
+from durable.errors import DurableError, JournalAccessError
 
 #: Requests that an owner is asked at once: enough for it to commit them in groups, and less than a socket queues.
 TOGETHER: Final = 32
@@ -27,10 +36,11 @@ SILENCE: Final = Silence.SILENCE
 
 
 class OwnerSocket:
-    """The owner of the journal at *path*, whichever process that is when it is asked."""
+    """The owner of the journal at *path*, whichever process that is; an answer may take *timeout* seconds."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, timeout: float) -> None:
         self._path = path
+        self._timeout = timeout
 
     async def ask_each(self, requests: Sequence[JournalRequest[Any]]) -> list[Any]:
         """Of each request, in order, the owner's result or its `DurableError`; `SILENCE` where nobody listens."""
@@ -54,14 +64,37 @@ class OwnerSocket:
             DurableError: The owner cannot answer.
         """
         request = WaitForEnd(run_id)
-        answer = await self._ask(request)
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await self._exchange(request)
+        except TimeoutError:
+            # A run takes as long as it does; but the owner that runs it must answer: at once, for a run that is none.
+            request = WaitForEnd("")
+            answer = await self._ask(request)
         if answer is None:
             return False
         decode_answer(request, answer, self._path)
         return True
 
     async def _ask(self, request: Asked) -> bytes | None:
-        """The owner's answer, or None if nobody listens."""
+        """
+        The owner's answer, or None if nobody listens.
+
+        Raises:
+            JournalAccessError: Somebody does, and says nothing.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._exchange(request)
+        except TimeoutError:
+            who = holder_of(self._path) or "an unnamed process"
+            msg = (
+                f"its owner ({who}) has not answered {name_of(request)} for {self._timeout:g} s. "
+                "What was asked for may still be recorded: look before you ask again, or ask with an id, key or dedup"
+            )
+            raise JournalAccessError(self._path, msg) from None
+
+    async def _exchange(self, request: Asked) -> bytes | None:
         try:
             reader, writer = await asyncio.open_unix_connection(socket_path(self._path), limit=LINE_BYTES)
         except OSError:

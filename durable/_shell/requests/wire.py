@@ -75,7 +75,7 @@ def encode_request(request: Asked) -> bytes:
         UsageError: It is longer than what an engine listens to, or a field is not what its annotation says.
     """
     request_id, asked = _unwrapped(request)
-    name = type(asked).__name__
+    name = name_of(asked)
     try:
         arguments = ENCODING.to_plain(asked, type(asked))
     except EncodeError as error:
@@ -135,6 +135,11 @@ def _decode_request(plain: dict[str, Any]) -> Asked:
     except DecodeError as error:
         raise UsageError(error.about(name)) from error
     return request if request_id is None or isinstance(request, WaitForEnd) else Once(request_id, request)
+
+
+def name_of(request: Asked) -> str:
+    """The name under which *request* travels."""
+    return type(_unwrapped(request)[1]).__name__
 
 
 def _unwrapped(request: Asked) -> tuple[str | None, Asked]:

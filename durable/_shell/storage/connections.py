@@ -271,7 +271,7 @@ def free_bytes(path: str) -> int:
 
 def connected(path: str, mode: Literal["rw", "ro", "memory"]) -> sqlite3.Connection:
     return sqlite3.connect(
-        f"file:{quote(path)}?mode={mode}",
+        f"file:{quote(os.fsencode(path))}?mode={mode}",  # the name may hold ? and #, and bytes that are no text
         uri=True,
         isolation_level=None,  # so that there is no BEGIN but ours
         cached_statements=CACHED_STATEMENTS,

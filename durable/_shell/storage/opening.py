@@ -4,33 +4,78 @@ A journal's file, taken over and opened: by an engine for as long as it runs, by
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Literal, TypeAlias
 
 from durable._shell.storage import marks, schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.ownership import Ownership
+from durable.errors import JournalLockedError
+
+Durability: TypeAlias = Literal["full", "process"]
+
+#: Seconds that an engine waits for clients to let go of the file, each of which has it for one request, and seconds
+#: between two tries: short ones, since clients that are busy leave the file free for some milliseconds only.
+CLIENT_SECONDS: Final = 10.0
+CLIENT_PAUSE: Final = 0.002
 
 
 async def open_owned(
-    path: str, *, durability: Literal["full", "process"], now: Callable[[], float], standby: bool = False
+    path: str, *, durability: Durability, now: Callable[[], float], standby: bool = False
 ) -> tuple[Database, Ownership]:
     """
-    Own the file at *path*, and open it; made (or migrated) if need be. Close the one, then release the other.
+    Own the file at *path* for an engine, and open it; made (or migrated) if need be. Close the one, then the other.
 
     Raises:
-        JournalLockedError: Somebody else owns it (and not *standby*, which waits).
+        JournalLockedError: Another engine owns it (and not *standby*, which waits), or a client that does not let go.
         JournalError: A subclass that says what about the file or the machine is wrong.
     """
-    ownership = await Ownership.wait(path) if standby else Ownership.acquire(path)
+    ownership = await Ownership.wait(path) if standby else await _acquire(path)
     try:
-        database = await Database.open(
-            path,
-            durability=durability,
-            inspect=lambda conn: marks.inspect(conn, path),
-            prepare=lambda conn: schema.prepare(conn, now()),
-        )
+        database = await _open(path, durability, now)
     except BaseException:
         ownership.release()
         raise
     return database, ownership
+
+
+@asynccontextmanager
+async def owned_briefly(path: str, *, durability: Durability, now: Callable[[], float]) -> AsyncIterator[Database]:
+    """
+    The file at *path*, owned and open for the block of a client.
+
+    Raises:
+        JournalLockedError: Somebody else owns it.
+        JournalError: As `open_owned`.
+    """
+    # Released whatever closing does: cancelled there, we would keep every engine out.
+    with Ownership.acquire(path, "client"):
+        database = await _open(path, durability, now)
+        try:
+            yield database
+        finally:
+            await database.aclose()
+
+
+async def _acquire(path: str) -> Ownership:
+    """Own *path* for an engine now, or as soon as no client has it."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CLIENT_SECONDS
+    while True:
+        try:
+            return Ownership.acquire(path)
+        except JournalLockedError as error:
+            if error.role != "client" or loop.time() >= deadline:
+                raise
+        await asyncio.sleep(CLIENT_PAUSE)
+
+
+async def _open(path: str, durability: Durability, now: Callable[[], float]) -> Database:
+    return await Database.open(
+        path,
+        durability=durability,
+        inspect=lambda conn: marks.inspect(conn, path),
+        prepare=lambda conn: schema.prepare(conn, now()),
+    )

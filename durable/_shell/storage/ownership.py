@@ -8,7 +8,7 @@ two engines of one process exclude each other exactly as two processes do.
 Promises: at most one `Ownership` of a file exists; a paused owner keeps it, a killed one loses it
 at once, whatever its forked children do; a refusal names the holder and does not wait for it. The
 side file is never deleted (a deleted one would let two owners lock two files of one name), and
-what it says about the holder is for people: only the lock decides.
+what it says about the holder is for people, and for who must choose whether to wait: only the lock decides.
 
 Assumed: a local file system, and one host.
 """
@@ -26,7 +26,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 from durable.errors import JournalAccessError, JournalLockedError
 
@@ -40,6 +40,10 @@ NAMELESS_SECONDS: Final = 0.01
 # More than any text we write; what a stranger put there is not read to its end.
 HOLDER_BYTES: Final = 1024
 
+#: What owns a file: an engine as long as it is open, a client for a moment.
+Role: TypeAlias = Literal["engine", "client"]
+_AN: Final[dict[str, str]] = {"engine": "an engine, ", "client": "a client, "}
+
 # Every side file this process has open. Module state, because a fork hook cannot be removed.
 _open: set[Ownership] = set()
 
@@ -47,8 +51,9 @@ _open: set[Ownership] = set()
 class Ownership:
     """The right to execute and write one journal, until `release` or the end of the process."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], role: Role = "engine") -> None:
         """Open the side file. Use `acquire` or `wait`, which take the lock as well."""
+        self.role: Final[Role] = role
         #: The journal's real path: symbolic links lead to one lock.
         self.path: Final = os.path.realpath(path)
         self.lock_path: Final = f"{self.path}.lock"
@@ -57,23 +62,23 @@ class Ownership:
         _open.add(self)
 
     @classmethod
-    def acquire(cls, path: str | os.PathLike[str]) -> Self:
+    def acquire(cls, path: str | os.PathLike[str], role: Role = "engine") -> Self:
         """
         Own *path* now.
 
         Raises:
-            JournalLockedError: If someone else owns it; `holder` says who.
+            JournalLockedError: If someone else owns it; `holder` says who, and `role` what that is.
             JournalAccessError: If the side file cannot be opened or locked.
         """
         for last in [False] * (NAMELESS_TRIES - 1) + [True]:
-            ownership = cls(path)
+            ownership = cls(path, role)
             try:
                 fcntl.flock(ownership._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = ownership._holder()
+                holder, holds_as = _holder(ownership._fd)
                 ownership._close()
                 if holder or last:
-                    raise JournalLockedError(ownership.path, holder or "an unnamed process") from None
+                    raise JournalLockedError(ownership.path, holder or "an unnamed process", holds_as) from None
             except OSError as error:
                 ownership._close()
                 raise ownership._unusable(error) from error
@@ -189,7 +194,8 @@ class Ownership:
         if not self._same_file():
             self._close()
             return False
-        holder = {"pid": self.pid, "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
+        since = datetime.now(UTC).isoformat("T", "seconds")
+        holder = {"role": self.role, "pid": self.pid, "host": socket.gethostname(), "since": since}
         with contextlib.suppress(OSError):  # a full disk must not keep the journal's owner out
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, json.dumps(holder).encode() + b"\n", 0)
@@ -202,18 +208,6 @@ class Ownership:
             return os.path.samestat(os.fstat(self._fd), Path(self.lock_path).lstat())
         except OSError:
             return False
-
-    def _holder(self) -> str:
-        """Who the side file says owns it, or "" when it does not say."""
-        try:
-            text = os.pread(self._fd, HOLDER_BYTES, 0).decode()
-            holder = json.loads(text)
-            pid, host, since = int(holder["pid"]), str(holder["host"]), str(holder["since"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
-        here = " (this process)" if pid == os.getpid() and host == socket.gethostname() else ""
-        # Printed in a terminal by someone: no control bytes from a file that others may write.
-        return "".join(c for c in f"pid {pid}{here} on host {host} since {since}" if c.isprintable())
 
     def _unusable(self, error: OSError) -> JournalAccessError:
         return JournalAccessError(self.path, f"cannot lock {self.lock_path}: {error.strerror or error}")
@@ -233,6 +227,33 @@ class Ownership:
         """
         for ownership in list(_open):
             ownership._close()  # noqa: SLF001 - our own class
+
+
+def holder_of(path: str) -> str:
+    """Who the side file of the journal at *path* says owns it; empty where it does not say. For people."""
+    try:
+        fd = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        return _holder(fd)[0]
+    finally:
+        os.close(fd)
+
+
+def _holder(fd: int) -> tuple[str, str]:
+    """Who a side file says owns it, and as what; empty where it does not say (older releases give no role)."""
+    try:
+        holder = json.loads(os.pread(fd, HOLDER_BYTES, 0).decode())
+        pid, host, since = int(holder["pid"]), str(holder["host"]), str(holder["since"])
+        role = str(holder.get("role", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", ""
+    here = " (this process)" if pid == os.getpid() and host == socket.gethostname() else ""
+    known = _AN.get(role, "")
+    # Printed in a terminal by someone: no control bytes from a file that others may write.
+    told = "".join(c for c in f"{known}pid {pid}{here} on host {host} since {since}" if c.isprintable())
+    return told, role if known else ""
 
 
 os.register_at_fork(after_in_child=Ownership.forget_in_child)

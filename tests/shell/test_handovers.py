@@ -1,0 +1,194 @@
+"""
+The file changes hands: between clients, which have it for a request each, and engines that open and close.
+"""
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+
+import pytest
+
+from durable import Client, Flow, JournalLockedError, Return, job, wait_for, workflow
+from durable._shell.storage import opening
+from durable._shell.storage.opening import owned_briefly
+from durable._shell.storage.ownership import Ownership
+from durable.errors import JournalAccessError, UsageError
+
+pytestmark = pytest.mark.anyio
+
+
+@job
+async def quick(number: int) -> int:
+    return number
+
+
+@workflow
+async def waiting() -> Flow[str]:
+    value: str = yield wait_for("go")
+    yield Return(value)
+
+
+DEFINITIONS = (quick, waiting)
+
+
+@pytest.fixture
+async def free(engines):
+    """
+    The path of a journal that nobody owns.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    await engine.aclose()
+    return engines.path
+
+
+def briefly(path):
+    return owned_briefly(str(path), durability="process", now=lambda: 0.0)
+
+
+# --- an engine that opens -------------------------------------------------------------------------
+
+
+async def test_an_engine_waits_for_a_client_that_has_the_file_for_a_moment(free, engines):
+    """
+    Rather than fail: a client has the file for one request.
+    """
+    async with briefly(free):
+        opening_engine = asyncio.create_task(engines.file(*DEFINITIONS))
+        done, _ = await asyncio.wait([opening_engine], timeout=0.05)
+        assert not done
+    engine = await asyncio.wait_for(opening_engine, 5)
+    assert await engine.run(quick(1)) == 1
+
+
+async def test_a_client_that_does_not_let_go_is_named_as_one(free, engines, monkeypatch):
+    """
+    What it is, its pid, host, and since when; an engine is named as an engine, and not waited for.
+    """
+    monkeypatch.setattr(opening, "CLIENT_SECONDS", 0.02)
+    async with briefly(free):
+        with pytest.raises(JournalLockedError, match=rf"owned by a client, pid {os.getpid()} .*on host .* since ") as e:
+            await engines.file(*DEFINITIONS)
+        assert e.value.role == "client"
+    await engines.file(*DEFINITIONS)
+    with pytest.raises(JournalLockedError, match=rf"owned by an engine, pid {os.getpid()} ") as e:
+        await engines.file(*DEFINITIONS)
+    assert e.value.role == "engine"
+
+
+async def test_an_engine_opens_beside_clients_that_ask_without_a_pause(free, engines):
+    """
+    Ten times out of ten, and nothing of what they asked for is lost or doubled.
+    """
+    asked, more, stop = [], asyncio.Event(), asyncio.Event()
+
+    async def asking(client):
+        while not stop.is_set():
+            run = await client.start(quick(1))
+            asked.append(run.id)
+            more.set()
+
+    async with Client(free, durability="process") as one, Client(free, durability="process") as two:
+        busy = [asyncio.create_task(asking(client)) for client in (one, two) for _ in range(4)]
+        for _ in range(10):
+            engine = await engines.file(*DEFINITIONS)
+            await engine.aclose()
+            more.clear()
+            await more.wait()  # a client has the file now, or another will in a moment
+        stop.set()
+        await asyncio.gather(*busy)
+        found = [info.run_id async for info in one.runs()]
+    assert sorted(found) == sorted(asked)
+
+
+# --- a client -------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_is_cancelled_lets_go_of_the_file(free):
+    """
+    At whatever moment: it would keep every engine out as long as its process lives.
+    """
+    async with Client(free, durability="process") as client:
+        for moment in range(60):
+            request = asyncio.create_task(client.start(quick(1)))
+            await asyncio.wait([request], timeout=moment / 4_000)
+            request.cancel()
+            await asyncio.wait([request])
+            Ownership.acquire(free).release()
+
+
+@asynccontextmanager
+async def mute_owner(path):
+    """
+    An owner that listens, and says nothing.
+    """
+
+    async def listen(reader, writer):
+        while await reader.readline():
+            pass
+        writer.close()
+
+    with Ownership.acquire(path):
+        server = await asyncio.start_unix_server(listen, f"{path}.sock")
+        try:
+            yield
+        finally:
+            server.close()
+            os.unlink(f"{path}.sock")
+
+
+async def test_a_client_says_who_does_not_answer(free):
+    """
+    After its timeout, whatever it asked for; and that what it asked for may be recorded.
+    """
+    async with Client(free, timeout=0.05) as client:
+        run = await client.start(waiting())
+        async with mute_owner(free):
+            named = rf"an engine, pid {os.getpid()} .* has not answered {{}} for 0.05 s"
+            with pytest.raises(JournalAccessError, match=named.format("StartRuns") + r"\. .* may still be recorded"):
+                await client.start(quick(1))
+            with pytest.raises(JournalAccessError, match=named.format("WaitForEnd")):
+                await run.result()
+
+
+async def test_a_run_that_takes_longer_than_the_timeout_is_waited_for(free, engines):
+    """
+    Its owner answers, if not about the run: nothing is wrong.
+    """
+    await engines.file(*DEFINITIONS)
+    async with Client(free, timeout=0.3) as client:
+        run = await client.start(waiting())
+        with pytest.raises(TimeoutError):
+            await run.result(1.0)
+        await run.signal("go", "x")
+        assert await run.result(5) == "x"
+
+
+async def test_a_client_says_who_does_not_listen(free):
+    """
+    An owner without a socket: one that is being opened or closed for longer than the timeout.
+    """
+    async with Client(free, timeout=0.05) as client:
+        with Ownership.acquire(free), pytest.raises(JournalAccessError, match=r"an engine, pid .* not listened"):
+            await client.start(quick(1))
+        assert (await client.start(quick(1))).id
+
+
+async def test_a_timeout_that_is_none_is_refused(free):
+    """
+    Nor one that is longer than requests are known again.
+    """
+    for timeout in (0, -1, 601):
+        with pytest.raises(UsageError, match="timeout"):
+            Client(free, timeout=timeout)
+
+
+@pytest.mark.parametrize("name", ["j%41.db", "a?b.db", "a#b.db", "a?mode=memory&x=.db", "a%00b.db", "a?vfs=none.db"])
+async def test_a_client_reads_the_file_of_that_name(tmp_path, engines, name):
+    """
+    Whatever stands in it: it is a name, and no part of an address.
+    """
+    engines.path = tmp_path / name
+    engine = await engines.file(*DEFINITIONS)
+    await engine.run(quick(1), id="here")
+    async with Client(engines.path) as client:
+        assert [info.run_id async for info in client.runs()] == ["here"]
