@@ -56,7 +56,7 @@ async def test_a_welcome_that_fails_starts_nothing(example, engine):
     Its run is the only one.
     """
     run = await engine.start(example.send_welcome("Bob"))
-    with pytest.raises(RunFailedError, match="no address"):
+    with pytest.raises(RunFailedError, match="is not an address"):
         await run.result()
     assert [info.run_id for info in await example.all_ended(engine)] == [run.id]
 
