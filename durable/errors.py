@@ -12,6 +12,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── KeyConflictError            the key belongs to a run with other arguments
     │   ├── LimitReachedError           no slot of the run's limit is free, and it does not wait
     │   ├── RunStateError               the run's status does not allow the request
+    │   │   └── RetryRefusedError           a retry would forget what ran since the failure: refunds, messages
     │   ├── MiddlewareError             a middleware broke the rules of `proceed`
     │   ├── DryRunError                 a dry run lacks a stand-in, or was given a wrong one
     │   ├── BatchClosedError            a member was added to a batch that is complete or cancelled
@@ -49,7 +50,11 @@ Fields go to ``super().__init__`` so that every error survives pickling; sentenc
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
+
+#: Things that a message names before it counts the rest.
+_NAMED: Final = 10
 
 
 class DurableError(Exception):
@@ -157,6 +162,24 @@ class RunStateError(UsageError):
     def __str__(self) -> str:
         tail = f". {self.remedy}" if self.remedy else ""
         return f"cannot {self.request} run {self.run_id!r}: it is {self.status}{tail}"
+
+
+class RetryRefusedError(RunStateError):
+    """A failed run is not retried unless by force: steps ran since its failure, and a retry would forget them."""
+
+    def __init__(self, run_id: str, ran: Sequence[str]) -> None:
+        UsageError.__init__(self, run_id, ran)
+        self.run_id, self.status, self.request, self.remedy = run_id, "failed", "retry", ""
+        #: What ran, as "step 'refund' at 2".
+        self.ran = list(ran)
+
+    def __str__(self) -> str:
+        named = ", ".join(self.ran[:_NAMED]) + (f" and {len(self.ran) - _NAMED:,} more" if self.ran[_NAMED:] else "")
+        return (
+            f"run {self.run_id!r} is not retried: since its failure there ran {named}. A retry would continue from "
+            "before that as if it had not been. Use fork(at=...) from where all is valid, or a new run; "
+            "retry(force=True), or `durable retry --anyway`, continues all the same"
+        )
 
 
 class MiddlewareError(UsageError):

@@ -7,9 +7,10 @@ import sqlite3
 import time
 from contextlib import closing
 
+import anyio
 import pytest
 
-from durable import Flow, Retry, Return, Schedule, job, sleep, step, wait_for, workflow
+from durable import Flow, Retry, Return, RunFailedError, Schedule, job, sleep, step, wait_for, workflow
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +39,24 @@ async def sleeps() -> Flow[None]:
 @job
 async def fails() -> None:
     raise ValueError("broken")
+
+
+@workflow
+async def compensates() -> Flow[None]:
+    try:
+        yield fails_at_once()
+    except ValueError:
+        yield undo()
+        raise
+
+
+@step
+async def fails_at_once() -> None:
+    raise ValueError("broken")
+
+
+@step
+async def undo() -> None: ...
 
 
 def found(said):
@@ -244,3 +263,33 @@ def test_a_check_that_meets_what_cannot_be_in_a_sound_file_is_a_finding():
     (finding,) = _found(_times, File())
     assert finding.severity == "problem"
     assert "times could not be checked" in finding.what
+
+
+async def test_a_failed_run_that_made_up_for_it_is_not_to_be_retried(engines, cli, tmp_db):
+    """
+    Doctor and show advise a fork or a new run; `retry` is refused and names what ran, `--anyway` does it.
+    """
+    engine = await engines.file(compensates)
+    with pytest.raises(RunFailedError):
+        await (await engine.start(compensates(), id="c")).result(5)
+    await engine.aclose()
+    said = cli("doctor", "--db", tmp_db)
+    assert "steps of run c ran because of its failure, the first at 1" in said.out
+    assert "`durable fork RUN --at POSITION`, or start a new run" in said.out
+    shown = cli("show", "--db", tmp_db, "c")
+    assert "ran since the failure\n  step 'undo' at 1\n  a retry is refused" in shown.out
+    assert cli("show", "--db", tmp_db, "c", "--json").values[0]["ran_since_failure"] == ["1"]
+
+
+async def test_a_retry_that_is_refused_says_what_ran(engines, cli, tmp_db):
+    """
+    The exit code is that of a finding; nothing was changed.
+    """
+    engine = await engines.file(compensates)
+    with pytest.raises(RunFailedError):
+        await (await engine.start(compensates(), id="c")).result(5)
+    await engine.aclose()
+    said = await anyio.to_thread.run_sync(lambda: cli("retry", "--db", tmp_db, "c"))
+    assert (said.code, "since its failure there ran step 'undo' at 1." in said.out) == (1, True)
+    said = await anyio.to_thread.run_sync(lambda: cli("retry", "--db", tmp_db, "c", "--anyway"))
+    assert (said.code, said.out) == (0, "c: resumed from what failed\n")

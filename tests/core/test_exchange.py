@@ -465,7 +465,7 @@ def test_facts_with_something_wrong_are_refused(changes, reason):
             [STARTED, RunContinued("r-1", "ride", 2.0)],
             "continue as itself",
         ),
-        ({}, [STARTED, RunRetried(7, [], 2.0)], "cuts behind the end"),
+        ({}, [STARTED, RunRetried(7, [], at=2.0)], "cuts behind the end"),
         ({}, [], "run 'r-1' has no events"),
     ],
 )

@@ -163,6 +163,27 @@ MUTANTS = (
         "core/test_step_states.py::test_an_unknown_outcome_is_one_however_the_attempt_was_cut_off",
     ),
     _m(
+        "a run that made up for its failure is retried",
+        "_shell/requests/history_requests",
+        "    ran = () if force else history.ran_since(events)\n",
+        "    ran = ()\n",
+        "shell/test_retry_fork.py::test_a_run_that_made_up_for_its_failure_is_not_retried",
+    ),
+    _m(
+        "a retry forgets what other members did since the failure",
+        "_core/journal/history",
+        "aftermath.went_on(kept, cut, failures)",
+        "[]",
+        "shell/test_retry_fork.py::test_a_retry_repeats_nothing_that_other_members_did_since",
+    ),
+    _m(
+        "the clean-up of a member that was told to end is taken for its own progress",
+        "_core/journal/aftermath",
+        "        elif inner in begun and failures.between(outer, arrived.get(inner, -1), index):\n",
+        "        elif inner in begun and failures.between(outer, arrived.get(inner, -1), -1):\n",
+        "core/test_aftermath.py::test_the_clean_up_of_a_member_that_was_told_to_end",
+    ),
+    _m(
         "the retry policy is not asked about an unknown outcome",
         "_core/run/step_states",
         "    if seconds is None:\n        return StepFailed(step.position, event.attempt, payload, event.at)\n",

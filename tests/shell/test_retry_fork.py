@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from durable import (
+    Client,
     Flow,
     Retry,
     Return,
@@ -22,7 +23,14 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable.errors import PoisonError, RunExistsError, RunStateError, StepInterruptedError, UsageError
+from durable.errors import (
+    PoisonError,
+    RetryRefusedError,
+    RunExistsError,
+    RunStateError,
+    StepInterruptedError,
+    UsageError,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -146,6 +154,85 @@ async def test_retry_under_way_is_no_second_retry(engines):
     BROKEN.clear()
     assert sum(await asyncio.gather(*(run.retry() for _ in range(20)))) == 1
     assert await run.result(5) == ["a", "b", "c"]
+
+
+@workflow
+async def order() -> Flow[str]:
+    yield do("pay")
+    try:
+        yield do("ship")
+    except ConnectionError:
+        yield do("refund")
+        raise
+    yield Return("shipped")
+
+
+@workflow
+async def delivery() -> Flow[list]:
+    values: list = yield gather(order(), do("bill"))
+    yield Return(values)
+
+
+@pytest.mark.parametrize("by", ["engine", "client"])
+@pytest.mark.parametrize("started", [order, delivery])
+async def test_a_run_that_made_up_for_its_failure_is_not_retried(engines, tmp_db, by, started):
+    """
+    Neither it, nor its parent: the refund stands, so that the customer would get the goods for nothing. By force it is.
+    """
+    engine = await engines.file(order, delivery)
+    BROKEN.add("ship")
+    run = await engine.start(started(), id="r")
+    await fails(run)
+    BROKEN.clear()
+    called = list(CALLS)
+    async with Client(tmp_db) as client:
+        asked = run if by == "engine" else client.get("r")
+        with pytest.raises(RetryRefusedError, match=r"step 'do' at 2\..*fork.*force=True") as caught:
+            await asked.retry()
+        assert caught.value.ran == ["step 'do' at 2"]
+        assert caught.value.run_id == ("r" if started is order else "r/0.0")
+        assert (CALLS, await run.status()) == (called, "failed")
+        assert await asked.retry(force=True) is True
+    await run.result(5)
+    assert [*called, "ship"] == CALLS
+
+
+async def pair(first: str, second: str) -> list[str]:
+    return [await do(first), await do(second)]
+
+
+async def test_a_retry_repeats_nothing_that_other_members_did_since(engines, eventually):
+    """
+    The helper went on by itself when its neighbour had failed: its steps have succeeded, before and after that.
+    """
+    release = asyncio.Event()
+
+    @step
+    async def slow() -> str:
+        await release.wait()
+        return "slow"
+
+    async def helper() -> list[str]:
+        return [await slow(), *await pair("a", "b")]
+
+    @workflow
+    async def both() -> list[object]:
+        return await gather(do("bad"), helper())
+
+    engine = await engines.memory(both)
+    BROKEN.add("bad")
+    run = await engine.start(both())
+
+    async def has_failed():
+        return any(event.kind == "StepFailed" for event in await run.history())
+
+    await eventually(has_failed)
+    release.set()
+    await fails(run)
+    BROKEN.clear()
+    assert await run.retry() is True
+    assert await run.result(5) == ["bad", ["slow", "a", "b"]]
+    assert CALLS == ["bad", "a", "b", "bad"]
 
 
 @pytest.mark.parametrize("journal", ["memory", "file"])

@@ -126,7 +126,7 @@ class TestNotes:
     def test_a_retried_run_drops_what_another_step_left_at_a_position(self):
         """The mended code may ask there for another step, for which that is no cursor."""
         notes = StepNotes(1, None)
-        notes.recorded([started("0", "old"), started("1", "kept"), RunRetried(2, ["1"], 1.0)])
+        notes.recorded([started("0", "old"), started("1", "kept"), RunRetried(2, ["1"], at=1.0)])
         dropped = notes.dropped(Decision([started("0", "new"), started("1", "kept"), started("2", "more")]))
         assert (dropped.positions, dropped.everything) == (["0"], False)
 

@@ -165,8 +165,23 @@ def _stopped(file: _File) -> Iterator[Finding]:
             named = ", ".join(f"{row.run_id} ({row.workflow}: {(row.reason or '')[:80]})" for row in rows[:_NAMED])
             more = ", and more" if len(rows) > _NAMED else ""
             yield Finding(severity, f"{status}: {named}{more}", remedy)  # type: ignore[arg-type]  # literals, above
+    yield from _compensated(file)
     if queues := paused_queues(file.conn):
         yield Finding("note", f"paused queues: {', '.join(queues)}", "`durable resume queue:NAME`")
+
+
+def _compensated(file: _File) -> Iterator[Finding]:
+    """Failed runs that a retry would make do something twice."""
+    from durable._core.journal.history import ran_since  # noqa: PLC0415 - brings attrs
+    from durable._shell.reads.event_rows import event_rows, readable_events  # noqa: PLC0415 - brings attrs
+
+    for row in list_runs(file.conn, Filter(status=("failed",)), None, _NAMED):
+        events, damage = readable_events(event_rows(file.conn, row.run), file.path, row)
+        ran = ran_since(events) if damage is None else []
+        if ran:
+            what = f"steps of run {row.run_id} ran because of its failure, the first at {ran[0].position}"
+            remedy = "a retry is refused: `durable fork RUN --at POSITION`, or start a new run"
+            yield Finding("note", what, remedy)
 
 
 def _waiting(file: _File) -> Iterator[Finding]:

@@ -90,7 +90,8 @@ WORDS: Final = {
         "Retry",
         "resumed from what failed",
         "it has not ended",
-        "Steps that succeeded are not repeated; children that failed are retried, too.\n\n"
+        "Steps that succeeded are not repeated; children that failed are retried, too. A run in which steps ran\n"
+        "because of the failure (a refund) is refused, and they are named: --anyway continues from before them.\n\n"
         "examples:\n"
         "  durable retry 019a3b\n"
         "  durable retry --status failed --workflow ride --since 1d --yes",
@@ -109,6 +110,8 @@ def configure(command: str, parser: ArgumentParser) -> None:
         add_application(parser)
     if command == "cancel":
         parser.add_argument("--reason", type=text_argument, default="", metavar="TEXT", help="shown with the run")
+    if command == "retry":
+        parser.add_argument("--anyway", action="store_true", help="also where steps ran because of the failure")
     add_database(parser)
     add_filters(parser)
     parser.add_argument("--dry-run", action="store_true", help="only list what would be asked for")
@@ -163,7 +166,7 @@ def _payload(args: Namespace) -> Payload:
 def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalRequest[bool]]:
     """What is asked for, for each target."""
     from durable._shell.requests import queue_requests, run_requests, schedule_requests  # noqa: PLC0415 - as in `run`
-    from durable._shell.requests.history_requests import RetryRun  # noqa: PLC0415 - as in `run`
+    from durable._shell.requests.history_requests import RetryRun, RetryRunAnyway  # noqa: PLC0415 - as in `run`
 
     payload = _payload(args) if command == "signal" else ""
 
@@ -174,7 +177,7 @@ def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalReq
             case "cancel", _:
                 return run_requests.CancelRun(target.name, args.reason)
             case "retry", _:
-                return RetryRun(target.name)
+                return RetryRunAnyway(target.name) if args.anyway else RetryRun(target.name)
             case _, "queue":
                 return queue_requests.PauseQueue(target.name, paused=command == "pause")
             case "pause", "schedule":

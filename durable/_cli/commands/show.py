@@ -34,7 +34,7 @@ from durable._core.journal.events import (
     SignalReceived,
     StepFailed,
 )
-from durable._core.journal.history import only
+from durable._core.journal.history import only, ran_since
 from durable._core.statuses import HELD, OPEN
 from durable._shell.reads.event_rows import event_rows, readable_events
 from durable._shell.reads.run_rows import RunRow, followers_of, pending_signals
@@ -140,6 +140,7 @@ def _write(page: Page, out: Output, now: float, *, full: bool) -> None:
         _section("result", value_lines(page.end.value, full=full), out)
     elif isinstance(page.end, RunFailed):
         _section("error", _error(page.end, page.events, full=full), out)
+        _section("ran since the failure", _ran_since(page.events), out)
     elif isinstance(page.end, RunCancelled) and page.end.value is not None:
         _section("its clean-up failed", failure_lines(page.end.value, full=full), out)
     if row.attributes is not None:
@@ -238,6 +239,14 @@ def _error(end: RunFailed, events: Sequence[Event], *, full: bool) -> list[str]:
     return lines if len(shown) == len(failed) else [*lines, f"... {len(failed) - len(shown):,} more: --full"]
 
 
+def _ran_since(events: Sequence[Event]) -> list[str]:
+    """What a retry would forget, and what to do instead."""
+    ran = [f"{event.describe()} at {event.position}" for event in ran_since(events)]
+    if not ran:
+        return []
+    return [*ran, "a retry is refused: `durable fork RUN --at POSITION` from where all is valid, or start a new run"]
+
+
 def _signals(page: Page) -> list[str]:
     lines: list[str] = []
     for name, (received, pending, unread) in _signal_counts(page).items():
@@ -280,6 +289,7 @@ def _json(page: Page) -> dict[str, Any]:
         "input": None if started is None else plain(started.value),
         "result": plain(end.value) if isinstance(end, RunSucceeded) else None,
         "error": plain(end.value) if isinstance(end, (RunFailed, RunCancelled)) and end.value is not None else None,
+        "ran_since_failure": [event.position for event in ran_since(page.events)] if isinstance(end, RunFailed) else [],
         "steps": [
             {
                 "position": step.position,

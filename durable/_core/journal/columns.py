@@ -7,6 +7,7 @@ large ones can live elsewhere. What was written by an older release is read by e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -21,7 +22,7 @@ from durable.errors import DecodeError
 class _Layout:
     """How one event class maps to columns; made once a class."""
 
-    __slots__ = ("body", "cls", "has_position", "has_value", "read", "size")
+    __slots__ = ("body", "cls", "has_position", "has_value", "newer", "read", "size")
 
     def __init__(self, cls: type[Any]) -> None:
         names = [attribute.name for attribute in attrs_fields(cls)]
@@ -30,6 +31,12 @@ class _Layout:
         self.has_value = "value" in names
         self.body = [name for name in names if name not in ("position", "value", "at")]
         self.size = len(self.body)
+        #: Makers of the fields that older releases did not write: the last ones.
+        self.newer: list[Callable[[], Any]] = [
+            attribute.default.factory
+            for attribute in attrs_fields(cls)
+            if attribute.name in self.body and hasattr(attribute.default, "factory")
+        ]
         self.read = attrgetter(*self.body) if self.body else None
 
 
@@ -67,7 +74,10 @@ def from_row(kind: int, position: str | None, body: str | None, value: Payload |
     if layout is None:
         raise DecodeError("event", "kind", "an event kind of this release", f"found {kind}: written by a newer one?")
     arguments: list[Any] = [] if body is None else loads(body)
-    if len(arguments) != layout.size:
+    missing = layout.size - len(arguments)
+    if 0 < missing <= len(layout.newer):
+        arguments += [make() for make in layout.newer[-missing:]]
+    elif missing:
         raise DecodeError("event", KIND_NAMES[kind], f"{layout.size} fields", f"found {len(arguments)}")
     if layout.has_position:
         arguments.insert(0, position)

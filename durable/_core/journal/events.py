@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Union, assert_never, get_args
 
-from attrs import frozen
+from attrs import field, frozen
 
 from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant
@@ -190,12 +190,17 @@ class RunRestarted(RunWide):
 
 @frozen
 class RunRetried(RunWide):
-    """A person retried a failed run: what failed at *positions*, and what followed *cut*, is set aside."""
+    """
+    A person retried a failed run: what failed at *positions*, and what followed *cut*, is set aside.
+
+    But for the commands at the *kept* positions, which went on by themselves: see `aftermath`.
+    """
 
     kind: ClassVar[int] = 7
     category: ClassVar[Literal["revision"]] = "revision"
     cut: int
     positions: list[str]
+    kept: list[str] = field(factory=list)
     at: Instant = 0.0
 
 

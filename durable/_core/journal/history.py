@@ -15,6 +15,7 @@ from typing import TypeVar, assert_never, get_args
 from attrs import field, frozen
 
 from durable._core.codec.codec import Payload
+from durable._core.journal import aftermath
 from durable._core.journal.events import (
     Arrival,
     AttributesSet,
@@ -228,25 +229,31 @@ def effective(events: Sequence[Event]) -> tuple[list[Event], int]:
     return kept, attempt
 
 
-def cut_at(events: Sequence[Event], cut: int) -> list[Event]:
+def cut_at(events: Sequence[Event], cut: int, kept: Collection[str] = ()) -> list[Event]:
     """
     The first *cut* events, and of the later ones what stays valid.
 
-    That is: signals, and the arrivals (and later attempts) of commands that were open by then. Not that one was
-    cancelled and has ended, if what cancelled it is cut away.
+    That is: signals, the commands that are *kept*, and the arrivals (and later attempts) of these, and of commands
+    that were open by then. Not that one was cancelled and has ended, if what cancelled it is cut away.
     """
     known = {event.position for event in events[:cut] if event.category == "command"}
     cancelled = {event.position for event in only(events[:cut], CancelSent)}
-    valid = [
-        event
-        for event in events[cut:]
-        if (event.position in known and (event.category == "arrival" or isinstance(event, LaterAttempt)))
-        or isinstance(event, SignalReceived)
-    ]
+    valid = [event for event in events[cut:] if _stays(event, known, kept)]
+    while valid and isinstance(valid[-1], (NowRead, PatchMarked)):  # read by what is cut away, or as good as
+        valid.pop()
     return [
         *events[:cut],
         *(event for event in valid if not isinstance(event, StepStopped) or event.position in cancelled),
     ]
+
+
+def _stays(event: Event, known: Collection[str], kept: Collection[str]) -> bool:
+    """Whether an event behind a cut is valid all the same."""
+    if event.position in kept:
+        return event.category in ("command", "arrival")
+    if event.position in known:
+        return event.category == "arrival" or isinstance(event, LaterAttempt)
+    return isinstance(event, SignalReceived) or (bool(kept) and isinstance(event, (NowRead, PatchMarked)))
 
 
 def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event]:
@@ -279,7 +286,7 @@ def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event
     again |= _cancelled_by(events[cut:]) | _unanswered(events)
     return [
         event
-        for event in cut_at(events, cut)
+        for event in cut_at(events, cut, frozenset(retried.kept))
         if event.position not in again
         and not isinstance(event, (RunFailed, FeedOpened))  # a feed ends with the run, or a failure in it
         and not (event.position in failed and _can_fail(event))
@@ -335,8 +342,8 @@ def reopened(events: Sequence[Event], at: float) -> RunRetried:
     """
     The event that retries the failed run of *events*.
 
-    It cuts at the first outcome that made the run fail. If the failure came from the workflow's
-    own code, only the closing event goes, and replay runs the (mended) code.
+    It cuts at the first outcome that made the run fail, and keeps what went on without regard to it. If the failure
+    came from the workflow's own code, only the closing event goes, and replay runs the (mended) code.
 
     Raises:
         UsageError: If the run has not failed.
@@ -346,9 +353,16 @@ def reopened(events: Sequence[Event], at: float) -> RunRetried:
     if failure is None:
         msg = "the run has no failure to retry"
         raise UsageError(msg)
-    first = next(iter(failed_outcomes(kept)), None)
+    failures = failed_outcomes(kept)
     overdue = next(only(kept, RunTimedOut), None)
-    return RunRetried(kept.index(first or overdue or failure), failure.positions, at)
+    cut = kept.index(next(iter(failures), None) or overdue or failure)
+    return RunRetried(cut, failure.positions, aftermath.went_on(kept, cut, failures), at)
+
+
+def ran_since(events: Sequence[Event]) -> list[CommandEvent]:
+    """What the failure of the run of *events* led to, and a retry would forget: refunds, messages. See `aftermath`."""
+    retried = reopened(events, 0.0)
+    return aftermath.led_to(effective(events)[0], retried.cut, retried.kept, retried.positions)
 
 
 def failed_outcomes(events: Sequence[Event]) -> list[Event]:

@@ -23,7 +23,7 @@ from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
 from durable._shell.reads import event_rows, run_rows, why
 from durable._shell.reads.run_rows import RunRow
-from durable._shell.requests.history_requests import ForkRun, RetryRun
+from durable._shell.requests.history_requests import ForkRun, RetryRun, RetryRunAnyway
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
@@ -298,13 +298,21 @@ class Run(Generic[T]):
                 codec.decode(payload, kind, where=f"result of run {self.id!r}")
         await self._backend.request(ResolveStep(self.id, str(position), payload, error is not None, by, reason))
 
-    async def retry(self) -> bool:
+    async def retry(self, *, force: bool = False) -> bool:
         """
         Resume a failed run from what failed; completed steps are not repeated.
 
         A child that failed is retried, too; one that was cancelled, or refused by its key or limit, is started anew.
+
+        Args:
+            force: Also if steps ran because of the failure (a refund, a message): the run continues from before them.
+
+        Raises:
+            RetryRefusedError: Such steps ran, in it or in a child that failed. Those of other members of a group,
+                which went on by themselves, do not count, and are not repeated.
+            RunStateError: It has ended otherwise.
         """
-        return await self._backend.request(RetryRun(self.id))
+        return await self._backend.request(RetryRunAnyway(self.id) if force else RetryRun(self.id))
 
     async def fork(self, at: str | int, replace: Mapping[str, Any] | None = None, *, id: str | None = None) -> Run[T]:
         """

@@ -26,7 +26,7 @@ from durable._shell.writes.importing import import_runs
 from durable._shell.writes.run_writes import INSERT_WAITS, insert_run, write_rows
 from durable._shell.writes.turn_writes import add_wait
 from durable._shell.writes.wakeups import let_in, needs_slot
-from durable.errors import RunExistsError, RunStateError
+from durable.errors import RetryRefusedError, RunExistsError, RunStateError
 
 #: Signals that no turn of a run has taken in yet, for its fork: those that one has are in the copied history.
 _COPY_SIGNALS = """
@@ -41,32 +41,25 @@ class RetryRun(JournalRequest[bool]):
     """
     Let a failed run continue from what failed; completed steps and children are not repeated.
 
-    False if the run is running already.
+    False if the run is running already. It is refused if the failure has led to other steps.
     """
 
     run_id: str
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Reopen its history, and those of its children that failed."""
-        run, now = current_run(conn, self.run_id), env.now
-        if run.status not in ENDS:
-            return False
-        if run.status != "failed":
-            raise RunStateError(self.run_id, run.status, "retry", "Only failed runs can be retried; fork it instead")
-        events = load_history(conn, env.path, run)
-        reopened = history.reopened(events, now)
-        state = RunState(run.run, run.run_id, run.workflow, run.queue, len(events))
-        (state.chain,) = conn.execute(
-            "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run.run, len(events))
-        ).fetchone()
-        write_rows(conn, state.append([reopened]))
-        for child_id in history.open_waits([*events, reopened]).children.values():
-            child = run_by_id(conn, child_id)
-            if child is not None and child.status == "failed":
-                RetryRun(child_id).record(conn, effects, env)
-        _wait_again(conn, run.run, [*events, reopened], now, effects)
-        make_ready(conn, run, now, effects)
-        return True
+        return _retry(conn, self.run_id, effects, env, force=False)
+
+
+@frozen
+class RetryRunAnyway(JournalRequest[bool]):
+    """As `RetryRun`, whatever the failure has led to: the run continues from before that."""
+
+    run_id: str
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
+        """Reopen its history, and those of its children that failed."""
+        return _retry(conn, self.run_id, effects, env, force=True)
 
 
 @frozen
@@ -148,7 +141,32 @@ class ImportRuns(JournalRequest[Imported]):
         return Imported(runs, present)
 
 
-REQUESTS = (RetryRun, ForkRun, ImportRuns)
+REQUESTS = (RetryRun, RetryRunAnyway, ForkRun, ImportRuns)
+
+
+def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *, force: bool) -> bool:
+    run, now = current_run(conn, run_id), env.now
+    if run.status not in ENDS:
+        return False
+    if run.status != "failed":
+        raise RunStateError(run_id, run.status, "retry", "Only failed runs can be retried; fork it instead")
+    events = load_history(conn, env.path, run)
+    ran = () if force else history.ran_since(events)
+    if ran:
+        raise RetryRefusedError(run_id, [f"{event.describe()} at {event.position}" for event in ran])
+    reopened = history.reopened(events, now)
+    state = RunState(run.run, run.run_id, run.workflow, run.queue, len(events))
+    (state.chain,) = conn.execute(
+        "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run.run, len(events))
+    ).fetchone()
+    write_rows(conn, state.append([reopened]))
+    for child_id in history.open_waits([*events, reopened]).children.values():
+        child = run_by_id(conn, child_id)
+        if child is not None and child.status == "failed":
+            _retry(conn, child_id, effects, env, force=force)
+    _wait_again(conn, run.run, [*events, reopened], now, effects)
+    make_ready(conn, run, now, effects)
+    return True
 
 
 def _wait_again(conn: sqlite3.Connection, run: int, events: Sequence[Event], now: float, effects: Effects) -> None:
