@@ -184,6 +184,20 @@ MUTANTS = (
         "core/test_aftermath.py::test_the_clean_up_of_a_member_that_was_told_to_end",
     ),
     _m(
+        "an async transaction gives ids of runs that will not be",
+        "_shell/attempts/transaction",
+        "        if new.may_be_refused:  # at once",
+        "        if new.limit:  # at once",
+        "shell/test_transactions.py::test_a_staged_run_with_a_taken_key_is_joined_or_refused_at_the_call",
+    ),
+    _m(
+        "half of a refused run stays in the transaction that caught the refusal",
+        "_shell/attempts/transaction",
+        '        conn.execute("ROLLBACK TO durable_enqueue")\n',
+        "",
+        "shell/test_transactions.py::test_a_staged_run_that_is_refused_leaves_nothing",
+    ),
+    _m(
         "the retry policy is not asked about an unknown outcome",
         "_core/run/step_states",
         "    if seconds is None:\n        return StepFailed(step.position, event.attempt, payload, event.at)\n",

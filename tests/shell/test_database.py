@@ -186,11 +186,16 @@ async def test_an_exclusive_block_commits_at_its_end_and_makes_writes_wait(eithe
         await asyncio.sleep(0)
         assert await x.run(rows) == ["one"]
         await x.run(insert("two"))
+        x.run_at_once(insert("three"))
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            x.run_at_once(lambda conn: conn.execute("SELECT * FROM nowhere"))
         assert not other.done()
     await other
-    assert await either.read(rows) == ["one", "two", "other"]
+    assert await either.read(rows) == ["one", "two", "three", "other"]
     with pytest.raises(EngineClosedError, match="over"):
         await x.execute("SELECT 1")
+    with pytest.raises(EngineClosedError, match="over"):
+        x.run_at_once(rows)
 
 
 async def test_a_read_during_an_exclusive_block_sees_nothing_of_it(either):

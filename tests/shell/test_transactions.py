@@ -7,8 +7,8 @@ import sqlite3
 
 import pytest
 
-from durable import Flow, Retry, Return, RunFailedError, gather, job, step, transaction, wait_for, workflow
-from durable.errors import TransactionRefusedError, UsageError
+from durable import Flow, Limit, Retry, Return, RunFailedError, gather, job, step, transaction, wait_for, workflow
+from durable.errors import KeyConflictError, LimitReachedError, TransactionRefusedError, UsageError
 
 pytestmark = pytest.mark.anyio
 
@@ -210,6 +210,91 @@ async def test_staged_jobs_exist_if_the_transaction_commits(engines, journal, is
     engine = await getattr(engines, journal)(stages, leaf)
     run_id = await engine.run(stages())
     assert await engine.get(run_id).result(5) == "hello"
+
+
+@JOURNALS
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_staged_run_with_a_taken_key_is_joined_or_refused_at_the_call(engines, journal, is_async):
+    """
+    `enqueue` gives the id of the run that has the key; what it raises can be caught, and then leaves nothing behind.
+    """
+
+    @job(key=lambda name, version: f"welcome-{name}")
+    async def welcome(name: str, version: int) -> int:
+        return version
+
+    def stage(tx, version):
+        try:
+            return tx.enqueue(welcome("ada", version))
+        except KeyConflictError as error:
+            return f"taken by {error.run_id}"
+
+    def body(tx, version):
+        tx.execute("INSERT INTO notes (text) VALUES (?)", (str(version),))
+        return stage(tx, version)
+
+    async def body_async(tx, version):
+        await tx.execute("INSERT INTO notes (text) VALUES (?)", (str(version),))
+        return stage(tx, version)
+
+    staging = transaction(body_async if is_async else body)
+
+    @workflow
+    async def stages() -> Flow[list]:
+        yield make_table()
+        first: str = yield staging(1)
+        joined: str = yield staging(1)
+        refused: str = yield staging(2)
+        yield Return([first, joined, refused])
+
+    engine = await getattr(engines, journal)(stages, welcome)
+    first, joined, refused = await engine.run(stages())
+    assert (joined, refused) == (first, f"taken by {first}")
+    assert await engine.get(first).result(5) == 1
+    assert [info.run_id for info in await all_runs(engine) if info.workflow == "welcome"] == [first]
+    assert await notes(engine) == ["1", "1", "2"]
+
+
+@JOURNALS
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_staged_run_that_is_refused_leaves_nothing(engines, journal, is_async, clock):
+    """
+    Its key was free to be taken, its limit was reached: whoever has the key still has it.
+    """
+    release = asyncio.Event()
+
+    @workflow(key=lambda: "only", key_ttl=10, limit=Limit("one", concurrency=1, on_conflict="reject"))
+    async def only() -> Flow[None]:
+        yield holds()
+
+    @step
+    async def holds() -> None:
+        await release.wait()
+
+    def stage(tx):
+        try:
+            return tx.enqueue(only())
+        except LimitReachedError:
+            return "refused"
+
+    async def stage_async(tx):
+        return stage(tx)
+
+    staging = transaction(stage_async if is_async else stage)
+
+    @workflow
+    async def stages() -> Flow[str]:
+        said: str = yield staging()
+        yield Return(said)
+
+    engine = await getattr(engines, journal)(stages, only, clock=clock)
+    first = await engine.start(only())
+    await (await engine.start(stages(), id="early")).result(5)
+    clock.advance(11)
+    assert await engine.run(stages()) == "refused"
+    assert (await engine.find("only")).id == first.id
+    release.set()
+    await first.result(5)
 
 
 @pytest.mark.parametrize("is_async", [False, True])

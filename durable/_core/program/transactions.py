@@ -46,7 +46,12 @@ class Transaction(Protocol):
         ...
 
     def enqueue(self, op: RunOp[Any], /) -> str:
-        """Stage a job or workflow: its run exists if and only if this transaction commits. Its id."""
+        """
+        Stage a job or workflow: its run exists if and only if this transaction commits. Its id.
+
+        Raises:
+            KeyConflictError, LimitReachedError: At once, and may be caught: then nothing is staged.
+        """
         ...
 
 

@@ -20,7 +20,7 @@ from durable._core.run.decision import TransactionAction
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.storage.guard import Guard, refuse_control
 from durable._shell.storage.port import Exclusive
-from durable._shell.writes.run_writes import get_or_create
+from durable._shell.writes.run_writes import get_or_create, insert_plain
 from durable.errors import UsageError
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class SyncTransaction:
 
     def enqueue(self, op: RunOp[Any], /) -> str:
         """Stage a run: it exists if and only if this transaction commits. Its id."""
-        return get_or_create(self._open(), self._stage(op), self._effects)
+        return enqueued(self._open(), self._stage(op), self._effects)
 
     def _open(self) -> sqlite3.Connection:
         if self._conn is None:
@@ -63,6 +63,23 @@ class SyncTransaction:
     def close(self) -> None:
         """Refuse any further use."""
         self._conn = None
+
+
+def enqueued(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> str:
+    """As `get_or_create`; nothing of it is left if it raises, since the user's function may catch that."""
+    if not new.may_be_refused:
+        return get_or_create(conn, new, effects)
+    mine = Effects()
+    conn.execute("SAVEPOINT durable_enqueue")
+    try:
+        run_id = get_or_create(conn, new, mine)
+    except BaseException:
+        conn.execute("ROLLBACK TO durable_enqueue")
+        conn.execute("RELEASE durable_enqueue")
+        raise
+    conn.execute("RELEASE durable_enqueue")
+    effects.add(mine)
+    return run_id
 
 
 def run_sync(
@@ -122,8 +139,10 @@ class ExclusiveTransaction:
         self._exclusive: Exclusive | None = exclusive
         self._guard = guard
         self._stage = stage
-        #: Staged runs, written when the function has returned.
-        self.staged: list[NewRun] = []
+        #: Staged runs in whose way nothing can stand: written when the function has returned.
+        self._staged: list[NewRun] = []
+        #: What the others have caused.
+        self._effects = Effects()
 
     async def execute(self, sql: str, parameters: Parameters = (), /) -> FetchedCursor:
         """Run one statement; its rows are fetched already."""
@@ -137,10 +156,17 @@ class ExclusiveTransaction:
 
     def enqueue(self, op: RunOp[Any], /) -> str:
         """Stage a run: it exists if and only if this transaction commits. Its id."""
-        self._open()
-        new = self._stage(op)
-        self.staged.append(new)
+        exclusive, new = self._open(), self._stage(op)
+        if new.may_be_refused:  # at once, so that it is refused here, and the id is that of the run which has its key
+            return exclusive.run_at_once(lambda conn: enqueued(conn, new, self._effects))
+        self._staged.append(new)
         return new.run_id
+
+    async def write_staged(self) -> Effects:
+        """Write what is staged, now that the function has returned; what all of it causes, once it is committed."""
+        if self._staged:
+            await self._open().run(lambda conn: insert_plain(conn, self._staged, self._effects))
+        return self._effects
 
     def _open(self) -> Exclusive:
         if self._exclusive is None:

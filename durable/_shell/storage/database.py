@@ -18,6 +18,7 @@ a descriptor drops SQLite's locks.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import sqlite3
@@ -93,6 +94,21 @@ class _Worker(aiosqlite.Connection):
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         cast("Any", self)._tx.put_nowait((future, partial(fn, *arguments)))  # noqa: SLF001 - untyped there
         return future
+
+    def call_at_once(self, fn: Callable[..., Any], *arguments: Any) -> Any:
+        """As `call`, without the loop, which waits for it."""
+        if not self._running:
+            raise ValueError("the connection is closed")
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def carry_out() -> None:
+            try:
+                done.set_result(fn(*arguments))
+            except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
+                done.set_exception(error)
+
+        cast("Any", self)._tx.put_nowait((None, carry_out))  # noqa: SLF001 - untyped there
+        return done.result()
 
     def landed(self) -> asyncio.Future[None] | None:
         """Done when every call made so far has ended; None if that cannot be waited for."""
@@ -197,7 +213,7 @@ class Database:
         """One transaction of several hops: committed at the block's end, rolled back on an exception."""
         async with self._exclusive:
             writer = self._writer
-            transaction = Exclusive(partial(self._hop, writer, within))
+            transaction = Exclusive(partial(self._hop, writer, within), partial(self._at_once, writer, within))
             try:
                 # Cancelled here, BEGIN still happens: hence the rollback below.
                 await self._hop(writer, begin)
@@ -283,6 +299,13 @@ class Database:
         finally:
             self.calls_in_flight -= 1
             self._calls_ended += 1
+        return result
+
+    def _at_once(self, worker: _Worker | None, fn: Callable[..., T], *arguments: Any) -> T:
+        """As `_hop`, while the loop waits."""
+        if worker is None or worker.raw is None:
+            raise JournalIOError(self.path, _NOT_OPEN)
+        result: T = worker.call_at_once(fn, worker.raw, self.path, *arguments)
         return result
 
     def _give_way(self) -> None:

@@ -83,10 +83,13 @@ class MemoryDatabase:
         """As `Database.exclusive`."""
         async with self._exclusive:
 
-            async def hop(fn: Callable[[sqlite3.Connection], T]) -> T:
+            def at_once(fn: Callable[[sqlite3.Connection], T]) -> T:
                 return within(self._raw(), self.path, fn)
 
-            transaction = Exclusive(hop)
+            async def hop(fn: Callable[[sqlite3.Connection], T]) -> T:
+                return at_once(fn)
+
+            transaction = Exclusive(hop, at_once)
             begin(self._raw(), self.path)
             try:
                 yield transaction

@@ -21,16 +21,25 @@ T = TypeVar("T")
 class Exclusive:
     """One transaction of several hops; everybody else's writes wait until it has ended."""
 
-    def __init__(self, hop: Callable[..., Awaitable[Any]]) -> None:
-        self._hop = hop
+    def __init__(self, hop: Callable[..., Awaitable[Any]], at_once: Callable[..., Any]) -> None:
+        self._hop, self._at_once = hop, at_once
         self.over = False
 
     async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """The result of *fn*, run inside the transaction. Its errors do not end the transaction."""
-        if self.over:
-            raise EngineClosedError("this transaction is over")
+        self._check()
         result: T = await self._hop(fn)
         return result
+
+    def run_at_once(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """As `run`, while the event loop waits: for what is short, and is asked for without `await`."""
+        self._check()
+        result: T = self._at_once(fn)
+        return result
+
+    def _check(self) -> None:
+        if self.over:
+            raise EngineClosedError("this transaction is over")
 
     async def execute(self, sql: str, parameters: Any = ()) -> list[Any]:
         """All rows of one statement (none, for one that returns no rows)."""

@@ -26,7 +26,6 @@ from durable._shell.storage.port import Exclusive
 from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.services import Services
 from durable._shell.turns.turn_writer import TurnWriter
-from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
 from durable.errors import JournalError, JournalIOError
 
@@ -163,6 +162,7 @@ class TransactionTurn:
     async def _async_outcome(self, exclusive: Exclusive, action: TransactionAction, effects: Effects) -> Event:
         services = self._services
         transaction = ExclusiveTransaction(exclusive, services.database.guard, self._stage)
+        caused = Effects()
         await exclusive.execute("SAVEPOINT durable_transaction")
         token, task = holds_writer.set(True), current_task()
         try:
@@ -172,8 +172,7 @@ class TransactionTurn:
             else:
                 value = await stand_ins.call(op.definition, action.position, self._state.run_id, op.args, op.kwargs)
             outcome = self._succeeded(action, value)
-            for new in transaction.staged:
-                await exclusive.run(lambda conn, new=new: get_or_create(conn, new, effects))  # type: ignore[misc]
+            caused = await transaction.write_staged()
         except BaseException as error:  # user code may raise anything: it is the outcome
             if task.cancelling() > 0 if is_cancellation(error) else is_for_the_program(error, task):
                 raise
@@ -185,4 +184,5 @@ class TransactionTurn:
             holds_writer.reset(token)
             transaction.close()
         await exclusive.execute("RELEASE durable_transaction")
+        effects.add(caused)
         return outcome
