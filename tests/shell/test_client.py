@@ -33,7 +33,7 @@ from durable._core.journal.events import RunStarted
 from durable._core.program.retry import Retry, recorded
 from durable._shell.handles.owner_socket import OwnerSocket
 from durable._shell.requests.once import Once
-from durable._shell.requests.run_requests import CancelRun, PauseRun, SendSignal
+from durable._shell.requests.run_requests import PauseRun, SendSignal
 from durable._shell.rows.rows import NewRun, SentSignal
 from durable._shell.rows.templates import from_json, to_json
 from durable.errors import EncodeError, EngineClosedError, JournalAccessError, RunStateError, UsageError
@@ -579,20 +579,3 @@ async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once
             lambda conn: conn.execute("SELECT count(*) FROM durable_dedup").fetchone()
         )
     assert recorded == (1,)  # of the signal that was given one
-
-
-async def test_an_engine_that_is_closing_says_nothing_to_clients(engines):
-    """
-    They ask again, and find the file free or its next owner; "the engine is not open" is not an answer to them.
-    """
-    from durable._shell.requests.wire import encode_request, socket_path
-
-    engine = await engines.file(*DEFINITIONS)
-    reader, writer = await asyncio.open_unix_connection(socket_path(str(engines.path)))
-    engine._backend.running.closing = True
-    try:
-        writer.write(encode_request(CancelRun("whoever")))
-        assert await asyncio.wait_for(reader.readline(), 5) == b""
-    finally:
-        writer.close()
-        engine._backend.running.closing = False

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from durable import Client, Flow, JournalLockedError, Return, job, wait_for, workflow
+from durable import Client, Flow, JournalLockedError, KeyConflictError, Return, Schedule, job, wait_for, workflow
 from durable._shell.storage import opening
 from durable._shell.storage.opening import owned_briefly
 from durable._shell.storage.ownership import Ownership
-from durable.errors import JournalAccessError, UsageError
+from durable.errors import EngineClosedError, JournalAccessError, UsageError
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +98,63 @@ async def test_an_engine_opens_beside_clients_that_ask_without_a_pause(free, eng
         await asyncio.gather(*busy)
         found = [info.run_id async for info in one.runs()]
     assert sorted(found) == sorted(asked)
+
+
+# --- an engine that closes ------------------------------------------------------------------------
+
+
+async def test_a_closing_engine_records_what_clients_ask_for(free, engines):
+    """
+    As long as steps are running that it waits for; what it does not begin any more, the next owner does.
+    """
+    began, go = asyncio.Event(), asyncio.Event()
+
+    @job
+    async def slow() -> int:
+        began.set()
+        await go.wait()
+        return 1
+
+    hourly = Schedule("hourly", quick(3), every=3_600)
+    engine = await engines.file(*DEFINITIONS, slow, schedules=[hourly], grace=60.0)
+    async with Client(free) as client:
+        waits = await client.start(waiting())
+        await client.start(slow(), id="slow")
+        await began.wait()
+        closing = asyncio.create_task(engine.aclose())
+        while not engine._backend.parts.draining:
+            await asyncio.sleep(0)
+        started = await client.start(quick(2), key="k")
+        with pytest.raises(KeyConflictError):
+            await client.start(quick(1), key="k")
+        triggered = await client.schedule("hourly").trigger()
+        assert await waits.signal("go", "x")
+        assert [await run.status() for run in (started, triggered)] == ["pending", "pending"]
+        assert not closing.done()
+        go.set()
+        await closing
+        await engines.file(*DEFINITIONS, slow, schedules=[hourly])
+        assert [await run.result(5) for run in (started, triggered, waits)] == [2, 3, "x"]
+        assert await client.get("slow").result(5) == 1
+
+
+async def test_an_engine_that_failed_is_given_time_to_be_replaced(free, engines):
+    """
+    Its clients ask on, and say what it said if nothing comes of that.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    async with Client(free, timeout=0.1) as hasty, Client(free) as patient:
+        engine._backend.running.supervisor.failure = LookupError("broken")
+        try:
+            with pytest.raises(EngineClosedError, match="LookupError"):
+                await hasty.start(quick(1))
+            asking = asyncio.create_task(patient.start(quick(1)))
+            done, _ = await asyncio.wait([asking], timeout=0.1)
+            assert not done
+        finally:
+            engine._backend.running.supervisor.failure = None
+        await engine.aclose()
+        assert (await asking).id
 
 
 # --- a client -------------------------------------------------------------------------------------

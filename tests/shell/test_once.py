@@ -2,14 +2,18 @@
 What a client asks for is recorded once, and gets its first answer, whatever becomes of the owner before it arrives.
 """
 
+import sqlite3
+
 import pytest
 
 from durable import Client, Flow, Return, Schedule, job, read_histories, step, wait_for, workflow
 from durable._shell.handles.owner_socket import OwnerSocket
-from durable._shell.requests.once import KEPT_SECONDS, Once
+from durable._shell.requests import once
+from durable._shell.requests.once import ASKED_SECONDS, KEPT_SECONDS, NEEDED_SECONDS, Once
 from durable._shell.requests.run_requests import PauseRun
 from durable._shell.requests.schedule_requests import TriggerSchedule
-from durable.errors import DefinitionError, EngineClosedError, RunNotFoundError
+from durable._shell.storage import schema
+from durable.errors import DefinitionError, KeyConflictError, RunNotFoundError
 
 pytestmark = pytest.mark.anyio
 BROKEN = []
@@ -169,57 +173,132 @@ async def test_a_signal_that_is_sent_again_arrives_once(losing):
 # --- what is kept ---------------------------------------------------------------------------------
 
 
-async def test_what_was_refused_is_looked_at_anew(engines):
+async def asked(engine, request):
     """
-    It had no effect, so nothing of it is kept.
+    What a client gets for *request*.
+    """
+    return await engine._backend.request_of_client(request)
+
+
+async def ids(engine):
+    """
+    Of the requests whose answers are kept.
+    """
+    return await engine._backend.read(lambda conn: [row[0] for row in conn.execute("SELECT id FROM durable_requests")])
+
+
+async def test_a_refusal_is_an_answer_too(engines):
+    """
+    Who asks again hears what was said the first time, with its fields, whatever came since; another request does not.
     """
     engine = await engines.memory(*DEFINITIONS)
-    once = Once("1", PauseRun("later"))
-    with pytest.raises(RunNotFoundError):
-        await engine._backend.request(once)
-    await engine.start(waiting(), id="later")
-    assert await engine._backend.request(once) is True
-    assert await engine._backend.request(once) is True
-    assert await engine._backend.request(Once("2", PauseRun("later"))) is False
+    asking = Once("1", PauseRun("later"))
+    for _ in range(2):
+        with pytest.raises(RunNotFoundError) as caught:
+            await asked(engine, asking)
+        assert caught.value.args == ("id", "later")
+        assert await ids(engine) == ["1"]
+        await engine.start(waiting(), id="later")
+    assert await asked(engine, Once("2", PauseRun("later"))) is True
+
+
+async def test_of_what_was_refused_nothing_is_kept_but_the_answer(engines):
+    """
+    One of many starts that conflicts undoes the others.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    await engine.start(waiting(), key="taken")
+    async with Client(engines.path) as client:
+        with pytest.raises(KeyConflictError):
+            await client.start_many([quick(1), quick(2).options(key="taken")])
+    assert await count(engine) == 1
+    assert len(await ids(engine)) == 1
+
+
+@pytest.mark.parametrize("losing", ["the same", "the next", "nobody"], indirect=True)
+async def test_who_is_refused_by_an_owner_that_dies_hears_why(losing):
+    """
+    The next one says what the first one said.
+    """
+    client, before = losing
+    with pytest.raises(KeyConflictError):
+        await client.start(quick(1), key="taken")
+    assert await count(client) == before
 
 
 async def test_what_an_engine_could_not_prepare_any_more_still_has_its_answer(engines):
     """
-    A function of a schedule that fails the second time; an engine that drains. Others are refused as ever.
+    A function of a schedule that fails the second time. Others are refused as ever.
     """
     engine = await engines.memory(*DEFINITIONS, schedules=[HOURLY])
-    once = Once("1", TriggerSchedule("hourly", "schedule:hourly:trigger:1"))
-    assert await engine._backend.request(once) == "schedule:hourly:trigger:1"
+    asking = Once("1", TriggerSchedule("hourly", "schedule:hourly:trigger:1"))
+    assert await asked(engine, asking) == "schedule:hourly:trigger:1"
     BROKEN.append(True)
     try:
-        assert await engine._backend.request(once) == "schedule:hourly:trigger:1"
+        assert await asked(engine, asking) == "schedule:hourly:trigger:1"
         with pytest.raises(DefinitionError, match="broken"):
-            await engine._backend.request(Once("2", TriggerSchedule("hourly", "schedule:hourly:trigger:2")))
+            await asked(engine, Once("2", TriggerSchedule("hourly", "schedule:hourly:trigger:2")))
     finally:
         BROKEN.clear()
-    await engine.drain()
-    assert await engine._backend.request(once) == "schedule:hourly:trigger:1"
-    with pytest.raises(EngineClosedError, match="draining"):
-        await engine._backend.request(Once("2", TriggerSchedule("hourly", "schedule:hourly:trigger:2")))
     assert await count(engine) == 1
 
 
-async def test_ids_are_kept_for_an_hour(engines, clock):
+async def test_answers_are_kept_for_an_hour(engines, clock, eventually):
     """
-    Those of the last hour, whatever was asked; nobody asks again after that long.
+    Then an engine deletes them when it looks after the file, whether anybody asks for something or not.
     """
-    engine = await engines.memory(*DEFINITIONS, clock=clock)
+    engine = await engines.file(*DEFINITIONS, clock=clock)
     await engine.start(waiting(), id="r")
+    await asked(engine, Once("1", PauseRun("r")))
+    clock.advance(KEPT_SECONDS - 100)
+    await asked(engine, Once("2", PauseRun("r")))
+    assert await ids(engine) == ["1", "2"]
+    clock.advance(200)
 
-    async def ids():
-        return [
-            name for (name,) in await engine._backend.read(lambda conn: conn.execute("SELECT id FROM durable_requests"))
-        ]
+    async def first_is_gone():
+        clock.advance(6)  # until it looks
+        return await ids(engine) == ["2"]
 
-    await engine._backend.request(Once("1", PauseRun("r")))
-    clock.advance(KEPT_SECONDS - 1)
-    await engine._backend.request(Once("2", PauseRun("r")))
-    assert await ids() == ["1", "2"]
-    clock.advance(2)
-    await engine._backend.request(Once("3", PauseRun("r")))
-    assert await ids() == ["2", "3"]
+    await eventually(first_is_gone)
+
+
+def kept(now, *ages):
+    """
+    Ages of the answers that are kept of these.
+    """
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    schema.prepare(conn, now)
+    rows = [(str(number), now - age) for number, age in enumerate(ages)]
+    conn.executemany("INSERT INTO durable_requests (id, answer, at) VALUES (?, 'true', ?)", rows)
+    while once.forget_answers(conn, now):
+        pass
+    assert not once.has_old_answers(conn, now)
+    return [now - at for (at,) in conn.execute("SELECT at FROM durable_requests ORDER BY at DESC")]
+
+
+def test_so_many_answers_are_kept_and_all_that_may_be_asked_for_again(monkeypatch):
+    """
+    The newest ones; but what a client may still ask for is kept however much was asked since.
+    """
+    monkeypatch.setattr(once, "KEPT_ROWS", 3)
+    old = NEEDED_SECONDS + 1
+    assert kept(1e9, 1, 2, old) == [1, 2, old]
+    assert kept(1e9, 1, 2, 3, old) == [1, 2, 3]
+    assert kept(1e9, 1, 2, 3, 4, 5) == [1, 2, 3, 4, 5]
+    assert kept(1e9, KEPT_SECONDS - 1, KEPT_SECONDS + 1) == [KEPT_SECONDS - 1]
+    assert 2 * ASKED_SECONDS < NEEDED_SECONDS < KEPT_SECONDS
+
+
+async def test_clients_forget_old_answers_where_there_is_no_engine(engines, clock):
+    """
+    A file that no engine opens does not grow for ever.
+    """
+    engine = await engines.file(*DEFINITIONS, clock=clock)
+    await engine.start(waiting(), id="r")
+    await engine.aclose()
+    async with Client(engines.path, clock=clock, durability="process") as client:
+        await client.get("r").pause()
+        clock.advance(KEPT_SECONDS + 1)
+        await client.get("r").resume()
+        await client.get("r").pause()
+    assert len(await ids(await engines.file(*DEFINITIONS))) == 2

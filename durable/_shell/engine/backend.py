@@ -28,7 +28,14 @@ from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.turns.activity import Activity
-from durable.errors import BatchNotFoundError, EngineClosedError, JournalDamagedError, RunNotFoundError, UsageError
+from durable.errors import (
+    BatchNotFoundError,
+    DurableError,
+    EngineClosedError,
+    JournalDamagedError,
+    RunNotFoundError,
+    UsageError,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -211,10 +218,27 @@ class EngineBackend:
                 "use tx.enqueue(op) to start runs, and ask the engine for everything else after it"
             )
             raise UsageError(msg)
-        env = Env(self.clock.now(), self.path, running.allocate, running.places, running.ticker, running.draining)
+        return await self._record(running, request, draining=running.draining)
+
+    async def request_of_client(self, request: JournalRequest[R], /) -> R:
+        """
+        As `request`, also while the engine closes, as long as it can: what nobody begins here, the next owner does.
+
+        Raises:
+            EngineClosedError: It cannot any more, or has failed.
+        """
+        running = self.parts
+        running.check_alive()
+        return await self._record(running, request, draining=False)
+
+    async def _record(self, running: Running, request: JournalRequest[R], *, draining: bool) -> R:
+        env = Env(self.clock.now(), self.path, running.allocate, running.places, running.ticker, draining)
         record = request.prepared(env).record
         with running.activity:
-            return await running.commits.call(lambda conn, effects: record(conn, effects, env))
+            result = await running.commits.call(lambda conn, effects: record(conn, effects, env))
+        if isinstance(result, DurableError):  # on disk as well: the answer to who asks again
+            raise result
+        return result
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:
         """The run that *op* starts, not yet recorded; *in_line*, it gets its place in its queue."""

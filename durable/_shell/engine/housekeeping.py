@@ -1,22 +1,26 @@
 """
-What an engine looks after now and then: that the file is still its own, and that what ended long ago goes.
+What an engine looks after now and then: that the file is still its own, and that what is old goes.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Awaitable
+from typing import Final, Protocol
 
 from durable._shell.backend import Backend
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.log import log
+from durable._shell.requests.once import ForgetAnswers, has_old_answers
 from durable._shell.storage.database import Database
 from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.threads import in_thread
-from durable.errors import JournalError
+from durable.errors import EngineClosedError, JournalError
 
 #: Seconds between two looks whether the file is still the one that was opened.
-IDENTITY_SECONDS = 5.0
+IDENTITY_SECONDS: Final = 5.0
+#: Seconds between two looks whether there are answers to forget.
+FORGET_SECONDS: Final = 60.0
 
 
 class House(Backend, Protocol):
@@ -32,14 +36,14 @@ async def keep_house(
     house: House, database: AnyDatabase, ownership: Ownership | None, keep_finished: float | None
 ) -> None:
     """
-    Look at the file every few seconds, and prune what ended more than *keep_finished* seconds ago.
+    Look at the file every few seconds, prune what ended more than *keep_finished* seconds ago, and forget answers.
 
     By the engine's clock, so that a test need not wait for it. A journal in memory that keeps everything needs nothing.
 
     Raises:
         JournalError: The file is another one, or gone: nothing more may be written.
     """
-    pruned_at = house.clock.monotonic()
+    pruned_at = forgot_at = house.clock.monotonic()
     while isinstance(database, Database) or keep_finished is not None:
         await house.clock.sleep(IDENTITY_SECONDS)
         try:
@@ -51,12 +55,28 @@ async def keep_house(
             if house.is_closing:
                 return
             raise
-        if keep_finished is not None:
-            every = min(3600.0, max(60.0, keep_finished / 10))
-            if house.clock.monotonic() - pruned_at >= every:
-                pruned_at = house.clock.monotonic()
-                try:
-                    await JournalHandle(house).prune(older_than=keep_finished)
-                except JournalError as error:
-                    # a full disk, say: there will be another time, so the engine must not end for it
-                    log.warning("prune.failed", path=house.path, error=str(error))
+        now = house.clock.monotonic()
+        if keep_finished is not None and now - pruned_at >= min(3600.0, max(60.0, keep_finished / 10)):
+            pruned_at = now
+            await _tried(house, JournalHandle(house).prune(older_than=keep_finished))
+        if now - forgot_at >= FORGET_SECONDS:
+            forgot_at = now
+            await _tried(house, _forget(house))
+
+
+async def _forget(house: House) -> None:
+    """Delete the answers that no client asks for any more. An engine that nobody asks writes nothing."""
+    more = await house.read(has_old_answers, house.clock.now())
+    while more:
+        more = await house.request(ForgetAnswers())
+
+
+async def _tried(house: House, pruning: Awaitable[object]) -> None:
+    """Await *pruning*; where it fails there will be another time, so the engine must not end for it."""
+    try:
+        await pruning
+    except JournalError as error:  # a full disk, say
+        log.warning("prune.failed", path=house.path, error=str(error))
+    except EngineClosedError:
+        if not house.is_closing:
+            raise

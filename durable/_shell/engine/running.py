@@ -235,9 +235,7 @@ class Running:
 
     async def close(self) -> None:
         """Drain, then close all parts: tasks, writer, file, lock. Within the grace and a few seconds."""
-        async with self._parts:
-            if self.server is not None:  # first, so that no client hears that the engine drains
-                await self.server.aclose()
+        async with self._parts:  # clients are listened to as long as anything can be recorded
             if self.supervisor.failure is None:
                 await self.drain()
 
@@ -254,12 +252,21 @@ class Running:
         Raises:
             EngineClosedError: It is closing, has failed, or belongs to the process that this one was forked from.
         """
+        self.check_alive()
+        if self.closing:
+            raise not_open()
+
+    def check_alive(self) -> None:
+        """
+        Nothing, while it works, be it that it closes.
+
+        Raises:
+            EngineClosedError: It has failed, or belongs to the process that this one was forked from.
+        """
         failure = self.supervisor.failure
         if failure is not None:
             msg = f"the engine failed and must be opened anew: {failure!r}"
             raise EngineClosedError(msg) from failure
-        if self.closing:
-            raise not_open()
         if os.getpid() != self._pid:
             msg = f"this engine belongs to process {self._pid}, from which this one was forked: open it after forking"
             raise EngineClosedError(msg)

@@ -14,10 +14,11 @@ import contextlib
 import os
 import stat
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from durable._shell.backend import Backend
 from durable._shell.log import log
+from durable._shell.requests.request import JournalRequest
 from durable._shell.requests.wire import (
     LINE_BYTES,
     WaitForEnd,
@@ -29,6 +30,8 @@ from durable._shell.requests.wire import (
 from durable._shell.threads import in_thread
 from durable.errors import EngineClosedError
 
+R = TypeVar("R")
+
 #: Lines from here on are decoded in a thread: that of a large import takes a while.
 _LARGE_LINE = 1 << 20
 
@@ -39,6 +42,10 @@ class Answering(Backend, Protocol):
     @property
     def is_closing(self) -> bool:
         """Whether it is being closed, or is closed."""
+        ...
+
+    async def request_of_client(self, request: JournalRequest[R], /) -> R:
+        """Have a request recorded; its result once it is on disk. Also while it closes, as long as it can."""
         ...
 
     async def wait_for_end(self, run_id: str) -> None:
@@ -102,7 +109,7 @@ class Server:
             if isinstance(asked, WaitForEnd):
                 await self._wait_for_end(reader, asked.run_id)
                 return encode_answer(asked, None)
-            return encode_answer(asked, await self._engine.request(asked))
+            return encode_answer(asked, await self._engine.request_of_client(asked))
         except Exception as error:
             if isinstance(error, EngineClosedError) and self._engine.is_closing:
                 raise  # unless it is this: the file is free in a moment, or another's

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from durable._core.ports import Clock
+from durable._shell.requests.once import forget_answers
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 from durable._shell.storage.opening import Durability, owned_briefly
@@ -61,4 +62,5 @@ def _record_each(conn: sqlite3.Connection, requests: Sequence[JournalRequest[Any
             conn.execute("ROLLBACK TO durable_request")
             results.append(error)
         conn.execute("RELEASE durable_request")
+    forget_answers(conn, env.now)  # no engine may come to do it
     return results

@@ -26,7 +26,7 @@ from durable._shell.handles.brief_owner import BriefOwner
 from durable._shell.handles.owner_socket import SILENCE, OwnerSocket
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.run_rows import RunRow
-from durable._shell.requests.once import Once
+from durable._shell.requests.once import ASKED_SECONDS, Once
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
@@ -49,7 +49,6 @@ R = TypeVar("R")
 
 #: Seconds for which an owner may be silent, or the file have one that does not listen: while it is opened or closed.
 TIMEOUT: Final = 30.0
-LONGEST_TIMEOUT: Final = 600.0
 #: Seconds between two tries to reach an owner while the file changes hands.
 PAUSE = 0.05
 #: Seconds between two looks at a file that nobody owns, while waiting for a run to end. There
@@ -76,8 +75,8 @@ class ClientBackend:
         durability: Durability = "full",
         timeout: float = TIMEOUT,
     ) -> None:
-        if not 0 < timeout <= LONGEST_TIMEOUT:
-            msg = f"timeout: expected seconds, more than 0 and up to {LONGEST_TIMEOUT:g}, found {timeout!r}"
+        if not 0 < timeout <= ASKED_SECONDS:
+            msg = f"timeout: expected seconds, more than 0 and up to {ASKED_SECONDS:g}, found {timeout!r}"
             raise UsageError(msg)
         self.path = os.path.realpath(os.fspath(path))
         self.codec = codec or Codec()
@@ -179,10 +178,15 @@ class ClientBackend:
         # An owner may die between its commit and its answer: what is asked again under its id is recorded once.
         every = [Once(secrets.token_hex(16), each) for each in requests]
         found: dict[int, Any] = {}
+        closed: DurableError | None = None
         while True:
             left = [index for index in range(len(every)) if index not in found]
             answers = await self._owner.ask_each([every[index] for index in left])
-            found |= {index: answer for index, answer in zip(left, answers, strict=True) if answer is not SILENCE}
+            for index, answer in zip(left, answers, strict=True):
+                if isinstance(answer, EngineClosedError):  # it has failed, and keeps the file until it is closed
+                    closed = answer
+                elif answer is not SILENCE:
+                    found[index] = answer
             left = [index for index in left if index not in found]
             if not left:
                 break
@@ -191,6 +195,8 @@ class ClientBackend:
             except JournalLockedError as error:
                 # it is being opened or closed this moment, so it is asked again instead of failing
                 if loop.time() >= deadline:
+                    if closed is not None:
+                        raise closed from error
                     msg = f"it is owned by {error.holder}, which has not listened on its socket for {self._timeout:g} s"
                     raise JournalAccessError(self.path, msg) from error
             except CommitUnknownError:  # asked for again, it is recorded once whether that committed or not

@@ -7,10 +7,13 @@ new run says nothing that is the owner's to say.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, TypeVar, get_args
 
 from attrs import evolve
 
+from durable import errors
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.codec.records import record_codec
 from durable._core.codec.rule import Refusal
 from durable._core.recorded.export_format import Header, RunHistory, export_lines, header_line
@@ -18,7 +21,6 @@ from durable._core.recorded.export_reader import read_export
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.rows import NewRun
 from durable._shell.rows.templates import RECORDS, to_plain, without_ties
-from durable.errors import ExportFormatError
 
 R = TypeVar("R")
 
@@ -39,6 +41,22 @@ def result_from(request: JournalRequest[R], plain: Any) -> R:
     return result
 
 
+def plain_error(error: BaseException) -> tuple[str, list[Any]]:
+    """An error as the name of its class among `durable.errors`, and its fields; a stranger is an InternalError."""
+    if isinstance(error, errors.DurableError) and type(error).__module__ == errors.__name__:
+        return type(error).__name__, list(error.args)
+    return "InternalError", [one_line(error)]
+
+
+def error_from(name: str, args: list[Any]) -> errors.DurableError | None:
+    """The error that `plain_error` told of; None if this release has none of that name and fields."""
+    cls = getattr(errors, name, None)
+    if isinstance(cls, type) and issubclass(cls, errors.DurableError):
+        with suppress(TypeError):
+            return cls(*args)
+    return None
+
+
 def _result_type(request: JournalRequest[Any]) -> Any:
     """What its class says, as ``JournalRequest[list[str]]``."""
     (result,) = get_args(type(request).__orig_bases__[0])  # type: ignore[attr-defined]  # every generic's child has it
@@ -56,7 +74,7 @@ def _decode_histories(plain: Any) -> tuple[RunHistory, ...]:
     lines: list[str] = _LINES.decode(plain)
     try:
         return tuple(read_export((line.encode() for line in lines), "the request"))
-    except ExportFormatError as error:
+    except errors.ExportFormatError as error:
         raise Refusal("exported runs", str(error)) from error
 
 

@@ -17,7 +17,6 @@ from typing import Any, Final, TypeAlias
 from attrs import frozen
 
 from durable import errors
-from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.codec.json_text import loads
 from durable._shell.reads.exporting import release
 from durable._shell.requests import (
@@ -28,7 +27,7 @@ from durable._shell.requests import (
     run_requests,
     schedule_requests,
 )
-from durable._shell.requests.encoding import ENCODING, plain_result, result_from
+from durable._shell.requests.encoding import ENCODING, error_from, plain_error, plain_result, result_from
 from durable._shell.requests.once import Once
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.templates import bytes_to_json
@@ -158,9 +157,7 @@ def encode_answer(request: Asked, result: Any) -> bytes:
 
 def encode_error(error: BaseException) -> bytes:
     """An error as a line, in a form that clients of every release read."""
-    known = isinstance(error, errors.DurableError) and type(error).__module__ == "durable.errors"
-    name = type(error).__name__ if known else "InternalError"
-    args = list(error.args) if known else [one_line(error)]
+    name, args = plain_error(error)
     return _line({"version": VERSION, "error": name, "args": args}, default=str)
 
 
@@ -180,22 +177,13 @@ def decode_answer(request: Asked, line: bytes, path: str) -> Any:
         raise _mismatch(path, f"durable of another release: {version}", f"durable {release()}: {VERSION}")
     match plain:
         case {"error": str(name), "args": list(args)}:
-            cls = getattr(errors, name, None)
-            if isinstance(cls, type) and issubclass(cls, errors.DurableError):
-                raise _made(cls, args) or _nonsense(line, path)
+            raise error_from(name, args) or _nonsense(line, path)
         case {"result": result}:
             _, asked = _unwrapped(request)
             return None if isinstance(asked, WaitForEnd) else result_from(asked, result)
         case _:
             pass
     raise _nonsense(line, path)
-
-
-def _made(cls: type[errors.DurableError], args: list[Any]) -> errors.DurableError | None:
-    try:
-        return cls(*args)
-    except TypeError:  # of a release in which it has other fields: it cannot be made here
-        return None
 
 
 def _nonsense(line: bytes, path: str) -> errors.InternalError:

@@ -5,7 +5,7 @@ A journal's file, taken over and opened: by an engine for as long as it runs, by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeAlias
 
@@ -42,7 +42,9 @@ async def open_owned(
 
 
 @asynccontextmanager
-async def owned_briefly(path: str, *, durability: Durability, now: Callable[[], float]) -> AsyncIterator[Database]:
+async def owned_briefly(
+    path: str, *, durability: Durability, now: Callable[[], float]
+) -> AsyncGenerator[Database, None]:
     """
     The file at *path*, owned and open for the block of a client.
 

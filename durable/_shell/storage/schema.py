@@ -237,8 +237,9 @@ CREATE INDEX durable_grants_at ON durable_grants (name, at);
 
 CREATE TABLE durable_requests (       -- what clients asked for lately, so that what is asked for again is recorded once
     id TEXT PRIMARY KEY,
-    answer TEXT NOT NULL,             -- JSON: what it resulted in
-    at REAL NOT NULL
+    answer TEXT NOT NULL,             -- JSON: what it resulted in, or the error that refused it
+    at REAL NOT NULL,
+    refused INTEGER NOT NULL DEFAULT 0 -- 1 if it was: then [name of the class, fields]
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX durable_requests_at ON durable_requests (at);
 
