@@ -10,7 +10,7 @@ from durable._core.program.decorators import call, job, step, transaction, workf
 from durable._core.program.definition import by_arguments
 from durable._core.program.flow import current, logger, now, patched, random, set_attributes, uuid4
 from durable._core.program.functions import Finished
-from durable._core.program.group_ops import Settled, Winner
+from durable._core.program.group_ops import Winner
 from durable._core.program.limits import Limit, Rate
 from durable._core.program.op_constructors import (
     cancel_run,
@@ -29,6 +29,7 @@ from durable._core.program.op_constructors import (
 from durable._core.program.ops import Child, Flow, Op, Return, RunOp, Signal
 from durable._core.program.retry import Retry
 from durable._core.program.schedules import Schedule
+from durable._core.program.settled import GroupFailedError, NamedOutcomes, Outcomes, Settled
 from durable._core.program.transactions import AsyncTransaction, Transaction
 from durable._core.recorded.check import CheckedRun, CheckReport
 from durable._core.recorded.export_format import RunHistory
@@ -90,6 +91,7 @@ __all__ = [
     "Fatal",
     "Finished",
     "Flow",
+    "GroupFailedError",
     "HistoryEvent",
     "Imported",
     "JournalError",
@@ -98,9 +100,11 @@ __all__ = [
     "Limit",
     "LimitReachedError",
     "Middleware",
+    "NamedOutcomes",
     "NondeterminismError",
     "NotDurableError",
     "Op",
+    "Outcomes",
     "PoisonError",
     "Queue",
     "QueueInfo",

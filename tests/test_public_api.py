@@ -15,7 +15,7 @@ from durable import errors
 DOCUMENTED = """
     workflow step transaction job
     call gather race timeout for_each sleep sleep_until wait_for start signal_run cancel_run settle continue_as Return
-    Flow Op Winner Settled Signal
+    Flow Op Winner Settled Outcomes NamedOutcomes GroupFailedError Signal
     Retry RetryAfter Fatal by_arguments
     now uuid4 random patched set_attributes logger current
     Engine Client Run RunInfo Queue Rate Limit

@@ -67,6 +67,12 @@ async def broken_child(value: object) -> object:
     raise KeyError(value)
 
 
+async def _halved(item: int, index: int) -> object:
+    """A helper that fails for some items."""
+    await (fails(item) if index and item % 2 else child(item))
+    return await echo([item, index])
+
+
 _LEAVES: Final[dict[str, Callable[[int], Any]]] = {
     "step": echo,
     "fails": fails,
@@ -79,6 +85,8 @@ _LEAVES: Final[dict[str, Callable[[int], Any]]] = {
     "signal or not": lambda n: wait_for(SIGNALS[n % 2], timeout=n),
     "for each": lambda n: for_each(echo, [n, None, n], concurrency=n % 3 or None),
     "for each child": lambda n: for_each(child, [n, 0], concurrency=n % 2 + 1),
+    "for each helper": lambda n: for_each(_halved, [n, 0, n], concurrency=n % 2 + 1, index=True),
+    "enough children": lambda n: for_each(child, [n, 0, n], concurrency=2, enough=2, names=["x", "y", "z"]),
 }
 #: What is not an op, and so stands in helpers only.
 _IN_HELPERS: Final = ("try", "finally", "plain", "started")
@@ -118,9 +126,17 @@ def _op(statement: Any) -> Any:
     match statement:
         case ["gather", mode, members]:
             made = [_member(each) for each in members]
-            if mode == "return":
-                return gather(*made, return_exceptions=True)
-            return gather(*made, fail_fast=mode == "fast")
+            match mode:
+                case "return":
+                    return gather(*made, return_exceptions=True)
+                case "window":
+                    return gather(*made, concurrency=1)
+                case "enough" if made:
+                    return gather(made, enough=1, concurrency=2)
+                case "tolerate":
+                    return gather({f"member {index}": each for index, each in enumerate(made)}, tolerate=0.5)
+                case _:
+                    return gather(*made, fail_fast=mode == "fast")
         case ["race", members]:
             return race(*[_member(each) for each in members])
         case ["timeout", seconds, program]:
@@ -186,11 +202,14 @@ _STATEMENTS = st.one_of(
 )
 
 
+_GATHERS: Final = ["all", "fast", "return", "window", "enough", "tolerate"]
+
+
 def _groups(statements: Any) -> Any:
     inner = st.lists(statements, max_size=3)
     members = st.lists(inner, max_size=3)
     return st.one_of(
-        st.tuples(st.just("gather"), st.sampled_from(["all", "fast", "return"]), members).map(list),
+        st.tuples(st.just("gather"), st.sampled_from(_GATHERS), members).map(list),
         st.tuples(st.just("race"), st.lists(inner, min_size=1, max_size=3)).map(list),
         st.tuples(st.just("timeout"), _SMALL, inner).map(list),
         st.tuples(st.just("settle"), inner).map(list),

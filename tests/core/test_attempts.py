@@ -401,7 +401,13 @@ async def helper() -> None:
         (lambda: gather(helper(), sleep(1)), {"0.0.0": ("0.0.0", "any"), "0.1": ("0", "all")}),
         (lambda: gather(settle(child(1)), sleep(1)), {"0.0.0": ("0", "all"), "0.1": ("0", "all")}),
         (lambda: for_each(child, [1, 2], concurrency=None), {"0.0": ("0", "all"), "0.1": ("0", "all")}),
-        (lambda: for_each(child, [1, 2], concurrency=2), {"0.0": ("0.0", "any"), "0.1": ("0.1", "any")}),
+        (lambda: for_each(child, [1, 2], concurrency=2), {"0.0": ("0", "all"), "0.1": ("0", "all")}),
+        (lambda: gather(child(1), child(2), concurrency=1), {"0.0": ("0.0", "any")}),
+        (lambda: gather(child(1), child(2), enough=1), {"0.0": ("0.0", "any"), "0.1": ("0.1", "any")}),
+        (lambda: gather(child(1), child(2), tolerate=1), {"0.0": ("0", "failure"), "0.1": ("0", "failure")}),
+        (lambda: gather(gather(child(1)), tolerate=1), {"0.0.0": ("0.0", "all")}),
+        (lambda: gather(gather(child(1), tolerate=1)), {"0.0.0": ("0", "failure")}),
+        (lambda: gather(settle(child(1)), tolerate=1), {"0.0.0": ("0", "all")}),
     ],
 )
 def test_a_wait_wakes_its_run_when_its_group_needs_it(make, expected):

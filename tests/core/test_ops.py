@@ -1059,7 +1059,7 @@ def test_the_items_are_recorded_once():
         (lambda: race(), ValueError, "at least one"),  # noqa: PLW0108 - the form is the point
         (lambda: timeout(add(1), float("nan")), ValueError, "finite"),
         (lambda: sleep(float("inf")), ValueError, "finite"),
-        (lambda: for_each(plain, []), TypeError, "decorated step"),
+        (lambda: for_each(plain, []), TypeError, "decorated step.*async function that awaits ops.*found function"),
         (lambda: for_each(add, [], concurrency=0), ValueError, "at least 1"),
         (lambda: for_each(both.fn, []), TypeError, "decorated"),
         (lambda: for_each(add(1), []), TypeError, "itself, not a call of it; found a call of step 'add'"),

@@ -22,9 +22,11 @@ concerns, and there is nothing to do where its own words are enough.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Union, assert_never, get_args
 
 from attrs import field, frozen
+from attrs.converters import optional
 
 from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant
@@ -672,6 +674,29 @@ class FeedOpened(Positioned):
     at: Instant = 0.0
 
 
+def _as_names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
+
+
+@frozen
+class GroupArranged(Positioned):
+    """
+    How the group at *position* runs its members, and what ends it: as it was opened, whatever the code says later.
+
+    Not recorded where nothing of this was asked for. *concurrency* members run at once; *enough* successes end it, or
+    more failures than *tolerate*, a count or a share; *names* are those of its members.
+    """
+
+    kind: ClassVar[int] = 37
+    category: ClassVar[Literal["note"]] = "note"
+    position: str
+    concurrency: int | None
+    enough: int | None
+    tolerate: int | float | None
+    names: tuple[str, ...] | None = field(converter=optional(_as_names))
+    at: Instant = 0.0
+
+
 # --- requests and notes ----------------------------------------------------------------------------
 
 
@@ -785,7 +810,9 @@ Arrival: TypeAlias = StepArrival | ChildArrival | RequestAnswer | TimerFired | R
 #: What ends a step, transaction or child.
 Completion: TypeAlias = StepSucceeded | StepFailed | ChildSucceeded | ChildFailed | ChildCancelled
 
-Note: TypeAlias = OutcomeResolved | StepCancelled | CancelSent | FeedOpened | AttributesSet | PatchMarked | NowRead
+Note: TypeAlias = (
+    OutcomeResolved | StepCancelled | CancelSent | FeedOpened | GroupArranged | AttributesSet | PatchMarked | NowRead
+)
 #: What a person has opened again: replay issues what it finds missing.
 Reopening: TypeAlias = RunRetried | RunForked
 Revision: TypeAlias = RunRestarted | Reopening

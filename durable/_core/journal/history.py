@@ -34,6 +34,7 @@ from durable._core.journal.events import (
     End,
     Event,
     FeedOpened,
+    GroupArranged,
     GroupOpened,
     LaterAttempt,
     NowRead,
@@ -90,6 +91,8 @@ class History:
     patches: frozenset[str]
     #: Windows of the `for_each`es whose children the file starts, by position.
     feeds: Mapping[str, int]
+    #: How groups run their members, by position: of those of which that was recorded.
+    arranged: Mapping[str, GroupArranged]
     #: Positions of what was told to end, and is waited for: in runs of older releases it closed at once.
     cancels_sent: frozenset[str]
     #: Answers of `now()`, by the count of arrivals before it was asked.
@@ -124,6 +127,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     arrivals: list[Arrival | LaterAttempt] = []
     patches: set[str] = set()
     feeds: dict[str, int] = {}
+    arranged: dict[str, GroupArranged] = {}
     cancels_sent: set[str] = set()
     now_reads: dict[int, float] = {}
     later_attempts = 0
@@ -143,6 +147,8 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
                         patches.add(event.name)
                     case FeedOpened():
                         feeds[event.position] = event.window
+                    case GroupArranged():
+                        arranged[event.position] = event
                     case CancelSent():
                         cancels_sent.add(event.position)
                     case NowRead():
@@ -165,6 +171,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         arrivals=arrivals,
         patches=frozenset(patches),
         feeds=feeds,
+        arranged=arranged,
         cancels_sent=frozenset(cancels_sent),
         now_reads=now_reads,
         run_attempt=attempt,
@@ -429,6 +436,7 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 | OutcomeResolved()
                 | GroupOpened()
                 | FeedOpened()
+                | GroupArranged()
                 | RunWide()
             ):
                 pass

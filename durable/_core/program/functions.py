@@ -7,11 +7,12 @@ Calling one checks the arguments and returns an op. The plain function stays `.f
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 from attrs import frozen
 
+from durable._core.codec.signatures import argument_types
 from durable._core.program import current_driver
 from durable._core.program.definition import (
     Definition,
@@ -87,9 +88,9 @@ class Step(StepDefinition[P, R]):
         current_driver.created(op)
         return op
 
-    def for_item(self, item: Any, site: current_driver.CallSite | None) -> StepOp[R]:
-        """The op that `for_each` makes of one item."""
-        return StepOp(self, (item,), {}, site=site)
+    def for_item(self, args: tuple[Any, ...], site: current_driver.CallSite | None) -> StepOp[R]:
+        """The op that `for_each` makes of one item, or of an item and its index."""
+        return StepOp(self, args, {}, site=site)
 
 
 class TransactionStep(StepDefinition[P, R]):
@@ -112,9 +113,9 @@ class TransactionStep(StepDefinition[P, R]):
         current_driver.created(op)
         return op
 
-    def for_item(self, item: Any, site: current_driver.CallSite | None) -> TransactionOp[R]:
-        """The op that `for_each` makes of one item."""
-        return TransactionOp(self, (item,), {}, site=site)
+    def for_item(self, args: tuple[Any, ...], site: current_driver.CallSite | None) -> TransactionOp[R]:
+        """The op that `for_each` makes of one item, or of an item and its index."""
+        return TransactionOp(self, args, {}, site=site)
 
 
 class _JobStep(Step[P, R]):
@@ -176,9 +177,9 @@ class RunnableDefinition(RunDefinition[P, R]):
         self.hooks.append((frozenset(statuses), hook))
         return hook
 
-    def for_item(self, item: Any, site: current_driver.CallSite | None) -> RunOp[R]:
-        """The op that `for_each` makes of one item."""
-        return RunOp(self, (item,), {}, site=site)
+    def for_item(self, args: tuple[Any, ...], site: current_driver.CallSite | None) -> RunOp[R]:
+        """The op that `for_each` makes of one item, or of an item and its index."""
+        return RunOp(self, args, {}, site=site)
 
 
 class Job(RunnableDefinition[P, R]):
@@ -227,6 +228,21 @@ class Workflow(RunnableDefinition[P, R]):
             )
             raise DefinitionError(msg)
         refuse_scopes(fn, self.name)
+
+
+class Helper(Generic[R]):
+    """An async function that awaits ops, as `for_each` applies it: each call is a strand of its own."""
+
+    aliases: tuple[str, ...] = ()
+
+    def __init__(self, fn: Callable[..., Coroutine[Any, Any, R]]) -> None:
+        self.fn = fn
+        self.arguments = argument_types(fn)
+        self.name = self.arguments.name
+
+    def for_item(self, args: tuple[Any, ...], _site: current_driver.CallSite | None) -> Coroutine[Any, Any, R]:
+        """The coroutine that `for_each` makes of one item, or of an item and its index."""
+        return self.fn(*args)
 
 
 def _check_execution(definition: Step[..., Any] | Job[..., Any], *, thread: bool, process: bool) -> None:

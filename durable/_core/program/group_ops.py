@@ -12,9 +12,10 @@ from attrs import frozen
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.ops import Op
+from durable._core.program.settled import NO_RULE, EndRule, Settled
 
 if TYPE_CHECKING:
-    from durable._core.program.functions import Job, Step, TransactionStep, Workflow
+    from durable._core.program.functions import Helper, Job, Step, TransactionStep, Workflow
 
 T = TypeVar("T")
 
@@ -28,8 +29,23 @@ def discard(*members: object) -> None:
             member.close()
 
 
+#: What `for_each` applies.
+Applied: TypeAlias = "Step[..., Any] | TransactionStep[..., Any] | Job[..., Any] | Workflow[..., Any] | Helper[Any]"
 #: A member of a group: an op, or a coroutine of a helper that awaits ops.
 Member: TypeAlias = Op[T] | Coroutine[Any, Any, T]
+
+
+@frozen
+class GroupOptions:
+    """What `gather` and `for_each` may be asked for besides their members."""
+
+    #: Members that run at once; None is all.
+    concurrency: int | None = None
+    end: EndRule = NO_RULE
+    #: Whether the result says of each member how it ended.
+    settles: bool = False
+    #: Of the members, as history shows them.
+    names: tuple[str, ...] | None = None
 
 
 @frozen(eq=False)
@@ -40,8 +56,9 @@ class GatherOp(Op[T]):
     fail_fast: bool
     return_exceptions: bool
     site: current_driver.CallSite | None = None
-    #: Successes that are enough; None is all.
-    at_least: int | None = None
+    options: GroupOptions = GroupOptions()
+    #: Of the members, where they were given as a mapping.
+    keys: tuple[Any, ...] | None = None
 
     def discard(self) -> None:
         discard(*self.members)
@@ -90,25 +107,6 @@ class TimeoutOp(Op[T]):
         return f"timeout {self.seconds:g} s"
 
 
-@frozen
-class Settled(Generic[T]):
-    """How an op ended: exactly one of *value* and *error* counts."""
-
-    value: T | None = None
-    error: Exception | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether it succeeded."""
-        return self.error is None
-
-    def get(self) -> T:
-        """The value; raises the error if it failed."""
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]  # with no error, value is the T
-
-
 @frozen(eq=False)
 class SettleOp(Op[Settled[T]]):
     """A member whose failure does not raise."""
@@ -124,12 +122,14 @@ class SettleOp(Op[Settled[T]]):
 
 
 @frozen(eq=False)
-class ForEachOp(Op[list[T]]):
-    """A step, transaction or job applied to each item of a recorded list."""
+class ForEachOp(Op[T]):
+    """A step, transaction, job, workflow or helper applied to each item of a recorded list."""
 
-    definition: Step[..., T] | TransactionStep[..., T] | Job[..., T] | Workflow[..., T]
+    definition: Applied
     items: tuple[Any, ...]
-    concurrency: int | None
+    options: GroupOptions
+    #: Whether each item is followed by its index.
+    index: bool = False
     site: current_driver.CallSite | None = None
 
     def describe(self) -> str:

@@ -8,14 +8,25 @@ charge that the op exists. Nothing runs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from attrs import evolve
 
 from durable._core.program import current_driver
-from durable._core.program.group_ops import ForEachOp, GatherOp, Member, RaceOp, SettleOp, TimeoutOp, discard
+from durable._core.program.definition import MAX_NAME_LENGTH, check_name
+from durable._core.program.functions import Helper
+from durable._core.program.group_ops import (
+    ForEachOp,
+    GatherOp,
+    GroupOptions,
+    Member,
+    RaceOp,
+    SettleOp,
+    TimeoutOp,
+    discard,
+)
 from durable._core.program.ops import (
     CancelRunOp,
     ContinueAs,
@@ -33,11 +44,14 @@ from durable._core.program.ops import (
     kind_of,
 )
 from durable._core.program.retry import is_number
+from durable._core.program.settled import EndRule, NamedOutcomes, Outcomes
 
 if TYPE_CHECKING:
     from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 
 T = TypeVar("T")
+K = TypeVar("K")
+Item = TypeVar("Item")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
@@ -48,70 +62,154 @@ T5 = TypeVar("T5")
 @overload
 def gather(*, fail_fast: bool = ..., return_exceptions: bool = ...) -> GatherOp[list[Any]]: ...
 @overload
-def gather(members: Iterable[Member[T]] | None, /, *, fail_fast: bool = ...) -> GatherOp[list[T]]: ...
+def gather(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
+    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+) -> GatherOp[NamedOutcomes[K, T]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
+    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+) -> GatherOp[NamedOutcomes[K, T]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
+    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., return_exceptions: Literal[True]
+) -> GatherOp[dict[K, T | Exception]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
+    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., fail_fast: bool = ...
+) -> GatherOp[dict[K, T]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
+    members: Mapping[K, Member[Any]], /, *, concurrency: int | None = ..., fail_fast: bool = ...
+) -> GatherOp[dict[K, Any]]: ...
 @overload
 def gather(
-    members: Iterable[Member[T]] | None, /, *, fail_fast: bool = ..., return_exceptions: Literal[True]
+    members: Iterable[Member[T]], /, *, concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+) -> GatherOp[Outcomes[T]]: ...
+@overload
+def gather(
+    members: Iterable[Member[T]], /, *, concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+) -> GatherOp[Outcomes[T]]: ...
+@overload
+def gather(
+    members: Iterable[Member[T]] | None, /, *, concurrency: int | None = ..., fail_fast: bool = ...
+) -> GatherOp[list[T]]: ...
+@overload
+def gather(
+    members: Iterable[Member[T]] | None, /, *, concurrency: int | None = ..., return_exceptions: Literal[True]
 ) -> GatherOp[list[T | Exception]]: ...
 @overload
 def gather(members: Iterable[Member[T]], /, *, at_least: int) -> GatherOp[list[T]]: ...
 @overload
 def gather(  # pyright: ignore[reportOverlappingOverload]  # a tuple is what one member gives, a list what *many do
-    m1: Member[T1], /, *, fail_fast: bool = ...
+    m1: Member[T1], /, *, concurrency: int | None = ..., fail_fast: bool = ...
 ) -> GatherOp[tuple[T1]]: ...
 @overload
-def gather(m1: Member[T1], m2: Member[T2], /, *, fail_fast: bool = ...) -> GatherOp[tuple[T1, T2]]: ...
+def gather(
+    m1: Member[T1], m2: Member[T2], /, *, concurrency: int | None = ..., fail_fast: bool = ...
+) -> GatherOp[tuple[T1, T2]]: ...
 @overload
 def gather(
-    m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, fail_fast: bool = ...
+    m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, concurrency: int | None = ..., fail_fast: bool = ...
 ) -> GatherOp[tuple[T1, T2, T3]]: ...
 @overload
 def gather(
-    m1: Member[T1], m2: Member[T2], m3: Member[T3], m4: Member[T4], /, *, fail_fast: bool = ...
+    m1: Member[T1],
+    m2: Member[T2],
+    m3: Member[T3],
+    m4: Member[T4],
+    /,
+    *,
+    concurrency: int | None = ...,
+    fail_fast: bool = ...,
 ) -> GatherOp[tuple[T1, T2, T3, T4]]: ...
 @overload
 def gather(
-    m1: Member[T1], m2: Member[T2], m3: Member[T3], m4: Member[T4], m5: Member[T5], /, *, fail_fast: bool = ...
+    m1: Member[T1],
+    m2: Member[T2],
+    m3: Member[T3],
+    m4: Member[T4],
+    m5: Member[T5],
+    /,
+    *,
+    concurrency: int | None = ...,
+    fail_fast: bool = ...,
 ) -> GatherOp[tuple[T1, T2, T3, T4, T5]]: ...
 @overload
-def gather(*members: Member[T], fail_fast: bool = ...) -> GatherOp[list[T]]: ...
+def gather(*members: Member[T], concurrency: int | None = ..., fail_fast: bool = ...) -> GatherOp[list[T]]: ...
 @overload
 def gather(
-    *members: Member[T], fail_fast: bool = ..., return_exceptions: Literal[True]
+    *members: Member[T], concurrency: int | None = ..., return_exceptions: Literal[True]
 ) -> GatherOp[list[T | Exception]]: ...
+@overload
+def gather(
+    *members: Member[T], concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+) -> GatherOp[Outcomes[T]]: ...
+@overload
+def gather(
+    *members: Member[T], concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+) -> GatherOp[Outcomes[T]]: ...
 @overload
 def gather(*members: Member[T], at_least: int) -> GatherOp[list[T]]: ...
 def gather(
-    *members: Any, fail_fast: bool = False, return_exceptions: bool = False, at_least: int | None = None
+    *members: Any,
+    concurrency: int | None = None,
+    enough: int | None = None,
+    tolerate: float | None = None,
+    fail_fast: bool = False,
+    return_exceptions: bool = False,
+    at_least: int | None = None,
 ) -> GatherOp[Any]:
     """
-    All members at once; their results as a list, in the order of the arguments.
+    All members; their results as a list, in the order of the arguments, or as a dict if they are a mapping.
+
+    With *enough* or *tolerate* the result tells of each member how it ended, as a `Settled`: an `Outcomes`, which is a
+    list, or a `NamedOutcomes`, which is a dict; each with the reason why the group ended.
 
     Args:
         members: Ops (groups included) or coroutines of helpers, each then a strand of its own; or
-            one iterable of them. None is not a member: the result is ``[]`` at once.
+            one iterable of them, or one mapping, whose keys are then the names of the members. None is not a
+            member: the result is ``[]`` at once.
+        concurrency: How many members run at once; None is all.
+        enough: Once this many have succeeded, cancel the rest. Raises as soon as too many have failed for that.
+        tolerate: Failures that do not matter, as a count, or as a float from 0 to 1, a share of the members. Once more
+            have failed, cancel the rest, then raise.
         fail_fast: At the first failure cancel the rest, then raise.
         return_exceptions: Failures stand in the list instead of raising.
-        at_least: A quorum: once this many have succeeded, cancel the rest; the list holds the
-            results of those that succeeded. Raises as soon as too many have failed.
+        at_least: As *enough*, but the list holds the results of those that succeeded.
 
     Raises (when yielded or awaited):
-        ExceptionGroup: Of all failures, once every member has ended.
+        GroupFailedError: Of all failures, once every member has ended; an `ExceptionGroup` whose `settled` tells of
+            every member, also of those that succeeded.
     """
-    if (
+    keys: tuple[Any, ...] | None = None
+    if len(members) == 1 and isinstance(members[0], Mapping):
+        keys, members = tuple(members[0]), tuple(members[0].values())
+    elif (
         len(members) == 1
         and not isinstance(members[0], Op)
         and (members[0] is None or isinstance(members[0], Iterable))
     ):
         members = () if members[0] is None else tuple(members[0])
     found = _members(members, "gather")
-    if at_least is not None and (fail_fast or return_exceptions or not _is_count(at_least, len(found))):
-        msg = f"gather of {len(found)}: at_least must be 1 to {len(found)}, and alone, found {at_least!r}"
-        if fail_fast or return_exceptions:
-            msg += " with fail_fast or return_exceptions"
+    try:
+        if at_least is not None:
+            others = fail_fast or return_exceptions or enough is not None or tolerate is not None
+            if others or not _is_count(at_least, len(found)):
+                msg = f"gather of {len(found)}: at_least must be 1 to {len(found)}, and alone, found {at_least!r}"
+                msg += " with another option" if others else ""
+                raise ValueError(msg)
+        elif (enough is not None or tolerate is not None) and (fail_fast or return_exceptions):
+            msg = "gather: enough and tolerate go with neither fail_fast (tolerate=0) nor return_exceptions"
+            raise ValueError(msg)
+        names = None if keys is None else _names_of(keys)
+        options = _group_options(
+            "gather", len(found), concurrency, at_least if enough is None else enough, tolerate, names
+        )
+    except (TypeError, ValueError):
         discard(*found)
-        raise ValueError(msg)
-    op: GatherOp[Any] = GatherOp(found, fail_fast, return_exceptions, current_driver.call_site(), at_least)
+        raise
+    options = evolve(options, settles=options.settles and at_least is None)
+    op: GatherOp[Any] = GatherOp(found, fail_fast, return_exceptions, current_driver.call_site(), options, keys)
     current_driver.created(op)
     return op
 
@@ -160,31 +258,127 @@ def settle(member: Member[T]) -> SettleOp[T]:
     return op
 
 
+@overload
 def for_each(
-    fn: Step[..., T] | TransactionStep[..., T] | Job[..., T] | Workflow[..., T],
+    fn: Step[..., T] | TransactionStep[..., T] | Job[..., T] | Workflow[..., T] | Callable[..., Coroutine[Any, Any, T]],
+    items: Iterable[Item],
+    *,
+    concurrency: int | None = ...,
+    enough: int,
+    tolerate: float | None = ...,
+    names: Callable[[Item], str] | Iterable[str] | None = ...,
+    index: bool = ...,
+) -> ForEachOp[Outcomes[T]]: ...
+@overload
+def for_each(
+    fn: Step[..., T] | TransactionStep[..., T] | Job[..., T] | Workflow[..., T] | Callable[..., Coroutine[Any, Any, T]],
+    items: Iterable[Item],
+    *,
+    concurrency: int | None = ...,
+    enough: int | None = ...,
+    tolerate: float,
+    names: Callable[[Item], str] | Iterable[str] | None = ...,
+    index: bool = ...,
+) -> ForEachOp[Outcomes[T]]: ...
+@overload
+def for_each(
+    fn: Step[..., T] | TransactionStep[..., T] | Job[..., T] | Workflow[..., T] | Callable[..., Coroutine[Any, Any, T]],
+    items: Iterable[Item],
+    *,
+    concurrency: int | None = ...,
+    names: Callable[[Item], str] | Iterable[str] | None = ...,
+    index: bool = ...,
+) -> ForEachOp[list[T]]: ...
+def for_each(
+    fn: Any,
     items: Iterable[Any],
     *,
     concurrency: int | None = 1,
-) -> ForEachOp[T]:
+    enough: int | None = None,
+    tolerate: float | None = None,
+    names: Callable[[Any], str] | Iterable[str] | None = None,
+    index: bool = False,
+) -> ForEachOp[Any]:
     """
-    Apply a step, transaction, job or workflow to each item; results in the items' order.
+    Apply a step, transaction, job, workflow or helper to each item; results in the items' order.
 
     The items are recorded once and never evaluated again: duplicates, None and falsy items
-    are items. At most *concurrency* run at once; None starts all. The first failure
-    starts no more items; it raises once the running ones have ended (the error itself where
-    *concurrency* is 1, else an `ExceptionGroup`).
+    are items. The first failure starts no more items; it raises once the running ones have ended (the error
+    itself where *concurrency* is 1, else a `GroupFailedError`; its `settled` tells of all items). With *enough* or
+    *tolerate* the result is an `Outcomes`: a list that tells of each item how it ended, as a `Settled`, with the
+    reason why the group did.
+
+    Args:
+        fn: Of a helper (an async function that awaits ops) each call is a strand of its own.
+        items: What to apply it to.
+        concurrency: How many run at once; None is all.
+        enough: Once this many have succeeded, cancel the rest. Raises as soon as too many have failed for that.
+        tolerate: Failures that do not matter, as a count, or as a float from 0 to 1, a share of the items. Once more
+            have failed, cancel the rest, then raise.
+        names: Of the items, as history shows them; or a function that names an item.
+        index: Whether *fn* is called with the item and its index, counted from 0.
     """
-    if concurrency is not None and not _is_count(concurrency):
-        msg = f"for_each: concurrency must be a whole number of at least 1, or None, found {concurrency!r}"
-        raise ValueError(msg)
     if not hasattr(fn, "kind"):
-        found = kind_of(fn) if isinstance(fn, Op) else f"{type(fn).__name__} {fn!r:.60}"
-        msg = f"for_each takes a decorated step, transaction, job or workflow itself, not a call of it; found {found}"
-        raise TypeError(msg)
-    fn.arguments.bind((None,), {})  # refused here rather than at each item
-    op: ForEachOp[T] = ForEachOp(fn, tuple(items), concurrency, current_driver.call_site())
+        if not inspect.iscoroutinefunction(fn):
+            found = kind_of(fn) if isinstance(fn, Op) else f"{type(fn).__name__} {fn!r:.60}"
+            msg = (
+                "for_each takes a decorated step, transaction, job or workflow, or an async function that awaits ops: "
+                f"itself, not a call of it; found {found}"
+            )
+            raise TypeError(msg)
+        fn = Helper(fn)
+    fn.arguments.bind((None, 0) if index else (None,), {})  # refused here rather than at each item
+    listed = tuple(items)
+    if names is not None:
+        given = [names(item) for item in listed] if callable(names) else [*names]
+        if len(given) != len(listed):
+            msg = f"for_each over {len(listed)}: names must be as many, found {len(given)}"
+            raise ValueError(msg)
+        names = tuple(check_name("the name of an item of for_each", name) for name in given)
+    options = _group_options("for_each", len(listed), concurrency, enough, tolerate, names)
+    op: ForEachOp[Any] = ForEachOp(fn, listed, options, index, current_driver.call_site())
     current_driver.created(op)
     return op
+
+
+def _group_options(
+    what: str,
+    size: int,
+    concurrency: int | None,
+    enough: int | None,
+    tolerate: float | None,
+    names: tuple[str, ...] | None,
+) -> GroupOptions:
+    if concurrency is not None and not _is_count(concurrency):
+        msg = f"{what}: concurrency must be a whole number of at least 1, or None, found {concurrency!r}"
+        raise ValueError(msg)
+    if enough is not None and not _is_count(enough, size):
+        msg = f"{what} of {size}: enough must be 1 to {size}, found {enough!r}"
+        raise ValueError(msg)
+    if tolerate is not None:
+        share = isinstance(tolerate, float)
+        if not is_number(tolerate) or not 0 <= tolerate <= (1 if share else float("inf")):
+            msg = f"{what}: tolerate must be a count of failures, or a share as a float from 0 to 1, found {tolerate!r}"
+            raise ValueError(msg)
+    rule = EndRule(enough, tolerate)
+    return GroupOptions(concurrency, rule, rule.given, names)
+
+
+def _names_of(keys: Sequence[Any]) -> tuple[str, ...]:
+    """Keys of members as history shows them: text that is the same in every process."""
+    names: dict[str, Any] = {}
+    for key in keys:
+        cls, plain = type(key), vars(object)
+        if cls.__str__ is plain["__str__"] and cls.__repr__ is plain["__repr__"]:
+            msg = f"gather: the keys of members name them, found a {cls.__name__} that has no text of its own"
+            raise TypeError(msg)
+        name = str(key)
+        name = name if name.isprintable() and 0 < len(name) <= MAX_NAME_LENGTH else repr(key)[:MAX_NAME_LENGTH]
+        if name in names:
+            msg = f"gather: two members are named {name!r}, by {names[name]!r} and {key!r}"
+            raise ValueError(msg)
+        names[name] = key
+    return tuple(names)
 
 
 def sleep(seconds: float | timedelta) -> SleepOp:

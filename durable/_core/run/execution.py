@@ -45,6 +45,7 @@ from durable._core.journal.waits import Wait
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.functions import Workflow
+from durable._core.program.group_ops import discard
 from durable._core.program.ops import ContinueAs
 from durable._core.program.retry import Retry
 from durable._core.run import attempts, ending, groups, leaves
@@ -209,8 +210,11 @@ class Execution(OpenRun):
             node.current = None
         for leaf in self.leaves.values():
             leaf.owner = NOBODY
+        for members in self.unbegun.values():
+            discard(*members)
         self.strands.clear()
         self.leaves.clear()
+        self.unbegun.clear()
         self.runnable.clear()
         self.answers.close()
         self._body = None  # so that no cycle is left for the garbage collector

@@ -8,19 +8,29 @@ stays so, whatever they report; and so it does if the group itself is cancelled 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
-from durable._core.codec.exceptions.parts import is_exception
+from durable._core.codec.exceptions.parts import Unrecorded, attribute, is_exception, set_attribute
 from durable._core.codec.exceptions.safe_text import one_line
-from durable._core.journal.events import FeedOpened, GroupOpened, TimerSet
+from durable._core.journal.events import FeedOpened, GroupArranged, GroupOpened, TimerSet
 from durable._core.journal.payloads import arguments_payload
 from durable._core.journal.waits import WakeOn
 from durable._core.program.command import Command
 from durable._core.program.functions import Job, Workflow
-from durable._core.program.group_ops import ForEachOp, GatherOp, RaceOp, Settled, SettleOp, TimeoutOp, Winner, discard
+from durable._core.program.group_ops import ForEachOp, GatherOp, RaceOp, SettleOp, TimeoutOp, Winner, discard
 from durable._core.program.limits import Limit
 from durable._core.program.ops import Op
+from durable._core.program.settled import (
+    NO_RULE,
+    SETTLED,
+    EndReason,
+    EndRule,
+    GroupFailedError,
+    NamedOutcomes,
+    Outcomes,
+    Settled,
+)
 from durable._core.run.decision import FedChild, Feed
 from durable._core.run.nodes import (
     CANCELLED,
@@ -35,6 +45,8 @@ from durable._core.run.nodes import (
     wake_group,
 )
 from durable._core.run.strand import Strand
+
+T = TypeVar("T")
 
 
 class Group(Node):
@@ -55,11 +67,10 @@ class Group(Node):
 
     def announce(
         self, op: Command, name: str, size: int, value: Any = None, aliases: Sequence[str] = ()
-    ) -> GroupOpened:
-        """Record that this group began; the recorded event, which may be older than this code."""
+    ) -> tuple[GroupOpened, bool]:
+        """Record that this group began: the recorded event, perhaps older than this code, and whether it is new."""
         opened = GroupOpened(self.position, name, size, self.ex.site(op), value, self.ex.time)
-        event, _ = self.ex.command(opened, aliases)
-        return event
+        return self.ex.command(opened, aliases)
 
     def open_member(self, member: Any, index: int) -> None:
         """Open the member's op, or begin its strand, unless the group is closing already."""
@@ -155,47 +166,208 @@ class Group(Node):
         self.finish_if_done()
 
 
-class GatherNode(Group):
-    """`gather`."""
+class ManyNode(Group):
+    """What `gather` and `for_each` share: members that begin as there is room, and a rule that may end the group."""
 
-    __slots__ = ("at_least", "fail_fast", "return_exceptions", "size")
+    __slots__ = ("concurrency", "failed", "names", "next", "reason", "rule", "size", "succeeded")
 
-    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: GatherOp[Any]) -> None:
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int) -> None:
         super().__init__(ex, position, owner, index)
-        self.fail_fast, self.return_exceptions, self.at_least = op.fail_fast, op.return_exceptions, op.at_least
-        self.size = len(op.members)
-        self.announce(op, "gather" if op.at_least is None else f"gather at least {op.at_least}", self.size)
-        self.open_all(op.members)
+        self.size = 0
+        self.concurrency: int | None = None
+        self.rule = NO_RULE
+        self.names: Sequence[str] | None = None
+        #: The member that begins next.
+        self.next = 0
+        self.succeeded = self.failed = 0
+        #: Why it ended before all of its members had, once it has.
+        self.reason: EndReason | None = None
+
+    def arrange(self, asked: GroupArranged, otherwise: GroupArranged, *, fresh: bool) -> None:
+        """
+        Run the members as the code has *asked* for where the group is *fresh*, else as it is recorded.
+
+        If nothing is recorded, that is as *otherwise*: what is equal to that needs no record.
+        """
+        if not fresh:
+            asked = self.ex.history.arranged.get(self.position, otherwise)
+        elif asked != otherwise:
+            self.ex.decision.events.append(asked)
+        self.concurrency, self.names = asked.concurrency, asked.names
+        self.rule = EndRule(asked.enough, asked.tolerate)
+
+    def member(self, index: int) -> Any:
+        """What the member at *index* is: an op, or a helper's coroutine."""
+        raise NotImplementedError  # pragma: no cover - both have their own
+
+    def fill(self) -> None:
+        """Open members until there is no room for more, or one of them settles the group."""
+        self.opening = True
+        while (
+            not self.closing
+            and self.next < self.size
+            and (self.concurrency is None or len(self.members) < self.concurrency)
+        ):
+            index, self.next = self.next, self.next + 1
+            self.open_member(self.member(index), index)
+        self.opening = False
+        if self.closing or self.next == self.size:
+            self.finish_if_done()
+
+    def member_done(self, index: int, outcome: NodeOutcome) -> None:
+        self.members.pop(index, None)
+        self.outcomes[index] = outcome
+        if not outcome.cancelled and not self.closing:
+            if outcome.error is None:
+                self.succeeded += 1
+            else:
+                self.failed += 1
+            if self.rule.given:
+                self.reason = self.rule.reason(self.size, self.succeeded, self.failed)
+                if self.reason not in (None, "all ended"):
+                    self.close_members()
+            elif outcome.error is not None:
+                self.failed_without_rule()
+        if not self.opening:
+            self.fill()
+
+    def failed_without_rule(self) -> None:
+        """A member failed, and nothing was asked for about that."""
 
     def member_rule(self) -> WakeOn:
-        if self.closing or self.at_least is not None:
+        """With a window, each end makes room for the next member; and each success may be the last that is wanted."""
+        waits = self.concurrency is not None and self.concurrency < self.size
+        if self.closing or waits or self.rule.enough is not None:
             return "any"
-        return "fail_fast" if self.fail_fast else "all"
-
-    @property
-    def never_fails(self) -> bool:
-        return self.return_exceptions
-
-    def decides(self, _index: int, outcome: NodeOutcome, /) -> bool:
-        if self.at_least is None:
-            return self.fail_fast and outcome.error is not None
-        succeeded, open_yet = len(self._succeeded()), self.size - len(self.outcomes)
-        return succeeded >= self.at_least or succeeded + open_yet < self.at_least
-
-    def _succeeded(self) -> list[Any]:
-        ended = [outcome for _, outcome in sorted(self.outcomes.items())]
-        return [each.value for each in ended if each.error is None and not each.cancelled]
+        return "all" if self.rule.tolerate is None else "failure"
 
     def came_late(self) -> bool:
         return len(self.outcomes) == self.size and super().came_late()
 
+    # --- how it ended -----------------------------------------------------------------------------
+
+    def errors(self) -> list[BaseException]:
+        """Those of the members that failed, in order."""
+        return [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
+
+    def settled_members(self, *, failing: bool) -> Iterator[Settled[Any]]:
+        """
+        How each member ended, in order.
+
+        What a `wait_for` consumed goes back to the queue if the group is *failing*: then that member has no value.
+        """
+        start = len(self.position) + 1
+        given_back = {
+            int(position[start:].partition(".")[0])
+            for position in (self.ex.unseen if failing else ())
+            if position.startswith(f"{self.position}.")
+        }
+        for index in range(self.size):
+            outcome = self.outcomes.get(index)
+            name = None if self.names is None else self.names[index]
+            if outcome is None:
+                yield Settled(status="not begun", name=name)
+            elif outcome.error is not None:
+                yield Settled(error=_as_exception(outcome.error), name=name)
+            elif outcome.cancelled or index in given_back:
+                yield Settled(status="cancelled", name=name)
+            else:
+                yield Settled(outcome.value, name=name)
+
+    def outcomes_of_members(self, *, failing: bool) -> Outcomes[Any] | NamedOutcomes[Any, Any]:
+        """As `settled_members`, with the reason of the end."""
+        return Outcomes(self.settled_members(failing=failing), self.why())
+
+    def why(self) -> EndReason:
+        """Why it ended, all of its members having ended or never begun."""
+        if self.reason is None:
+            failed = len(self.errors())
+            succeeded = sum(not outcome.cancelled for outcome in self.outcomes.values()) - failed
+            self.reason = self.rule.reason(self.size, succeeded, failed)
+        return self.reason or "all ended"
+
+    def failure(self, error: BaseException) -> NodeOutcome:
+        """*error* as the group's own, which tells how each member ended."""
+        found = attribute(error, SETTLED)
+        if found is None or issubclass(type(found), Unrecorded):  # else the error has its own of that name
+            set_attribute(error, SETTLED, self.outcomes_of_members(failing=True))
+        return NodeOutcome(error=error)
+
+
+class GatherNode(ManyNode):
+    """`gather`."""
+
+    __slots__ = ("op", "order")
+
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: GatherOp[Any]) -> None:
+        super().__init__(ex, position, owner, index)
+        self.op = op
+        self.size = len(op.members)
+        options, enough = op.options, op.options.end.enough
+        name = "gather" if enough is None else f"gather at least {enough}"
+        opened, fresh = self.announce(op, name, self.size)
+        asked = GroupArranged(position, options.concurrency, enough, options.end.tolerate, options.names, ex.time)
+        self.arrange(asked, GroupArranged(position, None, enough, None, None, ex.time), fresh=fresh)
+        #: The member behind each position.
+        self.order: Sequence[int] = range(self.size)
+        if self.names is not None and options.names is not None and self.names != options.names:
+            self._order_by_names(opened, options.names)
+        if self.concurrency is not None:
+            ex.unbegun[position] = op.members
+        self.fill()
+
+    def _order_by_names(self, opened: GroupOpened, names: Sequence[str]) -> None:
+        """A mapping may come in another order than the recorded one: then each member keeps its recorded position."""
+        assert self.names is not None
+        if sorted(names) != sorted(self.names):
+            why = f"its members are {', '.join(names)}, and were {', '.join(self.names)}"
+            self.ex.diverge(self.position, opened, opened, why)
+        self.order = [names.index(name) for name in self.names]
+
+    def member(self, index: int) -> Any:
+        return self.op.members[self.order[index]]
+
+    def report(self, outcome: NodeOutcome) -> None:
+        discard(*(self.member(index) for index in range(self.next, self.size)))
+        self.ex.unbegun.pop(self.position, None)
+        super().report(outcome)
+
+    def member_rule(self) -> WakeOn:
+        rule = super().member_rule()
+        return "fail_fast" if rule == "all" and self.op.fail_fast else rule
+
+    @property
+    def never_fails(self) -> bool:
+        return self.op.return_exceptions
+
+    def failed_without_rule(self) -> None:
+        if self.op.fail_fast:
+            self.reason = "too many failed"
+            self.close_members()
+
+    def outcomes_of_members(self, *, failing: bool) -> Outcomes[Any] | NamedOutcomes[Any, Any]:
+        if self.op.keys is None:
+            return super().outcomes_of_members(failing=failing)
+        return NamedOutcomes(self._by_key(self.settled_members(failing=failing)), self.why())
+
+    def _by_key(self, found: Iterable[T]) -> dict[Any, T]:
+        """What was *found* at each position, by the keys of the members, in their order."""
+        keys = self.op.keys or ()
+        unordered = dict(zip((keys[member] for member in self.order), found, strict=True))
+        return {key: unordered[key] for key in keys}
+
     def result(self) -> NodeOutcome:
-        if self.at_least is not None and len(succeeded := self._succeeded()) >= self.at_least:
+        errors = self.errors()
+        failing = self.why() == "too many failed" if self.rule.given else errors and not self.op.return_exceptions
+        if failing:
+            return self.failure(_group(errors, self.size))
+        if self.op.options.settles:
+            return NodeOutcome(self.outcomes_of_members(failing=False))
+        if self.rule.given:  # a quorum: the values of those that succeeded
+            succeeded = self.outcomes_of_members(failing=False).succeeded
             return NodeOutcome(succeeded)
-        errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
-        if errors and not self.return_exceptions:
-            return NodeOutcome(error=_group(errors, self.size))
-        return NodeOutcome([_value_or_error(self.outcomes[index]) for index in range(self.size)])
+        values = [_value_or_error(self.outcomes[index]) for index in range(self.size)]
+        return NodeOutcome(values if self.op.keys is None else self._by_key(values))
 
 
 class RaceNode(Group):
@@ -294,32 +466,36 @@ class TimeoutNode(Group):
         return self.outcomes[0]
 
 
-class ForEachNode(Group):
+class ForEachNode(ManyNode):
     """`for_each`: a window that moves over recorded items."""
 
-    __slots__ = ("concurrency", "definition", "fed", "items", "next", "site")
+    __slots__ = ("fed", "items", "op")
 
     def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: ForEachOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
-        self.definition, self.concurrency, self.site = op.definition, op.concurrency, op.site
-        items_type: Any = list.__class_getitem__(op.definition.arguments.positional(0))
-        where = f"items of for_each {op.definition.name!r}"
-        fresh = not ex.replays(position)
-        value = ex.codec.encode(list(op.items), items_type, where=where) if fresh else None
-        aliases = [f"for_each {alias}" for alias in op.definition.aliases]
-        event = self.announce(op, f"for_each {op.definition.name}", len(op.items), value, aliases)
+        self.op = op
+        definition, options = op.definition, op.options
+        items_type: Any = list.__class_getitem__(definition.arguments.positional(0))
+        where = f"items of for_each {definition.name!r}"
+        value = None if ex.replays(position) else ex.codec.encode(list(op.items), items_type, where=where)
+        aliases = [f"for_each {alias}" for alias in definition.aliases]
+        event, fresh = self.announce(op, f"for_each {definition.name}", len(op.items), value, aliases)
         self.items: list[Any] = ex.codec.decode(event.value or "[]", items_type, where=where)
-        self.next = 0
+        self.size = len(self.items)
+        asked = GroupArranged(
+            position, options.concurrency, options.end.enough, options.end.tolerate, options.names, ex.time
+        )
+        self.arrange(asked, GroupArranged(position, options.concurrency, None, None, None, ex.time), fresh=fresh)
         #: Whether the file starts the items behind the first window: then that window stays as recorded.
         self.fed = self._open_feed() if fresh else position in ex.history.feeds
         if self.fed:
             self.concurrency = ex.history.feeds.get(position, self.concurrency)
             ex.feeds.add(position)
-        self._fill()
+        self.fill()
 
     def _open_feed(self) -> bool:
-        definition, window = self.definition, self.concurrency
-        if window is None or len(self.items) <= window or not isinstance(definition, (Job, Workflow)):
+        definition, window = self.op.definition, self.concurrency
+        if window is None or self.size <= window or self.rule.given or not isinstance(definition, (Job, Workflow)):
             return False
         limit = definition.options.limit
         of_attempts = isinstance(definition, Job) and isinstance(limit, Limit) and limit.on_conflict == "wait"
@@ -327,7 +503,7 @@ class ForEachNode(Group):
             return False  # the slot may be each child's own, by a key of its arguments
         if definition.options.key is not None:
             return False  # its run may exist already, and that is for the turn to find out
-        ops = [(index, definition.for_item(self.items[index], self.site)) for index in range(window, len(self.items))]
+        ops = [(index, definition.for_item(self._arguments(index), self.op.site)) for index in range(window, self.size)]
         self.fed = True  # first, since `wake_group` asks for it
         group, wake_on = wake_group(self.position, self)
         children = [
@@ -338,9 +514,21 @@ class ForEachNode(Group):
         self.ex.decision.events.append(FeedOpened(self.position, window, self.ex.time))
         return True
 
+    def _arguments(self, index: int) -> tuple[Any, ...]:
+        item = self.items[index]
+        return (item, index) if self.op.index else (item,)
+
+    def member(self, index: int) -> Any:
+        return self.op.definition.for_item(self._arguments(index), self.op.site)
+
     @property
     def settled(self) -> bool:
-        return False  # once one has failed no more begin, but those that are running are not cancelled
+        # Without a rule no more begin once one has failed, but those that are running are not cancelled.
+        return self.closing and self.rule.given
+
+    def failed_without_rule(self) -> None:
+        self.reason = "too many failed"
+        self.closing = True  # start no more; those that are running may end
 
     def feed_of(self, index: int, /) -> tuple[str | None, bool]:
         if not self.fed or self.concurrency is None:
@@ -348,12 +536,7 @@ class ForEachNode(Group):
         return self.position, index >= self.concurrency
 
     def member_rule(self) -> WakeOn:
-        if self.closing:
-            return "any"
-        if self.fed:
-            return "failure"
-        # With a window, each end must wake it, because it makes room for the next item.
-        return "all" if self.concurrency is None else "any"
+        return "failure" if self.fed and not self.closing else super().member_rule()
 
     def report(self, outcome: NodeOutcome) -> None:
         self.ex.feeds.discard(self.position)
@@ -366,51 +549,34 @@ class ForEachNode(Group):
             decision.feeds_closed += (self.position,)
         super().cancel()
 
-    def _fill(self) -> None:
-        self.opening = True
-        while (
-            not self.closing
-            and self.next < len(self.items)
-            and (self.concurrency is None or len(self.members) < self.concurrency)
-        ):
-            index, self.next = self.next, self.next + 1
-            self.open_member(self.definition.for_item(self.items[index], self.site), index)
-        self.opening = False
-        if self.closing or self.next == len(self.items):
-            self.finish_if_done()
-
-    def member_done(self, index: int, outcome: NodeOutcome) -> None:
-        self.members.pop(index, None)
-        self.outcomes[index] = outcome
-        if outcome.error is not None:
-            self.closing = True  # start no more; those that are running may end
-        if not self.opening:
-            self._fill()
-
-    def came_late(self) -> bool:
-        return len(self.outcomes) == len(self.items) and super().came_late()
-
     def result(self) -> NodeOutcome:
-        errors = [outcome.error for _, outcome in sorted(self.outcomes.items()) if outcome.error is not None]
-        if errors:
-            alone = self.concurrency == 1
-            return NodeOutcome(error=errors[0] if alone else _group(errors, len(self.items)))
-        return NodeOutcome([self.outcomes[index].value for index in range(len(self.items))])
+        errors = self.errors()
+        if self.why() == "too many failed" if self.rule.given else errors:
+            alone = self.concurrency == 1 and not self.rule.given
+            return self.failure(errors[0] if alone else _group(errors, self.size))
+        if self.op.options.settles:
+            return NodeOutcome(self.outcomes_of_members(failing=False))
+        return NodeOutcome([self.outcomes[index].value for index in range(self.size)])
 
 
 def _value_or_error(outcome: NodeOutcome) -> Any:
     return outcome.value if outcome.error is None else outcome.error
 
 
+def _as_exception(error: BaseException) -> Exception:
+    return error if is_exception(error) else RuntimeError(one_line(error))
+
+
 def _group(errors: list[BaseException], size: int) -> BaseException:
-    """An `ExceptionGroup`, unless helpers raised what is not an Exception."""
+    """A `GroupFailedError`, unless helpers raised what is not an Exception."""
     message = f"{len(errors)} of {size} failed"
+    exceptions = [each for each in errors if is_exception(each)]
+    if len(exceptions) == len(errors):
+        return GroupFailedError(message, exceptions)
     try:
         return BaseExceptionGroup(message, errors)
     except Exception:  # noqa: BLE001 - it asks what is not an Exception for its __class__, which may be the user's code
-        return ExceptionGroup(
-            message, [each if is_exception(each) else RuntimeError(one_line(each)) for each in errors]
-        )
+        return ExceptionGroup(message, [_as_exception(each) for each in errors])
 
 
 OPENERS: dict[type, Opener] = {

@@ -87,6 +87,10 @@ def _named(instructions: Iterable[dis.Instruction], scope: Mapping[str, Any], de
             if value.__module__ == _MAKING:
                 before = value.__name__
                 found.append(before)
+            elif before == "for_each" and inspect.iscoroutinefunction(value):
+                found.append(f"for_each {value.__name__}")
+                found += _named(dis.get_instructions(value.__code__), _scope_of(value), depth - 1) if depth else []
+                before = ""
             elif before == "call" or not inspect.iscoroutinefunction(value):
                 found.append(value.__qualname__)
             elif depth and not _is_library(value):

@@ -166,7 +166,7 @@ def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
     while isinstance(owner, Node) and (rule := owner.member_rule()) != "any":
         if wake_on == "any":
             wake_on = rule
-        elif rule == "fail_fast" and not never_fails:
+        elif rule in ("fail_fast", "failure") and not never_fails:
             break  # the end of the group below may decide this one
         never_fails = owner.never_fails
         group, owner = owner.position, owner.owner
@@ -347,6 +347,8 @@ class OpenRun:
         self.leaves: dict[str, Leaf[Any]] = {}
         #: Positions of open `for_each`es whose later children the file starts.
         self.feeds: set[str] = set()
+        #: Members of open groups that may not have begun yet, by position: their coroutines have to be closed.
+        self.unbegun: dict[str, Sequence[Any]] = {}
         self.signal_waiters: dict[str, list[SignalWaiter]] = {}
         #: Signals that nobody consumed yet, by name.
         self.signals: dict[str, deque[NumberedSignal]] = {}

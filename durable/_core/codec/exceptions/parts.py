@@ -36,6 +36,10 @@ BUILTINS: Final[dict[str, type[BaseException]]] = {
 _NATIVE: Final = frozenset(BUILTINS.values())
 
 
+class Unrecorded:
+    """What an exception holds for the code that catches it, and for no record: its value is a subclass of this."""
+
+
 def is_native(cls: type) -> bool:
     """Whether *cls* is one of the interpreter's own exception classes."""
     return type(cls) is type and cls in _NATIVE  # first by type, because a metaclass of the user's may define __hash__
@@ -117,7 +121,7 @@ def attributes_of(exc: BaseException) -> Iterator[tuple[str, Any]]:
             yield name, value
     # Names that are no str, or begin like the interpreter's own, can be put there only on purpose.
     for name, value in _dictionary(exc):
-        if type(name) is str and not name.startswith("__"):
+        if type(name) is str and not name.startswith("__") and not issubclass(type(value), Unrecorded):
             yield name, value
 
 
