@@ -86,7 +86,7 @@ if __name__ == "__main__":
 """
 CRUNCHING = """
 from attrs import frozen
-from durable import step
+from durable import step, workflow
 
 @frozen
 class Sum:
@@ -95,6 +95,10 @@ class Sum:
 @step(process=True)
 def crunch(numbers: list[int]) -> Sum:
     return Sum(sum(numbers))
+
+@workflow
+async def beside(numbers: list[int]) -> Sum:
+    return await crunch(numbers)
 """
 
 

@@ -949,3 +949,31 @@ async def _is(run, status):
 
 async def _has(names, name, times=1):
     return names.count(name) >= times
+
+
+async def test_who_waits_too_long_for_a_batch_is_told_for_what(engines, world):
+    """
+    A member, a nested batch or a callback: which, how many, and why that one has not ended.
+    """
+    engine = await engines.memory(world.member, world.gated)
+    async with engine.batch(on_complete=world.gated("last")) as batch:
+        done = batch.add(world.member("a"))
+        held = batch.add(world.gated("b"))
+        async with batch.batch() as inner:
+            inner.add(world.gated("c"))
+    run = await held
+    await (await done).result(5)
+    match = rf"^batch '{batch.id}' is not finished after 0.05 s, .*: 1 of 2 members has not ended; run '{run.id}' "
+    with pytest.raises(TimeoutError, match=match):
+        await batch.wait(0.05)
+    world.gates["b"].set()
+    await run.result(5)
+    match = f"batch '{inner.id}', which is nested in it, is not finished; 1 of 1 members has not ended; run "
+    with pytest.raises(TimeoutError, match=match):
+        await batch.wait(0.05)
+    world.gates["c"].set()
+    await inner.wait(5)
+    with pytest.raises(TimeoutError, match="its members have ended, a callback has not; run "):
+        await batch.wait(0.05)
+    world.gates["last"].set()
+    assert (await batch.wait(5)).outcome == "succeeded"

@@ -257,7 +257,7 @@ async def test_a_clients_timeout_does_not_touch_the_run(engines):
     await engines.file(*DEFINITIONS)
     async with Client(engines.path) as client:
         run = await client.start(waiting())
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=f"run '{run.id}' has not ended after 0.02 s, and keeps running: run"):
             await run.result(0.02)
         await run.signal("go", "x")
         assert await run.result(5) == "x"

@@ -261,7 +261,8 @@ async def test_a_callers_timeout_does_not_touch_the_run(engines, reached):
     """
     engine = await engines.memory(waiting)
     run = await engine.start(waiting())
-    with pytest.raises(TimeoutError):
+    await reached(run, "waiting")
+    with pytest.raises(TimeoutError, match=r"not ended after 0.01 s, and keeps running: .* waits for signal 'go' at 0"):
         await run.result(0.01)
     asking = asyncio.create_task(run.result())
     await reached(run, "waiting")

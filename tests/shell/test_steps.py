@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 import functools
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -308,6 +310,72 @@ async def test_process_True_runs_elsewhere(engines):
     with pytest.raises(RunFailedError, match="far away") as caught:
         await engine.run(fails_in_a_process())
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+CRUNCHING = """
+import sys
+
+from attrs import frozen
+from durable import step, workflow
+
+sys.modules["__main__"]  # as PyInstaller's `inspect` does, which we ask about workflows
+
+@frozen
+class Upto:
+    n: int
+
+@step(process=True)
+def crunch(upto: Upto) -> int:
+    return sum(range(upto.n))
+
+@workflow
+async def total(n: int) -> int:
+    return await crunch(Upto(n))
+"""
+IN_NO_FILE = """
+import asyncio, crunching
+from durable import Engine, step, workflow
+
+@step(process=True)
+def here() -> None: ...
+
+@workflow
+async def locally() -> None:
+    await here()
+
+async def main():
+    async with Engine(":memory:", [crunching, locally]) as engine:
+        print(await engine.run(crunching.total(5)))
+        try:
+            await engine.run(locally())
+        except Exception as error:
+            print(error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_of_a_program_in_no_file_has_a_main_module(tmp_path):
+    """
+    A shell, `python -c`, a frozen program: there is none to be loaded, but modules that ask for one are imported all
+    the same, also for the sake of an argument.
+
+    What is part of such a program itself is refused, with what to do.
+    """
+    (tmp_path / "crunching.py").write_text(CRUNCHING)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_NO_FILE],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    said = [line for line in done.stdout.splitlines() if not line.startswith("20")]
+    assert said[0] == "10"
+    assert "step 'here' has process=True" in said[1]
+    assert "move it into a module of its own" in said[1]
 
 
 async def test_call_makes_a_step_of_any_function(engines):

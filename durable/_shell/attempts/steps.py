@@ -37,13 +37,12 @@ from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program
 from durable._shell.attempts.running_attempt import RunningAttempt, is_of_cleanup
 from durable._shell.attempts.stand_ins import StandIns
-from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, call_in_worker
+from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, call_in_worker, check_importable
 from durable._shell.backend import Backend
 from durable._shell.log import log
 from durable._shell.rows.rows import RunState
 from durable._shell.storage.outliving import OutlivedElsewhere
 from durable._shell.threads import Threads, Worker
-from durable.errors import Fatal
 
 
 class Steps:
@@ -224,13 +223,8 @@ class Steps:
             raise as_failure(error, definition.kind) from None
 
     async def _call_in_process(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        check_importable(definition)
         code = definition.fn
-        if code.__module__ == "__main__" and getattr(sys, "frozen", False):
-            msg = (
-                f"step {definition.name!r} has process=True and is part of the script that was frozen, "
-                "which worker processes cannot import: move it into a module of its own"
-            )
-            raise Fatal(msg)
         # Workers import a script as __mp_main__: what they send back of its classes is found under
         # that name here too. `import multiprocessing` makes the same alias.
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
+from types import ModuleType
 from typing import Any
 
 from attrs import frozen
@@ -17,8 +19,15 @@ from attrs import frozen
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import Failure, rebuild, record_exception
 from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.program.functions import Step
 from durable._shell.attempts.asking import Asking
 from durable._shell.attempts.raised import as_failure
+from durable.errors import Fatal
+
+# Where the program is in no file (frozen, a shell, `python -c`), anyio leaves the worker without a main module. In a
+# frozen one `inspect` asks for it, and so does each @workflow of a module that is imported there: for the sake of an
+# argument, or of the function. What is called is imported before both, and that is in this module.
+sys.modules.setdefault("__main__", ModuleType("__main__"))
 
 
 class InterruptedCall(Exception):  # noqa: N818 - no error: the call is made again
@@ -42,6 +51,24 @@ class FailedElsewhere:
             with contextlib.suppress(Exception):
                 importlib.import_module(failure.module)
         return rebuild(failure)
+
+
+def check_importable(definition: Step[..., Any]) -> None:
+    """
+    Nothing, if a worker process can find the function of *definition*.
+
+    Raises:
+        Fatal: It is part of a program that can only be run: frozen, from a shell, or `python -c`.
+    """
+    main = sys.modules["__main__"]
+    if definition.fn.__module__ != "__main__":
+        return
+    if getattr(sys, "frozen", False) or not os.path.isfile(getattr(main, "__file__", None) or ""):
+        msg = (
+            f"{definition.kind} {definition.name!r} has process=True and is part of the script that was frozen (or of "
+            "code that is in no file), which worker processes cannot import: move it into a module of its own"
+        )
+        raise Fatal(msg)
 
 
 def call_in_worker(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -22,7 +22,7 @@ from durable._shell.attempts.context import Scope, scope_here
 from durable._shell.backend import Backend
 from durable._shell.handles.batch_drafts import Callbacks, Draft, callbacks_of
 from durable._shell.handles.batch_info import BatchInfo, batch_info
-from durable._shell.handles.handle import Run, RunInfo, all_infos
+from durable._shell.handles.handle import Run, RunInfo, all_infos, overdue
 from durable._shell.reads import batch_rows, run_rows
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch
 from durable._shell.rows.new_runs import new_run_id
@@ -246,11 +246,14 @@ class Batch:
 
         Raises:
             BatchNotFoundError: There is none.
-            TimeoutError: It did not finish within *timeout* seconds. It keeps running.
+            TimeoutError: It did not finish within *timeout* seconds, and why. It keeps running.
         """
-        with anyio.fail_after(timeout):
+        with anyio.move_on_after(timeout):
             await self._backend.end_of_batch(self._recorded_id())
             return await self.info()
+        found = await overdue(self._backend, batch_rows.why_unfinished, self.id)
+        msg = f"batch {self.id!r} is not finished after {timeout:g} s, and keeps running: {found}"
+        raise TimeoutError(msg)
 
     def _recorded_id(self) -> str:
         if self._draft is not None and not self._draft.created:

@@ -7,7 +7,8 @@ again from the id, and used when the run has long ended.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar, overload
 
 import anyio
@@ -27,7 +28,15 @@ from durable._shell.requests.history_requests import ForkRun, RetryRun, RetryRun
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
-from durable.errors import Fatal, RunBlockedError, RunCancelledError, RunFailedError, RunNotFoundError, UsageError
+from durable.errors import (
+    DurableError,
+    Fatal,
+    RunBlockedError,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+    UsageError,
+)
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -126,6 +135,14 @@ async def all_infos(backend: Backend, wanted: run_rows.Filter) -> list[RunInfo]:
     return found[::-1]
 
 
+async def overdue(backend: Backend, reason: Callable[[sqlite3.Connection, str, float], str | None], target: str) -> str:
+    """Why what was waited for has not ended, as far as it can be told."""
+    try:
+        return await backend.read(reason, target, backend.clock.now()) or "it is gone"
+    except DurableError as error:  # the engine or client was closed meanwhile; the caller's time is over all the same
+        return f"nobody can tell why ({error})"
+
+
 class Run(Generic[T]):
     """A handle on one run."""
 
@@ -165,11 +182,14 @@ class Run(Generic[T]):
             RunFailedError: It failed; the original error is the `__cause__`.
             RunCancelledError: It was cancelled; if its clean-up failed, that error is the `__cause__`.
             RunBlockedError: It is blocked, and nobody is to *wait*: it cannot continue without a person.
-            TimeoutError: It did not end within *timeout* seconds. It keeps running.
+            TimeoutError: It did not end within *timeout* seconds, and why. It keeps running.
         """
         if timeout is not None:
-            with anyio.fail_after(timeout):
+            with anyio.move_on_after(timeout):
                 return await self.result(wait=wait)
+            found = await overdue(self._backend, why.why_by_id, self.id)
+            msg = f"run {self.id!r} has not ended after {timeout:g} s, and keeps running: {found}"
+            raise TimeoutError(msg)
         backend = self._backend
         number = self._number if self._type is not None else 0
         row, (status, payload, reason) = await backend.end_of(self.id, number, wait=wait)

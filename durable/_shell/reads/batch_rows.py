@@ -12,6 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from durable._core.statuses import ENDS
+from durable._shell.reads.why import why_by_id
 
 _COLUMNS = """
 SELECT b.batch, b.batch_id, b.description, b.labels,
@@ -19,6 +20,9 @@ SELECT b.batch, b.batch_id, b.description, b.labels,
        b.created_at, b.cancelled_at, b.reason, b.completed_at, b.finished_at, b.outcome
 FROM durable_batches AS b
 """
+_OLDEST_MEMBER = "SELECT run_id FROM durable_runs WHERE batch = ? AND ended_at IS NULL ORDER BY run LIMIT 1"
+_OLDEST_CALLBACK = "SELECT run_id FROM durable_runs WHERE callback = ? AND ended_at IS NULL ORDER BY run LIMIT 1"
+_OLDEST_NESTED = "SELECT batch_id FROM durable_batches WHERE parent = ? AND finished_at IS NULL ORDER BY batch LIMIT 1"
 
 
 @frozen
@@ -62,6 +66,21 @@ def finish_of(conn: sqlite3.Connection, batch_id: str) -> tuple[bool, bool]:
     """Whether there is such a batch, and whether it is finished."""
     row = conn.execute("SELECT finished_at FROM durable_batches WHERE batch_id = ?", (batch_id,)).fetchone()
     return row is not None, row is not None and row[0] is not None
+
+
+def why_unfinished(conn: sqlite3.Connection, batch_id: str, now: float) -> str | None:
+    """What a batch waits for at *now*: the oldest of it in words; None if there is no such batch."""
+    row = batch_by_id(conn, batch_id)
+    if row is None:
+        return None
+    if (member := conn.execute(_OLDEST_MEMBER, (row.batch,)).fetchone()) is not None:
+        pending = f"{row.pending:,} of {sum(row.members.values()):,} members"
+        return f"{pending} {'has' if row.pending == 1 else 'have'} not ended; {why_by_id(conn, member[0], now)}"
+    if (callback := conn.execute(_OLDEST_CALLBACK, (row.batch,)).fetchone()) is not None:
+        return f"its members have ended, a callback has not; {why_by_id(conn, callback[0], now)}"
+    if (nested := conn.execute(_OLDEST_NESTED, (row.batch,)).fetchone()) is not None:
+        return f"batch {nested[0]!r}, which is nested in it, is not finished; {why_unfinished(conn, nested[0], now)}"
+    return "nothing that is recorded"
 
 
 def list_batches(
