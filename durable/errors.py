@@ -303,7 +303,11 @@ class StepInterruptedError(DurableError):
 
 
 class PoisonError(DurableError):
-    """A step kills the process whenever it runs, so it failed instead of running again."""
+    """
+    A step kills the process whenever it runs, so it failed instead of running again.
+
+    Or the code of a workflow does: then its run failed, *position* is empty, and *name* that of the workflow.
+    """
 
     def __init__(self, position: str, name: str, deaths: int) -> None:
         super().__init__(position, name, deaths)
@@ -311,7 +315,8 @@ class PoisonError(DurableError):
 
     def __str__(self) -> str:
         times = "once" if self.deaths == 1 else f"{self.deaths} times"
-        return f"step {self.name!r} at {self.position} was running when the process died {times}: it is not run again"
+        what = f"step {self.name!r} at {self.position}" if self.position else f"the code of {self.name!r}"
+        return f"{what} was running when the process died {times}: it is not run again"
 
 
 class NondeterminismError(DurableError):

@@ -3,7 +3,7 @@ The log: structlog, constant event names in the past tense, `run_id` and `workfl
 
 The library never configures structlog or logging; the application does. Events:
 
-    run.started  run.succeeded  run.failed  run.cancelled  run.blocked  run.freed  run.woken
+    run.started  run.succeeded  run.failed  run.cancelled  run.blocked  run.freed  run.woken  run.poisoned
     run.cleanup_failed  step.attempt_failed  step.cleanup_failed  step.abandoned
     hook.failed  follow_up.refused  log.failed
     engine.opened  engine.closed  engine.recovered  commit.failed  commit.recovered

@@ -6,7 +6,26 @@ from random import Random
 
 import pytest
 
-from durable._core.run.suspicion import Suspect, Suspects, counts, is_suspect
+from durable._core.journal.events import (
+    RunStarted,
+    SignalReceived,
+    StepInterrupted,
+    StepStarted,
+    StepSucceeded,
+    TransactionStarted,
+)
+from durable._core.run.suspicion import (
+    BODY,
+    Accused,
+    Suspect,
+    Suspects,
+    TurnMark,
+    accused,
+    counts,
+    guilty,
+    is_suspect,
+    progress,
+)
 
 
 def suspect(run: int) -> Suspect:
@@ -71,3 +90,46 @@ def test_the_killer_is_found_and_nobody_else(seed):
         guilty = [run for run, count in crashes.items() if count >= crash_limit]
         assert guilty == ([0] if death == crash_limit else [])
         crashes |= {100 * death + number: 0 for number in range(random.randrange(3))}
+
+
+@pytest.mark.parametrize("crash_limit, noted", [(1, 1), (2, 1), (3, 2), (5, 4)])
+def test_a_turn_is_guilty_that_was_noted_at_all_deaths_but_the_first(crash_limit, noted):
+    """
+    Nothing was noted before that; with a limit of one there is a second death for that reason.
+    """
+    mark, found = TurnMark(7, BODY, 3), []
+    for count in range(1, noted + 1):
+        found = accused(found, [mark])
+        assert guilty(found, crash_limit) == ([Accused(mark, noted)] if count == noted else [])
+    assert found[0].deaths == max(2, crash_limit)
+
+
+def test_deaths_count_for_the_same_place_of_the_same_run():
+    """
+    A run that got further is innocent so far; a death in a turn of another, or in none, says nothing of it.
+    """
+    found = accused([], [TurnMark(7, BODY, 3)])
+    found = accused(found, [TurnMark(8, BODY, 1), TurnMark(7, "2", 3)])
+    found = accused(found, [])
+    assert {each.mark: each.noted for each in found} == {
+        TurnMark(7, BODY, 3): 1,
+        TurnMark(8, BODY, 1): 1,
+        TurnMark(7, "2", 3): 1,
+    }
+    assert accused(found, [TurnMark(7, BODY, 4)])[0] == Accused(TurnMark(7, BODY, 4), 1)
+    assert accused(found, [TurnMark(7, BODY, 3)])[0] == Accused(TurnMark(7, BODY, 3), 2)
+
+
+def test_a_run_gets_further_by_outcomes_and_not_by_beginning_again():
+    """
+    Nor by signals, which come whatever its code does.
+    """
+    began = [RunStarted("w", 1, "seed"), StepStarted("0", "s", 1, "", "", 0.0)]
+    again = [
+        StepInterrupted("0", 1, True, 1.0),
+        StepStarted("0", "s", 2, "", "", 1.0),
+        SignalReceived("tick", None, 1.0),
+    ]
+    assert progress([*began, *again]) == progress(began)
+    assert progress([*began, *again, StepSucceeded("0", None, 2.0)]) == progress(began) + 1
+    assert progress([*began, TransactionStarted("1", "t", 1, "", "", 2.0)]) == progress(began) + 1

@@ -378,3 +378,28 @@ def test_a_waiting_process_can_always_end(path):
             capture_output=True, text=True, timeout=10, cwd=ROOT, check=False,
         )  # fmt: skip
     assert (result.stdout, result.stderr, result.returncode) == ("gave up\n", "", 0)
+
+
+def test_what_an_owner_noted_before_it_died_is_read_by_the_next_that_executes_the_file(path):
+    """
+    Not by one who owns it for a moment; an owner that gives the file up leaves nothing, and nor does a full line.
+    """
+    with Ownership.acquire(path) as ownership:
+        assert ownership.take_last_words() is None
+    ownership = Ownership.acquire(path)
+    ownership.note(0, b"first")
+    ownership.note(1, b"x" * 512)
+    ownership._close()  # as if we had died
+    Ownership.acquire(path).release()
+    ownership = Ownership.acquire(path)
+    assert ownership.take_last_words() == [b"first", b""]
+    assert ownership.take_last_words() is None
+    with pytest.raises(JournalLockedError, match=f"pid {os.getpid()} "):
+        Ownership.acquire(path)
+    ownership.note(1, b"second")
+    ownership.note(1, b"")
+    ownership._close()
+    ownership = Ownership.acquire(path)
+    assert ownership.take_last_words() == [b"", b""]
+    ownership.release()
+    assert Path(ownership.lock_path).read_bytes() == b""

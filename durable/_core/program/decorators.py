@@ -148,7 +148,11 @@ def transaction(fn: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, An
 def transaction(fn: Callable[Concatenate[Transaction, P], R], /) -> TransactionStep[P, R]: ...
 @overload
 def transaction(
-    *, name: str | None = ..., retry: Retry | int | None = ..., aliases: Iterable[str] = ...
+    *,
+    name: str | None = ...,
+    retry: Retry | int | None = ...,
+    on_poison: OnPoison = ...,
+    aliases: Iterable[str] = ...,
 ) -> TransactionDecorator: ...
 def transaction(
     fn: Callable[..., Any] | None = None,
@@ -156,15 +160,20 @@ def transaction(
     *,
     name: str | None = None,
     retry: Retry | int | None = None,
+    on_poison: OnPoison = "fail",
     aliases: Iterable[str] = (),
 ) -> Any:
     """
     Make a function a transaction: its SQL and its journal entry commit together, exactly once.
 
     Its first parameter is the `Transaction`. A plain ``def`` runs on the writer thread inside
-    the commit group, so it must be short; an ``async def`` gets the writer to itself.
+    the commit group, so it must be short; an ``async def`` gets the writer to itself. Options as for `step`.
     """
-    options = StepOptions(retry=as_retry(retry), aliases=_listed(aliases))
+    options = StepOptions(
+        retry=as_retry(retry),
+        on_poison=_one_of("on_poison", on_poison, ("fail", "block")),
+        aliases=_listed(aliases),
+    )
 
     def decorate(fn: Callable[..., Any]) -> TransactionStep[..., Any]:
         return TransactionStep(fn, name=name, options=options)
@@ -263,6 +272,7 @@ def workflow(
     retry: Retry | int | None = ...,
     priority: int = ...,
     labels: Mapping[str, str] | None = ...,
+    on_poison: OnPoison = ...,
     limit: Limit | str | None = ...,
     limit_key: Callable[..., str] | None = ...,
     aliases: Iterable[str] = ...,
@@ -280,6 +290,7 @@ def workflow(
     retry: Retry | int | None = None,
     priority: int = 0,
     labels: Mapping[str, str] | None = None,
+    on_poison: OnPoison = "fail",
     limit: Limit | str | None = None,
     limit_key: Callable[..., str] | None = None,
     aliases: Iterable[str] = (),
@@ -299,6 +310,9 @@ def workflow(
         retry: Attempts of the whole run, or a policy: each begins with an empty history.
         priority: Higher goes first within its queue.
         labels: Short strings to filter runs by.
+        on_poison: What to do about a run whose own code kills the process (that of the workflow, between its steps),
+            found by ``Engine(crash_limit=)`` deaths: it fails with `PoisonError` (the default), or ``block`` it until
+            a person resumes it.
         limit: A named limit (or the name of one in ``Engine(limits=)``) of which each run holds a
             slot from before its first turn to its end.
         limit_key: A function of the arguments: each key is counted separately.
@@ -313,6 +327,7 @@ def workflow(
         retry=as_retry(retry),
         priority=priority,
         labels=dict(labels or {}),
+        on_poison=_one_of("on_poison", on_poison, ("fail", "block")),
         limit=limit,
         limit_key=limit_key,
         aliases=_listed(aliases),

@@ -36,6 +36,7 @@ from durable._core.journal.events import (
     RunContinued,
     RunTimedOut,
     SignalReceived,
+    StepInterrupted,
     StepStopped,
     TimerFired,
 )
@@ -202,6 +203,14 @@ class Execution(OpenRun):
         leaf = self.leaves[position]
         assert isinstance(leaf, AttemptNode)
         return leaf.state.crashes
+
+    def condemned(self, position: str, deaths: int, now: float) -> StepInterrupted:
+        """What takes the place of the outcome of a transaction that killed the process: it began, and was cut off."""
+        leaf = self.leaves[position]
+        assert isinstance(leaf, AttemptNode)
+        # none of them is in the journal, where a transaction begins with its outcome
+        leaf.state = leaf.state._replace(crashes=deaths - 1)
+        return StepInterrupted(position, leaf.state.attempt, crashed=True, at=now)
 
     def close(self) -> None:
         """Close all user code, in dead mode: nothing that it asks for is recorded."""

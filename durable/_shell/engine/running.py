@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol, Self
 
@@ -21,6 +22,7 @@ from attrs import frozen
 from durable._core.admission import Admission, Places
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.program.limits import numbers
+from durable._core.run.suspicion import guilty
 from durable._shell.attempts.functions import journal_key
 from durable._shell.attempts.steps import Steps
 from durable._shell.backend import Backend
@@ -50,6 +52,7 @@ from durable._shell.turns.commits import Commits
 from durable._shell.turns.quarantine import Quarantine
 from durable._shell.turns.residents import Residents
 from durable._shell.turns.services import Services
+from durable._shell.turns.witness import Note, Witness, read_notes
 from durable._shell.writes import slots
 from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
 from durable._shell.writes.schedule_writes import adopt
@@ -81,6 +84,7 @@ class Running:
         workload: Workload,
         database: AnyDatabase,
         recovered: Recovered,
+        note: Note | None,
     ) -> None:
         self.settings = settings
         self.activity = activity
@@ -122,6 +126,7 @@ class Running:
             crash_limit=settings.crash_limit,
             last_life=recovered.last_life,
             quarantine=Quarantine(self.commits),
+            witness=Witness(note, guilty(recovered.last_life.accused, settings.crash_limit)),
             cleanup_seconds=settings.cleanup_seconds,
             caps=settings.caps,
             residents=Residents(settings.keep_resident),
@@ -150,12 +155,14 @@ class Running:
             workload = Workload(activity, settings.clock, host.check_open)
             parts.enter_context(workload.shown())
             database, ownership = await _open_file(settings, parts)
-            recovered = await _recover(database, settings)
+            left = None if ownership is None else ownership.take_last_words()
+            recovered = await _recover(database, settings, left)
             if settings.check_on_open:
                 definitions, codec = settings.definitions, settings.codec
                 checked = await check_journal(database.read, settings.path, definitions, codec, whole=False)
                 report_at_opening(checked, settings.path)
-            running = cls(settings, host, activity, workload, database, recovered)
+            note = None if ownership is None or left is None else ownership.note
+            running = cls(settings, host, activity, workload, database, recovered, note)
             parts.callback(running.broadcast.close)
             parts.callback(running._let_go, "the engine was closed; it resumes when it opens again")
             parts.push_async_callback(running.supervisor.aclose)
@@ -336,16 +343,21 @@ class Recovered:
     starts: dict[str, list[float]]
 
 
-async def _recover(database: AnyDatabase, settings: Settings) -> Recovered:
-    """Let runs try again that other code had blocked, and let in whom today's numbers of limits let in."""
+async def _recover(database: AnyDatabase, settings: Settings, left: Sequence[bytes] | None) -> Recovered:
+    """
+    Let runs try again that other code had blocked, and let in whom today's numbers of limits let in.
+
+    *left*: what the last engine had noted of itself, if it died.
+    """
     now = settings.clock.now()
+    noted = read_notes(left)
 
     def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], LastLife]:
         effects = Effects()  # not needed, since what these cause is read from the file afterwards
         retry_blocked(conn, now)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         let_in(conn, slots.grant_all(conn, now, effects), now, effects)
-        return adopt(conn, list(settings.schedules.values()), now), take_last_life(conn)
+        return adopt(conn, list(settings.schedules.values()), now), take_last_life(conn, noted)
 
     def look(conn: sqlite3.Connection) -> Recovered:
         rates = [(queue.name, queue.rate) for queue in settings.queues if queue.rate is not None]

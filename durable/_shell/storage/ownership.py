@@ -10,6 +10,10 @@ at once, whatever its forked children do; a refusal names the holder and does no
 side file is never deleted (a deleted one would let two owners lock two files of one name), and
 what it says about the holder is for people, and for who must choose whether to wait: only the lock decides.
 
+An owner that releases the file empties the side file; one that died has left its name there, and what it was
+about to do as far as it wrote that down (`note`): a write that no disk need have seen survives the process. Whoever
+executes the file takes these last words; who owns it for a moment leaves them as they were.
+
 Assumed: a local file system, and one host.
 """
 
@@ -39,6 +43,9 @@ NAMELESS_TRIES: Final = 5
 NAMELESS_SECONDS: Final = 0.01
 # More than any text we write; what a stranger put there is not read to its end.
 HOLDER_BYTES: Final = 1024
+# Behind the holder: what the owner is about to do, a line for each thread that notes such a thing.
+NOTES: Final = 2
+NOTE_BYTES: Final = 512
 
 #: What owns a file: an engine as long as it is open, a client for a moment.
 Role: TypeAlias = Literal["engine", "client"]
@@ -58,6 +65,8 @@ class Ownership:
         self.path: Final = os.path.realpath(path)
         self.lock_path: Final = f"{self.path}.lock"
         self.pid: Final = os.getpid()
+        #: What the last owner left, if it died, and nobody has taken that yet.
+        self._left = b""
         self._fd = self._opened()
         _open.add(self)
 
@@ -133,12 +142,35 @@ class Ownership:
         if not self._same_file():
             raise JournalAccessError(self.path, f"its lock file {self.lock_path} was deleted or replaced")
 
+    def take_last_words(self) -> list[bytes] | None:
+        """What the last owner had noted when it died; None if it gave the file up."""
+        left, self._left = self._left, b""
+        if not left:
+            return None
+        notes = left[HOLDER_BYTES:].ljust(NOTES * NOTE_BYTES)
+        with contextlib.suppress(OSError):  # whole lines, so that those who read the holder find no hole behind it
+            holder = os.pread(self._fd, HOLDER_BYTES, 0).strip()
+            os.pwrite(self._fd, holder.ljust(HOLDER_BYTES + NOTES * NOTE_BYTES), 0)
+        return [notes[at : at + NOTE_BYTES].strip() for at in range(0, NOTES * NOTE_BYTES, NOTE_BYTES)]
+
+    def note(self, line: int, text: bytes) -> None:
+        """
+        Write down what the owner is about to do: for the next one, should this process die of it.
+
+        What is too long is not noted, nor what a full disk has no room for.
+        """
+        if self._fd >= 0 and len(text) < NOTE_BYTES:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._fd, text.ljust(NOTE_BYTES), HOLDER_BYTES + line * NOTE_BYTES)
+
     def release(self) -> None:
         """Give the file up. Does nothing the second time, or in a forked child."""
         if self.forked or self._fd < 0:
             return
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
+            if self._left:  # for the next one
+                os.pwrite(self._fd, self._left, 0)
         with contextlib.suppress(OSError):
             # Closing alone would leave it with children forked by C code, past our hook.
             fcntl.flock(self._fd, fcntl.LOCK_UN)
@@ -197,8 +229,11 @@ class Ownership:
         since = datetime.now(UTC).isoformat("T", "seconds")
         holder = {"role": self.role, "pid": self.pid, "host": socket.gethostname(), "since": since}
         with contextlib.suppress(OSError):  # a full disk must not keep the journal's owner out
+            self._left = os.pread(self._fd, HOLDER_BYTES + NOTES * NOTE_BYTES, 0)
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, json.dumps(holder).encode() + b"\n", 0)
+            notes = self._left[HOLDER_BYTES:]
+            said = json.dumps(holder).encode() + b"\n"
+            os.pwrite(self._fd, said.ljust(HOLDER_BYTES) + notes if notes else said, 0)
         return True
 
     def _same_file(self) -> bool:

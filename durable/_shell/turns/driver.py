@@ -27,7 +27,7 @@ from durable._core.codec.exceptions.traceback_text import frames_of
 from durable._core.journal.events import Event, Reopening, SignalReceived, StepInterrupted, StepNotBegun
 from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
-from durable._core.run.suspicion import Suspect, counts
+from durable._core.run.suspicion import BODY, Suspect, counts, progress
 from durable._shell.attempts.steps import current_task
 from durable._shell.log import emit, log
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run
@@ -40,8 +40,16 @@ from durable._shell.turns.residents import Resident
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.transaction_turn import Recorded, TransactionTurn
 from durable._shell.turns.turn_writer import TurnWriter
+from durable._shell.turns.witness import UNWATCHED
 from durable._shell.writes.turn_writes import SignalsUnreadError
-from durable.errors import DurableError, EngineClosedError, InternalError, JournalDamagedError, JournalError
+from durable.errors import (
+    DurableError,
+    EngineClosedError,
+    InternalError,
+    JournalDamagedError,
+    JournalError,
+    PoisonError,
+)
 
 T = TypeVar("T")
 
@@ -67,6 +75,8 @@ class Driver:
         self._writer = TurnWriter(ready, self._state, self._notes, services)
         #: There once the run was taken over.
         self._execution: AnyExecution | None = None
+        #: What notes whose code runs, if the last engine died.
+        self._watch = UNWATCHED
         #: Set with the first take-over: what is interrupted after that did not see the process die.
         self._lived = False
         #: The first event and its checksum, where the run was only just created and needs no loading.
@@ -153,7 +163,8 @@ class Driver:
         """One turn; the next arrivals, or None once nothing is left to drive in this task."""
         execution = self._execution
         assert execution is not None, "turns begin with a take-over"
-        decision = execution.advance(arrived, now=self._services.clock.now())
+        with self._watch.turn:
+            decision = execution.advance(arrived, now=self._services.clock.now())
         if self._services.replay_always and decision.ended is not None:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
         decisions: list[Decision] = []
@@ -196,7 +207,7 @@ class Driver:
         return await self._next()
 
     async def _transact(self, execution: AnyExecution, decision: Decision) -> Recorded:
-        turn = TransactionTurn(execution, self._inbox.upto, self._state, self._writer, self._services)
+        turn = TransactionTurn(execution, self._inbox.upto, self._state, self._writer, self._services, self._watch)
         return await turn.record(decision)
 
     def _perform(self, decision: Decision, execution: AnyExecution) -> None:
@@ -247,9 +258,9 @@ class Driver:
             # once only: should it be taken over again, the file must be read
             (started, self._state.chain), self._fresh = self._fresh, None
             self._state.seq = 1
-            self._execution = make_execution(self.ready, [started], self._services)
+            execution = self._execution = make_execution(self.ready, [started], self._services)
             self._lived = True
-            return []
+            return None if await self._is_condemned(execution, [started]) else []
         loaded = await self._load()
         if not loaded.ready:
             return None  # it continued, or ended, since the scheduler read that it was ready
@@ -258,10 +269,28 @@ class Driver:
         self._notes.recorded(events)
         self._inbox.begin(loaded.items)
         execution = self._execution = make_execution(self.ready, events, self._services)
-        execution.load()
+        if await self._is_condemned(execution, events):
+            return None
+        with self._watch.turn:
+            execution.load()
         interrupted = await self._interrupted(execution, events)
         self._lived = True
         return self._inbox.take_items() + interrupted
+
+    async def _is_condemned(self, execution: AnyExecution, events: Sequence[Event]) -> bool:
+        """Whether the process dies whenever the code of the run runs: then it has run for the last time."""
+        witness, run = self._services.witness, self.ready.run
+        if witness.is_idle:
+            return False
+        self._watch = self._writer.watch = witness.watch(run, progress(events))
+        if not (deaths := witness.deaths(run, BODY)):
+            return False
+        definition = execution.definition
+        error = PoisonError("", definition.name, deaths)
+        log.error("run.poisoned", run_id=self.ready.run_id, workflow=self.ready.workflow, error=str(error))
+        await self._writer.condemn(error, blocks=definition.options.on_poison == "block")
+        witness.acquit(run)
+        return True
 
     async def _resume(self, kept: Resident) -> list[Event]:
         """Continue with an execution that was freed and kept."""
@@ -332,7 +361,9 @@ class Driver:
     def _counts(self, crashes: int, attempt: Suspect) -> bool:
         """Whether the end of the last engine counts as a crash of *attempt*, whose step had *crashes* before."""
         last = self._services.last_life
-        return not last.drained and counts(crashes, self._services.crash_limit, was_alone=last.alone == attempt)
+        if last.drained or last.in_turn:
+            return False
+        return counts(crashes, self._services.crash_limit, was_alone=last.alone == attempt)
 
     async def _progressed(self, position: str, events: Sequence[Event]) -> bool:
         """Whether the step recorded a cursor or memo since its last attempt began: then it is not poison."""

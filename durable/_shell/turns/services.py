@@ -29,6 +29,7 @@ from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
 from durable._shell.turns.quarantine import Quarantine
 from durable._shell.turns.residents import Residents
+from durable._shell.turns.witness import Witness
 from durable._shell.writes.deaths import LastLife
 from durable.errors import EngineClosedError, JournalAccessError, JournalFullError, JournalIOError
 
@@ -75,6 +76,7 @@ class Services:
     #: What the engine before this one left, in case that it died.
     last_life: LastLife
     quarantine: Quarantine
+    witness: Witness
     cleanup_seconds: float
     caps: Caps
     residents: Residents

@@ -17,6 +17,7 @@ from durable._core.codec.exceptions.parts import attribute
 from durable._core.journal.events import Event, StepSucceeded
 from durable._core.program.ops import RunOp
 from durable._core.run.decision import Decision, TransactionAction
+from durable._core.run.execution import Execution
 from durable._shell.attempts.raised import is_cancellation, is_for_the_program
 from durable._shell.attempts.steps import current_task
 from durable._shell.attempts.transaction import ExclusiveTransaction, holds_writer, run_sync
@@ -26,6 +27,8 @@ from durable._shell.storage.port import Exclusive
 from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.services import Services
 from durable._shell.turns.turn_writer import TurnWriter
+from durable._shell.turns.witness import Watch
+from durable._shell.writes.deaths import acquit
 from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
 from durable.errors import JournalError, JournalIOError
 
@@ -46,13 +49,20 @@ class TransactionTurn:
     """Runs the transactions of one turn, and records them with it."""
 
     def __init__(
-        self, execution: AnyExecution, inbox_upto: int, state: RunState, writer: TurnWriter, services: Services
+        self,
+        execution: AnyExecution,
+        inbox_upto: int,
+        state: RunState,
+        writer: TurnWriter,
+        services: Services,
+        watch: Watch,
     ) -> None:
         self._execution = execution
         self._inbox_upto = inbox_upto
         self._state = state
         self._writer = writer
         self._services = services
+        self._watch = watch
         #: Transactions that were asked for, and have not run.
         self._queue: list[TransactionAction] = []
         self._decisions: list[Decision] = []
@@ -78,6 +88,8 @@ class TransactionTurn:
     def _decided(self, decision: Decision) -> TurnWrite:
         """The turn of *decision*; its transactions are to run next."""
         self._decisions.append(decision)
+        if decision.blocked is not None:  # a person decides; what was asked for begins again when the run does
+            self._queue.clear()
         if decision.cancelled_steps:  # not begun: its rows would commit, and nobody would know of them
             self._queue = [action for action in self._queue if action.position not in decision.cancelled_steps]
         self._queue += decision.transactions
@@ -109,11 +121,27 @@ class TransactionTurn:
         for _ in range(MAX_TRANSACTIONS):
             if not self._queue or self._is_async(self._queue[0]):
                 break
-            outcome = self._outcome(conn, self._queue.pop(0), effects)
-            write_turns(conn, [self._advanced(outcome)], effects)
+            action = self._queue.pop(0)
+            outcome = self._verdict(conn, action)
+            if outcome is None:
+                with self._watch.transaction(action.position):
+                    outcome = self._outcome(conn, action, effects)
+            with self._watch.turn_in_commit:
+                turn = self._advanced(outcome)
+            write_turns(conn, [turn], effects)
         if effects.listening:
             raise SignalsUnreadError
         return self._state.run not in effects.kept
+
+    def _verdict(self, conn: sqlite3.Connection, action: TransactionAction) -> Event | None:
+        """What takes the place of the outcome of a transaction that is not to run again, see `suspicion`."""
+        witness, run = self._services.witness, self._state.run
+        deaths = witness.deaths(run, action.position)
+        if not deaths or not isinstance(self._execution, Execution):
+            return None
+        acquit(conn, run)
+        witness.acquit(run)
+        return self._execution.condemned(action.position, deaths, self._services.clock.now())
 
     def _outcome(self, conn: sqlite3.Connection, action: TransactionAction, effects: Effects) -> Event:
         guard = self._services.database.guard
@@ -145,8 +173,13 @@ class TransactionTurn:
             async with services.database.exclusive() as exclusive:
                 if unwritten:
                     await exclusive.run(lambda conn: write_turns(conn, unwritten, effects))
-                outcome = await self._async_outcome(exclusive, self._queue.pop(0), effects)
-                turn = caused = self._advanced(outcome)
+                action = self._queue.pop(0)
+                outcome = await exclusive.run(partial(self._verdict, action=action))
+                if outcome is None:
+                    with self._watch.transaction(action.position):
+                        outcome = await self._async_outcome(exclusive, action, effects)
+                with self._watch.turn:
+                    turn = caused = self._advanced(outcome)
                 await exclusive.run(lambda conn: write_turns(conn, [caused], effects))
                 if effects.listening:
                     raise SignalsUnreadError

@@ -16,10 +16,11 @@ from attrs import define, evolve, field
 
 from durable._core.codec.codec import Payload
 from durable._core.journal import history
-from durable._core.journal.events import RunStarted, SignalReceived
+from durable._core.journal.events import Event, RunCancelled, RunFailed, RunStarted, SignalReceived
 from durable._core.journal.payloads import failure_payload
 from durable._core.program.limits import Limit, LimitRef, limit_name, numbers
 from durable._core.run.decision import ChildAction, Decision, Feed
+from durable._core.run.suspicion import HOOKS
 from durable._core.statuses import EndStatus
 from durable._shell.reads.event_rows import cancel_in_inbox, load_run
 from durable._shell.rows.new_runs import make_template
@@ -38,9 +39,11 @@ from durable._shell.turns.continuations import follow_ups
 from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
-from durable._shell.writes.turn_writes import SignalsUnreadError, end_cancelled, write_turns
+from durable._shell.turns.witness import UNWATCHED, Watch
+from durable._shell.writes.deaths import acquit
+from durable._shell.writes.turn_writes import SignalsUnreadError, end_undriven, write_turns
 from durable._shell.writes.wakeups import await_code
-from durable.errors import DefinitionError, DurableError
+from durable.errors import DefinitionError, DurableError, PoisonError
 
 
 @define(eq=False)
@@ -56,6 +59,8 @@ class TurnWriter:
     #: Signals that the code had consumed when it did the same turn before: if that was redone for the sake of
     #: signals, and it consumes no more, it is redone for no others.
     heard_before: int = field(default=-1, init=False)
+    #: What notes that hooks of the run are called, if the last engine died.
+    watch: Watch = field(default=UNWATCHED, init=False)
 
     def record(self, decision: Decision, execution: AnyExecution, inbox_upto: int) -> Awaitable[bool]:
         """
@@ -67,7 +72,12 @@ class TurnWriter:
             JournalError: It could not be written.
             SignalsUnreadError: It would have ended the run too early, so that nothing of it was written.
         """
-        return self._services.commits.turn(self.turn(decision, execution, inbox_upto))
+        if decision.ended is None:
+            write = self.turn(decision, execution, inbox_upto)
+        else:
+            with self.watch.turn:  # hooks are asked what follows
+                write = self.turn(decision, execution, inbox_upto)
+        return self._services.commits.turn(write)
 
     async def block(self, reason: str, running: Collection[str]) -> None:
         """
@@ -81,20 +91,57 @@ class TurnWriter:
         now = self._services.clock.now()
 
         def insert(conn: sqlite3.Connection, effects: Effects) -> None:
-            state = self._state
-            asked = cancel_in_inbox(conn, state.run)
-            if asked is None:
+            if not self._end_if_asked(conn, now, effects):
                 decision = Decision(blocked=reason)
-                turn = TurnWrite(state, now, decision, status="blocked", under_way=list(running))
+                turn = TurnWrite(self._state, now, decision, status="blocked", under_way=list(running))
                 write_turns(conn, [turn], effects)
-                await_code(conn, state.run, now)
-            else:  # its clean-up cannot run, and nobody wants to wait for the code that could
-                started = self._first_event(conn)
-                end = Decision(ended="cancelled", reason=asked.reason)
-                then = [] if started is None else follow_ups(self._ready, started, "cancelled", end, self._services)
-                end_cancelled(conn, state, asked, now, then, self._services.allocate, effects)
+                await_code(conn, self._state.run, now)
 
         await self._services.commits.call(insert, answers=False)
+
+    async def condemn(self, error: PoisonError, *, blocks: bool) -> None:
+        """
+        Write that the run fails by *error*, or *blocks*, without running its code; or its end, as in `block`.
+
+        Its hooks are called, unless these are what kills the process.
+
+        Raises:
+            JournalDamagedError: Not even that can be written.
+        """
+        now, run = self._services.clock.now(), self._state.run
+        payload = failure_payload(error, self._services.codec, with_traceback=False)
+        end = Decision([RunFailed([], payload, now)], ended="failed", outcome=payload, reason=f"PoisonError: {error}")
+
+        def insert(conn: sqlite3.Connection, effects: Effects) -> None:
+            acquit(conn, run)
+            with self.watch.hooks:
+                if self._end_if_asked(conn, now, effects):
+                    return
+                if blocks:
+                    blocked = Decision(blocked=f"{error}; resume it once that is mended")
+                    write_turns(conn, [TurnWrite(self._state, now, blocked, status="blocked", under_way=())], effects)
+                else:
+                    self._end(conn, end, now, effects)
+
+        await self._services.commits.call(insert, answers=False)
+
+    def _end_if_asked(self, conn: sqlite3.Connection, now: float, effects: Effects) -> bool:
+        """Write the end of the run, if somebody asked for that: its clean-up cannot run."""
+        asked = cancel_in_inbox(conn, self._state.run)
+        if asked is None:
+            return False
+        events: list[Event] = [asked, RunCancelled(asked.reason, at=now)]
+        self._end(conn, Decision(events, ended="cancelled", reason=asked.reason), now, effects)
+        return True
+
+    def _end(self, conn: sqlite3.Connection, end: Decision, now: float, effects: Effects) -> None:
+        """Write *end*, which no execution has decided, and what it starts."""
+        services = self._services
+        started = self._first_event(conn)
+        followers: list[NewRun] = []
+        if started is not None and end.ended is not None and not services.witness.deaths(self._state.run, HOOKS):
+            followers = follow_ups(self._ready, started, end.ended, end, services)
+        end_undriven(conn, self._state, end, now, followers, services.allocate, effects)
 
     def turn(self, decision: Decision, execution: AnyExecution, inbox_upto: int, *, last: bool = True) -> TurnWrite:
         """*decision*, ready to be written. *last* is False while transactions of the same turn are still to run."""

@@ -1,5 +1,5 @@
 """
-What the next engine of a file is to know if this one dies: that it drains, and which suspect had its turn.
+What the next engine of a file is to know if this one dies: that it drains, whose turn it is among suspects, who killed.
 
 Runs on the writer's thread, inside an open transaction.
 """
@@ -7,11 +7,12 @@ Runs on the writer's thread, inside an open transaction.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
 from durable._core.codec.json_text import dumps, loads
-from durable._core.run.suspicion import Suspect
+from durable._core.run.suspicion import Accused, Suspect, TurnMark, accused
 
 
 @frozen
@@ -22,6 +23,10 @@ class LastLife:
     drained: bool = False
     #: The suspect that had its turn, see `suspicion`.
     alone: Suspect | None = None
+    #: Whether it died in a turn: then its death says nothing of the steps.
+    in_turn: bool = False
+    #: Turns in which the process died, this time or at deaths before.
+    accused: Sequence[Accused] = ()
 
 
 def note_drain(conn: sqlite3.Connection, at: float) -> None:
@@ -34,9 +39,34 @@ def note_alone(conn: sqlite3.Connection, suspect: Suspect) -> None:
     conn.execute("INSERT OR REPLACE INTO durable_meta VALUES ('alone', ?)", (dumps(list(suspect)),))
 
 
-def take_last_life(conn: sqlite3.Connection) -> LastLife:
-    """What the last engine left. It is forgotten: the next death is another one's."""
+def take_last_life(conn: sqlite3.Connection, noted: Iterable[TurnMark] | None) -> LastLife:
+    """
+    What the last engine left, whose turns in progress *noted* are; None if it gave the file up.
+
+    It is forgotten: the next death is another one's. But deaths in turns are kept until an engine gives the file up.
+    """
     rows = conn.execute("DELETE FROM durable_meta WHERE name IN ('draining_since', 'alone') RETURNING name, value")
     found = dict(rows.fetchall())
-    alone = found.get("alone")
-    return LastLife("draining_since" in found, None if alone is None else Suspect(*loads(alone)))
+    alone, drained = found.get("alone"), "draining_since" in found
+    marks = [] if drained or noted is None else list(noted)
+    charged = [] if noted is None else accused(_all_accused(conn), marks)
+    _keep_accused(conn, charged)
+    return LastLife(drained, None if alone is None else Suspect(*loads(alone)), bool(marks), charged)
+
+
+def acquit(conn: sqlite3.Connection, run: int) -> None:
+    """Forget the deaths in turns of *run*: they had their consequence."""
+    _keep_accused(conn, [each for each in _all_accused(conn) if each.mark.run != run])
+
+
+def _all_accused(conn: sqlite3.Connection) -> list[Accused]:
+    row = conn.execute("SELECT value FROM durable_meta WHERE name = 'accused'").fetchone()
+    return [] if row is None else [Accused(TurnMark(*mark), noted) for mark, noted in loads(row[0])]
+
+
+def _keep_accused(conn: sqlite3.Connection, charged: Sequence[Accused]) -> None:
+    if charged:
+        value = dumps([[list(each.mark), each.noted] for each in charged])
+        conn.execute("INSERT OR REPLACE INTO durable_meta VALUES ('accused', ?)", (value,))
+    else:
+        conn.execute("DELETE FROM durable_meta WHERE name = 'accused'")

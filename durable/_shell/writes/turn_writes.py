@@ -22,14 +22,10 @@ from durable._core.journal.events import (
     ChildCancelled,
     ChildFailed,
     ChildJoined,
-    Event,
     RequestAccepted,
     RequestRefused,
     RunArrival,
     SignalReceived,
-)
-from durable._core.journal.events import (
-    RunCancelled as RunCancelledEvent,
 )
 from durable._core.journal.waits import Wait
 from durable._core.program.limits import limit_name
@@ -567,23 +563,22 @@ def _ask_runs(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> No
             put_item(conn, run, answer, effects, wakes=True)
 
 
-def end_cancelled(
+def end_undriven(
     conn: sqlite3.Connection,
     state: RunState,
-    asked: CancelRequested,
+    end: Decision,
     at: float,
     follow_ups: Sequence[NewRun],
     allocate: Callable[[], int],
     effects: Effects,
 ) -> None:
-    """End a cancelled run whose code cannot be driven: without clean-up."""
+    """End a run whose code is not driven, as *end* says: without clean-up."""
+    assert end.ended is not None, "it is an end"
     seq, chain = conn.execute(
         "SELECT seq, checksum FROM durable_events WHERE run = ? ORDER BY seq DESC LIMIT 1", (state.run,)
     ).fetchone()
     state = evolve(state, seq=seq, chain=chain)
-    events: list[Event] = [asked, RunCancelledEvent(asked.reason, at=at)]
-    decision = Decision(events, ended="cancelled", reason=asked.reason, cancel_all_children=True)
-    turn = LastTurn(
-        state, at, decision, state.append(events), status="cancelled", allocate=allocate, follow_ups=follow_ups
-    )
+    end.cancel_all_children = True
+    rows = state.append(end.events)
+    turn = LastTurn(state, at, end, rows, status=end.ended, allocate=allocate, follow_ups=follow_ups)
     write_turns(conn, [turn], effects)
