@@ -169,8 +169,9 @@ class Ownership:
             return
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
-            if self._left:  # for the next one
-                os.pwrite(self._fd, self._left, 0)
+            if self._left:  # for the next one, and naming nobody: who asks now is to wait for us, not for the dead
+                notes = self._left[HOLDER_BYTES:].ljust(NOTES * NOTE_BYTES)
+                os.pwrite(self._fd, b"".ljust(HOLDER_BYTES) + notes, 0)
         with contextlib.suppress(OSError):
             # Closing alone would leave it with children forked by C code, past our hook.
             fcntl.flock(self._fd, fcntl.LOCK_UN)
