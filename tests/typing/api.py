@@ -6,7 +6,7 @@ First the example of the README, then one line for each op, then what an engine 
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from attrs import frozen
 
@@ -20,9 +20,12 @@ from durable import (
     Fatal,
     Finished,
     Flow,
+    GroupFailedError,
     Limit,
     Middleware,
+    NamedOutcomes,
     Op,
+    Outcomes,
     Queue,
     Rate,
     Retry,
@@ -34,6 +37,7 @@ from durable import (
     RunOp,
     Schedule,
     ScheduleInfo,
+    Settled,
     Signal,
     StepCall,
     Transaction,
@@ -312,6 +316,46 @@ async def quorum(names: list[str]) -> Flow[None]:
     assert_type(await gather(thumbnail(name) for name in names), list[bytes])
     assert_type(await gather(notify_drivers(1), notify_drivers(2), notify_drivers(3), at_least=2), list[int])
     yield gather(None)
+
+
+async def shortened(name: str, index: int) -> str:
+    return f"{index} {await charge(len(name))}"
+
+
+@workflow
+async def groups(names: list[str]) -> Flow[None]:
+    assert_type(await gather(charge(1), count("a"), concurrency=1), tuple[str, int])
+    assert_type(await gather([helper(1), helper(2)], concurrency=1), list[str])
+    assert_type(await gather({"eu": charge(1), "us": charge(2)}), dict[str, str])
+    assert_type(await gather({1: helper(1), 2: helper(2)}, concurrency=1, fail_fast=True), dict[int, str])
+    assert_type(await gather({"eu": charge(1)}, return_exceptions=True), dict[str, str | Exception])
+    mixed: dict[str, str | int] = await gather({"eu": charge(1), "us": count("b")})
+    assert_type(mixed["eu"], str | int)
+
+    found = await gather((charge(n) for n in range(5)), enough=2, tolerate=1)
+    assert_type(found, Outcomes[str])
+    assert_type(found[0], Settled[str])
+    assert_type(found[0].value, str | None)
+    assert_type(found.succeeded, list[str])
+    assert_type(found.failed, list[Exception])
+    assert_type(found.reason, Literal["all ended", "enough succeeded", "too many failed"])
+    assert_type(await gather(charge(1), charge(2), enough=1), Outcomes[str])
+    assert_type(await gather(charge(1), charge(2), tolerate=0.5, concurrency=1), Outcomes[str])
+    named = await gather({"eu": charge(1), "us": charge(2)}, tolerate=1)
+    assert_type(named, NamedOutcomes[str, str])
+    assert_type(named["eu"].get(), str)
+    assert_type(named.succeeded, dict[str, str])
+
+    assert_type(await for_each(helper, [1, 2], concurrency=3), list[str])
+    assert_type(await for_each(shortened, names, index=True, names=names), list[str])
+    assert_type(await for_each(notify_drivers, [1], names=lambda ride: f"ride {ride + 1}", enough=1), Outcomes[int])
+    assert_type(await for_each(helper, [1, 2], tolerate=0.1), Outcomes[str])
+    try:
+        yield for_each(ride, [1, 2], concurrency=2)
+    except GroupFailedError as error:
+        assert_type(error.settled, Outcomes[Any] | NamedOutcomes[Any, Any])
+        assert_type(error.reason, Literal["all ended", "enough succeeded", "too many failed"])
+        assert_type(error.exceptions, tuple[Exception | ExceptionGroup[Exception], ...])
 
 
 # --- middleware ---------------------------------------------------------------------------------

@@ -100,6 +100,10 @@ async def wrong_arguments() -> None:
     await gather(charge("seven"), send("a@b.c"))  # E:
     await gather(1, 2)  # E:
     await for_each(str.upper, ["a"])  # E:
+    await for_each(charge, [1], tolerate="some")  # E:
+    await for_each(charge, [1], names=lambda ride: ride + 1)  # E:
+    await gather(charge(1), enough=1, fail_fast=True)  # E:
+    await gather({"eu": charge("seven")})  # E:
 
 
 # --- wrong results ------------------------------------------------------------------------------
@@ -112,6 +116,8 @@ async def wrong_results() -> None:
     d: int = await wait_for("approved", bool) and "no"  # E:
     e: list[int] = await for_each(charge, [1, 2])  # E:
     f: str = await wait_for(paid)  # E:
+    g: list[int] = await gather(charge(1), charge(2), enough=1)  # E:
+    h: dict[int, str] = await gather({"eu": charge(1)})  # E:
 
 
 async def wrong_payloads(run: Run[str]) -> None:

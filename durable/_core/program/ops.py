@@ -116,22 +116,22 @@ def kind_of(value: object) -> str:
     return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
 
 
-class Op(Command, Generic[T]):
+class Op(Command, Generic[T_co]):
     """A command whose outcome is a T."""
 
     __slots__ = ()
 
-    def __await__(self) -> Generator[Any, Any, T]:
+    def __await__(self) -> Generator[Any, Any, T_co]:
         if current_driver.is_dead():
             # A `finally` that awaits while its generator is closed: refuse, record nothing.
             self.discard()
             raise RunCancelled
         if current_driver.driver_in_charge() is None:
             return (yield from self._call_plain().__await__())
-        value: T = yield self
+        value: T_co = yield self
         return value
 
-    def _call_plain(self) -> Coroutine[Any, Any, T]:
+    def _call_plain(self) -> Coroutine[Any, Any, T_co]:
         msg = f"{self.describe()} works in workflow code only: yield or await it in a @workflow function"
         raise UsageError(msg)
 
