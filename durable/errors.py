@@ -332,7 +332,8 @@ class NondeterminismError(DurableError):
         recorded_site, requested_site: "file:line" of both.
         recorded_digest, requested_digest: Of their arguments; empty where there are none.
         change: What seems to have happened to the code: ``inserted``, ``removed``, ``renamed``, ``reordered``,
-            ``branch`` (another one is taken), ``resized`` (a group), ``changed``, or ``added`` (at the end).
+            ``branch`` (another one is taken), ``resized`` (a group), ``changed``, ``added`` (at the end), or
+            ``arguments`` (only where other arguments are an error: tests, ``durable check --strict``).
         hint: The same in a sentence.
         remedy: What to do.
     """

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from durable._core.journal import history
 from durable._core.program.functions import Workflow
 from durable._core.program.retry import from_record
+from durable._core.run.comparing import EVERYWHERE, NOWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.source_places import OURS
 from durable.errors import DurableError, NondeterminismError, UsageError
@@ -79,7 +80,7 @@ class SteppedReplay:
         definition: The workflow.
         recorded: Its history.
         codec: Decodes recorded values.
-        compare: Compare arguments with the recorded ones: positions of those that differ are in `changed_arguments`.
+        compare: Compare arguments with the recorded ones; `changed_arguments` has the positions of those that differ.
     """
 
     def __init__(
@@ -88,9 +89,8 @@ class SteppedReplay:
         self.definition = definition
         self.recorded = recorded
         self._codec = codec
-        self._compare = compare
-        #: Positions of commands whose arguments differ from the recorded ones, as far as it went.
-        self.changed_arguments: list[str] = []
+        #: Of the first replay, since digests cost.
+        self._comparing = Comparing(EVERYWHERE if compare else NOWHERE)
         retry = None if recorded.run.retry is None else from_record(recorded.run.retry)
         #: What replay needs of the events, sorted once.
         self.history = history.read(recorded.events, retry)
@@ -172,6 +172,11 @@ class SteppedReplay:
             strand = self.stop.strand if self.stop is not None else ""
         return self._places.get(strand, [])
 
+    @property
+    def changed_arguments(self) -> list[str]:
+        """Positions of commands whose arguments differ from the recorded ones, as far as it went."""
+        return [each.position for each in self._comparing.changed]
+
     def strands(self) -> list[tuple[str, str]]:
         """(strand, position of the command that it waits for) of those that are open, in order of their beginning."""
         return [
@@ -191,9 +196,8 @@ class SteppedReplay:
         self.close()
         recorded = self.recorded
         self._execution = Execution(self.definition, self.history, run_id=recorded.run.run_id, codec=self._codec)
-        if self._compare:  # the first time is enough, and digests cost
-            self._compare = False
-            self._execution.compares, self._execution.changed_arguments = True, self.changed_arguments
+        if self.stop is None:
+            self._execution.comparing = self._comparing
         latest: Sequence[Event] = recorded.pending or recorded.events
         self._steps = self._execution.walk(recorded.pending, now=latest[-1].at)
         self._over = False

@@ -8,7 +8,7 @@ The library never configures structlog or logging; the application does. Events:
     hook.failed  follow_up.refused  log.failed
     engine.opened  engine.closed  engine.recovered  commit.failed  commit.recovered
     journal.notice  inbox.refused  signals.unread  middleware.failed
-    threads.unavailable  step.outlived  step.still_running
+    replay.arguments_changed  threads.unavailable  step.outlived  step.still_running
 
 What a workflow logs through `durable.logger` goes to the logger `durable.workflow`.
 """

@@ -157,7 +157,24 @@ async def test_other_arguments_are_told_and_no_finding(cli, recorded, app):
     said = cli("replay", "ended", "--db", db, "--app", changed)
     assert said.code == 0
     assert "other arguments than recorded at 1" in said.out
-    assert "other arguments than recorded at 1" in cli("check", "--all", "--db", db, "--app", changed).out
+    loose = cli("check", "--all", "--db", db, "--app", changed)
+    assert loose.code == 0
+    assert "other arguments than recorded at 1" in loose.out
+
+
+async def test_a_strict_check_finds_other_arguments(cli, recorded, app):
+    """
+    An error with step, position and line; the code that recorded them has none.
+    """
+    db, before = recorded
+    changed = app("shop_strict", OTHER_ARGUMENT)
+    assert cli("check", "--all", "--strict", "--db", db, "--app", before).code == 0
+    said = cli("check", "--all", "--strict", "--db", db, "--app", changed)
+    assert said.code == 1
+    for words in ("step 'charge'", "other arguments than recorded", "shop_strict.py:"):
+        assert words in said.out
+    found = cli("check", "ended", "--strict", "--json", "--db", db, "--app", changed).values[0]
+    assert (found["verdict"], found["position"], found["change"]) == ("diverged", "1", "arguments")
 
 
 async def test_what_cannot_be_replayed_says_why(cli, recorded, tmp_path, app):

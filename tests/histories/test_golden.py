@@ -93,6 +93,7 @@ def test_a_golden_journal_replays(history):
     replayed = replay(history, workflows)
     assert isinstance(replayed.verify(), Replay)
     assert replayed.verdict == "same"
+    assert replayed.changed_arguments == []
     assert replayed.ended == (history.run.status in ENDS and history.run.successor is None)
     assert (replayed.raised is not None) == (history.run.status in ("failed", "cancelled"))
 

@@ -203,6 +203,15 @@ async def undetermined() -> Flow[None]:
     yield note("twice")
 
 
+DRAWN = []
+
+
+@workflow
+async def moody() -> Flow[None]:
+    DRAWN.append(1)
+    yield count(len(DRAWN))
+
+
 @step
 async def writes_outside() -> None:
     import sqlite3
@@ -227,6 +236,7 @@ async def never_ends() -> Flow[None]:
         (chatty(), [chatty, count], {}, "takes place in workflow code, which every replay runs again"),
         (remembers_nothing(), [remembers_nothing], {"before": ATTEMPTS.clear}, "ended otherwise: expected succeeded"),
         (undetermined(), [undetermined], {"tables": TABLES, "before": LOADED.clear}, "diverged from its journal"),
+        (moody(), [moody, count], {"before": DRAWN.clear}, "other arguments than recorded"),
         (never_ends(), [never_ends], {}, "is waiting for ever"),
     ],
     ids=lambda value: getattr(getattr(value, "definition", None), "name", None),

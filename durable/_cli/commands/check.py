@@ -31,6 +31,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     add_recorded(parser, filters=True)
     add_application(parser)
     parser.add_argument("--all", action="store_true", help="runs that have ended as well, not only open ones")
+    parser.add_argument("--strict", action="store_true", help="other arguments than recorded are a finding, too")
     parser.add_argument("--patches", action="store_true", help="which change ids of patched() open runs still need")
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
@@ -46,7 +47,7 @@ def run(_command: str, args: Namespace, out: Output) -> int:
             row, error = recorded
             checked = CheckedRun(row.run_id, row.workflow, row.version, row.status, "unreadable", str(error), error)
         else:
-            checked = check_run(recorded, definitions, application.codec)
+            checked = check_run(recorded, definitions, application.codec, strict=args.strict)
         report.add(checked)
         if not checked.ok:
             _told(checked, out)

@@ -92,11 +92,11 @@ def keys_in_a_workflow(op: RunOp[Any], arguments: Payload, codec: Codec) -> tupl
         raise DefinitionError(msg) from error
 
 
-def arguments_digest(args: tuple[Any, ...], kwargs: Mapping[str, Any], codec: Codec) -> str:
-    """A short digest of a step's arguments, for reports; empty where they cannot be recorded (they need not be)."""
+def step_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], codec: Codec) -> Payload | None:
+    """A step's arguments, of which a digest is recorded; None where they cannot be encoded (they need not be)."""
     if not (args or kwargs):
-        return ""
+        return None
     try:
-        return codec.digest(codec.encode([list(args), kwargs]))
+        return codec.encode([list(args), kwargs])
     except (EncodeError, CapExceededError):
-        return ""
+        return None

@@ -19,6 +19,7 @@ from durable._core.program.functions import Job
 from durable._core.program.registry import Definitions
 from durable._core.program.retry import from_record
 from durable._core.recorded.export_format import RunHistory
+from durable._core.run.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS
 from durable.errors import DurableError, NondeterminismError
@@ -39,7 +40,8 @@ class CheckedRun:
         verdict: ``same``, ``further``, ``diverged``, ``unreadable`` or ``missing``.
         report: What is wrong, and what to do; empty for ``same`` and ``further``.
         error: The same as an exception.
-        changed_arguments: Positions of commands whose arguments differ from the recorded ones; that is allowed.
+        changed_arguments: Positions of commands whose arguments differ from the recorded ones; a strict check does
+            not allow that.
         patches: Answers of `patched`, by change id: False is the old branch.
     """
 
@@ -90,8 +92,8 @@ class CheckReport:
                 needed.append(run.run_id)
 
 
-def check_run(recorded: RunHistory, definitions: Definitions, codec: Codec) -> CheckedRun:
-    """What today's *definitions* make of a recorded run."""
+def check_run(recorded: RunHistory, definitions: Definitions, codec: Codec, *, strict: bool = False) -> CheckedRun:
+    """What today's *definitions* make of a recorded run; *strict*: other arguments than recorded are a divergence."""
     facts = recorded.run
     definition = definitions.find(facts.workflow, facts.version)
 
@@ -105,7 +107,7 @@ def check_run(recorded: RunHistory, definitions: Definitions, codec: Codec) -> C
         return _check_job(recorded, definition, codec, found("same"))
     retry = None if facts.retry is None else from_record(facts.retry)
     execution = Execution(definition, recorded.events, run_id=facts.run_id, codec=codec, retry=retry)
-    execution.compares = True
+    execution.comparing = Comparing(EVERYWHERE, strict=strict)
     error: DurableError | None = None
     verdict: Verdict = "same"
     try:
@@ -117,9 +119,8 @@ def check_run(recorded: RunHistory, definitions: Definitions, codec: Codec) -> C
     finally:
         execution.close()
     checked = found(verdict, None if verdict == "further" else error)
-    return evolve(
-        checked, changed_arguments=tuple(execution.changed_arguments), patches=dict(execution.answers.patches)
-    )
+    changed = tuple(each.position for each in execution.comparing.changed)
+    return evolve(checked, changed_arguments=changed, patches=dict(execution.answers.patches))
 
 
 def verdict_of(execution: Execution, error: DurableError) -> Verdict:

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard, assert_never
 
 from attrs import evolve
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import (
     Event,
     ResumeRequested,
@@ -25,7 +25,7 @@ from durable._core.journal.events import (
     TimerFired,
     TransactionStarted,
 )
-from durable._core.journal.payloads import arguments_digest, rebuilt
+from durable._core.journal.payloads import rebuilt, step_arguments
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.run.decision import SlotAction
@@ -75,7 +75,8 @@ class AttemptNode(Leaf[StepEvent]):
             self.first: StepStarted | TransactionStarted = recorded
             ex.running += 1
             return
-        digest = "" if recorded else self.digest_of(op, ex.codec)
+        carried = None if recorded else self.carried(op, ex.codec)
+        digest = "" if carried is None else ex.codec.digest(carried)
         self.first = kind(position, definition.name, 1, ex.site(op), digest, ex.time)
         limited = isinstance(recorded, SlotAwaited) if recorded else definition.options.limit is not None
         if limited and kind is StepStarted:
@@ -87,8 +88,8 @@ class AttemptNode(Leaf[StepEvent]):
             start_attempt(self, ex.decision)
 
     @staticmethod
-    def digest_of(op: StepOp[Any] | TransactionOp[Any], codec: Codec, /) -> str:
-        return arguments_digest(op.args, op.kwargs, codec)
+    def carried(op: StepOp[Any] | TransactionOp[Any], codec: Codec, /) -> Payload | None:
+        return step_arguments(op.args, op.kwargs, codec)
 
     def _stand_in_line(self, *, new: bool) -> None:
         ex = self.ex

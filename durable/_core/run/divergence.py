@@ -88,6 +88,25 @@ def diverged(
     )
 
 
+def other_arguments(run_id: str, recorded: CommandEvent, requested: CommandEvent, digest: str) -> NondeterminismError:
+    """The report of a replay that gives a command other arguments than recorded, where that is not allowed."""
+    return NondeterminismError(
+        run_id,
+        recorded.position,
+        recorded.describe(),
+        requested.describe(),
+        recorded.site,
+        requested.site,
+        "It gets other arguments than recorded",
+        "arguments",
+        "What a workflow passes on must be the same in every replay: take times, dice and ids from durable.now(), "
+        "random() and uuid4(), sort sets, and read what is outside in a step. If the code was changed on purpose, "
+        "guard the change with durable.patched('change-id')",
+        recorded.digest,
+        digest,
+    )
+
+
 _GUARD_NEW = "Guard it for old runs (if durable.patched('change-id'): ...)"
 _KEEP_OLD = "Keep it for old runs (if not durable.patched('change-id'): ...)"
 _KEEP_BOTH = (

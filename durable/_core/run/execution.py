@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, TypeVar, assert_never
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of, shown
 from durable._core.journal import history
 from durable._core.journal.events import (
@@ -434,10 +434,10 @@ class Execution(OpenRun):
             owner.member_done(index, NodeOutcome(error=error))
         return None
 
-    def digest(self) -> str:
-        """Of what the command carries that is being opened; empty where it carries nothing."""
+    def carried(self) -> Payload | None:
+        """What the command carries that is being opened; None where it carries nothing that can be compared."""
         opener = _OPENERS.get(type(self.asked))
-        return "" if opener is None else opener.digest_of(self.asked, self.codec)
+        return None if opener is None else opener.carried(self.asked, self.codec)
 
     def refuse(self, op: Command) -> None:
         """Open nothing for *op*: its strand is cancelled."""

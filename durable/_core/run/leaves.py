@@ -172,13 +172,13 @@ class ChildNode(Leaf[ChildArrival]):
         self.wait_for("child", name=feed, run_id=self.run_id, fresh=fresh and not (self.starting or fed))
 
     @staticmethod
-    def digest_of(op: ChildOp, codec: Codec, /) -> str:
+    def carried(op: ChildOp, codec: Codec, /) -> Payload | None:
         if isinstance(op, AwaitRunOp):
-            return ""
+            return None
         run_op = op.op if isinstance(op, StartOp) else op
         with contextlib.suppress(EncodeError, CapExceededError):
-            return codec.digest(arguments_payload(run_op, codec))
-        return ""
+            return arguments_payload(run_op, codec)
+        return None
 
     def accepts(self, event: Event) -> TypeGuard[ChildArrival]:
         return isinstance(event, ChildArrival)
@@ -261,11 +261,11 @@ class RequestNode(Leaf[RequestAnswer]):
             ex.decision.requests = added(ex.decision.requests, action)
 
     @staticmethod
-    def digest_of(op: SignalRunOp | CancelRunOp, codec: Codec, /) -> str:
+    def carried(op: SignalRunOp | CancelRunOp, codec: Codec, /) -> Payload | None:
         if isinstance(op, SignalRunOp):
             with contextlib.suppress(EncodeError, CapExceededError):
-                return codec.digest(encoded_signal(op.signal, op.payload, codec)[1])
-        return ""
+                return encoded_signal(op.signal, op.payload, codec)[1]
+        return None
 
     def accepts(self, event: Event) -> TypeGuard[RequestAnswer]:
         return isinstance(event, RequestAnswer)

@@ -25,15 +25,16 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, 
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
 from durable._core.journal.waits import Wait, WakeOn
+from durable._core.run.comparing import Comparing
 from durable._core.run.decision import Decision, added, removed
-from durable._core.run.divergence import Code, Requested, alike, diverged
+from durable._core.run.divergence import Code, Requested, alike, diverged, other_arguments
 from durable._core.run.failed_positions import mark
 from durable._core.run.strand import Strand
 from durable._core.statuses import WaitKind
 from durable.errors import RunCancelled
 
 if TYPE_CHECKING:
-    from durable._core.codec.codec import Codec
+    from durable._core.codec.codec import Codec, Payload
     from durable._core.journal.history import History
     from durable._core.program import current_driver
     from durable._core.program.command import Command
@@ -115,9 +116,9 @@ class Node:
         self.closed = False
 
     @staticmethod
-    def digest_of(_op: Any, _codec: Codec, /) -> str:
-        """A short digest of what its op carries, for reports; empty where it carries nothing that can be compared."""
-        return ""
+    def carried(_op: Any, _codec: Codec, /) -> Payload | None:
+        """What its op carries, of which a digest is recorded; None where it carries nothing that can be compared."""
+        return None
 
     def report(self, outcome: NodeOutcome) -> None:
         """Tell the owner, once."""
@@ -152,7 +153,7 @@ class Opener(Protocol):
     """What opens the ops of one class: the class of their nodes. Each module of nodes ends with its table of these."""
 
     def __call__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: Any, /) -> Node: ...
-    def digest_of(self, op: Any, codec: Codec, /) -> str: ...
+    def carried(self, op: Any, codec: Codec, /) -> Payload | None: ...
 
 
 def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
@@ -374,9 +375,8 @@ class OpenRun:
         self.opened: list[CommandEvent] | None = None
         #: While somebody looks on: the signals that were consumed, by the position of who waited for them.
         self.consumed: dict[str, SignalReceived] = {}
-        #: Whether arguments are compared with the recorded ones; positions of those that differ.
-        self.compares = False
-        self.changed_arguments: list[str] = []
+        #: Which commands' arguments are compared with the recorded ones, and what was found.
+        self.comparing = Comparing()
         #: The op that is being opened, and the strand whose code runs right now.
         self.asked: Command | None = None
         self.current: StrandNode | None = None
@@ -398,8 +398,8 @@ class OpenRun:
         """A step that was told to end has, without an outcome."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
-    def digest(self) -> str:
-        """Of what the command carries that is being opened; empty where it carries nothing."""
+    def carried(self) -> Payload | None:
+        """What the command carries that is being opened; None where it carries nothing that can be compared."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
     # --- commands ----------------------------------------------------------------------------------
@@ -417,8 +417,8 @@ class OpenRun:
         if recorded is not None:
             if type(recorded) is not type(event) or not alike(recorded, event, aliases):
                 self.diverge(position, event, recorded)
-            if self.compares and (before := recorded.digest) and self.digest() not in ("", before):
-                self.changed_arguments.append(position)
+            if recorded.digest and position in self.comparing.positions:
+                self._compare(recorded, event)
             return recorded, False
         if self.replaying and not self.history.reopened:
             self.diverge(position, event)
@@ -431,12 +431,26 @@ class OpenRun:
 
         What most replayed commands are: nothing is made of them that would only be compared.
         """
-        if self.compares:
+        if position in self.comparing.positions:
             return False
         del self.unmatched[position]
         if self.opened is not None:
             self.opened.append(recorded)
         return True
+
+    def _compare(self, recorded: CommandEvent, requested: CommandEvent) -> None:
+        """
+        Compare what the command carries that is being opened.
+
+        Raises:
+            NondeterminismError: It carries something else than recorded, and that is not allowed here.
+        """
+        carried = self.carried()
+        if carried is None or self.comparing.equal(recorded, carried, self.codec):
+            return
+        if self.comparing.strict:
+            raise other_arguments(self.run_id, recorded, requested, self.codec.digest(carried))
+        self.comparing.changed.append(requested)
 
     def replays(self, position: str) -> CommandEvent | None:
         """The command at *position*, if it is recorded already."""
@@ -453,7 +467,8 @@ class OpenRun:
         """
         recorded = recorded or self.history.commands.get(position)
         code = Code([] if self.current is None else self.current.strand.frames(), self.definition.fn)
-        digest = self.digest() if requested is not None and requested.category == "command" else ""
+        carried = self.carried() if requested is not None and requested.category == "command" else None
+        digest = "" if carried is None else self.codec.digest(carried)
         raise diverged(self.run_id, position, recorded, requested, self.history.commands, code, digest, why)
 
     def site(self, op: Any) -> str:

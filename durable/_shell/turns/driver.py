@@ -271,8 +271,11 @@ class Driver:
         execution = self._execution = make_execution(self.ready, events, self._services)
         if await self._is_condemned(execution, events):
             return None
-        with self._watch.turn:
-            execution.load()
+        try:
+            with self._watch.turn:
+                execution.load()
+        finally:
+            self._tell_changes(execution)
         interrupted = await self._interrupted(execution, events)
         self._lived = True
         return self._inbox.take_items() + interrupted
@@ -291,6 +294,12 @@ class Driver:
         await self._writer.condemn(error, blocks=definition.options.on_poison == "block")
         witness.acquit(run)
         return True
+
+    def _tell_changes(self, execution: AnyExecution) -> None:
+        """Warn of commands that got other arguments than recorded: the code has changed, or is not deterministic."""
+        for each in execution.comparing.changed if isinstance(execution, Execution) else ():
+            told = {"step": each.name, "position": each.position, "site": each.site}
+            log.warning("replay.arguments_changed", run_id=self.ready.run_id, workflow=self.ready.workflow, **told)
 
     async def _resume(self, kept: Resident) -> list[Event]:
         """Continue with an execution that was freed and kept."""

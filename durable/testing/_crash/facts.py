@@ -14,6 +14,7 @@ from durable._core.journal.events import Event
 from durable._core.journal.payloads import failure_in
 from durable._core.program.functions import Workflow
 from durable._core.program.registry import Definitions
+from durable._core.run.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history
@@ -205,6 +206,7 @@ def _divergence(definitions: Definitions, codec: Codec, row: RunRow, events: lis
         return None
     try:
         execution = Execution(definition, events, run_id=row.run_id, codec=codec)
+        execution.comparing = Comparing(EVERYWHERE, strict=True)
         execution.load()
         execution.close()
     except DurableError as error:

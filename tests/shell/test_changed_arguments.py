@@ -1,0 +1,135 @@
+"""
+Code that gives a command other arguments than recorded: a warning on every replay, an error in tests.
+"""
+
+import itertools
+
+import pytest
+from structlog.testing import capture_logs
+
+from durable import Flow, Return, gather, step, transaction, wait_for, workflow
+from durable._core.codec.codec import Codec, digest
+from durable._core.journal.events import StepStarted
+from durable._core.run.comparing import EVERYWHERE, Comparing
+from durable._shell.turns.executions import _COMPARED_COMMANDS, _some_of
+
+pytestmark = pytest.mark.anyio
+
+
+@step
+async def charge(amount: int) -> int:
+    return amount
+
+
+@transaction
+def book(tx, amount: int) -> int:
+    return amount
+
+
+AMOUNT = [100]
+
+
+@workflow
+async def shop() -> Flow[list]:
+    first: int = yield charge(1)
+    both: list = yield gather(charge(AMOUNT[0]), book(AMOUNT[0]), charge(2))
+    yield wait_for("go", str)
+    yield wait_for("on", str)
+    yield Return([first, *both])
+
+
+@pytest.fixture(autouse=True)
+def amount_as_before():
+    AMOUNT[0] = 100
+
+
+def told(logs):
+    return [entry for entry in logs if entry["event"] == "replay.arguments_changed"]
+
+
+async def test_other_arguments_than_recorded_are_a_warning_on_every_replay(engines, reached, eventually):
+    """
+    Once a position and replay, with the step, the position and today's line; what was recorded stands.
+    """
+    engine = await engines.file(shop)
+    run = await engine.start(shop(), id="s-1")
+    await reached(run, "waiting")
+    AMOUNT[0] = 200
+    for signal in ("go", "on"):
+        heard = len(await run.history())
+        with capture_logs() as logs:
+            await run.signal(signal, "x")
+            await eventually(lambda before=heard: _longer(run, before))
+        assert [(each["step"], each["position"], each["log_level"]) for each in told(logs)] == [
+            ("charge", "1.0", "warning"),
+            ("book", "1.1", "warning"),
+        ]
+        assert {each["run_id"] for each in told(logs)} == {"s-1"}
+        assert {each["workflow"] for each in told(logs)} == {"shop"}
+        assert all(each["site"].startswith("shell/test_changed_arguments.py:") for each in told(logs))
+    assert await run.result() == [1, 100, 100, 2]
+
+
+async def _longer(run, before):
+    return len(await run.history()) > before
+
+
+async def test_the_same_arguments_are_no_warning(engines, reached):
+    """
+    A replay of the code that recorded them says nothing.
+    """
+    engine = await engines.file(shop)
+    run = await engine.start(shop())
+    await reached(run, "waiting")
+    with capture_logs() as logs:
+        await run.signal("go", "x")
+        await run.signal("on", "x")
+        assert await run.result() == [1, 100, 100, 2]
+    assert told(logs) == []
+
+
+async def test_in_an_engine_that_replays_always_they_are_an_error(engines):
+    """
+    The run is blocked before its next step begins; the report names the step, both lines and what to do.
+    """
+    amounts, charged = itertools.count(1), []
+
+    @step
+    async def charge_card(amount: int) -> None:
+        charged.append(amount)
+
+    @workflow
+    async def moody() -> Flow[None]:
+        yield charge_card(next(amounts))
+
+    engine = await engines.memory(moody, replay_always=True)
+    run = await engine.start(moody())
+    await engine.idle()
+    assert await run.status() == "blocked"
+    assert charged == []
+    why = await run.why()
+    for words in ("step 'charge_card'", "other arguments than recorded", "test_changed_arguments.py:", "durable.now()"):
+        assert words in why
+
+
+def test_of_a_long_history_some_are_compared_others_each_time():
+    """
+    A digest costs as much as a step's replay, so an engine makes a bounded number of them.
+    """
+    positions = [str(number) for number in range(10 * _COMPARED_COMMANDS)]
+    assert _some_of(dict.fromkeys(positions[:_COMPARED_COMMANDS])) is EVERYWHERE
+    first, second = _some_of(dict.fromkeys(positions)), _some_of(dict.fromkeys(positions))
+    assert sum(each in first for each in positions) == _COMPARED_COMMANDS
+    assert first != second
+
+
+def test_no_more_is_compared_once_the_arguments_were_so_long():
+    """
+    Arguments of a megabyte cost what a thousand steps do: after one of them, a replay looks at no other.
+    """
+    codec, recorded = Codec(), StepStarted("0", "charge", 1, "", digest("[1]"))
+    comparing = Comparing(EVERYWHERE, budget=10)
+    assert comparing.equal(recorded, "[1]", codec)
+    assert "1" in comparing.positions
+    assert not comparing.equal(recorded, '["a long text"]', codec)
+    assert "1" not in comparing.positions
