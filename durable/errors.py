@@ -21,6 +21,7 @@ Every deliberate error of this library, and whose fault each one is.
     ├── RunFailedError              the run ended in failure; `__cause__` is the rebuilt error
     ├── RunCancelledError           the run was cancelled
     ├── RunBlockedError             the run cannot continue without a person
+    ├── RunExpiredError             the run had not begun by the time that it was given (`expires=`)
     ├── StepError                   a step failed with a type that cannot be rebuilt here
     ├── StepInterruptedError        the process died during a step that must not run twice
     ├── PoisonError                 a step kills the process, and is not run again
@@ -51,6 +52,7 @@ Fields go to ``super().__init__`` so that every error survives pickling; sentenc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 #: Things that a message names before it counts the rest.
@@ -317,6 +319,18 @@ class PoisonError(DurableError):
         times = "once" if self.deaths == 1 else f"{self.deaths} times"
         what = f"step {self.name!r} at {self.position}" if self.position else f"the code of {self.name!r}"
         return f"{what} was running when the process died {times}: it is not run again"
+
+
+class RunExpiredError(DurableError):
+    """A run had not begun by the time that its `expires` option says, so it was given up."""
+
+    def __init__(self, run_id: str, expires_at: float) -> None:
+        super().__init__(run_id, expires_at)
+        self.run_id, self.expires_at = run_id, expires_at
+
+    def __str__(self) -> str:
+        by = datetime.fromtimestamp(self.expires_at, UTC).isoformat(sep=" ", timespec="seconds")
+        return f"run {self.run_id!r} had not begun by {by}, so it was given up (expires=)"
 
 
 class NondeterminismError(DurableError):

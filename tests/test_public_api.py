@@ -34,7 +34,7 @@ DOCUMENTED = """
 MAIN_ERRORS = """
     DurableError NondeterminismError NotDurableError
     RunFailedError RunCancelledError RunCancelled RunNotFoundError KeyConflictError LimitReachedError StepError
-    BatchClosedError ScheduleNotFoundError
+    BatchClosedError ScheduleNotFoundError RunExpiredError
     JournalError JournalLockedError
 """.split()  # noqa: SIM905 - as above
 

@@ -57,6 +57,7 @@ class Cause(StrEnum):
     PAUSE = "`pause`"
     RESUME = "`resume`"
     CANCEL = "`cancel`"
+    EXPIRY = "it had to begin by now (`expires`)"
     RETRY = "`retry`"
     OPENING = "an engine opens the file: it may have the code that was missing"
 
@@ -92,7 +93,7 @@ RUN_TRANSITIONS: Final[Mapping[Status | Literal["new"], Mapping[Status, tuple[Ca
         "paused": (Cause.PAUSE,),
     },
     "paused": {
-        "pending": (Cause.RESUME, Cause.CANCEL),
+        "pending": (Cause.RESUME, Cause.CANCEL, Cause.EXPIRY),
         "running": (Cause.RESUME, Cause.CANCEL),
         "blocked": _BY_A_TURN,
         **_ENDED_BY_A_TURN,
@@ -118,7 +119,9 @@ def changed_by(cause: Cause) -> tuple[Status, ...]:
 # --- what a run waits for ------------------------------------------------------------------------
 
 #: What a wait, which is a row, is for.
-WaitKind: TypeAlias = Literal["timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start", "code"]
+WaitKind: TypeAlias = Literal[
+    "timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start", "expiry", "code"
+]
 
 #: Each in words.
 WAITS: Final[Mapping[WaitKind, str]] = {
@@ -129,6 +132,7 @@ WAITS: Final[Mapping[WaitKind, str]] = {
     "deadline": "the time of the whole run is over",
     "cleanup": "the time of its clean-up is over",
     "restart": "the next attempt of the whole run is due",
+    "expiry": "it is given up, if it has not begun",
     "start": "its delay is over, or the run before it ends",
     "code": "it is blocked, and an engine with other code may open the file",
 }

@@ -53,7 +53,7 @@ def new_run(
     return NewRun(
         run=number, run_id=run_id, workflow="w", version=1, kind="workflow", queue="default", priority=0, key=key,
         arguments=arguments, labels={}, started=RunStarted("w", 1, run_id, "[[],{}]", float(number)), due_at=due_at,
-        deadline=None, timeout=None, parent=parent, position=position, on_conflict=on_conflict, chosen_id=chosen,
+        timeout=None, parent=parent, position=position, on_conflict=on_conflict, chosen_id=chosen,
     )  # fmt: skip
 
 
@@ -506,12 +506,20 @@ class TestStatuses:
                 for after in ("running", "waiting", "blocked", *ENDS):
                     for run in await statuses.every_way_into(status):
                         await statuses.turn(run, after, status)
+        await self.expired(statuses)
         await self.in_line(statuses)
         assert statuses.seen == {
             before: {after: set(causes) for after, causes in row.items()}
             for before, row in RUN_TRANSITIONS.items()
             if row
         }
+
+    async def expired(self, statuses):
+        """What had to begin by now ends, though a person has paused it."""
+        run = await statuses.started("pending", expires_at=15.0)
+        await statuses.ask(PauseRun, run, Cause.PAUSE)
+        await statuses.journal.database.write(lambda conn: wakeups.fire_due(conn, 20.0, 10, Effects()))
+        await statuses.note("paused", run, Cause.EXPIRY)
 
     async def in_line(self, statuses):
         """Where the run as a whole needs a slot, it waits for it again when it is to go on."""

@@ -4,7 +4,15 @@ Cancelling: `RunCancelled` at the current command, clean-up within its time, and
 
 import pytest
 
-from durable._core.journal.events import CancelRequested, CleanupTimedOut, RunCancelled, RunFailed, RunTimedOut
+from durable._core.journal import history
+from durable._core.journal.events import (
+    CancelRequested,
+    CleanupTimedOut,
+    RunCancelled,
+    RunExpired,
+    RunFailed,
+    RunTimedOut,
+)
 from durable._core.program.decorators import job, step, workflow
 from durable._core.program.op_constructors import for_each, gather, race, settle, sleep, timeout, wait_for
 from durable._core.program.ops import Flow
@@ -273,6 +281,39 @@ def test_the_time_of_the_whole_run():
     end = world.events[-1]
     assert isinstance(end, RunFailed)
     assert failure(end) == "TimeoutError: run not done within 30 s"
+
+
+def test_a_workflow_that_expires_before_it_began_never_runs():
+    """
+    It fails, its replay says the same, and so does that of a copy that is opened again: then it begins.
+    """
+    ran = []
+
+    async def body() -> None:
+        ran.append(1)
+        await one()
+
+    op = workflow(body)()
+    ex = execution(op, [started(op)])
+    events = [started(op), *ex.advance([RunExpired(START - 5, START)], now=START).events]
+    assert failure(events[-1]).startswith("RunExpiredError: run 'r' had not begun by ")
+    assert execution(op, events).ended
+    assert ran == []
+    execution(op, [*events, history.reopened(events, START)]).advance([], now=START)
+    assert ran == [1]
+
+
+def test_a_workflow_that_has_begun_does_not_expire():
+    """
+    The arrival came too late: nothing of it is recorded.
+    """
+
+    async def body() -> None:
+        await one()
+
+    world = begun(body)
+    decision = world.turn(RunExpired(START - 5, START))
+    assert (decision.events, decision.ended) == ([], None)
 
 
 def test_members_not_started_never_run():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.hints import class_hints
 from durable._core.codec.json_text import dumps
-from durable._core.codec.records import Instant
+from durable._core.codec.records import Instant, Seconds
 from durable._core.journal.events import (
     EVENT_CLASSES,
     AttributesSet,
@@ -100,6 +100,7 @@ OF = {
     Instant: instants,
     Instant | None: st.none() | instants,
     list[str]: st.lists(text, max_size=3),
+    Seconds | None: st.none() | st.floats(0, 4e9),
     str | None: st.none() | text,
     float | None: st.none() | st.floats(allow_nan=False, allow_infinity=False),
     int | None: st.none() | st.integers(1, 2**53),

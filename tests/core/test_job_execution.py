@@ -8,6 +8,7 @@ from durable._core.journal import history
 from durable._core.journal.events import (
     CancelRequested,
     ResumeRequested,
+    RunExpired,
     RunTimedOut,
     SignalReceived,
     StepInterrupted,
@@ -81,6 +82,7 @@ ROWS = [
     # job, arrivals, events, (attempts started, cancelled, blocked, ended)
     (double(1), [CancelRequested("no", 1.0)], ["CancelRequested", "CancelSent 0"], ([], ["0"], None, None)),
     (double(1), [CancelRequested("no", 1.0)] * 2, ["CancelRequested", "CancelSent 0"], ([], ["0"], None, None)),
+    (double(1), [RunExpired(0.5, 1.0)], [], ([], [], None, None)),  # it has begun
     (double(1), [RunTimedOut(5.0, 1.0)], ["RunTimedOut", "CancelSent 0"], ([], ["0"], None, None)),
     *(
         (double(1), [asked, ended], [type(asked).__name__, "CancelSent 0", end], ([], ["0"], None, status))
@@ -128,7 +130,7 @@ def test_what_happens_to_a_running_job(op, arrived, events, expected):
     assert (attempts, list(decision.cancelled_steps), decision.blocked, decision.ended) == expected
 
 
-@pytest.mark.parametrize("arrival", [CancelRequested("no", 1.0), RunTimedOut(5.0, 1.0)])
+@pytest.mark.parametrize("arrival", [CancelRequested("no", 1.0), RunTimedOut(5.0, 1.0), RunExpired(0.5, 1.0)])
 def test_a_job_that_is_over_before_it_began_never_runs(arrival):
     """
     No attempt is started, and none is there to cancel.

@@ -758,6 +758,50 @@ MUTANTS = (
         "if waiting is None:",
         "shell/test_engine_runs.py::test_a_callers_timeout_does_not_touch_the_run",
     ),
+    # --- time -----------------------------------------------------------------------------------------------
+    _m(
+        "the time of a run counts its queue",
+        "_shell/turns/turn_writer",
+        'self._ready.kind == "workflow" and self._ready.timeout is not None:\n'
+        "                write.deadline = now + self._ready.timeout",
+        "self._ready.timeout is not None:\n                write.deadline = self._ready.ready_at + self._ready.timeout",
+        "shell/test_times.py::test_the_timeout_of_a_workflow_counts_from_when_it_first_begins",
+    ),
+    _m(
+        "an attempt of a job has no end",
+        "_core/program/functions",
+        "                timeout=options.timeout,\n",
+        "",
+        "shell/test_times.py::test_an_attempt_of_a_job_that_hangs_is_cut_off_and_tried_again",
+    ),
+    _m(
+        "begins after it has expired",
+        "_shell/turns/driver",
+        "return arrived if now < expires_at else [RunExpired(expires_at, now), *arrived]",
+        "return arrived",
+        "shell/test_times.py::test_a_run_that_expired_while_nothing_ran_never_begins",
+    ),
+    _m(
+        "expires while it runs",
+        "_core/run/execution",
+        "if self._begun or self._cancelling or self.history.run_attempt > 1:",
+        "if self._cancelling:",
+        "core/test_cancelling.py::test_a_workflow_that_has_begun_does_not_expire",
+    ),
+    _m(
+        "a retried run expires again",
+        "_shell/requests/history_requests",
+        "UPDATE durable_runs SET expires_at = NULL WHERE run = ?",
+        "UPDATE durable_runs SET expires_at = expires_at WHERE run = ?",
+        "shell/test_times.py::test_a_run_that_has_expired_can_be_retried",
+    ),
+    _m(
+        "who waits for a run that ends unborn never hears of it",
+        "_shell/engine/scheduler",
+        "            self._again.pop(ended.run, None)  # asked for before that end: nobody is told of another one\n",
+        "",
+        "shell/test_cancel_pause.py::test_who_waits_for_a_run_that_was_cancelled_twice_hears_of_it",
+    ),
     # --- replay ---------------------------------------------------------------------------------------------
     _m(
         "changed code goes on with other commands",

@@ -158,6 +158,24 @@ async def test_cancel_cancels_all_open_children(engines, reached):
     assert (await engine.stats()).waits == 0
 
 
+async def test_who_waits_for_a_run_that_was_cancelled_twice_hears_of_it(engines, gate, reached):
+    """
+    The second request comes while it is ending already, on a paused queue: it does not count as a run that will begin.
+    """
+
+    @job
+    async def never() -> None:
+        await gate()
+
+    engine = await engines.memory(never)
+    await engine.queue("default").pause()
+    run = await engine.start(never())
+    await asyncio.gather(run.cancel(), run.cancel())
+    await reached(run, "cancelled")
+    with pytest.raises(RunCancelledError):
+        await run.result(5)
+
+
 async def test_cancel_before_the_first_turn(engines, gate):
     """
     A run that waits for a slot never runs once it is cancelled, and need not wait for the slot to end.

@@ -467,6 +467,7 @@ def test_every_field_of_a_new_run_travels_and_is_kept():
         due_at=1.0, deadline=2.0, timeout=3.0, parent=7, position="0.1", on_conflict="rerun", chosen_id=True,
         key_ttl=0.0, delay=0.0, place=0.5, retry=policy, follow_ups=(inner,), follows=8, batch=9, callback=10,
         behind=(1, 2), limit="l", limit_key="k", signals=(SentSignal("go", "1"), SentSignal("stop")),
+        expires=7.0, expires_at=8.0,
     )  # fmt: skip
     assert [each.name for each in fields(NewRun) if getattr(new, each.name) == each.default] == []
     assert from_json(to_json([new])) == [new]

@@ -1078,7 +1078,7 @@ async def test_the_death_of_the_process_at_any_commit_neither_leaks_nor_doubles(
     await no_slots(engine, eventually)
 
 
-async def test_a_run_whose_time_is_over_in_line_leaves_it(engines, clock, eventually):
+async def test_a_run_that_expires_in_line_leaves_it(engines, clock, eventually):
     """
     It fails without having begun, and who stands behind it comes in.
     """
@@ -1090,11 +1090,11 @@ async def test_a_run_whose_time_is_over_in_line_leaves_it(engines, clock, eventu
 
     engine = await engines.memory(holding, clock=clock)
     holder = await engine.start(holding())
-    timed = await engine.start(holding().options(timeout=5))
+    expiring = await engine.start(holding().options(expires=5))
     last = await engine.start(holding())
     clock.advance(6)
-    with pytest.raises(RunFailedError, match="not done within 5 s"):
-        await timed.result(5)
+    with pytest.raises(RunFailedError, match="had not begun by"):
+        await expiring.result(5)
     for run in (holder, last):
         await run.signal("go", "gone")
         assert await run.result(5) == "gone"

@@ -729,6 +729,20 @@ class RunTimedOut(RunWide):
 
 
 @frozen
+class RunExpired(RunWide):
+    """The run had not begun by *expires_at* (its `expires` option), so it is given up."""
+
+    kind: ClassVar[int] = 49
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "over"
+    expires_at: float
+    at: Instant = 0.0
+
+    def describe(self) -> str:
+        return "the time by which the run had to begin"
+
+
+@frozen
 class CleanupTimedOut(RunWide):
     """A cancelled run took too long over its clean-up."""
 
@@ -805,7 +819,9 @@ StepArrival: TypeAlias = (
 )
 ChildArrival: TypeAlias = ChildSucceeded | ChildFailed | ChildCancelled | ChildJoined
 RequestAnswer: TypeAlias = RequestAccepted | RequestRefused
-RunArrival: TypeAlias = SignalReceived | CancelRequested | RunTimedOut | CleanupTimedOut | ResumeRequested
+#: What has a run end before its code says so.
+EndRequest: TypeAlias = CancelRequested | RunTimedOut | RunExpired
+RunArrival: TypeAlias = SignalReceived | EndRequest | CleanupTimedOut | ResumeRequested
 Arrival: TypeAlias = StepArrival | ChildArrival | RequestAnswer | TimerFired | RunArrival
 #: What ends a step, transaction or child.
 Completion: TypeAlias = StepSucceeded | StepFailed | ChildSucceeded | ChildFailed | ChildCancelled

@@ -20,7 +20,6 @@ from durable._core.journal.events import (
     Arrival,
     AttributesSet,
     CancelAsked,
-    CancelRequested,
     CancelSent,
     ChildAwaited,
     ChildCancelled,
@@ -32,6 +31,7 @@ from durable._core.journal.events import (
     CommandEvent,
     Completion,
     End,
+    EndRequest,
     Event,
     FeedOpened,
     GroupArranged,
@@ -46,6 +46,7 @@ from durable._core.journal.events import (
     RequestCommand,
     RequestRefused,
     Revision,
+    RunExpired,
     RunFailed,
     RunForked,
     RunRestarted,
@@ -205,7 +206,7 @@ def only(events: Iterable[Event], cls: type[_E]) -> Iterator[_E]:
 
 def ends_unborn(arrived: Iterable[Event]) -> bool:
     """Whether a run that has not begun never will: it was cancelled, or its time is over."""
-    return any(isinstance(event, (CancelRequested, RunTimedOut)) for event in arrived)
+    return any(isinstance(event, EndRequest) for event in arrived)
 
 
 def effective(events: Sequence[Event]) -> tuple[list[Event], int]:
@@ -361,7 +362,7 @@ def reopened(events: Sequence[Event], at: float) -> RunRetried:
         msg = "the run has no failure to retry"
         raise UsageError(msg)
     failures = failed_outcomes(kept)
-    overdue = next(only(kept, RunTimedOut), None)
+    overdue = next((event for event in kept if isinstance(event, (RunTimedOut, RunExpired))), None)
     cut = kept.index(next(iter(failures), None) or overdue or failure)
     return RunRetried(cut, failure.positions, aftermath.went_on(kept, cut, failures), at)
 

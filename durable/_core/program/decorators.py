@@ -304,7 +304,7 @@ def workflow(
         version: Recorded with each run. Another function of the same name with an older version may be kept
             beside it: runs that were started with that one end with it.
         queue: The queue its runs wait on for a slot.
-        timeout: Seconds allowed for the whole run, from its start, waiting included.
+        timeout: Seconds allowed for the whole run from when it first begins, waiting included.
         key: A function of the arguments, or `by_arguments`: one run per key.
         key_ttl: Seconds from its start for which a run holds its key; then another may take it.
         retry: Attempts of the whole run, or a policy: each begins with an empty history.

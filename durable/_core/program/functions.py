@@ -198,6 +198,7 @@ class Job(RunnableDefinition[P, R]):
             name=self.name,
             options=StepOptions(
                 retry=options.retry,
+                timeout=options.timeout,
                 on_crash=options.on_crash,
                 on_poison=options.on_poison,
                 thread=options.thread,

@@ -39,6 +39,7 @@ from durable._core.program.ops import (
     StartOp,
     StepOp,
     WaitForOp,
+    as_expiry,
     as_run_retry,
     in_seconds,
     kind_of,
@@ -513,6 +514,7 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
         "queue",
         "delay",
         "at",
+        "expires",
         "priority",
         "labels",
         "timeout",
@@ -522,6 +524,8 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
     if unknown := set(given) - known:
         msg = f"start got unknown options {sorted(unknown)}; known are {sorted(known)}"
         raise TypeError(msg)
+    if "expires" in given:
+        given |= as_expiry(given["expires"])
     given |= {name: in_seconds(given[name]) for name in ("delay", "timeout", "key_ttl") if name in given}
     if (at := given.get("at")) is not None:
         if not isinstance(at, datetime) or at.tzinfo is None:

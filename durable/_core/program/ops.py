@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from attrs import evolve, field, frozen
@@ -43,6 +43,9 @@ class Options:
     queue: str | None = None
     delay: float | None = None
     at: float | None = None
+    #: Seconds from its start, or an instant, by which it must have begun.
+    expires: float | None = None
+    expires_at: float | None = None
     priority: int | None = None
     key: str | None = None
     labels: Mapping[str, str] | None = None
@@ -57,7 +60,7 @@ class Options:
     def __attrs_post_init__(self) -> None:
         # What users pass, whatever the annotations say: refused here, not by SQLite, and not at 3 a.m.
         given: Any = self
-        for name, least in (("timeout", 0.0), ("key_ttl", 0.0), ("delay", -math.inf)):
+        for name, least in (("timeout", 0.0), ("key_ttl", 0.0), ("expires", 0.0), ("delay", -math.inf)):
             value = getattr(given, name)
             if value is not None and not (is_number(value) and least < value < math.inf):
                 msg = f"{name} must be a {'' if least else 'positive '}number of seconds, found {value!r:.60}"
@@ -78,6 +81,21 @@ def as_run_retry(value: Retry | int) -> Retry:
     policy = as_retry(value)
     recorded(policy)
     return policy
+
+
+def as_expiry(value: float | timedelta | datetime) -> dict[str, float | None]:
+    """
+    The time by which a run must have begun, as the two options that say so.
+
+    Raises:
+        ValueError: It is a naive datetime.
+    """
+    if not isinstance(value, datetime):
+        return {"expires": in_seconds(value), "expires_at": None}
+    if value.tzinfo is None:
+        msg = f"expires= takes seconds, a timedelta or an aware datetime, found the naive {value!r}"
+        raise ValueError(msg)
+    return {"expires": None, "expires_at": value.timestamp()}
 
 
 def in_seconds(value: float | timedelta | None) -> float | None:
@@ -217,6 +235,7 @@ class RunOp(Op[T]):
         timeout: float | timedelta | None = None,
         queue: str | None = None,
         delay: float | timedelta | None = None,
+        expires: float | timedelta | datetime | None = None,
         priority: int | None = None,
         key: str | None = None,
         key_ttl: float | timedelta | None = None,
@@ -228,9 +247,12 @@ class RunOp(Op[T]):
 
         Args:
             retry: Attempts of the whole run, or a policy.
-            timeout: Seconds (or a timedelta) allowed for the whole run.
+            timeout: Seconds (or a timedelta) allowed for each attempt of a job, or for a whole workflow from when it
+                first begins.
             queue: The queue it runs on.
             delay: Seconds (or a timedelta) before it may begin.
+            expires: Seconds (or a timedelta) from its start, or an aware datetime: if it has not begun by then, it
+                fails with `RunExpiredError`.
             priority: Higher goes first within its queue.
             key: One run per key.
             key_ttl: Seconds (or a timedelta) from the start for which the run holds the key.
@@ -249,8 +271,10 @@ class RunOp(Op[T]):
             "labels": labels,
             "signals": signals,
         }
-        given = evolve(self.given, **{name: value for name, value in changes.items() if value is not None})
-        return _copy(self, given=given)
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if expires is not None:
+            changes |= as_expiry(expires)
+        return _copy(self, given=evolve(self.given, **changes))
 
     def then(self, *ops: RunOp[Any]) -> Self:
         """

@@ -20,7 +20,7 @@ from attrs import fields as attrs_fields
 
 from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps
-from durable._core.codec.records import Instant
+from durable._core.codec.records import Instant, Seconds
 from durable._core.journal.columns import fields_of
 from durable._core.journal.events import KIND_NAMES, Event, RunStarted
 from durable._core.journal.history import start_of
@@ -76,6 +76,8 @@ class RunFacts:
         successor: Id of the run that it continued as.
         batch: Id of the batch that it is a member of. For people: an import does not restore it.
         retry: Its own retry policy as JSON text, if it was started with one.
+        timeout: Seconds, of a workflow from when it begins; of each attempt of a job, where it was started with that.
+        expires_at: When it is given up if it has not begun.
         follow_ups: Runs that its success starts, as JSON text.
         unread: Signals that nobody had asked for when it ended, how many of each name.
         limit, limit_key: Limit of which it holds a slot while it runs.
@@ -102,6 +104,8 @@ class RunFacts:
     successor: str | None = None
     batch: str | None = None
     retry: RetryText | None = None
+    timeout: Seconds | None = None
+    expires_at: Instant | None = None
     follow_ups: JsonText | None = None
     limit: str | None = None
     limit_key: str | None = None

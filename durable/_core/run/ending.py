@@ -14,13 +14,21 @@ from durable._core.codec.codec import Payload
 from durable._core.codec.exceptions.failures import describe, record_exception
 from durable._core.codec.exceptions.parts import is_exception, traceback_of
 from durable._core.codec.exceptions.safe_text import one_line
-from durable._core.journal.events import End, RunFailed, RunRestarted, RunSucceeded, RunTimedOut, StepStopped
+from durable._core.journal.events import (
+    End,
+    RunExpired,
+    RunFailed,
+    RunRestarted,
+    RunSucceeded,
+    RunTimedOut,
+    StepStopped,
+)
 from durable._core.journal.events import RunCancelled as RunCancelledEvent
 from durable._core.journal.payloads import failure_payload, payload_of, rebuilt
 from durable._core.program.retry import next_attempt
 from durable._core.run.failed_positions import positions_in
 from durable._core.statuses import EndStatus
-from durable.errors import CapExceededError, EncodeError, NotDurableError
+from durable.errors import CapExceededError, EncodeError, NotDurableError, RunExpiredError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -95,6 +103,13 @@ def timed_out(
     return Ending(
         RunFailed([] if job_at is None else [job_at], payload, now), "failed", payload, f"TimeoutError: {error}"
     )
+
+
+def expired(asked: RunExpired, run_id: str, codec: Codec, now: float) -> Ending:
+    """The end of a run that had not begun in time."""
+    error = RunExpiredError(run_id, asked.expires_at)
+    payload = failure_payload(error, codec, with_traceback=False)
+    return Ending(RunFailed([], payload, now), "failed", payload, f"RunExpiredError: {error}")
 
 
 def cancelled(reason: str, trouble: BaseException | None, codec: Codec, now: float) -> Ending:

@@ -34,6 +34,7 @@ from durable._core.journal.events import (
     ResumeRequested,
     RunArrival,
     RunContinued,
+    RunExpired,
     RunTimedOut,
     SignalReceived,
     StepInterrupted,
@@ -113,7 +114,7 @@ class Execution(OpenRun):
         self._troubles: list[BaseException] = []
         #: What happens to those that were waited for too long.
         self._given_up: list[Event] = []
-        self._timed_out: RunTimedOut | None = None
+        self._timed_out: RunTimedOut | RunExpired | None = None
         self._begun = False
         #: Whether a person gave a step its outcome in this turn.
         self._resolved = False
@@ -353,6 +354,12 @@ class Execution(OpenRun):
         match event:
             case CancelRequested() | RunTimedOut() if self._cancelling:
                 return self.replaying
+            case RunExpired():
+                if self._begun or self._cancelling or self.history.run_attempt > 1:
+                    return False
+                self._record(event)
+                self._timed_out = event
+                self._cancel("it has expired")
             case SignalReceived():
                 self._record(event)
                 self.receive_signal(event)
@@ -481,10 +488,13 @@ class Execution(OpenRun):
             self._end(ending.failed(error, self.definition, self.codec, self.history, self.time))
 
     def _end_cancelled(self) -> None:
-        if self._timed_out is not None:
-            self._end(ending.timed_out(self._timed_out, self._trouble(), self.codec, self.time))
-        else:
-            self._end(ending.cancelled(self.cancel_reason, self._trouble(), self.codec, self.time))
+        match self._timed_out:
+            case RunTimedOut() as over:
+                self._end(ending.timed_out(over, self._trouble(), self.codec, self.time))
+            case RunExpired() as expired:
+                self._end(ending.expired(expired, self.run_id, self.codec, self.time))
+            case None:
+                self._end(ending.cancelled(self.cancel_reason, self._trouble(), self.codec, self.time))
 
     def _trouble(self) -> BaseException | None:
         """What went wrong with the clean-up, if something did."""

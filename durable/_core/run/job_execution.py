@@ -22,10 +22,12 @@ from durable._core.journal.events import (
     CancelRequested,
     CancelSent,
     CleanupTimedOut,
+    EndRequest,
     Event,
     OutcomeResolved,
     Positioned,
     ResumeRequested,
+    RunExpired,
     RunFailed,
     RunSucceeded,
     RunTimedOut,
@@ -52,6 +54,7 @@ from durable._core.run.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import Decision, TroubledStep
 from durable._core.run.step_states import (
     ASKED,
+    QUEUED,
     UNDER_WAY,
     StepEvent,
     StepRules,
@@ -87,17 +90,18 @@ class JobExecution:
         caps: Caps = DEFAULT_CAPS,
         limited: bool = True,
         retry: Retry | None = None,
+        timeout: float | None = None,
     ) -> None:
         """
         *limited* False: the limit of *definition*, if any, is that of the whole run, not of its attempts.
 
-        *retry* takes the place of the policy of *definition*.
+        *retry* takes the place of the policy of *definition*, and *timeout* that of the time of each attempt.
         """
         self.definition = definition
         self.run_id = run_id
         self.codec = codec
         self.ended = False
-        self._options = NO_OPTIONS if retry is None else Options(retry=retry)
+        self._options = NO_OPTIONS if retry is None and timeout is None else Options(retry=retry, timeout=timeout)
         self._caps = caps
         self._size = len(events)
         self._events, _ = history.effective(events)
@@ -112,7 +116,7 @@ class JobExecution:
         #: The outcome that a fork gave in place of the recorded one.
         self._given: StepSucceeded | None = None
         #: What asked for the end that it is told of, and waits for.
-        self._asked_to_end: CancelRequested | RunTimedOut | None = None
+        self._asked_to_end: EndRequest | None = None
         self._decision = Decision()
         self._op: StepOp[Any] | None = None
         self._signals: list[SignalReceived] = []
@@ -127,7 +131,7 @@ class JobExecution:
                 self._signals.append(event)
             elif isinstance(event, StepSucceeded):
                 self._given = event
-            elif isinstance(event, (CancelRequested, RunTimedOut)):
+            elif isinstance(event, EndRequest):
                 self._asked_to_end = event
             elif isinstance(event, CancelSent):
                 self.state, _ = told_to_end(self.state)
@@ -222,8 +226,8 @@ class JobExecution:
         if event.category != "arrival":
             return
         match event:
-            case CancelRequested() | RunTimedOut():
-                if self._asked_to_end is None:
+            case CancelRequested() | RunTimedOut() | RunExpired():
+                if self._asked_to_end is None and not (isinstance(event, RunExpired) and self._begun):
                     self._record(event)
                     self._ask_to_end(event, now)
             case ResumeRequested():  # as in a workflow, that a person asked for it is recorded
@@ -249,7 +253,12 @@ class JobExecution:
             self._record(event)
             self._move(outcome, now)
 
-    def _ask_to_end(self, asked: CancelRequested | RunTimedOut, now: float) -> None:
+    @property
+    def _begun(self) -> bool:
+        """Whether its function was called, as far as is known: it has not as long as its first attempt is in line."""
+        return not (self.state is ASKED or self.state == QUEUED)
+
+    def _ask_to_end(self, asked: EndRequest, now: float) -> None:
         self._asked_to_end = asked
         if self.state.phase == "running" and not self._decision.starts(POSITION):
             cancel(self, self._decision, now)
@@ -258,12 +267,14 @@ class JobExecution:
         self._decision.waits = ()  # the timer of an attempt that was to come, asked for in this very turn
         self._end_as_asked(asked, None, now)
 
-    def _end_as_asked(self, asked: CancelRequested | RunTimedOut, trouble: BaseException | None, now: float) -> None:
+    def _end_as_asked(self, asked: EndRequest, trouble: BaseException | None, now: float) -> None:
         match asked:
             case CancelRequested():
                 end = ending.cancelled(asked.reason, trouble, self.codec, now)
             case RunTimedOut():
                 end = ending.timed_out(asked, trouble, self.codec, now, job_at=POSITION)
+            case RunExpired():
+                end = ending.expired(asked, self.run_id, self.codec, now)
             case _:
                 assert_never(asked)
         self._end(end.event, end.status, end.outcome, end.reason)
@@ -293,7 +304,7 @@ class JobExecution:
             case _:
                 assert_never(event)
 
-    def _stop(self, event: StepEvent, asked: CancelRequested | RunTimedOut, now: float) -> None:
+    def _stop(self, event: StepEvent, asked: EndRequest, now: float) -> None:
         """The attempt that was told to end has, without a value."""
         take(self, event, self._decision, now)
         trouble: BaseException | None = None

@@ -81,9 +81,12 @@ class Scheduler:
                 driver.notify()
             elif self._admission.is_candidate(run):
                 self._touched.add(run)
+        for ready in effects.unborn:
+            self._end_unborn(ready)
         for ended in effects.ended:
             if driver := self._drivers.get(ended.run):
                 driver.over = True
+            self._again.pop(ended.run, None)  # asked for before that end: nobody is told of another one
         if self._refilling:
             self._moved |= effects.arrived | effects.paused
         for run in effects.paused:
@@ -98,8 +101,6 @@ class Scheduler:
                 driver.interrupt()
         for queue, paused in effects.queues.items():
             self.pause_queue(queue, paused=paused)
-        for ready in effects.unborn:
-            self._end_unborn(ready)
         touched = effects.arrived | effects.paused
         for ready in effects.ready:
             # Created and written to in one group: what is known of it is stale already.

@@ -66,6 +66,7 @@ class JournalHandle(Generic[B]):
         queue: str | None = None,
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        expires: float | timedelta | datetime | None = None,
         priority: int | None = None,
         labels: Mapping[str, str] | None = None,
         signals: Sequence[tuple[str | Signal[Any], Any]] = (),
@@ -85,6 +86,8 @@ class JournalHandle(Generic[B]):
             queue: The queue it runs on.
             delay: Seconds (or a timedelta) before it may begin.
             at: When it may begin, an aware datetime.
+            expires: Seconds (or a timedelta) from now, or an aware datetime: if it has not begun by then, it fails
+                with `RunExpiredError`.
             priority: Higher goes first within its queue.
             labels: Short strings to filter runs by.
             signals: Pairs of a signal and its payload, sent in the same transaction: to the run that is started, or
@@ -101,7 +104,7 @@ class JournalHandle(Generic[B]):
         """
         made = with_options(
             op, id=id, key=key, key_ttl=key_ttl, on_conflict=on_conflict, queue=queue, delay=delay, at=at,
-            priority=priority, labels=labels, signals=signals or None,
+            expires=expires, priority=priority, labels=labels, signals=signals or None,
         )  # fmt: skip
         (run,) = await self.start_many([made])
         return run

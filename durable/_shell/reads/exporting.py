@@ -38,7 +38,7 @@ from durable._shell.storage.marks import SCHEMA_VERSION
 from durable.errors import JournalAccessError, RunNotFoundError
 
 _FACTS = """
-SELECT key_live IS NOT NULL, key_until, arguments, limit_name, limit_key, retry, follow_ups
+SELECT key_live IS NOT NULL, key_until, arguments, limit_name, limit_key, retry, timeout, expires_at, follow_ups
 FROM durable_runs WHERE run = ?
 """
 _PENDING = """
@@ -127,7 +127,8 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
     """
     run = row.run
     events = load_history(conn, path, row)
-    live, until, arguments, limit, limit_key, retry, follow_ups = conn.execute(_FACTS, (run,)).fetchone()
+    found = conn.execute(_FACTS, (run,)).fetchone()
+    live, until, arguments, limit, limit_key, retry, timeout, expires_at, follow_ups = found
     facts = RunFacts(
         run_id=row.run_id,
         workflow=row.workflow,
@@ -150,6 +151,8 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
         successor=row.successor,
         batch=row.batch,
         retry=retry,
+        timeout=timeout,
+        expires_at=expires_at,
         follow_ups=follow_ups,
         limit=limit,
         limit_key=limit_key,

@@ -14,7 +14,7 @@ from durable._shell.rows.rows import ReadyRun
 #: What the scheduler needs of a run, see `ready_run`.
 SELECT_READY = (
     "SELECT run, run_id, workflow, sort, queue, priority, ready_at, labels, place, batch, callback, follow_ups, retry, "
-    "started_at IS NOT NULL AS begun FROM durable_runs "
+    "timeout, expires_at, started_at IS NOT NULL AS begun FROM durable_runs "
 )
 
 
@@ -26,8 +26,9 @@ def read_ready(conn: sqlite3.Connection, run: int) -> ReadyRun:
 def ready_run(row: Sequence[Any]) -> ReadyRun:
     """A row of `SELECT_READY`'s columns."""
     labels = json.loads(row[7]) if row[7] else {}
-    run, run_id, workflow, kind, queue, priority, ready_at, _, place, batch, callback, follow_ups, retry, begun = row
+    run, run_id, workflow, kind, queue, priority, ready_at, _, place, batch, callback, follow_ups, retry, *rest = row
+    timeout, expires_at, begun = rest
     return ReadyRun(
         run, run_id, workflow, kind, queue, priority, ready_at or 0.0, labels, place, batch, callback, follow_ups,
-        retry, bool(begun),
+        retry, timeout, expires_at, bool(begun),
     )  # fmt: skip

@@ -52,7 +52,7 @@ def awaited(conn: sqlite3.Connection, run: int, now: float) -> str:
     slots = run_rows.slots_awaited(conn, run)
     waits = run_rows.waits_of(conn, run)
     count = len(slots) + run_rows.count_waits(conn, run)
-    own = [wait for wait in waits if wait.kind not in ("deadline", "cleanup")] or waits
+    own = [wait for wait in waits if wait.kind not in ("deadline", "cleanup", "expiry")] or waits
     more = f" and {count - 1} more" if count > 1 else ""
     if slots:
         return f"{_describe_slot(conn, slots[0], now)}{more}, for {_span(now, slots[0].since)}"

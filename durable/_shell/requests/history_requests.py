@@ -79,8 +79,8 @@ class ForkRun(JournalRequest[str]):
         recorded = load_history(conn, env.path, run)
         events = history.fork(recorded, run_id=self.run_id, at=self.at, replace=self.replace, now=now)
         started = history.start_of(events)
-        arguments, place, limit, limit_key, policy = conn.execute(
-            "SELECT arguments, place, limit_name, limit_key, retry FROM durable_runs WHERE run = ?", (run.run,)
+        arguments, place, limit, limit_key, policy, timeout = conn.execute(
+            "SELECT arguments, place, limit_name, limit_key, retry, timeout FROM durable_runs WHERE run = ?", (run.run,)
         ).fetchone()
         number = env.numbers(conn)()
         new = NewRun(
@@ -96,8 +96,7 @@ class ForkRun(JournalRequest[str]):
             labels=run.labels,
             started=started,
             due_at=None,
-            deadline=None,
-            timeout=None,
+            timeout=timeout if run.kind == "job" else None,
             retry=policy,
             place=place,
             limit=limit,
@@ -164,6 +163,7 @@ def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *,
         child = run_by_id(conn, child_id)
         if child is not None and child.status == "failed":
             _retry(conn, child_id, effects, env, force=force)
+    conn.execute("UPDATE durable_runs SET expires_at = NULL WHERE run = ?", (run.run,))  # it is wanted now
     _wait_again(conn, run.run, [*events, reopened], now, effects)
     make_ready(conn, run, now, effects)
     return True

@@ -74,7 +74,10 @@ def make_run(
     key, limit_key = keys or keys_of(op, arguments, codec)
     delay = given.delay if given.at is None else None
     due_at = given.at if delay is None else now + delay
-    timeout = given.timeout if given.timeout is not None else options.timeout
+    timeout = given.timeout
+    if timeout is None and definition.kind == "workflow":
+        timeout = options.timeout
+    expires_at = given.expires_at if given.expires is None else now + given.expires
     queue = check_name("a queue", given.queue or options.queue)
     return NewRun(
         run=allocate(),
@@ -90,8 +93,9 @@ def make_run(
         labels=labels,
         started=RunStarted(definition.name, options.version, found_id, arguments, now),
         due_at=due_at if due_at is not None and due_at > now else None,
-        deadline=None if timeout is None else now + timeout,
         timeout=timeout,
+        expires=given.expires,
+        expires_at=expires_at,
         parent=parent,
         position=position,
         on_conflict=given.on_conflict,

@@ -148,8 +148,9 @@ class NewRun:
     started: RunStarted
     #: When it may begin, if later than now.
     due_at: Instant | None = None
-    #: When its time is over, if ever.
+    #: What releases before schema 4 wrote of its *timeout*, which then counted from the start; of no use.
     deadline: Instant | None = None
+    #: Of a workflow: from when it first begins. Of a job: of each attempt, where it differs from its definition's.
     timeout: Seconds | None = None
     parent: int | None = None
     position: str | None = None
@@ -176,6 +177,9 @@ class NewRun:
     #: Limit and key of which the run itself may have to hold a slot, see `creating.insert_run`.
     limit: str | None = None
     limit_key: str = ""
+    #: Seconds from its start, and the instant, by which it must have begun.
+    expires: Seconds | None = None
+    expires_at: Instant | None = None
     #: What is sent to it with its start; or to the run that it turns out to be.
     signals: tuple[SentSignal, ...] = ()
 
@@ -214,6 +218,9 @@ class ReadyRun:
     follow_ups: str | None = None
     #: Its own retry policy, as `retry.recorded` writes it.
     retry: str | None = None
+    #: As in `NewRun`.
+    timeout: float | None = None
+    expires_at: float | None = None
     #: Whether it was active before: a queue's rate does not count it again.
     begun: bool = False
     #: Its first event and checksum, where it was only just created and needs no loading.
@@ -279,6 +286,8 @@ class TurnWrite:
     notices: Sequence[Notice] = ()
     #: What the run, or this attempt of it, takes in no more: for the next attempt, its successor, or to be kept.
     unconsumed: Sequence[RunArrival] = ()
+    #: Of a workflow that begins with this turn: when the time of the whole run is over.
+    deadline: float | None = None
 
 
 @define

@@ -45,7 +45,7 @@ def begun(template: NewRun, *, run: int, run_id: str, now: float) -> NewRun:
         run_id=run_id,
         started=evolve(template.started, seed=run_id, at=now),
         due_at=None if due_at is None or due_at <= now else due_at,
-        deadline=None if template.timeout is None else now + template.timeout,
+        expires_at=template.expires_at if template.expires is None else now + template.expires,
     )
 
 

@@ -126,6 +126,16 @@ ALTER TABLE durable_runs ADD COLUMN on_parent_end TEXT;
 CREATE INDEX durable_runs_tied ON durable_runs (parent) WHERE on_parent_end = 'cancel';
 ALTER TABLE durable_requests ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE durable_schedules ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE durable_runs ADD COLUMN timeout REAL;
+ALTER TABLE durable_runs ADD COLUMN expires_at REAL;
+-- A timeout counted from the start of a run: now it does from when a workflow begins, and for each attempt of a job.
+UPDATE durable_runs SET timeout = deadline.seconds
+FROM (SELECT run, fire_at - since AS seconds FROM durable_waits WHERE kind = 'deadline') AS deadline
+WHERE durable_runs.run = deadline.run;
+DELETE FROM durable_waits WHERE kind = 'deadline'
+    AND run IN (SELECT run FROM durable_runs WHERE sort = 'job' OR started_at IS NULL);
+UPDATE durable_waits SET fire_at = fire_at + begun.started_at - since, since = begun.started_at
+FROM (SELECT run, started_at FROM durable_runs) AS begun WHERE durable_waits.run = begun.run AND kind = 'deadline';
 """
 
 

@@ -48,6 +48,8 @@ CREATE TABLE durable_runs (
     reason TEXT,                      -- why it is blocked, failed or cancelled
     successor TEXT,                   -- id of the run it continued as
     retry TEXT,                       -- JSON: its own retry policy, if it was started with one
+    timeout REAL,                     -- seconds: of a workflow from when it begins; of each attempt of a job
+    expires_at REAL,                  -- when it is given up if it has not begun
     follows INTEGER,                  -- run whose end started it (`op.then`, a hook)
     follow_ups TEXT,                  -- JSON list of the runs that its success starts
     batch INTEGER,                    -- batch that it is a member of
@@ -98,7 +100,7 @@ CREATE TABLE durable_waits (          -- what runs wait for; a row goes when its
     run INTEGER NOT NULL,
     grp TEXT NOT NULL,                -- the run is woken when the last row of a group is gone
     position TEXT NOT NULL,
-    kind TEXT NOT NULL,               -- timer retry signal child deadline cleanup restart start
+    kind TEXT NOT NULL,               -- timer retry signal child deadline cleanup restart start code expiry
     wake_on TEXT NOT NULL,            -- any all failure
     name TEXT,                        -- of the signal
     target INTEGER,                   -- run waited for

@@ -24,7 +24,8 @@ import anyio
 
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.codec.exceptions.traceback_text import frames_of
-from durable._core.journal.events import Event, Reopening, SignalReceived, StepInterrupted, StepNotBegun
+from durable._core.journal import history
+from durable._core.journal.events import Event, Reopening, RunExpired, SignalReceived, StepInterrupted, StepNotBegun
 from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
 from durable._core.run.suspicion import BODY, Suspect, counts, progress
@@ -260,7 +261,7 @@ class Driver:
             self._state.seq = 1
             execution = self._execution = make_execution(self.ready, [started], self._services)
             self._lived = True
-            return None if await self._is_condemned(execution, [started]) else []
+            return None if await self._is_condemned(execution, [started]) else self._expired([])
         loaded = await self._load()
         if not loaded.ready:
             return None  # it continued, or ended, since the scheduler read that it was ready
@@ -278,7 +279,15 @@ class Driver:
             self._tell_changes(execution)
         interrupted = await self._interrupted(execution, events)
         self._lived = True
-        return self._inbox.take_items() + interrupted
+        return self._expired(self._inbox.take_items() + interrupted)
+
+    def _expired(self, arrived: list[Event]) -> list[Event]:
+        """*arrived*, before which it is told that it should have begun by now: whether it has, it knows itself."""
+        expires_at = self.ready.expires_at
+        if expires_at is None or history.ends_unborn(arrived):
+            return arrived
+        now = self._services.clock.now()
+        return arrived if now < expires_at else [RunExpired(expires_at, now), *arrived]
 
     async def _is_condemned(self, execution: AnyExecution, events: Sequence[Event]) -> bool:
         """Whether the process dies whenever the code of the run runs: then it has run for the last time."""

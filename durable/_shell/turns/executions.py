@@ -60,6 +60,7 @@ def make_execution(ready: ReadyRun, events: Sequence[Event], services: Services)
             caps=services.caps,
             limited=limited,
             retry=retry,
+            timeout=ready.timeout,
         )
     execution = Execution(
         definition,

@@ -158,6 +158,8 @@ class TurnWriter:
                     write.unconsumed = [*execution.unread(), *execution.late()]
             elif not self.announced:
                 write.status = "running"
+            if not self.announced and self._ready.kind == "workflow" and self._ready.timeout is not None:
+                write.deadline = now + self._ready.timeout
         else:
             write = LastTurn(self._state, now, decision, events, inbox_upto, decision.ended, allocate=services.allocate)
             self._add_signals(write, execution)

@@ -50,9 +50,9 @@ _NAMED: Final = 5
 
 _INSERT_RUN = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
-    key_until, arguments, parent, position, labels, attributes, reason, successor, retry, follows, follow_ups,
-    limit_name, limit_key, created_at, started_at, ended_at, unread)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    key_until, arguments, parent, position, labels, attributes, reason, successor, retry, timeout, expires_at,
+    follows, follow_ups, limit_name, limit_key, created_at, started_at, ended_at, unread)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -180,6 +180,8 @@ class _Import:
                 run.reason if ended else REASON,
                 run.successor,
                 run.retry,
+                _timeout_of(each),
+                run.expires_at,
                 None,
                 follow_ups,
                 run.limit,
@@ -258,6 +260,8 @@ class _Import:
             target = None if found is None else found.run
             if wait.kind == "code" or (wait.kind == "start" and wait.target is not None and target is None):
                 continue  # it is paused, not blocked; and behind nobody here
+            if wait.kind == "deadline" and _counts_later(each):
+                continue
             row = (number, wait.group, wait.position, wait.kind, wait.wake_on, wait.name, target, wait.fire_at)
             write_many(self._conn, INSERT_WAITS, [(*row, wait.since)])
             if wait.fire_at is not None:
@@ -280,6 +284,18 @@ class _Import:
                     for each in window.items
                 ],
             )
+
+
+def _counts_later(each: RunHistory) -> bool:
+    """Whether a deadline of *each* is one of the releases whose timeouts counted from the start of a run."""
+    return each.run.kind == "job" or each.run.started_at is None
+
+
+def _timeout_of(each: RunHistory) -> float | None:
+    for wait in each.waits:
+        if wait.kind == "deadline" and wait.fire_at is not None and _counts_later(each):
+            return wait.fire_at - wait.since
+    return each.run.timeout
 
 
 def give_up_absent(conn: sqlite3.Connection, run: int, now: float, effects: Effects) -> None:

@@ -22,8 +22,8 @@ from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
 
 _INSERT_RUNS = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
-    key_until, arguments, parent, position, labels, retry, follows, follow_ups, batch, callback,
-    created_at)
+    key_until, arguments, parent, position, labels, retry, timeout, expires_at, follows, follow_ups, batch,
+    callback, created_at)
 VALUES {rows}
 """
 _INSERT_EVENTS = """
@@ -75,6 +75,8 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
             new.position,
             labels_json(new.labels),
             new.retry,
+            new.timeout,
+            new.expires_at,
             new.follows,
             follow_ups,
             new.batch,
@@ -105,12 +107,14 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
                 new.callback,
                 follow_ups,
                 new.retry,
+                new.timeout,
+                new.expires_at,
                 fresh=fresh,
             )
         )
-    if new.deadline is not None:
-        waits.append((new.run, "", "", "deadline", "any", None, None, new.deadline, at))
-        effects.fires(new.deadline)
+    if new.expires_at is not None:
+        waits.append((new.run, "", "", "expiry", "any", None, None, new.expires_at, at))
+        effects.fires(new.expires_at)
 
 
 def insert_run(conn: sqlite3.Connection, new: NewRun, effects: Effects, *, waits_since: float | None = None) -> None:

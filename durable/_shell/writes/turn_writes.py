@@ -144,6 +144,9 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
             slotted.append(turn)
         if turn.decision.requests:
             asking.append(turn)
+        if turn.deadline is not None:
+            waits.append((turn.state.run, "", "", "deadline", "any", None, None, turn.deadline, turn.at))
+            effects.fires(turn.deadline)
         if turn.inbox_upto:
             items.append((turn.state.run, turn.inbox_upto))
         if turn.status == "waiting":

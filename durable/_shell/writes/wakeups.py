@@ -18,6 +18,7 @@ from durable._core.journal.events import (
     CancelRequested,
     CleanupTimedOut,
     Event,
+    RunExpired,
     RunTimedOut,
     SignalReceived,
     SlotGranted,
@@ -38,6 +39,7 @@ INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, name, 
 VALUES {rows}
 """
 DELETE_WAITS = "DELETE FROM durable_waits WHERE wait IN ({items})"
+_UNPAUSE = "UPDATE durable_runs SET status = 'pending', reason = NULL WHERE run = ? AND started_at IS NULL"
 _IS_HELD = f"SELECT 1 FROM durable_runs WHERE run = ? AND status IN {HELD_SQL}"  # noqa: S608 - a constant
 _MOVE_UP = """
 INSERT OR IGNORE INTO durable_waits (run, grp, position, kind, wake_on, target, since)
@@ -169,6 +171,8 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
             seconds = round(fire_at - since, 3)
             put_item(conn, run, RunTimedOut(seconds, now), effects, wakes=True)
             _hurry_unborn(conn, run, effects)
+        elif kind == "expiry":
+            _expire(conn, run, fire_at, now, effects)
         elif kind == "cleanup":
             put_item(conn, run, CleanupTimedOut(now), effects, wakes=True)
         else:
@@ -179,6 +183,25 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
         effects.fires(row[0])
     let_in(conn, slots.grant_due(conn, now, limit, effects), now, effects)
     return len(due)
+
+
+def _expire(conn: sqlite3.Connection, run: int, expires_at: float, now: float, effects: Effects) -> None:
+    """
+    Give up a run that has not begun, paused or not.
+
+    Whether it has, its own turn decides, since one may be on its way to the file; and a job that is in line for its
+    first slot has not.
+    """
+    unborn = conn.execute(
+        "SELECT status FROM durable_runs WHERE run = ? AND ended_at IS NULL AND (started_at IS NULL OR sort = 'job')",
+        (run,),
+    ).fetchone()
+    if unborn is None:
+        return
+    if unborn[0] == "paused":
+        conn.execute(_UNPAUSE, (run,))
+    put_item(conn, run, RunExpired(expires_at, now), effects, wakes=True)
+    _hurry_unborn(conn, run, effects)
 
 
 def start_due(conn: sqlite3.Connection, run: int, now: float, effects: Effects) -> None:
@@ -304,8 +327,8 @@ def read_unborn(conn: sqlite3.Connection) -> list[ReadyRun]:
     """Runs that were cancelled, or ran out of time, before they began, and have not ended yet."""
     rows = conn.execute(
         "SELECT DISTINCT r.run FROM durable_inbox AS i JOIN durable_runs AS r ON r.run = i.run "
-        "WHERE i.wakes = 1 AND i.kind IN (?, ?) AND r.status = 'pending' AND r.ready_at IS NOT NULL",
-        (CancelRequested.kind, RunTimedOut.kind),
+        "WHERE i.wakes = 1 AND i.kind IN (?, ?, ?) AND r.status = 'pending' AND r.ready_at IS NOT NULL",
+        (CancelRequested.kind, RunTimedOut.kind, RunExpired.kind),
     ).fetchall()
     return [read_ready(conn, run) for (run,) in rows]
 
