@@ -176,7 +176,7 @@ class TurnWriter:
             write.attributes = self._merging(decision.attributes)
         write.notes = self._notes.dropped(decision)
         if (write.status is not None or decision.failed_attempts) and services.is_watched():
-            write.notices = self._notices(decision, write)
+            write.notices = self._notices(write)
         self.announced = True
         return write
 
@@ -225,9 +225,9 @@ class TurnWriter:
             return None
         return event if event.category == "start" else None
 
-    def _notices(self, decision: Decision, write: TurnWrite) -> list[Notice]:
+    def _notices(self, write: TurnWrite) -> list[Notice]:
         """What to tell those who look on."""
-        run, run_id, workflow = self._state.run, self._state.run_id, self._state.workflow
+        decision, run, run_id, workflow = write.decision, self._state.run, self._state.run_id, self._state.workflow
         notices: list[Notice] = []
         if not self.announced and not history.ends_unborn(decision.events):
             notices.append(Notice("run.started", run, run_id, workflow))
