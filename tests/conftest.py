@@ -132,14 +132,14 @@ async def clock():
     return HandClock()
 
 
-async def until(condition, timeout=5.0):
+async def until(condition, timeout=20.0):
     """Return once the (async) condition holds: for what has no event of its own."""
     async with asyncio.timeout(timeout):
         while not await condition():
             await asyncio.sleep(0.002)
 
 
-async def _reached(run, status, timeout=5.0):
+async def _reached(run, status, timeout=20.0):
     async def there():
         return await run.status() == status
 

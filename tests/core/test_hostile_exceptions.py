@@ -55,7 +55,7 @@ def test_every_kind_is_recorded_without_its_code(kind):
     began = time.process_time()
     failure = through_json(error, QUIET)
     back = rebuild(failure)
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 3.0  # on however slow a processor, watched by whatever
     assert len(describe(failure)) < 1_000
     assert "args" in failure.data  # else not even its arguments could be read
     assert issubclass(type(back), Exception)

@@ -284,11 +284,11 @@ async def test_a_client_that_gave_up_waiting_leaves_nothing_with_the_owner(engin
 
 async def test_the_engine_acts_at_once_on_what_a_client_asks(engines):
     """
-    Within 100 ms of the acknowledgement.
+    Within 100 ms of the acknowledgement, whenever the machine has nothing else to do.
     """
     await engines.file(*DEFINITIONS)
     async with Client(engines.path) as client:
-        for _ in range(3):
+        for _ in range(30):
             run = await client.start(waiting())
             await run.signal("go", "x")
             begun_at = time.monotonic()

@@ -164,9 +164,8 @@ async def test_what_outlasts_the_grace_is_cut_off_and_runs_again(engines, kind):
     engine = await engines.file(top, grace=0.05)
     await engine.start(top(), id="r")
     await began.wait()
-    begun_at = time.monotonic()
-    await engine.aclose()
-    assert time.monotonic() - begun_at < 2.0
+    async with asyncio.timeout(4.5):  # if nobody says otherwise, the grace is 5 s
+        await engine.aclose()
     engine = await engines.file(top)
     assert await engine.get("r").result(5) == "done"
     assert attempts == [1, 2]
@@ -498,31 +497,29 @@ async def test_a_step_in_a_thread_that_never_ends_does_not_hold_the_closing(engi
     """
     It is abandoned: `aclose` returns by its deadline.
     """
-    began, go = threading.Event(), threading.Event()
+    began, go, returned = threading.Event(), threading.Event(), []
 
     @job
     def stuck() -> None:
         began.set()
-        go.wait(30)
+        go.wait(4.5)  # if nobody says otherwise, the grace is 5 s
+        returned.append(True)
 
     engine = await engines.file(stuck, grace=0.05)
     await engine.start(stuck())
     await asyncio.to_thread(began.wait, 5)
-    begun_at = time.monotonic()
     await engine.aclose()
-    assert time.monotonic() - begun_at < 2.0
+    assert returned == []
     go.set()
 
 
 async def test_a_second_engine_is_refused_at_once(engines):
     """
-    JournalLockedError within a second, naming the process that owns the file.
+    JournalLockedError, naming the process that owns the file; it does not wait for its end.
     """
     await engines.file(quick)
-    begun_at = time.monotonic()
     with pytest.raises(JournalLockedError, match=f"pid {os.getpid()}"):
         await engines.file(quick)
-    assert time.monotonic() - begun_at < 1.0
 
 
 async def test_a_standby_takes_over(engines):
@@ -759,18 +756,16 @@ def test_the_process_ends_although_nobody_closed(tmp_path):
         asyncio.run(main())
         """
     )
-    begun_at = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "app.db")],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=30,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
     )
     assert done.returncode == 1
     assert "crash in user code" in done.stderr
-    assert time.monotonic() - begun_at < 6.0
 
 
 async def test_an_engine_that_fails_while_steps_run_still_closes_in_time(engines, monkeypatch):
@@ -796,9 +791,8 @@ async def test_an_engine_that_fails_while_steps_run_still_closes_in_time(engines
     engine._backend.running.supervisor.spawn(broken, None)
     with pytest.raises(EngineClosedError, match="a bug"):
         await asyncio.wait_for(asking, 5)
-    begun_at = time.monotonic()
-    await engine.aclose()
-    assert time.monotonic() - begun_at < 2.0
+    async with asyncio.timeout(4.5):  # less than its grace: what runs is cut off at once
+        await engine.aclose()
     began.clear()
     engine = await engines.file(hangs, waiting)
     await asyncio.wait_for(began.wait(), 5)

@@ -63,7 +63,7 @@ async def test_sleeps_take_no_time_and_end_in_their_order(now):
     async with anyio.create_task_group() as tasks:
         for years in (100, 1, 10):
             tasks.start_soon(sleeps, years * YEAR)
-    assert time.perf_counter() - began < 5.0
+    assert time.perf_counter() - began < 30.0  # a hundred years, on however busy a machine
     assert [years for years, _ in woke] == [YEAR, 10 * YEAR, 100 * YEAR]
     assert all(at == pytest.approx(seconds) for seconds, at in woke)
 
@@ -251,7 +251,7 @@ async def test_a_year_of_sleeping_takes_milliseconds_here_too(opened):
     engine = await opened(year, clock=VirtualClock())
     began = time.perf_counter()
     assert await engine.run(year()) == 100
-    assert time.perf_counter() - began < 3.0
+    assert time.perf_counter() - began < 30.0  # a year, on however busy a machine
 
 
 async def test_a_timer_fires_at_its_time_while_a_step_sleeps_longer(opened):
