@@ -428,7 +428,7 @@ MUTANTS = (
         "_shell/attempts/steps",
         "                        await last.wait_returned()\n",
         "                        pass\n",
-        "shell/test_threads.py::test_a_function_that_outlives_its_attempt_leaves_no_effect",
+        "shell/test_threads.py::test_a_process_knows_its_own_functions_although_no_word_of_them_could_be_left",
     ),
     _m(
         "a step begins while its function still runs in another process",

@@ -450,6 +450,32 @@ async def test_a_function_that_outlives_its_attempt_leaves_no_effect(engines, do
     assert not os.path.exists(f"{engine.path}.threads")
 
 
+async def test_a_process_knows_its_own_functions_although_no_word_of_them_could_be_left(engines, doors):
+    """
+    The disk was full, say, when their engine closed; what takes their place is no plain function any more.
+    """
+    plain = job(doors.pass_through, name="late")
+
+    @job(name="late")
+    async def mended() -> int:
+        return doors.inside
+
+    engine = await engines.file(plain, grace=0.05)
+    await engine.start(plain(), id="r")
+    await doors.entered(1)
+    os.mkdir(f"{engine.path}.threads")  # in the way of the side file
+    with capture_logs() as logs:
+        await engine.aclose()
+    assert "cannot write" in [entry for entry in logs if entry["event"] == "step.still_running"][-1]["error"]
+    os.rmdir(f"{engine.path}.threads")
+    engine = await engines.file(mended)
+    run = engine.get("r")
+    with pytest.raises(TimeoutError):
+        await run.result(0.1)
+    doors.out.set()
+    assert await run.result(5) == 0
+
+
 @pytest.mark.parametrize("timeout", [None, 60.0])
 async def test_a_step_that_waits_for_a_thread_when_the_engine_closes_has_not_begun(engines, doors, timeout):
     """
