@@ -269,7 +269,10 @@ def moved(state: StepState, event: StepEvent, rules: StepRules | None) -> Move:
         if rules is None:
             # If it has a slot, what was chosen says so: a step that is stuck has given it up.
             return state._replace(phase="stuck", crashes=state.crashes + event.crashed, slot=False), ()
-        state, effects = _along(STEP_TRANSITIONS["interrupted"][_judged(state, event, rules)], state)
+        judged = _judged(state, event, rules)
+        if judged is Choice.UNKNOWN and event.crashed:
+            state = state._replace(crashes=state.crashes + 1)  # as a replay counts, which knows no rules
+        state, effects = _along(STEP_TRANSITIONS["interrupted"][judged], state)
     if state.phase == "due":
         return (state._replace(phase="running"), ()) if rules is None else _begun(state, rules)
     return state, effects
