@@ -87,7 +87,9 @@ def statuses(settled) -> str:
         (EndRule(tolerate=1.0), 2, 0, 2, "all ended"),
         (EndRule(tolerate=0.5), 0, 0, 0, "all ended"),
         (EndRule(enough=2, tolerate=3), 5, 2, 3, "enough succeeded"),
-        (EndRule(enough=4, tolerate=3), 5, 1, 2, "too many failed"),
+        (EndRule(enough=4, tolerate=3), 5, 1, 2, None),
+        (EndRule(enough=4, tolerate=3), 5, 2, 3, "all ended"),
+        (EndRule(enough=4, tolerate=3), 5, 0, 4, "too many failed"),
     ],
 )
 def test_a_rule_says_why_a_group_has_ended(rule, size, succeeded, failed, reason):

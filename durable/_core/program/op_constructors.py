@@ -171,7 +171,8 @@ def gather(
             one iterable of them, or one mapping, whose keys are then the names of the members. None is not a
             member: the result is ``[]`` at once.
         concurrency: How many members run at once; None is all.
-        enough: Once this many have succeeded, cancel the rest. Raises as soon as too many have failed for that.
+        enough: Once this many have succeeded, cancel the rest. Unless *tolerate* says otherwise, raises as soon as too
+            many have failed for that.
         tolerate: Failures that do not matter, as a count, or as a float from 0 to 1, a share of the members. Once more
             have failed, cancel the rest, then raise.
         fail_fast: At the first failure cancel the rest, then raise.
@@ -313,7 +314,8 @@ def for_each(
         fn: Of a helper (an async function that awaits ops) each call is a strand of its own.
         items: What to apply it to.
         concurrency: How many run at once; None is all.
-        enough: Once this many have succeeded, cancel the rest. Raises as soon as too many have failed for that.
+        enough: Once this many have succeeded, cancel the rest. Unless *tolerate* says otherwise, raises as soon as too
+            many have failed for that.
         tolerate: Failures that do not matter, as a count, or as a float from 0 to 1, a share of the items. Once more
             have failed, cancel the rest, then raise.
         names: Of the items, as history shows them; or a function that names an item.

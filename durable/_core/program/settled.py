@@ -136,7 +136,8 @@ class EndRule:
 
     #: Successes that are enough; None is no such number.
     enough: int | None = None
-    #: Failures that do not end it: a count, or as a float their share of all members. None is no such number.
+    #: Failures that do not end it: a count, or as a float their share of all members. None are as many as leave
+    #: enough members; or where no number is enough, all.
     tolerate: int | float | None = None
 
     @property
@@ -149,9 +150,11 @@ class EndRule:
         enough, tolerate = self.enough, self.tolerate
         if enough is not None and succeeded >= enough:
             return "enough succeeded"
-        if tolerate is not None and failed > (tolerate * size if isinstance(tolerate, float) else tolerate):
-            return "too many failed"
-        if enough is not None and size - failed < enough:
+        if tolerate is not None:
+            allowed: float = tolerate * size if isinstance(tolerate, float) else tolerate
+        else:
+            allowed = size if enough is None else size - enough
+        if failed > allowed:
             return "too many failed"
         return "all ended" if succeeded + failed == size else None
 
