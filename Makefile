@@ -57,6 +57,7 @@ bench-peers: .venv/.run-stamp
 
 crash: test-crash
 	$(PY) tests/crash/soak.py --kills 50 --effects 20000 --minutes 3 --images 60 --every 60
+	$(PY) tests/crash/handovers.py --stops 200
 
 soak: .venv/.test-stamp  # the same, longer; 20 minutes at most, and as long again for the simulations
 	$(PY) tests/crash/soak.py --kills 1000 --effects 400000 --minutes 20 --images 600 --every 5
