@@ -55,7 +55,7 @@ OFFERED = {
     "Run": """
         id run_id result
         info status attributes history children why
-        signal cancel pause resume resolve retry fork
+        signal cancel pause resume resolve retry retry_hooks fork
     """,
     "Batch": "id parent add add_many batch info members cancel wait",
     "QueueHandle": "name info pause resume clear",

@@ -52,6 +52,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "resume": Subcommand("requests", "resume paused or blocked runs"),
         "resolve": Subcommand("resolve", "say how a step has ended whose outcome is unknown"),
         "retry": Subcommand("requests", "resume failed runs from what failed"),
+        "retry-hooks": Subcommand("requests", "call hooks of ended runs again that went wrong"),
         "fork": Subcommand("fork", "what if: a copy of a run that continues from a position, with other outcomes"),
     },
     "keep house": {

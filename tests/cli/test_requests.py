@@ -52,6 +52,14 @@ async def flaky(number: int) -> int:
         raise OSError("down")
     return number
 
+@job
+async def halved(number: int) -> float:
+    return number / 2
+
+@halved.on_success
+def once_halved(finished):
+    1 / finished.arguments["number"]
+
 @workflow(key=lambda number: f"{1 / number}")
 async def keyed(number: int) -> Flow[None]:
     yield sleep(3600)
@@ -299,7 +307,7 @@ async def test_the_payload_of_a_signal_is_read_as_the_type_that_the_application_
 @pytest.mark.parametrize(
     "argv, expected",
     [
-        (["rid"], "has no workflow or job 'rid' (did you mean 'ride'?). It has approval, chain, flaky, keyed, "),
+        (["rid"], "has no workflow or job 'rid' (did you mean 'ride'?). It has approval, chain, flaky, halved, "),
         (["ride"], "these are not the arguments of workflow 'ride': ride(user: int, *stops: "),
         (["ride", "--arg", "user=1", "--arg", "slow=true"], "unexpected keyword argument 'slow'"),
         (["ride", "--arg", 'user="x"'], "argument 'user' of workflow 'ride': expected int: found str 'x'"),
@@ -572,6 +580,31 @@ async def test_a_failed_run_is_retried(desk):
     assert (await desk.run("retry", "f")).out == "f: nothing to do: it has not ended\n"
     await engine.queue("default").resume()
     assert await run.result(5) == 1
+
+
+async def test_hooks_that_went_wrong_are_told_and_called_again(desk):
+    """
+    `show` and `doctor` say which, and how to make up for them; a run of which no hook went wrong has nothing to do.
+    """
+    engine = await desk.engine()
+    desk.module.broken.clear()
+    for number in (1, 0):
+        await (await engine.start(desk.module.halved(number), id=f"h{number}")).result(5)
+    shown = (await desk.run("show", "h0")).out
+    assert "hooks that went wrong" in shown
+    assert "division by zero" in shown
+    assert "`durable retry-hooks h0` makes up for them" in shown
+    (failed,) = (await desk.run("show", "h0", "--json")).values[0]["hook_errors"]
+    assert failed["hook"] == "once_halved"
+    assert "hooks that went wrong: once_halved of h0 (ZeroDivisionError" in (await desk.run("doctor")).out
+    assert (await desk.run("retry-hooks", "h0", "h1")).lines == [
+        "h0: its hooks are called again",
+        "h1: nothing to do: no hook of it went wrong",
+    ]
+    said = await desk.run("retry-hooks", "--workflow", "halved", "--yes")
+    assert said.lines[-1] == "1 done"
+    await engine.idle()
+    assert len((await engine.get("h0").info()).hook_errors) == 1
 
 
 async def test_what_is_recorded_on_an_unowned_file_is_there_for_the_next_engine(desk):

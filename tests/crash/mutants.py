@@ -824,6 +824,42 @@ MUTANTS = (
         "return turn(*args)",
         "shell/test_engine_runs.py::test_context_variables_do_not_leak_between_runs",
     ),
+    # --- schedules and hooks -----------------------------------------------------------------------------
+    _m(
+        "a tick that its key stopped taken for one that ran",
+        "_shell/writes/schedule_writes",
+        "    if run_id == new.run_id:\n        return with_run(row, run_id)",
+        "    if run_id:\n        return with_run(row, run_id)",
+        "shell/test_schedules.py::test_a_tick_whose_key_is_held_by_a_run_that_has_ended_is_told",
+    ),
+    _m(
+        "a run that holds its schedule up passed over in silence",
+        "_shell/reads/schedule_rows",
+        'if status == "paused":',
+        'if status == "stopped":',
+        "shell/test_schedules.py::test_a_run_that_holds_its_schedule_up_is_named",
+    ),
+    _m(
+        "a clock that was ahead holding a schedule up",
+        "_shell/writes/schedule_writes",
+        "before.upto > now + AHEAD",
+        "before.upto > now + 1e12",
+        "shell/test_schedules.py::test_a_clock_that_was_years_ahead_stops_no_schedule",
+    ),
+    _m(
+        "a hook that raised forgotten",
+        "_shell/writes/turn_writes",
+        "        if turn.broken_hooks:\n",
+        "        if False and turn.broken_hooks:\n",
+        "shell/test_continuations.py::test_a_hook_that_raises_is_told_on_its_run",
+    ),
+    _m(
+        "a hook made up for twice",
+        "_shell/writes/hook_writes",
+        "    return claimed.rowcount == 1",
+        "    return True",
+        "shell/test_continuations.py::test_hooks_that_are_asked_for_twice_at_once_are_called_once",
+    ),
 )
 
 

@@ -3,6 +3,7 @@ Continuations: what the end of a run starts, exactly once and without touching t
 """
 
 import asyncio
+import functools
 import sqlite3
 from contextlib import closing
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from durable import (
+    Client,
     Fatal,
     Flow,
     KeyConflictError,
@@ -23,7 +25,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable.errors import DefinitionError, RunCancelledError, RunFailedError
+from durable.errors import DefinitionError, RunCancelledError, RunFailedError, RunStateError
 from tests.crash.copies import Copies
 
 
@@ -325,6 +327,203 @@ async def test_a_hook_that_goes_wrong_harms_neither_run_nor_other_hooks(engines,
     engine = await engines.memory(*world.all)
     assert await engine.run(world.double(1)) == 2
     assert len(await workflows(engine, workflow="note")) == 1
+
+
+async def broken_hook(engines, world, clock, path="memory"):
+    """
+    An engine, and a run of which a hook went wrong: its exception, until `world.mended`.
+    """
+    world.mended = False
+
+    @world.double.on_success
+    def wrong(finished):
+        if not world.mended:
+            raise RuntimeError("the ledger is closed")
+        return [world.note(f"{finished.value} at {finished.ended_at}")]
+
+    @world.double.on_success
+    def right(finished):
+        return [world.note("right")]
+
+    engine = await getattr(engines, path)(*world.all, clock=clock)
+    run = await engine.start(world.double(5))
+    assert await run.result() == 10
+    return engine, run
+
+
+async def test_a_hook_that_raises_is_told_on_its_run(engines, world, clock):
+    """
+    Which, why and when: who looks for what it should have started finds that there.
+    """
+    engine, run = await broken_hook(engines, world, clock)
+    info = await run.info()
+    (failed,) = info.hook_errors
+    assert failed.hook.endswith("broken_hook.<locals>.wrong")
+    assert (failed.error, failed.at) == ("RuntimeError: the ledger is closed", pytest.approx(info.ended_at, abs=1e-3))
+    assert len(await workflows(engine, workflow="note")) == 1
+
+
+async def test_a_hook_that_raised_is_made_up_for(engines, world, clock, eventually):
+    """
+    Called again with what it was called with; what it asks for starts once, and the others are not called again.
+    """
+    engine, run = await broken_hook(engines, world, clock)
+    ended_at = (await run.info()).ended_at
+    clock.advance(100)
+    world.mended = True
+    assert await run.retry_hooks() == 1
+
+    async def mended():
+        return not (await run.info()).hook_errors
+
+    await eventually(mended)
+    notes = await workflows(engine, workflow="note")
+    assert len(notes) == 2
+    assert notes[-1].follows == run.id
+    for note in notes:
+        await engine.get(note.run_id).result(5)
+    assert world.ran == ["right", f"10 at {ended_at}"]
+    assert await run.retry_hooks() == 0
+
+
+async def test_a_hook_that_raises_again_is_told_again(engines, world, clock, eventually):
+    """
+    It can be made up for later; how often that was tried changes nothing.
+    """
+    engine, run = await broken_hook(engines, world, clock)
+    for _ in range(2):
+        clock.advance(100)
+        assert await run.retry_hooks() == 1
+
+        async def told():
+            (failed,) = (await run.info()).hook_errors
+            return failed.at == pytest.approx(clock.now(), abs=1e-3)
+
+        await eventually(told)
+    world.mended = True
+    await run.retry_hooks()
+
+    async def started():
+        return len(await workflows(engine, workflow="note")) == 2
+
+    await eventually(started)
+
+
+async def test_hooks_are_made_up_for_by_the_next_engine(engines, world, clock, eventually, tmp_db):
+    """
+    Asked for by a client while nobody had the file; and although an engine died before it had called them.
+    """
+    engine, run = await broken_hook(engines, world, clock, "file")
+    await engine.aclose()
+    async with Client(tmp_db) as client:
+        assert await client.get(run.id).retry_hooks() == 1
+        assert len((await client.get(run.id).info()).hook_errors) == 1
+    world.mended = True
+    engine = await engines.file(*world.all, clock=clock)
+
+    async def started():
+        return len(await workflows(engine, workflow="note")) == 2
+
+    await eventually(started)
+    await engine.aclose()
+    engine = await engines.file(*world.all, clock=clock)
+    await engine.idle()
+    assert len(await workflows(engine, workflow="note")) == 2
+
+
+async def test_hooks_that_are_asked_for_twice_at_once_are_called_once(engines, world, clock):
+    """
+    As by two people: the second finds that it is being done.
+    """
+    engine, run = await broken_hook(engines, world, clock)
+    calls = []
+
+    def counted(finished):
+        calls.append(finished.run_id)
+        return [world.note("made up for")]
+
+    world.double.hooks[0] = (world.double.hooks[0][0], functools.wraps(world.double.hooks[0][1])(counted))
+    assert await asyncio.gather(run.retry_hooks(), run.retry_hooks()) == [1, 1]
+    await engine.idle()
+    assert calls == [run.id]
+    assert len(await workflows(engine, workflow="note")) == 2
+
+
+async def test_a_hook_that_is_gone_says_so(engines, world, clock, eventually, tmp_db):
+    """
+    Of code that has changed: it is told, and nothing else of the run is touched.
+    """
+    engine, run = await broken_hook(engines, world, clock, "file")
+    await engine.aclose()
+    world.double.hooks.clear()
+    engine = await engines.file(*world.all, clock=clock)
+    run = engine.get(run.id)
+    await run.retry_hooks()
+
+    async def told():
+        (failed,) = (await run.info()).hook_errors
+        return "has no such hook any more" in failed.error
+
+    await eventually(told)
+    assert await run.result() == 10
+
+
+async def test_hooks_of_an_open_run_are_not_made_up_for(engines, world, reached):
+    """
+    They are called when it has ended.
+    """
+
+    @workflow
+    async def long() -> Flow[None]:
+        yield sleep(1000)
+
+    engine = await engines.memory(long)
+    run = await engine.start(long())
+    await reached(run, "waiting")
+    with pytest.raises(RunStateError, match="retry the hooks of"):
+        await run.retry_hooks()
+
+
+async def test_a_follow_up_that_was_refused_is_made_up_for(engines, world, clock):
+    """
+    Its key was taken: told on the run that asked for it, and started once the key is free.
+    """
+
+    @job(key=lambda name: "the-key")
+    def keyed(name: str) -> str:
+        return name
+
+    @world.double.on_success
+    def after(finished):
+        return [keyed("mine")]
+
+    engine = await engines.memory(*world.all, keyed, clock=clock)
+    await (await engine.start(keyed("other"), key_ttl=30)).result(5)
+    run = await engine.start(world.double(5))
+    assert await run.result() == 10
+    assert await run.retry_hooks() == 1
+    (failed,) = (await run.info()).hook_errors
+    assert failed.hook == "start of 'keyed'"
+    assert "the-key" in failed.error
+    clock.advance(31)
+    assert await run.retry_hooks() == 1
+    assert (await run.info()).hook_errors == ()
+    mine = (await workflows(engine, workflow="keyed"))[-1]
+    assert mine.follows == run.id
+    assert await engine.get(mine.run_id).result(5) == "mine"
+
+
+async def test_what_is_known_of_hooks_goes_with_their_run(engines, world, clock):
+    """
+    A pruned run leaves nothing, since its number may be given again.
+    """
+    engine, _ = await broken_hook(engines, world, clock)
+    clock.advance(100)
+    await engine.idle()
+    clock.advance(100)
+    await engine.prune(older_than=1)
+    left = await engine._backend.read(lambda conn: conn.execute("SELECT count(*) FROM durable_hook_errors").fetchone())
+    assert left == (0,)
 
 
 async def test_a_hook_is_a_plain_function(world):

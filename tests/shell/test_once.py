@@ -34,6 +34,11 @@ async def failing() -> Flow[None]:
     yield fails()
 
 
+@failing.on_failure
+def afterwards(finished):
+    raise RuntimeError("nobody to tell")
+
+
 @workflow
 async def waiting() -> Flow[str]:
     value: str = yield wait_for("go")
@@ -76,6 +81,7 @@ ASKED = {
     "pause": (lambda client: client.get("waits").pause(), True, 0),
     "resume": (lambda client: client.get("paused").resume(), True, 0),
     "retry": (lambda client: client.get("failed").retry(), True, 0),
+    "retry hooks": (lambda client: client.get("failed").retry_hooks(), 1, 0),
     "fork": (lambda client: client.get("failed").fork(0, id="forked"), None, 1),
     "trigger": (lambda client: client.schedule("hourly").trigger(), None, 1),
     "pause a schedule": (lambda client: client.schedule("hourly").pause(), True, 0),

@@ -16,7 +16,7 @@ from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._shell.reads.exporting import release
 from durable._shell.requests import wire
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch, CreateBatches, NewBatch
-from durable._shell.requests.history_requests import ForkRun, Imported, ImportRuns, RetryRun, RetryRunAnyway
+from durable._shell.requests.history_requests import ForkRun, Imported, ImportRuns, RetryHooks, RetryRun, RetryRunAnyway
 from durable._shell.requests.once import Once
 from durable._shell.requests.prune_requests import PruneBatches, Pruned, PruneRuns
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
@@ -51,6 +51,7 @@ EXAMPLES = [
     (ResolveStep("r", "0", "1", failed=False, by="me", reason="looked it up"), None),
     (RetryRun("r"), False),
     (RetryRunAnyway("r"), True),
+    (RetryHooks("r"), 2),
     (ForkRun("r", "3.1", {"3": "1", "4": b"\x01"}, "new"), "new"),
     (ImportRuns((HISTORY,)), Imported(["r"], [])),
     (PauseQueue("q", paused=True), True),
@@ -98,6 +99,7 @@ SPOKEN = {
     "ResolveStep": "run_id: str, position: str, value: Payload, failed: bool, by: str, reason: str -> NoneType",
     "RetryRun": "run_id: str -> bool",
     "RetryRunAnyway": "run_id: str -> bool",
+    "RetryHooks": "run_id: str -> int",
     "ForkRun": "run_id: str, at: str, replace: Mapping[str, Payload], new_id: str -> str",
     "ImportRuns": "histories: tuple[RunHistory, ...] -> Imported",
     "PauseQueue": "queue: str, paused: bool -> bool",

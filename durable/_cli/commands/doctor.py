@@ -184,6 +184,18 @@ def _compensated(file: _File) -> Iterator[Finding]:
             yield Finding("note", what, remedy)
 
 
+def _hooks(file: _File) -> Iterator[Finding]:
+    rows = file.conn.execute(
+        "SELECT r.run_id, h.hook, h.error FROM durable_hook_errors AS h JOIN durable_runs AS r USING (run) "
+        "ORDER BY h.entry DESC LIMIT ?",
+        (_NAMED + 1,),
+    ).fetchall()
+    if rows:
+        named = ", ".join(f"{hook} of {run_id} ({error[:80]})" for run_id, hook, error in rows[:_NAMED])
+        more = ", and more" if len(rows) > _NAMED else ""
+        yield Finding("warning", f"hooks that went wrong: {named}{more}", "mend them, then `durable retry-hooks RUN`")
+
+
 def _waiting(file: _File) -> Iterator[Finding]:
     owner = owner_of(file.path)
     owned = owner is not None and owner.alive is not False
@@ -297,5 +309,6 @@ def _dangling(file: _File) -> Iterator[Finding]:
 
 
 _CHECKS: Final[tuple[Callable[[_File], Iterator[Finding]], ...]] = (
-    _pages, _surroundings, _ownership, _stopped, _waiting, _schedules, _storms, _histories, _checksums, _dangling,
+    _pages, _surroundings, _ownership, _stopped, _hooks, _waiting, _schedules, _storms, _histories, _checksums,
+    _dangling,
 )  # fmt: skip

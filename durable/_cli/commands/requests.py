@@ -1,5 +1,5 @@
 """
-``durable signal``, ``cancel``, ``pause``, ``resume``, ``retry``: what runs are asked for from outside.
+``durable signal``, ``cancel``, ``pause``, ``resume``, ``retry``, ``retry-hooks``: what runs are asked for from outside.
 
 Each request is recorded, by the engine that has the journal or in its place, before its line is written.
 Many are made page by page, so that an engine can open the journal in between.
@@ -96,6 +96,16 @@ WORDS: Final = {
         "  durable retry 019a3b\n"
         "  durable retry --status failed --workflow ride --since 1d --yes",
     ),
+    "retry-hooks": Words(
+        "Call the hooks again of",
+        "its hooks are called again",
+        "no hook of it went wrong",
+        "A hook (on_success, on_failure, ...) that raised is called again with what it was called with, and what it\n"
+        "asks for is started once. A start that was refused, since its key was taken, is tried again.\n\n"
+        "examples:\n"
+        "  durable retry-hooks 019a3b\n"
+        "  durable retry-hooks --workflow ride --yes",
+    ),
 }
 
 
@@ -163,14 +173,18 @@ def _payload(args: Namespace) -> Payload:
         raise CommandError(str(error)) from error
 
 
-def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalRequest[bool]]:
+def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalRequest[int]]:
     """What is asked for, for each target."""
     from durable._shell.requests import queue_requests, run_requests, schedule_requests  # noqa: PLC0415 - as in `run`
-    from durable._shell.requests.history_requests import RetryRun, RetryRunAnyway  # noqa: PLC0415 - as in `run`
+    from durable._shell.requests.history_requests import (  # noqa: PLC0415 - as in `run`
+        RetryHooks,
+        RetryRun,
+        RetryRunAnyway,
+    )
 
     payload = _payload(args) if command == "signal" else ""
 
-    def request(target: Target) -> JournalRequest[bool]:
+    def request(target: Target) -> JournalRequest[int]:
         match command, target.kind:
             case "signal", _:
                 return run_requests.SendSignal(target.name, args.name, payload, args.dedup)
@@ -178,6 +192,8 @@ def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalReq
                 return run_requests.CancelRun(target.name, args.reason)
             case "retry", _:
                 return RetryRunAnyway(target.name) if args.anyway else RetryRun(target.name)
+            case "retry-hooks", _:
+                return RetryHooks(target.name)
             case _, "queue":
                 return queue_requests.PauseQueue(target.name, paused=command == "pause")
             case "pause", "schedule":
@@ -196,7 +212,7 @@ async def _make(
     path: str,
     command: str,
     targets: Sequence[Target],
-    request_for: Callable[[Target], JournalRequest[bool]],
+    request_for: Callable[[Target], JournalRequest[int]],
     out: Output,
 ) -> dict[str, int]:
     """Make the requests, and write what became of each; how many of which outcome."""

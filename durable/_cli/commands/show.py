@@ -154,6 +154,7 @@ def _write(page: Page, out: Output, now: float, *, full: bool) -> None:
         for line in tree:
             out.line(f"  {line}")
     _section("started by its end", _followers(page, full=full), out)
+    _section("hooks that went wrong", _hook_errors(page.row), out)
 
 
 def _facts(page: Page, now: float) -> Iterator[tuple[str, str]]:
@@ -269,6 +270,13 @@ def _received(events: Iterable[Event]) -> Counter[str]:
     return Counter(event.name for event in only(events, SignalReceived))
 
 
+def _hook_errors(row: RunRow) -> list[str]:
+    if not row.hook_errors:
+        return []
+    told = [f"{each.hook}, {instant(each.at)}: {each.error}" for each in row.hook_errors]
+    return [*told, f"`durable retry-hooks {row.run_id}` makes up for them, once what is wrong has been mended"]
+
+
 def _followers(page: Page, *, full: bool) -> list[str]:
     shown = page.followers if full else page.followers[:_FOLLOWERS]
     lines = [f"{row.run_id}  {row.workflow}  {row.status}" for row in shown]
@@ -283,6 +291,7 @@ def _json(page: Page) -> dict[str, Any]:
     return {
         **as_json(page.row, ""),
         "why": page.why,
+        "hook_errors": [{"hook": each.hook, "error": each.error, "at": iso(each.at)} for each in page.row.hook_errors],
         "seconds": page.seconds,
         "attempt": attempts_of_run(page.events),
         "attributes": plain(page.row.attributes),

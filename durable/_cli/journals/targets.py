@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from durable._cli.journals.filters import filter_from, filtered
 from durable._cli.journals.finding import find_run
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
-from durable._core.statuses import OPEN, Cause, changed_by
+from durable._core.statuses import ENDS, OPEN, Cause, changed_by
 from durable._shell.reads.run_rows import list_runs, paused_queues, run_by_id
 from durable._shell.reads.schedule_rows import schedule_by_name
 
@@ -26,6 +26,7 @@ APPLIES: Final[dict[str, tuple[str, ...]]] = {
     "pause": changed_by(Cause.PAUSE),
     "resume": changed_by(Cause.RESUME),
     "retry": changed_by(Cause.RETRY),
+    "retry-hooks": ENDS,
 }
 #: Runs read in one go.
 _PAGE: Final = 1_000
@@ -72,7 +73,8 @@ def targets_of(conn: sqlite3.Connection, request: str, args: Namespace, now: flo
     found: list[Target] = []
     before: int | None = None
     while page := list_runs(conn, wanted, before, _PAGE):
-        found += [Target("run", row.run_id, row.workflow, row.status) for row in page]
+        fit = [row for row in page if row.hook_errors] if request == "retry-hooks" else page
+        found += [Target("run", row.run_id, row.workflow, row.status) for row in fit]
         before = page[-1].run
     return found
 

@@ -38,6 +38,7 @@ from durable._shell.engine.ticker import Ticker
 from durable._shell.engine.workload import Workload
 from durable._shell.log import log
 from durable._shell.reads import event_rows, run_rows
+from durable._shell.reads.hook_rows import runs_with_owed_hooks
 from durable._shell.rows.rows import Effects, ReadyRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.storage import schema
@@ -49,6 +50,7 @@ from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
+from durable._shell.turns.continuations import HookCalls
 from durable._shell.turns.quarantine import Quarantine
 from durable._shell.turns.residents import Residents
 from durable._shell.turns.services import Services
@@ -134,6 +136,7 @@ class Running:
             stand_ins=settings.stand_ins,
         )
         self.scheduler = Scheduler(services, admission)
+        self.hook_calls = HookCalls(services)
         self.ticker = Ticker(settings.schedules, recovered.schedules, services)
         #: Where other processes ask; a journal in memory has none.
         self.server = Server(database.path, host) if isinstance(database, Database) else None
@@ -188,6 +191,7 @@ class Running:
         self.scheduler.take(Effects(unborn=await self.database.read(read_unborn)))
         self.scheduler.recover(found.ready_queues, found.next_fire_at)
         self.ticker.begin()
+        self.hook_calls.take(Effects(hooks=await self.database.read(runs_with_owed_hooks)))
         if self.server is not None:
             self._parts.push_async_callback(self.server.aclose)
             await self.server.start()
@@ -290,6 +294,7 @@ class Running:
         self.settings.hooks.tell(effects)
         self.ticker.take(effects)
         self.scheduler.take(effects)
+        self.hook_calls.take(effects)
 
     def _is_watched(self) -> bool:
         return self.settings.hooks.watches_attempts or self.broadcast.has_readers

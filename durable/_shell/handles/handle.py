@@ -8,7 +8,7 @@ again from the id, and used when the run has long ended.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar, overload
 
 import anyio
@@ -23,8 +23,8 @@ from durable._core.statuses import Status
 from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
 from durable._shell.reads import event_rows, run_rows, why
-from durable._shell.reads.run_rows import RunRow
-from durable._shell.requests.history_requests import ForkRun, RetryRun, RetryRunAnyway
+from durable._shell.reads.run_rows import FailedHook, RunRow
+from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryRun, RetryRunAnyway
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
@@ -75,6 +75,8 @@ class RunInfo:
     batch: str | None = None
     #: Signals that nobody had asked for when it ended: how many of each name. A retry delivers them.
     unread_signals: Mapping[str, int] = field(factory=dict)
+    #: Hooks that went wrong when it ended, and starts that were refused: `retry_hooks` makes up for them.
+    hook_errors: Sequence[FailedHook] = ()
     #: Where a page that begins behind this run continues: ``engine.runs(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
@@ -121,6 +123,7 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
         follows=row.follows,
         batch=row.batch,
         unread_signals=row.unread,
+        hook_errors=row.hook_errors,
         cursor=row.run,
     )
 
@@ -333,6 +336,18 @@ class Run(Generic[T]):
             RunStateError: It has ended otherwise.
         """
         return await self._backend.request(RetryRunAnyway(self.id) if force else RetryRun(self.id))
+
+    async def retry_hooks(self) -> int:
+        """
+        Have the hooks called again that went wrong when the run ended, and start what was refused; how many.
+
+        What they ask for is started exactly once; one that fails again is told in `info().hook_errors` as before.
+        A client of a file that nobody owns has it recorded, and the next engine calls them.
+
+        Raises:
+            RunStateError: The run has not ended.
+        """
+        return await self._backend.request(RetryHooks(self.id))
 
     async def fork(self, at: str | int, replace: Mapping[str, Any] | None = None, *, id: str | None = None) -> Run[T]:
         """

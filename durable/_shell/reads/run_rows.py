@@ -38,9 +38,20 @@ SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.prio
        r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.follows),
-       (SELECT b.batch_id FROM durable_batches AS b WHERE b.batch = r.batch), r.unread
+       (SELECT b.batch_id FROM durable_batches AS b WHERE b.batch = r.batch), r.unread,
+       (SELECT json_group_array(json_array(h.hook, h.error, h.at)) FROM durable_hook_errors AS h WHERE h.run = r.run)
 FROM durable_runs AS r
 """
+
+
+class FailedHook(NamedTuple):
+    """A hook of a run that went wrong, or a start that its end asked for and that was refused."""
+
+    #: Its name; or "start of 'JOB'".
+    hook: str
+    error: str
+    #: Epoch seconds, UTC.
+    at: float
 
 
 class RunRow(NamedTuple):
@@ -69,12 +80,14 @@ class RunRow(NamedTuple):
     batch: str | None
     #: Signals that nobody had asked for when it ended: how many of each name.
     unread: Mapping[str, int]
+    hook_errors: tuple[FailedHook, ...]
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
     columns: list[Any] = list(row)
     columns[9] = json.loads(row[9]) if row[9] else {}
-    columns[-1] = json.loads(row[-1]) if row[-1] else {}
+    columns[21] = json.loads(row[21]) if row[21] else {}
+    columns[22] = () if row[22] == "[]" else tuple(FailedHook(*each) for each in json.loads(row[22]))
     return RunRow(*columns)
 
 

@@ -22,6 +22,7 @@ from durable._shell.requests.run_requests import make_ready
 from durable._shell.rows.rows import Effects, NewRun, RunState
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
+from durable._shell.writes.hook_writes import ask_again
 from durable._shell.writes.importing import import_runs
 from durable._shell.writes.run_writes import INSERT_WAITS, insert_run, write_rows
 from durable._shell.writes.turn_writes import add_wait
@@ -60,6 +61,20 @@ class RetryRunAnyway(JournalRequest[bool]):
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Reopen its history, and those of its children that failed."""
         return _retry(conn, self.run_id, effects, env, force=True)
+
+
+@frozen
+class RetryHooks(JournalRequest[int]):
+    """Make up for the hooks of a run that went wrong, and for the starts that were refused; how many there are."""
+
+    run_id: str
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> int:
+        """Start those anew, and have an engine call these."""
+        run = current_run(conn, self.run_id)
+        if run.status not in ENDS:
+            raise RunStateError(self.run_id, run.status, "retry the hooks of", "They are called when it has ended")
+        return ask_again(conn, run.run, env.now, env.numbers(conn), effects)
 
 
 @frozen
@@ -140,7 +155,7 @@ class ImportRuns(JournalRequest[Imported]):
         return Imported(runs, present)
 
 
-REQUESTS = (RetryRun, RetryRunAnyway, ForkRun, ImportRuns)
+REQUESTS = (RetryRun, RetryRunAnyway, RetryHooks, ForkRun, ImportRuns)
 
 
 def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *, force: bool) -> bool:

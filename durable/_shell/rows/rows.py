@@ -297,6 +297,7 @@ class LastTurn(TurnWrite):
     #: Gives numbers to the callbacks of its batch.
     allocate: Callable[[], int] = field(kw_only=True)
     follow_ups: Sequence[NewRun] = ()
+    broken_hooks: Sequence[BrokenHook] = ()
     #: The run as which it continues.
     successor: NewRun | None = None
     #: Signals of its history that nobody consumed: how many of each name.
@@ -343,6 +344,13 @@ class Stopped(NamedTuple):
     workflow: str
 
 
+class BrokenHook(NamedTuple):
+    """A hook that went wrong when its run ended."""
+
+    hook: str
+    error: str
+
+
 class Refused(NamedTuple):
     """A follow-up that could not be started."""
 
@@ -379,6 +387,8 @@ class Effects:
     #: Runs whose turn would have ended them with unread signals in the inbox: nothing of it was written.
     listening: set[int] = field(factory=set)
     refused: list[Refused] = field(factory=list)
+    #: Runs of which hooks are to be called again.
+    hooks: list[int] = field(factory=list)
     notices: list[Notice] = field(factory=list)
     batches: list[BatchNews] = field(factory=list)
     #: Queues that were paused (True) or resumed.
@@ -399,6 +409,7 @@ class Effects:
         self.kept |= other.kept
         self.listening |= other.listening
         self.refused += other.refused
+        self.hooks += other.hooks
         self.notices += other.notices
         self.batches += other.batches
         self.queues |= other.queues

@@ -125,6 +125,16 @@ ALTER TABLE durable_runs ADD COLUMN unread TEXT;
 ALTER TABLE durable_runs ADD COLUMN on_parent_end TEXT;
 CREATE INDEX durable_runs_tied ON durable_runs (parent) WHERE on_parent_end = 'cancel';
 ALTER TABLE durable_requests ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE durable_hook_errors (
+    entry INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    hook TEXT NOT NULL,
+    error TEXT NOT NULL,
+    at REAL NOT NULL,
+    starts TEXT,
+    asked_at REAL
+) STRICT;
+CREATE INDEX durable_hook_errors_run ON durable_hook_errors (run);
 ALTER TABLE durable_schedules ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE durable_runs ADD COLUMN timeout REAL;
 ALTER TABLE durable_runs ADD COLUMN expires_at REAL;

@@ -245,6 +245,17 @@ CREATE TABLE durable_requests (       -- what clients asked for lately, so that 
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX durable_requests_at ON durable_requests (at);
 
+CREATE TABLE durable_hook_errors (    -- hooks that went wrong, and starts that were refused, when a run ended
+    entry INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    hook TEXT NOT NULL,               -- its name
+    error TEXT NOT NULL,
+    at REAL NOT NULL,
+    starts TEXT,                      -- JSON list of the run that was refused
+    asked_at REAL                     -- when it was asked for again; NULL once an engine is about to call it
+) STRICT;
+CREATE INDEX durable_hook_errors_run ON durable_hook_errors (run);
+
 CREATE TABLE durable_kinds (          -- names of events, for the view `history`
     kind INTEGER PRIMARY KEY,
     name TEXT NOT NULL

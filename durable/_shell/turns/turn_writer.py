@@ -35,7 +35,7 @@ from durable._shell.rows.rows import (
     TurnWrite,
     read_events,
 )
-from durable._shell.turns.continuations import follow_ups
+from durable._shell.turns.continuations import Continuations, continuations, uncalled
 from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
@@ -138,10 +138,12 @@ class TurnWriter:
         """Write *end*, which no execution has decided, and what it starts."""
         services = self._services
         started = self._first_event(conn)
-        followers: list[NewRun] = []
-        if started is not None and end.ended is not None and not services.witness.deaths(self._state.run, HOOKS):
-            followers = follow_ups(self._ready, started, end.ended, end, services)
-        end_undriven(conn, self._state, end, now, followers, services.allocate, effects)
+        then = Continuations([], [])
+        if started is not None and end.ended is not None:
+            kill = services.witness.deaths(self._state.run, HOOKS)
+            ask = uncalled if kill else continuations
+            then = ask(self._ready, started, end.ended, end, services)
+        end_undriven(conn, self._state, end, now, then.runs, then.broken, services.allocate, effects)
 
     def turn(self, decision: Decision, execution: AnyExecution, inbox_upto: int, *, last: bool = True) -> TurnWrite:
         """*decision*, ready to be written. *last* is False while transactions of the same turn are still to run."""
@@ -205,7 +207,8 @@ class TurnWriter:
         if decision.continued is not None:
             write.successor = self._child(decision.continued, write.at)
         else:
-            write.follow_ups = follow_ups(self._ready, execution.started, status, decision, self._services)
+            found = continuations(self._ready, execution.started, status, decision, self._services)
+            write.follow_ups, write.broken_hooks = found.runs, found.broken
 
     def _is_new(self, limit: LimitRef) -> TypeGuard[Limit]:
         """Whether the opening did not see this limit, so that its numbers are still to be written."""

@@ -34,12 +34,12 @@ from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
 from durable._shell.reads.run_rows import current_run
 from durable._shell.rows.rows import (
+    BrokenHook,
     DroppedNotes,
     Effects,
     Ended,
     LastTurn,
     NewRun,
-    Refused,
     RunResult,
     RunState,
     Stopped,
@@ -50,6 +50,7 @@ from durable._shell.storage.bulk import about_many, join_many, write_many
 from durable._shell.writes import slots
 from durable._shell.writes.batch_ends import tell_batches
 from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
+from durable._shell.writes.hook_writes import follow, note_broken
 from durable._shell.writes.run_writes import (
     INSERT_WAITS,
     add_run,
@@ -446,7 +447,9 @@ def _end(
             ends.append(AwaitedEnd(state.run, state.run_id, *outcome, turn.at))
             unread = _keep_unread(conn, turn, waiting.get(state.run), effects)
         for new in turn.follow_ups:
-            _follow(conn, state, new, effects)
+            follow(conn, state, new, effects)
+        if turn.broken_hooks:
+            note_broken(conn, state.run, turn.broken_hooks, turn.at)
         effects.ended.append(Ended(state.run, state.run_id, state.workflow, status, outcome, unread))
     about_many(conn, _NO_ITEMS, runs)
     for (child,) in about_many(conn, _TIED, over):
@@ -473,14 +476,6 @@ def _pause_unborn(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> No
     )
     if paused.rowcount:
         effects.paused.add(new.run)
-
-
-def _follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Effects) -> None:
-    """Start what the end of a run starts. A refusal is reported, and harms nothing."""
-    try:
-        get_or_create(conn, new, effects)
-    except (KeyConflictError, LimitReachedError, RunExistsError, RunStateError) as error:
-        effects.refused.append(Refused(ended.run_id, str(error)))
 
 
 def _continue(conn: sqlite3.Connection, turn: LastTurn, successor: NewRun, effects: Effects) -> None:
@@ -572,6 +567,7 @@ def end_undriven(
     end: Decision,
     at: float,
     follow_ups: Sequence[NewRun],
+    broken_hooks: Sequence[BrokenHook],
     allocate: Callable[[], int],
     effects: Effects,
 ) -> None:
@@ -583,5 +579,7 @@ def end_undriven(
     state = evolve(state, seq=seq, chain=chain)
     end.cancel_all_children = True
     rows = state.append(end.events)
-    turn = LastTurn(state, at, end, rows, status=end.ended, allocate=allocate, follow_ups=follow_ups)
+    turn = LastTurn(
+        state, at, end, rows, status=end.ended, allocate=allocate, follow_ups=follow_ups, broken_hooks=broken_hooks
+    )
     write_turns(conn, [turn], effects)
