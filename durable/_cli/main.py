@@ -27,6 +27,7 @@ class Subcommand(NamedTuple):
     summary: str
 
 
+#: Each is a room of `commands`.
 _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
     "look": {
         "list": Subcommand("list", "runs, newest first"),
@@ -63,7 +64,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "version": Subcommand("version", "versions of durable, Python, SQLite and the journal's format"),
     },
 }
-COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}
+COMMANDS: Final = {name: (group, command) for group, commands in _GROUPS.items() for name, command in commands.items()}
 
 _AFTER = """\
 environment:
@@ -113,8 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(name: str, given: Sequence[str]) -> int:
-    command = COMMANDS[name]
-    module: Any = import_module(f"durable._cli.commands.{command.module}")
+    group, command = COMMANDS[name]
+    module: Any = import_module(f"durable._cli.commands.{group.replace(' ', '_')}.{command.module}")
     parser = argparse.ArgumentParser(
         prog=f"durable {name}",
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",

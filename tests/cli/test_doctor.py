@@ -227,7 +227,7 @@ async def test_what_does_not_get_on_is_found(engines, cli, tmp_db, reached, even
         long_ago,
     )
     change(tmp_db, "UPDATE durable_runs SET status = 'pending', ready_at = ? WHERE run_id = 'queued'", long_ago)
-    monkeypatch.setattr("durable._cli.commands.doctor._LONG_HISTORY", 20)
+    monkeypatch.setattr("durable._cli.commands.look.doctor._LONG_HISTORY", 20)
     said = cli("doctor", "--db", tmp_db)
     for words in (
         "a timer of run storm at 0 has been due for 60 min: start an engine",
@@ -244,7 +244,7 @@ async def test_a_large_file_is_not_read_as_a_whole(engines, cli, tmp_db, monkeyp
     """
     engine = await engines.file(waits)
     await engine.aclose()
-    monkeypatch.setattr("durable._cli.commands.doctor._LARGE_BYTES", 1)
+    monkeypatch.setattr("durable._cli.commands.look.doctor._LARGE_BYTES", 1)
     assert (
         "the file is large: its pages were not verified: durable doctor --thorough" in cli("doctor", "--db", tmp_db).out
     )
@@ -252,7 +252,7 @@ async def test_a_large_file_is_not_read_as_a_whole(engines, cli, tmp_db, monkeyp
 
 def test_a_check_that_meets_what_cannot_be_in_a_sound_file_is_a_finding():
     """Where a damaged page lets a time be NULL, say: the other checks are still made, and all of it is shown."""
-    from durable._cli.commands.doctor import _found
+    from durable._cli.commands.look.doctor import _found
 
     def _times(file):
         yield file.now - None

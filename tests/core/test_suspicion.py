@@ -14,7 +14,7 @@ from durable._core.journal.events import (
     StepSucceeded,
     TransactionStarted,
 )
-from durable._core.run.suspicion import (
+from durable._core.suspicion import (
     BODY,
     Accused,
     Suspect,

@@ -234,14 +234,14 @@ MUTANTS = (
     ),
     _m(
         "everything that ran beside a killer is called poison",
-        "_core/run/suspicion",
+        "_core/suspicion",
         "return was_alone or not is_suspect(crashes, crash_limit)",
         "return True",
         "shell/test_poison.py::test_the_killer_is_found_among_ten_neighbours",
     ),
     _m(
         "suspects run all at once",
-        "_core/run/suspicion",
+        "_core/suspicion",
         "return self._line[0] is suspect",
         "return True",
         "core/test_suspicion.py::test_suspects_have_their_turn_one_after_the_other",
@@ -262,7 +262,7 @@ MUTANTS = (
     ),
     _m(
         "a run that gets further stays accused",
-        "_core/run/suspicion",
+        "_core/suspicion",
         "if known is not None and known.mark == mark",
         "if known is not None",
         "core/test_suspicion.py::test_deaths_count_for_the_same_place_of_the_same_run",

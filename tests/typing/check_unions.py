@@ -90,7 +90,7 @@ EXPECTED = {
     "Remarked": {"_core/journal/events.py"},
     "paused": {
         "_core/recorded/run_lines.py",
-        "_cli/commands/replay.py",
+        "_cli/commands/debug/replay.py",
         "_cli/drawing/model.py",
         "_cli/journals/step_lines.py",
         "_debug/looking_around.py",

@@ -22,7 +22,7 @@ from attrs import frozen
 from durable._core.admission import Admission, Places
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.program.limits import numbers
-from durable._core.run.suspicion import guilty
+from durable._core.suspicion import guilty
 from durable._shell.attempts.functions import journal_key
 from durable._shell.attempts.steps import Steps
 from durable._shell.backend import Backend

@@ -21,7 +21,7 @@ from attrs import define, evolve, field
 
 from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepRetrying, StepStopped
 from durable._core.run.decision import StepAction
-from durable._core.run.suspicion import is_suspect
+from durable._core.suspicion import is_suspect
 from durable._shell.attempts.context import tell
 from durable._shell.attempts.running_attempt import RunningAttempt
 from durable._shell.attempts.steps import current_task, forget_cancel

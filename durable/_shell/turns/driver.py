@@ -28,7 +28,7 @@ from durable._core.journal import history
 from durable._core.journal.events import Event, Reopening, RunExpired, SignalReceived, StepInterrupted, StepNotBegun
 from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
-from durable._core.run.suspicion import BODY, Suspect, counts, progress
+from durable._core.suspicion import BODY, Suspect, counts, progress
 from durable._shell.attempts.steps import current_task
 from durable._shell.log import emit, log
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run

@@ -1,7 +1,7 @@
 """
 Lets steps that may kill the process run one at a time, and records whose turn it is before it begins.
 
-Who is a suspect, and what a death says of it, is decided in `_core/run/suspicion`.
+Who is a suspect, and what a death says of it, is decided in `_core/suspicion`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
-from durable._core.run.suspicion import Suspect, Suspects
+from durable._core.suspicion import Suspect, Suspects
 from durable._shell.attempts.running_attempt import RunningAttempt
 from durable._shell.turns.commits import Commits
 from durable._shell.writes.deaths import note_alone

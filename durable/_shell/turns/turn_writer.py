@@ -20,8 +20,8 @@ from durable._core.journal.events import Event, RunCancelled, RunFailed, RunStar
 from durable._core.journal.payloads import failure_payload
 from durable._core.program.limits import Limit, LimitRef, limit_name, numbers
 from durable._core.run.decision import ChildAction, Decision, Feed
-from durable._core.run.suspicion import HOOKS
 from durable._core.statuses import EndStatus
+from durable._core.suspicion import HOOKS
 from durable._shell.reads.event_rows import cancel_in_inbox, load_run
 from durable._shell.rows.new_runs import make_template
 from durable._shell.rows.rows import (

@@ -1,7 +1,7 @@
 """
 Whose turn it is, noted where the death of the process does not reach it: in an engine that follows one that died.
 
-What such a note says is decided in `_core/run/suspicion`. Where the last engine gave its file up, nothing is noted.
+What such a note says is decided in `_core/suspicion`. Where the last engine gave its file up, nothing is noted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from attrs import frozen
 
 from durable._core.codec.json_text import dumps, loads
-from durable._core.run.suspicion import BODY, HOOKS, Accused, TurnMark
+from durable._core.suspicion import BODY, HOOKS, Accused, TurnMark
 
 #: Writes a text down, on one of the lines that survive the process.
 Note: TypeAlias = Callable[[int, bytes], None]

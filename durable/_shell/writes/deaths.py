@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from durable._core.codec.json_text import dumps, loads
-from durable._core.run.suspicion import Accused, Suspect, TurnMark, accused
+from durable._core.suspicion import Accused, Suspect, TurnMark, accused
 
 
 @frozen

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Final, NamedTuple
 
-from durable._cli.commands.list import as_json
+from durable._cli.commands.look.list import as_json
 from durable._cli.journals.families import Family, family_json, family_lines, family_of
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
 from durable._cli.journals.finding import RUN_HELP, find_run

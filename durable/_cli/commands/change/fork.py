@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 
 from durable._cli.applications import Application, add_application, application_of, load_object
-from durable._cli.commands.diff import line_text, plain_rows, write_comparison
-from durable._cli.commands.fork_plan import Plan, planned, replacement, signal
-from durable._cli.commands.transfer import import_into
+from durable._cli.commands.change.fork_plan import Plan, planned, replacement, signal
+from durable._cli.commands.debug.diff import line_text, plain_rows, write_comparison
+from durable._cli.commands.keep_house.transfer import import_into
 from durable._cli.journals.files import add_database
 from durable._cli.journals.finding import RUN_HELP
 from durable._cli.journals.owners import owner_of, say_unowned
