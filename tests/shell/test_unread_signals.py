@@ -50,7 +50,8 @@ class Post:
             return
         name, payload = self.to_come.pop(0)
         with closing(sqlite3.connect(self.path)) as conn, conn:
-            SendSignal(current().run_id, name, payload).record(conn, Effects(), Env(time.time(), self.path))
+            env = Env(time.time(), self.path)  # durable: ok
+            SendSignal(current().run_id, name, payload).record(conn, Effects(), env)
         self.sent.append((name, payload))
 
 

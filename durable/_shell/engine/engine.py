@@ -100,7 +100,8 @@ class Engine(JournalHandle[EngineBackend]):
         caps: Sizes beyond which values and histories are refused.
         middleware: What surrounds each attempt and activation, the outermost first.
         replay_always: For tests: forget each run after every turn, and replay it from the journal before the
-            next. Slow, and a workflow that is not deterministic is blocked, with a report, at once.
+            next. Slow, and a workflow that is not deterministic is blocked, with a report, at once: it asks for
+            something else, passes other arguments, or reads a clock, dice or the environment.
         storage: For tests: opens another database in place of SQLite's file, see `OpenDatabase`.
     """
 

@@ -19,6 +19,7 @@ from durable._core.run.job_execution import JobExecution
 from durable._shell.reads.event_rows import load_run
 from durable._shell.rows.rows import ReadyRun, RunState, read_events
 from durable._shell.turns.inbox import Read
+from durable._shell.turns.outside_reads import OutsideReads
 from durable._shell.turns.services import Services
 from durable.errors import DurableError
 
@@ -74,6 +75,7 @@ def make_execution(ready: ReadyRun, events: Sequence[Event], services: Services)
     )
     if services.replay_always:
         execution.comparing = Comparing(EVERYWHERE, strict=True)
+        execution.around = OutsideReads(ready.run_id)
     elif len(events) > 1:
         execution.comparing = Comparing(_some_of(execution.history.commands), budget=_COMPARED_CHARACTERS)
     return execution
