@@ -44,13 +44,13 @@ OFFERED = {
         path open aclose drain idle
         start start_many run get find runs
         queue schedule schedules batch get_batch batches
-        events stats prune backup export import_runs check dry_run
+        events stats prune delete backup export import_runs check dry_run
     """,
     "Client": """
         path open aclose
         start start_many run get find runs
         queue schedule schedules batch get_batch batches
-        prune export import_runs
+        prune delete export import_runs
     """,
     "Run": """
         id run_id result

@@ -54,6 +54,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "resolve": Subcommand("resolve", "say how a step has ended whose outcome is unknown"),
         "retry": Subcommand("requests", "resume failed runs from what failed"),
         "retry-hooks": Subcommand("requests", "call hooks of ended runs again that went wrong"),
+        "delete": Subcommand("requests", "delete runs that have ended, and what they started"),
         "fork": Subcommand("fork", "what if: a copy of a run that continues from a position, with other outcomes"),
     },
     "keep house": {

@@ -629,6 +629,23 @@ async def test_what_is_recorded_on_an_unowned_file_is_there_for_the_next_engine(
     assert (await engine.queue("other").info()).paused
 
 
+async def test_runs_are_deleted_once_somebody_said_yes(desk):
+    """
+    Also a run that was named: nothing of it is left. What is open is refused.
+    """
+    engine = await desk.engine()
+    await desk.waiting(engine, "a", "b")
+    await engine.get("a").signal("approved")
+    await engine.get("a").result(5)
+    said = await desk.run("delete", "a")
+    assert "Delete 1 run (a)?" in said.err
+    assert await desk.statuses(engine) == {"a": "succeeded", "b": "waiting"}
+    assert (await desk.run("delete", "a", "--yes")).lines[-1] == "a: deleted"
+    said = await desk.run("delete", "b", "--yes")
+    assert (said.code, said.lines[-1]) == (1, "b: refused: cannot delete run 'b': it is waiting. Cancel it first")
+    assert await desk.statuses(engine) == {"b": "waiting"}
+
+
 # --- many -----------------------------------------------------------------------------------------
 
 
@@ -773,7 +790,7 @@ async def test_a_run_pruned_between_is_one_refusal(desk):
 # --- help -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["start", "signal", "cancel", "pause", "resume", "retry"])
+@pytest.mark.parametrize("command", ["start", "signal", "cancel", "pause", "resume", "retry", "delete"])
 def test_help_has_a_summary_every_option_and_an_example(cli, command):
     """
     `durable COMMAND --help` renders whole.

@@ -99,6 +99,7 @@ OF = {
     bool: st.booleans(),
     Instant: instants,
     Instant | None: st.none() | instants,
+    Seconds | None: st.none() | instants,
     list[str]: st.lists(text, max_size=3),
     Seconds | None: st.none() | st.floats(0, 4e9),
     str | None: st.none() | text,

@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
-from durable import Engine, Flow, Return, continue_as, gather, job, start, wait_for, workflow
-from durable.errors import JournalError
+from durable import Client, Engine, Flow, Return, continue_as, gather, job, start, wait_for, workflow
+from durable.errors import JournalError, RunNotFoundError, RunStateError
 
 pytestmark = pytest.mark.anyio
 
@@ -108,7 +108,7 @@ async def test_prune_goes_on_beyond_one_transaction(engines, clock):
         assert await rows(engine, table) == 0
 
 
-async def test_a_pruned_runs_key_is_free(engines, clock):
+async def test_a_pruned_runs_key_is_free_if_that_was_asked_for(engines, clock):
     """
     It starts anew.
     """
@@ -116,7 +116,7 @@ async def test_a_pruned_runs_key_is_free(engines, clock):
     first = await engine.start(quick(1), key="k")
     await first.result(5)
     clock.advance(100)
-    await engine.prune(older_than=50)
+    await engine.prune(older_than=50, keep_keys=False)
     assert await engine.run(quick(2), key="k") == 2
 
 
@@ -283,3 +283,81 @@ async def test_a_chain_of_continued_runs_is_known_by_its_first_as_long_as_it_liv
     clock.advance(100)
     assert await engine.prune(older_than=50) == 2
     assert await ids() == []
+
+
+# --- one run -----------------------------------------------------------------------------------------------
+
+
+async def test_delete_removes_a_tree(engines):
+    """
+    A run and what it started, whatever their age; nothing of them is left, and their keys and ids are free.
+    """
+    engine = await engines.file(parent, quick, waiting, large)
+    await engine.run(large(10_000), id="other")
+    run = await engine.start(parent(False), id="p", key="k")
+    await run.result(5)
+    (child,) = [info.run_id for info in await run.children() if info.workflow == "waiting"]
+    with pytest.raises(RunStateError, match=f"the parent of run '{child}', which is (pending|running|waiting)"):
+        await engine.delete("p")
+    await engine.get(child).signal("go", "x")
+    await engine.get(child).result(5)
+    assert await engine.delete("p") == 4
+    assert await ids(engine) == ["other"]
+    assert await rows(engine, "durable_payloads") == 1
+    with pytest.raises(RunNotFoundError):
+        await engine.delete("p")
+    again = await engine.start(quick(7), id="p", key="k")
+    assert await again.result(5) == 7
+
+
+async def test_delete_refuses_what_is_open_or_awaited(engines, reached):
+    """
+    Nothing is changed.
+    """
+    engine = await engines.memory(parent, quick, waiting)
+    run = await engine.start(parent(True), id="p")
+    await reached(run, "waiting")
+    with pytest.raises(RunStateError, match=r"it is waiting\. Cancel it first"):
+        await engine.delete("p")
+    async with engine.batch() as batch:
+        batch.add(quick(1))
+    await batch.wait(5)
+    (member,) = [info.run_id async for info in engine.runs(batch=batch.id)]
+    with pytest.raises(RunStateError, match="part of batch"):
+        await engine.delete(member)
+    await run.signal("go")
+    assert await run.result(5) == 3
+
+
+async def test_delete_takes_a_whole_chain(engines):
+    """
+    Runs that continue each other go together, whichever was named; one that is only called so stays.
+    """
+
+    @workflow
+    async def counts(number: int) -> Flow[int]:
+        if number < 3:
+            yield continue_as(counts(number + 1))
+        yield Return(number)
+
+    engine = await engines.memory(counts, quick)
+    for named in ("c", "c~2", "c~3"):
+        run = await engine.start(counts(1), id="c")
+        assert await run.result(5) == 3
+        await engine.run(quick(1), id="c~9")
+        assert await engine.delete(named) == 3
+        assert await ids(engine) == ["c~9"]
+        assert await engine.delete("c~9") == 1
+
+
+async def test_delete_by_a_client_without_an_engine(engines, tmp_db):
+    """
+    It records it by itself.
+    """
+    engine = await engines.file(quick)
+    await engine.run(quick(1), id="a")
+    await engine.aclose()
+    async with Client(tmp_db) as client:
+        assert await client.delete("a") == 1
+        with pytest.raises(RunNotFoundError):
+            await client.delete("a")

@@ -18,7 +18,14 @@ from durable._shell.requests import wire
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch, CreateBatches, NewBatch
 from durable._shell.requests.history_requests import ForkRun, Imported, ImportRuns, RetryHooks, RetryRun, RetryRunAnyway
 from durable._shell.requests.once import Once
-from durable._shell.requests.prune_requests import PruneBatches, Pruned, PruneRuns
+from durable._shell.requests.prune_requests import (
+    DeleteRun,
+    PruneBatches,
+    PruneBatchesAndKeys,
+    Pruned,
+    PruneRuns,
+    PruneRunsAndKeys,
+)
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal, StartRuns
 from durable._shell.requests.schedule_requests import PauseSchedule, ResumeSchedule, TriggerSchedule
@@ -64,6 +71,9 @@ EXAMPLES = [
     (CancelBatch("b", "why"), True),
     (PruneRuns(1.5, 20), Pruned(3, 20)),
     (PruneBatches(1.5), Pruned(0, None)),
+    (PruneRunsAndKeys(1.5, 20), Pruned(3, 20)),
+    (PruneBatchesAndKeys(1.5), Pruned(0, None)),
+    (DeleteRun("r"), 3),
     (Once("0f" * 16, CancelRun("r")), True),
     (wire.WaitForEnd("r"), None),
 ]
@@ -112,6 +122,9 @@ SPOKEN = {
     "CancelBatch": "batch_id: str, reason: str -> bool",
     "PruneRuns": "before: float, after: int -> Pruned",
     "PruneBatches": "before: float, after: int -> Pruned",
+    "PruneRunsAndKeys": "before: float, after: int -> Pruned",
+    "PruneBatchesAndKeys": "before: float, after: int -> Pruned",
+    "DeleteRun": "run_id: str -> int",
     "WaitForEnd": "run_id: str",
 }
 

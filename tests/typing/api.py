@@ -257,6 +257,9 @@ async def the_undecorated_function_is_kept() -> None:
 
 async def every_call(engine: Engine) -> None:
     assert_type(await engine.start(notify_drivers(1), delay=3, on_conflict="rerun"), Run[int])
+    assert_type(await engine.start(notify_drivers(1).options(on_conflict="coalesce"), key="k"), Run[int])
+    assert_type(await engine.prune(older_than=60, keep_keys=False), int)
+    assert_type(await engine.delete("r"), int)
     assert_type(await engine.run(coroutine_form("a")), int)
     dry = await engine.dry_run(
         ride(1, "here"),

@@ -27,6 +27,7 @@ APPLIES: Final[dict[str, tuple[str, ...]]] = {
     "resume": changed_by(Cause.RESUME),
     "retry": changed_by(Cause.RETRY),
     "retry-hooks": ENDS,
+    "delete": ENDS,
 }
 #: Runs read in one go.
 _PAGE: Final = 1_000

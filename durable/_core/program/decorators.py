@@ -9,11 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from durable._core.program import current_driver
 from durable._core.program.command import Command
-from durable._core.program.definition import Definition, OnCrash, OnPoison, RunOptions, StepOptions
+from durable._core.program.definition import Definition, OnConflict, OnCrash, OnPoison, RunOptions, StepOptions
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.limits import Limit
 from durable._core.program.ops import Return, StepOp, in_seconds
@@ -194,6 +194,7 @@ def job(
     timeout: float | timedelta | None = ...,
     key: Callable[..., str] | Any = ...,
     key_ttl: float | timedelta | None = ...,
+    on_conflict: OnConflict = ...,
     retry: Retry | int | None = ...,
     priority: int = ...,
     labels: Mapping[str, str] | None = ...,
@@ -215,6 +216,7 @@ def job(
     timeout: float | timedelta | None = None,
     key: Callable[..., str] | Any = None,
     key_ttl: float | timedelta | None = None,
+    on_conflict: OnConflict = "join",
     retry: Retry | int | None = None,
     priority: int = 0,
     labels: Mapping[str, str] | None = None,
@@ -238,6 +240,7 @@ def job(
         timeout=_check_seconds("@job", "timeout", timeout),
         key=key,
         key_ttl=_check_seconds("@job", "key_ttl", key_ttl),
+        on_conflict=_one_of("on_conflict", on_conflict, get_args(OnConflict)),
         retry=as_retry(retry),
         priority=priority,
         labels=dict(labels or {}),
@@ -269,6 +272,7 @@ def workflow(
     timeout: float | timedelta | None = ...,
     key: Callable[..., str] | Any = ...,
     key_ttl: float | timedelta | None = ...,
+    on_conflict: OnConflict = ...,
     retry: Retry | int | None = ...,
     priority: int = ...,
     labels: Mapping[str, str] | None = ...,
@@ -287,6 +291,7 @@ def workflow(
     timeout: float | timedelta | None = None,
     key: Callable[..., str] | Any = None,
     key_ttl: float | timedelta | None = None,
+    on_conflict: OnConflict = "join",
     retry: Retry | int | None = None,
     priority: int = 0,
     labels: Mapping[str, str] | None = None,
@@ -306,7 +311,8 @@ def workflow(
         queue: The queue its runs wait on for a slot.
         timeout: Seconds allowed for the whole run from when it first begins, waiting included.
         key: A function of the arguments, or `by_arguments`: one run per key.
-        key_ttl: Seconds from its start for which a run holds its key; then another may take it.
+        key_ttl: Seconds for which a run holds its key, from when it begins; then another may take it.
+        on_conflict: What a start does that finds the key taken, unless it says so itself: see `Engine.start`.
         retry: Attempts of the whole run, or a policy: each begins with an empty history.
         priority: Higher goes first within its queue.
         labels: Short strings to filter runs by.
@@ -324,6 +330,7 @@ def workflow(
         timeout=_check_seconds("@workflow", "timeout", timeout),
         key=key,
         key_ttl=_check_seconds("@workflow", "key_ttl", key_ttl),
+        on_conflict=_one_of("on_conflict", on_conflict, get_args(OnConflict)),
         retry=as_retry(retry),
         priority=priority,
         labels=dict(labels or {}),

@@ -29,6 +29,8 @@ R = TypeVar("R")
 OnCrash: TypeAlias = Literal["rerun", "raise", "block"]
 #: What becomes of a step that kills the process.
 OnPoison: TypeAlias = Literal["fail", "block"]
+#: What happens when the key of a new run belongs to another: see `Engine.start`.
+OnConflict: TypeAlias = Literal["join", "reject", "replace", "rerun", "rerun-failed", "coalesce"]
 
 #: The reserved key that means "derive the key from the arguments".
 by_arguments: Any = object()
@@ -91,6 +93,7 @@ class RunOptions:
     on_crash: OnCrash = "rerun"
     on_poison: OnPoison = "fail"
     key_ttl: float | None = None
+    on_conflict: OnConflict = "join"
     limit: LimitRef | None = None
     limit_key: Callable[..., str] | None = None
     aliases: tuple[str, ...] = ()

@@ -41,6 +41,7 @@ from durable._core.program.ops import (
     WaitForOp,
     as_expiry,
     as_run_retry,
+    checked_conflict,
     in_seconds,
     kind_of,
 )
@@ -536,10 +537,8 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
         given["at"] = at.timestamp()
     if "retry" in given:
         given["retry"] = as_run_retry(given["retry"])
-    conflict = given.get("on_conflict", "join")
-    if conflict not in ("join", "reject", "replace", "rerun"):
-        msg = f"on_conflict must be join, reject, replace or rerun, found {conflict!r}"
-        raise ValueError(msg)
+    if "on_conflict" in given:
+        checked_conflict(given["on_conflict"])
     return evolve(op, given=evolve(op.given, **given)) if given else op
 
 

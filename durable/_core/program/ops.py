@@ -12,12 +12,13 @@ import inspect
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args, overload
 
 from attrs import evolve, field, frozen
 
 from durable._core.program import current_driver
 from durable._core.program.command import Command
+from durable._core.program.definition import OnConflict
 from durable._core.program.retry import Retry, as_retry, is_number, recorded
 from durable.errors import DefinitionError, RunCancelled, UsageError
 
@@ -30,8 +31,14 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 
-#: What happens when a key belongs to a run already.
-OnConflict: TypeAlias = Literal["join", "reject", "replace", "rerun"]
+
+def checked_conflict(found: Any) -> Any:
+    """*found*, if it says what to do about a key that is taken."""
+    known = get_args(OnConflict)
+    if found not in known:
+        msg = f"on_conflict must be one of {', '.join(known)}, found {found!r:.60}"
+        raise ValueError(msg)
+    return found
 
 
 @frozen
@@ -49,7 +56,7 @@ class Options:
     priority: int | None = None
     key: str | None = None
     labels: Mapping[str, str] | None = None
-    on_conflict: OnConflict = "join"
+    on_conflict: OnConflict | None = None
     id: str | None = None
     key_ttl: float | None = None
     #: Sent to the run in the transaction that starts it, or finds it by its key.
@@ -239,6 +246,7 @@ class RunOp(Op[T]):
         priority: int | None = None,
         key: str | None = None,
         key_ttl: float | timedelta | None = None,
+        on_conflict: OnConflict | None = None,
         labels: Mapping[str, str] | None = None,
         signals: Sequence[tuple[str | Signal[Any], Any]] | None = None,
     ) -> Self:
@@ -255,7 +263,8 @@ class RunOp(Op[T]):
                 fails with `RunExpiredError`.
             priority: Higher goes first within its queue.
             key: One run per key.
-            key_ttl: Seconds (or a timedelta) from the start for which the run holds the key.
+            key_ttl: Seconds (or a timedelta) for which the run holds the key, from when it begins.
+            on_conflict: What to do if the key is taken, as in `Engine.start`.
             labels: Merged over those of the definition.
             signals: Pairs of a signal and its payload, sent in the transaction that starts the run, or finds it by its
                 key.
@@ -268,6 +277,7 @@ class RunOp(Op[T]):
             "priority": priority,
             "key": key,
             "key_ttl": in_seconds(key_ttl),
+            "on_conflict": None if on_conflict is None else checked_conflict(on_conflict),
             "labels": labels,
             "signals": signals,
         }

@@ -68,7 +68,7 @@ class RunFacts:
         run_id, workflow, version: Which run, of what.
         sort: ``workflow`` or ``job``: `kind`, under the name that it has in files.
         status: As `RunInfo.status`, when it was exported.
-        key_live: Whether the key was still this run's; until *key_until*, if that is not None.
+        key_live: Whether the key was still this run's; until *key_until*, or for *key_ttl* seconds from when it begins.
         arguments: Digest of its arguments.
         reason: Why it is blocked, failed or cancelled.
         parent, position: Id of the run that started it, and where.
@@ -112,6 +112,7 @@ class RunFacts:
     started_at: Instant | None = None
     ended_at: Instant | None = None
     unread: Mapping[str, int] | None = None
+    key_ttl: Seconds | None = None
 
     @property
     def kind(self) -> str:

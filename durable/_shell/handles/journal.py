@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
+from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.op_constructors import with_options
-from durable._core.program.ops import OnConflict, RunOp, Signal
+from durable._core.program.ops import RunOp, Signal
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.redaction import Redact
 from durable._core.statuses import Status
@@ -29,7 +30,13 @@ from durable._shell.reads import run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, release, write_file
 from durable._shell.reads.schedule_rows import all_schedules
 from durable._shell.requests.history_requests import Imported, ImportRuns
-from durable._shell.requests.prune_requests import PruneBatches, PruneRuns
+from durable._shell.requests.prune_requests import (
+    DeleteRun,
+    PruneBatches,
+    PruneBatchesAndKeys,
+    PruneRuns,
+    PruneRunsAndKeys,
+)
 from durable._shell.requests.run_requests import StartRuns
 from durable._shell.rows.rows import NewRun
 from durable._shell.threads import in_thread
@@ -62,7 +69,7 @@ class JournalHandle(Generic[B]):
         id: str | None = None,
         key: str | None = None,
         key_ttl: float | timedelta | None = None,
-        on_conflict: OnConflict = "join",
+        on_conflict: OnConflict | None = None,
         queue: str | None = None,
         delay: float | timedelta | None = None,
         at: datetime | None = None,
@@ -80,9 +87,11 @@ class JournalHandle(Generic[B]):
             op: A call of a workflow or job.
             id: The run's id; by default one is made.
             key: One run per key: a later start with it and the same arguments gives the same run.
-            key_ttl: Seconds (or a timedelta) from the start for which this run holds the key; by default for ever.
-            on_conflict: What to do if the key is taken: ``join`` that run, ``reject``,
-                ``replace`` (cancel) it, or ``rerun`` if it has ended.
+            key_ttl: Seconds (or a timedelta) for which this run holds the key, from when it begins; else for ever.
+            on_conflict: What to do if the key is taken: ``join`` that run (unless the definition says otherwise),
+                ``reject``, ``replace`` (cancel) it, ``rerun`` if it has ended, ``rerun-failed`` if it has ended
+                without success. Or ``coalesce``: while it is running, one more run waits behind it, and further
+                starts give that one their arguments.
             queue: The queue it runs on.
             delay: Seconds (or a timedelta) before it may begin.
             at: When it may begin, an aware datetime.
@@ -217,22 +226,39 @@ class JournalHandle(Generic[B]):
         """All schedules that the journal knows, by name; those that no engine lists no longer tick."""
         return [info_of(row) for row in await self._backend.read(all_schedules)]
 
-    async def prune(self, older_than: float | timedelta) -> int:
+    async def prune(self, older_than: float | timedelta, *, keep_keys: bool = True) -> int:
         """
         Delete trees of runs that ended longer ago than this (seconds or timedelta); how many runs.
 
         A batch goes with all its runs, once it is finished and all of them ended that long ago.
+
+        Args:
+            older_than: Seconds, or a timedelta.
+            keep_keys: A small row stays for each key that would be a deleted run's still: a start with it finds the run
+                that is gone, and repeats nothing. If False, keys are free again.
         """
         seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
         before = self._backend.clock.now() - seconds
         deleted = 0
-        for kind in (PruneBatches, PruneRuns):
+        for kind in (PruneBatches, PruneRuns) if keep_keys else (PruneBatchesAndKeys, PruneRunsAndKeys):
             following: int | None = 0
             while following is not None:
                 pruned = await self._backend.request(kind(before, following))
                 following = pruned.following
                 deleted += pruned.runs
         return deleted
+
+    async def delete(self, run_id: str) -> int:
+        """
+        Delete a run that has ended, all that it continued as, and all that those started; how many runs.
+
+        Nothing of them is left: their keys and ids are free again.
+
+        Raises:
+            RunNotFoundError: There is none.
+            RunStateError: One of them is open, or another run waits for it, or it is a member of a batch.
+        """
+        return await self._backend.request(DeleteRun(run_id))
 
     # --- runs that leave, and arrive -----------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ from durable._shell.storage.marks import SCHEMA_VERSION
 from durable.errors import JournalAccessError, RunNotFoundError
 
 _FACTS = """
-SELECT key_live IS NOT NULL, key_until, arguments, limit_name, limit_key, retry, timeout, expires_at, follow_ups
+SELECT key_live IS NOT NULL, coalesce(key_until, started_at + key_ttl), key_ttl, arguments, limit_name, limit_key,
+    retry, timeout, expires_at, follow_ups
 FROM durable_runs WHERE run = ?
 """
 _PENDING = """
@@ -128,7 +129,7 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
     run = row.run
     events = load_history(conn, path, row)
     found = conn.execute(_FACTS, (run,)).fetchone()
-    live, until, arguments, limit, limit_key, retry, timeout, expires_at, follow_ups = found
+    live, until, key_ttl, arguments, limit, limit_key, retry, timeout, expires_at, follow_ups = found
     facts = RunFacts(
         run_id=row.run_id,
         workflow=row.workflow,
@@ -141,6 +142,7 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
         key=row.key,
         key_live=bool(live),
         key_until=until,
+        key_ttl=key_ttl if until is None else None,
         arguments=arguments,
         labels=row.labels,
         attributes=row.attributes,

@@ -192,9 +192,10 @@ def _check_joined(conn: sqlite3.Connection, run_id: str, new: NewRun, batch_id: 
     found: str | None = run_id
     workflow = new.workflow
     while found is not None:
-        batch, workflow, found = conn.execute(
-            "SELECT batch, workflow, successor FROM durable_runs WHERE run_id = ?", (found,)
-        ).fetchone()
+        row = conn.execute("SELECT batch, workflow, successor FROM durable_runs WHERE run_id = ?", (found,)).fetchone()
+        if row is None:  # pruned; its key was kept
+            break
+        batch, workflow, found = row
         if batch == new.batch:
             return
     if new.key is not None and run_id != new.run_id:

@@ -1,7 +1,7 @@
 """
-Requests to delete what ended long ago: trees of runs, and batches with all that belongs to them.
+Requests to delete what has ended: trees of runs, batches with all that belongs to them, one run.
 
-Each looks at a bounded number of them in one transaction, and says where to continue.
+Those for what ended long ago look at a bounded number in one transaction, and say where to continue.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ from collections.abc import Container, Iterable
 
 from attrs import frozen
 
+from durable._core.statuses import ENDS
+from durable._shell.reads.run_rows import require_run
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
+from durable._shell.writes.keys import drop_expired_keys, keep_key
+from durable.errors import RunStateError
 
 #: Roots looked at in one transaction of `PruneRuns`: bounds how long it holds the writer.
 PRUNE_STEP = 200
@@ -29,6 +33,14 @@ SELECT batch FROM durable_batches WHERE parent IS NULL AND finished_at < ? AND b
 _TREE = """
 WITH RECURSIVE tree(run) AS (VALUES (?) UNION SELECT r.run FROM durable_runs AS r JOIN tree ON r.parent = tree.run)
 SELECT tree.run, r.ended_at FROM tree JOIN durable_runs AS r ON r.run = tree.run
+"""
+_DELETABLE = """
+WITH RECURSIVE tree(run) AS (
+    SELECT run FROM durable_runs WHERE run_id = ?
+    UNION SELECT r.run FROM durable_runs AS r JOIN tree ON r.parent = tree.run
+)
+SELECT r.run, r.run_id, r.status, b.batch_id FROM tree JOIN durable_runs AS r ON r.run = tree.run
+LEFT JOIN durable_batches AS b ON b.batch = coalesce(r.batch, r.callback)
 """
 _NESTED = """
 WITH RECURSIVE nested(batch) AS (
@@ -49,7 +61,7 @@ class Pruned:
 @frozen
 class PruneRuns(JournalRequest[Pruned]):
     """
-    Delete trees of runs that all ended before *before*.
+    Delete trees of runs that all ended before *before*; the keys that are theirs are kept.
 
     Looks at `PRUNE_STEP` roots behind run number *after*. Trees with an open member, and
     those that some run waits for, stay whole. Members and callbacks of batches go with their batch. Of
@@ -62,17 +74,20 @@ class PruneRuns(JournalRequest[Pruned]):
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Pruned:
         """Delete them."""
-        roots = conn.execute(_ROOTS, (self.before, self.after, PRUNE_STEP)).fetchall()
-        deleted = 0
-        for (root,) in roots:
-            runs = _ended_tree(conn, root, self.before)
-            if runs is not None and _leaves_chain(conn, root, self.before):
-                _delete(conn, runs)
-                deleted += len(runs)
-        if len(roots) == PRUNE_STEP:
-            return Pruned(deleted, int(roots[-1][0]))
-        _drop_payloads(conn)
-        return Pruned(deleted, None)
+        drop_expired_keys(conn, env.now)
+        return _prune_runs(conn, self.before, self.after, keep_keys=True)
+
+
+@frozen
+class PruneRunsAndKeys(JournalRequest[Pruned]):
+    """As `PruneRuns`, and their keys are free again."""
+
+    before: float
+    after: int = 0
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Pruned:
+        """Delete them."""
+        return _prune_runs(conn, self.before, self.after, keep_keys=False)
 
 
 @frozen
@@ -80,7 +95,7 @@ class PruneBatches(JournalRequest[Pruned]):
     """
     Delete batches that finished before *before*, with their runs and nested batches, if all of that did.
 
-    Looks at `PRUNE_BATCHES` of them behind batch number *after*.
+    Looks at `PRUNE_BATCHES` of them behind batch number *after*. The keys of their runs are kept.
     """
 
     before: float
@@ -88,22 +103,114 @@ class PruneBatches(JournalRequest[Pruned]):
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Pruned:
         """Delete them."""
-        roots = conn.execute(_BATCHES, (self.before, self.after, PRUNE_BATCHES)).fetchall()
-        deleted = 0
-        for (root,) in roots:
-            ended = _ended_batches(conn, root, self.before)
-            if ended is not None:
-                batches, runs = ended
-                _delete(conn, runs)
-                conn.executemany("DELETE FROM durable_batches WHERE batch = ?", [(batch,) for batch in batches])
-                deleted += len(runs)
-        if len(roots) == PRUNE_BATCHES:
-            return Pruned(deleted, int(roots[-1][0]))
+        return _prune_batches(conn, self.before, self.after, keep_keys=True)
+
+
+@frozen
+class PruneBatchesAndKeys(JournalRequest[Pruned]):
+    """As `PruneBatches`, and the keys of their runs are free again."""
+
+    before: float
+    after: int = 0
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Pruned:
+        """Delete them."""
+        return _prune_batches(conn, self.before, self.after, keep_keys=False)
+
+
+@frozen
+class DeleteRun(JournalRequest[int]):
+    """
+    Delete one run, all that it continued as, and all that those started; how many runs. Their keys are free again.
+
+    Refused while one of them is open, or waited for. A member of a batch goes with its batch only.
+    """
+
+    run_id: str
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> int:
+        """Delete them."""
+        runs: set[int] = set()
+        for link in _chain(conn, require_run(conn, self.run_id).run_id):
+            for run, run_id, status, batch in conn.execute(_DELETABLE, (link,)).fetchall():
+                _check_deletable(conn, self.run_id, run, run_id, status, batch)
+                runs.add(run)
+        _delete(conn, runs, keep_keys=False)
         _drop_payloads(conn)
-        return Pruned(deleted, None)
+        return len(runs)
 
 
-REQUESTS = (PruneRuns, PruneBatches)
+REQUESTS = (PruneRuns, PruneRunsAndKeys, PruneBatches, PruneBatchesAndKeys, DeleteRun)
+
+
+def _chain(conn: sqlite3.Connection, run_id: str) -> list[str]:
+    """Ids of the runs that continue each other, of which *run_id* is one: the first is what they are named by."""
+    head, _, count = run_id.rpartition("~")
+    links = _successors(conn, head) if count.isdecimal() else []
+    return links if run_id in links else _successors(conn, run_id)
+
+
+def _successors(conn: sqlite3.Connection, run_id: str) -> list[str]:
+    """*run_id*, and the ids of what that continued as."""
+    links: list[str] = []
+    found: str | None = run_id
+    while found is not None:
+        links.append(found)
+        row = conn.execute("SELECT successor FROM durable_runs WHERE run_id = ?", (found,)).fetchone()
+        found = None if row is None else row[0]
+    return links
+
+
+def _check_deletable(
+    conn: sqlite3.Connection, asked: str, run: int, run_id: str, status: str, batch: str | None
+) -> None:
+    """
+    Refuse to delete a run that belongs to the run called *asked*, or is it.
+
+    Raises:
+        RunStateError: It must stay.
+    """
+    if status not in ENDS:
+        state = status if run_id == asked else f"the parent of run {run_id!r}, which is {status}"
+        raise RunStateError(asked, state, "delete", "Cancel it first")
+    if batch is not None:
+        raise RunStateError(asked, f"part of batch {batch!r}", "delete", "Batches are pruned as a whole")
+    waiting = conn.execute(
+        "SELECT r.run_id FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.run WHERE w.target = ? LIMIT 1",
+        (run,),
+    ).fetchone()
+    if waiting is not None:
+        raise RunStateError(asked, f"waited for by run {waiting[0]!r}", "delete")
+
+
+def _prune_runs(conn: sqlite3.Connection, before: float, after: int, *, keep_keys: bool) -> Pruned:
+    roots = conn.execute(_ROOTS, (before, after, PRUNE_STEP)).fetchall()
+    deleted = 0
+    for (root,) in roots:
+        runs = _ended_tree(conn, root, before)
+        if runs is not None and _leaves_chain(conn, root, before):
+            _delete(conn, runs, keep_keys=keep_keys)
+            deleted += len(runs)
+    if len(roots) == PRUNE_STEP:
+        return Pruned(deleted, int(roots[-1][0]))
+    _drop_payloads(conn)
+    return Pruned(deleted, None)
+
+
+def _prune_batches(conn: sqlite3.Connection, before: float, after: int, *, keep_keys: bool) -> Pruned:
+    roots = conn.execute(_BATCHES, (before, after, PRUNE_BATCHES)).fetchall()
+    deleted = 0
+    for (root,) in roots:
+        ended = _ended_batches(conn, root, before)
+        if ended is not None:
+            batches, runs = ended
+            _delete(conn, runs, keep_keys=keep_keys)
+            conn.executemany("DELETE FROM durable_batches WHERE batch = ?", [(batch,) for batch in batches])
+            deleted += len(runs)
+    if len(roots) == PRUNE_BATCHES:
+        return Pruned(deleted, int(roots[-1][0]))
+    _drop_payloads(conn)
+    return Pruned(deleted, None)
 
 
 def count_prunable(conn: sqlite3.Connection, before: float) -> int:
@@ -187,8 +294,11 @@ def _leaves_chain(conn: sqlite3.Connection, run: int, before: float, gone: Conta
     return True
 
 
-def _delete(conn: sqlite3.Connection, found: Iterable[int]) -> None:
+def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) -> None:
     runs = [(run,) for run in found]
+    if keep_keys:
+        for (run,) in runs:
+            keep_key(conn, run)
     conn.executemany("DELETE FROM durable_events WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)  # signals that nobody asked for

@@ -98,7 +98,7 @@ def make_run(
         expires_at=expires_at,
         parent=parent,
         position=position,
-        on_conflict=given.on_conflict,
+        on_conflict=given.on_conflict or ("join" if key is None else options.on_conflict),
         chosen_id=chosen,
         key_ttl=given.key_ttl if given.key_ttl is not None else options.key_ttl,
         delay=delay,

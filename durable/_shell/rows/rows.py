@@ -20,7 +20,7 @@ from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant, Seconds
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import Event, RunArrival, RunStarted
-from durable._core.program.ops import OnConflict
+from durable._core.program.definition import OnConflict
 from durable._core.program.retry import RecordedRetry
 from durable._core.run.decision import Decision, FailedAttempt, Feed
 from durable._core.statuses import EndStatus, HeldStatus
@@ -157,7 +157,7 @@ class NewRun:
     on_conflict: OnConflict = "join"
     #: Whether its id was chosen by the caller.
     chosen_id: bool = False
-    #: Seconds from its start for which the key is its own; None is for ever.
+    #: Seconds for which the key is its own, from when it begins; None is for ever.
     key_ttl: Seconds | None = None
     #: Seconds from its start (whenever that comes, for one kept as a template) before it may begin.
     delay: Seconds | None = None

@@ -146,6 +146,15 @@ DELETE FROM durable_waits WHERE kind = 'deadline'
     AND run IN (SELECT run FROM durable_runs WHERE sort = 'job' OR started_at IS NULL);
 UPDATE durable_waits SET fire_at = fire_at + begun.started_at - since, since = begun.started_at
 FROM (SELECT run, started_at FROM durable_runs) AS begun WHERE durable_waits.run = begun.run AND kind = 'deadline';
+ALTER TABLE durable_runs ADD COLUMN key_ttl REAL;
+CREATE TABLE durable_keys (
+    key TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    workflow TEXT NOT NULL,
+    arguments TEXT,
+    status TEXT NOT NULL,
+    until REAL
+) STRICT, WITHOUT ROWID;
 """
 
 

@@ -39,7 +39,7 @@ CREATE TABLE durable_runs (
     ready_at REAL,                    -- since when it could go on; NULL while freed, paused, blocked or ended
     key TEXT,
     key_live TEXT,                    -- the key while it is this run's; NULL once another took it over
-    key_until REAL,                   -- when it may be taken over; NULL is never
+    key_until REAL,                   -- when it may be taken over; NULL is never, unless key_ttl says so
     arguments TEXT,                   -- digest of its arguments, to tell one key's callers apart
     parent INTEGER,                   -- run that started it
     position TEXT,                    -- where the parent did
@@ -58,6 +58,7 @@ CREATE TABLE durable_runs (
     limit_key TEXT,
     on_parent_end TEXT,               -- cancel; abandon: others want it, too; NULL: it ends with the wait for it
     unread TEXT,                      -- JSON object: signals that nobody had asked for when it ended, by name
+    key_ttl REAL,                     -- seconds from started_at for which the key is its own; NULL is for ever
     created_at REAL NOT NULL,
     started_at REAL,
     ended_at REAL
@@ -74,6 +75,15 @@ CREATE INDEX durable_runs_failed ON durable_runs (run) WHERE status = 'failed';
 CREATE INDEX durable_runs_blocked ON durable_runs (run) WHERE status = 'blocked';
 CREATE INDEX durable_runs_paused ON durable_runs (run) WHERE status = 'paused';
 CREATE INDEX durable_runs_cancelled ON durable_runs (run) WHERE status = 'cancelled';
+
+CREATE TABLE durable_keys (           -- keys of runs that were pruned, so that they are not given again
+    key TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    workflow TEXT NOT NULL,
+    arguments TEXT,
+    status TEXT NOT NULL,             -- how the run had ended
+    until REAL                        -- when the key may be taken; NULL is never
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE durable_events (
     id INTEGER PRIMARY KEY,

@@ -16,7 +16,14 @@ from durable._shell.rows.rows import BrokenHook, Effects, NewRun, Refused, RunSt
 from durable._shell.rows.templates import begun, from_json, to_json
 from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import get_or_create
-from durable.errors import DurableError, KeyConflictError, LimitReachedError, RunExistsError, RunStateError
+from durable.errors import (
+    DurableError,
+    KeyConflictError,
+    LimitReachedError,
+    RunExistsError,
+    RunNotFoundError,
+    RunStateError,
+)
 
 _INSERT = "INSERT INTO durable_hook_errors (run, hook, error, at, starts) VALUES (?, ?, ?, ?, ?)"
 
@@ -30,7 +37,7 @@ def follow(conn: sqlite3.Connection, ended: RunState, new: NewRun, effects: Effe
     """Start what the end of a run starts. A refusal is kept with that run, and harms nothing."""
     try:
         get_or_create(conn, new, effects)
-    except (KeyConflictError, LimitReachedError, RunExistsError, RunStateError) as error:
+    except (KeyConflictError, LimitReachedError, RunExistsError, RunStateError, RunNotFoundError) as error:
         starts = to_json([evolve(new, run=0, follows=None)])
         conn.execute(_INSERT, (ended.run, f"start of {new.workflow!r}", str(error), new.started.at, starts))
         effects.refused.append(Refused(ended.run_id, str(error)))

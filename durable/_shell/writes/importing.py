@@ -37,6 +37,7 @@ from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
 from durable._shell.writes.feeds import feed
 from durable._shell.writes.import_ties import Ties
+from durable._shell.writes.keys import holder_of
 from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import INSERT_WAITS, write_rows
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
@@ -51,8 +52,8 @@ _NAMED: Final = 5
 _INSERT_RUN = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
     key_until, arguments, parent, position, labels, attributes, reason, successor, retry, timeout, expires_at,
-    follows, follow_ups, limit_name, limit_key, created_at, started_at, ended_at, unread)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    follows, follow_ups, limit_name, limit_key, created_at, started_at, ended_at, unread, key_ttl)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -190,6 +191,7 @@ class _Import:
                 run.started_at,
                 run.ended_at,
                 json.dumps(dict(run.unread), ensure_ascii=False, sort_keys=True) if run.unread else None,
+                run.key_ttl,
             ),
         )
         write_rows(conn, RunState(number, run.run_id, run.workflow, run.queue).append(each.events))
@@ -206,8 +208,7 @@ class _Import:
         """The key, while it is the run's own; another run of this file may have it."""
         if run.key is None or not run.key_live:
             return None
-        taken = self._conn.execute("SELECT 1 FROM durable_runs WHERE key_live = ?", (run.key,)).fetchone()
-        return None if taken else run.key
+        return run.key if holder_of(self._conn, run.key) is None else None
 
     # --- what runs wait for ---------------------------------------------------------------------------------
 

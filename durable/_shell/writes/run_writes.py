@@ -6,23 +6,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from attrs import evolve
 
 from durable._core.journal.events import SignalReceived
-from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import last_of_chain
 from durable._shell.rows.rows import Effects, Large, NewRun, ReadyRun, RunState, labels_json
 from durable._shell.rows.templates import to_json
 from durable._shell.storage.bulk import write_many
-from durable._shell.writes import slots
+from durable._shell.writes import keys, slots
 from durable._shell.writes.wakeups import claim, keep_payload, put_signal, request_cancel
-from durable.errors import KeyConflictError, LimitReachedError, RunExistsError
+from durable.errors import LimitReachedError, RunExistsError, RunNotFoundError
 
 _INSERT_RUNS = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
-    key_until, arguments, parent, position, labels, retry, timeout, expires_at, follows, follow_ups, batch,
+    key_ttl, arguments, parent, position, labels, retry, timeout, expires_at, follows, follow_ups, batch,
     callback, created_at)
 VALUES {rows}
 """
@@ -69,7 +68,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
             ready_at,
             new.key,
             new.key,
-            None if new.key_ttl is None else at + new.key_ttl,
+            new.key_ttl,
             new.arguments,
             new.parent,
             new.position,
@@ -191,12 +190,13 @@ def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> st
         KeyConflictError: The key belongs to a run with other arguments, or `on_conflict` is reject.
         RunExistsError: The id does.
         LimitReachedError: No slot of its limit is free, and the limit rejects it.
-        RunStateError: It exists and has ended, and was to get signals.
+        RunStateError, RunNotFoundError: It exists and has ended, or was pruned, and was to get signals.
     """
     run_id = _found_or_created(conn, new, effects)
     if new.signals:
         run = last_of_chain(conn, run_id)
-        assert run is not None, "it is there: found, or created"
+        if run is None:  # joined by a key that was kept
+            raise RunNotFoundError("id", run_id)
         for signal in new.signals:
             put_signal(conn, run, SignalReceived(signal.name, signal.payload, new.started.at), effects)
         if effects.ready and effects.ready[-1].run == run.run:
@@ -214,16 +214,54 @@ def _found_or_created(conn: sqlite3.Connection, new: NewRun, effects: Effects) -
                 _joined(conn, new, new.run_id)
                 return new.run_id
             raise RunExistsError(new.run_id, f"a run of {found[2]!r}" + _same(found[1], new))
-    if new.key is not None:
-        row = conn.execute(
-            "SELECT run, run_id, arguments, workflow, status, key_until FROM durable_runs WHERE key_live = ?",
-            (new.key,),
-        ).fetchone()
-        if row is not None and not _make_way(conn, new, row, effects):
-            _joined(conn, new, row[1])
-            return str(row[1])
+    key = new.key
+    if key is not None and (holder := keys.holder_of(conn, key)) is not None:
+        verdict = keys.verdict(holder, new)
+        match verdict:
+            case "join":
+                _joined(conn, new, holder.run_id)
+                return holder.run_id
+            case "renew":
+                _renew(conn, holder, new)
+                _joined(conn, new, holder.run_id)
+                return holder.run_id
+            case "follow":
+                assert holder.run is not None, "one that was pruned has ended"
+                new = evolve(new, behind=(*new.behind, holder.run))
+            case "replace":
+                assert holder.run is not None, "one that was pruned has ended"
+                _check_due_room(conn, new)
+                request_cancel(conn, holder.run, f"replaced by {new.run_id}", new.started.at, effects)
+            case "take":
+                _check_due_room(conn, new)
+            case _:
+                assert_never(verdict)
+        keys.free_key(conn, key)
     insert_run(conn, new, effects)
     return new.run_id
+
+
+def _check_due_room(conn: sqlite3.Connection, new: NewRun) -> None:
+    if new.due_at is None and not new.behind:
+        _check_room(conn, new, new.started.at)
+
+
+def _renew(conn: sqlite3.Connection, holder: keys.Holder, new: NewRun) -> None:
+    """
+    Give the arguments of *new* to a run that waits to begin: all else of it stays.
+
+    All its history is that it exists, which nobody has acted on: that one event is written anew.
+    """
+    assert holder.run is not None, "a run that waits has a row"
+    queue, created_at = conn.execute(
+        "SELECT queue, created_at FROM durable_runs WHERE run = ?", (holder.run,)
+    ).fetchone()
+    started = evolve(new.started, seed=holder.run_id, at=created_at)
+    conn.execute("DELETE FROM durable_events WHERE run = ?", (holder.run,))
+    write_rows(conn, RunState(holder.run, holder.run_id, holder.workflow, queue).append([started]))
+    conn.execute(
+        "UPDATE durable_runs SET arguments = ?, version = ? WHERE run = ?", (new.arguments, new.version, holder.run)
+    )
 
 
 def _joined(conn: sqlite3.Connection, new: NewRun, run_id: str) -> None:
@@ -239,23 +277,3 @@ def keep_for_others(conn: sqlite3.Connection, run_id: str) -> None:
 
 def _same(recorded: str, new: NewRun) -> str:
     return " with the same arguments" if recorded == new.arguments else " with other arguments"
-
-
-def _make_way(conn: sqlite3.Connection, new: NewRun, row: Sequence[Any], effects: Effects) -> bool:
-    """Whether the run that has the key gives it up for *new*; raises if they may not share it."""
-    run, run_id, arguments, workflow, status, until = row
-    assert new.key is not None
-    if until is not None and until <= new.started.at:
-        conn.execute("UPDATE durable_runs SET key_live = NULL WHERE run = ?", (run,))
-        return True
-    replaces = new.on_conflict == "replace" or (new.on_conflict == "rerun" and status in ENDS)
-    if replaces:
-        if new.due_at is None and not new.behind:
-            _check_room(conn, new, new.started.at)
-        request_cancel(conn, run, f"replaced by {new.run_id}", new.started.at, effects)
-        conn.execute("UPDATE durable_runs SET key_live = NULL WHERE run = ?", (run,))
-        return True
-    if arguments != new.arguments or new.on_conflict == "reject":
-        recorded = f"{workflow!r}" + (" (on_conflict='reject')" if arguments == new.arguments else "")
-        raise KeyConflictError(new.key, run_id, recorded, f"{new.workflow!r}{_same(arguments, new)}")
-    return False

@@ -157,9 +157,10 @@ def _start(conn: sqlite3.Connection, row: ScheduleRow, new: NewRun, effects: Eff
         return row.failing(str(error))
     if run_id == new.run_id:
         return with_run(row, run_id)
-    (status,) = conn.execute("SELECT status FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
+    found = conn.execute("SELECT status FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
+    status = "ended, and pruned since" if found is None else found[0]
     held = f"its key {new.key!r} is held by run {run_id!r} ({status})"
-    if status not in ENDS:
+    if found is not None and status not in ENDS:
         return with_open(row, run_id).failing(f"{held}: the tick joined that run and started none")
     return row.failing(f"{held}, so the tick started nothing: give the key an end by key_ttl=, or the call another key")
 

@@ -482,8 +482,8 @@ def _continue(conn: sqlite3.Connection, turn: LastTurn, successor: NewRun, effec
     """The run continues as another: what waited for it, its key, parent, batch, follow-ups and signals go over."""
     run = turn.state.run
     parent, position, key, until, arguments, follows, then, *limit = conn.execute(
-        "SELECT parent, position, key_live, key_until, arguments, follows, follow_ups, limit_name, limit_key "
-        "FROM durable_runs WHERE run = ?",
+        "SELECT parent, position, key_live, coalesce(key_until, started_at + key_ttl), arguments, follows, follow_ups, "
+        "limit_name, limit_key FROM durable_runs WHERE run = ?",
         (run,),
     ).fetchone()
     conn.execute(
@@ -525,17 +525,21 @@ def _join_child(conn: sqlite3.Connection, turn: TurnWrite, child: NewRun, wait: 
     position = child.position or ""
     try:
         run_id = get_or_create(conn, child, effects)
-    except (KeyConflictError, LimitReachedError, RunExistsError, RunStateError) as error:
+    except (KeyConflictError, LimitReachedError, RunExistsError, RunStateError, RunNotFoundError) as error:
         outcome = turn.refusal(error) if turn.refusal is not None else None
         put_item(conn, run, ChildFailed(position, "", outcome, at), effects, wakes=True)
         return
-    (target, status) = conn.execute("SELECT run, status FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
+    found = conn.execute("SELECT run, status FROM durable_runs WHERE run_id = ?", (run_id,)).fetchone()
     if wait is None:
         if run_id != child.run_id:
             keep_for_others(conn, run_id)
         if child.may_exist:
             put_item(conn, run, ChildJoined(position, run_id, at), effects, wakes=True)
         return
+    if found is None:  # by a key that was kept
+        _put_missing(conn, run, evolve(wait, run_id=run_id), at, effects)
+        return
+    target, status = found
     write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
     if status in ENDS:
         tell_waiters(conn, [AwaitedEnd(target, run_id, *read_end(conn, target), at)], effects)

@@ -1,5 +1,5 @@
 """
-``durable signal``, ``cancel``, ``pause``, ``resume``, ``retry``, ``retry-hooks``: what runs are asked for from outside.
+What runs are asked for from outside: ``durable signal``, ``cancel``, ``pause``, ``resume``, ``retry``, ``delete``.
 
 Each request is recorded, by the engine that has the journal or in its place, before its line is written.
 Many are made page by page, so that an engine can open the journal in between.
@@ -106,6 +106,16 @@ WORDS: Final = {
         "  durable retry-hooks 019a3b\n"
         "  durable retry-hooks --workflow ride --yes",
     ),
+    "delete": Words(
+        "Delete",
+        "deleted",
+        "",
+        "Nothing of them is left, nor of what they started and continued as: their keys and ids are free again.\n"
+        "`durable prune` deletes what is old, and keeps keys.\n\n"
+        "examples:\n"
+        "  durable delete 019a3b\n"
+        "  durable delete --status failed --label tenant=acme --dry-run",
+    ),
 }
 
 
@@ -141,7 +151,7 @@ def run(command: str, args: Namespace, out: Output) -> int:
     if args.dry_run or not targets:
         _would(command, targets, out)
         return OK
-    if not args.targets:
+    if not args.targets or command == "delete":
         if not confirm(f"{words.question} {in_words(targets)}?", args):
             _say(out, "nothing was changed")
             return OK
@@ -181,11 +191,14 @@ def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalReq
         RetryRun,
         RetryRunAnyway,
     )
+    from durable._shell.requests.prune_requests import DeleteRun  # noqa: PLC0415 - as in `run`
 
     payload = _payload(args) if command == "signal" else ""
 
     def request(target: Target) -> JournalRequest[int]:
         match command, target.kind:
+            case "delete", _:
+                return DeleteRun(target.name)
             case "signal", _:
                 return run_requests.SendSignal(target.name, args.name, payload, args.dedup)
             case "cancel", _:

@@ -68,8 +68,9 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--on-conflict",
-        choices=("join", "reject", "replace", "rerun"),
-        help="if the key is taken: join that run (default), reject, replace (cancel) it, or rerun if it has ended",
+        choices=("join", "reject", "replace", "rerun", "rerun-failed", "coalesce"),
+        help="if the key is taken: join that run, reject, replace (cancel) it, rerun if it has ended (rerun-failed: "
+        "without success), or coalesce: wait behind it, with the arguments of the latest start",
     )
     group.add_argument("--queue", type=text_argument, metavar="NAME", help="the queue it runs on")
     group.add_argument("--delay", type=_delay, metavar="TIME", help="let it begin so much later: 90s, 30min, 2h, 7d")

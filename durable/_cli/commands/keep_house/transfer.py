@@ -56,7 +56,8 @@ The copy is taken while the journal is in use, verified, and complete in one fil
 example:
   durable backup /backups/rides-monday.db --db rides.db"""
 _PRUNE_HELP: Final = """\
-Whole trees go: a run stays as long as one that it started does, or one that waits for it.
+Whole trees go: a run stays as long as one that it started does, or one that waits for it. Of a run with a key
+a small row stays, so that what was done once is not done again; --free-keys deletes that, too.
 
 examples:
   durable prune --older-than 30d --dry-run
@@ -95,6 +96,7 @@ def configure(command: str, parser: ArgumentParser) -> None:
             metavar="TIME",
             help="ended before this: a span (30d) or an ISO date",
         )
+        parser.add_argument("--free-keys", action="store_true", help="let the keys of these runs be used again")
         parser.add_argument("--dry-run", action="store_true", help="say how many runs would go")
         add_yes(parser)
         parser.epilog = _PRUNE_HELP
@@ -302,7 +304,7 @@ def _prune(args: Namespace, out: Output) -> int:
     if not confirm(f"Delete {_runs(count)} that ended before {iso(before)} from {path}?", args):
         out.line("nothing was deleted")
         return OK
-    _tell_pruned(out, _delete(path, before), before, "deleted", dry_run=False)
+    _tell_pruned(out, _delete(path, before, keep_keys=not args.free_keys), before, "deleted", dry_run=False)
     return OK
 
 
@@ -315,14 +317,14 @@ def _tell_pruned(out: Output, count: int, before: float, what: str, *, dry_run: 
         out.line(f"{_runs(count)} that ended before {iso(before)} {what}")
 
 
-def _delete(path: str, before: float) -> int:
+def _delete(path: str, before: float, *, keep_keys: bool) -> int:
     import asyncio  # noqa: PLC0415 - what only reads answers sooner without
 
     from durable._shell.handles.client import Client  # noqa: PLC0415 - as above
 
     async def delete() -> int:
         async with Client(path) as client:
-            return await client.prune(older_than=time.time() - before)
+            return await client.prune(older_than=time.time() - before, keep_keys=keep_keys)
 
     return asyncio.run(delete())
 

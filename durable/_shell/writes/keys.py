@@ -1,0 +1,108 @@
+"""
+Idempotency keys: who has one, and who may take it over. Runs on the writer's thread, inside an open transaction.
+
+A key is that of one run, whose row has it as `key_live`: for ever, or for a time that counts from when the run begins.
+Where the run was pruned, a small row of `durable_keys` stays for it, so that what was done once is not done again.
+
+A run that is started to *coalesce* takes the key from one that is running, and stands behind it; whoever starts a third
+finds the second, which has not begun, and gives it the latest arguments.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Literal, TypeAlias
+
+from attrs import frozen
+
+from durable._core.statuses import ENDS
+from durable._shell.rows.rows import NewRun
+from durable.errors import KeyConflictError
+
+_LIVE = """
+SELECT run, run_id, arguments, workflow, status, coalesce(key_until, started_at + key_ttl),
+    status = 'pending' AND ready_at IS NULL AND started_at IS NULL
+        AND EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = durable_runs.run AND w.kind = 'start')
+        AND NOT EXISTS (SELECT 1 FROM durable_events AS e WHERE e.run = durable_runs.run AND e.seq = 2)
+FROM durable_runs WHERE key_live = ?
+"""
+_KEPT = "SELECT run_id, arguments, workflow, status, until FROM durable_keys WHERE key = ?"
+_KEEP = """
+INSERT OR REPLACE INTO durable_keys (key, run_id, workflow, arguments, status, until)
+SELECT key_live, run_id, workflow, arguments, status, coalesce(key_until, started_at + key_ttl) FROM durable_runs
+WHERE run = ? AND key_live IS NOT NULL
+"""
+
+#: What becomes of a new run whose key is another's: it takes the key over; or it is that run; or it takes the key and
+#: cancels that run, or stands behind it; or gives it its own arguments.
+Verdict: TypeAlias = Literal["take", "join", "replace", "follow", "renew"]
+
+
+@frozen
+class Holder:
+    """The run that has a key; its row may be gone."""
+
+    #: None where it was pruned.
+    run: int | None
+    run_id: str
+    arguments: str
+    workflow: str
+    status: str
+    #: When the key may be taken over; None is never.
+    until: float | None
+    #: Whether it has not begun, and nobody but the file knows of it: it waits for its delay, or for a run before it.
+    is_waiting: bool = False
+
+
+def holder_of(conn: sqlite3.Connection, key: str) -> Holder | None:
+    """Who has *key*."""
+    live = conn.execute(_LIVE, (key,)).fetchone()
+    if live is not None:
+        run, run_id, arguments, workflow, status, until, is_waiting = live
+        return Holder(run, run_id, arguments, workflow, status, until, bool(is_waiting))
+    kept = conn.execute(_KEPT, (key,)).fetchone()
+    return None if kept is None else Holder(None, *kept)
+
+
+def verdict(holder: Holder, new: NewRun) -> Verdict:
+    """
+    What becomes of *new*, whose key *holder* has.
+
+    Raises:
+        KeyConflictError: They may not share it.
+    """
+    conflict, ended = new.on_conflict, holder.status in ENDS
+    if holder.until is not None and holder.until <= new.started.at:
+        return "take"
+    if ended and (conflict in ("rerun", "replace", "coalesce") or _makes_up(conflict, holder.status)):
+        return "take"
+    if conflict == "replace":
+        return "replace"
+    same = holder.arguments == new.arguments
+    if conflict == "coalesce" and holder.workflow == new.workflow:
+        return "follow" if not holder.is_waiting else "join" if same else "renew"
+    if same and conflict != "reject":
+        return "join"
+    recorded = f"{holder.workflow!r}" + (" (on_conflict='reject')" if same else "")
+    asked = f"{new.workflow!r} with {'the same' if same else 'other'} arguments"
+    raise KeyConflictError(new.key or "", holder.run_id, recorded, asked)
+
+
+def _makes_up(conflict: str, status: str) -> bool:
+    return conflict == "rerun-failed" and status != "succeeded"
+
+
+def free_key(conn: sqlite3.Connection, key: str) -> None:
+    """Take *key* from whoever has it."""
+    conn.execute("UPDATE durable_runs SET key_live = NULL WHERE key_live = ?", (key,))
+    conn.execute("DELETE FROM durable_keys WHERE key = ?", (key,))
+
+
+def keep_key(conn: sqlite3.Connection, run: int) -> None:
+    """Keep the key of *run*, whose row is about to go."""
+    conn.execute(_KEEP, (run,))
+
+
+def drop_expired_keys(conn: sqlite3.Connection, now: float) -> None:
+    """Forget the kept keys whose time is over."""
+    conn.execute("DELETE FROM durable_keys WHERE until <= ?", (now,))
