@@ -237,6 +237,7 @@ ROOMS = [
     "durable.errors",
     "durable._core.statuses",
     "durable._core.source_places",
+    "durable._core.scope_check",
     "durable._core.codec",
     "durable._core.program",
     "durable._core.ports",

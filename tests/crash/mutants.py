@@ -854,7 +854,7 @@ MUTANTS = (
     ),
     _m(
         "changed code goes on with a command of another name",
-        "_core/run/divergence",
+        "_core/run/divergence/report",
         "(requested.name == recorded.name or recorded.name in aliases) and ",
         "",
         "core/test_divergence.py",

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from durable import Flow, Return, gather, step, transaction, wait_for, workflow
 from durable._core.codec.codec import Codec, digest
 from durable._core.journal.events import StepStarted
-from durable._core.run.comparing import EVERYWHERE, Comparing
+from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._shell.turns.executions import _COMPARED_COMMANDS, _some_of
 
 pytestmark = pytest.mark.anyio

@@ -25,7 +25,7 @@ from durable._core.program.definition import (
 )
 from durable._core.program.limits import Limit, check_reference
 from durable._core.program.ops import Op, RunOp, StepOp, TransactionOp
-from durable._core.program.scope_check import refuse_scopes
+from durable._core.scope_check import refuse_scopes
 from durable._core.statuses import ENDS, EndStatus
 from durable.errors import DefinitionError
 

@@ -19,7 +19,7 @@ from durable._core.program.functions import Job
 from durable._core.program.registry import Definitions
 from durable._core.program.retry import from_record
 from durable._core.recorded.export_format import RunHistory
-from durable._core.run.comparing import EVERYWHERE, Comparing
+from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS
 from durable.errors import DurableError, NondeterminismError

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, 
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
 from durable._core.journal.waits import Wait, WakeOn
-from durable._core.run.comparing import Comparing
 from durable._core.run.decision import Decision, added, removed
-from durable._core.run.divergence import Code, Requested, alike, diverged, other_arguments
+from durable._core.run.divergence.comparing import Comparing
+from durable._core.run.divergence.report import Code, Requested, alike, diverged, other_arguments
 from durable._core.run.failed_positions import mark
 from durable._core.run.strand import Strand
 from durable._core.statuses import WaitKind

@@ -13,7 +13,7 @@ from durable._core.journal.events import Event, RunStarted
 from durable._core.program.functions import Job
 from durable._core.program.limits import limit_name
 from durable._core.program.retry import from_record
-from durable._core.run.comparing import EVERYWHERE, Comparing
+from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
 from durable._shell.reads.event_rows import load_run

@@ -14,7 +14,7 @@ from durable._core.journal.events import Event
 from durable._core.journal.payloads import failure_in
 from durable._core.program.functions import Workflow
 from durable._core.program.registry import Definitions
-from durable._core.run.comparing import EVERYWHERE, Comparing
+from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history

@@ -24,7 +24,7 @@ from durable._core.journal.events import (
     StepStarted,
     TransactionStarted,
 )
-from durable._core.run.lookahead import names_ahead, names_in
+from durable._core.run.divergence.lookahead import names_ahead, names_in
 from durable.errors import NondeterminismError
 
 #: How many commands around a divergence are searched for the one asked for.
