@@ -2,6 +2,7 @@
 `durable stats` and `durable schedules`: a journal in numbers, and what ticks.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -16,6 +18,7 @@ from durable import Flow, Return, Schedule, job, wait_for, workflow
 from durable._cli.journals.owners import owner_of
 from durable._shell.storage import schema
 from durable._shell.storage.marks import SCHEMA_VERSION
+from durable._shell.storage.outlived import still_running
 
 pytestmark = pytest.mark.anyio
 
@@ -341,3 +344,35 @@ async def test_reading_writes_nothing(engines, tmp_db, cli, command):
     before = tmp_db.read_bytes()
     assert cli(command, "--db", tmp_db).code == 0
     assert tmp_db.read_bytes() == before
+
+
+async def test_functions_that_outlive_their_attempts_are_told(engines, tmp_db, cli):
+    """
+    By `durable stats` and `durable show`, from another process, as long as they run.
+    """
+    out = threading.Event()
+
+    @job
+    def plain() -> None:
+        began.set()
+        out.wait(10)
+
+    began = threading.Event()
+    engine = await engines.file(plain)
+    run = await engine.start(plain(), id="r")
+    while not began.is_set():
+        await asyncio.sleep(0.001)
+    await run.cancel()
+    while not still_running(engine.path):
+        await asyncio.sleep(0.001)
+    said = cli("stats", "--db", tmp_db)
+    assert facts(said)["in a thread"] == (
+        "the last attempt of step 'plain' at 0 of run r is over, and its function still runs"
+    )
+    (value,) = cli("stats", "--db", tmp_db, "--json").values
+    assert value["still_running"] == [{"run_id": "r", "position": "0", "name": "plain"}]
+    assert "its last attempt is still running in a thread ('plain' at 0)" in cli("show", "r", "--db", tmp_db).out
+    out.set()
+    await run.result(5)
+    (value,) = cli("stats", "--db", tmp_db, "--json").values
+    assert value["still_running"] == []

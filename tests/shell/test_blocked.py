@@ -116,3 +116,37 @@ async def test_who_is_behind_it_names_it(engines, reached):
     await engine.get(child.run_id).resume()
     for name in ("r", "behind"):
         assert await engine.get(name).result(5) == "charged"
+
+
+@pytest.mark.parametrize("through", ["engine", "client"])
+async def test_its_batch_names_it_before_members_that_only_take_long(engines, reached, through):
+    """
+    `why()` of the batch, which tells of the oldest where nobody is blocked, and says when it is finished.
+    """
+    stuck = Stuck()
+
+    @workflow
+    async def long() -> Flow[str]:
+        value: str = yield wait_for("go")
+        yield Return(value)
+
+    stuck.definitions.append(long)
+    engine = await engines.file(*stuck.definitions)
+    async with engine.batch(id="b") as batch:
+        batch.add(long().options(key="long"))
+        batch.add(stuck.bill("ada").options(key="bill"))
+    long_one, bill = await engine.find("long"), await engine.find("bill")
+    await stuck.began.wait()
+    await engines.crash(engine)
+    engine = await engines.file(*stuck.definitions)
+    await reached(engine.get(bill.id), "blocked")
+    async with contextlib.AsyncExitStack() as stack:
+        journal = engine if through == "engine" else await stack.enter_async_context(Client(engine.path))
+        batch = journal.get_batch("b")
+        assert f"2 of 2 members have not ended; run {bill.id!r} is blocked and needs a person" in await batch.why()
+        await engine.get(bill.id).resume()
+        assert await engine.get(bill.id).result(5) == "charged"
+        assert f"1 of 2 members has not ended; run {long_one.id!r} waits for signal 'go'" in await batch.why()
+        await engine.get(long_one.id).signal("go", "gone")
+        await batch.wait(5)
+        assert await batch.why() == "batch 'b' is finished"

@@ -3,6 +3,7 @@ Plain functions in threads: a pool of daemon threads of our own, and what a thre
 """
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from durable import (
+    Client,
     Engine,
     Flow,
     Limit,
@@ -31,6 +33,7 @@ from durable import (
     workflow,
 )
 from durable._shell import threads as threads_module
+from durable._shell.storage.outlived import Outlived, still_running
 from durable._shell.threads import Threads
 from durable.errors import DefinitionError, UsageError
 
@@ -594,3 +597,33 @@ async def test_what_a_plain_function_returns_is_awaited_if_it_can_be(engines, th
     flow = one_step(step(wrapper, thread=thread))
     engine = await engines.memory(flow)
     assert await engine.run(flow()) == 7
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+async def test_other_processes_are_told_of_a_function_that_outlives_its_attempt(engines, doors, how):
+    """
+    By a side file, which holds as long as the function runs; when the engine closes it is gone.
+    """
+
+    @job(timeout=0.05 if how == "timeout" else None)
+    def plain() -> int:
+        return doors.pass_through()
+
+    engine = await engines.file(plain)
+    run = await engine.start(plain(), id="r")
+    await doors.entered(1)
+    assert still_running(engine.path) == []
+    if how == "cancel":
+        await run.cancel()
+    while not (functions := still_running(engine.path)):
+        await asyncio.sleep(0.001)
+    assert functions == [Outlived("r", "0", "plain")]
+    async with Client(engine.path) as client:
+        assert "its last attempt is still running in a thread ('plain' at 0)" in await client.get("r").why()
+        doors.out.set()
+        with contextlib.suppress(RunFailedError):
+            await run.result(5)
+        assert still_running(engine.path) == []
+        assert "thread" not in await client.get("r").why()
+    await engine.aclose()
+    assert not os.path.exists(f"{engine.path}.threads")

@@ -30,7 +30,7 @@ _running: dict[StepKey, Function] = {}
 class Function:
     """One that runs. *engine* is whatever stands for the opening that called it."""
 
-    __slots__ = ("_waiting", "began_at", "cancelled", "engine", "key", "name", "returned")
+    __slots__ = ("_waiting", "began_at", "cancelled", "engine", "is_told", "key", "name", "returned")
 
     def __init__(self, key: StepKey, name: str, cancelled: Cancelled, engine: object) -> None:
         self.key = key
@@ -39,6 +39,8 @@ class Function:
         self.engine = engine
         self.began_at = time.monotonic()
         self.returned = False
+        #: Whether other processes were told that it outlives its attempt.
+        self.is_told = False
         self._waiting: list[Callable[[], object]] = []
 
     def begin(self) -> None:

@@ -41,8 +41,10 @@ from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, cal
 from durable._shell.backend import Backend
 from durable._shell.log import log
 from durable._shell.rows.rows import RunState
-from durable._shell.storage.outliving import OutlivedElsewhere
+from durable._shell.storage.outlived import Outlived
+from durable._shell.storage.outliving import OutlivedElsewhere, leave_word
 from durable._shell.threads import Threads, Worker
+from durable.errors import JournalAccessError
 
 
 class Steps:
@@ -102,6 +104,17 @@ class Steps:
             _, run_id, position = function.key
             values = {"run_id": run_id, "step": function.name, "position": position}
             log.warning("step.still_running", seconds=round(function.seconds, 1), **values)
+
+    def leave_word(self, function: Function) -> None:
+        """Let others know of a function that outlives its attempt, or its engine."""
+        journal, run_id, position = function.key
+        if self.elsewhere is None or function.is_told:  # there is no file, or it says so already
+            return
+        function.is_told = True
+        try:
+            function.on_return(leave_word(journal, Outlived(run_id, position, function.name)))
+        except JournalAccessError as error:
+            log.warning("step.still_running", path=journal, error=str(error))
 
     def outlived(self) -> list[Function]:
         """The functions that still run."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol, Self
@@ -45,7 +44,7 @@ from durable._shell.storage import schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MEMORY, MemoryDatabase
 from durable._shell.storage.opening import open_owned
-from durable._shell.storage.outliving import OutlivedElsewhere, leave_word, take_back
+from durable._shell.storage.outliving import OutlivedElsewhere, sweep
 from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
@@ -59,7 +58,7 @@ from durable._shell.writes import slots
 from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
-from durable.errors import DurableError, EngineClosedError, JournalAccessError
+from durable.errors import DurableError, EngineClosedError
 
 
 class Host(Answering, Protocol):
@@ -172,6 +171,7 @@ class Running:
             parts.callback(running.scheduler.close)
             if isinstance(database, Database):
                 running.steps.elsewhere = elsewhere = OutlivedElsewhere(settings.path)
+                parts.callback(sweep, settings.path)
                 parts.callback(elsewhere.close)
                 parts.callback(running._leave_word)
             parts.callback(running.steps.close)
@@ -200,27 +200,8 @@ class Running:
 
     def _leave_word(self) -> None:
         """Tell the next owner of the file which functions still run."""
-        functions = self.steps.outlived()
-        if not functions:
-            return
-        try:
-            word = leave_word(self.settings.path, [function.key[1:] for function in functions])
-        except JournalAccessError as error:
-            log.warning("step.still_running", path=self.settings.path, error=str(error))
-            return
-        left = len(functions)
-        lock = threading.Lock()
-
-        def returned() -> None:
-            nonlocal left
-            with lock:
-                left -= 1
-                last = not left
-            if last:
-                take_back(word)
-
-        for function in functions:
-            function.on_return(returned)
+        for function in self.steps.outlived():
+            self.steps.leave_word(function)
 
     async def drain(self) -> None:
         """Begin no new step, and wait until those that are running have ended (or the grace is over)."""

@@ -232,6 +232,14 @@ class Batch:
         await self.info()
         return await all_infos(self._backend, run_rows.Filter(batch=self.id))
 
+    async def why(self) -> str:
+        """One sentence: what it waits for, first of all a run that is blocked. Raises as `info`."""
+        row = await self.info()
+        if row.finished_at is not None:
+            return f"batch {self.id!r} is finished"
+        found = await self._backend.read(batch_rows.why_unfinished, self.id, self._backend.clock.now())
+        return f"batch {self.id!r} is not finished: {found}"
+
     async def cancel(self, reason: str = "") -> bool:
         """
         Ask all members and nested batches to end; False if it is complete, or was asked before.

@@ -28,6 +28,8 @@ from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryR
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
+from durable._shell.storage.memory import MEMORY
+from durable._shell.storage.outlived import Outlived, in_words, still_running
 from durable.errors import (
     DurableError,
     Fatal,
@@ -242,9 +244,13 @@ class Run(Generic[T]):
         found = await self._backend.read(why.why_by_id, self.id, self._backend.clock.now())
         if found is None:
             raise RunNotFoundError("id", self.id)
-        for function in outlived(journal_key(self._backend.path, self._backend.codec), self.id):
-            found += f"; its last attempt is still running in a thread ({function.name!r} at {function.key[2]})"
-        return found
+        functions = {Outlived(*each.key[1:], each.name) for each in outlived(self._journal_key(), self.id)}
+        if self._backend.path != MEMORY:
+            functions |= set(await self._backend.read(lambda _: still_running(self._backend.path)))
+        return found + in_words(sorted(functions), self.id)
+
+    def _journal_key(self) -> str:
+        return journal_key(self._backend.path, self._backend.codec)
 
     @overload
     async def signal(self, name: Signal[S], payload: S, *, dedup: str | None = ...) -> bool: ...

@@ -20,8 +20,13 @@ SELECT b.batch, b.batch_id, b.description, b.labels,
        b.created_at, b.cancelled_at, b.reason, b.completed_at, b.finished_at, b.outcome
 FROM durable_batches AS b
 """
-_OLDEST_MEMBER = "SELECT run_id FROM durable_runs WHERE batch = ? AND ended_at IS NULL ORDER BY run LIMIT 1"
-_OLDEST_CALLBACK = "SELECT run_id FROM durable_runs WHERE callback = ? AND ended_at IS NULL ORDER BY run LIMIT 1"
+#: One that is blocked first: a person has to know.
+_OLDEST_MEMBER = """
+SELECT run_id FROM durable_runs WHERE batch = ? AND ended_at IS NULL ORDER BY status <> 'blocked', run LIMIT 1
+"""
+_OLDEST_CALLBACK = """
+SELECT run_id FROM durable_runs WHERE callback = ? AND ended_at IS NULL ORDER BY status <> 'blocked', run LIMIT 1
+"""
 _OLDEST_NESTED = "SELECT batch_id FROM durable_batches WHERE parent = ? AND finished_at IS NULL ORDER BY batch LIMIT 1"
 
 

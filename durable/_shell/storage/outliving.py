@@ -1,12 +1,12 @@
 """
-Which functions of steps outlived the engine that called them, told to the engines that come after.
+Which functions of steps outlive their attempts, told to others: those who look on, and the engines that come after.
 
-A thread cannot be cut off, and an engine that closes does not wait for one beyond its grace. Before it gives up the
-file it writes the steps whose functions still run into `<journal>.threads`, and locks that (shared, since several
-processes may have left some) until they have returned, or the process is gone. The next owner begins none of these
-steps before nobody holds that lock.
+A thread cannot be cut off, and an engine that closes does not wait for one beyond its grace. So a function that is told
+to end, or that still runs when its engine gives up the file, is named in `<journal>.threads`, and that is locked
+(shared, since several processes may have left some) until it has returned, or the process is gone. The next owner
+begins none of these steps before nobody holds that lock.
 
-Only the owner of the journal makes, reads or removes the side file, so that nobody locks one that is not there.
+Only the owner of the journal makes or removes the side file, so that nobody locks one that is not there.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
-from collections.abc import Iterable
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
+from durable._shell.storage.outlived import Outlived, line, read, side_file
 from durable.errors import JournalAccessError
-
-#: Run and position.
-Outlived: TypeAlias = tuple[str, str]
 
 #: Seconds between two looks whether they have returned.
 LOOK_SECONDS: Final = 0.1
@@ -31,37 +29,45 @@ LOOK_SECONDS: Final = 0.1
 _open: set[int] = set()
 
 
-def leave_word(journal: str, steps: Iterable[Outlived]) -> int:
+def leave_word(journal: str, function: Outlived) -> Callable[[], None]:
     """
-    Tell the next owner of *steps*; what `take_back` takes once all of them have returned.
+    Tell others that *function* still runs; what is to be called, in whatever thread, once it has returned.
 
     Raises:
         JournalAccessError: The side file cannot be written.
     """
-    path = _side_file(journal)
+    path = side_file(journal)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         _open.add(fd)
         fcntl.flock(fd, fcntl.LOCK_SH)
-        os.write(fd, "".join(json.dumps(step) + "\n" for step in steps).encode())
+        os.write(fd, line(function, runs=True))
     except OSError as error:
         raise JournalAccessError(journal, f"cannot write {path}: {error.strerror or error}") from error
-    return fd
+    return partial(_take_back, fd, function)
 
 
-def take_back(fd: int) -> None:
-    """All of them have returned."""
+def _take_back(fd: int, function: Outlived) -> None:
     if fd in _open:  # not in a forked child
+        with contextlib.suppress(OSError):
+            os.write(fd, line(function, runs=False))
         _close(fd)
+
+
+def sweep(journal: str) -> None:
+    """Remove the side file, if all have returned. Called by the owner of the journal."""
+    with contextlib.suppress(JournalAccessError, OSError):  # the next owner says what is wrong with it
+        OutlivedElsewhere(journal).close()
 
 
 class OutlivedElsewhere:
     """The steps whose functions were left running by engines before this one. Made by the owner of the journal."""
 
     def __init__(self, journal: str) -> None:
-        self._path = _side_file(journal)
+        self._path = side_file(journal)
         self._fd = -1
-        self.steps: frozenset[Outlived] = frozenset()
+        #: (run, position)
+        self.steps: frozenset[tuple[str, str]] = frozenset()
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -70,7 +76,7 @@ class OutlivedElsewhere:
             raise JournalAccessError(journal, f"cannot read {self._path}: {error.strerror or error}") from error
         _open.add(self._fd)
         if not self._have_returned():
-            self.steps = frozenset(_read(self._path))
+            self.steps = frozenset(function[:2] for function in read(self._path))
 
     async def wait_returned(self) -> None:
         """Return once all of them have returned, or their processes are gone."""
@@ -95,18 +101,6 @@ class OutlivedElsewhere:
             os.unlink(self._path)
         self.close()
         return True
-
-
-def _side_file(journal: str) -> str:
-    return f"{os.path.realpath(journal)}.threads"
-
-
-def _read(path: str) -> Iterable[Outlived]:
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            with contextlib.suppress(ValueError):  # cut off by a full disk
-                run_id, position = json.loads(line)
-                yield run_id, position
 
 
 def _close(fd: int) -> None:

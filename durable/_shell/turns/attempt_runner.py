@@ -98,6 +98,8 @@ class AttemptRunner:
                 now = self._services.clock.now()
                 self._give_up_later(attempt, StepStopped(position, attempt.action.attempt, abandoned=True, at=now))
                 attempt.cancel()
+                if attempt.has_outlived and attempt.function is not None:
+                    self._services.steps.leave_word(attempt.function)
 
     def _give_up_later(self, attempt: RunningAttempt, outcome: Event) -> None:
         """Once the time of its clean-up is over, its run waits no longer, and takes *outcome* for its end."""
@@ -185,6 +187,7 @@ class AttemptRunner:
         action = attempt.action
         told = {"run_id": self._state.run_id, "step": action.op.definition.name, "position": action.position}
         log.warning("step.outlived", attempt=action.attempt, **told)
+        self._services.steps.leave_word(function)
         if not attempt.is_cancelled and not isinstance(outcome, StepRetrying):
             self._give_up_later(attempt, outcome)
         tell(attempt.cancelled)

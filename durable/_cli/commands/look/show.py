@@ -39,6 +39,7 @@ from durable._core.statuses import HELD, OPEN
 from durable._shell.reads.event_rows import event_rows, readable_events
 from durable._shell.reads.run_rows import RunRow, followers_of, pending_signals
 from durable._shell.reads.why import why
+from durable._shell.storage.outlived import in_words, still_running
 
 #: Steps and followers that are shown unless all were asked for: the latest, since that is where a run stands.
 _STEPS: Final = 30
@@ -113,7 +114,7 @@ def page_of(conn: sqlite3.Connection, path: str, text: str, now: float, *, full:
     """
     with snapshot(conn):
         row = find_run(conn, text)
-        said = why(conn, row, now)
+        said = why(conn, row, now) + in_words(still_running(path), row.run_id)
         rows = event_rows(conn, row.run)
         pending = pending_signals(conn, row.run)
         family = family_of(conn, row.run, full=full)

@@ -17,6 +17,7 @@ from durable._cli.terminal.output import Output, ago, instant, iso, printable
 from durable._cli.terminal.problems import OK
 from durable._core.statuses import STATUSES
 from durable._shell.reads.census import Census, census
+from durable._shell.storage.outlived import Outlived, still_running
 
 #: Workflows that are shown unless all were asked for: those with the most runs.
 _WORKFLOWS: Final = 10
@@ -38,10 +39,11 @@ def run(_command: str, args: Namespace, out: Output) -> int:
     with closing(open_readonly(path)) as conn, snapshot(conn):
         found = census(conn)
     sizes = {"bytes": _size(path), "wal_bytes": _size(f"{path}-wal")}
+    functions = still_running(path)
     if out.json:
-        out.value(_json(found, sizes, owner_of(path), path, now))
+        out.value(_json(found, sizes, owner_of(path), functions, path, now))
     else:
-        _write(found, sizes, owner_of(path), path, out, now, full=args.full)
+        _write(found, sizes, owner_of(path), functions, path, out, now, full=args.full)
     return OK
 
 
@@ -56,10 +58,18 @@ def _size(path: str) -> int:
 
 
 def _write(
-    found: Census, sizes: dict[str, int], owner: OwnerProcess | None, path: str, out: Output, now: float, *, full: bool
+    found: Census,
+    sizes: dict[str, int],
+    owner: OwnerProcess | None,
+    functions: Sequence[Outlived],
+    path: str,
+    out: Output,
+    now: float,
+    *,
+    full: bool,
 ) -> None:
     out.line(out.bold(printable(path)))
-    for name, text in _facts(found, sizes, owner, now):
+    for name, text in _facts(found, sizes, owner, functions, now):
         out.line(f"  {out.dim(f'{name:<13}')}{printable(text)}")
     out.line()
     _runs(found, out, full=full)
@@ -81,7 +91,9 @@ def _write(
         )
 
 
-def _facts(found: Census, sizes: dict[str, int], owner: OwnerProcess | None, now: float) -> Iterable[tuple[str, str]]:
+def _facts(
+    found: Census, sizes: dict[str, int], owner: OwnerProcess | None, functions: Sequence[Outlived], now: float
+) -> Iterable[tuple[str, str]]:
     free = f", {_readable(found.bytes_free)} of it free to be used again" if found.bytes_free else ""
     yield "size", f"{_readable(sizes['bytes'])}{free}"
     yield "wal", _readable(sizes["wal_bytes"])
@@ -96,6 +108,9 @@ def _facts(found: Census, sizes: dict[str, int], owner: OwnerProcess | None, now
         yield "batches", f"{found.batches_open:,} open"
     if found.schedules:
         yield "schedules", f"{found.schedules:,}"
+    for function in functions:
+        where = f"step {function.name!r} at {function.position} of run {function.run_id}"
+        yield "in a thread", f"the last attempt of {where} is over, and its function still runs"
     oldest = found.oldest_open
     if oldest is not None:
         when = f"{instant(oldest.created_at)}, {ago(oldest.created_at, now)} ago"
@@ -144,7 +159,14 @@ def _readable(size: float) -> str:
 # --- for programs ---------------------------------------------------------------------------------------
 
 
-def _json(found: Census, sizes: dict[str, int], owner: OwnerProcess | None, path: str, now: float) -> dict[str, Any]:
+def _json(
+    found: Census,
+    sizes: dict[str, int],
+    owner: OwnerProcess | None,
+    functions: Sequence[Outlived],
+    path: str,
+    now: float,
+) -> dict[str, Any]:
     oldest = found.oldest_open
     return {
         "path": path,
@@ -159,6 +181,7 @@ def _json(found: Census, sizes: dict[str, int], owner: OwnerProcess | None, path
         "inbox": found.inbox,
         "batches_open": found.batches_open,
         "schedules": found.schedules,
+        "still_running": [function._asdict() for function in functions],
         "queues": [
             {
                 "name": queue.name,
