@@ -9,10 +9,11 @@ was woken has begun before, and passes.
 
 Fairness: runs of one queue go by priority, then by their `place`, then by age. A place is the
 start tag of start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queueing", SIGCOMM
-1996), given when the run is created. Virtual time is the highest place admitted so far; runs of a
-group (the children of one parent, or else the runs of one workflow) get places one after the
+1996), given when the run is due: when it is created, or its delay is over. Virtual time is the highest
+place admitted so far; runs of a group (those with one value of the label that the queue is `fair_by`; else the
+children of one parent, or the runs of one workflow) get places one after the
 other, and none before the virtual time. So 10,000 queued runs of A do not delay 10 of B: B's
-begin at today's virtual time, and the two alternate. Within a group order is that of creation.
+begin at today's virtual time, and the two alternate. Within a group order is that of becoming due.
 A woken run keeps its place, which is lower than that of any run that has not begun: what has begun is
 finished first.
 
@@ -24,11 +25,12 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Final, Generic, TypeVar
 
 from attrs import define, field, frozen
 
+from durable._core.program.definition import check_name
 from durable._core.program.limits import Rate, check_count, check_rate
 from durable.errors import DefinitionError
 
@@ -53,6 +55,8 @@ class Queue:
         name: As in ``@job(queue=...)``.
         concurrency: Runs of this queue active at once; None leaves it to the engine's.
         rate: How many of its runs may begin in a window of time; one that resumes does not count.
+        fair_by: A label: its values take turns, however many runs each of them has in line. Without it, or among the
+            runs that do not have it, the workflows do, and the children of different parents.
 
     Raises:
         DefinitionError: One of these is no such thing.
@@ -61,30 +65,52 @@ class Queue:
     name: str
     concurrency: int | None = None
     rate: Rate | None = field(default=None, kw_only=True)
+    fair_by: str | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        if self.fair_by is not None:
+            check_name(f"queue {self.name!r}: fair_by", self.fair_by)
+            if '"' in self.fair_by:
+                msg = f"queue {self.name!r}: fair_by is a label without quotes, found {self.fair_by!r}"
+                raise DefinitionError(msg)
         if self.concurrency is not None:
             check_count(f"queue {self.name!r}: concurrency", self.concurrency)
         check_rate(f"queue {self.name!r}", self.rate)
 
 
-class Places:
-    """Gives new runs their places in the lines of their queues."""
+#: Begins the name of a group that shares a value of a label: no workflow is called so.
+BY_LABEL: Final = "\n"
 
-    def __init__(self, now: float = 0.0) -> None:
+
+class Places:
+    """
+    Gives runs that are due their places in the lines of their queues.
+
+    Two threads may ask at once: that of the event loop for what is started, the writer's for what comes due. Each
+    step is one operation of a dict, so at worst two runs get one place, and the older of them goes first.
+    """
+
+    def __init__(self, now: float = 0.0, fair_by: Mapping[str, str] | None = None) -> None:
+        """*fair_by*: the labels whose values take turns, by queue."""
         self._base = now * _PLACES_A_SECOND
+        self._fair_by = fair_by or {}
         self._virtual: dict[str, float] = {}
-        # Apart, so that many parents do not push out the few workflows, whose order must hold.
+        # Apart, so that many parents do not push out the few workflows (or values of labels), whose order must hold.
         self._workflows: OrderedDict[tuple[str, Hashable], float] = OrderedDict()
         self._parents: OrderedDict[tuple[str, Hashable], float] = OrderedDict()
 
-    def place(self, queue: str, workflow: str, parent: int | None) -> float:
-        """The place of a new run: behind the last of its group, and not before the virtual time."""
-        last, group = (self._workflows, (queue, workflow)) if parent is None else (self._parents, (queue, parent))
+    def place(self, queue: str, workflow: str, parent: int | None, labels: Mapping[str, str]) -> float:
+        """The place of a run that is due: behind the last of its group, and not before the virtual time."""
+        value = labels.get(self._fair_by[queue]) if queue in self._fair_by else None
+        last: OrderedDict[tuple[str, Hashable], float] = self._workflows
+        group: tuple[str, Hashable] = (queue, workflow)
+        if value is not None:
+            group = (queue, BY_LABEL + value)
+        elif parent is not None:
+            last, group = self._parents, (queue, parent)
         virtual = self._virtual.get(queue, self._base)
-        found = max(virtual, last.get(group, 0.0)) + 1
+        found = max(virtual, last.pop(group, 0.0)) + 1
         last[group] = found
-        last.move_to_end(group)
         if len(last) > GROUPS:
             last.popitem(last=False)
         return found
@@ -94,11 +120,15 @@ class Places:
         if place > self._virtual.get(queue, self._base):
             self._virtual[queue] = place
 
-    def recover(self, queue: str, workflow: str | None, first: float, last: float) -> None:
-        """What the file knows of a group of runs that have not begun (of no parent, if it has a *workflow*)."""
+    def recover(self, queue: str, group: str | None, first: float, last: float) -> None:
+        """
+        What the file knows of a group of runs that have not begun.
+
+        It is called as its workflow is, or `BY_LABEL` and the value of the label; None are children.
+        """
         self._virtual[queue] = min(first, self._virtual.get(queue, first))
-        if workflow is not None:
-            self._workflows[queue, workflow] = last
+        if group is not None:
+            self._workflows[queue, group] = last
 
 
 #: -priority, place, ready_at, run: who goes first is the least.

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from durable._core.admission import CANDIDATES, Admission, Places, Queue
+from durable._core.admission import BY_LABEL, CANDIDATES, Admission, Places, Queue
 from durable._core.program.limits import Limit, Rate
-from durable.errors import DefinitionError
+from durable.errors import CapExceededError, DefinitionError
 
 
 def admit_all(admission: Admission[str]) -> list[str]:
@@ -163,14 +163,14 @@ def test_ten_runs_alternate_with_ten_thousand():
     """
     places = Places()
     admission: Admission[str] = Admission([Queue("q", concurrency=1)], 10, places)
-    file = [(places.place("q", "A", None), f"A{number}") for number in range(10_000)]
+    file = [(places.place("q", "A", None, {}), f"A{number}") for number in range(10_000)]
     for run, (place, name) in enumerate(file):
         admission.offer("q", run, 0, 0.0, name, place=place)
     order = [admission.admit(0.0)]
     admission.release(0)
     for number in range(10):
         run = 20_000 + number
-        admission.offer("q", run, 0, 1.0, f"B{number}", place=places.place("q", "B", None))
+        admission.offer("q", run, 0, 1.0, f"B{number}", place=places.place("q", "B", None, {}))
     numbers = {name: run for run, (_, name) in enumerate(file)} | {f"B{n}": 20_000 + n for n in range(10)}
     for _ in range(20):
         order.append(name := admission.admit(0.0))
@@ -185,10 +185,10 @@ def test_children_of_one_parent_are_a_group():
     Those of another parent, and plain starts, begin beside them.
     """
     places = Places()
-    many = [places.place("q", "child", 1) for _ in range(1000)]
+    many = [places.place("q", "child", 1, {}) for _ in range(1000)]
     assert many == sorted(many)
-    assert places.place("q", "child", 2) == places.place("q", "other", None) == many[0]
-    assert places.place("another queue", "child", 1) == many[0]
+    assert places.place("q", "child", 2, {}) == places.place("q", "other", None, {}) == many[0]
+    assert places.place("another queue", "child", 1, {}) == many[0]
 
 
 def test_the_order_within_a_group_holds_whatever_virtual_time_is():
@@ -196,13 +196,13 @@ def test_the_order_within_a_group_holds_whatever_virtual_time_is():
     A later run of a group never gets a lower place; a group that was idle begins at virtual time.
     """
     places = Places()
-    first = [places.place("q", "A", None) for _ in range(5)]
+    first = [places.place("q", "A", None, {}) for _ in range(5)]
     places.admitted("q", first[2])
-    later = places.place("q", "A", None)
+    later = places.place("q", "A", None, {})
     assert later > first[-1]
-    assert places.place("q", "B", None) == first[2] + 1
+    assert places.place("q", "B", None, {}) == first[2] + 1
     places.admitted("q", first[0])
-    assert places.place("q", "C", None) == first[2] + 1, "virtual time does not go back"
+    assert places.place("q", "C", None, {}) == first[2] + 1, "virtual time does not go back"
 
 
 def test_what_is_remembered_of_groups_is_bounded(monkeypatch):
@@ -211,10 +211,10 @@ def test_what_is_remembered_of_groups_is_bounded(monkeypatch):
     """
     monkeypatch.setattr("durable._core.admission.GROUPS", 100)
     places = Places()
-    last = [places.place("q", "A", None) for _ in range(50)][-1]
+    last = [places.place("q", "A", None, {}) for _ in range(50)][-1]
     for parent in range(1_000):
-        places.place("q", "child", parent)
-    assert places.place("q", "A", None) == last + 1
+        places.place("q", "child", parent, {})
+    assert places.place("q", "A", None, {}) == last + 1
     assert len(places._parents) == 100
 
 
@@ -223,12 +223,47 @@ def test_after_a_restart_places_go_on_where_they_were():
     Behind the last of its group, from the first that has not begun; in an idle queue ahead of all before.
     """
     before = Places(1_000.0)
-    ready = [before.place("q", "A", None) for _ in range(10)]
+    ready = [before.place("q", "A", None, {}) for _ in range(10)]
     after = Places(1_001.0)
     after.recover("q", "A", ready[3], ready[-1])
-    assert after.place("q", "A", None) == ready[-1] + 1
-    assert after.place("q", "B", None) == ready[3] + 1
-    assert after.place("idle", "A", None) > ready[-1]
+    assert after.place("q", "A", None, {}) == ready[-1] + 1
+    assert after.place("q", "B", None, {}) == ready[3] + 1
+    assert after.place("idle", "A", None, {}) > ready[-1]
+
+
+def test_the_values_of_a_label_take_turns():
+    """
+    Where the queue is fair by one: whatever the workflow or the parent. Those without it are as elsewhere.
+    """
+    places = Places(fair_by={"q": "tenant"})
+    ada, bob = {"tenant": "ada", "x": "1"}, {"tenant": "bob"}
+    many = [places.place("q", f"A{number % 3}", number % 2, ada) for number in range(10)]
+    assert many == sorted(set(many))
+    assert places.place("q", "A0", None, bob) == places.place("q", "A0", None, {}) == many[0]
+    assert places.place("q", "A1", 1, {}) == places.place("q", "ada", None, {}) == many[0]
+    assert places.place("q", "A0", None, {}) == many[1]
+    assert places.place("another", "A", None, ada) == places.place("another", "B", None, ada) == many[0]
+
+
+def test_after_a_restart_the_values_of_a_label_go_on_where_they_were():
+    """
+    And so do the workflows of those without the label.
+    """
+    after = Places(0.0, fair_by={"q": "tenant"})
+    after.recover("q", f"{BY_LABEL}ada", 3.0, 9.0)
+    after.recover("q", "ada", 4.0, 5.0)
+    assert after.place("q", "A", None, {"tenant": "ada"}) == 10.0
+    assert after.place("q", "ada", None, {}) == 6.0
+    assert after.place("q", "A", None, {"tenant": "bob"}) == 4.0
+
+
+@pytest.mark.parametrize("wrong", ["", 3, 'a"b', "x" * 201])
+def test_what_a_queue_is_fair_by_is_the_name_of_a_label(wrong):
+    """
+    Refused where it is written.
+    """
+    with pytest.raises((DefinitionError, CapExceededError), match="fair_by"):
+        Queue("q", fair_by=wrong)
 
 
 def test_a_lower_place_takes_the_room_of_the_last_candidate():

@@ -800,6 +800,35 @@ MUTANTS = (
         "if waiting is None:",
         "shell/test_engine_runs.py::test_a_callers_timeout_does_not_touch_the_run",
     ),
+    # --- who goes first -------------------------------------------------------------------------------------
+    _m(
+        "a place in line from the day of the start",
+        "_shell/rows/new_runs",
+        "    if new.due_at is not None:\n        return new\n",
+        "",
+        "shell/test_fairness.py::test_what_is_scheduled_stands_in_nobodys_way",
+    ),
+    _m(
+        "what comes due goes before all that waits",
+        "_shell/writes/wakeups",
+        "            _line_up(conn, run, lines, now)\n",
+        "",
+        "shell/test_fairness.py::test_what_comes_due_does_not_go_before_what_waits_longer",
+    ),
+    _m(
+        "tenants wait for the first of them",
+        "_core/admission",
+        "        if value is not None:\n            group = (queue, BY_LABEL + value)\n        elif",
+        "        if",
+        "shell/test_fairness.py::test_the_values_of_a_label_take_turns",
+    ),
+    _m(
+        "a client does not know by what a queue is fair",
+        "_shell/engine/running",
+        "        register_fairness(conn, settings.queues)\n",
+        "",
+        "shell/test_fairness.py::test_turns_by_a_label_hold_across_a_restart_for_clients_and_batches",
+    ),
     # --- time -----------------------------------------------------------------------------------------------
     _m(
         "the time of a run counts its queue",

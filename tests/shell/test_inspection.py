@@ -202,7 +202,7 @@ async def test_why_names_what_a_run_waits_for(engines, clock, reached):
     await began.wait()
     assert "is running, for" in await running.why()
     queued = await engine.start(slow())
-    assert "waits for a slot of queue 'one'" in await queued.why()
+    assert "waits for a slot, 1st of 1 in queue 'one'" in await queued.why()
     delayed = await engine.start(quick(1), delay=100)
     assert "its start (due in 100.0 s)" in await delayed.why()
     hold.set()

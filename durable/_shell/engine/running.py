@@ -56,6 +56,7 @@ from durable._shell.turns.services import Services
 from durable._shell.turns.witness import Note, Witness, read_notes
 from durable._shell.writes import slots
 from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
+from durable._shell.writes.places import register_fairness
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
 from durable.errors import DurableError, EngineClosedError
@@ -323,7 +324,7 @@ class Recovered:
     ready_queues: list[str]
     paused_queues: list[str]
     next_fire_at: float | None
-    #: (queue, workflow or None, first place, last place)
+    #: (queue, group, first place, last place), see `Places.recover`.
     places: list[tuple[str, str | None, float, float]]
     #: When the latest runs of queues with a rate began.
     starts: dict[str, list[float]]
@@ -342,6 +343,7 @@ async def _recover(database: AnyDatabase, settings: Settings, left: Sequence[byt
         effects = Effects()  # not needed, since what these cause is read from the file afterwards
         retry_blocked(conn, now)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
+        register_fairness(conn, settings.queues)
         let_in(conn, slots.grant_all(conn, now, effects), now, effects)
         return adopt(conn, list(settings.schedules.values()), now), take_last_life(conn, noted)
 
@@ -368,10 +370,11 @@ async def _recover(database: AnyDatabase, settings: Settings, left: Sequence[byt
 
 def _lines(settings: Settings, recovered: Recovered) -> tuple[Places, Admission[ReadyRun]]:
     """Where the lines of the queues stand, and what the windows of their rates hold already."""
-    places = Places(recovered.at)
+    fair_by = {queue.name: queue.fair_by for queue in settings.queues if queue.fair_by is not None}
+    places = Places(recovered.at, fair_by)
     admission: Admission[ReadyRun] = Admission(settings.queues, settings.concurrency, places)
-    for queue, workflow, first, last in recovered.places:
-        places.recover(queue, workflow, first, last)
+    for queue, group, first, last in recovered.places:
+        places.recover(queue, group, first, last)
     for queue, starts in recovered.starts.items():
         admission.started(queue, starts)
     return places, admission

@@ -9,6 +9,7 @@ polls: it acts on what commits caused, and sleeps until the next deadline.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from attrs import evolve
 
@@ -243,10 +244,12 @@ class Scheduler:
         """Fire timers as they come due. Runs in a task of its own."""
         while await self._alarm.wait():
             with self._services.activity:
-                now = self._services.clock.now()
+                due = partial(
+                    fire_due, now=self._services.clock.now(), limit=TIMERS_AT_ONCE, places=self._services.places
+                )
                 try:
                     await self._services.commits.call(
-                        lambda conn, effects, now=now: fire_due(conn, now, TIMERS_AT_ONCE, effects),  # type: ignore[misc]
+                        lambda conn, effects, due=due: due(conn, effects=effects),  # type: ignore[misc]
                         answers=False,
                     )
                 except EngineClosedError:

@@ -197,9 +197,11 @@ def _with_start(ready: ReadyRun, at: float, body: str | None, value: Any, record
 
 
 def places(conn: sqlite3.Connection) -> list[tuple[str, str | None, float, float]]:
-    """(queue, workflow or None for children, first place, last place) of the groups of runs that could begin."""
+    """(queue, group, first place, last place) of the groups of runs that could begin, see `Places.recover`."""
     return conn.execute(
-        "SELECT queue, CASE WHEN parent IS NULL THEN workflow END AS grp, min(place), max(place) FROM durable_runs "
+        "SELECT queue, coalesce(char(10) || json_extract(labels, '$.\"' || fair_by || '\"'), "
+        "CASE WHEN parent IS NULL THEN workflow END) AS grp, min(place), max(place) "
+        "FROM durable_runs AS r LEFT JOIN durable_queues AS q ON q.name = r.queue "
         "WHERE ready_at IS NOT NULL AND started_at IS NULL GROUP BY queue, grp"
     ).fetchall()
 

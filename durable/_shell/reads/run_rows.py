@@ -44,6 +44,25 @@ FROM durable_runs AS r
 """
 
 
+#: Runs that are counted of a line, at most: who is told of more does not care how many.
+LONGEST_LINE: Final = 10_000
+#: Those that go before a run, see `admission`; and all that wait to begin. What has begun has a slot, or is first.
+_AHEAD = """
+SELECT count(*) FROM (
+    SELECT 1 FROM durable_runs AS mine JOIN durable_runs AS r ON r.queue = mine.queue AND r.ready_at IS NOT NULL
+    WHERE mine.run = :run AND r.status = 'pending' AND (r.priority > mine.priority OR (r.priority = mine.priority
+        AND (r.place, r.ready_at, r.run) < (mine.place, mine.ready_at, mine.run)))
+    LIMIT :most
+)
+"""
+_LINE = """
+SELECT count(*) FROM (
+    SELECT 1 FROM durable_runs AS mine JOIN durable_runs AS r ON r.queue = mine.queue AND r.ready_at IS NOT NULL
+    WHERE mine.run = :run AND r.status = 'pending' LIMIT :most
+)
+"""
+
+
 class FailedHook(NamedTuple):
     """A hook of a run that went wrong, or a start that its end asked for and that was refused."""
 
@@ -357,6 +376,13 @@ def queue_row(conn: sqlite3.Connection, queue: str) -> QueueRow:
         "SELECT count(*) FROM durable_runs WHERE queue = ? AND ready_at IS NOT NULL AND status = 'running'", (queue,)
     ).fetchone()
     return QueueRow(depth, running, oldest)
+
+
+def place_in_line(conn: sqlite3.Connection, row: RunRow) -> tuple[int, int]:
+    """How many runs of its queue wait to begin before this one does, and how many in all: see `LONGEST_LINE`."""
+    (ahead,) = conn.execute(_AHEAD, {"run": row.run, "most": LONGEST_LINE}).fetchone()
+    (length,) = conn.execute(_LINE, {"run": row.run, "most": LONGEST_LINE + 1}).fetchone()
+    return ahead, length
 
 
 def paused_queues(conn: sqlite3.Connection) -> list[str]:

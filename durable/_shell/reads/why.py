@@ -10,7 +10,7 @@ import sqlite3
 
 from durable._core.statuses import ENDS
 from durable._shell.reads import run_rows
-from durable._shell.reads.run_rows import RunRow, SlotRow, WaitRow
+from durable._shell.reads.run_rows import LONGEST_LINE, RunRow, SlotRow, WaitRow
 
 
 def why_by_id(conn: sqlite3.Connection, run_id: str, now: float) -> str | None:
@@ -36,8 +36,23 @@ def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
     if row.status == "pending" and row.ready_at is not None:
         if row.queue in run_rows.paused_queues(conn):
             return f"run {row.run_id!r} waits for queue {row.queue!r}, which is paused: resume it"
-        return f"run {row.run_id!r} waits for a slot of queue {row.queue!r}, for {_span(now, row.ready_at)}"
+        return f"run {row.run_id!r} waits for a slot, {_place(conn, row)}, for {_span(now, row.ready_at)}"
     return f"run {row.run_id!r} waits for {awaited(conn, row.run, now)}"
+
+
+def _place(conn: sqlite3.Connection, row: RunRow) -> str:
+    """Where a run stands among those of its queue that wait to begin: "12th of 340 in queue 'mail'"."""
+    ahead, length = run_rows.place_in_line(conn, row)
+    if ahead >= LONGEST_LINE:
+        return f"with more than {LONGEST_LINE:,} before it in queue {row.queue!r}"
+    more = f"more than {LONGEST_LINE:,}" if length > LONGEST_LINE else f"{length:,}"
+    return f"{_ordinal(ahead + 1)} of {more} in queue {row.queue!r}"
+
+
+def _ordinal(number: int) -> str:
+    teens = number % 100 in (11, 12, 13)
+    ending = "th" if teens else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
 
 
 def unread_signals(row: RunRow) -> str:

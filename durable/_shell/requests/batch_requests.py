@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from attrs import evolve, frozen
 
+from durable._core.admission import Places
 from durable._shell.reads.run_rows import OPEN_SQL
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects, NewRun, labels_json
@@ -79,7 +80,7 @@ class CreateBatches(JournalRequest[list[str]]):
             row = (new.batch_id, parent, new.description, labels, new.contents, env.now, *callbacks)
             numbers[new.batch_id] = conn.execute(_INSERT, row).lastrowid or 0
         allocate = env.numbers(conn)
-        ids = _add(conn, [(run, each, numbers[each]) for run, each in members], allocate, effects)
+        ids = _add(conn, [(run, each, numbers[each]) for run, each in members], allocate, env.places, effects)
         for number in reversed(numbers.values()):
             finish_batches(conn, number, env.now, allocate, effects)
         return ids
@@ -98,7 +99,7 @@ class AddToBatch(JournalRequest[list[str]]):
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> list[str]:
         """Create them."""
         number = _open_batch(conn, self.batch_id)
-        return _add(conn, [(run, self.batch_id, number) for run in self.runs], env.numbers(conn), effects)
+        return _add(conn, [(run, self.batch_id, number) for run in self.runs], env.numbers(conn), env.places, effects)
 
 
 @frozen
@@ -166,13 +167,14 @@ def _add(
     conn: sqlite3.Connection,
     added: Sequence[tuple[NewRun, str, int]],
     allocate: Callable[[], int],
+    places: Places | None,
     effects: Effects,
 ) -> list[str]:
-    """Create members, of batches that take them."""
+    """Create members, of batches that take them, in the lines as the engine knows them: *places*."""
     ids: list[str] = []
-    places = PlacesFromFile(conn)
+    lines = PlacesFromFile(conn, places)
     news = [
-        places.placed(evolve(run, batch=number, run=run.run if run.run > 0 else allocate())) for run, _, number in added
+        lines.placed(evolve(run, batch=number, run=run.run if run.run > 0 else allocate())) for run, _, number in added
     ]
     for run_id in create_each(conn, news, effects):
         new, (_, batch_id, _) = news[len(ids)], added[len(ids)]

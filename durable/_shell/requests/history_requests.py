@@ -24,6 +24,7 @@ from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
 from durable._shell.writes.hook_writes import ask_again
 from durable._shell.writes.importing import import_runs
+from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import INSERT_WAITS, insert_run, write_rows
 from durable._shell.writes.turn_writes import add_wait
 from durable._shell.writes.wakeups import let_in, needs_slot
@@ -94,8 +95,8 @@ class ForkRun(JournalRequest[str]):
         recorded = load_history(conn, env.path, run)
         events = history.fork(recorded, run_id=self.run_id, at=self.at, replace=self.replace, now=now)
         started = history.start_of(events)
-        arguments, place, limit, limit_key, policy, timeout = conn.execute(
-            "SELECT arguments, place, limit_name, limit_key, retry, timeout FROM durable_runs WHERE run = ?", (run.run,)
+        arguments, limit, limit_key, policy, timeout = conn.execute(
+            "SELECT arguments, limit_name, limit_key, retry, timeout FROM durable_runs WHERE run = ?", (run.run,)
         ).fetchone()
         number = env.numbers(conn)()
         new = NewRun(
@@ -113,7 +114,7 @@ class ForkRun(JournalRequest[str]):
             due_at=None,
             timeout=timeout if run.kind == "job" else None,
             retry=policy,
-            place=place,
+            place=PlacesFromFile(conn, env.places).place(run.queue, run.workflow, None, run.labels, now),
             limit=limit,
             limit_key=limit_key or "",
         )

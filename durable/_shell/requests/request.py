@@ -46,7 +46,7 @@ class Env:
     path: str
     #: Gives numbers to new runs. None, as what follows, where a client records by itself: then the file tells.
     allocate: Callable[[], int] | None = None
-    #: The lines of the queues as the event loop knows them: for `prepared`.
+    #: The lines of the queues as the engine knows them.
     places: Places | None = None
     schedules: OwnSchedules | None = None
     #: Whether it begins nothing more.

@@ -42,7 +42,7 @@ class StartRuns(JournalRequest[list[str]]):
         """Itself, with places in line for runs that have none: those of clients."""
         super().prepared(env)
         places = env.places
-        if places is None or all(run.place for run in self.runs):
+        if places is None or all(run.place or run.due_at is not None for run in self.runs):
             return self
         return StartRuns(tuple(run if run.place else placed(run, places) for run in self.runs))
 

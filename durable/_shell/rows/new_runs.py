@@ -79,14 +79,14 @@ def make_run(
         timeout = options.timeout
     expires_at = given.expires_at if given.expires is None else now + given.expires
     queue = check_name("a queue", given.queue or options.queue)
-    return NewRun(
+    new = NewRun(
         run=allocate(),
         run_id=found_id,
         workflow=definition.name,
         version=options.version,
         kind=definition.kind,
         queue=queue,
-        place=0.0 if places is None else places.place(queue, definition.name, parent),
+        place=0.0,
         priority=options.priority if given.priority is None else given.priority,
         key=key,
         arguments=f"{definition.name}:{call_digest(op, arguments, codec)}" if key is not None or chosen else "",
@@ -108,11 +108,14 @@ def make_run(
         signals=tuple(SentSignal(*encoded_signal(signal, payload, codec)) for signal, payload in given.signals),
         follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
     )
+    return new if places is None else placed(new, places)
 
 
 def placed(new: NewRun, places: Places) -> NewRun:
-    """*new* with a place in the line of its queue."""
-    return evolve(new, place=places.place(new.queue, new.workflow, new.parent))
+    """*new* with a place in the line of its queue; without, if it gets one when its delay is over."""
+    if new.due_at is not None:
+        return new
+    return evolve(new, place=places.place(new.queue, new.workflow, new.parent, new.labels))
 
 
 def make_template(op: RunOp[Any], *, definitions: Definitions, codec: Codec) -> NewRun:

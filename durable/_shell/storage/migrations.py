@@ -136,6 +136,7 @@ CREATE TABLE durable_hook_errors (
 ) STRICT;
 CREATE INDEX durable_hook_errors_run ON durable_hook_errors (run);
 ALTER TABLE durable_schedules ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE durable_queues ADD COLUMN fair_by TEXT;
 ALTER TABLE durable_runs ADD COLUMN timeout REAL;
 ALTER TABLE durable_runs ADD COLUMN expires_at REAL;
 -- A timeout counted from the start of a run: now it does from when a workflow begins, and for each attempt of a job.

@@ -173,7 +173,8 @@ CREATE TABLE durable_feed_items (     -- items still to come; the row goes when 
 
 CREATE TABLE durable_queues (
     name TEXT PRIMARY KEY,
-    paused_at REAL
+    paused_at REAL,
+    fair_by TEXT                      -- label whose values take turns, as the code that opened the file has it
 ) STRICT;
 
 CREATE TABLE durable_schedules (

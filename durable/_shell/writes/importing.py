@@ -169,7 +169,7 @@ class _Import:
                 run.status if ended else "paused",
                 run.queue,
                 run.priority,
-                0.0 if ended else self._places.place(run.queue, run.workflow, None, started.at),
+                0.0 if ended else self._places.place(run.queue, run.workflow, None, run.labels, started.at),
                 run.key,
                 self._live_key(run),
                 run.key_until,

@@ -9,10 +9,12 @@ with ten members and with ten thousand.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from durable._core.admission import Places
 from durable._core.journal.columns import to_row
 from durable._core.journal.events import (
     CancelRequested,
@@ -32,6 +34,7 @@ from durable._shell.reads.run_rows import HELD_SQL, RunRow, current_run
 from durable._shell.rows.rows import Effects, Large, ReadyRun, stored
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.writes import slots
+from durable._shell.writes.places import PlacesFromFile
 from durable.errors import RunStateError
 
 INSERT_ITEMS = """
@@ -155,8 +158,13 @@ def is_open(conn: sqlite3.Connection, run: int, group: str) -> bool:
     return found is not None
 
 
-def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects) -> int:
-    """Let up to *limit* timers fire that are due, in the order of their deadlines; how many did."""
+def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects, places: Places | None = None) -> int:
+    """
+    Let up to *limit* timers fire that are due, in the order of their deadlines; how many did.
+
+    A run whose delay is over gets its place in line here, among those of *places*: not before what waits already.
+    """
+    lines = PlacesFromFile(conn, places)
     due = conn.execute(
         "SELECT wait, run, grp, position, kind, wake_on, fire_at, since FROM durable_waits "
         "WHERE fire_at <= ? ORDER BY fire_at, wait LIMIT ?",
@@ -165,6 +173,7 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
     about_many(conn, DELETE_WAITS, [row[0] for row in due])
     for _, run, group, position, kind, wake_on, fire_at, since in due:
         if kind == "start":
+            _line_up(conn, run, lines, now)
             start_due(conn, run, now, effects)
         elif kind == "deadline":
             # rounded to what was given, since the difference of two instants is off by some 1e-7
@@ -183,6 +192,15 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects)
         effects.fires(row[0])
     let_in(conn, slots.grant_due(conn, now, limit, effects), now, effects)
     return len(due)
+
+
+def _line_up(conn: sqlite3.Connection, run: int, lines: PlacesFromFile, at: float) -> None:
+    """Give a run that is due its place."""
+    queue, workflow, parent, labels = conn.execute(
+        "SELECT queue, workflow, parent, labels FROM durable_runs WHERE run = ?", (run,)
+    ).fetchone()
+    place = lines.place(queue, workflow, parent, json.loads(labels) if labels else {}, at)
+    conn.execute("UPDATE durable_runs SET place = ? WHERE run = ?", (place, run))
 
 
 def _expire(conn: sqlite3.Connection, run: int, expires_at: float, now: float, effects: Effects) -> None:
