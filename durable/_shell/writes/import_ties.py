@@ -40,8 +40,13 @@ class Ties:
 
     def __init__(self, conn: sqlite3.Connection, numbers: dict[str, int]) -> None:
         self._conn = conn
-        #: Numbers of runs by id: of those that are imported, and of those that were looked up.
+        #: Numbers of the runs that are imported, by id; and of those that were looked up, too.
+        self._imported = numbers
         self._numbers: dict[str, int | None] = dict(numbers)
+
+    def number_of(self, imported: RunHistory) -> int:
+        """The number of a run that is imported."""
+        return self._imported[imported.run.run_id]
 
     def number(self, run_id: str | None) -> int | None:
         """The number of a run; None if it is not here."""
@@ -54,7 +59,7 @@ class Ties:
 
     def tie(self, each: RunHistory) -> None:
         """Link a run to those that started it, and to those here that it has started."""
-        conn, run, number = self._conn, each.run, self._numbers[each.run.run_id]
+        conn, run, number = self._conn, each.run, self.number_of(each)
         conn.execute(
             "UPDATE durable_runs SET parent = ?, follows = ? WHERE run = ?",
             (self.number(run.parent), self.number(run.follows), number),

@@ -153,8 +153,7 @@ class _Import:
 
     def write(self, each: RunHistory) -> None:
         """The row of a run, its events, notes and accepted signals."""
-        conn, run, number = self._conn, each.run, self._ties.number(each.run.run_id)
-        assert number is not None
+        conn, run, number = self._conn, each.run, self._ties.number_of(each)
         ended = run.status in ENDS
         started = each.started
         follow_ups = None if run.follow_ups is None else checked_json(run.follow_ups, f"follow-ups of {run.run_id!r}")
@@ -214,8 +213,7 @@ class _Import:
 
     def arrive(self, each: RunHistory) -> None:
         """The rows of what has arrived, and no turn has taken in; of a run that has ended, signals."""
-        conn, number = self._conn, self._ties.number(each.run.run_id)
-        assert number is not None
+        conn, number = self._conn, self._ties.number_of(each)
         # Granted slots are of the other file, and asked for again in `wait`.
         write_many(
             conn,
@@ -229,9 +227,7 @@ class _Import:
 
     def wait(self, each: RunHistory) -> None:
         """The rows of what an open run waits for."""
-        conn, effects, run = self._conn, self._effects, each.run
-        number = self._ties.number(run.run_id)
-        assert number is not None
+        conn, effects, number = self._conn, self._effects, self._ties.number_of(each)
         self._write_feeds(number, each)
         ended = {row.run: row for row in self._write_waits(number, each)}
         for position, (name, key) in history.open_waits(each.events).slots.items():
@@ -241,12 +237,12 @@ class _Import:
 
     def end_waits_for(self, each: RunHistory) -> None:
         """A parent that came before its child waits for it, from now on."""
-        run, number = each.run, self._ties.number(each.run.run_id)
+        run, number = each.run, self._ties.number_of(each)
         waiting = self._conn.execute(
             "UPDATE durable_waits SET target = ? WHERE run = ? AND position = ? AND kind = 'child' AND target IS NULL",
             (number, self._ties.number(run.parent), run.position),
         )
-        if waiting.rowcount and number is not None and run.status in ENDS:
+        if waiting.rowcount and run.status in ENDS:
             self._tell(number, run.run_id, run.ended_at)
 
     def _tell(self, number: int, run_id: str, ended_at: float | None) -> None:
