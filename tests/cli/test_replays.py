@@ -177,6 +177,33 @@ async def test_a_strict_check_finds_other_arguments(cli, recorded, app):
     assert (found["verdict"], found["position"], found["change"]) == ("diverged", "1", "arguments")
 
 
+def test_lint_names_lines_and_needs_no_journal(cli, app):
+    """
+    One line each, as compilers do; exit code 1. Of sound code, 0.
+    """
+    moody = app("shop_moody", BEFORE.replace("yield charge(reserved)", "yield charge(hash('x'))"))
+    said = cli("check", "--lint", "--app", moody)
+    assert said.code == 1
+    line, summary = said.lines
+    assert "shop_moody.py:28: hash() in workflow 'order': use " in line
+    assert summary == "read 1 workflow: 1 finding"
+    found, summary = cli("check", "--lint", "--json", "--app", moody).values
+    assert (found["lint"]["line"], found["lint"]["found"]) == (28, "hash()")
+    assert summary == {"linted": 1, "findings": 1, "unread": []}
+    assert cli("check", "--lint", "--app", app("shop_sound", BEFORE)).code == 0
+
+
+async def test_lint_goes_with_a_check_of_runs(cli, recorded, app):
+    """
+    With a journal or files, both are looked at, and both count.
+    """
+    db, sound = recorded
+    both = cli("check", "--lint", "--db", db, "--app", sound)
+    assert (both.code, len(both.lines)) == (0, 2)
+    moody = app("shop_moody_too", BEFORE.replace("yield charge(reserved)", "yield charge(reserved + id(1) * 0)"))
+    assert cli("check", "--lint", "--db", db, "--app", moody).code == 1
+
+
 async def test_what_cannot_be_replayed_says_why(cli, recorded, tmp_path, app):
     """
     A job has no code; a definition may be missing; without a run there is nothing to do.

@@ -1,18 +1,23 @@
 """
-``durable check``: the runs that today's code would break.
+``durable check``: the runs that today's code would break, and the lines of it that break runs by themselves.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import Any
+
+from attrs import asdict, evolve
 
 from durable._cli.applications import add_application, application_of
 from durable._cli.journals.recorded import Damaged, add_recorded, recorded_runs
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, OK
+from durable._core.program.registry import Definitions
 from durable._core.recorded.check import CheckedRun, CheckReport, check_run
+from durable._debug.lint import lint
 from durable._debug.replay import as_definitions
 from durable._debug.reports import report_lines
 
@@ -21,9 +26,14 @@ examples:
   durable check --db copy-of-production.db --app rides     before a deploy: exit code 1 if a run would break
   durable check tests/histories/*.jsonl --app rides        golden journals, in CI
   durable check --db rides.db --app rides --patches        which old branches of patched() can be deleted?
+  durable check --lint --app rides                         lines of workflow code that differ in every replay
 
 Without runs or files, all open runs of the journal are replayed against the code at hand (with --all, those that
-ended, too). Nothing is executed, nothing is written; a running engine does not notice."""
+ended, too). Nothing is executed, nothing is written; a running engine does not notice.
+
+--lint reads the source of the workflows, and of the helpers that they call, for clocks, dice, ids by chance, the
+environment, the order of a set, threads and the like; it names each line and what to use instead. Steps may use all
+of it. A line that ends in `# durable: ok` is let pass. Without --db or files nothing else is checked."""
 
 
 def configure(_command: str, parser: ArgumentParser) -> None:
@@ -32,6 +42,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     add_application(parser)
     parser.add_argument("--all", action="store_true", help="runs that have ended as well, not only open ones")
     parser.add_argument("--strict", action="store_true", help="other arguments than recorded are a finding, too")
+    parser.add_argument("--lint", action="store_true", help="lines of workflow code that differ in every replay")
     parser.add_argument("--patches", action="store_true", help="which change ids of patched() open runs still need")
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
@@ -41,6 +52,9 @@ def run(_command: str, args: Namespace, out: Output) -> int:
     """Check all that were asked for; FINDING if one would break."""
     application = application_of(args)
     definitions = as_definitions(application.definitions)
+    lines_ok = not args.lint or _lint(definitions, out)
+    if args.lint and not args.runs and not args.db:
+        return OK if lines_ok else FINDING
     report = CheckReport()
     for recorded in recorded_runs(args, time.time(), filters=True, whole=args.all):
         if isinstance(recorded, Damaged):
@@ -57,7 +71,36 @@ def run(_command: str, args: Namespace, out: Output) -> int:
     if args.patches:
         _patches(report, out)
     _summary(report, out)
-    return OK if report.ok else FINDING
+    return OK if report.ok and lines_ok else FINDING
+
+
+def _lint(definitions: Definitions, out: Output) -> bool:
+    """Tell the lines that differ in every replay; whether there are none."""
+    report = lint(definitions)
+    for found in report.findings:
+        if out.json:
+            out.value({"lint": asdict(found)})
+        else:
+            out.line(str(evolve(found, file=_short(found.file))))
+    if out.json:
+        out.value({"linted": report.workflows, "findings": len(report.findings), "unread": report.unread})
+        return not report.findings
+    if report.unread:
+        out.line(f"no source to read: {', '.join(report.unread)}")
+    out.line(f"read {_counted(report.workflows, 'workflow')}: {_counted(len(report.findings), 'finding')}")
+    return not report.findings
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _short(file: str) -> str:
+    """*file* as seen from here, where that is shorter."""
+    try:
+        return min(os.path.relpath(file), file, key=len)
+    except ValueError:  # another drive
+        return file
 
 
 def _named(checked: CheckedRun) -> str:
