@@ -59,7 +59,7 @@ OFFERED = {
     """,
     "Batch": "id parent add add_many batch info members cancel wait why",
     "QueueHandle": "name info pause resume clear",
-    "ScheduleHandle": "name info pause resume trigger",
+    "ScheduleHandle": "name info pause resume trigger backfill change delete",
 }
 
 

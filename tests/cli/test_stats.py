@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 
+import anyio.to_thread
 import pytest
 
 from durable import Flow, Return, Schedule, job, wait_for, workflow
@@ -243,6 +244,26 @@ async def test_schedules_say_when_they_tick_and_what_came_of_it(engines, tmp_db,
     assert "every 3600" in line
     assert "  in 60 min  " in line
     assert run.id in line
+
+
+async def test_a_schedule_is_made_up_for_and_deleted(engines, tmp_db, cli, clock):
+    """
+    Beside an engine, and where nobody has the file; what the program lists is not deleted.
+    """
+    engine = await engines.file(approval, quick, schedules=[Schedule("hourly", approval(), every=3600)])
+    await engine.schedules.create("daily", quick(1), cron="0 3 * * *")
+    said = await anyio.to_thread.run_sync(lambda: cli("schedules", "daily", "--backfill", "3d", "0s", "--db", tmp_db))
+    assert said.lines[0] == "schedule 'daily': 3 ticks have their runs:"
+    assert all(line.startswith("  schedule:daily:20") and "T03:00:00" in line for line in said.lines[1:])
+    said = await anyio.to_thread.run_sync(lambda: cli("schedules", "hourly", "--delete", "--db", tmp_db))
+    assert (said.code, "is one of the program's" in said.err) == (2, True)
+    await engine.aclose()
+    (shown,) = cli("schedules", "daily", "--json", "--db", tmp_db).values
+    assert (shown["stored"], shown["overlap"], shown["missed"]) == (True, "skip", "one")
+    said = await anyio.to_thread.run_sync(lambda: cli("schedules", "daily", "--delete", "--db", tmp_db))
+    assert said.lines == ["schedule 'daily': deleted"]
+    assert cli("schedules", "daily", "--db", tmp_db).code == 3
+    assert cli("schedules", "--delete", "--db", tmp_db).code == 2
 
 
 async def test_one_schedule_is_shown_with_all_that_is_known(engines, tmp_db, cli):

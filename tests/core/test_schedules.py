@@ -3,6 +3,7 @@ Schedules: when they tick, which missed ticks start runs, and what is refused wh
 """
 
 import itertools
+import math
 import sys
 from datetime import datetime, timedelta
 
@@ -167,6 +168,23 @@ def test_a_century_of_seconds_is_not_walked_through():
     often = Schedule("often", report("x"), every=1)
     century = 100 * 365 * DAY
     assert often.ticks(0.0, century, anchor=0.0, limit=2) == [century - 1, century]
+
+
+@pytest.mark.parametrize("when", [{"every": 60}, {"every": 7.3}, {"cron": "* * * * *"}])
+@pytest.mark.parametrize(
+    "since, until", [(0.0, 600.0), (-300.0, 299.9), (120.0, 120.0), (-1e6, -999_910.0), (61.0, 60.0)]
+)
+def test_ticks_of_the_past_are_those_that_were_due(when, since, until):
+    """
+    Both ends included, from before the anchor on, and by the same instants as ticks of the future.
+    """
+    schedule = Schedule("x", report("x"), **when)
+    found = schedule.between(since, until, anchor=0.0, limit=10_000)
+    assert all(since <= tick <= until for tick in found)
+    step = 60.0 if "cron" in when else when["every"]
+    first, last = math.ceil(since / step), math.floor(until / step)
+    assert found == [number * step for number in range(first, last + 1)]
+    assert found[-3:] == schedule.between(since, until, anchor=0.0, limit=3)
 
 
 # --- what is started ----------------------------------------------------------------------------

@@ -918,6 +918,20 @@ MUTANTS = (
         "shell/test_schedules.py::test_a_clock_that_was_years_ahead_stops_no_schedule",
     ),
     _m(
+        "a tick of the past that starts a second run",
+        "_shell/writes/schedule_writes",
+        "    if run_exists(conn, tick.run.run_id):\n        return row\n    before",
+        "    before",
+        "shell/test_stored_schedules.py::test_the_past_is_made_up_for",
+    ),
+    _m(
+        "a schedule of the program deleted by a client",
+        "_shell/requests/schedule_requests",
+        "else row.starts is None",
+        "else False",
+        "shell/test_stored_schedules.py::test_what_the_program_lists_is_changed_in_the_program",
+    ),
+    _m(
         "a hook that raised forgotten",
         "_shell/writes/turn_writes",
         "        if turn.broken_hooks:\n",

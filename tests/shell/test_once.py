@@ -3,6 +3,7 @@ What a client asks for is recorded once, and gets its first answer, whatever bec
 """
 
 import sqlite3
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -65,6 +66,17 @@ async def filled(client):
     return [info.run_id async for info in client.runs(batch="two")]
 
 
+async def made_schedule(client):
+    """
+    Make a schedule, and give its name.
+    """
+    return (await client.schedules.create("daily", quick(1), every=86_400)).name
+
+
+def ago(seconds):
+    return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
 #: What is asked for, what it gives, and how many runs it leaves beside those of `prepared`.
 ASKED = {
     "start": (lambda client: client.start(quick(1)), None, 1),
@@ -84,6 +96,8 @@ ASKED = {
     "retry hooks": (lambda client: client.get("failed").retry_hooks(), 1, 0),
     "fork": (lambda client: client.get("failed").fork(0, id="forked"), None, 1),
     "trigger": (lambda client: client.schedule("hourly").trigger(), None, 1),
+    "make a schedule": (made_schedule, "daily", 0),
+    "make up for the past": (lambda client: client.schedule("hourly").backfill(ago(5_400), ago(0)), None, 2),
     "pause a schedule": (lambda client: client.schedule("hourly").pause(), True, 0),
     "clear a queue": (lambda client: client.queue("stopped").clear(), 1, 0),
     "prune": (lambda client: client.prune(older_than=-60), 1, -1),

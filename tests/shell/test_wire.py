@@ -28,7 +28,14 @@ from durable._shell.requests.prune_requests import (
 )
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal, StartRuns
-from durable._shell.requests.schedule_requests import PauseSchedule, ResumeSchedule, TriggerSchedule
+from durable._shell.requests.schedule_requests import (
+    BackfillSchedule,
+    DeleteSchedule,
+    PauseSchedule,
+    PutSchedule,
+    ResumeSchedule,
+    TriggerSchedule,
+)
 from durable._shell.rows.rows import NewRun
 from durable.errors import InternalError, JournalVersionError, RunNotFoundError, UsageError
 
@@ -66,6 +73,9 @@ EXAMPLES = [
     (PauseSchedule("s"), True),
     (ResumeSchedule("s"), True),
     (TriggerSchedule("s", "schedule:s:trigger:1"), "schedule:s:trigger:1"),
+    (PutSchedule("s", "0 3 * * *", None, "UTC", "skip", None, NEW, replace=False), True),
+    (DeleteSchedule("s"), None),
+    (BackfillSchedule("s", 1.5, 2.5), ["schedule:s:1"]),
     (CreateBatches((NewBatch("b", None, "all", {"a": "b"}, None, (NEW,), on_success=(INNER,)),)), ["id"]),
     (AddToBatch("b", (NEW,)), ["id"]),
     (CancelBatch("b", "why"), True),
@@ -117,6 +127,10 @@ SPOKEN = {
     "PauseSchedule": "name: str -> bool",
     "ResumeSchedule": "name: str -> bool",
     "TriggerSchedule": "name: str, run_id: str, run: NewRun | None -> str",
+    "PutSchedule": "name: str, cron: str | None, every: float | None, timezone: str | None, overlap: str | None, "
+    "missed: str | None, run: NewRun | None, replace: bool -> bool",
+    "DeleteSchedule": "name: str -> NoneType",
+    "BackfillSchedule": "name: str, since: float, until: float, ticks: tuple[Tick, ...] | None -> list[str]",
     "CreateBatches": "batches: tuple[NewBatch, ...] -> list[str]",
     "AddToBatch": "batch_id: str, runs: tuple[NewRun, ...] -> list[str]",
     "CancelBatch": "batch_id: str, reason: str -> bool",

@@ -45,33 +45,10 @@ def _spaced(cron: str | None) -> str | None:
 
 
 @frozen
-class Schedule:
-    """
-    Starts a run at each of its ticks, exactly one a tick.
-
-    Args:
-        name: What it is called in the journal: its place in time is kept under this name.
-        op: A call of a workflow or job, or a function of the tick (an aware datetime in the
-            schedule's zone) that returns one. It is called on the event loop, and must not wait.
-        cron: A cron expression, read in *timezone* as Debian's cron does: a fixed time that
-            daylight saving skips comes at once after the gap, one that it repeats comes once. A sixth
-            field, in front, is for seconds; such an expression is taken literally, without those rules.
-        every: Seconds (or a timedelta) between ticks instead, counted from when the journal first
-            knew the schedule, so that they do not drift.
-        timezone: An IANA name.
-        overlap: What happens at a tick while an earlier run of the schedule is open: ``skip`` the tick,
-            ``queue`` a run behind that one, ``cancel`` that one, or ``allow`` both.
-        missed: What happens to ticks that are more than a minute late, because no engine ran or it
-            was asleep: ``one`` run is started for the latest of them (unless a later tick is on time),
-            ``none``, or one for ``all`` (the newest 1,000), in order and, unless overlap is allowed, one
-            behind the other. A tick within the minute is on time, also after a restart.
-
-    Raises:
-        DefinitionError: If it contradicts itself, or cron or zone cannot be read.
-    """
+class Timetable:
+    """When something ticks, and what becomes of ticks that come too early or were missed; see `Schedule`."""
 
     name: str
-    op: RunOp[Any] | Callable[[datetime], RunOp[Any]]
     cron: str | None = field(default=None, kw_only=True, converter=_spaced)
     every: float | None = field(default=None, kw_only=True, converter=in_seconds)
     timezone: str = field(default="UTC", kw_only=True)
@@ -81,7 +58,6 @@ class Schedule:
     def __attrs_post_init__(self) -> None:
         check_name("a schedule", self.name)
         who = f"schedule {self.name!r}"
-        _check_op(who, self.op)
         if (self.cron is None) == (self.every is None):
             found = "neither" if self.cron is None else "both"
             msg = f"{who} needs exactly one of cron= and every=, found {found}"
@@ -136,6 +112,16 @@ class Schedule:
             after = max(after, newest[-1] - _MARGIN)
         return list(deque(takewhile(lambda tick: tick <= upto, self._forward(after)), maxlen=limit))
 
+    def between(self, since: float, until: float, *, anchor: float, limit: int) -> list[float]:
+        """The ticks from *since* to *until*, with both, also those before the anchor; the newest *limit* of them."""
+        if self.every is None:
+            return self.ticks(math.ceil(since) - 0.5, until, anchor=anchor, limit=limit)  # they are whole seconds
+        # Multiples from the same anchor as otherwise, lest a tick differs by a rounding: its id is its instant.
+        first, last = math.floor((since - anchor) / self.every), math.ceil((until - anchor) / self.every)
+        numbers = range(max(first, last - limit - 2), last + 1)
+        found = [anchor + number * self.every for number in numbers]
+        return [tick for tick in found if since <= tick <= until][-limit:]
+
     def _forward(self, after: float) -> Iterator[float]:
         from cronsim import CronSim  # noqa: PLC0415 - only schedules with cron= need it
 
@@ -163,6 +149,39 @@ class Schedule:
 
 
 @frozen
+class Schedule(Timetable):
+    """
+    Starts a run at each of its ticks, exactly one a tick.
+
+    Args:
+        name: What it is called in the journal: its place in time is kept under this name.
+        op: A call of a workflow or job, or a function of the tick (an aware datetime in the
+            schedule's zone) that returns one. It is called on the event loop, and must not wait.
+        cron: A cron expression, read in *timezone* as Debian's cron does: a fixed time that
+            daylight saving skips comes at once after the gap, one that it repeats comes once. A sixth
+            field, in front, is for seconds; such an expression is taken literally, without those rules.
+        every: Seconds (or a timedelta) between ticks instead, counted from when the journal first
+            knew the schedule, so that they do not drift.
+        timezone: An IANA name.
+        overlap: What happens at a tick while an earlier run of the schedule is open: ``skip`` the tick,
+            ``queue`` a run behind that one, ``cancel`` that one, or ``allow`` both.
+        missed: What happens to ticks that are more than a minute late, because no engine ran or it
+            was asleep: ``one`` run is started for the latest of them (unless a later tick is on time),
+            ``none``, or one for ``all`` (the newest 1,000), in order and, unless overlap is allowed, one
+            behind the other. A tick within the minute is on time, also after a restart.
+
+    Raises:
+        DefinitionError: If it contradicts itself, or cron or zone cannot be read.
+    """
+
+    op: RunOp[Any] | Callable[[datetime], RunOp[Any]]
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        _check_op(f"schedule {self.name!r}", self.op)
+
+
+@frozen
 class Due:
     """What a look at the clock gives: the ticks that start runs, in order, and what was left out."""
 
@@ -173,7 +192,15 @@ class Due:
     dropped: bool = False
 
 
-def decide(schedule: Schedule, *, anchor: float, after: float, now: float) -> Due:
+def timetable_from(name: str, spec: str, timezone: str, overlap: Overlap, missed: Missed) -> Timetable:
+    """The timetable of which `Timetable.spec` wrote *spec*."""
+    if spec.startswith("cron "):
+        return Timetable(name, cron=spec.removeprefix("cron "), timezone=timezone, overlap=overlap, missed=missed)
+    every = float(spec.removeprefix("every ").removesuffix(" s"))
+    return Timetable(name, every=every, timezone=timezone, overlap=overlap, missed=missed)
+
+
+def decide(schedule: Timetable, *, anchor: float, after: float, now: float) -> Due:
     """Which ticks since *after* start runs *now*."""
     edge = max(after, now - LATE)
     on_time = schedule.ticks(edge, now, anchor=anchor, limit=MOST_MISSED)

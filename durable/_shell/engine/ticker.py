@@ -15,20 +15,23 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from attrs import frozen
+
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of, one_line
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp, kind_of
 from durable._core.program.registry import Definitions
-from durable._core.program.schedules import MOST_MISSED, Schedule, decide
+from durable._core.program.schedules import MOST_MISSED, Overlap, Schedule, Timetable, decide
 from durable._shell.attempts.asking import in_short
 from durable._shell.engine.alarm import Alarm
 from durable._shell.log import log
-from durable._shell.rows.new_runs import make_run
+from durable._shell.rows.new_runs import make_run, placed
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.rows.templates import begun, from_json
 from durable._shell.turns.services import Services
-from durable._shell.writes.schedule_writes import Tick, record_ticks, start_triggered
+from durable._shell.writes.schedule_writes import Tick, past_ticks, record_ticks, start_triggered, timetable_of
 from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError
 
 
@@ -55,19 +58,43 @@ def collect_schedules(schedules: Iterable[Schedule], definitions: Definitions) -
     return found
 
 
+@frozen
+class StoredSchedule(Timetable):
+    """A schedule that was made at run time, with what it starts."""
+
+    starts: NewRun
+
+    @classmethod
+    def of(cls, row: ScheduleRow) -> StoredSchedule | None:
+        """The one in *row*; None if the program lists it."""
+        if row.starts is None:
+            return None
+        table = timetable_of(row)
+        (starts,) = from_json(row.starts)
+        return cls(
+            table.name, starts, cron=table.cron, every=table.every, timezone=table.timezone, overlap=table.overlap,
+            missed=table.missed,
+        )  # fmt: skip
+
+
 class Ticker:
     """
     The schedules of one engine, while it is open.
 
     Args:
-        schedules: By name.
-        rows: Their places in the journal.
+        schedules: Those of the program, by name.
+        rows: Their places in the journal; and those that were made at run time.
         services: What runs are started with.
     """
 
     def __init__(self, schedules: Mapping[str, Schedule], rows: dict[str, ScheduleRow], services: Services) -> None:
-        self._schedules = schedules
-        self._rows = rows
+        self._listed = schedules
+        self._schedules: dict[str, Schedule | StoredSchedule] = {}
+        self._rows: dict[str, ScheduleRow] = {}
+        for name, row in rows.items():
+            self._know(name, row)
+        self._schedules |= schedules
+        self._begun = False
         self._services = services
         self._alarm = Alarm(services.clock)
 
@@ -75,7 +102,8 @@ class Ticker:
 
     def begin(self) -> None:
         """Start what was asked for or missed while no engine ran; then each tick as it comes."""
-        if self._schedules:
+        if self._rows and not self._begun:
+            self._begun = True
             self._services.activity.begin()
             self._services.spawn(Ticker._run, self)
 
@@ -93,7 +121,7 @@ class Ticker:
     async def _run(self) -> None:
         activity = self._services.activity
         try:
-            await asyncio.gather(*(self._start_triggered(schedule) for schedule in self._schedules.values()))
+            await asyncio.gather(*(self._start_triggered(self._schedules[name]) for name in self._rows))
             if not self._alarm.stopped:
                 await self._tick_all()
         finally:
@@ -116,7 +144,7 @@ class Ticker:
         if row.next_at is not None:
             self._alarm.set(row.next_at)
 
-    async def _tick(self, schedule: Schedule, now: float) -> None:
+    async def _tick(self, schedule: Schedule | StoredSchedule, now: float) -> None:
         """Record the ticks of *schedule* that came due."""
         name, row = schedule.name, self._rows[schedule.name]
         due = decide(schedule, anchor=row.anchor, after=row.upto, now=now)
@@ -143,11 +171,13 @@ class Ticker:
         except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's
             log.error("schedule.failed", schedule=name, error=one_line(error))
 
-    def _made(self, schedule: Schedule, at: float, now: float, *, in_line: bool) -> Tick:
+    def _made(self, schedule: Schedule | StoredSchedule, at: float, now: float, *, in_line: bool) -> Tick:
         run, error = self._try_make(schedule, at, schedule.run_id(at), now)
         return Tick(at, "queue" if in_line else schedule.overlap, run, error)
 
-    def _try_make(self, schedule: Schedule, at: float, run_id: str, now: float) -> tuple[NewRun | None, str]:
+    def _try_make(
+        self, schedule: Schedule | StoredSchedule, at: float, run_id: str, now: float
+    ) -> tuple[NewRun | None, str]:
         """The run, or why there is none."""
         try:
             return self._make(schedule, at, run_id, now), ""
@@ -158,7 +188,9 @@ class Ticker:
             text = message_of(error, LINE_CAP) if ours else in_short(error)
             return None, text
 
-    def _make(self, schedule: Schedule, at: float, run_id: str, now: float) -> NewRun:
+    def _make(self, schedule: Schedule | StoredSchedule, at: float, run_id: str, now: float) -> NewRun:
+        if isinstance(schedule, StoredSchedule):
+            return self._begin_stored(schedule.starts, run_id, now)
         op: Any = schedule.op
         if not isinstance(op, RunOp):
             local = schedule.local(at)
@@ -186,7 +218,18 @@ class Ticker:
             places=self._services.places,
         )
 
+    def _begin_stored(self, starts: NewRun, run_id: str, now: float) -> NewRun:
+        services = self._services
+        if services.definitions.find(starts.workflow, starts.version) is None:
+            msg = f"{starts.workflow!r} is not among the definitions given to Engine: add it, or delete the schedule"
+            raise DefinitionError(msg)
+        return placed(begun(starts, run=services.allocate(), run_id=run_id, now=now), services.places)
+
     # --- requests --------------------------------------------------------------------------------------
+
+    def lists(self, name: str) -> bool:
+        """Whether the program itself has a schedule of this name."""
+        return name in self._listed
 
     def run_of(self, name: str, run_id: str, now: float) -> NewRun:
         """
@@ -203,19 +246,50 @@ class Ticker:
 
     def next_tick(self, row: ScheduleRow, now: float) -> float | None:
         """When a schedule ticks next; None if the engine was not given it. Called on the writer's thread."""
-        schedule = self._schedules.get(row.name)
+        schedule = self._schedules.get(row.name) if row.starts is None else timetable_of(row)
         return None if schedule is None else schedule.next_after(now, anchor=row.anchor)
+
+    def ticks_of(self, name: str, since: float, until: float, now: float) -> list[Tick]:
+        """
+        The ticks of the past that a schedule is to make up for, with their runs.
+
+        Raises:
+            ScheduleNotFoundError: The engine was not given one of that name.
+            UsageError: They are too many.
+            DefinitionError: The schedule's function fails.
+        """
+        schedule = self._schedules.get(name)
+        if schedule is None:
+            raise ScheduleNotFoundError(name, "this engine")
+        overlap: Overlap = "allow" if schedule.overlap == "allow" else "queue"
+        ticks = past_ticks(schedule, self._rows[name], since, until)
+        return [Tick(at, overlap, self._make(schedule, at, schedule.run_id(at), now)) for at in ticks]
 
     def take(self, effects: Effects) -> None:
         """Act on what a commit group caused."""
-        for row in effects.schedules:
-            if row.name in self._schedules:
-                if row.failed > self._rows[row.name].failed:
-                    log.error("schedule.failed", schedule=row.name, at=row.last_at, error=row.last_error)
-                self._rows[row.name] = row
-                self._wake_for(row)
+        for name, row in effects.schedules:
+            before = self._rows.get(name)
+            if row is not None and before is not None and row.failed > before.failed:
+                log.error("schedule.failed", schedule=name, at=row.last_at, error=row.last_error)
+            self._know(name, row)
+            if name in self._rows:
+                self._wake_for(self._rows[name])
+                self.begin()
 
-    async def _start_triggered(self, schedule: Schedule) -> None:
+    def _know(self, name: str, row: ScheduleRow | None) -> None:
+        """Take over a schedule as it stands in the file; nothing is left of one that was deleted, or is nobody's."""
+        before = self._rows.pop(name, None)
+        schedule = self._schedules.pop(name, None)
+        if row is None:
+            return
+        if name in self._listed:
+            schedule = self._listed[name]
+        elif before is None or (before[:3], before[-3:]) != (row[:3], row[-3:]):
+            schedule = StoredSchedule.of(row)
+        if schedule is not None:
+            self._schedules[name], self._rows[name] = schedule, row
+
+    async def _start_triggered(self, schedule: Schedule | StoredSchedule) -> None:
         """Start what clients asked for while nobody owned the file, in order."""
         for run_id, at in self._rows[schedule.name].triggers:
             run, error = self._try_make(schedule, at, run_id, self._services.clock.now())

@@ -25,10 +25,9 @@ from durable._shell.handles.batch import Batch, draft_batch
 from durable._shell.handles.batch_drafts import Callbacks
 from durable._shell.handles.batch_info import BatchInfo, list_all
 from durable._shell.handles.handle import QueueHandle, Run, RunInfo, info_from
-from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo, info_of
+from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
 from durable._shell.reads import run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, release, write_file
-from durable._shell.reads.schedule_rows import all_schedules
 from durable._shell.requests.history_requests import Imported, ImportRuns
 from durable._shell.requests.prune_requests import (
     DeleteRun,
@@ -216,15 +215,21 @@ class JournalHandle(Generic[B]):
 
     def schedule(self, name: str) -> ScheduleHandle:
         """
-        A handle on a schedule: `info`, `pause`, `resume`, `trigger`.
+        A handle on a schedule: `info`, `pause`, `resume`, `trigger`, `backfill`, `change`, `delete`.
 
         Each of these raises ScheduleNotFoundError if the journal knows none of this name.
         """
         return ScheduleHandle(self._backend, name)
 
-    async def schedules(self) -> list[ScheduleInfo]:
-        """All schedules that the journal knows, by name; those that no engine lists no longer tick."""
-        return [info_of(row) for row in await self._backend.read(all_schedules)]
+    @property
+    def schedules(self) -> Schedules:
+        """
+        The schedules of the journal.
+
+        ``await engine.schedules()`` gives all that it knows, by name; those that no engine lists no longer tick.
+        ``await engine.schedules.create(name, op, cron=...)`` makes one that is kept in the journal.
+        """
+        return Schedules(self._backend)
 
     async def prune(self, older_than: float | timedelta, *, keep_keys: bool = True) -> int:
         """

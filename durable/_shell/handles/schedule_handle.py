@@ -1,20 +1,30 @@
 """
-What callers hold of a schedule: `ScheduleHandle`, `ScheduleInfo`.
+What callers hold of schedules: `Schedules`, `ScheduleHandle`, `ScheduleInfo`.
 """
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import frozen
 
+from durable._core.program.ops import RunOp, in_seconds
+from durable._core.program.schedules import Missed, Overlap
 from durable._shell.backend import Backend
 from durable._shell.handles.handle import Run
-from durable._shell.reads.schedule_rows import schedule_by_name
-from durable._shell.requests.schedule_requests import PauseSchedule, ResumeSchedule, TriggerSchedule
+from durable._shell.reads.schedule_rows import all_schedules, schedule_by_name
+from durable._shell.requests.schedule_requests import (
+    BackfillSchedule,
+    DeleteSchedule,
+    PauseSchedule,
+    PutSchedule,
+    ResumeSchedule,
+    TriggerSchedule,
+)
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.rows.schedule_row import ScheduleRow
-from durable.errors import ScheduleNotFoundError
+from durable.errors import ScheduleNotFoundError, UsageError
 
 
 @frozen
@@ -37,6 +47,10 @@ class ScheduleInfo:
     last_skipped_at: float | None
     #: Why the latest tick started no run; or which earlier run holds the schedule up, since it is blocked or paused.
     last_error: str | None
+    #: Whether it was made at run time, by `schedules.create`; its `overlap` and `missed` are known then.
+    stored: bool = False
+    overlap: str | None = None
+    missed: str | None = None
     #: Ticks whose run could not be started: its key was taken, its limit rejected it, the function failed.
     failed: int = 0
 
@@ -54,6 +68,9 @@ def info_of(row: ScheduleRow) -> ScheduleInfo:
         skipped=row.skipped,
         last_skipped_at=row.last_skipped_at,
         last_error=row.last_error,
+        stored=row.starts is not None,
+        overlap=row.overlap,
+        missed=row.missed,
         failed=row.failed,
     )
 
@@ -96,3 +113,119 @@ class ScheduleHandle:
         """
         run_id = f"schedule:{self.name}:trigger:{new_run_id(self._backend.clock.now())}"
         return Run(self._backend, await self._backend.request(TriggerSchedule(self.name, run_id)))
+
+    async def backfill(self, since: datetime, until: datetime) -> list[Run[Any]]:
+        """
+        Start the runs of the ticks from *since* to *until* (aware datetimes, no later than now) that have none.
+
+        Also of ticks from before the schedule was made, and of those that were skipped or missed. In order and,
+        unless its overlap is ``allow``, one behind the other. A client of a file that nobody owns has it recorded.
+
+        Returns:
+            The runs of all these ticks, also of those that had one.
+
+        Raises:
+            UsageError: They are more than 1,000: ask for a part of the time at once.
+            DefinitionError: The schedule's function failed.
+        """
+        request = BackfillSchedule(self.name, _instant("since", since), _instant("until", until))
+        return [Run(self._backend, run_id) for run_id in await self._backend.request(request)]
+
+    async def change(
+        self,
+        op: RunOp[Any] | None = None,
+        *,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        timezone: str | None = None,
+        overlap: Overlap | None = None,
+        missed: Missed | None = None,
+    ) -> bool:
+        """
+        Let a schedule that was made at run time tick otherwise from now on, or start something else; the rest stays.
+
+        False if it is so already.
+
+        Raises:
+            UsageError: The program lists it: change it there.
+            DefinitionError: It would contradict itself.
+        """
+        return await self._backend.request(
+            _put(self._backend, self.name, op, cron, every, timezone, overlap, missed, replace=True)
+        )
+
+    async def delete(self) -> None:
+        """
+        Forget a schedule that was made at run time; the runs that it has started stay.
+
+        Raises:
+            UsageError: The program lists it: take it out there.
+        """
+        await self._backend.request(DeleteSchedule(self.name))
+
+
+class Schedules:
+    """The schedules of a journal: ``await engine.schedules()`` lists them, ``engine.schedules.create`` makes one."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def __call__(self) -> list[ScheduleInfo]:
+        """All schedules that the journal knows, by name; those that no engine lists no longer tick."""
+        return [info_of(row) for row in await self._backend.read(all_schedules)]
+
+    async def create(
+        self,
+        name: str,
+        op: RunOp[Any],
+        *,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        timezone: str | None = None,
+        overlap: Overlap | None = None,
+        missed: Missed | None = None,
+    ) -> ScheduleHandle:
+        """
+        Make a schedule that is kept in the journal, and ticks in whatever engine opens it.
+
+        Args:
+            name: What it is called. One that was made before and is the same is found.
+            op: A call of a workflow or job, with its options.
+            cron: As of `Schedule`, and so are
+            every: seconds between ticks instead,
+            timezone: an IANA name,
+            overlap: what happens at a tick while an earlier run is open,
+            missed: and to ticks that were missed.
+
+        Raises:
+            UsageError: Another one of this name exists: `change` or `delete` it.
+            DefinitionError: It contradicts itself, or the workflow is not among the engine's definitions.
+            EncodeError: An argument cannot be recorded.
+        """
+        await self._backend.request(
+            _put(self._backend, name, op, cron, every, timezone, overlap, missed, replace=False)
+        )
+        return ScheduleHandle(self._backend, name)
+
+
+def _put(
+    backend: Backend,
+    name: str,
+    op: RunOp[Any] | None,
+    cron: str | None,
+    every: float | timedelta | None,
+    timezone: str | None,
+    overlap: Overlap | None,
+    missed: Missed | None,
+    *,
+    replace: bool,
+) -> PutSchedule:
+    run = None if op is None else backend.template(op)
+    return PutSchedule(name, cron, in_seconds(every), timezone, overlap, missed, run, replace)
+
+
+def _instant(name: str, at: datetime) -> float:
+    if at.utcoffset() is None:
+        msg = f"backfill: {name} must be an aware datetime, found {at!r}"
+        raise UsageError(msg)
+    return at.timestamp()

@@ -14,7 +14,7 @@ from durable._shell.rows.schedule_row import ScheduleRow
 
 _SELECT = """
 SELECT name, spec, timezone, anchor, upto, next_at, last_at, last_run, open_runs, paused_at, skipped, last_skipped_at,
-       last_error, triggers, failed
+       last_error, triggers, failed, overlap, missed, starts
 FROM durable_schedules
 """
 

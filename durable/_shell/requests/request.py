@@ -24,6 +24,7 @@ from durable._core.admission import Places
 from durable._shell.reads.event_rows import last_run
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.writes.schedule_writes import Tick
 from durable.errors import EngineClosedError
 
 #: What a request results in.
@@ -35,6 +36,8 @@ class OwnSchedules(Protocol):
 
     def run_of(self, name: str, run_id: str, now: float) -> NewRun: ...
     def next_tick(self, row: ScheduleRow, now: float) -> float | None: ...
+    def lists(self, name: str) -> bool: ...
+    def ticks_of(self, name: str, since: float, until: float, now: float) -> list[Tick]: ...
 
 
 @frozen

@@ -1,19 +1,33 @@
 """
-Requests about schedules: pause, resume, trigger.
+Requests about schedules: make, change and delete them, pause, resume, trigger, make up for the past.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import evolve, frozen
 
-from durable._shell.reads.schedule_rows import still_open
+from durable._core.program.schedules import Timetable
+from durable._shell.reads.schedule_rows import schedule_by_name, still_open
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.rows.templates import to_json
 from durable._shell.writes.run_writes import get_or_create
-from durable._shell.writes.schedule_writes import find_schedule, run_exists, save, with_run
+from durable._shell.writes.schedule_writes import (
+    Tick,
+    backfill,
+    find_schedule,
+    past_ticks,
+    put,
+    run_exists,
+    save,
+    timetable_of,
+    with_run,
+)
+from durable.errors import ScheduleNotFoundError, UsageError
 
 
 @frozen
@@ -84,4 +98,142 @@ class TriggerSchedule(JournalRequest[str]):
         return started
 
 
-REQUESTS = (PauseSchedule, ResumeSchedule, TriggerSchedule)
+@frozen
+class PutSchedule(JournalRequest[bool]):
+    """
+    Make a schedule, or (with *replace*) let one that was made at run time be another; False if it is so already.
+
+    Of one that is there, what is None stays.
+
+    Raises:
+        UsageError: The program lists one of this name; or one was made, is another, and is not to be replaced.
+        ScheduleNotFoundError: There is none, and this is not enough to make one.
+        DefinitionError: It contradicts itself.
+    """
+
+    name: str
+    cron: str | None
+    every: float | None
+    timezone: str | None
+    overlap: str | None
+    missed: str | None
+    run: NewRun | None
+    replace: bool
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
+        """Make it."""
+        before = schedule_by_name(conn, self.name)
+        if before is not None:
+            _check_is_stored(before, env, "change it there")
+        if before is None and self.run is None:
+            raise ScheduleNotFoundError(self.name, "this journal")
+        table, starts = self._timetable(before), self._starts(before)
+        if before is not None and before.starts is not None:
+            same = (timetable_of(before), before.starts) == (table, starts)
+            if same or not self.replace:
+                if same:
+                    return False
+                msg = f"a schedule called {self.name!r} was made before, and is another: change or delete it"
+                raise UsageError(msg)
+        put(conn, table, starts, env.now)
+        row = find_schedule(conn, self.name)
+        next_at = None if row.paused_at is not None else table.next_after(max(row.upto, env.now), anchor=row.anchor)
+        save(conn, row._replace(next_at=next_at), effects)
+        return True
+
+    def _timetable(self, before: ScheduleRow | None) -> Timetable:
+        known = None if before is None or before.starts is None else timetable_of(before)
+        given: dict[str, Any] = {"cron": self.cron, "every": self.every}
+        if self.cron is None and self.every is None and known is not None:
+            given = {"cron": known.cron, "every": known.every}
+        for option in ("timezone", "overlap", "missed"):
+            value = getattr(self, option)
+            if value is None and known is not None:
+                value = getattr(known, option)
+            if value is not None:
+                given[option] = value
+        return Timetable(self.name, **given)
+
+    def _starts(self, before: ScheduleRow | None) -> str:
+        if self.run is None:
+            assert before is not None, "checked before"
+            assert before.starts is not None, "checked before"
+            return before.starts
+        name = f"schedule:{self.name}"
+        labels = {**self.run.labels, "schedule": self.name}
+        started = evolve(self.run.started, seed=name, at=0.0)
+        return to_json([evolve(self.run, run=0, run_id=name, chosen_id=False, labels=labels, started=started)])
+
+
+@frozen
+class DeleteSchedule(JournalRequest[None]):
+    """
+    Forget a schedule, but not the runs that it has started.
+
+    Raises:
+        UsageError: The program lists it.
+        ScheduleNotFoundError: There is none.
+    """
+
+    name: str
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> None:
+        """Forget it."""
+        _check_is_stored(find_schedule(conn, self.name), env, "take it out there, or pause it")
+        conn.execute("DELETE FROM durable_schedules WHERE name = ?", (self.name,))
+        effects.schedules.append((self.name, None))
+
+
+@frozen
+class BackfillSchedule(JournalRequest[list[str]]):
+    """
+    Start the runs of a schedule's ticks from *since* to *until* that have none; the ids of all of them.
+
+    Where a client records it by itself, the next engine starts them.
+
+    Raises:
+        ScheduleNotFoundError: There is none.
+        UsageError: They are too many.
+    """
+
+    starts_runs: ClassVar[bool] = True
+
+    name: str
+    since: float
+    until: float
+    #: The ticks with their runs, made by the engine: functions of schedules are code of the user's.
+    ticks: tuple[Tick, ...] | None = None
+
+    def prepared(self, env: Env) -> BackfillSchedule:
+        """Itself, with the runs."""
+        super().prepared(env)
+        if env.schedules is None:
+            return self
+        ticks = env.schedules.ticks_of(self.name, self.since, min(self.until, env.now), env.now)
+        return evolve(self, ticks=tuple(ticks))
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> list[str]:
+        """Start them, or note that they are to be."""
+        row = find_schedule(conn, self.name)
+        if self.ticks is not None:
+            row = backfill(conn, row, self.ticks, effects)
+            ids = [tick.run.run_id for tick in self.ticks if tick.run is not None]
+            save(conn, row, effects)
+            return [run_id for run_id in ids if run_exists(conn, run_id)]
+        table = timetable_of(row)
+        wanted = {table.run_id(at): at for at in past_ticks(table, row, self.since, min(self.until, env.now))}
+        noted = dict(row.triggers)
+        new = {run_id: at for run_id, at in wanted.items() if run_id not in noted and not run_exists(conn, run_id)}
+        save(conn, row._replace(triggers=(*row.triggers, *new.items())), effects)
+        return list(wanted)
+
+
+REQUESTS = (PauseSchedule, ResumeSchedule, TriggerSchedule, PutSchedule, DeleteSchedule, BackfillSchedule)
+
+
+def _check_is_stored(row: ScheduleRow, env: Env, remedy: str) -> None:
+    """Refuse to touch what the program lists; without an engine nobody knows whether it still does."""
+    listed = env.schedules.lists(row.name) if env.schedules is not None else row.starts is None
+    if listed:
+        msg = f"schedule {row.name!r} is one of the program's, Engine(schedules=[...]): {remedy}"
+        raise UsageError(msg)

@@ -393,8 +393,8 @@ class Effects:
     batches: list[BatchNews] = field(factory=list)
     #: Queues that were paused (True) or resumed.
     queues: dict[str, bool] = field(factory=dict)
-    #: Schedules that were written, as they then stand.
-    schedules: list[ScheduleRow] = field(factory=list)
+    #: Schedules that were written, by name, as they then stand; None where one was deleted.
+    schedules: list[tuple[str, ScheduleRow | None]] = field(factory=list)
     next_fire_at: float | None = None
 
     def add(self, other: Effects) -> None:

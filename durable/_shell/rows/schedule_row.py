@@ -27,6 +27,11 @@ class ScheduleRow(NamedTuple):
     triggers: tuple[tuple[str, float], ...]
     #: Ticks whose run could not be started.
     failed: int
+    #: Of one that was made at run time; None where the program lists it.
+    overlap: str | None
+    missed: str | None
+    #: What it starts, as JSON.
+    starts: str | None
 
     def failing(self, error: str) -> ScheduleRow:
         """The row once one more tick has failed by *error*."""

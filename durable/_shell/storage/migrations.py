@@ -137,6 +137,9 @@ CREATE TABLE durable_hook_errors (
 CREATE INDEX durable_hook_errors_run ON durable_hook_errors (run);
 ALTER TABLE durable_schedules ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE durable_queues ADD COLUMN fair_by TEXT;
+ALTER TABLE durable_schedules ADD COLUMN overlap TEXT;
+ALTER TABLE durable_schedules ADD COLUMN missed TEXT;
+ALTER TABLE durable_schedules ADD COLUMN starts TEXT;
 ALTER TABLE durable_runs ADD COLUMN timeout REAL;
 ALTER TABLE durable_runs ADD COLUMN expires_at REAL;
 -- A timeout counted from the start of a run: now it does from when a workflow begins, and for each attempt of a job.

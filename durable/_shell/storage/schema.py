@@ -192,7 +192,10 @@ CREATE TABLE durable_schedules (
     last_skipped_at REAL,
     last_error TEXT,                  -- why the latest tick started nothing, or what holds the schedule up
     triggers TEXT NOT NULL DEFAULT '[]', -- JSON list of [run id, instant]: asked for by hand, not started yet
-    failed INTEGER NOT NULL DEFAULT 0 -- ticks whose run could not be started
+    failed INTEGER NOT NULL DEFAULT 0, -- ticks whose run could not be started
+    overlap TEXT,                     -- of a schedule that was made at run time: skip queue cancel allow,
+    missed TEXT,                      -- none one all,
+    starts TEXT                       -- and JSON list of the run that it starts
 ) STRICT;
 
 CREATE TABLE durable_batches (

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
-from durable._core.program.schedules import AHEAD, Overlap, Schedule
+from durable._core.program.schedules import AHEAD, MOST_MISSED, Overlap, Schedule, Timetable, timetable_from
 from durable._core.statuses import ENDS
-from durable._shell.reads.schedule_rows import held_up_by, schedule_by_name, still_open
+from durable._shell.reads.schedule_rows import all_schedules, held_up_by, schedule_by_name, still_open
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.wakeups import request_cancel
-from durable.errors import DurableError, ScheduleNotFoundError
+from durable.errors import DurableError, ScheduleNotFoundError, UsageError
 
 _UPDATE = """
 UPDATE durable_schedules SET upto = ?, next_at = ?, last_at = ?, last_run = ?, open_runs = ?, paused_at = ?,
@@ -71,34 +71,56 @@ def save(conn: sqlite3.Connection, row: ScheduleRow, effects: Effects) -> None:
             row.name,
         ),
     )
-    effects.schedules.append(row)
+    effects.schedules.append((row.name, row))
+
+
+def timetable_of(row: ScheduleRow) -> Timetable:
+    """When a schedule ticks. What its `overlap` and `missed` are is known here of those that were made at run time."""
+    overlap, missed = row.overlap or "skip", row.missed or "one"
+    return timetable_from(row.name, row.spec, row.timezone, overlap, missed)  # type: ignore[arg-type]  # as written
+
+
+def put(conn: sqlite3.Connection, timetable: Timetable, starts: str | None, now: float) -> None:
+    """Make a schedule, or let it tick as *timetable* says: from now on, if that is otherwise than before."""
+    name, spec, zone, anchor = timetable.name, timetable.spec, timetable.timezone, float(int(now))
+    before = schedule_by_name(conn, name)
+    if before is None:
+        conn.execute(
+            "INSERT INTO durable_schedules (name, spec, timezone, anchor, upto) VALUES (?, ?, ?, ?, ?)",
+            (name, spec, zone, anchor, now),
+        )
+    elif (before.spec, before.timezone) != (spec, zone):
+        conn.execute(
+            "UPDATE durable_schedules SET spec = ?, timezone = ?, anchor = ?, upto = ? WHERE name = ?",
+            (spec, zone, anchor, now, name),
+        )
+    made = (None, None) if starts is None else (timetable.overlap, timetable.missed)
+    conn.execute(
+        "UPDATE durable_schedules SET overlap = ?, missed = ?, starts = ? WHERE name = ?", (*made, starts, name)
+    )
 
 
 def adopt(conn: sqlite3.Connection, schedules: Sequence[Schedule], now: float) -> dict[str, ScheduleRow]:
-    """The rows of *schedules*, made or begun anew where they tick otherwise than before."""
+    """The rows of *schedules*, made or begun anew where they tick otherwise than before; and of those of run time."""
     # so that schedules which this program does not have tick in none
     conn.execute("UPDATE durable_schedules SET next_at = NULL")
     for schedule in schedules:
-        anchor = float(int(now))
-        before = schedule_by_name(conn, schedule.name)
-        if before is None:
-            conn.execute(
-                "INSERT INTO durable_schedules (name, spec, timezone, anchor, upto) VALUES (?, ?, ?, ?, ?)",
-                (schedule.name, schedule.spec, schedule.timezone, anchor, now),
-            )
-        elif (before.spec, before.timezone) != (schedule.spec, schedule.timezone):
-            conn.execute(
-                "UPDATE durable_schedules SET spec = ?, timezone = ?, anchor = ?, upto = ? WHERE name = ?",
-                (schedule.spec, schedule.timezone, anchor, now, schedule.name),
-            )
-        elif before.upto > now + AHEAD:
+        put(conn, schedule, None, now)
+    found: dict[str, ScheduleRow] = {}
+    listed: dict[str, Timetable] = {schedule.name: schedule for schedule in schedules}
+    for before in all_schedules(conn):
+        timetable = listed.get(before.name) or (None if before.starts is None else timetable_of(before))
+        if timetable is None:
+            continue
+        if before.upto > now + AHEAD:
             # It would stand still for as long. Runs that its ticks have started in that future are known by their ids.
-            conn.execute("UPDATE durable_schedules SET upto = ? WHERE name = ?", (now, schedule.name))
-        row = find_schedule(conn, schedule.name)
+            conn.execute("UPDATE durable_schedules SET upto = ? WHERE name = ?", (now, timetable.name))
+        row = find_schedule(conn, timetable.name)
         if row.paused_at is None:
-            next_at = schedule.next_after(row.upto, anchor=row.anchor)
+            next_at = timetable.next_after(row.upto, anchor=row.anchor)
             conn.execute("UPDATE durable_schedules SET next_at = ? WHERE name = ?", (next_at, row.name))
-    return {schedule.name: find_schedule(conn, schedule.name) for schedule in schedules}
+        found[timetable.name] = find_schedule(conn, timetable.name)
+    return found
 
 
 def record_ticks(
@@ -117,7 +139,7 @@ def record_ticks(
     """
     row = find_schedule(conn, name)
     if row.paused_at is not None or row.upto >= upto:
-        effects.schedules.append(row)
+        effects.schedules.append((row.name, row))
         return row
     for tick in ticks:
         if tick.at > row.upto:
@@ -208,4 +230,25 @@ def start_triggered(
     elif not run_exists(conn, run_id):
         row = _start(conn, row._replace(open_runs=tuple(still_open(conn, row.open_runs))), run, effects)
     save(conn, row, effects)
+    return row
+
+
+def past_ticks(timetable: Timetable, row: ScheduleRow, since: float, until: float) -> list[float]:
+    """
+    The ticks from *since* to *until* that can be made up for at once.
+
+    Raises:
+        UsageError: They are too many.
+    """
+    found = timetable.between(since, until, anchor=row.anchor, limit=MOST_MISSED + 1)
+    if len(found) > MOST_MISSED:
+        msg = f"schedule {row.name!r} ticks more than {MOST_MISSED:,} times in that time: ask for a part of it at once"
+        raise UsageError(msg)
+    return found
+
+
+def backfill(conn: sqlite3.Connection, row: ScheduleRow, ticks: Sequence[Tick], effects: Effects) -> ScheduleRow:
+    """Let ticks of the past start their runs, unless they have one; the row as it then is, not saved."""
+    for tick in ticks:
+        row = _tick(conn, row, tick, effects)
     return row
