@@ -262,6 +262,13 @@ async def test_a_step_in_line_for_a_limit_is_waiting(engines, tmp_db, cli, reach
     pages = {name: cli("show", "--db", tmp_db, name, "--json").values[0] for name in ("first", "second")}
     status = {name: page["steps"][0]["status"] for name, page in pages.items()}
     assert status == {"first": "running", "second": "waiting"}
+    (slot,) = pages["second"]["waits_for_slots"]
+    assert (slot["limit"], slot["position"], slot["before"]) == ("gate", "0", 0)
+    assert pages["first"]["waits_for_slots"] == []
+    (counted,) = cli("stats", "--db", tmp_db, "--json").values[0]["limits"]
+    assert (counted["name"], counted["inside"], counted["waiting"]) == ("gate", 1, 1)
+    (said,) = [line for line in cli("stats", "--db", tmp_db).lines if line.startswith("gate ")]
+    assert said.split()[:3] == ["gate", "1", "1"]
     (line,) = [line for line in cli("show", "--db", tmp_db, "first").lines if " inside " in line]
     assert " for " in line
     gate.set()

@@ -240,6 +240,27 @@ MUTANTS = (
         "shell/test_prune_backup.py::test_delete_removes_a_tree",
     ),
     _m(
+        "runs of a paused queue are let in, and hold what they cannot use",
+        "_shell/writes/slots",
+        " AND NOT {IN_PAUSED_QUEUE_SQL}\nORDER",
+        "\nORDER",
+        "shell/test_limits.py::test_runs_of_a_paused_queue_are_passed_over_and_keep_their_places",
+    ),
+    _m(
+        "what was granted before a queue was paused stays granted",
+        "_shell/engine/scheduler",
+        "                self._services.spawn(self._vacate, queue)\n",
+        "                self._services.activity.end()\n",
+        "shell/test_limits.py::test_a_paused_queue_gives_back_what_was_granted_and_cannot_be_used",
+    ),
+    _m(
+        "a paused queue holds what it held when the process died",
+        "_shell/engine/running",
+        "slots.leave_paused_queue(conn, queue, now, effects, active=None)",
+        "slots.leave_paused_queue(conn, queue, now, effects, active=set())",
+        "shell/test_limits.py::test_a_paused_queue_holds_nothing_after_a_restart",
+    ),
+    _m(
         "the retry policy is not asked about an unknown outcome",
         "_core/run/step_states",
         "    if seconds is None:\n        return StepFailed(step.position, event.attempt, payload, event.at)\n",

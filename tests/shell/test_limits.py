@@ -760,6 +760,117 @@ async def test_a_run_paused_while_inside_gives_its_slot_up_with_the_outcome(engi
     await no_slots(engine, eventually)
 
 
+@workflow(queue="a")
+async def in_a(name: str) -> str:
+    return await call_one(name)
+
+
+@workflow(queue="a", limit=ONE)
+async def whole_in_a(name: str) -> str:
+    return name
+
+
+@workflow(queue="a")
+async def hog_of_a() -> None:
+    await hold()
+
+
+@step
+async def hold() -> None:
+    await ROOM.visit("hog")
+
+
+async def test_runs_of_a_paused_queue_are_passed_over_and_keep_their_places(engines, room, reached, eventually):
+    """
+    What is running ends; others of the limit come in meanwhile, and `why()` tells both sides.
+    """
+    engine = await engines.file(in_a, single)
+    inside = await engine.start(in_a("inside"))
+    await room.entered_by("inside")
+    first = await engine.start(in_a("first"))
+    await reached(first, "waiting")
+    await engine.queue("a").pause()
+    room.let_go("inside")
+    assert await inside.result(5) == "inside"
+    other = await engine.start(single("other"))
+    await room.entered_by("other")
+    said = await first.why()
+    assert "queue 'a', which is paused: resume it. Then for a slot of limit 'one' at 0 (first in line" in said
+    waits = await engine.start(single("waits"))
+    await reached(waits, "waiting")
+    assert "(first in line; longest inside" in await waits.why()
+    assert (await engine.stats()).waiting_for_limits == 2
+    await engine.queue("a").resume()
+    for name in ("first", "other", "waits"):
+        room.let_go(name)
+    for name, run in {"first": first, "other": other, "waits": waits}.items():
+        assert await run.result(5) == name
+    assert room.entered == ["inside", "other", "first", "waits"]
+    await no_slots(engine, eventually)
+
+
+@pytest.mark.parametrize("held_by", ["step", "run"])
+async def test_a_paused_queue_gives_back_what_was_granted_and_cannot_be_used(
+    engines, room, reached, eventually, held_by
+):
+    """
+    Let in while the queue was full, and then it was paused: a step that was to go on, and a run that was to begin.
+    """
+    engine = await engines.file(in_a, whole_in_a, single, hog_of_a, queues=[Queue("a", concurrency=1)])
+    outside = await engine.start(single("outside"))
+    await room.entered_by("outside")
+    late = await engine.start(in_a("late") if held_by == "step" else whole_in_a("late"))
+    await eventually(in_line(engine, 1))
+    hog = await engine.start(hog_of_a())
+    await room.entered_by("hog")
+    room.let_go("outside")
+    assert await outside.result(5) == "outside"
+    await eventually(in_line(engine, 0))
+    await engine.queue("a").pause()
+    other = await engine.start(single("other"))
+    await room.entered_by("other")
+    assert "paused: resume it" in await late.why()
+    for name in ("hog", "other", "late"):
+        room.let_go(name)
+    await hog.result(5)
+    assert await other.result(5) == "other"
+    await engine.queue("a").resume()
+    assert await late.result(5) == "late"
+    await no_slots(engine, eventually)
+
+
+async def test_a_paused_queue_holds_nothing_after_a_restart(engines, room, eventually):
+    """
+    Killed inside, its queue paused: others come in, and it runs again once the queue is resumed.
+    """
+    engine = await engines.file(in_a, single)
+    gone = await engine.start(in_a("gone"))
+    await room.entered_by("gone")
+    await engine.queue("a").pause()
+    await engines.crash(engine)
+    room.__init__()
+    engine = await engines.file(in_a, single)
+    other = await engine.start(single("other"))
+    await room.entered_by("other")
+    room.open = True
+    room.let_go("other")
+    assert await other.result(5) == "other"
+    await engine.queue("a").resume()
+    assert await engine.get(gone.id).result(5) == "gone"
+    await no_slots(engine, eventually)
+
+
+def in_line(engine, count):
+    """
+    Whether so many wait for slots.
+    """
+
+    async def look():
+        return (await engine.stats()).waiting_for_limits == count
+
+    return look
+
+
 async def test_a_blocked_run_holds_nothing(engines, room, reached, eventually):
     """
     Killed inside, and its workflow is gone from the code: others come in. It goes on when the code is back.

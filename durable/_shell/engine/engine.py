@@ -54,6 +54,8 @@ class Stats:
     events: int
     #: Rows of what runs wait for.
     waits: int
+    #: Steps, jobs and runs that wait for a slot of a limit.
+    waiting_for_limits: int
     #: Size of the database, the WAL apart.
     bytes: int
     #: Commit groups, and the turns and requests in them, since it was opened.
@@ -212,7 +214,7 @@ class Engine(JournalHandle[EngineBackend]):
         """Counts and sizes."""
         running = self._backend.require_running()
         found = await self._backend.read(run_rows.counts)
-        others = {name: found.pop(name) for name in ("events", "waits", "bytes")}
+        others = {name: found.pop(name) for name in ("events", "waits", "waiting_for_limits", "bytes")}
         trouble = running.commits.trouble
         return Stats(
             runs=found,

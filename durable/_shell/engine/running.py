@@ -344,6 +344,8 @@ async def _recover(database: AnyDatabase, settings: Settings, left: Sequence[byt
         retry_blocked(conn, now)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         register_fairness(conn, settings.queues)
+        for queue in run_rows.paused_queues(conn):
+            let_in(conn, slots.leave_paused_queue(conn, queue, now, effects, active=None), now, effects)
         let_in(conn, slots.grant_all(conn, now, effects), now, effects)
         return adopt(conn, list(settings.schedules.values()), now), take_last_life(conn, noted)
 

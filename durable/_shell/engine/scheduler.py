@@ -9,6 +9,7 @@ polls: it acts on what commits caused, and sleeps until the next deadline.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from functools import partial
 
 from attrs import evolve
@@ -20,7 +21,8 @@ from durable._shell.reads import event_rows
 from durable._shell.rows.rows import Effects, ReadyRun
 from durable._shell.turns.driver import Driver
 from durable._shell.turns.services import RELOAD_PAUSE, Services
-from durable._shell.writes.wakeups import fire_due
+from durable._shell.writes.slots import leave_paused_queue
+from durable._shell.writes.wakeups import fire_due, let_in
 from durable.errors import EngineClosedError, JournalError
 
 #: Timers that fire in one transaction: bounds how long it holds the writer.
@@ -102,6 +104,9 @@ class Scheduler:
                 driver.interrupt()
         for queue, paused in effects.queues.items():
             self.pause_queue(queue, paused=paused)
+            if paused:
+                self._services.activity.begin()
+                self._services.spawn(self._vacate, queue)
         touched = effects.arrived | effects.paused
         for ready in effects.ready:
             # Created and written to in one group: what is known of it is stale already.
@@ -123,6 +128,20 @@ class Scheduler:
         if not paused:
             self._admission.found_more(queue, more=True)
         self._pump()
+
+    async def _vacate(self, queue: str) -> None:
+        """Let the runs of a paused queue give back slots of limits: but for those that are active nobody uses them."""
+        try:
+            active, now = frozenset(self._drivers), self._services.clock.now()  # it admits no others
+
+            def leave(conn: sqlite3.Connection, effects: Effects) -> None:
+                let_in(conn, leave_paused_queue(conn, queue, now, effects, active=active), now, effects)
+
+            await self._services.commits.call(leave, answers=False)
+        except EngineClosedError:
+            pass  # as the next opening does
+        finally:
+            self._services.activity.end()
 
     def _offer(self, ready: ReadyRun) -> None:
         if ready.run in self._drivers:

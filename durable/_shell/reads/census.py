@@ -10,7 +10,7 @@ import sqlite3
 from typing import NamedTuple
 
 from durable._core.statuses import ENDS
-from durable._shell.reads.run_rows import RunRow, run_by_id
+from durable._shell.reads.run_rows import LimitRow, RunRow, limit_rows, run_by_id
 
 
 class QueueLine(NamedTuple):
@@ -36,6 +36,8 @@ class Census(NamedTuple):
     #: Kind of wait -> how many.
     waits: dict[str, int]
     queues: list[QueueLine]
+    #: Limits at which somebody is.
+    limits: list[LimitRow]
     #: Signals and other arrivals that no turn has taken in yet.
     inbox: int
     batches_open: int
@@ -72,6 +74,7 @@ def census(conn: sqlite3.Connection) -> Census:
         events=_number(conn, "SELECT coalesce(max(id), 0) FROM durable_events"),
         waits=dict(conn.execute("SELECT kind, count(*) FROM durable_waits GROUP BY kind ORDER BY kind").fetchall()),
         queues=_queues(conn),
+        limits=limit_rows(conn),
         inbox=_number(conn, "SELECT count(*) FROM durable_inbox JOIN durable_runs USING (run) WHERE ended_at IS NULL"),
         batches_open=_number(conn, "SELECT count(*) FROM durable_batches WHERE finished_at IS NULL"),
         schedules=_number(conn, "SELECT count(*) FROM durable_schedules"),

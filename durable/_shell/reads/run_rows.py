@@ -18,6 +18,10 @@ from durable.errors import RunNotFoundError
 
 #: Statuses of open runs, and of those that stand still, as lists of SQL.
 OPEN_SQL: Final = "('" + "', '".join(OPEN) + "')"
+#: Whether the queue of run `r` is paused.
+IN_PAUSED_QUEUE_SQL: Final = (
+    "EXISTS (SELECT 1 FROM durable_queues AS q WHERE q.name = r.queue AND q.paused_at IS NOT NULL)"
+)
 HELD_SQL: Final = "('" + "', '".join(HELD) + "')"
 #: The kind of `SignalReceived`: this module does not know events.
 _SIGNAL_RECEIVED: Final = 24
@@ -346,9 +350,10 @@ class SlotRow(NamedTuple):
 def slots_awaited(conn: sqlite3.Connection, run: int) -> list[SlotRow]:
     """The slots that a run waits for, oldest first."""
     rows = conn.execute(
-        "SELECT s.position, s.name, s.key, s.since, s.due_at, "
-        "(SELECT count(*) FROM durable_slots AS o "
-        "WHERE o.name = s.name AND o.key = s.key AND o.granted_at IS NULL AND o.slot < s.slot), "
+        "SELECT s.position, s.name, s.key, s.since, s.due_at, "  # noqa: S608 - constants
+        "(SELECT count(*) FROM durable_slots AS o JOIN durable_runs AS r ON r.run = o.run WHERE o.name = s.name "
+        f"AND o.key = s.key AND o.granted_at IS NULL AND o.slot < s.slot AND r.status NOT IN {HELD_SQL} "
+        f"AND NOT {IN_PAUSED_QUEUE_SQL}), "
         "(SELECT r.run_id FROM durable_slots AS h JOIN durable_runs AS r ON r.run = h.run WHERE h.name = s.name "
         "AND h.key = s.key AND h.granted_at IS NOT NULL ORDER BY h.granted_at, h.slot LIMIT 1) "
         "FROM durable_slots AS s WHERE s.run = ? AND s.granted_at IS NULL ORDER BY s.slot LIMIT 100",
@@ -390,11 +395,37 @@ def paused_queues(conn: sqlite3.Connection) -> list[str]:
     return [name for (name,) in conn.execute("SELECT name FROM durable_queues WHERE paused_at IS NOT NULL")]
 
 
+class LimitRow(NamedTuple):
+    """A limit under one of its keys, at which somebody is."""
+
+    name: str
+    key: str
+    #: Runs, steps and attempts that hold a slot, and that wait for one.
+    inside: int
+    waiting: int
+    #: Since when the first of those waits.
+    oldest_since: float | None
+
+
+def limit_rows(conn: sqlite3.Connection, limit: int = -1) -> list[LimitRow]:
+    """Limits at which somebody is, those with most who wait first."""
+    rows = conn.execute(
+        "SELECT name, key, count(granted_at), count(*) - count(granted_at) AS waiting, "
+        "min(CASE WHEN granted_at IS NULL THEN since END) FROM durable_slots "
+        "GROUP BY name, key ORDER BY waiting DESC, name, key LIMIT ?",
+        (limit,),
+    )
+    return [LimitRow(*row) for row in rows]
+
+
 def counts(conn: sqlite3.Connection) -> dict[str, int]:
     """Runs by status, and the sizes of the other tables."""
     found = dict(conn.execute("SELECT status, count(*) FROM durable_runs GROUP BY status").fetchall())
     found["events"] = conn.execute("SELECT coalesce(max(id), 0) FROM durable_events").fetchone()[0]
     found["waits"] = conn.execute("SELECT count(*) FROM durable_waits").fetchone()[0]
+    found["waiting_for_limits"] = conn.execute(
+        "SELECT count(*) FROM durable_slots WHERE granted_at IS NULL"
+    ).fetchone()[0]
     pages, size = conn.execute("PRAGMA page_count").fetchone()[0], conn.execute("PRAGMA page_size").fetchone()[0]
     found["bytes"] = pages * size
     return found

@@ -31,13 +31,19 @@ def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
         return f"run {row.run_id!r} is paused: resume it to let it go on"
     if stopping := run_rows.told_to_end(conn, row.run):
         return f"run {row.run_id!r} waits for {_describe_end(*stopping, now)}"
+    paused = row.queue in run_rows.paused_queues(conn)
+    if row.status == "running" and paused:
+        return f"run {row.run_id!r} is running, or continues once queue {row.queue!r} is resumed, which is paused"
     if row.status == "running":
         return f"run {row.run_id!r} is running, for {_span(now, row.ready_at)}"
     if row.status == "pending" and row.ready_at is not None:
-        if row.queue in run_rows.paused_queues(conn):
+        if paused:
             return f"run {row.run_id!r} waits for queue {row.queue!r}, which is paused: resume it"
         return f"run {row.run_id!r} waits for a slot, {_place(conn, row)}, for {_span(now, row.ready_at)}"
-    return f"run {row.run_id!r} waits for {awaited(conn, row.run, now)}"
+    behind = awaited(conn, row.run, now)
+    if paused and run_rows.slots_awaited(conn, row.run):
+        behind = f"queue {row.queue!r}, which is paused: resume it. Then for {behind}"
+    return f"run {row.run_id!r} waits for {behind}"
 
 
 def _place(conn: sqlite3.Connection, row: RunRow) -> str:
@@ -79,6 +85,8 @@ def awaited(conn: sqlite3.Connection, run: int, now: float) -> str:
 def _other(conn: sqlite3.Connection, run_id: str | None) -> str:
     """The run that this one waits for; and what that needs, if it cannot continue without a person."""
     row = None if run_id is None else run_rows.run_by_id(conn, run_id)
+    if row is not None and row.status == "paused":
+        return f"run {run_id!r} (which is paused: resume it)"
     if row is None or row.status != "blocked":
         return f"run {run_id!r}"
     return f"run {run_id!r} (which is blocked and needs a person: {row.reason})"

@@ -10,7 +10,8 @@ from attrs import frozen
 
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
-from durable._shell.writes.wakeups import request_cancel
+from durable._shell.writes import slots
+from durable._shell.writes.wakeups import let_in, request_cancel
 
 
 @frozen
@@ -31,6 +32,8 @@ class PauseQueue(JournalRequest[bool]):
             (self.queue, env.now if self.paused else None),
         )
         effects.queues[self.queue] = self.paused
+        if not self.paused:
+            let_in(conn, slots.come_back_to_queue(conn, self.queue, env.now, effects), env.now, effects)
         return True
 
 

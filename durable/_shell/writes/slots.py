@@ -7,8 +7,8 @@ neither leaks a slot nor gives it twice, and nobody polls. Rates are an exact lo
 the rate is what stops the first in line, its row says when it is due, and the timers look there.
 
 Numbers are rows too (`durable_limits`), written by the code that opens the file: a waiting step
-needs none of its code to be let in. Runs that are paused or blocked are passed over, and keep
-their place. What is returned is who was let in, as (run, position); `waking.let_in` tells them.
+needs none of its code to be let in. Runs that are paused or blocked, or whose queue is paused, are passed over,
+and keep their place. What is returned is who was let in, as (run, position); `waking.let_in` tells them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from durable._core.journal.events import SlotGranted
-from durable._shell.reads.run_rows import HELD_SQL
+from durable._shell.reads.run_rows import HELD_SQL, IN_PAUSED_QUEUE_SQL
 from durable._shell.rows.rows import Effects
 
 #: (run, position) of those who were let in; the position is '' where the slot is the run's own.
@@ -33,9 +33,16 @@ _AHEAD = 1.0
 
 _NEXT = f"""
 SELECT s.slot, s.run, s.position FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run
-WHERE s.name = ? AND s.key = ? AND s.granted_at IS NULL AND r.status NOT IN {HELD_SQL}
+WHERE s.name = ? AND s.key = ? AND s.granted_at IS NULL AND r.status NOT IN {HELD_SQL} AND NOT {IN_PAUSED_QUEUE_SQL}
 ORDER BY s.slot LIMIT 1
 """  # noqa: S608 - a constant
+
+#: A run that was woken for a slot which it has not any more: it waits as before.
+_FREED_AGAIN = """
+UPDATE durable_runs SET status = 'waiting', ready_at = NULL WHERE run = ? AND status = 'running'
+    AND EXISTS (SELECT 1 FROM durable_slots AS s WHERE s.run = durable_runs.run AND s.granted_at IS NULL)
+    AND NOT EXISTS (SELECT 1 FROM durable_inbox AS i WHERE i.run = durable_runs.run AND i.wakes = 1)
+"""
 
 
 @frozen
@@ -150,6 +157,56 @@ def come_back(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -
     """Let a run continue waiting that had stepped aside."""
     rows = conn.execute(
         "SELECT name, key FROM durable_slots WHERE run = ? AND position <> '' AND granted_at IS NULL", (run,)
+    ).fetchall()
+    return _grant_all(conn, rows, at, effects)
+
+
+def leave_paused_queue(
+    conn: sqlite3.Connection, queue: str, at: float, effects: Effects, *, active: Collection[int] | None
+) -> Granted:
+    """
+    Let others pass the runs of a paused queue that are not *active*: they keep their places in line, and hold nothing.
+
+    None is active where an engine opens the file: then attempts that were cut off give their slots up, too.
+    """
+    rows = conn.execute(
+        "SELECT DISTINCT s.run FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run "
+        "WHERE r.queue = ? AND s.granted_at IS NOT NULL",
+        (queue,),
+    ).fetchall()
+    granted: Granted = []
+    for (run,) in rows:
+        if active is not None and run in active:
+            continue
+        granted += step_aside(conn, run, at, effects, under_way=() if active is None else None)
+        granted += _step_back(conn, run, at, effects)
+        conn.execute(_FREED_AGAIN, (run,))
+        effects.arrived.add(run)  # what memory knows of it is stale
+    return granted
+
+
+def _step_back(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> Granted:
+    """A run that has not begun gives back the slot that it is to hold from its beginning on."""
+    waits = conn.execute(
+        "UPDATE durable_runs SET ready_at = NULL WHERE run = ? AND status = 'pending' AND started_at IS NULL "
+        "AND EXISTS (SELECT 1 FROM durable_slots AS s "
+        "WHERE s.run = durable_runs.run AND s.position = '' AND s.granted_at IS NOT NULL)",
+        (run,),
+    )
+    if not waits.rowcount:
+        return []
+    lines = conn.execute(
+        "UPDATE durable_slots SET granted_at = NULL WHERE run = ? AND position = '' RETURNING name, key", (run,)
+    ).fetchall()
+    return _grant_all(conn, lines, at, effects)
+
+
+def come_back_to_queue(conn: sqlite3.Connection, queue: str, at: float, effects: Effects) -> Granted:
+    """Let the runs of a queue continue waiting that was paused."""
+    rows = conn.execute(
+        "SELECT DISTINCT s.name, s.key FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run "
+        "WHERE r.queue = ? AND s.granted_at IS NULL",
+        (queue,),
     ).fetchall()
     return _grant_all(conn, rows, at, effects)
 

@@ -37,7 +37,7 @@ from durable._core.journal.events import (
 from durable._core.journal.history import only, ran_since
 from durable._core.statuses import HELD, OPEN
 from durable._shell.reads.event_rows import event_rows, readable_events
-from durable._shell.reads.run_rows import RunRow, followers_of, pending_signals
+from durable._shell.reads.run_rows import RunRow, SlotRow, followers_of, pending_signals, slots_awaited
 from durable._shell.reads.why import why
 from durable._shell.storage.outlived import in_words, still_running
 
@@ -67,6 +67,8 @@ class Page(NamedTuple):
     #: Names of signals -> how many the run has yet to take in.
     pending: dict[str, int]
     family: Family
+    #: Slots of limits that it waits for.
+    slots: list[SlotRow]
     followers: list[RunRow]
     #: Why not all of its history can be read, if so.
     problem: str | None
@@ -118,9 +120,10 @@ def page_of(conn: sqlite3.Connection, path: str, text: str, now: float, *, full:
         rows = event_rows(conn, row.run)
         pending = pending_signals(conn, row.run)
         family = family_of(conn, row.run, full=full)
+        slots = slots_awaited(conn, row.run)
         followers = followers_of(conn, row.run, -1 if full else _FOLLOWERS + 1)
     events, problem = readable_events(rows, path, row)
-    return Page(row, said, events, pending, family, followers, None if problem is None else str(problem))
+    return Page(row, said, events, pending, family, slots, followers, None if problem is None else str(problem))
 
 
 # --- for people -----------------------------------------------------------------------------------------
@@ -292,6 +295,16 @@ def _json(page: Page) -> dict[str, Any]:
     return {
         **as_json(page.row, ""),
         "why": page.why,
+        "waits_for_slots": [
+            {
+                "position": each.position or None,
+                "limit": each.name,
+                "key": each.key,
+                "since": iso(each.since),
+                "before": each.ahead,
+            }
+            for each in page.slots
+        ],
         "hook_errors": [{"hook": each.hook, "error": each.error, "at": iso(each.at)} for each in page.row.hook_errors],
         "seconds": page.seconds,
         "attempt": attempts_of_run(page.events),

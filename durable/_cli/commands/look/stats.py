@@ -21,6 +21,8 @@ from durable._shell.storage.outlived import Outlived, still_running
 
 #: Workflows that are shown unless all were asked for: those with the most runs.
 _WORKFLOWS: Final = 10
+#: Limits, each under each of its keys, likewise: those with most who wait.
+_LIMITS: Final = 10
 #: As a run's life goes.
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -89,6 +91,19 @@ def _write(
             ],
             flexible=0,
         )
+    if found.limits:
+        out.line()
+        shown = found.limits if full else found.limits[:_LIMITS]
+        out.table(
+            ("LIMIT", "KEY", "INSIDE", "WAITING", "OLDEST WAIT"),
+            [
+                (each.name, each.key, f"{each.inside:,}", f"{each.waiting:,}", ago(each.oldest_since, now))
+                for each in shown
+            ],
+            flexible=0,
+        )
+        if len(shown) < len(found.limits):
+            out.line(out.dim(f"... {len(found.limits) - len(shown):,} more: --full"))
 
 
 def _facts(
@@ -191,6 +206,16 @@ def _json(
                 "paused": queue.paused,
             }
             for queue in found.queues
+        ],
+        "limits": [
+            {
+                "name": each.name,
+                "key": each.key,
+                "inside": each.inside,
+                "waiting": each.waiting,
+                "oldest_wait_seconds": None if each.oldest_since is None else max(0.0, now - each.oldest_since),
+            }
+            for each in found.limits
         ],
         "oldest_open": None
         if oldest is None
