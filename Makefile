@@ -19,8 +19,8 @@ demo: .venv/.run-stamp
 LONG := tests/crash tests/binary tests/bench
 # Tests that tell coverage nothing new: they work through tables and examples, most of them in child processes.
 # Measured, they would take three times as long.
-UNMEASURED := tests/examples tests/scenarios tests/test_docs.py tests/testing/test_crashes.py tests/shell/test_poison.py \
-	tests/core/test_hostile_exceptions.py tests/shell/test_hostile_exceptions.py
+UNMEASURED := tests/examples tests/test_docs.py tests/core/test_hostile_exceptions.py \
+	tests/shell/test_hostile_exceptions.py
 PYTEST := -m pytest --numprocesses 2 --dist worksteal
 
 test: .venv/.test-stamp

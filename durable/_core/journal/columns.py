@@ -59,8 +59,17 @@ def to_row(event: Event) -> EventRow:
 
 
 def fields_of(event: Event) -> dict[str, Any]:
-    """The fixed fields of *event* by name: all but its position, value and time."""
-    return {name: getattr(event, name) for name in _LAYOUTS[event.kind].body}
+    """
+    The fixed fields of *event* by name: all but its position, value and time.
+
+    What older releases did not write stands there only if it says something: their exports stay as they were.
+    """
+    layout = _LAYOUTS[event.kind]
+    found = {name: getattr(event, name) for name in layout.body}
+    for name, make in zip(reversed(layout.body), reversed(layout.newer), strict=False):
+        if found[name] == make():
+            del found[name]
+    return found
 
 
 def from_row(kind: int, position: str | None, body: str | None, value: Payload | None, at: float) -> Event:
