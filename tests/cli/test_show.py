@@ -3,6 +3,7 @@
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import sqlite3
@@ -21,7 +22,9 @@ from durable import (
     continue_as,
     gather,
     job,
+    race,
     set_attributes,
+    sleep,
     step,
     transaction,
     wait_for,
@@ -783,3 +786,27 @@ def test_a_failure_in_short_is_one_line():
     assert values.failure_in_short('{"type": "E", "message": "m"}') == "E: m"
     assert values.failure_in_short(None) == ""
     assert values.failure_in_short(b"123") == "<3 bytes, encoded by the application's codec>"
+
+
+async def test_a_step_that_did_not_end_in_time_is_named(engines, tmp_db, cli):
+    """
+    As `run.info()` names it, in a field of its own.
+    """
+    may_end = asyncio.Event()
+
+    @step
+    async def stubborn() -> None:
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    @workflow
+    async def body() -> Flow[None]:
+        yield race(stubborn(), sleep(0.01))
+
+    engine = await engines.file(body, cleanup_timeout=0.1)
+    run = await engine.start(body(), id="r")
+    await run.result(5)
+    assert "  abandoned  stubborn at 0.0" in cli("show", "r", "--db", tmp_db).lines
+    assert cli("show", "r", "--db", tmp_db, "--json").values[0]["abandoned"] == {"0.0": "stubborn"}
+    may_end.set()

@@ -303,6 +303,13 @@ MUTANTS = (
         "shell/test_poison.py::test_the_killer_is_found_among_ten_neighbours",
     ),
     _m(
+        "a step that ignores its timeout is waited for for ever",
+        "_shell/attempts/steps",
+        "if running.on_overdue is not None and running.action.op.definition.is_async:",
+        "if False:",
+        "shell/test_structured_cancelling.py::test_a_step_that_ignores_its_own_timeout_is_abandoned_and_told",
+    ),
+    _m(
         "suspects run all at once",
         "_core/suspicion",
         "return self._line[0] is suspect",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durable import (
+    Engine,
     Flow,
     Return,
     RunCancelledError,
@@ -160,3 +161,27 @@ async def test_a_shared_child_ends_only_when_nobody_wants_it(engines, reached):
     assert "TimeoutError" in await alone.result()
     with pytest.raises(RunCancelledError):
         await (await engine.find("alone")).result()
+
+
+@pytest.mark.parametrize("how", ["abandon", "cancel"])
+async def test_what_becomes_of_a_child_travels_with_it(engines, reached, tmp_path, how):
+    """
+    A tied child of an imported parent ends with it; one that is merely started does not.
+    """
+    engine = await engines.file(starts, kid)
+    run = await engine.start(starts(how), id="r")
+    await reached(run, "waiting")
+    await engine.export("r", tmp_path / "r.jsonl", tree=True)
+    async with Engine(tmp_path / "other.db", [starts, kid], durability="process") as other:
+        await other.import_runs(tmp_path / "r.jsonl")
+        for run_id in ("r", "r/0"):
+            await other.get(run_id).resume()
+        await reached(other.get("r/0"), "waiting")
+        await other.get("r").signal("end")
+        assert await other.get("r").result(5) == "r/0"
+        if how == "cancel":
+            with pytest.raises(RunCancelledError, match="its parent has ended"):
+                await other.get("r/0").result(5)
+        else:
+            await other.get("r/0").signal("go")
+            assert await other.get("r/0").result(5) == "kid 1"

@@ -304,7 +304,42 @@ async def test_a_step_that_does_not_end_is_abandoned_and_told(engines, eventuall
     assert isinstance(cancelled.value.__cause__, TimeoutError)
     assert undone == [True]
     assert "step.abandoned" in capsys.readouterr().out
+    assert (await run.info()).abandoned == {"0": "stubborn"}
     may_end.set()
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_a_step_that_ignores_its_own_timeout_is_abandoned_and_told(engines, capsys, kind):
+    """
+    Its run waits for it within `cleanup_timeout`, and fails by the timeout; where it is to be tried again, that waits.
+    """
+    may_end, calls = asyncio.Event(), []
+
+    async def stubborn(attempts: int) -> None:
+        calls.append("began")
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+        calls.append("ended")
+
+    once = step(timeout=0.05)(stubborn) if kind == "step" else job(timeout=0.05)(stubborn)
+    twice = step(timeout=0.05, retry=2, name="twice")(stubborn)
+
+    @workflow
+    async def body(attempts: int) -> Flow[None]:
+        yield (twice if attempts > 1 else once)(attempts)
+
+    engine = await engines.memory(body, *([once] if kind == "job" else []), cleanup_timeout=0.1)
+    with pytest.raises(RunFailedError, match="'stubborn' took longer than"):
+        await engine.run(body(1))
+    assert calls == ["began"]
+    assert "step.abandoned" in capsys.readouterr().out
+    run = await engine.start(body(2))
+    while "step.outlived" not in capsys.readouterr().out:
+        await asyncio.sleep(0.01)
+    assert calls == ["began", "began"]
+    may_end.set()
+    await run.result(5)
 
 
 async def test_a_loser_that_does_not_end_is_abandoned(engines):

@@ -124,6 +124,7 @@ RunKind: TypeAlias = Annotated[str, _one_of("workflow", "job")]
 ExportedStatus: TypeAlias = Annotated[str, _one_of(*STATUSES)]
 ExportedKind: TypeAlias = Annotated[str, _one_of(*WAITS)]
 ExportedWake: TypeAlias = Annotated[str, _one_of(*get_args(WakeOn))]
+ParentEnd: TypeAlias = Annotated[str, _one_of("cancel", "abandon")]
 Window: TypeAlias = Annotated[
     int, narrowed(PLAIN[int], f"int from 1 to {_MAX_WINDOW:,}", lambda size: 1 <= size <= _MAX_WINDOW)
 ]

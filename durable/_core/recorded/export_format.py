@@ -29,6 +29,7 @@ from durable._core.recorded.export_fields import (
     ExportedStatus,
     ExportedWake,
     JsonText,
+    ParentEnd,
     RetryText,
     RunId,
     RunKind,
@@ -80,6 +81,8 @@ class RunFacts:
         expires_at: When it is given up if it has not begun.
         follow_ups: Runs that its success starts, as JSON text.
         unread: Signals that nobody had asked for when it ended, how many of each name.
+        abandoned: Steps that were told to end and did not in time: their names, by position.
+        on_parent_end: ``cancel`` or ``abandon``, if it does not end with the wait for it.
         limit, limit_key: Limit of which it holds a slot while it runs.
     """
 
@@ -112,6 +115,8 @@ class RunFacts:
     started_at: Instant | None = None
     ended_at: Instant | None = None
     unread: Mapping[str, int] | None = None
+    abandoned: Mapping[str, str] | None = None
+    on_parent_end: ParentEnd | None = None
     key_ttl: Seconds | None = None
 
     @property

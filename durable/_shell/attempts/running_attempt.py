@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from durable._core.codec.exceptions.parts import context_of
@@ -27,8 +27,20 @@ class RunningAttempt:
     """One attempt, and what was asked of it."""
 
     __slots__ = (
-        "action", "cancelled", "function", "in_call", "inside", "is_cancelled", "is_cut_off", "limit", "scope",
-        "struck", "task", "timer", "turn",
+        "action",
+        "cancelled",
+        "function",
+        "in_call",
+        "inside",
+        "is_cancelled",
+        "is_cut_off",
+        "limit",
+        "on_overdue",
+        "scope",
+        "struck",
+        "task",
+        "timer",
+        "turn",
     )  # fmt: skip
 
     def __init__(self, action: StepAction) -> None:
@@ -53,6 +65,8 @@ class RunningAttempt:
         self.scope: Scope | None = None
         #: Whether the function was cancelled.
         self.struck = False
+        #: What is called once its time is over, if its function is one that can be cancelled.
+        self.on_overdue: Callable[[RunningAttempt], object] | None = None
         #: What gives it up when its time for clean-up is over.
         self.timer: asyncio.TimerHandle | None = None
         #: While it waits for its turn among those that may kill the process.

@@ -130,7 +130,7 @@ class Steps:
         """
         action, task = running.action, current_task()
         definition = action.op.definition
-        timeout = action.op.given.timeout or definition.options.timeout
+        timeout = _timeout_of(action)
         deadline = None if timeout is None else self._clock.now() + timeout
         about = partial(_context, action, state, deadline, running.cancelled, self._is_draining)
         scope = Scope(about, self._codec, notes, left, batches=state.batches, backend=self._inside, loop=self._loop)
@@ -190,14 +190,23 @@ class Steps:
     async def _within(self, seconds: float, running: RunningAttempt, state: RunState) -> Any:
         """The value of the function, which is cancelled once after *seconds*."""
         limit = running.limit = asyncio.timeout(seconds)
+        overdue: asyncio.TimerHandle | None = None
+        if running.on_overdue is not None and running.action.op.definition.is_async:
+            overdue = self._loop.call_later(seconds, running.on_overdue, running)
         try:
             async with limit:
                 return await self._value(running, state)
         except TimeoutError as error:
             if limit.expired() and type(error) is TimeoutError and not error.args:  # not the user's own
-                msg = f"step {running.action.op.definition.name!r} took longer than {seconds:g} s"
-                raise TimeoutError(msg) from None
+                raise _too_long(running.action, seconds) from None
             raise
+        finally:
+            if overdue is not None:
+                overdue.cancel()
+
+    def timed_out(self, action: StepAction, run_id: str) -> Event:
+        """The outcome of an attempt whose time is over, and whose function takes no notice."""
+        return self.failed(action, _too_long(action, _timeout_of(action) or 0.0), run_id)
 
     def _value(self, running: RunningAttempt, state: RunState) -> Coroutine[Any, Any, Any]:
         action = running.action
@@ -308,6 +317,14 @@ class Steps:
             return StepFailed(action.position, action.attempt, payload, now)
         log.info("step.attempt_failed", **values)
         return StepRetrying(action.position, action.attempt, now + delay, payload, now)
+
+
+def _timeout_of(action: StepAction) -> float | None:
+    return action.op.given.timeout or action.op.definition.options.timeout
+
+
+def _too_long(action: StepAction, seconds: float) -> TimeoutError:
+    return TimeoutError(f"step {action.op.definition.name!r} took longer than {seconds:g} s")
 
 
 def _context(

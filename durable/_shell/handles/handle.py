@@ -79,6 +79,8 @@ class RunInfo:
     unread_signals: Mapping[str, int] = field(factory=dict)
     #: Hooks that went wrong when it ended, and starts that were refused: `retry_hooks` makes up for them.
     hook_errors: Sequence[FailedHook] = ()
+    #: Steps that were told to end and did not within `Engine(cleanup_timeout=)`: their names, by position.
+    abandoned: Mapping[str, str] = field(factory=dict)
     #: Where a page that begins behind this run continues: ``engine.runs(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
@@ -126,6 +128,7 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
         batch=row.batch,
         unread_signals=row.unread,
         hook_errors=row.hook_errors,
+        abandoned=row.abandoned,
         cursor=row.run,
     )
 

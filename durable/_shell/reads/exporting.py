@@ -39,7 +39,7 @@ from durable.errors import JournalAccessError, RunNotFoundError
 
 _FACTS = """
 SELECT key_live IS NOT NULL, coalesce(key_until, started_at + key_ttl), key_ttl, arguments, limit_name, limit_key,
-    retry, timeout, expires_at, follow_ups
+    retry, timeout, expires_at, follow_ups, on_parent_end
 FROM durable_runs WHERE run = ?
 """
 _PENDING = """
@@ -129,7 +129,7 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
     run = row.run
     events = load_history(conn, path, row)
     found = conn.execute(_FACTS, (run,)).fetchone()
-    live, until, key_ttl, arguments, limit, limit_key, retry, timeout, expires_at, follow_ups = found
+    live, until, key_ttl, arguments, limit, limit_key, retry, timeout, expires_at, follow_ups, on_parent_end = found
     facts = RunFacts(
         run_id=row.run_id,
         workflow=row.workflow,
@@ -159,6 +159,8 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
         limit=limit,
         limit_key=limit_key,
         unread=row.unread or None,
+        abandoned=row.abandoned or None,
+        on_parent_end=on_parent_end,
         started_at=row.started_at,
         ended_at=row.ended_at,
     )

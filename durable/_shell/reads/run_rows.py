@@ -43,7 +43,8 @@ SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.prio
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.follows),
        (SELECT b.batch_id FROM durable_batches AS b WHERE b.batch = r.batch), r.unread,
-       (SELECT json_group_array(json_array(h.hook, h.error, h.at)) FROM durable_hook_errors AS h WHERE h.run = r.run)
+       (SELECT json_group_array(json_array(h.hook, h.error, h.at)) FROM durable_hook_errors AS h WHERE h.run = r.run),
+       r.abandoned
 FROM durable_runs AS r
 """
 
@@ -104,6 +105,8 @@ class RunRow(NamedTuple):
     #: Signals that nobody had asked for when it ended: how many of each name.
     unread: Mapping[str, int]
     hook_errors: tuple[FailedHook, ...]
+    #: Names of steps that were told to end and did not in time, by position.
+    abandoned: Mapping[str, str]
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
@@ -111,6 +114,7 @@ def _run_row(row: Sequence[Any]) -> RunRow:
     columns[9] = json.loads(row[9]) if row[9] else {}
     columns[21] = json.loads(row[21]) if row[21] else {}
     columns[22] = () if row[22] == "[]" else tuple(FailedHook(*each) for each in json.loads(row[22]))
+    columns[23] = json.loads(row[23]) if row[23] else {}
     return RunRow(*columns)
 
 

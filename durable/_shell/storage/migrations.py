@@ -123,6 +123,7 @@ CREATE INDEX durable_requests_at ON durable_requests (at);
 _FROM_3 = """
 ALTER TABLE durable_runs ADD COLUMN unread TEXT;
 ALTER TABLE durable_runs ADD COLUMN on_parent_end TEXT;
+ALTER TABLE durable_runs ADD COLUMN abandoned TEXT;
 CREATE INDEX durable_runs_tied ON durable_runs (parent) WHERE on_parent_end = 'cancel';
 ALTER TABLE durable_requests ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE durable_hook_errors (

@@ -116,6 +116,22 @@ class AttemptRunner:
             self._inbox.add(evolve(outcome, at=self._services.clock.now()))
             self.relieve()
 
+    def _overdue(self, attempt: RunningAttempt) -> None:
+        """Its time is over, and its function was cancelled; that has as long to end as after any other cancel."""
+        if not attempt.is_cancelled:
+            seconds = self._services.cleanup_seconds
+            attempt.timer = asyncio.get_running_loop().call_later(seconds, self._give_up_overdue, attempt)
+
+    def _give_up_overdue(self, attempt: RunningAttempt) -> None:
+        action = attempt.action
+        outcome = self._services.steps.timed_out(action, self._state.run_id)
+        told = {"run_id": self._state.run_id, "step": action.op.definition.name, "position": action.position}
+        if isinstance(outcome, StepRetrying):  # to try again is to wait, as for a thread
+            log.warning("step.outlived", attempt=action.attempt, **told)
+        else:
+            log.warning("step.abandoned", attempt=action.attempt, workflow=self._state.workflow, **told)
+            self._give_up(attempt, outcome)
+
     def tell(self) -> None:
         """Let the functions that are running know that the engine closes."""
         for attempt in self._running.values():
@@ -162,6 +178,7 @@ class AttemptRunner:
         state, notes, action = self._state, self._notes, attempt.action
         outcome: Event | None = None
         try:
+            attempt.on_overdue = self._overdue
             left = await notes.left(action, state.run_id) if notes.may_be_left(action) else {}
             if state.batch is not None or state.callback is not None:
                 await self._name_batches()

@@ -223,6 +223,8 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
     if turn.attributes is not None:
         (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
         conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))
+    if any(step.abandoned for step in decision.troubled):
+        _note_abandoned(conn, run, {step.position: step.step for step in decision.troubled if step.abandoned})
     if turn.notes is not None:
         _drop_notes(conn, run, turn.notes)
     for position in decision.feeds_closed:
@@ -250,6 +252,12 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
             )
     for new in turn.feeds:
         open_feed(conn, run, new)
+
+
+def _note_abandoned(conn: sqlite3.Connection, run: int, steps: Mapping[str, str]) -> None:
+    (known,) = conn.execute("SELECT abandoned FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    value = json.dumps({**(json.loads(known) if known else {}), **steps}, ensure_ascii=False)
+    conn.execute("UPDATE durable_runs SET abandoned = ? WHERE run = ?", (value, run))
 
 
 def _is_shared(conn: sqlite3.Connection, child: int, parent: int) -> bool:

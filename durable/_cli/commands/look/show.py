@@ -187,6 +187,8 @@ def _facts(page: Page, now: float) -> Iterator[tuple[str, str]]:
         yield "fork of", f"{forked.source} at {forked.at_position}"
     if row.successor is not None:
         yield "successor", row.successor
+    if row.abandoned:
+        yield "abandoned", ", ".join(f"{name} at {position}" for position, name in row.abandoned.items())
 
 
 def _when(at: float, now: float) -> str:
@@ -305,6 +307,7 @@ def _json(page: Page) -> dict[str, Any]:
             }
             for each in page.slots
         ],
+        "abandoned": page.row.abandoned,
         "hook_errors": [{"hook": each.hook, "error": each.error, "at": iso(each.at)} for each in page.row.hook_errors],
         "seconds": page.seconds,
         "attempt": attempts_of_run(page.events),
