@@ -32,7 +32,7 @@ from durable._core.journal.events import (
     StepStarted,
     StepSucceeded,
 )
-from durable._core.recorded.export_fields import LINES, MAX_NESTING
+from durable._core.recorded.export_fields import LINES, MAX_NESTING, ParentEnd
 from durable._core.recorded.export_format import (
     ExportedFeed,
     ExportedWait,
@@ -109,6 +109,8 @@ OF = {
     tuple[str, ...] | None: st.none() | st.lists(text, max_size=3).map(tuple),
     Payload | None: st.none() | payloads,
     Mapping[str, str]: st.dictionaries(text, text, max_size=3),
+    Mapping[str, str] | None: st.none() | st.dictionaries(text, text, max_size=3),
+    ParentEnd | None: st.sampled_from([None, "cancel", "abandon"]),
     Mapping[str, int] | None: st.none() | st.dictionaries(text, st.integers(1, 2**53), max_size=3),
 }
 
