@@ -14,7 +14,7 @@ import sys
 import types
 from typing import Any
 
-from durable._core.program.outside import READS, Outside, OutsideObjects
+from durable._core.outside import READS, Outside, OutsideObjects
 from durable._core.run import strand
 from durable._core.source_places import FINE, is_generated, is_library
 from durable.errors import NondeterminismError, UsageError
