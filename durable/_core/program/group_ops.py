@@ -5,7 +5,7 @@ Ops made of other ops: groups, and what they evaluate to.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -42,10 +42,11 @@ class GroupOptions:
     #: Members that run at once; None is all.
     concurrency: int | None = None
     end: EndRule = NO_RULE
-    #: Whether the result says of each member how it ended.
-    settles: bool = False
     #: Of the members, as history shows them.
     names: tuple[str, ...] | None = None
+
+
+PLAIN: Final = GroupOptions()
 
 
 @frozen(eq=False)
@@ -56,7 +57,9 @@ class GatherOp(Op[T]):
     fail_fast: bool
     return_exceptions: bool
     site: current_driver.CallSite | None = None
-    options: GroupOptions = GroupOptions()
+    options: GroupOptions = PLAIN
+    #: Whether the result says of each member how it ended.
+    settles: bool = False
     #: Of the members, where they were given as a mapping.
     keys: tuple[Any, ...] | None = None
 

@@ -18,6 +18,7 @@ from durable._core.program import current_driver
 from durable._core.program.definition import MAX_NAME_LENGTH, check_name
 from durable._core.program.functions import Helper
 from durable._core.program.group_ops import (
+    PLAIN,
     ForEachOp,
     GatherOp,
     GroupOptions,
@@ -194,25 +195,24 @@ def gather(
     ):
         members = () if members[0] is None else tuple(members[0])
     found = _members(members, "gather")
-    try:
-        if at_least is not None:
-            others = fail_fast or return_exceptions or enough is not None or tolerate is not None
-            if others or not _is_count(at_least, len(found)):
-                msg = f"gather of {len(found)}: at_least must be 1 to {len(found)}, and alone, found {at_least!r}"
-                msg += " with another option" if others else ""
+    options = PLAIN
+    if (concurrency, enough, tolerate, at_least, keys) != (None, None, None, None, None):
+        try:
+            if at_least is not None:
+                alone = not (fail_fast or return_exceptions or enough is not None or tolerate is not None)
+                enough = _quorum(len(found), at_least, alone=alone)
+            elif (enough is not None or tolerate is not None) and (fail_fast or return_exceptions):
+                msg = "gather: enough and tolerate go with neither fail_fast (tolerate=0) nor return_exceptions"
                 raise ValueError(msg)
-        elif (enough is not None or tolerate is not None) and (fail_fast or return_exceptions):
-            msg = "gather: enough and tolerate go with neither fail_fast (tolerate=0) nor return_exceptions"
-            raise ValueError(msg)
-        names = None if keys is None else _names_of(keys)
-        options = _group_options(
-            "gather", len(found), concurrency, at_least if enough is None else enough, tolerate, names
-        )
-    except (TypeError, ValueError):
-        discard(*found)
-        raise
-    options = evolve(options, settles=options.settles and at_least is None)
-    op: GatherOp[Any] = GatherOp(found, fail_fast, return_exceptions, current_driver.call_site(), options, keys)
+            names = None if keys is None else _names_of(keys)
+            options = _group_options("gather", len(found), concurrency, enough, tolerate, names)
+        except (TypeError, ValueError):
+            discard(*found)
+            raise
+    settles = at_least is None and options.end.given
+    op: GatherOp[Any] = GatherOp(
+        found, fail_fast, return_exceptions, current_driver.call_site(), options, settles, keys
+    )
     current_driver.created(op)
     return op
 
@@ -345,6 +345,14 @@ def for_each(
     return op
 
 
+def _quorum(size: int, at_least: int, *, alone: bool) -> int:
+    if not alone or not _is_count(at_least, size):
+        msg = f"gather of {size}: at_least must be 1 to {size}, and alone, found {at_least!r}"
+        msg += "" if alone else " with another option"
+        raise ValueError(msg)
+    return at_least
+
+
 def _group_options(
     what: str,
     size: int,
@@ -364,8 +372,7 @@ def _group_options(
         if not is_number(tolerate) or not 0 <= tolerate <= (1 if share else float("inf")):
             msg = f"{what}: tolerate must be a count of failures, or a share as a float from 0 to 1, found {tolerate!r}"
             raise ValueError(msg)
-    rule = EndRule(enough, tolerate)
-    return GroupOptions(concurrency, rule, rule.given, names)
+    return GroupOptions(concurrency, EndRule(enough, tolerate), names)
 
 
 def _names_of(keys: Sequence[Any]) -> tuple[str, ...]:

@@ -18,9 +18,19 @@ from durable._core.journal.payloads import arguments_payload
 from durable._core.journal.waits import WakeOn
 from durable._core.program.command import Command
 from durable._core.program.functions import Job, Workflow
-from durable._core.program.group_ops import ForEachOp, GatherOp, RaceOp, SettleOp, TimeoutOp, Winner, discard
+from durable._core.program.group_ops import (
+    PLAIN,
+    ForEachOp,
+    GatherOp,
+    GroupOptions,
+    RaceOp,
+    SettleOp,
+    TimeoutOp,
+    Winner,
+    discard,
+)
 from durable._core.program.limits import Limit
-from durable._core.program.ops import Op
+from durable._core.program.ops import Op, RunOp
 from durable._core.program.settled import (
     NO_RULE,
     SETTLED,
@@ -183,18 +193,25 @@ class ManyNode(Group):
         #: Why it ended before all of its members had, once it has.
         self.reason: EndReason | None = None
 
-    def arrange(self, asked: GroupArranged, otherwise: GroupArranged, *, fresh: bool) -> None:
+    def arrange(self, asked: GroupOptions, concurrency: int | None, rule: EndRule, *, fresh: bool) -> None:
         """
         Run the members as the code has *asked* for where the group is *fresh*, else as it is recorded.
 
-        If nothing is recorded, that is as *otherwise*: what is equal to that needs no record.
+        Where nothing is recorded, *concurrency* at once, and ended by *rule*: asking for that needs no record.
         """
-        if not fresh:
-            asked = self.ex.history.arranged.get(self.position, otherwise)
-        elif asked != otherwise:
-            self.ex.decision.events.append(asked)
-        self.concurrency, self.names = asked.concurrency, asked.names
-        self.rule = EndRule(asked.enough, asked.tolerate)
+        if fresh:
+            self.concurrency, self.rule, self.names = asked.concurrency, asked.end, asked.names
+            if asked.names is not None or asked.concurrency != concurrency or asked.end != rule:
+                ex, end = self.ex, asked.end
+                made = GroupArranged(self.position, asked.concurrency, end.enough, end.tolerate, asked.names, ex.time)
+                ex.decision.events.append(made)
+            return
+        recorded = self.ex.history.arranged.get(self.position)
+        if recorded is None:
+            self.concurrency, self.rule = concurrency, rule
+        else:
+            self.concurrency, self.names = recorded.concurrency, recorded.names
+            self.rule = EndRule(recorded.enough, recorded.tolerate)
 
     def member(self, index: int) -> Any:
         """What the member at *index* is: an op, or a helper's coroutine."""
@@ -217,19 +234,23 @@ class ManyNode(Group):
     def member_done(self, index: int, outcome: NodeOutcome) -> None:
         self.members.pop(index, None)
         self.outcomes[index] = outcome
-        if not outcome.cancelled and not self.closing:
-            if outcome.error is None:
-                self.succeeded += 1
-            else:
-                self.failed += 1
+        if outcome.error is not None:
+            self.failed += 1
+        elif not outcome.cancelled:
+            self.succeeded += 1
+        if not self.closing and not outcome.cancelled:
             if self.rule.given:
                 self.reason = self.rule.reason(self.size, self.succeeded, self.failed)
                 if self.reason not in (None, "all ended"):
                     self.close_members()
             elif outcome.error is not None:
                 self.failed_without_rule()
-        if not self.opening:
+        if self.opening:
+            return
+        if self.next < self.size and not self.closing:
             self.fill()
+        elif not self.members:
+            self.finish_if_done()
 
     def failed_without_rule(self) -> None:
         """A member failed, and nothing was asked for about that."""
@@ -280,11 +301,7 @@ class ManyNode(Group):
 
     def why(self) -> EndReason:
         """Why it ended, all of its members having ended or never begun."""
-        if self.reason is None:
-            failed = len(self.errors())
-            succeeded = sum(not outcome.cancelled for outcome in self.outcomes.values()) - failed
-            self.reason = self.rule.reason(self.size, succeeded, failed)
-        return self.reason or "all ended"
+        return self.reason or self.rule.reason(self.size, self.succeeded, self.failed) or "all ended"
 
     def failure(self, error: BaseException) -> NodeOutcome:
         """*error* as the group's own, which tells how each member ended."""
@@ -303,11 +320,11 @@ class GatherNode(ManyNode):
         super().__init__(ex, position, owner, index)
         self.op = op
         self.size = len(op.members)
-        options, enough = op.options, op.options.end.enough
-        name = "gather" if enough is None else f"gather at least {enough}"
+        options, rule = op.options, op.options.end
+        name = "gather" if rule.enough is None else f"gather at least {rule.enough}"
         opened, fresh = self.announce(op, name, self.size)
-        asked = GroupArranged(position, options.concurrency, enough, options.end.tolerate, options.names, ex.time)
-        self.arrange(asked, GroupArranged(position, None, enough, None, None, ex.time), fresh=fresh)
+        if options is not PLAIN or ex.history.arranged:
+            self.arrange(options, None, rule if rule.tolerate is None else EndRule(rule.enough), fresh=fresh)
         #: The member behind each position.
         self.order: Sequence[int] = range(self.size)
         if self.names is not None and options.names is not None and self.names != options.names:
@@ -328,8 +345,10 @@ class GatherNode(ManyNode):
         return self.op.members[self.order[index]]
 
     def report(self, outcome: NodeOutcome) -> None:
-        discard(*(self.member(index) for index in range(self.next, self.size)))
-        self.ex.unbegun.pop(self.position, None)
+        if self.next < self.size:
+            discard(*(self.member(index) for index in range(self.next, self.size)))
+        if self.concurrency is not None:
+            self.ex.unbegun.pop(self.position, None)
         super().report(outcome)
 
     def member_rule(self) -> WakeOn:
@@ -357,11 +376,10 @@ class GatherNode(ManyNode):
         return {key: unordered[key] for key in keys}
 
     def result(self) -> NodeOutcome:
-        errors = self.errors()
-        failing = self.why() == "too many failed" if self.rule.given else errors and not self.op.return_exceptions
+        failing = self.why() == "too many failed" if self.rule.given else self.failed and not self.op.return_exceptions
         if failing:
-            return self.failure(_group(errors, self.size))
-        if self.op.options.settles:
+            return self.failure(_group(self.errors(), self.size))
+        if self.op.settles:
             return NodeOutcome(self.outcomes_of_members(failing=False))
         if self.rule.given:  # a quorum: the values of those that succeeded
             succeeded = self.outcomes_of_members(failing=False).succeeded
@@ -482,10 +500,7 @@ class ForEachNode(ManyNode):
         event, fresh = self.announce(op, f"for_each {definition.name}", len(op.items), value, aliases)
         self.items: list[Any] = ex.codec.decode(event.value or "[]", items_type, where=where)
         self.size = len(self.items)
-        asked = GroupArranged(
-            position, options.concurrency, options.end.enough, options.end.tolerate, options.names, ex.time
-        )
-        self.arrange(asked, GroupArranged(position, options.concurrency, None, None, None, ex.time), fresh=fresh)
+        self.arrange(options, options.concurrency, NO_RULE, fresh=fresh)
         #: Whether the file starts the items behind the first window: then that window stays as recorded.
         self.fed = self._open_feed() if fresh else position in ex.history.feeds
         if self.fed:
@@ -503,7 +518,7 @@ class ForEachNode(ManyNode):
             return False  # the slot may be each child's own, by a key of its arguments
         if definition.options.key is not None:
             return False  # its run may exist already, and that is for the turn to find out
-        ops = [(index, definition.for_item(self._arguments(index), self.op.site)) for index in range(window, self.size)]
+        ops: list[tuple[int, RunOp[Any]]] = [(index, self.member(index)) for index in range(window, self.size)]
         self.fed = True  # first, since `wake_group` asks for it
         group, wake_on = wake_group(self.position, self)
         children = [
@@ -514,12 +529,9 @@ class ForEachNode(ManyNode):
         self.ex.decision.events.append(FeedOpened(self.position, window, self.ex.time))
         return True
 
-    def _arguments(self, index: int) -> tuple[Any, ...]:
-        item = self.items[index]
-        return (item, index) if self.op.index else (item,)
-
     def member(self, index: int) -> Any:
-        return self.op.definition.for_item(self._arguments(index), self.op.site)
+        op, item = self.op, self.items[index]
+        return op.definition.for_item((item, index) if op.index else (item,), op.site)
 
     @property
     def settled(self) -> bool:
@@ -550,11 +562,11 @@ class ForEachNode(ManyNode):
         super().cancel()
 
     def result(self) -> NodeOutcome:
-        errors = self.errors()
-        if self.why() == "too many failed" if self.rule.given else errors:
+        if self.why() == "too many failed" if self.rule.given else self.failed:
+            errors = self.errors()
             alone = self.concurrency == 1 and not self.rule.given
             return self.failure(errors[0] if alone else _group(errors, self.size))
-        if self.op.options.settles:
+        if self.op.options.end.given:
             return NodeOutcome(self.outcomes_of_members(failing=False))
         return NodeOutcome([self.outcomes[index].value for index in range(self.size)])
 
