@@ -36,6 +36,24 @@ async def order(n: int) -> Flow[int]:
     yield Return(total)
 """
 
+TREE = """
+from durable import Flow, Return, step, workflow
+
+@step
+async def one() -> int:
+    return 1
+
+@workflow
+async def leaf() -> Flow[int]:
+    yield Return((yield one()))
+
+@workflow
+async def root() -> Flow[int]:
+    first: int = yield leaf()
+    second: int = yield leaf()
+    yield Return(first + second + 1)
+"""
+
 
 @pytest.fixture
 async def journal(tmp_path, reached):
@@ -93,11 +111,29 @@ async def test_an_exported_journal_is_debugged_without_a_file(cli, journal, tmp_
     text = tmp_path / "failed.jsonl"
     assert cli("export", "r", "--tree", "--db", db, "--output", text).code == 0
     assert cli("debug", text, "--app", app, "-c", "last").code == 0
-    assert cli("debug", text, "r", "--app", app, "-c", "last").code == 2  # r, and r/1
+    assert cli("debug", text, "r", "--app", app, "-c", "last").code == 0  # r, and not r/1
     said = cli("debug", text, "r/1", "--app", app, "-c", "last")
     assert said.code == 2
     assert "a job is one step" in said.err
     assert cli("debug", text, "x", "--app", app).code == 3
+
+
+async def test_a_run_of_an_exported_tree_is_named_as_in_a_journal(cli, tmp_path):
+    """
+    By its exact id, although those of the runs that it started begin with that; by a beginning, or its key.
+    """
+    app, db, text = tmp_path / "tree.py", tmp_path / "app.db", tmp_path / "tree.jsonl"
+    app.write_text(TREE)
+    definitions = load_application(str(app)).definitions
+    async with Engine(db, definitions, durability="process") as engine:
+        assert await engine.run(sys.modules["tree"].root(), id="order-1", key="k-1") == 3
+        assert await engine.run(sys.modules["tree"].root(), id="order-2") == 3
+    assert cli("export", "order-1", "order-2", "--tree", "--db", db, "--output", text).code == 0
+    for named, run_id in [("order-1", "order-1"), ("key:k-1", "order-1"), ("order-1/0", "order-1/0")]:
+        said = cli("debug", text, named, "--app", app, "-c", "last")
+        assert said.code == 0, said
+        assert f" {run_id}, version 1, succeeded" in said.lines[0]
+    assert "has 2 such runs; name one of: order-1, order-2" in cli("debug", text, "order", "--app", app).err
 
 
 async def test_what_cannot_be_debugged_says_why(cli, journal, tmp_path):

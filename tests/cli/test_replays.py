@@ -177,6 +177,31 @@ async def test_a_strict_check_finds_other_arguments(cli, recorded, app):
     assert (found["verdict"], found["position"], found["change"]) == ("diverged", "1", "arguments")
 
 
+async def test_check_says_the_same_of_several_runs_once(cli, recorded, app):
+    """
+    One report, the runs of which it is to be said, and how many more; for programs one object a run.
+    """
+    db, before = recorded
+    async with Engine(db, load_application(str(before)).definitions, durability="process") as engine:
+        for number in range(5):
+            await engine.start(sys.modules["shop_before"].order(2), id=f"more-{number}")
+        await engine.idle()
+    edited = app("shop_grouped", EDITED)
+    said = cli("check", "--db", db, "--workflow", "order", "--app", edited)
+    assert said.code == 1
+    first, *rest = [line for line in said.lines if line.startswith("diverged: ")]
+    assert rest == []
+    assert (
+        first
+        == "diverged: order more-4 (version 1, waiting), and the same of 5 more runs: more-3, more-2, more-1 and 2 more"
+    )
+    assert said.out.count("It looks as if") == 1
+    assert len(cli("check", "--db", db, "--workflow", "order", "--app", edited, "--json").values) == 7
+    other = app("shop_notes", OTHER_ARGUMENT)
+    (note,) = [line for line in cli("check", "--db", db, "--app", other).lines if line.startswith("note: order ")]
+    assert note.startswith("note: order more-4, more-3, more-2 and 3 more: other arguments than recorded at 1")
+
+
 def test_lint_names_lines_and_needs_no_journal(cli, app):
     """
     One line each, as compilers do; exit code 1. Of sound code, 0.

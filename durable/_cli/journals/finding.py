@@ -5,9 +5,11 @@ Which run is meant: by its id, by the beginning of it, or by its key.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Final
 
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
+from durable._core.recorded.export_format import RunHistory
 from durable._shell.reads.run_rows import RunRow, run_by_id, run_by_key, runs_by_prefix
 
 #: For ``help=`` wherever a command takes a run.
@@ -43,6 +45,16 @@ def find_run(conn: sqlite3.Connection, text: str) -> RunRow:
     hint = f". A run has this key: name it as {_KEY}{text}" if run_by_key(conn, text) else " (it may have been pruned)"
     msg = f"no run of this journal has an id that is, or begins with, {text!r}{hint}"
     raise CommandError(msg, NOT_FOUND)
+
+
+def named_in(runs: Iterable[RunHistory], text: str) -> list[RunHistory]:
+    """Those of some runs, of an exported journal, that *text* may mean, by the rules of `find_run`."""
+    if text.startswith(_KEY):
+        return [each for each in runs if each.run.key == text.removeprefix(_KEY)]
+    near = {each.run.run_id: each for each in runs if each.run.run_id.startswith(text)}
+    if text in near:
+        return [near[text]]
+    return [each for run_id, each in near.items() if "/" not in run_id[len(text) :]]
 
 
 def _by_key(conn: sqlite3.Connection, key: str) -> RunRow:

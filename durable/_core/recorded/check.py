@@ -8,7 +8,7 @@ What `durable check`, `Engine.check` and `durable.replay` say comes from here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Literal, TypeAlias
 
 from attrs import define, evolve, field, frozen
@@ -60,6 +60,16 @@ class CheckedRun:
         """Whether the run can proceed with today's code, or is what today's code does."""
         return self.verdict in ("same", "further")
 
+    @property
+    def cause(self) -> Hashable:
+        """What is equal where two reports say the same of two runs, which stand at positions of their own."""
+        match self.error:
+            case NondeterminismError() as error:
+                places = error.recorded_site, error.requested_site
+                return self.workflow, error.recorded, error.requested, places, error.change
+            case _:
+                return self.workflow, self.verdict, self.report.replace(self.run_id, "")
+
 
 @define
 class CheckReport:
@@ -80,6 +90,13 @@ class CheckReport:
     def ok(self) -> bool:
         """Whether nothing would break."""
         return not self.findings
+
+    def groups(self) -> list[list[CheckedRun]]:
+        """The findings; those that say the same together."""
+        found: dict[Hashable, list[CheckedRun]] = {}
+        for each in self.findings:
+            found.setdefault(each.cause, []).append(each)
+        return list(found.values())
 
     def add(self, run: CheckedRun) -> None:
         """Count *run* in."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from typing import Any
+from typing import Any, Final
 
 from attrs import asdict, evolve
 
@@ -21,7 +21,9 @@ from durable._debug.lint import lint
 from durable._debug.replay import as_definitions
 from durable._debug.reports import report_lines
 
-_EPILOG = """\
+#: Runs that a line names before it counts the rest.
+_NAMED: Final = 3
+_EPILOG: Final = """\
 examples:
   durable check --db copy-of-production.db --app rides     before a deploy: exit code 1 if a run would break
   durable check tests/histories/*.jsonl --app rides        golden journals, in CI
@@ -55,7 +57,7 @@ def run(_command: str, args: Namespace, out: Output) -> int:
     lines_ok = not args.lint or _lint(definitions, out)
     if args.lint and not args.runs and not args.db:
         return OK if lines_ok else FINDING
-    report = CheckReport()
+    report, notes = CheckReport(), dict[tuple[str, tuple[str, ...]], list[str]]()
     for recorded in recorded_runs(args, time.time(), filters=True, whole=args.all):
         if isinstance(recorded, Damaged):
             row, error = recorded
@@ -63,11 +65,16 @@ def run(_command: str, args: Namespace, out: Output) -> int:
         else:
             checked = check_run(recorded, definitions, application.codec, strict=args.strict)
         report.add(checked)
-        if not checked.ok:
-            _told(checked, out)
-        elif checked.changed_arguments and not out.json:
-            positions = ", ".join(checked.changed_arguments)
-            out.line(f"note: {_named(checked)}: other arguments than recorded at {positions}; what was recorded stands")
+        if not checked.ok and out.json:
+            out.value(checked_plain(checked))
+        elif checked.ok and checked.changed_arguments:
+            notes.setdefault((checked.workflow, checked.changed_arguments), []).append(checked.run_id)
+    if not out.json:
+        for alike in report.groups():
+            _told(alike, out)
+        for (workflow, positions), runs in notes.items():
+            at = ", ".join(positions)
+            out.line(f"note: {workflow} {_some(runs)}: other arguments than recorded at {at}; what was recorded stands")
     if args.patches:
         _patches(report, out)
     _summary(report, out)
@@ -95,6 +102,11 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+def _some(run_ids: list[str]) -> str:
+    more = len(run_ids) - _NAMED
+    return ", ".join(run_ids[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def _short(file: str) -> str:
     """*file* as seen from here, where that is shorter."""
     try:
@@ -103,15 +115,12 @@ def _short(file: str) -> str:
         return file
 
 
-def _named(checked: CheckedRun) -> str:
-    return f"{checked.workflow} {checked.run_id} (version {checked.version}, {checked.status})"
-
-
-def _told(checked: CheckedRun, out: Output) -> None:
-    if out.json:
-        out.value(checked_plain(checked))
-        return
-    out.line(f"{out.colour(checked.verdict, '31')}: {_named(checked)}")
+def _told(alike: list[CheckedRun], out: Output) -> None:
+    """The report of the first of some runs of which the same is to be said."""
+    checked, *others = alike
+    more = f", and the same of {_counted(len(others), 'more run')}: {_some([each.run_id for each in others])}"
+    named = f"{checked.workflow} {checked.run_id} (version {checked.version}, {checked.status})"
+    out.line(f"{out.colour(checked.verdict, '31')}: {named}{more if others else ''}")
     for line in report_lines(checked.error) if checked.error is not None else [checked.report]:
         out.line(f"  {line}")
     out.line()
@@ -137,8 +146,7 @@ def _patches(report: CheckReport, out: Output) -> None:
         if out.json:
             out.value({"patch": change, "needed_by": needed})
         elif needed:
-            named = ", ".join(needed[:3]) + (f" and {len(needed) - 3} more" if len(needed) > 3 else "")  # noqa: PLR2004
-            out.line(f"patched({change!r}): the old branch is needed by {len(needed)} open runs: {named}")
+            out.line(f"patched({change!r}): the old branch is needed by {len(needed)} open runs: {_some(needed)}")
         else:
             out.line(f"patched({change!r}): no open run needs the old branch: it can be deleted")
     if not report.patches and not out.json:

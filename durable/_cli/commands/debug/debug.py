@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from durable._cli.applications import add_application, application_of
 from durable._cli.journals.files import add_database
+from durable._cli.journals.finding import named_in
 from durable._cli.journals.recorded import Damaged, recorded_runs
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, USAGE, CommandError
@@ -82,9 +83,10 @@ def run(_command: str, args: Namespace, out: Output) -> int:
 def _recorded(args: Namespace) -> RunHistory:
     if os.path.isfile(args.run):
         found = read_histories(args.run)
-        named = [each for each in found if args.of_file is None or each.run.run_id.startswith(args.of_file)]
-        workflows = [each for each in named if each.run.kind != "job"]
-        named = workflows if args.of_file is None and workflows else named
+        if args.of_file is None:
+            named = [each for each in found if each.run.kind != "job"] or found
+        else:
+            named = named_in(found, args.of_file)
         if len(named) != 1:
             names = ", ".join(each.run.run_id for each in (named or found)[:5])
             msg = f"{args.run} has {len(named)} such runs; name one of: {names}"
