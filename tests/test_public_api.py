@@ -57,7 +57,7 @@ OFFERED = {
         info status attributes history children why
         signal cancel pause resume resolve retry retry_hooks fork
     """,
-    "Batch": "id parent add add_many batch info members cancel wait why",
+    "Batch": "id parent add add_many batch info members cancel retry wait why",
     "QueueHandle": "name info pause resume clear",
     "ScheduleHandle": "name info pause resume trigger backfill change delete",
 }

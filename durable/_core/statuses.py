@@ -12,7 +12,7 @@ changes in the transaction that records why, and never by itself:
 * **blocked**: it cannot continue without a person, or without other code: it diverged, its definition is missing, a
   step is stuck, a cap was reached. Nothing of it is lost;
 * **succeeded**, **failed**, **cancelled**: it has ended, with an outcome that does not change. Of these only a failed
-  run can be opened again, by a retry.
+  run can be opened again, by a retry, and one that was cancelled before it began.
 
 Who changes it is a `Cause`. Two of them can meet in one transaction: a run is paused while the turn that ends it is on
 its way to the file. Then the turn wins, since what it records has happened; a run that was freed stays paused, since
@@ -107,7 +107,7 @@ RUN_TRANSITIONS: Final[Mapping[Status | Literal["new"], Mapping[Status, tuple[Ca
         "pending": (Cause.RETRY,),  # it has to wait for its slot again
         "running": (Cause.RETRY,),
     },
-    "cancelled": {},
+    "cancelled": {"pending": (Cause.RETRY,)},  # if it had not begun
 }  # fmt: skip
 
 

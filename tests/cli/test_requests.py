@@ -629,6 +629,23 @@ async def test_what_is_recorded_on_an_unowned_file_is_there_for_the_next_engine(
     assert (await engine.queue("other").info()).paused
 
 
+async def test_a_batch_is_retried_by_its_id(desk):
+    """
+    What failed in it; there may be nothing, or no such batch.
+    """
+    engine = await desk.engine()
+    desk.module.broken.add(True)
+    async with engine.batch(id="all") as batch:
+        batch.add_many([desk.module.flaky(number) for number in range(3)])
+    assert (await batch.wait(5)).failed == 3
+    desk.module.broken.clear()
+    assert (await desk.run("retry", "batch:all")).out == "batch 'all': resumed from what failed\n"
+    assert (await batch.wait(5)).outcome == "succeeded"
+    assert (await desk.run("retry", "batch:all")).out == "batch 'all': nothing to do: nothing in it has failed\n"
+    said = await desk.run("retry", "batch:none")
+    assert (said.code, "no batch has the id 'none'" in said.err) == (3, True)
+
+
 async def test_runs_are_deleted_once_somebody_said_yes(desk):
     """
     Also a run that was named: nothing of it is left. What is open is refused.

@@ -85,8 +85,8 @@ class Journal:
         rows = self.states[run].append(events)
         return TurnWrite(self.states[run], 10.0, decision, rows, inbox_upto, status, children)
 
-    def last_turn(self, run, event, status, *, successor=None, unconsumed=(), **decided):
-        turn = self.turn(run, event, status=status, ended=status, **decided)
+    def last_turn(self, run, event, status, *, then=(), successor=None, unconsumed=(), **decided):
+        turn = self.turn(run, event, *then, status=status, ended=status, **decided)
         return LastTurn(
             turn.state, turn.at, turn.decision, turn.events, status=status, allocate=lambda: 0, successor=successor,
             unconsumed=unconsumed,
@@ -507,6 +507,7 @@ class TestStatuses:
                     for run in await statuses.every_way_into(status):
                         await statuses.turn(run, after, status)
         await self.expired(statuses)
+        await self.cancelled_unborn(statuses)
         await self.in_line(statuses)
         assert statuses.seen == {
             before: {after: set(causes) for after, causes in row.items()}
@@ -520,6 +521,13 @@ class TestStatuses:
         await statuses.ask(PauseRun, run, Cause.PAUSE)
         await statuses.journal.database.write(lambda conn: wakeups.fire_due(conn, 20.0, 10, Effects()))
         await statuses.note("paused", run, Cause.EXPIRY)
+
+    async def cancelled_unborn(self, statuses):
+        """What was cancelled before it began can begin after all."""
+        run = await statuses.started("pending")
+        end = [CancelRequested("no", 10.0), RunCancelled("no", at=10.0)]
+        await statuses.journal.commit(statuses.journal.last_turn(run, end[0], "cancelled", then=end[1:]))
+        await statuses.ask(RetryRun, run, Cause.RETRY)
 
     async def in_line(self, statuses):
         """Where the run as a whole needs a slot, it waits for it again when it is to go on."""

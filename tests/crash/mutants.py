@@ -165,7 +165,7 @@ MUTANTS = (
     _m(
         "a run that made up for its failure is retried",
         "_shell/requests/history_requests",
-        "    ran = () if force else history.ran_since(events)\n",
+        "    ran = () if force or unborn else history.ran_since(events)\n",
         "    ran = ()\n",
         "shell/test_retry_fork.py::test_a_run_that_made_up_for_its_failure_is_not_retried",
     ),
@@ -259,6 +259,27 @@ MUTANTS = (
         "slots.leave_paused_queue(conn, queue, now, effects, active=None)",
         "slots.leave_paused_queue(conn, queue, now, effects, active=set())",
         "shell/test_limits.py::test_a_paused_queue_holds_nothing_after_a_restart",
+    ),
+    _m(
+        "a batch whose members are mended stays failed",
+        "_shell/requests/history_requests",
+        "        reopen_batches(conn, batch)\n",
+        "        assert reopen_batches\n",
+        "shell/test_batches.py::test_retrying_a_member_of_a_complete_batch_opens_the_batch_again",
+    ),
+    _m(
+        "a batch that is retried starts its callbacks twice",
+        "_shell/writes/batch_ends",
+        '    conn.execute("UPDATE durable_batches SET on_complete = NULL WHERE batch = ?", (batch,))\n',
+        "",
+        "shell/test_batches.py::test_a_batch_is_retried_as_a_whole",
+    ),
+    _m(
+        "a run that was cancelled before it began is lost",
+        "_core/journal/history",
+        "    if failure is None and never_began(kept):\n",
+        "    if failure is None and never_began(kept[:1]):\n",
+        "shell/test_retry_fork.py::test_a_run_that_was_cancelled_before_it_began_can_be_retried",
     ),
     _m(
         "the retry policy is not asked about an unknown outcome",

@@ -23,7 +23,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable.errors import BatchNotFoundError, EncodeError, RunExistsError, UsageError
+from durable.errors import BatchNotFoundError, EncodeError, RetryRefusedError, RunExistsError, UsageError
 
 pytestmark = pytest.mark.anyio
 
@@ -747,22 +747,128 @@ async def test_retrying_a_failed_member_reopens_it_while_the_batch_is_open(engin
     assert sorted(ran(world, "success", "complete")) == ["complete", "success"]
 
 
-async def test_retrying_a_member_of_a_complete_batch_starts_no_callback_again(engines, world):
+async def test_retrying_a_member_of_a_complete_batch_opens_the_batch_again(engines, world):
     """
-    What the batch told stays told; the counts are those of the rows.
+    Success is told once all is mended; what was told before is not told again, and counts and outcome agree.
     """
     engine = await engines.memory(*world.all)
     world.broken.add("f")
     async with engine.batch(**calls(world)) as batch:
         failing = batch.add(world.flaky("f"))
     assert (await batch.wait(5)).outcome == "failed"
-    world.broken.clear()
     run = await failing
     await run.retry()
+    info = await batch.wait(5)
+    assert (info.outcome, info.succeeded, info.failed) == ("failed", 0, 1)
+    world.broken.clear()
+    await run.retry()
+    assert (await batch.info()).status == "open"
     assert await run.result(5) == "f"
-    info = await batch.info()
-    assert (info.outcome, info.succeeded, info.failed) == ("failed", 1, 0)
-    assert sorted(ran(world, *EVENTS)) == ["complete", "failure"]
+    info = await batch.wait(5)
+    assert (info.outcome, info.succeeded, info.failed) == ("succeeded", 1, 0)
+    assert sorted(ran(world, *EVENTS)) == ["complete", "failure", "success"]
+
+
+@pytest.mark.parametrize("by", ["engine", "client", "client alone"])
+async def test_a_batch_is_retried_as_a_whole(engines, world, tmp_db, by):
+    """
+    Its failed members, those of nested batches, and what was cancelled before it began; nothing that has succeeded.
+    """
+    engine = await engines.file(*world.all)
+    world.broken |= {"a", "d"}
+    async with engine.batch(**calls(world), id="outer") as outer:
+        outer.add(world.flaky("a"))
+        outer.add(world.flaky("b"))
+        late = outer.add(world.flaky("c"), delay=3600)
+        async with outer.batch(on_success=world.call("inner")) as inner:
+            inner.add(world.flaky("d"))
+    await _eventually(lambda: _has(world.ran, "failure", 1))
+    await (await late).cancel()
+    info = await outer.wait(5)
+    assert (info.outcome, info.failed, info.cancelled) == ("failed", 1, 1)
+    world.broken.clear()
+    if by == "client alone":
+        await engine.aclose()
+    async with Client(tmp_db) as client:
+        asked = (engine if by == "engine" else client).get_batch("outer")
+        assert await asked.retry() == 3
+        assert await asked.retry() == 0
+    if by == "client alone":
+        engine = await engines.file(*world.all)
+    info = await engine.get_batch("outer").wait(5)
+    assert (info.outcome, info.succeeded, info.failed, info.cancelled) == ("succeeded", 3, 0, 0)
+    assert (await engine.get_batch(inner.id).wait(5)).outcome == "succeeded"
+    assert sorted(ran(world, "a", "b", "c", "d")) == ["a", "a", "b", "c", "d", "d"]
+    assert sorted(ran(world, *EVENTS, "inner")) == ["complete", "failure", "inner", "success"]
+
+
+async def test_a_cancelled_batch_may_be_retried(engines, world):
+    """
+    What had not begun begins: it is no cancelled batch any more.
+    """
+    engine = await engines.memory(*world.all)
+    async with engine.batch(**calls(world)) as batch:
+        batch.add(world.flaky("a"), delay=3600)
+    await batch.cancel("oops")
+    assert (await batch.wait(5)).outcome == "cancelled"
+    assert await batch.retry() == 1
+    info = await batch.wait(5)
+    assert (info.outcome, info.cancelled_at, info.succeeded) == ("succeeded", None, 1)
+    assert ran(world, "success") == ["success"]
+
+
+async def test_a_failed_callback_is_retried_with_its_batch(engines, world):
+    """
+    It made the batch fail; the members are left alone.
+    """
+    engine = await engines.memory(*world.all)
+    world.broken.add("told")
+    async with engine.batch(on_success=world.flaky("told")) as batch:
+        batch.add(world.flaky("a"))
+    assert (await batch.wait(5)).outcome == "failed"
+    world.broken.clear()
+    assert await batch.retry() == 1
+    assert (await batch.wait(5)).outcome == "succeeded"
+    assert ran(world, "a", "told") == ["a", "told", "told"]
+
+
+async def test_a_batch_with_a_member_that_made_up_for_its_failure(engines, world):
+    """
+    None of its members is retried, unless by force.
+    """
+
+    @step
+    async def ship() -> None:
+        world.ran.append("ship")
+        if world.broken:
+            raise ValueError("ship")
+
+    @step
+    async def refund() -> None:
+        world.ran.append("refund")
+
+    @workflow
+    async def order() -> Flow[None]:
+        try:
+            yield ship()
+        except ValueError:
+            yield refund()
+            raise
+
+    engine = await engines.memory(*world.all, order)
+    world.broken |= {"a", "ship"}
+    async with engine.batch() as batch:
+        batch.add(world.flaky("a"))
+        batch.add(order())
+    assert (await batch.wait(5)).failed == 2
+    world.broken.clear()
+    with pytest.raises(RetryRefusedError, match="refund"):
+        await batch.retry()
+    assert (await batch.info()).outcome == "failed"
+    assert await batch.retry(force=True) == 2
+    assert (await batch.wait(5)).outcome == "succeeded"
+    with pytest.raises(BatchNotFoundError):
+        await engine.get_batch("none").retry()
 
 
 async def test_a_fork_is_no_member(engines, world):

@@ -11,6 +11,7 @@ from durable import (
     Flow,
     Retry,
     Return,
+    RunCancelledError,
     RunFailedError,
     context,
     cursor,
@@ -932,3 +933,111 @@ async def test_a_whole_runs_next_attempt_finds_no_cursor_of_the_last_one(engines
     engine = await engines.memory(whole)
     assert await engine.run(whole()) == "walked"
     assert seen == [None, 1, None, None]
+
+
+# --- what has not begun -------------------------------------------------------------------------------------
+
+
+@workflow(key=lambda name: name, queue="lane")
+async def simple(name: str) -> Flow[str]:
+    value: str = yield do(name)
+    yield Return(value)
+
+
+@job(queue="lane")
+async def plain(name: str) -> str:
+    CALLS.append(name)
+    return name
+
+
+async def cancelled(run):
+    with pytest.raises(RunCancelledError):
+        await run.result(5)
+
+
+@pytest.mark.parametrize("started", [simple, plain])
+async def test_a_run_that_was_cancelled_before_it_began_can_be_retried(engines, started):
+    """
+    Nothing of it has happened: it begins now, whatever it was to wait for. One that had begun is refused.
+    """
+    engine = await engines.file(simple, plain)
+    run = await engine.start(started("a"), id="r", delay=3600, expires=7200, labels={"a": "b"})
+    await run.cancel("oops")
+    await cancelled(run)
+    await engine.aclose()
+    engine = await engines.file(simple, plain)
+    run = engine.get("r")
+    assert await run.retry() is True
+    assert await run.result(5) == "a"
+    info = await run.info()
+    assert (CALLS, info.labels, info.reason) == (["a"], {"a": "b"}, None)
+    with pytest.raises(RunStateError):
+        await run.retry()
+    if started is simple:
+        assert await engine.find("a") == run
+        assert await engine.start(simple("a")) == run
+
+
+@pytest.mark.parametrize("started", [simple, plain])
+async def test_a_run_that_was_cancelled_before_it_began_can_be_forked(engines, started):
+    """
+    At position 0, which is where it would have begun.
+    """
+    engine = await engines.file(simple, plain)
+    run = await engine.start(started("a"), delay=3600)
+    await run.cancel()
+    await cancelled(run)
+    assert await (await run.fork(0)).result(5) == "a"
+    with pytest.raises(UsageError, match="recorded are none"):
+        await run.fork(1)
+
+
+async def test_a_run_cancelled_after_it_began_is_not_retried(engines, reached):
+    """
+    Its clean-up has run.
+    """
+
+    @workflow
+    async def waits() -> Flow[None]:
+        yield wait_for("go")
+
+    engine = await engines.memory(waits)
+    run = await engine.start(waits())
+    await reached(run, "waiting")
+    await run.cancel()
+    await cancelled(run)
+    with pytest.raises(RunStateError, match="fork it instead"):
+        await run.retry()
+
+
+async def test_clearing_a_queue_can_be_undone(engines):
+    """
+    What it cancelled had not begun: all of it is retried, and runs as if nothing had been.
+    """
+    engine = await engines.file(simple, plain)
+    queue = engine.queue("lane")
+    await queue.pause()
+    runs = await engine.start_many([simple("a"), plain("b"), simple("c")])
+    assert await queue.clear() == 3
+    for run in runs:
+        await cancelled(run)
+    await queue.resume()
+    assert [await run.retry() for run in runs] == [True] * 3
+    assert [await run.result(5) for run in runs] == ["a", "b", "c"]
+    assert sorted(CALLS) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("started", [simple, plain])
+async def test_an_expired_run_that_is_retried_may_begin(engines, clock, started):
+    """
+    Somebody wants it all the same.
+    """
+    engine = await engines.memory(simple, plain, clock=clock)
+    await engine.queue("lane").pause()
+    run = await engine.start(started("a"), expires=10)
+    clock.advance(11)
+    await fails(run)
+    await engine.queue("lane").resume()
+    clock.advance(100)
+    assert await run.retry() is True
+    assert await run.result(5) == "a"

@@ -16,7 +16,15 @@ from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._shell.reads.exporting import release
 from durable._shell.requests import wire
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch, CreateBatches, NewBatch
-from durable._shell.requests.history_requests import ForkRun, Imported, ImportRuns, RetryHooks, RetryRun, RetryRunAnyway
+from durable._shell.requests.history_requests import (
+    ForkRun,
+    Imported,
+    ImportRuns,
+    RetryBatch,
+    RetryHooks,
+    RetryRun,
+    RetryRunAnyway,
+)
 from durable._shell.requests.once import Once
 from durable._shell.requests.prune_requests import (
     DeleteRun,
@@ -65,6 +73,7 @@ EXAMPLES = [
     (ResolveStep("r", "0", "1", failed=False, by="me", reason="looked it up"), None),
     (RetryRun("r"), False),
     (RetryRunAnyway("r"), True),
+    (RetryBatch("b", force=False), 2),
     (RetryHooks("r"), 2),
     (ForkRun("r", "3.1", {"3": "1", "4": b"\x01"}, "new"), "new"),
     (ImportRuns((HISTORY,)), Imported(["r"], [])),
@@ -119,6 +128,7 @@ SPOKEN = {
     "ResolveStep": "run_id: str, position: str, value: Payload, failed: bool, by: str, reason: str -> NoneType",
     "RetryRun": "run_id: str -> bool",
     "RetryRunAnyway": "run_id: str -> bool",
+    "RetryBatch": "batch_id: str, force: bool -> int",
     "RetryHooks": "run_id: str -> int",
     "ForkRun": "run_id: str, at: str, replace: Mapping[str, Payload], new_id: str -> str",
     "ImportRuns": "histories: tuple[RunHistory, ...] -> Imported",

@@ -260,6 +260,8 @@ async def every_call(engine: Engine) -> None:
     assert_type(await engine.start(notify_drivers(1).options(on_conflict="coalesce"), key="k"), Run[int])
     assert_type(await engine.prune(older_than=60, keep_keys=False), int)
     assert_type(await engine.delete("r"), int)
+    assert_type(await engine.get_batch("b").retry(force=True), int)
+    assert_type(await engine.get("r").retry(force=True), bool)
     assert_type(await engine.run(coroutine_form("a")), int)
     dry = await engine.dry_run(
         ride(1, "here"),

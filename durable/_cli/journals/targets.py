@@ -13,11 +13,13 @@ from durable._cli.journals.filters import filter_from, filtered
 from durable._cli.journals.finding import find_run
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
 from durable._core.statuses import ENDS, OPEN, Cause, changed_by
+from durable._shell.reads.batch_rows import finish_of
 from durable._shell.reads.run_rows import list_runs, paused_queues, run_by_id
 from durable._shell.reads.schedule_rows import schedule_by_name
 
 QUEUE: Final = "queue:"
 SCHEDULE: Final = "schedule:"
+BATCH: Final = "batch:"
 
 #: Statuses in which a request does something: what filters leave of other runs is not asked for.
 APPLIES: Final[dict[str, tuple[str, ...]]] = {
@@ -25,7 +27,7 @@ APPLIES: Final[dict[str, tuple[str, ...]]] = {
     "cancel": OPEN,
     "pause": changed_by(Cause.PAUSE),
     "resume": changed_by(Cause.RESUME),
-    "retry": changed_by(Cause.RETRY),
+    "retry": ("failed",),  # and what was cancelled before it began, where that is asked for
     "retry-hooks": ENDS,
     "delete": ENDS,
 }
@@ -38,7 +40,7 @@ _NAMED: Final = 3
 class Target(NamedTuple):
     """One thing that is to be changed."""
 
-    #: "run", "queue" or "schedule".
+    #: "run", "queue", "schedule" or "batch".
     kind: str
     #: The run's id, or the name.
     name: str
@@ -99,6 +101,8 @@ def _usual(request: str) -> str:
 
 def _named(conn: sqlite3.Connection, request: str, text: str) -> Target:
     """The run called *text*; or, where that can be asked for, the queue or schedule. An id that is one wins."""
+    if request == "retry" and text.startswith(BATCH) and run_by_id(conn, text) is None:
+        return _batch(conn, text.removeprefix(BATCH))
     other = text.startswith((QUEUE, SCHEDULE)) and run_by_id(conn, text) is None
     if other and request in ("pause", "resume"):
         kind, _, name = text.partition(":")
@@ -118,6 +122,14 @@ def _named(conn: sqlite3.Connection, request: str, text: str) -> Target:
             raise CommandError(msg, error.code) from None
         raise
     return Target("run", row.run_id, row.workflow, row.status)
+
+
+def _batch(conn: sqlite3.Connection, name: str) -> Target:
+    exists, _ = finish_of(conn, name)
+    if not exists:
+        msg = f"no batch has the id {name!r} in this journal"
+        raise CommandError(msg, NOT_FOUND)
+    return Target("batch", name)
 
 
 def _queue(conn: sqlite3.Connection, name: str) -> Target:

@@ -348,16 +348,18 @@ def _is_open(command: CommandEvent, done: Collection[str], fired: Collection[str
 
 def reopened(events: Sequence[Event], at: float) -> RunRetried:
     """
-    The event that retries the failed run of *events*.
+    The event that retries the run of *events*: one that failed, or was cancelled before it began.
 
     It cuts at the first outcome that made the run fail, and keeps what went on without regard to it. If the failure
     came from the workflow's own code, only the closing event goes, and replay runs the (mended) code.
 
     Raises:
-        UsageError: If the run has not failed.
+        UsageError: If the run has not failed, nor been cancelled before it began.
     """
     kept, _ = effective(events)
     failure = _failure(kept)
+    if failure is None and never_began(kept):
+        return RunRetried(1, [], [], at)
     if failure is None:
         msg = "the run has no failure to retry"
         raise UsageError(msg)
@@ -365,6 +367,12 @@ def reopened(events: Sequence[Event], at: float) -> RunRetried:
     overdue = next((event for event in kept if isinstance(event, (RunTimedOut, RunExpired))), None)
     cut = kept.index(next(iter(failures), None) or overdue or failure)
     return RunRetried(cut, failure.positions, aftermath.went_on(kept, cut, failures), at)
+
+
+def never_began(events: Sequence[Event]) -> bool:
+    """Whether the run of *events* has ended, and its code has never run."""
+    kept, _ = effective(events)
+    return kept[-1].category == "end" and not any(event.category == "command" for event in kept) and ends_unborn(kept)
 
 
 def ran_since(events: Sequence[Event]) -> list[CommandEvent]:
@@ -463,9 +471,9 @@ def fork(events: Sequence[Event], *, run_id: str, at: str, replace: Mapping[str,
     """
     kept, _ = effective(events)
     commands = {event.position: event for event in reversed(kept) if event.category == "command"}
-    if at not in commands:
+    if at not in commands and not (at == "0" and not commands):  # one that has not begun has no position 0 yet
         raise UsageError(_no_such_position(kept, at))
-    index = kept.index(commands[at])
+    index = kept.index(commands[at]) if commands else 1
     if at in replace:
         index = next((i for i in range(index + 1, len(kept)) if _is_over(kept[i], at)), len(kept))
     # A feed is the other run's; so is the timer that its next attempt waited for.

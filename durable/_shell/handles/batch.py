@@ -25,6 +25,7 @@ from durable._shell.handles.batch_info import BatchInfo, batch_info
 from durable._shell.handles.handle import Run, RunInfo, all_infos, overdue
 from durable._shell.reads import batch_rows, run_rows
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch
+from durable._shell.requests.history_requests import RetryBatch
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.rows.rows import NewRun
 from durable.errors import BatchNotFoundError, UsageError
@@ -247,6 +248,19 @@ class Batch:
         Members that have not started never run. `on_complete` starts when all have ended, `on_success` never.
         """
         return await self._backend.request(CancelBatch(self._recorded_id(), reason))
+
+    async def retry(self, *, force: bool = False) -> int:
+        """
+        Retry all that failed in it, nested batches and callbacks included, or was cancelled before it began; how many.
+
+        It is open again until all of that has ended: `on_success` starts if then all have succeeded. What has started
+        once, `on_failure` and `on_complete`, does not start again.
+
+        Raises:
+            BatchNotFoundError: There is none.
+            RetryRefusedError: Steps ran because of a failure: none is retried, unless by *force*. See `Run.retry`.
+        """
+        return await self._backend.request(RetryBatch(self._recorded_id(), force))
 
     async def wait(self, timeout: float | None = None) -> BatchInfo:
         """

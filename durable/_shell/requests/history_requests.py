@@ -22,13 +22,14 @@ from durable._shell.requests.run_requests import make_ready
 from durable._shell.rows.rows import Effects, NewRun, RunState
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import slots
+from durable._shell.writes.batch_ends import reopen_batches
 from durable._shell.writes.hook_writes import ask_again
 from durable._shell.writes.importing import import_runs
 from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import INSERT_WAITS, insert_run, write_rows
 from durable._shell.writes.turn_writes import add_wait
 from durable._shell.writes.wakeups import let_in, needs_slot
-from durable.errors import RetryRefusedError, RunExistsError, RunStateError
+from durable.errors import BatchNotFoundError, RetryRefusedError, RunExistsError, RunStateError
 
 #: Signals that no turn of a run has taken in yet, for its fork: those that one has are in the copied history.
 _COPY_SIGNALS = """
@@ -38,10 +39,34 @@ WHERE run = ? AND kind = ? ORDER BY item
 """
 
 
+_BATCHES = """
+SELECT coalesce(batch, callback) FROM durable_runs WHERE run = ? AND coalesce(batch, callback) IS NOT NULL
+"""
+#: Members and callbacks, of a batch and those nested in it, that a retry is for.
+_TO_RETRY = """
+WITH RECURSIVE tree(batch) AS (
+    VALUES (?) UNION SELECT b.batch FROM durable_batches AS b JOIN tree ON b.parent = tree.batch
+)
+SELECT r.run_id FROM durable_runs AS r WHERE (r.batch IN tree OR r.callback IN tree) AND (
+    r.status = 'failed' OR (r.status = 'cancelled'
+        AND NOT EXISTS (SELECT 1 FROM durable_events AS e WHERE e.run = r.run AND e.position IS NOT NULL))
+)
+ORDER BY r.run
+"""
+_NO_CANCEL = """
+WITH RECURSIVE tree(batch) AS (
+    VALUES (?) UNION SELECT b.batch FROM durable_batches AS b JOIN tree ON b.parent = tree.batch
+)
+UPDATE durable_batches SET cancelled_at = NULL, reason = NULL WHERE batch IN tree
+"""
+
+
 @frozen
 class RetryRun(JournalRequest[bool]):
     """
     Let a failed run continue from what failed; completed steps and children are not repeated.
+
+    So does one begin that was cancelled before it had.
 
     False if the run is running already. It is refused if the failure has led to other steps.
     """
@@ -156,17 +181,38 @@ class ImportRuns(JournalRequest[Imported]):
         return Imported(runs, present)
 
 
-REQUESTS = (RetryRun, RetryRunAnyway, RetryHooks, ForkRun, ImportRuns)
+@frozen
+class RetryBatch(JournalRequest[int]):
+    """As `RetryRun` (by *force* `RetryRunAnyway`), for all that failed in a batch, or never began; how many runs."""
+
+    batch_id: str
+    force: bool
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> int:
+        """Retry each of them, or none."""
+        row = conn.execute("SELECT batch FROM durable_batches WHERE batch_id = ?", (self.batch_id,)).fetchone()
+        if row is None:
+            raise BatchNotFoundError("id", self.batch_id)
+        found = conn.execute(_TO_RETRY, row).fetchall()
+        for (run_id,) in found:
+            _retry(conn, run_id, effects, env, force=self.force)
+        if found:
+            conn.execute(_NO_CANCEL, row)
+        return len(found)
+
+
+REQUESTS = (RetryRun, RetryRunAnyway, RetryBatch, RetryHooks, ForkRun, ImportRuns)
 
 
 def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *, force: bool) -> bool:
     run, now = current_run(conn, run_id), env.now
     if run.status not in ENDS:
         return False
-    if run.status != "failed":
-        raise RunStateError(run_id, run.status, "retry", "Only failed runs can be retried; fork it instead")
     events = load_history(conn, env.path, run)
-    ran = () if force else history.ran_since(events)
+    unborn = history.never_began(events)
+    if run.status != "failed" and not (run.status == "cancelled" and unborn):
+        raise RunStateError(run_id, run.status, "retry", "Only failed runs can be retried; fork it instead")
+    ran = () if force or unborn else history.ran_since(events)
     if ran:
         raise RetryRefusedError(run_id, [f"{event.describe()} at {event.position}" for event in ran])
     reopened = history.reopened(events, now)
@@ -181,6 +227,11 @@ def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *,
             _retry(conn, child_id, effects, env, force=force)
     conn.execute("UPDATE durable_runs SET expires_at = NULL WHERE run = ?", (run.run,))  # it is wanted now
     _wait_again(conn, run.run, [*events, reopened], now, effects)
+    if unborn:
+        conn.execute("UPDATE durable_runs SET started_at = NULL WHERE run = ?", (run.run,))
+        run = run._replace(started_at=None)
+    for (batch,) in conn.execute(_BATCHES, (run.run,)).fetchall():
+        reopen_batches(conn, batch)
     make_ready(conn, run, now, effects)
     return True
 

@@ -92,6 +92,17 @@ def finish_batches(
         batch = parent
 
 
+def reopen_batches(conn: sqlite3.Connection, first: int) -> None:
+    """A member or callback of a batch is retried: that, and those around it, are open until all has ended again."""
+    batch: int | None = first
+    while batch is not None:
+        (batch,) = conn.execute(
+            "UPDATE durable_batches SET completed_at = NULL, finished_at = NULL, outcome = NULL WHERE batch = ? "
+            "RETURNING parent",
+            (batch,),
+        ).fetchone()
+
+
 def _complete(
     conn: sqlite3.Connection,
     batch: int,
@@ -110,9 +121,12 @@ def _complete(
         "SELECT on_complete, on_success FROM durable_batches WHERE batch = ?", (batch,)
     ).fetchone()
     _launch(conn, batch, f"{batch_id}:on_complete", on_complete, at, allocate, effects)
+    # Each once, also if a member is retried, and the batch completes again.
+    conn.execute("UPDATE durable_batches SET on_complete = NULL WHERE batch = ?", (batch,))
     # One that was asked to end is not a success, even if all of its members had ended well before they heard of it.
     if outcome == "succeeded":
         _launch(conn, batch, f"{batch_id}:on_success", on_success, at, allocate, effects)
+        conn.execute("UPDATE durable_batches SET on_success = NULL WHERE batch = ?", (batch,))
     return outcome
 
 

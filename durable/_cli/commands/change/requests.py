@@ -94,7 +94,9 @@ WORDS: Final = {
         "because of the failure (a refund) is refused, and they are named: --anyway continues from before them.\n\n"
         "examples:\n"
         "  durable retry 019a3b\n"
-        "  durable retry --status failed --workflow ride --since 1d --yes",
+        "  durable retry batch:imports-2026-11\n"
+        "  durable retry --status failed --workflow ride --since 1d --yes\n"
+        "  durable retry --status cancelled --queue mail    # of these, what had not begun",
     ),
     "retry-hooks": Words(
         "Call the hooks again of",
@@ -121,8 +123,11 @@ WORDS: Final = {
 
 def configure(command: str, parser: ArgumentParser) -> None:
     """Which runs, and what else a request carries."""
-    others = "; queue:NAME or schedule:NAME for one of these" if command in ("pause", "resume") else ""
-    parser.add_argument("targets", nargs="*", type=text_argument, metavar="RUN", help=f"{RUN_HELP}{others}")
+    others = {"pause": "; queue:NAME or schedule:NAME for one of these", "retry": "; batch:ID for what failed in it"}
+    others["resume"] = others["pause"]
+    parser.add_argument(
+        "targets", nargs="*", type=text_argument, metavar="RUN", help=f"{RUN_HELP}{others.get(command, '')}"
+    )
     if command == "signal":
         parser.add_argument("name", type=text_argument, metavar="NAME", help="of the signal, as in wait_for(name)")
         parser.add_argument("--payload", type=json_argument, metavar="JSON", help="what it carries (default: null)")
@@ -187,6 +192,7 @@ def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalReq
     """What is asked for, for each target."""
     from durable._shell.requests import queue_requests, run_requests, schedule_requests  # noqa: PLC0415 - as in `run`
     from durable._shell.requests.history_requests import (  # noqa: PLC0415 - as in `run`
+        RetryBatch,
         RetryHooks,
         RetryRun,
         RetryRunAnyway,
@@ -203,6 +209,8 @@ def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalReq
                 return run_requests.SendSignal(target.name, args.name, payload, args.dedup)
             case "cancel", _:
                 return run_requests.CancelRun(target.name, args.reason)
+            case "retry", "batch":
+                return RetryBatch(target.name, args.anyway)
             case "retry", _:
                 return RetryRunAnyway(target.name) if args.anyway else RetryRun(target.name)
             case "retry-hooks", _:
@@ -263,7 +271,7 @@ def _would(command: str, targets: Sequence[Target], out: Output) -> None:
 def _told(command: str, target: Target, outcome: str, reason: str, out: Output) -> None:
     words = WORDS[command]
     if outcome == "nothing":
-        reason = words.nothing
+        reason = "nothing in it has failed" if target.kind == "batch" else words.nothing
     if out.json:
         out.value({**_plain(command, target), "outcome": outcome, "reason": reason or None})
     elif outcome == "done":
