@@ -37,7 +37,7 @@ from durable._core.recorded.redaction import Redacted
 from durable._core.run.caps import Caps
 from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._debug.what_if import what_if
-from durable._shell.attempts.context import StepContext, context, cursor, memo
+from durable._shell.attempts.context import StepContext, context, cursor, memo, snooze
 from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.dry_run import DryRun
@@ -69,6 +69,7 @@ from durable.errors import (
     RunNotFoundError,
     ScheduleNotFoundError,
     SignalPayloadError,
+    Snooze,
     StepError,
 )
 
@@ -134,6 +135,7 @@ __all__ = [
     "Settled",
     "Signal",
     "SignalPayloadError",
+    "Snooze",
     "Stats",
     "StepCall",
     "StepContext",
@@ -166,6 +168,7 @@ __all__ = [
     "signal_run",
     "sleep",
     "sleep_until",
+    "snooze",
     "start",
     "step",
     "timeout",

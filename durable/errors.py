@@ -43,7 +43,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   └── JournalCorruptError         a recorded event does not match its checksum
     └── InternalError               a bug in this library; please report it
 
-Three more are signals rather than failures: `Fatal` and `RetryAfter` are raised *by* steps, and `RunCancelled`
+Four more are signals rather than failures: `Fatal`, `RetryAfter` and `Snooze` are raised *by* steps, and `RunCancelled`
 (a BaseException, so that `except Exception` cannot swallow it) is raised *in* a workflow that is being cancelled.
 
 Fields go to ``super().__init__`` so that every error survives pickling; sentences are made in ``__str__``.
@@ -545,11 +545,33 @@ class Fatal(DurableError):  # noqa: N818 - reads as what the step says: "this is
     """
 
 
+class Snooze(DurableError):  # noqa: N818 - an instruction, not a failure
+    """
+    Raised by a step or job that wants to be called again later: ``raise Snooze(60)``, or ``await snooze(60)``.
+
+    Its function begins anew then, with its cursor and memos; until then nothing of it is in memory. It uses up no
+    attempt of the retry policy, and nobody is told of a failure.
+
+    Args:
+        seconds: How long to wait.
+        message: For people; recorded.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(seconds, message)
+        self.seconds = float(seconds)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message or f"snooze for {self.seconds:g} s"
+
+
 class RetryAfter(DurableError):  # noqa: N818 - an instruction, not a failure
     """
     Raised by a step or job that knows when another attempt makes sense.
 
-    Uses up one attempt of the retry policy, and replaces that policy's delay.
+    Uses up one attempt of the retry policy, and replaces that policy's delay. Without one, it is tried again any number
+    of times.
 
     Args:
         seconds: How long to wait before the next attempt.

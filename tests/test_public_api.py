@@ -16,13 +16,13 @@ DOCUMENTED = """
     workflow step transaction job
     call gather race timeout for_each sleep sleep_until wait_for start signal_run cancel_run settle continue_as Return
     Flow Op Winner Settled Outcomes NamedOutcomes GroupFailedError Signal
-    Retry RetryAfter Fatal by_arguments
+    Retry RetryAfter Snooze Fatal by_arguments
     now uuid4 random patched set_attributes logger current
     Engine Client Run RunInfo Queue Rate Limit
     Schedule ScheduleHandle ScheduleInfo
     Batch BatchInfo current_batch
     Finished
-    StepContext Transaction context cursor memo
+    StepContext Transaction context cursor memo snooze
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
     command_line

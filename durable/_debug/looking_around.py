@@ -52,7 +52,7 @@ def _came_of(outcome: Event, codec: Codec) -> str:
             return f" failed, and is to be tried again: {_failure(outcome.value, codec)}"
         case "fired":
             return ": fired"
-        case "interrupted" | "cancelling" | "cancelled" | "continued" | "over" | None:
+        case "snoozed" | "interrupted" | "cancelling" | "cancelled" | "continued" | "over" | None:
             return f": {type(outcome).__name__}"
         case _:
             assert_never(outcome.outcome)

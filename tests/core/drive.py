@@ -33,6 +33,7 @@ from durable._core.journal.events import (
     StepFailed,
     StepInterrupted,
     StepRetrying,
+    StepSnoozed,
     StepStopped,
     StepSucceeded,
     TimerFired,
@@ -41,7 +42,7 @@ from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
 from durable._core.journal.waits import Wait
 from durable._core.program.functions import Job
 from durable._core.program.ops import RunOp
-from durable._core.program.retry import plan
+from durable._core.program.retry import plan, snooze_of
 from durable._core.run.decision import ChildAction, Decision, Feed, StepAction, TransactionAction
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
@@ -398,6 +399,8 @@ def outcome_of(action: StepAction | TransactionAction, now: float, run_id: str) 
             value = asyncio.run(value)
         return StepSucceeded(position, CODEC.encode(value, definition.result), now)
     except Exception as error:
+        if (seconds := snooze_of(error)) is not None:
+            return StepSnoozed(position, action.attempt, now + seconds, str(error), now)
         failures, elapsed = action.failures + 1, now - action.first_started_at
         policy = action.op.given.retry or definition.options.retry
         delay = plan(policy, error, failures=failures, elapsed=elapsed, seed=f"{run_id}{position}{failures}")

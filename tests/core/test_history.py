@@ -25,6 +25,7 @@ from durable._core.journal.events import (
     RunSucceeded,
     RunTimedOut,
     StepInterrupted,
+    StepSnoozed,
     StepStarted,
     TimerSet,
 )
@@ -583,6 +584,23 @@ def test_a_fork_knows_what_it_waits_for():
         ("0.1", "timer", START + 60),
         ("0.2", "signal", START + 9),
     ]
+    world.ex.close()
+
+
+def test_a_step_that_snoozes_waits_for_its_timer_also_in_a_copy():
+    """
+    As one does that is retried.
+    """
+
+    async def body() -> object:
+        return await gather(work(1), work(2))
+
+    world = World(workflow(name="wf")(body)())
+    world.begin()
+    world.turn(StepSnoozed("0.0", 1, START + 60, "not yet", START))
+    events = history.fork(world.events, run_id="r", at="0.1", replace={"0.1": "5"}, now=START)
+    (wait,) = history.open_waits(events).timers.values()
+    assert (wait.position, wait.kind, wait.fire_at) == ("0.0", "retry", START + 60)
     world.ex.close()
 
 

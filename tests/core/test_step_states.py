@@ -27,6 +27,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepNotBegun,
     StepRetrying,
+    StepSnoozed,
     StepStarted,
     StepStopped,
     StepSucceeded,
@@ -37,11 +38,11 @@ from durable._core.journal.payloads import failure_payload, rebuilt
 from durable._core.program.decorators import job, step, transaction, workflow
 from durable._core.program.limits import Limit
 from durable._core.program.op_constructors import gather, race, wait_for
-from durable._core.program.retry import Retry
+from durable._core.program.retry import Retry, plan
 from durable._core.run.decision import Decision
 from durable._core.run.step_states import STARTED, STEP_TRANSITIONS, Choice, Phase, StepEffect, StepEvent, StepState
 from durable.errors import CapExceededError, DefinitionError, NondeterminismError, PoisonError
-from tests.core.drive import CODEC, START, World, execution, kinds
+from tests.core.drive import CODEC, START, World, execution, failure, kinds
 
 ONE = Limit("one", concurrency=1)
 FAILURE = failure_payload(ValueError("no"), CODEC, with_traceback=False)
@@ -131,6 +132,10 @@ def retrying(attempt: int = 1) -> Event:
     return StepRetrying("0", attempt, START + 5.0, FAILURE, START)
 
 
+def snoozed(attempt: int = 1) -> Event:
+    return StepSnoozed("0", attempt, START + 7.0, "not yet", START)
+
+
 def interrupted(attempt: int = 1, *, crashed: bool = True) -> Event:
     return StepInterrupted("0", attempt, crashed, START)
 
@@ -176,6 +181,7 @@ ARRIVALS: dict[str, Event] = {
     "succeeded": succeeded(),
     "failed": failed(),
     "retrying": retrying(),
+    "snoozed": snoozed(),
     "shut down": interrupted(crashed=False),
     "not begun": not_begun(),
     "another attempt not begun": not_begun(7),
@@ -194,12 +200,14 @@ TABLE: dict[tuple[str, str], tuple[str, list[str], list[str]]] = {
     ("running", "succeeded"): ("ended", [], []),
     ("running", "failed"): ("ended", [], ["report 1"]),
     ("running", "retrying"): ("retrying", ["StepRetrying"], ["report 1", "timer 1005"]),
+    ("running", "snoozed"): ("retrying", ["StepSnoozed"], ["timer 1007"]),
     ("running", "shut down"): ("running", ["StepInterrupted", "StepStarted 2"], ["start 2"]),
     ("running", "not begun"): ("running", ["StepNotBegun", "StepStarted 2"], ["start 2"]),
     ("running", "crashed"): ("running", ["StepInterrupted", "StepStarted 2"], ["start 2"]),
     ("running in a slot", "succeeded"): ("ended", [], ["release"]),
     ("running in a slot", "failed"): ("ended", [], ["report 1", "release"]),
     ("running in a slot", "retrying"): ("retrying", ["StepRetrying"], ["report 1", "timer 1005", "release"]),
+    ("running in a slot", "snoozed"): ("retrying", ["StepSnoozed"], ["timer 1007", "release"]),
     ("running in a slot", "shut down"): ("queued", ["StepInterrupted", "SlotAwaited 2"], ["ask one"]),
     ("running in a slot", "not begun"): ("queued", ["StepNotBegun", "SlotAwaited 2"], ["ask one"]),
     ("running in a slot", "crashed"): ("queued", ["StepInterrupted", "SlotAwaited 2"], ["ask one"]),
@@ -207,6 +215,7 @@ TABLE: dict[tuple[str, str], tuple[str, list[str], list[str]]] = {
     ("cancelling", "succeeded"): ("ended", [], []),
     ("cancelling", "failed"): ("ended", [], ["report 1"]),
     ("cancelling", "retrying"): ("ended", [], ["report 1"]),
+    ("cancelling", "snoozed"): ("ended", [], []),
     ("cancelling", "shut down"): ("ended", [], []),
     ("cancelling", "crashed"): ("ended", [], []),
     ("cancelling", "not begun"): ("ended", [], []),
@@ -214,6 +223,7 @@ TABLE: dict[tuple[str, str], tuple[str, list[str], list[str]]] = {
     ("cancelling in a slot", "succeeded"): ("ended", [], ["release"]),
     ("cancelling in a slot", "failed"): ("ended", [], ["report 1", "release"]),
     ("cancelling in a slot", "retrying"): ("ended", [], ["report 1", "release"]),
+    ("cancelling in a slot", "snoozed"): ("ended", [], ["release"]),
     ("cancelling in a slot", "shut down"): ("ended", [], ["release"]),
     ("cancelling in a slot", "crashed"): ("ended", [], ["release"]),
     ("cancelling in a slot", "not begun"): ("ended", [], ["release"]),
@@ -236,7 +246,9 @@ def events_of(decision: Decision) -> list[str]:
         match event:
             case StepStarted() | SlotAwaited():
                 found.append(f"{type(event).__name__} {event.attempt}")
-            case SlotGranted() | TimerFired() | StepRetrying() | StepInterrupted() | StepNotBegun() | ResumeRequested():
+            case SlotGranted() | TimerFired() | StepRetrying() | StepSnoozed() | StepInterrupted() | StepNotBegun():
+                found.append(type(event).__name__)
+            case ResumeRequested():
                 found.append(type(event).__name__)
             case _:
                 pass
@@ -342,6 +354,58 @@ def test_what_a_crash_means(made, on_crash, crash_limit, outcomes, freed):
     assert state_of(world.ex).phase == "stuck"
     assert done(world.turn(resumed())) == [f"start {len(outcomes) + 1}"]
     assert state_of(world.ex).crashes == 0
+
+
+@pytest.mark.parametrize(
+    "happens, calls",
+    [
+        ("crash crash", 2),
+        ("crash fail", 2),
+        ("fail crash", 2),
+        ("fail fail", 2),
+        ("stop stop stop fail fail", 5),
+        ("snooze snooze snooze fail snooze fail", 6),
+        ("crash stop snooze crash", 4),
+    ],
+)
+@pytest.mark.parametrize("freed", [False, True])
+@pytest.mark.parametrize("made", [in_a_workflow, as_a_job])
+def test_a_retry_policy_counts_the_attempts_that_began(made, happens, calls, freed):
+    """
+    `Retry(2)` allows two calls, also where the process died in one. An orderly stop costs none, nor does a snooze.
+    """
+    policy = Retry(2, delay=5.0, jitter=0.0)
+    world = made(Options(retry=policy, crash_limit=9), freed=freed)
+    begun = 1
+    for happening in happens.split():
+        assert not world.ended
+        failures = state_of(world.ex).failures + 1
+        gives_up = plan(policy, ValueError("no"), failures=failures, elapsed=0.0, seed="") is None
+        world.turn(
+            {
+                "crash": interrupted(begun),
+                "stop": interrupted(begun, crashed=False),
+                "snooze": snoozed(begun),
+                "fail": failed(begun) if gives_up else retrying(begun),
+            }[happening]
+        )
+        if not world.ended and state_of(world.ex).phase == "retrying":
+            world.turn(fired())
+        begun += not world.ended
+    assert world.end.ended == "failed"
+    assert begun == calls
+    name = "StepInterruptedError" if happens.endswith("crash") else "ValueError"
+    assert failure(world.events[-1]).startswith(name)
+
+
+@pytest.mark.parametrize("retry", [None, Retry(None)])
+@pytest.mark.parametrize("made", [in_a_workflow, as_a_job])
+def test_without_a_number_of_attempts_a_crash_uses_none_up(made, retry):
+    """
+    What is tried once runs again after a crash all the same: only the limit of crashes ends that.
+    """
+    world = made(Options(retry=retry, crash_limit=4))
+    assert [done(world.turn(interrupted(attempt))) for attempt in (1, 2, 3)] == [["start 2"], ["start 3"], ["start 4"]]
 
 
 @pytest.mark.parametrize("freed", [False, True])
@@ -659,6 +723,7 @@ arrivals = st.one_of(
     st.builds(succeeded),
     st.builds(failed, attempts),
     st.builds(retrying, attempts),
+    st.builds(snoozed, attempts),
     st.builds(interrupted, attempts, crashed=st.booleans()),
     st.builds(stopped, attempts),
     st.builds(fired),

@@ -849,6 +849,42 @@ MUTANTS = (
         "if waiting is None:",
         "shell/test_engine_runs.py::test_a_callers_timeout_does_not_touch_the_run",
     ),
+    # --- attempts -------------------------------------------------------------------------------------------
+    _m(
+        "a snooze costs an attempt",
+        "_core/run/step_states",
+        'StepSnoozed: Transition("retrying", (StepEffect.RELEASE, StepEffect.DELAY), crashes=None)',
+        'StepSnoozed: Transition("retrying", (StepEffect.RELEASE, StepEffect.DELAY), failures=1, crashes=None)',
+        "core/test_step_states.py::test_a_retry_policy_counts_the_attempts_that_began",
+    ),
+    _m(
+        "a crash gives an attempt for nothing",
+        "_core/run/step_states",
+        "state = state._replace(failures=state.failures + event.crashed)",
+        "state = state._replace(failures=state.failures)",
+        "core/test_step_states.py::test_a_retry_policy_counts_the_attempts_that_began",
+    ),
+    _m(
+        "a shutdown costs an attempt",
+        "_core/run/step_states",
+        "state = state._replace(failures=state.failures + event.crashed)",
+        "state = state._replace(failures=state.failures + 1)",
+        "core/test_step_states.py::test_a_retry_policy_counts_the_attempts_that_began",
+    ),
+    _m(
+        "a workflow begins anew because of a step's RetryAfter",
+        "_core/run/ending",
+        "if policy is not NEVER:",
+        "if True:",
+        "shell/test_snooze.py::test_a_retry_after_that_reaches_the_end_of_a_workflow_fails_it",
+    ),
+    _m(
+        "the timer of a snooze is forgotten by an export",
+        "_core/journal/history",
+        "            case StepRetrying() | StepSnoozed():\n                timers",
+        "            case StepRetrying():\n                timers",
+        "core/test_history.py::test_a_step_that_snoozes_waits_for_its_timer_also_in_a_copy",
+    ),
     # --- who goes first -------------------------------------------------------------------------------------
     _m(
         "a place in line from the day of the start",

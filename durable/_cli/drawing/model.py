@@ -222,7 +222,7 @@ def _happened(node: GraphNode, event: Event) -> None:
             node.status = "succeeded" if node.kind != "group" else "failed"  # the time of a `timeout` is over
         case "failed" | "retrying" | "interrupted" | "cancelled":
             node.status = event.outcome
-        case "cancelling" | "continued" | "received" | "over" | None:
+        case "snoozed" | "cancelling" | "continued" | "received" | "over" | None:
             if isinstance(event, LaterAttempt):
                 node.status, node.attempts = "open", event.attempt
             elif isinstance(event, ChildJoined):

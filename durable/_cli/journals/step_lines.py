@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from typing import NamedTuple, assert_never
 
 from durable._cli.terminal.values import failure_in_short
-from durable._core.journal.events import Event, RunRestarted, SlotAwaited, StepCommand, StepRetrying, StepStopped
+from durable._core.journal.events import (
+    Event,
+    RunRestarted,
+    SlotAwaited,
+    StepCommand,
+    StepRetrying,
+    StepSnoozed,
+    StepStopped,
+)
 from durable._core.journal.history import effective, only
 
 
@@ -78,6 +86,9 @@ def _later(step: StepLine, event: Event) -> StepLine:
         case "retrying":
             assert isinstance(event, StepRetrying)
             return step._replace(status="retrying", error=failure_in_short(event.value), fire_at=event.fire_at)
+        case "snoozed":
+            assert isinstance(event, StepSnoozed)
+            return step._replace(status="snoozed", fire_at=event.fire_at)
         case "fired" | "continued" | "received" | "over" | None:
             return step
         case _:

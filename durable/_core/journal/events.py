@@ -36,6 +36,7 @@ OutcomeKind: TypeAlias = Literal[
     "succeeded",
     "failed",
     "retrying",
+    "snoozed",
     "interrupted",
     "cancelling",
     "cancelled",
@@ -260,6 +261,20 @@ class StepRetrying(Positioned):
     attempt: int
     fire_at: float
     value: Payload | None = None
+    at: Instant = 0.0
+
+
+@frozen
+class StepSnoozed(Positioned):
+    """An attempt asked to be called again at *fire_at*: it has not failed, and the retry policy does not count it."""
+
+    kind: ClassVar[int] = 50
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "snoozed"
+    position: str
+    attempt: int
+    fire_at: float
+    reason: str = ""
     at: Instant = 0.0
 
 
@@ -815,7 +830,7 @@ CommandEvent: TypeAlias = StepCommand | ChildCommand | RequestCommand | GroupOpe
 LaterAttempt: TypeAlias = StepStarted | SlotAwaited
 
 StepArrival: TypeAlias = (
-    StepSucceeded | StepRetrying | StepFailed | StepInterrupted | StepNotBegun | StepStopped | SlotGranted
+    StepSucceeded | StepRetrying | StepSnoozed | StepFailed | StepInterrupted | StepNotBegun | StepStopped | SlotGranted
 )
 ChildArrival: TypeAlias = ChildSucceeded | ChildFailed | ChildCancelled | ChildJoined
 RequestAnswer: TypeAlias = RequestAccepted | RequestRefused

@@ -64,6 +64,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepNotBegun,
     StepRetrying,
+    StepSnoozed,
     StepStarted,
     StepStopped,
     StepSucceeded,
@@ -416,7 +417,7 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 timers[event.position] = Wait(
                     event.position, "signal", event.position, name=event.name, fire_at=event.fire_at
                 )
-            case StepRetrying():
+            case StepRetrying() | StepSnoozed():
                 timers[event.position] = Wait(event.position, "retry", event.position, fire_at=event.fire_at)
             case TimerFired() | StepFailed():
                 timers.pop(event.position, None)

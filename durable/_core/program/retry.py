@@ -22,7 +22,16 @@ from durable._core.codec.json_text import dumps
 from durable._core.codec.records import record_codec
 from durable._core.codec.rule import Refusal
 from durable._core.codec.scalars import PLAIN
-from durable.errors import CapExceededError, DecodeError, DryRunError, EncodeError, Fatal, RetryAfter, UsageError
+from durable.errors import (
+    CapExceededError,
+    DecodeError,
+    DryRunError,
+    EncodeError,
+    Fatal,
+    RetryAfter,
+    Snooze,
+    UsageError,
+)
 
 #: Which exceptions are retried: a type, a tuple of types, or a predicate.
 RetryOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
@@ -48,7 +57,8 @@ class Retry:
     builders' library ("Timeouts, retries and backoff with jitter").
 
     Args:
-        attempts: Attempts in all, the first included; None is unlimited.
+        attempts: Attempts in all, the first included; None is unlimited. All that began are counted, those that the
+            death of the process cut off, too; but not those that a closing engine did, nor those that snoozed.
         on: What is retried: an exception type, a tuple of them, or a predicate.
         delay: Seconds before the second attempt.
         factor: Each further delay is this many times the one before.
@@ -192,6 +202,19 @@ def _qualified(kind: Any) -> str:
 NEVER = Retry(attempts=1)
 
 
+def attempts_of(policy: Retry) -> int | None:
+    """How many attempts *policy* allows; None: any number, as where there is no policy, as far as crashes go."""
+    return None if policy is NEVER else policy.attempts
+
+
+def snooze_of(error: Exception) -> float | None:
+    """The seconds for which *error* asks, if it is a `Snooze` for a number of them."""
+    if not issubclass(type(error), Snooze):
+        return None
+    seconds: Any = attribute(error, "seconds")
+    return max(0.0, float(seconds)) if is_number(seconds) and isfinite(seconds) else None
+
+
 def as_retry(value: Retry | int | None) -> Retry:
     """`retry=5` means five attempts in all; None means no retry."""
     if value is None:
@@ -224,16 +247,18 @@ def plan(policy: Retry, error: Exception, *, failures: int, elapsed: float, seed
     Args:
         policy: The policy in force.
         error: What the attempt raised. `Fatal`, and values that cannot be recorded or are over a cap,
-            are never retried; `RetryAfter` replaces the delay but uses up an attempt.
-        failures: Failed attempts so far, this one included (attempts that a crash or a
-            shutdown interrupted are not failures).
+            are never retried; `RetryAfter` replaces the delay but uses up an attempt. Without a policy there
+            is no number of those.
+        failures: Attempts so far that failed, or were cut off by a crash, this one included (those that a
+            shutdown interrupted are not counted).
         elapsed: Seconds since the first attempt began.
         seed: What the jitter is derived from, so that it can be reproduced.
     """
     if issubclass(type(error), _NEVER_RETRIED):
         return None
     if issubclass(type(error), RetryAfter):
-        if policy.attempts is not None and failures >= policy.attempts:
+        attempts = attempts_of(policy)
+        if attempts is not None and failures >= attempts:
             return None
         seconds: Any = attribute(error, "seconds")
         if not is_number(seconds) or not isfinite(seconds):

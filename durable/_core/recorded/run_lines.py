@@ -125,7 +125,7 @@ def _happened(line: Line, event: Event, index: int) -> Line:
             return line
         case "succeeded" | "failed" | "cancelled" | "fired":
             return evolve(line, outcome=event.outcome, value=event.value, ended_at=event.at, ended=index)
-        case "retrying" | "interrupted" | "cancelling" | "continued" | "received" | "over" | None:
+        case "retrying" | "snoozed" | "interrupted" | "cancelling" | "continued" | "received" | "over" | None:
             return line
         case _:
             assert_never(event.outcome)

@@ -19,6 +19,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepNotBegun,
     StepRetrying,
+    StepSnoozed,
     StepStarted,
     StepStopped,
     StepSucceeded,
@@ -28,6 +29,7 @@ from durable._core.journal.events import (
 from durable._core.journal.payloads import rebuilt, step_arguments
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import StepOp, TransactionOp
+from durable._core.program.retry import attempts_of
 from durable._core.run.decision import SlotAction
 from durable._core.run.nodes import CANCELLED, LateOutcome, Leaf, NodeOutcome, NodeOwner, Opener, OpenRun
 from durable._core.run.step_states import (
@@ -110,7 +112,8 @@ class AttemptNode(Leaf[StepEvent]):
     @property
     def rules(self) -> StepRules:
         options = self.op.definition.options
-        return StepRules(options.limit is not None, options.on_crash, options.on_poison, self.ex.crash_limit)
+        attempts = attempts_of(self.op.given.retry or options.retry)
+        return StepRules(options.limit is not None, options.on_crash, options.on_poison, self.ex.crash_limit, attempts)
 
     def line(self) -> tuple[LimitRef, str]:
         definition = self.op.definition
@@ -152,7 +155,7 @@ class AttemptNode(Leaf[StepEvent]):
             case StepStopped():
                 ex.stopped(event, self.first.name)
                 self.close(CANCELLED)
-            case StepRetrying():
+            case StepRetrying() | StepSnoozed():
                 self.wait = delay(event)
             case (
                 StepInterrupted() | StepNotBegun() | SlotGranted() | TimerFired() | ResumeRequested()

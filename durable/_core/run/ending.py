@@ -25,7 +25,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.events import RunCancelled as RunCancelledEvent
 from durable._core.journal.payloads import failure_payload, payload_of, rebuilt
-from durable._core.program.retry import next_attempt
+from durable._core.program.retry import NEVER, next_attempt
 from durable._core.run.failed_positions import positions_in
 from durable._core.statuses import EndStatus
 from durable.errors import CapExceededError, EncodeError, NotDurableError, RunExpiredError
@@ -78,7 +78,8 @@ def failed(
     if not issubclass(type(error), NotDurableError):  # wrong code stays wrong, so another attempt would fail the same
         policy = history.retry or definition.options.retry
         seed = f"{history.started.seed}:run:{attempt}"
-        delay, note = next_attempt(policy, error, failures=attempt, elapsed=now - history.started.at, seed=seed)
+        if policy is not NEVER:  # a step's `RetryAfter` that was not caught asks for no other attempt of the run
+            delay, note = next_attempt(policy, error, failures=attempt, elapsed=now - history.started.at, seed=seed)
     failure = record_exception(error, codec, note=note)
     payload, described = payload_of(failure, codec), describe(failure)
     if delay is not None:

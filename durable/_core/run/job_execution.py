@@ -38,6 +38,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepNotBegun,
     StepRetrying,
+    StepSnoozed,
     StepStarted,
     StepStopped,
     StepSucceeded,
@@ -48,7 +49,7 @@ from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
 from durable._core.program.functions import Job
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import NO_OPTIONS, Options, StepOp
-from durable._core.program.retry import Retry
+from durable._core.program.retry import Retry, attempts_of
 from durable._core.run import ending
 from durable._core.run.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import Decision, TroubledStep
@@ -108,7 +109,8 @@ class JobExecution:
         #: Its first event.
         self.started = history.start_of(events)
         limited = limited and definition.options.limit is not None
-        self.rules = StepRules(limited, definition.options.on_crash, definition.options.on_poison, crash_limit)
+        options, attempts = definition.options, attempts_of(retry or definition.options.retry)
+        self.rules = StepRules(limited, options.on_crash, options.on_poison, crash_limit, attempts)
         self.position = POSITION
         self.state = ASKED
         #: No digest: the arguments themselves stand in RunStarted.
@@ -294,8 +296,8 @@ class JobExecution:
                 take(self, event, self._decision, now)
                 self._fail(event.value, now)
             case (
-                StepRetrying() | StepInterrupted() | StepNotBegun() | SlotGranted() | TimerFired() | ResumeRequested()
-                | StepStarted() | SlotAwaited()
+                StepRetrying() | StepSnoozed() | StepInterrupted() | StepNotBegun() | SlotGranted() | TimerFired()
+                | ResumeRequested() | StepStarted() | SlotAwaited()
             ):  # fmt: skip
                 self._record(event)
                 take(self, event, self._decision, now)

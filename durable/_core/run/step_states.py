@@ -12,7 +12,8 @@ A step stands in one of these states. It changes by what arrives, and by nothing
   so the next owner of the run says what became of it (`StepInterrupted`);
 * *cancelling*: its attempt was told to end, and has not: it may have clean-up to do, or be a thread, which cannot be
   cut off. With what it ended, its command ends: without an outcome, or with one that it had all the same;
-* *retrying*: an attempt failed, and a timer, which is a row, stands for the delay before the next;
+* *retrying*: an attempt failed, or asked for more time, and a timer, which is a row, stands for the delay before the
+  next;
 * *stuck*: whether it may run again is for a person to decide. The run is blocked;
 * *ended*: it has an outcome, or nobody waits for one any more.
 
@@ -39,7 +40,9 @@ is none, none was chosen. Choices therefore stand although code, limits and opti
 alone record no later attempts (their rows commit with their outcome): for them a replay chooses again.
 
 Crashes are counted in a row: a failed attempt shows that the step can end, and sets the count back, as does the
-person who lets a stuck step run again. Failed attempts are counted for the retry policy. It is asked where
+person who lets a stuck step run again. For the retry policy, those that failed are counted, and those that were cut
+off by the death of the process, since they have begun, too: when its attempts are used up, there is none after a
+crash. A shutdown costs none, nor does an attempt that asked for more time (`StepSnoozed`). The policy is asked where
 the attempt ran, so the arrival says already whether there is another (`StepRetrying`) or not (`StepFailed`).
 
 Each attempt asks for a slot, also the one after an interruption: the row of the interrupted one stands first in line
@@ -82,6 +85,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepNotBegun,
     StepRetrying,
+    StepSnoozed,
     StepStarted,
     StepStopped,
     StepSucceeded,
@@ -116,6 +120,7 @@ class Choice(StrEnum):
     UNLIMITED = "it has no limit"
     SHUTDOWN = "by a shutdown"
     CRASH = "by a crash"
+    USED_UP = "by a crash, and its attempts are used up"
     POISON = "by one crash too many"
     POISON_BLOCKS = "by one crash too many, on_poison is block"
     UNKNOWN = "on_crash is block"
@@ -171,6 +176,7 @@ STEP_TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]
         StepRetrying: Transition(
             "retrying", (StepEffect.REPORT, StepEffect.RELEASE, StepEffect.DELAY), failures=1, crashes=None
         ),
+        StepSnoozed: Transition("retrying", (StepEffect.RELEASE, StepEffect.DELAY), crashes=None),
         StepInterrupted: Transition("interrupted"),
         StepNotBegun: Transition("due"),
         Choice.CANCELLED: Transition("cancelling", (StepEffect.CANCEL,), CancelSent),
@@ -181,6 +187,7 @@ STEP_TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]
         StepSucceeded: _SUCCEEDS,
         StepFailed: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE)),
         StepRetrying: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE), StepFailed),
+        StepSnoozed: Transition("ended", (StepEffect.RELEASE,), StepStopped),
         StepInterrupted: Transition("ended", (StepEffect.RELEASE,), StepStopped),
         StepNotBegun: Transition("ended", (StepEffect.RELEASE,), StepStopped),
         Choice.WITHDRAWN: Transition("ended", (StepEffect.RELEASE,), StepCancelled),
@@ -188,6 +195,7 @@ STEP_TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event] | Choice, Transition]
     "interrupted": {
         Choice.SHUTDOWN: Transition("due"),
         Choice.CRASH: Transition("due", crashes=1),
+        Choice.USED_UP: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE), StepFailed),
         Choice.POISON: Transition("ended", (StepEffect.REPORT, StepEffect.RELEASE), StepFailed),
         Choice.POISON_BLOCKS: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_POISON), crashes=1),
         Choice.UNKNOWN: Transition("stuck", (StepEffect.RELEASE, StepEffect.BLOCK_UNKNOWN)),
@@ -219,7 +227,7 @@ class StepState(NamedTuple):
 
     phase: Phase
     attempt: int = 0
-    #: Attempts that failed.
+    #: Attempts that the retry policy counts: that failed, or were cut off by the death of the process.
     failures: int = 0
     #: Times the process died during it since it last made progress.
     crashes: int = 0
@@ -240,6 +248,8 @@ class StepRules(NamedTuple):
     on_crash: OnCrash
     on_poison: OnPoison
     crash_limit: int
+    #: Those that its retry policy allows; None: it has none, or allows any number.
+    attempts: int | None = None
 
 
 #: Where something leads, and what that has for effects.
@@ -268,8 +278,11 @@ def moved(state: StepState, event: StepEvent, rules: StepRules | None) -> Move:
         assert isinstance(event, StepInterrupted)
         if rules is None:
             # If it has a slot, what was chosen says so: a step that is stuck has given it up.
-            return state._replace(phase="stuck", crashes=state.crashes + event.crashed, slot=False), ()
+            failures, crashes = state.failures + event.crashed, state.crashes + event.crashed
+            return state._replace(phase="stuck", failures=failures, crashes=crashes, slot=False), ()
         judged = _judged(state, event, rules)
+        # An attempt that a crash cut off has begun, so the retry policy counts it, whatever becomes of it.
+        state = state._replace(failures=state.failures + event.crashed)
         if judged is Choice.UNKNOWN and event.crashed:
             state = state._replace(crashes=state.crashes + 1)  # as a replay counts, which knows no rules
         state, effects = _along(STEP_TRANSITIONS["interrupted"][judged], state)
@@ -299,7 +312,10 @@ def _judged(state: StepState, event: StepInterrupted, rules: StepRules) -> Choic
         return Choice.UNKNOWN
     if event.crashed and state.crashes + 1 >= rules.crash_limit:
         return Choice.POISON_BLOCKS if rules.on_poison == "block" else Choice.POISON
-    return Choice.CRASH if event.crashed else Choice.SHUTDOWN
+    if not event.crashed:
+        return Choice.SHUTDOWN
+    used_up = rules.attempts is not None and state.failures + 1 >= rules.attempts
+    return Choice.USED_UP if used_up else Choice.CRASH
 
 
 @lru_cache(maxsize=1024)  # since nearly all steps take the same few ways
@@ -387,7 +403,7 @@ def recorded_as(step: OpenStep, event: StepEvent, codec: Codec) -> StepEvent:
     """
     if step.state.phase == "cancelling":
         match event:
-            case StepInterrupted() | StepNotBegun():
+            case StepInterrupted() | StepNotBegun() | StepSnoozed():
                 return StepStopped(event.position, event.attempt, abandoned=False, at=event.at)
             case StepRetrying():
                 return StepFailed(event.position, event.attempt, event.value, event.at)
@@ -456,7 +472,7 @@ def _perform(
             case StepEffect.RELEASE:
                 decision.release_slot(position)
             case StepEffect.DELAY:
-                assert isinstance(event, StepRetrying)
+                assert isinstance(event, (StepRetrying, StepSnoozed))
                 decision.waits = added(decision.waits, delay(event))
             case StepEffect.REPORT:
                 assert isinstance(event, (StepFailed, StepRetrying))
@@ -503,6 +519,6 @@ def start_attempt(step: OpenStep, decision: Decision) -> None:
         decision.transactions = added(decision.transactions, action)
 
 
-def delay(event: StepRetrying) -> Wait:
+def delay(event: StepRetrying | StepSnoozed) -> Wait:
     """The timer of a delay. The next attempt begins when it is due, whatever the group of its step waits for."""
     return Wait(event.position, "retry", event.position, fire_at=event.fire_at)

@@ -1,5 +1,5 @@
 """
-What a step or job may ask while it runs: `context()`, `cursor()`, `memo()`.
+What a step or job may ask while it runs: `context()`, `cursor()`, `memo()`; and to be called again later: `snooze()`.
 
 The scope of an attempt is a context variable, set in the attempt's own copied context: it
 reaches threads, and what the attempt awaits, and nothing else.
@@ -12,7 +12,8 @@ import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from datetime import timedelta
+from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
@@ -20,7 +21,7 @@ from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
 from durable._core.program.definition import check_name
 from durable._shell.backend import Backend
-from durable.errors import EngineClosedError, UsageError
+from durable.errors import EngineClosedError, Snooze, UsageError
 
 #: Ids derived from a step's beyond this length are made of a digest instead.
 LONGEST_DERIVED = 120
@@ -212,6 +213,19 @@ def _require(what: str) -> Scope:
 def context() -> StepContext:
     """The run, position, attempt and idempotency key of the step or job that asks."""
     return _require("context()").context
+
+
+async def snooze(seconds: float | timedelta, message: str = "") -> NoReturn:
+    """
+    End this attempt, and have the step or job that asks called again in *seconds*: as ``raise Snooze(seconds)``.
+
+    It begins anew then, and it uses up no attempt of its retry policy. *message* is for people, and recorded.
+
+    Raises:
+        UsageError: No step or job asks. In a workflow there is `durable.sleep`.
+    """
+    _require("snooze()")
+    raise Snooze(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds, message)
 
 
 class Cursor(Generic[T]):

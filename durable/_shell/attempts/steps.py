@@ -25,11 +25,20 @@ from attrs import frozen
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import describe, record_exception
 from durable._core.codec.exceptions.origin import came_from_outside, is_the_users_own
-from durable._core.journal.events import Event, StepFailed, StepInterrupted, StepRetrying, StepStopped, StepSucceeded
+from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of
+from durable._core.journal.events import (
+    Event,
+    StepFailed,
+    StepInterrupted,
+    StepRetrying,
+    StepSnoozed,
+    StepStopped,
+    StepSucceeded,
+)
 from durable._core.journal.payloads import payload_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
-from durable._core.program.retry import next_attempt
+from durable._core.program.retry import next_attempt, snooze_of
 from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.attempts.context import Cancelled, Notes, Scope, StepContext, enter
 from durable._shell.attempts.functions import Function, all_of, function_at
@@ -302,6 +311,8 @@ class Steps:
         """What *error* means: another attempt, or the failure of the step."""
         now = self._clock.now()
         error = as_failure(error, action.op.definition.kind)
+        if (seconds := snooze_of(error)) is not None:
+            return self._snoozed(action, seconds, message_of(error, LINE_CAP), run_id)
         policy = action.op.given.retry or action.op.definition.options.retry
         seed = f"{run_id}:{action.position}:{action.attempt}"
         elapsed = now - action.first_started_at
@@ -317,6 +328,12 @@ class Steps:
             return StepFailed(action.position, action.attempt, payload, now)
         log.info("step.attempt_failed", **values)
         return StepRetrying(action.position, action.attempt, now + delay, payload, now)
+
+    def _snoozed(self, action: StepAction | TransactionAction, seconds: float, reason: str, run_id: str) -> Event:
+        values = {"run_id": run_id, "step": action.op.definition.name, "position": action.position}
+        log.info("step.snoozed", attempt=action.attempt, seconds=seconds, **values)
+        now = self._clock.now()
+        return StepSnoozed(action.position, action.attempt, now + seconds, reason, now)
 
 
 def _timeout_of(action: StepAction) -> float | None:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from attrs import define, evolve, field
 
-from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepRetrying, StepStopped
+from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepRetrying, StepSnoozed, StepStopped
 from durable._core.run.decision import StepAction
 from durable._core.suspicion import is_suspect
 from durable._shell.attempts.context import tell
@@ -205,7 +205,7 @@ class AttemptRunner:
         told = {"run_id": self._state.run_id, "step": action.op.definition.name, "position": action.position}
         log.warning("step.outlived", attempt=action.attempt, **told)
         self._services.steps.leave_word(function)
-        if not attempt.is_cancelled and not isinstance(outcome, StepRetrying):
+        if not attempt.is_cancelled and not isinstance(outcome, (StepRetrying, StepSnoozed)):
             self._give_up_later(attempt, outcome)
         tell(attempt.cancelled)
         attempt.await_thread(task)

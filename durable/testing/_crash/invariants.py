@@ -28,11 +28,11 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepNotBegun,
     StepRetrying,
+    StepSnoozed,
     StepStarted,
     StepSucceeded,
     TransactionStarted,
 )
-from durable._core.journal.history import only
 from durable._core.program.current_driver import driver_in_charge
 from durable._core.statuses import ENDS
 from durable._shell.attempts.context import scope_here
@@ -210,7 +210,7 @@ def parent_resumed_once(found: Outcome, expected: Outcome) -> Iterator[str]:  # 
         for event in run.events:
             if event.category == "revision":
                 told.clear()
-            elif event.outcome == "retrying":
+            elif event.outcome in ("retrying", "snoozed"):
                 delayed.add(event.position)
             elif event.outcome == "fired" and event.position in delayed:
                 delayed.remove(event.position)
@@ -262,9 +262,12 @@ def no_other_runs(found: Outcome, expected: Outcome) -> Iterator[str]:
 
 
 def effects_bounded(found: Outcome, expected: Outcome) -> Iterator[str]:
-    """A plain step begins once, once more for each recorded retry, and at most once more for each disturbance."""
+    """A plain step begins once, and once more for each recorded retry or snooze, and at most for each disturbance."""
     retried = Counter(
-        f"{name}:{event.position}" for name, run in found.runs.items() for event in only(run.events, StepRetrying)
+        f"{name}:{event.position}"
+        for name, run in found.runs.items()
+        for event in run.events
+        if isinstance(event, (StepRetrying, StepSnoozed))
     )
     for place, count in found.begun.items():
         most = max(expected.begun.get(place, 0), 1 + retried[place]) + found.disturbed
@@ -333,7 +336,7 @@ def seen(events: Iterable[Event]) -> list[str]:
     for event in events:
         if isinstance(event, RunRestarted):
             kept, commands = kept[:1], set()
-        elif event.outcome == "retrying":
+        elif event.outcome in ("retrying", "snoozed"):
             delayed.add(event.position)
         elif event.outcome == "fired" and event.position in delayed:
             delayed.remove(event.position)  # the next attempt, too, is a matter of attempts

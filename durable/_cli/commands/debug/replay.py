@@ -174,7 +174,7 @@ def outcome_text(command: ReplayedCommand) -> str:
             return f": cancelled {outcome.reason}".rstrip()
         case "fired":
             return ": fired"
-        case "interrupted" | "cancelling" | "continued" | "over" | None:
+        case "snoozed" | "interrupted" | "cancelling" | "continued" | "over" | None:
             return f": {type(outcome).__name__}"
         case _:
             assert_never(outcome.outcome)

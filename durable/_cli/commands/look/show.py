@@ -227,7 +227,7 @@ def _step_cells(step: StepLine, row: RunRow, now: float) -> tuple[str, str, str,
     took = "" if step.ended_at is None else span(max(0.0, step.ended_at - step.started_at))
     if step.status == "running" and row.status in OPEN and row.status not in HELD:
         took = f"for {ago(step.started_at, now)}"
-    elif step.fire_at is not None and step.status == "retrying":
+    elif step.fire_at is not None and step.status in ("retrying", "snoozed"):
         took = f"in {span(step.fire_at - now)}" if step.fire_at > now else "due"
     return step.position, step.name, step.status, str(step.attempt), took, step.site
 
