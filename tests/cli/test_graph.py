@@ -91,6 +91,22 @@ def test_a_run_is_a_sequence_with_groups_beside():
     assert found["0.0.0"].seconds > 0
 
 
+def test_members_are_called_by_their_names():
+    """
+    A command, or the first one of a helper; not what stands deeper, nor members that have no names.
+    """
+
+    @workflow
+    async def named() -> Flow[None]:
+        yield gather({"eu": add(1), "us": twice(2), "asia": gather(add(3), twice(4))})
+        yield for_each(add, [5], names=lambda n: f"item {n}")
+
+    labels = {position: node.label for position, node in by_position(nodes_of(run(named()).events)).items()}
+    assert {position: label for position, label in labels.items() if "(" in label} == {
+        "0.0": "add (eu)", "0.1.0": "add (us)", "0.2": "gather of 2 (asia)", "1.0": "add (item 5)"
+    }  # fmt: skip
+
+
 def test_what_is_open_is_open():
     """
     A run that waits: what is passed is passed, the rest is under way.

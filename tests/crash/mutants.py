@@ -1030,6 +1030,42 @@ MUTANTS = (
         "    return True",
         "shell/test_continuations.py::test_hooks_that_are_asked_for_twice_at_once_are_called_once",
     ),
+    # --- groups ----------------------------------------------------------------------------------------
+    _m(
+        "a tolerated failure ends its group",
+        "_core/program/settled",
+        "if failed > allowed:",
+        "if failed >= allowed:",
+        "core/test_groups.py::test_a_rule_says_why_a_group_has_ended",
+    ),
+    _m(
+        "a failing group loses its successes",
+        "_core/run/groups",
+        "set_attribute(error, SETTLED, self.outcomes_of_members(failing=True))",
+        "pass",
+        "core/test_groups.py::test_a_failing_group_without_a_rule_tells_of_its_successes",
+    ),
+    _m(
+        "a group that has begun takes the window of newer code",
+        "_core/run/groups",
+        "        if fresh:\n            self.concurrency",
+        "        if True:\n            self.concurrency",
+        "core/test_groups.py::test_the_recorded_arrangement_holds_for_a_group_that_has_begun",
+    ),
+    _m(
+        "members of a mapping take each other's places",
+        "_core/run/groups",
+        "self._order_by_names(opened, options.names)",
+        "pass",
+        "core/test_groups.py::test_a_mapping_in_another_order_is_the_same_group",
+    ),
+    _m(
+        "a signal is a member's value, and put back",
+        "_core/run/groups",
+        "outcome.cancelled or index in given_back",
+        "outcome.cancelled",
+        "core/test_groups.py::test_a_signal_that_a_failing_group_took_is_not_told_as_a_value",
+    ),
 )
 
 

@@ -21,6 +21,7 @@ from durable._core.journal.events import (
     CommandEvent,
     End,
     Event,
+    GroupArranged,
     GroupOpened,
     LaterAttempt,
     RunContinued,
@@ -93,10 +94,21 @@ def nodes_of(events: Sequence[Event]) -> list[GraphNode]:
             made[key] = _node(event)
         elif event.category == "end":
             ends.append(_end(event))
+    _name_members(made, kept)
     body = _sequence((), made, over=bool(ends))
     started = kept[0]
     begin = [GraphNode("", "begin", started.workflow, "done", started.at)] if started.category == "start" else []
     return [*begin, *body, *ends]
+
+
+def _name_members(made: dict[tuple[int, ...], GraphNode], events: Iterable[Event]) -> None:
+    """Say which member of its group a command is, or the first one of a helper, where members have names."""
+    names = {_key(event.position): event.names for event in events if isinstance(event, GroupArranged) and event.names}
+    for key, node in made.items():
+        of_helper = key[-1:] == (0,) and key[:-1] not in made
+        group = key[:-2] if of_helper else key[:-1]
+        if group in names and (member := key[len(group)]) < len(names[group]):  # as above
+            node.label += f" ({names[group][member]})"
 
 
 def folded(members: Sequence[list[GraphNode]]) -> list[list[GraphNode]]:
