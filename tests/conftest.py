@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from durable import Engine
 
-# No deadline: a slow disk or a busy machine is not a wrong answer. In CI the same examples every
-# time, so that a red run means the change; at a desk fresh ones, so that new cases are found.
-settings.register_profile("desk", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# No deadline, nor one for making examples: a slow disk or a busy machine is not a wrong answer. In CI the same examples
+# every time, so that a red run means the change; at a desk fresh ones, so that new cases are found.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("desk", parent=settings.get_profile("patient"))
+settings.register_profile("ci", parent=settings.get_profile("patient"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 # Workers of `make cover` are measured, by this variable. Their own children are not: they die by SIGKILL before they
