@@ -361,7 +361,7 @@ def test_a_step_stands_as_its_last_event_says():
     assert [(step.status, step.ended_at) for step in steps_in(cut_off)] == [("interrupted", None)]
     again = [*cut_off, StepStarted("0", "charge", 2, "app.py:1", "", 12.0)]
     assert [(step.status, step.attempt, step.started_at) for step in steps_in(again)] == [("running", 2, 10.0)]
-    cancelled = steps_in([started, TimerSet("1", "sleep", 99.0, "app.py:2", 10.0), StepCancelled("0", 13.0)])
+    cancelled = steps_in([started, TimerSet("1", "sleep", 99.0, "app.py:2", at=10.0), StepCancelled("0", 13.0)])
     assert [(step.position, step.status, step.ended_at) for step in cancelled] == [("0", "cancelled", 13.0)]
     granted = [SlotAwaited("0", "charge", 1, "gate", "", "app.py:1", "", 9.0), SlotGranted("0", 9.5)]
     assert [step.status for step in steps_in(granted)] == ["waiting"]

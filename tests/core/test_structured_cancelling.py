@@ -309,7 +309,7 @@ def test_a_run_of_an_older_release_replays_as_it_was():
     events = [
         started(op),
         GroupOpened("0", "settle", 1, "", None, START),
-        TimerSet("0.0", "timeout", START + 5, "", START),
+        TimerSet("0.0", "timeout", START + 5, "", at=START),
         StepStarted("0.0.0", book.name, 1, "", "", START),
         TimerFired("0.0", START + 5),
         StepCancelled("0.0.0", START + 5),

@@ -3,9 +3,11 @@ Looking at runs from outside: lists, reasons, histories, attributes, events, cou
 """
 
 import asyncio
+import re
 from datetime import UTC, datetime
 
 import pytest
+from attrs import fields
 
 from durable import (
     Flow,
@@ -25,6 +27,8 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._core.journal.events import EVENT_CLASSES
+from durable._shell.storage import schema
 
 pytestmark = pytest.mark.anyio
 
@@ -363,3 +367,75 @@ async def test_a_slow_subscriber_loses_the_oldest_and_is_told(engines, monkeypat
     assert found[0].lost == 14  # of three a run: ready, started, succeeded
     assert [event.lost for event in found[1:]] == [0, 0, 0]
     assert found[-1].run_id == "5"
+
+
+@step
+async def pay() -> int:
+    return 7
+
+
+@workflow
+async def named() -> Flow[None]:
+    yield gather(pay(), quick(1))
+    yield sleep(0.001, name=r'cool "down\'s"')
+    yield sleep(0.001)
+    yield wait_for("go")
+
+
+async def test_histories_tell_the_name_of_what_stands_at_a_position(engines, reached):
+    """
+    Of steps, jobs, groups, timers and signals: with the command and its outcome, in a program and in SQL.
+    """
+    engine = await engines.memory(named, quick)
+    run = await engine.start(named())
+    await reached(run, "waiting")
+    await run.signal("go")
+    await run.result(5)
+    history = await run.history()
+    names = {event.position: event.name for event in history}
+    assert names == {
+        None: None, "0": "gather", "0.0": "pay", "0.1": "quick", "1": r'cool "down\'s"', "2": "sleep", "3": "go",
+    }  # fmt: skip
+    by_outcome = {event.kind: event.name for event in history}
+    assert (by_outcome["StepSucceeded"], by_outcome["ChildSucceeded"]) == ("pay", "quick")
+
+    def told(conn):
+        return conn.execute("SELECT seq, name FROM history WHERE run_id = ? ORDER BY seq", (run.id,)).fetchall()
+
+    assert await engine._backend.read(told) == [(event.seq, event.name) for event in history]
+
+
+def test_the_view_knows_every_command_and_where_its_name_stands():
+    """
+    Whoever adds a command adds it there.
+    """
+    commands = {kind: cls for kind, cls in EVENT_CLASSES.items() if getattr(cls, "category", "") == "command"}
+    (listed,) = re.findall(r"c\.kind IN \(([\d, ]+)\)", schema._VIEW_HISTORY)
+    assert {int(kind) for kind in listed.split(", ")} == set(commands)
+    for cls in commands.values():
+        assert next(each.name for each in fields(cls) if each.name != "position") in {"name", "run_id"}
+    assert [each.name for each in fields(EVENT_CLASSES[21])] == ["position", "name", "fire_at", "site", "label", "at"]
+
+
+async def test_the_name_of_a_timer_may_be_changed_under_open_runs(engines, reached, tmp_db):
+    """
+    It is for people: a run that was started without one, or with another, goes on.
+    """
+
+    def version(name):
+        @workflow(name="naps")
+        async def naps() -> Flow[str]:
+            yield sleep(0.001, name=name)
+            yield wait_for("go")
+            yield Return(name)
+
+        return naps
+
+    before = version("")
+    engine = await engines.file(before)
+    run = await engine.start(before())
+    await reached(run, "waiting")
+    await engine.aclose()
+    engine = await engines.file(version("a nap"))
+    await engine.get(run.id).signal("go")
+    assert await engine.get(run.id).result(5) == "a nap"

@@ -7,7 +7,7 @@ large ones can live elsewhere. What was written by an older release is read by e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -31,13 +31,20 @@ class _Layout:
         self.has_value = "value" in names
         self.body = [name for name in names if name not in ("position", "value", "at")]
         self.size = len(self.body)
-        #: Makers of the fields that older releases did not write: the last ones.
+        #: Makers of the fields that older releases did not write: the last ones, left out where they say nothing.
         self.newer: list[Callable[[], Any]] = [
             attribute.default.factory
             for attribute in attrs_fields(cls)
             if attribute.name in self.body and hasattr(attribute.default, "factory")
         ]
         self.read = attrgetter(*self.body) if self.body else None
+
+    def silent(self, values: Sequence[Any]) -> int:
+        """How many of the last *values* are what a reader takes for them where they are missing."""
+        count = 0
+        while count < len(self.newer) and values[-1 - count] == self.newer[-1 - count]():
+            count += 1
+        return count
 
 
 _LAYOUTS: dict[int, _Layout] = {kind: _Layout(cls) for kind, cls in EVENT_CLASSES.items()}
@@ -54,6 +61,8 @@ def to_row(event: Event) -> EventRow:
         body = None
     else:
         found = layout.read(event)
+        if layout.newer:
+            found = found[: layout.size - layout.silent(found)]
         body = dumps(found if layout.size > 1 else (found,))
     return event.kind, event.position, body, event.value
 
@@ -65,11 +74,8 @@ def fields_of(event: Event) -> dict[str, Any]:
     What older releases did not write stands there only if it says something: their exports stay as they were.
     """
     layout = _LAYOUTS[event.kind]
-    found = {name: getattr(event, name) for name in layout.body}
-    for name, make in zip(reversed(layout.body), reversed(layout.newer), strict=False):
-        if found[name] == make():
-            del found[name]
-    return found
+    values = [getattr(event, name) for name in layout.body]
+    return dict(zip(layout.body[: layout.size - layout.silent(values)], values, strict=False))
 
 
 def from_row(kind: int, position: str | None, body: str | None, value: Payload | None, at: float) -> Event:

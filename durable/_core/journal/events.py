@@ -444,7 +444,7 @@ class GroupOpened(AskedByCode):
 
 @frozen
 class TimerSet(AskedByCode):
-    """A timer was set, due at *fire_at*; *name* is sleep, sleep_until or timeout."""
+    """A timer was set, due at *fire_at*; *name* is sleep, sleep_until or timeout, *label* what the code calls it."""
 
     kind: ClassVar[int] = 21
     category: ClassVar[Literal["command"]] = "command"
@@ -452,10 +452,11 @@ class TimerSet(AskedByCode):
     name: str
     fire_at: float
     site: str
+    label: str = field(factory=str)
     at: Instant = 0.0
 
     def describe(self) -> str:
-        return self.name
+        return f"{self.name} {self.label!r}" if self.label else self.name
 
 
 @frozen

@@ -392,15 +392,17 @@ def _names_of(keys: Sequence[Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def sleep(seconds: float | timedelta) -> SleepOp:
-    """A durable timer; zero or less fires at once."""
-    op = SleepOp(_seconds(seconds, "sleep"), None, current_driver.call_site())
+def sleep(seconds: float | timedelta, *, name: str = "") -> SleepOp:
+    """A durable timer; zero or less fires at once. *name* says in the history what it is for, and may be changed."""
+    label = name and check_name("the name of a sleep", name)
+    op = SleepOp(_seconds(seconds, "sleep"), None, current_driver.call_site(), label)
     current_driver.created(op)
     return op
 
 
-def sleep_until(when: datetime) -> SleepOp:
-    """A durable timer for an aware datetime; one already past fires at once."""
+def sleep_until(when: datetime, *, name: str = "") -> SleepOp:
+    """A durable timer for an aware datetime; one already past fires at once. *name* as of `sleep`."""
+    label = name and check_name("the name of a sleep", name)
     given: Any = when
     if not isinstance(given, datetime):
         msg = f"sleep_until needs an aware datetime, found {given!r:.60} (for a number of seconds use sleep)"
@@ -408,7 +410,7 @@ def sleep_until(when: datetime) -> SleepOp:
     if when.tzinfo is None:
         msg = f"sleep_until needs an aware datetime, found the naive {when!r} (add tzinfo=datetime.UTC)"
         raise ValueError(msg)
-    op = SleepOp(None, when.timestamp(), current_driver.call_site())
+    op = SleepOp(None, when.timestamp(), current_driver.call_site(), label)
     current_driver.created(op)
     return op
 

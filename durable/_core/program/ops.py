@@ -382,9 +382,12 @@ class SleepOp(Op[None]):
     seconds: float | None
     until: float | None
     site: current_driver.CallSite | None = None
+    #: What it is for, told in the history.
+    name: str = ""
 
     def describe(self) -> str:
-        return f"sleep {self.seconds:g} s" if self.seconds is not None else "sleep_until"
+        described = f"sleep {self.seconds:g} s" if self.seconds is not None else "sleep_until"
+        return f"{described} ({self.name})" if self.name else described
 
 
 class Signal(Generic[T]):

@@ -55,7 +55,7 @@ class TimerNode(TimerLeaf):
         super().__init__(ex, position, owner, index)
         name = "sleep" if op.until is None else "sleep_until"
         fire_at = op.until if op.until is not None else ex.time + (op.seconds or 0.0)
-        event, fresh = ex.command(TimerSet(position, name, fire_at, ex.site(op), ex.time))
+        event, fresh = ex.command(TimerSet(position, name, fire_at, ex.site(op), op.name, ex.time))
         self.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
 
 

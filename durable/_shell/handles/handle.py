@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import describe
-from durable._core.journal.events import KIND_NAMES, Event
+from durable._core.journal.events import KIND_NAMES, Event, TimerSet
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
 from durable._core.program.ops import Signal
 from durable._core.statuses import Status
@@ -101,6 +101,8 @@ class HistoryEvent:
     at: float
     value: Any
     event: Event = field(repr=False)
+    #: Of the command at its position: the name of the step, job, signal, group or timer.
+    name: str | None = None
 
 
 def info_from(row: RunRow, codec: Codec) -> RunInfo:
@@ -232,10 +234,14 @@ class Run(Generic[T]):
         """All recorded events, in order."""
         row = await self._row()
         events = await self._backend.read(event_rows.load_history, self._backend.path, row)
-        return [
-            HistoryEvent(seq, KIND_NAMES[event.kind], event.position, event.at, event.value, event)
-            for seq, event in enumerate(events, 1)
-        ]
+        names: dict[str | None, str] = {}
+        found: list[HistoryEvent] = []
+        for seq, event in enumerate(events, 1):
+            if event.category == "command":
+                names[event.position] = (event.label or event.name) if isinstance(event, TimerSet) else event.name
+            name, kind = names.get(event.position), KIND_NAMES[event.kind]
+            found.append(HistoryEvent(seq, kind, event.position, event.at, event.value, event, name))
+        return found
 
     async def children(self) -> list[RunInfo]:
         """The runs that it started, oldest first."""

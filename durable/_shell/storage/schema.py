@@ -285,10 +285,19 @@ SELECT run_id, workflow, version, sort, status, queue, priority, key, labels, at
        datetime(ended_at, 'unixepoch') AS ended
 FROM durable_runs AS r
 """
-_VIEW_HISTORY = """
+# The name of a command is the first text of its body, what a timer is called the last one. Cut out, since JSON
+# functions are refused in the views of a schema that is not trusted, and ours is not (`connections`).
+_VIEW_HISTORY = r"""
 CREATE VIEW history AS
 SELECT r.run_id, e.seq, k.name AS event, e.position, strftime('%Y-%m-%d %H:%M:%f', e.at, 'unixepoch') AS at, e.body,
-       coalesce(e.value, p.value) AS value
+       coalesce(e.value, p.value) AS value,
+       CASE WHEN e.position IS NOT NULL THEN (
+           SELECT replace(replace(CASE WHEN c.kind = 21 AND instr(c.body, '","') > 0
+               THEN substr(c.body, instr(c.body, '","') + 3, length(c.body) - instr(c.body, '","') - 4)
+               ELSE substr(c.body, 3, instr(c.body, '",') - 3) END, '\"', '"'), '\\', '\')
+           FROM durable_events AS c WHERE c.run = e.run AND c.seq <= e.seq AND c.position = e.position
+           AND c.kind IN (10, 16, 17, 20, 21, 23, 25, 26, 31, 32) ORDER BY c.seq DESC LIMIT 1
+       ) END AS name
 FROM durable_events AS e
 JOIN durable_runs AS r ON r.run = e.run
 JOIN durable_kinds AS k ON k.kind = e.kind
@@ -312,6 +321,7 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
     try:
         if version:
             migrate(connection, version)
+            _renew_history(connection)
         else:
             _create(connection, now)
         connection.execute("PRAGMA user_version = 4")
@@ -320,6 +330,14 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _renew_history(connection: sqlite3.Connection) -> None:
+    """Let the view `history` be today's, if it is ours: the application may have something else of that name."""
+    found = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'view' AND name = 'history'").fetchone()
+    if found is not None and "durable_events" in found[0]:
+        connection.execute("DROP VIEW history")
+        connection.execute(_VIEW_HISTORY)
 
 
 def _create(connection: sqlite3.Connection, now: float) -> None:
