@@ -331,6 +331,13 @@ MUTANTS = (
         "shell/test_structured_cancelling.py::test_a_step_that_ignores_its_own_timeout_is_abandoned_and_told",
     ),
     _m(
+        "the slot of a function that outlives its run is free",
+        "_shell/writes/slots",
+        '"UPDATE durable_slots SET outlived = 1 WHERE',
+        '"UPDATE durable_slots SET outlived = 0 WHERE',
+        "shell/test_threads.py::test_a_function_that_hangs_keeps_its_slot_of_a_limit_until_it_has_returned",
+    ),
+    _m(
         "suspects run all at once",
         "_core/suspicion",
         "return self._line[0] is suspect",

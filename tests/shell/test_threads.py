@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from durable import (
     Queue,
     Retry,
     Return,
+    RunCancelledError,
     RunFailedError,
     context,
     current_batch,
@@ -627,3 +629,44 @@ async def test_other_processes_are_told_of_a_function_that_outlives_its_attempt(
         assert "thread" not in await client.get("r").why()
     await engine.aclose()
     assert not os.path.exists(f"{engine.path}.threads")
+
+
+@pytest.mark.parametrize("reopened", [False, True], ids=["", "reopened"])
+@pytest.mark.parametrize("how", ["timeout", "cancel", "cancel-job", "replace"])
+async def test_a_function_that_hangs_keeps_its_slot_of_a_limit_until_it_has_returned(engines, doors, how, reopened):
+    """
+    Also when `cleanup_timeout` is over and its run has ended, and when another engine opens the file meanwhile.
+    """
+    one = Limit("one", concurrency=1, on_conflict="replace" if how == "replace" else "wait")
+
+    @step(timeout=0.05 if how == "timeout" else None, limit=None if how == "replace" else one)
+    def hangs() -> int:
+        return doors.pass_through()
+
+    @job(limit=one)
+    def hanging() -> int:
+        return doors.pass_through()
+
+    @job(limit=one)
+    async def next_one() -> int:
+        return doors.inside
+
+    flow = one_step(hangs)
+    engine = await engines.file(flow, hanging, next_one, cleanup_timeout=0.05, grace=0.05)
+    run = await engine.start(flow() if how in ("timeout", "cancel") else hanging())
+    await doors.entered(1)
+    if how.startswith("cancel"):
+        await run.cancel()
+    after = await engine.start(next_one())
+    with pytest.raises((RunFailedError, RunCancelledError)):
+        await run.result(5)
+    assert doors.inside == 1
+    if reopened:
+        await engine.aclose()
+        await engine.open()
+    with pytest.raises(TimeoutError, match="a slot of limit 'one'"):
+        await engine.get(after.id).result(0.2)
+    doors.out.set()
+    assert await engine.get(after.id).result(5) == 0
+    with contextlib.closing(sqlite3.connect(engine.path)) as conn:
+        assert conn.execute("SELECT count(*) FROM durable_slots").fetchone() == (0,)

@@ -9,9 +9,10 @@ also where a later one could not be made.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol, Self
 
@@ -159,7 +160,12 @@ class Running:
             parts.enter_context(workload.shown())
             database, ownership = await _open_file(settings, parts)
             left = None if ownership is None else ownership.take_last_words()
-            recovered = await _recover(database, settings, left)
+            elsewhere = OutlivedElsewhere(settings.path) if isinstance(database, Database) else None
+            if elsewhere is not None:
+                parts.callback(sweep, settings.path)
+                parts.callback(elsewhere.close)
+            outlived: Collection[tuple[str, str]] = () if elsewhere is None else elsewhere.steps
+            recovered = await _recover(database, settings, left, outlived)
             if settings.check_on_open:
                 definitions, codec = settings.definitions, settings.codec
                 checked = await check_journal(database.read, settings.path, definitions, codec, whole=False)
@@ -170,16 +176,15 @@ class Running:
             parts.callback(running._let_go, "the engine was closed; it resumes when it opens again")
             parts.push_async_callback(running.supervisor.aclose)
             parts.callback(running.scheduler.close)
-            if isinstance(database, Database):
-                running.steps.elsewhere = elsewhere = OutlivedElsewhere(settings.path)
-                parts.callback(sweep, settings.path)
-                parts.callback(elsewhere.close)
-                parts.callback(running._leave_word)
+            running.steps.elsewhere = elsewhere
+            parts.callback(running._leave_word)
             parts.callback(running.steps.close)
             await running.supervisor.begin()
             commits, supervisor = running.commits, running.supervisor
             supervisor.start_uncancelled(commits.run(), name="durable-commits", stop=commits.close)
             supervisor.start(running.scheduler.run_timers())
+            if elsewhere is not None and elsewhere.steps:
+                supervisor.start(running._free_slots(elsewhere))
             supervisor.start(keep_house(host, database, ownership, settings.keep_finished))
             running._parts = parts.pop_all()
             return running
@@ -198,6 +203,17 @@ class Running:
             await self.server.start()
         for notice in self.database.notices:
             log.info("journal.notice", path=self.settings.path, notice=notice)
+
+    async def _free_slots(self, elsewhere: OutlivedElsewhere) -> None:
+        """Free the slots of functions of engines before this one, once they have returned."""
+        await elsewhere.wait_returned()
+        now, own = self.settings.clock.now(), {function.key[1:] for function in self.steps.outlived()}
+
+        def free(conn: sqlite3.Connection, effects: Effects) -> None:
+            let_in(conn, slots.free_outlived(conn, own, now, effects), now, effects)
+
+        with contextlib.suppress(EngineClosedError):
+            await self.commits.call(free, answers=False)
 
     def _leave_word(self) -> None:
         """Tell the next owner of the file which functions still run."""
@@ -330,11 +346,14 @@ class Recovered:
     starts: dict[str, list[float]]
 
 
-async def _recover(database: AnyDatabase, settings: Settings, left: Sequence[bytes] | None) -> Recovered:
+async def _recover(
+    database: AnyDatabase, settings: Settings, left: Sequence[bytes] | None, outlived: Collection[tuple[str, str]]
+) -> Recovered:
     """
     Let runs try again that other code had blocked, and let in whom today's numbers of limits let in.
 
-    *left*: what the last engine had noted of itself, if it died.
+    *left*: what the last engine had noted of itself, if it died. *outlived*: steps, by run and position, whose
+    functions still run elsewhere.
     """
     now = settings.clock.now()
     noted = read_notes(left)
@@ -346,6 +365,7 @@ async def _recover(database: AnyDatabase, settings: Settings, left: Sequence[byt
         register_fairness(conn, settings.queues)
         for queue in run_rows.paused_queues(conn):
             let_in(conn, slots.leave_paused_queue(conn, queue, now, effects, active=None), now, effects)
+        let_in(conn, slots.free_outlived(conn, outlived, now, effects), now, effects)
         let_in(conn, slots.grant_all(conn, now, effects), now, effects)
         return adopt(conn, list(settings.schedules.values()), now), take_last_life(conn, noted)
 

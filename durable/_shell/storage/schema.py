@@ -237,7 +237,8 @@ CREATE TABLE durable_slots (          -- who is inside a limit, and who waits; a
     since REAL NOT NULL,
     granted_at REAL,                  -- NULL while it waits
     due_at REAL,                      -- when the rate lets it in, if that is what it waits for
-    leaving INTEGER NOT NULL DEFAULT 0 -- 1 once a later run replaced it
+    leaving INTEGER NOT NULL DEFAULT 0, -- 1 once a later run replaced it
+    outlived INTEGER NOT NULL DEFAULT 0 -- 1 while it waits for a function in a thread that outlives its attempt
 ) STRICT;
 CREATE UNIQUE INDEX durable_slots_run ON durable_slots (run, position);
 CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL;

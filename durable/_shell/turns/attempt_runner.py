@@ -12,7 +12,9 @@ run continues without it, but its driver does not end before the function has.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import sqlite3
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -27,10 +29,13 @@ from durable._shell.attempts.running_attempt import RunningAttempt
 from durable._shell.attempts.steps import current_task, forget_cancel
 from durable._shell.log import log
 from durable._shell.reads.batch_rows import lineage
-from durable._shell.rows.rows import RunState
+from durable._shell.rows.rows import Effects, RunState
 from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
+from durable._shell.writes import slots
+from durable._shell.writes.wakeups import let_in
+from durable.errors import EngineClosedError
 
 #: Takes the turns of the run, until nothing is left to drive.
 TakeTurns: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
@@ -109,12 +114,45 @@ class AttemptRunner:
         attempt.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, attempt, outcome)
 
     def _give_up(self, attempt: RunningAttempt, outcome: Event) -> None:
-        if self._running.get(attempt.action.position) is attempt:
-            del self._running[attempt.action.position]
-            self._abandoned.add(attempt)
-            attempt.end()
-            self._inbox.add(evolve(outcome, at=self._services.clock.now()))
-            self.relieve()
+        if self._running.get(attempt.action.position) is not attempt:
+            return
+        if attempt.has_outlived:
+            self._services.spawn(partial(self._keep_slot, attempt), outcome)
+        else:
+            self._abandon(attempt, outcome)
+
+    async def _keep_slot(self, attempt: RunningAttempt, outcome: Event) -> None:
+        """A function in a thread keeps its slot of a limit until it has returned; only then it is given up."""
+        action, run = attempt.action, self._state.run
+        is_job = action.op.definition.kind == "job"
+        with contextlib.suppress(EngineClosedError):  # the next one frees it
+            await self._services.commits.call(
+                lambda conn, _: slots.outlive(conn, run, action.position, is_job=is_job), answers=False
+            )
+        if self._running.get(action.position) is attempt:
+            self._abandon(attempt, outcome)
+
+    def _abandon(self, attempt: RunningAttempt, outcome: Event) -> None:
+        del self._running[attempt.action.position]
+        self._abandoned.add(attempt)
+        attempt.end()
+        self._inbox.add(evolve(outcome, at=self._services.clock.now()))
+        self.relieve()
+
+    async def _give_slot_back(self, attempt: RunningAttempt) -> None:
+        """The function of an attempt that was given up has returned."""
+        action, run, now = attempt.action, self._state.run, self._services.clock.now()
+        is_job = action.op.definition.kind == "job"
+
+        def free(conn: sqlite3.Connection, effects: Effects) -> None:
+            let_in(conn, slots.returned(conn, run, action.position, now, effects, is_job=is_job), now, effects)
+
+        try:
+            with contextlib.suppress(EngineClosedError):
+                await self._services.commits.call(free, answers=False)
+        finally:
+            self._abandoned.remove(attempt)
+            self._inbox.wake()
 
     def _overdue(self, attempt: RunningAttempt) -> None:
         """Its time is over, and its function was cancelled; that has as long to end as after any other cancel."""
@@ -222,9 +260,12 @@ class AttemptRunner:
         action = attempt.action
         if attempt.timer is not None:
             attempt.timer.cancel()
-        if attempt in self._abandoned:
-            self._abandoned.remove(attempt)
-            self._inbox.wake()  # what came of it is of no use any more
+        if attempt in self._abandoned:  # what came of it is of no use any more
+            if attempt.function is not None and attempt.function.returned and not attempt.is_cut_off:
+                self._services.spawn(self._give_slot_back, attempt)
+            else:
+                self._abandoned.remove(attempt)
+                self._inbox.wake()
             return
         del self._running[action.position]
         if outcome is not None:

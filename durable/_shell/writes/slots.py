@@ -9,6 +9,9 @@ the rate is what stops the first in line, its row says when it is due, and the t
 Numbers are rows too (`durable_limits`), written by the code that opens the file: a waiting step
 needs none of its code to be let in. Runs that are paused or blocked, or whose queue is paused, are passed over,
 and keep their place. What is returned is who was let in, as (run, position); `waking.let_in` tells them.
+
+A function in a thread cannot be cut off. One that outlives its attempt keeps the slot (`outlive`) until it has returned
+(`returned`), whatever becomes of its run; an engine that opens the file frees those of processes that are gone.
 """
 
 from __future__ import annotations
@@ -42,6 +45,10 @@ _FREED_AGAIN = """
 UPDATE durable_runs SET status = 'waiting', ready_at = NULL WHERE run = ? AND status = 'running'
     AND EXISTS (SELECT 1 FROM durable_slots AS s WHERE s.run = durable_runs.run AND s.granted_at IS NULL)
     AND NOT EXISTS (SELECT 1 FROM durable_inbox AS i WHERE i.run = durable_runs.run AND i.wakes = 1)
+"""
+
+_TAKEN_BACK = """
+UPDATE durable_slots SET outlived = 0 WHERE run = ? AND position = ? AND name = ? AND key = ? AND outlived = 1
 """
 
 
@@ -79,6 +86,8 @@ def ask(conn: sqlite3.Connection, run: int, position: str, name: str, key: str, 
         "SELECT slot, name, key FROM durable_slots WHERE run = ? AND position = ?", (run, position)
     ).fetchone()
     granted: Granted = []
+    if conn.execute(_TAKEN_BACK, (run, position, name, key)).rowcount:  # its next attempt, which waits for the function
+        return [(run, position)]
     if found is not None and found[1:] != (name, key):  # the code has another limit now
         granted = release(conn, run, position, at, effects)
         found = None
@@ -106,7 +115,8 @@ def _has(conn: sqlite3.Connection, run: int, name: str, key: str) -> bool:
 def release(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> Granted:
     """Give up a slot, or a place in line."""
     gone = conn.execute(
-        "DELETE FROM durable_slots WHERE run = ? AND position = ? RETURNING name, key", (run, position)
+        "DELETE FROM durable_slots WHERE run = ? AND position = ? AND outlived = 0 RETURNING name, key",
+        (run, position),
     ).fetchall()
     return _grant_all(conn, gone, at, effects)
 
@@ -117,8 +127,43 @@ def release_runs(conn: sqlite3.Connection, runs: Iterable[int], at: float, effec
         return []
     gone: list[tuple[str, str]] = []
     for run in runs:
-        gone += conn.execute("DELETE FROM durable_slots WHERE run = ? RETURNING name, key", (run,)).fetchall()
+        gone += conn.execute(
+            "DELETE FROM durable_slots WHERE run = ? AND outlived = 0 RETURNING name, key", (run,)
+        ).fetchall()
     return _grant_all(conn, gone, at, effects)
+
+
+def outlive(conn: sqlite3.Connection, run: int, position: str, *, is_job: bool) -> None:
+    """The function of the attempt at *position* outlives it; that of a job has the slot of its run, too."""
+    conn.execute(
+        "UPDATE durable_slots SET outlived = 1 WHERE run = ? AND position IN (?, ?) AND granted_at IS NOT NULL",
+        (run, position, "" if is_job else position),
+    )
+
+
+def returned(
+    conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects, *, is_job: bool
+) -> Granted:
+    """That function has returned."""
+    gone = conn.execute(
+        "DELETE FROM durable_slots WHERE run = ? AND position IN (?, ?) AND outlived = 1 RETURNING name, key",
+        (run, position, "" if is_job else position),
+    ).fetchall()
+    return _grant_all(conn, gone, at, effects)
+
+
+def free_outlived(
+    conn: sqlite3.Connection, running: Collection[tuple[str, str]], at: float, effects: Effects
+) -> Granted:
+    """Free the slots of all functions but those that still run, as (run id, position)."""
+    rows = conn.execute(
+        "SELECT s.slot, s.name, s.key, r.run_id, s.position FROM durable_slots AS s "
+        "LEFT JOIN durable_runs AS r ON r.run = s.run WHERE s.outlived = 1"
+    ).fetchall()
+    runs = {run_id for run_id, _ in running}
+    gone = [row for row in rows if not ((row[3], row[4]) in running or (not row[4] and row[3] in runs))]
+    conn.executemany("DELETE FROM durable_slots WHERE slot = ?", [row[:1] for row in gone])
+    return _grant_all(conn, [(row[1], row[2]) for row in gone], at, effects)
 
 
 def step_aside(
@@ -138,7 +183,7 @@ def step_aside(
     are *under_way*, all others do.
     """
     rows = conn.execute(
-        "SELECT slot, name, key, position, granted_at FROM durable_slots WHERE run = ?", (run,)
+        "SELECT slot, name, key, position, granted_at FROM durable_slots WHERE run = ? AND outlived = 0", (run,)
     ).fetchall()
     for slot, _, _, position, granted_at in rows:
         if not position or granted_at is None or (under_way is not None and position in under_way):
