@@ -580,8 +580,8 @@ MUTANTS = (
     _m(
         "what does not end in time is waited for without end",
         "_shell/turns/attempt_runner",
-        "            self._inbox.add(evolve(outcome, at=self._services.clock.now()))\n",
-        "            pass\n",
+        "        self._inbox.add(evolve(outcome, at=self._services.clock.now()))\n",
+        "        pass\n",
         "shell/test_structured_cancelling.py::test_a_loser_that_does_not_end_is_abandoned",
     ),
     _m(
