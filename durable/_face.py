@@ -38,7 +38,7 @@ from durable._core.run.caps import Caps
 from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._debug.what_if import what_if
 from durable._shell.attempts.context import StepContext, context, cursor, memo, snooze
-from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
+from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, RunSuccess, StepCall
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.dry_run import DryRun
 from durable._shell.engine.engine import Engine, Stats
@@ -128,6 +128,7 @@ __all__ = [
     "RunInfo",
     "RunNotFoundError",
     "RunOp",
+    "RunSuccess",
     "Schedule",
     "ScheduleHandle",
     "ScheduleInfo",

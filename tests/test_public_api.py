@@ -26,7 +26,7 @@ DOCUMENTED = """
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
     command_line
-    Middleware StepCall Activation AttemptFailed RunFailure DryRun what_if
+    Middleware StepCall Activation AttemptFailed RunFailure RunSuccess DryRun what_if
     RunHistory read_histories Redacted Imported
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
 

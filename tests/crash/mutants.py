@@ -856,6 +856,23 @@ MUTANTS = (
         "if waiting is None:",
         "shell/test_engine_runs.py::test_a_callers_timeout_does_not_touch_the_run",
     ),
+    # --- middleware -----------------------------------------------------------------------------------------
+    _m(
+        "every activation is taken for a beginning",
+        "_shell/attempts/hooks",
+        "first=not ready.begun,",
+        "first=True,",
+        "shell/test_middleware.py::test_an_activation_says_whether_it_is_the_first",
+    ),
+    _m(
+        "a run that continues is told as a success",
+        "_shell/attempts/hooks",
+        'if run.outcome is not None and run.status == "succeeded":\n'
+        "                    self._tell_success(run, run.outcome)",
+        'if run.status == "succeeded":\n'
+        '                    self._tell_success(run, run.outcome or RunResult("succeeded", None, ""))',
+        "shell/test_middleware.py::test_successes_are_told_once_they_are_on_disk",
+    ),
     # --- attempts -------------------------------------------------------------------------------------------
     _m(
         "a snooze costs an attempt",

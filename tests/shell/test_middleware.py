@@ -21,6 +21,7 @@ from durable import (
     RunFailure,
     StepCall,
     Transaction,
+    continue_as,
     gather,
     job,
     sleep,
@@ -384,6 +385,77 @@ async def test_an_activation_says_what_is_driven(engines):
     ]
 
 
+async def test_an_activation_says_whether_it_is_the_first(engines, reached):
+    """
+    One that is woken has begun, and so has one that another engine recovers; a run that waited in the queue has not.
+    """
+    found: list[bool] = []
+
+    async def note(activation, proceed):
+        found.append(activation.first)
+        await proceed()
+
+    @workflow(name="waits")
+    async def waits() -> Flow[None]:
+        yield wait_for("go")
+        yield wait_for("go")
+
+    engine = await engines.file(waits, middleware=[AroundRuns(note)])
+    await engine.queue("default").pause()
+    run = await engine.start(waits())
+    await engine.aclose()
+    engine = await engines.file(waits, middleware=[AroundRuns(note)])
+    await engine.queue("default").resume()
+    run = engine.get(run.id)
+    await reached(run, "waiting")
+    await run.signal("go")
+    await eventually_found(found, 2)
+    await reached(run, "waiting")
+    await engine.aclose()
+    engine = await engines.file(waits, middleware=[AroundRuns(note)])
+    await engine.get(run.id).signal("go")
+    await engine.get(run.id).result(5)
+    assert found == [True, False, False]
+
+
+async def eventually_found(found, count):
+    async with asyncio.timeout(5):
+        while len(found) < count:
+            await asyncio.sleep(0.001)
+
+
+async def test_successes_are_told_once_they_are_on_disk(engines):
+    """
+    Of workflows and jobs, each once; not that a run continued as another, nor what failed.
+    """
+    told: list[tuple[str, str, object]] = []
+
+    class Counting(Middleware):
+        def run_succeeded(self, success):
+            (count,) = engine._backend.running.database._look(
+                lambda conn: conn.execute(
+                    "SELECT count(*) FROM runs WHERE run_id = ? AND status = 'succeeded'", (success.run_id,)
+                ).fetchone()
+            )
+            told.append((success.workflow, success.value, count))
+
+    @workflow(name="twice")
+    async def twice(left: int) -> Flow[int]:
+        if left:
+            yield continue_as(twice(left - 1))
+        yield Return((yield double(4)))
+
+    @job(name="fails")
+    async def fails() -> None:
+        raise ConnectionError("down")
+
+    engine = await engines.memory(twice, double, fails, middleware=[Counting()])
+    assert await engine.run(twice(1)) == 8
+    with pytest.raises(RunFailedError):
+        await engine.run(fails())
+    assert told == [("double", 8, 1), ("twice", 8, 1)]
+
+
 async def test_context_variables_of_a_run_are_seen_by_all_of_its_steps_and_by_no_other_run(engines):
     """
     Those of a plain sequence, of a group, and in threads.
@@ -646,18 +718,23 @@ async def test_an_error_of_a_hook_is_logged_and_changes_nothing(engines):
         def run_failed(self, failure):
             raise RuntimeError("broken alarm")
 
+        def run_succeeded(self, success):
+            raise RuntimeError("broken counter")
+
     @job(retry=NOW, name="fails")
     async def fails() -> None:
         raise ConnectionError("down")
 
     watching = Watching()
-    engine = await engines.memory(fails, middleware=[Broken(), watching])
-    with capture_logs() as logs, pytest.raises(RunFailedError, match="down"):
-        await engine.run(fails())
+    engine = await engines.memory(fails, double, middleware=[Broken(), watching])
+    with capture_logs() as logs:
+        with pytest.raises(RunFailedError, match="down"):
+            await engine.run(fails())
+        assert await engine.run(double(2)) == 4
     assert len(watching.attempts) == 3
     assert len(watching.runs) == 1
     methods = [entry["method"] for entry in logs if entry["event"] == "middleware.failed"]
-    assert methods == ["attempt_failed"] * 3 + ["run_failed"]
+    assert methods == ["attempt_failed"] * 3 + ["run_failed", "run_succeeded"]
 
 
 async def test_a_replay_calls_nothing_for_what_is_recorded(engines, eventually):

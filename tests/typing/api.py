@@ -35,6 +35,7 @@ from durable import (
     RunFailure,
     RunInfo,
     RunOp,
+    RunSuccess,
     Schedule,
     ScheduleInfo,
     Settled,
@@ -381,6 +382,9 @@ class Tracing(Middleware):
 
     def run_failed(self, failure: RunFailure) -> None:
         assert_type(failure.reason, str)
+
+    def run_succeeded(self, success: RunSuccess) -> None:
+        assert_type(success.run_id, str)
 
 
 async def with_middleware() -> None:

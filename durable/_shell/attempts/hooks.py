@@ -23,7 +23,7 @@ from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.payloads import rebuilt
 from durable._core.run.decision import FailedAttempt, StepAction
 from durable._shell.attempts.asking import in_short
-from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, StepCall
+from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, RunSuccess, StepCall
 from durable._shell.attempts.raised import is_cancellation, is_for_the_program
 from durable._shell.log import log
 from durable._shell.rows.rows import Effects, Ended, Notice, ReadyRun, RunResult, RunState
@@ -60,6 +60,7 @@ class Hooks:
         self._runs = tuple(each for each in reversed(found) if _overrides(each, "run"))
         self._attempts = tuple(each for each in found if _overrides(each, "attempt_failed"))
         self._failures = tuple(each for each in found if _overrides(each, "run_failed"))
+        self._successes = tuple(each for each in found if _overrides(each, "run_succeeded"))
         self.around_steps = bool(self._steps)
         self.around_runs = bool(self._runs)
         #: Whether anybody wants to hear of failed attempts.
@@ -101,6 +102,7 @@ class Hooks:
             ready.queue,
             ready.priority,
             ready.labels,
+            first=not ready.begun,
         )
         driven: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         begun = False
@@ -134,6 +136,10 @@ class Hooks:
             for run in effects.ended:
                 if run.outcome is not None and run.status == "failed":
                     self._tell_failure(run, run.outcome)
+        if self._successes:
+            for run in effects.ended:
+                if run.outcome is not None and run.status == "succeeded":
+                    self._tell_success(run, run.outcome)
 
     def _tell_attempt(self, notice: Notice, failed: FailedAttempt) -> None:
         for each in self._attempts:
@@ -164,6 +170,16 @@ class Hooks:
                 if came_from_outside(broken):
                     raise
                 _log(_name(each), "run_failed", broken, run.run_id)
+
+    def _tell_success(self, run: Ended, outcome: RunResult) -> None:
+        for each in self._successes:
+            try:
+                value = None if outcome.payload is None else self._codec.decode(outcome.payload, where="a result")
+                each.run_succeeded(RunSuccess(run.run_id, run.workflow, value))
+            except BaseException as broken:  # as above
+                if came_from_outside(broken):
+                    raise
+                _log(_name(each), "run_succeeded", broken, run.run_id)
 
 
 class _Once:
@@ -286,7 +302,7 @@ def _check(middleware: object) -> None:
         is_class = isinstance(middleware, type) and issubclass(middleware, Middleware)
         hint = f"give an object: {middleware.__name__}()" if is_class else "derive its class from durable.Middleware"  # type: ignore[attr-defined]  # a class
         raise MiddlewareError(f"{middleware!r:.80}", "Engine(middleware=...)", f"it is not a Middleware: {hint}")
-    for method in ("attempt_failed", "run_failed"):
+    for method in ("attempt_failed", "run_failed", "run_succeeded"):
         if inspect.iscoroutinefunction(getattr(middleware, method)):
             reason = "it is called and not awaited, so it must be a plain `def`"
             raise MiddlewareError(f"{_name(middleware)}.{method}", "Engine(middleware=...)", reason)

@@ -48,6 +48,8 @@ class Activation:
     queue: str
     priority: int
     labels: Mapping[str, str]
+    #: Whether it begins, as far as the file knows: it was neither freed nor recovered, nor opened again by a retry.
+    first: bool = True
 
     @property
     def sort(self) -> Literal["workflow", "job"]:
@@ -83,6 +85,16 @@ class RunFailure:
     reason: str
 
 
+@frozen
+class RunSuccess:
+    """A run that succeeded, and is recorded as succeeded. One that continued as another run has not ended."""
+
+    run_id: str
+    workflow: str
+    #: As plain JSON gives it: attrs classes and the like are dicts. `run.result()` has it by its type.
+    value: Any = field(repr=False)
+
+
 class Middleware:
     """
     Hooks around the work of an engine: override those you need, ``Engine(middleware=[Mine()])``.
@@ -90,8 +102,8 @@ class Middleware:
     The first middleware of the list is the outermost. A method that is not overridden costs
     nothing. All are called on the event loop, so none of them may block it.
 
-    `step` and `run` surround what *proceed* does, and must await it exactly once. `attempt_failed`
-    and `run_failed` are called for what is on disk already, at most once: if the process dies between
+    `step` and `run` surround what *proceed* does, and must await it exactly once. `attempt_failed`, `run_failed`
+    and `run_succeeded` are called for what is on disk already, at most once: if the process dies between
     the commit and the call, or the call raises, they are not called again. What must not be missed
     belongs in the workflow.
     """
@@ -126,3 +138,6 @@ class Middleware:
 
     def run_failed(self, failure: RunFailure) -> None:
         """Called for each run that failed permanently. An error here is logged and changes nothing."""
+
+    def run_succeeded(self, success: RunSuccess) -> None:
+        """Called for each run that succeeded. An error here is logged and changes nothing."""
