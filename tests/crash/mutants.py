@@ -769,6 +769,13 @@ MUTANTS = (
         "shell/test_handovers.py::test_a_closing_engine_records_what_clients_ask_for",
     ),
     _m(
+        "a client gives up while the file changes hands",
+        "_shell/handles/client_backend",
+        "                if loop.time() >= deadline:\n                    if closed",
+        "                if True:\n                    if closed",
+        "shell/test_handovers.py::test_clients_do_not_notice_that_owners_are_killed_and_closed",
+    ),
+    _m(
         "a client gives up with an engine that failed",
         "_shell/handles/client_backend",
         "if isinstance(answer, EngineClosedError):",
@@ -781,6 +788,20 @@ MUTANTS = (
         'error.role != "client" or',
         "True or",
         "shell/test_handovers.py::test_an_engine_waits_for_a_client_that_has_the_file_for_a_moment",
+    ),
+    _m(
+        "an engine believes the name that a killed owner left",
+        "_shell/storage/ownership",
+        'role == "client" or holder == before',
+        "True",
+        "shell/test_ownership.py::test_a_name_that_a_killed_owner_left_is_not_believed_at_once",
+    ),
+    _m(
+        "a client waits for a socket that nobody answers on any more",
+        "_shell/handles/owner_socket",
+        "owned = has_owner(self._path)",
+        "owned = True",
+        "shell/test_handovers.py::test_a_socket_that_a_killed_owner_left_with_its_children_is_no_owner",
     ),
     _m(
         "a client that is cancelled keeps the file",

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -189,9 +189,9 @@ def test_clients_do_not_notice_that_owners_are_killed_and_closed():
 
 
 @asynccontextmanager
-async def mute_owner(path):
+async def mute_owner(path, *, owned=True):
     """
-    An owner that listens, and says nothing.
+    An owner that listens, and says nothing; or what is left of one.
     """
 
     async def listen(reader, writer):
@@ -199,13 +199,14 @@ async def mute_owner(path):
             pass
         writer.close()
 
-    with Ownership.acquire(path):
+    with Ownership.acquire(path) if owned else nullcontext():
         server = await asyncio.start_unix_server(listen, f"{path}.sock")
         try:
             yield
         finally:
             server.close()
-            os.unlink(f"{path}.sock")
+            with suppress(FileNotFoundError):
+                os.unlink(f"{path}.sock")
 
 
 async def test_a_client_says_who_does_not_answer(free):
@@ -220,6 +221,19 @@ async def test_a_client_says_who_does_not_answer(free):
                 await client.start(quick(1))
             with pytest.raises(JournalAccessError, match=named.format("WaitForEnd")):
                 await run.result()
+
+
+async def test_a_socket_that_a_killed_owner_left_with_its_children_is_no_owner(free):
+    """
+    They keep it open and say nothing, but they have no lock: the client records by itself, and removes the socket.
+    """
+    async with Client(free) as client:
+        run = await client.start(waiting())
+        async with mute_owner(free, owned=False):
+            assert await run.signal("go", "x")
+            assert not os.path.exists(f"{free}.sock")
+            assert await run.cancel()
+        assert await run.status() == "pending"
 
 
 async def test_a_run_that_takes_longer_than_the_timeout_is_waited_for(free, engines):

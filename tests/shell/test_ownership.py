@@ -176,6 +176,23 @@ def test_a_side_file_that_names_nobody_still_locks(path, text):
             Ownership.acquire(path)
 
 
+def test_a_name_that_a_killed_owner_left_is_not_believed_at_once(path, monkeypatch):
+    """Who takes the lock this moment has not written its own name yet: a client, say, which is worth waiting for."""
+    holder = Ownership(path)
+    side = Path(holder.lock_path)
+
+    def name(role):
+        side.write_text(json.dumps({"role": role, "pid": 1, "host": "h", "since": "2026-01-01"}))
+
+    fcntl.flock(holder._fd, fcntl.LOCK_EX)
+    name("engine")
+    monkeypatch.setattr(ownership_module.time, "sleep", lambda _: name("client"))
+    with pytest.raises(JournalLockedError) as caught:
+        Ownership.acquire(path)
+    assert caught.value.role == "client"
+    holder._close()
+
+
 def test_what_the_side_file_says_cannot_control_a_terminal(path):
     """Escape sequences of a stranger's do not reach the error."""
     with Ownership.acquire(path) as ownership:

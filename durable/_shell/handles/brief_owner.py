@@ -5,6 +5,8 @@ Owns a journal for a moment, where no engine does, to record requests in it. The
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
@@ -12,13 +14,15 @@ from typing import Any, Final
 from durable._core.ports import Clock
 from durable._shell.requests.once import forget_answers
 from durable._shell.requests.request import Env, JournalRequest
+from durable._shell.requests.wire import socket_path
 from durable._shell.rows.rows import Effects
 from durable._shell.storage.opening import Durability, owned_briefly
 from durable.errors import DurableError
 
-#: Seconds for which a client leaves the file free before it takes it again: engines that open get their turn, however
-#: much is asked of it.
+#: Seconds for which a client leaves the file free after it had it again and again for so many: engines that open get
+#: their turn, however much is asked of it.
 FREE_SECONDS: Final = 0.01
+BUSY_SECONDS: Final = 0.05
 
 
 class BriefOwner:
@@ -30,7 +34,7 @@ class BriefOwner:
         self._durability: Durability = durability
         # calls of one client take turns here: at the file they would be in each other's way
         self._turn = asyncio.Lock()
-        self._left_at = 0.0
+        self._busy_since = self._left_at = 0.0
 
     async def record_each(self, requests: Sequence[JournalRequest[Any]]) -> list[Any]:
         """
@@ -41,10 +45,14 @@ class BriefOwner:
         """
         loop = asyncio.get_running_loop()
         async with self._turn:
-            if (early := self._left_at + FREE_SECONDS - loop.time()) > 0:
-                await asyncio.sleep(early)
+            if loop.time() - self._left_at < FREE_SECONDS and loop.time() - self._busy_since > BUSY_SECONDS:
+                await asyncio.sleep(FREE_SECONDS)
+            if loop.time() - self._left_at >= FREE_SECONDS:
+                self._busy_since = loop.time()
             try:
                 async with owned_briefly(self._path, durability=self._durability, now=self._clock.now) as database:
+                    with contextlib.suppress(OSError):  # left by an owner that was killed, see `OwnerSocket`
+                        os.unlink(socket_path(self._path))
                     env = Env(self._clock.now(), self._path)
                     return await database.write(lambda conn: _record_each(conn, requests, env))
             finally:

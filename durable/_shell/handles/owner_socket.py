@@ -19,11 +19,14 @@ from durable._shell.requests.wire import (
     name_of,
     socket_path,
 )
-from durable._shell.storage.ownership import holder_of
+from durable._shell.storage.ownership import has_owner, holder_of
 from durable.errors import DurableError, JournalAccessError
 
 #: Requests that an owner is asked at once: enough for it to commit them in groups, and less than a socket queues.
 TOGETHER: Final = 32
+#: Seconds without an answer after which a client looks whether the file has an owner at all, and between two looks:
+#: children that a killed owner forked may keep its socket, and say nothing.
+LOOK_SECONDS: Final = 1.0
 
 
 class Silence(Enum):
@@ -41,14 +44,14 @@ class OwnerSocket:
     def __init__(self, path: str, timeout: float) -> None:
         self._path = path
         self._timeout = timeout
+        self._free = asyncio.Semaphore(TOGETHER)
 
     async def ask_each(self, requests: Sequence[JournalRequest[Any]]) -> list[Any]:
         """Of each request, in order, the owner's result or its `DurableError`; `SILENCE` where nobody listens."""
-        free = asyncio.Semaphore(TOGETHER)
 
         async def ask(request: JournalRequest[Any]) -> Any:
             try:
-                async with free:
+                async with self._free:
                     answer = await self._ask(request)
                 return SILENCE if answer is None else decode_answer(request, answer, self._path)
             except DurableError as error:
@@ -65,8 +68,7 @@ class OwnerSocket:
         """
         request = WaitForEnd(run_id)
         try:
-            async with asyncio.timeout(self._timeout):
-                answer = await self._exchange(request)
+            answer = await self._answer(request)
         except TimeoutError:
             # A run takes as long as it does; but the owner that runs it must answer: at once, for a run that is none.
             request = WaitForEnd("")
@@ -84,8 +86,7 @@ class OwnerSocket:
             JournalAccessError: Somebody does, and says nothing.
         """
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._exchange(request)
+            return await self._answer(request)
         except TimeoutError:
             who = holder_of(self._path) or "an unnamed process"
             msg = (
@@ -94,18 +95,50 @@ class OwnerSocket:
             )
             raise JournalAccessError(self._path, msg) from None
 
-    async def _exchange(self, request: Asked) -> bytes | None:
+    async def _answer(self, request: Asked) -> bytes | None:
+        """As `_ask`; TimeoutError if nothing is said."""
         try:
             reader, writer = await asyncio.open_unix_connection(socket_path(self._path), limit=LINE_BYTES)
         except OSError:
             return None
+        patience = _Patience(self._path, self._timeout, writer.transport)
+        answer = b""
         try:
             writer.write(encode_request(request))
             await writer.drain()
             answer = await reader.readline()
-            # half of one is none: the owner died while it wrote, so another must be asked
-            return answer if answer.endswith(b"\n") else None
         except OSError:
-            return None
+            pass
         finally:
+            patience.end()
             writer.close()
+        if patience.is_over:
+            raise TimeoutError
+        # half of one is none: the owner died while it wrote, so another must be asked
+        return answer if answer.endswith(b"\n") else None
+
+
+class _Patience:
+    """Hangs up on a socket that says nothing: after *timeout* seconds, or as soon as the file has no owner."""
+
+    def __init__(self, path: str, timeout: float, transport: asyncio.WriteTransport) -> None:
+        self._path = path
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + timeout
+        self._next = self._loop.call_later(min(timeout, LOOK_SECONDS), self._look)
+        #: Whether there is an owner, and it was silent for all that time.
+        self.is_over = False
+
+    def end(self) -> None:
+        """Something was said."""
+        self._next.cancel()
+
+    def _look(self) -> None:
+        left = self._until - self._loop.time()
+        owned = has_owner(self._path)
+        if owned and left > 0:
+            self._next = self._loop.call_later(min(left, LOOK_SECONDS), self._look)
+        else:
+            self.is_over = owned
+            self._transport.abort()

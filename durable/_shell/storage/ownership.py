@@ -37,8 +37,9 @@ from durable.errors import JournalAccessError, JournalLockedError
 if TYPE_CHECKING:
     from types import TracebackType
 
-# A lock whose side file names nobody is held by an engine that is just opening or closing, or by
-# an abandoned `wait` that gives it back: worth a moment, so that the refusal can name someone.
+# A lock whose side file names nobody is held by somebody who is just opening or closing, or by an abandoned
+# `wait` that gives it back; and one that is taken this moment still names the last owner, if that was killed.
+# Worth a moment, so that the refusal names who has it.
 NAMELESS_TRIES: Final = 5
 NAMELESS_SECONDS: Final = 0.01
 # More than any text we write; what a stranger put there is not read to its end.
@@ -79,6 +80,7 @@ class Ownership:
             JournalLockedError: If someone else owns it; `holder` says who, and `role` what that is.
             JournalAccessError: If the side file cannot be opened or locked.
         """
+        before = ""
         for last in [False] * (NAMELESS_TRIES - 1) + [True]:
             ownership = cls(path, role)
             try:
@@ -86,8 +88,10 @@ class Ownership:
             except BlockingIOError:
                 holder, holds_as = _holder(ownership._fd)
                 ownership._close()
-                if holder or last:
+                # A client tries again anyway, whoever it is.
+                if last or (holder and (role == "client" or holder == before)):
                     raise JournalLockedError(ownership.path, holder or "an unnamed process", holds_as) from None
+                before = holder
             except OSError as error:
                 ownership._close()
                 raise ownership._unusable(error) from error
@@ -263,6 +267,17 @@ class Ownership:
         """
         for ownership in list(_open):
             ownership._close()  # noqa: SLF001 - our own class
+
+
+def has_owner(path: str) -> bool:
+    """Whether somebody owns the journal at *path*: asked of the lock, which a killed owner has lost."""
+    try:
+        Ownership.acquire(path, "client").release()
+    except JournalLockedError:
+        return True
+    except JournalAccessError:  # nobody can tell
+        return True
+    return False
 
 
 def holder_of(path: str) -> str:
