@@ -16,6 +16,7 @@ import pytest
 from attrs import fields, frozen
 
 from durable import (
+    Caps,
     Client,
     Flow,
     JournalError,
@@ -36,7 +37,14 @@ from durable._shell.requests.once import Once
 from durable._shell.requests.run_requests import PauseRun, SendSignal
 from durable._shell.rows.rows import NewRun, SentSignal
 from durable._shell.rows.templates import from_json, to_json
-from durable.errors import EncodeError, EngineClosedError, JournalAccessError, RunStateError, UsageError
+from durable.errors import (
+    CapExceededError,
+    EncodeError,
+    EngineClosedError,
+    JournalAccessError,
+    RunStateError,
+    UsageError,
+)
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -580,3 +588,28 @@ async def test_a_signal_whose_answer_was_lost_is_asked_for_again_and_counts_once
             lambda conn: conn.execute("SELECT count(*) FROM durable_dedup").fetchone()
         )
     assert recorded == (1,)  # of the signal that was given one
+
+
+async def test_a_client_takes_values_as_large_as_its_engine_does(engines):
+    """
+    The caps of the engine that had the file last count, larger or smaller, whether it is open or not.
+    """
+
+    @job
+    async def length(text: str) -> int:
+        return len(text)
+
+    engine = await engines.file(length, caps=Caps(value_bytes=2 << 20))
+    large = "x" * (3 << 19)
+    async with Client(engines.path) as client:
+        assert await client.run(length(large)) == len(large)
+        with pytest.raises(CapExceededError, match="allowed are 2097152"):
+            await client.start(length(large * 2))
+    await engine.aclose()
+    async with Client(engines.path) as client:
+        run = await client.start(length(large))
+    await engines.file(length, caps=Caps(value_bytes=1 << 10))
+    async with Client(engines.path) as client:
+        assert await client.get(run.id).result(5) == len(large)
+        with pytest.raises(CapExceededError, match="allowed are 1024"):
+            await client.start(length(large))

@@ -4,7 +4,7 @@ Jobs on queues: slots, order, delays; and parents, which hold no slot while they
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -350,3 +350,19 @@ async def test_a_test_may_replace_a_jobs_function(engines, monkeypatch):
         with pytest.raises(RunFailedError, match="found str: the annotation asks for int"):
             await engine.run(fetch("abc"))
     assert await engine.run(fetch("abc")) == 3
+
+
+@pytest.mark.parametrize("charge", [Mock(), AsyncMock()], ids=["Mock", "AsyncMock"])
+async def test_a_mock_in_the_place_of_a_step_says_where_it_belongs(engines, charge):
+    """
+    What it returns is no op: the error names `replaced` and `patch.object`, and the engine opens all the same.
+    """
+
+    @workflow
+    async def pays() -> Flow[int]:
+        paid: int = yield charge(1)
+        yield Return(paid)
+
+    engine = await engines.memory(pays)
+    with pytest.raises(RunFailedError, match=r"a mock returned: .*durable\.testing\.replaced"):
+        await engine.run(pays())

@@ -89,6 +89,10 @@ class Codec:
         """Cap on the text of one value."""
         return self._max_bytes
 
+    def take_caps(self, max_bytes: int, max_depth: int) -> None:
+        """Refuse by other caps from now on: those of the journal that is written to."""
+        self._max_bytes, self._max_depth = max_bytes, max_depth
+
     def rule(self, type_: Any) -> Rule:
         """How values of an annotation are written and read, for rules that are made of it."""
         return self._rules.get(type_)

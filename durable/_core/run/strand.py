@@ -218,13 +218,23 @@ class Strand:
         return True
 
 
+_A_MOCK = (
+    "a mock returned: it stands in the place of a step or job, which makes ops. Put the mock in the place of its "
+    "function: durable.testing.replaced(step, mock), or patch.object(step, 'fn', mock)"
+)
+
+
 def _not_an_op(found: object) -> TypeError:
     if inspect.iscoroutine(found):
         name = getattr(found, "__qualname__", "helper")
         found.close()
+        if name.startswith("AsyncMock"):
+            return TypeError(f"a workflow yields ops, found what {_A_MOCK}")
         return TypeError(f"a workflow yields ops, found the coroutine {name!r}: await a helper, do not yield it")
     if inspect.isasyncgen(found):
         return TypeError("a workflow yields ops, found an async generator: call a @workflow, or await a coroutine")
+    if type(found).__module__ == "unittest.mock":
+        return TypeError(f"a workflow yields ops, found what {_A_MOCK}")
     hint = " (call it)" if callable(found) else ""
     return TypeError(f"a workflow yields ops, found {name_of(found)} {shown(found, 80)}{hint}")
 

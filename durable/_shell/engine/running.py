@@ -41,6 +41,7 @@ from durable._shell.reads import event_rows, run_rows
 from durable._shell.reads.hook_rows import runs_with_owed_hooks
 from durable._shell.rows.rows import Effects, ReadyRun
 from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.rows.value_caps import note_value_caps
 from durable._shell.storage import schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MEMORY, MemoryDatabase
@@ -363,6 +364,7 @@ async def _recover(
         retry_blocked(conn, now)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         register_fairness(conn, settings.queues)
+        note_value_caps(conn, settings.caps.value_bytes, settings.caps.nesting)
         for queue in run_rows.paused_queues(conn):
             let_in(conn, slots.leave_paused_queue(conn, queue, now, effects, active=None), now, effects)
         let_in(conn, slots.free_outlived(conn, outlived, now, effects), now, effects)

@@ -30,6 +30,7 @@ from durable._shell.requests.once import ASKED_SECONDS, Once
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
+from durable._shell.rows.value_caps import value_caps
 from durable._shell.storage import marks
 from durable._shell.storage.connections import CommitUnknownError, connected, translate
 from durable._shell.storage.opening import Durability
@@ -107,10 +108,13 @@ class ClientBackend:
         threads = Threads(1, name="durable-client")
         try:
             self._reader = await threads.call(_open_reader, self.path)
+            caps = await threads.call(value_caps, self._reader)
         except BaseException:
             threads.close()
             raise
         self._threads = threads
+        if caps is not None:
+            self.codec.take_caps(*caps)
 
     async def aclose(self) -> None:
         """Close it."""

@@ -1,0 +1,31 @@
+"""
+What the last engine of a file takes as one value: clients, which know no settings of an engine, refuse by the same.
+
+Runs on a thread of a connection; the write, inside an open transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from durable._core.codec.json_text import dumps, loads
+
+_NAME = "value_caps"
+
+
+def note_value_caps(conn: sqlite3.Connection, max_bytes: int, max_depth: int) -> None:
+    """Record the caps of the engine that opens the file."""
+    value = dumps([max_bytes, max_depth])
+    conn.execute(
+        "INSERT INTO durable_meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2 WHERE value != ?2",
+        (_NAME, value),
+    )
+
+
+def value_caps(conn: sqlite3.Connection) -> tuple[int, int] | None:
+    """The largest text in bytes, and the deepest nesting; None before a first engine of this release."""
+    row = conn.execute("SELECT value FROM durable_meta WHERE name = ?", (_NAME,)).fetchone()
+    if row is None:
+        return None
+    max_bytes, max_depth = loads(row[0])
+    return int(max_bytes), int(max_depth)
