@@ -191,11 +191,11 @@ MUTANTS = (
         "shell/test_transactions.py::test_a_staged_run_with_a_taken_key_is_joined_or_refused_at_the_call",
     ),
     _m(
-        "half of a refused run stays in the transaction that caught the refusal",
-        "_shell/attempts/transaction",
-        '        conn.execute("ROLLBACK TO durable_enqueue")\n',
-        "",
-        "shell/test_transactions.py::test_a_staged_run_that_is_refused_leaves_nothing",
+        "a run that is refused has taken its key all the same",
+        "_shell/writes/run_writes",
+        '            case "take":\n                _check_due_room(conn, new)\n',
+        '            case "take":\n                pass\n',
+        "shell/test_keys.py::test_a_run_whose_limit_refuses_the_next_one_keeps_its_key",
     ),
     _m(
         "the time of a key begins with its start",

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from durable import Client, Flow, Return, RunFailedError, gather, job, step, wait_for, workflow
+from durable import Client, Flow, Limit, Return, RunFailedError, gather, job, step, wait_for, workflow
 from durable.errors import (
     DefinitionError,
     KeyConflictError,
+    LimitReachedError,
     RunCancelledError,
     RunNotFoundError,
 )
@@ -84,6 +85,31 @@ async def test_the_time_of_a_key_does_not_pass_in_a_paused_queue(engines, clock)
     assert await engine.start(sync("eve"), key_ttl=60) == first
     await engine.queue("default").resume()
     await first.result(5)
+
+
+async def test_a_run_whose_limit_refuses_the_next_one_keeps_its_key(engines, clock):
+    """
+    Although its time with that is over: the child that was to take it never was.
+    """
+
+    @workflow(key=lambda: "only", key_ttl=10, limit=Limit("one", concurrency=1, on_conflict="reject"))
+    async def only() -> Flow[None]:
+        yield wait_for("go")
+
+    @workflow
+    async def parent() -> Flow[str]:
+        try:
+            yield only()
+        except LimitReachedError:
+            yield Return("refused")
+
+    engine = await engines.file(parent, only, clock=clock)
+    first = await engine.start(only())
+    while not (await first.info()).started_at:
+        await asyncio.sleep(0.001)
+    clock.advance(11)
+    assert await engine.run(parent()) == "refused"
+    assert (await engine.find("only")).id == first.id
 
 
 async def test_prune_keeps_keys(engines, clock):

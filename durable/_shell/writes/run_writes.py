@@ -186,6 +186,8 @@ def get_or_create(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> st
     """
     The id of the run that *new* stands for: created, or found by its key or chosen id.
 
+    Whatever refuses it does so before anything is written, since a child is refused in the middle of a turn.
+
     Raises:
         KeyConflictError: The key belongs to a run with other arguments, or `on_conflict` is reject.
         RunExistsError: The id does.
