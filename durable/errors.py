@@ -33,7 +33,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   └── CapExceededError            a value, name or history over its cap
     ├── ExportFormatError           a file that should hold exported runs does not
     ├── JournalError                the file or the machine
-    │   ├── JournalLockedError          another engine owns the file
+    │   ├── JournalLockedError          another process owns the file
     │   ├── JournalVersionError         written by a newer release, or owned by an engine of another
     │   ├── ForeignJournalError         no journal of ours
     │   ├── JournalAccessError          cannot be opened, read or written

@@ -182,7 +182,7 @@ class ClientBackend:
         # An owner may die between its commit and its answer: what is asked again under its id is recorded once.
         every = [Once(secrets.token_hex(16), each) for each in requests]
         found: dict[int, Any] = {}
-        closed: DurableError | None = None
+        closed: EngineClosedError | None = None
         while True:
             left = [index for index in range(len(every)) if index not in found]
             answers = await self._owner.ask_each([every[index] for index in left])

@@ -24,9 +24,10 @@ from durable.errors import DurableError, JournalAccessError
 
 #: Requests that an owner is asked at once: enough for it to commit them in groups, and less than a socket queues.
 TOGETHER: Final = 32
-#: Seconds without an answer after which a client looks whether the file has an owner at all, and between two looks:
+#: Seconds without an answer after which a client looks whether the file has an owner at all, doubled each time:
 #: children that a killed owner forked may keep its socket, and say nothing.
 LOOK_SECONDS: Final = 1.0
+LONGEST_LOOK_SECONDS: Final = 8.0
 
 
 class Silence(Enum):
@@ -126,7 +127,8 @@ class _Patience:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + timeout
-        self._next = self._loop.call_later(min(timeout, LOOK_SECONDS), self._look)
+        self._pause = LOOK_SECONDS
+        self._next = self._loop.call_later(min(timeout, self._pause), self._look)
         #: Whether there is an owner, and it was silent for all that time.
         self.is_over = False
 
@@ -138,7 +140,8 @@ class _Patience:
         left = self._until - self._loop.time()
         owned = has_owner(self._path)
         if owned and left > 0:
-            self._next = self._loop.call_later(min(left, LOOK_SECONDS), self._look)
+            self._pause = min(2 * self._pause, LONGEST_LOOK_SECONDS)
+            self._next = self._loop.call_later(min(left, self._pause), self._look)
         else:
             self.is_over = owned
             self._transport.abort()

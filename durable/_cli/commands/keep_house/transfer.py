@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 #: Runs looked for at once.
 _PAGE: Final = 1_000
 _STDIN: Final = "-"
+#: Seconds that an owner gets to write what is imported: as long as a client may wait.
+_IMPORT_SECONDS: Final = 600.0
 
 _EXPORT_HELP: Final = f"""\
 The file is text: JSON, one event a line, with its values; `durable import`, `replay`, `debug` and
@@ -259,7 +261,7 @@ async def import_into(path: str, histories: Sequence[RunHistory]) -> tuple[list[
     if not os.path.exists(path):  # noqa: ASYNC240 - one stat
         async with owned_briefly(path, durability="full", now=time.time):
             pass
-    async with Client(path) as client:
+    async with Client(path, timeout=_IMPORT_SECONDS) as client:
         found = await client.import_runs(histories)
     return found.runs, found.present
 
