@@ -284,7 +284,7 @@ async def test_children_that_had_not_ended_come_along_paused(do, tmp_db, shop, d
     assert "paused in" in said.err
     assert "f/0.0" in said.err
     assert said.lines[0] == "n: waiting"
-    assert "run 'f/0.0' at 0.0" in said.lines[1]
+    assert "run 'f/0.0' (which is paused: resume it) at 0.0" in said.lines[1]
     assert done() == ["book"]
     statuses = {each["run_id"]: each["status"] for each in (await do("list", "--db", desk, "--json")).values}
     assert statuses == {"n": "waiting", "f/0.0": "paused"}

@@ -247,6 +247,13 @@ MUTANTS = (
         "shell/test_limits.py::test_runs_of_a_paused_queue_are_passed_over_and_keep_their_places",
     ),
     _m(
+        "a run that is held before it begins keeps others out",
+        "_shell/writes/slots",
+        "        if not position and granted_at is not None and _is_unborn(conn, run):\n",
+        "        if position and granted_at is not None and _is_unborn(conn, run):\n",
+        "shell/test_limits.py::test_a_run_that_is_paused_before_it_begins_gives_back_its_own_slot",
+    ),
+    _m(
         "what was granted before a queue was paused stays granted",
         "_shell/engine/scheduler",
         "                self._services.spawn(self._vacate, queue)\n",

@@ -839,6 +839,50 @@ async def test_a_paused_queue_gives_back_what_was_granted_and_cannot_be_used(
     await no_slots(engine, eventually)
 
 
+async def test_a_run_that_is_paused_before_it_begins_gives_back_its_own_slot(engines, room, reached, eventually):
+    """
+    It was let in and waits for its queue; once it is resumed it stands in line again, where it stood.
+    """
+    engine = await engines.file(whole_in_a, single, hog_of_a, queues=[Queue("a", concurrency=1)])
+    hog = await engine.start(hog_of_a())
+    await room.entered_by("hog")
+    late = await engine.start(whole_in_a("late"))
+    other = await engine.start(single("other"))
+    await reached(other, "waiting")
+    await late.pause()
+    await room.entered_by("other")
+    await late.resume()
+    room.let_go("hog")
+    await hog.result(5)
+    assert "slot of limit 'one'" in await late.why()
+    room.let_go("other")
+    assert await other.result(5) == "other"
+    assert await late.result(5) == "late"
+    await no_slots(engine, eventually)
+
+
+async def test_a_run_that_is_blocked_before_it_begins_gives_back_its_own_slot(engines, room, reached, eventually):
+    """
+    Its code is gone: others come in. When it is back, the run stands in line where it stood.
+    """
+    engine = await engines.file(whole_in_a, single, hog_of_a, queues=[Queue("a", concurrency=1)])
+    await engine.start(hog_of_a())
+    await room.entered_by("hog")
+    late = await engine.start(whole_in_a("late"))
+    await engines.crash(engine)
+    room.__init__()
+    engine = await engines.file(single)
+    await reached(engine.get(late.id), "blocked")
+    other = await engine.start(single("other"))
+    await room.entered_by("other")
+    await engines.crash(engine)
+    room.__init__()
+    engine = await engines.file(whole_in_a, single)
+    room.let_go("other")
+    assert await engine.get(late.id).result(5) == "late"
+    assert await engine.get(other.id).result(5) == "other"
+
+
 async def test_a_paused_queue_holds_nothing_after_a_restart(engines, room, eventually):
     """
     Killed inside, its queue paused: others come in, and it runs again once the queue is resumed.

@@ -42,9 +42,10 @@ ORDER BY s.slot LIMIT 1
 
 #: A run that was woken for a slot which it has not any more: it waits as before.
 _FREED_AGAIN = """
-UPDATE durable_runs SET status = 'waiting', ready_at = NULL WHERE run = ? AND status = 'running'
-    AND EXISTS (SELECT 1 FROM durable_slots AS s WHERE s.run = durable_runs.run AND s.granted_at IS NULL)
-    AND NOT EXISTS (SELECT 1 FROM durable_inbox AS i WHERE i.run = durable_runs.run AND i.wakes = 1)
+UPDATE durable_runs SET status = CASE status WHEN 'running' THEN 'waiting' ELSE status END, ready_at = NULL
+WHERE run = :run AND (status = 'running' OR (status = 'pending' AND started_at IS NULL))
+    AND EXISTS (SELECT 1 FROM durable_slots AS s WHERE s.run = :run AND s.granted_at IS NULL)
+    AND NOT EXISTS (SELECT 1 FROM durable_inbox AS i WHERE i.run = :run AND i.wakes = 1)
 """
 
 _TAKEN_BACK = """
@@ -178,7 +179,8 @@ def step_aside(
     """
     Let others pass a run that is paused or blocked; it keeps its places in line.
 
-    A grant that it has not taken in yet is taken back. Attempts at *idle* positions, which were cut
+    A grant that it has not taken in yet is taken back; so is the slot that it is to hold from its beginning on, if it
+    has not begun. Attempts at *idle* positions, which were cut
     off, give their slots up, and ask again when they begin again; where it is known which attempts
     are *under_way*, all others do.
     """
@@ -186,6 +188,8 @@ def step_aside(
         "SELECT slot, name, key, position, granted_at FROM durable_slots WHERE run = ? AND outlived = 0", (run,)
     ).fetchall()
     for slot, _, _, position, granted_at in rows:
+        if not position and granted_at is not None and _is_unborn(conn, run):
+            conn.execute("UPDATE durable_slots SET granted_at = NULL WHERE slot = ?", (slot,))
         if not position or granted_at is None or (under_way is not None and position in under_way):
             continue
         taken_back = conn.execute(
@@ -224,26 +228,14 @@ def leave_paused_queue(
         if active is not None and run in active:
             continue
         granted += step_aside(conn, run, at, effects, under_way=() if active is None else None)
-        granted += _step_back(conn, run, at, effects)
-        conn.execute(_FREED_AGAIN, (run,))
+        conn.execute(_FREED_AGAIN, {"run": run})
         effects.arrived.add(run)  # what memory knows of it is stale
     return granted
 
 
-def _step_back(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> Granted:
-    """A run that has not begun gives back the slot that it is to hold from its beginning on."""
-    waits = conn.execute(
-        "UPDATE durable_runs SET ready_at = NULL WHERE run = ? AND status = 'pending' AND started_at IS NULL "
-        "AND EXISTS (SELECT 1 FROM durable_slots AS s "
-        "WHERE s.run = durable_runs.run AND s.position = '' AND s.granted_at IS NOT NULL)",
-        (run,),
-    )
-    if not waits.rowcount:
-        return []
-    lines = conn.execute(
-        "UPDATE durable_slots SET granted_at = NULL WHERE run = ? AND position = '' RETURNING name, key", (run,)
-    ).fetchall()
-    return _grant_all(conn, lines, at, effects)
+def _is_unborn(conn: sqlite3.Connection, run: int) -> bool:
+    (started_at,) = conn.execute("SELECT started_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    return started_at is None
 
 
 def come_back_to_queue(conn: sqlite3.Connection, queue: str, at: float, effects: Effects) -> Granted:

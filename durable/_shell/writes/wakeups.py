@@ -365,6 +365,8 @@ def retry_blocked(conn: sqlite3.Connection, at: float) -> None:
     blocked = conn.execute("DELETE FROM durable_waits WHERE kind = 'code' RETURNING run").fetchall()
     conn.executemany(
         "UPDATE durable_runs SET status = CASE WHEN started_at IS NULL THEN 'pending' ELSE 'running' END, "
-        "ready_at = ?, reason = NULL WHERE run = ? AND status = 'blocked'",
+        "ready_at = CASE WHEN EXISTS (SELECT 1 FROM durable_slots AS s WHERE s.run = durable_runs.run "
+        "AND s.position = '' AND s.granted_at IS NULL) THEN NULL ELSE ? END, reason = NULL "
+        "WHERE run = ? AND status = 'blocked'",
         [(at, run) for (run,) in blocked],
     )
