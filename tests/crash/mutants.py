@@ -941,8 +941,8 @@ MUTANTS = (
     _m(
         "a place in line from the day of the start",
         "_shell/rows/new_runs",
-        "    if new.due_at is not None:\n        return new\n",
-        "",
+        "place=0.0 if is_delayed or places is None else",
+        "place=0.0 if places is None else",
         "shell/test_fairness.py::test_what_is_scheduled_stands_in_nobodys_way",
     ),
     _m(

@@ -74,25 +74,26 @@ def make_run(
     key, limit_key = keys or keys_of(op, arguments, codec)
     delay = given.delay if given.at is None else None
     due_at = given.at if delay is None else now + delay
+    is_delayed = due_at is not None and due_at > now  # then it gets its place when that is over
     timeout = given.timeout
     if timeout is None and definition.kind == "workflow":
         timeout = options.timeout
     expires_at = given.expires_at if given.expires is None else now + given.expires
     queue = check_name("a queue", given.queue or options.queue)
-    new = NewRun(
+    return NewRun(
         run=allocate(),
         run_id=found_id,
         workflow=definition.name,
         version=options.version,
         kind=definition.kind,
         queue=queue,
-        place=0.0,
+        place=0.0 if is_delayed or places is None else places.place(queue, definition.name, parent, labels),
         priority=options.priority if given.priority is None else given.priority,
         key=key,
         arguments=f"{definition.name}:{call_digest(op, arguments, codec)}" if key is not None or chosen else "",
         labels=labels,
         started=RunStarted(definition.name, options.version, found_id, arguments, now),
-        due_at=due_at if due_at is not None and due_at > now else None,
+        due_at=due_at if is_delayed else None,
         timeout=timeout,
         expires=given.expires,
         expires_at=expires_at,
@@ -108,7 +109,6 @@ def make_run(
         signals=tuple(SentSignal(*encoded_signal(signal, payload, codec)) for signal, payload in given.signals),
         follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
     )
-    return new if places is None else placed(new, places)
 
 
 def placed(new: NewRun, places: Places) -> NewRun:
