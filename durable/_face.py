@@ -5,6 +5,7 @@ All that users import, in one place. `durable/__init__.py` loads it when the fir
 from durable._cli import command_line
 from durable._core.admission import Queue
 from durable._core.codec.class_names import aliases
+from durable._core.codec.value_types import ValueType
 from durable._core.program.command import Command
 from durable._core.program.decorators import call, job, step, transaction, workflow
 from durable._core.program.definition import by_arguments
@@ -142,6 +143,7 @@ __all__ = [
     "StepContext",
     "StepError",
     "Transaction",
+    "ValueType",
     "Winner",
     "aliases",
     "by_arguments",

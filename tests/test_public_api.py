@@ -21,7 +21,7 @@ DOCUMENTED = """
     Engine Client Run RunInfo Queue Rate Limit
     Schedule ScheduleHandle ScheduleInfo
     Batch BatchInfo current_batch
-    Finished
+    Finished ValueType
     StepContext Transaction context cursor memo snooze
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases

@@ -163,7 +163,7 @@ async def run_step(
     if isinstance(definition, Workflow):
         msg = f"run_step() runs steps, transactions and jobs; for {op.describe()} use an engine, or a dry run"
         raise UsageError(msg)
-    codec = codec or Codec()
+    codec = definition.codec_of(codec or Codec())
     notes = _Kept(dict(left or {}))
     told = StepContext(run_id, workflow, position, attempt, f"{run_id}:{position}", deadline, labels or {})
     scope = Scope(lambda: told, codec, notes, notes.left)

@@ -1069,6 +1069,20 @@ MUTANTS = (
         "shell/test_stored_schedules.py::test_what_the_program_lists_is_changed_in_the_program",
     ),
     _m(
+        "a secret of a step recorded by the engine's codec",
+        "_shell/attempts/steps",
+        "codec = definition.codec_of(self._codec)",
+        "codec = self._codec",
+        "shell/test_own_codecs.py::test_a_step_with_a_codec_of_its_own_is_recorded_by_it",
+    ),
+    _m(
+        "a class of the program's own that does not come back",
+        "_core/codec/value_types",
+        "Rule(name, verified(encode, decode, name), decode,",
+        "Rule(name, encode, decode,",
+        "shell/test_own_codecs.py::test_what_does_not_come_back_is_refused_when_it_is_recorded",
+    ),
+    _m(
         "a hook that raised forgotten",
         "_shell/writes/turn_writes",
         "        if turn.broken_hooks:\n",

@@ -91,7 +91,7 @@ def _record(type_: Any, cls: Any, get: GetRule, *, closed: bool) -> Rule:
     # else, and a field outside of __init__ is not recorded at all: only trying tells.
     hooked = any(hasattr(cls, name) for name in ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__"))
     if hooked or not generated or any(not f.init or getattr(f, "converter", None) for f in fields):
-        encode = _verified(encode, decode, label)
+        encode = verified(encode, decode, label)
     return Rule(label, encode, decode, (cls,), frozenset({dict}))
 
 
@@ -289,7 +289,9 @@ def _encode_fields(cls: type, label: str, fields: list[tuple[str, str, Encoder]]
     return encode
 
 
-def _verified(encode: Encoder, decode: Decoder, label: str) -> Encoder:
+def verified(encode: Encoder, decode: Decoder, label: str) -> Encoder:
+    """*encode*, which refuses what *decode* does not make alike again."""
+
     def encode_verified(value: Any, depth: int) -> Any:
         plain = encode(value, depth)
         try:

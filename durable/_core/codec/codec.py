@@ -12,8 +12,9 @@ annotation is decided in ``resolver``, and ``rule`` says what a rule is.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from durable._core.codec.agreement import by_value, lenient
@@ -23,6 +24,7 @@ from durable._core.codec.json_text import dumps, dumps_sorted, loads, quote
 from durable._core.codec.resolver import Rules
 from durable._core.codec.rule import Refusal, Rule, TooDeep, check_depth, qualified, reason_of
 from durable._core.codec.signatures import ArgumentTypes
+from durable._core.codec.value_types import ValueType, rules_of
 from durable.errors import CapExceededError, DecodeError, EncodeError
 
 Payload: TypeAlias = str | bytes
@@ -48,6 +50,27 @@ class ValueCodec(Protocol):
     def decode(self, data: bytes) -> bytes: ...
 
 
+class _OwnHooks:
+    """
+    The hooks of a definition. What a person or a fork gave in place of its value was written with the engine's.
+    """
+
+    def __init__(self, own: ValueCodec, engines: ValueCodec | None) -> None:
+        self._own = own
+        self._engines = engines
+
+    def encode(self, data: bytes) -> bytes:
+        return self._own.encode(data)
+
+    def decode(self, data: bytes) -> bytes:
+        try:
+            return self._own.decode(data)
+        except Exception:
+            if self._engines is None:
+                raise
+            return self._engines.decode(data)
+
+
 class Codec:
     """
     Converts values; holds the rules for the annotations it has seen, and nothing else.
@@ -57,6 +80,7 @@ class Codec:
         max_bytes: Cap on the text, in bytes, before the hooks.
         max_depth: Cap on containers within containers.
         rules: Other ones than the usual, see `records`.
+        types: Those of the program's own.
         asking: Gives the way in which one exception that is recorded is asked for its texts; see `Ask`.
     """
 
@@ -67,17 +91,21 @@ class Codec:
         max_bytes: int = MAX_BYTES,
         max_depth: int = MAX_DEPTH,
         rules: Rules | None = None,
+        types: Iterable[ValueType[Any]] = (),
         asking: Callable[[], Ask] = lambda: ask_directly,
     ) -> None:
         self.asking = asking
         self._hooks = hooks
         self._max_bytes = max_bytes
         self._max_depth = max_depth
-        self._rules = rules or Rules()
+        own = rules_of(types)
+        self._rules = rules or Rules(own)
         self._known = self._rules.known
         self._by_value = by_value(self._rules.get)
         #: For records of another form than their annotation asks for; none where the rules are not the usual.
-        self._lenient = Rules(finish=lenient) if rules is None else None
+        self._lenient = Rules(own, finish=lenient) if rules is None else None
+        #: By the hooks of definitions that have some of their own.
+        self._with_hooks: dict[int, Codec] = {}
 
     @property
     def hooks(self) -> ValueCodec | None:
@@ -91,7 +119,16 @@ class Codec:
 
     def take_caps(self, max_bytes: int, max_depth: int) -> None:
         """Refuse by other caps from now on: those of the journal that is written to."""
-        self._max_bytes, self._max_depth = max_bytes, max_depth
+        for each in (self, *self._with_hooks.values()):
+            each._max_bytes, each._max_depth = max_bytes, max_depth  # noqa: SLF001 - of its own class
+
+    def with_hooks(self, hooks: ValueCodec) -> Codec:
+        """The same with *hooks* in place of its own, for the values of a definition that brings them."""
+        found = self._with_hooks.get(id(hooks))
+        if found is None:
+            found = self._with_hooks[id(hooks)] = copy.copy(self)
+            found._hooks = _OwnHooks(hooks, self._hooks)  # noqa: SLF001 - of its own class
+        return found
 
     def rule(self, type_: Any) -> Rule:
         """How values of an annotation are written and read, for rules that are made of it."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
 
+from durable._core.codec.codec import ValueCodec
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.definition import Definition, OnConflict, OnCrash, OnPoison, RunOptions, StepOptions
@@ -84,6 +85,7 @@ def step(
     limit: Limit | str | None = ...,
     limit_key: Callable[..., str] | None = ...,
     aliases: Iterable[str] = ...,
+    codec: ValueCodec | None = ...,
 ) -> StepDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -99,6 +101,7 @@ def step(
     limit: Limit | str | None = None,
     limit_key: Callable[..., str] | None = None,
     aliases: Iterable[str] = (),
+    codec: ValueCodec | None = None,
 ) -> Any:
     """
     Make a function a step: effectful work inside a run, run at least once.
@@ -120,6 +123,8 @@ def step(
             holds a slot. While it waits for one, nothing of the run is in memory.
         limit_key: A function of the arguments: each key is counted separately.
         aliases: Names that it had in older code: what was recorded under them is its own.
+        codec: Hooks on the bytes of what it returns, in place of the engine's: encryption for a card number,
+            compression for a page. Also of its cursor and memos; its errors are recorded as all others are.
     """
     options = StepOptions(
         retry=as_retry(retry),
@@ -131,6 +136,7 @@ def step(
         limit=limit,
         limit_key=limit_key,
         aliases=_listed(aliases),
+        codec=check_hooks("@step", codec),
     )
 
     def decorate(fn: Callable[..., Any]) -> Step[..., Any]:
@@ -153,6 +159,7 @@ def transaction(
     retry: Retry | int | None = ...,
     on_poison: OnPoison = ...,
     aliases: Iterable[str] = ...,
+    codec: ValueCodec | None = ...,
 ) -> TransactionDecorator: ...
 def transaction(
     fn: Callable[..., Any] | None = None,
@@ -162,6 +169,7 @@ def transaction(
     retry: Retry | int | None = None,
     on_poison: OnPoison = "fail",
     aliases: Iterable[str] = (),
+    codec: ValueCodec | None = None,
 ) -> Any:
     """
     Make a function a transaction: its SQL and its journal entry commit together, exactly once.
@@ -173,6 +181,7 @@ def transaction(
         retry=as_retry(retry),
         on_poison=_one_of("on_poison", on_poison, ("fail", "block")),
         aliases=_listed(aliases),
+        codec=check_hooks("@transaction", codec),
     )
 
     def decorate(fn: Callable[..., Any]) -> TransactionStep[..., Any]:
@@ -400,3 +409,19 @@ def _check_seconds(what: str, option: str, seconds: float | timedelta | None) ->
         msg = f"{what}: {option} must be a positive number of seconds, found {seconds!r}"
         raise DefinitionError(msg)
     return float(found)
+
+
+def check_hooks(where: str, codec: Any) -> ValueCodec | None:
+    """
+    *codec*, if it has the two functions of a `ValueCodec`.
+
+    Raises:
+        DefinitionError: It has not.
+    """
+    if codec is not None and not (
+        callable(getattr(codec, "encode", None)) and callable(getattr(codec, "decode", None))
+    ):
+        msg = f"{where}: codec= needs an object with encode(bytes) and decode(bytes), found {codec!r:.80}"
+        raise DefinitionError(msg)
+    found: ValueCodec | None = codec
+    return found

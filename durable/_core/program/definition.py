@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from attrs import frozen
 
+from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import one_line, shown
 from durable._core.codec.signatures import ArgumentTypes, argument_types, result_type
@@ -75,6 +76,7 @@ class StepOptions:
     limit: LimitRef | None = None
     limit_key: Callable[..., str] | None = None
     aliases: tuple[str, ...] = ()
+    codec: ValueCodec | None = None
 
 
 @frozen
@@ -221,6 +223,11 @@ class StepDefinition(Definition[P, R]):
 
     options: StepOptions
 
+    def codec_of(self, codec: Codec) -> Codec:
+        """What records its values: *codec*, the engine's, unless it brings hooks of its own."""
+        own = self.options.codec
+        return codec if own is None else codec.with_hooks(own)
+
 
 class RunDefinition(Definition[P, R]):
     """What workflows and jobs share: a run of their own."""
@@ -228,6 +235,10 @@ class RunDefinition(Definition[P, R]):
     options: RunOptions
     #: (statuses that it is for, hook), in the order of their decoration.
     hooks: list[tuple[frozenset[str], Callable[..., Any]]]
+
+    def codec_of(self, codec: Codec) -> Codec:
+        """What records its values: *codec*, the engine's."""
+        return codec
 
     def key_for(self, op: Any, digest: Callable[[], str]) -> str | None:
         """

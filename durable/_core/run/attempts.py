@@ -147,7 +147,8 @@ class AttemptNode(Leaf[StepEvent]):
         match event:
             case StepSucceeded():
                 definition = self.op.definition
-                value = ex.codec.decode(event.value or "null", definition.result, where=definition.result_place)
+                codec = ex.codec if definition.options.codec is None else definition.codec_of(ex.codec)
+                value = codec.decode(event.value or "null", definition.result, where=definition.result_place)
                 self.close(ended(value))
             case StepFailed():
                 error = rebuilt(event.value, ex.codec)

@@ -442,7 +442,7 @@ def resolved(step: OpenStep, event: OutcomeResolved, codec: Codec) -> StepSuccee
     if event.failed:
         return StepFailed(event.position, event.attempt, event.value, event.at)
     definition = step.op.definition
-    codec.decode(event.value or "null", definition.result, where=definition.result_place)
+    definition.codec_of(codec).decode(event.value or "null", definition.result, where=definition.result_place)
     return StepSucceeded(event.position, event.value, event.at)
 
 

@@ -142,7 +142,8 @@ class Steps:
         timeout = _timeout_of(action)
         deadline = None if timeout is None else self._clock.now() + timeout
         about = partial(_context, action, state, deadline, running.cancelled, self._is_draining)
-        scope = Scope(about, self._codec, notes, left, batches=state.batches, backend=self._inside, loop=self._loop)
+        codec = definition.codec_of(self._codec)
+        scope = Scope(about, codec, notes, left, batches=state.batches, backend=self._inside, loop=self._loop)
         enter(scope)
         running.scope = scope
         try:
@@ -166,7 +167,7 @@ class Steps:
             if scope.adding:
                 await scope.settle()
                 scope.raise_refused()
-            payload = self._codec.encode(value, definition.result, where=definition.result_place)
+            payload = codec.encode(value, definition.result, where=definition.result_place)
             return StepSucceeded(action.position, payload, self._clock.now())
         except BaseException as error:  # user code may raise anything: it is the step's outcome
             if running.was_told and is_cancellation(error):

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from durable._core.admission import Admission, Queue
 from durable._core.codec.codec import Codec, ValueCodec
+from durable._core.codec.value_types import ValueType
 from durable._core.ports import Clock
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import Limit, as_listed, check_count, collect_limits
@@ -86,6 +87,7 @@ class Engine(JournalHandle[EngineBackend]):
         keep_resident: Freed executions to keep in memory as a cache.
         keep_finished: Prune trees of runs this long after they ended; None keeps them.
         codec: Hooks on the bytes of values (compression, encryption, redaction).
+        types: Classes of the program's own that say themselves how they are recorded.
         clock: Another clock, for tests.
         check_on_open: Replay every open run at opening, and log each that the definitions would break. Such a
             run is blocked when it is next driven, with or without this.
@@ -120,6 +122,7 @@ class Engine(JournalHandle[EngineBackend]):
         keep_resident: int = 0,
         keep_finished: float | timedelta | None = None,
         codec: ValueCodec | None = None,
+        types: Iterable[ValueType[Any]] = (),
         clock: Clock | None = None,
         check_on_open: bool = False,
         standby: bool = False,
@@ -132,7 +135,7 @@ class Engine(JournalHandle[EngineBackend]):
         replay_always: bool = False,
         storage: OpenDatabase | None = None,
     ) -> None:
-        values = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting, asking=Asking)
+        values = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting, types=types, asking=Asking)
         found = collect(definitions)  # type: ignore[arg-type]
         lanes = as_listed("queues", queues, Queue)
         Admission(lanes, concurrency)  # refuses here what it would at the opening

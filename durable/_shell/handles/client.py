@@ -5,9 +5,11 @@ The journal from another process: everything but execution.
 from __future__ import annotations
 
 import os
-from typing import Self
+from collections.abc import Iterable
+from typing import Any, Self
 
 from durable._core.codec.codec import Codec, ValueCodec
+from durable._core.codec.value_types import ValueType
 from durable._core.ports import Clock
 from durable._shell.handles.client_backend import TIMEOUT, ClientBackend
 from durable._shell.handles.journal import JournalHandle
@@ -25,6 +27,7 @@ class Client(JournalHandle[ClientBackend]):
     Args:
         path: The journal's file; it must exist.
         codec: The same hooks as the engine's.
+        types: The same as the engine's.
         clock: Another clock, for tests.
         durability: As the engine's; used where the client records a request itself.
         timeout: Seconds, up to 600, that a call waits for an owner that does not answer: then JournalAccessError says
@@ -36,11 +39,14 @@ class Client(JournalHandle[ClientBackend]):
         path: str | os.PathLike[str],
         *,
         codec: ValueCodec | None = None,
+        types: Iterable[ValueType[Any]] = (),
         clock: Clock | None = None,
         durability: Durability = "full",
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(ClientBackend(path, codec=Codec(codec), clock=clock, durability=durability, timeout=timeout))
+        super().__init__(
+            ClientBackend(path, codec=Codec(codec, types=types), clock=clock, durability=durability, timeout=timeout)
+        )
 
     async def __aenter__(self) -> Self:
         await self.open()

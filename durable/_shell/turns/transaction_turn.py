@@ -104,7 +104,8 @@ class TransactionTurn:
 
     def _succeeded(self, action: TransactionAction, value: Any) -> Event:
         where = f"result of {action.op.describe()}"
-        payload = self._services.codec.encode(value, action.op.definition.result, where=where)
+        definition = action.op.definition
+        payload = definition.codec_of(self._services.codec).encode(value, definition.result, where=where)
         return StepSucceeded(action.position, payload, self._services.clock.now())
 
     def _failed(self, action: TransactionAction, error: BaseException) -> Event:
