@@ -86,6 +86,7 @@ _LEAVES: Final[dict[str, Callable[[int], Any]]] = {
     "for each": lambda n: for_each(echo, [n, None, n], concurrency=n % 3 or None),
     "for each child": lambda n: for_each(child, [n, 0], concurrency=n % 2 + 1),
     "for each helper": lambda n: for_each(_halved, [n, 0, n], concurrency=n % 2 + 1, index=True),
+    "tolerant children": lambda n: for_each(broken_child, [n, 0, n], concurrency=1, tolerate=n % 4),
     "enough children": lambda n: for_each(child, [n, 0, n], concurrency=2, enough=2, names=["x", "y", "z"]),
 }
 #: What is not an op, and so stands in helpers only.

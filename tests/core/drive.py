@@ -351,7 +351,7 @@ class World:
 
     def _feed(self, position: str) -> None:
         """
-        What the file does when a child of a feed has succeeded: it starts the next one.
+        What the file does when a child of a feed has succeeded, or may fail: it starts the next one.
         """
         feed, items = self.feeds[position]
         if items:
@@ -376,10 +376,13 @@ class World:
             child = self.children.setdefault(run_id, World(child.end.continued.op, run_id))
             child.run()
         if wait.name in self.feeds:
-            if child.end.ended == "succeeded":
-                self._feed(wait.name)
-            else:
+            feed, items = self.feeds[wait.name]
+            if child.end.ended != "succeeded" and not feed.tolerate:
                 del self.feeds[wait.name]
+            else:
+                if child.end.ended != "succeeded":
+                    self.feeds[wait.name] = evolve(feed, tolerate=(feed.tolerate or 0) - 1), items
+                self._feed(wait.name)
         if child.end.ended == "succeeded":
             return self.turn(ChildSucceeded(wait.position, child.end.outcome, self.now))
         if child.end.ended == "failed":

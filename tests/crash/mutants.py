@@ -1100,9 +1100,16 @@ MUTANTS = (
     _m(
         "a tolerated failure ends its group",
         "_core/program/settled",
-        "if failed > allowed:",
-        "if failed >= allowed:",
+        "if failed > self.tolerated(size):",
+        "if failed >= self.tolerated(size):",
         "core/test_groups.py::test_a_rule_says_why_a_group_has_ended",
+    ),
+    _m(
+        "the file tolerates failures without end",
+        "_shell/writes/feeds",
+        "SET tolerate = tolerate - 1",
+        "SET tolerate = tolerate",
+        "shell/test_feeds.py::test_the_file_tolerates_what_the_group_does",
     ),
     _m(
         "a failing group loses its successes",

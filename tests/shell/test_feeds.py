@@ -8,7 +8,21 @@ from contextlib import closing
 import anyio
 import pytest
 
-from durable import Flow, Return, for_each, gather, job, race, settle, sleep, workflow
+from durable import (
+    Flow,
+    GroupFailedError,
+    Middleware,
+    Outcomes,
+    Return,
+    for_each,
+    gather,
+    job,
+    race,
+    read_histories,
+    settle,
+    sleep,
+    workflow,
+)
 from durable.errors import RunCancelledError, RunFailedError
 
 
@@ -228,6 +242,142 @@ async def test_a_paused_parent_starts_no_more_children(engines, gate, eventually
     await run.resume()
     assert await run.result(5) == [number * 10 for number in range(6)]
     assert gate.most == 2
+
+
+# --- failures that are tolerated ----------------------------------------------------------------------
+
+
+def tolerant(gate, concurrency, tolerate, bad):
+    @job
+    async def work(number: int) -> int:
+        await gate(number)
+        if number in bad:
+            raise ValueError(number)
+        return number
+
+    @workflow
+    async def mapper(count: int) -> Flow[list[str]]:
+        try:
+            found: Outcomes[int] = yield for_each(work, range(count), concurrency=concurrency, tolerate=tolerate)
+        except GroupFailedError as error:
+            found = error.settled
+        yield Return([found.reason, "".join(each.status[0] for each in found)])
+
+    return work, mapper
+
+
+@pytest.mark.parametrize(
+    "tolerate, ended",
+    [(2, ["all ended", "ssfsssfsss"]), (0.2, ["all ended", "ssfsssfsss"]), (1, ["too many failed", "ssfsssfnnn"])],
+)
+async def test_the_file_tolerates_what_the_group_does(engines, gate, tolerate, ended):
+    """
+    It starts the next item after a failure, too, as long as that many may fail; then no more.
+    """
+    work, mapper = tolerant(gate, 1, tolerate, {2, 6})
+    engine = await engines.memory(work, mapper)
+    gate.let(10)
+    run = await engine.start(mapper(10))
+    assert await run.result(5) == ended
+    assert len(gate.began) == 10 - ended[1].count("n")
+    assert [await rows(engine, table) for table in ("feeds", "items", "waits")] == [0, 0, 0]
+
+
+async def test_a_tolerant_parent_is_woken_by_failures_only(engines, gate):
+    """
+    A hundred items of which two fail: begun, woken by each failure, and at the end; never by a success.
+    """
+    work, mapper = tolerant(gate, 3, 2, {20, 70})
+    turns = []
+
+    class Counting(Middleware):
+        async def run(self, activation, proceed):
+            turns.append(activation.workflow)
+            await proceed()
+
+    engine = await engines.memory(work, mapper, middleware=[Counting()])
+    gate.let(100)
+    reason, ended = await engine.run(mapper(100))
+    assert (reason, ended.count("f"), ended.count("s")) == ("all ended", 2, 98)
+    assert 2 <= turns.count("mapper") <= 4
+
+
+@pytest.mark.parametrize("tolerate", [3, 1])
+async def test_a_crash_of_a_tolerant_feed_loses_and_doubles_nothing(engines, gate, eventually, tolerate):
+    """
+    What the file has tolerated so far is in the file.
+    """
+    work, mapper = tolerant(gate, 2, tolerate, {1, 4, 7})
+    engine = await engines.file(work, mapper)
+    run = await engine.start(mapper(9))
+    gate.let(3)
+
+    async def some_done():
+        return len(gate.began) == 5
+
+    await eventually(some_done)
+    await engines.crash(engine)
+    engine = await engines.file(work, mapper)
+    gate.let(9)
+    reason, ended = await engine.get(run.id).result(10)
+    assert ended.startswith("sfss")
+    assert (reason, ended[4:]) == ("all ended", "fssfs") if tolerate == 3 else reason == "too many failed"
+    assert [await rows(engine, table) for table in ("feeds", "items", "waits")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("tolerate, ended", [(2, ["all ended", "sffsss"]), (1, ["too many failed", "sffccn"])])
+async def test_failures_that_find_the_parent_paused_are_tolerated_when_it_resumes(
+    engines, gate, eventually, reached, tolerate, ended
+):
+    """
+    What was owed to the ends before the one too many is started, and cancelled with the rest.
+    """
+    work, mapper = tolerant(gate, 3, tolerate, {1, 2})
+    engine = await engines.memory(work, mapper)
+    run = await engine.start(mapper(6))
+
+    async def three_began():
+        return len(gate.began) == 3
+
+    await eventually(three_began)
+    await reached(run, "waiting")
+    await run.pause()
+    for count in range(1, 4):
+        gate.let(1)
+
+        async def one_more_ended(count=count):
+            return [info.ended_at is not None for info in await run.children()].count(True) == count
+
+        await eventually(one_more_ended)
+    assert len(gate.began) == 3
+    await run.resume()
+    if tolerate == 2:
+        gate.let(3)
+    assert await run.result(5) == ended
+    assert [await rows(engine, table) for table in ("feeds", "items", "waits")] == [0, 0, 0]
+
+
+async def test_an_open_feed_survives_a_transfer_with_what_it_tolerates(engines, gate, eventually, tmp_path):
+    """
+    Exported in the middle: what is left of it is told.
+    """
+    work, mapper = tolerant(gate, 1, 1, {0, 3})
+    engine = await engines.memory(work, mapper)
+    run = await engine.start(mapper(5))
+    gate.let(1)
+
+    async def second_began():
+        return len(gate.began) == 2
+
+    await eventually(second_began)
+    await engine.export(run.id, tmp_path / "runs.jsonl")
+    (history,) = read_histories(tmp_path / "runs.jsonl")
+    assert [(feed.tolerate, [item.item for item in feed.items]) for feed in history.feeds] == [(0, [2, 3, 4])]
+    other = await engines.memory(work, mapper)
+    await other.import_runs([history])
+    assert await rows(other, "items") == 3
+    gate.let(4)
+    assert await run.result(5) == ["too many failed", "fssfn"]
 
 
 async def test_feeds_in_a_gather_and_feeds_of_workflows(engines):

@@ -145,16 +145,17 @@ class EndRule:
         """Whether it ends a group at all."""
         return self.enough is not None or self.tolerate is not None
 
+    def tolerated(self, size: int) -> int:
+        """How many of *size* members may fail."""
+        if self.tolerate is None:
+            return size - (self.enough or 0)
+        return int(self.tolerate * size) if isinstance(self.tolerate, float) else self.tolerate
+
     def reason(self, size: int, succeeded: int, failed: int) -> EndReason | None:
         """Why a group of *size* members has ended, of which this many have; None if it has not."""
-        enough, tolerate = self.enough, self.tolerate
-        if enough is not None and succeeded >= enough:
+        if self.enough is not None and succeeded >= self.enough:
             return "enough succeeded"
-        if tolerate is not None:
-            allowed: float = tolerate * size if isinstance(tolerate, float) else tolerate
-        else:
-            allowed = size if enough is None else size - enough
-        if failed > allowed:
+        if failed > self.tolerated(size):
             return "too many failed"
         return "all ended" if succeeded + failed == size else None
 

@@ -168,6 +168,8 @@ class ExportedFeed:
     wake_on: ExportedWake
     template: JsonText
     items: tuple[FeedItem, ...] = ()
+    #: Failures that do not stop it yet; None: the first does.
+    tolerate: int | None = None
 
 
 @frozen
@@ -231,7 +233,9 @@ def export_lines(history: RunHistory) -> Iterator[str]:
     for wait in history.waits:
         yield dumps({"wait": _without_none({name: getattr(wait, name) for name in _WAIT_NAMES})})
     for feed in history.feeds:
-        plain = {name: getattr(feed, name) for name in ("position", "size", "group", "wake_on")}
+        plain = _without_none(
+            {name: getattr(feed, name) for name in ("position", "size", "group", "wake_on", "tolerate")}
+        )
         yield dumps({"feed": {**plain, "template": json_to_plain(feed.template)}})
         for item in feed.items:
             told = {"position": feed.position, "item": item.item, "child": item.child}

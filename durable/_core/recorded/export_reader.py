@@ -116,7 +116,7 @@ class _Draft:
 
     def take_feed(self, plain: dict[str, Any]) -> None:
         """Take in a line of this name."""
-        feed: ExportedFeed = read(ExportedFeed, {**plain, "items": []})
+        feed: ExportedFeed = read(ExportedFeed, {"tolerate": None, **plain, "items": []})
         if feed.position in self.feeds:
             wrong(f"feed: a second one at {feed.position!r:.40}")
         self.feeds[feed.position], self.items[feed.position] = feed, []

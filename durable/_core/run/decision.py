@@ -139,6 +139,8 @@ class Feed:
     #: The call of some item; the others differ in their arguments.
     op: RunOp[Any]
     children: list[FedChild]
+    #: Failures of children that do not stop it; None: the first does.
+    tolerate: int | None = None
 
 
 @frozen

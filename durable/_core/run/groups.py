@@ -510,8 +510,10 @@ class ForEachNode(ManyNode):
 
     def _open_feed(self) -> bool:
         definition, window = self.op.definition, self.concurrency
-        if window is None or self.size <= window or self.rule.given or not isinstance(definition, (Job, Workflow)):
+        if window is None or self.size <= window or not isinstance(definition, (Job, Workflow)):
             return False
+        if self.rule.enough is not None:
+            return False  # each success may be the last one that is wanted
         limit = definition.options.limit
         of_attempts = isinstance(definition, Job) and isinstance(limit, Limit) and limit.on_conflict == "wait"
         if limit is not None and not of_attempts:
@@ -525,7 +527,8 @@ class ForEachNode(ManyNode):
             FedChild(index, self.ex.child_id(f"{self.position}.{index}"), arguments_payload(op, self.ex.codec))
             for index, op in ops
         ]
-        self.ex.decision.feeds += (Feed(self.position, window, group, wake_on, ops[0][1], children),)
+        tolerate = None if self.rule.tolerate is None else self.rule.tolerated(self.size)
+        self.ex.decision.feeds += (Feed(self.position, window, group, wake_on, ops[0][1], children, tolerate),)
         self.ex.decision.events.append(FeedOpened(self.position, window, self.ex.time))
         return True
 

@@ -183,11 +183,12 @@ def load_run_history(conn: sqlite3.Connection, path: str, row: RunRow) -> RunHis
 
 def _feeds(conn: sqlite3.Connection, run: int) -> list[ExportedFeed]:
     feeds = conn.execute(
-        "SELECT position, size, grp, wake_on, template FROM durable_feeds WHERE run = ? ORDER BY position", (run,)
+        "SELECT position, size, grp, wake_on, template, tolerate FROM durable_feeds WHERE run = ? ORDER BY position",
+        (run,),
     ).fetchall()
     return [
-        ExportedFeed(position, size, group, wake_on, template, _items(conn, run, position))
-        for position, size, group, wake_on, template in feeds
+        ExportedFeed(position, size, group, wake_on, template, _items(conn, run, position), tolerate)
+        for position, size, group, wake_on, template, tolerate in feeds
     ]
 
 

@@ -159,6 +159,7 @@ CREATE TABLE durable_feeds (          -- windows of `for_each`es over jobs and w
     grp TEXT NOT NULL,                -- of the rows that wait for its children
     wake_on TEXT NOT NULL,
     template TEXT NOT NULL,           -- JSON: the run of an item, but for its arguments
+    tolerate INTEGER,                 -- failures that do not stop it yet, -1 once one has; NULL: the first does
     PRIMARY KEY (run, position)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,8 +1,8 @@
 """
 Feeds: the later children of a `for_each` with a window, started by the file itself.
 
-Each success of a child creates the next one in the same transaction, its wait row included, so the
-parent is woken once, at the last end or at the first failure, instead of being replayed at every
+Each success of a child creates the next one in the same transaction, its wait row included, and so does a failure
+that is tolerated. So the parent is woken once, at the last end or at a failure, instead of being replayed at every
 one: 10,000 items cost their children, not the square of that. The parent's own next turn finds in
 its inbox what ended, goes through the same window item by item, and records each child that it finds
 started. Runs on the writer's thread, inside an open transaction.
@@ -11,11 +11,12 @@ started. Runs on the writer's thread, inside an open transaction.
 from __future__ import annotations
 
 import sqlite3
+from typing import Literal, TypeAlias
 
 from attrs import evolve
 
 from durable._core.codec.codec import Payload
-from durable._core.journal.events import ChildSucceeded
+from durable._core.journal.events import ChildSucceeded, SignalReceived
 from durable._shell.rows.rows import Effects, NewFeed, NewRun
 from durable._shell.rows.templates import begun, from_json, to_json
 from durable._shell.storage.bulk import write_many
@@ -26,14 +27,27 @@ _COPY = """
 INSERT INTO durable_inbox (run, kind, position, at, body, value, payload, wakes)
 SELECT run, kind, position, at, body, value, payload, wakes FROM durable_inbox WHERE item = ?
 """
+_FEED = """
+SELECT r.status, f.tolerate, f.size
+FROM durable_runs AS r LEFT JOIN durable_feeds AS f ON f.run = r.run AND f.position = ? WHERE r.run = ?
+"""
+_UNDER_WAY = "SELECT count(*) FROM durable_waits WHERE run = ? AND kind = 'child' AND name = ?"
+# The ends of children that are owed: not signals, which have names of their own.
+_OWED = "SELECT count(*) FROM durable_inbox WHERE run = ? AND name = ? AND kind <> ?"
+_PAY = "UPDATE durable_inbox SET name = NULL WHERE run = ? AND name = ? AND kind <> ?"
+
+#: What the end of a child led to: the next one; the next one once its paused run is resumed; none any more, because
+#: of its failure; or none, as there were none to come.
+Fed: TypeAlias = Literal["fed", "owed", "stopped", "over"]
 
 
 def open_feed(conn: sqlite3.Connection, run: int, new: NewFeed) -> None:
     """Keep the items that a window has no room for yet."""
     feed = new.feed
     conn.execute(
-        "INSERT INTO durable_feeds (run, position, size, grp, wake_on, template) VALUES (?, ?, ?, ?, ?, ?)",
-        (run, feed.position, feed.window, feed.group, feed.wake_on, to_json([new.template])),
+        "INSERT INTO durable_feeds (run, position, size, grp, wake_on, template, tolerate) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (run, feed.position, feed.window, feed.group, feed.wake_on, to_json([new.template]), feed.tolerate),
     )
     conn.executemany(
         "INSERT INTO durable_feed_items (run, position, item, child, child_id, value) VALUES (?, ?, ?, ?, ?, ?)",
@@ -46,21 +60,31 @@ def open_feed(conn: sqlite3.Connection, run: int, new: NewFeed) -> None:
 
 def feed(
     conn: sqlite3.Connection, run: int, position: str, ended: int, *, succeeded: bool, at: float, effects: Effects
-) -> bool:
+) -> Fed:
     """
     A child of the `for_each` at *position* of *run* has ended: start the next one, or none any more.
 
-    False if the next one is owed, since the run is paused: `refill` makes up for it, or `put_behind`.
+    While the run is paused the next one is owed to it: `refill` makes up for that, or `put_behind`.
     """
+    status, tolerate, size = conn.execute(_FEED, (position, run)).fetchone()
+    if size is None or (tolerate is not None and tolerate < 0):
+        return "over"
+    paused = status == "paused"
     if not succeeded:
-        _drop(conn, run, position)
-        return True
-    (status,) = conn.execute("SELECT status FROM durable_runs WHERE run = ?", (run,)).fetchone()
-    if status == "paused":
-        return False
-    (place,) = conn.execute("SELECT place FROM durable_runs WHERE run = ?", (ended,)).fetchone()
-    _start_next(conn, run, position, place + 1, at, effects)
-    return True
+        if tolerate is None:
+            _drop(conn, run, position)
+            return "stopped"
+        if tolerate == 0 and not paused:
+            _drop(conn, run, position)
+            return "over"
+        conn.execute("UPDATE durable_feeds SET tolerate = tolerate - 1 WHERE run = ? AND position = ?", (run, position))
+        if tolerate == 0:  # `refill` starts what was owed before, and drops it
+            return "over"
+    if paused:
+        return "owed"
+    place = conn.execute("SELECT place FROM durable_runs WHERE run = ?", (ended,)).fetchone()
+    _start_next(conn, run, position, 0.0 if place is None else place[0] + 1, at, effects)
+    return "fed"
 
 
 def put_behind(conn: sqlite3.Connection, run: int, position: str) -> None:
@@ -79,16 +103,18 @@ def put_behind(conn: sqlite3.Connection, run: int, position: str) -> None:
 
 def refill(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
     """Start what the feeds of a run have room for: it was paused."""
-    for position, size in conn.execute("SELECT position, size FROM durable_feeds WHERE run = ?", (run,)).fetchall():
-        (under_way,) = conn.execute(
-            "SELECT count(*) FROM durable_waits WHERE run = ? AND kind = 'child' AND name = ?", (run, position)
-        ).fetchone()
-        for _ in range(size - under_way):
+    feeds = conn.execute("SELECT position, size, tolerate FROM durable_feeds WHERE run = ?", (run,)).fetchall()
+    for position, size, tolerate in feeds:
+        if tolerate is None or tolerate >= 0:
+            (under_way,) = conn.execute(_UNDER_WAY, (run, position)).fetchone()
+            room = size - under_way
+        else:  # a failure was one too many, behind these
+            (room,) = conn.execute(_OWED, (run, position, SignalReceived.kind)).fetchone()
+        for _ in range(room):
             _start_next(conn, run, position, 0.0, at, effects)
-        conn.execute(
-            "UPDATE durable_inbox SET name = NULL WHERE run = ? AND name = ? AND kind = ?",
-            (run, position, ChildSucceeded.kind),
-        )
+        if tolerate is not None and tolerate < 0:
+            _drop(conn, run, position)
+        conn.execute(_PAY, (run, position, SignalReceived.kind))
 
 
 def close_feed(conn: sqlite3.Connection, run: int, position: str, at: float, effects: Effects) -> None:

@@ -273,8 +273,9 @@ class _Import:
         for window in each.feeds:
             template = checked_json(window.template, f"window at {window.position} of {each.run.run_id!r}")
             self._conn.execute(
-                "INSERT INTO durable_feeds (run, position, size, grp, wake_on, template) VALUES (?, ?, ?, ?, ?, ?)",
-                (number, window.position, window.size, window.group, window.wake_on, template),
+                "INSERT INTO durable_feeds (run, position, size, grp, wake_on, template, tolerate) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (number, window.position, window.size, window.group, window.wake_on, template, window.tolerate),
             )
             self._conn.executemany(
                 "INSERT OR IGNORE INTO durable_feed_items (run, position, item, child, child_id, value) "

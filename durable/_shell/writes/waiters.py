@@ -80,10 +80,14 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[AwaitedEnd], effects: 
     for waiter, at in in_line.items():
         start_due(conn, waiter, at, effects)
     owed: dict[tuple[int, str], str] = {}
+    stopped: list[tuple[int, str]] = []
     for waiter, feeds, position, end in fed:
         succeeded = end.status == "succeeded"
-        if not feed(conn, waiter, feeds, end.run, succeeded=succeeded, at=end.at, effects=effects):
+        led_to = feed(conn, waiter, feeds, end.run, succeeded=succeeded, at=end.at, effects=effects)
+        if led_to == "owed":
             owed[waiter, position] = feeds
+        elif led_to == "stopped":
+            stopped.append((waiter, feeds))
     complete: dict[tuple[int, str], bool] = {}
     rows: list[Any] = []
     woken: dict[int, float] = {}
@@ -97,9 +101,8 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[AwaitedEnd], effects: 
         if wakes:
             woken[waiter] = event.at
     write_many(conn, INSERT_ITEMS, rows)
-    for waiter, feeds, _, end in fed:
-        if end.status != "succeeded":
-            put_behind(conn, waiter, feeds)
+    for waiter, feeds in stopped:
+        put_behind(conn, waiter, feeds)
     for waiter, at in woken.items():
         wake(conn, waiter, at, effects)
     for waiter, owner, at in failed:
