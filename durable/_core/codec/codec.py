@@ -257,7 +257,26 @@ class Codec:
 
     def digest(self, payload: Payload) -> str:
         """As the function `digest`, but of what the hooks were given: encryption may never write the same twice."""
-        return digest(payload if isinstance(payload, str) else self._text(payload, ""))
+        return digest_of_canonical(self.canonical_of(payload))
+
+    def canonical(self, value: Any) -> str:
+        """
+        The text that equal values share: their record before the hooks, but with the keys of objects in order.
+
+        Raises:
+            EncodeError, CapExceededError: As `encode`.
+        """
+        plain = self.to_plain(value)
+        try:
+            text = dumps_sorted(plain)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise EncodeError("", "$", type(plain).__name__, reason_of(error)) from error
+        self._check_size(text, "")
+        return text
+
+    def canonical_of(self, payload: Payload) -> str:
+        """As `canonical`, of the value that was recorded as *payload*."""
+        return _sorted(payload if isinstance(payload, str) else self._text(payload, ""))
 
     # --- halves of the above, for records that contain values -------------------------------
 
@@ -325,15 +344,7 @@ class Codec:
 
     def _sealed(self, text: str, where: str) -> Payload:
         """*text*, within the cap and through the hooks."""
-        size = len(text)
-        if size * 4 > self._max_bytes:
-            try:
-                size = size if text.isascii() else len(text.encode())
-            except UnicodeEncodeError as error:
-                raise EncodeError(where, "$", "str", str(error)) from None
-            if size > self._max_bytes:
-                remedy = "Keep the data elsewhere and record a reference, or raise the engine's cap"
-                raise CapExceededError(where or "value", "size in bytes", size, self._max_bytes, remedy)
+        self._check_size(text, where)
         if self._hooks is None:
             return text
         try:
@@ -344,6 +355,17 @@ class Codec:
         if isinstance(data, bytes):
             return data
         raise EncodeError(where, "$", qualified(type(data)), "the codec= hook must return bytes")
+
+    def _check_size(self, text: str, where: str) -> None:
+        size = len(text)
+        if size * 4 > self._max_bytes:
+            try:
+                size = size if text.isascii() else len(text.encode())
+            except UnicodeEncodeError as error:
+                raise EncodeError(where, "$", "str", str(error)) from None
+            if size > self._max_bytes:
+                remedy = "Keep the data elsewhere and record a reference, or raise the engine's cap"
+                raise CapExceededError(where or "value", "size in bytes", size, self._max_bytes, remedy)
 
     def load_plain(self, payload: Payload, *, where: str = "") -> Any:
         """The plain data that `dump_plain` wrote."""
@@ -373,14 +395,23 @@ def digest(payload: Payload) -> str:
 
     For reports and comparisons, not for security.
     """
-    text = payload
-    # Only objects have an order to be undone. Braces in strings cost time, not correctness.
-    if isinstance(text, str) and text.count("{") != text.count("{}"):
-        try:
-            plain = loads(text)
-            check_depth(plain, MAX_DEPTH * 4)
-            text = dumps_sorted(plain)
-        except (ValueError, RecursionError, TypeError, Refusal):
-            text = payload  # no JSON, hence without an order that would have to be undone: as it is
+    return digest_of_canonical(_sorted(payload) if isinstance(payload, str) else payload)
+
+
+def digest_of_canonical(text: Payload) -> str:
+    """As `digest`, of a text in which the keys of objects are in order: see `Codec.canonical`."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def _sorted(text: str) -> str:
+    """*text*, with the keys of its objects in order."""
+    # Only objects have an order to be undone. Braces in strings cost time, not correctness.
+    if text.count("{") == text.count("{}"):
+        return text
+    try:
+        plain = loads(text)
+        check_depth(plain, MAX_DEPTH * 4)
+        return dumps_sorted(plain)
+    except (ValueError, RecursionError, TypeError, Refusal):
+        return text  # no JSON, hence without an order that would have to be undone: as it is

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard, assert_never
 
 from attrs import evolve
 
-from durable._core.codec.codec import Codec, Payload
+from durable._core.codec.codec import Codec, digest_of_canonical
 from durable._core.journal.events import (
     Event,
     ResumeRequested,
@@ -78,7 +78,7 @@ class AttemptNode(Leaf[StepEvent]):
             ex.running += 1
             return
         carried = None if recorded else self.carried(op, ex.codec)
-        digest = "" if carried is None else ex.codec.digest(carried)
+        digest = "" if carried is None else digest_of_canonical(carried)
         self.first = kind(position, definition.name, 1, ex.site(op), digest, ex.time)
         limited = isinstance(recorded, SlotAwaited) if recorded else definition.options.limit is not None
         if limited and kind is StepStarted:
@@ -90,7 +90,7 @@ class AttemptNode(Leaf[StepEvent]):
             start_attempt(self, ex.decision)
 
     @staticmethod
-    def carried(op: StepOp[Any] | TransactionOp[Any], codec: Codec, /) -> Payload | None:
+    def carried(op: StepOp[Any] | TransactionOp[Any], codec: Codec, /) -> str | None:
         return step_arguments(op.args, op.kwargs, codec)
 
     def _stand_in_line(self, *, new: bool) -> None:

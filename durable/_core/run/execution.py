@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any, TypeVar, assert_never
 
-from durable._core.codec.codec import Codec, Payload
+from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of, shown
 from durable._core.journal import history
 from durable._core.journal.events import (
@@ -445,8 +445,8 @@ class Execution(OpenRun):
             owner.member_done(index, NodeOutcome(error=error))
         return None
 
-    def carried(self) -> Payload | None:
-        """What the command carries that is being opened; None where it carries nothing that can be compared."""
+    def carried(self) -> str | None:
+        """What the command carries that is being opened, as canonical text; None where that cannot be compared."""
         opener = _OPENERS.get(type(self.asked))
         return None if opener is None else opener.carried(self.asked, self.codec)
 

@@ -172,12 +172,12 @@ class ChildNode(Leaf[ChildArrival]):
         self.wait_for("child", name=feed, run_id=self.run_id, fresh=fresh and not (self.starting or fed))
 
     @staticmethod
-    def carried(op: ChildOp, codec: Codec, /) -> Payload | None:
+    def carried(op: ChildOp, codec: Codec, /) -> str | None:
         if isinstance(op, AwaitRunOp):
             return None
         run_op = op.op if isinstance(op, StartOp) else op
         with contextlib.suppress(EncodeError, CapExceededError):
-            return arguments_payload(run_op, codec)
+            return codec.canonical_of(arguments_payload(run_op, codec))
         return None
 
     def accepts(self, event: Event) -> TypeGuard[ChildArrival]:
@@ -261,10 +261,10 @@ class RequestNode(Leaf[RequestAnswer]):
             ex.decision.requests = added(ex.decision.requests, action)
 
     @staticmethod
-    def carried(op: SignalRunOp | CancelRunOp, codec: Codec, /) -> Payload | None:
+    def carried(op: SignalRunOp | CancelRunOp, codec: Codec, /) -> str | None:
         if isinstance(op, SignalRunOp):
             with contextlib.suppress(EncodeError, CapExceededError):
-                return encoded_signal(op.signal, op.payload, codec)[1]
+                return codec.canonical_of(encoded_signal(op.signal, op.payload, codec)[1])
         return None
 
     def accepts(self, event: Event) -> TypeGuard[RequestAnswer]:

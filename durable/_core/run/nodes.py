@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar
 
+from durable._core.codec.codec import digest_of_canonical
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
 from durable._core.journal.waits import Wait, WakeOn
@@ -34,7 +35,7 @@ from durable._core.statuses import WaitKind
 from durable.errors import RunCancelled
 
 if TYPE_CHECKING:
-    from durable._core.codec.codec import Codec, Payload
+    from durable._core.codec.codec import Codec
     from durable._core.journal.history import History
     from durable._core.program import current_driver
     from durable._core.program.command import Command
@@ -116,8 +117,8 @@ class Node:
         self.closed = False
 
     @staticmethod
-    def carried(_op: Any, _codec: Codec, /) -> Payload | None:
-        """What its op carries, of which a digest is recorded; None where it carries nothing that can be compared."""
+    def carried(_op: Any, _codec: Codec, /) -> str | None:
+        """What its op carries, as canonical text; None where it carries nothing that can be compared."""
         return None
 
     def report(self, outcome: NodeOutcome) -> None:
@@ -153,7 +154,7 @@ class Opener(Protocol):
     """What opens the ops of one class: the class of their nodes. Each module of nodes ends with its table of these."""
 
     def __call__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: Any, /) -> Node: ...
-    def carried(self, op: Any, codec: Codec, /) -> Payload | None: ...
+    def carried(self, op: Any, codec: Codec, /) -> str | None: ...
 
 
 def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
@@ -398,8 +399,8 @@ class OpenRun:
         """A step that was told to end has, without an outcome."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
-    def carried(self) -> Payload | None:
-        """What the command carries that is being opened; None where it carries nothing that can be compared."""
+    def carried(self) -> str | None:
+        """What the command carries that is being opened, as canonical text; None where that cannot be compared."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
     # --- commands ----------------------------------------------------------------------------------
@@ -417,8 +418,8 @@ class OpenRun:
         if recorded is not None:
             if type(recorded) is not type(event) or not alike(recorded, event, aliases):
                 self.diverge(position, event, recorded)
-            if recorded.digest and position in self.comparing.positions:
-                self._compare(recorded, event)
+            if position in self.comparing.positions and not self._carries(recorded):
+                self._carries_other(recorded, event)
             return recorded, False
         if self.replaying and not self.history.reopened:
             self.diverge(position, event)
@@ -431,25 +432,29 @@ class OpenRun:
 
         What most replayed commands are: nothing is made of them that would only be compared.
         """
-        if position in self.comparing.positions:
+        if position in self.comparing.positions and not self._carries(recorded):
             return False
         del self.unmatched[position]
         if self.opened is not None:
             self.opened.append(recorded)
         return True
 
-    def _compare(self, recorded: CommandEvent, requested: CommandEvent) -> None:
+    def _carries(self, recorded: CommandEvent) -> bool:
+        """Whether the command that is being opened carries what was recorded, as far as can be told."""
+        if not recorded.digest:
+            return True
+        carried = self.carried()
+        return carried is None or self.comparing.equal(recorded, carried)
+
+    def _carries_other(self, recorded: CommandEvent, requested: CommandEvent) -> None:
         """
-        Compare what the command carries that is being opened.
+        The command that is being opened carries something else than recorded.
 
         Raises:
-            NondeterminismError: It carries something else than recorded, and that is not allowed here.
+            NondeterminismError: That is not allowed here.
         """
-        carried = self.carried()
-        if carried is None or self.comparing.equal(recorded, carried, self.codec):
-            return
         if self.comparing.strict:
-            raise other_arguments(self.run_id, recorded, requested, self.codec.digest(carried))
+            raise other_arguments(self.run_id, recorded, requested, self._digest())
         self.comparing.changed.append(requested)
 
     def replays(self, position: str) -> CommandEvent | None:
@@ -467,9 +472,13 @@ class OpenRun:
         """
         recorded = recorded or self.history.commands.get(position)
         code = Code([] if self.current is None else self.current.strand.frames(), self.definition.fn)
-        carried = self.carried() if requested is not None and requested.category == "command" else None
-        digest = "" if carried is None else self.codec.digest(carried)
+        digest = self._digest() if requested is not None and requested.category == "command" else ""
         raise diverged(self.run_id, position, recorded, requested, self.history.commands, code, digest, why)
+
+    def _digest(self) -> str:
+        """Of what the command carries that is being opened."""
+        carried = self.carried()
+        return "" if carried is None else digest_of_canonical(carried)
 
     def site(self, op: Any) -> str:
         """Where *op* was made, short enough to be recorded with every command."""
