@@ -149,19 +149,22 @@ async def test_a_run_is_started_with_the_live_engine_and_waited_for(desk):
 
 async def test_options_of_start_reach_the_run(desk):
     """
-    Id, key, queue, priority, labels and delay are those of `Engine.start`.
+    Id, key, queue, priority, labels, delay and expiry are those of `Engine.start`.
     """
     engine = await desk.engine()
     said = await desk.start(
         "ride", "--arg", "user=1", "--arg", "fast=true", "--id", "r-1", "--key", "k-1", "--queue", "slow",
-        "--delay", "2h", "--priority", "5", "--label", "city=Bern", "--label", "team=x=y", "--json",
+        "--delay", "2h", "--expires", "3h", "--priority", "5", "--label", "city=Bern", "--label", "team=x=y", "--json",
     )  # fmt: skip
     assert (said.code, said.values) == (0, [{"run_id": "r-1"}])
     info = await engine.get("r-1").info()
     assert (info.key, info.queue, info.priority, info.labels) == ("k-1", "slow", 5, {"city": "Bern", "team": "x=y"})
     assert info.status == "pending"
-    (due_at,) = await engine._backend.read(lambda conn: conn.execute("SELECT fire_at FROM durable_waits").fetchone())
-    assert 7_100 < due_at - engine._backend.clock.now() <= 7_200
+    rows = await engine._backend.read(lambda conn: conn.execute("SELECT kind, fire_at FROM durable_waits").fetchall())
+    waits = {kind: fire_at - engine._backend.clock.now() for kind, fire_at in rows}
+    assert 7_100 < waits.pop("start") <= 7_200
+    assert 10_700 < waits.pop("expiry") <= 10_800
+    assert not waits
     (event, *_) = await engine.get("r-1").history()
     assert event.value == '[[1],{"fast":true}]'
 

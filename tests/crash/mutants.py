@@ -976,6 +976,13 @@ MUTANTS = (
         "shell/test_times.py::test_the_timeout_of_a_workflow_counts_from_when_it_first_begins",
     ),
     _m(
+        "a copy has all the time in the world",
+        "_shell/turns/driver",
+        "self._writer.announced = loaded.begun",
+        "self._writer.announced = len(events) > 1",
+        "shell/test_times.py::test_a_copy_has_a_time_of_its_own",
+    ),
+    _m(
         "an attempt of a job has no end",
         "_core/program/functions",
         "                timeout=options.timeout,\n",
@@ -999,8 +1006,8 @@ MUTANTS = (
     _m(
         "a retried run expires again",
         "_shell/requests/history_requests",
-        "UPDATE durable_runs SET expires_at = NULL WHERE run = ?",
-        "UPDATE durable_runs SET expires_at = expires_at WHERE run = ?",
+        "SET expires_at = NULL, started_at = NULL WHERE run = ?",
+        "SET started_at = NULL WHERE run = ?",
         "shell/test_times.py::test_a_run_that_has_expired_can_be_retried",
     ),
     _m(

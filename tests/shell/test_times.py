@@ -239,6 +239,25 @@ async def test_a_child_has_its_time_from_when_it_begins(engines, clock, eventual
     assert await run.result(5) == 1
 
 
+async def test_a_copy_has_a_time_of_its_own(engines, clock, reached):
+    """
+    A fork is a run: its time counts from when it begins, however long the other one took.
+    """
+    engine = await engines.memory(bounded, clock=clock)
+    run = await engine.start(bounded())
+    await reached(run, "waiting")
+    clock.advance(50)
+    copy = await run.fork(at="0")
+    await reached(copy, "waiting")
+    clock.advance(20)
+    with pytest.raises(RunFailedError, match="not done within 60 s"):
+        await run.result(5)
+    assert await copy.status() == "waiting"
+    clock.advance(41)
+    with pytest.raises(RunFailedError, match="not done within 60 s"):
+        await copy.result(5)
+
+
 # --- expires ----------------------------------------------------------------------------------------
 
 
@@ -413,8 +432,29 @@ async def test_a_run_that_has_expired_can_be_retried(engines, clock):
     clock.advance(61)
     await expired(run)
     await run.retry()
+    assert await run.status() == "pending"
     await engine.queue("default").resume()
     assert await run.result(5) == 1
+
+
+async def test_a_workflow_that_expired_and_is_retried_has_its_time(engines, clock, reached):
+    """
+    It begins only then.
+    """
+    engine = await engines.memory(bounded, clock=clock)
+    await engine.queue("default").pause()
+    run = await engine.start(bounded(), expires=60)
+    clock.advance(61)
+    await expired(run)
+    clock.advance(3600)
+    await run.retry()
+    await engine.queue("default").resume()
+    await reached(run, "waiting")
+    clock.advance(59)
+    assert await run.status() == "waiting"
+    clock.advance(2)
+    with pytest.raises(RunFailedError, match="not done within 60 s"):
+        await run.result(5)
 
 
 @pytest.mark.parametrize("how", ["expire", "cancel"])

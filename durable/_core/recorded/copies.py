@@ -57,7 +57,7 @@ def fork_of(recorded: RunHistory, *, run_id: str, at: str, replace: Mapping[str,
         labels=facts.labels,
         attributes=published[-1] if published else None,
         retry=facts.retry,
-        timeout=facts.timeout if facts.kind == "job" else None,
+        timeout=facts.timeout,
         limit=facts.limit,
         limit_key=facts.limit_key,
     )

@@ -85,15 +85,17 @@ class Loaded:
 
     #: Whether it still could proceed when it was read.
     ready: bool
+    #: Whether a turn of it was written: one that was forked has events, and has not begun.
+    begun: bool
     rows: list[Any]
     items: list[InboxItem]
 
 
 def load_run(conn: sqlite3.Connection, run: int) -> Loaded:
     """All of one run, read in one go."""
-    row = conn.execute("SELECT ready_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
-    ready = row is not None and row[0] is not None
-    return Loaded(ready, event_rows(conn, run), load_items(conn, run, 0))
+    row = conn.execute("SELECT ready_at, started_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    ready_at, started_at = row or (None, None)
+    return Loaded(ready_at is not None, started_at is not None, event_rows(conn, run), load_items(conn, run, 0))
 
 
 def event_rows(conn: sqlite3.Connection, run: int) -> list[Any]:

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from durable._core.codec.codec import Payload
 from durable._core.journal import history
-from durable._core.journal.events import Event, SignalReceived
+from durable._core.journal.events import Event, RunExpired, SignalReceived
 from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history
@@ -137,7 +137,7 @@ class ForkRun(JournalRequest[str]):
             labels=run.labels,
             started=started,
             due_at=None,
-            timeout=timeout if run.kind == "job" else None,
+            timeout=timeout,
             retry=policy,
             place=PlacesFromFile(conn, env.places).place(run.queue, run.workflow, None, run.labels, now),
             limit=limit,
@@ -225,7 +225,9 @@ def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *,
         child = run_by_id(conn, child_id)
         if child is not None and child.status == "failed":
             _retry(conn, child_id, effects, env, force=force)
-    conn.execute("UPDATE durable_runs SET expires_at = NULL WHERE run = ?", (run.run,))  # it is wanted now
+    if any(isinstance(event, RunExpired) for event in events):  # it has not begun, and is wanted now
+        conn.execute("UPDATE durable_runs SET expires_at = NULL, started_at = NULL WHERE run = ?", (run.run,))
+        run = run._replace(started_at=None)
     _wait_again(conn, run.run, [*events, reopened], now, effects)
     if unborn:
         conn.execute("UPDATE durable_runs SET started_at = NULL WHERE run = ?", (run.run,))

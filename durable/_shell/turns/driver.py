@@ -266,7 +266,7 @@ class Driver:
         if not loaded.ready:
             return None  # it continued, or ended, since the scheduler read that it was ready
         events = read_events(self._services.path, self._state, loaded.rows)
-        self._writer.announced = len(events) > 1
+        self._writer.announced = loaded.begun
         self._notes.recorded(events)
         self._inbox.begin(loaded.items)
         execution = self._execution = make_execution(self.ready, events, self._services)

@@ -74,6 +74,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     )
     group.add_argument("--queue", type=text_argument, metavar="NAME", help="the queue it runs on")
     group.add_argument("--delay", type=_delay, metavar="TIME", help="let it begin so much later: 90s, 30min, 2h, 7d")
+    group.add_argument("--expires", type=_delay, metavar="TIME", help="give it up if it has not begun after so long")
     group.add_argument("--priority", type=int, metavar="N", help="higher goes first within its queue")
     group.add_argument("--label", action="append", type=label_argument, metavar="NAME=VALUE", help="may be given again")
     parser.add_argument(
@@ -219,6 +220,7 @@ def _options(args: Namespace) -> Mapping[str, Any]:
         "on_conflict": args.on_conflict,
         "queue": args.queue,
         "delay": args.delay,
+        "expires": args.expires,
         "priority": args.priority,
         "labels": dict(args.label) if args.label else None,
     }
@@ -227,7 +229,7 @@ def _options(args: Namespace) -> Mapping[str, Any]:
 
 def _refuse_options(args: Namespace) -> None:
     """A schedule knows what it starts, and how."""
-    options = ("args", "arg", "id", "key", "on_conflict", "queue", "delay", "priority", "label")
+    options = ("args", "arg", "id", "key", "on_conflict", "queue", "delay", "expires", "priority", "label")
     given = [name for name in options if getattr(args, name) is not None]
     if given:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
