@@ -242,9 +242,9 @@ MUTANTS = (
     _m(
         "runs of a paused queue are let in, and hold what they cannot use",
         "_shell/writes/slots",
-        " AND NOT {IN_PAUSED_QUEUE_SQL}\nORDER",
-        "\nORDER",
-        "shell/test_limits.py::test_runs_of_a_paused_queue_are_passed_over_and_keep_their_places",
+        "    AND NOT {IN_PAUSED_QUEUE_SQL}\nORDER",
+        "ORDER",
+        "shell/test_limits.py::test_a_run_that_gets_in_line_while_its_queue_is_paused_is_passed_over",
     ),
     _m(
         "a run that is held before it begins keeps others out",

@@ -883,6 +883,35 @@ async def test_a_run_that_is_blocked_before_it_begins_gives_back_its_own_slot(en
     assert await engine.get(other.id).result(5) == "other"
 
 
+async def test_a_run_that_gets_in_line_while_its_queue_is_paused_is_passed_over(engines, room, reached, eventually):
+    """
+    It was running when the queue was paused, and asked for a slot only then.
+    """
+
+    @workflow(queue="a")
+    async def later() -> str:
+        await hold()
+        return await call_one("later")
+
+    engine = await engines.file(later, single)
+    outside = await engine.start(single("outside"))
+    run = await engine.start(later())
+    await room.entered_by("outside", "hog")
+    await engine.queue("a").pause()
+    room.let_go("hog")
+    await reached(run, "waiting")
+    other = await engine.start(single("other"))
+    await eventually(in_line(engine, 2))
+    room.let_go("outside")
+    await room.entered_by("other")
+    assert "queue 'a', which is paused" in await run.why()
+    await engine.queue("a").resume()
+    for name in ("other", "later"):
+        room.let_go(name)
+    assert (await outside.result(5), await other.result(5), await run.result(5)) == ("outside", "other", "later")
+    await no_slots(engine, eventually)
+
+
 async def test_a_paused_queue_holds_nothing_after_a_restart(engines, room, eventually):
     """
     Killed inside, its queue paused: others come in, and it runs again once the queue is resumed.

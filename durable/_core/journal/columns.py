@@ -89,14 +89,19 @@ def from_row(kind: int, position: str | None, body: str | None, value: Payload |
     if layout is None:
         raise DecodeError("event", "kind", "an event kind of this release", f"found {kind}: written by a newer one?")
     arguments: list[Any] = [] if body is None else loads(body)
-    missing = layout.size - len(arguments)
-    if 0 < missing <= len(layout.newer):
-        arguments += [make() for make in layout.newer[-missing:]]
-    elif missing:
-        raise DecodeError("event", KIND_NAMES[kind], f"{layout.size} fields", f"found {len(arguments)}")
+    if len(arguments) != layout.size:
+        arguments += _newer_fields(layout, kind, len(arguments))
     if layout.has_position:
         arguments.insert(0, position)
     if layout.has_value:
         arguments.append(value)
     event: Event = layout.cls(*arguments, at)
     return event
+
+
+def _newer_fields(layout: _Layout, kind: int, found: int) -> list[Any]:
+    """What an older release did not write, of an event with *found* fields."""
+    missing = layout.size - found
+    if not 0 < missing <= len(layout.newer):
+        raise DecodeError("event", KIND_NAMES[kind], f"{layout.size} fields", f"found {found}")
+    return [make() for make in layout.newer[-missing:]]

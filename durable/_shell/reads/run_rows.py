@@ -356,8 +356,8 @@ def slots_awaited(conn: sqlite3.Connection, run: int) -> list[SlotRow]:
     rows = conn.execute(
         "SELECT s.position, s.name, s.key, s.since, s.due_at, "  # noqa: S608 - constants
         "(SELECT count(*) FROM durable_slots AS o JOIN durable_runs AS r ON r.run = o.run WHERE o.name = s.name "
-        f"AND o.key = s.key AND o.granted_at IS NULL AND o.slot < s.slot AND r.status NOT IN {HELD_SQL} "
-        f"AND NOT {IN_PAUSED_QUEUE_SQL}), "
+        "AND o.key = s.key AND o.granted_at IS NULL AND o.aside = 0 AND o.slot < s.slot "
+        f"AND r.status NOT IN {HELD_SQL} AND NOT {IN_PAUSED_QUEUE_SQL}), "
         "(SELECT r.run_id FROM durable_slots AS h JOIN durable_runs AS r ON r.run = h.run WHERE h.name = s.name "
         "AND h.key = s.key AND h.granted_at IS NOT NULL ORDER BY h.granted_at, h.slot LIMIT 1) "
         "FROM durable_slots AS s WHERE s.run = ? AND s.granted_at IS NULL ORDER BY s.slot LIMIT 100",

@@ -162,6 +162,9 @@ CREATE TABLE durable_keys (
     status TEXT NOT NULL,
     until REAL
 ) STRICT, WITHOUT ROWID;
+ALTER TABLE durable_slots ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
+DROP INDEX durable_slots_waiting;
+CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL AND aside = 0;
 """
 
 

@@ -239,10 +239,11 @@ CREATE TABLE durable_slots (          -- who is inside a limit, and who waits; a
     granted_at REAL,                  -- NULL while it waits
     due_at REAL,                      -- when the rate lets it in, if that is what it waits for
     leaving INTEGER NOT NULL DEFAULT 0, -- 1 once a later run replaced it
-    outlived INTEGER NOT NULL DEFAULT 0 -- 1 while it waits for a function in a thread that outlives its attempt
+    outlived INTEGER NOT NULL DEFAULT 0, -- 1 while it waits for a function in a thread that outlives its attempt
+    aside INTEGER NOT NULL DEFAULT 0  -- 1 where it waited when its queue was paused: passed over until that is resumed
 ) STRICT;
 CREATE UNIQUE INDEX durable_slots_run ON durable_slots (run, position);
-CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL;
+CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL AND aside = 0;
 CREATE INDEX durable_slots_held ON durable_slots (name, key) WHERE granted_at IS NOT NULL;
 CREATE INDEX durable_slots_due ON durable_slots (due_at) WHERE due_at IS NOT NULL;
 

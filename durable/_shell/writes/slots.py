@@ -36,7 +36,8 @@ _AHEAD = 1.0
 
 _NEXT = f"""
 SELECT s.slot, s.run, s.position FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run
-WHERE s.name = ? AND s.key = ? AND s.granted_at IS NULL AND r.status NOT IN {HELD_SQL} AND NOT {IN_PAUSED_QUEUE_SQL}
+WHERE s.name = ? AND s.key = ? AND s.granted_at IS NULL AND s.aside = 0 AND r.status NOT IN {HELD_SQL}
+    AND NOT {IN_PAUSED_QUEUE_SQL}
 ORDER BY s.slot LIMIT 1
 """  # noqa: S608 - a constant
 
@@ -50,6 +51,11 @@ WHERE run = :run AND (status = 'running' OR (status = 'pending' AND started_at I
 
 _TAKEN_BACK = """
 UPDATE durable_slots SET outlived = 0 WHERE run = ? AND position = ? AND name = ? AND key = ? AND outlived = 1
+"""
+
+_SET_ASIDE = """
+UPDATE durable_slots SET aside = :aside WHERE aside <> :aside AND granted_at IS NULL
+    AND EXISTS (SELECT 1 FROM durable_runs AS r WHERE r.run = durable_slots.run AND r.queue = :queue)
 """
 
 
@@ -230,6 +236,8 @@ def leave_paused_queue(
         granted += step_aside(conn, run, at, effects, under_way=() if active is None else None)
         conn.execute(_FREED_AGAIN, {"run": run})
         effects.arrived.add(run)  # what memory knows of it is stale
+    # So that a grant need not pass thousands of them one by one.
+    conn.execute(_SET_ASIDE, {"queue": queue, "aside": 1})
     return granted
 
 
@@ -240,6 +248,7 @@ def _is_unborn(conn: sqlite3.Connection, run: int) -> bool:
 
 def come_back_to_queue(conn: sqlite3.Connection, queue: str, at: float, effects: Effects) -> Granted:
     """Let the runs of a queue continue waiting that was paused."""
+    conn.execute(_SET_ASIDE, {"queue": queue, "aside": 0})
     rows = conn.execute(
         "SELECT DISTINCT s.name, s.key FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run "
         "WHERE r.queue = ? AND s.granted_at IS NULL",
