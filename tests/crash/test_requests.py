@@ -70,3 +70,37 @@ async def test_an_owner_that_is_killed_before_it_answers_has_done_it_once(tmp_pa
     assert jobs == {"theirs", triggered.run_id}
     assert signals == (1,)
     assert any(killed)
+
+
+CLIENT = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+import answering, killing
+from durable import Client
+
+async def main():
+    async with Client(sys.argv[2], durability="process") as client:
+        killing.at(sys.argv[3], 1)
+        await client.start(answering.waiting(), key="k")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("point, recorded", [("before-commit", 0), ("after-commit", 1)])
+async def test_a_client_that_dies_while_it_owns_the_file_leaves_it_as_it_should_be(tmp_path, point, recorded):
+    """
+    What it asked for is there or not, as its commit was; the file is free at once, and the caller repeats by key.
+    """
+    path = tmp_path / "app.db"
+    async with Engine(path, answering.DEFINITIONS, durability="process"):
+        pass
+    died = subprocess.run([sys.executable, "-c", CLIENT, HERE, path, point], check=False)
+    assert died.returncode == -9
+    async with Client(path, durability="process") as client:
+        assert len([info async for info in client.runs()]) == recorded
+        run = await client.start(answering.waiting(), key="k")
+        async with Engine(path, answering.DEFINITIONS, durability="process") as engine:
+            assert await run.signal("go", "x")
+            assert await engine.get(run.id).result(5) == "x"
+        assert len([info async for info in client.runs()]) == 1
