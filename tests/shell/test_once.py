@@ -77,6 +77,13 @@ def ago(seconds):
     return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
+async def named(making):
+    """
+    The name of the schedule that is made.
+    """
+    return (await making).name
+
+
 #: What is asked for, what it gives, and how many runs it leaves beside those of `prepared`.
 ASKED = {
     "start": (lambda client: client.start(quick(1)), None, 1),
@@ -100,7 +107,11 @@ ASKED = {
     "make up for the past": (lambda client: client.schedule("hourly").backfill(ago(5_400), ago(0)), None, 2),
     "pause a schedule": (lambda client: client.schedule("hourly").pause(), True, 0),
     "clear a queue": (lambda client: client.queue("stopped").clear(), 1, 0),
-    "prune": (lambda client: client.prune(older_than=-60), 1, -1),
+    "prune": (lambda client: client.prune(older_than=-60), 2, -2),
+    "delete": (lambda client: client.delete("failed"), 1, -1),
+    "create a schedule": (lambda client: named(client.schedules.create("new", quick(2), every=3_600)), "new", 0),
+    "delete a schedule": (lambda client: client.schedule("made").delete(), None, 0),
+    "retry a batch": (lambda client: client.get_batch("broken").retry(), 1, 0),
 }
 
 
@@ -117,6 +128,10 @@ async def prepared(engine):
     await engine.start(quick(), queue="stopped")
     async with engine.batch(id="open") as batch:
         batch.add(waiting())
+    async with engine.batch(id="broken") as batch:
+        batch.add(failing())
+    await batch.wait()
+    await engine.schedules.create("made", quick(2), every=3_600)
     return await count(engine)
 
 
