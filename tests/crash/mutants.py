@@ -94,7 +94,7 @@ MUTANTS = (
     _m(
         "a journal of a newer release is opened",
         "_shell/storage/marks",
-        "if version > SCHEMA_VERSION:",
+        "if version is not None and version > SCHEMA_VERSION:",
         "if version > SCHEMA_VERSION + 1000:",
         "shell/test_open_close.py::test_a_file_that_is_not_ours_is_refused_untouched",
     ),

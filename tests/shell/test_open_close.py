@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from durable import (
+    Client,
     Engine,
     Flow,
     JournalLockedError,
@@ -591,10 +592,10 @@ async def test_an_engine_opens_in_a_process_of_its_own_only_when_free(engines, t
     assert "5" in (await other()).splitlines()
 
 
-@pytest.mark.parametrize("kind", ["foreign", "newer", "versioned", "text"])
+@pytest.mark.parametrize("kind", ["foreign", "newer", "text"])
 async def test_a_file_that_is_not_ours_is_refused_untouched(engines, kind):
     """
-    Another application's database, a newer release's journal, no database at all: not a byte changes.
+    Another one's tables of our names, a newer release's journal, no database at all: not a byte changes.
     """
     path = engines.path
     if kind == "text":
@@ -602,20 +603,60 @@ async def test_a_file_that_is_not_ours_is_refused_untouched(engines, kind):
     elif kind == "newer":
         engine = await engines.file(quick)
         await engine.aclose()
-        with sqlite3.connect(path) as conn:
-            conn.execute("PRAGMA user_version = 99")
-        conn.close()
+        sql(path, "UPDATE durable_meta SET value = 99 WHERE name = 'schema'")
     else:
-        conn = sqlite3.connect(path)
-        conn.execute("CREATE TABLE theirs (x)")
-        conn.execute(f"PRAGMA {'application_id' if kind == 'foreign' else 'user_version'} = 77")
-        conn.commit()
-        conn.close()
+        sql(path, "CREATE TABLE durable_runs (x)")
     before = path.read_bytes()
     with pytest.raises(JournalVersionError if kind == "newer" else ForeignJournalError):
         await engines.file(quick)
     assert path.read_bytes() == before
     assert not path.with_name(path.name + "-wal").exists()
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("CREATE TABLE theirs (x); PRAGMA user_version = 12; PRAGMA application_id = 77", ""),
+        ("CREATE TABLE runs (a); CREATE TABLE history (a)", "PRAGMA user_version = 1"),
+        ("", "CREATE TABLE theirs (x); PRAGMA user_version = 12"),
+        ("", "PRAGMA user_version = 2; PRAGMA application_id = 77"),
+        ("", "PRAGMA user_version = 0"),
+    ],
+)
+async def test_the_header_of_a_file_is_the_applications(engines, before, after):
+    """
+    Its `user_version` and `application_id` may be what they like, before the journal is made or later; they stay.
+    """
+    sql(engines.path, before)
+    engine = await engines.file(quick)
+    assert await engine.run(quick(1)) == 1
+    await engine.aclose()
+    sql(engines.path, after)
+    marks = header(engines.path)
+    engine = await engines.file(quick)
+    assert await engine.run(quick(2)) == 2
+    async with Client(engines.path) as client:
+        assert await client.run(quick(3)) == 3
+    await engine.aclose()
+    assert header(engines.path) == marks
+    doctor = [sys.executable, "-m", "durable", "doctor", "--db", str(engines.path)]
+    assert subprocess.run(doctor, cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def sql(path, script):
+    """
+    What the application does to the file by itself.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        conn.executescript(script)
+
+
+def header(path):
+    """
+    The two numbers in a file's header that SQLite leaves to the application.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        return [conn.execute(f"PRAGMA {name}").fetchone() for name in ("user_version", "application_id")]
 
 
 async def test_an_applications_own_database_becomes_a_journal_beside_its_tables(engines):

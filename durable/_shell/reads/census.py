@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import LimitRow, RunRow, limit_rows, run_by_id
+from durable._shell.storage.marks import schema_of
 
 
 class QueueLine(NamedTuple):
@@ -80,7 +81,7 @@ def census(conn: sqlite3.Connection) -> Census:
         schedules=_number(conn, "SELECT count(*) FROM durable_schedules"),
         bytes=_number(conn, "PRAGMA page_count") * page_size,
         bytes_free=_number(conn, "PRAGMA freelist_count") * page_size,
-        schema=_number(conn, "PRAGMA user_version"),
+        schema=schema_of(conn) or 0,
     )
 
 

@@ -1,9 +1,10 @@
 """
-Whose file it is, and of which schema: known by two numbers in its header, before anything is changed.
+Whether a file has a journal, and of which schema: known before anything is changed.
 
-A journal has the application id `APPLICATION_ID`; its `user_version` is the schema's. A newer or
-foreign file is refused untouched; an older one is migrated by `schema`. Light: the command line reads
-with it.
+The schema's number is a row of the journal's own table, since the file may be the application's as well: its
+`user_version` and `application_id` are the application's to use. A file that has no `application_id` gets ours. Older
+releases kept the number in `user_version`; `schema` moves it when it opens such a file. A newer journal is
+refused untouched. Light: the command line reads with it.
 """
 
 from __future__ import annotations
@@ -15,28 +16,27 @@ from durable.errors import ForeignJournalError, JournalAccessError, JournalVersi
 #: "dura" in ASCII: `file(1)` and SQLite tools show it.
 APPLICATION_ID = 0x64757261
 SCHEMA_VERSION = 4
+#: The row of `durable_meta` with the schema's number.
+SCHEMA_ROW = "schema"
 
 _OUR_TABLES = "SELECT 1 FROM sqlite_master WHERE name LIKE 'durable\\_%' ESCAPE '\\' LIMIT 1"
+_META = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'durable_meta'"
 
 
 def inspect(connection: sqlite3.Connection, path: str) -> None:
     """
-    Look whose file it is, before anything is changed.
+    Look whose tables there are, before anything is changed.
 
     Raises:
-        ForeignJournalError: If another application's mark stands in the file.
+        ForeignJournalError: If some are named as ours would be, and are not.
         JournalVersionError: If a newer release wrote it.
     """
-    application, version = _marks(connection)
-    if application not in (0, APPLICATION_ID):
+    version = schema_of(connection)
+    if version is None and connection.execute(_OUR_TABLES).fetchone():
         raise ForeignJournalError(
-            path, f"it belongs to another application (application_id {application:#x}); choose another path"
+            path, "it has tables called durable_..., and no journal that we know; choose another path"
         )
-    if application == 0 and (version or connection.execute(_OUR_TABLES).fetchone()):
-        raise ForeignJournalError(
-            path, "a database that is not a journal, with a user_version of its own; choose another path"
-        )
-    if version > SCHEMA_VERSION:
+    if version is not None and version > SCHEMA_VERSION:
         raise JournalVersionError(
             path, f"written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}): upgrade durable"
         )
@@ -50,15 +50,25 @@ def require_journal(connection: sqlite3.Connection, path: str) -> None:
         ForeignJournalError: If it is a database without a journal.
         JournalAccessError: If its schema is older than what this release reads.
     """
-    application, version = _marks(connection)
-    if application == 0:
+    version = schema_of(connection)
+    if version is None:
         raise ForeignJournalError(path, "a database without a journal in it: no engine has opened it yet")
     if version < SCHEMA_VERSION:
         reason = f"its schema is {version}, this release reads {SCHEMA_VERSION}: an engine migrates it when it opens it"
         raise JournalAccessError(path, reason)
 
 
-def _marks(connection: sqlite3.Connection) -> tuple[int, int]:
+def schema_of(connection: sqlite3.Connection) -> int | None:
+    """The number of the journal's schema; None where there is no journal."""
+    if connection.execute(_META).fetchone() is None:
+        return None
+    try:
+        row = connection.execute("SELECT value FROM durable_meta WHERE name = ?", (SCHEMA_ROW,)).fetchone()
+    except sqlite3.OperationalError:  # a table of that name with other columns
+        return None
+    if row is not None:
+        return int(row[0])
+    # An older release: both numbers in the header are its own.
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return application, version
+    return version if application == APPLICATION_ID and version else None

@@ -17,12 +17,12 @@ from __future__ import annotations
 import sqlite3
 
 from durable._core.journal.events import KIND_NAMES
-from durable._shell.storage.marks import SCHEMA_VERSION
+from durable._shell.storage.marks import APPLICATION_ID, SCHEMA_ROW, SCHEMA_VERSION, schema_of
 from durable._shell.storage.migrations import migrate
 
 _TABLES = """
 CREATE TABLE durable_meta (
-    name TEXT PRIMARY KEY,            -- created_at, commits (counts commit groups, see `commits`), draining_since
+    name TEXT PRIMARY KEY,            -- schema, created_at, commits (counts commit groups, see `commits`), ...
     value ANY
 ) STRICT;
 
@@ -318,21 +318,36 @@ JOIN durable_runs AS r ON r.run = w.run
 
 def prepare(connection: sqlite3.Connection, now: float) -> None:
     """Create or migrate the tables, in one transaction. The file has passed `marks.inspect`."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == SCHEMA_VERSION:
+    version = schema_of(connection)
+    if version == SCHEMA_VERSION and _is_numbered(connection):
         return
     try:
-        if version:
-            migrate(connection, version)
-            _renew_history(connection)
-        else:
+        if version is None:
             _create(connection, now)
-        connection.execute("PRAGMA user_version = 4")
+        else:
+            _migrate(connection, version)
+        connection.execute("INSERT OR REPLACE INTO durable_meta VALUES (?, ?)", (SCHEMA_ROW, SCHEMA_VERSION))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _is_numbered(connection: sqlite3.Connection) -> bool:
+    """Whether the schema's number stands where today's releases look first."""
+    return connection.execute("SELECT 1 FROM durable_meta WHERE name = ?", (SCHEMA_ROW,)).fetchone() is not None
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    numbered = _is_numbered(connection)
+    if version == SCHEMA_VERSION:
+        connection.execute("BEGIN IMMEDIATE")
+    else:
+        migrate(connection, version)
+        _renew_history(connection)
+    if not numbered:  # the releases that look there would take it for their own
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _renew_history(connection: sqlite3.Connection) -> None:
@@ -356,4 +371,5 @@ def _create(connection: sqlite3.Connection, now: float) -> None:
         connection.execute(_VIEW_HISTORY)
     if "waits" not in taken:
         connection.execute(_VIEW_WAITS)
-    connection.execute("PRAGMA application_id = 1685418593")
+    if connection.execute("PRAGMA application_id").fetchone() == (0,):
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
