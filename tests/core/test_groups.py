@@ -466,6 +466,43 @@ def test_the_recorded_arrangement_holds_for_a_group_that_has_begun():
     assert world.run_on() == "sfssabcd"
 
 
+@pytest.mark.parametrize("rule", [{"enough": 1}, {"tolerate": 1}])
+def test_code_that_does_not_know_of_the_recorded_rule_diverges(rule):
+    """
+    It would take what was tolerated, or never began, for values.
+    """
+    options: dict[str, Any] = {**rule}
+
+    @workflow(name="flow")
+    async def body() -> None:
+        await for_each(odd, [1, 2, 3], **options)
+
+    world = World(body())
+    world.begin()
+    options.clear()
+    with pytest.raises(NondeterminismError, match="it has neither enough= nor tolerate= any more"):
+        execution(world.op, world.events)
+
+
+def test_an_error_of_a_group_within_keeps_what_it_knows():
+    """
+    With a window of one it is raised as it is: its failures, and what is settled, are those of one group.
+    """
+    seen: list[Any] = []
+
+    async def pair(n: int) -> Any:
+        return await gather(odd(n), odd(n + 1))
+
+    async def body() -> None:
+        try:
+            await for_each(pair, [1, 3])
+        except GroupFailedError as error:
+            seen.append((statuses(error.settled), len(error.exceptions)))
+
+    begun(body).run_on()
+    assert seen == [("sf", 1)]
+
+
 def test_what_asks_for_nothing_new_is_recorded_as_before():
     """
     No event of the last release's groups changed: a quorum is in its name, a window of children in its feed.

@@ -1,9 +1,9 @@
 """
 Groups: commands made of members (gather, race, settle, timeout, for_each).
 
-A group reports once every member has. What settles it early (the first of a race, a failure
-where `fail_fast` is set, a deadline) cancels the rest, and it still waits for their reports. What is settled
-stays so, whatever they report; and so it does if the group itself is cancelled then.
+A group reports once every member has. What settles it early (the first of a race, a failure where `fail_fast`
+is set, enough successes or too many failures, a deadline) cancels the rest, and it still waits for their reports.
+What is settled stays so, whatever they report; and so it does if the group itself is cancelled then.
 """
 
 from __future__ import annotations
@@ -193,11 +193,16 @@ class ManyNode(Group):
         #: Why it ended before all of its members had, once it has.
         self.reason: EndReason | None = None
 
-    def arrange(self, asked: GroupOptions, concurrency: int | None, rule: EndRule, *, fresh: bool) -> None:
+    def arrange(
+        self, opened: GroupOpened, asked: GroupOptions, concurrency: int | None, rule: EndRule, *, fresh: bool
+    ) -> None:
         """
         Run the members as the code has *asked* for where the group is *fresh*, else as it is recorded.
 
         Where nothing is recorded, *concurrency* at once, and ended by *rule*: asking for that needs no record.
+
+        Raises:
+            NondeterminismError: Code without a rule would not understand the result of a group that has one.
         """
         if fresh:
             self.concurrency, self.rule, self.names = asked.concurrency, asked.end, asked.names
@@ -212,6 +217,8 @@ class ManyNode(Group):
         else:
             self.concurrency, self.names = recorded.concurrency, recorded.names
             self.rule = EndRule(recorded.enough, recorded.tolerate)
+            if self.rule.given and not asked.end.given:
+                self.ex.diverge(self.position, opened, opened, "it has neither enough= nor tolerate= any more")
 
     def member(self, index: int) -> Any:
         """What the member at *index* is: an op, or a helper's coroutine."""
@@ -306,7 +313,8 @@ class ManyNode(Group):
     def failure(self, error: BaseException) -> NodeOutcome:
         """*error* as the group's own, which tells how each member ended."""
         found = attribute(error, SETTLED)
-        if found is None or issubclass(type(found), Unrecorded):  # else the error has its own of that name
+        # Else that of a group within, whose failures these are; or the error has its own of that name.
+        if found is None or (issubclass(type(found), Unrecorded) and type(error) is not GroupFailedError):
             set_attribute(error, SETTLED, self.outcomes_of_members(failing=True))
         return NodeOutcome(error=error)
 
@@ -324,7 +332,8 @@ class GatherNode(ManyNode):
         name = "gather" if rule.enough is None else f"gather at least {rule.enough}"
         opened, fresh = self.announce(op, name, self.size)
         if options is not PLAIN or ex.history.arranged:
-            self.arrange(options, None, rule if rule.tolerate is None else EndRule(rule.enough), fresh=fresh)
+            by_name = rule if rule.tolerate is None else EndRule(rule.enough)
+            self.arrange(opened, options, None, by_name, fresh=fresh)
         #: The member behind each position.
         self.order: Sequence[int] = range(self.size)
         if self.names is not None and options.names is not None and self.names != options.names:
@@ -500,7 +509,7 @@ class ForEachNode(ManyNode):
         event, fresh = self.announce(op, f"for_each {definition.name}", len(op.items), value, aliases)
         self.items: list[Any] = ex.codec.decode(event.value or "[]", items_type, where=where)
         self.size = len(self.items)
-        self.arrange(options, options.concurrency, NO_RULE, fresh=fresh)
+        self.arrange(event, options, options.concurrency, NO_RULE, fresh=fresh)
         #: Whether the file starts the items behind the first window: then that window stays as recorded.
         self.fed = self._open_feed() if fresh else position in ex.history.feeds
         if self.fed:
