@@ -1146,6 +1146,56 @@ MUTANTS = (
         "outcome.cancelled",
         "core/test_groups.py::test_a_signal_that_a_failing_group_took_is_not_told_as_a_value",
     ),
+    # --- code that is not deterministic ------------------------------------------------------------------
+    _m(
+        "other arguments are no matter",
+        "_core/run/divergence/comparing",
+        "return digest_of_canonical(carried) == recorded.digest",
+        "return True",
+        "shell/test_changed_arguments.py",
+    ),
+    _m(
+        "other arguments are no error in tests",
+        "_core/run/nodes",
+        "if self.comparing.strict:",
+        "if False:",
+        "shell/test_changed_arguments.py",
+    ),
+    _m(
+        "reads of what is outside are not told",
+        "_shell/turns/outside_reads",
+        "if self._found and (",
+        "if False and (",
+        "testing/test_outside_reads.py",
+    ),
+    _m(
+        "what libraries read is taken for workflow code",
+        "_shell/turns/outside_reads",
+        "            if is_library(file):\n                return None\n",
+        "",
+        "testing/test_outside_reads.py",
+    ),
+    _m(
+        "steps are linted as workflow code is",
+        "_debug/lint",
+        'if any(_module_of(self.value_of(maker)).startswith("durable.") for maker in makers):',
+        "if False:",
+        "debug/test_lint.py",
+    ),
+    _m(
+        "a set that is sorted is a finding",
+        "_debug/lint",
+        "if node not in self._unordered and self.is_set(node):",
+        "if self.is_set(node):",
+        "debug/test_lint.py",
+    ),
+    _m(
+        "an exact id in a file is a beginning",
+        "_cli/journals/finding",
+        "    if text in near:\n        return [near[text]]\n",
+        "",
+        "cli/test_debug.py",
+    ),
 )
 
 
