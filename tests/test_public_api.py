@@ -55,7 +55,7 @@ OFFERED = {
     "Run": """
         id run_id result
         info status attributes history children why
-        signal cancel pause resume resolve retry retry_hooks fork
+        signal cancel pause resume reschedule resolve retry retry_hooks fork
     """,
     "Batch": "id parent add add_many batch info members cancel retry wait why",
     "QueueHandle": "name info pause resume clear",

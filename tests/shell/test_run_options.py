@@ -2,10 +2,12 @@
 What `op.options(...)` and `start(...)` say of one run is recorded with it.
 """
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from durable import Flow, Retry, Return, gather, job, start, workflow
-from durable.errors import RunFailedError, UsageError
+from durable import Client, Flow, Retry, Return, gather, job, start, workflow
+from durable.errors import RunFailedError, RunStateError, UsageError
 
 
 @pytest.fixture
@@ -104,3 +106,53 @@ def test_a_predicate_cannot_be_recorded(calls):
         shaky("a").options(retry=Retry(on=lambda error: True))
     with pytest.raises(UsageError, match="predicate can only stand on"):
         start(whole("a"), retry=Retry(on=lambda error: True))
+
+
+# --- another time -------------------------------------------------------------------------------
+
+
+@job
+async def later() -> str:
+    return "done"
+
+
+async def test_a_pending_run_can_be_given_another_time(engines, clock, eventually, tmp_db):
+    """
+    Earlier, later or at once, by an engine or a client; the last word counts, also over a restart.
+    """
+    engine = await engines.file(later, clock=clock)
+    sooner, postponed, at_once, kept = [await engine.start(later(), delay=3600) for _ in range(4)]
+    await sooner.reschedule(delay=timedelta(minutes=1))
+    await postponed.reschedule(at=datetime.fromtimestamp(clock.now() + 7200, UTC))
+    await at_once.reschedule()
+    assert await at_once.result(5) == "done"
+    clock.advance(61)
+    assert await sooner.result(5) == "done"
+    await engine.aclose()
+    async with Client(tmp_db, clock=clock) as client:
+        await client.get(kept.id).reschedule(delay=10)
+    engine = await engines.file(later, clock=clock)
+    clock.advance(10)
+    assert await engine.get(kept.id).result(5) == "done"
+    clock.advance(3600)
+    await engine.idle()
+    assert await engine.get(postponed.id).status() == "pending"
+    clock.advance(3600)
+    assert await engine.get(postponed.id).result(5) == "done"
+
+
+async def test_a_run_without_a_delay_is_given_no_other_time(engines, clock):
+    """
+    It stands in line, is active, or has ended: it may begin this very moment.
+    """
+    engine = await engines.memory(later, clock=clock)
+    await engine.queue("default").pause()
+    run = await engine.start(later())
+    with pytest.raises(RunStateError, match="Its delay is over, or it had none; pause it instead"):
+        await run.reschedule(delay=10)
+    await engine.queue("default").resume()
+    await run.result(5)
+    with pytest.raises(RunStateError, match="reschedule"):
+        await run.reschedule()
+    with pytest.raises(UsageError, match=r"either at= .* or delay="):
+        await run.reschedule(at=datetime(2026, 1, 1))  # noqa: DTZ001 - what is refused

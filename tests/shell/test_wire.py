@@ -35,7 +35,15 @@ from durable._shell.requests.prune_requests import (
     PruneRunsAndKeys,
 )
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
-from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal, StartRuns
+from durable._shell.requests.run_requests import (
+    CancelRun,
+    PauseRun,
+    RescheduleRun,
+    ResolveStep,
+    ResumeRun,
+    SendSignal,
+    StartRuns,
+)
 from durable._shell.requests.schedule_requests import (
     BackfillSchedule,
     DeleteSchedule,
@@ -70,6 +78,7 @@ EXAMPLES = [
     (CancelRun("r", "why 'not'"), True),
     (PauseRun("r"), True),
     (ResumeRun("r"), True),
+    (RescheduleRun("r", None, 5.0), None),
     (ResolveStep("r", "0", "1", failed=False, by="me", reason="looked it up"), None),
     (RetryRun("r"), False),
     (RetryRunAnyway("r"), True),
@@ -125,6 +134,7 @@ SPOKEN = {
     "CancelRun": "run_id: str, reason: str -> bool",
     "PauseRun": "run_id: str -> bool",
     "ResumeRun": "run_id: str -> bool",
+    "RescheduleRun": "run_id: str, at: float | None, delay: float | None -> NoneType",
     "ResolveStep": "run_id: str, position: str, value: Payload, failed: bool, by: str, reason: str -> NoneType",
     "RetryRun": "run_id: str -> bool",
     "RetryRunAnyway": "run_id: str -> bool",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, overload
 
 import anyio
@@ -18,7 +19,7 @@ from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event, TimerSet
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
-from durable._core.program.ops import Signal
+from durable._core.program.ops import Signal, in_seconds
 from durable._core.statuses import Status
 from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
@@ -26,7 +27,7 @@ from durable._shell.reads import event_rows, run_rows, why
 from durable._shell.reads.run_rows import FailedHook, RunRow
 from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryRun, RetryRunAnyway
 from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
-from durable._shell.requests.run_requests import CancelRun, PauseRun, ResolveStep, ResumeRun, SendSignal
+from durable._shell.requests.run_requests import CancelRun, PauseRun, RescheduleRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.storage.memory import MEMORY
 from durable._shell.storage.outlived import Outlived, in_words, still_running
@@ -296,6 +297,24 @@ class Run(Generic[T]):
     async def resume(self) -> bool:
         """Resume a paused or blocked run; False if it is neither."""
         return await self._backend.request(ResumeRun(self.id))
+
+    async def reschedule(self, *, at: datetime | None = None, delay: float | timedelta | None = None) -> None:
+        """
+        Let a run that waits for its ``delay=`` or ``at=`` begin at another time; without either, at once.
+
+        Args:
+            at: When it may begin, an aware datetime.
+            delay: Or seconds (or a timedelta) from now.
+
+        Raises:
+            RunStateError: Its delay is over, or it had none.
+            UsageError: Both are given, or *at* is naive.
+        """
+        if at is not None and (delay is not None or at.utcoffset() is None):
+            msg = f"reschedule takes either at= (an aware datetime) or delay=, found at={at!r}, delay={delay!r}"
+            raise UsageError(msg)
+        instant = None if at is None else at.timestamp()
+        await self._backend.request(RescheduleRun(self.id, instant, in_seconds(delay)))
 
     async def resolve(
         self,

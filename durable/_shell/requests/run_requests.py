@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import loads
 from durable._core.journal.events import OutcomeResolved, ResumeRequested, SignalReceived, StepInterrupted
-from durable._core.statuses import ENDS, HELD, Cause, changed_by
+from durable._core.statuses import ENDS, HELD, OPEN, Cause, changed_by
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import RunRow, current_run
 from durable._shell.requests.request import Env, JournalRequest
@@ -127,6 +127,28 @@ class ResumeRun(JournalRequest[bool]):
 
 
 @frozen
+class RescheduleRun(JournalRequest[None]):
+    """Let a run that waits for its delay begin at *at*, or *delay* seconds from now, instead."""
+
+    run_id: str
+    at: float | None
+    delay: float | None
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> None:
+        """Set its timer, which nobody else is about to take for due: until then it is a row and nothing more."""
+        run = current_run(conn, self.run_id)
+        due_at = self.at if self.delay is None else env.now + self.delay
+        changed = conn.execute(
+            "UPDATE durable_waits SET fire_at = ? WHERE run = ? AND kind = 'start' AND fire_at IS NOT NULL",
+            (env.now if due_at is None else due_at, run.run),
+        )
+        if not changed.rowcount:
+            remedy = "Its delay is over, or it had none" + ("; pause it instead" if run.status in OPEN else "")
+            raise RunStateError(self.run_id, run.status, "reschedule", remedy)
+        effects.fires(env.now if due_at is None else due_at)
+
+
+@frozen
 class ResolveStep(JournalRequest[None]):
     """Say how a step has ended that blocks its run because nobody knows. *value* is a failure if it *failed*."""
 
@@ -160,7 +182,7 @@ class ResolveStep(JournalRequest[None]):
         make_ready(conn, run, now, effects)
 
 
-REQUESTS = (StartRuns, SendSignal, CancelRun, PauseRun, ResumeRun, ResolveStep)
+REQUESTS = (StartRuns, SendSignal, CancelRun, PauseRun, ResumeRun, RescheduleRun, ResolveStep)
 
 
 # --- parts of these, and of others about runs -----------------------------------------------------------
