@@ -43,13 +43,13 @@ OFFERED = {
     "Engine": """
         path open aclose drain idle
         start start_many run get find runs
-        queue schedule schedules batch get_batch batches
+        queue limit schedule schedules batch get_batch batches
         events stats prune delete backup export import_runs check dry_run
     """,
     "Client": """
         path open aclose
         start start_many run get find runs
-        queue schedule schedules batch get_batch batches
+        queue limit schedule schedules batch get_batch batches
         prune delete export import_runs
     """,
     "Run": """
@@ -58,7 +58,7 @@ OFFERED = {
         signal cancel pause resume reschedule resolve retry retry_hooks fork
     """,
     "Batch": "id parent add add_many batch info members cancel retry wait why",
-    "QueueHandle": "name info pause resume clear",
+    "QueueHandle": "name info pause resume clear change reset",
     "ScheduleHandle": "name info pause resume trigger backfill change delete",
 }
 

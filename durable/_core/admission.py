@@ -290,6 +290,22 @@ class Admission(Generic[R]):
         """Admit nothing more from *queue*, or again."""
         self._lane(queue).paused = paused
 
+    def change(self, queue: str, numbers: Queue | None, starts: Iterable[float]) -> None:
+        """
+        Let other *numbers* hold for *queue*, or (None) those that it was made with; its latest runs began at *starts*.
+
+        Its candidates are fetched again: with a rate, those that were woken stand apart.
+        """
+        lane = self._lane(queue)
+        known = numbers or self._queues.get(queue) or Queue(queue)
+        lane.concurrency, lane.rate = known.concurrency, known.rate
+        lane.starts.clear()
+        self.started(queue, starts)
+        lane.line.clear()
+        lane.woken.clear()
+        lane.known.clear()
+        lane.more = True
+
     def _lane(self, queue: str) -> _Lane[R]:
         lane = self._lanes.get(queue)
         if lane is None:

@@ -1090,6 +1090,20 @@ MUTANTS = (
         "shell/test_own_codecs.py::test_what_does_not_come_back_is_refused_when_it_is_recorded",
     ),
     _m(
+        "a restart that undoes what was changed of a limit",
+        "_shell/writes/slots",
+        "concurrency = iif(own IS NULL, excluded.concurrency, concurrency)",
+        "concurrency = excluded.concurrency",
+        "shell/test_changed_numbers.py::test_a_limit_gets_other_numbers_while_it_runs",
+    ),
+    _m(
+        "a restart that undoes what was changed of a queue",
+        "_shell/engine/running",
+        "        admission.change(queue, *changed)",
+        "        pass",
+        "shell/test_changed_numbers.py::test_a_queue_gets_other_numbers_while_it_runs",
+    ),
+    _m(
         "a hook that raised forgotten",
         "_shell/writes/turn_writes",
         "        if turn.broken_hooks:\n",

@@ -34,7 +34,7 @@ from durable._shell.requests.prune_requests import (
     PruneRuns,
     PruneRunsAndKeys,
 )
-from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
+from durable._shell.requests.queue_requests import ChangeLimit, ChangeQueue, ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import (
     CancelRun,
     PauseRun,
@@ -88,6 +88,8 @@ EXAMPLES = [
     (ImportRuns((HISTORY,)), Imported(["r"], [])),
     (PauseQueue("q", paused=True), True),
     (ClearQueue("q"), 7),
+    (ChangeQueue("q", 3, 5, 1.5), None),
+    (ChangeLimit("l", None, None, None, reset=True), None),
     (PauseSchedule("s"), True),
     (ResumeSchedule("s"), True),
     (TriggerSchedule("s", "schedule:s:trigger:1"), "schedule:s:trigger:1"),
@@ -144,6 +146,8 @@ SPOKEN = {
     "ImportRuns": "histories: tuple[RunHistory, ...] -> Imported",
     "PauseQueue": "queue: str, paused: bool -> bool",
     "ClearQueue": "queue: str -> int",
+    "ChangeQueue": "queue: str, concurrency: int | None, count: int | None, per: float | None, reset: bool -> NoneType",
+    "ChangeLimit": "limit: str, concurrency: int | None, count: int | None, per: float | None, reset: bool -> NoneType",
     "PauseSchedule": "name: str -> bool",
     "ResumeSchedule": "name: str -> bool",
     "TriggerSchedule": "name: str, run_id: str, run: NewRun | None -> str",

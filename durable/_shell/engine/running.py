@@ -39,7 +39,8 @@ from durable._shell.engine.workload import Workload
 from durable._shell.log import log
 from durable._shell.reads import event_rows, run_rows
 from durable._shell.reads.hook_rows import runs_with_owed_hooks
-from durable._shell.rows.rows import Effects, ReadyRun
+from durable._shell.reads.queue_rows import changed_queues
+from durable._shell.rows.rows import ChangedQueue, Effects, ReadyRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.value_caps import note_value_caps
 from durable._shell.storage import schema
@@ -338,6 +339,8 @@ class Recovered:
     last_life: LastLife
     #: Those that the engine was given, by name.
     schedules: dict[str, ScheduleRow]
+    #: Those whose numbers were changed at run time.
+    changed_queues: dict[str, ChangedQueue]
     ready_queues: list[str]
     paused_queues: list[str]
     next_fire_at: float | None
@@ -378,6 +381,7 @@ async def _recover(
             last_run=event_rows.last_run(conn),
             last_life=last_life,
             schedules=schedules,
+            changed_queues=changed_queues(conn, now),
             ready_queues=event_rows.ready_queues(conn),
             paused_queues=run_rows.paused_queues(conn),
             next_fire_at=event_rows.next_fire_at(conn),
@@ -401,4 +405,6 @@ def _lines(settings: Settings, recovered: Recovered) -> tuple[Places, Admission[
         places.recover(queue, group, first, last)
     for queue, starts in recovered.starts.items():
         admission.started(queue, starts)
+    for queue, changed in recovered.changed_queues.items():
+        admission.change(queue, *changed)
     return places, admission

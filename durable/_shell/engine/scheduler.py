@@ -102,6 +102,10 @@ class Scheduler:
         for run in effects.given_up:
             if driver := self._drivers.get(run):
                 driver.interrupt()
+        for queue, changed in effects.changed_queues.items():
+            self._admission.change(queue, *changed)
+        if effects.changed_queues:
+            self._pump()
         for queue, paused in effects.queues.items():
             self.pause_queue(queue, paused=paused)
             if paused:

@@ -15,18 +15,20 @@ from typing import Any, Final, Generic, TypeVar, overload
 import anyio
 from attrs import field, frozen
 
+from durable._core.admission import Queue
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event, TimerSet
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
+from durable._core.program.limits import Rate
 from durable._core.program.ops import Signal, in_seconds
 from durable._core.statuses import Status
 from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
-from durable._shell.reads import event_rows, run_rows, why
+from durable._shell.reads import event_rows, queue_rows, run_rows, why
 from durable._shell.reads.run_rows import FailedHook, RunRow
 from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryRun, RetryRunAnyway
-from durable._shell.requests.queue_requests import ClearQueue, PauseQueue
+from durable._shell.requests.queue_requests import ChangeLimit, ChangeQueue, ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, RescheduleRun, ResolveStep, ResumeRun, SendSignal
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.storage.memory import MEMORY
@@ -421,6 +423,8 @@ class QueueInfo:
     #: Seconds that the oldest waiting run waits; None if none does.
     oldest_wait: float | None
     paused: bool
+    #: The numbers that were set by `change`, and hold in place of the program's; None if those do.
+    changed: Queue | None = None
 
 
 class QueueHandle:
@@ -435,7 +439,24 @@ class QueueHandle:
         row = await self._backend.read(run_rows.queue_row, self.name)
         paused = self.name in await self._backend.read(run_rows.paused_queues)
         oldest = None if row.oldest_ready_at is None else max(0.0, self._backend.clock.now() - row.oldest_ready_at)
-        return QueueInfo(self.name, row.depth, row.running, oldest, paused)
+        changed = await self._backend.read(queue_rows.numbers_of_queue, self.name)
+        return QueueInfo(self.name, row.depth, row.running, oldest, paused, changed)
+
+    async def change(self, *, concurrency: int | None, rate: Rate | None = None) -> None:
+        """
+        Let other numbers hold from now on: None is no bound. Recorded: they hold until `reset`, also over restarts.
+
+        What is active ends as it would have.
+
+        Raises:
+            DefinitionError: These are no numbers.
+        """
+        count, per = (None, None) if rate is None else (rate.count, rate.per)
+        await self._backend.request(ChangeQueue(self.name, concurrency, count, per))
+
+    async def reset(self) -> None:
+        """Let the program's own numbers hold again."""
+        await self._backend.request(ChangeQueue(self.name, None, None, None, reset=True))
 
     async def pause(self) -> None:
         """Let nothing more of this queue begin until `resume`. Recorded: it outlives a restart."""
@@ -448,3 +469,50 @@ class QueueHandle:
     async def clear(self) -> int:
         """Cancel every run of this queue that has not begun; how many."""
         return await self._backend.request(ClearQueue(self.name))
+
+
+@frozen
+class LimitInfo:
+    """A named limit as it stood when it was read, with the numbers that hold."""
+
+    name: str
+    concurrency: int | None
+    rate: Rate | None
+    #: Attempts and runs that have a slot, and that wait for one, of all keys.
+    inside: int
+    waiting: int
+    #: Whether the numbers were set by `change`.
+    changed: bool
+
+
+class LimitHandle:
+    """A handle on a named limit. Every call raises UsageError if no engine has had one of this name."""
+
+    def __init__(self, backend: Backend, name: str) -> None:
+        self._backend = backend
+        self.name = name
+
+    async def info(self) -> LimitInfo:
+        """Its numbers, and who is in it."""
+        row = await self._backend.read(queue_rows.limit_row, self.name)
+        if row is None:
+            msg = f"no limit is called {self.name!r} in this journal: it is known once an engine has had it"
+            raise UsageError(msg)
+        rate = None if row.grants is None else Rate(row.grants, per=row.per or 0.0)
+        return LimitInfo(self.name, row.concurrency, rate, row.inside, row.waiting, row.changed)
+
+    async def change(self, *, concurrency: int | None = None, rate: Rate | None = None) -> None:
+        """
+        Let other numbers hold from now on: None is no bound. Recorded: they hold until `reset`, also over restarts.
+
+        Who is inside stays; with more room, those who wait are let in at once.
+
+        Raises:
+            DefinitionError: These are no numbers, or limit nothing.
+        """
+        count, per = (None, None) if rate is None else (rate.count, rate.per)
+        await self._backend.request(ChangeLimit(self.name, concurrency, count, per))
+
+    async def reset(self) -> None:
+        """Let the program's own numbers hold again."""
+        await self._backend.request(ChangeLimit(self.name, None, None, None, reset=True))

@@ -24,7 +24,7 @@ from durable._shell.backend import Backend
 from durable._shell.handles.batch import Batch, draft_batch
 from durable._shell.handles.batch_drafts import Callbacks
 from durable._shell.handles.batch_info import BatchInfo, list_all
-from durable._shell.handles.handle import QueueHandle, Run, RunInfo, info_from
+from durable._shell.handles.handle import LimitHandle, QueueHandle, Run, RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
 from durable._shell.reads import run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, release, write_file
@@ -212,6 +212,10 @@ class JournalHandle(Generic[B]):
     def queue(self, name: str) -> QueueHandle:
         """A handle on a queue."""
         return QueueHandle(self._backend, name)
+
+    def limit(self, name: str) -> LimitHandle:
+        """A handle on a named limit."""
+        return LimitHandle(self._backend, name)
 
     def schedule(self, name: str) -> ScheduleHandle:
         """

@@ -1,17 +1,23 @@
 """
-Requests about queues: pause, resume, clear.
+Requests about queues and limits: pause, resume, clear, other numbers.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from attrs import frozen
 
+from durable._core.admission import Queue
+from durable._core.program.definition import check_name
+from durable._core.program.limits import Limit, Rate
+from durable._shell.reads.queue_rows import changed_queue
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 from durable._shell.writes import slots
 from durable._shell.writes.wakeups import let_in, request_cancel
+from durable.errors import UsageError
 
 
 @frozen
@@ -52,4 +58,67 @@ class ClearQueue(JournalRequest[int]):
         return sum(request_cancel(conn, run, reason, env.now, effects) for (run,) in rows)
 
 
-REQUESTS = (PauseQueue, ClearQueue)
+@frozen
+class ChangeQueue(JournalRequest[None]):
+    """Let other numbers hold for a queue than those of the code; or, with *reset*, those of the code again."""
+
+    queue: str
+    concurrency: int | None
+    count: int | None
+    per: float | None
+    reset: bool = False
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> None:
+        """Note them."""
+        check_name("a queue", self.queue)
+        rate = None if self.count is None else Rate(self.count, per=self.per or 0.0)
+        Queue(self.queue, self.concurrency, rate=rate)  # refuses what is no number
+        numbers = None if self.reset else json.dumps([self.concurrency, self.count, self.per])
+        conn.execute(
+            "INSERT INTO durable_queues (name, changed) VALUES (?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET changed = excluded.changed",
+            (self.queue, numbers),
+        )
+        effects.changed_queues[self.queue] = changed_queue(conn, self.queue, numbers, env.now)
+
+
+@frozen
+class ChangeLimit(JournalRequest[None]):
+    """
+    Let other numbers hold for a limit than those of the code; or, with *reset*, those of the code again.
+
+    Raises:
+        UsageError: No engine has had a limit of this name.
+        DefinitionError: These are no numbers.
+    """
+
+    limit: str
+    concurrency: int | None
+    count: int | None
+    per: float | None
+    reset: bool = False
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> None:
+        """Note them, and let in whom they let in."""
+        row = conn.execute(
+            "SELECT coalesce(own, json_array(concurrency, count, per)), on_conflict FROM durable_limits WHERE name = ?",
+            (self.limit,),
+        ).fetchone()
+        if row is None:
+            msg = f"no limit is called {self.limit!r} in this journal: it is known once an engine has had it"
+            raise UsageError(msg)
+        own, on_conflict = row
+        if self.reset:
+            numbers, own = json.loads(own), None
+        else:
+            numbers = [self.concurrency, self.count, self.per]
+            rate = None if self.count is None else Rate(self.count, per=self.per or 0.0)
+            Limit(self.limit, concurrency=self.concurrency, rate=rate, on_conflict=on_conflict)
+        conn.execute(
+            "UPDATE durable_limits SET concurrency = ?, count = ?, per = ?, own = ? WHERE name = ?",
+            (*numbers, own, self.limit),
+        )
+        let_in(conn, slots.grant_all(conn, env.now, effects), env.now, effects)
+
+
+REQUESTS = (PauseQueue, ClearQueue, ChangeQueue, ChangeLimit)

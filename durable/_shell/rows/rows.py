@@ -15,6 +15,7 @@ from zlib import crc32
 
 from attrs import define, evolve, field, frozen
 
+from durable._core.admission import Queue
 from durable._core.codec.classes import KEY
 from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant, Seconds
@@ -351,6 +352,15 @@ class BrokenHook(NamedTuple):
     error: str
 
 
+class ChangedQueue(NamedTuple):
+    """A queue whose numbers were changed."""
+
+    #: None where those of the code hold again.
+    numbers: Queue | None
+    #: When its latest runs began, for a rate.
+    starts: list[float]
+
+
 class Refused(NamedTuple):
     """A follow-up that could not be started."""
 
@@ -391,6 +401,8 @@ class Effects:
     hooks: list[int] = field(factory=list)
     notices: list[Notice] = field(factory=list)
     batches: list[BatchNews] = field(factory=list)
+    #: Queues whose numbers were changed.
+    changed_queues: dict[str, ChangedQueue] = field(factory=dict)
     #: Queues that were paused (True) or resumed.
     queues: dict[str, bool] = field(factory=dict)
     #: Schedules that were written, by name, as they then stand; None where one was deleted.
@@ -412,6 +424,7 @@ class Effects:
         self.hooks += other.hooks
         self.notices += other.notices
         self.batches += other.batches
+        self.changed_queues |= other.changed_queues
         self.queues |= other.queues
         self.schedules += other.schedules
         if other.next_fire_at is not None:

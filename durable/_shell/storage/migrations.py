@@ -140,6 +140,8 @@ CREATE INDEX durable_hook_errors_run ON durable_hook_errors (run);
 ALTER TABLE durable_schedules ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE durable_queues ADD COLUMN fair_by TEXT;
 ALTER TABLE durable_feeds ADD COLUMN tolerate INTEGER;
+ALTER TABLE durable_queues ADD COLUMN changed TEXT;
+ALTER TABLE durable_limits ADD COLUMN own TEXT;
 ALTER TABLE durable_schedules ADD COLUMN overlap TEXT;
 ALTER TABLE durable_schedules ADD COLUMN missed TEXT;
 ALTER TABLE durable_schedules ADD COLUMN starts TEXT;

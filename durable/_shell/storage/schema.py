@@ -176,7 +176,8 @@ CREATE TABLE durable_feed_items (     -- items still to come; the row goes when 
 CREATE TABLE durable_queues (
     name TEXT PRIMARY KEY,
     paused_at REAL,
-    fair_by TEXT                      -- label whose values take turns, as the code that opened the file has it
+    fair_by TEXT,                     -- label whose values take turns, as the code that opened the file has it
+    changed TEXT                      -- numbers that hold in place of the code's: JSON [concurrency, count, per]
 ) STRICT;
 
 CREATE TABLE durable_schedules (
@@ -226,7 +227,8 @@ CREATE TABLE durable_limits (         -- numbers of named limits, as the code th
     concurrency INTEGER,
     count INTEGER,                    -- grants in any window ...
     per REAL,                         -- ... of so many seconds
-    on_conflict TEXT NOT NULL         -- wait reject replace: what a run does that finds no slot
+    on_conflict TEXT NOT NULL,        -- wait reject replace: what a run does that finds no slot
+    own TEXT                          -- numbers of the code, where others hold: JSON [concurrency, count, per]
 ) STRICT;
 
 CREATE TABLE durable_slots (          -- who is inside a limit, and who waits; a row goes when the slot is released

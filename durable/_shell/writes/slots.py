@@ -52,6 +52,13 @@ WHERE run = :run AND (status = 'running' OR (status = 'pending' AND started_at I
 _TAKEN_BACK = """
 UPDATE durable_slots SET outlived = 0 WHERE run = ? AND position = ? AND name = ? AND key = ? AND outlived = 1
 """
+_REGISTER = """
+INSERT INTO durable_limits (name, concurrency, count, per, on_conflict) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET
+    concurrency = iif(own IS NULL, excluded.concurrency, concurrency), count = iif(own IS NULL, excluded.count, count),
+    per = iif(own IS NULL, excluded.per, per), on_conflict = excluded.on_conflict,
+    own = iif(own IS NULL, NULL, json_array(excluded.concurrency, excluded.count, excluded.per))
+"""
 
 _SET_ASIDE = """
 UPDATE durable_slots SET aside = :aside WHERE aside <> :aside AND granted_at IS NULL
@@ -68,11 +75,8 @@ class _Numbers:
 
 
 def register(conn: sqlite3.Connection, rows: Iterable[Sequence[object]]) -> None:
-    """Write down the numbers of limits, as `limits.numbers` gives them."""
-    conn.executemany(
-        "INSERT OR REPLACE INTO durable_limits (name, concurrency, count, per, on_conflict) VALUES (?, ?, ?, ?, ?)",
-        rows,
-    )
+    """Write down the numbers of limits, as `limits.numbers` gives them. Those that were changed at run time stay."""
+    conn.executemany(_REGISTER, rows)
 
 
 def on_conflict(conn: sqlite3.Connection, name: str) -> str:

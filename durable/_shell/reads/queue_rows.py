@@ -1,0 +1,68 @@
+"""
+Numbers of queues and limits that were changed at run time, and hold in place of those of the code.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Final, NamedTuple
+
+from durable._core.admission import Queue
+from durable._core.program.limits import Rate
+from durable._shell.reads.event_rows import recent_starts
+from durable._shell.rows.rows import ChangedQueue
+
+#: How far back, and how many at least, starts of runs are looked for: a rate may be of any window.
+_SECONDS: Final = 86_400.0
+_STARTS: Final = 1_000
+
+
+def changed_queues(conn: sqlite3.Connection, now: float) -> dict[str, ChangedQueue]:
+    """The queues with other numbers than the code has for them."""
+    rows = conn.execute("SELECT name, changed FROM durable_queues WHERE changed IS NOT NULL").fetchall()
+    return {name: changed_queue(conn, name, changed, now) for name, changed in rows}
+
+
+def changed_queue(conn: sqlite3.Connection, name: str, changed: str | None, now: float) -> ChangedQueue:
+    """A queue with the numbers in *changed*, a column of `durable_queues`; None are those of the code."""
+    numbers = None if changed is None else _queue(name, changed)
+    count = 0 if numbers is None or numbers.rate is None else numbers.rate.count
+    return ChangedQueue(numbers, recent_starts(conn, name, since=now - _SECONDS, count=max(count, _STARTS)))
+
+
+def numbers_of_queue(conn: sqlite3.Connection, name: str) -> Queue | None:
+    """The numbers that hold in place of the code's; None if those do."""
+    row = conn.execute("SELECT changed FROM durable_queues WHERE name = ?", (name,)).fetchone()
+    return None if row is None or row[0] is None else _queue(name, row[0])
+
+
+def _queue(name: str, changed: str) -> Queue:
+    concurrency, count, per = json.loads(changed)
+    return Queue(name, concurrency, rate=None if count is None else Rate(count, per=per))
+
+
+class LimitRow(NamedTuple):
+    """A limit with the numbers that hold, and who is in it."""
+
+    concurrency: int | None
+    grants: int | None
+    per: float | None
+    changed: bool
+    inside: int
+    waiting: int
+
+
+def limit_row(conn: sqlite3.Connection, name: str) -> LimitRow | None:
+    """The limit called *name*; None if no engine has had it."""
+    row = conn.execute(
+        "SELECT concurrency, count, per, own IS NOT NULL, "
+        "(SELECT count(*) FROM durable_slots AS s WHERE s.name = l.name AND granted_at IS NOT NULL), "
+        "(SELECT count(*) FROM durable_slots AS s WHERE s.name = l.name AND granted_at IS NULL) "
+        "FROM durable_limits AS l WHERE name = ?",
+        (name,),
+    ).fetchone()
+    if row is None:
+        return None
+    concurrency, grants, per, changed, inside, waiting = row
+    return LimitRow(concurrency, grants, per, bool(changed), inside, waiting)
