@@ -291,7 +291,11 @@ class StepError(DurableError):
 
 
 class StepInterruptedError(DurableError):
-    """The process died, or its engine closed, while this step ran; ``on_crash`` forbids running it again."""
+    """
+    The process died, or its engine closed, while this step ran, and it is not to run again.
+
+    Since ``on_crash`` forbids it, or a death of the process cut off the last attempt that its retry policy allows.
+    """
 
     def __init__(self, position: str, name: str, attempt: int) -> None:
         super().__init__(position, name, attempt)
@@ -299,8 +303,9 @@ class StepInterruptedError(DurableError):
 
     def __str__(self) -> str:
         return (
-            f"step {self.name!r} at {self.position} was cut off (attempt {self.attempt}): the process "
-            "died, or its engine closed; whether it had its effect is unknown, and on_crash='raise' forbids a repeat"
+            f"step {self.name!r} at {self.position} was cut off (attempt {self.attempt}): the process died, or its "
+            "engine closed; whether it had its effect is unknown, and on_crash='raise' forbids a repeat, or the "
+            "attempts of its retry policy are used up"
         )
 
 

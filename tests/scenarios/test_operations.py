@@ -33,8 +33,8 @@ from durable.errors import EngineClosedError
 pytestmark = pytest.mark.anyio
 
 RAN: list[str] = []
-#: Two attempts, the second at once.
-ONCE_MORE = Retry(attempts=2, delay=0.0)
+#: Another attempt at once; and one for each of the two deaths of the process that a test has.
+ONCE_MORE = Retry(attempts=4, delay=0.0)
 BROKEN: set[str] = set()
 
 
