@@ -219,6 +219,13 @@ MUTANTS = (
         "shell/test_keys.py::test_starts_coalesce_into_one_run_that_waits",
     ),
     _m(
+        "a run begins with arguments that were replaced",
+        "_shell/writes/turn_writes",
+        "    too_early = made_too_early(conn, turns)\n",
+        "    too_early = made_too_early(conn, turns[:0])\n",
+        "shell/test_keys.py::test_no_run_begins_with_arguments_that_were_replaced",
+    ),
+    _m(
         "starts that coalesce run beside each other",
         "_shell/writes/run_writes",
         "new = evolve(new, behind=(*new.behind, holder.run))",

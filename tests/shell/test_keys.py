@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from durable import Client, Flow, Limit, Return, RunFailedError, gather, job, step, wait_for, workflow
+from durable import Client, Flow, Limit, Return, RunFailedError, context, gather, job, step, wait_for, workflow
 from durable.errors import (
     DefinitionError,
     KeyConflictError,
@@ -341,3 +341,41 @@ async def test_what_waits_behind_a_cancelled_run_begins(engines, reached):
     await first.cancel()
     assert await second.result(5) == 2
     assert (await engine.find("site")) == second
+
+
+async def test_a_run_that_waits_in_its_queue_takes_the_latest_arguments(engines):
+    """
+    Paused, or full: one run is in line, whatever memory knew of it.
+    """
+    engine = await engines.file(sync)
+    await engine.queue("default").pause()
+    burst = [await engine.start(sync("site", version), on_conflict="coalesce") for version in (1, 2, 3)]
+    assert len(set(burst)) == 1
+    await engine.queue("default").resume()
+    assert [await run.result(5) for run in burst] == [3, 3, 3]
+    assert RAN == [("site", 3)]
+
+
+async def test_no_run_begins_with_arguments_that_were_replaced(engines):
+    """
+    Starts that meet the first turn of the run: each is of the run that saw its arguments, or those of a later start.
+    """
+    seen: dict[str, int] = {}
+
+    @job(key=lambda name, version: name, on_conflict="coalesce")
+    async def latest(name: str, version: int) -> int:
+        seen[context().run_id] = version
+        return version
+
+    engine = await engines.file(latest)
+    for number in range(60):
+        name = f"site {number}"
+        runs = []
+        for version in range(5):
+            runs.append((version, asyncio.ensure_future(engine.start(latest(name, version)))))
+            for _ in range(number % 7):
+                await asyncio.sleep(0)
+        started = [(version, await run) for version, run in runs]
+        for version, run in started:
+            assert await run.result(5) == seen[run.id] >= version
+    assert {info.status async for info in engine.runs()} == {"succeeded"}

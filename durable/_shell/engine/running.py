@@ -59,6 +59,7 @@ from durable._shell.turns.services import Services
 from durable._shell.turns.witness import Note, Witness, read_notes
 from durable._shell.writes import slots
 from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
+from durable._shell.writes.keys import forget_renewed
 from durable._shell.writes.places import register_fairness
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
@@ -365,6 +366,7 @@ async def _recover(
     def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], LastLife]:
         effects = Effects()  # not needed, since what these cause is read from the file afterwards
         retry_blocked(conn, now)
+        forget_renewed(conn)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         register_fairness(conn, settings.queues)
         note_value_caps(conn, settings.caps.value_bytes, settings.caps.nesting)

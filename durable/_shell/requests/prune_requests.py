@@ -303,6 +303,7 @@ def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) 
     conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)  # signals that nobody asked for
     conn.executemany("DELETE FROM durable_dedup WHERE run = ?", runs)
+    conn.executemany("DELETE FROM durable_renewed WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_hook_errors WHERE run = ?", runs)
     # since the number may be given again
     conn.executemany("UPDATE durable_runs SET follows = NULL WHERE follows = ?", runs)

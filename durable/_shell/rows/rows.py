@@ -394,7 +394,8 @@ class Effects:
     ended: list[Ended] = field(factory=list)
     #: Runs whose turn wanted to free them, but something had arrived.
     kept: set[int] = field(factory=set)
-    #: Runs whose turn would have ended them with unread signals in the inbox: nothing of it was written.
+    #: Runs whose turn is to be made again: it would have ended them with unread signals in the inbox, or it is their
+    #: first and was made from arguments that were replaced. Nothing of it was written.
     listening: set[int] = field(factory=set)
     refused: list[Refused] = field(factory=list)
     #: Runs of which hooks are to be called again.

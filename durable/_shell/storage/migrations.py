@@ -167,6 +167,10 @@ CREATE TABLE durable_keys (
 ALTER TABLE durable_slots ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
 DROP INDEX durable_slots_waiting;
 CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL AND aside = 0;
+CREATE TABLE durable_renewed (
+    run INTEGER PRIMARY KEY,
+    checksum INTEGER NOT NULL
+) STRICT;
 """
 
 

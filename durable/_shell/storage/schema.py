@@ -86,6 +86,11 @@ CREATE TABLE durable_keys (           -- keys of runs that were pruned, so that 
     until REAL                        -- when the key may be taken; NULL is never
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE durable_renewed (        -- runs that got other arguments while they waited to begin, see `keys`
+    run INTEGER PRIMARY KEY,
+    checksum INTEGER NOT NULL         -- of the event that says so; the row goes with the first turn that follows it
+) STRICT;
+
 CREATE TABLE durable_events (
     id INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,

@@ -11,19 +11,22 @@ finds the second, which has not begun, and gives it the latest arguments.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from attrs import frozen
 
 from durable._core.statuses import ENDS
-from durable._shell.rows.rows import NewRun
+from durable._shell.rows.rows import Large, NewRun, TurnWrite, checksum
 from durable.errors import KeyConflictError
 
 _LIVE = """
 SELECT run, run_id, arguments, workflow, status, coalesce(key_until, started_at + key_ttl),
-    status = 'pending' AND ready_at IS NULL AND started_at IS NULL
-        AND EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = durable_runs.run AND w.kind = 'start')
+    status = 'pending' AND started_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM durable_events AS e WHERE e.run = durable_runs.run AND e.seq = 2)
+        AND NOT EXISTS (SELECT 1 FROM durable_inbox AS i WHERE i.run = durable_runs.run AND i.wakes = 1)
+        AND (limit_name IS NULL
+            OR EXISTS (SELECT 1 FROM durable_waits AS w WHERE w.run = durable_runs.run AND w.kind = 'start'))
 FROM durable_runs WHERE key_live = ?
 """
 _KEPT = "SELECT run_id, arguments, workflow, status, until FROM durable_keys WHERE key = ?"
@@ -50,7 +53,7 @@ class Holder:
     status: str
     #: When the key may be taken over; None is never.
     until: float | None
-    #: Whether it has not begun, and nobody but the file knows of it: it waits for its delay, or for a run before it.
+    #: Whether nothing of it is recorded but that it exists, and it has no slot that its arguments chose.
     is_waiting: bool = False
 
 
@@ -106,3 +109,31 @@ def keep_key(conn: sqlite3.Connection, run: int) -> None:
 def drop_expired_keys(conn: sqlite3.Connection, now: float) -> None:
     """Forget the kept keys whose time is over."""
     conn.execute("DELETE FROM durable_keys WHERE until <= ?", (now,))
+
+
+def note_renewed(conn: sqlite3.Connection, run: int, chain: int) -> None:
+    """The first event of *run* was written anew, and has the checksum *chain*: its driver may know the old one."""
+    conn.execute("INSERT OR REPLACE INTO durable_renewed (run, checksum) VALUES (?, ?)", (run, chain))
+
+
+def made_too_early(conn: sqlite3.Connection, turns: Sequence[TurnWrite]) -> set[int]:
+    """Runs whose first turn, among *turns*, was made from arguments that are not theirs any more."""
+    if not conn.execute("SELECT EXISTS (SELECT 1 FROM durable_renewed)").fetchone()[0]:
+        return set()
+    found: set[int] = set()
+    for turn in turns:
+        row = conn.execute("SELECT checksum FROM durable_renewed WHERE run = ?", (turn.state.run,)).fetchone()
+        if row is None or not turn.events:
+            continue
+        _, _, kind, position, at, body, value, _, recorded = turn.events[0]
+        payload = value.value if isinstance(value, Large) else value
+        if checksum(row[0], kind, position, at, body, payload) != recorded:
+            found.add(turn.state.run)
+        else:
+            conn.execute("DELETE FROM durable_renewed WHERE run = ?", (turn.state.run,))
+    return found
+
+
+def forget_renewed(conn: sqlite3.Connection) -> None:
+    """No driver knows anything yet: the file is being opened."""
+    conn.execute("DELETE FROM durable_renewed")

@@ -224,7 +224,7 @@ def _found_or_created(conn: sqlite3.Connection, new: NewRun, effects: Effects) -
                 _joined(conn, new, holder.run_id)
                 return holder.run_id
             case "renew":
-                _renew(conn, holder, new)
+                _renew(conn, holder, new, effects)
                 _joined(conn, new, holder.run_id)
                 return holder.run_id
             case "follow":
@@ -248,11 +248,12 @@ def _check_due_room(conn: sqlite3.Connection, new: NewRun) -> None:
         _check_room(conn, new, new.started.at)
 
 
-def _renew(conn: sqlite3.Connection, holder: keys.Holder, new: NewRun) -> None:
+def _renew(conn: sqlite3.Connection, holder: keys.Holder, new: NewRun, effects: Effects) -> None:
     """
     Give the arguments of *new* to a run that waits to begin: all else of it stays.
 
-    All its history is that it exists, which nobody has acted on: that one event is written anew.
+    All its history is that it exists, which nobody has acted on: that one event is written anew. Should its driver
+    have begun with the old one, the first turn is refused, and made again: see `keys.made_too_early`.
     """
     assert holder.run is not None, "a run that waits has a row"
     queue, created_at = conn.execute(
@@ -260,10 +261,15 @@ def _renew(conn: sqlite3.Connection, holder: keys.Holder, new: NewRun) -> None:
     ).fetchone()
     started = evolve(new.started, seed=holder.run_id, at=created_at)
     conn.execute("DELETE FROM durable_events WHERE run = ?", (holder.run,))
-    write_rows(conn, RunState(holder.run, holder.run_id, holder.workflow, queue).append([started]))
+    state = RunState(holder.run, holder.run_id, holder.workflow, queue)
+    write_rows(conn, state.append([started]))
     conn.execute(
-        "UPDATE durable_runs SET arguments = ?, version = ? WHERE run = ?", (new.arguments, new.version, holder.run)
+        "UPDATE durable_runs SET arguments = ?, version = ?, "
+        "limit_key = CASE WHEN limit_name IS NULL THEN NULL ELSE ? END WHERE run = ?",
+        (new.arguments, new.version, new.limit_key, holder.run),
     )
+    keys.note_renewed(conn, holder.run, state.chain)
+    effects.arrived.add(holder.run)  # what memory knows of it is stale
 
 
 def _joined(conn: sqlite3.Connection, new: NewRun, run_id: str) -> None:

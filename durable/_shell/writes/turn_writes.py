@@ -51,6 +51,7 @@ from durable._shell.writes import slots
 from durable._shell.writes.batch_ends import tell_batches
 from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
 from durable._shell.writes.hook_writes import follow, note_broken
+from durable._shell.writes.keys import made_too_early
 from durable._shell.writes.run_writes import (
     INSERT_WAITS,
     add_run,
@@ -114,13 +115,18 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     """
     Write *turns*, of different runs.
 
-    But for those that would end a run which has not heard all yet: `Effects.listening` names these.
+    But for those that would end a run which has not heard all yet, and those made from arguments that the run has not
+    any more: `Effects.listening` names these.
     """
     ending = [turn for turn in turns if isinstance(turn, LastTurn)]
     unread = _unread(conn, ending)
     if unread:
         effects.listening |= {turn.state.run for turn in ending if _listens(turn, unread)}
         turns = [turn for turn in turns if turn.state.run not in effects.listening]
+    too_early = made_too_early(conn, turns)
+    if too_early:
+        effects.listening |= too_early
+        turns = [turn for turn in turns if turn.state.run not in too_early]
     events: list[Any] = []
     runs: list[Any] = []
     waits: list[Any] = []
