@@ -15,7 +15,6 @@ import importlib
 import inspect
 import linecache
 import sys
-import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
@@ -94,9 +93,10 @@ def lint(definitions: Definitions) -> LintReport:
         count += 1
         for found in reading.findings:
             findings.setdefault((found.file, found.line, found.found), found)
-        fresh = [each for each in reading.workflows if id(each) not in seen]
-        seen.update(map(id, fresh))
-        pending += fresh
+        for each in reading.workflows:
+            if id(each) not in seen:
+                seen.add(id(each))
+                pending.append(each)
     return LintReport(count, sorted(findings.values()), sorted(unread))
 
 
@@ -145,11 +145,9 @@ class _Reading:
         self._seen.add(fn.__code__)
         try:
             lines, first = inspect.getsourcelines(fn)
-            tree = ast.parse(textwrap.dedent("".join(lines)))
+            function = _parsed("".join(lines), first)
         except (OSError, SyntaxError):  # a frozen program; a lambda in the middle of an expression
             return False
-        ast.increment_lineno(tree, first - 1)
-        function = tree.body[0]
         body = function.body if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) else [function]
         visitor = _Visitor(self, fn, function)
         for statement in body:  # of a lambda: the statement that it is in
@@ -328,6 +326,15 @@ class _Visitor(ast.NodeVisitor):
             return  # a step of its own
         for statement in node.body:
             self.visit(statement)
+
+
+def _parsed(source: str, first: int) -> ast.stmt:
+    """The statement that *source* is, which may be indented; its first line is line *first* of its file."""
+    if not source[0].isspace():
+        return ast.increment_lineno(ast.parse(source).body[0], first - 1)
+    around = ast.parse(f"if True:\n{source}").body[0]
+    assert isinstance(around, ast.If)
+    return ast.increment_lineno(around.body[0], first - 2)
 
 
 def _is_among(value: Any, known: tuple[Any, ...]) -> bool:

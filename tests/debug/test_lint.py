@@ -3,8 +3,10 @@
 """
 
 import importlib.util
+import linecache
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -182,6 +184,23 @@ def test_no_false_alarms(tmp_path, line):
     Steps may do all of it; what `durable` gives, what comes to the same in any order, and what a comment lets pass.
     """
     assert found_in(tmp_path, line) == []
+
+
+def test_a_workflow_within_a_function_is_read_with_what_that_binds():
+    """
+    Also if a text in it is indented less than its code; the line is the one in the file.
+    """
+    clock = time.time
+
+    @workflow
+    async def inner():
+        print("""
+a text""")
+        clock()  # here
+
+    (found,) = lint(collect([inner])).findings
+    assert found.found == "time.time()"
+    assert "# here" in linecache.getline(found.file, found.line)
 
 
 def test_what_has_no_source_is_named():
