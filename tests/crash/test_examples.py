@@ -135,6 +135,13 @@ def api_aggregator(folder, monkeypatch):
 
 
 @contextmanager
+def quotes(folder, monkeypatch):
+    import quotes as example
+
+    yield example.ship(["book", "lamp", *"abcdefg", "piano"]), [example.ship], {}
+
+
+@contextmanager
 def product_images(folder, monkeypatch):
     import product_images as example
 
@@ -216,6 +223,7 @@ WORLDS = {
     "etl": (etl, "etl", 20, 2),
     "welcome": (welcome, "welcome", 30, 3),
     "api aggregator": (api_aggregator, "api_aggregator", 6, 1),
+    "quotes": (quotes, "quotes", 20, 2),
     "product images": (product_images, "product_images", 6, 1),
     "census": (census, "census", 4, 0),
     "web application": (webapp, "webapp/app", 30, 3),
