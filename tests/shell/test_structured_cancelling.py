@@ -539,6 +539,8 @@ async def test_of_a_thousand_sagas_cancelled_at_random_moments_nothing_is_left(e
                 await run.result(60)
 
     await asyncio.gather(*(one(n) for n in range(CANCELS)))
+    undone = sum(times.values()) - sum(held.values())
+    print(f"{CANCELS:,} cancels, {len(times):,} bookings, {undone:,} undone, {len(wrong)} overtaken")
     assert not wrong
     assert [key for key, count in held.items() if count] == []
     assert [key for key, count in times.items() if count > 1] == []

@@ -187,6 +187,8 @@ class Driver:
             return await go_back()
         self._inbox.recorded()
         self._writer.heard_before = -1
+        if self._watch is not UNWATCHED and any(progress(done.events) for done in decisions):
+            self._watch = self._writer.watch = UNWATCHED  # it has got past where the last engine may have died of it
         last = decisions[-1]
         if self._services.replay_always and last.blocked is None and not execution.ended:
             execution = await self._replay()
