@@ -53,6 +53,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "resume": Subcommand("requests", "resume paused or blocked runs"),
         "resolve": Subcommand("resolve", "say how a step has ended whose outcome is unknown"),
         "retry": Subcommand("requests", "resume failed runs from what failed"),
+        "throttle": Subcommand("throttle", "other numbers for a queue or a limit than the program's"),
         "retry-hooks": Subcommand("requests", "call hooks of ended runs again that went wrong"),
         "delete": Subcommand("requests", "delete runs that have ended, and what they started"),
         "fork": Subcommand("fork", "what if: a copy of a run that continues from a position, with other outcomes"),

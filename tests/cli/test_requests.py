@@ -13,7 +13,7 @@ import anyio.to_thread
 import pytest
 from structlog.testing import capture_logs
 
-from durable import Schedule
+from durable import Queue, Rate, Schedule
 from durable._cli.applications import load_application
 
 pytestmark = pytest.mark.anyio
@@ -583,6 +583,30 @@ async def test_a_failed_run_is_retried(desk):
     assert (await desk.run("retry", "f")).out == "f: nothing to do: it has not ended\n"
     await engine.queue("default").resume()
     assert await run.result(5) == 1
+
+
+async def test_a_queue_is_throttled_while_it_runs(desk):
+    """
+    Until it is reset; and what makes no sense is refused.
+    """
+    engine = await desk.engine()
+    said = await desk.run("throttle", "queue:mail", "--concurrency", "2", "--rate", "100/60")
+    assert said.out == "queue:mail: changed\n"
+    assert (await engine.queue("mail").info()).changed == Queue("mail", 2, rate=Rate(100, per=60))
+    said = await desk.run("throttle", "queue:mail", "--reset")
+    assert said.out == "queue:mail: the program's numbers hold again\n"
+    assert (await engine.queue("mail").info()).changed is None
+    for argv, expected in (
+        (("queue:mail",), "give --concurrency, --rate or both; or --reset alone"),
+        (("queue:mail", "--concurrency", "1", "--reset"), "or --reset alone"),
+        (("mail", "--reset"), "'mail' is neither queue:NAME nor limit:NAME"),
+        (("queue:mail", "--rate", "fast"), "'fast' is no rate"),
+        (("queue:mail", "--concurrency", "0"), "concurrency"),
+        (("limit:api", "--concurrency", "1"), "no limit is called 'api'"),
+    ):
+        said = await desk.run("throttle", *argv)
+        assert (said.code, said.out) == (2, "")
+        assert expected in said.err
 
 
 async def test_hooks_that_went_wrong_are_told_and_called_again(desk):
