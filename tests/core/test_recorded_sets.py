@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable._core.codec.codec import Codec
-from durable._core.codec.recorded_sets import RecordedFrozenSet, RecordedSet
+from durable._core.codec.rules.recorded_sets import RecordedFrozenSet, RecordedSet
 
 KINDS: list[tuple[type, type]] = [(set, RecordedSet), (frozenset, RecordedFrozenSet)]
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon"]

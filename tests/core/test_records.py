@@ -7,10 +7,10 @@ from typing import Annotated
 import pytest
 from attrs import field, frozen
 
-from durable._core.codec.classes import KEY
 from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant, Seconds, narrowed, record_codec
-from durable._core.codec.scalars import PLAIN
+from durable._core.codec.rules.classes import KEY
+from durable._core.codec.rules.scalars import PLAIN
 from durable.errors import DecodeError
 
 

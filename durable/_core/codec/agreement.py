@@ -15,7 +15,7 @@ from typing import Any, Final
 from attrs import evolve
 
 from durable._core.codec.rule import TAG, Refusal, Rule
-from durable._core.codec.untyped import TAGS, encode_any, encoders_of
+from durable._core.codec.rules.untyped import TAGS, encode_any, encoders_of
 
 
 def by_value(get: Callable[[Any], Rule]) -> Rule:

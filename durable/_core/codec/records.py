@@ -15,11 +15,11 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import attrs
 
-from durable._core.codec.classes import KEY, GetRule, class_rule
 from durable._core.codec.codec import Codec
 from durable._core.codec.resolver import Rules
 from durable._core.codec.rule import Refusal, Rule, misfit
-from durable._core.codec.scalars import PLAIN
+from durable._core.codec.rules.classes import KEY, GetRule, class_rule
+from durable._core.codec.rules.scalars import PLAIN
 
 #: Integers of SQLite have 64 bits.
 _INT_BOUND: Final = 2**63

@@ -14,13 +14,13 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, Union
 
-from durable._core.codec.choices import enum_rule, literal_rule, union_rule
-from durable._core.codec.classes import GetRule, class_rule, is_typed_dict
-from durable._core.codec.containers import collection_rule, dict_rule, tuple_rule
 from durable._core.codec.hints import substitute
 from durable._core.codec.rule import EVERY_KIND, NoneType, Rule, qualified, reason_of, unsupported
-from durable._core.codec.scalars import PLAIN, STDLIB
-from durable._core.codec.untyped import ANY
+from durable._core.codec.rules.choices import enum_rule, literal_rule, union_rule
+from durable._core.codec.rules.classes import GetRule, class_rule, is_typed_dict
+from durable._core.codec.rules.containers import collection_rule, dict_rule, tuple_rule
+from durable._core.codec.rules.scalars import PLAIN, STDLIB
+from durable._core.codec.rules.untyped import ANY
 
 _WRAPPERS: Final = frozenset({"Required", "NotRequired", "ReadOnly", "Final", "ClassVar"})
 _NO_TYPE: Final = frozenset({inspect.Parameter.empty, typing.NoReturn, typing.Never, typing.Final, typing.ClassVar})

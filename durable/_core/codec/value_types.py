@@ -12,10 +12,10 @@ from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
-from durable._core.codec.classes import verified
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.rule import EVERY_KIND, Refusal, Rule, mismatch, qualified, reason_of
-from durable._core.codec.untyped import ANY
+from durable._core.codec.rules.classes import verified
+from durable._core.codec.rules.untyped import ANY
 from durable.errors import DefinitionError
 
 T = TypeVar("T")

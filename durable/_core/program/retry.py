@@ -21,7 +21,7 @@ from durable._core.codec.exceptions.safe_text import one_line, shown
 from durable._core.codec.json_text import dumps
 from durable._core.codec.records import record_codec
 from durable._core.codec.rule import Refusal
-from durable._core.codec.scalars import PLAIN
+from durable._core.codec.rules.scalars import PLAIN
 from durable.errors import (
     CapExceededError,
     DecodeError,

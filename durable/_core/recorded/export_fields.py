@@ -15,7 +15,7 @@ from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps, loads
 from durable._core.codec.records import narrowed, record_codec
 from durable._core.codec.rule import EVERY_KIND, NoneType, Refusal, Rule, TooDeep, check_depth, misfit
-from durable._core.codec.scalars import PLAIN
+from durable._core.codec.rules.scalars import PLAIN
 from durable._core.journal.waits import WakeOn
 from durable._core.program.retry import RECORDED_RETRY
 from durable._core.statuses import STATUSES, WAITS

@@ -16,9 +16,9 @@ from zlib import crc32
 from attrs import define, evolve, field, frozen
 
 from durable._core.admission import Queue
-from durable._core.codec.classes import KEY
 from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant, Seconds
+from durable._core.codec.rules.classes import KEY
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import Event, RunArrival, RunStarted
 from durable._core.program.definition import OnConflict

@@ -15,8 +15,8 @@ from typing import Any, Final
 from attrs import evolve
 from attrs import fields as attrs_fields
 
-from durable._core.codec.classes import KEY
 from durable._core.codec.records import bytes_to_plain, record_codec
+from durable._core.codec.rules.classes import KEY
 from durable._core.journal.events import RunStarted
 from durable._shell.rows.rows import NewRun
 from durable.errors import DecodeError, UsageError

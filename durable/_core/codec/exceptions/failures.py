@@ -38,7 +38,7 @@ from durable._core.codec.exceptions.safe_text import Ask, clean, message_of, sho
 from durable._core.codec.exceptions.traceback_text import as_note, frames_of, is_traceback
 from durable._core.codec.json_text import dumps
 from durable._core.codec.rule import TAG, Refusal
-from durable._core.codec.untyped import decode_any, is_small
+from durable._core.codec.rules.untyped import decode_any, is_small
 from durable.errors import RecordError, StepError
 
 __all__ = ["MESSAGE_CAP", "TRACEBACK_CAP", "Failure", "describe", "rebuild", "record_exception"]

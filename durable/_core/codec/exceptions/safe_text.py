@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from durable._core.codec.class_names import bases_of, module_of, namespace_of, qualname_of
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.parts import args_of, attributes_of, is_native, own_slots_of
-from durable._core.codec.recorded_sets import RecordedFrozenSet, RecordedSet
+from durable._core.codec.rules.recorded_sets import RecordedFrozenSet, RecordedSet
 from durable._core.source_places import OURS
 
 Ask: TypeAlias = Callable[[Callable[[Any], str], Any], str]

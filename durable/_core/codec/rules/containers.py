@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 from durable._core.codec.json_text import dumps
-from durable._core.codec.recorded_sets import RecordedFrozenSet, RecordedSet
 from durable._core.codec.rule import (
     Decoder,
     Encoder,
@@ -21,7 +20,8 @@ from durable._core.codec.rule import (
     reason_of,
     revert_each,
 )
-from durable._core.codec.scalars import PLAIN
+from durable._core.codec.rules.recorded_sets import RecordedFrozenSet, RecordedSet
+from durable._core.codec.rules.scalars import PLAIN
 
 
 def collection_rule(cls: Any, name: str, item: Rule) -> Rule:

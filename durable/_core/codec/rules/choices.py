@@ -12,8 +12,8 @@ from typing import Any
 from durable._core.codec.class_names import aliases_of
 from durable._core.codec.json_text import dumps
 from durable._core.codec.rule import TAG, Refusal, Rule, TooDeep, misfit, mismatch, qualified, unsupported
-from durable._core.codec.scalars import scalar
-from durable._core.codec.untyped import ANY, encode_any
+from durable._core.codec.rules.scalars import scalar
+from durable._core.codec.rules.untyped import ANY, encode_any
 
 
 def union_rule(name: str, members: list[Rule], *, bare: Rule | None = None) -> Rule:

@@ -12,9 +12,9 @@ import math
 import zoneinfo
 from typing import Any, Final
 
-from durable._core.codec.containers import collection_rule, decode_pairs, encode_pairs
 from durable._core.codec.rule import TAG, Decoder, Encoder, Refusal, Rule, TooDeep, key_path, qualified, revert_each
-from durable._core.codec.scalars import PLAIN, STDLIB, encode_str
+from durable._core.codec.rules.containers import collection_rule, decode_pairs, encode_pairs
+from durable._core.codec.rules.scalars import PLAIN, STDLIB, encode_str
 
 
 def encode_any(value: Any, depth: int) -> Any:
