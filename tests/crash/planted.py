@@ -96,7 +96,7 @@ def wake_nobody():
 
 def follow_late():
     """What the end of a run starts is not recorded with that end, but a little later."""
-    real = turn_writes._follow
+    real = turn_writes.follow
     kept = []
 
     def follow(conn, ended, new, effects):
@@ -104,7 +104,7 @@ def follow_late():
         if len(kept) > 1:
             real(conn, *kept.pop(0), effects)
 
-    turn_writes._follow = follow
+    turn_writes.follow = follow
 
 
 def let_all_in():
