@@ -6,9 +6,11 @@ The processes are real, and die by SIGKILL.
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -293,6 +295,11 @@ def test_code_that_kills_the_process_in_its_own_turn_is_found_among_ten_neighbou
     told, deaths = lives(tmp_path, what, seed, TURNS)
     assert (told.pop("killer").replace(what, "{}"), told.pop("notes"), deaths) == VERDICTS[what]
     assert set(told.values()) == {"well"}
+    with closing(sqlite3.connect(tmp_path / "app.db")) as conn:
+        uncalled = [error for (error,) in conn.execute("SELECT error FROM durable_hook_errors")]
+    assert uncalled == (
+        ["it was not called: the hooks of this run have killed the process"] if what == "hooked" else []
+    )
 
 
 @pytest.mark.parametrize("what, noted", [("blocks", []), ("blocking-transaction", ["before"])])
