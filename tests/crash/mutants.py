@@ -95,7 +95,7 @@ MUTANTS = (
         "a journal of a newer release is opened",
         "_shell/storage/marks",
         "if version is not None and version > SCHEMA_VERSION:",
-        "if version > SCHEMA_VERSION + 1000:",
+        "if version is not None and version > SCHEMA_VERSION + 1000:",
         "shell/test_open_close.py::test_a_file_that_is_not_ours_is_refused_untouched",
     ),
     _m(

@@ -105,6 +105,8 @@ class GroupFailedError(ExceptionGroup[Exception]):
     only the failures are left.
     """
 
+    __module__ = "durable"  # where users find it: journals name it so, whatever room it stands in
+
     @property
     def settled(self) -> Outcomes[Any] | NamedOutcomes[Any, Any]:
         """How each member ended: by its key where the members were given as a mapping, else in their order."""
