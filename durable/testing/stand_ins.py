@@ -163,10 +163,10 @@ async def run_step(
     if isinstance(definition, Workflow):
         msg = f"run_step() runs steps, transactions and jobs; for {op.describe()} use an engine, or a dry run"
         raise UsageError(msg)
-    codec = definition.codec_of(codec or Codec())
+    used: Codec = definition.codec_of(codec or Codec())
     notes = _Kept(dict(left or {}))
     told = StepContext(run_id, workflow, position, attempt, f"{run_id}:{position}", deadline, labels or {})
-    scope = Scope(lambda: told, codec, notes, notes.left)
+    scope = Scope(lambda: told, used, notes, notes.left)
     # In a task, and so in a context, of its own: nothing of the scope is left in the test's.
     task = asyncio.get_running_loop().create_task(_attempt(op, scope, tx))
     try:
@@ -175,13 +175,13 @@ async def run_step(
         error.__durable_left__ = notes.left  # type: ignore[attr-defined]  # ours alone
         raise
     where = f"result of {op.describe()}"
-    found: T = codec.decode(codec.encode(value, definition.result, where=where), definition.result, where=where)
+    found: T = used.decode(used.encode(value, definition.result, where=where), definition.result, where=where)
     memos = {
-        name.removeprefix("memo:"): codec.decode(kept, where="a memo")
+        name.removeprefix("memo:"): used.decode(kept, where="a memo")
         for name, kept in notes.left.items()
         if name.startswith("memo:")
     }
-    cursor = codec.decode(notes.left["cursor"], where="a cursor") if "cursor" in notes.left else None
+    cursor = used.decode(notes.left["cursor"], where="a cursor") if "cursor" in notes.left else None
     return StepRun(found, cursor, memos, notes.left)
 
 

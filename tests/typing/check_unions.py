@@ -74,7 +74,7 @@ EDITS = [
     (EVENTS, "ChildArrival: TypeAlias =", "ChildArrival: TypeAlias = ChildPaused |"),
     (EVENTS, "RunArrival: TypeAlias =", "RunArrival: TypeAlias = PauseRequested |"),
     (EVENTS, "Note: TypeAlias =", "Note: TypeAlias = Remarked |"),
-    (EVENTS, '    "retrying",\n    "interrupted",\n', '    "retrying",\n    "paused",\n    "interrupted",\n'),
+    (EVENTS, '    "retrying",\n    "snoozed",\n', '    "retrying",\n    "paused",\n    "snoozed",\n'),
 ]
 
 #: What mypy must name: the new thing, and the modules that have to be told of it.
