@@ -268,6 +268,13 @@ MUTANTS = (
         "shell/test_limits.py::test_a_paused_queue_gives_back_what_was_granted_and_cannot_be_used",
     ),
     _m(
+        "a pause that is carried out after the resumption",
+        "_shell/writes/slots",
+        "    if not conn.execute(_IS_PAUSED, (queue,)).fetchone()[0]:\n        return []\n",
+        "    assert _IS_PAUSED\n",
+        "shell/test_limits.py::test_a_queue_that_is_resumed_while_its_pause_is_carried_out_lets_its_runs_in",
+    ),
+    _m(
         "a paused queue holds what it held when the process died",
         "_shell/engine/running",
         "slots.leave_paused_queue(conn, queue, now, effects, active=None)",

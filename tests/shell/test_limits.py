@@ -839,6 +839,28 @@ async def test_a_paused_queue_gives_back_what_was_granted_and_cannot_be_used(
     await no_slots(engine, eventually)
 
 
+@pytest.mark.parametrize("turns", [1, 3])
+async def test_a_queue_that_is_resumed_while_its_pause_is_carried_out_lets_its_runs_in(
+    engines, room, eventually, turns
+):
+    """
+    The resumption is recorded before the paused queue has let others pass: its runs stand in line as before.
+    """
+    engine = await engines.file(in_a)
+    runs = [await engine.start(in_a("first")), await engine.start(in_a("second"))]
+    await room.entered_by("first")
+    await eventually(in_line(engine, 1))
+    pausing = asyncio.create_task(engine.queue("a").pause())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await engine.queue("a").resume()
+    await pausing
+    for name in ("first", "second"):
+        room.let_go(name)
+    assert [await run.result(5) for run in runs] == ["first", "second"]
+    await no_slots(engine, eventually)
+
+
 async def test_a_run_that_is_paused_before_it_begins_gives_back_its_own_slot(engines, room, reached, eventually):
     """
     It was let in and waits for its queue; once it is resumed it stands in line again, where it stood.

@@ -65,6 +65,8 @@ UPDATE durable_slots SET aside = :aside WHERE aside <> :aside AND granted_at IS 
     AND EXISTS (SELECT 1 FROM durable_runs AS r WHERE r.run = durable_slots.run AND r.queue = :queue)
 """
 
+_IS_PAUSED = "SELECT EXISTS (SELECT 1 FROM durable_queues WHERE name = ? AND paused_at IS NOT NULL)"
+
 
 @frozen
 class _Numbers:
@@ -227,7 +229,10 @@ def leave_paused_queue(
     Let others pass the runs of a paused queue that are not *active*: they keep their places in line, and hold nothing.
 
     None is active where an engine opens the file: then attempts that were cut off give their slots up, too.
+    A queue that was resumed meanwhile is left as it is: nothing would let its runs back in line.
     """
+    if not conn.execute(_IS_PAUSED, (queue,)).fetchone()[0]:
+        return []
     rows = conn.execute(
         "SELECT DISTINCT s.run FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run "
         "WHERE r.queue = ? AND s.granted_at IS NOT NULL",
