@@ -233,6 +233,13 @@ MUTANTS = (
         "shell/test_keys.py::test_starts_coalesce_into_one_run_that_waits",
     ),
     _m(
+        "what a run continues as begins with the arguments of a start that coalesces",
+        "_shell/writes/keys",
+        "waits = bool(is_waiting) and not _continues_another(conn, run_id)",
+        "waits = bool(is_waiting)",
+        "shell/test_keys.py::test_what_a_run_continues_as_is_running_for_those_that_coalesce",
+    ),
+    _m(
         "rerun-failed repeats what has succeeded",
         "_shell/writes/keys",
         'return conflict == "rerun-failed" and status != "succeeded"',

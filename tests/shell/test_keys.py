@@ -6,7 +6,20 @@ import asyncio
 
 import pytest
 
-from durable import Client, Flow, Limit, Return, RunFailedError, context, gather, job, step, wait_for, workflow
+from durable import (
+    Client,
+    Flow,
+    Limit,
+    Return,
+    RunFailedError,
+    context,
+    continue_as,
+    gather,
+    job,
+    step,
+    wait_for,
+    workflow,
+)
 from durable.errors import (
     DefinitionError,
     KeyConflictError,
@@ -354,6 +367,45 @@ async def test_a_run_that_waits_in_its_queue_takes_the_latest_arguments(engines)
     await engine.queue("default").resume()
     assert [await run.result(5) for run in burst] == [3, 3, 3]
     assert RAN == [("site", 3)]
+
+
+@pytest.mark.parametrize("latest", [1, 2], ids=["the same arguments", "other arguments"])
+@pytest.mark.parametrize("links", [1, 2])
+async def test_what_a_run_continues_as_is_running_for_those_that_coalesce(engines, eventually, latest, links):
+    """
+    It waits in its queue, with the state of the chain: that is not replaced by the latest arguments, nor joined.
+    """
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def last_link() -> None:
+        begun.set()
+        await go.wait()
+
+    @workflow(queue="lane", key=lambda version, done=0: "sum", on_conflict="coalesce")
+    async def total(version: int, done: int = 0) -> Flow[list[int]]:
+        if version == 1 and done == links - 1:
+            yield last_link()
+        if version == 1 and done < links:
+            yield continue_as(total(version, done + 1))
+        yield Return([version, done])
+
+    engine = await engines.memory(total)
+    first = await engine.start(total(1))
+    await asyncio.wait_for(begun.wait(), 5)
+    await engine.queue("lane").pause()
+    go.set()
+
+    async def has_continued():
+        return await number_of(engine, "total") == links + 1
+
+    await eventually(has_continued)
+    second = await engine.start(total(latest))
+    assert not second.id.startswith(first.id)
+    assert await engine.start(total(3)) == second
+    await engine.queue("lane").resume()
+    assert await first.result(5) == [1, links]
+    assert await second.result(5) == [3, 0]
 
 
 async def test_no_run_begins_with_arguments_that_were_replaced(engines):

@@ -5,7 +5,8 @@ A key is that of one run, whose row has it as `key_live`: for ever, or for a tim
 Where the run was pruned, a small row of `durable_keys` stays for it, so that what was done once is not done again.
 
 A run that is started to *coalesce* takes the key from one that is running, and stands behind it; whoever starts a third
-finds the second, which has not begun, and gives it the latest arguments.
+finds the second, which has not begun, and gives it the latest arguments. What a run continues as carries its state on,
+so that is running from the first, even while it waits for its turn.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Holder:
     status: str
     #: When the key may be taken over; None is never.
     until: float | None
-    #: Whether nothing of it is recorded but that it exists, and it has no slot that its arguments chose.
+    #: Whether nothing of it is recorded but that it exists, as the first of its chain, and it has no slot that its
+    #: arguments chose.
     is_waiting: bool = False
 
 
@@ -62,9 +64,21 @@ def holder_of(conn: sqlite3.Connection, key: str) -> Holder | None:
     live = conn.execute(_LIVE, (key,)).fetchone()
     if live is not None:
         run, run_id, arguments, workflow, status, until, is_waiting = live
-        return Holder(run, run_id, arguments, workflow, status, until, bool(is_waiting))
+        waits = bool(is_waiting) and not _continues_another(conn, run_id)
+        return Holder(run, run_id, arguments, workflow, status, until, waits)
     kept = conn.execute(_KEPT, (key,)).fetchone()
     return None if kept is None else Holder(None, *kept)
+
+
+def _continues_another(conn: sqlite3.Connection, run_id: str) -> bool:
+    """Whether another run continued as the one called *run_id*: the one before it, or the first where that has left."""
+    head, _, count = run_id.rpartition("~")
+    if not (head and count.isdecimal()):
+        return False
+    return any(
+        conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ? AND successor = ?", (before, run_id)).fetchone()
+        for before in (head, f"{head}~{int(count) - 1}")
+    )
 
 
 def verdict(holder: Holder, new: NewRun) -> Verdict:
