@@ -6,7 +6,20 @@ import asyncio
 
 import pytest
 
-from durable import Flow, KeyConflictError, Return, RunCancelledError, by_arguments, job, start, wait_for, workflow
+from durable import (
+    Client,
+    Flow,
+    KeyConflictError,
+    Limit,
+    Return,
+    RunCancelledError,
+    by_arguments,
+    job,
+    start,
+    wait_for,
+    workflow,
+)
+from durable.errors import DefinitionError
 
 pytestmark = pytest.mark.anyio
 
@@ -123,6 +136,38 @@ async def test_a_definition_can_make_the_key(engines):
         await engine.start(by_digit(23))
     assert await engine.start(whole(1)) == await engine.start(whole(1))
     assert await engine.start(whole(1)) != await engine.start(whole(2))
+
+
+@pytest.mark.parametrize("raised", [SystemExit(4), KeyboardInterrupt(), ZeroDivisionError()], ids=repr)
+@pytest.mark.parametrize("option", ["key", "limit_key"])
+async def test_a_key_function_that_fails_is_refused_where_its_run_is_started(engines, option, raised):
+    """
+    As a `DefinitionError` that names it and what it raised, whoever starts the run: an exit ends no process.
+    """
+
+    def fail():
+        raise raised
+
+    @job(**{option: fail}, limit=Limit("one", concurrency=1))
+    async def keyed() -> None: ...
+
+    engine = await engines.file(keyed, quick)
+    says = f"{option} of job 'keyed' raised {type(raised).__name__}"
+    for starts in (
+        lambda: engine.start(keyed()),
+        lambda: engine.run(keyed()),
+        lambda: engine.start_many([quick(1), keyed()]),
+        lambda: engine.start(quick(1).then(keyed())),
+    ):
+        with pytest.raises(DefinitionError, match=says):
+            await starts()
+    with pytest.raises(DefinitionError, match=says):
+        async with engine.batch() as batch:
+            batch.add(keyed())
+    async with Client(engine.path) as client:
+        with pytest.raises(DefinitionError, match=says):
+            await client.start(keyed())
+    assert await all_runs(engine) == []
 
 
 async def test_a_default_written_out_is_the_same_call(engines):

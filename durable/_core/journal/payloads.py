@@ -9,11 +9,9 @@ from typing import Any, Final
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.failures import Failure, rebuild, record_exception
-from durable._core.codec.exceptions.origin import came_from_outside
-from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.codec.json_text import dumps
 from durable._core.program.ops import RunOp, Signal
-from durable.errors import CapExceededError, DefinitionError, EncodeError
+from durable.errors import CapExceededError, EncodeError
 
 #: Arguments below these are written as they are, whatever the caps.
 _SMALL: Final = 2**63
@@ -71,30 +69,13 @@ def keys_of(op: RunOp[Any], arguments: Payload, codec: Codec) -> tuple[str | Non
     """
     The idempotency key of *op*, and the key of its limit: what functions of the user's make of its arguments.
 
-    Raises what these raise.
+    Raises:
+        DefinitionError: A function failed, or made no usable key.
     """
     definition = op.definition
     key = definition.key_for(op, lambda: call_digest(op, arguments, codec))
     of_limit = definition.limit_key_for(op.args, op.kwargs) if definition.options.limit_key is not None else ""
     return key, of_limit
-
-
-def keys_in_a_workflow(op: RunOp[Any], arguments: Payload, codec: Codec) -> tuple[str | None, str]:
-    """
-    As `keys_of`, for a command of a workflow.
-
-    Raises:
-        DefinitionError: A function failed, or made no usable key.
-    """
-    try:
-        return keys_of(op, arguments, codec)
-    except (CapExceededError, DefinitionError):
-        raise
-    except BaseException as error:
-        if came_from_outside(error):
-            raise
-        msg = f"key of {op.definition.kind} {op.definition.name!r} raised {one_line(error)}"
-        raise DefinitionError(msg) from error
 
 
 def _is_plain(value: object) -> bool:

@@ -168,16 +168,23 @@ class Definition(Generic[P, R]):
             DefinitionError: It failed, or made no usable key.
         """
         fn = self.limit_key
-        if fn is None:
-            return ""
+        return "" if fn is None else self._key_made("limit_key", fn, tuple(args), kwargs)
+
+    def _key_made(self, option: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """
+        What *fn*, which was given as *option*, makes of a call's arguments.
+
+        Raises:
+            DefinitionError: It failed, or made no usable key.
+        """
         try:
-            key = _with_arguments(fn, self.signature, tuple(args), kwargs)
+            key = _with_arguments(fn, self.signature, args, kwargs)
         except BaseException as error:
             if came_from_outside(error):
                 raise
-            msg = f"limit_key of {self.kind} {self.name!r} raised {one_line(error)}"
+            msg = f"{option} of {self.kind} {self.name!r} raised {one_line(error)}"
             raise DefinitionError(msg) from error
-        return check_name(f"the limit_key of {self.kind} {self.name!r}", key, MAX_KEY_LENGTH)
+        return check_name(f"the {option} of {self.kind} {self.name!r}", key, MAX_KEY_LENGTH)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name!r}>"
@@ -244,7 +251,8 @@ class RunDefinition(Definition[P, R]):
         """
         The idempotency key of *op*: its own, or what the definition's `key` makes of its arguments.
 
-        Raises what that function raises.
+        Raises:
+            DefinitionError: That function failed, or made no usable key.
         """
         key = op.given.key if op.given.key is not None else self.options.key
         if key is None:
@@ -252,7 +260,7 @@ class RunDefinition(Definition[P, R]):
         if key is by_arguments:
             return f"{self.name}:{digest()}"
         if callable(key):
-            key = key(*op.args, **op.kwargs)
+            return self._key_made("key", key, op.args, op.kwargs)
         return check_name(f"the key of {self.kind} {self.name!r}", key, MAX_KEY_LENGTH)
 
 

@@ -43,7 +43,7 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.journal.history import History
-from durable._core.journal.payloads import arguments_payload, keys_in_a_workflow
+from durable._core.journal.payloads import arguments_payload, keys_of
 from durable._core.journal.waits import Wait
 from durable._core.program import current_driver
 from durable._core.program.command import Command
@@ -508,7 +508,7 @@ class Execution(OpenRun):
         successor = ending.successor(self.run_id)
         arguments = arguments_payload(op.op, self.codec)
         is_new = not self.replaying or self.history.reopened
-        keys = keys_in_a_workflow(op.op, arguments, self.codec) if is_new else (None, "")
+        keys = keys_of(op.op, arguments, self.codec) if is_new else (None, "")
         self.decision.continued = ChildAction("", successor, op.op, arguments, awaited=False, keys=keys)
         event = RunContinued(successor, op.op.definition.name, self.time)
         self._end(ending.Ending(event, "succeeded", None, successor))

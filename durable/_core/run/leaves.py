@@ -27,7 +27,7 @@ from durable._core.journal.events import (
     TimerFired,
     TimerSet,
 )
-from durable._core.journal.payloads import arguments_payload, encoded_signal, keys_in_a_workflow, rebuilt
+from durable._core.journal.payloads import arguments_payload, encoded_signal, keys_of, rebuilt
 from durable._core.program.ops import AwaitRunOp, CancelRunOp, Child, RunOp, SignalRunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import CancelAction, ChildAction, SignalAction, added
 from durable._core.run.nodes import (
@@ -143,7 +143,7 @@ class ChildNode(Leaf[ChildArrival]):
         keys: tuple[str | None, str] = None, ""
         if not ex.replays(position):  # before anything is recorded: what fails is raised at the user's line
             arguments = arguments_payload(run_op, ex.codec)
-            keys = keys_in_a_workflow(run_op, arguments, ex.codec)
+            keys = keys_of(run_op, arguments, ex.codec)
         event, fresh = ex.command(
             ChildStarted(
                 position,

@@ -52,7 +52,7 @@ def make_run(
     *places* give it a place in line; templates, and those recorded from outside, get theirs from `placed`.
 
     Raises:
-        DefinitionError: If its workflow or job is not among *definitions*; and what a function for its keys raises.
+        DefinitionError: If its workflow or job is not among *definitions*; or a function for its keys failed.
         EncodeError: If an argument cannot be recorded.
     """
     definition: RunnableDefinition[..., Any] = op.definition
