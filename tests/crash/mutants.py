@@ -1027,9 +1027,9 @@ MUTANTS = (
     _m(
         "a retried run expires again",
         "_shell/requests/history_requests",
-        "SET expires_at = NULL, started_at = NULL WHERE run = ?",
-        "SET started_at = NULL WHERE run = ?",
-        "shell/test_times.py::test_a_run_that_has_expired_can_be_retried",
+        "SET expires_at = NULL WHERE run = ?",
+        "SET expires_at = expires_at WHERE run = ?",
+        "shell/test_times.py::test_a_failed_run_that_is_retried_does_not_expire",
     ),
     _m(
         "who waits for a run that ends unborn never hears of it",

@@ -437,6 +437,39 @@ async def test_a_run_that_has_expired_can_be_retried(engines, clock):
     assert await run.result(5) == 1
 
 
+@pytest.mark.parametrize("of", ["job", "workflow", "child"])
+async def test_a_failed_run_that_is_retried_does_not_expire(engines, clock, of):
+    """
+    It had begun in time: that it is asked for once more later, by itself or by its parent, is no reason to give it up.
+    """
+    broken = [True]
+
+    @job
+    async def work() -> int:
+        if broken[0]:
+            raise ValueError
+        return 1
+
+    @workflow
+    async def code() -> int:
+        if broken[0]:
+            raise ValueError
+        return 1
+
+    @workflow
+    async def parent() -> int:
+        return await work().options(expires=60)
+
+    engine = await engines.memory(work, code, parent, clock=clock)
+    run = await engine.start({"job": work, "workflow": code, "child": parent}[of](), expires=60)
+    with pytest.raises(RunFailedError, match="ValueError"):
+        await run.result(5)
+    clock.advance(61)
+    broken[0] = False
+    assert await run.retry() is True
+    assert await run.result(5) == 1
+
+
 async def test_a_workflow_that_expired_and_is_retried_has_its_time(engines, clock, reached):
     """
     It begins only then.

@@ -225,8 +225,10 @@ def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *,
         child = run_by_id(conn, child_id)
         if child is not None and child.status == "failed":
             _retry(conn, child_id, effects, env, force=force)
-    if any(isinstance(event, RunExpired) for event in events):  # it has not begun, and is wanted now
-        conn.execute("UPDATE durable_runs SET expires_at = NULL, started_at = NULL WHERE run = ?", (run.run,))
+    # It is wanted, however late; and what said that it has begun may just have been set aside.
+    conn.execute("UPDATE durable_runs SET expires_at = NULL WHERE run = ?", (run.run,))
+    if any(isinstance(event, RunExpired) for event in events):  # it has not begun
+        conn.execute("UPDATE durable_runs SET started_at = NULL WHERE run = ?", (run.run,))
         run = run._replace(started_at=None)
     _wait_again(conn, run.run, [*events, reopened], now, effects)
     if unborn:
