@@ -234,6 +234,22 @@ async def test_what_the_program_lists_is_changed_in_the_program(engines, clock, 
     assert [info.stored for info in await engine.schedules()] == [False, False]
 
 
+async def test_what_the_program_no_longer_lists_is_changed_by_making_it_anew(engines, clock, eventually):
+    """
+    What it started was never in the journal, so a change of anything else has nothing to keep.
+    """
+    engine = await engines.file(report, clock=clock, schedules=[Schedule("hourly", report("x"), every=HOUR)])
+    await engine.aclose()
+    engine = await engines.file(report, clock=clock)
+    for changed in ({"every": 60}, {"overlap": "allow"}):
+        with pytest.raises(UsageError, match=r"'hourly' was one of the program's, .*: make it anew by "):
+            await engine.schedule("hourly").change(**changed)
+    await engine.schedules.create("hourly", report("y"), every=HOUR)
+    clock.advance(HOUR)
+    (run_id,) = await ids(engine, 1, eventually)
+    assert await engine.get(run_id).result(5) == "y"
+
+
 async def test_a_schedule_of_a_job_that_is_gone_says_so(engines, clock, eventually):
     """
     Its ticks fail and are counted, and nothing blocked is left behind.

@@ -147,7 +147,7 @@ class ScheduleHandle:
         False if it is so already.
 
         Raises:
-            UsageError: The program lists it: change it there.
+            UsageError: The program lists it: change it there. Or it did, so that only the call says what it starts.
             DefinitionError: It would contradict itself.
         """
         return await self._backend.request(

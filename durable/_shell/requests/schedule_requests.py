@@ -106,7 +106,8 @@ class PutSchedule(JournalRequest[bool]):
     Of one that is there, what is None stays.
 
     Raises:
-        UsageError: The program lists one of this name; or one was made, is another, and is not to be replaced.
+        UsageError: The program lists one of this name, or did, and nobody says what it starts; or one was made, is
+            another, and is not to be replaced.
         ScheduleNotFoundError: There is none, and this is not enough to make one.
         DefinitionError: It contradicts itself.
     """
@@ -125,9 +126,7 @@ class PutSchedule(JournalRequest[bool]):
         before = schedule_by_name(conn, self.name)
         if before is not None:
             _check_is_stored(before, env, "change it there")
-        if before is None and self.run is None:
-            raise ScheduleNotFoundError(self.name, "this journal")
-        table, starts = self._timetable(before), self._starts(before)
+        starts, table = self._starts(before), self._timetable(before)
         if before is not None and before.starts is not None:
             same = (timetable_of(before), before.starts) == (table, starts)
             if same or not self.replace:
@@ -156,8 +155,14 @@ class PutSchedule(JournalRequest[bool]):
 
     def _starts(self, before: ScheduleRow | None) -> str:
         if self.run is None:
-            assert before is not None, "checked before"
-            assert before.starts is not None, "checked before"
+            if before is None:
+                raise ScheduleNotFoundError(self.name, "this journal")
+            if before.starts is None:
+                msg = (
+                    f"schedule {self.name!r} was one of the program's, which lists it no longer, and what it started "
+                    "is not in the journal: make it anew by schedules.create(), or list it in Engine(schedules=[...])"
+                )
+                raise UsageError(msg)
             return before.starts
         name = f"schedule:{self.name}"
         labels = {**self.run.labels, "schedule": self.name}
