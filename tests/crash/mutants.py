@@ -1032,6 +1032,20 @@ MUTANTS = (
         "shell/test_times.py::test_a_failed_run_that_is_retried_does_not_expire",
     ),
     _m(
+        "a run that once expired has never begun",
+        "_shell/requests/history_requests",
+        "for event in history.effective(events)[0]):\n",
+        "for event in events):\n",
+        "shell/test_retry_fork.py::test_a_run_that_once_expired_has_begun_when_it_is_retried_again",
+    ),
+    _m(
+        "clearing a queue cancels what has begun",
+        "_shell/requests/queue_requests",
+        "AND status = 'pending' AND started_at IS NULL",
+        "AND status = 'pending'",
+        "shell/test_retry_fork.py::test_clearing_a_queue_leaves_a_retried_run_that_waits_for_its_slot",
+    ),
+    _m(
         "who waits for a run that ends unborn never hears of it",
         "_shell/engine/scheduler",
         "            self._again.pop(ended.run, None)  # asked for before that end: nobody is told of another one\n",

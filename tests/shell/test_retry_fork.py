@@ -9,6 +9,7 @@ import pytest
 from durable import (
     Client,
     Flow,
+    Limit,
     Retry,
     Return,
     RunCancelledError,
@@ -1041,3 +1042,56 @@ async def test_an_expired_run_that_is_retried_may_begin(engines, clock, started)
     clock.advance(100)
     assert await run.retry() is True
     assert await run.result(5) == "a"
+
+
+async def test_a_run_that_once_expired_has_begun_when_it_is_retried_again(engines, clock):
+    """
+    The first retry was of one that had not begun. The second is not, and clearing its queue leaves it alone.
+    """
+    engine = await engines.memory(simple, clock=clock)
+    lane = engine.queue("lane")
+    await lane.pause()
+    run = await engine.start(simple("a"), expires=10)
+    clock.advance(11)
+    await fails(run)
+    await lane.resume()
+    BROKEN.add("a")
+    await run.retry()
+    await fails(run)
+    begun = (await run.info()).started_at
+    assert begun is not None
+    await lane.pause()
+    clock.advance(10)
+    await run.retry()
+    info = await run.info()
+    assert (info.status, info.started_at) == ("running", begun)
+    assert await lane.clear() == 0
+    BROKEN.clear()
+    await lane.resume()
+    assert await run.result(5) == "a"
+
+
+async def test_clearing_a_queue_leaves_a_retried_run_that_waits_for_its_slot(engines, reached):
+    """
+    It is in line again, but it had begun.
+    """
+
+    @workflow(limit=Limit("one", concurrency=1))
+    async def narrow(name: str) -> Flow[str]:
+        yield do(name)
+        if name == "b":
+            yield wait_for("go")
+        yield Return(name)
+
+    engine = await engines.memory(narrow)
+    BROKEN.add("a")
+    first = await engine.start(narrow("a"))
+    await fails(first)
+    second = await engine.start(narrow("b"))
+    await reached(second, "waiting")
+    BROKEN.clear()
+    await first.retry()
+    assert await first.status() == "pending"
+    assert await engine.queue("default").clear() == 0
+    await second.signal("go")
+    assert await first.result(5) == "a"

@@ -227,13 +227,11 @@ def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *,
             _retry(conn, child_id, effects, env, force=force)
     # It is wanted, however late; and what said that it has begun may just have been set aside.
     conn.execute("UPDATE durable_runs SET expires_at = NULL WHERE run = ?", (run.run,))
-    if any(isinstance(event, RunExpired) for event in events):  # it has not begun
+    # One that expired has not begun, whatever it had asked for by then; unless an earlier retry has set that aside.
+    if unborn or any(isinstance(event, RunExpired) for event in history.effective(events)[0]):
         conn.execute("UPDATE durable_runs SET started_at = NULL WHERE run = ?", (run.run,))
         run = run._replace(started_at=None)
     _wait_again(conn, run.run, [*events, reopened], now, effects)
-    if unborn:
-        conn.execute("UPDATE durable_runs SET started_at = NULL WHERE run = ?", (run.run,))
-        run = run._replace(started_at=None)
     for (batch,) in conn.execute(_BATCHES, (run.run,)).fetchall():
         reopen_batches(conn, batch)
     make_ready(conn, run, now, effects)

@@ -52,7 +52,7 @@ class ClearQueue(JournalRequest[int]):
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> int:
         """Ask each to end."""
         rows = conn.execute(
-            "SELECT run FROM durable_runs WHERE queue = ? AND status = 'pending'", (self.queue,)
+            "SELECT run FROM durable_runs WHERE queue = ? AND status = 'pending' AND started_at IS NULL", (self.queue,)
         ).fetchall()
         reason = f"queue {self.queue!r} was cleared"
         return sum(request_cancel(conn, run, reason, env.now, effects) for (run,) in rows)
