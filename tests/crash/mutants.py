@@ -1104,6 +1104,13 @@ MUTANTS = (
         "shell/test_stored_schedules.py::test_the_past_is_made_up_for",
     ),
     _m(
+        "a tick that gives a changed schedule its old timetable",
+        "_shell/writes/schedule_writes",
+        " or _beat(row) != _beat(before):",
+        ":",
+        "shell/test_schedules.py::test_ticks_of_a_timetable_that_was_changed_meanwhile_start_nothing",
+    ),
+    _m(
         "a schedule of the program deleted by a client",
         "_shell/requests/schedule_requests",
         "else row.starts is None",

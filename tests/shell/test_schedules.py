@@ -28,6 +28,7 @@ from durable import (
 from durable._core.codec.codec import Codec
 from durable._core.program.op_constructors import with_options
 from durable._core.program.registry import Definitions
+from durable._core.program.schedules import Timetable
 from durable._shell.clock import SystemClock
 from durable._shell.engine import ticker as schedules_module
 from durable._shell.engine.ticker import Ticker
@@ -875,8 +876,9 @@ def rows_of(*ticks, between):
             known = Definitions([report])
             run = make_run(op, definitions=known, codec=Codec(None), allocate=lambda n=at: int(n), now=at)
             made.append(schedule_writes.Tick(at, "allow", run))
+        before = schedule_writes.find_schedule(conn, "often")
         between(conn)
-        row = schedule_writes.record_ticks(conn, Effects(), name="often", ticks=made, upto=ticks[-1], next_at=70.0)
+        row = schedule_writes.record_ticks(conn, Effects(), before=before, ticks=made, upto=ticks[-1], next_at=70.0)
         return row, [run_id for (run_id,) in conn.execute("SELECT run_id FROM durable_runs ORDER BY run")]
 
 
@@ -904,6 +906,28 @@ def test_ticks_from_before_a_resumption_start_nothing():
     assert (row.next_at, row.upto, runs) == (50.0, 45.0, [])
 
 
+def test_ticks_of_a_timetable_that_was_changed_meanwhile_start_nothing():
+    """
+    The change is recorded first: the schedule goes by what it was changed to, and keeps its next tick.
+    """
+
+    def change(conn):
+        schedule_writes.put(conn, Timetable("often", every=3), None, 5.0)
+        row = schedule_writes.find_schedule(conn, "often")
+        schedule_writes.save(conn, row._replace(next_at=8.0), Effects())
+
+    row, runs = rows_of(10.0, 20.0, between=change)
+    assert (row.spec, row.next_at, row.upto, runs) == ("every 3 s", 8.0, 5.0, [])
+
+
+def test_ticks_of_a_schedule_that_was_deleted_meanwhile_start_nothing():
+    """
+    Nor is that a failure of the schedule.
+    """
+    row, runs = rows_of(10.0, 20.0, between=lambda conn: conn.execute("DELETE FROM durable_schedules"))
+    assert (row, runs) == (None, [])
+
+
 async def test_a_tick_that_cannot_be_written_stops_nothing(engines, clock, eventually, monkeypatch):
     """
     A bug of ours or of SQLite's stops neither the other schedules nor the next tick.
@@ -911,10 +935,10 @@ async def test_a_tick_that_cannot_be_written_stops_nothing(engines, clock, event
     engine = await engines.memory(report, clock=clock, schedules=[hourly(), Schedule("other", report("y"), every=HOUR)])
     record_ticks = schedules_module.record_ticks
 
-    def broken(conn, effects, *, name, **options):
-        if name == "hourly":
+    def broken(conn, effects, *, before, **options):
+        if before.name == "hourly":
             raise RuntimeError("a bug")
-        return record_ticks(conn, effects, name=name, **options)
+        return record_ticks(conn, effects, before=before, **options)
 
     monkeypatch.setattr(schedules_module, "record_ticks", broken)
     with capture_logs() as logs:

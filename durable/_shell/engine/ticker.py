@@ -121,7 +121,7 @@ class Ticker:
     async def _run(self) -> None:
         activity = self._services.activity
         try:
-            await asyncio.gather(*(self._start_triggered(self._schedules[name]) for name in self._rows))
+            await asyncio.gather(*(self._start_triggered(name) for name in self._rows))
             if not self._alarm.stopped:
                 await self._tick_all()
         finally:
@@ -133,10 +133,8 @@ class Ticker:
     async def _tick_all(self) -> None:
         """Together, so that ticks of one instant share a commit."""
         now = self._services.clock.now()
-        due = [
-            self._schedules[name] for name, row in self._rows.items() if row.next_at is not None and row.next_at <= now
-        ]
-        await asyncio.gather(*(self._tick(schedule, now) for schedule in due))
+        due = [name for name, row in self._rows.items() if row.next_at is not None and row.next_at <= now]
+        await asyncio.gather(*(self._tick(name, now) for name in due))
         for row in self._rows.values():
             self._wake_for(row)
 
@@ -144,9 +142,12 @@ class Ticker:
         if row.next_at is not None:
             self._alarm.set(row.next_at)
 
-    async def _tick(self, schedule: Schedule | StoredSchedule, now: float) -> None:
-        """Record the ticks of *schedule* that came due."""
-        name, row = schedule.name, self._rows[schedule.name]
+    async def _tick(self, name: str, now: float) -> None:
+        """Record the ticks of a schedule that came due."""
+        row = self._rows.get(name)
+        if row is None:  # deleted meanwhile
+            return
+        schedule = self._schedules[name]
         due = decide(schedule, anchor=row.anchor, after=row.upto, now=now)
         if due.dropped:
             kept = f"the latest {MOST_MISSED}" if schedule.missed == "all" else schedule.missed
@@ -159,10 +160,10 @@ class Ticker:
         self._rows[name] = row._replace(next_at=next_at)
         await self._record(
             name,
-            lambda conn, effects: record_ticks(conn, effects, name=name, ticks=ticks, upto=now, next_at=next_at),
+            lambda conn, effects: record_ticks(conn, effects, before=row, ticks=ticks, upto=now, next_at=next_at),
         )
 
-    async def _record(self, name: str, fn: Callable[[sqlite3.Connection, Effects], ScheduleRow]) -> None:
+    async def _record(self, name: str, fn: Callable[[sqlite3.Connection, Effects], ScheduleRow | None]) -> None:
         """Write; `take` gets the row as it then is. A schedule that cannot be written must not stop the others."""
         try:
             await self._services.commits.call(fn, answers=False)
@@ -289,15 +290,18 @@ class Ticker:
         if schedule is not None:
             self._schedules[name], self._rows[name] = schedule, row
 
-    async def _start_triggered(self, schedule: Schedule | StoredSchedule) -> None:
+    async def _start_triggered(self, name: str) -> None:
         """Start what clients asked for while nobody owned the file, in order."""
-        for run_id, at in self._rows[schedule.name].triggers:
+        if name not in self._rows:  # deleted meanwhile
+            return
+        schedule = self._schedules[name]
+        for run_id, at in self._rows[name].triggers:
             run, error = self._try_make(schedule, at, run_id, self._services.clock.now())
 
             def record(
                 conn: sqlite3.Connection, effects: Effects, run_id: str = run_id, run: NewRun | None = run,
                 error: str = error,
             ) -> ScheduleRow:  # fmt: skip
-                return start_triggered(conn, effects, name=schedule.name, run_id=run_id, run=run, error=error)
+                return start_triggered(conn, effects, name=name, run_id=run_id, run=run, error=error)
 
-            await self._record(schedule.name, record)
+            await self._record(name, record)

@@ -127,19 +127,20 @@ def record_ticks(
     conn: sqlite3.Connection,
     effects: Effects,
     *,
-    name: str,
+    before: ScheduleRow,
     ticks: Sequence[Tick],
     upto: float,
     next_at: float | None,
-) -> ScheduleRow:
+) -> ScheduleRow | None:
     """
-    Let *ticks* start their runs, and the schedule continue behind *upto*; the row as it then is.
+    Let *ticks*, made when the row was as *before*, start their runs, and the schedule continue behind *upto*.
 
-    Ticks that were dealt with meanwhile, or fell into a pause, start nothing.
+    The row as it then is; None if the schedule was deleted meanwhile. Ticks that were dealt with meanwhile, fell into a
+    pause, or are those of another timetable than today's, start nothing.
     """
-    row = find_schedule(conn, name)
-    if row.paused_at is not None or row.upto >= upto:
-        effects.schedules.append((row.name, row))
+    row = schedule_by_name(conn, before.name)
+    if row is None or row.paused_at is not None or row.upto >= upto or _beat(row) != _beat(before):
+        effects.schedules.append((before.name, row))
         return row
     for tick in ticks:
         if tick.at > row.upto:
@@ -147,6 +148,11 @@ def record_ticks(
     row = row._replace(upto=upto, next_at=next_at)
     save(conn, row, effects)
     return row
+
+
+def _beat(row: ScheduleRow) -> tuple[str, str, float]:
+    """What its ticks follow from."""
+    return row.spec, row.timezone, row.anchor
 
 
 def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effects) -> ScheduleRow:
