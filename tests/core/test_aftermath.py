@@ -147,6 +147,75 @@ def test_a_member_that_went_on_by_itself_keeps_what_it_did():
             assert again(following.op, following.events, survived) == following.events
 
 
+def beside_a_failure(group) -> Any:
+    """
+    A workflow's body whose *group* is opened by a member that went on when its neighbour had failed.
+    """
+
+    async def member() -> object:
+        await act("a")
+        return await group()
+
+    async def body() -> object:
+        return await gather(act("bad"), member())
+
+    return body
+
+
+def failed_first(body) -> World:
+    """
+    A run of *body*, whose other member has just opened its group.
+    """
+    world = begun(body)
+    world.fail("0.0", ValueError("bad"))
+    world.succeed("0.1.0", "a")
+    return world
+
+
+def test_a_group_that_a_member_opened_since_tolerates_what_it_did():
+    """
+    Its rule stays, so that it has not failed now.
+    """
+
+    async def tolerant() -> list[str]:
+        return [outcome.status for outcome in await gather(act("x"), act("y"), tolerate=1)]
+
+    body = beside_a_failure(tolerant)
+    world = failed_first(body)
+    world.fail("0.1.1.0", ValueError("x"))
+    world.succeed("0.1.1.1", "y")
+    following = retried(body, world)
+    assert [action.position for action in following.steps] == ["0.0"]
+    following.succeed("0.0", "good")
+    assert following.value() == ["good", ["failed", "succeeded"]]
+
+
+def test_a_group_that_a_member_opened_since_keeps_its_concurrency():
+    """
+    Nothing that waits for its turn begins with the retry.
+    """
+    body = beside_a_failure(lambda: gather(act("x"), act("y"), concurrency=1, fail_fast=True))
+    world = failed_first(body)
+    world.fail("0.1.1.0", ValueError("x"))
+    following = retried(body, world)
+    assert [action.position for action in following.steps] == ["0.0", "0.1.1.0"]
+
+
+def test_a_group_that_a_member_opened_since_keeps_its_names():
+    """
+    What each has come to is found by its name, whatever order they have in the mended code.
+    """
+    names = ["x", "y"]
+    body = beside_a_failure(lambda: gather({name: act(name) for name in names}))
+    world = failed_first(body)
+    world.succeed("0.1.1.0", "x")
+    world.succeed("0.1.1.1", "y")
+    names.reverse()
+    following = retried(body, world)
+    following.succeed("0.0", "good")
+    assert following.value() == ["good", {"x": "x", "y": "y"}]
+
+
 def test_a_member_that_failed_later_continues_at_its_own_failure():
     """
     What it had done since the first failure stays; its own clean-up would be forgotten.

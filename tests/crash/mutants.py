@@ -177,6 +177,13 @@ MUTANTS = (
         "shell/test_retry_fork.py::test_a_retry_repeats_nothing_that_other_members_did_since",
     ),
     _m(
+        "a retry forgets how the groups of other members were arranged",
+        "_core/journal/history",
+        " or isinstance(event, GroupArranged)\n",
+        "\n",
+        "core/test_aftermath.py::test_a_group_that_a_member_opened_since_tolerates_what_it_did",
+    ),
+    _m(
         "the clean-up of a member that was told to end is taken for its own progress",
         "_core/journal/aftermath",
         "        elif inner in begun and failures.between(outer, arrived.get(inner, -1), index):\n",

@@ -242,8 +242,9 @@ def cut_at(events: Sequence[Event], cut: int, kept: Collection[str] = ()) -> lis
     """
     The first *cut* events, and of the later ones what stays valid.
 
-    That is: signals, the commands that are *kept*, and the arrivals (and later attempts) of these, and of commands
-    that were open by then. Not that one was cancelled and has ended, if what cancelled it is cut away.
+    That is: signals, the commands that are *kept* (groups as they were arranged), and the arrivals (and later attempts)
+    of these, and of commands that were open by then. Not that one was cancelled and has ended, if what cancelled it is
+    cut away.
     """
     known = {event.position for event in events[:cut] if event.category == "command"}
     cancelled = {event.position for event in only(events[:cut], CancelSent)}
@@ -259,7 +260,7 @@ def cut_at(events: Sequence[Event], cut: int, kept: Collection[str] = ()) -> lis
 def _stays(event: Event, known: Collection[str], kept: Collection[str]) -> bool:
     """Whether an event behind a cut is valid all the same."""
     if event.position in kept:
-        return event.category in ("command", "arrival")
+        return event.category in ("command", "arrival") or isinstance(event, GroupArranged)
     if event.position in known:
         return event.category == "arrival" or isinstance(event, LaterAttempt)
     return isinstance(event, SignalReceived) or (bool(kept) and isinstance(event, (NowRead, PatchMarked)))
