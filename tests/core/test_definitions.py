@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from operator import methodcaller
 from unittest import mock
 
 import pytest
 
 from durable import job, step, transaction, workflow
 from durable._core.codec.signatures import argument_types
+from durable._core.program.key_functions import KeyFunction
 from durable.errors import DefinitionError
 
 
@@ -103,6 +105,76 @@ def test_a_default_that_is_written_out_makes_no_other_call():
     assert call(1, c=4, e=3) == ((1,), {"c": 4, "e": 3})
     assert call(1, d=4) == ((1,), {"d": 4}), "4 is recorded as another value than 4.0"
     assert call(1, True) == ((1, True), {})
+
+    def several(a: int, b: int = 2, c: int = 3, d: int = 4) -> None: ...
+
+    types = argument_types(several)
+    assert call(1, 2, 5) == call(1, c=5) == call(1, 2, 5, 4) == ((1,), {"c": 5})
+    assert call(1, 5, 3, 6) == call(1, 5, d=6) == ((1, 5), {"d": 6})
+
+    def unnamed(a: int, b: int = 2, c: int = 3, /, d: int = 4) -> None: ...
+
+    types = argument_types(unnamed)
+    assert call(1, 2, 5) == call(1, 2, 5, 4) == ((1, 2, 5), {})
+    assert call(1, 2, 3) == ((1,), {})
+
+
+@pytest.mark.parametrize(
+    "fn, key",
+    [
+        (lambda host: host, "a"),
+        (lambda host, tries: f"{host}-{tries}", "a-3"),
+        (lambda tries: f"{tries}", "3"),
+        (lambda way: way, "up"),
+        (lambda host, *, way: host + way, "aup"),
+        (lambda host, sep="/": host + sep, "a/"),
+        (lambda way, host: way + host, "upa"),
+        (lambda host, **others: f"{host}{others}", "a{'tries': 3, 'way': 'up'}"),
+        (lambda **named: f"{named}", "{'host': 'a', 'tries': 3, 'way': 'up'}"),
+        (lambda _it: _it, "a"),
+        (lambda it, number: f"{it}{number}", "a3"),
+        (lambda it, *, way: it + way, "aup"),
+        (lambda it, **_: it, "a"),
+        (lambda it=None: str(it), "a"),
+        (lambda it, /: it, "a"),
+        (lambda *every: f"{every}", "('a',)"),
+        (lambda it, number, *rest: f"{it}{number}{rest}", "a3()"),
+        (lambda: "one", "one"),
+        (str, "a"),
+        (methodcaller("upper"), "A"),
+        ("{}!".format, "a!"),
+    ],
+)
+def test_a_key_function_gets_the_arguments_that_it_takes_and_their_defaults(fn, key):
+    """
+    Equal calls are equal to it: by name where it uses the same names, and by position where it has its own.
+    """
+
+    def ask(host: str, tries: int = 3, *, way: str = "up") -> None: ...
+
+    make = KeyFunction(fn, types := argument_types(ask))
+    calls = [(("a",), {}), (("a", 3), {}), (("a",), {"way": "up"}), (("a", 3), {"way": "up"}), ((), {"host": "a"})]
+    assert [make(*types.bind(args, kwargs)) for args, kwargs in calls] == [key] * len(calls)
+
+
+@pytest.mark.parametrize(
+    "fn, key",
+    [
+        (lambda host: host, "a"),
+        (lambda it: it, "a"),
+        (lambda it, number: f"{it}{number}", "a3"),
+        (lambda *every, **named: f"{every}{named}", "('a', 3, 'b'){'way': 'down'}"),
+        (lambda it, *rest: f"{it}{rest}", "a(3, 'b')"),
+    ],
+)
+def test_a_key_function_may_leave_arguments_out(fn, key):
+    """
+    What it does not take makes no difference to it, also where it is not the default.
+    """
+
+    def ask(host: str, tries: int = 3, *more: str, way: str = "up") -> None: ...
+
+    assert KeyFunction(fn, argument_types(ask))(("a", 3, "b"), {"way": "down"}) == key
 
 
 def test_a_required_argument_is_never_dropped():

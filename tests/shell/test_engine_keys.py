@@ -187,6 +187,25 @@ async def test_a_default_written_out_is_the_same_call(engines):
     assert await engine.start(export(2), key="two") == keyed
 
 
+async def test_a_key_function_takes_the_arguments_that_it_names(engines):
+    """
+    A default counts as given, whether it is written out or not; what the function does not name makes no difference.
+    """
+
+    @job(key=lambda n, kind: f"{n}.{kind}")
+    async def both(n: int, kind: str = "csv") -> None: ...
+
+    @job(key=lambda n: f"{n}")
+    async def one(n: int, *, kind: str = "csv") -> None: ...
+
+    engine = await engines.memory(both, one)
+    for first, same in ((both(1), both(1, kind="csv")), (one(1), one(1, kind="csv"))):
+        assert await engine.start(first) == await engine.start(same)
+    assert sorted(run.key for run in await all_runs(engine)) == ["1", "1.csv"]
+    with pytest.raises(KeyConflictError):
+        await engine.start(one(1, kind="pdf"))
+
+
 async def test_keys_of_two_definitions_by_arguments_do_not_collide(engines):
     """
     `by_arguments` keeps equal arguments of different definitions apart.

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.hints import function_hints, innermost
 
 
@@ -22,6 +23,8 @@ class ArgumentTypes:
     signature: inspect.Signature
     #: Of the parameters that can be given by position.
     slots: tuple[Any, ...]
+    #: These parameters.
+    by_position: tuple[inspect.Parameter, ...]
     names: Mapping[str, Any]
     #: How many of them have no default.
     required: int
@@ -72,18 +75,52 @@ class ArgumentTypes:
         So that ``f(1)`` and ``f(1, retries=3)`` are one call where 3 is the default: for telling calls apart,
         not for recording, since who names a value wants that one, whatever the default will be.
         """
+        if not kwargs and len(args) <= self.required:  # as most: nothing that has a default is given
+            return args, kwargs
+        kept = self.less_defaults(kwargs)
+        args = args[: self.needed(args)]
+        if len(args) > len(self.by_position):
+            return args, kept
+        for index in range(self.required, len(args)):
+            behind = self.by_position[index + 1 : len(args)]
+            if self._is_default(index, args[index]) and all(
+                each.kind is not inspect.Parameter.POSITIONAL_ONLY for each in behind
+            ):
+                named = {each.name: value for each, value in zip(behind, args[index + 1 :], strict=True)}
+                return args[:index], {**self.less_defaults(named), **kept}
+        return args, kept
+
+    def with_defaults(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """The same arguments, and the defaults of those that are not given: by position where possible."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.args, bound.kwargs
+
+    def named_by_position(self, args: tuple[Any, ...]) -> dict[str, Any]:
+        """Arguments that were given by position, by their names; less those that have none, of ``*args``."""
+        return {each.name: value for each, value in zip(self.by_position, args, strict=False)}
+
+    def needed(self, args: tuple[Any, ...]) -> int:
+        """How many of *args* are left without the defaults at their end."""
+        count = len(args)
+        if count <= len(self.by_position):  # else all before the rest are needed
+            while count > self.required and self._is_default(count - 1, args[count - 1]):
+                count -= 1
+        return count
+
+    def _is_default(self, index: int, value: Any) -> bool:
+        return _equal(value, self.by_position[index].default)
+
+    def less_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """*kwargs*, less those that are what the function would assume."""
         parameters = self.signature.parameters
-        kept = {
+        return {
             name: value
             for name, value in kwargs.items()
             if name not in parameters or not _equal(value, parameters[name].default)
         }
-        defaults = [parameter.default for parameter in parameters.values()][: len(self.slots)]
-        count = len(args)
-        if count <= len(self.slots):  # else all before the rest are needed
-            while count > self.required and _equal(args[count - 1], defaults[count - 1]):
-                count -= 1
-        return args[:count], kept
 
     def __str__(self) -> str:
         return f"{self.name}{self.signature}"
@@ -93,7 +130,9 @@ def _equal(value: Any, default: Any) -> bool:
     """Whether *value* is the default; of the same type, since 1, 1.0 and True are recorded differently."""
     try:
         return value is default or (type(value) is type(default) and bool(value == default))
-    except Exception:  # noqa: BLE001 - a comparison of the user's: then they count as different
+    except BaseException as error:  # a comparison of the user's: then they count as different
+        if came_from_outside(error):
+            raise
         return False
 
 
@@ -110,6 +149,7 @@ def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str,
     parameters = list(signature.parameters.values())[skip:]
     hints = function_hints(fn, names)
     positional: list[Any] = []
+    by_position: list[inspect.Parameter] = []
     named: dict[str, Any] = {}
     required = 0
     required_named: set[str] = set()
@@ -132,6 +172,7 @@ def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str,
                     required_named.add(parameter.name)
             case _:
                 positional.append(hint)
+                by_position.append(parameter)
                 required += empty
                 if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
                     named[parameter.name] = hint
@@ -139,6 +180,7 @@ def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str,
         name=getattr(innermost(fn), "__name__", type(fn).__name__),
         signature=signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty),
         slots=tuple(positional),
+        by_position=tuple(by_position),
         names=named,
         required=required,
         required_named=frozenset(required_named),

@@ -6,7 +6,6 @@ What ops hold. The classes that users meet, which make ops when they are called,
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import one_line, shown
 from durable._core.codec.signatures import ArgumentTypes, argument_types, result_type
+from durable._core.program.key_functions import KeyFunction
 from durable._core.program.limits import LimitRef
 from durable._core.program.retry import NEVER, Retry
 from durable.errors import CapExceededError, DefinitionError
@@ -117,6 +117,8 @@ class Definition(Generic[P, R]):
         self.aliases = _checked_aliases(self.kind, self.name, aliases)
         #: What tells the keys of its limit apart, see `limit_key_for`.
         self.limit_key: Callable[..., str] | None = None
+        #: By the option that they were given as; made late, as `arguments`.
+        self._key_functions: dict[str, KeyFunction] = {}
         wrapper: Any = self
         update_wrapper(wrapper, fn)
 
@@ -162,7 +164,7 @@ class Definition(Generic[P, R]):
 
     def limit_key_for(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
         """
-        What `limit_key` makes of a call's arguments, given by position, or by name where it takes them so.
+        What `limit_key` makes of a call's arguments, given by position or by name.
 
         Raises:
             DefinitionError: It failed, or made no usable key.
@@ -178,7 +180,10 @@ class Definition(Generic[P, R]):
             DefinitionError: It failed, or made no usable key.
         """
         try:
-            key = _with_arguments(fn, self.signature, args, kwargs)
+            made = self._key_functions.get(option)
+            if made is None or made.fn is not fn:
+                made = self._key_functions[option] = KeyFunction(fn, self.arguments)
+            key = made(args, kwargs)
         except BaseException as error:
             if came_from_outside(error):
                 raise
@@ -262,19 +267,6 @@ class RunDefinition(Definition[P, R]):
         if callable(key):
             return self._key_made("key", key, op.args, op.kwargs)
         return check_name(f"the key of {self.kind} {self.name!r}", key, MAX_KEY_LENGTH)
-
-
-def _with_arguments(
-    fn: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:
-    """*fn*, called with arguments of a call with *signature*: as they were given, or by name where it takes them so."""
-    with contextlib.suppress(ValueError):  # a builtin has no signature
-        own = inspect.signature(fn)
-        try:
-            own.bind(*args, **kwargs)
-        except TypeError:
-            args, kwargs = (), signature.bind(*args, **kwargs).arguments
-    return fn(*args, **kwargs)
 
 
 def _checked_aliases(kind: str, name: str, aliases: Iterable[str]) -> tuple[str, ...]:
