@@ -289,6 +289,15 @@ MUTANTS = (
         "shell/test_limits.py::test_a_queue_that_is_resumed_while_its_pause_is_carried_out_lets_its_runs_in",
     ),
     _m(
+        "an engine that cannot open forgets who killed the last one",
+        "_shell/engine/running",
+        "            recovered = await _recover(database, settings, left, outlived)\n"
+        "            if ownership is not None:\n                ownership.forget_last_words()\n",
+        "            if ownership is not None:\n                ownership.forget_last_words()\n"
+        "            recovered = await _recover(database, settings, left, outlived)\n",
+        "shell/test_ownership.py::test_an_engine_that_cannot_open_leaves_what_the_dead_one_noted",
+    ),
+    _m(
         "a paused queue holds what it held when the process died",
         "_shell/engine/running",
         "slots.leave_paused_queue(conn, queue, now, effects, active=None)",

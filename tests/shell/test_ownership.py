@@ -11,16 +11,19 @@ import gc
 import json
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from durable import Limit, job
 from durable._shell.storage import ownership as ownership_module
 from durable._shell.storage.ownership import Ownership
 from durable.errors import JournalAccessError, JournalLockedError
@@ -402,21 +405,69 @@ def test_what_an_owner_noted_before_it_died_is_read_by_the_next_that_executes_th
     Not by one who owns it for a moment; an owner that gives the file up leaves nothing, and nor does a full line.
     """
     with Ownership.acquire(path) as ownership:
-        assert ownership.take_last_words() is None
+        assert ownership.last_words() is None
     ownership = Ownership.acquire(path)
     ownership.note(0, b"first")
     ownership.note(1, b"x" * 512)
     ownership._close()  # as if we had died
     Ownership.acquire(path).release()
     ownership = Ownership.acquire(path)
-    assert ownership.take_last_words() == [b"first", b""]
-    assert ownership.take_last_words() is None
+    assert ownership.last_words() == [b"first", b""]
+    ownership.forget_last_words()
+    assert ownership.last_words() is None
     with pytest.raises(JournalLockedError, match=f"pid {os.getpid()} "):
         Ownership.acquire(path)
     ownership.note(1, b"second")
     ownership.note(1, b"")
     ownership._close()
     ownership = Ownership.acquire(path)
-    assert ownership.take_last_words() == [b"", b""]
+    assert ownership.last_words() == [b"", b""]
+    ownership.forget_last_words()
     ownership.release()
     assert Path(ownership.lock_path).read_bytes() == b""
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_what_a_dead_owner_noted_stays_until_it_is_forgotten(path, dies):
+    """
+    Whoever reads it may die before it had its consequence, or give the file up.
+    """
+    ownership = Ownership.acquire(path)
+    ownership.note(0, b"first")
+    ownership._close()  # as if we had died
+    ownership = Ownership.acquire(path)
+    assert ownership.last_words() == [b"first", b""]
+    if dies:
+        ownership._close()
+    else:
+        ownership.release()
+    ownership = Ownership.acquire(path)
+    assert ownership.last_words() == [b"first", b""]
+    ownership.release()
+
+
+async def test_an_engine_that_cannot_open_leaves_what_the_dead_one_noted(path, engines):
+    """
+    Its transaction was rolled back, so the next engine is to charge that death.
+    """
+
+    @job(limit=Limit("one", concurrency=1))
+    def limited() -> None:
+        pass
+
+    engine = await engines.file(limited)
+    await engine.aclose()
+    with closing(sqlite3.connect(engines.path)) as conn, conn:
+        conn.execute("CREATE TRIGGER broken BEFORE UPDATE ON durable_limits BEGIN SELECT raise(ABORT, 'broken'); END")
+    ownership = Ownership.acquire(engines.path)
+    ownership.note(0, b"first")
+    ownership._close()  # as if we had died
+    with pytest.raises(Exception, match="broken"):
+        await engines.file(limited)
+    ownership = Ownership.acquire(engines.path)
+    assert ownership.last_words() == [b"first", b""]
+    ownership.release()
+    with closing(sqlite3.connect(engines.path)) as conn, conn:
+        conn.execute("DROP TRIGGER broken")
+    await engines.file(limited)
+    assert b"first" not in Path(f"{engines.path}.lock").read_bytes()

@@ -162,13 +162,15 @@ class Running:
             workload = Workload(activity, settings.clock, host.check_open)
             parts.enter_context(workload.shown())
             database, ownership = await _open_file(settings, parts)
-            left = None if ownership is None else ownership.take_last_words()
+            left = None if ownership is None else ownership.last_words()
             elsewhere = OutlivedElsewhere(settings.path) if isinstance(database, Database) else None
             if elsewhere is not None:
                 parts.callback(sweep, settings.path)
                 parts.callback(elsewhere.close)
             outlived: Collection[tuple[str, str]] = () if elsewhere is None else elsewhere.steps
             recovered = await _recover(database, settings, left, outlived)
+            if ownership is not None:
+                ownership.forget_last_words()
             if settings.check_on_open:
                 definitions, codec = settings.definitions, settings.codec
                 checked = await check_journal(database.read, settings.path, definitions, codec, whole=False)

@@ -12,7 +12,8 @@ what it says about the holder is for people, and for who must choose whether to 
 
 An owner that releases the file empties the side file; one that died has left its name there, and what it was
 about to do as far as it wrote that down (`note`): a write that no disk need have seen survives the process. Whoever
-executes the file takes these last words; who owns it for a moment leaves them as they were.
+executes the file reads these last words, and forgets them once the journal holds what follows; who owns it for a
+moment leaves them as they were.
 
 Assumed: a local file system, and one host.
 """
@@ -146,16 +147,21 @@ class Ownership:
         if not self._same_file():
             raise JournalAccessError(self.path, f"its lock file {self.lock_path} was deleted or replaced")
 
-    def take_last_words(self) -> list[bytes] | None:
-        """What the last owner had noted when it died; None if it gave the file up."""
-        left, self._left = self._left, b""
-        if not left:
+    def last_words(self) -> list[bytes] | None:
+        """What the last owner had noted when it died; None if it gave the file up. It stays until it is forgotten."""
+        if not self._left:
             return None
-        notes = left[HOLDER_BYTES:].ljust(NOTES * NOTE_BYTES)
+        notes = self._left[HOLDER_BYTES:].ljust(NOTES * NOTE_BYTES)
+        return [notes[at : at + NOTE_BYTES].strip() for at in range(0, NOTES * NOTE_BYTES, NOTE_BYTES)]
+
+    def forget_last_words(self) -> None:
+        """Once the journal holds what follows from them: the next death is another one's."""
+        if not self._left:
+            return
+        self._left = b""
         with contextlib.suppress(OSError):  # whole lines, so that those who read the holder find no hole behind it
             holder = os.pread(self._fd, HOLDER_BYTES, 0).strip()
             os.pwrite(self._fd, holder.ljust(HOLDER_BYTES + NOTES * NOTE_BYTES), 0)
-        return [notes[at : at + NOTE_BYTES].strip() for at in range(0, NOTES * NOTE_BYTES, NOTE_BYTES)]
 
     def note(self, line: int, text: bytes) -> None:
         """
