@@ -316,6 +316,39 @@ async def test_an_id_makes_creating_a_batch_idempotent(engines, world):
     assert sorted(world.ran) == ["a", "n", "success"]
 
 
+async def test_a_default_written_out_makes_no_other_batch(engines):
+    """
+    Of a member, a callback or what is nested; and in a step, where the nth member of each attempt is the same.
+    """
+
+    @job
+    async def f(number: int, opt: int = 3) -> int:
+        return number + opt
+
+    @job(retry=Retry(attempts=2, delay=0.001))
+    async def adds() -> None:
+        if context().attempt == 1:
+            await current_batch().add(f(1))
+            raise ConnectionError
+        await current_batch().add(f(1, opt=3))
+
+    async def create(call):
+        async with engine.batch(id="bb", on_success=call) as batch:
+            member = batch.add(call)
+            async with batch.batch(on_complete=call) as nested:
+                nested.add(call)
+        return await member
+
+    engine = await engines.memory(f, adds)
+    assert await create(f(1)) == await create(f(1, opt=3))
+    with pytest.raises(UsageError, match="'bb' exists already"):
+        await create(f(1, opt=4))
+    async with engine.batch() as batch:
+        batch.add(adds())
+    info = await batch.wait(5)
+    assert (info.outcome, info.total) == ("succeeded", 2)
+
+
 async def test_wrong_uses_are_refused_where_they_are_written(engines, world):
     """
     Each says what to do.

@@ -14,6 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 import anyio
 from attrs import evolve
 
+from durable._core.journal.payloads import call_digest
 from durable._core.program.current_driver import driver_in_charge
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.op_constructors import with_options
@@ -159,7 +160,7 @@ class Batch:
             for op in ops:
                 new = backend.new_run(op, run_id=f"{self.id}:{len(draft.members)}")
                 added.append(Run(backend, new.run_id, op.definition.result))
-                draft.members.append((new, added[-1]))
+                draft.members.append((new, op, added[-1]))
             return Added(value(added))
         news = [self._new(op) for op in ops]
         runs: list[Run[T]] = [Run(backend, new.run_id, op.definition.result) for new, op in zip(news, ops, strict=True)]
@@ -170,7 +171,7 @@ class Batch:
         if scope is None or op.given.id is not None:
             return self._backend.new_run(op)
         new = self._backend.new_run(op, run_id=scope.next_id("member"))
-        digest = self._backend.codec.digest(new.started.value or "")
+        digest = call_digest(op, new.started.value or "", self._backend.codec)
         return evolve(new, chosen_id=True, arguments=f"{new.workflow}:{digest}")
 
     async def _record(self, news: list[NewRun], runs: list[Run[T]]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from attrs import define, evolve, field
 
 from durable._core.codec.codec import Codec
+from durable._core.journal.payloads import call_digest
 from durable._core.program.command import Command
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
@@ -32,8 +33,8 @@ class Draft:
     batch_id: str
     description: str
     labels: Mapping[str, str]
-    #: Templates of what it starts, by event.
-    callbacks: Mapping[str, list[NewRun]]
+    #: Templates of what it starts, by event; each with its call.
+    callbacks: Mapping[str, list[tuple[NewRun, RunOp[Any]]]]
     #: Id of the batch that it is nested in; and that one itself, if it was a draft as well.
     parent: str | None
     outer: Draft | None
@@ -42,7 +43,7 @@ class Draft:
     entered: bool = False
     discarded: bool = False
     created: bool = False
-    members: list[tuple[NewRun, Run[Any]]] = field(factory=list)
+    members: list[tuple[NewRun, RunOp[Any], Run[Any]]] = field(factory=list)
     nested: list[Draft] = field(factory=list)
 
     def check_entered(self) -> None:
@@ -57,7 +58,7 @@ class Draft:
         drafts = list(self._walk())
         batches = tuple(draft._row(backend.codec) for draft in drafts)  # noqa: SLF001 - of its own class
         ids = await backend.request(CreateBatches(batches))
-        handles = [handle for draft in drafts for _, handle in draft.members]
+        handles = [handle for draft in drafts for *_, handle in draft.members]
         for handle, run_id in zip(handles, ids, strict=True):
             handle.id = run_id
         for draft in drafts:
@@ -70,9 +71,9 @@ class Draft:
             yield from each._walk()  # noqa: SLF001 - of its own class
 
     def _row(self, codec: Codec) -> NewBatch:
-        callbacks = {event: tuple(templates) for event, templates in self.callbacks.items()}
+        callbacks = {event: tuple(new for new, _ in made) for event, made in self.callbacks.items()}
         contents = self._contents(codec) if self.chosen_id else None
-        runs = tuple(run for run, _ in self.members)
+        runs = tuple(new for new, *_ in self.members)
         return NewBatch(self.batch_id, self.parent, self.description, self.labels, contents, runs, **callbacks)
 
     def _contents(self, codec: Codec) -> str:
@@ -81,21 +82,23 @@ class Draft:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def _summary(self, codec: Codec) -> list[Any]:
-        def brief(new: NewRun) -> list[Any]:
-            return [new.workflow, codec.digest(new.started.value or ""), new.key]
+        def brief(new: NewRun, op: RunOp[Any]) -> list[Any]:
+            return [new.workflow, call_digest(op, new.started.value or "", codec), new.key]
 
         return [
             self.description,
             dict(self.labels),
-            {event: [brief(each) for each in templates] for event, templates in self.callbacks.items()},
-            [brief(run) for run, _ in self.members],
+            {event: [brief(new, op) for new, op in made] for event, made in self.callbacks.items()},
+            [brief(new, op) for new, op, _ in self.members],
             [each._summary(codec) for each in self.nested],  # noqa: SLF001 - of its own class
         ]
 
 
-def callbacks_of(backend: Backend, ops: Callbacks) -> list[NewRun]:
+def callbacks_of(backend: Backend, ops: Callbacks) -> list[tuple[NewRun, RunOp[Any]]]:
     """
-    The templates of callbacks. A key of their definition does not count: they are started once by their batch.
+    The templates of callbacks, each with its call.
+
+    A key of their definition does not count: they are started once by their batch.
 
     Raises:
         UsageError: One has a key or id of its own.
@@ -105,7 +108,7 @@ def callbacks_of(backend: Backend, ops: Callbacks) -> list[NewRun]:
     if isinstance(found, Command) or not isinstance(found, Iterable):
         found = [] if found is None else [found]
     listed: list[RunOp[Any]] = list(found)
-    return [_callback(backend, with_options(op)) for op in listed]
+    return [(_callback(backend, op), op) for op in map(with_options, listed)]
 
 
 def _callback(backend: Backend, op: RunOp[Any]) -> NewRun:
