@@ -282,6 +282,13 @@ MUTANTS = (
         "shell/test_limits.py::test_a_paused_queue_gives_back_what_was_granted_and_cannot_be_used",
     ),
     _m(
+        "a queue that gets its rate back forgets what began",
+        "_shell/reads/queue_rows",
+        "rate = own if numbers is None",
+        "rate = None if numbers is None",
+        "shell/test_changed_numbers.py::test_a_rate_of_any_window_counts_what_began_in_it",
+    ),
+    _m(
         "a pause that is carried out after the resumption",
         "_shell/writes/slots",
         "    if not conn.execute(_IS_PAUSED, (queue,)).fetchone()[0]:\n        return []\n",

@@ -105,6 +105,27 @@ async def test_a_queue_gets_a_rate_while_it_runs(engines, world, clock, eventual
         await run.result(5)
 
 
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_rate_of_any_window_counts_what_began_in_it(engines, world, clock, eventually, reset):
+    """
+    Also when a queue gets the numbers of the program again, whose window is longer than a day.
+    """
+    world.open.set()
+    rate = Rate(1, per=172_800)
+    engine = await engines.memory(world.mail, clock=clock, queues=[Queue("mail", rate=rate)] if reset else [])
+    await engine.run(world.mail(0))
+    clock.advance(100_000)
+    await engine.queue("mail").change(concurrency=1, rate=None if reset else rate)
+    if reset:
+        await engine.queue("mail").reset()
+    run = await engine.start(world.mail(1))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert await run.status() == "pending"
+    clock.advance(80_000)
+    assert await run.result(5) == 1
+
+
 async def test_a_limit_gets_other_numbers_while_it_runs(engines, world, eventually, tmp_db):
     """
     Who waits is let in at once; a restart with the same program changes nothing, and `reset` gives its numbers back.

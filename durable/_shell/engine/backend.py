@@ -232,7 +232,9 @@ class EngineBackend:
         return await self._record(running, request, draining=False)
 
     async def _record(self, running: Running, request: JournalRequest[R], *, draining: bool) -> R:
-        env = Env(self.clock.now(), self.path, running.allocate, running.places, running.ticker, draining)
+        env = Env(
+            self.clock.now(), self.path, running.allocate, running.places, running.ticker, draining, running.rates
+        )
         record = request.prepared(env).record
         with running.activity:
             result = await running.commits.call(lambda conn, effects: record(conn, effects, env))

@@ -101,6 +101,8 @@ class Running:
         self.supervisor = Supervisor(settings.path, self._failed)
         self.commits = Commits(database, self._take, activity)
         self.places, admission = _lines(settings, recovered)
+        #: Those that the program gives its queues.
+        self.rates = {queue.name: queue.rate for queue in settings.queues if queue.rate is not None}
         self.allocate = settings.numbering(recovered.last_run)
         self.steps = Steps(
             settings.codec,

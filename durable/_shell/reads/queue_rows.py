@@ -6,29 +6,28 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from durable._core.admission import Queue
 from durable._core.program.limits import Rate
 from durable._shell.reads.event_rows import recent_starts
 from durable._shell.rows.rows import ChangedQueue
 
-#: How far back, and how many at least, starts of runs are looked for: a rate may be of any window.
-_SECONDS: Final = 86_400.0
-_STARTS: Final = 1_000
-
 
 def changed_queues(conn: sqlite3.Connection, now: float) -> dict[str, ChangedQueue]:
     """The queues with other numbers than the code has for them."""
     rows = conn.execute("SELECT name, changed FROM durable_queues WHERE changed IS NOT NULL").fetchall()
-    return {name: changed_queue(conn, name, changed, now) for name, changed in rows}
+    return {name: changed_queue(conn, name, changed, now, None) for name, changed in rows}
 
 
-def changed_queue(conn: sqlite3.Connection, name: str, changed: str | None, now: float) -> ChangedQueue:
-    """A queue with the numbers in *changed*, a column of `durable_queues`; None are those of the code."""
+def changed_queue(
+    conn: sqlite3.Connection, name: str, changed: str | None, now: float, own: Rate | None
+) -> ChangedQueue:
+    """A queue with the numbers in *changed*, a column of `durable_queues`; None are the code's, whose rate is *own*."""
     numbers = None if changed is None else _queue(name, changed)
-    count = 0 if numbers is None or numbers.rate is None else numbers.rate.count
-    return ChangedQueue(numbers, recent_starts(conn, name, since=now - _SECONDS, count=max(count, _STARTS)))
+    rate = own if numbers is None else numbers.rate
+    starts = [] if rate is None else recent_starts(conn, name, since=now - rate.per, count=rate.count)
+    return ChangedQueue(numbers, starts)
 
 
 def numbers_of_queue(conn: sqlite3.Connection, name: str) -> Queue | None:

@@ -79,7 +79,9 @@ class ChangeQueue(JournalRequest[None]):
             "ON CONFLICT (name) DO UPDATE SET changed = excluded.changed",
             (self.queue, numbers),
         )
-        effects.changed_queues[self.queue] = changed_queue(conn, self.queue, numbers, env.now)
+        effects.changed_queues[self.queue] = changed_queue(
+            conn, self.queue, numbers, env.now, env.rates.get(self.queue)
+        )
 
 
 @frozen

@@ -15,12 +15,13 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from durable._core.admission import Places
+from durable._core.program.limits import Rate
 from durable._shell.reads.event_rows import last_run
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
@@ -54,6 +55,8 @@ class Env:
     schedules: OwnSchedules | None = None
     #: Whether it begins nothing more.
     draining: bool = False
+    #: Those that the program gives its queues.
+    rates: Mapping[str, Rate] = field(factory=dict)
 
     def numbers(self, conn: sqlite3.Connection) -> Callable[[], int]:
         """What gives numbers to new runs."""
