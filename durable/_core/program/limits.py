@@ -60,7 +60,8 @@ class Limit:
     A named throttle, shared by whatever names it: steps and jobs of all workflows, or whole runs.
 
     Given as ``limit=`` to `step` and `job`, an attempt holds a slot while it is running; to
-    `workflow`, a run holds one from its beginning to its end. With ``limit_key=``, a function of the
+    `workflow`, a run holds one from its beginning to its end, also while it is paused or blocked: others must not
+    begin what it has half done; `Run.why` of those behind it names it. With ``limit_key=``, a function of the
     arguments, there is one such limit for each key (each customer, each host).
 
     Args:
