@@ -132,7 +132,7 @@ async def test_a_retry_delay_is_a_durable_timer(engines, clock, reached):
     """
     attempts = []
 
-    @job(retry=Retry(attempts=3, delay=100.0, jitter=0.0))
+    @job(retry=Retry(attempts=3, delay=100.0, max_delay=100.0, jitter=0.0))
     async def flaky() -> int:
         attempts.append(context().attempt)
         if len(attempts) == 1:

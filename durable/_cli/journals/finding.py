@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
-from durable._core.recorded.export_format import RunHistory
 from durable._shell.reads.run_rows import RunRow, run_by_id, run_by_key, runs_by_prefix
+
+if TYPE_CHECKING:  # it brings attrs, and the commands that list read without
+    from durable._core.recorded.export_format import RunHistory
 
 #: For ``help=`` wherever a command takes a run.
 RUN_HELP: Final = "its id, the beginning of it, or key:KEY"
