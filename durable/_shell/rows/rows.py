@@ -283,6 +283,8 @@ class TurnWrite:
     #: Merges what the workflow published into what is stored.
     attributes: Callable[[Payload | None], Payload] | None = None
     notes: DroppedNotes | None = None
+    #: Positions of steps that are given up while their function runs on in a thread, and whether each is a job's.
+    outlasting: Sequence[tuple[str, bool]] = ()
     #: Empty unless somebody looks on.
     notices: Sequence[Notice] = ()
     #: What the run, or this attempt of it, takes in no more: for the next attempt, its successor, or to be kept.

@@ -59,6 +59,8 @@ class AttemptRunner:
     _running: dict[str, RunningAttempt] = field(factory=dict, init=False)
     #: Those that were given up, and have not ended.
     _abandoned: set[RunningAttempt] = field(factory=set, init=False)
+    #: Those that a turn gives up, whose function runs on in a thread; by position, until that turn is on disk.
+    _outlasting: dict[str, RunningAttempt] = field(factory=dict, init=False)
     #: The step that is left to the driver's task.
     _inline: RunningAttempt | None = field(default=None, init=False)
     #: While that task is busy with the step: how another one takes over the turns.
@@ -123,8 +125,7 @@ class AttemptRunner:
 
     async def _keep_slot(self, attempt: RunningAttempt, outcome: Event) -> None:
         """A function in a thread keeps its slot of a limit until it has returned; only then it is given up."""
-        action, run = attempt.action, self._state.run
-        is_job = action.op.definition.kind == "job"
+        action, run, is_job = attempt.action, self._state.run, _is_job(attempt)
         with contextlib.suppress(EngineClosedError):  # the next one frees it
             await self._services.commits.call(
                 lambda conn, _: slots.outlive(conn, run, action.position, is_job=is_job), answers=False
@@ -139,10 +140,28 @@ class AttemptRunner:
         self._inbox.add(evolve(outcome, at=self._services.clock.now()))
         self.relieve()
 
+    def outlasting(self, positions: Iterable[str]) -> list[tuple[str, bool]]:
+        """Of *positions* that a turn gives up, those that keep their slots of limits; and whether each is of a job."""
+        running = ((position, self._running.get(position)) for position in positions)
+        self._outlasting = {position: each for position, each in running if each is not None and each.has_outlived}
+        return [(position, _is_job(each)) for position, each in self._outlasting.items()]
+
+    def let_outlast(self) -> None:
+        """The turn is on disk that gave them up: nobody waits for them any more, and they give back their slots."""
+        for position, attempt in self._outlasting.items():
+            if attempt in self._abandoned:  # its own time was over meanwhile
+                continue
+            self._abandoned.add(attempt)
+            if self._running.pop(position, None) is None:  # returned meanwhile
+                self._services.spawn(self._give_slot_back, attempt)
+            else:
+                attempt.end()
+        self._outlasting = {}
+
     async def _give_slot_back(self, attempt: RunningAttempt) -> None:
         """The function of an attempt that was given up has returned."""
         action, run, now = attempt.action, self._state.run, self._services.clock.now()
-        is_job = action.op.definition.kind == "job"
+        is_job = _is_job(attempt)
 
         def free(conn: sqlite3.Connection, effects: Effects) -> None:
             let_in(conn, slots.returned(conn, run, action.position, now, effects, is_job=is_job), now, effects)
@@ -292,6 +311,11 @@ class AttemptRunner:
                 known.clear()
             known[number] = await self._services.read(state.run_id, partial(lineage, batch=number))
         state.batches = known[number]
+
+
+def _is_job(attempt: RunningAttempt) -> bool:
+    kind: str = attempt.action.op.definition.kind
+    return kind == "job"
 
 
 async def _relieve(take_turns: TakeTurns, done: asyncio.Future[None]) -> None:

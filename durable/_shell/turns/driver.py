@@ -73,7 +73,7 @@ class Driver:
         self._notes = StepNotes(ready.run, services)
         self._inbox = Inbox(ready.run)
         self._attempts = AttemptRunner(self._state, self._inbox, self._notes, services)
-        self._writer = TurnWriter(ready, self._state, self._notes, services)
+        self._writer = TurnWriter(ready, self._state, self._notes, services, self._attempts.outlasting)
         #: There once the run was taken over.
         self._execution: AnyExecution | None = None
         #: What notes whose code runs, if the last engine died.
@@ -221,6 +221,8 @@ class Driver:
             if step.abandoned:  # what failed was told where it did
                 told = {"step": step.step, "position": step.position, "attempt": step.attempt}
                 log.warning("step.abandoned", run_id=self.ready.run_id, workflow=self.ready.workflow, **told)
+        if decision.troubled:
+            self._attempts.let_outlast()
         if decision.cancelled_steps:
             self._attempts.cancel(decision.cancelled_steps)
         if self._stopping:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, TypeGuard
 
 from attrs import define, evolve, field
@@ -54,6 +54,8 @@ class TurnWriter:
     _state: RunState
     _notes: StepNotes
     _services: Services
+    #: Of steps that are given up, those that keep their slots of limits, see `AttemptRunner`.
+    _outlasting: Callable[[Iterable[str]], Sequence[tuple[str, bool]]]
     #: Whether the file says that the run is running.
     announced: bool = field(default=False, init=False)
     #: Signals that the code had consumed when it did the same turn before: if that was redone for the sake of
@@ -176,6 +178,8 @@ class TurnWriter:
             write.limits = [numbers(each.limit) for each in decision.slots if self._is_new(each.limit)]
         if decision.attributes is not None:
             write.attributes = self._merging(decision.attributes)
+        if abandoned := [step.position for step in decision.troubled if step.abandoned]:
+            write.outlasting = self._outlasting(abandoned)
         write.notes = self._notes.dropped(decision)
         if (write.status is not None or decision.failed_attempts) and services.is_watched():
             write.notices = self._notices(write)

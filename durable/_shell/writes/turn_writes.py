@@ -230,6 +230,8 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
         conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))
     if any(step.abandoned for step in decision.troubled):
+        for position, is_job in turn.outlasting:
+            slots.outlive(conn, run, position, is_job=is_job)
         _note_abandoned(conn, run, {step.position: step.step for step in decision.troubled if step.abandoned})
     if turn.notes is not None:
         _drop_notes(conn, run, turn.notes)
