@@ -3,11 +3,15 @@ Changed code: it never gets another command's result; the report says what was r
 """
 
 import pytest
+from attrs import evolve
 
+from durable._core.codec.codec import Codec, digest
 from durable._core.journal.events import PatchMarked, TimerSet
 from durable._core.program.decorators import job, step, workflow
 from durable._core.program.flow import now, patched, random, set_attributes
 from durable._core.program.op_constructors import for_each, gather, race, sleep, start, timeout, wait_for
+from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
+from durable._core.run.execution import Execution
 from durable.errors import NondeterminismError
 from tests.core.drive import World, execution, run
 
@@ -29,6 +33,16 @@ def three(n: int = 0) -> int:
 
 @job
 def child(n: int = 0) -> int:
+    return n
+
+
+@step
+def pack(n: int, size: int = 7) -> int:
+    return n
+
+
+@job
+def send(n: int, size: int = 7) -> int:
     return n
 
 
@@ -318,4 +332,25 @@ def test_a_workflow_may_not_change_what_it_was_given():
     ex = replayed(new, world)
     assert isinstance(world.events[1], TimerSet)
     assert ex.leaves["0"].wait.fire_at == world.events[1].fire_at
+    ex.close()
+
+
+@pytest.mark.parametrize("given", ["[[1],{}]", "[[1,7],{}]"], ids=["left out", "written out"])
+@pytest.mark.parametrize("call", [send, pack], ids=["child", "step"])
+def test_a_default_that_an_older_release_recorded_as_given_is_no_other_argument(call, given):
+    """
+    A digest of arguments may be one with the default that the code writes out, or without.
+    """
+
+    @workflow(name="wf")
+    async def body() -> None:
+        await call(1, 7)
+
+    world = World(body())
+    world.begin()
+    world.ex.close()
+    events = [world.events[0], evolve(world.events[1], digest=digest(given))]
+    ex = Execution(body, events, run_id="r", codec=Codec())
+    ex.comparing = Comparing(EVERYWHERE, strict=True)
+    ex.load()
     ex.close()

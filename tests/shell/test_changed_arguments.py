@@ -7,7 +7,7 @@ import itertools
 import pytest
 from structlog.testing import capture_logs
 
-from durable import Flow, Return, gather, step, transaction, wait_for, workflow
+from durable import Flow, Return, gather, job, start, step, transaction, wait_for, workflow
 from durable._core.codec.codec import Codec, digest, digest_of_canonical
 from durable._core.journal.events import StepStarted
 from durable._core.journal.payloads import step_arguments
@@ -111,6 +111,63 @@ async def test_in_an_engine_that_replays_always_they_are_an_error(engines):
     why = await run.why()
     for words in ("step 'charge_card'", "other arguments than recorded", "test_changed_arguments.py:", "durable.now()"):
         assert words in why
+
+
+@job
+async def send(number: int, *, way: str = "post") -> str:
+    return f"{number} by {way}"
+
+
+@step
+async def pack(number: int, size: int = 3, colour: str = "red") -> str:
+    return f"{number} {size} {colour}"
+
+
+@transaction
+def file(tx, number: int, year: int = 2000) -> int:
+    return year
+
+
+BRIEF = (lambda: pack(1), lambda: pack(1, colour="blue"), lambda: file(1), lambda: send(1), lambda: start(send(2)))
+FULL = (
+    lambda: pack(1, size=3),
+    lambda: pack(1, 3, "blue"),
+    lambda: file(1, 2000),
+    lambda: send(1, way="post"),
+    lambda: start(send(2, way="post")),
+)
+CALLS = [BRIEF]
+
+
+@workflow
+async def parcel() -> None:
+    for call in CALLS[0]:
+        await call()
+    await wait_for("go", str)
+
+
+@pytest.fixture(params=[(BRIEF, FULL), (FULL, BRIEF), (FULL, FULL)], ids=["written out", "left out", "kept"])
+def rewritten(request):
+    """
+    Code and newer code, which makes the same calls.
+    """
+    CALLS[0], newer = request.param
+    yield newer
+    CALLS[0] = BRIEF
+
+
+async def test_a_default_written_out_is_no_other_argument(engines, reached, rewritten):
+    """
+    Of a step, a transaction, or a child: `f(1)` and `f(1, opt=<its default>)` are the same command to a replay.
+    """
+    engine = await engines.file(parcel, send)
+    run = await engine.start(parcel())
+    await reached(run, "waiting")
+    CALLS[0] = rewritten
+    with capture_logs() as logs:
+        await run.signal("go", "x")
+        await run.result()
+    assert told(logs) == []
 
 
 def test_of_a_long_history_some_are_compared_others_each_time():

@@ -10,7 +10,7 @@ from typing import Any, Final
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.failures import Failure, rebuild, record_exception
 from durable._core.codec.json_text import dumps
-from durable._core.program.ops import RunOp, Signal
+from durable._core.program.ops import RunOp, Signal, StepOp, TransactionOp
 from durable.errors import CapExceededError, EncodeError
 
 #: Arguments below these are written as they are, whatever the caps.
@@ -58,11 +58,28 @@ def encoded_signal(signal: str | Signal[Any], payload: Any, codec: Codec) -> tup
 
 def call_digest(op: RunOp[Any], arguments: Payload, codec: Codec) -> str:
     """What equal calls share, *arguments* being those of *op*: a default that was written out makes no other call."""
+    return codec.digest(_without_defaults(op, arguments, codec))
+
+
+def call_forms(op: RunOp[Any], codec: Codec) -> tuple[str, ...]:
+    """
+    The arguments of *op* as canonical text, less defaults that are written out; then with them, if there are some.
+
+    A history may have either: which one it has is up to the release that recorded it.
+    """
+    try:
+        given = arguments_payload(op, codec)
+        call = _without_defaults(op, given, codec)
+        return tuple(map(codec.canonical_of, (call,) if call is given else (call, given)))
+    except (EncodeError, CapExceededError):
+        return ()
+
+
+def _without_defaults(op: RunOp[Any], arguments: Payload, codec: Codec) -> Payload:
     args, kwargs = op.definition.arguments.without_defaults(op.args, op.kwargs)
-    if len(args) != len(op.args) or len(kwargs) != len(op.kwargs):
-        where = f"arguments of {op.describe()}"
-        arguments = codec.encode_arguments(args, kwargs, op.definition.arguments, where=where)
-    return codec.digest(arguments)
+    if len(args) == len(op.args) and len(kwargs) == len(op.kwargs):
+        return arguments
+    return codec.encode_arguments(args, kwargs, op.definition.arguments, where=f"arguments of {op.describe()}")
 
 
 def keys_of(op: RunOp[Any], arguments: Payload, codec: Codec) -> tuple[str | None, str]:
@@ -85,6 +102,18 @@ def _is_plain(value: object) -> bool:
     if type(value) is str:
         return len(value) < _SHORT
     return value is None or type(value) is bool
+
+
+def step_forms(op: StepOp[Any] | TransactionOp[Any], codec: Codec) -> tuple[str, ...]:
+    """As `call_forms`, of a step; none where its arguments cannot be encoded (they need not be)."""
+    args, kwargs = op.definition.arguments.without_defaults(op.args, op.kwargs)
+    call = step_arguments(args, kwargs, codec)
+    if call is None:
+        return ()
+    if len(args) == len(op.args) and len(kwargs) == len(op.kwargs):
+        return (call,)
+    given = step_arguments(op.args, op.kwargs, codec)
+    return (call,) if given is None else (call, given)
 
 
 def step_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], codec: Codec) -> str | None:

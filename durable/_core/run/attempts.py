@@ -26,7 +26,7 @@ from durable._core.journal.events import (
     TimerFired,
     TransactionStarted,
 )
-from durable._core.journal.payloads import rebuilt, step_arguments
+from durable._core.journal.payloads import rebuilt, step_forms
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.program.retry import attempts_of
@@ -77,8 +77,8 @@ class AttemptNode(Leaf[StepEvent]):
             self.first: StepStarted | TransactionStarted = recorded
             ex.running += 1
             return
-        carried = None if recorded else self.carried(op, ex.codec)
-        digest = "" if carried is None else digest_of_canonical(carried)
+        carried = () if recorded else self.carried(op, ex.codec)
+        digest = digest_of_canonical(carried[0]) if carried else ""
         self.first = kind(position, definition.name, 1, ex.site(op), digest, ex.time)
         limited = isinstance(recorded, SlotAwaited) if recorded else definition.options.limit is not None
         if limited and kind is StepStarted:
@@ -90,8 +90,8 @@ class AttemptNode(Leaf[StepEvent]):
             start_attempt(self, ex.decision)
 
     @staticmethod
-    def carried(op: StepOp[Any] | TransactionOp[Any], codec: Codec, /) -> str | None:
-        return step_arguments(op.args, op.kwargs, codec)
+    def carried(op: StepOp[Any] | TransactionOp[Any], codec: Codec, /) -> tuple[str, ...]:
+        return step_forms(op, codec)
 
     def _stand_in_line(self, *, new: bool) -> None:
         ex = self.ex

@@ -445,10 +445,10 @@ class Execution(OpenRun):
             owner.member_done(index, NodeOutcome(error=error))
         return None
 
-    def carried(self) -> str | None:
-        """What the command carries that is being opened, as canonical text; None where that cannot be compared."""
+    def carried(self) -> tuple[str, ...]:
+        """What the command carries that is being opened, see `Node.carried`."""
         opener = _OPENERS.get(type(self.asked))
-        return None if opener is None else opener.carried(self.asked, self.codec)
+        return () if opener is None else opener.carried(self.asked, self.codec)
 
     def refuse(self, op: Command) -> None:
         """Open nothing for *op*: its strand is cancelled."""

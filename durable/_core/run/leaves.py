@@ -27,7 +27,7 @@ from durable._core.journal.events import (
     TimerFired,
     TimerSet,
 )
-from durable._core.journal.payloads import arguments_payload, encoded_signal, keys_of, rebuilt
+from durable._core.journal.payloads import arguments_payload, call_digest, call_forms, encoded_signal, keys_of, rebuilt
 from durable._core.program.ops import AwaitRunOp, CancelRunOp, Child, RunOp, SignalRunOp, SleepOp, StartOp, WaitForOp
 from durable._core.run.decision import CancelAction, ChildAction, SignalAction, added
 from durable._core.run.nodes import (
@@ -151,7 +151,7 @@ class ChildNode(Leaf[ChildArrival]):
                 run_op.given.id or ex.child_id(position),
                 not self.starting,
                 ex.site(op),
-                ex.codec.digest(arguments) if arguments else "",
+                call_digest(run_op, arguments, ex.codec) if arguments else "",
                 ex.time,
             ),
             run_op.definition.aliases,
@@ -172,13 +172,10 @@ class ChildNode(Leaf[ChildArrival]):
         self.wait_for("child", name=feed, run_id=self.run_id, fresh=fresh and not (self.starting or fed))
 
     @staticmethod
-    def carried(op: ChildOp, codec: Codec, /) -> str | None:
+    def carried(op: ChildOp, codec: Codec, /) -> tuple[str, ...]:
         if isinstance(op, AwaitRunOp):
-            return None
-        run_op = op.op if isinstance(op, StartOp) else op
-        with contextlib.suppress(EncodeError, CapExceededError):
-            return codec.canonical_of(arguments_payload(run_op, codec))
-        return None
+            return ()
+        return call_forms(op.op if isinstance(op, StartOp) else op, codec)
 
     def accepts(self, event: Event) -> TypeGuard[ChildArrival]:
         return isinstance(event, ChildArrival)
@@ -261,11 +258,11 @@ class RequestNode(Leaf[RequestAnswer]):
             ex.decision.requests = added(ex.decision.requests, action)
 
     @staticmethod
-    def carried(op: SignalRunOp | CancelRunOp, codec: Codec, /) -> str | None:
+    def carried(op: SignalRunOp | CancelRunOp, codec: Codec, /) -> tuple[str, ...]:
         if isinstance(op, SignalRunOp):
             with contextlib.suppress(EncodeError, CapExceededError):
-                return codec.canonical_of(encoded_signal(op.signal, op.payload, codec)[1])
-        return None
+                return (codec.canonical_of(encoded_signal(op.signal, op.payload, codec)[1]),)
+        return ()
 
     def accepts(self, event: Event) -> TypeGuard[RequestAnswer]:
         return isinstance(event, RequestAnswer)

@@ -117,9 +117,13 @@ class Node:
         self.closed = False
 
     @staticmethod
-    def carried(_op: Any, _codec: Codec, /) -> str | None:
-        """What its op carries, as canonical text; None where it carries nothing that can be compared."""
-        return None
+    def carried(_op: Any, _codec: Codec, /) -> tuple[str, ...]:
+        """
+        What its op carries, as canonical text: as it is recorded, then as other releases recorded the same.
+
+        Empty where it carries nothing that can be compared.
+        """
+        return ()
 
     def report(self, outcome: NodeOutcome) -> None:
         """Tell the owner, once."""
@@ -154,7 +158,7 @@ class Opener(Protocol):
     """What opens the ops of one class: the class of their nodes. Each module of nodes ends with its table of these."""
 
     def __call__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: Any, /) -> Node: ...
-    def carried(self, op: Any, codec: Codec, /) -> str | None: ...
+    def carried(self, op: Any, codec: Codec, /) -> tuple[str, ...]: ...
 
 
 def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
@@ -399,8 +403,8 @@ class OpenRun:
         """A step that was told to end has, without an outcome."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
-    def carried(self) -> str | None:
-        """What the command carries that is being opened, as canonical text; None where that cannot be compared."""
+    def carried(self) -> tuple[str, ...]:
+        """What the command carries that is being opened, see `Node.carried`."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
     # --- commands ----------------------------------------------------------------------------------
@@ -444,7 +448,7 @@ class OpenRun:
         if not recorded.digest:
             return True
         carried = self.carried()
-        return carried is None or self.comparing.equal(recorded, carried)
+        return not carried or any(self.comparing.equal(recorded, each) for each in carried)
 
     def _carries_other(self, recorded: CommandEvent, requested: CommandEvent) -> None:
         """
@@ -478,7 +482,7 @@ class OpenRun:
     def _digest(self) -> str:
         """Of what the command carries that is being opened."""
         carried = self.carried()
-        return "" if carried is None else digest_of_canonical(carried)
+        return digest_of_canonical(carried[0]) if carried else ""
 
     def site(self, op: Any) -> str:
         """Where *op* was made, short enough to be recorded with every command."""
