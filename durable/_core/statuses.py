@@ -43,6 +43,9 @@ OPEN: Final[tuple[Status, ...]] = ("pending", "running", "waiting", *HELD)
 ENDS: Final[tuple[EndStatus, ...]] = ("succeeded", "failed", "cancelled")
 STATUSES: Final[tuple[Status, ...]] = (*OPEN, *ENDS)
 
+#: What stands before the error in the reason of a cancelled run whose clean-up failed.
+CLEANUP_FAILED: Final = "its clean-up failed: "
+
 
 # --- who changes them ----------------------------------------------------------------------------
 

@@ -10,10 +10,12 @@ import pytest
 from attrs import fields
 
 from durable import (
+    Client,
     Flow,
     Queue,
     Retry,
     Return,
+    RunCancelledError,
     RunFailedError,
     current,
     gather,
@@ -129,10 +131,45 @@ async def test_info_tells_all_about_a_run(engines, reached):
     assert dict(info.labels) == {"team": "ride", "vip": "yes"}
     assert dict(info.attributes) == {"city": "Bern", "stage": 1}
     assert info.created_at <= info.started_at
-    assert (info.ended_at, info.reason, info.parent) == (None, None, None)
+    assert (info.ended_at, info.reason, info.error, info.parent) == (None, None, None, None)
     assert repr(run) == "<Run 'r'>"
     assert run.run_id == "r"
     assert {run, engine.get("r")} == {run}
+
+
+@workflow
+async def leaving(error: str) -> Flow[None]:
+    try:
+        yield sleep(3600)
+    finally:
+        if error:
+            raise OSError(error)
+
+
+async def test_info_has_the_error_of_a_failed_run_and_of_a_failed_clean_up(engines, reached):
+    """
+    Of a run that failed, or that was cancelled and whose clean-up did: as one line, in lists and for clients, too. The
+    reason that was given to `cancel` is no part of it, whatever it says.
+    """
+    engine = await engines.file(leaving, failing)
+    misleading = "its clean-up failed: KeyError: 7"
+    asked = {"plain": ("", ""), "bare": ("", "no disk"), "told": ("enough", "no disk"), "quiet": (misleading, ""),
+             "quoted": (misleading, f"no disk; {misleading}")}  # fmt: skip
+    for run_id, (reason, error) in asked.items():
+        run = await engine.start(leaving(error), id=run_id)
+        await reached(run, "waiting")
+        await run.cancel(reason)
+        with pytest.raises(RunCancelledError):
+            await run.result(5)
+    with pytest.raises(RunFailedError):
+        await engine.run(failing(), id="failed")
+    expected = {
+        "plain": None, "bare": "OSError: no disk", "told": "OSError: no disk", "quiet": None,
+        "quoted": f"OSError: no disk; {misleading}", "failed": "ValueError: no",
+    }  # fmt: skip
+    assert {info.run_id: info.error async for info in engine.runs()} == expected
+    async with Client(engines.path) as client:
+        assert {run_id: (await client.get(run_id).info()).error for run_id in expected} == expected
 
 
 async def test_attributes_are_seen_while_the_run_is_under_way(engines, reached):

@@ -398,6 +398,7 @@ async def test_a_failure_in_clean_up_is_told_everywhere(engines, eventually, cap
     assert repr(raised.value.__cause__) == "OSError('no connection')"
     info = await run.info()
     assert (info.status, info.reason) == ("cancelled", "enough; its clean-up failed: OSError: no connection")
+    assert info.error == "OSError: no connection"
     assert "no connection" in await run.why()
     assert seen == [("cancelled", "OSError('no connection')")]
     logged: list[str] = []

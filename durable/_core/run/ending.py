@@ -27,7 +27,7 @@ from durable._core.journal.events import RunCancelled as RunCancelledEvent
 from durable._core.journal.payloads import failure_payload, payload_of, rebuilt
 from durable._core.program.retry import NEVER, next_attempt
 from durable._core.run.failed_positions import positions_in
-from durable._core.statuses import EndStatus
+from durable._core.statuses import CLEANUP_FAILED, EndStatus
 from durable.errors import CapExceededError, EncodeError, NotDurableError, RunExpiredError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def cancelled(reason: str, trouble: BaseException | None, codec: Codec, now: flo
     if trouble is None:
         return Ending(RunCancelledEvent(reason, at=now), "cancelled", None, reason)
     failure = record_exception(_as_exception(trouble), codec)
-    payload, said = payload_of(failure, codec), f"its clean-up failed: {describe(failure)}"
+    payload, said = payload_of(failure, codec), f"{CLEANUP_FAILED}{describe(failure)}"
     return Ending(
         RunCancelledEvent(reason, payload, now), "cancelled", payload, f"{reason}; {said}" if reason else said
     )

@@ -84,6 +84,8 @@ class RunInfo:
     hook_errors: Sequence[FailedHook] = ()
     #: Steps that were told to end and did not within `Engine(cleanup_timeout=)`: their names, by position.
     abandoned: Mapping[str, str] = field(factory=dict)
+    #: By what it failed, as "ValueError: no such ride"; or its clean-up did, if it was cancelled. None otherwise.
+    error: str | None = None
     #: Where a page that begins behind this run continues: ``engine.runs(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
@@ -134,6 +136,7 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
         unread_signals=row.unread,
         hook_errors=row.hook_errors,
         abandoned=row.abandoned,
+        error=row.error,
         cursor=row.run,
     )
 

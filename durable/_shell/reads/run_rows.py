@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from durable._core.statuses import HELD, OPEN
+from durable._core.statuses import CLEANUP_FAILED, HELD, OPEN
 from durable.errors import RunNotFoundError
 
 #: Statuses of open runs, and of those that stand still, as lists of SQL.
@@ -23,8 +23,9 @@ IN_PAUSED_QUEUE_SQL: Final = (
     "EXISTS (SELECT 1 FROM durable_queues AS q WHERE q.name = r.queue AND q.paused_at IS NOT NULL)"
 )
 HELD_SQL: Final = "('" + "', '".join(HELD) + "')"
-#: The kind of `SignalReceived`: this module does not know events.
+#: The kinds of `SignalReceived` and of `RunCancelled`: this module does not know events.
 _SIGNAL_RECEIVED: Final = 24
+_RUN_CANCELLED: Final = 4
 
 #: `CancelSent`, with the command that it is about (`StepStarted`, `SlotAwaited`, `ChildStarted`) and nothing behind it.
 _TOLD_TO_END: Final = """
@@ -37,16 +38,21 @@ WHERE sent.run = ? AND sent.kind = 36 AND NOT EXISTS (
 )
 ORDER BY sent.seq, asked.seq LIMIT 1
 """
-_RUN_COLUMNS = """
+#: The last column is what was given to `cancel`, where clean-up failed: the event is looked up for such runs alone.
+_RUN_COLUMNS = f"""
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
        r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.follows),
        (SELECT b.batch_id FROM durable_batches AS b WHERE b.batch = r.batch), r.unread,
        (SELECT json_group_array(json_array(h.hook, h.error, h.at)) FROM durable_hook_errors AS h WHERE h.run = r.run),
-       r.abandoned
+       r.abandoned,
+       CASE WHEN r.status = 'cancelled' AND instr(r.reason, '{CLEANUP_FAILED}') THEN (
+           SELECT json_extract(e.body, '$[0]') FROM durable_events AS e
+           WHERE e.run = r.run AND e.kind = {_RUN_CANCELLED} ORDER BY e.seq DESC LIMIT 1
+       ) END
 FROM durable_runs AS r
-"""
+"""  # noqa: S608 - constants
 
 
 #: Runs that are counted of a line, at most: who is told of more does not care how many.
@@ -107,6 +113,8 @@ class RunRow(NamedTuple):
     hook_errors: tuple[FailedHook, ...]
     #: Names of steps that were told to end and did not in time, by position.
     abandoned: Mapping[str, str]
+    #: By what it failed, or its clean-up did.
+    error: str | None
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
@@ -115,7 +123,17 @@ def _run_row(row: Sequence[Any]) -> RunRow:
     columns[21] = json.loads(row[21]) if row[21] else {}
     columns[22] = () if row[22] == "[]" else tuple(FailedHook(*each) for each in json.loads(row[22]))
     columns[23] = json.loads(row[23]) if row[23] else {}
+    columns[24] = _error(status=row[5], reason=row[11], asked=row[24])
     return RunRow(*columns)
+
+
+def _error(*, status: str, reason: str | None, asked: str | None) -> str | None:
+    """By what a run failed, or the clean-up of one that was cancelled, *asked* being the reason given to `cancel`."""
+    if status == "failed":
+        return reason
+    if asked is None or reason is None or reason == asked:
+        return None
+    return reason.removeprefix(asked).removeprefix("; ").removeprefix(CLEANUP_FAILED)
 
 
 def run_by_id(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
