@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import sys
+from collections.abc import AsyncIterator, Iterator
 from operator import methodcaller
 from unittest import mock
 
 import pytest
 
-from durable import job, step, transaction, workflow
+from durable import call, job, step, transaction, workflow
 from durable._core.codec.signatures import argument_types
 from durable._core.program.key_functions import KeyFunction
 from durable.errors import DefinitionError
@@ -70,6 +72,42 @@ def test_a_static_method_may_be_a_step_and_a_method_may_not():
     assert Shop.charge(1).describe() == Shop().charge(1).describe() == "step 'charge'"
     with pytest.raises(DefinitionError, match=r"is a method of Shop.*Move it out of the class and pass what it needs"):
         Shop().refund  # noqa: B018 - asking for it is what is refused
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="classmethod asks what it decorates for nothing any more")
+def test_a_class_method_is_told_whose_it_is_and_the_way_out():
+    """
+    `@classmethod` above `@step` names the class, not `type`.
+    """
+
+    class Shop:
+        @classmethod
+        @step
+        async def charge(cls, n: int) -> int:
+            return n
+
+    with pytest.raises(DefinitionError, match=r"is a class method of Shop.*Move it out.*or make it a @staticmethod"):
+        Shop.charge  # noqa: B018 - asking for it is what is refused
+
+
+def lazy(_n: int) -> Iterator[int]:
+    """A generator."""
+    yield 1
+
+
+async def lazy_async(_n: int) -> AsyncIterator[int]:
+    """An async generator."""
+    yield 1
+
+
+@pytest.mark.parametrize("decorator", [step, job, transaction, call], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("found, what", [(lazy, "a generator"), (lazy_async, "an async generator")])
+def test_a_generator_is_refused_when_it_is_defined(decorator, found, what):
+    """
+    Its values could not be recorded; who writes one reads what to write instead.
+    """
+    with pytest.raises(DefinitionError, match=f"'{found.__name__}' is {what}.*return a list.*await their ops in a @wo"):
+        decorator(found)
 
 
 def test_a_patched_function_is_put_back():

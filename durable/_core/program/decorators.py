@@ -140,9 +140,6 @@ def step(
     )
 
     def decorate(fn: Callable[..., Any]) -> Step[..., Any]:
-        if inspect.isasyncgenfunction(fn):
-            msg = f"@step {fn.__name__!r} is an async generator: only a @workflow may yield"
-            raise DefinitionError(msg)
         return Step(fn, name=name, options=options)
 
     return decorate if fn is None else decorate(fn)

@@ -197,6 +197,13 @@ class Definition(Generic[P, R]):
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
             return self
+        if isinstance(instance, type):  # `classmethod` asks for it so
+            msg = (
+                f"@{self.kind} {self.name!r} is a class method of {instance.__name__}: a journal knows no classes, so "
+                "definitions are plain functions. Move it out of the class, or make it a @staticmethod, and pass what "
+                "it needs as arguments"
+            )
+            raise DefinitionError(msg)
         msg = (
             f"@{self.kind} {self.name!r} is a method of {type(instance).__name__}: a journal outlives instances, so "
             "definitions are plain functions. Move it out of the class and pass what it needs as arguments; what "
@@ -234,6 +241,17 @@ class StepDefinition(Definition[P, R]):
     """What steps and transactions share: a function that runs inside a run."""
 
     options: StepOptions
+
+    def __init__(self, fn: Callable[..., Any], name: str | None, options: StepOptions) -> None:
+        super().__init__(fn, name, options.aliases)
+        self.options = options
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            what = "a generator" if inspect.isgeneratorfunction(fn) else "an async generator"
+            msg = (
+                f"{self.kind} {self.name!r} is {what}: what it returns is recorded as one value, so return a list; if "
+                "it is to ask for steps and jobs, await their ops in a @workflow"
+            )
+            raise DefinitionError(msg)
 
     def codec_of(self, codec: Codec) -> Codec:
         """What records its values: *codec*, the engine's, unless it brings hooks of its own."""

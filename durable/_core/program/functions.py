@@ -72,8 +72,7 @@ class Step(StepDefinition[P, R]):
     kind = "step"
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
-        super().__init__(fn, name, options.aliases)
-        self.options = options
+        super().__init__(fn, name, options)
         check_reference(repr(self), options.limit, options.limit_key)
         self.limit_key = options.limit_key
         if isinstance(options.limit, Limit) and options.limit.on_conflict != "wait":
@@ -100,8 +99,7 @@ class TransactionStep(StepDefinition[P, R]):
     _skipped_parameters = 1
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
-        super().__init__(fn, name, options.aliases)
-        self.options = options
+        super().__init__(fn, name, options)
         if not inspect.signature(fn).parameters:
             msg = f"@transaction {self.name!r} must take the Transaction as its first parameter"
             raise DefinitionError(msg)
@@ -189,9 +187,6 @@ class Job(RunnableDefinition[P, R]):
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: RunOptions) -> None:
         super().__init__(fn, name=name, options=options)
-        if inspect.isasyncgenfunction(fn):
-            msg = f"@job {self.name!r} is an async generator: a job is a plain function; decorate it with @workflow"
-            raise DefinitionError(msg)
         _check_execution(self, thread=options.thread, process=options.process)
         self._step: Step[P, R] = _JobStep(
             fn,
