@@ -318,8 +318,8 @@ class Child(Generic[T]):
     """
     A run that a workflow started without awaiting it, or knows by id.
 
-    ``await child.result()`` awaits its end; what happens to the parent does not touch it,
-    except that cancelling the parent cancels it too.
+    ``await child.result()`` awaits its end. What becomes of the parent does not touch it, unless it was started with
+    ``on_parent_end="cancel"``: then it is cancelled once the parent has ended, in whatever way.
     """
 
     run_id: str
