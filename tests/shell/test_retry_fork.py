@@ -402,6 +402,7 @@ async def test_fork_of_a_job(engines):
     assert await (await run.fork(0)).result(5) == "w"
     assert CALLS == ["w", "w"]
     assert await (await run.fork(0, {"0": "by hand"})).result(5) == "by hand"
+    assert await (await run.fork(0, {0: "by number"})).result(5) == "by number"
     assert CALLS == ["w", "w"]
 
 

@@ -388,7 +388,9 @@ class Run(Generic[T]):
         """
         return await self._backend.request(RetryHooks(self.id))
 
-    async def fork(self, at: str | int, replace: Mapping[str, Any] | None = None, *, id: str | None = None) -> Run[T]:
+    async def fork(
+        self, at: str | int, replace: Mapping[str, Any] | Mapping[int, Any] | None = None, *, id: str | None = None
+    ) -> Run[T]:
         """
         A new run that continues from position *at*, with the outcomes in *replace* instead of the recorded.
 
@@ -400,7 +402,7 @@ class Run(Generic[T]):
         """
         codec = self._backend.codec
         encoded = {
-            position: codec.encode_by_value(value, where=f"replacement at {position}")
+            str(position): codec.encode_by_value(value, where=f"replacement at {position}")
             for position, value in (replace or {}).items()
         }
         new_id = id or new_run_id(self._backend.clock.now())
