@@ -19,7 +19,7 @@ from durable._core.run.caps import DEFAULT_CAPS, Caps
 from durable._core.statuses import ENDS
 from durable._debug.replay import AnyHistory, AnyWorkflow, as_definitions, recorded_run
 from durable._shell.attempts.stand_ins import StandFor, StandIns, result_types
-from durable._shell.engine.dry_run import DryRun, rehearsing
+from durable._shell.engine.dry_run import DryRun, SignalsToSend, rehearsing
 from durable._shell.engine.engine import Engine
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads.exporting import read_histories
@@ -34,7 +34,7 @@ async def what_if(
     at: str | int | None = None,
     replace: Mapping[str | int, Any] | None = None,
     stand_ins: Mapping[StandFor, Callable[..., Any]] | None = None,
-    signals: Mapping[str, Iterable[Any]] | None = None,
+    signals: SignalsToSend | None = None,
     codec: Codec | None = None,
     caps: Caps = DEFAULT_CAPS,
 ) -> DryRun[Any]:
@@ -55,7 +55,7 @@ async def what_if(
             or is blocked as a resume would have it, one that failed as a retry would.
         replace: Values by position, instead of the recorded outcomes of steps, transactions and children.
         stand_ins: As for `Engine.dry_run`.
-        signals: A list of payloads by the name of the signal, as for `Engine.dry_run`.
+        signals: A list of payloads by `Signal`, or by the name of one, as for `Engine.dry_run`.
         codec: Reads and writes values, where the journal was written with ``codec=`` hooks.
         caps: Sizes beyond which values and histories are refused.
 
@@ -98,7 +98,7 @@ async def rehearsed(
     definitions: Definitions,
     *,
     stand_ins: Mapping[StandFor, Callable[..., Any]] | None,
-    signals: Mapping[str, Iterable[Any]] | None,
+    signals: SignalsToSend | None,
     codec: Codec,
     caps: Caps = DEFAULT_CAPS,
 ) -> DryRun[Any]:

@@ -13,6 +13,7 @@ from durable import (
     Limit,
     Return,
     RunFailedError,
+    Signal,
     continue_as,
     for_each,
     gather,
@@ -264,7 +265,7 @@ async def test_races_timers_and_deadlines_go_on(engines, tmp_path, reached):
         assert slow.value[:2] == [1, "too late"]
         assert slow.value[2] == pytest.approx(began + 900, abs=2)
         assert slow.seconds == pytest.approx(900, abs=2)
-        quick = await what_if(history, hurries, signals={"go": ["x"], "more": ["y"]})
+        quick = await what_if(history, hurries, signals={Signal("go", str): ["x"], "more": ["y"]})
         assert quick.value[:2] == [0, "y"]
         assert quick.value[2] == pytest.approx(began, abs=2)
     forked = await what_if(recorded, hurries, at="0.1", signals={"go": ["x"]})

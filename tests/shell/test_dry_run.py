@@ -5,7 +5,7 @@ Dry runs: the workflow is real, its steps are not, time jumps, and no file is to
 import asyncio
 import contextlib
 import hashlib
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
@@ -18,6 +18,7 @@ from durable import (
     Retry,
     Return,
     RunCancelledError,
+    Signal,
     Transaction,
     call,
     context,
@@ -336,6 +337,28 @@ async def test_signals_come_before_time_passes_and_in_order():
     dry = await Engine(":memory:", [approval]).dry_run(approval(), signals={"answer": ["a", "b"]})
     assert dry.value == ["a", "b", 1]
     assert dry.seconds == DAY
+
+
+async def test_signals_are_given_by_the_objects_that_name_them_too():
+    """
+    A `Signal` is as good a key as its name, and its payloads are of its type.
+    """
+    due = Signal("due", date)
+
+    @workflow(name="collects")
+    async def collects() -> Flow[list[object]]:
+        first: date = yield wait_for(due)
+        second: int = yield wait_for("go", int)
+        third: date = yield wait_for(due)
+        yield Return([first, second, third])
+
+    engine, day = Engine(":memory:", [collects]), date(2026, 11, 30)
+    dry = await engine.dry_run(collects(), signals={due: [day, day], "go": [1]})
+    assert dry.value == [day, 1, day]
+    with pytest.raises(DryRunError, match=r"signals\['due'\]: takes a list of payloads"):
+        await engine.dry_run(collects(), signals={due: "soon"})
+    with pytest.raises(EncodeError, match="payload of signal 'due'"):
+        await engine.dry_run(collects(), signals={due: ["soon"]})
 
 
 async def test_time_stands_still_while_a_stand_in_runs():

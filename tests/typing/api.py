@@ -65,6 +65,7 @@ from durable import (
     transaction,
     uuid4,
     wait_for,
+    what_if,
     workflow,
 )
 from durable.testing import (
@@ -270,6 +271,14 @@ async def every_call(engine: Engine) -> None:
         signals={"stars": [5]},
     )
     assert_type(dry, DryRun[Receipt])
+    by_name: dict[str, list[Any]] = {"stars": [5]}
+    by_signal: dict[Signal[int], list[int]] = {Signal("stars", int): [5]}
+    assert_type(await engine.dry_run(ride(1, "here"), signals=by_name), DryRun[Receipt])
+    assert_type(await engine.dry_run(ride(1, "here"), signals=by_signal), DryRun[Receipt])
+    assert_type(await engine.dry_run(ride(1, "here"), signals={Signal("stars", int): [5], "go": []}), DryRun[Receipt])
+    assert_type(await what_if("ride.json", ride, signals=by_signal), DryRun[Any])
+    assert_type(await engine.get("r").fork(1, {1: "by hand"}), Run[Any])
+    assert_type(await engine.get("r").fork(1, {"1": "by hand"}), Run[Any])
     assert_type(dry.value, Receipt | None)
     assert_type([event.kind for event in dry], list[str])
     run = await engine.start(ride(1, "here"))

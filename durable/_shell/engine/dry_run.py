@@ -12,12 +12,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from attrs import evolve, field, frozen
 
 from durable._core.ports import Clock
 from durable._core.program.functions import Workflow
+from durable._core.program.ops import Signal
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS, EndStatus
 from durable._shell.attempts.hooks import Hooks
@@ -41,6 +42,18 @@ KEEP_RESIDENT = 1_000
 
 #: How a dry run ended. "waiting": only a signal could move it; "blocked": it needs a person.
 DryRunStatus: TypeAlias = Literal["waiting", "blocked", EndStatus]
+
+
+class SignalsToSend(Protocol):
+    """
+    Lists of payloads by `Signal`, or by the name of one: a mapping.
+
+    A protocol, since keys of a `Mapping` are invariant: one of signals alone, or of names alone, would be none of both.
+    """
+
+    def items(self) -> Iterable[tuple[str | Signal[Any], Iterable[Any]]]:
+        """Signals, each with its payloads."""
+        ...
 
 
 @frozen
@@ -160,14 +173,14 @@ class Rehearsal:
     #: To start runs there, or to bring some.
     journal: JournalHandle[EngineBackend]
 
-    async def play(self, run: Run[T], signals: Mapping[str, Iterable[Any]]) -> DryRun[T]:
+    async def play(self, run: Run[T], signals: SignalsToSend) -> DryRun[T]:
         """
         Let *run*, and all that it leads to, continue until nothing can move it.
 
         Signals are delivered, and then the time moves, only while nothing is running: no
         stand-in ever loses a race against the clock.
         """
-        payloads = {name: deque(_listed(name, values)) for name, values in signals.items()}
+        payloads = {signal: deque(_listed(signal, values)) for signal, values in signals.items()}
         workload, journal = self.engine.require_running().workload, self.journal
         jumps = 0
         while True:
@@ -229,18 +242,22 @@ class Rehearsal:
                     return error
         return None
 
-    async def _deliver(self, payloads: Mapping[str, deque[Any]]) -> bool:
+    async def _deliver(self, payloads: Mapping[str | Signal[Any], deque[Any]]) -> bool:
         """Give one payload to the run that waits longest for a signal of its name; False if none does."""
-        for name, left in payloads.items():
-            if left and (run_id := await self.engine.read(run_rows.waiting_for_signal, name)) is not None:
-                await self.journal.get(run_id).signal(name, left.popleft())
+        for signal, left in payloads.items():
+            if left and (run_id := await self.engine.read(run_rows.waiting_for_signal, _name(signal))) is not None:
+                await self.journal.get(run_id).signal(signal, left.popleft())
                 return True
         return False
 
 
-def _listed(name: str, payloads: Any) -> Iterable[Any]:
+def _name(signal: str | Signal[Any]) -> str:
+    return signal.name if isinstance(signal, Signal) else signal
+
+
+def _listed(signal: str | Signal[Any], payloads: Any) -> Iterable[Any]:
     """The payloads of one signal. A str is iterable too, and never meant as payloads of one character."""
     if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
         reason = f"takes a list of payloads, one for each time it is sent; found {payloads!r:.60}"
-        raise DryRunError(f"signals[{name!r}]", reason)
+        raise DryRunError(f"signals[{_name(signal)!r}]", reason)
     return payloads

@@ -31,7 +31,7 @@ from durable._shell.clock import SystemClock
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.checks import check_journal
-from durable._shell.engine.dry_run import DryRun, rehearsing
+from durable._shell.engine.dry_run import DryRun, SignalsToSend, rehearsing
 from durable._shell.engine.settings import Settings
 from durable._shell.engine.ticker import collect_schedules
 from durable._shell.handles.journal import JournalHandle
@@ -251,7 +251,7 @@ class Engine(JournalHandle[EngineBackend]):
         op: RunOp[T],
         *,
         stand_ins: Mapping[StandFor, Callable[..., Any]] | None = None,
-        signals: Mapping[str, Iterable[Any]] | None = None,
+        signals: SignalsToSend | None = None,
     ) -> DryRun[T]:
         """
         Run a workflow in memory: stand-ins in place of steps, no file touched, no waiting.
@@ -266,7 +266,7 @@ class Engine(JournalHandle[EngineBackend]):
                 function, for `call`), or its name, to a plain or async function of the same
                 arguments; a transaction's without the `Transaction`. What has none is not
                 executed: the dry run has failed, with a `DryRunError`.
-            signals: A list of payloads by the name of the signal. Each goes to the run that has
+            signals: A list of payloads by `Signal`, or by the name of one. Each goes to the run that has
                 waited longest for it, before any time passes.
 
         Returns:
