@@ -107,6 +107,20 @@ def test_members_are_called_by_their_names():
     }  # fmt: skip
 
 
+def test_a_timer_is_drawn_by_its_name():
+    """
+    As `run.history()` tells it: by what the code calls it, or else by what it is.
+    """
+
+    @workflow
+    async def naps() -> Flow[None]:
+        yield sleep(1)
+        yield sleep(1, name="nap")
+
+    nodes = nodes_of(run(naps()).events)
+    assert [(node.kind, node.label) for node in nodes[1:-1]] == [("timer", "sleep"), ("timer", "nap")]
+
+
 def test_what_is_open_is_open():
     """
     A run that waits: what is passed is passed, the rest is under way.

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from durable import Flow, Return, continue_as, step, wait_for, workflow
+from durable import Flow, Return, continue_as, sleep, step, wait_for, workflow
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +42,12 @@ async def loops(n: int) -> Flow[int]:
     if n:
         yield continue_as(loops(n - 1))
     yield Return(n)
+
+
+@workflow
+async def naps() -> Flow[None]:
+    yield sleep(0)
+    yield sleep(3600, name="nap")
 
 
 async def test_events_in_order_with_time_position_and_words(engines, cli, tmp_db):
@@ -172,6 +178,18 @@ def test_following_a_live_run_ends_with_it(tmp_path):
     rest, _ = follower.communicate(timeout=20)
     assert (engine.returncode, follower.returncode) == (0, 0), out
     assert "RunSucceeded" in rest.splitlines()[-1]
+
+
+async def test_a_timer_is_told_by_its_name(engines, cli, tmp_db, reached):
+    """
+    As `run.history()` tells it: by what the code calls it, or else by what it is.
+    """
+    engine = await engines.file(naps)
+    run = await engine.start(naps(), id="r")
+    await reached(run, "waiting")
+    timers = [" ".join(line.split()[4:6]) for line in cli("history", "r", "--db", tmp_db).lines if "TimerSet" in line]
+    assert timers == ["0 sleep", "1 nap"]
+    assert [event.name for event in await run.history() if event.kind == "TimerSet"] == ["sleep", "nap"]
 
 
 def test_following_needs_neither_asyncio_nor_structlog():

@@ -214,7 +214,7 @@ def _node(event: CommandEvent) -> GraphNode:
         case GroupOpened():
             return GraphNode(event.position, "group", f"{event.name} of {event.size}", "open", at)
         case TimerSet():
-            return GraphNode(event.position, "group" if event.name == "timeout" else "timer", event.name, "open", at)
+            return GraphNode(event.position, "group" if event.name == "timeout" else "timer", event.called, "open", at)
         case SignalAwaited():
             return GraphNode(event.position, "signal", f"wait_for {event.name}", "open", at)
         case ChildStarted():

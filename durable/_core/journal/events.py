@@ -455,6 +455,11 @@ class TimerSet(AskedByCode):
     label: str = field(factory=str)
     at: Instant = 0.0
 
+    @property
+    def called(self) -> str:
+        """What people read at its position: what the code calls it, if it does."""
+        return self.label or self.name
+
     def describe(self) -> str:
         return f"{self.name} {self.label!r}" if self.label else self.name
 

@@ -244,7 +244,7 @@ class Run(Generic[T]):
         found: list[HistoryEvent] = []
         for seq, event in enumerate(events, 1):
             if event.category == "command":
-                names[event.position] = (event.label or event.name) if isinstance(event, TimerSet) else event.name
+                names[event.position] = event.called if isinstance(event, TimerSet) else event.name
             name, kind = names.get(event.position), KIND_NAMES[event.kind]
             found.append(HistoryEvent(seq, kind, event.position, event.at, event.value, event, name))
         return found
