@@ -1122,8 +1122,8 @@ MUTANTS = (
     _m(
         "a tick of the past that starts a second run",
         "_shell/writes/schedule_writes",
-        "    if run_exists(conn, tick.run.run_id):\n        return row\n    before",
-        "    before",
+        "    if run_exists(conn, tick.run.run_id):\n        return row\n    if tick",
+        "    if tick",
         "shell/test_stored_schedules.py::test_the_past_is_made_up_for",
     ),
     _m(
@@ -1132,6 +1132,20 @@ MUTANTS = (
         " or _beat(row) != _beat(before):",
         ":",
         "shell/test_schedules.py::test_ticks_of_a_timetable_that_was_changed_meanwhile_start_nothing",
+    ),
+    _m(
+        "the whole line looked up for each tick that is made up for",
+        "_shell/writes/schedule_writes",
+        "        ahead = tick.run if tick",
+        "        ahead = None if tick",
+        "shell/test_schedules.py::test_ticks_that_queue_cost_the_same_however_many_are_recorded_at_once",
+    ),
+    _m(
+        "a run that queues behind nobody",
+        "_shell/writes/schedule_writes",
+        "evolve(tick.run, behind=(ahead.run,))",
+        "tick.run",
+        "shell/test_schedules.py::test_ticks_that_queue_cost_the_same_however_many_are_recorded_at_once",
     ),
     _m(
         "a schedule of the program deleted by a client",

@@ -863,6 +863,15 @@ async def test_a_trigger_that_is_asked_for_twice_starts_one_run(engines, clock):
     assert len(await started(engine)) == 1
 
 
+def made_tick(at, overlap):
+    """
+    A tick of the schedule "often" with its run, whose number is its time.
+    """
+    op = with_options(report("x"), id=tick_id(at, "often"))
+    run = make_run(op, definitions=Definitions([report]), codec=Codec(None), allocate=lambda: int(at), now=at)
+    return schedule_writes.Tick(at, overlap, run)
+
+
 def rows_of(*ticks, between):
     """
     A schedule's row, and the runs that *ticks* (made before) started, where *between* was recorded first.
@@ -870,12 +879,7 @@ def rows_of(*ticks, between):
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
         schema.prepare(conn, 0.0)
         schedule_writes.adopt(conn, [Schedule("often", report("x"), every=10)], 0.0)
-        made = []
-        for at in ticks:
-            op = with_options(report("x"), id=tick_id(at, "often"))
-            known = Definitions([report])
-            run = make_run(op, definitions=known, codec=Codec(None), allocate=lambda n=at: int(n), now=at)
-            made.append(schedule_writes.Tick(at, "allow", run))
+        made = [made_tick(at, "allow") for at in ticks]
         before = schedule_writes.find_schedule(conn, "often")
         between(conn)
         row = schedule_writes.record_ticks(conn, Effects(), before=before, ticks=made, upto=ticks[-1], next_at=70.0)
@@ -926,6 +930,28 @@ def test_ticks_of_a_schedule_that_was_deleted_meanwhile_start_nothing():
     """
     row, runs = rows_of(10.0, 20.0, between=lambda conn: conn.execute("DELETE FROM durable_schedules"))
     assert (row, runs) == (None, [])
+
+
+def test_ticks_that_queue_cost_the_same_however_many_are_recorded_at_once():
+    """
+    Each of their runs stands behind the one before, and the others are not looked at again for each.
+    """
+
+    def statements(number):
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+            schema.prepare(conn, 0.0)
+            schedule_writes.adopt(conn, [Schedule("often", report("x"), every=10)], 0.0)
+            seen = []
+            conn.set_trace_callback(seen.append)
+            ticks = [made_tick(10.0 * each, "queue") for each in range(1, number + 1)]
+            row = schedule_writes.backfill(conn, schedule_writes.find_schedule(conn, "often"), ticks, Effects())
+            conn.set_trace_callback(None)
+            waits = conn.execute("SELECT run, target FROM durable_waits WHERE kind = 'start' ORDER BY run").fetchall()
+        assert row.open_runs == tuple(tick.run.run_id for tick in ticks)
+        assert waits == [(each * 10, each * 10 - 10) for each in range(2, number + 1)]
+        return len(seen)
+
+    assert statements(60) - statements(40) == statements(40) - statements(20)
 
 
 async def test_a_tick_that_cannot_be_written_stops_nothing(engines, clock, eventually, monkeypatch):

@@ -142,9 +142,8 @@ def record_ticks(
     if row is None or row.paused_at is not None or row.upto >= upto or _beat(row) != _beat(before):
         effects.schedules.append((before.name, row))
         return row
-    for tick in ticks:
-        if tick.at > row.upto:
-            row = _tick(conn, row._replace(last_at=tick.at), tick, effects)
+    if fresh := [tick for tick in ticks if tick.at > row.upto]:
+        row = backfill(conn, row._replace(last_at=fresh[-1].at), fresh, effects)
     row = row._replace(upto=upto, next_at=next_at)
     save(conn, row, effects)
     return row
@@ -155,11 +154,18 @@ def _beat(row: ScheduleRow) -> tuple[str, str, float]:
     return row.spec, row.timezone, row.anchor
 
 
-def _tick(conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effects) -> ScheduleRow:
+def _tick(
+    conn: sqlite3.Connection, row: ScheduleRow, tick: Tick, effects: Effects, ahead: NewRun | None
+) -> ScheduleRow:
+    """*ahead*: the last in line, if this transaction has put it there: of the others nothing is to be looked up."""
     if tick.run is None:
         return row.failing(tick.error)
     if run_exists(conn, tick.run.run_id):
         return row
+    if tick.overlap == "queue" and ahead is not None and still_open(conn, [ahead.run_id]):
+        held_up = row.last_error or held_up_by(conn, [ahead.run])
+        row = _start(conn, row, evolve(tick.run, behind=(ahead.run,)), effects)
+        return row._replace(last_error=row.last_error or held_up)
     before = still_open(conn, row.open_runs)
     row = row._replace(open_runs=tuple(before))
     if tick.overlap == "allow":
@@ -255,6 +261,9 @@ def past_ticks(timetable: Timetable, row: ScheduleRow, since: float, until: floa
 
 def backfill(conn: sqlite3.Connection, row: ScheduleRow, ticks: Sequence[Tick], effects: Effects) -> ScheduleRow:
     """Let ticks of the past start their runs, unless they have one; the row as it then is, not saved."""
+    ahead: NewRun | None = None
     for tick in ticks:
-        row = _tick(conn, row, tick, effects)
+        latest = row.last_run
+        row = _tick(conn, row, tick, effects, ahead)
+        ahead = tick.run if tick.overlap == "queue" and row.last_run != latest else None
     return row
