@@ -146,7 +146,7 @@ def _write(row: RunRow, seq: int, event: Event, began_at: float, args: Namespace
 def _told(event: Event, full: bool) -> str:  # noqa: FBT001 - an option of the command
     parts, fields = [], fields_of(event)
     if isinstance(event, TimerSet):
-        fields = {**fields, "name": event.called, "label": ""}
+        fields |= {"name": event.called, "label": ""}
     for name, found in fields.items():
         if name in ("digest", "seed") or found in (None, "", False):
             continue
