@@ -330,7 +330,7 @@ async def test_the_payload_of_a_signal_is_read_as_the_type_that_the_application_
         (["ride", "--arg", "user=1", "--delay", "nan"], "'nan' is not a delay: give a span"),
         (["ride", "--arg", "user=1", "--delay=-3"], "'-3' is not a delay: give a span"),
         (["ride", "--arg", "user=1", "--id", "a\nb"], "a run id must be printable"),
-        (["keyed", "--arg", "number=0"], "cannot start 'keyed': ZeroDivisionError: division by zero (at "),
+        (["keyed", "--arg", "number=0"], "key of workflow 'keyed' raised ZeroDivisionError: division by zero"),
         (["untyped", "--args", json.dumps(["x" * (2 << 20)])], "size in bytes is "),
     ],
 )  # fmt: skip

@@ -35,6 +35,9 @@ R = TypeVar("R")
 #: Lines from here on are decoded in a thread: that of a large import takes a while.
 _LARGE_LINE = 1 << 20
 
+#: Turns of the loop until a connection that was accepted is known, and closed.
+_ACCEPTING = 4
+
 
 class Answering(Backend, Protocol):
     """What answers clients: an engine."""
@@ -69,7 +72,7 @@ class Server:
                 os.unlink(self._path)
         before = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=LINE_BYTES)
+            self._server = await asyncio.start_unix_server(self._connected, self._path, limit=LINE_BYTES)
         except OSError as error:
             log.warning("journal.notice", path=self._path, notice=f"clients cannot connect: {error}")
         finally:
@@ -87,20 +90,29 @@ class Server:
             task.cancel()
         if self._clients:
             await asyncio.wait(self._clients, timeout=1.0)
+        for _ in range(_ACCEPTING):
+            await asyncio.sleep(0)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # accepted while we closed
+            writer.close()
+            return
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._clients.add(task)
+
+        def ended(_: object) -> None:
+            self._clients.discard(task)
+            writer.close()
+
+        task.add_done_callback(ended)  # which is called even if it is cancelled before it begins
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients.add(task)
         try:
             while line := await reader.readline():
                 writer.write(await self._answer(line, reader))
                 await writer.drain()
         except (OSError, ValueError, EngineClosedError, asyncio.CancelledError):
             pass  # the client went away or sent no line, or the engine closes: there is nobody who needs an answer
-        finally:
-            self._clients.discard(task)
-            writer.close()
 
     async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
         try:
