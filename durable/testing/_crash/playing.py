@@ -26,7 +26,7 @@ from durable._shell.engine.engine import Engine
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads import run_rows
 from durable._shell.storage.memory import MEMORY
-from durable.errors import JournalError, RunExistsError, RunStateError, UsageError
+from durable.errors import DefinitionError, JournalError, RunExistsError, RunStateError, UsageError
 from durable.testing._crash.facts import ROOT, is_over, read_outcome
 from durable.testing._crash.faults import CLOCK_SECONDS, Fault, GlitchError, journal_error
 from durable.testing._crash.invariants import Ledger, Outcome
@@ -236,8 +236,12 @@ class Play:
                 await engine.start(self.world.op, id=ROOT)
             except RunExistsError:
                 pass
-            except (JournalError, GlitchError):  # the journal's, or of the function that makes its key
+            except JournalError:
                 return False
+            except DefinitionError as error:
+                if not isinstance(error.__cause__, (GlitchError, asyncio.CancelledError)):
+                    raise
+                return False  # the function that makes its key was struck
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
