@@ -310,6 +310,10 @@ class ManyNode(Group):
         """Why it ended, all of its members having ended or never begun."""
         return self.reason or self.rule.reason(self.size, self.succeeded, self.failed) or "all ended"
 
+    def fails(self) -> bool:
+        """Whether it raises, all of its members having ended or never begun."""
+        return self.why() == "too many failed" if self.rule.given else self.failed > 0 and not self.never_fails
+
     def failure(self, error: BaseException) -> NodeOutcome:
         """*error* as the group's own, which tells how each member ended."""
         found = attribute(error, SETTLED)
@@ -385,8 +389,7 @@ class GatherNode(ManyNode):
         return {key: unordered[key] for key in keys}
 
     def result(self) -> NodeOutcome:
-        failing = self.why() == "too many failed" if self.rule.given else self.failed and not self.op.return_exceptions
-        if failing:
+        if self.fails():
             return self.failure(_group(self.errors(), self.size))
         if self.op.settles:
             return NodeOutcome(self.outcomes_of_members(failing=False))
@@ -574,7 +577,7 @@ class ForEachNode(ManyNode):
         super().cancel()
 
     def result(self) -> NodeOutcome:
-        if self.why() == "too many failed" if self.rule.given else self.failed:
+        if self.fails():
             errors = self.errors()
             alone = self.concurrency == 1 and not self.rule.given
             return self.failure(errors[0] if alone else _group(errors, self.size))
