@@ -41,7 +41,7 @@ def _queue(name: str, changed: str) -> Queue:
     return Queue(name, concurrency, rate=None if count is None else Rate(count, per=per))
 
 
-class LimitRow(NamedTuple):
+class LimitNumbers(NamedTuple):
     """A limit with the numbers that hold, and who is in it."""
 
     concurrency: int | None
@@ -52,7 +52,7 @@ class LimitRow(NamedTuple):
     waiting: int
 
 
-def limit_row(conn: sqlite3.Connection, name: str) -> LimitRow | None:
+def limit_row(conn: sqlite3.Connection, name: str) -> LimitNumbers | None:
     """The limit called *name*; None if no engine has had it."""
     row = conn.execute(
         "SELECT concurrency, count, per, own IS NOT NULL, "
@@ -64,4 +64,4 @@ def limit_row(conn: sqlite3.Connection, name: str) -> LimitRow | None:
     if row is None:
         return None
     concurrency, grants, per, changed, inside, waiting = row
-    return LimitRow(concurrency, grants, per, bool(changed), inside, waiting)
+    return LimitNumbers(concurrency, grants, per, bool(changed), inside, waiting)
