@@ -165,7 +165,7 @@ MUTANTS = (
     _m(
         "a run that made up for its failure is retried",
         "_shell/requests/history_requests",
-        "    ran = () if force or unborn else history.ran_since(events)\n",
+        "    ran = () if force or unborn else history.ran_since(events, reopened)\n",
         "    ran = ()\n",
         "shell/test_retry_fork.py::test_a_run_that_made_up_for_its_failure_is_not_retried",
     ),

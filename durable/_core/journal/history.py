@@ -377,9 +377,13 @@ def never_began(events: Sequence[Event]) -> bool:
     return kept[-1].category == "end" and not any(event.category == "command" for event in kept) and ends_unborn(kept)
 
 
-def ran_since(events: Sequence[Event]) -> list[CommandEvent]:
-    """What the failure of the run of *events* led to, and a retry would forget: refunds, messages. See `aftermath`."""
-    retried = reopened(events, 0.0)
+def ran_since(events: Sequence[Event], retried: RunRetried | None = None) -> list[CommandEvent]:
+    """
+    What the failure of the run of *events* led to, and a retry would forget: refunds, messages. See `aftermath`.
+
+    *retried*: what `reopened` made of the same events, if that is known.
+    """
+    retried = retried or reopened(events, 0.0)
     return aftermath.led_to(effective(events)[0], retried.cut, retried.kept, retried.positions)
 
 

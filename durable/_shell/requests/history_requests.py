@@ -212,10 +212,10 @@ def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *,
     unborn = history.never_began(events)
     if run.status != "failed" and not (run.status == "cancelled" and unborn):
         raise RunStateError(run_id, run.status, "retry", "Only failed runs can be retried; fork it instead")
-    ran = () if force or unborn else history.ran_since(events)
+    reopened = history.reopened(events, now)
+    ran = () if force or unborn else history.ran_since(events, reopened)
     if ran:
         raise RetryRefusedError(run_id, [f"{event.describe()} at {event.position}" for event in ran])
-    reopened = history.reopened(events, now)
     state = RunState(run.run, run.run_id, run.workflow, run.queue, len(events))
     (state.chain,) = conn.execute(
         "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run.run, len(events))
