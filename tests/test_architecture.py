@@ -238,6 +238,7 @@ ROOMS = [
     "durable._core.statuses",
     "durable._core.source_places",
     "durable._core.scope_check",
+    "durable._core.light_frozen",
     "durable._core.outside",
     "durable._core.codec",
     "durable._core.program",

@@ -25,11 +25,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Union, assert_never, get_args
 
-from attrs import field, frozen
+from attrs import field
 from attrs.converters import optional
 
 from durable._core.codec.codec import Payload
 from durable._core.codec.records import Instant
+from durable._core.light_frozen import light_frozen
 
 #: What an event says of its command, or of the run. "failed" and "retrying": its value is the failure.
 OutcomeKind: TypeAlias = Literal[
@@ -94,7 +95,7 @@ class RunWide(_Recorded):
 # --- the run -------------------------------------------------------------------------------
 
 
-@frozen
+@light_frozen
 class RunStarted(RunWide):
     """The run exists. *value* holds its arguments, *seed* what randomness is derived from."""
 
@@ -107,7 +108,7 @@ class RunStarted(RunWide):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class RunSucceeded(RunWide):
     """The run ended with *value*."""
 
@@ -122,7 +123,7 @@ class RunSucceeded(RunWide):
         return "the end of the workflow"
 
 
-@frozen
+@light_frozen
 class RunFailed(RunWide):
     """The run ended by an error. *positions* are the commands whose failure caused it."""
 
@@ -138,7 +139,7 @@ class RunFailed(RunWide):
         return "the end of the workflow, by an error"
 
 
-@frozen
+@light_frozen
 class RunCancelled(RunWide):
     """
     The run ended because it was cancelled, after its clean-up. *value* is the failure of that, if it failed.
@@ -159,7 +160,7 @@ class RunCancelled(RunWide):
         return "the end of the workflow, cancelled"
 
 
-@frozen
+@light_frozen
 class RunContinued(RunWide):
     """The run ended and continues as *run_id* (`continue_as`)."""
 
@@ -175,7 +176,7 @@ class RunContinued(RunWide):
         return f"continue as {self.name!r}"
 
 
-@frozen
+@light_frozen
 class RunRestarted(RunWide):
     """The whole run failed and starts afresh as *attempt*, at *fire_at* (its `retry` option)."""
 
@@ -191,7 +192,7 @@ class RunRestarted(RunWide):
         return "the end of an attempt of the workflow, by an error"
 
 
-@frozen
+@light_frozen
 class RunRetried(RunWide):
     """
     A person retried a failed run: what failed at *positions*, and what followed *cut*, is set aside.
@@ -207,7 +208,7 @@ class RunRetried(RunWide):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class RunForked(RunWide):
     """The run is a copy of *source* up to *at_position*; what stands before this was copied."""
 
@@ -221,7 +222,7 @@ class RunForked(RunWide):
 # --- steps -----------------------------------------------------------------------------------
 
 
-@frozen
+@light_frozen
 class StepStarted(AskedByCode):
     """An attempt of a step may begin. Attempt 1 is the command itself."""
 
@@ -238,7 +239,7 @@ class StepStarted(AskedByCode):
         return f"step {self.name!r}"
 
 
-@frozen
+@light_frozen
 class StepSucceeded(Positioned):
     """A step or transaction returned *value*."""
 
@@ -250,7 +251,7 @@ class StepSucceeded(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class StepRetrying(Positioned):
     """An attempt failed; the next one may begin at *fire_at*."""
 
@@ -264,7 +265,7 @@ class StepRetrying(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class StepSnoozed(Positioned):
     """An attempt asked to be called again at *fire_at*: it has not failed, and the retry policy does not count it."""
 
@@ -278,7 +279,7 @@ class StepSnoozed(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class StepFailed(Positioned):
     """A step or transaction failed permanently."""
 
@@ -291,7 +292,7 @@ class StepFailed(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class StepInterrupted(Positioned):
     """An attempt was cut off: by the death of the process (*crashed*), or by a shutdown."""
 
@@ -304,7 +305,7 @@ class StepInterrupted(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class StepNotBegun(Positioned):
     """An attempt was recorded, but its function never called: its run had to stop first. So it is safe to repeat."""
 
@@ -316,7 +317,7 @@ class StepNotBegun(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class OutcomeResolved(Positioned):
     """
     A person, *by*, said how a step ended whose outcome was unknown: its *value* is a failure if it *failed*.
@@ -335,7 +336,7 @@ class OutcomeResolved(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class StepCancelled(Positioned):
     """
     Nobody waits for a step any more: its race is lost, its time is over, or its run cancelled or ended.
@@ -350,7 +351,7 @@ class StepCancelled(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class TransactionStarted(AskedByCode):
     """A transaction was asked for. Its outcome commits together with its rows."""
 
@@ -367,7 +368,7 @@ class TransactionStarted(AskedByCode):
         return f"transaction {self.name!r}"
 
 
-@frozen
+@light_frozen
 class SlotAwaited(AskedByCode):
     """An attempt of step *name* waits for a slot of *limit*; attempt 1 is the command. `StepStarted` comes later."""
 
@@ -386,7 +387,7 @@ class SlotAwaited(AskedByCode):
         return f"step {self.name!r}"
 
 
-@frozen
+@light_frozen
 class SlotGranted(Positioned):
     """The step at *position* has the slot that it waited for."""
 
@@ -396,7 +397,7 @@ class SlotGranted(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class StepStopped(Positioned):
     """
     An attempt that was cancelled has ended without an outcome, its clean-up included.
@@ -417,7 +418,7 @@ class StepStopped(Positioned):
 # --- groups, timers, signals, children ---------------------------------------------------------
 
 
-@frozen
+@light_frozen
 class GroupOpened(AskedByCode):
     """A gather, race, settle or for_each began. For `for_each`, *value* holds its items."""
 
@@ -442,7 +443,7 @@ class GroupOpened(AskedByCode):
         return self.name.startswith("for_each ") or recorded.size == self.size
 
 
-@frozen
+@light_frozen
 class TimerSet(AskedByCode):
     """A timer was set, due at *fire_at*; *name* is sleep, sleep_until or timeout, *label* what the code calls it."""
 
@@ -464,7 +465,7 @@ class TimerSet(AskedByCode):
         return f"{self.name} {self.label!r}" if self.label else self.name
 
 
-@frozen
+@light_frozen
 class TimerFired(Positioned):
     """The timer of a command (also of a retry, or of a `wait_for` with a timeout) came due."""
 
@@ -475,7 +476,7 @@ class TimerFired(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class SignalAwaited(AskedByCode):
     """The run waits for a signal; *fire_at* is its timeout, if any."""
 
@@ -495,7 +496,7 @@ class SignalAwaited(AskedByCode):
         return f"wait_for {self.name}"
 
 
-@frozen
+@light_frozen
 class SignalReceived(RunWide):
     """A signal from outside; kept until a `wait_for` of its name consumes it."""
 
@@ -510,7 +511,7 @@ class SignalReceived(RunWide):
         return f"signal {self.name!r}"
 
 
-@frozen
+@light_frozen
 class ChildStarted(AskedByCode):
     """A child run was created; *awaited* is False for `start`."""
 
@@ -531,7 +532,7 @@ class ChildStarted(AskedByCode):
         return recorded.awaited == self.awaited
 
 
-@frozen
+@light_frozen
 class ChildAwaited(AskedByCode):
     """The run waits for a run that exists already."""
 
@@ -549,7 +550,7 @@ class ChildAwaited(AskedByCode):
         return recorded.run_id == self.run_id
 
 
-@frozen
+@light_frozen
 class ChildSucceeded(Positioned):
     """A child ended with *value*: a copy, so what the parent saw stays fixed."""
 
@@ -561,7 +562,7 @@ class ChildSucceeded(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class ChildFailed(Positioned):
     """A child ended by an error. One that was refused, so that it never began, has no run id."""
 
@@ -574,7 +575,7 @@ class ChildFailed(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class ChildCancelled(Positioned):
     """A child was cancelled."""
 
@@ -587,7 +588,7 @@ class ChildCancelled(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class ChildJoined(Positioned):
     """A child with a key exists: *run_id* is the run which the key stands for."""
 
@@ -598,7 +599,7 @@ class ChildJoined(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class SignalSent(AskedByCode):
     """The run sent signal *name* to another run; *digest* is that of what it carries."""
 
@@ -622,7 +623,7 @@ class SignalSent(AskedByCode):
         return recorded.run_id == self.run_id
 
 
-@frozen
+@light_frozen
 class CancelAsked(AskedByCode):
     """The run asked for another run to be cancelled."""
 
@@ -645,7 +646,7 @@ class CancelAsked(AskedByCode):
         return recorded.run_id == self.run_id
 
 
-@frozen
+@light_frozen
 class RequestAccepted(Positioned):
     """What was asked of another run was done, with the command; *value* is what that came to."""
 
@@ -657,7 +658,7 @@ class RequestAccepted(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class RequestRefused(Positioned):
     """What was asked of another run was not done: there is none, or it has ended. *value* is the failure."""
 
@@ -669,7 +670,7 @@ class RequestRefused(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class CancelSent(Positioned):
     """
     A running step, or an awaited child, is told to end; its command stays open until it has.
@@ -684,7 +685,7 @@ class CancelSent(Positioned):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class FeedOpened(Positioned):
     """The later children of the `for_each` at *position* are started by the file itself, *window* at once."""
 
@@ -699,7 +700,7 @@ def _as_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-@frozen
+@light_frozen
 class GroupArranged(Positioned):
     """
     How the group at *position* runs its members, and what ends it: as it was opened, whatever the code says later.
@@ -721,7 +722,7 @@ class GroupArranged(Positioned):
 # --- requests and notes ----------------------------------------------------------------------------
 
 
-@frozen
+@light_frozen
 class CancelRequested(RunWide):
     """Somebody asked for the run to be cancelled."""
 
@@ -735,7 +736,7 @@ class CancelRequested(RunWide):
         return "request to cancel"
 
 
-@frozen
+@light_frozen
 class RunTimedOut(RunWide):
     """The time allowed for the whole run is over."""
 
@@ -749,7 +750,7 @@ class RunTimedOut(RunWide):
         return "the time of the run"
 
 
-@frozen
+@light_frozen
 class RunExpired(RunWide):
     """The run had not begun by *expires_at* (its `expires` option), so it is given up."""
 
@@ -763,7 +764,7 @@ class RunExpired(RunWide):
         return "the time by which the run had to begin"
 
 
-@frozen
+@light_frozen
 class CleanupTimedOut(RunWide):
     """A cancelled run took too long over its clean-up."""
 
@@ -776,7 +777,7 @@ class CleanupTimedOut(RunWide):
         return "the time of the clean-up"
 
 
-@frozen
+@light_frozen
 class ResumeRequested(RunWide):
     """A person resumed a blocked run: interrupted steps may run again."""
 
@@ -789,7 +790,7 @@ class ResumeRequested(RunWide):
         return "request to resume"
 
 
-@frozen
+@light_frozen
 class AttributesSet(RunWide):
     """The workflow published attributes (`set_attributes`)."""
 
@@ -802,7 +803,7 @@ class AttributesSet(RunWide):
         return "attributes"
 
 
-@frozen
+@light_frozen
 class PatchMarked(RunWide):
     """`patched(name)` was asked for the first time, by code that has the change."""
 
@@ -815,7 +816,7 @@ class PatchMarked(RunWide):
         return f"patched {self.name!r}"
 
 
-@frozen
+@light_frozen
 class NowRead(RunWide):
     """`now()` was asked after *arrivals* arrivals; the answer was this event's time."""
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from attrs import frozen
-
+from durable._core.light_frozen import light_frozen
 from durable._core.statuses import WaitKind
 
 #: When the end of a wait wakes its run: always; when its group has no other row; or then and at a
@@ -15,7 +14,7 @@ from durable._core.statuses import WaitKind
 WakeOn: TypeAlias = Literal["any", "all", "failure", "fail_fast"]
 
 
-@frozen
+@light_frozen
 class Wait:
     """One row of what a run waits for. Its arrival closes it."""
 

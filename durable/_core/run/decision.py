@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event
 from durable._core.journal.waits import Wait, WakeOn
+from durable._core.light_frozen import light_frozen
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
 from durable._core.statuses import EndStatus
@@ -43,7 +44,7 @@ def removed(items: Sequence[T], item: T) -> bool:
     return False
 
 
-@frozen
+@light_frozen
 class StepAction:
     """Run one attempt of a step."""
 
@@ -56,7 +57,7 @@ class StepAction:
     crashes: int = 0
 
 
-@frozen
+@light_frozen
 class SlotAction:
     """Ask for a slot of *limit* under *key*; the grant comes as an arrival."""
 
@@ -65,7 +66,7 @@ class SlotAction:
     key: str
 
 
-@frozen
+@light_frozen
 class TransactionAction:
     """Run a transaction: its outcome and the turn which that causes commit with this decision."""
 
@@ -76,7 +77,7 @@ class TransactionAction:
     op: TransactionOp[Any]
 
 
-@frozen
+@light_frozen
 class ChildAction:
     """Create a run; *position* is where its parent asked for it."""
 
@@ -92,7 +93,7 @@ class ChildAction:
     keys: tuple[str | None, str] = (None, "")
 
 
-@frozen
+@light_frozen
 class SignalAction:
     """Send a signal to another run, once under *dedup*; the answer comes as an arrival."""
 
@@ -103,7 +104,7 @@ class SignalAction:
     dedup: str
 
 
-@frozen
+@light_frozen
 class CancelAction:
     """Ask another run to end; the answer comes as an arrival."""
 
@@ -122,7 +123,7 @@ class FedChild(NamedTuple):
     arguments: Payload
 
 
-@frozen
+@light_frozen
 class Feed:
     """
     The later items of a `for_each` with a window: each success of a child starts the next one.
@@ -143,7 +144,7 @@ class Feed:
     tolerate: int | None = None
 
 
-@frozen
+@light_frozen
 class FailedAttempt:
     """An attempt of a step, transaction or job that failed in this turn, for observers."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 from zlib import crc32
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from durable._core.admission import Queue
 from durable._core.codec.codec import Payload
@@ -21,6 +21,7 @@ from durable._core.codec.records import Instant, Seconds
 from durable._core.codec.rules.classes import KEY
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import Event, RunArrival, RunStarted
+from durable._core.light_frozen import light_frozen
 from durable._core.program.definition import OnConflict
 from durable._core.program.retry import RecordedRetry
 from durable._core.run.decision import Decision, FailedAttempt, Feed
@@ -33,7 +34,7 @@ from durable.errors import JournalCorruptError
 LARGE_BYTES = 2_048
 
 
-@frozen
+@light_frozen
 class Large:
     """A payload that goes to the table of large ones."""
 
@@ -122,7 +123,7 @@ def labels_json(labels: Mapping[str, str]) -> str | None:
     return json.dumps(dict(labels), ensure_ascii=False, sort_keys=True) if labels else None
 
 
-@frozen
+@light_frozen
 class SentSignal:
     """A signal as it is sent."""
 
@@ -130,7 +131,7 @@ class SentSignal:
     payload: Payload | None = None
 
 
-@frozen
+@light_frozen
 class NewRun:
     """A run to be created."""
 
@@ -199,7 +200,7 @@ class NewRun:
         return evolve(self, follows=run)
 
 
-@frozen
+@light_frozen
 class ReadyRun:
     """A run that could proceed: what the scheduler needs to choose among them."""
 
@@ -228,7 +229,7 @@ class ReadyRun:
     fresh: tuple[RunStarted, int] | None = None
 
 
-@frozen
+@light_frozen
 class Notice:
     """What a turn did that only those hear of who look on: middleware, and readers of `engine.events()`."""
 
@@ -239,7 +240,7 @@ class Notice:
     failed: FailedAttempt | None = None
 
 
-@frozen
+@light_frozen
 class NewFeed:
     """A feed to be opened."""
 
@@ -249,7 +250,7 @@ class NewFeed:
     numbers: Sequence[int]
 
 
-@frozen
+@light_frozen
 class DroppedNotes:
     """Notes (cursors, memos) that nobody can ask for any more."""
 
