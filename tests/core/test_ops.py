@@ -1078,6 +1078,12 @@ def test_the_items_are_recorded_once():
             "key_ttl must be a positive number of.*found -5",
         ),
         (lambda: start(double(1), priority="high"), DefinitionError, "priority must be a whole number, found 'high'"),
+        (
+            lambda: double(1).options(priority=2**70),
+            DefinitionError,
+            "priority must be a whole number from -9223372036854775808 to 9223372036854775807, found 71 bits",
+        ),
+        (lambda: double(1).options(delay=10**400), DefinitionError, "delay must be a number of seconds, found 1"),
         (lambda: start(double(1), labels="a"), DefinitionError, "labels must be a mapping of strings.*found 'a'"),
         (lambda: start(double(1), at="tomorrow"), ValueError, "aware datetime, found 'tomorrow'"),
         (lambda: add(1).options(timeout="5"), DefinitionError, "timeout must be a positive number of seconds"),
@@ -1111,6 +1117,7 @@ def test_wrong_ops_are_refused_where_they_are_made(make, error, words):
         (lambda: step(timeout="5")(plain), "@step: timeout must be a positive number of seconds, found '5'"),
         (lambda: job(priority="high")(plain), "<job 'plain'>: priority must be a whole number, found 'high'"),
         (lambda: job(version="2")(plain), "<job 'plain'>: version must be a whole number, found '2'"),
+        (lambda: job(version=2**63)(plain), "<job 'plain'>: version must be a whole number from -922"),
     ],
 )
 def test_wrong_options_are_refused_where_they_are_written(make, words):

@@ -5,8 +5,11 @@ What `op.options(...)` and `start(...)` say of one run is recorded with it.
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from attrs import evolve
 
 from durable import Client, Flow, Retry, Return, gather, job, start, workflow
+from durable._core.program.op_constructors import with_options
+from durable._shell.requests.run_requests import StartRuns
 from durable.errors import RunFailedError, RunStateError, UsageError
 
 
@@ -156,3 +159,24 @@ async def test_a_run_without_a_delay_is_given_no_other_time(engines, clock):
         await run.reschedule()
     with pytest.raises(UsageError, match=r"either at= .* or delay="):
         await run.reschedule(at=datetime(2026, 1, 1))  # noqa: DTZ001 - what is refused
+
+
+@pytest.mark.parametrize("reserved", ["order-1/0", "chain~2", "batch:0", "schedule:often:2030-01-01T00:00:00+00:00"])
+async def test_ids_that_the_engine_makes_cannot_be_chosen(engines, reserved):
+    """
+    Of children, successors, members and ticks: whoever took one first would stand in the way of the run it is for.
+
+    Neither by a caller, nor by a request that another process sends.
+    """
+
+    @job
+    async def double(number: int) -> int:
+        return 2 * number
+
+    engine = await engines.memory(double)
+    with pytest.raises(UsageError, match=f"a run id must not contain .*{reserved[:5]}.*another separator"):
+        await engine.start(double(1), id=reserved)
+    sent = evolve(engine._backend.new_run(with_options(double(1), id="fine")), run_id=reserved)
+    with pytest.raises(UsageError, match="a run id must not contain"):
+        await engine._backend.request_of_client(StartRuns((sent,)))
+    assert await (await engine.start(double(1), id="order-1.0")).result(5) == 2

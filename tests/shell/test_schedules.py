@@ -26,7 +26,6 @@ from durable import (
     workflow,
 )
 from durable._core.codec.codec import Codec
-from durable._core.program.op_constructors import with_options
 from durable._core.program.registry import Definitions
 from durable._core.program.schedules import Timetable
 from durable._shell.clock import SystemClock
@@ -867,8 +866,10 @@ def made_tick(at, overlap):
     """
     A tick of the schedule "often" with its run, whose number is its time.
     """
-    op = with_options(report("x"), id=tick_id(at, "often"))
-    run = make_run(op, definitions=Definitions([report]), codec=Codec(None), allocate=lambda: int(at), now=at)
+    run = make_run(
+        report("x"), definitions=Definitions([report]), codec=Codec(None), allocate=lambda: int(at), now=at,
+        run_id=tick_id(at, "often"), is_tick=True,
+    )  # fmt: skip
     return schedule_writes.Tick(at, overlap, run)
 
 

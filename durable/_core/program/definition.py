@@ -21,7 +21,7 @@ from durable._core.codec.signatures import ArgumentTypes, argument_types, result
 from durable._core.program.key_functions import KeyFunction
 from durable._core.program.limits import LimitRef
 from durable._core.program.retry import NEVER, Retry
-from durable.errors import CapExceededError, DefinitionError
+from durable.errors import CapExceededError, DefinitionError, UsageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,6 +41,8 @@ by_arguments: Any = object()
 MAX_NAME_LENGTH = 200
 #: Longest id and key: these may be made of other systems' ids.
 MAX_KEY_LENGTH = 500
+#: What ids that the engine makes have in them, and chosen ones have not.
+RESERVED_SIGNS = "/~:"
 #: Characters of what is not a name, in errors.
 _LONGEST_SHOWN = 80
 
@@ -58,6 +60,25 @@ def check_name(what: str, value: object, limit: int = MAX_NAME_LENGTH) -> str:
         msg = f"{what} must be printable, found {name!r}"
         raise DefinitionError(msg)
     return name
+
+
+def check_run_id(value: object) -> str:
+    """
+    *value*, if a caller may choose it as the id of a run.
+
+    Not one that the engine makes by itself: of children (`/`), of successors (`~`), of members of batches and ticks of
+    schedules (`:`). Whoever took such an id first would stand in the way of the run that it belongs to.
+
+    Raises:
+        UsageError: It may not.
+    """
+    found = check_name("a run id", value, MAX_KEY_LENGTH)
+    reserved = next((sign for sign in RESERVED_SIGNS if sign in found), None)
+    if reserved is not None:
+        msg = f"a run id must not contain {reserved!r}, found {found!r}: the engine makes such ids for children, "
+        msg += "successors, members of batches and ticks of schedules. Choose another separator, e.g. '-' or '.'"
+        raise UsageError(msg)
+    return found
 
 
 # --- options ---------------------------------------------------------------------------------

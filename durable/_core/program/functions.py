@@ -23,7 +23,7 @@ from durable._core.program.definition import (
     check_labels,
     check_name,
 )
-from durable._core.program.limits import Limit, check_reference
+from durable._core.program.limits import Limit, check_reference, check_whole
 from durable._core.program.ops import Op, RunOp, StepOp, TransactionOp
 from durable._core.scope_check import refuse_scopes
 from durable._core.statuses import ENDS, EndStatus
@@ -133,9 +133,7 @@ class RunnableDefinition(RunDefinition[P, R]):
         self.limit_key = options.limit_key
         check_name(f"the queue of {self.kind} {self.name!r}", options.queue)
         for option, value in (("version", options.version), ("priority", options.priority)):
-            if type(value) is not int:
-                msg = f"{self!r}: {option} must be a whole number, found {value!r:.60}"
-                raise DefinitionError(msg)
+            check_whole(f"{self!r}: {option}", value)
         check_labels(f"{self.kind} {self.name!r}", options.labels)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> RunOp[R]:

@@ -23,6 +23,10 @@ T = TypeVar("T")
 #: What a run does that finds no slot free.
 LimitConflict: TypeAlias = Literal["wait", "reject", "replace"]
 
+#: The whole numbers that SQLite keeps.
+LEAST_WHOLE = -(2**63)
+MOST_WHOLE = 2**63 - 1
+
 _CONFLICTS = ("wait", "reject", "replace")
 
 
@@ -145,6 +149,22 @@ def limit_name(limit: LimitRef) -> str:
 def check_count(what: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         msg = f"{what} must be a whole number of at least 1, found {value!r}"
+        raise DefinitionError(msg)
+    check_whole(what, value)
+
+
+def check_whole(what: str, value: object) -> None:
+    """
+    Nothing, if *value* is a whole number that SQLite can keep.
+
+    Raises:
+        DefinitionError: It is not; the message names the range.
+    """
+    if type(value) is not int:
+        msg = f"{what} must be a whole number, found {value!r:.60}"
+        raise DefinitionError(msg)
+    if not LEAST_WHOLE <= value <= MOST_WHOLE:
+        msg = f"{what} must be a whole number from {LEAST_WHOLE} to {MOST_WHOLE}, found {value.bit_length()} bits"
         raise DefinitionError(msg)
 
 

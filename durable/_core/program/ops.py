@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args, overload
@@ -19,6 +20,7 @@ from attrs import evolve, field, frozen
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.definition import OnConflict
+from durable._core.program.limits import check_whole
 from durable._core.program.retry import Retry, as_retry, is_number, recorded
 from durable.errors import DefinitionError, RunCancelled, UsageError
 
@@ -69,12 +71,11 @@ class Options:
         given: Any = self
         for name, least in (("timeout", 0.0), ("key_ttl", 0.0), ("expires", 0.0), ("delay", -math.inf)):
             value = getattr(given, name)
-            if value is not None and not (is_number(value) and least < value < math.inf):
+            if value is not None and not (is_number(value) and least < value <= sys.float_info.max):
                 msg = f"{name} must be a {'' if least else 'positive '}number of seconds, found {value!r:.60}"
                 raise DefinitionError(msg)
-        if given.priority is not None and type(given.priority) is not int:
-            msg = f"priority must be a whole number, found {given.priority!r:.60}"
-            raise DefinitionError(msg)
+        if given.priority is not None:
+            check_whole("priority", given.priority)
         if given.labels is not None and not isinstance(given.labels, Mapping):
             msg = f"labels must be a mapping of strings to strings, found {given.labels!r:.60}"
             raise DefinitionError(msg)

@@ -211,12 +211,14 @@ class Ticker:
             raise DefinitionError(msg)
         labels = {**(op.given.labels or {}), "schedule": schedule.name}
         return make_run(
-            with_options(op, id=run_id, labels=labels),
+            with_options(op, labels=labels),
             definitions=self._services.definitions,
             codec=self._services.codec,
             allocate=self._services.allocate,
             now=now,
             places=self._services.places,
+            run_id=run_id,
+            is_tick=True,
         )
 
     def _begin_stored(self, starts: NewRun, run_id: str, now: float) -> NewRun:

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import loads
 from durable._core.journal.events import OutcomeResolved, ResumeRequested, SignalReceived, StepInterrupted
+from durable._core.program.definition import check_run_id
 from durable._core.statuses import ENDS, HELD, OPEN, Cause, changed_by
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import RunRow, current_run
@@ -39,8 +40,16 @@ class StartRuns(JournalRequest[list[str]]):
     runs: tuple[NewRun, ...]
 
     def prepared(self, env: Env) -> StartRuns:
-        """Itself, with places in line for runs that have none: those of clients."""
+        """
+        Itself, with places in line for runs that have none: those of clients.
+
+        Raises:
+            UsageError: The id of one is reserved.
+        """
         super().prepared(env)
+        for run in self.runs:
+            if run.chosen_id:
+                check_run_id(run.run_id)
         places = env.places
         if places is None or all(run.place or run.due_at is not None for run in self.runs):
             return self

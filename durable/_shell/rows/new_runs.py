@@ -14,7 +14,7 @@ from durable._core.admission import Places
 from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import RunStarted
 from durable._core.journal.payloads import call_digest, encoded_signal, keys_of
-from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
+from durable._core.program.definition import check_labels, check_name, check_run_id
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import limit_name
 from durable._core.program.ops import RunOp
@@ -41,6 +41,7 @@ def make_run(
     now: float,
     places: Places | None = None,
     run_id: str | None = None,
+    is_tick: bool = False,
     parent: int | None = None,
     position: str | None = None,
     arguments: Payload | None = None,
@@ -49,10 +50,13 @@ def make_run(
     """
     The run that *op* starts, not yet recorded. *arguments* and *keys* are those of *op*, if they are known already.
 
+    *run_id* is its id where the caller has chosen none; that of a tick is found again, as a chosen one is.
+
     *places* give it a place in line; templates, and those recorded from outside, get theirs from `placed`.
 
     Raises:
         DefinitionError: If its workflow or job is not among *definitions*; or a function for its keys failed.
+        UsageError: The chosen id is one that the engine makes by itself.
         EncodeError: If an argument cannot be recorded.
     """
     definition: RunnableDefinition[..., Any] = op.definition
@@ -64,8 +68,8 @@ def make_run(
     if arguments is None:
         where = f"arguments of {op.describe()}"
         arguments = codec.encode_arguments(op.args, op.kwargs, definition.arguments, where=where)
-    chosen = given.id is not None
-    found_id = check_name("a run id", given.id, MAX_KEY_LENGTH) if chosen else run_id or new_run_id(now)
+    chosen = is_tick or given.id is not None
+    found_id = run_id or new_run_id(now) if is_tick or given.id is None else check_run_id(given.id)
     check_name("a run id", found_id, MAX_ID_LENGTH)
     labels = options.labels
     if given.labels:
