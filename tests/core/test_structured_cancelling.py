@@ -2,6 +2,7 @@
 What follows a cancelled step or child starts after that has ended, and what it had done all the same is known.
 """
 
+import contextlib
 from random import Random
 
 import pytest
@@ -151,6 +152,100 @@ def test_an_outcome_that_came_all_the_same_is_delivered_first(fails, freed):
     assert [action.op.definition.name for action in decision.steps] == [undo.name]
     world.succeed("1", 0)
     assert world.end.ended == "cancelled"
+
+
+async def in_finally() -> Flow[None]:
+    try:
+        yield book()
+    finally:
+        yield undo(1)
+        yield undo(2)
+    yield book()
+
+
+async def in_finally_by_helpers() -> None:
+    async def undo_all() -> None:
+        for n in (1, 2):
+            await undo(n)
+
+    try:
+        await book()
+    finally:
+        await undo_all()
+    await book()
+
+
+async def behind_the_booking() -> Flow[None]:
+    booked = yield book()
+    try:
+        yield book()
+    finally:
+        if booked is not None:
+            yield undo(1)
+            yield undo(2)
+
+
+async def if_it_is_known() -> Flow[None]:
+    booked = None
+    try:
+        booked = yield book()
+        yield book()
+    finally:
+        if booked is not None:
+            for n in (1, 2):
+                yield undo(n)
+    yield book()
+
+
+async def in_an_except() -> Flow[None]:
+    try:
+        yield book()
+        raise ValueError
+    except ValueError:
+        yield undo(1)
+        yield undo(2)
+    yield book()
+
+
+async def at_the_end_of_a_with() -> Flow[None]:
+    @contextlib.asynccontextmanager
+    async def booking():
+        await book()
+        yield
+        await undo(1)
+        await undo(2)
+
+    async with booking():
+        pass
+    yield book()
+
+
+@pytest.mark.parametrize("freed", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [
+        in_finally,
+        in_finally_by_helpers,
+        behind_the_booking,
+        if_it_is_known,
+        in_an_except,
+        at_the_end_of_a_with,
+    ],
+)
+def test_what_was_done_all_the_same_is_undone_whichever_way_the_code_does_so(body, freed):
+    """
+    A `finally`, `except` or end of an `async with` that the value leads to runs, and what is behind it does not.
+    """
+    world = begun(body, freed=freed)
+    world.cancel()
+    decision = world.succeed("0", 7)
+    for n in (1, 2):
+        (action,) = decision.steps
+        assert (action.op.definition.name, action.op.args) == (undo.name, (n,))
+        decision = world.succeed(action.position, n)
+    assert decision.ended == "cancelled"
+    assert [event.name for event in world.events if isinstance(event, StepStarted)] == [book.name, undo.name, undo.name]
+    execution(world.op, world.events)
 
 
 def test_an_attempt_that_fails_is_the_last_one_of_a_cancelled_step():

@@ -523,10 +523,24 @@ MUTANTS = (
         "core/test_structured_cancelling.py::test_what_follows_a_group_begins_once_its_losers_have_ended",
     ),
     _m(
+        "clean-up that begins with a late value is refused",
+        "_core/run/nodes",
+        " and not in_clean_up(strand.frames())",
+        "",
+        "core/test_structured_cancelling.py::test_what_was_done_all_the_same_is_undone_whichever_way_the_code_does_so",
+    ),
+    _m(
+        "only the copy of a finally that handles exceptions is clean-up",
+        "_core/run/clean_up",
+        "each.positions == place",
+        "each is instructions[index]",
+        "core/test_structured_cancelling.py::test_what_was_done_all_the_same_is_undone_whichever_way_the_code_does_so",
+    ),
+    _m(
         "what a cancelled step had done all the same is not told first",
         "_core/run/nodes",
-        "            if asked is not None:\n                self.ex.refuse(asked)\n",
-        "            if False:\n                self.ex.refuse(asked)\n",
+        "if self.owes_cancel and asked is not None",
+        "if self.owes_cancel and False",
         "core/test_structured_cancelling.py::test_an_outcome_that_came_all_the_same_is_delivered_first",
     ),
     _m(

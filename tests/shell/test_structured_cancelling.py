@@ -19,6 +19,7 @@ from durable import (
     RunCancelled,
     RunCancelledError,
     RunFailedError,
+    context,
     gather,
     job,
     race,
@@ -30,6 +31,9 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._core.journal.events import StepSucceeded
+from durable.testing import Ledger, every_crash
+from durable.testing._crash.invariants import CONSISTENT
 
 #: Long enough that nothing of it is waited for.
 LONG = 60.0
@@ -451,6 +455,80 @@ async def test_a_joined_child_is_left_alone_and_not_waited_for(engines, eventual
     await (await engine.start(body())).result(5)
     may_end.set()
     assert await first.result(5) == 7
+
+
+LEDGER = Ledger()
+
+
+@step
+async def book(what: str) -> str:
+    """
+    Completes although it is cancelled.
+    """
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(LONG)
+    LEDGER.add(f"booked {what}", key=context().idempotency_key)
+    return what
+
+
+@step
+async def unbook(what: str) -> None:
+    LEDGER.add(f"unbooked {what}", key=context().idempotency_key)
+
+
+async def around_it() -> None:
+    try:
+        await book("flight")
+    finally:
+        await unbook("flight")
+    await book("hotel")
+
+
+async def behind_it() -> None:
+    booked = await book("flight")
+    try:
+        await book("hotel")
+    finally:
+        await unbook(booked)
+
+
+async def in_an_except() -> None:
+    try:
+        await book("flight")
+        raise ValueError
+    except ValueError:
+        await unbook("flight")
+        raise
+
+
+TRIPS = {trip.__name__: trip for trip in (around_it, behind_it, in_an_except)}
+
+
+@workflow
+async def trip(form: str) -> Flow[None]:
+    yield race(TRIPS[form](), sleep(1))
+
+
+def nothing_stays_booked(found, _expected):
+    """
+    What was booked was unbooked after that, and the hotel never was.
+
+    Code that undoes what it has heard of cannot undo what died with its process before it was recorded.
+    """
+    done = list(dict.fromkeys(effect.what for effect in found.effects))
+    (trip,) = found.runs.values()
+    heard_of = any(isinstance(event, StepSucceeded) and event.position == "0.0.0" for event in trip.events)
+    if done not in (["booked flight", "unbooked flight"], ["unbooked flight"], []) and (heard_of or not found.lost):
+        yield f"done was {done}"
+
+
+@pytest.mark.parametrize("form", TRIPS)
+def test_what_was_booked_all_the_same_is_unbooked_whatever_crashes(form):
+    """
+    Wherever the code undoes it, and at whichever commit the process dies.
+    """
+    survived = every_crash(trip(form), [trip], ledger=LEDGER, invariants=(*CONSISTENT, nothing_stays_booked))
+    assert len(survived.undisturbed.effects) == 2
 
 
 # --- any moment --------------------------------------------------------------------------------------

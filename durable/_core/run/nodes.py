@@ -11,8 +11,8 @@ group it is a member of. Cancelling is structured: what follows a cancelled thin
 A running step, or an awaited child, is told to end, and its node stays open until it has; a cancelled group reports
 only once all of its members have, so clean-up in a helper strand ends before its group does. One that has an outcome
 all the same delivers it, and the cancellation is raised at the next command: who undoes knows of all that was done.
-Leaves are in `leaves`, `attempts`
-and `groups`; `execution` drives the code.
+If that command is itself clean-up (see `clean_up`), it runs, and the next one behind the clean-up raises.
+Leaves are in `leaves`, `attempts` and `groups`; `execution` drives the code.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from durable._core.codec.codec import digest_of_canonical
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
 from durable._core.journal.waits import Wait, WakeOn
+from durable._core.run.clean_up import in_clean_up
 from durable._core.run.decision import Decision, added, removed
 from durable._core.run.divergence.comparing import Comparing
 from durable._core.run.divergence.report import Code, Requested, alike, diverged, other_arguments
@@ -185,7 +186,7 @@ def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
 class StrandNode(Node):
     """A strand: the body of the run, or a helper coroutine in a group."""
 
-    __slots__ = ("cancelled", "current", "late", "strand", "throw_cancel")
+    __slots__ = ("cancelled", "current", "late", "owes_cancel", "strand", "throw_cancel")
 
     def __init__(self, ex: OpenRun, strand: Strand, owner: NodeOwner, index: int) -> None:
         super().__init__(ex, strand.prefix, owner, index)
@@ -195,8 +196,10 @@ class StrandNode(Node):
         self.cancelled = False
         #: Set while the cancellation still has to be raised in its code.
         self.throw_cancel = False
-        #: Set once it was given the outcome of a command that was cancelled.
+        #: Set once it was given the outcome of a command that was cancelled,
         self.late = False
+        #: and from then on until the cancellation is raised, at the first command that is no clean-up.
+        self.owes_cancel = False
         ex.strands.append(self)
 
     def begin(self) -> None:
@@ -212,15 +215,16 @@ class StrandNode(Node):
         """Resume the code with *outcome*, and open what it asks for."""
         error = outcome.error
         if outcome.cancelled or self.throw_cancel:
-            self.throw_cancel = False
+            self.throw_cancel = self.owes_cancel = False
             error = RunCancelled(self.ex.cancel_reason)
+        elif outcome.late:
+            self.late = self.owes_cancel = True
         strand = self.strand
         asked = strand.resume(outcome.value, error)
-        if outcome.late:
-            self.late = True
-            if asked is not None:
-                self.ex.refuse(asked)
-                asked = strand.resume(None, RunCancelled(self.ex.cancel_reason))
+        if self.owes_cancel and asked is not None and not in_clean_up(strand.frames()):
+            self.owes_cancel = False
+            self.ex.refuse(asked)
+            asked = strand.resume(None, RunCancelled(self.ex.cancel_reason))
         if asked is not None:
             node = self.ex.open(asked, strand.next_position(), self, 0)
             if node is not None and not node.closed:

@@ -31,7 +31,7 @@ _JUMPS = frozenset((*dis.hasjrel, *dis.hasjabs))
 def names_ahead(frame: types.FrameType) -> list[str]:
     """Names of the commands that code standing at *frame* can still reach; sleep is "sleep"."""
     instructions = list(dis.get_instructions(frame.f_code))
-    reached = _reachable(instructions, frame.f_lasti)
+    reached = reachable(instructions, frame.f_lasti)
     return _named([each for each in instructions if each.offset in reached], _scope(frame), _MAX_DEPTH)
 
 
@@ -42,8 +42,13 @@ def names_in(code: Any) -> list[str]:
     return _named(dis.get_instructions(code.__code__), _scope_of(code), _MAX_DEPTH)
 
 
-def _reachable(instructions: Sequence[dis.Instruction], last: int) -> set[int]:
-    """Offsets of the instructions that may run after the one at offset *last*; handlers of exceptions apart."""
+def reachable(instructions: Sequence[dis.Instruction], last: int, *, until: str = "") -> set[int]:
+    """
+    Offsets of the instructions that may run after the one at offset *last*; handlers of exceptions apart.
+
+    Nothing behind those called *until*.
+    """
+    stops = {*_STOPS, until}
     following = {a.offset: b.offset for a, b in itertools.pairwise(instructions)}
     by_offset = {each.offset: each for each in instructions}
     reached: set[int] = set()
@@ -56,7 +61,7 @@ def _reachable(instructions: Sequence[dis.Instruction], last: int) -> set[int]:
         instruction = by_offset[offset]
         if instruction.opcode in _JUMPS:
             pending.append(instruction.argval)
-        if instruction.opname not in _STOPS and instruction.opname not in _ALWAYS_JUMPS and offset in following:
+        if instruction.opname not in stops and instruction.opname not in _ALWAYS_JUMPS and offset in following:
             pending.append(following[offset])
     return reached
 
