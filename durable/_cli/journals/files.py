@@ -12,10 +12,10 @@ import sqlite3
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator
 from contextlib import contextmanager
-from urllib.parse import quote
 
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
 from durable._shell.storage import marks
+from durable._shell.storage.connections import open_reader
 from durable.errors import JournalAccessError
 
 DATABASE_VARIABLE = "DURABLE_DB"
@@ -56,15 +56,9 @@ def open_readonly(path: str) -> sqlite3.Connection:
     Raises:
         JournalAccessError, ForeignJournalError, JournalVersionError: It cannot be read, or is not a journal of ours.
     """
-    mode = "mode=ro" if os.access(os.path.dirname(path) or ".", os.W_OK) or _has_wal(path) else "mode=ro&immutable=1"
+    writable = os.access(os.path.dirname(path) or ".", os.W_OK)
+    connection = open_reader(path, immutable=not (writable or _has_wal(path)))
     try:
-        connection = sqlite3.connect(f"file:{quote(os.fsencode(path))}?{mode}", uri=True, isolation_level=None)
-    except sqlite3.Error as error:
-        raise JournalAccessError(path, str(error)) from error
-    try:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA busy_timeout = 5000")
-        connection.execute("PRAGMA trusted_schema = OFF")
         marks.inspect(connection, path)
         marks.require_journal(connection, path)
     except sqlite3.Error as error:

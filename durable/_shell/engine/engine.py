@@ -106,6 +106,7 @@ class Engine(JournalHandle[EngineBackend]):
         replay_always: For tests: forget each run after every turn, and replay it from the journal before the
             next. Slow, and a workflow that is not deterministic is blocked, with a report, at once: it asks for
             something else, passes other arguments, or reads a clock, dice or the environment.
+        strict_permissions: Refuse a file, or a folder, that every user of the machine may write, in place of a warning.
         storage: For tests: opens another database in place of SQLite's file, see `OpenDatabase`.
     """
 
@@ -133,6 +134,7 @@ class Engine(JournalHandle[EngineBackend]):
         caps: Caps = DEFAULT_CAPS,
         middleware: Iterable[Middleware] = (),
         replay_always: bool = False,
+        strict_permissions: bool = False,
         storage: OpenDatabase | None = None,
     ) -> None:
         values = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting, types=types, asking=Asking)
@@ -162,6 +164,7 @@ class Engine(JournalHandle[EngineBackend]):
             hooks=Hooks(middleware, values),
             replay_always=replay_always,
             storage=storage,
+            strict_permissions=strict_permissions,
         )
         super().__init__(EngineBackend(settings))
 

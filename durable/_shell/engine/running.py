@@ -50,6 +50,7 @@ from durable._shell.storage.opening import open_owned
 from durable._shell.storage.outliving import OutlivedElsewhere, sweep
 from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
+from durable._shell.storage.untrusted import open_to_others
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
 from durable._shell.turns.continuations import HookCalls
@@ -63,7 +64,7 @@ from durable._shell.writes.keys import forget_renewed
 from durable._shell.writes.places import register_fairness
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
-from durable.errors import DurableError, EngineClosedError
+from durable.errors import DurableError, EngineClosedError, JournalAccessError
 
 
 class Host(Answering, Protocol):
@@ -329,6 +330,10 @@ async def _open_file(settings: Settings, parts: AsyncExitStack) -> tuple[AnyData
         database = await storage(path, prepare=lambda conn: schema.prepare(conn, clock.now()))
         parts.push_async_callback(database.aclose)
         return database, None
+    if why := open_to_others(path):
+        if settings.strict_permissions:
+            raise JournalAccessError(path, why)
+        log.warning("journal.notice", path=path, notice=why)
     file, ownership = await open_owned(path, durability=settings.durability, now=clock.now, standby=settings.standby)
     parts.callback(ownership.release)
     parts.push_async_callback(file.aclose)

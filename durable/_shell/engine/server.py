@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import stat
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -67,16 +68,12 @@ class Server:
 
     async def start(self) -> None:
         """Listen. The lock is held, so a socket that is there was left by a dead owner."""
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.lstat(self._path).st_mode):
-                os.unlink(self._path)
-        before = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._connected, self._path, limit=LINE_BYTES)
+            bound = _bound(self._path)
         except OSError as error:
             log.warning("journal.notice", path=self._path, notice=f"clients cannot connect: {error}")
-        finally:
-            os.umask(before)
+        else:
+            self._server = await asyncio.start_unix_server(self._connected, sock=bound, limit=LINE_BYTES)
 
     async def aclose(self) -> None:
         """Stop listening, and drop who is connected: they find the file free, or its next owner."""
@@ -142,3 +139,26 @@ class Server:
                 each.cancel()
             # both must have ended before the next line is read: a stream has one reader at a time
             await asyncio.wait(waiting)
+
+
+def _bound(path: str) -> socket.socket:
+    """
+    A socket at *path* that its user alone may connect to, in place of one that a dead owner left.
+
+    Nobody can connect before it listens. The umask would give it its mode, too, but belongs to the whole process.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(OSError):
+            os.fchmod(bound.fileno(), 0o600)  # the mode that Linux makes it with
+        bound.bind(path)
+        if os.lstat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            os.chmod(path, 0o600)
+        bound.settimeout(0)
+    except BaseException:
+        bound.close()
+        raise
+    return bound

@@ -58,6 +58,8 @@ class Settings:
     hooks: Hooks
     replay_always: bool
     storage: OpenDatabase | None
+    #: Whether a journal, or a folder of it, that others may write is refused.
+    strict_permissions: bool = False
     #: What is called in place of functions, in a dry run.
     stand_ins: StandIns | None = None
     #: Numbers runs, given the highest number in the file. That of a dry run has an end.

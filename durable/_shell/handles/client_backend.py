@@ -32,7 +32,7 @@ from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.rows.value_caps import value_caps
 from durable._shell.storage import marks
-from durable._shell.storage.connections import CommitUnknownError, connected, translate
+from durable._shell.storage.connections import CommitUnknownError, open_reader, translate
 from durable._shell.storage.opening import Durability
 from durable._shell.threads import Threads
 from durable.errors import (
@@ -238,19 +238,14 @@ class ClientBackend:
 
 
 def _open_reader(path: str) -> sqlite3.Connection:
+    connection = open_reader(path)
     try:
-        connection = connected(path, "ro")
-    except sqlite3.Error as error:
-        raise translate(error, path) from error
-    try:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA busy_timeout = 5000")
         marks.inspect(connection, path)
         event_rows.last_run(connection)
     except BaseException as error:
         connection.close()
         if isinstance(error, sqlite3.Error):
-            raise JournalAccessError(path, str(error)) from error
+            raise translate(error, path) from error
         raise
     return connection
 

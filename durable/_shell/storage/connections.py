@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from urllib.parse import quote
 
+from durable._shell.storage.untrusted import LONGEST_BYTES, Watched, refuse_side_files
 from durable.errors import (
     ForeignJournalError,
     JournalAccessError,
@@ -43,6 +44,8 @@ PRAGMAS: Final[dict[str, tuple[tuple[str, str, int | str], ...]]] = {
         ("PRAGMA busy_timeout = 5000", "PRAGMA busy_timeout", 5000),
         ("PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", 1),
         ("PRAGMA trusted_schema = OFF", "PRAGMA trusted_schema", 0),
+        # a damaged page is found when it is read, not when it is followed
+        ("PRAGMA cell_size_check = ON", "PRAGMA cell_size_check", 1),
     ),
     "writer": (
         ("PRAGMA journal_mode = WAL", "PRAGMA journal_mode", "wal"),
@@ -97,6 +100,8 @@ def translate(error: sqlite3.Error | OSError, path: str) -> JournalError:
         case sqlite3.SQLITE_IOERR:
             # Growing the shared memory on a full disk is reported as an I/O error.
             return (JournalFullError if free_bytes(path) < FREE_BYTES else JournalIOError)(path, reason)
+        case sqlite3.SQLITE_INTERRUPT:
+            return JournalAccessError(path, f"{reason}: a statement took too long, or the file was closed meanwhile")
         case sqlite3.SQLITE_CORRUPT:
             return JournalDamagedError(path, f"{reason}. Restore from a backup")
         case _:
@@ -232,6 +237,7 @@ def check_place(path: str, *, create: bool) -> None:
         raise JournalAccessError(path, f"{directory} is on a network file system ({kind}), whose locks do not hold")
     if free_bytes(path) < FREE_BYTES:
         raise JournalFullError(path, f"less than {FREE_BYTES >> 10} KiB are free in {directory}")
+    refuse_side_files(path)
     if create:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -269,15 +275,34 @@ def free_bytes(path: str) -> int:
     return free.f_bavail * free.f_frsize
 
 
-def connected(path: str, mode: Literal["rw", "ro", "memory"]) -> sqlite3.Connection:
-    return sqlite3.connect(
+def connected(path: str, mode: Literal["rw", "ro", "ro&immutable=1", "memory"]) -> sqlite3.Connection:
+    conn = sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?mode={mode}",  # the name may hold ? and #, and bytes that are no text
         uri=True,
         isolation_level=None,  # so that there is no BEGIN but ours
         cached_statements=CACHED_STATEMENTS,
         # Each connection has one thread; only `interrupt` comes from another.
         check_same_thread=False,
+        # What writes runs the application's own statements, too, which take as long as they take.
+        factory=Watched if mode.startswith("ro") else sqlite3.Connection,
     )
+    conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_BYTES)
+    return conn
+
+
+def open_reader(path: str, *, immutable: bool = False) -> sqlite3.Connection:
+    """A connection that cannot write, to a file that may be a stranger's."""
+    refuse_side_files(real_path(path))
+    try:
+        conn = connected(path, "ro&immutable=1" if immutable else "ro")
+        try:
+            apply_pragmas(conn, path, "shared", "reader")
+        except BaseException:
+            conn.close()
+            raise
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    return conn
 
 
 def apply_pragmas(conn: sqlite3.Connection, path: str, *kinds: str) -> None:

@@ -39,6 +39,7 @@ from durable._shell.storage.connections import (
     commit,
     connected,
     look,
+    open_reader,
     real_path,
     roll_back,
     transact,
@@ -402,16 +403,7 @@ class Database:
         return conn
 
     def _open_reader(self) -> sqlite3.Connection:
-        try:
-            conn = connected(self.path, "ro")
-            try:
-                apply_pragmas(conn, self.path, "shared", "reader")
-            except BaseException:
-                conn.close()
-                raise
-        except sqlite3.Error as error:
-            raise translate(error, self.path) from error
-        return conn
+        return open_reader(self.path)
 
 
 async def _whole(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:

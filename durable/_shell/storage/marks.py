@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from durable._shell.storage.untrusted import refuse_schema
 from durable.errors import ForeignJournalError, JournalAccessError, JournalVersionError
 
 #: "dura" in ASCII: `file(1)` and SQLite tools show it.
@@ -28,7 +29,7 @@ def inspect(connection: sqlite3.Connection, path: str) -> None:
     Look whose tables there are, before anything is changed.
 
     Raises:
-        ForeignJournalError: If some are named as ours would be, and are not.
+        ForeignJournalError: If some are named as ours would be, and are not, or act when they are read or written.
         JournalVersionError: If a newer release wrote it.
     """
     version = schema_of(connection)
@@ -40,6 +41,8 @@ def inspect(connection: sqlite3.Connection, path: str) -> None:
         raise JournalVersionError(
             path, f"written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}): upgrade durable"
         )
+    if version is not None:
+        refuse_schema(connection, path)
 
 
 def require_journal(connection: sqlite3.Connection, path: str) -> None:
@@ -67,7 +70,7 @@ def schema_of(connection: sqlite3.Connection) -> int | None:
     except sqlite3.OperationalError:  # a table of that name with other columns
         return None
     if row is not None:
-        return int(row[0])
+        return row[0] if type(row[0]) is int and row[0] > 0 else None
     # An older release: both numbers in the header are its own.
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()

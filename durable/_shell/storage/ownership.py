@@ -201,9 +201,17 @@ class Ownership:
             fd = os.open(self.lock_path, flags, 0o600)
         except OSError as error:
             raise self._unusable(error) from error
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        found = os.fstat(fd)
+        reason = ""
+        if not stat.S_ISREG(found.st_mode):
+            reason = "is not a regular file"
+        elif found.st_nlink > 1:  # we are about to write to it
+            reason = "is another file as well (hard link): remove it"
+        elif found.st_uid not in (os.geteuid(), 0) and found.st_mode & stat.S_IWOTH:
+            reason = f"belongs to user {found.st_uid}, and everybody may write to it: remove it"
+        if reason:
             os.close(fd)
-            raise JournalAccessError(self.path, f"its lock file {self.lock_path} is not a regular file")
+            raise JournalAccessError(self.path, f"its lock file {self.lock_path} {reason}")
         return fd
 
     def _block(self, loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> None:
