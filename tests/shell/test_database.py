@@ -228,7 +228,7 @@ async def test_a_backup_is_one_private_file_that_opens_by_itself(either, tmp_pat
     assert on_disk(target) == ["saved"]
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     await either.write(insert("more"))
-    with pytest.raises(JournalAccessError, match="overwrite=True"):
+    with pytest.raises(JournalAccessError, match="choose another name"):
         await either.backup(target)
     assert on_disk(target) == ["saved"]
     await either.backup(target, overwrite=True)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
 from durable._shell.storage import marks
+from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import open_reader
 from durable.errors import JournalAccessError
 
@@ -56,6 +57,7 @@ def open_readonly(path: str) -> sqlite3.Connection:
     Raises:
         JournalAccessError, ForeignJournalError, JournalVersionError: It cannot be read, or is not a journal of ours.
     """
+    check_wal(path)
     writable = os.access(os.path.dirname(path) or ".", os.W_OK)
     connection = open_reader(path, immutable=not (writable or _has_wal(path)))
     try:

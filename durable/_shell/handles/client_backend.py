@@ -32,6 +32,7 @@ from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.rows.value_caps import value_caps
 from durable._shell.storage import marks
+from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import CommitUnknownError, open_reader, translate
 from durable._shell.storage.opening import Durability
 from durable._shell.threads import Threads
@@ -238,6 +239,7 @@ class ClientBackend:
 
 
 def _open_reader(path: str) -> sqlite3.Connection:
+    check_wal(path)
     connection = open_reader(path)
     try:
         marks.inspect(connection, path)

@@ -1,5 +1,5 @@
 """
-One connection of SQLite's: how it is opened, set up, begun, committed, copied. No thread, no loop.
+One connection of SQLite's: how it is opened, set up, begun, committed. No thread, no loop.
 
 Promises: every pragma is read back; a file that is refused is not modified; a COMMIT that raised is
 reported as rolled back only if SQLite says so, and is of unknown outcome otherwise.
@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import sqlite3
 import sys
 from pathlib import Path
@@ -320,37 +319,3 @@ def version_notices(version: tuple[int, ...]) -> list[str]:
     text = ".".join(map(str, version))
     remedy = "no other program may write to or checkpoint the journal; fixed in 3.51.3, 3.50.7 and 3.44.6"
     return [] if fixed else [f"SQLite {text} can corrupt a WAL that two connections reset at once: {remedy}"]
-
-
-def back_up(conn: sqlite3.Connection, path: str, target: str, *, overwrite: bool) -> None:
-    """Copy to a file beside *target*, verify it, and only then give it its name."""
-    if target == path:
-        raise JournalAccessError(path, "a backup cannot replace the journal itself")
-    for leftover in (f"{target}-wal", f"{target}-journal"):
-        if Path(leftover).exists():
-            raise JournalAccessError(target, f"{leftover} exists, and would be applied to the backup")
-    partial_path = f"{target}.{secrets.token_hex(4)}.partial"
-    try:
-        os.close(os.open(partial_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        try:
-            with contextlib.closing(connected(partial_path, "rw")) as copy:
-                conn.backup(copy, pages=-1)
-                # so that the copy is one file, complete without a WAL
-                copy.execute("PRAGMA journal_mode = DELETE").fetchall()
-                if (found := copy.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                    raise JournalError(target, f"the backup does not verify: {found}")
-            if overwrite:
-                Path(partial_path).replace(target)
-            else:
-                os.link(partial_path, target)  # refuses an existing target, which replace would not
-        finally:
-            Path(partial_path).unlink(missing_ok=True)
-        directory = os.open(Path(target).parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except FileExistsError:
-        raise JournalAccessError(target, "it exists already: pass overwrite=True to replace it") from None
-    except (sqlite3.Error, OSError) as error:
-        raise translate(error, target) from error

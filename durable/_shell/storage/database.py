@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast
 import aiosqlite
 import anyio
 
+from durable._shell.storage.backups import back_up
 from durable._shell.storage.connections import (
     apply_pragmas,
     attempt,
-    back_up,
     begin,
     check_place,
     commit,

@@ -10,10 +10,10 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar
 
+from durable._shell.storage.backups import back_up
 from durable._shell.storage.connections import (
     apply_pragmas,
     attempt,
-    back_up,
     begin,
     commit,
     connected,

@@ -10,8 +10,12 @@ from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeAlias
 
 from durable._shell.storage import marks, schema
+from durable._shell.storage.backups import check_wal
+from durable._shell.storage.connections import real_path
 from durable._shell.storage.database import Database
 from durable._shell.storage.ownership import Ownership
+from durable._shell.storage.wal import has_commits
+from durable._shell.threads import in_thread
 from durable.errors import JournalLockedError
 
 Durability: TypeAlias = Literal["full", "process"]
@@ -75,6 +79,9 @@ async def _acquire(path: str) -> Ownership:
 
 
 async def _open(path: str, durability: Durability, now: Callable[[], float]) -> Database:
+    path = real_path(path)
+    if has_commits(path):  # mostly, of a process that was killed
+        await in_thread(check_wal, path)
     return await Database.open(
         path,
         durability=durability,

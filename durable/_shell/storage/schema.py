@@ -17,12 +17,13 @@ from __future__ import annotations
 import sqlite3
 
 from durable._core.journal.events import KIND_NAMES
+from durable._shell.storage.backups import continue_backup, is_backup
 from durable._shell.storage.marks import APPLICATION_ID, SCHEMA_ROW, SCHEMA_VERSION, schema_of
 from durable._shell.storage.migrations import migrate
 
 _TABLES = """
 CREATE TABLE durable_meta (
-    name TEXT PRIMARY KEY,            -- schema, created_at, commits (counts commit groups, see `commits`), ...
+    name TEXT PRIMARY KEY,            -- schema, created_at, commits (counts commit groups, see `commits`), backup, ...
     value ANY
 ) STRICT;
 
@@ -326,7 +327,7 @@ JOIN durable_runs AS r ON r.run = w.run
 def prepare(connection: sqlite3.Connection, now: float) -> None:
     """Create or migrate the tables, in one transaction. The file has passed `marks.inspect`."""
     version = schema_of(connection)
-    if version == SCHEMA_VERSION and _is_numbered(connection):
+    if version == SCHEMA_VERSION and _is_numbered(connection) and not is_backup(connection):
         return
     try:
         if version is None:
@@ -334,6 +335,7 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
         else:
             _migrate(connection, version)
         connection.execute("INSERT OR REPLACE INTO durable_meta VALUES (?, ?)", (SCHEMA_ROW, SCHEMA_VERSION))
+        continue_backup(connection)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

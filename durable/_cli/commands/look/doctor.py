@@ -20,7 +20,9 @@ from durable._cli.terminal.output import Output, ago, iso, span
 from durable._cli.terminal.problems import FINDING, OK
 from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_queues
 from durable._shell.reads.schedule_rows import all_schedules, held_up_by, still_open
+from durable._shell.storage.backups import check_wal
 from durable._shell.storage.marks import SCHEMA_VERSION
+from durable.errors import JournalAccessError
 
 Severity: TypeAlias = Literal["ok", "note", "warning", "problem"]
 
@@ -75,9 +77,14 @@ def configure(_command: str, parser: ArgumentParser) -> None:
 def run(_command: str, args: Namespace, out: Output) -> int:
     """Write the findings, worst last; FINDING if there is a problem."""
     path = database_path(args)
-    with closing(open_readonly(path)) as conn:
-        file = _File(conn, path, time.time(), args.thorough)
-        findings = [finding for check in _CHECKS for finding in _found(check, file)]
+    try:
+        check_wal(path)
+    except JournalAccessError as error:
+        findings = [Finding("problem", error.reason)]
+    else:
+        with closing(open_readonly(path)) as conn:
+            file = _File(conn, path, time.time(), args.thorough)
+            findings = [finding for check in _CHECKS for finding in _found(check, file)]
     findings.sort(key=lambda finding: list(_COLOURS).index(finding.severity))
     for finding in findings:
         if out.json:
