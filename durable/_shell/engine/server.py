@@ -14,13 +14,16 @@ import contextlib
 import os
 import socket
 import stat
+from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from durable._shell.backend import Backend
 from durable._shell.log import log
+from durable._shell.requests.peers import Peer, may_ask, peer_of
 from durable._shell.requests.request import JournalRequest
 from durable._shell.requests.wire import (
+    LARGE_LINE,
     LINE_BYTES,
     WaitForEnd,
     decode_request,
@@ -33,8 +36,17 @@ from durable.errors import EngineClosedError
 
 R = TypeVar("R")
 
-#: Lines from here on are decoded in a thread: that of a large import takes a while.
-_LARGE_LINE = 1 << 20
+#: Seconds for a line to arrive, once a client has connected or was answered, and for an answer to be taken.
+LINE_SECONDS: Final = 60.0
+#: Clients that are connected at once: a process has 1,024 descriptors, and more to do with them. Who finds no place
+#: tries again, and reads the file meanwhile.
+MOST_CLIENTS: Final = 512
+#: Of them, those that wait for runs to end. Others are told to look again in a while.
+MOST_WAITING: Final = 384
+LOOK_AGAIN_SECONDS: Final = 1.0
+#: Bytes that are read of any line, and lines that may become longer than that at once.
+_SHORT_LINE: Final = 1 << 20
+_LONG_LINES: Final = 2
 
 #: Turns of the loop until a connection that was accepted is known, and closed.
 _ACCEPTING = 4
@@ -65,6 +77,9 @@ class Server:
         self._engine = engine
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._waiting = 0
+        self._long_lines = asyncio.Semaphore(_LONG_LINES)
+        self._strangers: set[int] = set()
 
     async def start(self) -> None:
         """Listen. The lock is held, so a socket that is there was left by a dead owner."""
@@ -73,7 +88,7 @@ class Server:
         except OSError as error:
             log.warning("journal.notice", path=self._path, notice=f"clients cannot connect: {error}")
         else:
-            self._server = await asyncio.start_unix_server(self._connected, sock=bound, limit=LINE_BYTES)
+            self._server = await asyncio.start_unix_server(self._connected, sock=bound, limit=_SHORT_LINE)
 
     async def aclose(self) -> None:
         """Stop listening, and drop who is connected: they find the file free, or its next owner."""
@@ -91,7 +106,9 @@ class Server:
             await asyncio.sleep(0)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:  # accepted while we closed
+        peer = peer_of(writer.get_extra_info("socket"))
+        # accepted while we closed, or there is no place
+        if self._server is None or len(self._clients) >= MOST_CLIENTS or not self._knows(peer):
             writer.close()
             return
         task = asyncio.ensure_future(self._serve(reader, writer))
@@ -105,16 +122,52 @@ class Server:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while line := await reader.readline():
+            while line := await self._line(reader):
                 writer.write(await self._answer(line, reader))
-                await writer.drain()
+                async with asyncio.timeout(LINE_SECONDS):
+                    await writer.drain()
         except (OSError, ValueError, EngineClosedError, asyncio.CancelledError):
             pass  # the client went away or sent no line, or the engine closes: there is nobody who needs an answer
+
+    def _knows(self, peer: Peer | None) -> bool:
+        """Whether *peer* may ask; who may not is told once, as is their user."""
+        if may_ask(peer):
+            return True
+        assert peer is not None
+        if peer.uid not in self._strangers and len(self._strangers) < MOST_CLIENTS:
+            self._strangers.add(peer.uid)
+            log.warning("client.refused", path=self._path, uid=peer.uid, pid=peer.pid)
+        return False
+
+    async def _line(self, reader: asyncio.StreamReader) -> bytes:
+        """
+        The next line; empty at the end, or if it takes too long. Of long ones there are few at a time.
+
+        Raises:
+            ValueError: It is longer than any request.
+        """
+        parts: list[bytes] = []
+        try:
+            async with AsyncExitStack() as held, asyncio.timeout(LINE_SECONDS) as limit:
+                while True:
+                    try:
+                        parts.append(await reader.readuntil(b"\n"))
+                        return b"".join(parts)
+                    except asyncio.LimitOverrunError as error:
+                        parts.append(await reader.readexactly(error.consumed))
+                    if sum(map(len, parts)) > LINE_BYTES:
+                        raise ValueError
+                    if len(parts) == 1:
+                        limit.reschedule(None)  # others are before it
+                        await held.enter_async_context(self._long_lines)
+                        limit.reschedule(asyncio.get_running_loop().time() + LINE_SECONDS)
+        except (TimeoutError, asyncio.IncompleteReadError):
+            return b""
 
     async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
         try:
             decode = partial(decode_request, line, self._engine.path)
-            asked = await in_thread(decode) if len(line) >= _LARGE_LINE else decode()
+            asked = await in_thread(decode) if len(line) >= LARGE_LINE else decode()
             if isinstance(asked, WaitForEnd):
                 await self._wait_for_end(reader, asked.run_id)
                 return encode_answer(asked, None)
@@ -126,6 +179,10 @@ class Server:
 
     async def _wait_for_end(self, reader: asyncio.StreamReader, run_id: str) -> None:
         """Return once the run may have ended, or the client has hung up (it sends nothing meanwhile)."""
+        if self._waiting >= MOST_WAITING:
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            return
+        self._waiting += 1
         waiting: set[asyncio.Future[Any]] = {
             asyncio.ensure_future(self._engine.wait_for_end(run_id)),
             asyncio.ensure_future(reader.read(1)),
@@ -135,6 +192,7 @@ class Server:
             for each in done:
                 each.result()
         finally:
+            self._waiting -= 1
             for each in waiting:
                 each.cancel()
             # both must have ended before the next line is read: a stream has one reader at a time

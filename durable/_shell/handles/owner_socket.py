@@ -7,10 +7,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
+from durable._shell.requests.peers import Peer, may_answer, peer_of
 from durable._shell.requests.request import JournalRequest
 from durable._shell.requests.wire import (
+    LARGE_LINE,
     LINE_BYTES,
     Asked,
     WaitForEnd,
@@ -19,7 +22,8 @@ from durable._shell.requests.wire import (
     name_of,
     socket_path,
 )
-from durable._shell.storage.ownership import has_owner, holder_of
+from durable._shell.storage.ownership import has_owner, holder_of, owner_pid
+from durable._shell.threads import in_thread
 from durable.errors import DurableError, JournalAccessError
 
 #: Requests that an owner is asked at once: enough for it to commit them in groups, and less than a socket queues.
@@ -54,7 +58,10 @@ class OwnerSocket:
             try:
                 async with self._free:
                     answer = await self._ask(request)
-                return SILENCE if answer is None else decode_answer(request, answer, self._path)
+                if answer is None:
+                    return SILENCE
+                decode = partial(decode_answer, request, answer, self._path)
+                return await in_thread(decode) if len(answer) >= LARGE_LINE else decode()
             except DurableError as error:
                 return error
 
@@ -105,11 +112,16 @@ class OwnerSocket:
         patience = _Patience(self._path, self._timeout, writer.transport)
         answer = b""
         try:
+            if not self._is_owner(peer_of(writer.get_extra_info("socket"))):
+                return None
             writer.write(encode_request(request))
             await writer.drain()
             answer = await reader.readline()
         except OSError:
             pass
+        except ValueError as error:
+            msg = f"its owner answered {name_of(request)} with more than {LINE_BYTES:,} bytes"
+            raise JournalAccessError(self._path, msg) from error
         finally:
             patience.end()
             writer.close()
@@ -117,6 +129,21 @@ class OwnerSocket:
             raise TimeoutError
         # half of one is none: the owner died while it wrote, so another must be asked
         return answer if answer.endswith(b"\n") else None
+
+    def _is_owner(self, peer: Peer | None) -> bool:
+        """
+        Whether it is the process that the lock names that listens. Between two owners it may be the one before.
+
+        Raises:
+            JournalAccessError: It is another user's.
+        """
+        if not may_answer(peer, self._path):
+            assert peer is not None
+            where = socket_path(self._path)
+            msg = f"a process of user {peer.uid} ({peer.pid}) listens in place of its owner: remove {where}"
+            raise JournalAccessError(self._path, msg)
+        pid = owner_pid(self._path)
+        return peer is None or 0 in (pid, peer.pid) or pid == peer.pid
 
 
 class _Patience:

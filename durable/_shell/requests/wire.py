@@ -38,6 +38,8 @@ from durable.errors import DecodeError, EncodeError, UsageError
 VERSION: Final = 1
 #: Longest line: thirty-two payloads of the largest size.
 LINE_BYTES = 32 << 20
+#: Lines from here on are decoded in a thread: some milliseconds, in which a loop does nothing else.
+LARGE_LINE: Final = 64 << 10
 #: Longest id under which a request is recorded once; those of our clients have 32 characters.
 _ID_LENGTH: Final = 100
 

@@ -31,12 +31,15 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, TypeVar
 
 from durable.errors import JournalAccessError, JournalLockedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+T = TypeVar("T")
 
 # A lock whose side file names nobody is held by somebody who is just opening or closing, or by an abandoned
 # `wait` that gives it back; and one that is taken this moment still names the last owner, if that was killed.
@@ -296,24 +299,41 @@ def has_owner(path: str) -> bool:
 
 def holder_of(path: str) -> str:
     """Who the side file of the journal at *path* says owns it; empty where it does not say. For people."""
+    return _of_side_file(path, _holder)[0]
+
+
+def owner_pid(path: str) -> int:
+    """The process that the side file of the journal at *path* says owns it; 0 if it says none of this machine."""
+    found = _of_side_file(path, _said)
+    return found[0] if found is not None and found[1] == socket.gethostname() else 0
+
+
+def _of_side_file(path: str, read: Callable[[int], T]) -> T:
     try:
         fd = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return ""
+        return read(-1)
     try:
-        return _holder(fd)[0]
+        return read(fd)
     finally:
         os.close(fd)
 
 
-def _holder(fd: int) -> tuple[str, str]:
-    """Who a side file says owns it, and as what; empty where it does not say (older releases give no role)."""
+def _said(fd: int) -> tuple[int, str, str, str] | None:
+    """The process, host, time and role that a side file says; None where it does not (older releases: no role)."""
     try:
         holder = json.loads(os.pread(fd, HOLDER_BYTES, 0).decode())
-        pid, host, since = int(holder["pid"]), str(holder["host"]), str(holder["since"])
-        role = str(holder.get("role", ""))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return int(holder["pid"]), str(holder["host"]), str(holder["since"]), str(holder.get("role", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return None
+
+
+def _holder(fd: int) -> tuple[str, str]:
+    """Who a side file says owns it, and as what; empty where it does not say."""
+    said = _said(fd)
+    if said is None:
         return "", ""
+    pid, host, since, role = said
     here = " (this process)" if pid == os.getpid() and host == socket.gethostname() else ""
     known = _AN.get(role, "")
     # Printed in a terminal by someone: no control bytes from a file that others may write.
