@@ -761,7 +761,7 @@ async def test_closing_is_bounded_although_a_call_hangs(path, monkeypatch):
     task = asyncio.ensure_future(db.write(run))
     assert await asyncio.to_thread(entered.wait, 10)
     await db.aclose()
-    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+    with pytest.raises(JournalError, match="interrupted"):
         await task
     assert not threads()
 
@@ -928,3 +928,28 @@ def test_a_guard_that_is_off_refuses_nothing():
         conn.execute("BEGIN")
         conn.execute("INSERT INTO durable_events(v) VALUES (1)")
         conn.execute("COMMIT")
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["bare", "told"])
+async def test_a_read_that_fails_half_way_does_not_hold_on_to_what_it_saw(either, told):
+    """A SELECT of which rows are left, in the frames of an error that somebody keeps: later reads see later commits."""
+    database = either
+    await database.write(lambda conn: conn.execute("CREATE TABLE numbers (number)"))
+    await database.write(lambda conn: conn.executemany("INSERT INTO numbers VALUES (?)", [(1,), (2,), (3,)]))
+
+    def fail(conn):
+        rows = conn.execute("SELECT number FROM numbers")
+        for (number,) in rows:
+            raise ValueError(number)
+
+    def tell(conn):
+        try:
+            fail(conn)
+        except ValueError as error:
+            raise ValueError("a row that cannot be read") from error
+
+    with pytest.raises(ValueError, match=r"1|read") as kept:
+        await database.read(tell if told else fail)
+    await database.write(lambda conn: conn.execute("INSERT INTO numbers VALUES (4)"))
+    assert await database.read(lambda conn: conn.execute("SELECT count(*) FROM numbers").fetchone()) == (4,)
+    assert kept.value.__traceback__ is not None

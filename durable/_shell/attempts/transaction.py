@@ -18,10 +18,11 @@ from durable._core.program.ops import RunOp
 from durable._core.program.transactions import AsyncTransaction, Parameters, Transaction
 from durable._core.run.decision import TransactionAction
 from durable._shell.rows.rows import Effects, NewRun
-from durable._shell.storage.guard import Guard, refuse_control
+from durable._shell.storage.connections import TransactionUndoneError, is_the_disk
+from durable._shell.storage.guard import ENDED_FROM_INSIDE, Guard, refuse_control
 from durable._shell.storage.port import Exclusive
 from durable._shell.writes.run_writes import get_or_create, insert_plain
-from durable.errors import UsageError
+from durable.errors import TransactionRefusedError, UsageError
 
 T = TypeVar("T")
 
@@ -58,6 +59,8 @@ class SyncTransaction:
         if self._conn is None:
             msg = "this transaction has ended: its Transaction must not be kept or used by another thread"
             raise UsageError(msg)
+        if not self._conn.in_transaction:  # what it writes would be committed at once, and nobody would know of it
+            raise TransactionRefusedError("", ENDED_FROM_INSIDE)
         return self._conn
 
     def close(self) -> None:
@@ -94,18 +97,27 @@ def run_sync(
     What *finish* makes of the value of the action's function, both run in one savepoint.
 
     Raises whatever they raise, rows and staged jobs rolled back.
+
+    Raises:
+        TransactionUndoneError: The whole transaction was, with what others have written in it.
     """
     conn.execute("SAVEPOINT durable_transaction")
     mine = Effects()
     transaction = SyncTransaction(conn, guard, stage, mine)
     try:
         value = finish(action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs))
-    except BaseException:
+    except BaseException as error:
         transaction.close()
+        if not conn.in_transaction:
+            if isinstance(error, sqlite3.Error) and is_the_disk(error):  # for which SQLite rolls back by itself
+                raise
+            raise TransactionUndoneError from error
         conn.execute("ROLLBACK TO durable_transaction")
         conn.execute("RELEASE durable_transaction")
         raise
     transaction.close()
+    if not conn.in_transaction:
+        raise TransactionUndoneError
     conn.execute("RELEASE durable_transaction")
     effects.add(mine)
     return value

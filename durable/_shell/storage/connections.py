@@ -13,6 +13,7 @@ import os
 import re
 import sqlite3
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from urllib.parse import quote
@@ -74,6 +75,14 @@ class CommitUnknownError(JournalError):
         super().__init__(path, f"a commit failed, its outcome is unknown: {cause.reason}")
         self.args = (path, cause)
         self.cause = cause
+
+
+class TransactionUndoneError(Exception):
+    """
+    SQL of the application's ended the transaction in which it ran, from inside: ON CONFLICT ROLLBACK, RAISE(ROLLBACK).
+
+    No authorizer is asked about these, and all who share the transaction lose what they wrote in it.
+    """
 
 
 def translate(error: sqlite3.Error | OSError, path: str) -> JournalError:
@@ -175,9 +184,26 @@ def look(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection],
         conn.execute("BEGIN")
     except sqlite3.Error as error:
         raise translate(error, path) from error
-    result = attempt(conn, path, fn)
+    try:
+        result = attempt(conn, path, fn)
+    except BaseException as error:
+        _end_statements(error)
+        raise
     roll_back(conn, path)  # nothing to commit, and this cannot fail half-way
     return result
+
+
+def _end_statements(error: BaseException) -> None:
+    """
+    Let go of the cursors of the functions that *error* came through.
+
+    ROLLBACK does not end a SELECT of which rows are left: as long as anybody keeps the error, and with it these
+    frames, the connection would go on seeing the state of today.
+    """
+    traceback.clear_frames(error.__traceback__)
+    for behind in (error.__cause__, error.__context__):
+        if behind is not None:
+            traceback.clear_frames(behind.__traceback__)
 
 
 def is_no_text(error: BaseException) -> bool:
@@ -198,6 +224,10 @@ def of_ours(error: BaseException, path: str) -> BaseException:
     """*error*, from statements on our tables; an application may keep what is not text in its own."""
     if is_no_text(error):
         return JournalDamagedError(path, f"{error}. Restore from a backup")
+    if isinstance(error, sqlite3.Error) and is_of_the_machine(error):
+        return translate(error, path)
+    if isinstance(error, MemoryError):
+        return JournalError(path, "no memory was left to write it")
     return as_shown(error, path)
 
 
@@ -206,12 +236,38 @@ def is_the_disk(error: sqlite3.Error) -> bool:
     return primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT)
 
 
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether *error*, from a statement on our tables, is about disk, memory or other programs: no row is to blame."""
+    if not isinstance(error, sqlite3.Error):
+        return isinstance(error, MemoryError)
+    # Plain READONLY is our own `query_only`; its kinds are that the file was moved, and the like.
+    return primary_code(error) in _OF_MACHINE and getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_READONLY
+
+
+_OF_MACHINE: Final = frozenset(
+    (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_NOMEM,
+    )
+)
+
+
 def primary_code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def within(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection], T]) -> T:
-    """The result of *fn*, which leaves the transaction as it is."""
+    """The result of *fn*, which leaves the transaction as it is. Raises TransactionUndoneError if there is none."""
+    if not conn.in_transaction:
+        raise TransactionUndoneError
     try:
         return fn(conn)
     except (sqlite3.Error, StopIteration) as error:

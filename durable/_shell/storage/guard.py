@@ -69,6 +69,10 @@ class Guard:
         return sqlite3.SQLITE_DENY if reason else sqlite3.SQLITE_OK
 
 
+ENDED_FROM_INSIDE: Final = (
+    "ON CONFLICT ROLLBACK or RAISE(ROLLBACK) has ended the transaction, which others share: use ABORT, which undoes "
+    "the statement alone, and raise to roll your transaction back"
+)
 _MARK: Final = "/* application */ "
 _CONTROL_ACTIONS: Final = frozenset(
     (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
@@ -79,6 +83,12 @@ _READING_PRAGMAS: Final = frozenset(
 # INSERT, UPDATE, DELETE, ALTER TABLE, and every CREATE and DROP: SQLite numbers them like this.
 _WRITE_ACTIONS: Final = frozenset((*range(1, 19), 23, 26, 29, 30))
 _SKIPPED: Final = re.compile(r"(?:[\s;\ufeff]+|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*", re.DOTALL)
+#: Comments, text and quoted names.
+_QUOTED: Final = re.compile(
+    r"""--[^\n]*|/\*.*?(?:\*/|$)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]""", re.DOTALL
+)
+#: What rolls back the whole transaction, in a statement or in what it creates.
+_ENDING: Final = re.compile(r"\b(?:OR|CONFLICT)\s+ROLLBACK\b|\bRAISE\s*\(\s*ROLLBACK\b", re.IGNORECASE)
 _CONTROL_WORDS: Final = frozenset(
     ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "VACUUM", "PRAGMA")
 )
@@ -96,6 +106,10 @@ def refuse_control(sql: str) -> None:
     if word and word.group().upper() in _CONTROL_WORDS:
         raise TransactionRefusedError(
             sql, f"{word.group().upper()} belongs to the engine: return, or raise to roll back"
+        )
+    if "rollback" in sql.lower() and _ENDING.search(_QUOTED.sub(" ", sql)):
+        raise TransactionRefusedError(
+            sql, "it would end the transaction, which others share: use ABORT in place of ROLLBACK"
         )
 
 

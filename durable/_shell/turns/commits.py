@@ -8,10 +8,11 @@ their order, each in a savepoint, so that one failing neither delays nor harms t
 
 Promises: `turn` and `call` return only after their rows are on disk (as `durability` defines
 it); the rows of one run keep their order; nothing is acknowledged before a successful COMMIT.
-When a group fails: requests get the error; turns wait and are written again, for the
+When the disk fails: requests get the error; turns wait and are written again, for the
 executions behind them have no other state to go back to, and their steps must not run again.
 A COMMIT that raised may have committed, so before writing again the file is opened anew and
-asked whether it holds the group.
+asked whether it holds the group. When a member spoils its group, the group is taken apart: that
+one alone gets the error, and all others are written.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from attrs import define, field
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._shell.log import log
 from durable._shell.rows.rows import Effects, EventTuple, TurnWrite
-from durable._shell.storage.connections import CommitUnknownError, is_no_text, of_ours
+from durable._shell.storage.connections import CommitUnknownError, is_of_the_machine, of_ours
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
+from durable._shell.writes.apart import apart
 from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
 from durable.errors import EngineClosedError, JournalDamagedError, JournalError, JournalIOError
 
@@ -57,8 +59,11 @@ ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value
 class _Call:
     fn: Callable[[sqlite3.Connection, Effects], Any]
     future: asyncio.Future[Any]
-    #: Answered with the error when a group fails, rather than written again.
+    #: Answered with the error when the disk fails, rather than written again.
     answers: bool = True
+    #: Whether it may run again where what it wrote was rolled back: it leaves nothing else behind.
+    repeats: bool = True
+    begun: bool = False
     outcome: Any = None
     error: BaseException | None = None
 
@@ -76,15 +81,30 @@ class _Group:
     #: What it caused, once it was written; and what tells afterwards whether it was committed.
     effects: Effects = field(factory=Effects)
     mark: int = 0
+    #: Whether a member has spoiled it: then its turns are written by halves, see `apart`.
+    spoiled: bool = False
+    #: Runs whose turns could not be written, and why.
+    refused: dict[int, BaseException] = field(factory=dict)
 
-    def __bool__(self) -> bool:
-        return bool(self.turns or self.calls)
+    def __len__(self) -> int:
+        return len(self.turns) + len(self.calls)
 
     def event(self) -> EventTuple | None:
         """The row of an event that is in the file if and only if the group is."""
-        unwritten = self.effects.listening
+        unwritten = self.effects.listening | self.refused.keys()
         written = (turn.write for turn in self.turns if turn.write.state.run not in unwritten)
         return next((write.events[-1] for write in written if write.events), None)
+
+
+class SpoiledError(JournalError):
+    """
+    The group of a call could not be committed, and the call may be why: nothing is written of it. `cause` tells more.
+    """
+
+    def __init__(self, path: str, cause: Exception) -> None:
+        super().__init__(path, f"a commit failed, and not for the disk: {one_line(cause)}")
+        self.args = (path, cause)
+        self.cause = cause
 
 
 class Commits:
@@ -96,6 +116,8 @@ class Commits:
         self._activity = activity
         self._turns: list[_Turn] = []
         self._calls: list[_Call] = []
+        #: Those that get groups of their own.
+        self._alone: list[_Call] = []
         self._wanted = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -121,19 +143,33 @@ class Commits:
         self._want()
         return future
 
-    async def call(self, fn: Callable[[sqlite3.Connection, Effects], T], *, answers: bool = True) -> T:
+    async def call(
+        self,
+        fn: Callable[[sqlite3.Connection, Effects], T],
+        *,
+        answers: bool = True,
+        repeats: bool = True,
+        alone: bool = False,
+    ) -> T:
         """
         The result of *fn*, run in a savepoint of the next group.
 
-        A cancelled caller does not undo it. *answers* False waits out a failing disk, as turns do.
+        A cancelled caller does not undo it.
+
+        Args:
+            fn: Runs on the writer's thread. Whatever it raises is raised here.
+            answers: False waits out a failing disk, as turns do.
+            repeats: Whether *fn* may run again, if what it wrote was rolled back.
+            alone: Gives it a group of its own.
 
         Raises:
             JournalError: The group could not be committed.
+            SpoiledError: One of its members is why: this one, if it is *alone*.
         """
         if self._closed:
             raise _closed()
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._calls.append(_Call(fn, future, answers))
+        (self._alone if alone else self._calls).append(_Call(fn, future, answers, repeats))
         self._want()
         result: T = await future
         return result
@@ -166,6 +202,11 @@ class Commits:
             await self._commit(group)
 
     def _next_group(self) -> _Group:
+        if self._alone:
+            return _Group([], [self._alone.pop(0)])
+        return self._next_members()
+
+    def _next_members(self) -> _Group:
         group = _Group(self._turns[:MAX_GROUP], self._calls[:MAX_GROUP])
         del self._turns[:MAX_GROUP], self._calls[:MAX_GROUP]
         return group
@@ -185,12 +226,12 @@ class Commits:
                 await self._reopened(group)
             except JournalDamagedError as error:  # no pause mends that; what is on other pages can still be written
                 await self._spoiled(group, error)
-                return
+                continue
             except JournalError as error:
                 self._failed(group, error)
-            except Exception as error:  # noqa: BLE001 - a bug, ours or SQLite's: the group is the suspect, not the engine
+            except Exception as error:  # noqa: BLE001 - one of the members is the suspect, not the engine
                 await self._spoiled(group, error)
-                return
+                continue
             else:
                 await self._succeeded(group)
                 return
@@ -201,7 +242,7 @@ class Commits:
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
                 # What came meanwhile is tried with it, and hears the error too if it fails again.
-                later = self._next_group()
+                later = self._next_members()
                 group.turns += later.turns
                 group.calls += later.calls
 
@@ -222,15 +263,23 @@ class Commits:
         group.calls = kept
 
     async def _spoiled(self, group: _Group, error: Exception) -> None:
-        """Write the turns of a group one by one, so that only the one that spoils it fails."""
-        log.error("commit.failed", error=one_line(error))
-        if len(group.turns) <= 1:
-            self._give_up(group, error)
+        """Leave in *group* what may be written again, taken apart: nobody else is to fail by *error*."""
+        log.error("commit.failed", error=one_line(error), members=len(group))
+        if len(group) == 1:
+            bare = group.turns or isinstance(error, JournalError)
+            self._give_up(group, error if bare else SpoiledError(self._database.path, error))
             return
-        turns, group.turns = group.turns, []
-        self._give_up(group, error)  # calls may have side effects in memory: only turns are written again
+        doubtful = [call for call in group.calls if call.begun and not call.repeats]
+        if doubtful or not group.spoiled:
+            group.spoiled = True
+            group.calls = [call for call in group.calls if call not in doubtful]
+            self._give_up(_Group([], doubtful), SpoiledError(self._database.path, error))
+            return
+        turns, calls, group.turns, group.calls = group.turns, group.calls, [], []
         for turn in turns:
-            await self._commit(_Group([turn], []))
+            await self._commit(_Group([turn]))
+        for call in calls:
+            await self._commit(_Group([], [call]))
 
     def _give_up(self, group: _Group, error: BaseException) -> None:
         futures: list[asyncio.Future[Any]] = [turn.future for turn in group.turns]
@@ -258,8 +307,9 @@ class Commits:
                 await self._database.reopen()
             except JournalError as error:
                 self._failed(group, unknown or error)
-                self._failed(_Group([], self._calls), error)  # so that those who asked meanwhile are not left waiting
-                self._calls = [call for call in self._calls if not call.answers]
+                for asked in (self._calls, self._alone):  # so that those who asked meanwhile are not left waiting
+                    self._failed(_Group([], [*asked]), error)
+                    asked[:] = [call for call in asked if not call.answers]
                 if self._closed:
                     return False
                 await asyncio.sleep(pause)
@@ -301,10 +351,13 @@ class Commits:
         self.writes += len(group.turns) + len(group.calls)
         kept, listening = group.effects.kept, group.effects.listening
         self._on_effects(group.effects)
-        if listening:
-            for turn in group.turns:
-                if turn.write.state.run in listening and not turn.future.done():
-                    turn.future.set_exception(SignalsUnreadError())
+        for turn in group.turns if listening or group.refused else ():
+            if turn.future.done():
+                continue
+            if turn.write.state.run in listening:
+                turn.future.set_exception(SignalsUnreadError())
+            elif (error := group.refused.get(turn.write.state.run)) is not None:
+                turn.future.set_exception(error)
         for call in group.calls:
             if call.future.done():
                 continue
@@ -328,9 +381,14 @@ def _tell(turns: list[_Turn], kept: set[int]) -> None:
 
 
 def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
-    group.effects = effects = Effects()
-    if group.turns:
-        write_turns(conn, [turn.write for turn in group.turns], effects)
+    group.effects, group.refused = Effects(), {}
+    effects = group.effects
+    writes = [turn.write for turn in group.turns]
+    if group.spoiled:
+        for write, error in apart(conn, writes, write_turns, effects):
+            group.refused[write.state.run] = of_ours(error, path)
+    elif writes:
+        write_turns(conn, writes, effects)
     if group.event() is None:
         ((group.mark,),) = conn.execute(_COUNT).fetchall()
     for call in group.calls:
@@ -340,11 +398,12 @@ def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
 def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects, path: str) -> None:
     conn.execute("SAVEPOINT durable_call")
     mine = Effects()
+    call.begun = True
     try:
         call.outcome, call.error = call.fn(conn, mine), None
     except BaseException as error:
-        if isinstance(error, sqlite3.OperationalError) and not is_no_text(error):
-            raise  # the disk's error, not the call's: the whole group must go back
+        if not conn.in_transaction or is_of_the_machine(error):
+            raise  # not the call's own: the whole group must go back
         conn.execute("ROLLBACK TO durable_call")
         conn.execute("RELEASE durable_call")
         call.outcome, call.error = None, of_ours(error, path)  # the caller's error, handed back to the caller

@@ -34,12 +34,13 @@ from durable._shell.log import emit, log
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run
 from durable._shell.rows.rows import ReadyRun, RunState, read_events
 from durable._shell.turns.attempt_runner import AttemptRunner
+from durable._shell.turns.commits import SpoiledError
 from durable._shell.turns.executions import AnyExecution, make_execution, replayed
 from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.residents import Resident
 from durable._shell.turns.services import RELOAD_PAUSE, Services
-from durable._shell.turns.transaction_turn import Recorded, TransactionTurn
+from durable._shell.turns.transaction_turn import Recorded, Spoiling, TransactionTurn
 from durable._shell.turns.turn_writer import TurnWriter
 from durable._shell.turns.witness import UNWATCHED
 from durable._shell.writes.turn_writes import SignalsUnreadError
@@ -82,6 +83,7 @@ class Driver:
         self._lived = False
         #: The first event and its checksum, where the run was only just created and needs no loading.
         self._fresh = ready.fresh
+        self._spoiling = Spoiling()
         self._surroundings: anyio.CancelScope | None = None
         self._stopping = False
 
@@ -170,7 +172,7 @@ class Driver:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
         decisions: list[Decision] = []
         freed = False
-        go_back = self._reload
+        go_back: Callable[[], Coroutine[Any, Any, list[Event] | None]] = self._reload
         try:
             if decision.transactions:
                 decisions, freed = await self._transact(execution, decision)
@@ -180,6 +182,8 @@ class Driver:
             go_back = partial(self._redo, execution)
         except JournalDamagedError:
             raise  # nor would it be taken the next time
+        except SpoiledError:
+            go_back = partial(self._reload, pause=0.0)
         except JournalError as error:
             # The execution ran ahead of a file that did not take it: back to what is recorded.
             log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
@@ -210,7 +214,9 @@ class Driver:
         return await self._next()
 
     async def _transact(self, execution: AnyExecution, decision: Decision) -> Recorded:
-        turn = TransactionTurn(execution, self._inbox.upto, self._state, self._writer, self._services, self._watch)
+        turn = TransactionTurn(
+            execution, self._inbox.upto, self._state, self._writer, self._services, self._watch, self._spoiling
+        )
         return await turn.record(decision)
 
     def _perform(self, decision: Decision, execution: AnyExecution) -> None:
@@ -330,11 +336,11 @@ class Driver:
         if self._services.residents.keep(self.ready.run, kept):
             self._execution = None
 
-    async def _reload(self) -> list[Event] | None:
+    async def _reload(self, pause: float = RELOAD_PAUSE) -> list[Event] | None:
         """Go back to what is recorded; the outcomes of steps that ended in this process are kept."""
         self._close_execution()
         self._inbox.take_back()
-        await asyncio.sleep(RELOAD_PAUSE)
+        await asyncio.sleep(pause)
         return await self._next() if self._stopping else await self._take_over()
 
     async def _redo(self, execution: AnyExecution) -> list[Event] | None:
@@ -428,5 +434,5 @@ class Driver:
             await self._wind_down()
         except EngineClosedError:
             pass
-        except JournalDamagedError as damage:  # not even that can be written: found again when the file is opened
-            log.error("run.not_blocked", run_id=self.ready.run_id, error=str(damage))
+        except Exception as damage:  # noqa: BLE001 - not even that can be written: found again when the file is opened
+            log.error("run.not_blocked", run_id=self.ready.run_id, error=one_line(damage))

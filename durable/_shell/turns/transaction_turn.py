@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from attrs import define, field
+
 from durable._core.codec.exceptions.origin import came_from_outside, is_the_users_own
 from durable._core.codec.exceptions.parts import attribute
 from durable._core.journal.events import Event, StepSucceeded
@@ -22,15 +24,17 @@ from durable._shell.attempts.raised import is_cancellation, is_for_the_program
 from durable._shell.attempts.steps import current_task
 from durable._shell.attempts.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite
-from durable._shell.storage.connections import CommitUnknownError, is_the_disk
+from durable._shell.storage.connections import CommitUnknownError, TransactionUndoneError, is_the_disk
+from durable._shell.storage.guard import ENDED_FROM_INSIDE
 from durable._shell.storage.port import Exclusive
+from durable._shell.turns.commits import SpoiledError
 from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.services import Services
 from durable._shell.turns.turn_writer import TurnWriter
 from durable._shell.turns.witness import Watch
 from durable._shell.writes.deaths import acquit
 from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
-from durable.errors import JournalError, JournalIOError
+from durable.errors import JournalError, JournalIOError, TransactionRefusedError
 
 #: Transactions of one run in a row inside one commit group; then others get their turn.
 MAX_TRANSACTIONS = 64
@@ -45,6 +49,16 @@ class Recorded(NamedTuple):
     freed: bool
 
 
+@define
+class Spoiling:
+    """Which transactions of one run cannot be committed, for a reason of their own."""
+
+    #: Whether the next one has a commit of its own: one that shared it could not be committed.
+    suspected: bool = False
+    #: Those for which even that failed, by position and attempt, and why: they are not run again.
+    proven: dict[tuple[str, int], Exception] = field(factory=dict)
+
+
 class TransactionTurn:
     """Runs the transactions of one turn, and records them with it."""
 
@@ -56,6 +70,7 @@ class TransactionTurn:
         writer: TurnWriter,
         services: Services,
         watch: Watch,
+        spoiling: Spoiling,
     ) -> None:
         self._execution = execution
         self._inbox_upto = inbox_upto
@@ -63,6 +78,7 @@ class TransactionTurn:
         self._writer = writer
         self._services = services
         self._watch = watch
+        self._spoiling = spoiling
         #: Transactions that were asked for, and have not run.
         self._queue: list[TransactionAction] = []
         self._decisions: list[Decision] = []
@@ -81,8 +97,9 @@ class TransactionTurn:
             if self._is_async(self._queue[0]):
                 freed = await self._run_exclusively(unwritten)
             else:
-                freed = await self._services.commits.call(partial(self._run_in_group, unwritten))
+                freed = await self._commit_in_group(unwritten)
             unwritten = []
+        self._spoiling.suspected = bool(self._spoiling.proven)
         return Recorded(self._decisions, freed)
 
     def _decided(self, decision: Decision) -> TurnWrite:
@@ -116,10 +133,35 @@ class TransactionTurn:
 
     # --- in a commit group -------------------------------------------------------------------------------
 
-    def _run_in_group(self, unwritten: Sequence[TurnWrite], conn: sqlite3.Connection, effects: Effects) -> bool:
-        """Sync transactions in a row. Runs on the writer's thread."""
+    async def _commit_in_group(self, unwritten: Sequence[TurnWrite]) -> bool:
+        """
+        Sync transactions in a row; one at a time while they are suspected.
+
+        Raises:
+            SpoiledError: They were not committed: from now on they are suspects, or one is proven to be why.
+        """
+        spoiling, action = self._spoiling, self._queue[0]
+        run = partial(self._run_in_group, unwritten, 1 if spoiling.suspected else MAX_TRANSACTIONS)
+        try:
+            return await self._services.commits.call(run, repeats=False, alone=spoiling.suspected)
+        except SpoiledError as error:
+            if spoiling.suspected:
+                self._prove(action, error.cause)
+            spoiling.suspected = True
+            raise
+
+    def _prove(self, action: TransactionAction, cause: Exception) -> None:
+        """Let the transaction fail by *cause* once the run has gone back to what is recorded."""
+        undone = isinstance(cause, TransactionUndoneError)
+        error = TransactionRefusedError(action.op.describe(), ENDED_FROM_INSIDE) if undone else cause
+        self._spoiling.proven[action.position, action.attempt] = error
+
+    def _run_in_group(
+        self, unwritten: Sequence[TurnWrite], most: int, conn: sqlite3.Connection, effects: Effects
+    ) -> bool:
+        """Up to *most* sync transactions in a row. Runs on the writer's thread."""
         write_turns(conn, unwritten, effects)
-        for _ in range(MAX_TRANSACTIONS):
+        for _ in range(most):
             if not self._queue or self._is_async(self._queue[0]):
                 break
             action = self._queue.pop(0)
@@ -136,6 +178,9 @@ class TransactionTurn:
 
     def _verdict(self, conn: sqlite3.Connection, action: TransactionAction) -> Event | None:
         """What takes the place of the outcome of a transaction that is not to run again, see `suspicion`."""
+        spoiled = self._spoiling.proven.get((action.position, action.attempt))
+        if spoiled is not None:
+            return self._failed(action, spoiled)
         witness, run = self._services.witness, self._state.run
         deaths = witness.deaths(run, action.position)
         if not deaths or not isinstance(self._execution, Execution):
@@ -149,32 +194,31 @@ class TransactionTurn:
         try:
             return run_sync(conn, guard, action, self._stage, effects, partial(self._succeeded, action))
         except BaseException as error:  # user code may raise anything: it is the outcome
-            if came_from_outside(error) or self._is_the_file(error, in_transaction=conn.in_transaction):
-                raise  # the disk's error, not that of the user's SQL: the whole group must go back
+            if came_from_outside(error) or type(error) is TransactionUndoneError or self._is_the_file(error):
+                raise  # not that of the user's SQL alone: the whole group must go back
             return self._failed(action, error)
 
-    def _is_the_file(self, error: BaseException, *, in_transaction: bool) -> bool:
+    def _is_the_file(self, error: BaseException) -> bool:
         """Whether *error*, which a transaction raised, says that the journal cannot be written."""
         kind = type(error)
         if not issubclass(kind, (JournalError, sqlite3.DatabaseError)) or is_the_users_own(error):
             return False
         if issubclass(kind, JournalError):
             return bool(attribute(error, "path") == self._services.path)
-        undone = issubclass(kind, sqlite3.OperationalError) and not in_transaction
-        return undone or is_the_disk(error)  # type: ignore[arg-type]  # one of SQLite's
+        return is_the_disk(error)  # type: ignore[arg-type]  # one of SQLite's
 
     # --- with the writer to itself ------------------------------------------------------------------------
 
     async def _run_exclusively(self, unwritten: Sequence[TurnWrite]) -> bool:
         """One async transaction: several hops to the writer's thread, on which nothing else runs meanwhile."""
         services = self._services
-        effects = Effects()
+        effects, action, is_written = Effects(), self._queue[0], False
         turn: TurnWrite | None = None
         try:
             async with services.database.exclusive() as exclusive:
                 if unwritten:
                     await exclusive.run(lambda conn: write_turns(conn, unwritten, effects))
-                action = self._queue.pop(0)
+                self._queue.pop(0)
                 outcome = await exclusive.run(partial(self._verdict, action=action))
                 if outcome is None:
                     with self._watch.transaction(action.position):
@@ -184,12 +228,19 @@ class TransactionTurn:
                 await exclusive.run(lambda conn: write_turns(conn, [caused], effects))
                 if effects.listening:
                     raise SignalsUnreadError
+                is_written = True
         except CommitUnknownError as error:
             if turn is None or not await services.commits.settle(turn, error):
                 raise error.cause from error
         except JournalIOError:
             await services.commits.reopen()
             raise
+        except (TransactionUndoneError, sqlite3.IntegrityError) as error:
+            if type(error) is not TransactionUndoneError and not is_written:
+                raise
+            # by ON CONFLICT ROLLBACK, or by a deferred constraint
+            self._prove(action, error)
+            raise SpoiledError(services.path, error) from error
         services.on_effects(effects)
         return self._state.run not in effects.kept
 
@@ -210,7 +261,7 @@ class TransactionTurn:
         except BaseException as error:  # user code may raise anything: it is the outcome
             if task.cancelling() > 0 if is_cancellation(error) else is_for_the_program(error, task):
                 raise
-            if self._is_the_file(error, in_transaction=True):
+            if self._is_the_file(error):
                 raise
             await exclusive.execute("ROLLBACK TO durable_transaction")
             outcome = self._failed(action, error)
