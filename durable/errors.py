@@ -17,6 +17,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── DryRunError                 a dry run lacks a stand-in, or was given a wrong one
     │   ├── BatchClosedError            a member was added to a batch that is complete or cancelled
     │   ├── EngineClosedError           the engine is not open (or another process forked it)
+    │   │   └── EngineFailedError           it ended by itself; `__cause__` says of what
     │   └── TransactionRefusedError     SQL that would break the engine's own transaction
     ├── RunFailedError              the run ended in failure; `__cause__` is the rebuilt error
     ├── RunCancelledError           the run was cancelled
@@ -37,6 +38,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── JournalVersionError         written by a newer release, or owned by an engine of another
     │   ├── ForeignJournalError         no journal of ours
     │   ├── JournalAccessError          cannot be opened, read or written
+    │   │   └── JournalLostError            deleted or replaced while an engine had it open
     │   ├── JournalFullError            no space left; nothing was acknowledged
     │   ├── JournalIOError              the disk refused a read or write
     │   ├── JournalDamagedError         SQLite cannot read what the file holds
@@ -65,6 +67,7 @@ __all__ = [
     "DurableError",
     "EncodeError",
     "EngineClosedError",
+    "EngineFailedError",
     "ExportFormatError",
     "Fatal",
     "ForeignJournalError",
@@ -76,6 +79,7 @@ __all__ = [
     "JournalFullError",
     "JournalIOError",
     "JournalLockedError",
+    "JournalLostError",
     "JournalVersionError",
     "KeyConflictError",
     "LimitReachedError",
@@ -275,6 +279,22 @@ class BatchClosedError(UsageError):
 
 class EngineClosedError(UsageError):
     """The engine is not open, is closing, or belongs to the process this one forked from."""
+
+
+class EngineFailedError(EngineClosedError):
+    """
+    The engine ended by itself: it could not go on. ``__cause__`` is the error that ended it.
+
+    It has given the file up, so that another takes over. What was recorded resumes there, or when it opens again.
+    """
+
+    def __init__(self, path: str, reason: str, remedy: str = "") -> None:
+        super().__init__(path, reason, remedy)
+        self.path, self.reason, self.remedy = path, reason, remedy
+
+    def __str__(self) -> str:
+        tail = f". {self.remedy}" if self.remedy else ""
+        return f"the engine of {self.path} failed: {self.reason}{tail}"
 
 
 class TransactionRefusedError(UsageError):
@@ -557,6 +577,10 @@ class ForeignJournalError(JournalError):
 
 class JournalAccessError(JournalError):
     """The file or its directory cannot be opened, created or written."""
+
+
+class JournalLostError(JournalAccessError):
+    """The file, its WAL or its lock was deleted or replaced while an engine had it open, which cannot go on."""
 
 
 class JournalFullError(JournalError):

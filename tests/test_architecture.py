@@ -248,6 +248,7 @@ ROOMS = [
     "durable._core.recorded",
     "durable._core.admission",
     "durable._core.suspicion",
+    "durable._core.supervision",
     "durable._core",
     "durable._shell.log",
     "durable._shell.clock",

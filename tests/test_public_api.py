@@ -33,7 +33,7 @@ DOCUMENTED = """
 # What the design's section 4 says may be called, as far as it is there, and what callers read: one line a topic.
 OFFERED = {
     "Engine": """
-        path open aclose drain idle
+        path open aclose drain idle wait_closed failure
         start start_many run get find runs
         queue limit schedule schedules batch get_batch batches
         events stats prune delete backup export import_runs check dry_run

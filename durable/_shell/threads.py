@@ -21,14 +21,12 @@ from anyio._backends._asyncio import AsyncIOBackend
 from anyio._core._eventloop import claim_worker_thread
 from attrs import define
 
+from durable._core.supervision import pause_before
 from durable._shell.log import log
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Seconds before a thread that could not be started is tried again, doubled each time.
-FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 2.0
 #: Seconds that closing waits for an idle thread, which ends at once.
 _LAST_WAIT: Final = 0.5
 
@@ -147,7 +145,7 @@ class Threads:
 
     async def _another(self) -> Worker:
         """A thread that was just started, or the next that is free."""
-        pause = FIRST_PAUSE
+        tries = 0
         while self._count < self.most:
             worker = Worker(f"{self._name}-{self._started}", self._loop, self._returned)
             self._count += 1
@@ -156,9 +154,9 @@ class Threads:
             except RuntimeError as error:  # of threads or memory
                 self._count -= 1
                 self._told_short(error)
-                if (free := await self._free(pause)) is not None:
+                tries += 1
+                if (free := await self._free(pause_before(tries))) is not None:
                     return free
-                pause = min(LONGEST_PAUSE, 2 * pause)
             else:
                 self._started += 1
                 self._is_short = False

@@ -901,7 +901,9 @@ def test_ticks_from_before_a_resumption_start_nothing():
     """
 
     def pause_and_resume(conn):
-        known = Ticker({"often": Schedule("often", report("x"), every=10)}, {}, SimpleNamespace(clock=SystemClock()))
+        known = Ticker(
+            {"often": Schedule("often", report("x"), every=10)}, {}, SimpleNamespace(clock=SystemClock()), None
+        )
         PauseSchedule("often").record(conn, Effects(), Env(5.0, ""))
         ResumeSchedule("often").record(conn, Effects(), Env(45.0, "", schedules=known))
 

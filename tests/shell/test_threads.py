@@ -139,7 +139,7 @@ async def test_a_system_without_threads_makes_calls_wait_and_tells_once(monkeypa
             raise RuntimeError("can't start new thread")
         threading.Thread.start(thread)
 
-    monkeypatch.setattr(threads_module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(threads_module, "pause_before", lambda _: 0.001)
     monkeypatch.setattr(threads_module.Worker, "start", start)
     pool = Threads(1, name="test")
     with capture_logs() as logs:

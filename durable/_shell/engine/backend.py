@@ -19,6 +19,7 @@ from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
 from durable._shell.attempts.transaction import holds_writer
 from durable._shell.backend import Backend
+from durable._shell.engine.body import Body
 from durable._shell.engine.running import Host, Running, not_open
 from durable._shell.engine.settings import Settings
 from durable._shell.log import log
@@ -32,6 +33,7 @@ from durable.errors import (
     BatchNotFoundError,
     DurableError,
     EngineClosedError,
+    EngineFailedError,
     JournalDamagedError,
     RunNotFoundError,
     UsageError,
@@ -48,6 +50,10 @@ class EngineBackend:
         self.settings = settings
         #: Its parts, while it is open, or is about to be.
         self.running: Running | None = None
+        #: What ended it since it was last opened, if it did not end because somebody closed it.
+        self.failure: EngineFailedError | None = None
+        #: The task in the body of `async with`.
+        self.body = Body()
         self.for_steps: Backend = StepBackend(self)
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -81,6 +87,7 @@ class EngineBackend:
         if self._opening is not None or self.running is not None:
             msg = f"the engine of {self.path} is open, or about to be: close it before it is opened again"
             raise UsageError(msg)
+        self.failure = None
         # A task of its own, so that it can be closed while it waits for the file.
         self._opening = opening = asyncio.create_task(self._open(), name="durable-open")
         try:
@@ -116,16 +123,43 @@ class EngineBackend:
         if self._closing is None:
             if self.running is None:
                 return
-            self.running.closing = True
-            self._closing = asyncio.create_task(self._close(self.running), name="durable-close")
+            self._closing = self._begin_close(self.running)
         await asyncio.shield(self._closing)
+
+    async def wait_closed(self) -> None:
+        """Return once it is closed; raises what ended it, if it failed."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        if self.running is not None:
+            await self.running.over.wait()
+        if self.failure is not None:
+            raise self._failed_again(self.failure)
+
+    def on_failure(self, error: EngineFailedError) -> None:
+        """Hear that *error* has ended it: whoever waits in `async with` is told, and the file is given up."""
+        self.failure = error
+        if self._opening is None and self._closing is None and self.running is not None:
+            self.body.interrupt()
+            self._closing = self._begin_close(self.running)
+
+    def _begin_close(self, running: Running) -> asyncio.Task[None]:
+        running.closing = True
+        return asyncio.create_task(self._close(running), name="durable-close")
 
     async def _close(self, running: Running) -> None:
         try:
             await running.close()
         finally:
             self.running = self._closing = None
+            running.over.set()
         self._log("engine.closed")
+
+    @staticmethod
+    def _failed_again(error: EngineFailedError) -> EngineFailedError:
+        """The same error for one more who asks: each has a traceback of his own."""
+        again = EngineFailedError(error.path, error.reason, error.remedy)
+        again.__cause__ = error.__cause__
+        return again
 
     def _log(self, event: str, **values: Any) -> None:
         if self.settings.stand_ins is None:  # nobody opened a dry run, so nobody needs a log of it
@@ -150,7 +184,7 @@ class EngineBackend:
     def parts(self) -> Running:
         """Its parts, also while it closes. Raises EngineClosedError where there are none."""
         if self.running is None:
-            raise not_open()
+            raise not_open() if self.failure is None else self._failed_again(self.failure)
         return self.running
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Literal, TypeAlias
 from weakref import WeakSet
 
@@ -69,6 +69,8 @@ class _Subscription:
         self.buffer: deque[EngineEvent] = deque(maxlen=BUFFERED)
         self.lost = 0
         self.closed = False
+        #: What is raised at the end, if the engine failed.
+        self.error: Exception | None = None
         self.wake = asyncio.Event()
 
     def put(self, event: EngineEvent) -> None:
@@ -124,6 +126,8 @@ class Broadcast:
                         event = evolve(event, lost=subscription.lost)
                         subscription.lost = 0
                     yield event
+                if subscription.error is not None:
+                    raise subscription.error
                 if subscription.closed:
                     return
                 subscription.wake.clear()
@@ -131,10 +135,11 @@ class Broadcast:
         finally:
             self._subscriptions.discard(subscription)
 
-    def close(self) -> None:
-        """End all subscriptions."""
+    def close(self, error: Callable[[], Exception] | None = None) -> None:
+        """End all subscriptions; each with an *error* of its own, if the engine failed."""
         for subscription in self._subscriptions:
             subscription.closed = True
+            subscription.error = subscription.error or (error and error())
             subscription.wake.set()
 
 

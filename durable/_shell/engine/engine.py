@@ -4,6 +4,7 @@ The engine's face: what users call. How it opens and closes is in `running`, and
 
 from __future__ import annotations
 
+import asyncio
 import os
 import types
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -37,6 +38,7 @@ from durable._shell.engine.ticker import collect_schedules
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
 from durable._shell.storage.port import OpenDatabase
+from durable.errors import EngineFailedError
 
 T = TypeVar("T")
 
@@ -72,6 +74,10 @@ class Stats:
 class Engine(JournalHandle[EngineBackend]):
     """
     Executes the runs of one journal.
+
+    What passes (no thread to be had, a full disk) it waits out. What does not (the file, its WAL or its lock was
+    deleted or replaced) ends it: the body of `async with` is cancelled, which then raises `EngineFailedError`, as does
+    everything that waits for a result; and the file is given up.
 
     Args:
         path: The SQLite file; made (mode 0600) if missing. ``":memory:"`` keeps it in memory.
@@ -172,10 +178,15 @@ class Engine(JournalHandle[EngineBackend]):
 
     async def __aenter__(self) -> Self:
         await self.open()
+        self._backend.body.enter()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _tb: object) -> None:
+        interrupted = self._backend.body.leave()
         await self.aclose()
+        failure = self._backend.failure
+        if interrupted and failure is not None and (error is None or isinstance(error, asyncio.CancelledError)):
+            raise failure from failure.__cause__
 
     async def open(self) -> None:
         """
@@ -196,6 +207,20 @@ class Engine(JournalHandle[EngineBackend]):
     async def aclose(self) -> None:
         """Drain, then close everything. Bounded, idempotent; may be called from any task of the loop."""
         await self._backend.aclose()
+
+    async def wait_closed(self) -> None:
+        """
+        Return once the engine is closed: for who opened it without `async with`.
+
+        Raises:
+            EngineFailedError: It ended by itself.
+        """
+        await self._backend.wait_closed()
+
+    @property
+    def failure(self) -> EngineFailedError | None:
+        """What ended the engine since it was last opened; None if nothing did, or somebody closed it."""
+        return self._backend.failure
 
     # --- what it does ----------------------------------------------------------------------------------
 

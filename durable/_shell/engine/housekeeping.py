@@ -7,7 +7,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Final, Protocol
 
+from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.supervision import decide
 from durable._shell.backend import Backend
+from durable._shell.engine.troubles import Troubles
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.log import log
 from durable._shell.requests.once import ForgetAnswers, has_old_answers
@@ -33,7 +36,7 @@ class House(Backend, Protocol):
 
 
 async def keep_house(
-    house: House, database: AnyDatabase, ownership: Ownership | None, keep_finished: float | None
+    house: House, database: AnyDatabase, ownership: Ownership | None, keep_finished: float | None, troubles: Troubles
 ) -> None:
     """
     Look at the file every few seconds, prune what ended more than *keep_finished* seconds ago, and forget answers.
@@ -41,20 +44,13 @@ async def keep_house(
     By the engine's clock, so that a test need not wait for it. A journal in memory that keeps everything needs nothing.
 
     Raises:
-        JournalError: The file is another one, or gone: nothing more may be written.
+        JournalLostError: The file is another one, or gone: nothing more may be written.
     """
     pruned_at = forgot_at = house.clock.monotonic()
     while isinstance(database, Database) or keep_finished is not None:
         await house.clock.sleep(IDENTITY_SECONDS)
-        try:
-            if isinstance(database, Database):
-                await in_thread(database.check_identity)
-            if ownership is not None:
-                ownership.check()
-        except JournalError:
-            if house.is_closing:
-                return
-            raise
+        if isinstance(database, Database):
+            await _look(house, database, ownership, troubles)
         now = house.clock.monotonic()
         if keep_finished is not None and now - pruned_at >= min(3600.0, max(60.0, keep_finished / 10)):
             pruned_at = now
@@ -62,6 +58,26 @@ async def keep_house(
         if now - forgot_at >= FORGET_SECONDS:
             forgot_at = now
             await _tried(house, _forget(house))
+
+
+async def _look(house: House, database: Database, ownership: Ownership | None, troubles: Troubles) -> None:
+    """Whether the file is still our own; what passes is told."""
+
+    def look() -> None:
+        if ownership is not None:
+            ownership.check()
+        database.check_identity()
+
+    try:
+        await in_thread(look)
+    except (JournalError, OSError) as error:
+        if house.is_closing:
+            return
+        if decide(error, 1) is None:
+            raise
+        troubles.begin("file", one_line(error))
+    else:
+        troubles.end("file")
 
 
 async def _forget(house: House) -> None:

@@ -5,11 +5,10 @@ Callers who wait for the end of a run or batch: notified with the commit that en
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from durable._shell.rows.rows import Effects, RunResult
-from durable.errors import EngineClosedError
 
 #: Before a batch's id, among those of the runs that somebody waits for: no id begins like this.
 _FINISHED = "\n"
@@ -58,12 +57,12 @@ class ResultWaiters:
             if batch.name == "finished":
                 self._resolve(_FINISHED + batch.batch_id)
 
-    def fail(self, reason: str) -> None:
-        """Tell everybody that nothing will come of it."""
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """Tell everybody that nothing will come of it: each gets an *error* of its own."""
         for futures in self._futures.values():
             for future in futures:
                 if not future.done():
-                    future.set_exception(EngineClosedError(reason))
+                    future.set_exception(error())
         self._futures.clear()
 
     def _resolve(self, run_id: str, outcome: RunResult | None = None) -> None:

@@ -9,11 +9,13 @@ also where a later one could not be made.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Protocol, Self
 
 import anyio
@@ -22,6 +24,7 @@ from attrs import frozen
 from durable._core.admission import Admission, Places
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.program.limits import numbers
+from durable._core.supervision import remedy
 from durable._core.suspicion import guilty
 from durable._shell.attempts.functions import journal_key
 from durable._shell.attempts.steps import Steps
@@ -35,6 +38,7 @@ from durable._shell.engine.server import Answering, Server
 from durable._shell.engine.settings import Settings
 from durable._shell.engine.supervisor import LAST_WAIT, Supervisor
 from durable._shell.engine.ticker import Ticker
+from durable._shell.engine.troubles import Troubles
 from durable._shell.engine.workload import Workload
 from durable._shell.log import log
 from durable._shell.reads import event_rows, run_rows
@@ -64,7 +68,7 @@ from durable._shell.writes.keys import forget_renewed
 from durable._shell.writes.places import register_fairness
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
-from durable.errors import DurableError, EngineClosedError, JournalAccessError
+from durable.errors import DurableError, EngineClosedError, EngineFailedError, JournalAccessError
 
 
 class Host(Answering, Protocol):
@@ -77,6 +81,10 @@ class Host(Answering, Protocol):
 
     def check_open(self) -> None:
         """Raise EngineClosedError, unless it is open."""
+        ...
+
+    def on_failure(self, error: EngineFailedError) -> None:
+        """Hear that *error* has ended it, and close it."""
         ...
 
 
@@ -99,7 +107,8 @@ class Running:
         self.database = database
         self.waiters = ResultWaiters()
         self.broadcast = Broadcast(settings.clock)
-        self.supervisor = Supervisor(settings.path, self._failed)
+        self.troubles = Troubles(settings.path)
+        self.supervisor = Supervisor(settings.path, self.troubles, self._failed)
         self.commits = Commits(database, self._take, activity)
         self.places, admission = _lines(settings, recovered)
         #: Those that the program gives its queues.
@@ -144,7 +153,7 @@ class Running:
         )
         self.scheduler = Scheduler(services, admission)
         self.hook_calls = HookCalls(services)
-        self.ticker = Ticker(settings.schedules, recovered.schedules, services)
+        self.ticker = Ticker(settings.schedules, recovered.schedules, services, self.supervisor.start)
         #: Where other processes ask; a journal in memory has none.
         self.server = Server(database.path, host) if isinstance(database, Database) else None
         workload.consists_of(timed=(self.scheduler, self.ticker), calling=(database, self.steps))
@@ -152,6 +161,9 @@ class Running:
         self.draining = False
         #: Whether it is being closed, or is.
         self.closing = False
+        #: Set once all of it is closed.
+        self.over = asyncio.Event()
+        self._on_failure = host.on_failure
         self._recovered = recovered
         self._pid = os.getpid()
         self._parts = AsyncExitStack()
@@ -181,7 +193,7 @@ class Running:
             note = None if ownership is None or left is None else ownership.note
             running = cls(settings, host, activity, workload, database, recovered, note)
             parts.callback(running.broadcast.close)
-            parts.callback(running._let_go, "the engine was closed; it resumes when it opens again")
+            parts.callback(running._let_go, _closed)
             parts.push_async_callback(running.supervisor.aclose)
             parts.callback(running.scheduler.close)
             running.steps.elsewhere = elsewhere
@@ -190,10 +202,11 @@ class Running:
             await running.supervisor.begin()
             commits, supervisor = running.commits, running.supervisor
             supervisor.start_uncancelled(commits.run(), name="durable-commits", stop=commits.close)
-            supervisor.start(running.scheduler.run_timers())
+            supervisor.start("timers", running.scheduler.run_timers)
             if elsewhere is not None and elsewhere.steps:
-                supervisor.start(running._free_slots(elsewhere))
-            supervisor.start(keep_house(host, database, ownership, settings.keep_finished))
+                supervisor.start("slots", partial(running._free_slots, elsewhere))
+            house = partial(keep_house, host, database, ownership, settings.keep_finished, running.troubles)
+            supervisor.start("housekeeping", house)
             running._parts = parts.pop_all()
             return running
 
@@ -211,6 +224,7 @@ class Running:
             await self.server.start()
         for notice in self.database.notices:
             log.info("journal.notice", path=self.settings.path, notice=notice)
+        self.check_alive()  # lest it looks open that has failed meanwhile
 
     async def _free_slots(self, elsewhere: OutlivedElsewhere) -> None:
         """Free the slots of functions of engines before this one, once they have returned."""
@@ -282,8 +296,7 @@ class Running:
         """
         failure = self.supervisor.failure
         if failure is not None:
-            msg = f"the engine failed and must be opened anew: {failure!r}"
-            raise EngineClosedError(msg) from failure
+            raise failed(self.settings.path, failure)
         if os.getpid() != self._pid:
             msg = f"this engine belongs to process {self._pid}, from which this one was forked: open it after forking"
             raise EngineClosedError(msg)
@@ -306,12 +319,29 @@ class Running:
         return self.settings.hooks.watches_attempts or self.broadcast.has_readers
 
     def _failed(self, error: BaseException) -> None:
-        self._let_go(f"the engine failed: {one_line(error)}")
+        def made() -> EngineFailedError:
+            return failed(self.settings.path, error)
 
-    def _let_go(self, reason: str) -> None:
+        self.commits.fail(made)
+        self.broadcast.close(made)
+        self._let_go(made)
+        self._on_failure(made())
+
+    def _let_go(self, error: Callable[[], Exception]) -> None:
         """Nobody is to wait any more: neither for runs, nor for the engine to be idle."""
-        self.waiters.fail(reason)
+        self.waiters.fail(error)
         self.activity.close()
+
+
+def failed(path: str, cause: BaseException) -> EngineFailedError:
+    """For those who ask an engine that *cause* ended."""
+    error = EngineFailedError(path, one_line(cause), remedy(cause))
+    error.__cause__ = cause
+    return error
+
+
+def _closed() -> EngineClosedError:
+    return EngineClosedError("the engine was closed; it resumes when it opens again")
 
 
 def not_open() -> EngineClosedError:

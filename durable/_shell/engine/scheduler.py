@@ -277,6 +277,9 @@ class Scheduler:
                     )
                 except EngineClosedError:
                     return
+                except BaseException:
+                    self._alarm.set(self._services.clock.now())  # they are due still
+                    raise
                 self._pump()  # since the rate of a queue may admit more by now
 
     # --- stopping ----------------------------------------------------------------------------------------

@@ -2,13 +2,14 @@
 The tasks of an open engine: all are started here, and what any of them raises is dealt with here.
 
 Most live in one task group, inside a task of the engine's own, so that it may be opened and closed from different
-tasks. The first of them that raises ends the others and is the failure of the engine: nothing it does afterwards could
-be relied upon.
+tasks. Background tasks begin again after what passes (`durable._core.supervision` decides), and their trouble is told.
+What does not pass ends the others and is the failure of the engine: nothing it does afterwards could be relied upon.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -16,9 +17,14 @@ from typing import Any, Final
 import anyio
 
 from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.supervision import decide, remedy
+from durable._shell.engine.troubles import Troubles
 from durable._shell.log import log
 from durable._shell.turns.services import Spawn
+from durable.errors import EngineClosedError
 
+#: A background task that has lasted for so many seconds since its last error works again.
+STEADY_SECONDS: Final = 1.0
 #: Seconds that closing waits for what ignores its cancellation, before it continues without.
 LAST_WAIT: Final = 5.0
 
@@ -29,13 +35,15 @@ class Supervisor:
 
     Args:
         path: The journal, for the log.
+        troubles: Where those of background tasks are told.
         on_failure: Called with an error, each time that one ends the engine: those who wait are to hear of it.
     """
 
-    def __init__(self, path: str, on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(self, path: str, troubles: Troubles, on_failure: Callable[[BaseException], None]) -> None:
         #: What ended the engine, if something did.
         self.failure: BaseException | None = None
         self._path = path
+        self._troubles = troubles
         self._on_failure = on_failure
         # That of the opening: who happens to start a task has the context variables of a run in his.
         self._context = contextvars.copy_context()
@@ -57,9 +65,33 @@ class Supervisor:
         """Run *fn* in a task, in a copy of *context*, or of that in which the engine was opened."""
         self._tasks.create_task(fn(argument), context=(context or self._context).copy())
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run *work* in a task, until the engine ends."""
-        self._tasks.create_task(work, context=self._context.copy())
+    def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run *work* in a task, until the engine ends; again, and again, where it raises what passes."""
+        self._tasks.create_task(self._keep(name, work), name=f"durable-{name}", context=self._context.copy())
+
+    async def _keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        loop, tries = asyncio.get_running_loop(), 0
+        while True:
+            # It never says that it goes well: that it lasts is all there is to see.
+            steady = loop.call_later(STEADY_SECONDS, self._troubles.end, name) if tries else None
+            began = loop.time()
+            try:
+                await work()
+            except EngineClosedError:
+                return  # others end it
+            except Exception as error:
+                tries = 1 if loop.time() - began >= STEADY_SECONDS else tries + 1
+                pause = decide(error, tries)
+                if pause is None:
+                    raise
+                self._troubles.begin(name, f"{name}: {one_line(error)}")
+            else:
+                self._troubles.end(name)
+                return
+            finally:
+                if steady is not None:
+                    steady.cancel()
+            await asyncio.sleep(pause)
 
     def start_uncancelled(self, work: Coroutine[Any, Any, None], *, name: str, stop: Callable[[], None]) -> None:
         """Run *work* in a task that is not cancelled with the others: once these have ended, *stop* is to end it."""
@@ -73,10 +105,16 @@ class Supervisor:
 
     def fail(self, error: BaseException) -> None:
         """The engine cannot proceed: everybody who waits gets the error."""
-        if self.failure is None:
+        first = self.failure is None
+        if first:
             self.failure = error
-            log.error("engine.failed", path=self._path, error=one_line(error))
         self._on_failure(error)
+        if first:  # told last, since processors and loggers are the user's code
+            about = {"path": self._path, "error": one_line(error), "remedy": remedy(error)}
+            for tell in (log.critical, log.error):
+                with contextlib.suppress(Exception):
+                    tell("engine.failed", **about)
+                    return
 
     async def aclose(self) -> None:
         """End all tasks, within a few seconds."""

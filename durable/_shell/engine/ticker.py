@@ -12,8 +12,8 @@ import asyncio
 import contextvars
 import inspect
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeAlias
 
 from attrs import frozen
 
@@ -33,6 +33,9 @@ from durable._shell.rows.templates import begun, from_json
 from durable._shell.turns.services import Services
 from durable._shell.writes.schedule_writes import Tick, past_ticks, record_ticks, start_triggered, timetable_of
 from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError
+
+#: Starts a background task, by its name.
+Start: TypeAlias = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 
 
 def collect_schedules(schedules: Iterable[Schedule], definitions: Definitions) -> dict[str, Schedule]:
@@ -85,9 +88,12 @@ class Ticker:
         schedules: Those of the program, by name.
         rows: Their places in the journal; and those that were made at run time.
         services: What runs are started with.
+        start: Starts what is to run as long as the engine does.
     """
 
-    def __init__(self, schedules: Mapping[str, Schedule], rows: dict[str, ScheduleRow], services: Services) -> None:
+    def __init__(
+        self, schedules: Mapping[str, Schedule], rows: dict[str, ScheduleRow], services: Services, start: Start
+    ) -> None:
         self._listed = schedules
         self._schedules: dict[str, Schedule | StoredSchedule] = {}
         self._rows: dict[str, ScheduleRow] = {}
@@ -95,7 +101,10 @@ class Ticker:
             self._know(name, row)
         self._schedules |= schedules
         self._begun = False
+        #: Whether it still deals with what came due before it began.
+        self._catching_up = False
         self._services = services
+        self._start = start
         self._alarm = Alarm(services.clock)
 
     # --- beginning and stopping ----------------------------------------------------------------------
@@ -103,9 +112,9 @@ class Ticker:
     def begin(self) -> None:
         """Start what was asked for or missed while no engine ran; then each tick as it comes."""
         if self._rows and not self._begun:
-            self._begun = True
+            self._begun = self._catching_up = True
             self._services.activity.begin()
-            self._services.spawn(Ticker._run, self)
+            self._start("schedules", self._run)
 
     def stop(self) -> None:
         """Start nothing more."""
@@ -125,7 +134,9 @@ class Ticker:
             if not self._alarm.stopped:
                 await self._tick_all()
         finally:
-            activity.end()
+            if self._catching_up:
+                self._catching_up = False
+                activity.end()
         while await self._alarm.wait():
             with activity:
                 await self._tick_all()

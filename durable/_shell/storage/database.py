@@ -47,6 +47,7 @@ from durable._shell.storage.connections import (
     version_notices,
     within,
 )
+from durable._shell.storage.folder import Folder
 from durable._shell.storage.guard import Guard
 from durable._shell.storage.port import Exclusive
 from durable.errors import (
@@ -55,6 +56,7 @@ from durable.errors import (
     JournalAccessError,
     JournalDamagedError,
     JournalIOError,
+    JournalLostError,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +65,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NOT_OPEN: Final = "it was closed after an error and could not be opened again yet"
+# What SQLite keeps beside an open file: suffix, name, what follows if it is gone.
+_SIDE_FILES: Final = (
+    ("-wal", "WAL", "recent commits are in no file"),
+    ("-shm", "shared memory", "other processes would not see which parts of the WAL are in use"),
+)
 # Time for the current call to end at `aclose`, before it is interrupted, and after.
 CLOSE_SECONDS: Final = 5.0
 INTERRUPTED_SECONDS: Final = 1.0
@@ -162,6 +169,8 @@ class Database:
         self._writer: _Worker | None = None
         self._reader: _Worker | None = None
         self._identity: os.stat_result | None = None
+        self._side_files: dict[str, os.stat_result] = {}
+        self._folder = Folder(path)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -248,25 +257,41 @@ class Database:
 
     def check_identity(self) -> None:
         """
-        Nothing, while the path still leads to the file we write and its WAL is beside it.
+        Nothing, while the path still leads to the file we write and its WAL and shared memory are beside it.
 
         Raises:
-            JournalAccessError: Commits may be going where nobody will find them; says why.
+            JournalLostError: Commits may be going where nobody will find them; says why.
+            JournalAccessError: It cannot be seen, with its folder; or it has a second name.
         """
         self.check_file()
-        if self._writer is not None and not self._opening.locked() and not Path(f"{self.path}-wal").exists():
-            raise JournalAccessError(self.path, "its WAL (-wal) was deleted: recent commits are in no file")
+        if self._writer is None or self._opening.locked():
+            return  # a closed file has neither
+        for suffix, name, consequence in _SIDE_FILES:
+            known = self._side_files.get(suffix)
+            if known is not None and not _is_still(f"{self.path}{suffix}", known):
+                self.check_file()  # its folder may have gone in between
+                raise JournalLostError(self.path, f"its {name} ({suffix}) was deleted or replaced: {consequence}")
+        if Path(self.path).stat().st_nlink != 1:
+            raise JournalAccessError(
+                self.path,
+                "it has a second name (hard link), and whoever opens it by that would use a second WAL: delete that "
+                "name, and copy journals with engine.backup() or `durable backup`",
+            )
 
     def check_file(self) -> None:
-        """`check_identity` without the WAL, which a closed file does not have."""
+        """`check_identity` of the file alone."""
         try:
             found = Path(self.path).stat()
         except OSError as error:
-            raise JournalAccessError(self.path, f"it was deleted, renamed or hidden: {error.strerror}") from error
+            if self._folder.is_away():
+                raise JournalAccessError(self.path, f"its folder {self._folder.path} is out of sight") from error
+            if isinstance(error, FileNotFoundError):
+                raise JournalLostError(self.path, "it was deleted, renamed or hidden") from error
+            raise JournalAccessError(self.path, f"it cannot be seen: {error.strerror}") from error
         if self._identity is not None and not os.path.samestat(found, self._identity):
-            raise JournalAccessError(self.path, "another file has taken its place")
-        if found.st_nlink != 1:
-            raise JournalAccessError(self.path, "it has a second name (hard link), and with it a second WAL")
+            if self._folder.is_away():
+                raise JournalAccessError(self.path, f"another folder has taken the place of {self._folder.path}")
+            raise JournalLostError(self.path, "another file has taken its place")
 
     async def aclose(self) -> None:
         """Close both connections and join their threads, within a few seconds. Never raises for a second call."""
@@ -397,6 +422,8 @@ class Database:
             if self._prepare is not None:
                 attempt(conn, self.path, self._prepare)
             self._identity = Path(self.path).stat()
+            # Made above, and the same until the last connection is closed.
+            self._side_files = {suffix: Path(f"{self.path}{suffix}").stat() for suffix, *_ in _SIDE_FILES}
         except BaseException:
             conn.close()
             raise
@@ -404,6 +431,13 @@ class Database:
 
     def _open_reader(self) -> sqlite3.Connection:
         return open_reader(self.path)
+
+
+def _is_still(path: str, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), known)
+    except OSError:
+        return False
 
 
 async def _whole(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:

@@ -33,7 +33,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, TypeVar
 
-from durable.errors import JournalAccessError, JournalLockedError
+from durable._shell.storage.folder import Folder
+from durable.errors import JournalAccessError, JournalLockedError, JournalLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,7 @@ class Ownership:
         self.pid: Final = os.getpid()
         #: What the last owner left, if it died, and nobody has taken that yet.
         self._left = b""
+        self._folder = Folder(self.path)
         self._fd = self._opened()
         _open.add(self)
 
@@ -145,10 +147,15 @@ class Ownership:
         Nothing, as long as the side file is the one we locked.
 
         Raises:
-            JournalAccessError: If it was deleted or replaced: another engine could start.
+            JournalLostError: If it was deleted or replaced: another engine could start.
+            JournalAccessError: If its folder is out of sight, and it with that: nobody else sees it either.
         """
-        if not self._same_file():
-            raise JournalAccessError(self.path, f"its lock file {self.lock_path} was deleted or replaced")
+        if self._same_file():
+            return
+        # Deleted, it is that by whatever name: the kernel knows of none.
+        if self._fd >= 0 and os.fstat(self._fd).st_nlink and self._folder.is_away():
+            raise JournalAccessError(self.path, f"its folder {self._folder.path} is out of sight")
+        raise JournalLostError(self.path, f"its lock file {self.lock_path} was deleted or replaced")
 
     def last_words(self) -> list[bytes] | None:
         """What the last owner had noted when it died; None if it gave the file up. It stays until it is forgotten."""

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from attrs import define, field
 
 from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.supervision import FIRST_PAUSE, LONGEST_PAUSE
 from durable._shell.log import log
 from durable._shell.rows.rows import Effects, EventTuple, TurnWrite
 from durable._shell.storage.connections import CommitUnknownError, is_of_the_machine, of_ours
@@ -36,9 +37,6 @@ from durable.errors import EngineClosedError, JournalDamagedError, JournalError,
 
 T = TypeVar("T")
 
-#: Seconds before a failed group is tried again, doubled each time.
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 2.0
 #: Largest group: bounds how long one transaction holds the writer.
 MAX_GROUP = 256
 #: Drivers notified in one iteration of the event loop that their turn is on disk: each then runs its code to the next
@@ -184,6 +182,13 @@ class Commits:
         """Accept nothing more; what is waiting is still written."""
         self._closed = True
         self._want()
+
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """Write nothing more: the file is not to be trusted. Who waits gets an *error* of his own."""
+        self.close()
+        self._give_up(self._next_group(), error())
+        self._give_up(_Group(self._turns, self._calls), error())
+        self._turns, self._calls = [], []
 
     # --- the loop ---------------------------------------------------------------------------------
 

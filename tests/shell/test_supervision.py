@@ -1,0 +1,263 @@
+"""
+The engine never dies in silence: what passes is waited out and told, what does not fails it loudly.
+"""
+
+import asyncio
+import os
+import shutil
+
+import pytest
+from structlog.testing import capture_logs
+
+from durable import Engine, EngineFailedError, Flow, Return, job, sleep, wait_for, workflow
+from durable._shell.engine import housekeeping
+from durable.errors import EngineClosedError, JournalLostError
+
+pytestmark = pytest.mark.anyio
+
+
+@job
+async def quick(number: int) -> int:
+    return number
+
+
+@workflow
+async def waiting() -> Flow[str]:
+    word: str = yield wait_for("go", str)
+    yield Return(word)
+
+
+@workflow
+async def naps() -> Flow[int]:
+    yield sleep(0.01)
+    yield Return(1)
+
+
+@pytest.fixture(autouse=True)
+def watchful(monkeypatch):
+    """
+    The file is looked at all the time.
+    """
+    monkeypatch.setattr(housekeeping, "IDENTITY_SECONDS", 0.01)
+
+
+def delete(suffix):
+    return lambda path: os.unlink(f"{path}{suffix}")
+
+
+def replace(suffix):
+    def hurt(path):
+        shutil.copyfile(f"{path}{suffix}", f"{path}.other")
+        os.replace(f"{path}.other", f"{path}{suffix}")
+
+    return hurt
+
+
+def rename_lock(path):
+    os.rename(f"{path}.lock", f"{path}.lock.old")
+
+
+LOSSES = {
+    "the file is deleted": delete(""),
+    "the file is replaced": replace(""),
+    "the WAL is deleted": delete("-wal"),
+    "the WAL is replaced": replace("-wal"),
+    "the shared memory is deleted": delete("-shm"),
+    "the lock is deleted": delete(".lock"),
+    "the lock is replaced": replace(".lock"),
+    "the lock is renamed": rename_lock,
+    "the folder is deleted": lambda path: shutil.rmtree(path.parent),
+}
+
+
+@pytest.mark.parametrize("hurt", LOSSES.values(), ids=LOSSES)
+async def test_what_is_lost_fails_the_engine_loudly(tmp_path, hurt):
+    """
+    The body of `async with` is interrupted, waiters and watchers hear of it, one critical line names cause and remedy.
+    """
+    path = tmp_path / "folder" / "app.db"
+    path.parent.mkdir()
+    engines = []
+
+    async def body():
+        async with Engine(path, [waiting], grace=0.2) as engine:
+            engines.append(engine)
+            await asyncio.Event().wait()
+
+    program = asyncio.create_task(body())
+    while not engines:
+        await asyncio.sleep(0.001)
+    (engine,) = engines
+    run = await engine.start(waiting())
+
+    async def watch():
+        async for _ in engine.events():
+            pass
+
+    waits = [asyncio.create_task(each) for each in (run.result(), watch(), engine.wait_closed())]
+    await asyncio.wait(waits, timeout=0.02)
+    with capture_logs() as logs:
+        hurt(path)
+        await asyncio.wait([program, *waits], timeout=5)
+    for task in (program, *waits):
+        error = task.exception()
+        assert isinstance(error, EngineFailedError)
+        assert isinstance(error.__cause__, JournalLostError)
+        assert str(path) in str(error)
+    assert program.cancelling() == 0
+    (line,) = [each for each in logs if each["log_level"] == "critical"]
+    assert line["event"] == "engine.failed"
+    assert "app.db" in line["error"]
+    assert "Start the program again" in line["remedy"]
+    assert isinstance(engine.failure, EngineFailedError)
+    with pytest.raises(EngineFailedError):
+        await engine.start(waiting())
+    with pytest.raises(EngineFailedError):
+        await engine.wait_closed()
+    await engine.aclose()
+
+
+async def test_a_failed_engine_gives_its_file_to_a_standby(engines, tmp_db):
+    """
+    At once, while its process lives on; what was waiting resumes there.
+    """
+    engine = await engines.file(waiting)
+    run = await engine.start(waiting(), id="w")
+    heir = Engine(tmp_db, [waiting], standby=True, grace=0.2)
+    opening = asyncio.create_task(heir.open())
+    engine._backend.running.supervisor.fail(RuntimeError("planted"))
+    await asyncio.wait_for(opening, 5)
+    try:
+        await heir.get("w").signal("go", "on")
+        assert await heir.get("w").result(5) == "on"
+    finally:
+        await heir.aclose()
+    with pytest.raises(EngineFailedError, match="planted"):
+        await run.info()
+
+
+async def test_an_engine_that_failed_may_be_opened_again(engines):
+    """
+    And has no failure then.
+    """
+    engine = await engines.file(quick)
+    engine._backend.running.supervisor.fail(RuntimeError("planted"))
+    with pytest.raises(EngineFailedError, match="planted"):
+        await engine.wait_closed()
+    await engine.open()
+    assert engine.failure is None
+    assert await engine.run(quick(1)) == 1
+    closed = asyncio.create_task(engine.wait_closed())
+    await asyncio.sleep(0)
+    await engine.aclose()
+    await closed
+
+
+@pytest.mark.parametrize(
+    "own, cancelled, failing",
+    [(LookupError("mine"), False, True), (LookupError("mine"), True, False), (None, True, False), (None, True, True)],
+)
+async def test_the_body_keeps_its_own_end(tmp_db, own, cancelled, failing):
+    """
+    An error of its own comes through, also where it is interrupted; and so does a cancellation from outside.
+    """
+    engine, began = Engine(tmp_db, [quick]), asyncio.Event()
+
+    async def body():
+        async with engine:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                if own is not None:
+                    raise own
+
+    task = asyncio.create_task(body())
+    await began.wait()
+    if failing:
+        engine._backend.running.supervisor.fail(RuntimeError("planted"))
+    if cancelled:
+        task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled() if own is None else task.exception() is own
+
+
+async def test_a_body_that_goes_on_after_it_was_interrupted_still_hears_of_it(tmp_db):
+    """
+    It is asked for once, and the end of `async with` raises what ended the engine.
+    """
+    with pytest.raises(EngineFailedError, match="planted"):
+        async with Engine(tmp_db, [quick]) as engine:
+            engine._backend.running.supervisor.fail(RuntimeError("planted"))
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                with pytest.raises(EngineClosedError):
+                    await engine.run(quick(1))
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_a_second_name_of_the_file_is_told_and_passes(engines, tmp_db, eventually):
+    """
+    As backup tools make them (`cp -al`): the engine works on, and says when it is over.
+    """
+    engine = await engines.file(quick)
+    other = tmp_db.with_name("snapshot.db")
+    with capture_logs() as logs:
+
+        async def told(event):
+            return event in [each["event"] for each in logs]
+
+        os.link(tmp_db, other)
+        await eventually(lambda: told("engine.degraded"), 5)
+        assert await engine.run(quick(1)) == 1
+        await engine._backend.running.commits.reopen()
+        assert await engine.run(quick(2)) == 2
+        other.unlink()
+        await eventually(lambda: told("engine.relieved"), 5)
+    (line,) = [each for each in logs if each["event"] == "engine.degraded"]
+    assert "hard link" in line["reason"]
+    assert engine.failure is None
+
+
+async def test_a_folder_that_is_away_for_a_while_is_waited_for(tmp_path, eventually):
+    """
+    What is recorded meanwhile is in the file when it is back.
+    """
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    async with Engine(folder / "app.db", [naps], grace=0.2) as engine:
+        with capture_logs() as logs:
+
+            async def told(event):
+                return event in [each["event"] for each in logs]
+
+            folder.rename(tmp_path / "away")
+            await eventually(lambda: told("engine.degraded"), 5)
+            assert await engine.run(naps(), id="n") == 1
+            (tmp_path / "away").rename(folder)
+            await eventually(lambda: told("engine.relieved"), 5)
+    async with Engine(folder / "app.db", [naps]) as engine:
+        assert await engine.get("n").result() == 1
+
+
+async def test_a_background_task_begins_again_after_what_passes(engines, monkeypatch):
+    """
+    Timers, here: the due one fires all the same, and what was in its way is told once.
+    """
+    engine = await engines.file(naps)
+    commits = engine._backend.running.commits
+    real, refused = commits.call, []
+
+    async def call(fn, *, answers=True):
+        if not answers and len(refused) < 3:
+            refused.append(fn)
+            raise OSError(24, "Too many open files")
+        return await real(fn, answers=answers)
+
+    monkeypatch.setattr(commits, "call", call)
+    with capture_logs() as logs:
+        assert await asyncio.wait_for(engine.run(naps()), 5) == 1
+    assert len(refused) == 3
+    told = [each for each in logs if each["event"] == "engine.degraded"]
+    assert [(each["what"], "Too many open files" in each["reason"]) for each in told] == [("timers", True)]
