@@ -30,6 +30,7 @@ from durable._core.program.op_constructors import (
 )
 from durable._core.program.ops import Child, Flow, Op, Return, RunOp, Signal
 from durable._core.program.retry import Retry
+from durable._core.program.sagas import CompensationError, saga
 from durable._core.program.schedules import Schedule
 from durable._core.program.settled import GroupFailedError, NamedOutcomes, Outcomes, Settled
 from durable._core.program.transactions import AsyncTransaction, Transaction
@@ -117,6 +118,7 @@ __all__ = [
     "Child",
     "Client",
     "Command",
+    "CompensationError",
     "DecodeError",
     "DefinitionError",
     "DryRun",
@@ -225,6 +227,7 @@ __all__ = [
     "random",
     "read_histories",
     "replay",
+    "saga",
     "set_attributes",
     "settle",
     "signal_run",

@@ -221,14 +221,22 @@ class RunStateError(UsageError):
 class RetryRefusedError(RunStateError):
     """A failed run is not retried unless by force: steps ran since its failure, and a retry would forget them."""
 
-    def __init__(self, run_id: str, ran: Sequence[str]) -> None:
-        UsageError.__init__(self, run_id, ran)
+    def __init__(self, run_id: str, ran: Sequence[str], compensated: bool = False) -> None:  # noqa: FBT001, FBT002
+        UsageError.__init__(self, run_id, ran, compensated)
         self.run_id, self.status, self.request, self.remedy = run_id, "failed", "retry", ""
         #: What ran, as "step 'refund' at 2".
         self.ran = list(ran)
+        #: Whether a saga undid what the run had done.
+        self.compensated = compensated
 
     def __str__(self) -> str:
         named = ", ".join(self.ran[:_NAMED]) + (f" and {len(self.ran) - _NAMED:,} more" if self.ran[_NAMED:] else "")
+        if self.compensated:
+            return (
+                f"run {self.run_id!r} is not retried: it was compensated, that is, its saga undid what it had done by "
+                f"{named}. A retry would continue as if that was still there. Start a new run; retry(force=True), or "
+                "`durable retry --anyway`, continues all the same"
+            )
         return (
             f"run {self.run_id!r} is not retried: since its failure there ran {named}. A retry would continue from "
             "before that as if it had not been. Use fork(at=...) from where all is valid, or a new run; "

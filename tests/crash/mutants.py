@@ -1359,6 +1359,21 @@ MUTANTS = (
         "",
         "cli/test_debug.py",
     ),
+    # --- sagas -----------------------------------------------------------------------------------------
+    _m(
+        "a cancelled saga leaves what it did",
+        "_core/program/sagas",
+        "isinstance(error, GeneratorExit | ReturnReached)",
+        "isinstance(error, GeneratorExit | ReturnReached | RunCancelled)",
+        "core/test_sagas.py::test_a_cancellation_is_undone_too",
+    ),
+    _m(
+        "a saga lets a cancel cut its compensations off",
+        "_core/program/sagas",
+        "                cut_off = cancelled\n                await op",
+        "                cut_off = cancelled",
+        "core/test_sagas.py::test_a_cancel_while_it_compensates_cuts_no_compensation_off",
+    ),
 )
 
 

@@ -826,6 +826,18 @@ class NowRead(RunWide):
     at: Instant = 0.0
 
 
+@frozen
+class Compensated(RunWide):
+    """A saga failed, and what it had done is being undone."""
+
+    kind: ClassVar[int] = 47
+    category: ClassVar[Literal["note"]] = "note"
+    at: Instant = 0.0
+
+    def describe(self) -> str:
+        return "a saga that is undone"
+
+
 # --- the unions ------------------------------------------------------------------------------------
 
 StepCommand: TypeAlias = StepStarted | SlotAwaited | TransactionStarted
@@ -849,7 +861,15 @@ Arrival: TypeAlias = StepArrival | ChildArrival | RequestAnswer | TimerFired | R
 Completion: TypeAlias = StepSucceeded | StepFailed | ChildSucceeded | ChildFailed | ChildCancelled
 
 Note: TypeAlias = (
-    OutcomeResolved | StepCancelled | CancelSent | FeedOpened | GroupArranged | AttributesSet | PatchMarked | NowRead
+    OutcomeResolved
+    | StepCancelled
+    | CancelSent
+    | FeedOpened
+    | GroupArranged
+    | AttributesSet
+    | PatchMarked
+    | NowRead
+    | Compensated
 )
 #: What a person has opened again: replay issues what it finds missing.
 Reopening: TypeAlias = RunRetried | RunForked

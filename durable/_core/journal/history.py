@@ -29,6 +29,7 @@ from durable._core.journal.events import (
     ChildStarted,
     ChildSucceeded,
     CommandEvent,
+    Compensated,
     Completion,
     End,
     EndRequest,
@@ -155,7 +156,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
                         cancels_sent.add(event.position)
                     case NowRead():
                         now_reads[len(arrivals) - later_attempts] = event.at
-                    case AttributesSet() | StepCancelled() | OutcomeResolved():
+                    case AttributesSet() | StepCancelled() | OutcomeResolved() | Compensated():
                         # nothing is to be kept of these, since replay says them again
                         pass
                     case _:
@@ -236,6 +237,11 @@ def effective(events: Sequence[Event]) -> tuple[list[Event], int]:
             case _:
                 assert_never(event)
     return kept, attempt
+
+
+def is_compensated(events: Sequence[Event]) -> bool:
+    """Whether what the run had done was undone, by a saga of the attempt that counts."""
+    return any(only(effective(events)[0], Compensated))
 
 
 def cut_at(events: Sequence[Event], cut: int, kept: Collection[str] = ()) -> list[Event]:

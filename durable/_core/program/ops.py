@@ -123,6 +123,14 @@ class Return(Generic[T_co]):
     value: T_co
 
 
+class ReturnReached(BaseException):
+    """
+    Thrown at ``yield Return(value)`` so that ``finally`` blocks run and may yield clean-up.
+
+    A BaseException, so that ``except Exception`` does not swallow the end of the workflow.
+    """
+
+
 #: The annotation of a generator workflow: ``async def f(...) -> Flow[Receipt]``.
 Flow: TypeAlias = AsyncGenerator[Command | Return[R], Any]
 

@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from durable._core.journal.events import AttributesSet, NowRead, PatchMarked
+from durable._core.journal.events import AttributesSet, Compensated, NowRead, PatchMarked
 from durable._core.run.decision import LogEntry, added
 from durable.errors import InternalError
 
@@ -82,6 +82,11 @@ class Answers:
         if not ex.replaying:
             ex.decision.events.append(AttributesSet(payload, ex.time))
             ex.decision.attributes = {**(ex.decision.attributes or {}), **values}
+
+    def compensating(self) -> None:
+        if not self._ex.replaying:
+            self._ex.decision.events.append(Compensated(self._ex.time))
+            self._ex.decision.compensated = True
 
     def log(self, level: str, event: str, values: dict[str, Any]) -> None:
         if not self._ex.replaying:

@@ -205,6 +205,8 @@ class Decision:
     #: Waits for children that are cancelled with this turn, and are waited for until they have ended.
     waits_ending: Sequence[Wait] = ()
     attributes: dict[str, Any] | None = None
+    #: Whether what the run had done is being undone, by a saga; False if it begins anew; None: as before.
+    compensated: bool | None = None
     #: Those that this turn took in; none of them is news in a replay.
     failed_attempts: tuple[FailedAttempt, ...] = ()
     #: Steps that were told to end, and did not in time, or whose clean-up failed.

@@ -536,6 +536,7 @@ class Execution(OpenRun):
             case ending.Restart():
                 wait = Wait("", "restart", "", "any", fire_at=verdict.event.fire_at)
                 self.decision.waits = added(self.decision.waits, wait)
+                self.decision.compensated = False
             case _:
                 assert_never(verdict)
 

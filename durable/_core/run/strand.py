@@ -28,19 +28,11 @@ from durable._core.codec.exceptions.safe_text import name_of, shown
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.group_ops import discard
-from durable._core.program.ops import Return
+from durable._core.program.ops import Return, ReturnReached
 from durable.errors import NotDurableError
 
 #: A generator that keeps yielding while it is closed is given up after this many refusals.
 _MAX_REFUSALS = 100
-
-
-class ReturnReached(BaseException):
-    """
-    Thrown at ``yield Return(value)`` so that ``finally`` blocks run and may yield clean-up.
-
-    A BaseException, so that ``except Exception`` does not swallow the end of the workflow.
-    """
 
 
 class Strand:

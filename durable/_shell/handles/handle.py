@@ -86,6 +86,8 @@ class RunInfo:
     abandoned: Mapping[str, str] = field(factory=dict)
     #: By what it failed, as "ValueError: no such ride"; or its clean-up did, if it was cancelled. None otherwise.
     error: str | None = None
+    #: Whether a `saga` of it failed, and what it had done was undone. Such a run is not retried.
+    compensated: bool = False
     #: Where a page that begins behind this run continues: ``engine.runs(after=info.cursor)``.
     cursor: int = field(default=0, repr=False)
 
@@ -137,6 +139,7 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
         hook_errors=row.hook_errors,
         abandoned=row.abandoned,
         error=row.error,
+        compensated=row.compensated,
         cursor=row.run,
     )
 

@@ -38,7 +38,7 @@ WHERE sent.run = ? AND sent.kind = 36 AND NOT EXISTS (
 )
 ORDER BY sent.seq, asked.seq LIMIT 1
 """
-#: The last column is what was given to `cancel`, where clean-up failed: the event is looked up for such runs alone.
+#: The last but one is what was given to `cancel`, where clean-up failed: the event is looked up for such runs alone.
 _RUN_COLUMNS = f"""
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
        r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
@@ -50,7 +50,7 @@ SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.prio
        CASE WHEN r.status = 'cancelled' AND instr(r.reason, '{CLEANUP_FAILED}') THEN (
            SELECT json_extract(e.body, '$[0]') FROM durable_events AS e
            WHERE e.run = r.run AND e.kind = {_RUN_CANCELLED} ORDER BY e.seq DESC LIMIT 1
-       ) END
+       ) END, r.compensated
 FROM durable_runs AS r
 """  # noqa: S608 - constants
 
@@ -115,6 +115,8 @@ class RunRow(NamedTuple):
     abandoned: Mapping[str, str]
     #: By what it failed, or its clean-up did.
     error: str | None
+    #: Whether a saga of it failed, and what it had done was undone.
+    compensated: bool
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
@@ -124,6 +126,7 @@ def _run_row(row: Sequence[Any]) -> RunRow:
     columns[22] = () if row[22] == "[]" else tuple(FailedHook(*each) for each in json.loads(row[22]))
     columns[23] = json.loads(row[23]) if row[23] else {}
     columns[24] = _error(status=row[5], reason=row[11], asked=row[24])
+    columns[25] = bool(row[25])
     return RunRow(*columns)
 
 

@@ -215,7 +215,8 @@ def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *,
     reopened = history.reopened(events, now)
     ran = () if force or unborn else history.ran_since(events, reopened)
     if ran:
-        raise RetryRefusedError(run_id, [f"{event.describe()} at {event.position}" for event in ran])
+        named = [f"{event.describe()} at {event.position}" for event in ran]
+        raise RetryRefusedError(run_id, named, history.is_compensated(events))
     state = RunState(run.run, run.run_id, run.workflow, run.queue, len(events))
     (state.chain,) = conn.execute(
         "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (run.run, len(events))
@@ -226,7 +227,7 @@ def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *,
         if child is not None and child.status == "failed":
             _retry(conn, child_id, effects, env, force=force)
     # It is wanted, however late; and what said that it has begun may just have been set aside.
-    conn.execute("UPDATE durable_runs SET expires_at = NULL WHERE run = ?", (run.run,))
+    conn.execute("UPDATE durable_runs SET expires_at = NULL, compensated = 0 WHERE run = ?", (run.run,))
     # One that expired has not begun, whatever it had asked for by then; unless an earlier retry has set that aside.
     if unborn or any(isinstance(event, RunExpired) for event in history.effective(events)[0]):
         conn.execute("UPDATE durable_runs SET started_at = NULL WHERE run = ?", (run.run,))

@@ -124,6 +124,7 @@ _FROM_3 = """
 ALTER TABLE durable_runs ADD COLUMN unread TEXT;
 ALTER TABLE durable_runs ADD COLUMN on_parent_end TEXT;
 ALTER TABLE durable_runs ADD COLUMN abandoned TEXT;
+ALTER TABLE durable_runs ADD COLUMN compensated INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE durable_slots ADD COLUMN outlived INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX durable_runs_tied ON durable_runs (parent) WHERE on_parent_end = 'cancel';
 ALTER TABLE durable_requests ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;

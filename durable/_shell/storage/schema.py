@@ -59,6 +59,7 @@ CREATE TABLE durable_runs (
     limit_key TEXT,
     on_parent_end TEXT,               -- cancel; abandon: others want it, too; NULL: it ends with the wait for it
     abandoned TEXT,                   -- JSON object: names of steps that were told to end and did not, by position
+    compensated INTEGER NOT NULL DEFAULT 0, -- 1: a saga of it failed, and what it had done was undone
     unread TEXT,                      -- JSON object: signals that nobody had asked for when it ended, by name
     key_ttl REAL,                     -- seconds from started_at for which the key is its own; NULL is for ever
     created_at REAL NOT NULL,

@@ -233,6 +233,8 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         for position, is_job in turn.outlasting:
             slots.outlive(conn, run, position, is_job=is_job)
         _note_abandoned(conn, run, {step.position: step.step for step in decision.troubled if step.abandoned})
+    if decision.compensated is not None:
+        conn.execute("UPDATE durable_runs SET compensated = ? WHERE run = ?", (decision.compensated, run))
     if turn.notes is not None:
         _drop_notes(conn, run, turn.notes)
     for position in decision.feeds_closed:

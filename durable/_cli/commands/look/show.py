@@ -187,6 +187,8 @@ def _facts(page: Page, now: float) -> Iterator[tuple[str, str]]:
         yield "fork of", f"{forked.source} at {forked.at_position}"
     if row.successor is not None:
         yield "successor", row.successor
+    if row.compensated:
+        yield "compensated", "what it had done was undone by its saga; it is not retried"
     if row.abandoned:
         yield "abandoned", ", ".join(f"{name} at {position}" for position, name in row.abandoned.items())
 
@@ -307,6 +309,7 @@ def _json(page: Page) -> dict[str, Any]:
             }
             for each in page.slots
         ],
+        "compensated": page.row.compensated,
         "abandoned": page.row.abandoned,
         "hook_errors": [{"hook": each.hook, "error": each.error, "at": iso(each.at)} for each in page.row.hook_errors],
         "seconds": page.seconds,
