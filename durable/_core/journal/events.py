@@ -826,11 +826,11 @@ class NowRead(RunWide):
     at: Instant = 0.0
 
 
-@frozen
+@light_frozen
 class Compensated(RunWide):
     """A saga failed, and what it had done is being undone."""
 
-    kind: ClassVar[int] = 47
+    kind: ClassVar[int] = 51
     category: ClassVar[Literal["note"]] = "note"
     at: Instant = 0.0
 
