@@ -227,7 +227,7 @@ def _retry(conn: sqlite3.Connection, run_id: str, effects: Effects, env: Env, *,
         if child is not None and child.status == "failed":
             _retry(conn, child_id, effects, env, force=force)
     # It is wanted, however late; and what said that it has begun may just have been set aside.
-    conn.execute("UPDATE durable_runs SET expires_at = NULL, compensated = 0 WHERE run = ?", (run.run,))
+    conn.execute("UPDATE durable_runs SET compensated = 0, expires_at = NULL WHERE run = ?", (run.run,))
     # One that expired has not begun, whatever it had asked for by then; unless an earlier retry has set that aside.
     if unborn or any(isinstance(event, RunExpired) for event in history.effective(events)[0]):
         conn.execute("UPDATE durable_runs SET started_at = NULL WHERE run = ?", (run.run,))
