@@ -1120,8 +1120,8 @@ MUTANTS = (
     _m(
         "a retried run expires again",
         "_shell/requests/history_requests",
-        "SET expires_at = NULL WHERE run = ?",
-        "SET expires_at = expires_at WHERE run = ?",
+        "SET compensated = 0, expires_at = NULL WHERE run = ?",
+        "SET compensated = 0, expires_at = expires_at WHERE run = ?",
         "shell/test_times.py::test_a_failed_run_that_is_retried_does_not_expire",
     ),
     _m(
