@@ -62,6 +62,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "export": Subcommand("transfer", "runs as a text file, one event a line"),
         "import": Subcommand("transfer", "exported runs into a journal"),
         "backup": Subcommand("transfer", "a verified copy of a journal, while it is in use"),
+        "restore": Subcommand("restore", "a backup into the place of a journal, which is kept"),
         "prune": Subcommand("transfer", "delete runs that ended long ago"),
         "version": Subcommand("version", "versions of durable, Python, SQLite and the journal's format"),
     },

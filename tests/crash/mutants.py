@@ -141,6 +141,27 @@ MUTANTS = (
         "shell/test_backups.py::test_a_backup_that_was_opened_has_a_wal_of_its_own",
     ),
     _m(
+        "restores under a running engine",
+        "_shell/storage/restoring",
+        'with Ownership.acquire(path, "client") as ownership, copied',
+        'with Ownership.acquire(f"{path}.x", "client") as ownership, copied',
+        "shell/test_backups.py::test_restoring_is_refused_while_the_journal_has_an_owner",
+    ),
+    _m(
+        "restores beside the old WAL",
+        "_shell/storage/restoring",
+        '_CONTENT: Final = ("-wal", "-journal")',
+        '_CONTENT: Final = ("-journal",)',
+        "shell/test_backups.py::test_restoring_sets_aside_what_was_there_with_its_wal",
+    ),
+    _m(
+        "restores what does not verify",
+        "_shell/storage/backups",
+        'if (found := pages.fetchone()[0]) != "ok":',
+        'if (found := pages.fetchone()[0]) == "":',
+        "shell/test_backups.py::test_a_backup_that_is_damaged_or_none_replaces_nothing",
+    ),
+    _m(
         "a WAL whose file is gone is thrown away",
         "_shell/storage/backups",
         "if not _bytes(path):",

@@ -13,7 +13,7 @@ import pytest
 
 from durable import Client, Engine, Flow, Return, Transaction, job, transaction, workflow
 from durable._cli.main import main
-from durable._shell.storage import backups
+from durable._shell.storage import backups, restoring
 from durable._shell.storage.wal import has_commits
 from durable.errors import JournalAccessError, JournalError
 
@@ -193,3 +193,113 @@ async def test_reading_beside_an_engine_that_just_opened_a_backup_is_not_refused
     engine = await engines.file(quick)
     await engine.run(quick(1))
     await looking
+
+
+# --- restoring -----------------------------------------------------------------------------------------
+
+
+def restored(backup, path):
+    return main(["restore", str(backup), "--to", str(path)])
+
+
+async def test_restoring_sets_aside_what_was_there_with_its_wal(engines, tmp_path, capsys):
+    """The journal is what the backup was; what it was before still opens, with what only its WAL had."""
+    engine = await engines.file(quick)
+    await engine.run(quick(1), id="old")
+    await engine.backup(tmp_path / "backup.db")
+    await engine.run(quick(2), id="new")
+    await engines.crash(engine)
+    path = engines.path
+    path.chmod(0o640)
+    assert restored(tmp_path / "backup.db", path) == 0
+    said = capsys.readouterr().out
+    kept = next(path.parent.glob(f"{path.name}.replaced-*Z"))
+    assert f"what it was before is kept: {kept}, {kept}-wal" in said
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert sorted(each.name for each in path.parent.glob(f"{path.name}*")) == sorted(
+        [path.name, f"{path.name}.lock", kept.name, f"{kept.name}-wal"]
+    )
+    engine = await engines.file(quick)
+    assert [info.run_id async for info in engine.runs()] == ["old"]
+    engines.path = kept
+    engine = await engines.file(quick)
+    assert [info.run_id async for info in engine.runs()] == ["new", "old"]
+
+
+async def test_restoring_makes_the_journal_where_there_is_none_and_twice_in_a_second(engines, tmp_path, capsys):
+    """On another machine, say; and again, with a name of its own for each that was replaced."""
+    engine = await engines.file(quick)
+    await engine.run(quick(1), id="a")
+    await engine.backup(tmp_path / "backup.db")
+    path = tmp_path / "elsewhere.db"
+    for _ in range(3):
+        assert main(["restore", str(tmp_path / "backup.db"), "--to", str(path), "--json"]) == 0
+    assert len(list(tmp_path.glob("elsewhere.db.replaced-*"))) == 2
+    async with Engine(path, [quick]) as other:
+        assert await other.get("a").result(5) == 1
+    assert not list(tmp_path.glob("*.partial"))
+
+
+async def test_restoring_is_refused_while_the_journal_has_an_owner(engines, tmp_path, capsys):
+    """Nothing is changed under a running engine, and it names who that is."""
+    engine = await engines.file(quick)
+    await engine.run(quick(1), id="a")
+    await engine.backup(tmp_path / "backup.db")
+    await engine.run(quick(1), id="b")
+    assert await asyncio.to_thread(restored, tmp_path / "backup.db", engine.path) == 1
+    assert f"is owned by an engine, pid {os.getpid()} (this process)" in capsys.readouterr().err
+    assert len([info async for info in engine.runs()]) == 2
+    assert not list(tmp_path.glob("*.partial"))
+
+
+async def test_a_backup_that_is_damaged_or_none_replaces_nothing(engines, tmp_path, capsys):
+    """Neither one with pages that do not fit together, nor a text, nor the journal itself."""
+    engine = await engines.file(quick, ordering)
+    for number in range(50):
+        await engine.run(ordering(number))
+    backup, path = tmp_path / "backup.db", engines.path
+    await engine.backup(backup)
+    await engine.aclose()
+    found = path.read_bytes()
+    with open(backup, "r+b") as file:
+        file.seek(backup.stat().st_size - 4096)
+        file.write(b"\x0d" + b"\xff" * 4000)
+    (tmp_path / "text.db").write_text("no backup at all, but a text " * 50)
+    for wrong, code in ((backup, 1), (tmp_path / "text.db", 2), (tmp_path / "none.db", 3), (path, 2)):
+        assert restored(wrong, path) == code, wrong
+        assert path.read_bytes() == found
+    assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob("*.replaced*"))
+
+
+@pytest.mark.parametrize("renames", range(1, 4))
+async def test_a_restore_that_is_killed_leaves_a_file_that_opens_or_is_refused(
+    engines, tmp_path, monkeypatch, renames, capsys
+):
+    """After each of its steps: never a mixture, and nothing is lost; done again, it succeeds."""
+    engine = await engines.file(quick)
+    await engine.run(quick(1), id="old")
+    await engine.backup(tmp_path / "backup.db")
+    await engine.run(quick(2), id="new")
+    await engines.crash(engine)
+    path, done, rename = engines.path, [], restoring.Path.rename
+
+    class Killed(BaseException):
+        pass
+
+    def killed_after(self, target):
+        rename(self, target)
+        done.append(target)
+        if len(done) == renames:
+            raise Killed
+
+    monkeypatch.setattr(restoring.Path, "rename", killed_after)
+    with pytest.raises(Killed):
+        restored(tmp_path / "backup.db", path)
+    monkeypatch.undo()
+    if renames < 3:
+        with pytest.raises(JournalAccessError, match="the file is gone" if renames == 1 else "is not its own"):
+            await engines.file(quick)
+    assert restored(tmp_path / "backup.db", path) == 0
+    engine = await engines.file(quick)
+    assert [info.run_id async for info in engine.runs()] == ["old"]
+    assert next(tmp_path.glob("*.replaced-*-wal"))

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from typing import Final
 from durable._shell.storage import marks
 from durable._shell.storage.connections import connected, primary_code, translate
 from durable._shell.storage.wal import has_commits, wal_of
-from durable.errors import JournalAccessError, JournalError
+from durable.errors import JournalAccessError, JournalDamagedError
 
 #: Rows of `durable_meta`: which backup this is, as long as nobody has opened it; which one the file continues.
 _BACKUP: Final = "backup"
@@ -40,24 +41,36 @@ def back_up(conn: sqlite3.Connection, path: str, target: str, *, overwrite: bool
     for leftover in (f"{target}-wal", f"{target}-journal"):
         if Path(leftover).exists():
             raise JournalAccessError(target, f"{leftover} exists, and would be applied to the backup")
-    partial_path = f"{target}.{os.urandom(4).hex()}.partial"
+    with copied(conn, target) as copy:
+        if overwrite:
+            Path(copy).replace(target)
+        else:
+            _give_name(copy, target)
+        sync_folder(target)
+
+
+@contextlib.contextmanager
+def copied(conn: sqlite3.Connection, target: str, *, whole: bool = False) -> Generator[str]:
+    """
+    A copy beside *target*, marked and verified: one file, on disk, for its user alone. Gone after the block.
+
+    *whole*: verified with all indexes, which takes longer.
+    """
+    copy_path = f"{target}.{os.urandom(4).hex()}.partial"
     try:
-        os.close(os.open(partial_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(copy_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         try:
-            with contextlib.closing(connected(partial_path, "rw")) as copy:
+            with contextlib.closing(connected(copy_path, "rw")) as copy:
                 conn.backup(copy, pages=-1)
                 # so that the copy is one file, complete without a WAL
                 copy.execute("PRAGMA journal_mode = DELETE").fetchall()
                 _mark(copy)
-                if (found := copy.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                    raise JournalError(target, f"the backup does not verify: {found}")
-            if overwrite:
-                Path(partial_path).replace(target)
-            else:
-                _give_name(partial_path, target)
+                pages = copy.execute("PRAGMA integrity_check(1)" if whole else "PRAGMA quick_check(1)")
+                if (found := pages.fetchone()[0]) != "ok":
+                    raise JournalDamagedError(target, f"the copy does not verify: {found}")
+            yield copy_path
         finally:
-            Path(partial_path).unlink(missing_ok=True)
-        sync_folder(target)
+            Path(copy_path).unlink(missing_ok=True)
     except FileExistsError:
         raise JournalAccessError(
             target, "it exists already, and a backup replaces nothing: choose another name"

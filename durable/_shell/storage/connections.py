@@ -280,8 +280,8 @@ def within(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection
 # --- opening, on the thread that will own the connection -------------------------------------
 
 
-def check_place(path: str, *, create: bool) -> None:
-    """Refuse a place where SQLite's promises do not hold; create the file, for its owner alone."""
+def check_folder(path: str) -> None:
+    """Refuse a place where SQLite's promises do not hold, whatever file is there."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise JournalAccessError(path, f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
     directory = str(Path(path).parent)
@@ -292,6 +292,11 @@ def check_place(path: str, *, create: bool) -> None:
         raise JournalAccessError(path, f"{directory} is on a network file system ({kind}), whose locks do not hold")
     if free_bytes(path) < FREE_BYTES:
         raise JournalFullError(path, f"less than {FREE_BYTES >> 10} KiB are free in {directory}")
+
+
+def check_place(path: str, *, create: bool) -> None:
+    """Refuse a place where SQLite's promises do not hold; create the file, for its owner alone."""
+    check_folder(path)
     refuse_side_files(path)
     if create:
         with contextlib.suppress(FileExistsError):
