@@ -41,11 +41,11 @@ from durable._core.run.caps import Caps
 from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._debug.what_if import what_if
 from durable._shell.attempts.context import StepContext, context, cursor, memo, snooze
-from durable._shell.attempts.http_outcomes import retry_http
 from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, RunSuccess, StepCall
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.dry_run import DryRun
 from durable._shell.engine.engine import Engine, Stats
+from durable._shell.engine.from_thread import FromThread, RunFromThread
 from durable._shell.handles.batch import Batch, current_batch
 from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.client import Client
@@ -68,7 +68,6 @@ from durable.errors import (
     ExportFormatError,
     Fatal,
     ForeignJournalError,
-    HttpStatusError,
     InternalError,
     JournalAccessError,
     JournalCorruptError,
@@ -103,6 +102,7 @@ from durable.errors import (
     StepInterruptedError,
     TransactionRefusedError,
     UsageError,
+    WrongLoopError,
 )
 
 __all__ = [
@@ -137,9 +137,9 @@ __all__ = [
     "Finished",
     "Flow",
     "ForeignJournalError",
+    "FromThread",
     "GroupFailedError",
     "HistoryEvent",
-    "HttpStatusError",
     "Imported",
     "InternalError",
     "JournalAccessError",
@@ -184,6 +184,7 @@ __all__ = [
     "RunExpiredError",
     "RunFailedError",
     "RunFailure",
+    "RunFromThread",
     "RunHistory",
     "RunInfo",
     "RunNotFoundError",
@@ -209,6 +210,7 @@ __all__ = [
     "ValueCodec",
     "ValueType",
     "Winner",
+    "WrongLoopError",
     "aliases",
     "by_arguments",
     "call",
@@ -230,7 +232,6 @@ __all__ = [
     "random",
     "read_histories",
     "replay",
-    "retry_http",
     "saga",
     "set_attributes",
     "settle",

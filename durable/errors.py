@@ -18,13 +18,13 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── BatchClosedError            a member was added to a batch that is complete or cancelled
     │   ├── EngineClosedError           the engine is not open (or another process forked it)
     │   │   └── EngineFailedError           it ended by itself; `__cause__` says of what
+    │   ├── WrongLoopError              asked on another event loop than it was opened on
     │   └── TransactionRefusedError     SQL that would break the engine's own transaction
     ├── RunFailedError              the run ended in failure; `__cause__` is the rebuilt error
     ├── RunCancelledError           the run was cancelled
     ├── RunBlockedError             the run cannot continue without a person
     ├── RunExpiredError             the run had not begun by the time that it was given (`expires=`)
     ├── StepError                   a step failed with a type that cannot be rebuilt here
-    ├── HttpStatusError             an HTTP server failed, or asks for another attempt (`retry_http`)
     ├── StepInterruptedError        the process died during a step that must not run twice
     ├── PoisonError                 a step kills the process, and is not run again
     ├── NondeterminismError         replayed code asks for something else than was recorded
@@ -72,7 +72,6 @@ __all__ = [
     "ExportFormatError",
     "Fatal",
     "ForeignJournalError",
-    "HttpStatusError",
     "InternalError",
     "JournalAccessError",
     "JournalCorruptError",
@@ -107,6 +106,7 @@ __all__ = [
     "StepInterruptedError",
     "TransactionRefusedError",
     "UsageError",
+    "WrongLoopError",
 ]
 
 #: Things that a message names before it counts the rest.
@@ -305,6 +305,24 @@ class EngineFailedError(EngineClosedError):
     def __str__(self) -> str:
         tail = f". {self.remedy}" if self.remedy else ""
         return f"the engine of {self.path} failed: {self.reason}{tail}"
+
+
+class WrongLoopError(UsageError):
+    """
+    An engine or client was asked on another event loop (or in another thread) than it was opened on. Nothing was done.
+
+    ``subject`` says which, ``thread`` where the call came from, and ``remedy`` what to do instead.
+    """
+
+    def __init__(self, subject: str, thread: str, remedy: str) -> None:
+        super().__init__(subject, thread, remedy)
+        self.subject, self.thread, self.remedy = subject, thread, remedy
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.subject} was opened on another event loop than it is asked on (in thread {self.thread!r}), "
+            f"so nothing was done: {self.remedy}"
+        )
 
 
 class TransactionRefusedError(UsageError):
@@ -630,17 +648,6 @@ class Fatal(DurableError):  # noqa: N818 - reads as what the step says: "this is
 
     ``raise Fatal("card stolen")`` or ``raise Fatal("...") from error``.
     """
-
-
-class HttpStatusError(DurableError):
-    """An HTTP server answered with a status that is no success, see `retry_http`."""
-
-    def __init__(self, status: int, url: str = "") -> None:
-        super().__init__(status, url)
-        self.status, self.url = status, url
-
-    def __str__(self) -> str:
-        return f"HTTP status {self.status}" + (f" from {self.url}" if self.url else "")
 
 
 class Snooze(DurableError):  # noqa: N818 - an instruction, not a failure

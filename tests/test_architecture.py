@@ -253,6 +253,7 @@ ROOMS = [
     "durable._shell.log",
     "durable._shell.clock",
     "durable._shell.threads",
+    "durable._shell.loops",
     "durable._shell.storage",
     "durable._shell.rows",
     "durable._shell.reads",

@@ -19,13 +19,14 @@ DOCUMENTED = """
     Retry RetryAfter Snooze Fatal by_arguments
     now uuid4 random patched set_attributes logger current
     Engine Client Run RunInfo Queue Rate Limit
+    FromThread RunFromThread
     Schedule ScheduleHandle ScheduleInfo
     Batch BatchInfo current_batch
     Finished ValueType ValueCodec FailedHook QueueHandle LimitHandle LimitInfo
     StepContext Transaction context cursor memo snooze
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
-    command_line saga CompensationError retry_http
+    command_line saga CompensationError
     Middleware StepCall Activation AttemptFailed RunFailure RunSuccess DryRun what_if
     RunHistory read_histories Redacted Imported
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
@@ -36,7 +37,7 @@ OFFERED = {
         path open aclose drain idle wait_closed failure
         start start_many run get find runs
         queue limit schedule schedules batch get_batch batches
-        events stats prune delete backup export import_runs check dry_run
+        from_thread events stats prune delete backup export import_runs check dry_run
     """,
     "Client": """
         path open aclose

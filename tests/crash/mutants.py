@@ -475,8 +475,8 @@ MUTANTS = (
     _m(
         "code that kills in its own turn is not found",
         "_shell/turns/driver",
-        "            with self._watch.turn:\n                decision =",
-        "            if True:\n                decision =",
+        "        with self._watch.turn:\n            decision =",
+        "        if True:\n            decision =",
         "shell/test_poison.py::test_code_that_kills_the_process_in_its_own_turn_is_found_among_ten_neighbours",
     ),
     _m(
@@ -1184,8 +1184,8 @@ MUTANTS = (
     _m(
         "context variables of one run reach the next",
         "_core/run/execution",
-        "if self.around is None:\n                return self._context.run(turn, *args)",
-        "if self.around is None:\n                return turn(*args)",
+        "return self._context.run(turn, *args)",
+        "return turn(*args)",
         "shell/test_engine_runs.py::test_context_variables_do_not_leak_between_runs",
     ),
     # --- schedules and hooks -----------------------------------------------------------------------------
@@ -1394,6 +1394,49 @@ MUTANTS = (
         "                cut_off = cancelled\n                await op",
         "                cut_off = cancelled",
         "core/test_sagas.py::test_a_cancel_while_it_compensates_cuts_no_compensation_off",
+    ),
+    # --- event loops -----------------------------------------------------------------------------------
+    _m(
+        "another event loop is not refused",
+        "_shell/engine/backend",
+        "if running_loop() is not running.loop:",
+        "if False:",
+        "shell/test_loops.py::test_what_is_asked_on_another_loop_is_refused_before_anything_is_recorded",
+    ),
+    _m(
+        "a closing that is cut off with its caller",
+        "_shell/engine/backend",
+        "await to_its_end(self._closing)",
+        "await asyncio.shield(self._closing)",
+        "shell/test_loops.py::test_an_engine_that_is_left_because_something_was_cancelled_has_closed",
+    ),
+    _m(
+        "a lock that outlives its event loop",
+        "_shell/storage/ownership",
+        "each.path == real and each.is_orphan",
+        "False",
+        "shell/test_loops.py::test_an_engine_whose_loop_is_gone_gives_the_file_up_to_whoever_opens_it_next",
+    ),
+    _m(
+        "a lock that outlives its garbage",
+        "_shell/engine/running",
+        "running._orphaned = weakref.finalize(running, _abandon, database, ownership)",
+        "running._orphaned = weakref.finalize(running, int)",
+        "shell/test_loops.py::test_an_engine_that_nobody_holds_any_more_gives_the_file_up",
+    ),
+    _m(
+        "an engine that nobody holds makes no way",
+        "_shell/engine/backend",
+        "if self.face is not None and self.face() is None:",
+        "if False:",
+        "shell/test_loops.py::test_a_cell_of_a_notebook_may_be_run_again",
+    ),
+    _m(
+        "from_thread waits for the loop that it blocks",
+        "_shell/engine/from_thread",
+        "if holds_writer.get():",
+        "if False:",
+        "shell/test_loops.py::test_from_thread_does_not_wait_for_itself",
     ),
 )
 

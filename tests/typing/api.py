@@ -33,6 +33,7 @@ from durable import (
     Return,
     Run,
     RunFailure,
+    RunFromThread,
     RunInfo,
     RunOp,
     RunSuccess,
@@ -40,6 +41,7 @@ from durable import (
     ScheduleInfo,
     Settled,
     Signal,
+    Stats,
     StepCall,
     Transaction,
     call,
@@ -265,6 +267,11 @@ async def every_call(engine: Engine) -> None:
     assert_type(await engine.get_batch("b").retry(force=True), int)
     assert_type(await engine.get("r").retry(force=True), bool)
     assert_type(await engine.run(coroutine_form("a")), int)
+    assert_type(engine.from_thread.start(notify_drivers(1), key="k"), RunFromThread[int])
+    assert_type(engine.from_thread.start(notify_drivers(1)).result(5), int)
+    assert_type(engine.from_thread.run(coroutine_form("a"), priority=1), int)
+    assert_type(engine.from_thread.call(engine.stats), Stats)
+    assert_type(engine.from_thread.call(engine.find, "k"), Run[Any])
     dry = await engine.dry_run(
         ride(1, "here"),
         stand_ins={charge: lambda ride_id: "ch", create_ride: lambda *_: 1, "notify_drivers": len},

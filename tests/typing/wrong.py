@@ -130,6 +130,8 @@ async def wrong_payloads(run: Run[str]) -> None:
 
 async def wrong_starts(engine: Engine) -> None:
     await engine.start(charge(1))  # E:
+    await engine.run(ride(1, "here"), quue="mail")  # E:
+    engine.from_thread.start(charge(1))  # E:
     await engine.start(ride)  # E:
     await engine.start(ride(1), on_conflict="shrug")  # E:
     run: Run[int] = await engine.start(ride(1))  # E:

@@ -21,7 +21,8 @@ from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
 from durable._core.program.definition import check_name
 from durable._shell.backend import Backend
-from durable.errors import EngineClosedError, Snooze, UsageError
+from durable._shell.loops import from_thread
+from durable.errors import Snooze, UsageError
 
 #: Ids derived from a step's beyond this length are made of a digest instead.
 LONGEST_DERIVED = 120
@@ -171,13 +172,7 @@ class Scope:
     def on_loop(self, asked: Coroutine[Any, Any, T]) -> T:
         """What *asked* returns, for a plain function in its thread: it runs on the engine's loop."""
         assert self.loop is not None, "an engine's attempts know its loop"
-        try:
-            return asyncio.run_coroutine_threadsafe(asked, self.loop).result()
-        except RuntimeError:
-            if not self.loop.is_closed():
-                raise
-            asked.close()
-            raise EngineClosedError("the engine of this step was closed, and its event loop with it") from None
+        return from_thread(self.loop, asked)
 
     async def settle(self) -> None:
         """Wait until all that was added is recorded, or refused."""

@@ -104,6 +104,7 @@ def run_sync(
     conn.execute("SAVEPOINT durable_transaction")
     mine = Effects()
     transaction = SyncTransaction(conn, guard, stage, mine)
+    token = holds_writer.set(True)
     try:
         value = finish(action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs))
     except BaseException as error:
@@ -115,6 +116,8 @@ def run_sync(
         conn.execute("ROLLBACK TO durable_transaction")
         conn.execute("RELEASE durable_transaction")
         raise
+    finally:
+        holds_writer.reset(token)
     transaction.close()
     if not conn.in_transaction:
         raise TransactionUndoneError

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
@@ -23,6 +25,7 @@ from durable._shell.engine.body import Body
 from durable._shell.engine.running import Host, Running, not_open
 from durable._shell.engine.settings import Settings
 from durable._shell.log import log
+from durable._shell.loops import LOOP_ENDED, on_its_loop, running_loop, to_its_end
 from durable._shell.reads import batch_rows, event_rows, run_rows
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.request import Env, JournalRequest
@@ -37,10 +40,15 @@ from durable.errors import (
     JournalDamagedError,
     RunNotFoundError,
     UsageError,
+    WrongLoopError,
 )
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_ASK_FROM_THREAD: Final = (
+    "await it on the engine's own loop, or call engine.from_thread.start(...), which is synchronous and works here"
+)
 
 
 class EngineBackend:
@@ -55,6 +63,10 @@ class EngineBackend:
         #: The task in the body of `async with`.
         self.body = Body()
         self.for_steps: Backend = StepBackend(self)
+        #: What its user holds, as long as he does: who dropped it can close it no more.
+        self.face: weakref.ref[object] | None = None
+        #: That on which it was opened last.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -84,10 +96,13 @@ class EngineBackend:
             EngineClosedError: It was closed meanwhile.
             JournalError: What `Engine.open` says.
         """
+        if self._loop is not None and self._loop.is_closed():
+            self.abandon()
         if self._opening is not None or self.running is not None:
             msg = f"the engine of {self.path} is open, or about to be: close it before it is opened again"
             raise UsageError(msg)
         self.failure = None
+        self._loop = asyncio.get_running_loop()
         # A task of its own, so that it can be closed while it waits for the file.
         self._opening = opening = asyncio.create_task(self._open(), name="durable-open")
         try:
@@ -116,15 +131,40 @@ class EngineBackend:
         self._log("engine.opened", durability=self.settings.durability)
 
     async def aclose(self) -> None:
-        """Drain, then close everything. Bounded, idempotent; may be called from any task of the loop."""
+        """
+        Drain, then close everything. Bounded, idempotent; may be called from any task, on any event loop.
+
+        It is closed when this returns, also to a caller who was cancelled: a lock that is held a moment longer keeps
+        the next engine out.
+        """
+        home = self._loop
+        if home is None:
+            return
+        if home is not asyncio.get_running_loop():
+            if not await to_its_end(on_its_loop(home, self.aclose)):
+                self.abandon()
+            return
         if self._opening is not None:
             self._opening.cancel()
-            await asyncio.wait([self._opening])
+            await to_its_end(_ended(self._opening))
         if self._closing is None:
             if self.running is None:
                 return
             self._closing = self._begin_close(self.running)
-        await asyncio.shield(self._closing)
+        await to_its_end(self._closing)
+
+    def abandon(self) -> None:
+        """Be closed without the event loop, which is gone: as `Keeper`."""
+        running, self.running = self.running, None
+        self._opening = self._closing = None
+        if running is not None:
+            running.abandon()
+
+    async def make_way(self) -> None:
+        """Close, if the `Engine` is gone and so nobody else can: as `Keeper`."""
+        if self.face is not None and self.face() is None:
+            log.warning("engine.replaced", path=self.path, reason="its Engine object is gone, and a new one opens")
+            await self.aclose()
 
     async def wait_closed(self) -> None:
         """Return once it is closed; raises what ended it, if it failed."""
@@ -172,7 +212,7 @@ class EngineBackend:
         Raises:
             EngineClosedError: It is not open.
         """
-        running = self.parts
+        running = self.parts_here()
         running.check_open()
         return running
 
@@ -186,6 +226,31 @@ class EngineBackend:
         if self.running is None:
             raise not_open() if self.failure is None else self._failed_again(self.failure)
         return self.running
+
+    def parts_here(self) -> Running:
+        """
+        As `parts`, for who asks from outside.
+
+        Raises:
+            EngineClosedError: There are none.
+            WrongLoopError: They are asked on another event loop than theirs.
+        """
+        running = self.parts
+        if running_loop() is not running.loop:
+            raise self._elsewhere(running)
+        return running
+
+    def _elsewhere(self, running: Running) -> UsageError:
+        """What is wrong with a call that does not come from the loop of the open engine."""
+        if running.loop.is_closed():
+            return EngineClosedError(LOOP_ENDED)
+        return WrongLoopError(f"engine of {self.path}", threading.current_thread().name, _ASK_FROM_THREAD)
+
+    def home(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the open engine. Raises EngineClosedError if it is not open."""
+        if self.running is None:
+            raise not_open()
+        return self.running.loop
 
     @property
     def is_closing(self) -> bool:
@@ -278,7 +343,10 @@ class EngineBackend:
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:
         """The run that *op* starts, not yet recorded; *in_line*, it gets its place in its queue."""
-        running = self.parts
+        return self.make_run(self.parts_here(), op, run_id=run_id, in_line=in_line)
+
+    def make_run(self, running: Running, op: RunOp[Any], *, run_id: str | None, in_line: bool) -> NewRun:
+        """As `new_run`, also in a thread of *running*."""
         return make_run(
             with_options(op),
             definitions=self.settings.definitions,
@@ -350,8 +418,8 @@ class StepBackend:
         return self._engine.result_type(workflow, version)
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:
-        """The run that *op* starts."""
-        return self._engine.new_run(op, run_id=run_id, in_line=in_line)
+        """The run that *op* starts. Also in the thread of a plain function."""
+        return self._engine.make_run(self._engine.parts, op, run_id=run_id, in_line=in_line)
 
     def template(self, op: RunOp[Any]) -> NewRun:
         """What *op* starts when its time comes."""
@@ -360,6 +428,10 @@ class StepBackend:
 
 def _apply(fn: Callable[..., T], args: tuple[Any, ...], conn: sqlite3.Connection) -> T:
     return fn(conn, *args)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
 
 
 _fits: tuple[type[Host], type[Backend], type[Backend]] = (EngineBackend, EngineBackend, StepBackend)

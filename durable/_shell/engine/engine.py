@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import types
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar
@@ -33,6 +34,7 @@ from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.checks import check_journal
 from durable._shell.engine.dry_run import DryRun, SignalsToSend, rehearsing
+from durable._shell.engine.from_thread import FromThread
 from durable._shell.engine.settings import Settings
 from durable._shell.engine.ticker import collect_schedules
 from durable._shell.handles.journal import JournalHandle
@@ -173,6 +175,7 @@ class Engine(JournalHandle[EngineBackend]):
             strict_permissions=strict_permissions,
         )
         super().__init__(EngineBackend(settings))
+        self._backend.face = weakref.ref(self)
 
     # --- opening and closing -------------------------------------------------------------------------
 
@@ -202,10 +205,14 @@ class Engine(JournalHandle[EngineBackend]):
 
     async def drain(self) -> None:
         """Begin no new step, and wait until those that are running have ended (or the grace is over)."""
-        await self._backend.parts.drain()
+        await self._backend.parts_here().drain()
 
     async def aclose(self) -> None:
-        """Drain, then close everything. Bounded, idempotent; may be called from any task of the loop."""
+        """
+        Drain, then close everything. Bounded, idempotent; may be called from any task, on any event loop.
+
+        It is closed when this returns, also to a caller who was cancelled.
+        """
         await self._backend.aclose()
 
     async def wait_closed(self) -> None:
@@ -221,6 +228,15 @@ class Engine(JournalHandle[EngineBackend]):
     def failure(self) -> EngineFailedError | None:
         """What ended the engine since it was last opened; None if nothing did, or somebody closed it."""
         return self._backend.failure
+
+    @property
+    def from_thread(self) -> FromThread:
+        """
+        The engine for plain functions in threads, and for other event loops: see `FromThread`.
+
+        ``engine.from_thread.run(op)`` blocks its thread until the run has ended.
+        """
+        return FromThread(self, self._backend)
 
     # --- what it does ----------------------------------------------------------------------------------
 

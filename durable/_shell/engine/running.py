@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -52,7 +53,7 @@ from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MEMORY, MemoryDatabase
 from durable._shell.storage.opening import open_owned
 from durable._shell.storage.outliving import OutlivedElsewhere, sweep
-from durable._shell.storage.ownership import Ownership
+from durable._shell.storage.ownership import Keeper, Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.storage.untrusted import open_to_others
 from durable._shell.turns.activity import Activity
@@ -71,7 +72,7 @@ from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
 from durable.errors import DurableError, EngineClosedError, EngineFailedError, JournalAccessError
 
 
-class Host(Answering, Protocol):
+class Host(Answering, Keeper, Protocol):
     """The engine that is opened, as its parts ask it."""
 
     @property
@@ -164,9 +165,13 @@ class Running:
         #: Set once all of it is closed.
         self.over = asyncio.Event()
         self._on_failure = host.on_failure
+        #: Where all of it happens.
+        self.loop = asyncio.get_running_loop()
         self._recovered = recovered
         self._pid = os.getpid()
         self._parts = AsyncExitStack()
+        #: Gives the file up where nobody has closed it: what is behind the parts must not lead back to them.
+        self._orphaned: weakref.finalize[..., Self] | None = None
 
     # --- opening and closing -------------------------------------------------------------------------
 
@@ -192,6 +197,11 @@ class Running:
                 report_at_opening(checked, settings.path)
             note = None if ownership is None or left is None else ownership.note
             running = cls(settings, host, activity, workload, database, recovered, note)
+            if ownership is not None and isinstance(database, Database):
+                ownership.keeper = weakref.ref(host)
+                running._orphaned = weakref.finalize(running, _abandon, database, ownership)
+                running._orphaned.atexit = False  # the kernel frees the lock
+                parts.callback(running._orphaned.detach)
             parts.callback(running.broadcast.close)
             parts.callback(running._let_go, _closed)
             parts.push_async_callback(running.supervisor.aclose)
@@ -274,6 +284,20 @@ class Running:
         """Close all parts at once: it could not begin."""
         await self._parts.aclose()
 
+    def abandon(self) -> None:
+        """Let go of the file without the event loop, which is gone and all tasks with it; see `Database.abandon`."""
+        self.closing = True
+        self._leave_word()
+        self.steps.close()
+        if self.steps.elsewhere is not None:
+            self.steps.elsewhere.close()
+        if self.server is not None:
+            self.server.abandon()
+        if not self.loop.is_closed():  # it stands still: what is left there ends if it ever runs again
+            self.loop.call_soon_threadsafe(self.supervisor.cancel)
+        if self._orphaned is not None:
+            self._orphaned()
+
     # --- what its parts tell -------------------------------------------------------------------------
 
     def check_open(self) -> None:
@@ -292,11 +316,15 @@ class Running:
         Nothing, while it works, be it that it closes.
 
         Raises:
-            EngineClosedError: It has failed, or belongs to the process that this one was forked from.
+            EngineClosedError: It has failed, its tasks were cancelled, or it belongs to the process that this one was
+                forked from.
         """
         failure = self.supervisor.failure
         if failure is not None:
             raise failed(self.settings.path, failure)
+        if self.supervisor.is_ending() and not self.closing:
+            msg = "the tasks of the engine were cancelled, as when its event loop ends: it must be opened anew"
+            raise EngineClosedError(msg)
         if os.getpid() != self._pid:
             msg = f"this engine belongs to process {self._pid}, from which this one was forked: open it after forking"
             raise EngineClosedError(msg)
@@ -347,6 +375,12 @@ def _closed() -> EngineClosedError:
 def not_open() -> EngineClosedError:
     """For callers of an engine that is not open, or not any more."""
     return EngineClosedError("the engine is not open: use `async with Engine(...)`, or await engine.open()")
+
+
+def _abandon(database: Database, ownership: Ownership) -> None:
+    """Close *database* and then give its file up: called where the engine is garbage, or its event loop gone."""
+    log.warning("engine.abandoned", path=database.path, hint="close it (async with, or await engine.aclose())")
+    database.abandon(ownership.release)
 
 
 # --- the file ----------------------------------------------------------------------------------------

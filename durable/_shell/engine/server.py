@@ -76,6 +76,7 @@ class Server:
         self._path = socket_path(path)
         self._engine = engine
         self._server: asyncio.Server | None = None
+        self._bound: socket.socket | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._waiting = 0
         self._long_lines = asyncio.Semaphore(_LONG_LINES)
@@ -88,6 +89,7 @@ class Server:
         except OSError as error:
             log.warning("journal.notice", path=self._path, notice=f"clients cannot connect: {error}")
         else:
+            self._bound = bound
             self._server = await asyncio.start_unix_server(self._connected, sock=bound, limit=_SHORT_LINE)
 
     async def aclose(self) -> None:
@@ -104,6 +106,14 @@ class Server:
             await asyncio.wait(self._clients, timeout=1.0)
         for _ in range(_ACCEPTING):
             await asyncio.sleep(0)
+
+    def abandon(self) -> None:
+        """Close the socket, whose event loop is gone."""
+        if self._bound is not None and self._server is not None:
+            self._server = None
+            self._bound.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = peer_of(writer.get_extra_info("socket"))

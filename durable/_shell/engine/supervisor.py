@@ -51,6 +51,7 @@ class Supervisor:
         # Steps have anyio cancel scopes of their own inside.
         self._tasks = asyncio.TaskGroup()
         self._begun = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._main = asyncio.create_task(self._hold_tasks(), name="durable-engine")
         #: Those that outlive the group, and what tells each to end.
         self._uncancelled: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
@@ -116,6 +117,12 @@ class Supervisor:
                     tell("engine.failed", **about)
                     return
 
+    def cancel(self) -> None:
+        """Have all tasks end, and wait for none."""
+        self._main.cancel()
+        for task, _ in self._uncancelled:
+            task.cancel()
+
     async def aclose(self) -> None:
         """End all tasks, within a few seconds."""
         self._main.cancel()
@@ -132,6 +139,8 @@ class Supervisor:
         except asyncio.CancelledError:
             pass  # the engine was closed, which is not a failure and needs no report
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            if self._loop.is_closed():
+                return  # nobody waits, and the task ends because it is garbage
             # The group's own words name no cause: the first of the tasks that failed does.
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]

@@ -24,6 +24,7 @@ from durable._shell.backend import Backend
 from durable._shell.clock import SystemClock
 from durable._shell.handles.brief_owner import BriefOwner
 from durable._shell.handles.owner_socket import SILENCE, OwnerSocket
+from durable._shell.loops import check_loop
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.once import ASKED_SECONDS, Once
@@ -113,7 +114,7 @@ class ClientBackend:
         except BaseException:
             threads.close()
             raise
-        self._threads = threads
+        self._threads, self._loop = threads, asyncio.get_running_loop()
         if caps is not None:
             self.codec.take_caps(*caps)
 
@@ -128,12 +129,18 @@ class ClientBackend:
 
     async def read(self, fn: Callable[..., T], *args: Any) -> T:
         """The result of a function of `reads`, called with a connection and *args*."""
+        reader = self._check_open()
+        async with self._reading:
+            return await self._threads.call(fn, reader, *args)
+
+    def _check_open(self) -> sqlite3.Connection:
+        """The open file. Raises EngineClosedError, or WrongLoopError on another event loop than it was opened on."""
         reader = self._reader
         if reader is None:
             msg = "the client is not open: use `async with Client(...)`"
             raise EngineClosedError(msg)
-        async with self._reading:
-            return await self._threads.call(fn, reader, *args)
+        check_loop(self._loop, f"client of {self.path}", "open a Client of its own on this one: it costs little")
+        return reader
 
     async def end_of(self, run_id: str, _number: int = 0, /, *, wait: bool = False) -> tuple[RunRow, RunResult]:
         """As `Backend.end_of`: asks the owner to say when, and the file to say what."""
@@ -178,6 +185,7 @@ class ClientBackend:
             JournalAccessError: The file has an owner that does not listen.
             JournalError: They could not be recorded.
         """
+        self._check_open()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         # An owner may die between its commit and its answer: what is asked again under its id is recorded once.

@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
@@ -26,6 +26,7 @@ from durable._shell.handles.batch_drafts import Callbacks
 from durable._shell.handles.batch_info import BatchInfo, list_all
 from durable._shell.handles.handle import LimitHandle, QueueHandle, Run, RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
+from durable._shell.handles.start_options import StartOptions
 from durable._shell.reads import run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, release, write_file
 from durable._shell.requests.history_requests import Imported, ImportRuns
@@ -131,7 +132,7 @@ class JournalHandle(Generic[B]):
             for run_id, op, new in zip(ids, made, runs, strict=True)
         ]
 
-    async def run(self, op: RunOp[T], **options: Any) -> T:
+    async def run(self, op: RunOp[T], **options: Unpack[StartOptions]) -> T:
         """Start a run and wait for its result. Options as for `start`."""
         handle = await self.start(op, **options)
         return await handle.result()

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast
 
 import aiosqlite
-import anyio
 
+from durable._shell.loops import to_its_end
 from durable._shell.storage.backups import back_up
 from durable._shell.storage.connections import (
     apply_pragmas,
@@ -60,7 +60,7 @@ from durable.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable
 
 T = TypeVar("T")
 
@@ -79,6 +79,8 @@ INTERRUPTED_SECONDS: Final = 1.0
 STARVED_SECONDS: Final = 0.02
 GIVEN_SECONDS: Final = 0.0001
 GIVEN_EVERY: Final = 0.002
+# What aiosqlite's thread ends after.
+_ENDS_THE_THREAD: Final[object] = cast("Any", aiosqlite.core)._STOP_RUNNING_SENTINEL  # noqa: SLF001
 
 
 class _Worker(aiosqlite.Connection):
@@ -95,12 +97,21 @@ class _Worker(aiosqlite.Connection):
         self._thread.daemon = True
         self._thread.name = name
 
+    async def begin(self) -> None:
+        """Start the thread, and open the connection there."""
+        self._thread.start()
+        try:
+            await self.call(cast("Any", self)._connector)  # noqa: SLF001 - untyped there
+        except BaseException:
+            self.stop()
+            raise
+
     def call(self, fn: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """The result of *fn*, called on the thread; queued at once, without a coroutine of its own."""
         if not self._running:
             raise ValueError("the connection is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        cast("Any", self)._tx.put_nowait((future, partial(fn, *arguments)))  # noqa: SLF001 - untyped there
+        self._put(partial(_answer, future, fn, arguments))
         return future
 
     def call_at_once(self, fn: Callable[..., Any], *arguments: Any) -> Any:
@@ -115,32 +126,59 @@ class _Worker(aiosqlite.Connection):
             except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
                 done.set_exception(error)
 
-        cast("Any", self)._tx.put_nowait((None, carry_out))  # noqa: SLF001 - untyped there
+        self._put(carry_out)
         return done.result()
 
     def landed(self) -> asyncio.Future[None] | None:
         """Done when every call made so far has ended; None if that cannot be waited for."""
-        if not self._running:
-            return None
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        cast("Any", self)._tx.put_nowait((future, lambda: None))  # noqa: SLF001 - untyped there
-        return future
+        return self.call(int) if self._running else None
 
-    def stop(self) -> asyncio.Future[Any] | None:
+    def stop(self) -> asyncio.Future[Any]:
         """Close after the calls made so far, also when nobody waited for the connection to open."""
+        stopped: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.stop_unheard(partial(_answer, stopped, int, ()))
+        return stopped
 
-        def close() -> None:
-            raw, self.raw, self._connection = self.raw, None, None
-            if raw is not None:
-                raw.close()
+    def stop_unheard(self, then: Callable[[], None]) -> None:
+        """As `stop`, for whom no loop waits: *then* is called on the thread, once the connection is closed."""
+        self._running = False
 
-        cast("Any", self)._tx.put_nowait((None, close))  # noqa: SLF001 - untyped there
-        return cast("Any", super()).stop()  # type: ignore[no-any-return] # half typed there
+        def close() -> object:
+            raw, self.raw = self.raw, None
+            try:
+                if raw is not None:
+                    raw.close()
+            finally:
+                then()
+            return _ENDS_THE_THREAD
+
+        self._put(close)
+
+    def _put(self, fn: Callable[[], object]) -> None:
+        # Not with the future, which aiosqlite would answer even if its loop has been closed, and fail at that.
+        cast("Any", self)._tx.put_nowait((None, fn))  # noqa: SLF001 - untyped there
 
     def join(self) -> bool:
         """Whether the thread has ended, after waiting for it to leave its last call."""
         self._thread.join(INTERRUPTED_SECONDS)
         return not self._thread.is_alive()
+
+
+def _answer(future: asyncio.Future[Any], fn: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Call *fn*, and tell whoever waits on the loop, if that is still there."""
+    try:
+        value = fn(*arguments)
+    except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
+        tell, told = future.set_exception, error
+    else:
+        tell, told = future.set_result, value
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+        future.get_loop().call_soon_threadsafe(_tell, future, tell, told)
+
+
+def _tell(future: asyncio.Future[Any], tell: Callable[[Any], None], told: Any) -> None:
+    if not future.done():
+        tell(told)
 
 
 class Database:
@@ -197,7 +235,7 @@ class Database:
         """
         database = cls(real_path(path), durability, prepare, inspect)
         try:
-            await _whole(database._start())
+            await to_its_end(database._start())
         except BaseException:
             await database.aclose()
             raise
@@ -247,8 +285,8 @@ class Database:
             if self._closing is not None:
                 raise EngineClosedError(f"journal {self.path} is closed")
             self.check_file()
-            await _whole(self._stop_all())
-            await _whole(self._start())
+            await to_its_end(self._stop_all())
+            await to_its_end(self._start())
 
     async def backup(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """A verified copy at *target* (mode 0600), complete in one file. Reads wait meanwhile, writes do not."""
@@ -297,7 +335,21 @@ class Database:
         """Close both connections and join their threads, within a few seconds. Never raises for a second call."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
-        await _whole(self._closing)
+        await to_its_end(self._closing)
+
+    def abandon(self, then: Callable[[], None]) -> None:
+        """
+        Close both connections without the event loop, which is gone. *then* is called once they are closed.
+
+        Waits for nothing: the threads do it, after what they are at.
+        """
+        reader, writer = self._reader, self._writer
+        self._reader = self._writer = None
+        last = then if writer is None else partial(writer.stop_unheard, then)
+        if reader is None:
+            last()
+        else:
+            reader.stop_unheard(last)
 
     async def _hop(self, worker: _Worker | None, fn: Callable[..., T], *arguments: Any) -> T:
         """*fn*, called with connection, path and *arguments* on the worker's thread."""
@@ -357,15 +409,15 @@ class Database:
             if self._writer is None:
                 raise JournalIOError(self.path, _NOT_OPEN)
             if self._reader is None:
-                self._reader = await _whole(self._started(_Worker(self._open_reader, "durable-reader")))
+                self._reader = await to_its_end(self._started(_Worker(self._open_reader, "durable-reader")))
             return self._reader
 
     async def _started(self, worker: _Worker) -> _Worker:
         self.calls_in_flight += 1
         try:
-            await worker
+            await worker.begin()
         except BaseException:
-            worker.join()  # aiosqlite has told it to stop
+            worker.join()  # it was told to stop
             raise
         finally:
             self.calls_in_flight -= 1
@@ -390,12 +442,11 @@ class Database:
 
     async def _stop(self, worker: _Worker) -> None:
         raw, stopped = worker.raw, worker.stop()
-        if stopped is not None:
-            await asyncio.wait([stopped], timeout=CLOSE_SECONDS)
-            if not stopped.done() and raw is not None:
-                raw.interrupt()
-                await asyncio.wait([stopped], timeout=INTERRUPTED_SECONDS)
-        if (stopped is not None and not stopped.done()) or not worker.join():
+        await asyncio.wait([stopped], timeout=CLOSE_SECONDS)
+        if not stopped.done() and raw is not None:
+            raw.interrupt()
+            await asyncio.wait([stopped], timeout=INTERRUPTED_SECONDS)
+        if not stopped.done() or not worker.join():
             self.notices.append("a call did not end in time: its thread was abandoned and ends with the process")
 
     def _open_writer(self) -> sqlite3.Connection:
@@ -438,20 +489,3 @@ def _is_still(path: str, known: os.stat_result) -> bool:
         return os.path.samestat(os.stat(path), known)
     except OSError:
         return False
-
-
-async def _whole(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
-    """The result of *work*, which is not cancelled with its caller; the caller is, afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen, so that asyncio does not report it at its end
-        raise cancelled
-    return task.result()

@@ -13,7 +13,7 @@ from durable._shell.storage import marks, schema
 from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import real_path
 from durable._shell.storage.database import Database
-from durable._shell.storage.ownership import Ownership
+from durable._shell.storage.ownership import Ownership, keepers_here
 from durable._shell.storage.wal import has_commits
 from durable._shell.threads import in_thread
 from durable.errors import JournalLockedError
@@ -36,6 +36,8 @@ async def open_owned(
         JournalLockedError: Another engine owns it (and not *standby*, which waits), or a client that does not let go.
         JournalError: A subclass that says what about the file or the machine is wrong.
     """
+    for keeper in keepers_here(path):
+        await keeper.make_way()
     ownership = await Ownership.wait(path) if standby else await _acquire(path)
     try:
         database = await _open(path, durability, now)

@@ -15,6 +15,9 @@ about to do as far as it wrote that down (`note`): a write that no disk need hav
 executes the file reads these last words, and forgets them once the journal holds what follows; who owns it for a
 moment leaves them as they were.
 
+An owner of this process whose event loop is closed can neither execute nor close any more: whoever wants the file next
+has it give up (`Keeper`).
+
 Assumed: a local file system, and one host.
 """
 
@@ -29,10 +32,12 @@ import socket
 import stat
 import threading
 import time
+import weakref
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, TypeAlias, TypeVar
 
+from durable._shell.loops import running_loop
 from durable._shell.storage.folder import Folder
 from durable.errors import JournalAccessError, JournalLockedError, JournalLostError
 
@@ -57,6 +62,22 @@ NOTE_BYTES: Final = 512
 Role: TypeAlias = Literal["engine", "client"]
 _AN: Final[dict[str, str]] = {"engine": "an engine, ", "client": "a client, "}
 
+#: Seconds that who wants the file waits for an owner whose loop is gone: its thread may be at a last call.
+ORPHAN_SECONDS: Final = 2.0
+
+
+class Keeper(Protocol):
+    """What owns a file in this process, as others of this process who want it see it."""
+
+    def abandon(self) -> None:
+        """Its event loop is gone: give the file up without it. Threads may do so a moment later."""
+        ...
+
+    async def make_way(self) -> None:
+        """Give the file up, if nobody holds the engine any more who could."""
+        ...
+
+
 # Every side file this process has open. Module state, because a fork hook cannot be removed.
 _open: set[Ownership] = set()
 
@@ -74,6 +95,9 @@ class Ownership:
         #: What the last owner left, if it died, and nobody has taken that yet.
         self._left = b""
         self._folder = Folder(self.path)
+        #: Whose it is, as long as that exists.
+        self.keeper: weakref.ref[Keeper] | None = None
+        self._loop = running_loop()
         self._fd = self._opened()
         _open.add(self)
 
@@ -86,6 +110,7 @@ class Ownership:
             JournalLockedError: If someone else owns it; `holder` says who, and `role` what that is.
             JournalAccessError: If the side file cannot be opened or locked.
         """
+        _end_orphans(path)
         before = ""
         for last in [False] * (NAMELESS_TRIES - 1) + [True]:
             ownership = cls(path, role)
@@ -116,6 +141,7 @@ class Ownership:
         queued, gives the lock back the moment it gets it, and never keeps the process alive.
         """
         loop = asyncio.get_running_loop()
+        _end_orphans(path)
         while True:
             ownership = cls(path)
             arrived: asyncio.Future[None] = loop.create_future()
@@ -131,6 +157,11 @@ class Ownership:
                 raise
             if ownership._settled():
                 return ownership
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the event loop that it was acquired on is closed."""
+        return self._loop is not None and self._loop.is_closed()
 
     @property
     def forked(self) -> bool:
@@ -291,6 +322,26 @@ class Ownership:
         """
         for ownership in list(_open):
             ownership._close()  # noqa: SLF001 - our own class
+
+
+def keepers_here(path: str | os.PathLike[str]) -> list[Keeper]:
+    """What owns the journal at *path* in this process: one at most, but for the one that gives it up right now."""
+    real = os.path.realpath(path)
+    kept = [each.keeper() for each in list(_open) if each.path == real and each.keeper is not None]
+    return [keeper for keeper in kept if keeper is not None]
+
+
+def _end_orphans(path: str | os.PathLike[str]) -> None:
+    """Have owners of this process give *path* up whose event loop is gone; wait a moment for their threads."""
+    real = os.path.realpath(path)
+    orphans = [each for each in list(_open) if each.path == real and each.is_orphan]
+    for orphan in orphans:
+        keeper = None if orphan.keeper is None else orphan.keeper()
+        if keeper is not None:
+            keeper.abandon()
+    until = time.monotonic() + ORPHAN_SECONDS
+    while any(orphan.held for orphan in orphans) and time.monotonic() < until:
+        time.sleep(NAMELESS_SECONDS)
 
 
 def has_owner(path: str) -> bool:

@@ -168,11 +168,9 @@ class TurnWriter:
             write = LastTurn(self._state, now, decision, events, inbox_upto, decision.ended, allocate=services.allocate)
             self._add_signals(write, execution)
             self._add_followers(write, execution, decision.ended)
-        refusable = bool(decision.requests)
         if decision.children:
             write.children = [self._child(action, now) for action in decision.children]
-            refusable = refusable or any(child.may_be_refused for child in write.children)
-        if refusable:
+        if decision.requests or any(child.may_be_refused for child in write.children):
             write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
         if decision.feeds:
             write.feeds = [self._feed(feed) for feed in decision.feeds]
@@ -180,7 +178,7 @@ class TurnWriter:
             write.limits = [numbers(each.limit) for each in decision.slots if self._is_new(each.limit)]
         if decision.attributes is not None:
             write.attributes = self._merging(decision.attributes)
-        if decision.troubled and (abandoned := [step.position for step in decision.troubled if step.abandoned]):
+        if abandoned := [step.position for step in decision.troubled if step.abandoned]:
             write.outlasting = self._outlasting(abandoned)
         write.notes = self._notes.dropped(decision)
         if (write.status is not None or decision.failed_attempts) and services.is_watched():
