@@ -279,6 +279,7 @@ ROOMS = [
     "durable._cli",
     "durable._pyinstaller",
     "durable._face",
+    "durable.codecs",
     "durable.__main__",
     "durable.testing.loop",
     "durable.testing.journals",
