@@ -37,13 +37,13 @@ OFFERED = {
         path open aclose drain idle wait_closed failure
         start start_many run get find runs
         queue limit schedule schedules batch get_batch batches
-        from_thread events stats prune delete backup export import_runs check dry_run
+        from_thread events stats prune scrub delete backup export import_runs check dry_run
     """,
     "Client": """
         path open aclose
         start start_many run get find runs
         queue limit schedule schedules batch get_batch batches
-        prune delete export import_runs
+        prune scrub delete export import_runs
     """,
     "Run": """
         id run_id result

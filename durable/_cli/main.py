@@ -64,6 +64,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "backup": Subcommand("transfer", "a verified copy of a journal, while it is in use"),
         "restore": Subcommand("restore", "a backup into the place of a journal, which is kept"),
         "prune": Subcommand("transfer", "delete runs that ended long ago"),
+        "scrub": Subcommand("transfer", "write the file anew, without traces of what was deleted"),
         "version": Subcommand("version", "versions of durable, Python, SQLite and the journal's format"),
     },
 }

@@ -44,6 +44,10 @@ class Backend(Protocol):
         """Have a request recorded; its result once it is on disk."""
         ...
 
+    async def scrub(self) -> None:
+        """Have the file written anew, without what was deleted."""
+        ...
+
     async def end_of(self, run_id: str, number: int = 0, /, *, wait: bool = False) -> tuple[RunRow | None, RunResult]:
         """
         The run called *run_id* (or the one it continued as) and its outcome, once it has ended.

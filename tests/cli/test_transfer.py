@@ -290,10 +290,28 @@ async def test_a_person_is_asked_and_anything_but_yes_is_a_no(journal, call, mon
     assert left == (1 if agreed else 3)
 
 
+async def test_scrub_and_a_secure_prune_write_the_file_anew(engines, call):
+    """
+    Beside the engine, which does it; the sizes are said.
+    """
+    engine = await engines.file(*ALL)
+    await engine.run(parent(8), id="p-1")
+    db = engine.path
+    code, out, _ = await call("scrub", "--db", db)
+    assert (code, out.split(":")[0]) == (0, "written anew")
+    code, out, _ = await call("prune", "--older-than", "0s", "--db", db, "--yes", "--secure", "--json")
+    assert (code, json.loads(out)["runs"]) == (0, 2)
+    await engine.aclose()
+    code, out, _ = await call("scrub", "--db", db, "--json")
+    assert (code, set(json.loads(out))) == (0, {"bytes", "bytes_before"})
+    with open(db, "rb") as file:
+        assert b"p-1" not in file.read()
+
+
 # --- all ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["export", "import", "backup", "prune"])
+@pytest.mark.parametrize("command", ["export", "import", "backup", "prune", "scrub"])
 async def test_help_says_what_it_is_for_with_an_example(call, command):
     """
     One line, the options, and something to copy.

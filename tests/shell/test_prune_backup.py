@@ -5,11 +5,26 @@ Housekeeping on a live file: what is deleted, what never is, and copies that ope
 import asyncio
 import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 
-from durable import Client, Engine, Flow, Return, continue_as, gather, job, start, wait_for, workflow
-from durable.errors import JournalError, RunNotFoundError, RunStateError
+from durable import (
+    Client,
+    Engine,
+    Flow,
+    Return,
+    continue_as,
+    gather,
+    job,
+    set_attributes,
+    settle,
+    start,
+    step,
+    wait_for,
+    workflow,
+)
+from durable.errors import JournalError, RunCancelledError, RunNotFoundError, RunStateError
 
 pytestmark = pytest.mark.anyio
 
@@ -283,6 +298,94 @@ async def test_a_chain_of_continued_runs_is_known_by_its_first_as_long_as_it_liv
     clock.advance(100)
     assert await engine.prune(older_than=50) == 2
     assert await ids() == []
+
+
+# --- without a trace ---------------------------------------------------------------------------------------
+
+
+def traces(path, *secrets):
+    """
+    Those of *secrets* that are in the bytes of the file, or of its WAL.
+    """
+    there = b"".join(each.read_bytes() for each in (path, path.with_name(f"{path.name}-wal")) if each.exists())
+    return [secret for secret in secrets if secret.encode() in there]
+
+
+@step
+async def fails(secret: str) -> int:
+    error = ValueError(f"no {secret} here")
+    error.add_note(f"note {secret}")
+    raise error
+
+
+@workflow
+async def tells(secret: str) -> Flow[str]:
+    set_attributes(said=secret)
+    told: str = yield wait_for("go")
+    yield settle(fails(secret))
+    yield Return(secret + told)
+
+
+@pytest.mark.parametrize("asks", ["engine", "client", "client without an engine"])
+async def test_a_secure_prune_leaves_nothing_in_the_file(engines, tmp_db, asks):
+    """
+    Not in a page, not in the WAL, not a key: whoever asks for it; what has not ended is untouched.
+    """
+    engine = await engines.file(tells, quick)
+    secrets = [f"SECRET-{name}" for name in ("argument", "key", "label", "signal", "id", "reason")]
+    run = await engine.start(tells(secrets[0] * 9), id=secrets[4], key=secrets[1], labels={"a": secrets[2]})
+    await run.signal("go", secrets[3] * 2_000)
+    await run.result(5)
+    waits = await engine.start(tells("KEPT"), id="waits")
+    cancelled = await engine.start(tells("x"))
+    await cancelled.cancel(secrets[5])
+    with pytest.raises(RunCancelledError):
+        await cancelled.result(5)
+    await engine.prune(older_than=0)
+    assert traces(tmp_db, *secrets) != []
+    if asks == "engine":
+        assert await engine.prune(older_than=0, secure=True) == 0
+    else:
+        if asks != "client":
+            await engine.aclose()
+        async with Client(tmp_db) as client:
+            await client.start(quick(1), key="also gone")
+            await client.prune(older_than=0, secure=True)
+    await engine.aclose()
+    assert traces(tmp_db, *(secret for secret in secrets if secret != secrets[1] and secret != secrets[4])) == []
+    assert traces(tmp_db, "KEPT") == ["KEPT"]
+    engine = await engines.file(tells, quick)
+    await engine.get(waits.id).signal("go", "!")
+    assert await engine.get(waits.id).result(5) == "KEPT!"
+
+
+async def test_a_secure_prune_frees_the_keys_of_what_it_deletes(engines, tmp_db):
+    """
+    A key says whose it was; unless they are to be kept.
+    """
+    engine = await engines.file(quick)
+    for keep, left in ((True, ["SECRET-key"]), (None, [])):
+        run = await engine.start(quick(1), key="SECRET-key", on_conflict="rerun")
+        await run.result(5)
+        assert await engine.prune(older_than=0, keep_keys=keep, secure=True) == 1
+        assert traces(tmp_db, "SECRET-key") == left
+        await engine._backend.running.commits.call(lambda conn, _: conn.execute("DELETE FROM durable_keys").rowcount)
+
+
+async def test_a_scrub_is_refused_while_another_reads(engines, tmp_db):
+    """
+    The WAL cannot be emptied then, and that is said.
+    """
+    engine = await engines.file(quick)
+    await engine.run(quick(1))
+    await engine._backend.running.database.write(lambda conn: conn.execute("PRAGMA busy_timeout = 50").fetchall())
+    with closing(sqlite3.connect(tmp_db, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM durable_runs").fetchone()
+        with pytest.raises(JournalError, match="another program reads the file"):
+            await engine.scrub()
+    await engine.scrub()
+    assert await engine.run(quick(2)) == 2
 
 
 # --- one run -----------------------------------------------------------------------------------------------

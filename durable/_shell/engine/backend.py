@@ -330,6 +330,12 @@ class EngineBackend:
         running.check_alive()
         return await self._record(running, request, draining=False)
 
+    async def scrub(self) -> None:
+        """Write the file anew, without what was deleted."""
+        running = self.require_running()
+        with running.activity:
+            await running.database.scrub()
+
     async def _record(self, running: Running, request: JournalRequest[R], *, draining: bool) -> R:
         env = Env(
             self.clock.now(), self.path, running.allocate, running.places, running.ticker, draining, running.rates
@@ -404,6 +410,10 @@ class StepBackend:
         running = self._engine.parts
         env = Env(self.clock.now(), self.path, running.allocate)
         return await running.commits.call(lambda conn, effects: request.record(conn, effects, env))
+
+    async def scrub(self) -> None:
+        """Write the file anew, without what was deleted."""
+        await self._engine.scrub()
 
     async def end_of(self, run_id: str, number: int = 0, /, *, wait: bool = False) -> tuple[RunRow | None, RunResult]:
         """A run and its outcome, once it has ended."""

@@ -25,6 +25,7 @@ from durable._shell.requests.request import JournalRequest
 from durable._shell.requests.wire import (
     LARGE_LINE,
     LINE_BYTES,
+    ScrubFile,
     WaitForEnd,
     decode_request,
     encode_answer,
@@ -180,6 +181,9 @@ class Server:
             asked = await in_thread(decode) if len(line) >= LARGE_LINE else decode()
             if isinstance(asked, WaitForEnd):
                 await self._wait_for_end(reader, asked.run_id)
+                return encode_answer(asked, None)
+            if isinstance(asked, ScrubFile):
+                await self._engine.scrub()
                 return encode_answer(asked, None)
             return encode_answer(asked, await self._engine.request_of_client(asked))
         except Exception as error:

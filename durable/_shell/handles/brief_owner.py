@@ -36,6 +36,16 @@ class BriefOwner:
         self._turn = asyncio.Lock()
         self._busy_since = self._left_at = 0.0
 
+    async def scrub(self) -> None:
+        """
+        Write the file anew, without what was deleted.
+
+        Raises:
+            JournalLockedError: The file has an owner.
+        """
+        async with self._turn, owned_briefly(self._path, durability=self._durability, now=self._clock.now) as database:
+            await database.scrub()
+
     async def record_each(self, requests: Sequence[JournalRequest[Any]]) -> list[Any]:
         """
         Record requests in one transaction; of each, in order, its result or the `DurableError` that refused it.

@@ -221,6 +221,25 @@ class ClientBackend:
             await asyncio.sleep(PAUSE)
         return [found[index] for index in range(len(every))]
 
+    async def scrub(self) -> None:
+        """
+        Have the file written anew, by its owner or by ourselves.
+
+        Raises:
+            JournalError: It could not be.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        while not await self._owner.scrub():
+            try:
+                return await self._brief_owner.scrub()
+            except JournalLockedError as error:  # it is being opened or closed this moment
+                if loop.time() >= deadline:
+                    msg = f"it is owned by {error.holder}, which has not listened on its socket for {self._timeout:g} s"
+                    raise JournalAccessError(self.path, msg) from error
+            await asyncio.sleep(PAUSE)
+        return None
+
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:  # noqa: ARG002
         """The run that *op* starts: the process that records it gives it its number, and its place in line."""
         made = with_options(op)

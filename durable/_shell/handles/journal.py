@@ -236,7 +236,7 @@ class JournalHandle(Generic[B]):
         """
         return Schedules(self._backend)
 
-    async def prune(self, older_than: float | timedelta, *, keep_keys: bool = True) -> int:
+    async def prune(self, older_than: float | timedelta, *, keep_keys: bool | None = None, secure: bool = False) -> int:
         """
         Delete trees of runs that ended longer ago than this (seconds or timedelta); how many runs.
 
@@ -245,18 +245,37 @@ class JournalHandle(Generic[B]):
         Args:
             older_than: Seconds, or a timedelta.
             keep_keys: A small row stays for each key that would be a deleted run's still: a start with it finds the run
-                that is gone, and repeats nothing. If False, keys are free again.
+                that is gone, and repeats nothing. If False, keys are free again. By default they are kept, unless
+                *secure*.
+            secure: Leave nothing of the runs in the file's pages or its WAL, as `scrub` does.
         """
         seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
         before = self._backend.clock.now() - seconds
         deleted = 0
+        if keep_keys is None:
+            keep_keys = not secure
         for kind in (PruneBatches, PruneRuns) if keep_keys else (PruneBatchesAndKeys, PruneRunsAndKeys):
             following: int | None = 0
             while following is not None:
                 pruned = await self._backend.request(kind(before, following))
                 following = pruned.following
                 deleted += pruned.runs
+        if secure:
+            await self.scrub()
         return deleted
+
+    async def scrub(self) -> None:
+        """
+        Write the file anew, so that nothing of what was deleted is left in it: in no free page, and not in its WAL.
+
+        Nothing is recorded meanwhile: about a second for each 100 MB. What the disk itself, copies and backups keep is
+        beyond it. Tables of the application without an INTEGER PRIMARY KEY get other rowids.
+
+        Raises:
+            JournalFullError: It takes as much room as the file, twice, until it is done.
+            JournalAccessError: Another program reads the file, and does not stop.
+        """
+        await self._backend.scrub()
 
     async def delete(self, run_id: str) -> int:
         """

@@ -16,6 +16,7 @@ from durable._shell.requests.wire import (
     LARGE_LINE,
     LINE_BYTES,
     Asked,
+    ScrubFile,
     WaitForEnd,
     decode_answer,
     encode_request,
@@ -85,6 +86,18 @@ class OwnerSocket:
             return False
         decode_answer(request, answer, self._path)
         return True
+
+    async def scrub(self) -> bool:
+        """
+        Return True once the owner has written the file anew; False at once if nobody listens.
+
+        Raises:
+            DurableError: It cannot, or takes too long.
+        """
+        answer = await self._ask(ScrubFile())
+        if answer is not None:
+            decode_answer(ScrubFile(), answer, self._path)
+        return answer is not None
 
     async def _ask(self, request: Asked) -> bytes | None:
         """

@@ -51,12 +51,19 @@ class WaitForEnd:
     run_id: str
 
 
-Asked: TypeAlias = JournalRequest[Any] | WaitForEnd
+@frozen
+class ScrubFile:
+    """Answered once the file was written anew. Nothing is recorded, and no transaction can hold it."""
+
+
+Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | ScrubFile
+#: What is no request to be recorded, and is answered with nothing.
+UNRECORDED: Final = (WaitForEnd, ScrubFile)
 
 _MODULES = (run_requests, history_requests, queue_requests, schedule_requests, batch_requests, prune_requests)
 #: What may be asked for, by the name under which it travels.
 REQUESTS: Final[dict[str, type[Asked]]] = {
-    cls.__name__: cls for cls in (*(each for module in _MODULES for each in module.REQUESTS), WaitForEnd)
+    cls.__name__: cls for cls in (*(each for module in _MODULES for each in module.REQUESTS), *UNRECORDED)
 }
 
 
@@ -135,7 +142,7 @@ def _decode_request(plain: dict[str, Any]) -> Asked:
         request: Asked = ENCODING.from_plain(arguments, cls)
     except DecodeError as error:
         raise UsageError(error.about(name)) from error
-    return request if request_id is None or isinstance(request, WaitForEnd) else Once(request_id, request)
+    return request if request_id is None or isinstance(request, UNRECORDED) else Once(request_id, request)
 
 
 def name_of(request: Asked) -> str:
@@ -154,7 +161,7 @@ def _unwrapped(request: Asked) -> tuple[str | None, Asked]:
 def encode_answer(request: Asked, result: Any) -> bytes:
     """What *request* resulted in, as a line."""
     _, asked = _unwrapped(request)
-    return _line({"version": VERSION, "result": None if isinstance(asked, WaitForEnd) else plain_result(asked, result)})
+    return _line({"version": VERSION, "result": None if isinstance(asked, UNRECORDED) else plain_result(asked, result)})
 
 
 def encode_error(error: BaseException) -> bytes:
@@ -182,7 +189,7 @@ def decode_answer(request: Asked, line: bytes, path: str) -> Any:
             raise error_from(name, args) or _nonsense(line, path)
         case {"result": result}:
             _, asked = _unwrapped(request)
-            return None if isinstance(asked, WaitForEnd) else result_from(asked, result)
+            return None if isinstance(asked, UNRECORDED) else result_from(asked, result)
         case _:
             pass
     raise _nonsense(line, path)

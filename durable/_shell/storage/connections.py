@@ -277,6 +277,20 @@ def within(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection
         raise shown from error
 
 
+def scrub(conn: sqlite3.Connection, path: str) -> None:
+    """Write the file anew, so that nothing is left of what was deleted: in no page of it, nor in its WAL."""
+    try:
+        # All of it, rather than `secure_delete`, which knows nothing of copies that earlier changes left in free space.
+        conn.execute("VACUUM")
+        # TRUNCATE, as nothing less empties the WAL. It waits for readers as long as for a lock.
+        (busy, _, _) = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    if busy:
+        msg = "another program reads the file, so its WAL still holds what was deleted: scrub it once that has ended"
+        raise JournalAccessError(path, msg)
+
+
 # --- opening, on the thread that will own the connection -------------------------------------
 
 

@@ -42,6 +42,7 @@ from durable._shell.storage.connections import (
     open_reader,
     real_path,
     roll_back,
+    scrub,
     transact,
     translate,
     version_notices,
@@ -292,6 +293,17 @@ class Database:
         """A verified copy at *target* (mode 0600), complete in one file. Reads wait meanwhile, writes do not."""
         reader = self._reader or await self._reading()
         await self._hop(reader, partial(back_up, overwrite=overwrite), real_path(target))
+
+    async def scrub(self) -> None:
+        """
+        Write the file anew, without what was deleted. Everything that writes waits meanwhile.
+
+        Raises:
+            JournalFullError: It takes as much room as the file, twice, until it is done.
+            JournalAccessError: Another program reads the file, and does not stop.
+        """
+        async with self._exclusive:
+            await self._hop(self._writer, scrub)
 
     def check_identity(self) -> None:
         """

@@ -1,7 +1,7 @@
 """
-``durable export``, ``import``, ``backup``, ``prune``: runs and files that come and go.
+``durable export``, ``import``, ``backup``, ``prune``, ``scrub``: runs and files that come and go.
 
-Exports and backups only read, beside a running engine. Imports and prunes go to the process that owns the file,
+Exports and backups only read, beside a running engine. Imports, prunes and scrubs go to the process that owns the file,
 through `Client`.
 """
 
@@ -66,8 +66,17 @@ examples:
   durable prune --older-than 2026-01-31 --yes"""
 
 
+_SCRUB_HELP: Final = """\
+What was deleted stays in free pages of the file, and in its WAL, until it is written over. This writes the file anew
+and empties the WAL; nothing is recorded meanwhile. Copies, backups and what the disk itself keeps are beyond it.
+
+examples:
+  durable scrub --db rides.db
+  durable prune --older-than 30d --secure --yes"""
+
+
 def configure(command: str, parser: ArgumentParser) -> None:
-    """The arguments of each of the four."""
+    """The arguments of each of them."""
     if command == "export":
         parser.add_argument("runs", nargs="*", metavar="RUN", help=RUN_HELP)
         parser.add_argument("--all", action="store_true", help="every run of the journal")
@@ -90,6 +99,8 @@ def configure(command: str, parser: ArgumentParser) -> None:
     elif command == "backup":
         parser.add_argument("target", metavar="TARGET", help="the copy; an existing file is refused")
         parser.epilog = _BACKUP_HELP
+    elif command == "scrub":
+        parser.epilog = _SCRUB_HELP
     else:
         parser.add_argument(
             "--older-than",
@@ -99,6 +110,7 @@ def configure(command: str, parser: ArgumentParser) -> None:
             help="ended before this: a span (30d) or an ISO date",
         )
         parser.add_argument("--free-keys", action="store_true", help="let the keys of these runs be used again")
+        parser.add_argument("--secure", action="store_true", help="leave no trace, nor keys: see `durable scrub`")
         parser.add_argument("--dry-run", action="store_true", help="say how many runs would go")
         add_yes(parser)
         parser.epilog = _PRUNE_HELP
@@ -106,7 +118,7 @@ def configure(command: str, parser: ArgumentParser) -> None:
 
 
 def run(command: str, args: Namespace, out: Output) -> int:
-    """Carry out one of the four."""
+    """Carry out one of them."""
     return _COMMANDS[command](args, out)
 
 
@@ -306,7 +318,7 @@ def _prune(args: Namespace, out: Output) -> int:
     if not confirm(f"Delete {_runs(count)} that ended before {iso(before)} from {path}?", args):
         out.line("nothing was deleted")
         return OK
-    _tell_pruned(out, _delete(path, before, keep_keys=not args.free_keys), before, "deleted", dry_run=False)
+    _tell_pruned(out, _delete(path, before, args), before, "deleted", dry_run=False)
     return OK
 
 
@@ -319,16 +331,41 @@ def _tell_pruned(out: Output, count: int, before: float, what: str, *, dry_run: 
         out.line(f"{_runs(count)} that ended before {iso(before)} {what}")
 
 
-def _delete(path: str, before: float, *, keep_keys: bool) -> int:
+def _delete(path: str, before: float, args: Namespace) -> int:
     import asyncio  # noqa: PLC0415 - what only reads answers sooner without
 
     from durable._shell.handles.client import Client  # noqa: PLC0415 - as above
 
     async def delete() -> int:
         async with Client(path) as client:
-            return await client.prune(older_than=time.time() - before, keep_keys=keep_keys)
+            keep_keys = False if args.free_keys else None
+            return await client.prune(older_than=time.time() - before, keep_keys=keep_keys, secure=args.secure)
 
     return asyncio.run(delete())
+
+
+# --- scrub -----------------------------------------------------------------------------------------
+
+
+def _scrub(args: Namespace, out: Output) -> int:
+    import asyncio  # noqa: PLC0415 - what only reads answers sooner without
+
+    from durable._shell.handles.client import Client  # noqa: PLC0415 - as above
+
+    path = database_path(args)
+    before = os.stat(path).st_size
+
+    async def scrub() -> None:
+        async with Client(path, timeout=_IMPORT_SECONDS) as client:
+            await client.scrub()
+
+    asyncio.run(scrub())
+    after = os.stat(path).st_size
+    if out.json:
+        out.value({"bytes": after, "bytes_before": before})
+    else:
+        out.line(f"written anew: {after:,} bytes, {before:,} before")
+    return OK
 
 
 def _runs(count: int) -> str:
@@ -340,4 +377,5 @@ _COMMANDS: Final[dict[str, Callable[[Namespace, Output], int]]] = {
     "import": _import,
     "backup": _backup,
     "prune": _prune,
+    "scrub": _scrub,
 }
