@@ -475,8 +475,8 @@ MUTANTS = (
     _m(
         "code that kills in its own turn is not found",
         "_shell/turns/driver",
-        "        with self._watch.turn:\n            decision =",
-        "        if True:\n            decision =",
+        "            with self._watch.turn:\n                decision =",
+        "            if True:\n                decision =",
         "shell/test_poison.py::test_code_that_kills_the_process_in_its_own_turn_is_found_among_ten_neighbours",
     ),
     _m(
@@ -1184,8 +1184,8 @@ MUTANTS = (
     _m(
         "context variables of one run reach the next",
         "_core/run/execution",
-        "return self._context.run(turn, *args)",
-        "return turn(*args)",
+        "if self.around is None:\n                return self._context.run(turn, *args)",
+        "if self.around is None:\n                return turn(*args)",
         "shell/test_engine_runs.py::test_context_variables_do_not_leak_between_runs",
     ),
     # --- schedules and hooks -----------------------------------------------------------------------------

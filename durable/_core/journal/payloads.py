@@ -106,6 +106,8 @@ def _is_plain(value: object) -> bool:
 
 def step_forms(op: StepOp[Any] | TransactionOp[Any], codec: Codec) -> tuple[str, ...]:
     """As `call_forms`, of a step; none where its arguments cannot be encoded (they need not be)."""
+    if not (op.args or op.kwargs):
+        return ()
     args, kwargs = op.definition.arguments.without_defaults(op.args, op.kwargs)
     call = step_arguments(args, kwargs, codec)
     if call is None:

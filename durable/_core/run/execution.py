@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, TypeVar, assert_never
 
@@ -119,8 +119,8 @@ class Execution(OpenRun):
         self._begun = False
         #: Whether a person gave a step its outcome in this turn.
         self._resolved = False
-        #: Around all that drives the code.
-        self.around: AbstractContextManager[object] = nullcontext()
+        #: Around all that drives the code, if anything is.
+        self.around: AbstractContextManager[object] | None = None
         # User code sees and may change context variables; the copy keeps them from leaking.
         self._context = contextvars.copy_context()
 
@@ -237,6 +237,8 @@ class Execution(OpenRun):
     def _drive(self, turn: Callable[..., _T], *args: Any) -> _T:
         before = current_driver.put_in_charge(self.answers)
         try:
+            if self.around is None:
+                return self._context.run(turn, *args)
             with self.around:
                 return self._context.run(turn, *args)
         finally:

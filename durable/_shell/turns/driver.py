@@ -166,8 +166,11 @@ class Driver:
         """One turn; the next arrivals, or None once nothing is left to drive in this task."""
         execution = self._execution
         assert execution is not None, "turns begin with a take-over"
-        with self._watch.turn:
+        if self._watch is UNWATCHED:  # as nearly always: a context that does nothing takes two calls, too
             decision = execution.advance(arrived, now=self._services.clock.now())
+        else:
+            with self._watch.turn:
+                decision = execution.advance(arrived, now=self._services.clock.now())
         if self._services.replay_always and decision.ended is not None:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
         decisions: list[Decision] = []

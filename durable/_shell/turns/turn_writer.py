@@ -168,9 +168,11 @@ class TurnWriter:
             write = LastTurn(self._state, now, decision, events, inbox_upto, decision.ended, allocate=services.allocate)
             self._add_signals(write, execution)
             self._add_followers(write, execution, decision.ended)
+        refusable = bool(decision.requests)
         if decision.children:
             write.children = [self._child(action, now) for action in decision.children]
-        if decision.requests or any(child.may_be_refused for child in write.children):
+            refusable = refusable or any(child.may_be_refused for child in write.children)
+        if refusable:
             write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
         if decision.feeds:
             write.feeds = [self._feed(feed) for feed in decision.feeds]
@@ -178,7 +180,7 @@ class TurnWriter:
             write.limits = [numbers(each.limit) for each in decision.slots if self._is_new(each.limit)]
         if decision.attributes is not None:
             write.attributes = self._merging(decision.attributes)
-        if abandoned := [step.position for step in decision.troubled if step.abandoned]:
+        if decision.troubled and (abandoned := [step.position for step in decision.troubled if step.abandoned]):
             write.outlasting = self._outlasting(abandoned)
         write.notes = self._notes.dropped(decision)
         if (write.status is not None or decision.failed_attempts) and services.is_watched():

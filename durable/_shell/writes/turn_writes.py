@@ -140,7 +140,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     for turn in turns:
         events += turn.events
         effects.notices += turn.notices
-        for child, wait in _children(turn):
+        for child, wait in _children(turn) if turn.children else ():
             if child.may_be_refused:
                 keyed.append((turn, child, wait))
                 continue
@@ -193,10 +193,9 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
 
 def _children(turn: TurnWrite) -> Iterator[tuple[NewRun, Wait | None]]:
     """The runs that *turn* creates, each with the wait for it, if the code awaits it."""
-    if turn.children:
-        waits = {wait.position: wait for wait in turn.decision.waits if wait.kind == "child"}
-        for child in turn.children:
-            yield child, waits.get(child.position or "")
+    waits = {wait.position: wait for wait in turn.decision.waits if wait.kind == "child"}
+    for child in turn.children:
+        yield child, waits.get(child.position or "")
 
 
 def _write_slots(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
@@ -229,7 +228,7 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
     if turn.attributes is not None:
         (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
         conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))
-    if any(step.abandoned for step in decision.troubled):
+    if decision.troubled and any(step.abandoned for step in decision.troubled):
         for position, is_job in turn.outlasting:
             slots.outlive(conn, run, position, is_job=is_job)
         _note_abandoned(conn, run, {step.position: step.step for step in decision.troubled if step.abandoned})
