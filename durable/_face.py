@@ -41,6 +41,7 @@ from durable._core.run.caps import Caps
 from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._debug.what_if import what_if
 from durable._shell.attempts.context import StepContext, context, cursor, memo, snooze
+from durable._shell.attempts.http_outcomes import retry_http
 from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, RunSuccess, StepCall
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.dry_run import DryRun
@@ -68,6 +69,7 @@ from durable.errors import (
     ExportFormatError,
     Fatal,
     ForeignJournalError,
+    HttpStatusError,
     InternalError,
     JournalAccessError,
     JournalCorruptError,
@@ -140,6 +142,7 @@ __all__ = [
     "FromThread",
     "GroupFailedError",
     "HistoryEvent",
+    "HttpStatusError",
     "Imported",
     "InternalError",
     "JournalAccessError",
@@ -232,6 +235,7 @@ __all__ = [
     "random",
     "read_histories",
     "replay",
+    "retry_http",
     "saga",
     "set_attributes",
     "settle",

@@ -25,6 +25,7 @@ Every deliberate error of this library, and whose fault each one is.
     ├── RunBlockedError             the run cannot continue without a person
     ├── RunExpiredError             the run had not begun by the time that it was given (`expires=`)
     ├── StepError                   a step failed with a type that cannot be rebuilt here
+    ├── HttpStatusError             an HTTP server failed, or asks for another attempt (`retry_http`)
     ├── StepInterruptedError        the process died during a step that must not run twice
     ├── PoisonError                 a step kills the process, and is not run again
     ├── NondeterminismError         replayed code asks for something else than was recorded
@@ -72,6 +73,7 @@ __all__ = [
     "ExportFormatError",
     "Fatal",
     "ForeignJournalError",
+    "HttpStatusError",
     "InternalError",
     "JournalAccessError",
     "JournalCorruptError",
@@ -648,6 +650,17 @@ class Fatal(DurableError):  # noqa: N818 - reads as what the step says: "this is
 
     ``raise Fatal("card stolen")`` or ``raise Fatal("...") from error``.
     """
+
+
+class HttpStatusError(DurableError):
+    """An HTTP server answered with a status that is no success, see `retry_http`."""
+
+    def __init__(self, status: int, url: str = "") -> None:
+        super().__init__(status, url)
+        self.status, self.url = status, url
+
+    def __str__(self) -> str:
+        return f"HTTP status {self.status}" + (f" from {self.url}" if self.url else "")
 
 
 class Snooze(DurableError):  # noqa: N818 - an instruction, not a failure
