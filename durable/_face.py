@@ -15,10 +15,12 @@ from durable._core.program.functions import Finished
 from durable._core.program.group_ops import Winner
 from durable._core.program.limits import Limit, Rate
 from durable._core.program.op_constructors import (
+    as_completed,
     cancel_run,
     continue_as,
     for_each,
     gather,
+    poll_until,
     race,
     settle,
     signal_run,
@@ -26,6 +28,7 @@ from durable._core.program.op_constructors import (
     sleep_until,
     start,
     timeout,
+    wait_first,
     wait_for,
 )
 from durable._core.program.ops import Child, Flow, Op, Return, RunOp, Signal
@@ -215,6 +218,7 @@ __all__ = [
     "Winner",
     "WrongLoopError",
     "aliases",
+    "as_completed",
     "by_arguments",
     "call",
     "cancel_run",
@@ -231,6 +235,7 @@ __all__ = [
     "memo",
     "now",
     "patched",
+    "poll_until",
     "race",
     "random",
     "read_histories",
@@ -248,6 +253,7 @@ __all__ = [
     "timeout",
     "transaction",
     "uuid4",
+    "wait_first",
     "wait_for",
     "what_if",
     "workflow",

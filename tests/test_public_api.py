@@ -14,7 +14,8 @@ from durable import errors
 # The design's sections 2 to 5, in its order. A new public name is added here and in the documents.
 DOCUMENTED = """
     workflow step transaction job
-    call gather race timeout for_each sleep sleep_until wait_for start signal_run cancel_run settle continue_as Return
+    call gather race timeout for_each as_completed wait_first poll_until
+    sleep sleep_until wait_for start signal_run cancel_run settle continue_as Return
     Flow Op Winner Settled Outcomes NamedOutcomes GroupFailedError Signal
     Retry RetryAfter Snooze Fatal by_arguments
     now uuid4 random patched set_attributes logger current

@@ -21,7 +21,19 @@ from hypothesis import strategies as st
 
 from durable._core.program.decorators import job, step, transaction, workflow
 from durable._core.program.flow import now, patched, random, uuid4
-from durable._core.program.op_constructors import for_each, gather, race, settle, sleep, start, timeout, wait_for
+from durable._core.program.op_constructors import (
+    as_completed,
+    for_each,
+    gather,
+    poll_until,
+    race,
+    settle,
+    sleep,
+    start,
+    timeout,
+    wait_first,
+    wait_for,
+)
 from durable._core.program.ops import Flow, Return
 from durable._core.program.retry import Retry
 
@@ -87,10 +99,11 @@ _LEAVES: Final[dict[str, Callable[[int], Any]]] = {
     "for each child": lambda n: for_each(child, [n, 0], concurrency=n % 2 + 1),
     "for each helper": lambda n: for_each(_halved, [n, 0, n], concurrency=n % 2 + 1, index=True),
     "tolerant children": lambda n: for_each(broken_child, [n, 0, n], concurrency=1, tolerate=n % 4),
+    "poll": lambda n: poll_until(echo(n), every=2, timeout=3),
     "enough children": lambda n: for_each(child, [n, 0, n], concurrency=2, enough=2, names=["x", "y", "z"]),
 }
 #: What is not an op, and so stands in helpers only.
-_IN_HELPERS: Final = ("try", "finally", "plain", "started")
+_IN_HELPERS: Final = ("try", "finally", "plain", "started", "as completed")
 
 
 @workflow
@@ -140,6 +153,8 @@ def _op(statement: Any) -> Any:
                     return gather(*made, fail_fast=mode == "fast")
         case ["race", members]:
             return race(*[_member(each) for each in members])
+        case ["wait first", members]:
+            return wait_first(_member(each) for each in members)
         case ["timeout", seconds, program]:
             return timeout(_member(program), seconds)
         case ["settle", program]:
@@ -179,6 +194,11 @@ async def _interpreted(program: Program) -> list[Any]:
                     seen.append(await _interpreted(body))
                 finally:
                     await _interpreted(last)
+            case ["as completed", wanted, members]:
+                async for each in as_completed(_member(member) for member in members):
+                    seen.append(_shown(each))
+                    if len(seen) > wanted:
+                        break
             case ["started", n]:
                 handle = await start(child(n))
                 seen.append([handle.run_id, await handle.result()])
@@ -212,6 +232,8 @@ def _groups(statements: Any) -> Any:
     return st.one_of(
         st.tuples(st.just("gather"), st.sampled_from(_GATHERS), members).map(list),
         st.tuples(st.just("race"), st.lists(inner, min_size=1, max_size=3)).map(list),
+        st.tuples(st.just("wait first"), st.lists(inner, min_size=1, max_size=3)).map(list),
+        st.tuples(st.just("as completed"), _SMALL, members).map(list),
         st.tuples(st.just("timeout"), _SMALL, inner).map(list),
         st.tuples(st.just("settle"), inner).map(list),
         st.tuples(st.just("try"), inner).map(list),

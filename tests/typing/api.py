@@ -44,6 +44,8 @@ from durable import (
     Stats,
     StepCall,
     Transaction,
+    Winner,
+    as_completed,
     call,
     cancel_run,
     context,
@@ -55,6 +57,7 @@ from durable import (
     memo,
     now,
     patched,
+    poll_until,
     race,
     set_attributes,
     settle,
@@ -66,6 +69,7 @@ from durable import (
     timeout,
     transaction,
     uuid4,
+    wait_first,
     wait_for,
     what_if,
     workflow,
@@ -346,6 +350,19 @@ async def shortened(name: str, index: int) -> str:
 
 @workflow
 async def groups(names: list[str]) -> Flow[None]:
+    async for charged in as_completed(charge(n) for n in range(3)):
+        assert_type(charged, str)
+    async for either in as_completed(charge(1), count("a")):
+        assert_type(either, str | int)
+    async for name, told in as_completed({"eu": charge(1), "us": charge(2)}):
+        assert_type((name, told), tuple[str, str])
+    async for settled in as_completed([charge(1), charge(2)], enough=1):
+        assert_type(settled, Settled[str])
+    assert_type(await wait_first([charge(1), charge(2)]), Winner[str])
+    assert_type(await wait_first(charge(1), count("a")), Winner[str | int])
+    assert_type(await wait_first({"eu": charge(1)}), Winner[str])
+    assert_type(await poll_until(count("a"), every=5, timeout=timedelta(hours=1), factor=2), int)
+    assert_type(await poll_until(notify_drivers(1), every=5), int)
     assert_type(await gather(charge(1), count("a"), concurrency=1), tuple[str, int])
     assert_type(await gather([helper(1), helper(2)], concurrency=1), list[str])
     assert_type(await gather({"eu": charge(1), "us": charge(2)}), dict[str, str])

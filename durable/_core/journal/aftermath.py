@@ -41,7 +41,7 @@ def went_on(events: Sequence[Event], cut: int, failures: Sequence[Event]) -> lis
         return []
     if any(isinstance(event, RunTimedOut) for event in events):
         return []  # all of it was told to end
-    groups = {event.position for event in events if isinstance(event, GroupOpened)}
+    groups = {event.position for event in events if isinstance(event, GroupOpened) and not event.in_turn}
     failed_at = _Failures(events, failures)
     begun: set[str] = set()
     arrived: dict[str, int] = {}

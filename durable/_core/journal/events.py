@@ -420,7 +420,7 @@ class StepStopped(Positioned):
 
 @light_frozen
 class GroupOpened(AskedByCode):
-    """A gather, race, settle or for_each began. For `for_each`, *value* holds its items."""
+    """A gather, race or another command made of members began. For `for_each`, *value* holds its items."""
 
     kind: ClassVar[int] = 20
     category: ClassVar[Literal["command"]] = "command"
@@ -432,7 +432,7 @@ class GroupOpened(AskedByCode):
     at: Instant = 0.0
 
     def describe(self) -> str:
-        return f"{self.name} of {self.size}"
+        return self.name if self.in_turn else f"{self.name} of {self.size}"
 
     @property
     def sought(self) -> str:
@@ -441,6 +441,11 @@ class GroupOpened(AskedByCode):
     def repeats(self, recorded: GroupOpened, /) -> bool:
         # The items of a for_each are the recorded ones, however many the code has now.
         return self.name.startswith("for_each ") or recorded.size == self.size
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether each of its members begins because of the one before it: the calls and delays of a `poll_until`."""
+        return self.name == "poll_until"
 
 
 @light_frozen

@@ -7,11 +7,15 @@ op's result.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class Command:
     """What a workflow may yield."""
 
     __slots__ = ()
+    #: Whether it is numbered: all are but those that only ask for more of an earlier one.
+    is_numbered: ClassVar[bool] = True
 
     def describe(self) -> str:
         """The command in a few words, for reports."""

@@ -5,16 +5,18 @@ Ops made of other ops: groups, and what they evaluate to.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from durable._core.program import current_driver
 from durable._core.program.command import Command
-from durable._core.program.ops import Op
+from durable._core.program.ops import Op, RunOp, StepOp, TransactionOp
 from durable._core.program.settled import NO_RULE, EndRule, Settled
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from durable._core.program.functions import Helper, Job, Step, TransactionStep, Workflow
 
 T = TypeVar("T")
@@ -54,8 +56,8 @@ class GatherOp(Op[T]):
     """All of its members."""
 
     members: tuple[Member[Any], ...]
-    fail_fast: bool
-    return_exceptions: bool
+    fail_fast: bool = False
+    return_exceptions: bool = False
     site: current_driver.CallSite | None = None
     options: GroupOptions = PLAIN
     #: Whether the result says of each member how it ended.
@@ -72,11 +74,11 @@ class GatherOp(Op[T]):
 
 @frozen
 class Winner(Generic[T]):
-    """Which member of a `race` ended first, and with what."""
+    """Which member of a `race` or `wait_first` ended first, and with what."""
 
     index: int
     value: T
-    #: The winner's key, where the race was given a mapping.
+    #: The winner's key, where the members were given as a mapping.
     key: Any = None
 
 
@@ -93,6 +95,81 @@ class RaceOp(Op[Winner[T]]):
 
     def describe(self) -> str:
         return f"race of {len(self.members)}"
+
+
+@frozen(eq=False)
+class WaitFirstOp(GatherOp[Winner[T]]):
+    """The first of its members; the others go on."""
+
+    def describe(self) -> str:
+        return f"wait_first of {len(self.members)}"
+
+
+@frozen(eq=False)
+class CompletionsOp(GatherOp[str]):
+    """Begins its members, and waits for none: its position, by which `NextCompletion` asks for the outcomes."""
+
+    def describe(self) -> str:
+        return f"as_completed of {len(self.members)}"
+
+
+@frozen(eq=False)
+class NextCompletion(Op[tuple[Any] | None]):
+    """The outcome of the member that ended next in the `as_completed` at a position; None once there is no more."""
+
+    is_numbered: ClassVar[bool] = False
+    position: str
+
+    def describe(self) -> str:
+        return f"the next of the as_completed at {self.position}"
+
+
+class AsCompleted(Generic[T]):
+    """
+    What ``async for`` gives the outcomes of members by, in the order in which they ended: see `as_completed`.
+
+    A member that failed raises its error there; ``anext()`` continues behind that.
+    """
+
+    __slots__ = ("_op", "_over", "_position")
+
+    def __init__(self, op: CompletionsOp) -> None:
+        self._op = op
+        self._position: str | None = None
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._position is None:
+            self._position = await self._op
+        found = None if self._over else await NextCompletion(self._position)
+        if found is None:
+            self._over = True
+            raise StopAsyncIteration
+        (value,) = found
+        outcome: T = value
+        return outcome
+
+    def __repr__(self) -> str:
+        state = "not begun" if self._position is None else f"{'over' if self._over else 'begun'} at {self._position}"
+        return f"<{self._op.describe()}, {state}>"
+
+
+@frozen(eq=False)
+class PollOp(Op[T]):
+    """A step that is called again until it returns something true."""
+
+    op: StepOp[T] | TransactionOp[T] | RunOp[T]
+    #: Seconds until the next call, and what they are multiplied by after each.
+    every: float
+    factor: float
+    timeout: float | None
+    site: current_driver.CallSite | None = None
+
+    def describe(self) -> str:
+        return f"poll_until {self.op.describe()}"
 
 
 @frozen(eq=False)

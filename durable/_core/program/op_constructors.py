@@ -15,17 +15,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from attrs import evolve
 
 from durable._core.program import current_driver
-from durable._core.program.definition import MAX_NAME_LENGTH, check_name
+from durable._core.program.definition import MAX_NAME_LENGTH, Definition, check_name
 from durable._core.program.functions import Helper
 from durable._core.program.group_ops import (
     PLAIN,
+    AsCompleted,
+    CompletionsOp,
     ForEachOp,
     GatherOp,
     GroupOptions,
     Member,
+    PollOp,
     RaceOp,
     SettleOp,
     TimeoutOp,
+    WaitFirstOp,
     discard,
 )
 from durable._core.program.ops import (
@@ -39,6 +43,7 @@ from durable._core.program.ops import (
     SleepOp,
     StartOp,
     StepOp,
+    TransactionOp,
     WaitForOp,
     as_expiry,
     as_run_retry,
@@ -47,7 +52,7 @@ from durable._core.program.ops import (
     kind_of,
 )
 from durable._core.program.retry import is_number
-from durable._core.program.settled import EndRule, NamedOutcomes, Outcomes
+from durable._core.program.settled import EndRule, NamedOutcomes, Outcomes, Settled
 
 if TYPE_CHECKING:
     from durable._core.program.functions import Job, Step, TransactionStep, Workflow
@@ -185,16 +190,7 @@ def gather(
         GroupFailedError: Of all failures, once every member has ended; an `ExceptionGroup` whose `settled` tells of
             every member, also of those that succeeded.
     """
-    keys: tuple[Any, ...] | None = None
-    if len(members) == 1 and isinstance(members[0], Mapping):
-        keys, members = tuple(members[0]), tuple(members[0].values())
-    elif (
-        len(members) == 1
-        and not isinstance(members[0], Op)
-        and (members[0] is None or isinstance(members[0], Iterable))
-    ):
-        members = () if members[0] is None else tuple(members[0])
-    found = _members(members, "gather")
+    found, keys = _given(members, "gather")
     options = PLAIN
     if (concurrency, enough, tolerate, at_least, keys) != (None, None, None, None, None):
         try:
@@ -204,8 +200,7 @@ def gather(
             elif (enough is not None or tolerate is not None) and (fail_fast or return_exceptions):
                 msg = "gather: enough and tolerate go with neither fail_fast (tolerate=0) nor return_exceptions"
                 raise ValueError(msg)
-            names = None if keys is None else _names_of(keys)
-            options = _group_options("gather", len(found), concurrency, enough, tolerate, names)
+            options = _group_options("gather", len(found), concurrency, enough, tolerate, _names_of(keys, "gather"))
         except (TypeError, ValueError):
             discard(*found)
             raise
@@ -215,6 +210,154 @@ def gather(
     )
     current_driver.created(op)
     return op
+
+
+@overload
+def as_completed(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
+    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+) -> AsCompleted[tuple[K, Settled[T]]]: ...
+@overload
+def as_completed(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
+    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+) -> AsCompleted[tuple[K, Settled[T]]]: ...
+@overload
+def as_completed(members: Mapping[K, Member[T]], /, *, concurrency: int | None = ...) -> AsCompleted[tuple[K, T]]: ...
+@overload
+def as_completed(
+    members: Iterable[Member[T]], /, *, concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+) -> AsCompleted[Settled[T]]: ...
+@overload
+def as_completed(
+    members: Iterable[Member[T]], /, *, concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+) -> AsCompleted[Settled[T]]: ...
+@overload
+def as_completed(members: Iterable[Member[T]], /, *, concurrency: int | None = ...) -> AsCompleted[T]: ...
+@overload
+def as_completed(m1: Member[T1], m2: Member[T2], /, *, concurrency: int | None = ...) -> AsCompleted[T1 | T2]: ...
+@overload
+def as_completed(
+    m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, concurrency: int | None = ...
+) -> AsCompleted[T1 | T2 | T3]: ...
+@overload
+def as_completed(*members: Member[T], concurrency: int | None = ...) -> AsCompleted[T]: ...
+@overload
+def as_completed(
+    *members: Member[T], concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+) -> AsCompleted[Settled[T]]: ...
+@overload
+def as_completed(
+    *members: Member[T], concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+) -> AsCompleted[Settled[T]]: ...
+def as_completed(
+    *members: Any, concurrency: int | None = None, enough: int | None = None, tolerate: float | None = None
+) -> AsCompleted[Any]:
+    """
+    What ``async for`` gives the results of members by, each once it has ended.
+
+    In the order in which the ends were recorded, as on every replay. Members that were given as a mapping come as
+    pairs, each with its key. All begin with the first pass of the loop. Code that leaves the loop leaves the others
+    running, until the run ends; children beyond that.
+
+    Args:
+        members: As of `gather`.
+        concurrency: How many members run at once; None is all.
+        enough: As of `gather`. With it, or *tolerate*, what comes is how each member ended, as a `Settled`.
+        tolerate: As of `gather`.
+
+    Raises (in the loop):
+        Exception: What a member failed with, in its turn.
+        GroupFailedError: Behind the last member that ended: more failed than *enough* and *tolerate* allow.
+    """
+    found, keys = _given(members, "as_completed")
+    try:
+        names = _names_of(keys, "as_completed")
+        options = _group_options("as_completed", len(found), concurrency, enough, tolerate, names)
+    except (TypeError, ValueError):
+        discard(*found)
+        raise
+    options = PLAIN if options == PLAIN else options
+    op = CompletionsOp(found, site=current_driver.call_site(), options=options, settles=options.end.given, keys=keys)
+    current_driver.created(op)
+    return AsCompleted(op)
+
+
+@overload
+def wait_first(members: Mapping[Any, Member[T]], /) -> WaitFirstOp[T]: ...
+@overload
+def wait_first(members: Mapping[Any, Member[Any]], /) -> WaitFirstOp[Any]: ...
+@overload
+def wait_first(members: Iterable[Member[T]], /) -> WaitFirstOp[T]: ...
+@overload
+def wait_first(m1: Member[T1], m2: Member[T2], /) -> WaitFirstOp[T1 | T2]: ...
+@overload
+def wait_first(m1: Member[T1], m2: Member[T2], m3: Member[T3], /) -> WaitFirstOp[T1 | T2 | T3]: ...
+@overload
+def wait_first(*members: Member[T]) -> WaitFirstOp[T]: ...
+def wait_first(*members: Any) -> WaitFirstOp[Any]:
+    """
+    The first member to end, as a `Winner`; unlike in a `race`, the others go on.
+
+    They do until the run ends; children beyond that. Of what becomes of them the code hears nothing: `as_completed`
+    tells of all. A `sleep` or `wait_for` that is not the first is given up, so its signal is left to who asks next.
+
+    Args:
+        members: Ops or coroutines of helpers; or one iterable of them, or one mapping, by whose keys `Winner.key`
+            tells which it was. A first one that failed raises its error.
+    """
+    found, keys = _given(members, "wait_first")
+    if not found:
+        msg = "wait_first needs at least one member"
+        raise ValueError(msg)
+    try:
+        names = _names_of(keys, "wait_first")
+    except (TypeError, ValueError):
+        discard(*found)
+        raise
+    options = PLAIN if names is None else GroupOptions(names=names)
+    op: WaitFirstOp[Any] = WaitFirstOp(found, site=current_driver.call_site(), options=options, keys=keys)
+    current_driver.created(op)
+    return op
+
+
+def poll_until(
+    step: StepOp[T] | TransactionOp[T] | RunOp[T] | Step[[], T] | TransactionStep[[], T] | Job[[], T],
+    *,
+    every: float | timedelta,
+    timeout: float | timedelta | None = None,
+    factor: float = 1.0,
+) -> PollOp[T]:
+    """
+    Call a step until it returns something true: that value.
+
+    Between the calls the run is freed, and the delay is a durable timer. Each call is recorded as any step is, so it
+    may have a retry policy of its own; an error that it raises in the end is that of `poll_until`.
+
+    Args:
+        step: A call of a step, transaction or job; or one itself, which is called without arguments.
+        every: Seconds (or a timedelta) from the end of a call to the next.
+        timeout: Seconds (or a timedelta) from the beginning. When they are over, it is called once more if it is not
+            running; what bounds a call itself is the timeout of the step.
+        factor: What *every* is multiplied by after each delay.
+
+    Raises (when yielded or awaited):
+        TimeoutError: It returned nothing true within *timeout*.
+    """
+    op: Any = step() if isinstance(step, Definition) else step
+    if not isinstance(op, StepOp | TransactionOp | RunOp):
+        msg = f"poll_until takes a call of a step, transaction or job, found {kind_of(op)}"
+        raise TypeError(msg)
+    delay = _seconds(every, "poll_until(every=)")
+    if delay <= 0:
+        msg = f"poll_until(every=) must be a positive number of seconds, found {every!r}"
+        raise ValueError(msg)
+    if not is_number(factor) or not 1 <= factor < float("inf"):
+        msg = f"poll_until(factor=) must be a number of at least 1, found {factor!r}"
+        raise ValueError(msg)
+    limit = None if timeout is None else _seconds(timeout, "poll_until(timeout=)")
+    current_driver.superseded(op)
+    made: PollOp[T] = PollOp(op, delay, float(factor), limit, current_driver.call_site())
+    current_driver.created(made)
+    return made
 
 
 @overload
@@ -375,18 +518,20 @@ def _group_options(
     return GroupOptions(concurrency, EndRule(enough, tolerate), names)
 
 
-def _names_of(keys: Sequence[Any]) -> tuple[str, ...]:
+def _names_of(keys: Sequence[Any] | None, what: str) -> tuple[str, ...] | None:
     """Keys of members as history shows them: text that is the same in every process."""
+    if keys is None:
+        return None
     names: dict[str, Any] = {}
     for key in keys:
         cls, plain = type(key), vars(object)
         if cls.__str__ is plain["__str__"] and cls.__repr__ is plain["__repr__"]:
-            msg = f"gather: the keys of members name them, found a {cls.__name__} that has no text of its own"
+            msg = f"{what}: the keys of members name them, found a {cls.__name__} that has no text of its own"
             raise TypeError(msg)
         name = str(key)
         name = name if name.isprintable() and 0 < len(name) <= MAX_NAME_LENGTH else repr(key)[:MAX_NAME_LENGTH]
         if name in names:
-            msg = f"gather: two members are named {name!r}, by {names[name]!r} and {key!r}"
+            msg = f"{what}: two members are named {name!r}, by {names[name]!r} and {key!r}"
             raise ValueError(msg)
         names[name] = key
     return tuple(names)
@@ -573,6 +718,19 @@ def _seconds(value: float | timedelta, what: str) -> float:
 
 def _is_count(value: Any, most: float = float("inf")) -> bool:
     return isinstance(value, int) and 1 <= value <= most
+
+
+def _given(members: tuple[Any, ...], what: str) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+    """Members that were given one by one, or as one iterable or mapping; with the keys of that."""
+    keys: tuple[Any, ...] | None = None
+    if len(members) == 1 and isinstance(members[0], Mapping):
+        keys, members = tuple(members[0]), tuple(members[0].values())
+    elif len(members) == 1 and not isinstance(members[0], Op):
+        if members[0] is None:
+            members = ()
+        elif isinstance(members[0], Iterable):
+            members = tuple(members[0])
+    return _members(members, what), keys
 
 
 def _members(members: Iterable[Any], what: str) -> tuple[Any, ...]:

@@ -48,15 +48,15 @@ from durable._core.journal.waits import Wait
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.functions import Workflow
-from durable._core.program.group_ops import discard
+from durable._core.program.group_ops import NextCompletion, discard
 from durable._core.program.ops import ContinueAs
 from durable._core.program.retry import Retry
-from durable._core.run import attempts, ending, groups, leaves
+from durable._core.run import attempts, completions, ending, groups, leaves
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import ChildAction, Decision, TroubledStep, added
-from durable._core.run.leaves import SignalNode
+from durable._core.run.leaves import ChildNode, SignalNode
 from durable._core.run.nodes import NOBODY, Node, NodeOutcome, NodeOwner, Opener, OpenRun, StrandNode
 from durable._core.run.step_states import UNDER_WAY, refused, resolved, still_stuck
 from durable._core.run.strand import Strand
@@ -80,7 +80,7 @@ def _next(steps: Iterator[StrandNode]) -> StrandNode | None:
 
 
 #: What opens each op; `ContinueAs` ends the run instead.
-_OPENERS: dict[type, Opener] = {**attempts.OPENERS, **leaves.OPENERS, **groups.OPENERS}
+_OPENERS: dict[type, Opener] = {**attempts.OPENERS, **leaves.OPENERS, **groups.OPENERS, **completions.OPENERS}
 
 
 class Execution(OpenRun):
@@ -229,6 +229,7 @@ class Execution(OpenRun):
         self.leaves.clear()
         self.unbegun.clear()
         self.runnable.clear()
+        self.completions.clear()
         self.answers.close()
         self._body = None  # so that no cycle is left for the garbage collector
 
@@ -457,6 +458,13 @@ class Execution(OpenRun):
         self.answers.created_ops.pop(id(op), None)
         op.discard()
 
+    def has_outcome(self, op: Command) -> bool:
+        """Whether what *op* asks for is there already: the next of an `as_completed`."""
+        if not isinstance(op, NextCompletion):
+            return False
+        group = self.completions.get(op.position)
+        return group is not None and group.has_next()
+
     # --- signals that nobody asked for ---------------------------------------------------------------
 
     def _overdue(self) -> SignalNode | None:
@@ -526,7 +534,11 @@ class Execution(OpenRun):
             self.decision = Decision()  # the end is recorded already: nothing must be decided anew
             return
         for leaf in list(self.leaves.values()):
-            leaf.withdraw()  # a clean-up ran out of time, or a helper continued as another run
+            # A clean-up ran out of time, a helper continued as another run, or it was open beside what followed it.
+            if not (isinstance(leaf, ChildNode) and isinstance(verdict, ending.Ending) and self._is_beside(leaf)):
+                leaf.withdraw()
+            if leaf.wait is not None:
+                self.closed_wait(leaf.wait)
         self.leaves.clear()
         self.decision.feeds, self.decision.feeds_closed = (), (*self.decision.feeds_closed, *self.feeds)
         self.decision.events.append(event)
@@ -541,6 +553,10 @@ class Execution(OpenRun):
                 self.decision.compensated = False
             case _:
                 assert_never(verdict)
+
+    def _is_beside(self, leaf: ChildNode) -> bool:
+        """Whether a child was left open beside what followed it: then it continues without its parent."""
+        return not self._cancelling and any(leaf.position.startswith(f"{each}.") for each in self.completions)
 
     # --- cancelling ---------------------------------------------------------------------------------
 

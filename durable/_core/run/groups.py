@@ -291,16 +291,19 @@ class ManyNode(Group):
             if position.startswith(f"{self.position}.")
         }
         for index in range(self.size):
-            outcome = self.outcomes.get(index)
-            name = None if self.names is None else self.names[index]
-            if outcome is None:
-                yield Settled(status="not begun", name=name)
-            elif outcome.error is not None:
-                yield Settled(error=_as_exception(outcome.error), name=name)
-            elif outcome.cancelled or index in given_back:
-                yield Settled(status="cancelled", name=name)
-            else:
-                yield Settled(outcome.value, name=name)
+            yield self.settled_member(index, given_back=index in given_back)
+
+    def settled_member(self, index: int, *, given_back: bool = False) -> Settled[Any]:
+        """How the member at *index* ended; without its value if that was *given_back*."""
+        outcome = self.outcomes.get(index)
+        name = None if self.names is None else self.names[index]
+        if outcome is None:
+            return Settled(status="not begun", name=name)
+        if outcome.error is not None:
+            return Settled(error=_as_exception(outcome.error), name=name)
+        if outcome.cancelled or given_back:
+            return Settled(status="cancelled", name=name)
+        return Settled(outcome.value, name=name)
 
     def outcomes_of_members(self, *, failing: bool) -> Outcomes[Any] | NamedOutcomes[Any, Any]:
         """As `settled_members`, with the reason of the end."""
@@ -323,8 +326,8 @@ class ManyNode(Group):
         return NodeOutcome(error=error)
 
 
-class GatherNode(ManyNode):
-    """`gather`."""
+class MembersNode(ManyNode):
+    """Members that the code gives, by name or one by one: what `gather` shares with `as_completed`."""
 
     __slots__ = ("op", "order")
 
@@ -332,18 +335,19 @@ class GatherNode(ManyNode):
         super().__init__(ex, position, owner, index)
         self.op = op
         self.size = len(op.members)
-        options, rule = op.options, op.options.end
-        name = "gather" if rule.enough is None else f"gather at least {rule.enough}"
-        opened, fresh = self.announce(op, name, self.size)
-        if options is not PLAIN or ex.history.arranged:
-            by_name = rule if rule.tolerate is None else EndRule(rule.enough)
-            self.arrange(opened, options, None, by_name, fresh=fresh)
         #: The member behind each position.
         self.order: Sequence[int] = range(self.size)
-        if self.names is not None and options.names is not None and self.names != options.names:
-            self._order_by_names(opened, options.names)
+
+    def begin(self, name: str, rule: EndRule) -> None:
+        """Record the group under *name*, which tells of the *rule* already, and open members."""
+        ex, op = self.ex, self.op
+        opened, fresh = self.announce(op, name, self.size)
+        if op.options is not PLAIN or ex.history.arranged:
+            self.arrange(opened, op.options, None, rule, fresh=fresh)
+        if self.names is not None and op.options.names is not None and self.names != op.options.names:
+            self._order_by_names(opened, op.options.names)
         if self.concurrency is not None:
-            ex.unbegun[position] = op.members
+            ex.unbegun[self.position] = op.members
         self.fill()
 
     def _order_by_names(self, opened: GroupOpened, names: Sequence[str]) -> None:
@@ -364,6 +368,33 @@ class GatherNode(ManyNode):
             self.ex.unbegun.pop(self.position, None)
         super().report(outcome)
 
+    def outcomes_of_members(self, *, failing: bool) -> Outcomes[Any] | NamedOutcomes[Any, Any]:
+        if self.op.keys is None:
+            return super().outcomes_of_members(failing=failing)
+        return NamedOutcomes(self._by_key(self.settled_members(failing=failing)), self.why())
+
+    def _by_key(self, found: Iterable[T]) -> dict[Any, T]:
+        """What was *found* at each position, by the keys of the members, in their order."""
+        keys = self.op.keys or ()
+        unordered = dict(zip((keys[member] for member in self.order), found, strict=True))
+        return {key: unordered[key] for key in keys}
+
+    def failed_members(self) -> NodeOutcome:
+        """All failures of members, as one."""
+        return self.failure(_group(self.errors(), self.size))
+
+
+class GatherNode(MembersNode):
+    """`gather`."""
+
+    __slots__ = ()
+
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: GatherOp[Any]) -> None:
+        super().__init__(ex, position, owner, index, op)
+        rule = op.options.end
+        name = "gather" if rule.enough is None else f"gather at least {rule.enough}"
+        self.begin(name, rule if rule.tolerate is None else EndRule(rule.enough))
+
     def member_rule(self) -> WakeOn:
         rule = super().member_rule()
         return "fail_fast" if rule == "all" and self.op.fail_fast else rule
@@ -377,20 +408,9 @@ class GatherNode(ManyNode):
             self.reason = "too many failed"
             self.close_members()
 
-    def outcomes_of_members(self, *, failing: bool) -> Outcomes[Any] | NamedOutcomes[Any, Any]:
-        if self.op.keys is None:
-            return super().outcomes_of_members(failing=failing)
-        return NamedOutcomes(self._by_key(self.settled_members(failing=failing)), self.why())
-
-    def _by_key(self, found: Iterable[T]) -> dict[Any, T]:
-        """What was *found* at each position, by the keys of the members, in their order."""
-        keys = self.op.keys or ()
-        unordered = dict(zip((keys[member] for member in self.order), found, strict=True))
-        return {key: unordered[key] for key in keys}
-
     def result(self) -> NodeOutcome:
         if self.fails():
-            return self.failure(_group(self.errors(), self.size))
+            return self.failed_members()
         if self.op.settles:
             return NodeOutcome(self.outcomes_of_members(failing=False))
         if self.rule.given:  # a quorum: the values of those that succeeded

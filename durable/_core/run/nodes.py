@@ -60,6 +60,15 @@ class NumberedSignal(NamedTuple):
     event: SignalReceived
 
 
+class Completions(Protocol):
+    """A group that is open beside what follows it."""
+
+    closed: bool
+
+    def cancel(self) -> None: ...
+    def has_next(self) -> bool: ...
+
+
 class SignalWaiter(Protocol):
     """Who waits for a signal."""
 
@@ -186,7 +195,7 @@ def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
 class StrandNode(Node):
     """A strand: the body of the run, or a helper coroutine in a group."""
 
-    __slots__ = ("cancelled", "current", "late", "owes_cancel", "strand", "throw_cancel")
+    __slots__ = ("cancelled", "current", "ending", "held", "late", "owes_cancel", "strand", "throw_cancel")
 
     def __init__(self, ex: OpenRun, strand: Strand, owner: NodeOwner, index: int) -> None:
         super().__init__(ex, strand.prefix, owner, index)
@@ -200,6 +209,9 @@ class StrandNode(Node):
         self.late = False
         #: and from then on until the cancellation is raised, at the first command that is no clean-up.
         self.owes_cancel = False
+        #: Once it is cancelled: groups beside its current command, which end first; and the outcome held until then.
+        self.ending: list[Completions] = []
+        self.held: NodeOutcome | None = None
         ex.strands.append(self)
 
     def begin(self) -> None:
@@ -213,20 +225,17 @@ class StrandNode(Node):
 
     def step(self, outcome: NodeOutcome) -> None:
         """Resume the code with *outcome*, and open what it asks for."""
-        error = outcome.error
-        if outcome.cancelled or self.throw_cancel:
-            self.throw_cancel = self.owes_cancel = False
-            error = RunCancelled(self.ex.cancel_reason)
-        elif outcome.late:
-            self.late = self.owes_cancel = True
         strand = self.strand
-        asked = strand.resume(outcome.value, error)
-        if self.owes_cancel and asked is not None and not in_clean_up(strand.frames()):
-            self.owes_cancel = False
-            self.ex.refuse(asked)
-            asked = strand.resume(None, RunCancelled(self.ex.cancel_reason))
+        if not self.cancelled:  # as nearly always
+            asked = strand.resume(outcome.value, outcome.error)
+        elif self.ending:
+            self.held = outcome
+            return
+        else:
+            asked = self._resume_cancelled(outcome)
         if asked is not None:
-            node = self.ex.open(asked, strand.next_position(), self, 0)
+            position = strand.next_position() if asked.is_numbered else strand.position()
+            node = self.ex.open(asked, position, self, 0)
             if node is not None and not node.closed:
                 self.current = node
             return
@@ -239,12 +248,38 @@ class StrandNode(Node):
         else:
             self.report((LateOutcome if self.late else NodeOutcome)(self.strand.value, raised))
 
+    def _resume_cancelled(self, outcome: NodeOutcome) -> Command | None:
+        ex, strand = self.ex, self.strand
+        error = outcome.error
+        if outcome.cancelled or self.throw_cancel:
+            self.throw_cancel = self.owes_cancel = False
+            error = RunCancelled(ex.cancel_reason)
+        elif outcome.late:
+            self.late = self.owes_cancel = True
+        asked = strand.resume(outcome.value, error)
+        if self.owes_cancel and asked is not None and not ex.has_outcome(asked) and not in_clean_up(strand.frames()):
+            self.owes_cancel = False
+            ex.refuse(asked)
+            asked = strand.resume(None, RunCancelled(ex.cancel_reason))
+        return asked
+
     def cancel(self) -> None:
         self.cancelled = True
+        self.ending = self.ex.completions_within(self.position)
         if self.current is not None:
             self.current.cancel()
         else:  # about to be resumed: the cancellation takes the place of the outcome
             self.throw_cancel = True
+        for group in list(self.ending):
+            group.cancel()
+
+    def has_ended(self, group: Completions) -> None:
+        """One of those that had to end has; behind the last, the code hears of the cancellation."""
+        if group in self.ending:
+            self.ending.remove(group)
+            if self.held is not None and not self.ending:
+                self.ex.runnable.append((self, self.held))
+                self.held = None
 
 
 # --- leaves ----------------------------------------------------------------------------------------
@@ -360,6 +395,8 @@ class OpenRun:
         #: Members of open groups that may not have begun yet, by position: their coroutines have to be closed.
         self.unbegun: dict[str, Sequence[Any]] = {}
         self.signal_waiters: dict[str, list[SignalWaiter]] = {}
+        #: `as_completed`s and `wait_first`s, by position: their members are open beside what follows them.
+        self.completions: dict[str, Completions] = {}
         #: Signals that nobody consumed yet, by name.
         self.signals: dict[str, deque[NumberedSignal]] = {}
         #: Those that members of open groups consumed, by position: no code has seen them yet.
@@ -403,6 +440,10 @@ class OpenRun:
         """Open nothing for *op*: its strand is cancelled."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
 
+    def has_outcome(self, op: Command) -> bool:
+        """Whether what *op* asks for is there already: the next of an `as_completed`."""
+        raise NotImplementedError  # pragma: no cover - `Execution` has its own
+
     def stopped(self, event: StepStopped, step: str) -> None:
         """A step that was told to end has, without an outcome."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
@@ -410,6 +451,11 @@ class OpenRun:
     def carried(self) -> tuple[str, ...]:
         """What the command carries that is being opened, see `Node.carried`."""
         raise NotImplementedError  # pragma: no cover - `Execution` has its own
+
+    def completions_within(self, position: str) -> list[Completions]:
+        """Those open groups that the strand at *position* left open, or one within it."""
+        within = f"{position}." if position else ""
+        return [group for at, group in self.completions.items() if at.startswith(within) and not group.closed]
 
     # --- commands ----------------------------------------------------------------------------------
 

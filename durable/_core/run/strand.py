@@ -27,7 +27,7 @@ from typing import Any
 from durable._core.codec.exceptions.safe_text import name_of, shown
 from durable._core.program import current_driver
 from durable._core.program.command import Command
-from durable._core.program.group_ops import discard
+from durable._core.program.group_ops import AsCompleted, discard
 from durable._core.program.ops import Return, ReturnReached
 from durable.errors import NotDurableError
 
@@ -223,6 +223,8 @@ def _not_an_op(found: object) -> TypeError:
         if name.startswith("AsyncMock"):
             return TypeError(f"a workflow yields ops, found what {_A_MOCK}")
         return TypeError(f"a workflow yields ops, found the coroutine {name!r}: await a helper, do not yield it")
+    if isinstance(found, AsCompleted):
+        return TypeError("a workflow yields ops, found an as_completed: write async for result in as_completed(...)")
     if inspect.isasyncgen(found):
         return TypeError("a workflow yields ops, found an async generator: call a @workflow, or await a coroutine")
     if type(found).__module__ == "unittest.mock":
