@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from durable import Client, Flow, JournalLockedError, KeyConflictError, Return, Schedule, job, wait_for, workflow
+from durable._shell.handles import owner_socket
 from durable._shell.storage import opening
 from durable._shell.storage.opening import owned_briefly
 from durable._shell.storage.ownership import Ownership
@@ -189,12 +190,14 @@ def test_clients_do_not_notice_that_owners_are_killed_and_closed():
 
 
 @asynccontextmanager
-async def mute_owner(path, *, owned=True):
+async def mute_owner(path, *, owned=True, connected=None):
     """
     An owner that listens, and says nothing; or what is left of one.
     """
 
     async def listen(reader, writer):
+        if connected is not None:
+            connected.set()
         while await reader.readline():
             pass
         writer.close()
@@ -234,6 +237,20 @@ async def test_a_socket_that_a_killed_owner_left_with_its_children_is_no_owner(f
             assert not os.path.exists(f"{free}.sock")
             assert await run.cancel()
         assert await run.status() == "pending"
+
+
+async def test_a_socket_that_a_killed_owner_left_is_not_waited_for_beside_the_next_owner(free, engines, monkeypatch):
+    """
+    Somebody who was connected to it asks the next one: the file has an owner, but another.
+    """
+    monkeypatch.setattr(owner_socket, "LOOK_SECONDS", 0.05)
+    connected = asyncio.Event()
+    async with Client(free) as client, mute_owner(free, owned=False, connected=connected):
+        asking = asyncio.create_task(client.start(quick(1)))
+        await connected.wait()
+        engine = await engines.file(*DEFINITIONS)
+        assert await (await asyncio.wait_for(asking, 5)).result(5) == 1
+        await engine.aclose()
 
 
 async def test_a_run_that_takes_longer_than_the_timeout_is_waited_for(free, engines):

@@ -98,15 +98,17 @@ class Server:
         server, self._server = self._server, None
         if server is None:
             return
-        server.close()
+        # Nobody finds it any more, and who found it is let in first: a connection that asyncio has accepted and not
+        # attached when its server is closed stays open, and mute.
         with contextlib.suppress(OSError):
             os.unlink(self._path)
+        await _turns()
+        server.close()
         for task in list(self._clients):
             task.cancel()
         if self._clients:
             await asyncio.wait(self._clients, timeout=1.0)
-        for _ in range(_ACCEPTING):
-            await asyncio.sleep(0)
+        await _turns()
 
     def abandon(self) -> None:
         """Close the socket, whose event loop is gone."""
@@ -234,3 +236,8 @@ def _bound(path: str) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+async def _turns() -> None:
+    for _ in range(_ACCEPTING):
+        await asyncio.sleep(0)

@@ -5,10 +5,11 @@ Asks the process that owns a journal, over the Unix socket beside the file: one 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from enum import Enum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from durable._shell.requests.peers import Peer, may_answer, peer_of
 from durable._shell.requests.request import JournalRequest
@@ -33,6 +34,10 @@ TOGETHER: Final = 32
 #: children that a killed owner forked may keep its socket, and say nothing.
 LOOK_SECONDS: Final = 1.0
 LONGEST_LOOK_SECONDS: Final = 8.0
+
+
+#: Device, inode and time of its making: an inode is given away again.
+_Identity: TypeAlias = tuple[int, int, int]
 
 
 class Silence(Enum):
@@ -118,11 +123,13 @@ class OwnerSocket:
 
     async def _answer(self, request: Asked) -> bytes | None:
         """As `_ask`; TimeoutError if nothing is said."""
+        path = socket_path(self._path)
+        found = _identity(path)
         try:
-            reader, writer = await asyncio.open_unix_connection(socket_path(self._path), limit=LINE_BYTES)
+            reader, writer = await asyncio.open_unix_connection(path, limit=LINE_BYTES)
         except OSError:
             return None
-        patience = _Patience(self._path, self._timeout, writer.transport)
+        patience = _Patience(self._path, found, self._timeout, writer.transport)
         answer = b""
         try:
             if not self._is_owner(peer_of(writer.get_extra_info("socket"))):
@@ -159,11 +166,24 @@ class OwnerSocket:
         return peer is None or 0 in (pid, peer.pid) or pid == peer.pid
 
 
-class _Patience:
-    """Hangs up on a socket that says nothing: after *timeout* seconds, or as soon as the file has no owner."""
+def _identity(path: str) -> _Identity | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
-    def __init__(self, path: str, timeout: float, transport: asyncio.WriteTransport) -> None:
+
+class _Patience:
+    """
+    Hangs up on a socket that says nothing: after *timeout* seconds, or as soon as the file has no owner, or another.
+
+    Which one was asked is known by its socket, *asked*: each owner makes one of its own.
+    """
+
+    def __init__(self, path: str, asked: _Identity | None, timeout: float, transport: asyncio.WriteTransport) -> None:
         self._path = path
+        self._asked = asked
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + timeout
@@ -178,7 +198,7 @@ class _Patience:
 
     def _look(self) -> None:
         left = self._until - self._loop.time()
-        owned = has_owner(self._path)
+        owned = has_owner(self._path) and _identity(socket_path(self._path)) == self._asked
         if owned and left > 0:
             self._pause = min(2 * self._pause, LONGEST_LOOK_SECONDS)
             self._next = self._loop.call_later(min(left, self._pause), self._look)
