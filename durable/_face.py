@@ -50,6 +50,7 @@ from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.dry_run import DryRun
 from durable._shell.engine.engine import Engine, Stats
 from durable._shell.engine.from_thread import FromThread, RunFromThread
+from durable._shell.engine.service import Service
 from durable._shell.handles.batch import Batch, current_batch
 from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.client import Client
@@ -201,6 +202,7 @@ __all__ = [
     "ScheduleHandle",
     "ScheduleInfo",
     "ScheduleNotFoundError",
+    "Service",
     "Settled",
     "Signal",
     "SignalPayloadError",

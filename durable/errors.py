@@ -593,7 +593,9 @@ class JournalLockedError(JournalError):
     def __str__(self) -> str:
         return (
             f"journal {self.path} is owned by {self.holder}. One process owns a file at a time: "
-            "stop that one, open this engine with standby=True to wait, or use durable.Client"
+            "stop that one, or open this engine with standby=True to wait for it. Where several processes use the "
+            "journal, as the workers of a web application: durable.Service is asked in all, and executes it in one "
+            "of them; durable.Client asks, and never executes"
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import durable
 from durable import errors
+from durable._shell.engine.engine import EngineOptions
 
 # The design's sections 2 to 5, in its order. A new public name is added here and in the documents.
 DOCUMENTED = """
@@ -19,7 +20,7 @@ DOCUMENTED = """
     Flow Op Winner Settled Outcomes NamedOutcomes GroupFailedError Signal
     Retry RetryAfter Snooze Fatal by_arguments
     now uuid4 random patched set_attributes logger current
-    Engine Client Run RunInfo Queue Rate Limit
+    Engine Client Service Run RunInfo Queue Rate Limit
     FromThread RunFromThread
     Schedule ScheduleHandle ScheduleInfo
     Batch BatchInfo current_batch
@@ -55,12 +56,14 @@ OFFERED = {
     "QueueHandle": "name info pause resume clear change reset",
     "ScheduleHandle": "name info pause resume trigger backfill change delete",
 }
+OFFERED["Service"] = f"{OFFERED['Client']} is_executing"
 
 
 def callers_hold():
     """One of each, none of them open."""
     engine, client = durable.Engine(":memory:", []), durable.Client("none.db")
-    return [engine, client, engine.get("r"), engine.get_batch("b"), engine.queue("q"), engine.schedule("s")]
+    service = durable.Service("none.db", [])
+    return [engine, client, service, engine.get("r"), engine.get_batch("b"), engine.queue("q"), engine.schedule("s")]
 
 
 ERROR_CLASSES = sorted(
@@ -108,6 +111,16 @@ def test_help_and_completion_show_what_users_may_call_and_nothing_else(held):
     assert [name for name in dir(held) if not name.startswith("_")] == offered
     found = {name: getattr(type(held), name) for name in offered if hasattr(type(held), name)}
     assert [name for name, value in found.items() if not (value.__doc__ or "").strip()] == []
+
+
+def test_a_service_takes_every_option_of_an_engine():
+    """
+    But `standby`, which it always is, and `storage`, which has no other processes. A new option goes into both.
+    """
+    taken = inspect.signature(durable.Engine).parameters.values()
+    by_keyword = {each.name: each.annotation for each in taken if each.kind is each.KEYWORD_ONLY}
+    del by_keyword["standby"], by_keyword["storage"]
+    assert {name: ref.__forward_arg__ for name, ref in EngineOptions.__annotations__.items()} == by_keyword
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTED))

@@ -105,7 +105,7 @@ def load_application(text: str) -> Application:
     """
     The application called *text*: a dotted module or the path of a .py file, and ``:name`` of something in it.
 
-    A module stands for its workflows and jobs; those of an `Engine`, if it has just one, are added, and
+    A module stands for its workflows and jobs; those of an `Engine` or `Service`, if it has just one, are added, and
     the engine's codec is used.
 
     Raises:
@@ -144,16 +144,19 @@ def load_object(text: str) -> Any:
 
 def _contents(found: Any, text: str) -> tuple[list[Runnable | types.ModuleType], Codec]:
     from durable._shell.engine.engine import Engine  # noqa: PLC0415 - the application has loaded it by now
+    from durable._shell.engine.service import Service, engine_of  # noqa: PLC0415 - as above
     from durable._shell.handles.journal import backend_of  # noqa: PLC0415 - as above
 
     definitions: list[Runnable | types.ModuleType] = []
     codec = Codec()
+    if isinstance(found, Service):
+        found = engine_of(found)
     if isinstance(found, Engine):
         settings = backend_of(found).settings
         definitions += settings.definitions.all()
         codec = settings.codec
     elif isinstance(found, types.ModuleType):
-        engine = _only_engine(found, Engine)
+        engine = _only_engine(found)
         definitions.append(found)
         if engine is not None:
             settings = backend_of(engine).settings
@@ -172,9 +175,15 @@ def _contents(found: Any, text: str) -> tuple[list[Runnable | types.ModuleType],
     return definitions, codec
 
 
-def _only_engine(module: types.ModuleType, engine: type[Engine]) -> Engine | None:
-    engines = {id(each): each for each in vars(module).values() if isinstance(each, engine)}
-    return next(iter(engines.values())) if len(engines) == 1 else None
+def _only_engine(module: types.ModuleType) -> Engine | None:
+    from durable._shell.engine.engine import Engine  # noqa: PLC0415 - as above
+    from durable._shell.engine.service import Service, engine_of  # noqa: PLC0415 - as above
+
+    engines = {id(each): each for each in vars(module).values() if isinstance(each, Engine | Service)}
+    if len(engines) != 1:
+        return None
+    (found,) = engines.values()
+    return engine_of(found) if isinstance(found, Service) else found
 
 
 def _instead(found: Any) -> str:

@@ -39,6 +39,7 @@ from durable import (
     RunSuccess,
     Schedule,
     ScheduleInfo,
+    Service,
     Settled,
     Signal,
     Stats,
@@ -474,6 +475,13 @@ async def limited_workflow(customer: str) -> int:
 async def limited_engine() -> None:
     engine = Engine("a.db", [limited_workflow], limits=[api_limit], queues=[Queue("mail", rate=Rate(5, per=1))])
     assert_type(await engine.run(limited_workflow("c")), int)
+
+
+async def limited_service() -> None:
+    async with Service("a.db", [limited_workflow], limits=[api_limit], grace=5, timeout=10) as service:
+        assert_type(service, Service)
+        assert_type(await service.run(limited_workflow("c")), int)
+        assert_type(await service.start(limited_workflow("c"), key="k"), Run[int])
 
 
 async def test_kit() -> None:

@@ -19,6 +19,7 @@ from durable import (
     Run,
     RunFailure,
     Schedule,
+    Service,
     Signal,
     Transaction,
     call,
@@ -198,6 +199,14 @@ async def wrong_dry_runs(engine: Engine) -> None:
     await engine.dry_run(ride(1), stand_ins={charge: "ch-1"})  # E:
     await engine.dry_run(ride(1), signals={"stars": 5})  # E:
     dry_value: int | None = (await engine.dry_run(ride(1))).value  # E:
+
+
+# --- wrong services -----------------------------------------------------------------------------
+
+
+def wrong_service() -> None:
+    Service("a.db", [ride], standby=False)  # E:
+    Service("a.db", [ride], grace="5")  # E:
 
 
 # --- wrong limits -------------------------------------------------------------------------------

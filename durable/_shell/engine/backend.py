@@ -67,6 +67,8 @@ class EngineBackend:
         self.face: weakref.ref[object] | None = None
         #: That on which it was opened last.
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: Called when another process has the file, and is waited for.
+        self.on_stand_by: Callable[[], None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -129,6 +131,12 @@ class EngineBackend:
         except sqlite3.Error as error:  # a sound journal takes these statements, so it must be damaged
             raise JournalDamagedError(self.path, f"{error}. Restore from a backup") from error
         self._log("engine.opened", durability=self.settings.durability)
+
+    def stand_by(self, holder: str) -> None:
+        """Hear that *holder* has the file, and is waited for."""
+        self._log("engine.standing_by", holder=holder)
+        if self.on_stand_by is not None:
+            self.on_stand_by()
 
     async def aclose(self) -> None:
         """

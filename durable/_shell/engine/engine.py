@@ -10,7 +10,7 @@ import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypedDict, TypeVar
 
 from attrs import frozen
 
@@ -71,6 +71,30 @@ class Stats:
     threads_outlived: int
     #: Why nothing can be written at the moment; None if all is well.
     trouble: str | None
+
+
+class EngineOptions(TypedDict, total=False):
+    """What `Engine` takes by keyword and a `Service` passes on to it; they are described there."""
+
+    queues: Iterable[Queue]
+    schedules: Iterable[Schedule]
+    limits: Iterable[Limit]
+    concurrency: int
+    durability: Literal["full", "process"]
+    keep_resident: int
+    keep_finished: float | timedelta | None
+    codec: ValueCodec | None
+    types: Iterable[ValueType[Any]]
+    clock: Clock | None
+    check_on_open: bool
+    grace: float
+    crash_limit: int
+    cleanup_timeout: float
+    threads: int
+    caps: Caps
+    middleware: Iterable[Middleware]
+    replay_always: bool
+    strict_permissions: bool
 
 
 class Engine(JournalHandle[EngineBackend]):

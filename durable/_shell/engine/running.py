@@ -88,6 +88,10 @@ class Host(Answering, Keeper, Protocol):
         """Hear that *error* has ended it, and close it."""
         ...
 
+    def stand_by(self, holder: str) -> None:
+        """Hear that *holder* has the file, and is waited for."""
+        ...
+
 
 class Running:
     """What an engine has only while it is open. Made by `open`."""
@@ -181,7 +185,7 @@ class Running:
         async with AsyncExitStack() as parts:
             workload = Workload(activity, settings.clock, host.check_open)
             parts.enter_context(workload.shown())
-            database, ownership = await _open_file(settings, parts)
+            database, ownership = await _open_file(settings, host, parts)
             left = None if ownership is None else ownership.last_words()
             elsewhere = OutlivedElsewhere(settings.path) if isinstance(database, Database) else None
             if elsewhere is not None:
@@ -386,7 +390,7 @@ def _abandon(database: Database, ownership: Ownership) -> None:
 # --- the file ----------------------------------------------------------------------------------------
 
 
-async def _open_file(settings: Settings, parts: AsyncExitStack) -> tuple[AnyDatabase, Ownership | None]:
+async def _open_file(settings: Settings, host: Host, parts: AsyncExitStack) -> tuple[AnyDatabase, Ownership | None]:
     """The database, and who owns its file, if it has one; *parts* closes both."""
     path, clock = settings.path, settings.clock
     storage = MemoryDatabase.open if settings.storage is None and path == MEMORY else settings.storage
@@ -398,7 +402,8 @@ async def _open_file(settings: Settings, parts: AsyncExitStack) -> tuple[AnyData
         if settings.strict_permissions:
             raise JournalAccessError(path, why)
         log.warning("journal.notice", path=path, notice=why)
-    file, ownership = await open_owned(path, durability=settings.durability, now=clock.now, standby=settings.standby)
+    stand_by = host.stand_by if settings.standby else None
+    file, ownership = await open_owned(path, durability=settings.durability, now=clock.now, stand_by=stand_by)
     parts.callback(ownership.release)
     parts.push_async_callback(file.aclose)
     return file, ownership

@@ -15,6 +15,8 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Self, TypeVar
 
+import anyio
+
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
 from durable._core.program.op_constructors import with_options
@@ -24,6 +26,7 @@ from durable._shell.backend import Backend
 from durable._shell.clock import SystemClock
 from durable._shell.handles.brief_owner import BriefOwner
 from durable._shell.handles.owner_socket import SILENCE, OwnerSocket
+from durable._shell.handles.waiting import Waiting
 from durable._shell.loops import check_loop
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.run_rows import RunRow
@@ -63,7 +66,9 @@ BATCH_PAUSE = 0.1
 
 class ClientBackend:
     """
-    A journal that another process may own. *codec* and *durability* are those of its engine.
+    A journal that another process may own. *codec* and *durability* are those of its engine, and so are *definitions*.
+
+    Without *definitions*, whatever a start brings along is taken.
 
     Raises:
         UsageError: *timeout* is no time, or longer than requests are known again.
@@ -73,6 +78,7 @@ class ClientBackend:
         self,
         path: str | os.PathLike[str],
         *,
+        definitions: Definitions | None = None,
         codec: Codec | None = None,
         clock: Clock | None = None,
         durability: Durability = "full",
@@ -84,12 +90,19 @@ class ClientBackend:
         self.path = os.path.realpath(os.fspath(path))
         self.codec = codec or Codec()
         self.clock: Clock = clock or SystemClock()
+        self._definitions = definitions
+        self._durability: Durability = durability
         self._timeout = timeout
-        self._owner = OwnerSocket(self.path, timeout)
-        self._brief_owner = BriefOwner(self.path, self.clock, durability)
         self._reader: sqlite3.Connection | None = None
-        self._reading = asyncio.Lock()
         self._types: dict[tuple[str, int], Any] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what belongs to one event loop: a client may be opened again, in another."""
+        self._owner = OwnerSocket(self.path, self._timeout)
+        self._brief_owner = BriefOwner(self.path, self.clock, self._durability)
+        self._reading = asyncio.Lock()
+        self._waiting = Waiting()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -107,6 +120,7 @@ class ClientBackend:
         """
         if not os.path.exists(self.path):  # noqa: ASYNC240 - one stat
             raise JournalAccessError(self.path, "no such file: an Engine makes it")
+        self._begin()
         threads = Threads(1, name="durable-client")
         try:
             self._reader = await threads.call(_open_reader, self.path)
@@ -118,8 +132,13 @@ class ClientBackend:
         if caps is not None:
             self.codec.take_caps(*caps)
 
+    def end_waits(self, seconds: float = 0.0) -> None:
+        """Let nobody wait for an end of a run or batch for more than *seconds* from now: EngineClosedError."""
+        self._waiting.end_by(anyio.current_time() + seconds)
+
     async def aclose(self) -> None:
-        """Close it."""
+        """Close it. Who waits for something is told."""
+        self.end_waits()
         reader, self._reader = self._reader, None
         if reader is not None:
             await self._threads.call(reader.close)
@@ -144,26 +163,28 @@ class ClientBackend:
 
     async def end_of(self, run_id: str, _number: int = 0, /, *, wait: bool = False) -> tuple[RunRow, RunResult]:
         """As `Backend.end_of`: asks the owner to say when, and the file to say what."""
-        while True:
-            row, outcome = await self.read(event_rows.outcome_of, self.path, run_id)
-            if row is None:
-                raise RunNotFoundError("id", run_id)
-            if outcome is not None:
-                return row, outcome
-            if row.status == "blocked" and not wait:
-                return row, RunResult("blocked", None, row.reason or "")
-            if not await self._owner.wait_for_end(row.run_id):
-                await asyncio.sleep(UNOWNED_PAUSE)
+        with self._waiting.without_limit():
+            while True:
+                row, outcome = await self.read(event_rows.outcome_of, self.path, run_id)
+                if row is None:
+                    raise RunNotFoundError("id", run_id)
+                if outcome is not None:
+                    return row, outcome
+                if row.status == "blocked" and not wait:
+                    return row, RunResult("blocked", None, row.reason or "")
+                if not await self._owner.wait_for_end(row.run_id):
+                    await asyncio.sleep(UNOWNED_PAUSE)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished: looks at the file now and then."""
-        while True:
-            exists, finished = await self.read(batch_rows.finish_of, batch_id)
-            if not exists:
-                raise BatchNotFoundError("id", batch_id)
-            if finished:
-                return
-            await asyncio.sleep(BATCH_PAUSE)
+        with self._waiting.without_limit():
+            while True:
+                exists, finished = await self.read(batch_rows.finish_of, batch_id)
+                if not exists:
+                    raise BatchNotFoundError("id", batch_id)
+                if finished:
+                    return
+                await asyncio.sleep(BATCH_PAUSE)
 
     # --- what is to be --------------------------------------------------------------------------------
 
@@ -253,11 +274,14 @@ class ClientBackend:
         return make_template(op, definitions=self._learn(op), codec=self.codec)
 
     def result_type(self, workflow: str, version: int) -> Any:
-        """What a workflow returns, as far as this client has started one."""
-        return self._types.get((workflow, version), Any)
+        """What a workflow returns, as far as this client was given it, or has started one."""
+        definition = None if self._definitions is None else self._definitions.find(workflow, version)
+        return self._types.get((workflow, version), Any) if definition is None else definition.result
 
     def _learn(self, op: RunOp[Any]) -> Definitions:
-        """The definitions of *op* and its follow-ups; what they return is kept for `result_type`."""
+        """The definitions given, or those of *op* and its follow-ups; what they return is kept for `result_type`."""
+        if self._definitions is not None:
+            return self._definitions
         ops = [op]
         for each in ops:
             self._types[each.definition.name, each.definition.options.version] = each.definition.result

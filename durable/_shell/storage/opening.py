@@ -27,18 +27,20 @@ CLIENT_PAUSE: Final = 0.002
 
 
 async def open_owned(
-    path: str, *, durability: Durability, now: Callable[[], float], standby: bool = False
+    path: str, *, durability: Durability, now: Callable[[], float], stand_by: Callable[[str], None] | None = None
 ) -> tuple[Database, Ownership]:
     """
     Own the file at *path* for an engine, and open it; made (or migrated) if need be. Close the one, then the other.
 
+    With *stand_by* it waits for another owner, as long as it takes; *stand_by* is called with the name of that one.
+
     Raises:
-        JournalLockedError: Another engine owns it (and not *standby*, which waits), or a client that does not let go.
+        JournalLockedError: Another engine owns it (and not *stand_by*), or a client that does not let go.
         JournalError: A subclass that says what about the file or the machine is wrong.
     """
     for keeper in keepers_here(path):
         await keeper.make_way()
-    ownership = await Ownership.wait(path) if standby else await _acquire(path)
+    ownership = await _acquire(path) if stand_by is None else await _wait(path, stand_by)
     try:
         database = await _open(path, durability, now)
     except BaseException:
@@ -78,6 +80,16 @@ async def _acquire(path: str) -> Ownership:
             if error.role != "client" or loop.time() >= deadline:
                 raise
         await asyncio.sleep(CLIENT_PAUSE)
+
+
+async def _wait(path: str, stand_by: Callable[[str], None]) -> Ownership:
+    """Own *path* for an engine as soon as nobody else does."""
+    try:
+        return Ownership.acquire(path)
+    except JournalLockedError as error:
+        if error.role != "client":
+            stand_by(error.holder)
+    return await Ownership.wait(path)
 
 
 async def _open(path: str, durability: Durability, now: Callable[[], float]) -> Database:
