@@ -23,8 +23,12 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
+from durable._core import release as _release
+
 if _TYPE_CHECKING:
     from durable._face import *  # noqa: F403 - the names that `_face` lists, for type checkers
+
+__version__ = _release.RELEASE
 
 
 def __getattr__(name: str) -> _Any:

@@ -32,6 +32,7 @@ from durable._core.program.op_constructors import (
     wait_for,
 )
 from durable._core.program.ops import Child, Flow, Op, Return, RunOp, Signal
+from durable._core.program.registry import Given as Definition
 from durable._core.program.retry import Retry
 from durable._core.program.sagas import CompensationError, saga
 from durable._core.program.schedules import Schedule
@@ -128,6 +129,7 @@ __all__ = [
     "Command",
     "CompensationError",
     "DecodeError",
+    "Definition",
     "DefinitionError",
     "DryRun",
     "DryRunError",

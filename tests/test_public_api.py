@@ -5,6 +5,7 @@ The public surface is the documented one: nothing missing, nothing that nobody w
 import inspect
 import pickle
 import re
+from importlib import metadata
 
 import pytest
 
@@ -28,7 +29,7 @@ DOCUMENTED = """
     StepContext Transaction context cursor memo snooze
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
-    command_line saga CompensationError retry_http
+    command_line saga CompensationError retry_http Definition
     Middleware StepCall Activation AttemptFailed RunFailure RunSuccess DryRun what_if
     RunHistory read_histories Redacted Imported
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
@@ -169,3 +170,11 @@ def test_every_error_survives_pickling(name):
     assert type(again) is kind
     assert str(again) == str(error)
     assert vars(again) == vars(error)
+
+
+def test_the_version_is_that_of_the_distribution():
+    """
+    `durable.__version__`, also where the package is on the path and not installed.
+    """
+    assert re.fullmatch(r"\d+\.\d+\.\d+", durable.__version__)
+    assert metadata.version("durable-asyncio") == durable.__version__

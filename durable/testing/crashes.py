@@ -18,13 +18,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from attrs import field, frozen
 
-from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
+from durable._core.program.registry import Given
 from durable.testing._crash.faults import KINDS, Fault, Kind, pairs_of
 from durable.testing._crash.invariants import Outcome
 from durable.testing._crash.lives import dead_are_silent
@@ -75,7 +74,7 @@ class Survived:
 
 def every_crash(
     op: RunOp[Any],
-    definitions: Iterable[RunnableDefinition[..., Any] | ModuleType],
+    definitions: Iterable[Given],
     /,
     **scenario: Unpack[ScenarioOptions],
 ) -> Survived:
@@ -100,7 +99,7 @@ def every_crash(
 
 def every_glitch(
     op: RunOp[Any],
-    definitions: Iterable[RunnableDefinition[..., Any] | ModuleType],
+    definitions: Iterable[Given],
     /,
     *,
     kinds: Iterable[Kind] = KINDS,

@@ -11,11 +11,11 @@ import contextlib
 import os
 import threading
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Self
 
 import durable
-from durable._core.program.functions import RunnableDefinition
+from durable._core.program.registry import Given
 from durable._shell.engine.engine import Engine
 from durable._shell.storage.memory import MEMORY
 from durable._shell.storage.ownership import Ownership
@@ -60,7 +60,7 @@ class Engines:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before: tuple[set[Any], set[threading.Thread]] = set(), set()
 
-    async def __call__(self, *definitions: RunnableDefinition[..., Any] | ModuleType, **options: Any) -> Engine:
+    async def __call__(self, *definitions: Given, **options: Any) -> Engine:
         """
         An open engine.
 

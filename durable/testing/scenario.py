@@ -5,11 +5,10 @@ A scenario: one operation, played from its start to rest, undisturbed and with f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from types import ModuleType
 from typing import Any, Unpack
 
-from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
+from durable._core.program.registry import Given
 from durable.testing._crash.faults import UNNOTICED, Fault, Kind, faults_at
 from durable.testing._crash.invariants import CONSISTENT, STRICT, Invariant, Ledger, Outcome
 from durable.testing._crash.playing import EngineOptions, Play, Played, World
@@ -49,7 +48,7 @@ class Scenario:
     def __init__(
         self,
         op: RunOp[Any],
-        definitions: Iterable[RunnableDefinition[..., Any] | ModuleType],
+        definitions: Iterable[Given],
         *,
         tables: str = "",
         signals: Mapping[str, Iterable[Any]] | None = None,

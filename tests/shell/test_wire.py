@@ -13,7 +13,7 @@ from attrs import evolve, fields
 from durable import Client, job
 from durable._core.journal.events import RunStarted, RunSucceeded
 from durable._core.recorded.export_format import RunFacts, RunHistory
-from durable._shell.reads.exporting import release
+from durable._core.release import RELEASE
 from durable._shell.requests import wire
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch, CreateBatches, NewBatch
 from durable._shell.requests.history_requests import (
@@ -188,7 +188,7 @@ def line_of(request="CancelRun", version=wire.VERSION, **arguments):
     """
     As a client sends it.
     """
-    asked = {"version": version, "release": release(), "request": request, "arguments": arguments}
+    asked = {"version": version, "release": RELEASE, "request": request, "arguments": arguments}
     return json.dumps(asked).encode() + b"\n"
 
 
@@ -287,7 +287,7 @@ async def test_a_refused_request_leaves_nothing(engines):
     "line, client",
     [
         (b'{"request": "cancel", "arguments": {"run_id": "r", "reason": ""}}\n', "durable of an older release: None"),
-        (line_of(version=2, run_id="r"), f"durable {release()}: 2"),
+        (line_of(version=2, run_id="r"), f"durable {RELEASE}: 2"),
     ],
 )
 async def test_a_client_of_another_release_is_told_so(engines, line, client):
@@ -300,7 +300,7 @@ async def test_a_client_of_another_release_is_told_so(engines, line, client):
     error = JournalVersionError(*answer["args"])
     assert error.path == str(engines.path)
     assert str(error).endswith(
-        f"the engine that has it (process {os.getpid()}, durable {release()}: {wire.VERSION}) and this client "
+        f"the engine that has it (process {os.getpid()}, durable {RELEASE}: {wire.VERSION}) and this client "
         f"({client}) speak different versions of the protocol. Use one release of durable for both: start the older of "
         "them anew with that of the other"
     )
@@ -311,9 +311,9 @@ async def test_releases_of_one_version_are_named_where_one_knows_more(engines):
     A request or field that is new needs no new version: who does not know it says which release does.
     """
     await engines.file(quick)
-    line = line_of("Explode").replace(f'"release": "{release()}"'.encode(), b'"release": "99.0"')
+    line = line_of("Explode").replace(f'"release": "{RELEASE}"'.encode(), b'"release": "99.0"')
     (message,) = (await asked(engines.path, line))["args"]
-    assert message == f"no request is called 'Explode' (the client is durable 99.0, the engine durable {release()})"
+    assert message == f"no request is called 'Explode' (the client is durable 99.0, the engine durable {RELEASE})"
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ async def test_an_engine_of_another_release_is_told_from_its_answer(answering, a
     """
     async with await answering(answer) as client:
         for asking in (client.get("later").cancel(), client.get("later").result()):
-            with pytest.raises(JournalVersionError, match=f"and this client \\(durable {release()}: 1\\)"):
+            with pytest.raises(JournalVersionError, match=f"and this client \\(durable {RELEASE}: 1\\)"):
                 await asyncio.wait_for(asking, 5)
 
 

@@ -10,11 +10,13 @@ from typing import Any, Literal, assert_type
 
 from attrs import frozen
 
+import durable.testing
 from durable import (
     Activation,
     AttemptFailed,
     Batch,
     BatchInfo,
+    Definition,
     DryRun,
     Engine,
     Fatal,
@@ -473,6 +475,8 @@ async def limited_workflow(customer: str) -> int:
 
 
 async def limited_engine() -> None:
+    definitions: list[Definition] = [ride, notify_drivers, durable.testing]
+    Engine("a.db", definitions)
     engine = Engine("a.db", [limited_workflow], limits=[api_limit], queues=[Queue("mail", rate=Rate(5, per=1))])
     assert_type(await engine.run(limited_workflow("c")), int)
 

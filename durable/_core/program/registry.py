@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from durable._core.program.definition import Definition
-from durable._core.program.functions import Job, Workflow
+from durable._core.program.functions import Job, RunnableDefinition, Workflow
 from durable.errors import DefinitionError
 
 Runnable = Workflow[..., Any] | Job[..., Any]
+#: What engines are given; public as `durable.Definition`: ``DEFINITIONS: list[Definition] = [ride, jobs]``.
+Given: TypeAlias = RunnableDefinition[..., Any] | types.ModuleType
 
 
 class Definitions(Mapping[str, Runnable]):
@@ -80,7 +82,7 @@ class Definitions(Mapping[str, Runnable]):
         return len(self._newest)
 
 
-def collect(definitions: Iterable[Runnable | types.ModuleType]) -> Definitions:
+def collect(definitions: Iterable[Given]) -> Definitions:
     """
     The workflows and jobs among *definitions*, or in the modules among them.
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import timedelta
@@ -18,10 +17,9 @@ from durable._core.admission import Admission, Queue
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.value_types import ValueType
 from durable._core.ports import Clock
-from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import Limit, as_listed, check_count, collect_limits
 from durable._core.program.ops import RunOp
-from durable._core.program.registry import collect
+from durable._core.program.registry import Given, collect
 from durable._core.program.schedules import Schedule
 from durable._core.recorded.check import CheckReport
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
@@ -145,7 +143,7 @@ class Engine(JournalHandle[EngineBackend]):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        definitions: Iterable[RunnableDefinition[..., Any] | types.ModuleType],
+        definitions: Iterable[Given],
         *,
         queues: Iterable[Queue] = (),
         schedules: Iterable[Schedule] = (),
@@ -170,7 +168,7 @@ class Engine(JournalHandle[EngineBackend]):
         storage: OpenDatabase | None = None,
     ) -> None:
         values = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting, types=types, asking=Asking)
-        found = collect(definitions)  # type: ignore[arg-type]
+        found = collect(definitions)
         lanes = as_listed("queues", queues, Queue)
         Admission(lanes, concurrency)  # refuses here what it would at the opening
         check_count("Engine(threads=)", threads)

@@ -19,6 +19,7 @@ from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp, Signal
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.redaction import Redact
+from durable._core.release import RELEASE
 from durable._core.statuses import Status
 from durable._shell.backend import Backend
 from durable._shell.handles.batch import Batch, draft_batch
@@ -28,7 +29,7 @@ from durable._shell.handles.handle import LimitHandle, QueueHandle, Run, RunInfo
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
 from durable._shell.handles.start_options import StartOptions
 from durable._shell.reads import run_rows
-from durable._shell.reads.exporting import export_runs, read_histories, release, write_file
+from durable._shell.reads.exporting import export_runs, read_histories, write_file
 from durable._shell.requests.history_requests import Imported, ImportRuns
 from durable._shell.requests.prune_requests import (
     DeleteRun,
@@ -318,7 +319,7 @@ class JournalHandle(Generic[B]):
 
         def write(conn: sqlite3.Connection) -> None:
             lines = export_runs(
-                conn, backend.path, run_ids, now=backend.clock.now(), release=release(), tree=tree, redact=redact,
+                conn, backend.path, run_ids, now=backend.clock.now(), release=RELEASE, tree=tree, redact=redact,
                 codec=backend.codec,
             )  # fmt: skip
             write_file(path, lines)

@@ -12,7 +12,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from typing import BinaryIO
 
 from durable._core.codec.codec import Codec
@@ -198,17 +197,6 @@ def _items(conn: sqlite3.Connection, run: int, position: str) -> tuple[FeedItem,
         (run, position),
     )
     return tuple(FeedItem(*row) for row in rows)
-
-
-@cache
-def release() -> str:
-    """The release of this library; "unknown" where it is not installed but on the path."""
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow, and rarely asked for
-
-    try:
-        return version("durable-asyncio")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # --- files -------------------------------------------------------------------------------------------

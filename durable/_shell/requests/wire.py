@@ -18,7 +18,7 @@ from attrs import frozen
 
 from durable import errors
 from durable._core.codec.json_text import loads
-from durable._shell.reads.exporting import release
+from durable._core.release import RELEASE
 from durable._shell.requests import (
     batch_requests,
     history_requests,
@@ -89,7 +89,7 @@ def encode_request(request: Asked) -> bytes:
     except EncodeError as error:
         msg = f"{name}{error.path[1:]}: found {error.found}, {error.reason}"
         raise UsageError(msg) from error
-    plain = {"version": VERSION, "release": release(), "id": request_id, "request": name, "arguments": arguments}
+    plain = {"version": VERSION, "release": RELEASE, "id": request_id, "request": name, "arguments": arguments}
     line = _line(plain)
     if len(line) > LINE_BYTES:
         msg = (
@@ -112,13 +112,13 @@ def decode_request(line: bytes, path: str) -> Asked:
     version, client = plain.get("version"), f"{plain.get('release', 'of an older release')!s:.40}"
     if version != VERSION:
         raise _mismatch(
-            path, f"process {os.getpid()}, durable {release()}: {VERSION}", f"durable {client}: {version!r:.20}"
+            path, f"process {os.getpid()}, durable {RELEASE}: {VERSION}", f"durable {client}: {version!r:.20}"
         )
     try:
         return _decode_request(plain)
     except UsageError as error:
         # Of one version, but the newer may know a request or a field more.
-        other = "" if client == release() else f" (the client is durable {client}, the engine durable {release()})"
+        other = "" if client == RELEASE else f" (the client is durable {client}, the engine durable {RELEASE})"
         msg = f"{error}{other}"
         raise UsageError(msg) from error
 
@@ -183,7 +183,7 @@ def decode_answer(request: Asked, line: bytes, path: str) -> Any:
         raise _nonsense(line, path) from error
     version = plain.get("version")
     if version is None or (version != VERSION and "error" not in plain):
-        raise _mismatch(path, f"durable of another release: {version}", f"durable {release()}: {VERSION}")
+        raise _mismatch(path, f"durable of another release: {version}", f"durable {RELEASE}: {VERSION}")
     match plain:
         case {"error": str(name), "args": list(args)}:
             raise error_from(name, args) or _nonsense(line, path)

@@ -8,7 +8,6 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from types import ModuleType
 from typing import Any, Final, TypedDict
 
 from attrs import define, field, frozen
@@ -16,9 +15,9 @@ from attrs import define, field, frozen
 from durable._core.admission import Queue
 from durable._core.codec.codec import ValueCodec
 from durable._core.program.current_driver import driver_in_charge
-from durable._core.program.functions import RunnableDefinition
 from durable._core.program.limits import Limit
 from durable._core.program.ops import RunOp
+from durable._core.program.registry import Given
 from durable._core.program.schedules import Schedule
 from durable._core.run.caps import Caps
 from durable._shell.attempts.middleware import Middleware, StepCall
@@ -60,7 +59,7 @@ class World:
     """What is played, and what it needs: the arguments of `Scenario`."""
 
     op: RunOp[Any]
-    definitions: list[RunnableDefinition[..., Any] | ModuleType]
+    definitions: list[Given]
     tables: str
     signals: Mapping[str, list[Any]]
     ledger: Ledger

@@ -22,6 +22,7 @@ from durable._cli.journals.finding import RUN_HELP, find_run
 from durable._cli.terminal.asking import add_yes, confirm
 from durable._cli.terminal.output import Output, iso
 from durable._cli.terminal.problems import NOT_FOUND, OK, CommandError
+from durable._core.release import RELEASE
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import list_runs
 
@@ -126,14 +127,14 @@ def run(command: str, args: Namespace, out: Output) -> int:
 
 
 def _export(args: Namespace, out: Output) -> int:
-    from durable._shell.reads.exporting import export_runs, release, write_file  # noqa: PLC0415 - the others need none of it
+    from durable._shell.reads.exporting import export_runs, write_file  # noqa: PLC0415 - the others need none of it
 
     path, now = database_path(args), time.time()
     redact, codec = _redaction(args)
     with closing(open_readonly(path)) as conn:
         conn.execute("BEGIN")
         run_ids = _chosen(conn, args, now)
-        lines = export_runs(conn, path, run_ids, now=now, release=release(), tree=args.tree, redact=redact, codec=codec)
+        lines = export_runs(conn, path, run_ids, now=now, release=RELEASE, tree=args.tree, redact=redact, codec=codec)
         if args.output is None:
             for line in lines:
                 sys.stdout.buffer.write(f"{line}\n".encode())  # as it is: a table would show control characters

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import OK
+from durable._core.release import RELEASE
 from durable._shell.storage.marks import SCHEMA_VERSION
 
 
@@ -18,7 +19,7 @@ def configure(_command: str, _parser: ArgumentParser) -> None:
 def run(_command: str, _args: Namespace, out: Output) -> int:
     """Write the versions that matter in a report of a bug."""
     found = {
-        "durable": release(),
+        "durable": RELEASE,
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "schema": SCHEMA_VERSION,
@@ -30,13 +31,3 @@ def run(_command: str, _args: Namespace, out: Output) -> int:
         for name, value in found.items():
             out.line(f"{name:<10} {value}")
     return OK
-
-
-def release() -> str:
-    """The release that is installed; "unknown" where it is not installed but on the path."""
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow, and rarely asked for
-
-    try:
-        return version("durable-asyncio")
-    except PackageNotFoundError:
-        return "unknown"
