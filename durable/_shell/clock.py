@@ -1,15 +1,20 @@
-"""The wall clock, as the `Clock` port of the core."""
+"""
+The wall clock, as the `Clock` port of the core; and a clock that is not set back under an engine.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from typing import Final
 
-from durable._core.ports import Clock
+from durable._core.ports import Clock, Watcher
 
 #: Longest sleep between two looks at the wall clock, in seconds: a clock that was set forward
 #: fires what is due within this time.
 LONGEST_SLEEP = 30.0
+#: How fast a clock goes that waits for another one to catch up.
+SLOWED: Final = 0.95
 
 
 class SystemClock:
@@ -28,4 +33,37 @@ class SystemClock:
         await asyncio.sleep(min(seconds, LONGEST_SLEEP))
 
 
-_fits: type[Clock] = SystemClock
+class SteadyClock:
+    """
+    Another clock, but that it never goes back: what waits 1 s waits about that, however *clock* is set meanwhile.
+
+    Set back, it continues from where it was, by the monotonic clock, a little slower until *clock* has caught up: an
+    hour takes twenty. Set forward, it follows at once. It remembers nothing: who makes a new one begins with *clock*.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._now, self._looked_at = clock.now(), clock.monotonic()
+
+    def now(self) -> float:
+        """Epoch seconds, UTC."""
+        wall, looked_at = self._clock.now(), self._clock.monotonic()
+        passed, self._looked_at = looked_at - self._looked_at, looked_at
+        self._now = max(wall, self._now + SLOWED * passed)
+        return self._now
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, or return early."""
+        await self._clock.sleep(seconds)
+
+
+def steady(clock: Clock) -> Clock:
+    """*clock*, never going back. One that watches engines, which tests have, says itself what time it is."""
+    return clock if isinstance(clock, Watcher) else SteadyClock(clock)
+
+
+_fits: tuple[type[Clock], type[Clock]] = (SystemClock, SteadyClock)

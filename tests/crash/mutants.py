@@ -1416,6 +1416,21 @@ MUTANTS = (
         "                cut_off = cancelled",
         "core/test_sagas.py::test_a_cancel_while_it_compensates_cuts_no_compensation_off",
     ),
+    # --- clocks ----------------------------------------------------------------------------------------
+    _m(
+        "timers wait for a clock that was set back",
+        "_shell/clock",
+        "self._now = max(wall, self._now + SLOWED * passed)",
+        "self._now = wall",
+        "shell/test_clocks.py::test_what_waits_a_second_waits_a_second_however_the_clock_is_set",
+    ),
+    _m(
+        "schedules stand still when the clock is set back",
+        "_shell/clock",
+        "self._now = max(wall, self._now + SLOWED * passed)",
+        "self._now = max(wall, self._now)",
+        "shell/test_clocks.py::test_schedules_neither_stand_still_nor_tick_twice_when_the_clock_is_set_back",
+    ),
     # --- event loops -----------------------------------------------------------------------------------
     _m(
         "another event loop is not refused",

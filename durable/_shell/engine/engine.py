@@ -27,7 +27,7 @@ from durable._shell.attempts.asking import Asking
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.middleware import Middleware
 from durable._shell.attempts.stand_ins import StandFor, StandIns
-from durable._shell.clock import SystemClock
+from durable._shell.clock import SystemClock, steady
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.checks import check_journal
@@ -118,7 +118,8 @@ class Engine(JournalHandle[EngineBackend]):
         keep_finished: Prune trees of runs this long after they ended; None keeps them.
         codec: Hooks on the bytes of values (compression, encryption, redaction).
         types: Classes of the program's own that say themselves how they are recorded.
-        clock: Another clock, for tests.
+        clock: Another clock, for tests. Set back while the engine lives, as the machine's clock may be, it is not
+            followed: timers and schedules continue (see "What survives what").
         check_on_open: Replay every open run at opening, and log each that the definitions would break. Such a
             run is blocked when it is next driven, with or without this.
         standby: Wait for the file while another engine owns it.
@@ -183,7 +184,7 @@ class Engine(JournalHandle[EngineBackend]):
             keep_resident=0 if replay_always else keep_resident,
             keep_finished=keep_finished.total_seconds() if isinstance(keep_finished, timedelta) else keep_finished,
             codec=values,
-            clock=clock or SystemClock(),
+            clock=steady(clock or SystemClock()),
             check_on_open=check_on_open,
             standby=standby,
             grace=grace,
