@@ -680,7 +680,7 @@ MUTANTS = (
     _m(
         "the outcome of an attempt is heard while its function still runs",
         "_shell/turns/attempt_runner",
-        "                await self._outlived(attempt, outcome)\n",
+        "                await self._outlived(attempt, outcome, task)\n",
         "                pass\n",
         "shell/test_threads.py::test_what_follows_a_timeout_does_not_run_beside_the_function",
     ),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 
 from attrs import evolve, field, frozen
 
+from durable._core.light_frozen import light_frozen
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.definition import OnConflict
@@ -180,7 +181,7 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 # --- steps -----------------------------------------------------------------------------------
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class StepOp(Op[T]):
     """A call of a step in this run."""
 
@@ -206,7 +207,7 @@ class StepOp(Op[T]):
         return _call(self.definition.fn, self.args, self.kwargs)
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class TransactionOp(Op[T]):
     """A call of a transaction in this run."""
 
@@ -234,7 +235,7 @@ class TransactionOp(Op[T]):
 # --- runs of their own ------------------------------------------------------------------------
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class RunOp(Op[T]):
     """A call of a workflow or job: a run of its own. Given to `engine.start`, or awaited as a child."""
 

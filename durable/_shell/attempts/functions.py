@@ -24,7 +24,8 @@ from durable._shell.storage.memory import MEMORY
 StepKey: TypeAlias = tuple[str, str, str]
 
 _lock = threading.Lock()
-_running: dict[StepKey, Function] = {}
+#: All that run. Nearly always empty, which is worth to be looked at first: a step of the loop has none.
+running_functions: dict[StepKey, Function] = {}
 
 
 class Function:
@@ -46,13 +47,13 @@ class Function:
     def begin(self) -> None:
         """It is about to run."""
         with _lock:
-            _running[self.key] = self
+            running_functions[self.key] = self
 
     def end(self) -> None:
         """It has returned. Called in its thread."""
         with _lock:
             self.returned = True
-            del _running[self.key]
+            del running_functions[self.key]
             waiting, self._waiting = self._waiting, []
         for tell in waiting:
             with contextlib.suppress(RuntimeError):  # a loop was closed, and who waited is gone
@@ -86,19 +87,19 @@ def journal_key(path: str, codec: Codec) -> str:
 
 def function_at(key: StepKey) -> Function | None:
     """The function that runs for a step."""
-    return _running.get(key)
+    return running_functions.get(key)
 
 
 def all_of(engine: object) -> list[Function]:
     """Those that *engine* has called."""
     with _lock:
-        return [function for function in _running.values() if function.engine is engine]
+        return [function for function in running_functions.values() if function.engine is engine]
 
 
 def outlived(journal: str, run_id: str) -> list[Function]:
     """Those of a run that were told to end, and still run."""
     with _lock:
-        found = list(_running.values())
+        found = list(running_functions.values())
     return [each for each in found if each.key[:2] == (journal, run_id) and each.cancelled.is_set()]
 
 

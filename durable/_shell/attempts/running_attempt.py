@@ -89,7 +89,7 @@ class RunningAttempt:
 
     def enter(self, task: asyncio.Task[Any]) -> None:
         """The function is awaited in *task* from here on, and told from now on; unless it is too late to begin."""
-        if self.was_told:
+        if self.is_cancelled or self.is_cut_off:
             raise asyncio.CancelledError
         self.task, self.inside = task, True
 

@@ -41,7 +41,7 @@ from durable._core.program.functions import Step
 from durable._core.program.retry import next_attempt, snooze_of
 from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.attempts.context import Cancelled, Notes, Scope, StepContext, enter
-from durable._shell.attempts.functions import Function, all_of, function_at
+from durable._shell.attempts.functions import Function, all_of, function_at, running_functions
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program
 from durable._shell.attempts.running_attempt import RunningAttempt, is_of_cleanup
@@ -130,14 +130,14 @@ class Steps:
         return all_of(self)
 
     async def attempt(
-        self, running: RunningAttempt, state: RunState, notes: Notes, left: dict[str, Any]
+        self, running: RunningAttempt, state: RunState, notes: Notes, left: dict[str, Any], task: asyncio.Task[Any]
     ) -> Event | None:
         """
-        Run one attempt; how it ended, None if it was cut off.
+        Run one attempt, in *task*, the current one; how it ended, None if it was cut off.
 
         Raises only cancellation when the engine ends, and what no program survives.
         """
-        action, task = running.action, current_task()
+        action = running.action
         definition = action.op.definition
         timeout = _timeout_of(action)
         deadline = None if timeout is None else self._clock.now() + timeout
@@ -149,7 +149,8 @@ class Steps:
         try:
             running.enter(task)
             try:
-                if (last := function_at((self._journal, state.run_id, action.position))) is not None:
+                key = (self._journal, state.run_id, action.position)
+                if running_functions and (last := function_at(key)) is not None:
                     with running.not_begun():
                         await last.wait_returned()
                 elsewhere = self.elsewhere

@@ -54,6 +54,8 @@ class AttemptRunner:
     _services: Services
     #: What steps see of context variables, where middleware may have set some.
     context: contextvars.Context | None = field(default=None, init=False)
+    #: The task of the driver, while that drives.
+    task: asyncio.Task[Any] | None = field(default=None, init=False)
     #: The end of the task that has taken over the turns, if one has.
     relief: asyncio.Future[None] | None = field(default=None, init=False)
     _running: dict[str, RunningAttempt] = field(factory=dict, init=False)
@@ -217,7 +219,7 @@ class AttemptRunner:
             return True
         self._inline, self._take_turns = None, take_turns
         try:
-            await self._attempt(attempt)
+            await self._attempt(attempt, self.task)
         finally:
             self._take_turns = None
         return self.relief is None
@@ -231,8 +233,9 @@ class AttemptRunner:
 
     # --- one attempt -----------------------------------------------------------------------------------
 
-    async def _attempt(self, attempt: RunningAttempt) -> None:
+    async def _attempt(self, attempt: RunningAttempt, task: asyncio.Task[Any] | None = None) -> None:
         state, notes, action = self._state, self._notes, attempt.action
+        task = task or current_task()
         outcome: Event | None = None
         try:
             attempt.on_overdue = self._overdue
@@ -241,22 +244,22 @@ class AttemptRunner:
                 await self._name_batches()
             if is_suspect(action.crashes, self._services.crash_limit):
                 async with self._services.quarantine.turn(state.run, attempt):
-                    outcome = await self._services.steps.attempt(attempt, state, notes, left)
+                    outcome = await self._services.steps.attempt(attempt, state, notes, left, task)
             else:
-                outcome = await self._services.steps.attempt(attempt, state, notes, left)
+                outcome = await self._services.steps.attempt(attempt, state, notes, left, task)
             if attempt.has_outlived and outcome is not None and not attempt.is_cut_off:
-                await self._outlived(attempt, outcome)
+                await self._outlived(attempt, outcome, task)
                 outcome = evolve(outcome, at=self._services.clock.now())
         finally:
             self._ended(attempt, outcome)
 
-    async def _outlived(self, attempt: RunningAttempt, outcome: Event) -> None:
+    async def _outlived(self, attempt: RunningAttempt, outcome: Event, task: asyncio.Task[Any]) -> None:
         """
         Return once the function of an attempt that is over has returned: nothing that follows may run beside it.
 
         As with other clean-up, the run does not wait for ever; but to try again is to wait.
         """
-        function, task = attempt.function, current_task()
+        function = attempt.function
         assert function is not None, "asked by the caller"
         action = attempt.action
         told = {"run_id": self._state.run_id, "step": action.op.definition.name, "position": action.position}

@@ -123,11 +123,13 @@ class Driver:
         """Drive the run until it ends, is freed or blocked, or has to stop."""
         if self._services.hooks.around_runs:
             self._attempts.context = contextvars.copy_context()
+        self._attempts.task = current_task()
         try:
             await self._take_turns(self._take_over)
             if self._attempts.relief is not None:
                 await self._attempts.relief
         finally:
+            self._attempts.task = None  # which knows us: a cycle
             self._close_execution()
         await self._attempts.wait_ended()
 
@@ -226,11 +228,11 @@ class Driver:
         """What is on disk now may begin."""
         if decision.logs:
             emit(decision.logs, self.ready.run_id, self.ready.workflow)
-        for step in decision.troubled:
-            if step.abandoned:  # what failed was told where it did
-                told = {"step": step.step, "position": step.position, "attempt": step.attempt}
-                log.warning("step.abandoned", run_id=self.ready.run_id, workflow=self.ready.workflow, **told)
         if decision.troubled:
+            for step in decision.troubled:
+                if step.abandoned:  # what failed was told where it did
+                    told = {"step": step.step, "position": step.position, "attempt": step.attempt}
+                    log.warning("step.abandoned", run_id=self.ready.run_id, workflow=self.ready.workflow, **told)
             self._attempts.let_outlast()
         if decision.cancelled_steps:
             self._attempts.cancel(decision.cancelled_steps)
