@@ -44,7 +44,7 @@ from durable._core.recorded.redaction import Redacted
 from durable._core.run.caps import Caps
 from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._debug.what_if import what_if
-from durable._shell.attempts.context import StepContext, context, cursor, memo, snooze
+from durable._shell.attempts.context import StepContext, context, cursor, memo, resource, snooze
 from durable._shell.attempts.http_outcomes import retry_http
 from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, RunSuccess, StepCall
 from durable._shell.engine.broadcast import EngineEvent
@@ -92,6 +92,7 @@ from durable.errors import (
     NotDurableError,
     PoisonError,
     RecordError,
+    ResourceNotFoundError,
     RetryAfter,
     RetryRefusedError,
     RunBlockedError,
@@ -181,6 +182,7 @@ __all__ = [
     "Redacted",
     "Replay",
     "ReplayedCommand",
+    "ResourceNotFoundError",
     "Retry",
     "RetryAfter",
     "RetryRefusedError",
@@ -244,6 +246,7 @@ __all__ = [
     "random",
     "read_histories",
     "replay",
+    "resource",
     "retry_http",
     "saga",
     "set_attributes",

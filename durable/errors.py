@@ -8,6 +8,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── RunNotFoundError            no run with that id or key
     │   │   └── BatchNotFoundError          no batch with that id
     │   ├── ScheduleNotFoundError       no schedule of that name
+    │   ├── ResourceNotFoundError       a step asks for a resource that the engine was not given
     │   ├── RunExistsError              `id=` names a run that exists, with other arguments
     │   ├── KeyConflictError            the key belongs to a run with other arguments
     │   ├── LimitReachedError           no slot of the run's limit is free, and it does not wait
@@ -91,6 +92,7 @@ __all__ = [
     "NotDurableError",
     "PoisonError",
     "RecordError",
+    "ResourceNotFoundError",
     "RetryAfter",
     "RetryRefusedError",
     "RunBlockedError",
@@ -170,6 +172,27 @@ class ScheduleNotFoundError(UsageError):
         return (
             f"no schedule is called {self.name!r} in {self.where}. "
             "Give it to the engine: Engine(path, definitions, schedules=[Schedule(...)])"
+        )
+
+
+class ResourceNotFoundError(UsageError):
+    """A step asks for a resource, and the engine was given none of that type, or several."""
+
+    def __init__(self, wanted: str, asked_by: str, held: Sequence[str], fitting: int = 0) -> None:
+        super().__init__(wanted, asked_by, held, fitting)
+        self.wanted, self.asked_by, self.held, self.fitting = wanted, asked_by, list(held), fitting
+
+    def __str__(self) -> str:
+        held = ", ".join(self.held) or "none"
+        if self.fitting:
+            return (
+                f"{self.asked_by} asks for resource({self.wanted}), of which the engine has {self.fitting} "
+                f"(of {held}). "
+                f"Ask for a narrower type, or say which it is: Engine(resources={{{self.wanted}: ...}})"
+            )
+        return (
+            f"{self.asked_by} asks for resource({self.wanted}), and the engine has {held}. "
+            f"Give it one: Engine(path, definitions, resources=[...])"
         )
 
 

@@ -29,7 +29,7 @@ DOCUMENTED = """
     StepContext Transaction context cursor memo snooze
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
-    command_line saga CompensationError retry_http Definition
+    command_line saga CompensationError retry_http Definition resource
     Middleware StepCall Activation AttemptFailed RunFailure RunSuccess DryRun what_if
     RunHistory read_histories Redacted Imported
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something

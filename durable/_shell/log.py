@@ -10,6 +10,7 @@ The library never configures structlog or logging; the application does. Events:
     commit.failed  commit.recovered  service.interrupted  service.ending
     journal.notice  inbox.refused  signals.unread  middleware.failed
     replay.arguments_changed  threads.unavailable  step.outlived  step.still_running
+    resources.not_closed
 
 What a workflow logs through `durable.logger` goes to the logger `durable.workflow`.
 """

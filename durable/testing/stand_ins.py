@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sqlite3
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -22,6 +22,7 @@ from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
 from durable._shell.attempts.context import Scope, StepContext, enter
+from durable._shell.attempts.resources import Resources
 from durable._shell.attempts.stand_ins import check_fits
 from durable.errors import UsageError
 
@@ -137,6 +138,7 @@ async def run_step(
     left: Mapping[str, Payload] | None = None,
     tx: Any = None,
     codec: Codec | None = None,
+    resources: Iterable[Any] | Mapping[type[Any], Any] = (),
 ) -> StepRun[T]:
     """
     Run one attempt of a step, transaction or job by itself: `context()`, `cursor()` and `memo()` work in it.
@@ -152,6 +154,7 @@ async def run_step(
         left: What an earlier attempt left: the `left` of its `StepRun`, or of the one that raised (see below).
         tx: The `Transaction` of a transaction; by default a database in memory.
         codec: Encodes and decodes what is recorded.
+        resources: As of `Engine`.
 
     Whatever the step raises is raised; what it had noted by then is in the exception's ``__durable_left__``.
 
@@ -166,7 +169,9 @@ async def run_step(
     used: Codec = definition.codec_of(codec or Codec())
     notes = _Kept(dict(left or {}))
     told = StepContext(run_id, workflow, position, attempt, f"{run_id}:{position}", deadline, labels or {})
-    scope = Scope(lambda: told, used, notes, notes.left)
+    held = Resources(resources)
+    scope = Scope(lambda: told, used, notes, notes.left, resources=held)
+    await held.open()
     # In a task, and so in a context, of its own: nothing of the scope is left in the test's.
     task = asyncio.get_running_loop().create_task(_attempt(op, scope, tx))
     try:
@@ -174,6 +179,8 @@ async def run_step(
     except Exception as error:
         error.__durable_left__ = notes.left  # type: ignore[attr-defined]  # ours alone
         raise
+    finally:
+        await held.aclose(1.0)
     where = f"result of {op.describe()}"
     found: T = used.decode(used.encode(value, definition.result, where=where), definition.result, where=where)
     memos = {

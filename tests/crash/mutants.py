@@ -1403,6 +1403,13 @@ MUTANTS = (
     ),
     # --- sagas -----------------------------------------------------------------------------------------
     _m(
+        "resources are not left",
+        "_shell/engine/running",
+        "parts.push_async_callback(settings.resources.aclose, settings.grace)",
+        "pass",
+        "shell/test_resources.py::test_what_is_interrupted_ends_before_its_resources_do",
+    ),
+    _m(
         "a cancelled saga leaves what it did",
         "_core/program/sagas",
         "isinstance(error, GeneratorExit | ReturnReached)",

@@ -1,5 +1,5 @@
 """
-What a step or job may ask while it runs: `context()`, `cursor()`, `memo()`; and to be called again later: `snooze()`.
+What a step or job may ask while it runs: `context()`, `cursor()`, `memo()`, `resource()`; and `snooze()`.
 
 The scope of an attempt is a context variable, set in the attempt's own copied context: it
 reaches threads, and what the attempt awaits, and nothing else.
@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
 from durable._core.program.definition import check_name
+from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.backend import Backend
 from durable._shell.loops import from_thread
 from durable.errors import Snooze, UsageError
@@ -129,6 +130,8 @@ class Scope:
     backend: Backend | None = None
     #: That of the engine: for what is asked in a thread.
     loop: asyncio.AbstractEventLoop | None = None
+    #: What its engine was given to share.
+    resources: Resources = NO_RESOURCES
     #: Members being added that nobody has awaited yet.
     adding: tuple[asyncio.Future[None], ...] = ()
     #: Set once the attempt is over: what still runs of it, in a thread, leaves no effect.
@@ -208,6 +211,19 @@ def _require(what: str) -> Scope:
 def context() -> StepContext:
     """The run, position, attempt and idempotency key of the step or job that asks."""
     return _require("context()").context
+
+
+def resource(kind: type[T]) -> T:
+    """
+    The resource of type *kind* that the engine was given (`Engine(resources=)`), for the step or job that asks.
+
+    Raises:
+        ResourceNotFoundError: It was given none of that type, or several.
+        UsageError: No step or job asks; or it runs in a process of its own, which shares no objects.
+    """
+    scope = _require("resource()")
+    about = scope.context
+    return scope.resources.get(kind, f"the step at {about.position} of run {about.run_id!r} ({about.workflow})")
 
 
 async def snooze(seconds: float | timedelta, message: str = "") -> NoReturn:

@@ -44,6 +44,7 @@ from durable._shell.attempts.context import Cancelled, Notes, Scope, StepContext
 from durable._shell.attempts.functions import Function, all_of, function_at, running_functions
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program
+from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.attempts.running_attempt import RunningAttempt, is_of_cleanup
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, call_in_worker, check_importable
@@ -70,6 +71,7 @@ class Steps:
         threads: int,
         stand_ins: StandIns | None = None,
         is_draining: Callable[[], bool] = lambda: False,
+        resources: Resources = NO_RESOURCES,
     ) -> None:
         self._codec = codec
         self._clock = clock
@@ -79,6 +81,7 @@ class Steps:
         #: Whether the engine cancels all of its tasks.
         self._is_ending = is_ending
         self._is_draining = is_draining
+        self._resources = resources
         self._hooks = hooks
         #: What is called in place of functions, in a dry run.
         self._stand_ins = stand_ins
@@ -143,7 +146,16 @@ class Steps:
         deadline = None if timeout is None else self._clock.now() + timeout
         about = partial(_context, action, state, deadline, running.cancelled, self._is_draining)
         codec = definition.codec_of(self._codec)
-        scope = Scope(about, codec, notes, left, batches=state.batches, backend=self._inside, loop=self._loop)
+        scope = Scope(
+            about,
+            codec,
+            notes,
+            left,
+            batches=state.batches,
+            backend=self._inside,
+            loop=self._loop,
+            resources=self._resources,
+        )
         enter(scope)
         running.scope = scope
         try:

@@ -22,6 +22,7 @@ from durable._core.program.ops import Signal
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS, EndStatus
 from durable._shell.attempts.hooks import Hooks
+from durable._shell.attempts.resources import NO_RESOURCES
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.settings import Allocate, Settings, counting
@@ -141,6 +142,7 @@ async def rehearsing(settings: Settings, stand_ins: StandIns, *, now: float) -> 
             replay_always=False,
             storage=None,
             stand_ins=stand_ins,
+            resources=NO_RESOURCES,
             numbering=_counting_to_an_end,
         )
     )

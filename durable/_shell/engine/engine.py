@@ -26,6 +26,7 @@ from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, C
 from durable._shell.attempts.asking import Asking
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.middleware import Middleware
+from durable._shell.attempts.resources import Resources
 from durable._shell.attempts.stand_ins import StandFor, StandIns
 from durable._shell.clock import SystemClock, steady
 from durable._shell.engine.backend import EngineBackend
@@ -92,6 +93,7 @@ class EngineOptions(TypedDict, total=False):
     caps: Caps
     middleware: Iterable[Middleware]
     replay_always: bool
+    resources: Iterable[Any] | Mapping[type[Any], Any]
     strict_permissions: bool
 
 
@@ -137,6 +139,9 @@ class Engine(JournalHandle[EngineBackend]):
         replay_always: For tests: forget each run after every turn, and replay it from the journal before the
             next. Slow, and a workflow that is not deterministic is blocked, with a report, at once: it asks for
             something else, passes other arguments, or reads a clock, dice or the environment.
+        resources: What steps and jobs share, and ask for by `resource`: an HTTP client, a pool, settings. Async context
+            managers are entered when the engine has the file, and left when it closes; a function is called for one
+            at each opening. Or a mapping by the type that is asked for, as tests put another object in its place.
         strict_permissions: Refuse a file, or a folder, that every user of the machine may write, in place of a warning.
         storage: For tests: opens another database in place of SQLite's file, see `OpenDatabase`.
     """
@@ -165,6 +170,7 @@ class Engine(JournalHandle[EngineBackend]):
         caps: Caps = DEFAULT_CAPS,
         middleware: Iterable[Middleware] = (),
         replay_always: bool = False,
+        resources: Iterable[Any] | Mapping[type[Any], Any] = (),
         strict_permissions: bool = False,
         storage: OpenDatabase | None = None,
     ) -> None:
@@ -196,6 +202,7 @@ class Engine(JournalHandle[EngineBackend]):
             replay_always=replay_always,
             storage=storage,
             strict_permissions=strict_permissions,
+            resources=Resources(resources),
         )
         super().__init__(EngineBackend(settings))
         self._backend.face = weakref.ref(self)

@@ -129,6 +129,7 @@ class Running:
             settings.threads,
             settings.stand_ins,
             lambda: self.draining,
+            settings.resources,
         )
         services = Services(
             path=settings.path,
@@ -208,6 +209,8 @@ class Running:
                 parts.callback(running._orphaned.detach)
             parts.callback(running.broadcast.close)
             parts.callback(running._let_go, _closed)
+            await settings.resources.open()  # before anything is driven, and left after all that was
+            parts.push_async_callback(settings.resources.aclose, settings.grace)
             parts.push_async_callback(running.supervisor.aclose)
             parts.callback(running.scheduler.close)
             running.steps.elsewhere = elsewhere

@@ -18,6 +18,7 @@ from durable._core.program.registry import Definitions
 from durable._core.program.schedules import Schedule
 from durable._core.run.caps import Caps
 from durable._shell.attempts.hooks import Hooks
+from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.storage.port import OpenDatabase
 
@@ -60,6 +61,8 @@ class Settings:
     storage: OpenDatabase | None
     #: Whether a journal, or a folder of it, that others may write is refused.
     strict_permissions: bool = False
+    #: What steps and jobs share.
+    resources: Resources = NO_RESOURCES
     #: What is called in place of functions, in a dry run.
     stand_ins: StandIns | None = None
     #: Numbers runs, given the highest number in the file. That of a dry run has an end.
