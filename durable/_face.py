@@ -51,6 +51,7 @@ from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.dry_run import DryRun
 from durable._shell.engine.engine import Engine, Stats
 from durable._shell.engine.from_thread import FromThread, RunFromThread
+from durable._shell.engine.health import Health
 from durable._shell.engine.service import Service
 from durable._shell.handles.batch import Batch, current_batch
 from durable._shell.handles.batch_info import BatchInfo
@@ -148,6 +149,7 @@ __all__ = [
     "ForeignJournalError",
     "FromThread",
     "GroupFailedError",
+    "Health",
     "HistoryEvent",
     "HttpStatusError",
     "Imported",

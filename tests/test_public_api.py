@@ -27,7 +27,7 @@ DOCUMENTED = """
     Batch BatchInfo current_batch
     Finished ValueType ValueCodec FailedHook QueueHandle LimitHandle LimitInfo
     StepContext Transaction context cursor memo snooze
-    AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats
+    AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats Health
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
     command_line saga CompensationError retry_http Definition resource
     Middleware StepCall Activation AttemptFailed RunFailure RunSuccess DryRun what_if
@@ -37,7 +37,7 @@ DOCUMENTED = """
 # What the design's section 4 says may be called, as far as it is there, and what callers read: one line a topic.
 OFFERED = {
     "Engine": """
-        path open aclose drain idle wait_closed failure
+        path open aclose drain idle serve health wait_closed failure
         start start_many run get find runs
         queue limit schedule schedules batch get_batch batches
         from_thread events stats prune scrub delete backup export import_runs check dry_run

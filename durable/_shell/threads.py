@@ -99,7 +99,13 @@ class Threads:
         self._count = 0
         self._started = 0
         self._closed = False
-        self._is_short = False
+        #: What the system said when it last gave none.
+        self._refused = ""
+
+    @property
+    def shortage(self) -> str | None:
+        """Why there are fewer threads than are waited for; None unless the system gives none."""
+        return self._refused if self._refused and self._waiting else None
 
     @property
     def busy(self) -> int:
@@ -159,15 +165,15 @@ class Threads:
                     return free
             else:
                 self._started += 1
-                self._is_short = False
+                self._refused = ""
                 return worker
         found = await self._free(None)
         assert found is not None, "without a time limit one waits until there is one"
         return found
 
     def _told_short(self, error: RuntimeError) -> None:
-        if not self._is_short:
-            self._is_short = True
+        told, self._refused = bool(self._refused), str(error) or "no thread to be had"
+        if not told:
             log.warning("threads.unavailable", pool=self._name, threads=self._count, most=self.most, error=str(error))
 
     async def _free(self, seconds: float | None) -> Worker | None:

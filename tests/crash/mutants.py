@@ -1481,6 +1481,70 @@ MUTANTS = (
         "if False:",
         "shell/test_loops.py::test_from_thread_does_not_wait_for_itself",
     ),
+    # --- an engine that cannot go on, and one that is told to end --------------------------------------------
+    _m(
+        "what passes ends the engine",
+        "_core/supervision",
+        "    if isinstance(error, (JournalError, OSError, MemoryError)):\n        return True\n",
+        "    if isinstance(error, (JournalError, OSError, MemoryError)):\n        return False\n",
+        "shell/test_supervision.py::test_a_second_name_of_the_file_is_told_and_passes",
+    ),
+    _m(
+        "a lost file is waited for",
+        "_core/supervision",
+        "(JournalLostError, ForeignJournalError, JournalVersionError)",
+        "(ForeignJournalError, JournalVersionError)",
+        "shell/test_supervision.py::test_what_is_lost_fails_the_engine_loudly",
+    ),
+    _m(
+        "the body of async with is not told",
+        "_shell/engine/backend",
+        "            self.body.interrupt()\n",
+        "",
+        "shell/test_supervision.py::test_what_is_lost_fails_the_engine_loudly",
+    ),
+    _m(
+        "a failed engine keeps its file",
+        "_shell/engine/backend",
+        "            self._closing = self._begin_close(self.running)\n\n    def _begin_close",
+        "            self.running.closing = True\n\n    def _begin_close",
+        "shell/test_supervision.py::test_a_failed_engine_gives_its_file_to_a_standby",
+    ),
+    _m(
+        "watchers of a failed engine hear of nothing",
+        "_shell/engine/running",
+        "        self.broadcast.close(made)\n",
+        "        self.broadcast.close()\n",
+        "shell/test_supervision.py::test_what_is_lost_fails_the_engine_loudly",
+    ),
+    _m(
+        "timers that could not be fired are forgotten",
+        "_shell/engine/scheduler",
+        "                    self._alarm.set(self._services.clock.now())  # they are due still\n",
+        "",
+        "shell/test_supervision.py::test_a_background_task_begins_again_after_what_passes",
+    ),
+    _m(
+        "a folder that is away is taken for deleted",
+        "_shell/storage/folder",
+        "        return known is not None and (found is None or not os.path.samestat(found, known))\n",
+        "        return known is None\n",
+        "shell/test_supervision.py::test_a_folder_that_is_away_for_a_while_is_waited_for",
+    ),
+    _m(
+        "serve() keeps the signals",
+        "_shell/engine/serving",
+        "            signal.signal(number, signal.SIG_DFL if handler is None else handler)\n",
+        "            del number, handler\n",
+        "shell/test_serving.py::test_serve_ends_with_the_engine",
+    ),
+    _m(
+        "a second signal is ignored",
+        "_shell/engine/serving",
+        "                running.scheduler.interrupt()\n",
+        "                pass\n",
+        "shell/test_serving.py::test_deploys_during_a_long_step_are_no_crashes_of_it",
+    ),
 )
 
 

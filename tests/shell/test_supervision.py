@@ -261,3 +261,34 @@ async def test_a_background_task_begins_again_after_what_passes(engines, monkeyp
     assert len(refused) == 3
     told = [each for each in logs if each["event"] == "engine.degraded"]
     assert [(each["what"], "Too many open files" in each["reason"]) for each in told] == [("timers", True)]
+
+
+async def test_health_says_what_a_probe_needs(engines, tmp_db, eventually):
+    """
+    Closed before it is opened; healthy; degraded while it waits something out, and why; failed; closed.
+    """
+    assert Engine(tmp_db, [quick]).health().status == "closed"
+    engine = await engines.file(quick)
+    assert str(engine.health()) == "healthy"
+    assert engine.health().ok
+    waits = Engine(tmp_db, [quick], standby=True)
+    opening = asyncio.create_task(waits.open())
+    await asyncio.sleep(0)
+    assert str(waits.health()) == "closed: it is being opened, or waits for the file"
+    await waits.aclose()
+    with pytest.raises(EngineClosedError):
+        await opening
+
+    async def is_now(status):
+        return engine.health().status == status
+
+    os.link(tmp_db, tmp_db.with_name("snapshot.db"))
+    await eventually(lambda: is_now("degraded"), 5)
+    assert engine.health().ok
+    assert "hard link" in engine.health().reasons[0]
+    tmp_db.with_name("snapshot.db").unlink()
+    await eventually(lambda: is_now("healthy"), 5)
+    tmp_db.unlink()
+    await eventually(lambda: is_now("failed"), 5)
+    assert not engine.health().ok
+    assert "deleted" in str(engine.health())

@@ -105,6 +105,11 @@ class Steps:
         return self._threads.busy
 
     @property
+    def shortage(self) -> str | None:
+        """Why plain functions wait for threads that the system does not give; None if none does."""
+        return self._threads.shortage
+
+    @property
     def threads_outlived(self) -> int:
         """How many of them have outlived their attempt, or were told to end."""
         return sum(function.cancelled.is_set() for function in all_of(self))

@@ -22,6 +22,7 @@ from durable._core.program.ops import RunOp
 from durable._shell.attempts.transaction import holds_writer
 from durable._shell.backend import Backend
 from durable._shell.engine.body import Body
+from durable._shell.engine.health import Health
 from durable._shell.engine.running import Host, Running, not_open
 from durable._shell.engine.settings import Settings
 from durable._shell.log import log
@@ -182,6 +183,18 @@ class EngineBackend:
             await self.running.over.wait()
         if self.failure is not None:
             raise self._failed_again(self.failure)
+
+    def health(self) -> Health:
+        """How it is at the moment."""
+        running = self.running
+        if self.failure is not None:
+            return Health("failed", (str(self.failure),))
+        if self._opening is not None:
+            return Health("closed", ("it is being opened, or waits for the file",))
+        if running is None or running.closing:
+            return Health("closed", ("it was closed, or never opened",))
+        reasons = running.troubles_now
+        return Health("degraded" if reasons else "healthy", reasons)
 
     def on_failure(self, error: EngineFailedError) -> None:
         """Hear that *error* has ended it: whoever waits in `async with` is told, and the file is given up."""

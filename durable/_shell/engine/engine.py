@@ -34,6 +34,8 @@ from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.checks import check_journal
 from durable._shell.engine.dry_run import DryRun, SignalsToSend, rehearsing
 from durable._shell.engine.from_thread import FromThread
+from durable._shell.engine.health import Health
+from durable._shell.engine.serving import serve
 from durable._shell.engine.settings import Settings
 from durable._shell.engine.ticker import collect_schedules
 from durable._shell.handles.journal import JournalHandle
@@ -253,6 +255,24 @@ class Engine(JournalHandle[EngineBackend]):
             EngineFailedError: It ended by itself.
         """
         await self._backend.wait_closed()
+
+    async def serve(self) -> None:
+        """
+        Run until SIGTERM or SIGINT, then drain: no new step begins, those that are running get the grace.
+
+        The whole of a program that only executes: opened here, unless it is open, and then closed. A second signal
+        cuts off what is running. Nothing else in this library touches signal handlers; those that were there before
+        are there again afterwards.
+
+        Raises:
+            EngineFailedError: It ended by itself.
+            UsageError: Outside of the main thread, which alone gets signals.
+        """
+        await serve(self._backend)
+
+    def health(self) -> Health:
+        """How it is: healthy, degraded (and why), failed, or closed. At once, so that probes may ask it."""
+        return self._backend.health()
 
     @property
     def failure(self) -> EngineFailedError | None:

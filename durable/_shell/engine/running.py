@@ -165,6 +165,7 @@ class Running:
         workload.consists_of(timed=(self.scheduler, self.ticker), calling=(database, self.steps))
         #: Whether nothing more is begun, nor accepted if it would have to be.
         self.draining = False
+        self._drained = False
         #: Whether it is being closed, or is.
         self.closing = False
         #: Set once all of it is closed.
@@ -260,7 +261,9 @@ class Running:
             self.steps.leave_word(function)
 
     async def drain(self) -> None:
-        """Begin no new step, and wait until those that are running have ended (or the grace is over)."""
+        """Begin no new step, and wait until those that are running have ended (or the grace is over): once."""
+        if self._drained:
+            return
         self.draining = True
         self.ticker.stop()
         self.scheduler.stop()
@@ -268,10 +271,12 @@ class Running:
             if self.scheduler.active:
                 await self._record_drain()
             await self.scheduler.wait_idle()
+            self._drained = True
             return
         self.scheduler.interrupt()
         with anyio.move_on_after(LAST_WAIT):
             await self.scheduler.wait_idle()
+        self._drained = True
 
     async def _record_drain(self) -> None:
         """Record that a death from here on is no fault of the steps that are running."""
@@ -306,6 +311,16 @@ class Running:
             self._orphaned()
 
     # --- what its parts tell -------------------------------------------------------------------------
+
+    @property
+    def troubles_now(self) -> tuple[str, ...]:
+        """What it waits out at the moment, one sentence for each."""
+        told = list(self.troubles.reasons)
+        if (trouble := self.commits.trouble) is not None:
+            told.append(f"nothing can be recorded: {trouble}")
+        if (shortage := self.steps.shortage) is not None:
+            told.append(f"plain functions wait: {shortage}")
+        return tuple(told)
 
     def check_open(self) -> None:
         """

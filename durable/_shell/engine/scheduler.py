@@ -15,6 +15,8 @@ from functools import partial
 from attrs import evolve
 
 from durable._core.admission import CANDIDATES, Admission
+from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.supervision import decide
 from durable._shell.engine.alarm import Alarm
 from durable._shell.log import log
 from durable._shell.reads import event_rows
@@ -23,7 +25,7 @@ from durable._shell.turns.driver import Driver
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.writes.slots import leave_paused_queue
 from durable._shell.writes.wakeups import fire_due, let_in
-from durable.errors import EngineClosedError, JournalError
+from durable.errors import EngineClosedError
 
 #: Timers that fire in one transaction: bounds how long it holds the writer.
 TIMERS_AT_ONCE = 500
@@ -241,8 +243,10 @@ class Scheduler:
             found = await self._services.database.read(lambda conn: event_rows.ready_runs(conn, queue, limit))
         except EngineClosedError:
             return
-        except JournalError as error:
-            log.warning("read.failed", queue=queue, error=str(error))
+        except Exception as error:
+            if decide(error, 1) is None:
+                raise
+            log.warning("read.failed", queue=queue, error=one_line(error))
             await asyncio.sleep(RELOAD_PAUSE)
             self._admission.found_more(queue, more=True)
             found = []

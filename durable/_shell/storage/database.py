@@ -159,6 +159,11 @@ class _Worker(aiosqlite.Connection):
         # Not with the future, which aiosqlite would answer even if its loop has been closed, and fail at that.
         cast("Any", self)._tx.put_nowait((None, fn))  # noqa: SLF001 - untyped there
 
+    @property
+    def began(self) -> bool:
+        """Whether the system had a thread for it."""
+        return self._thread.ident is not None
+
     def join(self) -> bool:
         """Whether the thread has ended, after waiting for it to leave its last call."""
         self._thread.join(INTERRUPTED_SECONDS)
@@ -314,13 +319,14 @@ class Database:
             JournalAccessError: It cannot be seen, with its folder; or it has a second name.
         """
         self.check_file()
-        if self._writer is None or self._opening.locked():
-            return  # a closed file has neither
+        side_files = self._side_files
         for suffix, name, consequence in _SIDE_FILES:
-            known = self._side_files.get(suffix)
-            if known is not None and not _is_still(f"{self.path}{suffix}", known):
-                self.check_file()  # its folder may have gone in between
-                raise JournalLostError(self.path, f"its {name} ({suffix}) was deleted or replaced: {consequence}")
+            if _is_still(f"{self.path}{suffix}", side_files.get(suffix)):
+                continue
+            self.check_file()  # its folder may have gone in between
+            if self._writer is None or self._opening.locked() or self._side_files is not side_files:
+                break  # a closed file has neither, and one that is opened anew has others
+            raise JournalLostError(self.path, f"its {name} ({suffix}) was deleted or replaced: {consequence}")
         if Path(self.path).stat().st_nlink != 1:
             raise JournalAccessError(
                 self.path,
@@ -428,6 +434,11 @@ class Database:
         self.calls_in_flight += 1
         try:
             await worker.begin()
+        except RuntimeError as error:
+            if worker.began:
+                worker.join()
+                raise
+            raise JournalIOError(self.path, f"no thread for its connection: {error}") from error
         except BaseException:
             worker.join()  # it was told to stop
             raise
@@ -496,8 +507,8 @@ class Database:
         return open_reader(self.path)
 
 
-def _is_still(path: str, known: os.stat_result) -> bool:
+def _is_still(path: str, known: os.stat_result | None) -> bool:
     try:
-        return os.path.samestat(os.stat(path), known)
+        return known is not None and os.path.samestat(os.stat(path), known)
     except OSError:
         return False
