@@ -280,3 +280,27 @@ def test_a_cancellation_that_the_code_raises_itself_is_undone():
     world.run()
     assert undone(world) == ["flight-1"]
     assert world.end.ended == "cancelled"
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_what_came_all_the_same_is_undone_although_the_block_ends_with_it(returns):
+    """
+    The step was cancelled and has its value: no command is left in the block that could raise the cancellation.
+    """
+
+    async def body() -> Flow[str]:
+        async with saga() as undo:
+            booked: str = yield book("car")
+            undo(unbook(booked))
+            if returns:
+                yield Return(booked)
+        yield book("hotel")
+
+    world = World(workflow(body)())
+    world.begin()
+    world.cancel("enough")
+    world.succeed("0", "car-1")
+    assert undone(world) == ["car-1"]
+    world.succeed("1", None)
+    assert (world.end.ended, world.end.reason) == ("cancelled", "enough")
+    assert is_compensated(world.events)

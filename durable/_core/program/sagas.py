@@ -85,7 +85,13 @@ class saga:  # noqa: N801 - read as the statement that it is: `async with saga()
         self._state = "closed"
         undo, self._undo = self._undo[::-1], []
         # What else leaves a block is no failure: a Return, and the end of code that is set aside until it is replayed.
-        if undo and error is not None and not isinstance(error, GeneratorExit | ReturnReached):
+        if undo and (error is None or isinstance(error, ReturnReached)):
+            # A step that was cancelled may have its value all the same, and lead to the end of the block.
+            cancelled = current_driver.require_driver("saga()").take_cancellation()
+            if cancelled is not None:
+                await _compensate(undo, cancelled)
+                raise cancelled
+        elif undo and error is not None and not isinstance(error, GeneratorExit):
             await _compensate(undo, error)
         return False
 

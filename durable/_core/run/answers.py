@@ -16,7 +16,7 @@ from uuid import UUID
 
 from durable._core.journal.events import AttributesSet, Compensated, NowRead, PatchMarked
 from durable._core.run.decision import LogEntry, added
-from durable.errors import InternalError
+from durable.errors import InternalError, RunCancelled
 
 if TYPE_CHECKING:
     from durable._core.program.command import Command
@@ -87,6 +87,14 @@ class Answers:
         if not self._ex.replaying:
             self._ex.decision.events.append(Compensated(self._ex.time))
             self._ex.decision.compensated = True
+
+    def take_cancellation(self) -> RunCancelled | None:
+        """The cancellation that the code that runs is to get at its next command, if it is: it gets it now."""
+        strand = self._ex.current
+        if strand is None or not strand.owes_cancel:
+            return None
+        strand.owes_cancel = False
+        return RunCancelled(self._ex.cancel_reason)
 
     def log(self, level: str, event: str, values: dict[str, Any]) -> None:
         if not self._ex.replaying:
