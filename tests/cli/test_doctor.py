@@ -119,7 +119,7 @@ async def test_runs_that_need_a_person_are_named_with_what_to_do(engines, cli, t
 
 async def test_a_schedule_that_stands_still_is_found(engines, cli, tmp_db, clock, reached, eventually):
     """
-    The run that holds it up is named; so is a tick that started nothing, and a schedule whose place is years ahead.
+    The run that holds it up is named; so is a tick that started nothing, a schedule that killed, and one years ahead.
     """
     now = time.time()
     clock.start = now - 2 * 3600
@@ -127,6 +127,7 @@ async def test_a_schedule_that_stands_still_is_found(engines, cli, tmp_db, clock
         Schedule("held", waits(), every=3600),
         Schedule("failing", lambda at: 1 / 0, every=3600),
         Schedule("ahead", fails(), every=3600),
+        Schedule("killer", fails(), every=3600),
     ]
     engine = await engines.file(waits, fails, clock=clock, schedules=schedules)
     clock.advance(3600)
@@ -139,11 +140,13 @@ async def test_a_schedule_that_stands_still_is_found(engines, cli, tmp_db, clock
     await reached(run, "waiting")
     await run.pause()
     change(tmp_db, "UPDATE durable_schedules SET upto = upto + 1e8 WHERE name = 'ahead'")
+    change(tmp_db, "UPDATE durable_schedules SET paused_at = 1, last_error = 'paused, since' WHERE name = 'killer'")
     said = cli("doctor", "--db", tmp_db)
     assert said.code == 1
     assert f"schedule 'held' is held up: run {run.id!r} of an earlier tick is paused" in said.out
     assert "the latest tick of schedule 'failing' started no run: " in said.out
     assert "schedule 'ahead' stands still until 20" in said.out
+    assert "schedule 'killer' starts nothing: paused, since" in said.out
 
 
 async def test_damage_is_found(engines, cli, tmp_db):

@@ -628,6 +628,20 @@ MUTANTS = (
         "core/test_completions.py::test_a_deadline_has_one_last_call",
     ),
     _m(
+        "a schedule that kills the process goes on",
+        "_shell/writes/turn_writes",
+        "if is_poison(turn.decision.reason):",
+        "if False:",
+        "shell/test_schedules.py::test_a_schedule_whose_runs_kill_the_process_pauses_after_two",
+    ),
+    _m(
+        "a saga that ends with a late value undoes nothing",
+        "_core/run/answers",
+        "strand is None or not strand.owes_cancel",
+        "True",
+        "core/test_sagas.py::test_what_came_all_the_same_is_undone_although_the_block_ends_with_it",
+    ),
+    _m(
         "only the copy of a finally that handles exceptions is clean-up",
         "_core/run/clean_up",
         "each.positions == place",

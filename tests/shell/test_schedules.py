@@ -5,7 +5,7 @@ Schedules on an engine: each tick starts one run, whatever is closed, killed, pa
 import asyncio
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -17,7 +17,9 @@ from durable import (
     Engine,
     Flow,
     Limit,
+    PoisonError,
     Return,
+    RunFailedError,
     Schedule,
     ScheduleNotFoundError,
     continue_as,
@@ -1072,3 +1074,62 @@ async def test_cancel_ends_nothing_for_a_run_that_its_limit_rejects(engines, clo
     assert "one" in (await engine.schedule("hourly").info()).last_error
     await engine.get(info.run_id).signal("go")
     assert await engine.get(info.run_id).result(5) is None
+
+
+# --- what kills the process ---------------------------------------------------------------------
+
+
+async def test_a_schedule_whose_runs_kill_the_process_pauses_after_two(engines, clock, eventually):
+    """
+    Each tick would take the process down again; other failures, and other schedules, go on.
+    """
+
+    @job
+    def nightly(name: str, n: int) -> None:
+        if n not in forgiven:
+            raise PoisonError("", name, 3)
+
+    forgiven = {2}
+    ticks: list[float] = []
+
+    def killing(at: datetime):
+        ticks.append(at.timestamp())
+        return nightly("killer", len(ticks))
+
+    schedules = [
+        Schedule("nightly", killing, every=HOUR),
+        Schedule("nightly:other", lambda at: nightly(f"other {at}", 2), every=HOUR),
+    ]
+    engine = await engines.memory(nightly, clock=clock, schedules=schedules)
+    schedule = engine.schedule("nightly")
+
+    async def ended(number: int) -> None:
+        clock.advance(HOUR)
+        for run in await count(engine, number, eventually):
+            with suppress(RunFailedError):
+                await engine.get(run.run_id).result(5)
+
+    for number in (2, 4, 6):  # the second one succeeds
+        await ended(number)
+        assert not (await schedule.info()).paused
+    with capture_logs() as logs:
+        await ended(8)
+        await eventually(lambda: is_paused(schedule))
+    info = await schedule.info()
+    assert info.last_error is not None
+    assert info.last_error.startswith(
+        "paused, since its last 2 runs killed the process: PoisonError: the code of 'killer'"
+    )
+    assert [(entry["schedule"], entry["error"]) for entry in logs if entry["event"] == "schedule.paused"] == [
+        ("nightly", info.last_error)
+    ]
+    await ended(9)  # the other one
+    assert not (await engine.schedule("nightly:other").info()).paused
+    forgiven.update(range(10))
+    assert await schedule.resume()
+    await ended(11)
+    assert (await schedule.info()).last_error is None
+
+
+async def is_paused(schedule) -> bool:
+    return (await schedule.info()).paused

@@ -285,6 +285,8 @@ class Ticker:
             before = self._rows.get(name)
             if row is not None and before is not None and row.failed > before.failed:
                 log.error("schedule.failed", schedule=name, at=row.last_at, error=row.last_error)
+            if row is not None and before is not None and _was_stopped(before, row):
+                log.error("schedule.paused", schedule=name, error=row.last_error)
             self._know(name, row)
             if name in self._rows:
                 self._wake_for(self._rows[name])
@@ -318,3 +320,8 @@ class Ticker:
                 return start_triggered(conn, effects, name=name, run_id=run_id, run=run, error=error)
 
             await self._record(name, record)
+
+
+def _was_stopped(before: ScheduleRow, row: ScheduleRow) -> bool:
+    """Whether a schedule was paused because of what its runs do, and by nobody."""
+    return before.paused_at is None and row.paused_at is not None and before.last_error != row.last_error

@@ -21,12 +21,19 @@ from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.wakeups import request_cancel
-from durable.errors import DurableError, ScheduleNotFoundError, UsageError
+from durable.errors import DurableError, PoisonError, ScheduleNotFoundError, UsageError
 
 _UPDATE = """
 UPDATE durable_schedules SET upto = ?, next_at = ?, last_at = ?, last_run = ?, open_runs = ?, paused_at = ?,
     skipped = ?, last_skipped_at = ?, last_error = ?, triggers = ?, failed = ? WHERE name = ?
 """
+#: Of the runs of a schedule, those that ended last.
+_LATEST_ENDS = """
+SELECT run_id, reason FROM durable_runs WHERE run_id > ? AND run_id < ? AND ended_at IS NOT NULL AND successor IS NULL
+ORDER BY ended_at DESC, run DESC LIMIT 100
+"""
+#: A schedule is paused once so many of its runs in a row have killed the process. One may have had bad luck.
+KILLERS = 2
 
 
 @frozen
@@ -243,6 +250,37 @@ def start_triggered(
         row = _start(conn, row._replace(open_runs=tuple(still_open(conn, row.open_runs))), run, effects)
     save(conn, row, effects)
     return row
+
+
+def pause_killer(conn: sqlite3.Connection, run_id: str, at: float, effects: Effects) -> None:
+    """
+    Pause the schedule whose run this is, which killed the process and has just ended so, if the one before it did, too.
+
+    Each tick would be another killer, and take the process down as often as it takes to find it.
+    """
+    owner = _schedule_of(conn, run_id)
+    if owner is None:
+        return
+    row = find_schedule(conn, owner)
+    ends = conn.execute(_LATEST_ENDS, (f"schedule:{owner}:", f"schedule:{owner};")).fetchall()  # ";" is behind ":"
+    reasons = [reason for each, reason in ends if _schedule_of(conn, each) == owner][:KILLERS]
+    if row.paused_at is not None or len(reasons) < KILLERS or not all(map(is_poison, reasons)):
+        return
+    error = f"paused, since its last {KILLERS} runs killed the process: {reasons[0]}"
+    save(conn, row._replace(paused_at=at, next_at=None, last_error=error), effects)
+
+
+def is_poison(reason: str | None) -> bool:
+    """Whether a run failed by a `PoisonError`."""
+    return reason is not None and reason.startswith(f"{PoisonError.__name__}: ")
+
+
+def _schedule_of(conn: sqlite3.Connection, run_id: str) -> str | None:
+    """The schedule that started a run, as its id says. A name may begin as another does: then it is the longer."""
+    if not run_id.startswith("schedule:"):
+        return None
+    names = [name for (name,) in conn.execute("SELECT name FROM durable_schedules")]
+    return max((name for name in names if run_id.startswith(f"schedule:{name}:")), key=len, default=None)
 
 
 def past_ticks(timetable: Timetable, row: ScheduleRow, since: float, until: float) -> list[float]:

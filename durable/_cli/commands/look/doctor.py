@@ -228,6 +228,9 @@ def _schedules(file: _File) -> Iterator[Finding]:
     from durable._core.program.schedules import AHEAD  # noqa: PLC0415 - brings attrs
 
     for row in all_schedules(file.conn):
+        if row.paused_at is not None and row.last_error is not None:
+            remedy = f"mend what it starts, then `durable resume schedule:{row.name}`"
+            yield Finding("problem", f"schedule {row.name!r} starts nothing: {row.last_error}", remedy)
         if row.next_at is None:
             continue  # paused, or none of the program's any more
         if held_up := held_up_by(file.conn, still_open(file.conn, row.open_runs).values()):
