@@ -84,13 +84,13 @@ class saga:  # noqa: N801 - read as the statement that it is: `async with saga()
     ) -> Literal[False]:
         self._state = "closed"
         undo, self._undo = self._undo[::-1], []
-        # What else leaves a block is no failure: a Return, and the end of code that is set aside until it is replayed.
         if undo and (error is None or isinstance(error, ReturnReached)):
-            # A step that was cancelled may have its value all the same, and lead to the end of the block.
+            # No failure. But a step that was cancelled may have its value all the same, and lead to here.
             cancelled = current_driver.require_driver("saga()").take_cancellation()
             if cancelled is not None:
                 await _compensate(undo, cancelled)
                 raise cancelled
+        # The end of code that is set aside until it is replayed is no failure, either.
         elif undo and error is not None and not isinstance(error, GeneratorExit):
             await _compensate(undo, error)
         return False
