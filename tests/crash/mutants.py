@@ -1452,6 +1452,14 @@ MUTANTS = (
         "self._now = max(wall, self._now)",
         "shell/test_clocks.py::test_schedules_neither_stand_still_nor_tick_twice_when_the_clock_is_set_back",
     ),
+    # --- hosts -----------------------------------------------------------------------------------------
+    _m(
+        "generators of Cython are taken",
+        "_core/program/functions",
+        "if type(fn).__name__ == _CYTHON and not inspect.iscoroutinefunction(fn):",
+        "if False:",
+        "hosts/test_hosts.py::test_an_async_generator_of_cython_is_refused",
+    ),
     # --- event loops -----------------------------------------------------------------------------------
     _m(
         "another event loop is not refused",

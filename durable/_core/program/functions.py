@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -32,6 +32,9 @@ from durable.errors import DefinitionError
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+#: The type of a function that Cython has compiled; each module of its own has one, of this name.
+_CYTHON: Final = "cython_function_or_method"
 
 
 @frozen
@@ -215,6 +218,13 @@ class Workflow(RunnableDefinition[P, R]):
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: RunOptions) -> None:
         super().__init__(fn, name=name, options=options)
+        if type(fn).__name__ == _CYTHON and not inspect.iscoroutinefunction(fn):
+            msg = (
+                f"@workflow {self.name!r} is compiled by Cython, whose async generators do not behave as Python's "
+                "where they are driven by hand: leave its module out of cythonize() (modules of steps and jobs may be "
+                "compiled), or write it as a coroutine function that awaits its ops"
+            )
+            raise DefinitionError(msg)
         if not (inspect.isasyncgenfunction(fn) or inspect.iscoroutinefunction(fn)):
             msg = (
                 f"@workflow {self.name!r} must be `async def`: an async generator that yields ops, or a coroutine "

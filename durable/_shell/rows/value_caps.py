@@ -17,7 +17,8 @@ def note_value_caps(conn: sqlite3.Connection, max_bytes: int, max_depth: int) ->
     """Record the caps of the engine that opens the file."""
     value = dumps([max_bytes, max_depth])
     conn.execute(
-        "INSERT INTO durable_meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2 WHERE value != ?2",
+        "INSERT INTO durable_meta VALUES (?, ?) "
+        "ON CONFLICT DO UPDATE SET value = excluded.value WHERE value != excluded.value",
         (_NAME, value),
     )
 
