@@ -110,6 +110,7 @@ from durable.errors import (
     StepError,
     StepInterruptedError,
     TransactionRefusedError,
+    UnknownOptionError,
     UsageError,
     WrongLoopError,
 )
@@ -220,6 +221,7 @@ __all__ = [
     "StepInterruptedError",
     "Transaction",
     "TransactionRefusedError",
+    "UnknownOptionError",
     "UsageError",
     "ValueCodec",
     "ValueType",

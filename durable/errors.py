@@ -14,6 +14,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── LimitReachedError           no slot of the run's limit is free, and it does not wait
     │   ├── RunStateError               the run's status does not allow the request
     │   │   └── RetryRefusedError           a retry would forget what ran since the failure: refunds, messages
+    │   ├── UnknownOptionError          a run was started with an option that there is not
     │   ├── MiddlewareError             a middleware broke the rules of `proceed`
     │   ├── DryRunError                 a dry run lacks a stand-in, or was given a wrong one
     │   ├── BatchClosedError            a member was added to a batch that is complete or cancelled
@@ -109,6 +110,7 @@ __all__ = [
     "StepError",
     "StepInterruptedError",
     "TransactionRefusedError",
+    "UnknownOptionError",
     "UsageError",
     "WrongLoopError",
 ]
@@ -126,6 +128,18 @@ class DurableError(Exception):
 
 class UsageError(DurableError):
     """The calling program is wrong; the message says what to do instead."""
+
+
+class UnknownOptionError(UsageError, TypeError):
+    """A run was started with an option that there is not."""
+
+    def __init__(self, unknown: Sequence[str], known: Sequence[str]) -> None:
+        super().__init__(unknown, known)
+        self.unknown, self.known = unknown, known
+
+    def __str__(self) -> str:
+        options = "option" if len(self.unknown) == 1 else "options"
+        return f"start got the unknown {options} {', '.join(self.unknown)}; known are {', '.join(self.known)}"
 
 
 class DefinitionError(UsageError):

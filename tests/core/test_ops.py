@@ -44,7 +44,7 @@ from durable._core.program.op_constructors import (
 from durable._core.program.ops import ContinueAs, Flow, Op, Return
 from durable._core.program.retry import Retry
 from durable._core.run.execution import _OPENERS
-from durable.errors import DefinitionError, EncodeError
+from durable.errors import DefinitionError, EncodeError, UsageError
 from tests.core.drive import START, World, failure, kinds, run
 
 
@@ -1090,7 +1090,7 @@ def test_the_items_are_recorded_once():
         (lambda: add(1).options(retry="5"), ValueError, "a whole number of at least 1, found '5'"),
         (lambda: sleep("5"), ValueError, "sleep takes a finite number of seconds, found '5'"),
         (lambda: wait_for(5), TypeError, "wait_for takes the name of a signal, found int 5"),
-        (lambda: start(double(1), nonsense=1), TypeError, "unknown options"),
+        (lambda: start(double(1), nonsense=1), UsageError, "unknown option nonsense; known are at, delay"),
         (lambda: start(double(1), on_conflict="maybe"), ValueError, "on_conflict"),
         (lambda: start(double(1), at=datetime(2020, 1, 1)), ValueError, "aware"),  # noqa: DTZ001
         (lambda: continue_as(3), TypeError, "expected a call of a @workflow or @job"),

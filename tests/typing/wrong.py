@@ -137,9 +137,12 @@ async def wrong_starts(engine: Engine) -> None:
     await engine.start(ride(1), on_conflict="shrug")  # E:
     run: Run[int] = await engine.start(ride(1))  # E:
     value: int = await (await engine.start(ride(1))).result()  # E:
+    await start(ride(1), priorty=1)  # E: priorty
+    await start(ride(1), delay="soon")  # E: str
     await start(charge(1))  # E:
     async with engine.batch(on_success=charge(1)) as batch:  # E:
         batch.add(charge(1))  # E:
+        batch.add(ride(1), dealy=3)  # E: dealy
 
 
 def wrong_schedules() -> None:

@@ -53,9 +53,13 @@ from durable._core.program.ops import (
 )
 from durable._core.program.retry import is_number
 from durable._core.program.settled import EndRule, NamedOutcomes, Outcomes, Settled
+from durable.errors import UnknownOptionError
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from durable._core.program.functions import Job, Step, TransactionStep, Workflow
+    from durable._core.program.start_options import StartOptions
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -590,18 +594,18 @@ def wait_for(name: str | Signal[Any], type: Any = Any, timeout: float | timedelt
     return op
 
 
-def start(op: RunOp[T], *, id: str | None = None, on_parent_end: OnParentEnd = "abandon", **options: Any) -> StartOp[T]:
+def start(op: RunOp[T], *, on_parent_end: OnParentEnd = "abandon", **options: Unpack[StartOptions]) -> StartOp[T]:
     """
     Start a child without awaiting it: a `Child` with its id.
 
-    Options as `Engine.start`: key, on_conflict, queue, delay, at, priority, labels, signals. The child is left alone
+    Options as of `Engine.start`. The child is left alone
     when this run ends, in whatever way; with ``on_parent_end="cancel"`` it is cancelled then.
     """
     if on_parent_end not in ("abandon", "cancel"):
         msg = f"start(on_parent_end=) must be abandon or cancel, found {on_parent_end!r:.60}"
         raise ValueError(msg)
     current_driver.superseded(op)
-    made: StartOp[T] = StartOp(with_options(op, id=id, **options), current_driver.call_site(), on_parent_end)
+    made: StartOp[T] = StartOp(with_options(op, **options), current_driver.call_site(), on_parent_end)
     current_driver.created(made)
     return made
 
@@ -679,8 +683,7 @@ def with_options(op: RunOp[T], **options: Any) -> RunOp[T]:
         "signals",
     }
     if unknown := set(given) - known:
-        msg = f"start got unknown options {sorted(unknown)}; known are {sorted(known)}"
-        raise TypeError(msg)
+        raise UnknownOptionError(sorted(unknown), sorted(known))
     if "expires" in given:
         given |= as_expiry(given["expires"])
     given |= {name: in_seconds(given[name]) for name in ("delay", "timeout", "key_ttl") if name in given}

@@ -15,12 +15,12 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from durable._core.program.ops import RunOp, Signal
+from durable._core.program.start_options import StartOptions
 from durable._core.statuses import Status
 from durable._shell.attempts.transaction import holds_writer
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.handles.handle import Run, RunInfo
 from durable._shell.handles.journal import JournalHandle
-from durable._shell.handles.start_options import StartOptions
 from durable._shell.loops import from_thread, running_loop
 from durable.errors import UsageError
 

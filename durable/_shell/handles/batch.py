@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, Unpack
 
 import anyio
 from attrs import evolve
@@ -19,6 +19,7 @@ from durable._core.program.current_driver import driver_in_charge
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
+from durable._core.program.start_options import StartOptions
 from durable._shell.attempts.context import Scope, scope_here
 from durable._shell.backend import Backend
 from durable._shell.handles.batch_drafts import Callbacks, Draft, callbacks_of
@@ -131,7 +132,7 @@ class Batch:
 
     # --- members -----------------------------------------------------------------------------------
 
-    def add(self, op: RunOp[T], **options: Any) -> Added[Run[T]]:
+    def add(self, op: RunOp[T], **options: Unpack[StartOptions]) -> Added[Run[T]]:
         """
         Add a member: a run of *op*, with options as for `Engine.start`.
 

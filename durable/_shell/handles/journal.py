@@ -17,6 +17,7 @@ from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp, Signal
+from durable._core.program.start_options import StartOptions
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.redaction import Redact
 from durable._core.release import RELEASE
@@ -27,7 +28,6 @@ from durable._shell.handles.batch_drafts import Callbacks
 from durable._shell.handles.batch_info import BatchInfo, list_all
 from durable._shell.handles.handle import LimitHandle, QueueHandle, Run, RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
-from durable._shell.handles.start_options import StartOptions
 from durable._shell.reads import run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, write_file
 from durable._shell.requests.history_requests import Imported, ImportRuns
