@@ -2,10 +2,13 @@
 `durable doctor`: what is wrong with a journal, or needs a person.
 """
 
+import asyncio
 import os
 import sqlite3
+import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import anyio
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from durable import Flow, Retry, Return, RunFailedError, Schedule, job, sleep, step, wait_for, workflow
 
 pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[2]
 
 
 @step(retry=Retry(attempts=None, delay=0.001, max_delay=0.002, jitter=0))
@@ -204,6 +208,26 @@ async def test_surroundings_are_looked_at(engines, cli, tmp_db, monkeypatch):
         "left behind",
     ):
         assert words in said.out, words
+
+
+async def test_a_live_engine_says_how_it_is(engines, tmp_db):
+    """
+    Healthy, or degraded and why. Asked by a process of its own.
+    """
+    engine = await engines.file(waits)
+
+    async def doctor():
+        command = [sys.executable, "-m", "durable", "doctor", "--db", str(tmp_db)]
+        asked = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        return (await asked.communicate())[0].decode(), asked.returncode
+
+    out, code = await doctor()
+    assert "ok       the engine is healthy" in out
+    assert code == 0
+    engine._backend.running.troubles.begin("file", "its folder is out of sight")
+    out, code = await doctor()
+    assert "warning  the engine is degraded: its folder is out of sight" in out
+    assert code == 0
 
 
 async def test_what_does_not_get_on_is_found(engines, cli, tmp_db, reached, eventually, monkeypatch):

@@ -1554,6 +1554,20 @@ MUTANTS = (
         "shell/test_supervision.py::test_a_folder_that_is_away_for_a_while_is_waited_for",
     ),
     _m(
+        "a WAL that cannot be emptied is not told",
+        "_shell/engine/housekeeping",
+        '        troubles.begin("wal", told)\n',
+        "        del told\n",
+        "shell/test_supervision.py::test_a_wal_that_a_reader_holds_is_told_and_recovers",
+    ),
+    _m(
+        "a file that has no thread for its connection ends the engine",
+        "_shell/storage/database",
+        'raise JournalIOError(self.path, f"no thread for its connection: {error}") from error',
+        "raise",
+        "shell/test_supervision.py::test_a_reopening_waits_for_threads",
+    ),
+    _m(
         "serve() keeps the signals",
         "_shell/engine/serving",
         "            signal.signal(number, signal.SIG_DFL if handler is None else handler)\n",

@@ -3,17 +3,24 @@ The engine never dies in silence: what passes is waited out and told, what does 
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from durable import Engine, EngineFailedError, Flow, Return, job, sleep, wait_for, workflow
 from durable._shell.engine import housekeeping
-from durable.errors import EngineClosedError, JournalLostError
+from durable.errors import EngineClosedError, JournalFullError, JournalLostError
 
 pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[2]
 
 
 @job
@@ -292,3 +299,142 @@ async def test_health_says_what_a_probe_needs(engines, tmp_db, eventually):
     await eventually(lambda: is_now("failed"), 5)
     assert not engine.health().ok
     assert "deleted" in str(engine.health())
+
+
+async def test_a_reopening_waits_for_threads(engines):
+    """
+    Of the connections to the file: none to be had is no end of the engine.
+    """
+    engine = await engines.file(quick)
+    threading.stack_size(1 << 40)
+    try:
+        reopening = asyncio.create_task(engine._backend.running.commits.reopen())
+        done, _ = await asyncio.wait([reopening], timeout=0.1)
+        assert not done
+        assert "no thread for its connection" in str(engine.health())
+    finally:
+        threading.stack_size(0)
+    await reopening
+    assert await engine.run(quick(1)) == 1
+
+
+async def test_an_idle_engine_learns_that_it_can_record_again(engines, eventually):
+    """
+    What was in the way is over, and nobody records anything: health says so all the same.
+    """
+    engine = await engines.file(quick)
+    engine._backend.running.commits.trouble = JournalFullError("app.db", "full")
+    assert "nothing can be recorded" in str(engine.health())
+
+    async def is_over():
+        return str(engine.health()) == "healthy"
+
+    await eventually(is_over, 5)
+
+
+async def test_a_wal_that_a_reader_holds_is_told_and_recovers(engines, tmp_db, eventually, monkeypatch):
+    """
+    In health, log and stats; nothing waits meanwhile. Once the reader is gone, the next commit begins the WAL anew.
+    """
+    monkeypatch.setattr(housekeeping, "WAL_BYTES", 300_000)
+    engine = await engines.file(quick)
+    engine._backend.running.database._writer.raw.execute("PRAGMA journal_size_limit = 300000").fetchall()
+
+    async def is_now(status):
+        return engine.health().status == status
+
+    with contextlib.closing(sqlite3.connect(tmp_db, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM durable_runs").fetchall()
+        runs = [await engine.start_many([quick(number) for number in range(500)]) for _ in range(2)]
+        for run in (run for each in runs for run in each):
+            await run.result(20)
+        await eventually(lambda: is_now("degraded"), 5)
+        assert "a reader does not end its transaction" in engine.health().reasons[0]
+        held = (await engine.stats()).wal_bytes
+        assert held > 300_000
+    await eventually(lambda: is_now("healthy"), 5)
+    assert await engine.run(quick(1)) == 1
+    assert await engine.run(quick(2)) == 2
+    assert (await engine.stats()).wal_bytes <= 300_000 < held
+
+
+FAMINE = """
+import asyncio, contextlib, os, resource, sys, threading
+from durable import Engine, Flow, Return, gather, sleep, step, workflow
+
+called = []
+
+@step
+def threaded(number: int) -> int:
+    called.append(number)
+    return number
+
+@workflow
+async def one(number: int) -> Flow[int]:
+    values: list[int] = yield gather(threaded(number), threaded(number + 1))
+    yield sleep(0.01)
+    yield Return(values[0])
+
+def without_threads():
+    # a stack larger than all memory that the process may still map: the system has no thread to give
+    threading.stack_size(1 << 40)
+    return lambda: threading.stack_size(0)
+
+def without_descriptors():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    held = []
+
+    async def eat():
+        while True:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(os.open("/dev/null", os.O_RDONLY))
+            await asyncio.sleep(0)
+
+    eating = asyncio.create_task(eat())
+
+    def relieve():
+        eating.cancel()
+        for each in held:
+            os.close(each)
+
+    return relieve
+
+async def main():
+    path, kind = sys.argv[1:]
+    engine = Engine(path, [one], durability="process", grace=0.5)
+    async with engine:
+        relieve = dict(threads=without_threads, descriptors=without_descriptors)[kind]()
+        if kind == "descriptors":
+            reopening = asyncio.create_task(engine._backend.running.commits.reopen())
+        runs = [await engine.start(one(number)) for number in range(5)] if kind == "threads" else []
+        await asyncio.sleep(1.0)
+        print(engine.health(), flush=True)
+        relieve()
+        began = asyncio.get_running_loop().time()
+        if kind == "descriptors":
+            await reopening
+        runs = runs or [await engine.start(one(number)) for number in range(5)]
+        print([await run.result() for run in runs], len(called), flush=True)
+        print("late" if asyncio.get_running_loop().time() - began > 1.5 else "in time", engine.health(), flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "kind, reason",
+    [("threads", "degraded: plain functions wait"), ("descriptors", "degraded: nothing can be recorded")],
+)
+def test_a_moment_without_threads_or_descriptors_passes(tmp_db, kind, reason):
+    """
+    In a process that really has none: no run fails, each step is called once, and within a second all goes on.
+    """
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    program = [sys.executable, "-c", FAMINE, str(tmp_db), kind]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=30, env=env, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if not line.startswith("20")]
+    assert told[0].startswith(reason), told
+    assert told[1:] == ["[0, 1, 2, 3, 4] 10", "in time healthy"]

@@ -107,6 +107,7 @@ EXAMPLES = [
     (Once("0f" * 16, CancelRun("r")), True),
     (wire.WaitForEnd("r"), None),
     (wire.ScrubFile(), None),
+    (wire.AskHealth(), ["degraded", "why"]),
 ]
 
 
@@ -164,6 +165,7 @@ SPOKEN = {
     "PruneRunsAndKeys": "before: float, after: int -> Pruned",
     "PruneBatchesAndKeys": "before: float, after: int -> Pruned",
     "DeleteRun": "run_id: str -> int",
+    "AskHealth": "",
     "ScrubFile": "",
     "WaitForEnd": "run_id: str",
 }

@@ -64,6 +64,8 @@ class Stats:
     waiting_for_limits: int
     #: Size of the database, the WAL apart.
     bytes: int
+    #: Size of the WAL: 64 MiB or less, unless a reader does not end its transaction.
+    wal_bytes: int
     #: Commit groups, and the turns and requests in them, since it was opened.
     commits: int
     writes: int
@@ -317,6 +319,7 @@ class Engine(JournalHandle[EngineBackend]):
             runs=found,
             active=running.scheduler.active,
             resident=running.scheduler.resident,
+            wal_bytes=running.database.wal_bytes,
             commits=running.commits.groups,
             writes=running.commits.writes,
             threads=running.steps.threads,

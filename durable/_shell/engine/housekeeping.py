@@ -4,7 +4,8 @@ What an engine looks after now and then: that the file is still its own, and tha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from durable._core.codec.exceptions.safe_text import one_line
@@ -22,6 +23,8 @@ from durable.errors import EngineClosedError, JournalError
 
 #: Seconds between two looks whether the file is still the one that was opened.
 IDENTITY_SECONDS: Final = 5.0
+#: From this size on, a WAL that cannot be emptied is told: SQLite cuts it back to that.
+WAL_BYTES: Final = 64 << 20
 #: Seconds between two looks whether there are answers to forget.
 FORGET_SECONDS: Final = 60.0
 
@@ -36,7 +39,12 @@ class House(Backend, Protocol):
 
 
 async def keep_house(
-    house: House, database: AnyDatabase, ownership: Ownership | None, keep_finished: float | None, troubles: Troubles
+    house: House,
+    database: AnyDatabase,
+    ownership: Ownership | None,
+    keep_finished: float | None,
+    troubles: Troubles,
+    write_again: Callable[[], Awaitable[None]],
 ) -> None:
     """
     Look at the file every few seconds, prune what ended more than *keep_finished* seconds ago, and forget answers.
@@ -51,6 +59,9 @@ async def keep_house(
         await house.clock.sleep(IDENTITY_SECONDS)
         if isinstance(database, Database):
             await _look(house, database, ownership, troubles)
+            await _tried(house, _look_at_wal(database, troubles))
+            with contextlib.suppress(JournalError):  # known already
+                await write_again()
         now = house.clock.monotonic()
         if keep_finished is not None and now - pruned_at >= min(3600.0, max(60.0, keep_finished / 10)):
             pruned_at = now
@@ -78,6 +89,24 @@ async def _look(house: House, database: Database, ownership: Ownership | None, t
         troubles.begin("file", one_line(error))
     else:
         troubles.end("file")
+
+
+async def _look_at_wal(database: Database, troubles: Troubles) -> None:
+    """
+    Tell of a WAL that cannot be emptied, and checkpoint it as soon as it can.
+
+    Commits do that by themselves, so it is large only after a large transaction, which one look mends, or as long as
+    somebody reads on and on what was there when he began. The next commit then begins it anew, and cuts it to size.
+    """
+    size = database.wal_bytes
+    if size <= WAL_BYTES or await database.checkpoint():
+        troubles.end("wal")
+    else:
+        told = (
+            f"the WAL has {size >> 20} MiB and cannot be emptied, because a reader does not end its transaction: end "
+            "that process, or let it read in short ones; until then the file's WAL grows with all that is recorded"
+        )
+        troubles.begin("wal", told)
 
 
 async def _forget(house: House) -> None:

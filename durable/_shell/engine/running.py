@@ -223,7 +223,9 @@ class Running:
             supervisor.start("timers", running.scheduler.run_timers)
             if elsewhere is not None and elsewhere.steps:
                 supervisor.start("slots", partial(running._free_slots, elsewhere))
-            house = partial(keep_house, host, database, ownership, settings.keep_finished, running.troubles)
+            house = partial(
+                keep_house, host, database, ownership, settings.keep_finished, running.troubles, running._write_again
+            )
             supervisor.start("housekeeping", house)
             running._parts = parts.pop_all()
             return running
@@ -243,6 +245,11 @@ class Running:
         for notice in self.database.notices:
             log.info("journal.notice", path=self.settings.path, notice=notice)
         self.check_alive()  # lest it looks open that has failed meanwhile
+
+    async def _write_again(self) -> None:
+        """Learn whether anything can be recorded again, where nobody else tries."""
+        if self.commits.trouble is not None:
+            await self.commits.call(lambda _conn, _effects: None)
 
     async def _free_slots(self, elsewhere: OutlivedElsewhere) -> None:
         """Free the slots of functions of engines before this one, once they have returned."""

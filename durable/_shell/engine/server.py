@@ -19,12 +19,14 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from durable._shell.backend import Backend
+from durable._shell.engine.health import Health
 from durable._shell.log import log
 from durable._shell.requests.peers import Peer, may_ask, peer_of
 from durable._shell.requests.request import JournalRequest
 from durable._shell.requests.wire import (
     LARGE_LINE,
     LINE_BYTES,
+    AskHealth,
     ScrubFile,
     WaitForEnd,
     decode_request,
@@ -63,6 +65,10 @@ class Answering(Backend, Protocol):
 
     async def request_of_client(self, request: JournalRequest[R], /) -> R:
         """Have a request recorded; its result once it is on disk. Also while it closes, as long as it can."""
+        ...
+
+    def health(self) -> Health:
+        """How it is at the moment."""
         ...
 
     async def wait_for_end(self, run_id: str) -> None:
@@ -184,6 +190,9 @@ class Server:
             if isinstance(asked, WaitForEnd):
                 await self._wait_for_end(reader, asked.run_id)
                 return encode_answer(asked, None)
+            if isinstance(asked, AskHealth):
+                health = self._engine.health()
+                return encode_answer(asked, [health.status, *health.reasons])
             if isinstance(asked, ScrubFile):
                 await self._engine.scrub()
                 return encode_answer(asked, None)

@@ -17,6 +17,7 @@ from durable._shell.requests.wire import (
     LARGE_LINE,
     LINE_BYTES,
     Asked,
+    AskHealth,
     ScrubFile,
     WaitForEnd,
     decode_answer,
@@ -103,6 +104,17 @@ class OwnerSocket:
         if answer is not None:
             decode_answer(ScrubFile(), answer, self._path)
         return answer is not None
+
+    async def health(self) -> list[str] | None:
+        """
+        How the owner's engine is: its status, and a sentence for each thing that is wrong; None if nobody listens.
+
+        Raises:
+            DurableError: It says nothing, or is of a release that cannot be asked that.
+        """
+        answer = await self._ask(AskHealth())
+        told: list[str] | None = None if answer is None else decode_answer(AskHealth(), answer, self._path)
+        return told
 
     async def _ask(self, request: Asked) -> bytes | None:
         """

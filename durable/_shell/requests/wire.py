@@ -56,9 +56,14 @@ class ScrubFile:
     """Answered once the file was written anew. Nothing is recorded, and no transaction can hold it."""
 
 
-Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | ScrubFile
-#: What is no request to be recorded, and is answered with nothing.
-UNRECORDED: Final = (WaitForEnd, ScrubFile)
+@frozen
+class AskHealth:
+    """Answered with how the engine is: its status, then a sentence for each thing that is wrong."""
+
+
+Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | ScrubFile | AskHealth
+#: What is no request to be recorded, and is answered with nothing, or with some texts.
+UNRECORDED: Final = (WaitForEnd, ScrubFile, AskHealth)
 
 _MODULES = (run_requests, history_requests, queue_requests, schedule_requests, batch_requests, prune_requests)
 #: What may be asked for, by the name under which it travels.
@@ -161,7 +166,9 @@ def _unwrapped(request: Asked) -> tuple[str | None, Asked]:
 def encode_answer(request: Asked, result: Any) -> bytes:
     """What *request* resulted in, as a line."""
     _, asked = _unwrapped(request)
-    return _line({"version": VERSION, "result": None if isinstance(asked, UNRECORDED) else plain_result(asked, result)})
+    # what is not recorded results in nothing, or in texts, which are plain
+    plain = result if isinstance(asked, UNRECORDED) else plain_result(asked, result)
+    return _line({"version": VERSION, "result": plain})
 
 
 def encode_error(error: BaseException) -> bytes:
@@ -189,7 +196,12 @@ def decode_answer(request: Asked, line: bytes, path: str) -> Any:
             raise error_from(name, args) or _nonsense(line, path)
         case {"result": result}:
             _, asked = _unwrapped(request)
-            return None if isinstance(asked, UNRECORDED) else result_from(asked, result)
+            if not isinstance(asked, UNRECORDED):
+                return result_from(asked, result)
+            if not isinstance(asked, AskHealth):
+                return None
+            if isinstance(result, list) and result and all(isinstance(each, str) for each in result):
+                return result
         case _:
             pass
     raise _nonsense(line, path)

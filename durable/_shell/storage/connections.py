@@ -150,6 +150,15 @@ def open_transaction(conn: sqlite3.Connection) -> bool:
     return conn.in_transaction  # a function, because type checkers believe what they saw before COMMIT
 
 
+def checkpoint(conn: sqlite3.Connection, path: str) -> tuple[int, int, int]:
+    """Checkpoint without waiting for anybody: whether it was kept from it, frames in the WAL, frames moved."""
+    try:
+        busy, frames, moved = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    return busy, frames, moved
+
+
 def roll_back(conn: sqlite3.Connection, path: str) -> None:
     try:
         if conn.in_transaction:

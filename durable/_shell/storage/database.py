@@ -36,6 +36,7 @@ from durable._shell.storage.connections import (
     attempt,
     begin,
     check_place,
+    checkpoint,
     commit,
     connected,
     look,
@@ -309,6 +310,19 @@ class Database:
         """
         async with self._exclusive:
             await self._hop(self._writer, scrub)
+
+    @property
+    def wal_bytes(self) -> int:
+        """Size of the WAL."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            return 0
+
+    async def checkpoint(self) -> bool:
+        """Move what the WAL holds into the file, as far as nobody reads it; whether that was all of it."""
+        _, frames, moved = await self._hop(self._writer, checkpoint)
+        return bool(frames == moved)
 
     def check_identity(self) -> None:
         """

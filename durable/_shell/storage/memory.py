@@ -120,6 +120,11 @@ class MemoryDatabase:
         """Nothing: what was deleted is in no file."""
         self._raw()
 
+    @property
+    def wal_bytes(self) -> int:
+        """None: there is no WAL."""
+        return 0
+
     def check_identity(self) -> None:
         """Nothing: there is no file."""
 

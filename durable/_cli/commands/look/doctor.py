@@ -33,7 +33,9 @@ all events are verified, which reads the whole file."""
 #: Of each kind, how many runs are named.
 _NAMED: Final = 3
 #: A WAL larger than this has not been checkpointed for long: some reader, or a stopped engine, holds it.
-_WAL_BYTES: Final = 256 << 20
+_WAL_BYTES: Final = 64 << 20
+#: Seconds that a live engine may take to say how it is.
+_ANSWER_SECONDS: Final = 2.0
 #: Less than this is soon full.
 _FREE_BYTES: Final = 256 << 20
 #: A file larger than this is not read as a whole without --thorough.
@@ -137,7 +139,8 @@ def _surroundings(file: _File) -> Iterator[Finding]:
     size = os.path.getsize(wal) if os.path.exists(wal) else 0
     if size > _WAL_BYTES:
         what = f"the WAL has {size >> 20} MiB"
-        yield Finding("warning", what, "a reader that never ends its transaction keeps it from being emptied")
+        remedy = "a reader that never ends its transaction keeps it from being emptied: end that process, or let it"
+        yield Finding("warning", what, f"{remedy} read in short transactions")
     free = shutil.disk_usage(os.path.dirname(os.path.abspath(file.path))).free
     if free < _FREE_BYTES:
         yield Finding("problem", f"{free >> 20} MiB are free on this disk", "make room: a full one stops all work")
@@ -156,6 +159,29 @@ def _ownership(file: _File) -> Iterator[Finding]:
             yield Finding("note", f"{socket_file} was left behind", "the next engine replaces it")
     else:
         yield Finding("ok", f"owned by process {owner.pid} on {owner.host} since {owner.since}")
+        if owner.alive and owner.pid != os.getpid():  # who asks itself waits for itself
+            yield _health(file.path)
+
+
+def _health(path: str) -> Finding:
+    """How the engine is that has the file open, as it says itself."""
+    import asyncio  # noqa: PLC0415 - takes longer than most of what is looked at
+
+    from durable._shell.handles.owner_socket import OwnerSocket  # noqa: PLC0415 - brings asyncio
+    from durable.errors import DurableError  # noqa: PLC0415 - with it
+
+    try:
+        told = asyncio.run(OwnerSocket(path, _ANSWER_SECONDS).health())
+    except DurableError as error:
+        remedy = "its event loop is blocked, or it is of another release"
+        return Finding("problem", f"the engine does not say how it is: {error}", remedy)
+    if told is None:
+        return Finding("warning", "the engine does not listen to other processes", "it is being opened or closed")
+    status, *reasons = told
+    what = f"the engine is {status}{': ' if reasons else ''}{'; '.join(reasons)}"
+    if status == "healthy":
+        return Finding("ok", what)
+    return Finding("warning" if status == "degraded" else "problem", what, "its log says since when")
 
 
 # --- its runs ------------------------------------------------------------------------------------------
