@@ -17,6 +17,7 @@ from durable import (
     for_each,
     gather,
     job,
+    race,
     settle,
     sleep,
     step,
@@ -357,11 +358,12 @@ def test_names_are_recorded_with_the_group():
         await gather({"eu": take(1), 2: take(2)})
         await for_each(take, ["a", "b"], names=lambda item: f"item {item}")
         await for_each(take, ["a", "b"], names=["x", "y"])
+        await race({"a": take(1), "b": take(2)})
 
     events = World(workflow(body)()).run()
     found = [each for each in events if isinstance(each, GroupArranged)]
     assert [(each.position, each.names) for each in found] == [
-        ("0", ("eu", "2")), ("1", ("item a", "item b")), ("2", ("x", "y"))
+        ("0", ("eu", "2")), ("1", ("item a", "item b")), ("2", ("x", "y")), ("3", ("a", "b"))
     ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from durable import (
     gather,
     job,
     now,
+    race,
     random,
     set_attributes,
     sleep,
@@ -476,3 +477,36 @@ async def test_the_name_of_a_timer_may_be_changed_under_open_runs(engines, reach
     engine = await engines.file(version("a nap"))
     await engine.get(run.id).signal("go")
     assert await engine.get(run.id).result(5) == "a nap"
+
+
+async def test_why_tells_the_names_that_the_code_gives(engines, eventually):
+    """
+    Of members of a group, of a helper that is one, and of a timer.
+    """
+
+    async def payment() -> object:
+        return await wait_for("paid")
+
+    @workflow
+    async def body(form: str) -> Flow[None]:
+        match form:
+            case "race":
+                yield race({"customer": wait_for("go"), "late": sleep(9_000)})
+            case "helper":
+                yield gather({"payment": payment()})
+            case _:
+                yield sleep(60, name="cool down")
+
+    engine = await engines.memory(body)
+    told = {
+        "race": "signal 'go' at 0.0 (customer) and 1 more",
+        "helper": "signal 'paid' at 0.0.0 (payment)",
+        "timer": "the timer at 0 (cool down) (due in",
+    }
+    for form, sentence in told.items():
+        run = await engine.start(body(form))
+
+        async def is_told(run=run, sentence=sentence) -> bool:
+            return sentence in await run.why()
+
+        await eventually(is_told)

@@ -89,6 +89,8 @@ class RaceOp(Op[Winner[T]]):
     members: tuple[Member[Any], ...]
     keys: tuple[Any, ...] | None
     site: current_driver.CallSite | None = None
+    #: Of the members, as history shows them.
+    names: tuple[str, ...] | None = None
 
     def discard(self) -> None:
         discard(*self.members)

@@ -387,7 +387,13 @@ def race(*members: Any) -> RaceOp[Any]:
     if not members:
         msg = "race needs at least one member"
         raise ValueError(msg)
-    op: RaceOp[Any] = RaceOp(_members(members, "race"), keys, current_driver.call_site())
+    found = _members(members, "race")
+    try:
+        names = _names_of(keys, "race")
+    except (TypeError, ValueError):
+        discard(*found)
+        raise
+    op: RaceOp[Any] = RaceOp(found, keys, current_driver.call_site(), names)
     current_driver.created(op)
     return op
 

@@ -429,7 +429,9 @@ class RaceNode(Group):
         super().__init__(ex, position, owner, index)
         self.keys = op.keys
         self.winner: int | None = None
-        self.announce(op, "race", len(op.members))
+        _, fresh = self.announce(op, "race", len(op.members))
+        if fresh and op.names is not None:
+            ex.decision.events.append(GroupArranged(position, None, None, None, op.names, ex.time))
         self.open_all(op.members)
 
     def decides(self, index: int, _outcome: NodeOutcome, /) -> bool:

@@ -230,6 +230,15 @@ class Filter(NamedTuple):
     waiting_for: str | None = None
 
 
+# Of `TimerSet` and `GroupArranged`, as above.
+_TIMER_NAME = """
+SELECT json_extract(body, '$[3]') FROM durable_events WHERE run = ? AND kind = 21 AND position = ?
+ORDER BY seq DESC LIMIT 1
+"""
+_MEMBER_NAME = """
+SELECT json_extract(body, ?) FROM durable_events WHERE run = ? AND kind = 37 AND position = ? ORDER BY seq DESC LIMIT 1
+"""
+
 #: What runs can be asked for by: what they wait for, and the kinds of rows in `durable_waits` that say so.
 WAITED_FOR: Final[Mapping[str, tuple[str, ...]]] = {
     "signal": ("signal",),
@@ -324,6 +333,20 @@ def waits_of(conn: sqlite3.Connection, run: int, limit: int = 100) -> list[WaitR
         (run, limit),
     )
     return [WaitRow(*row) for row in rows]
+
+
+def name_at(conn: sqlite3.Connection, run: int, position: str) -> str:
+    """What the code calls the timer at *position* of a run, or the member of a group that it is in; "" for nothing."""
+    (timer,) = conn.execute(_TIMER_NAME, (run, position)).fetchone() or ("",)
+    if timer:
+        return str(timer)
+    outer, _, member = position.rpartition(".")
+    while outer:
+        (name,) = conn.execute(_MEMBER_NAME, (f"$[3][{member}]", run, outer)).fetchone() or (None,)
+        if name is not None:
+            return str(name)
+        outer, _, member = outer.rpartition(".")
+    return ""
 
 
 def told_to_end(conn: sqlite3.Connection, run: int) -> tuple[str, str, float, bool] | None:

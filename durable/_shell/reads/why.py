@@ -76,10 +76,12 @@ def awaited(conn: sqlite3.Connection, run: int, now: float) -> str:
     own = [wait for wait in waits if wait.kind not in ("deadline", "cleanup", "expiry")] or waits
     more = f" and {count - 1} more" if count > 1 else ""
     if slots:
-        return f"{_describe_slot(conn, slots[0], now)}{more}, for {_span(now, slots[0].since)}"
+        where = _where(conn, run, slots[0].position)
+        return f"{_describe_slot(conn, slots[0], where, now)}{more}, for {_span(now, slots[0].since)}"
     if not own:
         return "nothing that is recorded"
-    return f"{_describe_wait(conn, own[0], now)}{more}, for {_span(now, own[0].since)}"
+    where = _where(conn, run, own[0].position)
+    return f"{_describe_wait(conn, own[0], where, now)}{more}, for {_span(now, own[0].since)}"
 
 
 def _other(conn: sqlite3.Connection, run_id: str | None) -> str:
@@ -107,27 +109,33 @@ def _describe_end(position: str, what: str, since: float, is_child: bool, now: f
     return f"{waited} {position} (cancelled {_span(now, since)} ago)"
 
 
-def _describe_slot(conn: sqlite3.Connection, slot: SlotRow, now: float) -> str:
+def _where(conn: sqlite3.Connection, run: int, position: str) -> str:
+    """A position, with the name that the code gives to what stands there."""
+    name = run_rows.name_at(conn, run, position) if position else ""
+    return f"{position} ({name})" if name else position
+
+
+def _describe_slot(conn: sqlite3.Connection, slot: SlotRow, where: str, now: float) -> str:
     key = f" (key {slot.key!r})" if slot.key else ""
-    place = f" at {slot.position}" if slot.position else ""
+    place = f" at {where}" if where else ""
     line = "first in line" if not slot.ahead else f"{slot.ahead} before it"
     due = "" if slot.due_at is None else f"; its rate lets it in within {max(0.0, slot.due_at - now):.1f} s"
     inside = "" if slot.holder is None else f"; longest inside: {_other(conn, slot.holder)}"
     return f"a slot of limit {slot.name!r}{key}{place} ({line}{inside}{due})"
 
 
-def _describe_wait(conn: sqlite3.Connection, wait: WaitRow, now: float) -> str:
+def _describe_wait(conn: sqlite3.Connection, wait: WaitRow, where: str, now: float) -> str:
     until = "" if wait.fire_at is None else f" (due in {max(0.0, wait.fire_at - now):.1f} s)"
     match wait.kind:
         case "signal":
-            return f"signal {wait.name!r} at {wait.position}{until}"
+            return f"signal {wait.name!r} at {where}{until}"
         case "child":
-            return f"{_other(conn, wait.target)} at {wait.position}"
+            return f"{_other(conn, wait.target)} at {where}"
         case "retry":
-            return f"the next attempt of the step at {wait.position}{until}"
+            return f"the next attempt of the step at {where}{until}"
         case "start":
             return f"its start{until}" if wait.target is None else f"the end of {_other(conn, wait.target)}, to begin"
         case "restart":
             return f"its next attempt{until}"
         case _:
-            return f"the {wait.kind} at {wait.position or 'the run'}{until}"
+            return f"the {wait.kind} at {where or 'the run'}{until}"
