@@ -148,7 +148,7 @@ async def test_a_retry_on_the_machines_own_clock_waits_no_longer(engines, monkey
     TRIED.clear()
     offset = 0.0
     real = SystemClock.now
-    monkeypatch.setattr(SystemClock, "now", lambda clock: real(clock) + offset)
+    monkeypatch.setattr(SystemClock, "now", lambda _: real() + offset)
 
     @job(retry=Retry(attempts=2, delay=0.05, jitter=0))
     async def fails() -> str:

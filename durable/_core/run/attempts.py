@@ -77,7 +77,7 @@ class AttemptNode(Leaf[StepEvent]):
             self.first: StepStarted | TransactionStarted = recorded
             ex.running += 1
             return
-        carried = () if recorded else self.carried(op, ex.codec)
+        carried = () if recorded or not (op.args or op.kwargs) else step_forms(op, ex.codec)
         digest = digest_of_canonical(carried[0]) if carried else ""
         self.first = kind(position, definition.name, 1, ex.site(op), digest, ex.time)
         limited = isinstance(recorded, SlotAwaited) if recorded else definition.options.limit is not None
@@ -129,7 +129,7 @@ class AttemptNode(Leaf[StepEvent]):
         return isinstance(event, StepSucceeded) or accepts(event, self.state, replaying=self.ex.replaying)
 
     def converted(self, event: StepEvent) -> StepEvent:
-        return recorded_as(self, event, self.ex.codec)
+        return event if isinstance(event, StepSucceeded) else recorded_as(self, event, self.ex.codec)
 
     def deliver(self, event: StepEvent, /) -> None:
         ex, ended = self.ex, NodeOutcome
