@@ -17,6 +17,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from durable import (
     Client,
@@ -434,6 +435,42 @@ def test_an_engine_whose_loop_is_gone_can_be_opened_again(tmp_path, how):
             await use(engine)
 
     asyncio.run(close())
+
+
+def test_a_step_in_a_thread_outlives_its_loop_and_is_awaited_before_it_runs_again(tmp_path):
+    """
+    The engine that opens next waits until the function has returned; what is garbage blocks no run on its way.
+    """
+    doors = [threading.Event(), threading.Event()]
+    running = []
+
+    @job
+    def slow() -> int:
+        running.append(1)
+        doors[0].set()
+        doors[1].wait(10)
+        running.append(-1)
+        return sum(running)
+
+    async def start(engine):
+        await engine.start(slow(), id="s")
+        await asyncio.to_thread(doors[0].wait, 10)
+
+    engine = Engine(tmp_path / "a.db", [slow, echo])
+    with capture_logs() as logs:
+        on_a_loop_that_ends("closed", engine, use=start)
+
+        async def main():
+            async with engine:
+                assert await engine.run(echo(1)) == 1
+                assert running == [1]
+                doors[1].set()
+                assert await engine.get("s").result() == 0
+
+        asyncio.run(main())
+        gc.collect()
+    assert running == [1, -1, 1, -1]
+    assert "run.blocked" not in [entry["event"] for entry in logs]
 
 
 @ENDED

@@ -157,6 +157,9 @@ class Driver:
         except (Exception, asyncio.CancelledError) as error:  # a bug of ours must block one run, not kill the engine
             if isinstance(error, asyncio.CancelledError) and current_task().cancelling():
                 raise
+            task = self._attempts.task
+            if task is not None and task.get_loop().is_closed():
+                return  # it ends because it is garbage
             frames = frames_of(error, REPORTED_CHARACTERS, with_ours=True)
             await self._block(InternalError(f"{one_line(error)}. Please report this:\n{frames}"))
 
