@@ -41,6 +41,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── JournalLockedError          another process owns the file
     │   ├── JournalVersionError         written by a newer release, or owned by an engine of another
     │   ├── ForeignJournalError         no journal of ours
+    │   ├── MigrationError              a step of the application's own schema failed; nothing was changed
     │   ├── JournalAccessError          cannot be opened, read or written
     │   │   └── JournalLostError            deleted or replaced while an engine had it open
     │   ├── JournalFullError            no space left; nothing was acknowledged
@@ -89,6 +90,7 @@ __all__ = [
     "KeyConflictError",
     "LimitReachedError",
     "MiddlewareError",
+    "MigrationError",
     "NondeterminismError",
     "NotDurableError",
     "PoisonError",
@@ -650,6 +652,18 @@ class JournalAccessError(JournalError):
 
 class JournalLostError(JournalAccessError):
     """The file, its WAL or its lock was deleted or replaced while an engine had it open, which cannot go on."""
+
+
+class MigrationError(JournalError):
+    """A step of the application's own schema failed: nothing of it, nor of those before it, is in the file."""
+
+    def __init__(self, path: str, step: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.args = (path, step, reason)
+        self.step, self.reason = step, reason
+
+    def __str__(self) -> str:
+        return f"journal {self.path}: Engine({self.step}) failed, and the file is as it was: {self.reason}"
 
 
 class JournalFullError(JournalError):

@@ -1417,6 +1417,20 @@ MUTANTS = (
     ),
     # --- sagas -----------------------------------------------------------------------------------------
     _m(
+        "an error of a transaction outside of workflows commits what it wrote",
+        "_shell/attempts/transaction",
+        '        conn.execute("ROLLBACK TO durable_transaction")\n',
+        "",
+        "shell/test_outside_transactions.py::test_what_fails_leaves_nothing",
+    ),
+    _m(
+        "a migration that fails keeps those before it",
+        "_shell/engine/application_schema",
+        "                raise MigrationError(path, _called(number), one_line(error)) from error",
+        "                return",
+        "shell/test_application_schema.py::test_a_migration_that_fails_half_way_leaves_the_file_as_it_was",
+    ),
+    _m(
         "resources are not left",
         "_shell/engine/running",
         "parts.push_async_callback(settings.resources.aclose, settings.grace)",

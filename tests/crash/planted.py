@@ -79,8 +79,8 @@ def double_rows():
     """A transaction's rows are committed on their own, before its outcome is."""
     real = transaction_turn.run_sync
 
-    def run_sync(conn, guard, action, stage, effects, finish):
-        value = real(conn, guard, action, stage, effects, finish)
+    def run_sync(conn, guard, op, stage, effects, finish):
+        value = real(conn, guard, op, stage, effects, finish)
         conn.execute("COMMIT")
         conn.execute("BEGIN IMMEDIATE")
         conn.execute("SAVEPOINT durable_call")

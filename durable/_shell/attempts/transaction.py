@@ -12,11 +12,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from durable._core.program.ops import RunOp
-from durable._core.program.transactions import AsyncTransaction, Parameters, Transaction
-from durable._core.run.decision import TransactionAction
+from durable._core.program.op_constructors import with_options
+from durable._core.program.ops import RunOp, TransactionOp
+from durable._core.program.start_options import StartOptions
+from durable._core.program.transactions import AsyncTransaction, Parameters, Statement, Transaction
+from durable._shell.attempts.statements import as_many, as_sql
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.storage.connections import TransactionUndoneError, is_the_disk
 from durable._shell.storage.guard import ENDED_FROM_INSIDE, Guard, refuse_control
@@ -43,17 +45,17 @@ class SyncTransaction:
         self._stage = stage
         self._effects = effects
 
-    def execute(self, sql: str, parameters: Parameters = (), /) -> sqlite3.Cursor:
+    def execute(self, sql: Statement, parameters: Parameters = (), /) -> sqlite3.Cursor:
         """Run one statement."""
-        return self._guard.perform(self._open(), sql, parameters)
+        return self._guard.perform(self._open(), *as_sql(sql, parameters))
 
-    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> sqlite3.Cursor:
+    def executemany(self, sql: Statement, parameters: Iterable[Parameters], /) -> sqlite3.Cursor:
         """Run one statement once for each item of *parameters*."""
-        return self._guard.perform_many(self._open(), sql, parameters)
+        return self._guard.perform_many(self._open(), *as_many(sql, parameters))
 
-    def enqueue(self, op: RunOp[Any], /) -> str:
+    def enqueue(self, op: RunOp[Any], /, **options: Unpack[StartOptions]) -> str:
         """Stage a run: it exists if and only if this transaction commits. Its id."""
-        return enqueued(self._open(), self._stage(op), self._effects)
+        return enqueued(self._open(), self._stage(with_options(op, **options)), self._effects)
 
     def _open(self) -> sqlite3.Connection:
         if self._conn is None:
@@ -88,13 +90,13 @@ def enqueued(conn: sqlite3.Connection, new: NewRun, effects: Effects) -> str:
 def run_sync(
     conn: sqlite3.Connection,
     guard: Guard,
-    action: TransactionAction,
+    op: TransactionOp[Any],
     stage: Stage,
     effects: Effects,
     finish: Callable[[Any], T],
 ) -> T:
     """
-    What *finish* makes of the value of the action's function, both run in one savepoint.
+    What *finish* makes of the value of the function of *op*, both run in one savepoint.
 
     Raises whatever they raise, rows and staged jobs rolled back.
 
@@ -106,7 +108,7 @@ def run_sync(
     transaction = SyncTransaction(conn, guard, stage, mine)
     token = holds_writer.set(True)
     try:
-        value = finish(action.op.definition.fn(transaction, *action.op.args, **action.op.kwargs))
+        value = finish(op.definition.fn(transaction, *op.args, **op.kwargs))
     except BaseException as error:
         transaction.close()
         if not conn.in_transaction:
@@ -159,19 +161,21 @@ class ExclusiveTransaction:
         #: What the others have caused.
         self._effects = Effects()
 
-    async def execute(self, sql: str, parameters: Parameters = (), /) -> FetchedCursor:
+    async def execute(self, sql: Statement, parameters: Parameters = (), /) -> FetchedCursor:
         """Run one statement; its rows are fetched already."""
-        refuse_control(sql)
-        return await self._open().run(lambda conn: FetchedCursor(self._guard.perform(conn, sql, parameters)))
+        text, values = as_sql(sql, parameters)
+        refuse_control(text)
+        return await self._open().run(lambda conn: FetchedCursor(self._guard.perform(conn, text, values)))
 
-    async def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> FetchedCursor:
+    async def executemany(self, sql: Statement, parameters: Iterable[Parameters], /) -> FetchedCursor:
         """Run one statement once for each item of *parameters*."""
-        rows = list(parameters)
-        return await self._open().run(lambda conn: FetchedCursor(self._guard.perform_many(conn, sql, rows)))
+        text, values = as_many(sql, parameters)
+        rows = list(values)
+        return await self._open().run(lambda conn: FetchedCursor(self._guard.perform_many(conn, text, rows)))
 
-    def enqueue(self, op: RunOp[Any], /) -> str:
+    def enqueue(self, op: RunOp[Any], /, **options: Unpack[StartOptions]) -> str:
         """Stage a run: it exists if and only if this transaction commits. Its id."""
-        exclusive, new = self._open(), self._stage(op)
+        exclusive, new = self._open(), self._stage(with_options(op, **options))
         if new.may_be_refused:  # at once, so that it is refused here, and the id is that of the run which has its key
             return exclusive.run_at_once(lambda conn: enqueued(conn, new, self._effects))
         self._staged.append(new)

@@ -24,6 +24,7 @@ from durable._core.statuses import ENDS, EndStatus
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.resources import NO_RESOURCES
 from durable._shell.attempts.stand_ins import StandIns
+from durable._shell.engine.application_schema import NO_SCHEMA
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.settings import Allocate, Settings, counting
 from durable._shell.handles.handle import HistoryEvent, Run, RunInfo
@@ -143,6 +144,7 @@ async def rehearsing(settings: Settings, stand_ins: StandIns, *, now: float) -> 
             storage=None,
             stand_ins=stand_ins,
             resources=NO_RESOURCES,
+            schema=NO_SCHEMA,
             numbering=_counting_to_an_end,
         )
     )

@@ -8,6 +8,7 @@ import asyncio
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypedDict, TypeVar
 
@@ -18,9 +19,10 @@ from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.value_types import ValueType
 from durable._core.ports import Clock
 from durable._core.program.limits import Limit, as_listed, check_count, collect_limits
-from durable._core.program.ops import RunOp
+from durable._core.program.ops import RunOp, TransactionOp
 from durable._core.program.registry import Given, collect
 from durable._core.program.schedules import Schedule
+from durable._core.program.transactions import AsyncTransaction
 from durable._core.recorded.check import CheckReport
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._shell.attempts.asking import Asking
@@ -29,6 +31,7 @@ from durable._shell.attempts.middleware import Middleware
 from durable._shell.attempts.resources import Resources
 from durable._shell.attempts.stand_ins import StandFor, StandIns
 from durable._shell.clock import SystemClock, steady
+from durable._shell.engine.application_schema import ApplicationSchema, SchemaStep
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.checks import check_journal
@@ -41,6 +44,7 @@ from durable._shell.engine.ticker import collect_schedules
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
 from durable._shell.storage.port import OpenDatabase
+from durable._shell.turns.outside_transactions import transact, transaction
 from durable.errors import EngineFailedError
 
 T = TypeVar("T")
@@ -97,6 +101,8 @@ class EngineOptions(TypedDict, total=False):
     caps: Caps
     middleware: Iterable[Middleware]
     replay_always: bool
+    schema: SchemaStep | None
+    migrations: Iterable[SchemaStep]
     resources: Iterable[Any] | Mapping[type[Any], Any]
     strict_permissions: bool
 
@@ -143,6 +149,10 @@ class Engine(JournalHandle[EngineBackend]):
         replay_always: For tests: forget each run after every turn, and replay it from the journal before the
             next. Slow, and a workflow that is not deterministic is blocked, with a report, at once: it asks for
             something else, passes other arguments, or reads a clock, dice or the environment.
+        schema: The application's own tables, made in the transaction in which the file is first opened: SQL statements
+            (in one text, or a list of them), or a function of the `Transaction`.
+        migrations: What has changed them since, each as *schema*: a file gets those that it has not had, in their
+            order and in one transaction. Add to the end, and change none that has been released.
         resources: What steps and jobs share, and ask for by `resource`: an HTTP client, a pool, settings. Async context
             managers are entered when the engine has the file, and left when it closes; a function is called for one
             at each opening. Or a mapping by the type that is asked for, as tests put another object in its place.
@@ -174,6 +184,8 @@ class Engine(JournalHandle[EngineBackend]):
         caps: Caps = DEFAULT_CAPS,
         middleware: Iterable[Middleware] = (),
         replay_always: bool = False,
+        schema: SchemaStep | None = None,
+        migrations: Iterable[SchemaStep] = (),
         resources: Iterable[Any] | Mapping[type[Any], Any] = (),
         strict_permissions: bool = False,
         storage: OpenDatabase | None = None,
@@ -206,6 +218,7 @@ class Engine(JournalHandle[EngineBackend]):
             replay_always=replay_always,
             storage=storage,
             strict_permissions=strict_permissions,
+            schema=ApplicationSchema.of(schema, migrations),
             resources=Resources(resources),
         )
         super().__init__(EngineBackend(settings))
@@ -289,6 +302,46 @@ class Engine(JournalHandle[EngineBackend]):
         ``engine.from_thread.run(op)`` blocks its thread until the run has ended.
         """
         return FromThread(self, self._backend)
+
+    # --- transactions ---------------------------------------------------------------------------------
+
+    async def transact(self, op: TransactionOp[T], *, timeout: float = 5.0) -> T:
+        """
+        What a `@transaction` returns, called outside of workflows: ``await engine.transact(create_order(42))``.
+
+        Its rows, and the runs that it enqueues (``tx.enqueue``), are on disk when this returns, or nothing of it is. A
+        plain `def` shares a commit with whatever else is written at that moment. Nothing is recorded of it, and its
+        `retry=` is not used: the caller hears of a failure, and decides. It is called a second time where the commit
+        that it shared fails. A caller who is cancelled does not undo it.
+
+        Args:
+            op: A call of it, without the `Transaction`.
+            timeout: Seconds for an `async def`, for which the writer waits.
+
+        Raises:
+            TimeoutError: An `async def` took longer, and was rolled back.
+            TransactionRefusedError: Its SQL would end the transaction, or write tables of the engine.
+            UsageError: It is asked inside of a transaction; of another engine's, too.
+            EngineClosedError, JournalError: Nothing can be written.
+        """
+        return await transact(op, self._backend.parts_here().services, timeout)
+
+    @asynccontextmanager
+    async def transaction(self, *, timeout: float = 5.0) -> AsyncIterator[AsyncTransaction]:
+        """
+        The writer to itself: ``async with engine.transaction() as tx: await tx.execute(...)``.
+
+        Committed at the end of the block, with what it enqueues; rolled back by an error. All runs wait meanwhile.
+
+        Args:
+            timeout: Seconds for all of it, the wait for the writer included.
+
+        Raises:
+            TimeoutError: In the block, which took longer, and was rolled back.
+            As `transact`.
+        """
+        async with transaction(self._backend.parts_here().services, timeout) as tx:
+            yield tx
 
     # --- what it does ----------------------------------------------------------------------------------
 

@@ -157,6 +157,7 @@ class Running:
             replay_always=settings.replay_always,
             stand_ins=settings.stand_ins,
         )
+        self.services = services
         self.scheduler = Scheduler(services, admission)
         self.hook_calls = HookCalls(services)
         self.ticker = Ticker(settings.schedules, recovered.schedules, services, self.supervisor.start)
@@ -188,6 +189,7 @@ class Running:
             workload = Workload(activity, settings.clock, host.check_open)
             parts.enter_context(workload.shown())
             database, ownership = await _open_file(settings, host, parts)
+            await settings.schema.prepare(database, settings.path)
             left = None if ownership is None else ownership.last_words()
             elsewhere = OutlivedElsewhere(settings.path) if isinstance(database, Database) else None
             if elsewhere is not None:

@@ -20,6 +20,7 @@ from durable._core.run.caps import Caps
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.attempts.stand_ins import StandIns
+from durable._shell.engine.application_schema import NO_SCHEMA, ApplicationSchema
 from durable._shell.storage.port import OpenDatabase
 
 #: Gives the number of the next run. There is one owner of a file, so counting in memory is enough.
@@ -61,6 +62,8 @@ class Settings:
     storage: OpenDatabase | None
     #: Whether a journal, or a folder of it, that others may write is refused.
     strict_permissions: bool = False
+    #: The application's own tables.
+    schema: ApplicationSchema = NO_SCHEMA
     #: What steps and jobs share.
     resources: Resources = NO_RESOURCES
     #: What is called in place of functions, in a dry run.

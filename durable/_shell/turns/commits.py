@@ -300,6 +300,11 @@ class Commits:
         log.error("commit.failed", error=str(error))
         return await self._reopened(_Group(), error) and await self._is_on_disk(group)
 
+    async def settle_mark(self, marked: int, error: CommitUnknownError) -> bool:
+        """As `settle`, of a transaction without events that has set a `mark`."""
+        log.error("commit.failed", error=str(error))
+        return await self._reopened(_Group(), error) and await self._is_on_disk(_Group(mark=marked))
+
     async def reopen(self) -> None:
         """Open the file anew after an error outside of a group."""
         await self._reopened(_Group())
@@ -395,9 +400,15 @@ def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
     elif writes:
         write_turns(conn, writes, effects)
     if group.event() is None:
-        ((group.mark,),) = conn.execute(_COUNT).fetchall()
+        group.mark = mark(conn)
     for call in group.calls:
         _run_call(conn, call, effects, path)
+
+
+def mark(conn: sqlite3.Connection) -> int:
+    """What tells later whether this transaction was committed, if none of its events can: a number in the file."""
+    ((count,),) = conn.execute(_COUNT).fetchall()
+    return int(count)
 
 
 def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects, path: str) -> None:

@@ -192,7 +192,7 @@ class TransactionTurn:
     def _outcome(self, conn: sqlite3.Connection, action: TransactionAction, effects: Effects) -> Event:
         guard = self._services.database.guard
         try:
-            return run_sync(conn, guard, action, self._stage, effects, partial(self._succeeded, action))
+            return run_sync(conn, guard, action.op, self._stage, effects, partial(self._succeeded, action))
         except BaseException as error:  # user code may raise anything: it is the outcome
             if came_from_outside(error) or type(error) is TransactionUndoneError or self._is_the_file(error):
                 raise  # not that of the user's SQL alone: the whole group must go back
