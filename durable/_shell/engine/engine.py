@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypedDict, TypeVar
@@ -327,7 +327,7 @@ class Engine(JournalHandle[EngineBackend]):
         return await transact(op, self._backend.parts_here().services, timeout)
 
     @asynccontextmanager
-    async def transaction(self, *, timeout: float = 5.0) -> AsyncIterator[AsyncTransaction]:
+    async def transaction(self, *, timeout: float = 5.0) -> AsyncGenerator[AsyncTransaction]:
         """
         The writer to itself: ``async with engine.transaction() as tx: await tx.execute(...)``.
 

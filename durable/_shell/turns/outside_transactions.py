@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -72,7 +72,7 @@ async def _in_group(op: TransactionOp[T], services: Services, *, alone: bool) ->
 @asynccontextmanager
 async def transaction(
     services: Services, timeout: float, name: str = "transaction()"
-) -> AsyncIterator[AsyncTransaction]:
+) -> AsyncGenerator[AsyncTransaction]:
     """The writer to itself, for *timeout* seconds at most, the wait for it included."""
     _refuse_inside(name)
     commits = services.commits
