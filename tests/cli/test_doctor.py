@@ -13,7 +13,19 @@ from pathlib import Path
 import anyio
 import pytest
 
-from durable import Flow, Retry, Return, RunFailedError, Schedule, job, sleep, step, wait_for, workflow
+from durable import (
+    EngineFailedError,
+    Flow,
+    Retry,
+    Return,
+    RunFailedError,
+    Schedule,
+    job,
+    sleep,
+    step,
+    wait_for,
+    workflow,
+)
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -228,6 +240,23 @@ async def test_a_live_engine_says_how_it_is(engines, tmp_db):
     out, code = await doctor()
     assert "warning  the engine is degraded: its folder is out of sight" in out
     assert code == 0
+
+
+async def test_an_engine_that_failed_is_told_until_the_next_one_comes(engines, cli, tmp_db):
+    """
+    Also while its process lives on; that was no death of the process, so no step is suspected for it.
+    """
+    engine = await engines.file(waits)
+    engine._backend.running.supervisor.fail(OSError("the disk is gone"))
+    with pytest.raises(EngineFailedError):
+        await engine.wait_closed()
+    said = cli("doctor", "--db", tmp_db)
+    assert said.code == 1
+    assert "the last engine failed: OSError: the disk is gone" in said.out
+    engine = await engines.file(waits)
+    assert engine._backend.running._recovered.last_life.accused == []
+    await engine.aclose()
+    assert "failed" not in cli("doctor", "--db", tmp_db).out
 
 
 async def test_what_does_not_get_on_is_found(engines, cli, tmp_db, reached, eventually, monkeypatch):

@@ -36,6 +36,16 @@ def owner_of(path: str) -> OwnerProcess | None:
     return OwnerProcess(pid, host, since, _alive(pid) if host == socket.gethostname() else None)
 
 
+def failure_of(path: str) -> str:
+    """Why the last engine of the journal at *path* ended by itself; empty if it did not, or another came after it."""
+    try:
+        with open(f"{os.path.realpath(path)}.lock", "rb") as file:
+            said: Any = json.loads(file.read(_BYTES).strip(b" \0"))
+        return f"{said['failed']!s} ({said['since']!s})"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
 def say_unowned(path: str, consequence: str) -> None:
     """Say on standard error, where no engine has the journal, what follows from that."""
     owner = owner_of(path)

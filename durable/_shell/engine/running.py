@@ -172,6 +172,7 @@ class Running:
         #: Set once all of it is closed.
         self.over = asyncio.Event()
         self._on_failure = host.on_failure
+        self._ownership: Ownership | None = None
         #: Where all of it happens.
         self.loop = asyncio.get_running_loop()
         self._recovered = recovered
@@ -205,6 +206,7 @@ class Running:
                 report_at_opening(checked, settings.path)
             note = None if ownership is None or left is None else ownership.note
             running = cls(settings, host, activity, workload, database, recovered, note)
+            running._ownership = ownership
             if ownership is not None and isinstance(database, Database):
                 ownership.keeper = weakref.ref(host)
                 running._orphaned = weakref.finalize(running, _abandon, database, ownership)
@@ -381,6 +383,8 @@ class Running:
         def made() -> EngineFailedError:
             return failed(self.settings.path, error)
 
+        if self._ownership is not None:
+            self._ownership.failure = one_line(error)
         self.commits.fail(made)
         self.broadcast.close(made)
         self._let_go(made)

@@ -58,6 +58,9 @@ HOLDER_BYTES: Final = 1024
 NOTES: Final = 2
 NOTE_BYTES: Final = 512
 
+# Of why an engine failed: less than the holder's line, whatever they are.
+_FAILURE_CHARACTERS: Final = 150
+
 #: What owns a file: an engine as long as it is open, a client for a moment.
 Role: TypeAlias = Literal["engine", "client"]
 _AN: Final[dict[str, str]] = {"engine": "an engine, ", "client": "a client, "}
@@ -94,6 +97,8 @@ class Ownership:
         self.pid: Final = os.getpid()
         #: What the last owner left, if it died, and nobody has taken that yet.
         self._left = b""
+        #: Why the engine that owns it failed, if it did: left for `durable doctor` until the next owner.
+        self.failure = ""
         self._folder = Folder(self.path)
         #: Whose it is, as long as that exists.
         self.keeper: weakref.ref[Keeper] | None = None
@@ -220,6 +225,11 @@ class Ownership:
             return
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
+            if self.failure:
+                since = datetime.now(UTC).isoformat("T", "seconds")
+                os.pwrite(
+                    self._fd, json.dumps({"failed": self.failure[:_FAILURE_CHARACTERS], "since": since}).encode(), 0
+                )
             if self._left:  # for the next one, and naming nobody: who asks now is to wait for us, not for the dead
                 notes = self._left[HOLDER_BYTES:].ljust(NOTES * NOTE_BYTES)
                 os.pwrite(self._fd, b"".ljust(HOLDER_BYTES) + notes, 0)
@@ -290,6 +300,8 @@ class Ownership:
         holder = {"role": self.role, "pid": self.pid, "host": socket.gethostname(), "since": since}
         with contextlib.suppress(OSError):  # a full disk must not keep the journal's owner out
             self._left = os.pread(self._fd, HOLDER_BYTES + NOTES * NOTE_BYTES, 0)
+            if self._left.startswith(b'{"failed"') and len(self._left) < HOLDER_BYTES:
+                self._left = b""  # no last words: it gave the file up
             os.ftruncate(self._fd, 0)
             notes = self._left[HOLDER_BYTES:]
             said = json.dumps(holder).encode() + b"\n"

@@ -15,7 +15,7 @@ from contextlib import closing
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
-from durable._cli.journals.owners import owner_of
+from durable._cli.journals.owners import failure_of, owner_of
 from durable._cli.terminal.output import Output, ago, iso, span
 from durable._cli.terminal.problems import FINDING, OK
 from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_queues
@@ -155,6 +155,8 @@ def _ownership(file: _File) -> Iterator[Finding]:
     if owner is None or owner.alive is False:
         gone = "" if owner is None else f"; the last, process {owner.pid}, did not close it"
         yield Finding("note", f"no engine has the file open{gone}")
+        if failure := failure_of(file.path):
+            yield Finding("problem", f"the last engine failed: {failure}", "mend that, then start the program again")
         if os.path.exists(socket_file):
             yield Finding("note", f"{socket_file} was left behind", "the next engine replaces it")
     else:
