@@ -26,6 +26,7 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._shell.storage.ownership import Ownership
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -253,8 +254,9 @@ async def test_an_engine_that_failed_is_told_until_the_next_one_comes(engines, c
     said = cli("doctor", "--db", tmp_db)
     assert said.code == 1
     assert "the last engine failed: OSError: the disk is gone" in said.out
+    with Ownership.acquire(tmp_db) as next_one:
+        assert next_one.last_words() is None
     engine = await engines.file(waits)
-    assert engine._backend.running._recovered.last_life.accused == []
     await engine.aclose()
     assert "failed" not in cli("doctor", "--db", tmp_db).out
 

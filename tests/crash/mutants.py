@@ -1582,6 +1582,13 @@ MUTANTS = (
         "shell/test_supervision.py::test_a_reopening_waits_for_threads",
     ),
     _m(
+        "a failed engine is taken for one that died",
+        "_shell/storage/ownership",
+        '                self._left = b""  # no last words: it gave the file up\n',
+        "                pass\n",
+        "cli/test_doctor.py::test_an_engine_that_failed_is_told_until_the_next_one_comes",
+    ),
+    _m(
         "serve() keeps the signals",
         "_shell/engine/serving",
         "            signal.signal(number, signal.SIG_DFL if handler is None else handler)\n",
