@@ -630,7 +630,7 @@ MUTANTS = (
     _m(
         "a schedule that kills the process goes on",
         "_shell/writes/turn_writes",
-        "if is_poison(turn.decision.reason):",
+        "if killed_the_process(turn.decision.reason):",
         "if False:",
         "shell/test_schedules.py::test_a_schedule_whose_runs_kill_the_process_pauses_after_two",
     ),

@@ -39,7 +39,7 @@ from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import Effects
 from durable._shell.storage import schema
 from durable._shell.writes import schedule_writes
-from durable.errors import DefinitionError, EngineClosedError
+from durable.errors import DefinitionError, EngineClosedError, StepInterruptedError
 
 pytestmark = pytest.mark.anyio
 
@@ -1133,3 +1133,21 @@ async def test_a_schedule_whose_runs_kill_the_process_pauses_after_two(engines, 
 
 async def is_paused(schedule) -> bool:
     return (await schedule.info()).paused
+
+
+async def test_a_schedule_whose_runs_were_only_cut_off_goes_on(engines, clock, eventually):
+    """
+    By a deploy, or by a death of the process with no attempt left: unless they died before, that says nothing of them.
+    """
+
+    @job
+    def nightly() -> None:
+        raise StepInterruptedError("0", "nightly", 1)
+
+    engine = await engines.memory(nightly, clock=clock, schedules=[hourly(nightly())])
+    for number in (1, 2, 3):
+        clock.advance(HOUR)
+        run = (await count(engine, number, eventually))[-1]
+        with suppress(RunFailedError):
+            await engine.get(run.run_id).result(5)
+    assert not (await engine.schedule("hourly").info()).paused

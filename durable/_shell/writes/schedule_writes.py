@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
+from durable._core.journal.events import StepInterrupted
 from durable._core.program.schedules import AHEAD, MOST_MISSED, Overlap, Schedule, Timetable, timetable_from
 from durable._core.statuses import ENDS
 from durable._shell.reads.schedule_rows import all_schedules, held_up_by, schedule_by_name, still_open
@@ -21,7 +22,7 @@ from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.wakeups import request_cancel
-from durable.errors import DurableError, PoisonError, ScheduleNotFoundError, UsageError
+from durable.errors import DurableError, PoisonError, ScheduleNotFoundError, StepInterruptedError, UsageError
 
 _UPDATE = """
 UPDATE durable_schedules SET upto = ?, next_at = ?, last_at = ?, last_run = ?, open_runs = ?, paused_at = ?,
@@ -29,9 +30,13 @@ UPDATE durable_schedules SET upto = ?, next_at = ?, last_at = ?, last_run = ?, o
 """
 #: Of the runs of a schedule, those that ended last.
 _LATEST_ENDS = """
-SELECT run_id, reason FROM durable_runs WHERE run_id > ? AND run_id < ? AND ended_at IS NOT NULL AND successor IS NULL
+SELECT run, run_id, reason FROM durable_runs
+WHERE run_id > ? AND run_id < ? AND ended_at IS NOT NULL AND successor IS NULL
 ORDER BY ended_at DESC, run DESC LIMIT 100
 """
+# Body of `StepInterrupted`: attempt, crashed.
+_DIED = "SELECT 1 FROM durable_events WHERE run = ? AND kind = ? AND json_extract(body, '$[1]') LIMIT 1"
+_POISON = f"{PoisonError.__name__}: "
 #: A schedule is paused once so many of its runs in a row have killed the process. One may have had bad luck.
 KILLERS = 2
 
@@ -263,16 +268,22 @@ def pause_killer(conn: sqlite3.Connection, run_id: str, at: float, effects: Effe
         return
     row = find_schedule(conn, owner)
     ends = conn.execute(_LATEST_ENDS, (f"schedule:{owner}:", f"schedule:{owner};")).fetchall()  # ";" is behind ":"
-    reasons = [reason for each, reason in ends if _schedule_of(conn, each) == owner][:KILLERS]
-    if row.paused_at is not None or len(reasons) < KILLERS or not all(map(is_poison, reasons)):
+    latest = [(run, reason) for run, each, reason in ends if _schedule_of(conn, each) == owner][:KILLERS]
+    killed = [reason for run, reason in latest if killed_the_process(reason) and _is_sure(conn, run, reason)]
+    if row.paused_at is not None or len(killed) < KILLERS:
         return
-    error = f"paused, since its last {KILLERS} runs killed the process: {reasons[0]}"
+    error = f"paused, since its last {KILLERS} runs killed the process: {killed[0]}"
     save(conn, row._replace(paused_at=at, next_at=None, last_error=error), effects)
 
 
-def is_poison(reason: str | None) -> bool:
-    """Whether a run failed by a `PoisonError`."""
-    return reason is not None and reason.startswith(f"{PoisonError.__name__}: ")
+def killed_the_process(reason: str | None) -> bool:
+    """Whether a run may have killed the process, by what it failed with."""
+    return reason is not None and reason.startswith((_POISON, f"{StepInterruptedError.__name__}: "))
+
+
+def _is_sure(conn: sqlite3.Connection, run: int, reason: str) -> bool:
+    """Whether it was found guilty; or its attempts were used up by deaths, of which the last one has no event."""
+    return reason.startswith(_POISON) or conn.execute(_DIED, (run, StepInterrupted.kind)).fetchone() is not None
 
 
 def _schedule_of(conn: sqlite3.Connection, run_id: str) -> str | None:

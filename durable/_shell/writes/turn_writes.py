@@ -60,7 +60,7 @@ from durable._shell.writes.run_writes import (
     keep_for_others,
     write_runs,
 )
-from durable._shell.writes.schedule_writes import is_poison, pause_killer
+from durable._shell.writes.schedule_writes import killed_the_process, pause_killer
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
 from durable._shell.writes.wakeups import let_in, put_item, request_cancel, send_signal, wake
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, RunNotFoundError, RunStateError
@@ -469,7 +469,7 @@ def _end(
         if turn.broken_hooks:
             note_broken(conn, state.run, turn.broken_hooks, turn.at)
         effects.ended.append(Ended(state.run, state.run_id, state.workflow, status, outcome, unread))
-        if is_poison(turn.decision.reason):
+        if killed_the_process(turn.decision.reason):
             pause_killer(conn, state.run_id, turn.at, effects)
     about_many(conn, _NO_ITEMS, runs)
     for (child,) in about_many(conn, _TIED, over):
