@@ -24,7 +24,7 @@ from durable._core.program.definition import (
     check_name,
 )
 from durable._core.program.limits import Limit, check_reference, check_whole
-from durable._core.program.ops import Op, RunOp, StepOp, TransactionOp
+from durable._core.program.ops import NO_OPTIONS, Op, RunOp, StepOp, TransactionOp
 from durable._core.scope_check import refuse_scopes
 from durable._core.statuses import ENDS, EndStatus
 from durable.errors import DefinitionError
@@ -86,7 +86,7 @@ class Step(StepDefinition[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]:
         """An op that runs the step; raises TypeError if the arguments do not fit its signature."""
         bound, named = self.arguments.bind(args, kwargs)
-        op: StepOp[R] = StepOp(self, bound, named, site=current_driver.call_site())
+        op: StepOp[R] = StepOp(self, bound, named, NO_OPTIONS, current_driver.call_site())
         current_driver.created(op)
         return op
 

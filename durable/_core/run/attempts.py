@@ -133,23 +133,24 @@ class AttemptNode(Leaf[StepEvent]):
 
     def deliver(self, event: StepEvent, /) -> None:
         ex, ended = self.ex, NodeOutcome
-        if self.state is STARTED and isinstance(event, StepSucceeded):  # as nearly always
+        before = self.state
+        if before is STARTED and isinstance(event, StepSucceeded):  # as nearly always: as below, with no wait to close
+            value = self._value_of(event)
             ex.running -= 1
+            del ex.leaves[self.position]
+            self.closed = True
+            self.owner.member_done(self.index, ended(value))
+            return
+        if before.phase == "cancelling":
+            ended = LateOutcome
+        if ex.replaying:
+            replay_event(self, event)
         else:
-            before = self.state
-            if before.phase == "cancelling":
-                ended = LateOutcome
-            if ex.replaying:
-                replay_event(self, event)
-            else:
-                take(self, event, ex.decision, ex.time)
-            self._count(before)
+            take(self, event, ex.decision, ex.time)
+        self._count(before)
         match event:
             case StepSucceeded():
-                definition = self.op.definition
-                codec = ex.codec if definition.options.codec is None else definition.codec_of(ex.codec)
-                value = codec.decode(event.value or "null", definition.result, where=definition.result_place)
-                self.close(ended(value))
+                self.close(ended(self._value_of(event)))
             case StepFailed():
                 error = rebuilt(event.value, ex.codec)
                 self.close(ended(error=self.delivered(error)))
@@ -165,6 +166,12 @@ class AttemptNode(Leaf[StepEvent]):
                 self.wait = None
             case _:
                 assert_never(event)
+
+    def _value_of(self, event: StepSucceeded) -> Any:
+        definition, codec = self.op.definition, self.ex.codec
+        if definition.options.codec is not None:
+            codec = definition.codec_of(codec)
+        return codec.decode(event.value or "null", definition.result, where=definition.result_place)
 
     @property
     def stopping(self) -> bool:

@@ -166,10 +166,11 @@ class Steps:
         try:
             running.enter(task)
             try:
-                key = (self._journal, state.run_id, action.position)
-                if running_functions and (last := function_at(key)) is not None:
-                    with running.not_begun():
-                        await last.wait_returned()
+                if running_functions:
+                    last = function_at((self._journal, state.run_id, action.position))
+                    if last is not None:
+                        with running.not_begun():
+                            await last.wait_returned()
                 elsewhere = self.elsewhere
                 if elsewhere is not None and (state.run_id, action.position) in elsewhere.steps:
                     with running.not_begun():

@@ -171,11 +171,12 @@ class Driver:
         """One turn; the next arrivals, or None once nothing is left to drive in this task."""
         execution = self._execution
         assert execution is not None, "turns begin with a take-over"
+        now = self._services.clock.now()
         if self._watch is UNWATCHED:  # as nearly always: a context that does nothing takes two calls, too
-            decision = execution.advance(arrived, now=self._services.clock.now())
+            decision = execution.advance(arrived, now=now)
         else:
             with self._watch.turn:
-                decision = execution.advance(arrived, now=self._services.clock.now())
+                decision = execution.advance(arrived, now=now)
         if self._services.replay_always and decision.ended is not None:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
         decisions: list[Decision] = []
@@ -185,7 +186,7 @@ class Driver:
             if decision.transactions:
                 decisions, freed = await self._transact(execution, decision)
             else:
-                decisions, freed = [decision], await self._writer.record(decision, execution, self._inbox.upto)
+                decisions, freed = [decision], await self._writer.record(decision, execution, self._inbox.upto, now)
         except SignalsUnreadError:
             go_back = partial(self._redo, execution)
         except JournalDamagedError:

@@ -110,7 +110,9 @@ class TransactionTurn:
         if decision.cancelled_steps:  # not begun: its rows would commit, and nobody would know of them
             self._queue = [action for action in self._queue if action.position not in decision.cancelled_steps]
         self._queue += decision.transactions
-        return self._writer.turn(decision, self._execution, self._inbox_upto, last=not self._queue)
+        return self._writer.turn(
+            decision, self._execution, self._inbox_upto, self._services.clock.now(), last=not self._queue
+        )
 
     def _advanced(self, outcome: Event) -> TurnWrite:
         """The turn which the outcome of a transaction causes."""

@@ -64,9 +64,11 @@ class TurnWriter:
     #: What notes that hooks of the run are called, if the last engine died.
     watch: Watch = field(default=UNWATCHED, init=False)
 
-    def record(self, decision: Decision, execution: AnyExecution, inbox_upto: int) -> Awaitable[bool]:
+    def record(self, decision: Decision, execution: AnyExecution, inbox_upto: int, now: float) -> Awaitable[bool]:
         """
-        Have *decision* of *execution* written, with which what the inbox holds up to item *inbox_upto* is taken in.
+        Have *decision* of *execution*, made at *now*, written.
+
+        With it, what the inbox holds up to item *inbox_upto* is taken in.
 
         Done when it is on disk: whether the run was let go of, if it waits; else something has arrived meanwhile.
 
@@ -75,10 +77,10 @@ class TurnWriter:
             SignalsUnreadError: It would have ended the run too early, so that nothing of it was written.
         """
         if decision.ended is None:
-            write = self.turn(decision, execution, inbox_upto)
+            write = self.turn(decision, execution, inbox_upto, now)
         else:
             with self.watch.turn:  # hooks are asked what follows
-                write = self.turn(decision, execution, inbox_upto)
+                write = self.turn(decision, execution, inbox_upto, now)
         return self._services.commits.turn(write)
 
     async def block(self, reason: str, running: Collection[str]) -> None:
@@ -147,10 +149,11 @@ class TurnWriter:
             then = ask(self._ready, started, end.ended, end, services)
         end_undriven(conn, self._state, end, now, then.runs, then.broken, services.allocate, effects)
 
-    def turn(self, decision: Decision, execution: AnyExecution, inbox_upto: int, *, last: bool = True) -> TurnWrite:
+    def turn(
+        self, decision: Decision, execution: AnyExecution, inbox_upto: int, now: float, *, last: bool = True
+    ) -> TurnWrite:
         """*decision*, ready to be written. *last* is False while transactions of the same turn are still to run."""
         services = self._services
-        now = services.clock.now()
         events = self._state.append(decision.events)
         if decision.ended is None:
             write = TurnWrite(self._state, now, decision, events, inbox_upto)
@@ -212,7 +215,7 @@ class TurnWriter:
         decision = write.decision
         if decision.continued is not None:
             write.successor = self._child(decision.continued, write.at)
-        else:
+        elif self._ready.follow_ups or execution.definition.hooks:
             found = continuations(self._ready, execution.started, status, decision, self._services)
             write.follow_ups, write.broken_hooks = found.runs, found.broken
 
