@@ -11,7 +11,7 @@ import sqlite3
 
 import pytest
 
-from durable import Engine, Flow, Return, step, wait_for, workflow
+from durable import Engine, Flow, Return, sleep, step, wait_for, workflow
 from durable.errors import JournalCorruptError, JournalDamagedError, RunNotFoundError
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +37,12 @@ async def waiter(name: str) -> Flow[str]:
     yield wait_for("go")
     last: str = yield work(f"{first} again")
     yield Return(last + text[:0])
+
+
+@workflow
+async def naps(number: int) -> Flow[int]:
+    yield sleep(0.01)
+    yield Return(number)
 
 
 async def waiting(path):
@@ -199,3 +205,37 @@ async def test_a_damaged_index_does_not_give_another_run_for_the_one_that_was_as
         for name in ("bbbbb", "ccccc"):
             with pytest.raises(RunNotFoundError):
                 await engine.get(name).result()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE durable_runs SET labels = '[1' WHERE run_id = 'rotten'",
+        "UPDATE durable_runs SET labels = '" + "9" * 5000 + "' WHERE run_id = 'rotten'",
+        "UPDATE durable_runs SET successor = 'rotten' WHERE run_id = 'rotten'",
+        "UPDATE durable_runs SET parent = run WHERE run_id = 'rotten'",
+        (
+            "INSERT INTO durable_waits (run, grp, position, kind, wake_on, fire_at, since) "
+            "VALUES (99, '', '', 'start', 'any', 1.0, 1.0)"
+        ),
+        "UPDATE durable_runs SET run = 9223372036854775807 WHERE run_id = 'rotten'",
+        (
+            "INSERT INTO durable_schedules (name, spec, timezone, anchor, upto, triggers, starts) "
+            "VALUES ('bad', 'every 1 s', 'UTC', 9e999, 0, '{\"a\": 1}', '[')"
+        ),
+    ],
+    ids=["labels", "number", "successor", "parent", "timer", "run", "schedule"],
+)
+async def test_a_damaged_row_harms_nobody_else(tmp_db, statement):
+    """
+    Whatever stands in it: the file opens, the other run resumes, new ones start and are listed, and timers fire.
+    """
+    await waiting(tmp_db)
+    change(tmp_db, statement)
+    async with Engine(tmp_db, [waiter, naps]) as engine, asyncio.timeout(20):
+        with contextlib.suppress(RunNotFoundError, JournalDamagedError):
+            await engine.get("rotten").signal("go")
+        await engine.get("sound").signal("go")
+        assert await engine.get("sound").result() == "sound again"
+        assert await engine.run(naps(1)) == 1
+        assert {info.run_id async for info in engine.runs()} >= {"sound", "rotten"}

@@ -881,7 +881,7 @@ def rows_of(*ticks, between):
     """
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
         schema.prepare(conn, 0.0)
-        schedule_writes.adopt(conn, [Schedule("often", report("x"), every=10)], 0.0)
+        schedule_writes.adopt(conn, [Schedule("often", report("x"), every=10)], 0.0, Effects())
         made = [made_tick(at, "allow") for at in ticks]
         before = schedule_writes.find_schedule(conn, "often")
         between(conn)
@@ -945,7 +945,7 @@ def test_ticks_that_queue_cost_the_same_however_many_are_recorded_at_once():
     def statements(number):
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
             schema.prepare(conn, 0.0)
-            schedule_writes.adopt(conn, [Schedule("often", report("x"), every=10)], 0.0)
+            schedule_writes.adopt(conn, [Schedule("often", report("x"), every=10)], 0.0, Effects())
             seen = []
             conn.set_trace_callback(seen.append)
             ticks = [made_tick(10.0 * each, "queue") for each in range(1, number + 1)]

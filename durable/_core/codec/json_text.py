@@ -57,3 +57,14 @@ def loads(text: str) -> Any:
     except StopIteration:
         return _decoder.decode(text)
     return value if end == len(text) else _decoder.decode(text)
+
+
+def read_object(text: object) -> dict[str, Any] | None:
+    """The JSON object in *text*, which is empty where there is none; None if that is damaged."""
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -45,7 +45,7 @@ from durable._shell.log import log
 from durable._shell.reads import event_rows, run_rows
 from durable._shell.reads.hook_rows import runs_with_owed_hooks
 from durable._shell.reads.queue_rows import changed_queues
-from durable._shell.rows.rows import ChangedQueue, Effects, ReadyRun
+from durable._shell.rows.rows import ChangedQueue, Damaged, Effects, ReadyRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.value_caps import note_value_caps
 from durable._shell.storage import schema
@@ -367,6 +367,7 @@ class Running:
         self.waiters.take(effects)
         for run_id, error in effects.refused:
             log.error("follow_up.refused", run_id=run_id, error=error)
+        _tell_damaged(self.settings.path, effects.damaged)
         for ended in effects.ended:
             if ended.unread:
                 log.warning("signals.unread", run_id=ended.run_id, workflow=ended.workflow, signals=dict(ended.unread))
@@ -472,8 +473,8 @@ async def _recover(
     now = settings.clock.now()
     noted = read_notes(left)
 
-    def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], LastLife]:
-        effects = Effects()  # not needed, since what these cause is read from the file afterwards
+    def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], LastLife, Sequence[Damaged]]:
+        effects = Effects()  # not needed but for damage, since what these cause is read from the file afterwards
         retry_blocked(conn, now)
         forget_renewed(conn)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
@@ -483,7 +484,8 @@ async def _recover(
             let_in(conn, slots.leave_paused_queue(conn, queue, now, effects, active=None), now, effects)
         let_in(conn, slots.free_outlived(conn, outlived, now, effects), now, effects)
         let_in(conn, slots.grant_all(conn, now, effects), now, effects)
-        return adopt(conn, list(settings.schedules.values()), now), take_last_life(conn, noted)
+        adopted = adopt(conn, list(settings.schedules.values()), now, effects)
+        return adopted, take_last_life(conn, noted), effects.damaged
 
     def look(conn: sqlite3.Connection) -> Recovered:
         rates = [(queue.name, queue.rate) for queue in settings.queues if queue.rate is not None]
@@ -503,8 +505,14 @@ async def _recover(
             },
         )
 
-    schedules, last_life = await database.write(recover)
+    schedules, last_life, damaged = await database.write(recover)
+    _tell_damaged(settings.path, damaged)
     return await database.read(look)
+
+
+def _tell_damaged(path: str, found: Sequence[Damaged]) -> None:
+    for each in found:
+        log.error("journal.damaged", path=path, what=each.what, of=each.of, error=each.error)
 
 
 def _lines(settings: Settings, recovered: Recovered) -> tuple[Places, Admission[ReadyRun]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 
 from attrs import evolve
@@ -24,8 +25,13 @@ from durable._shell.rows.rows import Effects, ReadyRun
 from durable._shell.turns.driver import Driver
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.writes.slots import leave_paused_queue
-from durable._shell.writes.wakeups import fire_due, let_in
-from durable.errors import EngineClosedError
+from durable._shell.writes.wakeups import fire_apart, fire_due, let_in
+from durable.errors import (
+    EngineClosedError,
+    JournalAccessError,
+    JournalFullError,
+    JournalIOError,
+)
 
 #: Timers that fire in one transaction: bounds how long it holds the writer.
 TIMERS_AT_ONCE = 500
@@ -218,6 +224,8 @@ class Scheduler:
                 await services.hooks.run(driver, services.spawn)
             else:
                 await driver.drive()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+            log.error("run.not_driven", run_id=driver.ready.run_id, error=one_line(error))
         finally:
             del self._drivers[run]
             self._admission.release(run)
@@ -271,20 +279,28 @@ class Scheduler:
         """Fire timers as they come due. Runs in a task of its own."""
         while await self._alarm.wait():
             with self._services.activity:
-                due = partial(
-                    fire_due, now=self._services.clock.now(), limit=TIMERS_AT_ONCE, places=self._services.places
-                )
                 try:
-                    await self._services.commits.call(
-                        lambda conn, effects, due=due: due(conn, effects=effects),  # type: ignore[misc]
-                        answers=False,
-                    )
+                    await self._fire(fire_due)
                 except EngineClosedError:
                     return
                 except BaseException:
                     self._alarm.set(self._services.clock.now())  # they are due still
                     raise
                 self._pump()  # since the rate of a queue may admit more by now
+
+    async def _fire(self, fire: Callable[..., object]) -> None:
+        """Let what is due fire; where that fails because of one of them, all others."""
+        services = self._services
+        due = partial(fire, now=services.clock.now(), limit=TIMERS_AT_ONCE, places=services.places)
+        try:
+            await services.commits.call(lambda conn, effects: due(conn, effects=effects), answers=False)
+        except (EngineClosedError, JournalIOError, JournalFullError, JournalAccessError):
+            raise
+        except Exception as error:
+            if fire is fire_apart:
+                raise
+            log.error("timers.failed", error=one_line(error))
+            await self._fire(fire_apart)
 
     # --- stopping ----------------------------------------------------------------------------------------
 

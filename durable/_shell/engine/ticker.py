@@ -130,7 +130,7 @@ class Ticker:
     async def _run(self) -> None:
         activity = self._services.activity
         try:
-            await asyncio.gather(*(self._start_triggered(name) for name in self._rows))
+            await asyncio.gather(*(self._alone(name, self._start_triggered(name)) for name in self._rows))
             if not self._alarm.stopped:
                 await self._tick_all()
         finally:
@@ -145,9 +145,17 @@ class Ticker:
         """Together, so that ticks of one instant share a commit."""
         now = self._services.clock.now()
         due = [name for name, row in self._rows.items() if row.next_at is not None and row.next_at <= now]
-        await asyncio.gather(*(self._tick(name, now) for name in due))
+        await asyncio.gather(*(self._alone(name, self._tick(name, now)) for name in due))
         for row in self._rows.values():
             self._wake_for(row)
+
+    async def _alone(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Await *work* on a schedule. One that cannot tick ticks no more, and holds up no other."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - a bug, or damage: see above
+            self._rows.pop(name, None)
+            log.error("schedule.failed", schedule=name, error=one_line(error))
 
     def _wake_for(self, row: ScheduleRow) -> None:
         if row.next_at is not None:

@@ -4,13 +4,13 @@ What is read of batches. Runs on the reader's thread.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
+from durable._core.codec.json_text import read_object
 from durable._core.statuses import ENDS
 from durable._shell.reads.why import why_by_id
 
@@ -55,7 +55,7 @@ class BatchRow:
 
 def _batch_row(conn: sqlite3.Connection, row: Sequence[Any]) -> BatchRow:
     columns: list[Any] = list(row)
-    columns[3] = json.loads(row[3]) if row[3] else {}
+    columns[3] = read_object(row[3]) or {}
     members = conn.execute("SELECT status, count(*) FROM durable_runs WHERE batch = ? GROUP BY status", (row[0],))
     columns.append(dict(members.fetchall()))
     return BatchRow(*columns)
@@ -95,7 +95,7 @@ def list_batches(
     where: list[str] = []
     values: list[Any] = []
     for name, value in labels.items():
-        where.append("json_extract(b.labels, ?) = ?")
+        where.append("CASE WHEN json_valid(b.labels) THEN json_extract(b.labels, ?) END = ?")
         quoted = name.replace('"', "")
         values += [f'$."{quoted}"', value]
     if description is not None:
@@ -114,7 +114,8 @@ def lineage(conn: sqlite3.Connection, batch: int) -> tuple[str, ...]:
         "WITH RECURSIVE line(batch, batch_id, parent, depth) AS ("
         "SELECT batch, batch_id, parent, 0 FROM durable_batches WHERE batch = ? UNION ALL "
         "SELECT b.batch, b.batch_id, b.parent, line.depth + 1 FROM durable_batches AS b "
-        "JOIN line ON b.batch = line.parent) SELECT batch_id FROM line ORDER BY depth",
+        "JOIN line ON b.batch = line.parent WHERE line.depth < 1000) "  # a circle, which only damage makes, has an end
+        "SELECT DISTINCT batch_id FROM line ORDER BY depth",
         (batch,),
     )
     return tuple(batch_id for (batch_id,) in rows)

@@ -201,7 +201,8 @@ def _with_start(ready: ReadyRun, at: float, body: str | None, value: Any, record
 def places(conn: sqlite3.Connection) -> list[tuple[str, str | None, float, float]]:
     """(queue, group, first place, last place) of the groups of runs that could begin, see `Places.recover`."""
     return conn.execute(
-        "SELECT queue, coalesce(char(10) || json_extract(labels, '$.\"' || fair_by || '\"'), "
+        "SELECT queue, coalesce("
+        "char(10) || CASE WHEN json_valid(labels) THEN json_extract(labels, '$.\"' || fair_by || '\"') END, "
         "CASE WHEN parent IS NULL THEN workflow END) AS grp, min(place), max(place) "
         "FROM durable_runs AS r LEFT JOIN durable_queues AS q ON q.name = r.queue "
         "WHERE ready_at IS NOT NULL AND started_at IS NULL GROUP BY queue, grp"
@@ -238,9 +239,15 @@ def next_fire_at(conn: sqlite3.Connection) -> float | None:
 
 def last_run(conn: sqlite3.Connection) -> int:
     """The highest run number, those included that children of feeds are to have."""
-    (last,) = conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs").fetchone()
-    (promised,) = conn.execute("SELECT coalesce(max(child), 0) FROM durable_feed_items").fetchone()
+    (last,) = conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs WHERE run < ?", (_NO_RUN,)).fetchone()
+    (promised,) = conn.execute(
+        "SELECT coalesce(max(child), 0) FROM durable_feed_items WHERE child < ?", (_NO_RUN,)
+    ).fetchone()
     return int(max(last, promised))
+
+
+#: No number that was given to a run: behind one that a flipped bit made so large, none would be left for others.
+_NO_RUN = 2**62
 
 
 def latest_note_at(conn: sqlite3.Connection, run: int, position: str) -> float | None:

@@ -4,11 +4,11 @@ Runs that could proceed, as the scheduler sees them.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from durable._core.codec.json_text import read_object
 from durable._shell.rows.rows import ReadyRun
 
 #: What the scheduler needs of a run, see `ready_run`.
@@ -25,10 +25,11 @@ def read_ready(conn: sqlite3.Connection, run: int) -> ReadyRun:
 
 def ready_run(row: Sequence[Any]) -> ReadyRun:
     """A row of `SELECT_READY`'s columns."""
-    labels = json.loads(row[7]) if row[7] else {}
+    labels = read_object(row[7])
+    damage = "" if labels is not None else "its labels are no JSON object"
     run, run_id, workflow, kind, queue, priority, ready_at, _, place, batch, callback, follow_ups, retry, *rest = row
     timeout, expires_at, begun = rest
     return ReadyRun(
-        run, run_id, workflow, kind, queue, priority, ready_at or 0.0, labels, place, batch, callback, follow_ups,
-        retry, timeout, expires_at, bool(begun),
+        run, run_id, workflow, kind, queue, priority, ready_at or 0.0, labels or {}, place, batch, callback, follow_ups,
+        retry, timeout, expires_at, bool(begun), damage,
     )  # fmt: skip

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from durable._core.codec.json_text import read_object
 from durable._core.statuses import CLEANUP_FAILED, HELD, OPEN
-from durable.errors import RunNotFoundError
+from durable.errors import JournalDamagedError, RunNotFoundError
 
 #: Statuses of open runs, and of those that stand still, as lists of SQL.
 OPEN_SQL: Final = "('" + "', '".join(OPEN) + "')"
@@ -29,7 +30,9 @@ _RUN_CANCELLED: Final = 4
 
 #: `CancelSent`, with the command that it is about (`StepStarted`, `SlotAwaited`, `ChildStarted`) and nothing behind it.
 _TOLD_TO_END: Final = """
-SELECT sent.position, json_extract(asked.body, iif(asked.kind = 25, '$[1]', '$[0]')), sent.at, asked.kind = 25
+SELECT sent.position,
+    CASE WHEN json_valid(asked.body) THEN json_extract(asked.body, iif(asked.kind = 25, '$[1]', '$[0]')) END,
+    sent.at, asked.kind = 25
 FROM durable_events AS sent
 JOIN durable_events AS asked ON asked.run = sent.run AND asked.position = sent.position AND asked.kind IN (10, 17, 25)
 WHERE sent.run = ? AND sent.kind = 36 AND NOT EXISTS (
@@ -48,7 +51,7 @@ SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.prio
        (SELECT json_group_array(json_array(h.hook, h.error, h.at)) FROM durable_hook_errors AS h WHERE h.run = r.run),
        r.abandoned,
        CASE WHEN r.status = 'cancelled' AND instr(r.reason, '{CLEANUP_FAILED}') THEN (
-           SELECT json_extract(e.body, '$[0]') FROM durable_events AS e
+           SELECT CASE WHEN json_valid(e.body) THEN json_extract(e.body, '$[0]') END FROM durable_events AS e
            WHERE e.run = r.run AND e.kind = {_RUN_CANCELLED} ORDER BY e.seq DESC LIMIT 1
        ) END, r.compensated
 FROM durable_runs AS r
@@ -121,10 +124,9 @@ class RunRow(NamedTuple):
 
 def _run_row(row: Sequence[Any]) -> RunRow:
     columns: list[Any] = list(row)
-    columns[9] = json.loads(row[9]) if row[9] else {}
-    columns[21] = json.loads(row[21]) if row[21] else {}
+    for of_object in (9, 21, 23):  # damage to one run must not hide all others
+        columns[of_object] = read_object(row[of_object]) or {}
     columns[22] = () if row[22] == "[]" else tuple(FailedHook(*each) for each in json.loads(row[22]))
-    columns[23] = json.loads(row[23]) if row[23] else {}
     columns[24] = _error(status=row[5], reason=row[11], asked=row[24])
     columns[25] = bool(row[25])
     return RunRow(*columns)
@@ -201,17 +203,43 @@ def require_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
 def current_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
     """The run called *run_id*, or the one that it continued as."""
     found = require_run(conn, run_id)
-    while found.successor is not None:
-        found = require_run(conn, found.successor)
-    return found
+    return found if found.successor is None else require_run(conn, last_id(conn, run_id))
 
 
 def last_of_chain(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
     """The run called *run_id*, or the one it continued as in the end."""
     found = run_by_id(conn, run_id)
-    while found is not None and found.successor is not None:
-        found = run_by_id(conn, found.successor)
-    return found
+    return found if found is None or found.successor is None else run_by_id(conn, last_id(conn, run_id))
+
+
+def chain(conn: sqlite3.Connection, run_id: str) -> Iterator[str]:
+    """
+    *run_id*, the id of what that continued as, and so on; the last of them may have been pruned.
+
+    Raises:
+        JournalDamagedError: It leads back to where it was.
+    """
+    seen: set[str] = set()
+    following: str | None = run_id
+    while following is not None:
+        if following in seen:
+            raise damaged(conn, f"run {run_id!r} continues as {following!r}, in a circle")
+        seen.add(following)
+        yield following
+        row = conn.execute("SELECT successor FROM durable_runs WHERE run_id = ?", (following,)).fetchone()
+        following = None if row is None else row[0]
+
+
+def damaged(conn: sqlite3.Connection, what: str) -> JournalDamagedError:
+    """The error that says *what* is wrong with the rows of this journal."""
+    _, _, path = conn.execute("PRAGMA database_list").fetchone()
+    return JournalDamagedError(path or ":memory:", f"{what}. Restore from a backup")
+
+
+def last_id(conn: sqlite3.Connection, run_id: str) -> str:
+    """The last of its `chain`."""
+    *_, last = chain(conn, run_id)
+    return last
 
 
 class Filter(NamedTuple):
@@ -289,10 +317,12 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
         where.append("r.created_at < ?")
         values.append(wanted.until)
     for name, value in (wanted.labels or {}).items():
-        where.append("json_extract(r.labels, ?) = ?")
+        where.append("CASE WHEN json_valid(r.labels) THEN json_extract(r.labels, ?) END = ?")
         values += [_json_path(name), value]
     for name, value in (wanted.attributes or {}).items():
-        where.append("json_extract(r.attributes, ?) IS json_extract(?, '$')")
+        where.append(
+            "CASE WHEN json_valid(r.attributes) THEN json_extract(r.attributes, ?) END IS json_extract(?, '$')"
+        )
         values += [_json_path(name), json.dumps(value)]
     if wanted.waiting_for == "slot":
         where.append("r.run IN (SELECT s.run FROM durable_slots AS s WHERE s.granted_at IS NULL)")

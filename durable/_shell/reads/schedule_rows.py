@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from durable._shell.reads.run_rows import paused_queues
+from durable._shell.reads.run_rows import chain, damaged, paused_queues
 from durable._shell.rows.schedule_row import ScheduleRow
 
 _SELECT = """
@@ -20,35 +20,62 @@ FROM durable_schedules
 
 
 def _row(columns: Sequence[Any]) -> ScheduleRow:
+    """Raises ValueError if the row is damaged."""
     fields = list(columns)
-    fields[8] = tuple(json.loads(fields[8]))
-    fields[13] = tuple((run_id, at) for run_id, at in json.loads(fields[13]))
+    fields[8] = tuple(_listed(fields[8], str))
+    fields[13] = tuple((_kind(run_id, str), _kind(at, int | float)) for run_id, at in _listed(fields[13], list))
     return ScheduleRow(*fields)
 
 
+def _listed(text: str, kind: Any) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("a list nested too deeply") from error
+    return [_kind(each, kind) for each in _kind(found, list)]
+
+
+def _kind(found: Any, kind: Any) -> Any:
+    if not isinstance(found, kind):
+        msg = f"expected {getattr(kind, '__name__', kind)}, found {found!r:.40}"
+        raise ValueError(msg)  # noqa: TRY004 - of a text that is no such JSON, as `json.loads` says
+    return found
+
+
 def schedule_by_name(conn: sqlite3.Connection, name: str) -> ScheduleRow | None:
-    """The schedule called *name*."""
+    """
+    The schedule called *name*.
+
+    Raises:
+        JournalDamagedError: Its row cannot be read.
+    """
     row = conn.execute(_SELECT + "WHERE name = ?", (name,)).fetchone()
-    return None if row is None else _row(row)
+    try:
+        return None if row is None else _row(row)
+    except ValueError as error:
+        raise damaged(conn, f"schedule {name!r}: {error}") from error
 
 
 def all_schedules(conn: sqlite3.Connection) -> list[ScheduleRow]:
-    """Every schedule that the journal knows, by name."""
-    return [_row(row) for row in conn.execute(_SELECT + "ORDER BY name").fetchall()]
+    """Every schedule that the journal knows, by name; one whose row is damaged without what cannot be read."""
+    return [_readable(row) for row in conn.execute(_SELECT + "ORDER BY name").fetchall()]
+
+
+def _readable(columns: Sequence[Any]) -> ScheduleRow:
+    try:
+        return _row(columns)
+    except ValueError:
+        return _row([*columns[:8], "[]", *columns[9:13], "[]", *columns[14:]])
 
 
 def still_open(conn: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, int]:
     """Those of *run_ids* that have not ended, or what they continued as: their ids and numbers."""
     found: dict[str, int] = {}
     for run_id in run_ids:
-        following: str | None = run_id
-        while following is not None:
-            row = conn.execute(
-                "SELECT run, run_id, successor, ended_at FROM durable_runs WHERE run_id = ?", (following,)
-            ).fetchone()
-            following = None if row is None else row[2]
-            if row is not None and row[3] is None:
-                found[row[1]] = row[0]
+        for link in chain(conn, run_id):
+            row = conn.execute("SELECT run FROM durable_runs WHERE run_id = ? AND ended_at IS NULL", (link,)).fetchone()
+            if row is not None:
+                found[link] = row[0]
     return found
 
 

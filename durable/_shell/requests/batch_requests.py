@@ -11,7 +11,7 @@ from typing import ClassVar
 from attrs import evolve, frozen
 
 from durable._core.admission import Places
-from durable._shell.reads.run_rows import OPEN_SQL
+from durable._shell.reads.run_rows import OPEN_SQL, chain
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects, NewRun, labels_json
 from durable._shell.rows.templates import to_json
@@ -191,13 +191,12 @@ def _check_joined(conn: sqlite3.Connection, run_id: str, new: NewRun, batch_id: 
     Raises:
         KeyConflictError, RunExistsError: It does.
     """
-    found: str | None = run_id
     workflow = new.workflow
-    while found is not None:
-        row = conn.execute("SELECT batch, workflow, successor FROM durable_runs WHERE run_id = ?", (found,)).fetchone()
+    for link in chain(conn, run_id):
+        row = conn.execute("SELECT batch, workflow FROM durable_runs WHERE run_id = ?", (link,)).fetchone()
         if row is None:  # pruned; its key was kept
             break
-        batch, workflow, found = row
+        batch, workflow = row
         if batch == new.batch:
             return
     if new.key is not None and run_id != new.run_id:

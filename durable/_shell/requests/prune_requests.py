@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable
 from attrs import frozen
 
 from durable._core.statuses import ENDS
-from durable._shell.reads.run_rows import require_run
+from durable._shell.reads.run_rows import chain, last_id, require_run
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 from durable._shell.writes.keys import drop_expired_keys, keep_key
@@ -152,13 +152,7 @@ def _chain(conn: sqlite3.Connection, run_id: str) -> list[str]:
 
 def _successors(conn: sqlite3.Connection, run_id: str) -> list[str]:
     """*run_id*, and the ids of what that continued as."""
-    links: list[str] = []
-    found: str | None = run_id
-    while found is not None:
-        links.append(found)
-        row = conn.execute("SELECT successor FROM durable_runs WHERE run_id = ?", (found,)).fetchone()
-        found = None if row is None else row[0]
-    return links
+    return [*chain(conn, run_id)]
 
 
 def _check_deletable(
@@ -284,14 +278,10 @@ def _leaves_chain(conn: sqlite3.Connection, run: int, before: float, gone: Conta
                 conn.execute("UPDATE durable_runs SET successor = ? WHERE run = ?", (following, points[0]))
             if points is not None:
                 return following is not None
-    while following is not None:
-        link = conn.execute("SELECT successor, ended_at FROM durable_runs WHERE run_id = ?", (following,)).fetchone()
-        if link is None:  # gone with its batch
-            return True
-        following, ended_at = link
-        if following is None:
-            return ended_at is not None and ended_at < before
-    return True
+    if following is None:
+        return True
+    last = conn.execute("SELECT ended_at FROM durable_runs WHERE run_id = ?", (last_id(conn, following),)).fetchone()
+    return last is None or (last[0] is not None and last[0] < before)  # none: it is gone with its batch
 
 
 def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) -> None:

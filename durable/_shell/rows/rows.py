@@ -224,6 +224,8 @@ class ReadyRun:
     expires_at: float | None = None
     #: Whether it was active before: a queue's rate does not count it again.
     begun: bool = False
+    #: What is wrong with its row, so that it is blocked rather than driven.
+    damage: str = ""
     #: Its first event and checksum, where it was only just created and needs no loading.
     fresh: tuple[RunStarted, int] | None = None
 
@@ -371,6 +373,15 @@ class Refused(NamedTuple):
     error: str
 
 
+class Damaged(NamedTuple):
+    """Something whose rows say what cannot be: it is left alone, told, and in nobody's way."""
+
+    what: Literal["run", "schedule", "limits"]
+    #: Its name or id.
+    of: str
+    error: str
+
+
 class BatchNews(NamedTuple):
     """What became of a batch: its first member failed, all have ended, or their callbacks, too."""
 
@@ -404,6 +415,7 @@ class Effects:
     hooks: list[int] = field(factory=list)
     notices: list[Notice] = field(factory=list)
     batches: list[BatchNews] = field(factory=list)
+    damaged: list[Damaged] = field(factory=list)
     #: Queues whose numbers were changed.
     changed_queues: dict[str, ChangedQueue] = field(factory=dict)
     #: Queues that were paused (True) or resumed.
@@ -427,6 +439,7 @@ class Effects:
         self.hooks += other.hooks
         self.notices += other.notices
         self.batches += other.batches
+        self.damaged += other.damaged
         self.changed_queues |= other.changed_queues
         self.queues |= other.queues
         self.schedules += other.schedules

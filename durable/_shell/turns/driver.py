@@ -271,6 +271,8 @@ class Driver:
 
     async def _take_over(self) -> list[Event] | None:
         """Make the execution, replay what is recorded; the arrivals that no turn has taken in."""
+        if self.ready.damage:
+            raise JournalDamagedError(self._services.path, f"run {self.ready.run_id!r}: {self.ready.damage}")
         kept = self._services.residents.take(self.ready.run)
         if kept is not None:
             return await self._resume(kept)

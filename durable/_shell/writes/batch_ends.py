@@ -95,7 +95,9 @@ def finish_batches(
 def reopen_batches(conn: sqlite3.Connection, first: int) -> None:
     """A member or callback of a batch is retried: that, and those around it, are open until all has ended again."""
     batch: int | None = first
-    while batch is not None:
+    seen: set[int] = set()
+    while batch is not None and batch not in seen:
+        seen.add(batch)
         (batch,) = conn.execute(
             "UPDATE durable_batches SET completed_at = NULL, finished_at = NULL, outcome = NULL WHERE batch = ? "
             "RETURNING parent",

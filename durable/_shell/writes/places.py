@@ -20,7 +20,8 @@ _NEAR = 100
 _LAST = """
 SELECT max(place) FROM (SELECT * FROM durable_runs ORDER BY run DESC LIMIT :near)
 WHERE queue = :queue AND coalesce(
-    char(10) || json_extract(labels, '$."' || :label || '"'), CASE WHEN parent IS NULL THEN workflow END
+    char(10) || CASE WHEN json_valid(labels) THEN json_extract(labels, '$."' || :label || '"') END,
+    CASE WHEN parent IS NULL THEN workflow END
 ) = :group
 """
 

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
+from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.events import StepInterrupted
 from durable._core.program.schedules import AHEAD, MOST_MISSED, Overlap, Schedule, Timetable, timetable_from
 from durable._core.statuses import ENDS
-from durable._shell.reads.schedule_rows import all_schedules, held_up_by, schedule_by_name, still_open
-from durable._shell.rows.rows import Effects, NewRun
+from durable._shell.reads.schedule_rows import held_up_by, schedule_by_name, still_open
+from durable._shell.rows.rows import Damaged, Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.writes.apart import apart
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.wakeups import request_cancel
 from durable.errors import DurableError, PoisonError, ScheduleNotFoundError, StepInterruptedError, UsageError
@@ -112,27 +114,50 @@ def put(conn: sqlite3.Connection, timetable: Timetable, starts: str | None, now:
     )
 
 
-def adopt(conn: sqlite3.Connection, schedules: Sequence[Schedule], now: float) -> dict[str, ScheduleRow]:
-    """The rows of *schedules*, made or begun anew where they tick otherwise than before; and of those of run time."""
+def adopt(
+    conn: sqlite3.Connection, schedules: Sequence[Schedule], now: float, effects: Effects
+) -> dict[str, ScheduleRow]:
+    """
+    The rows of *schedules*, made or begun anew where they tick otherwise than before; and of those of run time.
+
+    But for those whose rows are damaged: these tick no more, and say why.
+    """
     # so that schedules which this program does not have tick in none
     conn.execute("UPDATE durable_schedules SET next_at = NULL")
-    for schedule in schedules:
-        put(conn, schedule, None, now)
     found: dict[str, ScheduleRow] = {}
-    listed: dict[str, Timetable] = {schedule.name: schedule for schedule in schedules}
-    for before in all_schedules(conn):
-        timetable = listed.get(before.name) or (None if before.starts is None else timetable_of(before))
-        if timetable is None:
-            continue
-        if before.upto > now + AHEAD:
-            # It would stand still for as long. Runs that its ticks have started in that future are known by their ids.
-            conn.execute("UPDATE durable_schedules SET upto = ? WHERE name = ?", (now, timetable.name))
-        row = find_schedule(conn, timetable.name)
-        if row.paused_at is None:
-            next_at = timetable.next_after(row.upto, anchor=row.anchor)
-            conn.execute("UPDATE durable_schedules SET next_at = ? WHERE name = ?", (next_at, row.name))
-        found[timetable.name] = find_schedule(conn, timetable.name)
+    listed = {schedule.name: schedule for schedule in schedules}
+
+    def adopt_each(conn: sqlite3.Connection, names: Sequence[str], _: Effects) -> None:
+        for name in names:
+            if (row := _adopted(conn, name, listed.get(name), now)) is not None:
+                found[name] = row
+
+    known = [name for (name,) in conn.execute("SELECT name FROM durable_schedules ORDER BY name")]
+    for name, error in apart(conn, [*dict.fromkeys((*listed, *known))], adopt_each, effects):
+        found.pop(name, None)
+        text = f"its row is damaged: {one_line(error)}. Delete the schedule, or restore from a backup"
+        conn.execute("UPDATE durable_schedules SET next_at = NULL, last_error = ? WHERE name = ?", (text, name))
+        effects.damaged.append(Damaged("schedule", name, text))
     return found
+
+
+def _adopted(conn: sqlite3.Connection, name: str, listed: Schedule | None, now: float) -> ScheduleRow | None:
+    """The row of one schedule; None if it is of another program."""
+    if listed is not None:
+        put(conn, listed, None, now)
+    row = find_schedule(conn, name)
+    timetable = listed or (None if row.starts is None else timetable_of(row))
+    if timetable is None:
+        return None
+    upto = row.upto
+    if upto > now + AHEAD:
+        # It would stand still for as long. Runs that its ticks have started in that future are known by their ids.
+        upto = now
+        conn.execute("UPDATE durable_schedules SET upto = ? WHERE name = ?", (upto, name))
+    if row.paused_at is None:
+        next_at = timetable.next_after(upto, anchor=row.anchor)
+        conn.execute("UPDATE durable_schedules SET next_at = ? WHERE name = ?", (next_at, name))
+    return find_schedule(conn, name)
 
 
 def record_ticks(

@@ -17,6 +17,7 @@ from typing import Any
 from attrs import evolve
 
 from durable._core.codec.codec import Payload
+from durable._core.codec.json_text import read_object
 from durable._core.journal.events import (
     CancelRequested,
     ChildCancelled,
@@ -32,7 +33,7 @@ from durable._core.program.limits import limit_name
 from durable._core.run.decision import Decision, SignalAction
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
-from durable._shell.reads.run_rows import current_run
+from durable._shell.reads.run_rows import current_run, last_id
 from durable._shell.rows.rows import (
     BrokenHook,
     DroppedNotes,
@@ -266,7 +267,7 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
 
 def _note_abandoned(conn: sqlite3.Connection, run: int, steps: Mapping[str, str]) -> None:
     (known,) = conn.execute("SELECT abandoned FROM durable_runs WHERE run = ?", (run,)).fetchone()
-    value = json.dumps({**(json.loads(known) if known else {}), **steps}, ensure_ascii=False)
+    value = json.dumps({**(read_object(known) or {}), **steps}, ensure_ascii=False)
     conn.execute("UPDATE durable_runs SET abandoned = ? WHERE run = ?", (value, run))
 
 
@@ -346,7 +347,7 @@ def add_wait(conn: sqlite3.Connection, run: int, position: str, run_id: str, at:
 def _await_run(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effects: Effects) -> None:
     """Wait for a run that was there before; if it has ended, that arrives at once."""
     row = conn.execute(
-        "SELECT run, status FROM durable_runs WHERE run_id = ?", (_last_of_chain(conn, wait.run_id or ""),)
+        "SELECT run, status FROM durable_runs WHERE run_id = ?", (last_id(conn, wait.run_id or ""),)
     ).fetchone()
     if row is None:
         _put_missing(conn, run, wait, at, effects)
@@ -355,15 +356,6 @@ def _await_run(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effect
     write_many(conn, INSERT_WAITS, [_wait_row(run, wait, target, at)])
     if status in ENDS:
         tell_waiters(conn, [AwaitedEnd(target, wait.run_id or "", *read_end(conn, target), at)], effects)
-
-
-def _last_of_chain(conn: sqlite3.Connection, run_id: str) -> str:
-    """The run that *run_id* continued as, if it did."""
-    while row := conn.execute(
-        "SELECT successor FROM durable_runs WHERE run_id = ? AND successor IS NOT NULL", (run_id,)
-    ).fetchone():
-        run_id = row[0]
-    return run_id
 
 
 def _put_missing(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effects: Effects) -> None:

@@ -9,12 +9,13 @@ with ten members and with ten thousand.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from durable._core.admission import Places
+from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.codec.json_text import read_object
 from durable._core.journal.columns import to_row
 from durable._core.journal.events import (
     CancelRequested,
@@ -31,9 +32,10 @@ from durable._core.journal.events import (
 from durable._core.statuses import ENDS, HELD
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import HELD_SQL, RunRow, current_run
-from durable._shell.rows.rows import Effects, Large, ReadyRun, stored
+from durable._shell.rows.rows import Damaged, Effects, Large, ReadyRun, Stopped, stored
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.writes import slots
+from durable._shell.writes.apart import apart
 from durable._shell.writes.places import PlacesFromFile
 from durable.errors import RunStateError
 
@@ -57,7 +59,7 @@ WHERE mine.run = :run AND mine.kind = 'start' AND mine.target IS NOT NULL
 _BELOW = """
 WITH RECURSIVE below(run, status, sort) AS (
     SELECT run, 'asked', sort FROM durable_runs WHERE run = ?
-    UNION ALL
+    UNION
     SELECT r.run, r.status, r.sort FROM durable_runs AS r JOIN below ON r.parent = below.run
     WHERE r.ended_at IS NULL AND r.on_parent_end IS NULL
         AND EXISTS (
@@ -164,12 +166,55 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects,
 
     A run whose delay is over gets its place in line here, among those of *places*: not before what waits already.
     """
+    due = conn.execute(_DUE, (now, limit)).fetchall()
+    _fire(conn, due, now, PlacesFromFile(conn, places), effects)
+    _next_timer(conn, effects)
+    let_in(conn, slots.grant_due(conn, now, limit, effects), now, effects)
+    return len(due)
+
+
+def fire_apart(
+    conn: sqlite3.Connection, now: float, limit: int, effects: Effects, places: Places | None = None
+) -> None:
+    """
+    As `fire_due`, once that has failed: what cannot fire blocks its run, and all others fire.
+
+    A line of a limit in which nobody can be let in stands still until the next one leaves it.
+    """
     lines = PlacesFromFile(conn, places)
-    due = conn.execute(
-        "SELECT wait, run, grp, position, kind, wake_on, fire_at, since FROM durable_waits "
-        "WHERE fire_at <= ? ORDER BY fire_at, wait LIMIT ?",
-        (now, limit),
-    ).fetchall()
+
+    def fire(conn: sqlite3.Connection, due: Sequence[_Timer], mine: Effects) -> None:
+        _fire(conn, due, now, lines, mine)
+
+    due = conn.execute(_DUE, (now, limit)).fetchall()
+    for (wait, run, _, position, kind, *_), error in apart(conn, due, fire, effects):
+        conn.execute("DELETE FROM durable_waits WHERE wait = ?", (wait,))
+        block_damaged(conn, run, f"its {kind} at {position!r} is damaged", error, effects)
+    _next_timer(conn, effects)
+
+    def grant(conn: sqlite3.Connection, _: Sequence[None], mine: Effects) -> None:
+        let_in(conn, slots.grant_due(conn, now, limit, mine), now, mine)
+
+    for _, error in apart(conn, [None], grant, effects):
+        conn.execute("UPDATE durable_slots SET due_at = NULL WHERE due_at <= ?", (now,))
+        effects.damaged.append(Damaged("limits", "", one_line(error)))
+
+
+_Timer: TypeAlias = tuple[int, int, str, str, str, str, float, float]
+_DUE = """
+SELECT wait, run, grp, position, kind, wake_on, fire_at, since FROM durable_waits
+WHERE fire_at <= ? ORDER BY fire_at, wait LIMIT ?
+"""
+
+
+def _next_timer(conn: sqlite3.Connection, effects: Effects) -> None:
+    row = conn.execute("SELECT min(fire_at) FROM durable_waits WHERE fire_at IS NOT NULL").fetchone()
+    if row[0] is not None:
+        effects.fires(row[0])
+
+
+def _fire(conn: sqlite3.Connection, due: Sequence[_Timer], now: float, lines: PlacesFromFile, effects: Effects) -> None:
+    """Let *due* fire, in their order."""
     about_many(conn, DELETE_WAITS, [row[0] for row in due])
     for _, run, group, position, kind, wake_on, fire_at, since in due:
         if kind == "start":
@@ -187,11 +232,21 @@ def fire_due(conn: sqlite3.Connection, now: float, limit: int, effects: Effects,
         else:
             wakes = wake_on == "any" or not is_open(conn, run, group)
             put_item(conn, run, TimerFired(position, now), effects, wakes=wakes)
-    row = conn.execute("SELECT min(fire_at) FROM durable_waits WHERE fire_at IS NOT NULL").fetchone()
-    if row[0] is not None:
-        effects.fires(row[0])
-    let_in(conn, slots.grant_due(conn, now, limit, effects), now, effects)
-    return len(due)
+
+
+def block_damaged(conn: sqlite3.Connection, run: int, what: str, error: BaseException, effects: Effects) -> None:
+    """Block a run, if it is there and open, because of *what* belongs to it."""
+    reason = f"JournalDamagedError: {what}: {one_line(error)}"
+    blocked = conn.execute(
+        "UPDATE durable_runs SET status = 'blocked', ready_at = NULL, reason = ? WHERE run = ? AND ended_at IS NULL "
+        "RETURNING run_id, workflow",
+        (reason, run),
+    ).fetchone()
+    run_id, workflow = blocked or (str(run), "")
+    if blocked is not None:
+        effects.paused.add(run)
+        effects.stopped.append(Stopped("blocked", run_id, workflow))
+    effects.damaged.append(Damaged("run", run_id, reason))
 
 
 def _line_up(conn: sqlite3.Connection, run: int, lines: PlacesFromFile, at: float) -> None:
@@ -199,7 +254,7 @@ def _line_up(conn: sqlite3.Connection, run: int, lines: PlacesFromFile, at: floa
     queue, workflow, parent, labels = conn.execute(
         "SELECT queue, workflow, parent, labels FROM durable_runs WHERE run = ?", (run,)
     ).fetchone()
-    place = lines.place(queue, workflow, parent, json.loads(labels) if labels else {}, at)
+    place = lines.place(queue, workflow, parent, read_object(labels) or {}, at)
     conn.execute("UPDATE durable_runs SET place = ? WHERE run = ?", (place, run))
 
 
