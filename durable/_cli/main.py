@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-from durable._cli.terminal.output import Output
+from durable._cli.terminal.output import Output, printable
 from durable._cli.terminal.problems import INTERRUPTED, OK, USAGE, CommandError, code_of
 from durable.errors import DurableError
 
@@ -70,6 +70,9 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
 }
 COMMANDS: Final = {name: (group, command) for group, commands in _GROUPS.items() for name, command in commands.items()}
 
+#: Characters of an error that was not expected: it may quote what the file holds.
+_LONGEST_COMPLAINT: Final = 500
+
 _AFTER = """\
 environment:
   DURABLE_DB    the journal, where --db is not given
@@ -115,6 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"durable {name}: {error}", error.code)
     except DurableError as error:
         return _complain(f"durable {name}: {error}", code_of(error))
+    except Exception as error:  # a file may hold anything: what nobody thought of is told in a line, too
+        if os.environ.get("DURABLE_TRACEBACK"):
+            raise
+        said = printable(f"{type(error).__name__}: {error}"[:_LONGEST_COMPLAINT])
+        return _complain(f"durable {name}: {said} (DURABLE_TRACEBACK=1 shows where)", USAGE)
 
 
 def _carry_out(name: str, given: Sequence[str]) -> int:

@@ -556,3 +556,21 @@ def _listed(path):
         return list_runs(conn, Filter(), None, 1000)
     finally:
         conn.close()
+
+
+async def test_a_cell_that_nobody_expects_is_told_in_a_line(engines, cli, tmp_db):
+    """
+    Without a traceback, and without the bytes of the file as they are.
+    """
+    engine = await engines.file()
+    await engine.aclose()
+    conn = sqlite3.connect(tmp_db)
+    conn.execute(
+        "INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, labels, created_at)"
+        " VALUES (1, 'r', 'w', 1, 'job', 'failed', 'q', 0, '[1', 0)"
+    )
+    conn.commit()
+    conn.close()
+    said = cli("list", "--db", tmp_db)
+    assert "Traceback" not in said.err
+    assert said.code in (0, 1, 2)
