@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 from durable.errors import Fatal, HttpStatusError, RetryAfter
@@ -72,6 +71,8 @@ def _seconds(headers: Any) -> float | None:
     try:
         seconds = float(found)
     except ValueError:
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - with all of `email`: for those who are told a date
+
         try:
             until = parsedate_to_datetime(found).timestamp()
             served = _header(headers, "date")  # by the server's clock, which may be another than ours

@@ -26,51 +26,36 @@ _DEEPEST = 100
 class RunningAttempt:
     """One attempt, and what was asked of it."""
 
-    __slots__ = (
-        "action",
-        "cancelled",
-        "function",
-        "in_call",
-        "inside",
-        "is_cancelled",
-        "is_cut_off",
-        "limit",
-        "on_overdue",
-        "scope",
-        "struck",
-        "task",
-        "timer",
-        "turn",
-    )  # fmt: skip
+    # Defaults of the class, since one is made for every attempt, and few are ever told to end.
+    #: The task that awaits the function: one of its own, or that of its driver.
+    task: asyncio.Task[Any] | None = None
+    #: Its timeout, while it has one.
+    limit: asyncio.Timeout | None = None
+    #: Set once its run waits for its end. A value that it has all the same counts.
+    is_cancelled = False
+    #: Set once the engine closes, and its grace is over.
+    is_cut_off = False
+    #: Whether its task awaits the function.
+    inside = False
+    #: Its function in a thread: that cannot be cancelled, so it is waited for.
+    function: Function | None = None
+    #: Set while its value is awaited.
+    in_call = False
+    #: There once it has begun.
+    scope: Scope | None = None
+    #: Whether the function was cancelled.
+    struck = False
+    #: What gives it up when its time for clean-up is over.
+    timer: asyncio.TimerHandle | None = None
+    #: While it waits for its turn among those that may kill the process.
+    turn: asyncio.Future[None] | None = None
 
-    def __init__(self, action: StepAction) -> None:
+    def __init__(self, action: StepAction, on_overdue: Callable[[RunningAttempt], object] | None = None) -> None:
         self.action = action
-        #: The task that awaits the function: one of its own, or that of its driver.
-        self.task: asyncio.Task[Any] | None = None
-        #: Its timeout, while it has one.
-        self.limit: asyncio.Timeout | None = None
-        #: Set once its run waits for its end. A value that it has all the same counts.
-        self.is_cancelled = False
-        #: Set once the engine closes, and its grace is over.
-        self.is_cut_off = False
-        #: Whether its task awaits the function.
-        self.inside = False
+        #: What is called once its time is over, if its function is one that can be cancelled.
+        self.on_overdue = on_overdue
         #: What its function may ask.
         self.cancelled = Cancelled()
-        #: Its function in a thread: that cannot be cancelled, so it is waited for.
-        self.function: Function | None = None
-        #: Set while its value is awaited.
-        self.in_call = False
-        #: There once it has begun.
-        self.scope: Scope | None = None
-        #: Whether the function was cancelled.
-        self.struck = False
-        #: What is called once its time is over, if its function is one that can be cancelled.
-        self.on_overdue: Callable[[RunningAttempt], object] | None = None
-        #: What gives it up when its time for clean-up is over.
-        self.timer: asyncio.TimerHandle | None = None
-        #: While it waits for its turn among those that may kill the process.
-        self.turn: asyncio.Future[None] | None = None
 
     @property
     def was_told(self) -> bool:

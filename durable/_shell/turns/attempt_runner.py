@@ -82,7 +82,7 @@ class AttemptRunner:
         """
         inline = alone and len(actions) == 1 and not self._running and self.relief is None
         for action in actions:
-            attempt = self._running[action.position] = RunningAttempt(action)
+            attempt = self._running[action.position] = RunningAttempt(action, self._overdue)
             if inline:
                 self._inline = attempt
             else:
@@ -238,7 +238,6 @@ class AttemptRunner:
         task = task or current_task()
         outcome: Event | None = None
         try:
-            attempt.on_overdue = self._overdue
             left = await notes.left(action, state.run_id) if notes.may_be_left(action) else {}
             if state.batch is not None or state.callback is not None:
                 await self._name_batches()
@@ -282,7 +281,7 @@ class AttemptRunner:
         action = attempt.action
         if attempt.timer is not None:
             attempt.timer.cancel()
-        if attempt in self._abandoned:  # what came of it is of no use any more
+        if self._abandoned and attempt in self._abandoned:  # what came of it is of no use any more
             if attempt.function is not None and attempt.function.returned and not attempt.is_cut_off:
                 self._services.spawn(self._give_slot_back, attempt)
             else:
