@@ -38,7 +38,7 @@ def __getattr__(name: str) -> _Any:
     here = globals()
     if name == "__all__" or not name.startswith("_"):  # others are asked for by inspection and imports
         face = _import_module("durable._face")
-        here.update({each: getattr(face, each) for each in face.__all__}, __all__=list(face.__all__))
+        here.update({each: getattr(face, each) for each in face.__all__}, __all__=face.BY_STAR)
     if name not in here:
         msg = f"module 'durable' has no attribute {name!r}"
         raise AttributeError(msg)

@@ -271,3 +271,6 @@ __all__ = [
     "what_if",
     "workflow",
 ]
+
+#: What ``from durable import *`` brings: not what would hide a module of the standard library that is often imported.
+BY_STAR = [name for name in __all__ if name != "resource"]

@@ -91,7 +91,7 @@ def test_every_documented_name_is_public():
     """
     What the documents name is in `durable.__all__`, and so is every error: a handler needs no second import.
     """
-    missing = [name for name in DOCUMENTED + ERROR_CLASSES if name not in durable.__all__]
+    missing = [name for name in DOCUMENTED + ERROR_CLASSES if name not in {*durable.__all__, "resource"}]
     assert not missing, f"documented, but not in durable.__all__: {' '.join(missing)}"
 
 
@@ -178,3 +178,15 @@ def test_the_version_is_that_of_the_distribution():
     """
     assert re.fullmatch(r"\d+\.\d+\.\d+", durable.__version__)
     assert metadata.version("durable-asyncio") == durable.__version__
+
+
+def test_a_star_hides_no_module_of_the_standard_library_that_is_often_imported():
+    """
+    `resource` is imported by its name, so that ``import resource`` before a star still means what it says.
+    """
+    here = {}
+    exec("import resource\nfrom durable import *", here)
+    assert here["resource"].__name__ == "resource"
+    assert callable(durable.resource)
+    exec("from durable import resource", here)
+    assert here["resource"] is durable.resource
