@@ -38,7 +38,7 @@ DOCUMENTED = """
 OFFERED = {
     "Engine": """
         path open aclose drain idle serve health wait_closed failure
-        start start_many run get find runs transact transaction
+        start start_many run get find runs transact transaction read
         queue limit schedule schedules batch get_batch batches
         from_thread events stats prune scrub delete backup export import_runs check dry_run
     """,

@@ -314,3 +314,30 @@ async def test_a_client_has_no_transactions(tmp_db):
     """
     async with Engine(tmp_db, [ship]), Client(tmp_db) as client:
         assert not hasattr(client, "transact")
+
+
+async def test_the_applications_tables_are_read_beside_the_writer(tmp_db):
+    """
+    On a connection that only reads; an error of the function leaves it as it was.
+    """
+    kept = []
+
+    def half_read(conn):
+        for _ in conn.execute("SELECT item FROM orders"):
+            raise LookupError("a row that says nothing")
+
+    def count(conn):
+        return conn.execute("SELECT count(*) FROM orders").fetchone()[0]
+
+    async with Engine(tmp_db, [ship], schema=SCHEMA) as engine:
+        await engine.transact(create_order("tea"))
+        try:
+            await engine.read(half_read)
+        except LookupError as error:
+            kept.append(error)  # and with it the statement that it has not read to its end
+        await engine.transact(create_order("milk"))
+        assert await engine.read(count) == 2
+        with pytest.raises(Exception, match=r"readonly|read-only"):
+            await engine.read(lambda conn: conn.execute("DELETE FROM orders"))
+    with pytest.raises(EngineClosedError):
+        await engine.read(count)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -342,6 +343,21 @@ class Engine(JournalHandle[EngineBackend]):
         """
         async with transaction(self._backend.parts_here().services, timeout) as tx:
             yield tx
+
+    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """
+        What *fn* returns, called in a thread with a connection that only reads, inside a transaction of its own.
+
+        For the application's tables: ``await engine.read(lambda conn: conn.execute("SELECT ...").fetchall())``. Keep it
+        short: the engine's own reads wait for it.
+        """
+        self._backend.parts_here()
+        return await self._backend.read(fn)
+
+    @property
+    def _failure(self) -> EngineFailedError | None:  # pyright: ignore[reportUnusedFunction]
+        """As `failure`, under the name by which programs found it when it had no public one; until 1.0."""
+        return self.failure
 
     # --- what it does ----------------------------------------------------------------------------------
 
