@@ -23,6 +23,7 @@ from durable._shell.storage.connections import CommitUnknownError, TransactionUn
 from durable._shell.storage.guard import ENDED_FROM_INSIDE
 from durable._shell.turns.commits import SpoiledError, mark
 from durable._shell.turns.services import Services
+from durable._shell.turns.transaction_turn import is_undone
 from durable.errors import JournalIOError, TransactionRefusedError, UsageError
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ async def _in_group(op: TransactionOp[T], services: Services, *, alone: bool) ->
         try:
             return run_sync(conn, guard, op, _staging(services), effects, lambda value: value), None
         except BaseException as error:
-            if came_from_outside(error) or type(error) is TransactionUndoneError or _is_the_disk(error):
+            if came_from_outside(error) or is_undone(error) or _is_the_disk(error):
                 raise
             return None, error
 

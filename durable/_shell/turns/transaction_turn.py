@@ -59,6 +59,11 @@ class Spoiling:
     proven: dict[tuple[str, int], Exception] = field(factory=dict)
 
 
+def is_undone(error: BaseException) -> bool:
+    """Whether *error* says that the whole transaction is gone: ours, not one of its class that user code raised."""
+    return type(error) is TransactionUndoneError and not is_the_users_own(error)
+
+
 class TransactionTurn:
     """Runs the transactions of one turn, and records them with it."""
 
@@ -196,7 +201,7 @@ class TransactionTurn:
         try:
             return run_sync(conn, guard, action.op, self._stage, effects, partial(self._succeeded, action))
         except BaseException as error:  # user code may raise anything: it is the outcome
-            if came_from_outside(error) or type(error) is TransactionUndoneError or self._is_the_file(error):
+            if came_from_outside(error) or is_undone(error) or self._is_the_file(error):
                 raise  # not that of the user's SQL alone: the whole group must go back
             return self._failed(action, error)
 
