@@ -23,18 +23,18 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from durable._core import release as _release
-
 if _TYPE_CHECKING:
     from durable._face import *  # noqa: F403 - the names that `_face` lists, for type checkers
 
-__version__ = _release.RELEASE
+    __version__: str
 
 
 def __getattr__(name: str) -> _Any:
     """What `durable._face` has under *name*: all of it is loaded now."""
     if name == "command_line":  # not with the face, so that the command line starts without asyncio
         return _import_module("durable._cli").command_line
+    if name == "__version__":
+        return _import_module("durable._core.release").RELEASE
     here = globals()
     if name == "__all__" or not name.startswith("_"):  # others are asked for by inspection and imports
         face = _import_module("durable._face")
