@@ -142,6 +142,13 @@ def quotes(folder, monkeypatch):
 
 
 @contextmanager
+def trip(folder, monkeypatch):
+    import trip as example
+
+    yield example.trip("Bob"), [example.trip], {"before": cleared(example.BOOKED)}
+
+
+@contextmanager
 def product_images(folder, monkeypatch):
     import product_images as example
 
@@ -223,6 +230,7 @@ WORLDS = {
     "etl": (etl, "etl", 20, 2),
     "welcome": (welcome, "welcome", 30, 3),
     "api aggregator": (api_aggregator, "api_aggregator", 6, 1),
+    "trip": (trip, "trip", 12, 2),
     "quotes": (quotes, "quotes", 20, 2),
     "product images": (product_images, "product_images", 6, 1),
     "census": (census, "census", 4, 0),

@@ -3,6 +3,7 @@ The application's own tables: made once, changed by what is new, and never half-
 """
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 from structlog.testing import capture_logs
@@ -21,7 +22,7 @@ END;
 
 
 def columns(path):
-    with sqlite3.connect(path) as conn:
+    with closing(sqlite3.connect(path)) as conn:
         return [name for (name,) in conn.execute("SELECT name FROM pragma_table_info('orders')")]
 
 
@@ -41,12 +42,12 @@ async def test_a_file_gets_the_steps_that_it_has_not_had(tmp_db):
     """
     await opened(tmp_db)
     await opened(tmp_db)
-    with sqlite3.connect(tmp_db) as conn:
+    with closing(sqlite3.connect(tmp_db)) as conn, conn:
         conn.execute("INSERT INTO orders DEFAULT VALUES")
     await opened(tmp_db, add_a_price)
     assert columns(tmp_db) == ["id", "item", "price"]
     await opened(tmp_db, add_a_price, ["ALTER TABLE orders ADD COLUMN note TEXT", "CREATE INDEX i ON orders (note);"])
-    with sqlite3.connect(tmp_db) as conn:
+    with closing(sqlite3.connect(tmp_db)) as conn, conn:
         assert conn.execute("SELECT * FROM orders").fetchall() == [(1, "a;b;", 5, None)]
     other = tmp_db.with_name("new.db")
     await opened(other, add_a_price, ["ALTER TABLE orders ADD COLUMN note TEXT"])

@@ -4,6 +4,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from datetime import datetime
 
 import pytest
@@ -61,7 +62,7 @@ async def create_slowly(tx: AsyncTransaction, item: str) -> int:
 
 
 def items(path):
-    with sqlite3.connect(path) as conn:
+    with closing(sqlite3.connect(path)) as conn:
         return [item for (item,) in conn.execute("SELECT item FROM orders ORDER BY id")]
 
 
@@ -205,10 +206,9 @@ async def test_a_trigger_that_ends_the_transaction_harms_its_caller_alone(tmp_db
     RAISE(ROLLBACK) undoes the whole commit group: it is written again without the guilty one.
     """
     trigger = "CREATE TRIGGER no BEFORE INSERT ON orders WHEN new.item = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'no'); END"
-    with sqlite3.connect(tmp_db) as conn:
+    with closing(sqlite3.connect(tmp_db)) as conn, conn:
         conn.execute(SCHEMA)
         conn.execute(trigger)
-    conn.close()
     async with Engine(tmp_db, [ship]) as engine:
         wanted = [create_order(item) for item in ("tea", "bad", "milk")]
         found = await asyncio.gather(*map(engine.transact, wanted), return_exceptions=True)
