@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 from attrs import frozen
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from durable._core.journal.events import (
@@ -753,6 +753,9 @@ def story(world: World, turns: Sequence[Sequence[Event]]) -> list[Any]:
 
 
 @given(options, st.lists(st.lists(arrivals, min_size=1, max_size=3), max_size=12))
+@example(Options(), [[retrying(1), fired(), CancelRequested("no", START)]])
+@example(Options(), [[snoozed(1), fired(), RunTimedOut(5.0, START)]])
+@example(Options(), [[retrying(1), fired(), retrying(2), CancelRequested("no", START)]])
 def test_a_job_and_a_workflow_of_one_step_do_the_same(options, turns):
     """
     The same arrivals lead to the same events, the same actions and the same state, in memory and over replays.

@@ -368,6 +368,8 @@ def begin_attempt(step: OpenStep, decision: Decision, now: float) -> None:
 def take(step: OpenStep, event: StepEvent, decision: Decision, now: float) -> None:
     """Let *event*, which is recorded, happen to *step*; as `begin_attempt`."""
     step.state, effects = moved(step.state, event, step.rules)
+    if decision.waits and isinstance(event, TimerFired):  # of a delay that began in this very turn: it needs no timer
+        decision.waits = [wait for wait in decision.waits if (wait.kind, wait.position) != ("retry", step.position)]
     _perform(effects, step, event, decision, now)
 
 
