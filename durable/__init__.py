@@ -30,21 +30,24 @@ if _TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> _Any:
-    """What `durable._face` has under *name*: all of it is loaded now."""
-    if name == "command_line":  # not with the face, so that the command line starts without asyncio
-        return _import_module("durable._cli").command_line
+    """The public *name*, of which no more is loaded than its module."""
     if name == "__version__":
         return _import_module("durable._core.release").RELEASE
-    here = globals()
-    if name == "__all__" or not name.startswith("_"):  # others are asked for by inspection and imports
-        face = _import_module("durable._face")
-        here.update({each: getattr(face, each) for each in face.__all__}, __all__=face.BY_STAR)
-    if name not in here:
+    if name == "errors":  # ``durable.errors.StepError`` needs no import of its own
+        return _import_module("durable.errors")
+    found: _Any = None
+    if name == "__all__":
+        found = _import_module("durable._names").BY_STAR
+    elif not name.startswith("_"):  # others are asked for by inspection and imports
+        home, _, there = _import_module("durable._names").HOMES.get(name, "").partition(":")
+        found = getattr(_import_module(f"durable.{home}"), there or name) if home else None
+    if found is None:
         msg = f"module 'durable' has no attribute {name!r}"
         raise AttributeError(msg)
-    return here[name]
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
     """The public names, for completion."""
-    return sorted({*globals(), *_import_module("durable._face").__all__})
+    return sorted({*globals(), *_import_module("durable._names").HOMES})

@@ -1,5 +1,7 @@
 """
-All that users import, in one place. `durable/__init__.py` loads it when the first of these names is asked for.
+All that users import, in one place, as type checkers read it.
+
+Programs load each name by `_names` instead, from its module, and not what all the others need.
 """
 
 from durable._cli import command_line
@@ -271,6 +273,3 @@ __all__ = [
     "what_if",
     "workflow",
 ]
-
-#: What ``from durable import *`` brings: not what would hide a module of the standard library that is often imported.
-BY_STAR = [name for name in __all__ if name != "resource"]

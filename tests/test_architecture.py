@@ -278,6 +278,7 @@ ROOMS = [
     "durable._cli.main",
     "durable._cli",
     "durable._pyinstaller",
+    "durable._names",
     "durable._face",
     "durable.codecs",
     "durable.__main__",

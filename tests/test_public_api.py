@@ -2,15 +2,18 @@
 The public surface is the documented one: nothing missing, nothing that nobody was told about.
 """
 
+import ast
 import inspect
 import pickle
 import re
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
 
 import durable
-from durable import errors
+from durable import _face, _names, errors
 from durable._shell.engine.engine import EngineOptions
 
 # The design's sections 2 to 5, in its order. A new public name is added here and in the documents.
@@ -77,6 +80,42 @@ def test_all_is_sorted_and_unique():
     `durable.__all__` is sorted, so that a reader finds a name and a diff shows one line.
     """
     assert list(durable.__all__) == sorted(set(durable.__all__))
+
+
+def test_each_name_is_loaded_from_where_type_checkers_see_it():
+    """
+    The table that programs load by says what `_face` says, in its order.
+    """
+    imported = [node for node in ast.parse(inspect.getsource(_face)).body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.asname or alias.name: f"{node.module}:{alias.name}" for node in imported for alias in node.names}
+    table = {
+        name: f"durable.{home}" if ":" in home else f"durable.{home}:{name}" for name, home in _names.HOMES.items()
+    }
+    assert table == homes
+    assert list(_names.HOMES) == _face.__all__
+    assert {name: getattr(durable, name) for name in _names.HOMES} == {n: getattr(_face, n) for n in _names.HOMES}
+
+
+def test_a_name_loads_its_module_and_not_all_others():
+    """
+    A program that defines steps, in a process that runs none of them, starts without the engine.
+    """
+    code = (
+        "import sys, durable; durable.step; durable.errors.StepError; assert 'Engine' in dir(durable);"
+        "print([name for name in sys.modules if name.startswith(('durable._shell.', 'asyncio', 'anyio'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["CompensationError", "GroupFailedError"])
+def test_an_error_that_journals_find_in_durable_is_found_before_anybody_names_it(name):
+    """
+    One that catches it by its name does so only after it was decoded.
+    """
+    code = f"from durable._core.codec.class_names import loaded_class; print(loaded_class('durable', '{name}'))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == f"<class 'durable.{name}'>"
 
 
 def test_every_name_of_all_can_be_imported():

@@ -344,7 +344,7 @@ def test_the_leanest_commands_load_neither_asyncio_nor_attrs_nor_structlog(tmp_d
     """
     code = (
         "import sys; from durable._cli.main import main; code = main(sys.argv[1:]);"
-        "heavy = {'asyncio', 'attr', 'attrs', 'structlog', 'anyio', 'aiosqlite', 'durable._face'};"
+        "heavy = {'asyncio', 'attr', 'attrs', 'structlog', 'anyio', 'aiosqlite', 'durable._shell.engine.engine'};"
         "print(code, sorted(heavy & set(sys.modules)))"
     )
     empty_journal(tmp_db)

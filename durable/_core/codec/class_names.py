@@ -111,6 +111,8 @@ def loaded_module(name: str) -> types.ModuleType | None:
 def loaded_class(module: str, qualname: str) -> type | None:
     """The class that journals call so, if it is loaded; no code of its module runs."""
     found: Any = loaded_module(module)
+    if module == "durable":  # ours, which loads its names at their first use: one may be recorded that nobody named yet
+        return _class_or_none(getattr(found, qualname, None))
     for name in qualname.split("."):
         # By dictionary, not getattr: a module's __getattr__ may import, and so does any attribute of a lazy module.
         if issubclass(type(found), types.ModuleType):
@@ -119,6 +121,10 @@ def loaded_class(module: str, qualname: str) -> type | None:
             found = namespace_of(found).get(name)
         else:
             return None
+    return _class_or_none(found)
+
+
+def _class_or_none(found: Any) -> type | None:
     return found if issubclass(type(found), type) else None
 
 

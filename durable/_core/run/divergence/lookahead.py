@@ -79,7 +79,8 @@ def _named(instructions: Iterable[dis.Instruction], scope: Mapping[str, Any], de
         if instruction.opname in _LOADS and isinstance(instruction.argval, str):
             value = scope.get(instruction.argval)
         elif module is not None and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            value = vars(module).get(instruction.argval)
+            ours = module.__name__ == "durable"  # which loads its names at their first use; others' code is not run
+            value = getattr(module, instruction.argval, None) if ours else vars(module).get(instruction.argval)
         elif before == "wait_for" and instruction.opname == "LOAD_CONST" and isinstance(instruction.argval, str):
             found.append(f"wait_for {instruction.argval}")
             before = ""
