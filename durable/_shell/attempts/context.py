@@ -222,8 +222,12 @@ def resource(kind: type[T]) -> T:
         UsageError: No step or job asks; or it runs in a process of its own, which shares no objects.
     """
     scope = _require("resource()")
-    about = scope.context
-    return scope.resources.get(kind, f"the step at {about.position} of run {about.run_id!r} ({about.workflow})")
+
+    def asked_by() -> str:
+        about = scope.context
+        return f"the step at {about.position} of run {about.run_id!r} ({about.workflow})"
+
+    return scope.resources.get(kind, asked_by)
 
 
 async def snooze(seconds: float | timedelta, message: str = "") -> NoReturn:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from durable.errors import Fatal, HttpStatusError, RetryAfter
@@ -83,6 +82,6 @@ def _seconds(headers: Any) -> float | None:
 
 
 def _header(headers: Any, name: str) -> str | None:
-    if not isinstance(headers, Mapping) and not hasattr(headers, "items"):
+    if not hasattr(headers, "items"):
         return None
     return next((str(value).strip() for key, value in headers.items() if str(key).lower() == name), None)

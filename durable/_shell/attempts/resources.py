@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final, TypeVar
 
@@ -104,9 +104,9 @@ class Resources:
             entered.set_result(None)
             await self._let_go.wait()
 
-    def get(self, kind: type[T], asked_by: str) -> T:
+    def get(self, kind: type[T], asked_by: Callable[[], str]) -> T:
         """
-        The one of *kind*.
+        The one of *kind*; *asked_by* says who asks, for an error.
 
         Raises:
             ResourceNotFoundError: There is none, or more than one.
@@ -116,7 +116,7 @@ class Resources:
             found = exact or [each for _, each in self._held if isinstance(each, kind)]
             if len(found) != 1:
                 held = [known.__qualname__ for known, _ in self._held]
-                raise ResourceNotFoundError(kind.__qualname__, asked_by, held, len(found))
+                raise ResourceNotFoundError(kind.__qualname__, asked_by(), held, len(found))
             self._known[kind] = found[0]
         resource: T = self._known[kind]
         return resource

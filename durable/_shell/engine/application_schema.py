@@ -98,15 +98,12 @@ def _called(number: int) -> str:
 
 
 def _perform(step: SchemaStep, tx: Transaction) -> None:
-    if isinstance(step, str):
-        for statement in statements(step):
-            tx.execute(statement)
-    elif callable(step):
+    if callable(step):
         step(tx)
-    else:
-        for text in step:
-            for statement in statements(text):
-                tx.execute(statement)
+        return
+    for text in (step,) if isinstance(step, str) else step:
+        for statement in statements(text):
+            tx.execute(statement)
 
 
 def statements(script: str) -> list[str]:
