@@ -10,7 +10,8 @@ Encryption whose keys can be changed, and compression that has a bound on what i
 A key is changed by putting a new one first: ``AesGcm(new, old)`` writes with the new one, and still reads what the
 old one wrote. Values that were recorded without a codec are read as they are.
 
-What stays readable beside values that are encrypted: see "Files, secrets and strangers" in the guide.
+What stays readable beside values that are encrypted: ids, keys, labels, names of steps, queues and signals, digests of
+arguments, and what people are told: messages of errors, reasons of cancellations and blocks.
 """
 
 from __future__ import annotations

@@ -277,8 +277,8 @@ class Engine(JournalHandle[EngineBackend]):
         Run until SIGTERM or SIGINT, then drain: no new step begins, those that are running get the grace.
 
         The whole of a program that only executes: opened here, unless it is open, and then closed. A second signal
-        cuts off what is running. Nothing else in this library touches signal handlers; those that were there before
-        are there again afterwards.
+        cuts off what is running. The handlers that were there before are there again afterwards. An engine touches none
+        otherwise; a `Service` listens in on those that are there.
 
         Raises:
             EngineFailedError: It ended by itself.

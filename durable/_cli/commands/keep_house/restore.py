@@ -16,9 +16,8 @@ Stop the engine first: the journal must have no owner. The backup is copied and 
 changed. What was in its place is kept beside it, under another name, with its write-ahead log (-wal); nothing of it is
 applied to the backup, as it would be if that were copied by hand.
 
-examples:
-  durable restore /backups/rides-monday.db --to rides.db
-  litestream restore -o rides-latest.db s3://bucket/rides && durable restore rides-latest.db --to rides.db"""
+example:
+  durable restore /backups/rides-monday.db --to rides.db"""
 
 
 def configure(_command: str, parser: ArgumentParser) -> None:
