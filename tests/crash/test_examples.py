@@ -25,7 +25,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(autouse=True)
 def _examples(monkeypatch):
-    for folder in (EXAMPLES / "webapp", EXAMPLES / "debugging", EXAMPLES):
+    for folder in (EXAMPLES / "webapp", EXAMPLES / "debugging", EXAMPLES / "service", EXAMPLES):
         monkeypatch.syspath_prepend(folder)
 
 
@@ -175,6 +175,13 @@ def census(folder, monkeypatch):
 
 
 @contextmanager
+def order(folder, monkeypatch):
+    import orders as example
+
+    yield example.order(7), [example.order], {}
+
+
+@contextmanager
 def webapp(folder, monkeypatch):
     import app as example
 
@@ -234,6 +241,7 @@ WORLDS = {
     "quotes": (quotes, "quotes", 20, 2),
     "product images": (product_images, "product_images", 6, 1),
     "census": (census, "census", 4, 0),
+    "service": (order, "service/orders", 20, 2),
     "web application": (webapp, "webapp/app", 30, 3),
     "debugging": (fulfilling("shop"), "debugging/shop", 20, 2),
     "debugging, mended": (fulfilling("mended"), "debugging/mended", 20, 2),
