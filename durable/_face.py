@@ -49,11 +49,9 @@ from durable._debug.what_if import what_if
 from durable._shell.attempts.context import StepContext, context, cursor, memo, resource, snooze
 from durable._shell.attempts.http_outcomes import retry_http
 from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, RunSuccess, StepCall
-from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.dry_run import DryRun
 from durable._shell.engine.engine import Engine, Stats
 from durable._shell.engine.from_thread import FromThread, RunFromThread
-from durable._shell.engine.health import Health
 from durable._shell.engine.service import Service
 from durable._shell.handles.batch import Batch, current_batch
 from durable._shell.handles.batch_info import BatchInfo
@@ -63,6 +61,8 @@ from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable._shell.reads.exporting import read_histories
 from durable._shell.reads.run_rows import FailedHook
 from durable._shell.requests.history_requests import Imported
+from durable._shell.tasks.broadcast import EngineEvent
+from durable._shell.tasks.health import Health
 from durable.errors import (
     BatchClosedError,
     BatchNotFoundError,

@@ -263,6 +263,7 @@ ROOMS = [
     "durable._shell.attempts",
     "durable._shell.turns",
     "durable._shell.handles",
+    "durable._shell.tasks",
     "durable._shell.engine",
     "durable._shell",
     "durable._debug",

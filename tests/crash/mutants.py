@@ -353,7 +353,7 @@ MUTANTS = (
     ),
     _m(
         "what was granted before a queue was paused stays granted",
-        "_shell/engine/scheduler",
+        "_shell/tasks/scheduler",
         "                self._services.spawn(self._vacate, queue)\n",
         "                self._services.activity.end()\n",
         "shell/test_limits.py::test_a_paused_queue_gives_back_what_was_granted_and_cannot_be_used",
@@ -439,7 +439,7 @@ MUTANTS = (
     ),
     _m(
         "who waits for a run is not told that it was blocked",
-        "_shell/engine/result_waiters",
+        "_shell/tasks/result_waiters",
         '            if stopped.status == "blocked":\n',
         "            if False:\n",
         "shell/test_blocked.py::test_who_waits_when_it_is_blocked_hears_of_it",
@@ -925,7 +925,7 @@ MUTANTS = (
     ),
     _m(
         "answers pile up",
-        "_shell/engine/housekeeping",
+        "_shell/tasks/housekeeping",
         "await _tried(house, _forget(house))",
         "pass",
         "shell/test_once.py::test_answers_are_kept_for_an_hour",
@@ -1049,7 +1049,7 @@ MUTANTS = (
     ),
     _m(
         "a caller who left is waited for",
-        "_shell/engine/result_waiters",
+        "_shell/tasks/result_waiters",
         "if waiting is not None and future in waiting:",
         "if waiting is None:",
         "shell/test_engine_runs.py::test_a_callers_timeout_does_not_touch_the_run",
@@ -1196,7 +1196,7 @@ MUTANTS = (
     ),
     _m(
         "who waits for a run that ends unborn never hears of it",
-        "_shell/engine/scheduler",
+        "_shell/tasks/scheduler",
         "            self._again.pop(ended.run, None)  # asked for before that end: nobody is told of another one\n",
         "",
         "shell/test_cancel_pause.py::test_who_waits_for_a_run_that_was_cancelled_twice_hears_of_it",
@@ -1555,7 +1555,7 @@ MUTANTS = (
     ),
     _m(
         "timers that could not be fired are forgotten",
-        "_shell/engine/scheduler",
+        "_shell/tasks/scheduler",
         "                    self._alarm.set(self._services.clock.now())  # they are due still\n",
         "",
         "shell/test_supervision.py::test_a_background_task_begins_again_after_what_passes",
@@ -1569,7 +1569,7 @@ MUTANTS = (
     ),
     _m(
         "a WAL that cannot be emptied is not told",
-        "_shell/engine/housekeeping",
+        "_shell/tasks/housekeeping",
         '        troubles.begin("wal", told)\n',
         "        del told\n",
         "shell/test_supervision.py::test_a_wal_that_a_reader_holds_is_told_and_recovers",

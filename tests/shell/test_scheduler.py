@@ -9,8 +9,8 @@ import time
 import pytest
 
 from durable import Engine, Flow, Queue, Return, RunCancelledError, gather, job, step, workflow
-from durable._shell.engine.scheduler import Scheduler
 from durable._shell.reads import event_rows
+from durable._shell.tasks.scheduler import Scheduler
 
 pytestmark = pytest.mark.anyio
 

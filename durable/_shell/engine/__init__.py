@@ -1,9 +1,8 @@
 """
-An engine: opened, scheduled, supervised, closed. The only room that knows all the others.
+An engine: given its options, opened, asked, closed. The only room that knows all the others.
 
-On the event loop, in a task group of its own: it holds the database, the socket and those who wait for a result, and
-starts a driver for each run whose turn it is. What it decides about rows it asks `reads` and `writes` for.
+On the event loop, in a task of its own: it holds the database and the tasks of the engine (`tasks`), made at opening
+and ended in reverse. A service, a dry run and an engine for threads are made of the same parts.
 
-Start with `engine`, what users call; then `backend`, what handles ask, `running`, the parts of an open engine, and
-`scheduler`, which run is next.
+Start with `engine`, what users call; then `backend`, what handles ask, and `running`, the parts of an open engine.
 """

@@ -22,7 +22,6 @@ from durable._core.program.ops import RunOp
 from durable._shell.attempts.transaction import holds_writer
 from durable._shell.backend import Backend
 from durable._shell.engine.body import Body
-from durable._shell.engine.health import Health
 from durable._shell.engine.running import Host, Running, not_open
 from durable._shell.engine.settings import Settings
 from durable._shell.log import log
@@ -32,6 +31,7 @@ from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
+from durable._shell.tasks.health import Health
 from durable._shell.turns.activity import Activity
 from durable.errors import (
     BatchNotFoundError,

@@ -34,17 +34,17 @@ from durable._shell.attempts.stand_ins import StandFor, StandIns
 from durable._shell.clock import SystemClock, steady
 from durable._shell.engine.application_schema import ApplicationSchema, SchemaStep
 from durable._shell.engine.backend import EngineBackend
-from durable._shell.engine.broadcast import EngineEvent
 from durable._shell.engine.checks import check_journal
 from durable._shell.engine.dry_run import DryRun, SignalsToSend, rehearsing
 from durable._shell.engine.from_thread import FromThread
-from durable._shell.engine.health import Health
 from durable._shell.engine.serving import serve
 from durable._shell.engine.settings import Settings
-from durable._shell.engine.ticker import collect_schedules
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
 from durable._shell.storage.port import OpenDatabase
+from durable._shell.tasks.broadcast import EngineEvent
+from durable._shell.tasks.health import Health
+from durable._shell.tasks.ticker import collect_schedules
 from durable._shell.turns.outside_transactions import transact, transaction
 from durable.errors import EngineFailedError
 

@@ -30,17 +30,8 @@ from durable._core.suspicion import guilty
 from durable._shell.attempts.functions import journal_key
 from durable._shell.attempts.steps import Steps
 from durable._shell.backend import Backend
-from durable._shell.engine.broadcast import Broadcast
 from durable._shell.engine.checks import check_journal, report_at_opening
-from durable._shell.engine.housekeeping import keep_house
-from durable._shell.engine.result_waiters import ResultWaiters
-from durable._shell.engine.scheduler import Scheduler
-from durable._shell.engine.server import Answering, Server
 from durable._shell.engine.settings import Settings
-from durable._shell.engine.supervisor import LAST_WAIT, Supervisor
-from durable._shell.engine.ticker import Ticker
-from durable._shell.engine.troubles import Troubles
-from durable._shell.engine.workload import Workload
 from durable._shell.log import log
 from durable._shell.reads import event_rows, run_rows
 from durable._shell.reads.hook_rows import runs_with_owed_hooks
@@ -56,6 +47,15 @@ from durable._shell.storage.outliving import OutlivedElsewhere, sweep
 from durable._shell.storage.ownership import Keeper, Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.storage.untrusted import open_to_others
+from durable._shell.tasks.broadcast import Broadcast
+from durable._shell.tasks.housekeeping import keep_house
+from durable._shell.tasks.result_waiters import ResultWaiters
+from durable._shell.tasks.scheduler import Scheduler
+from durable._shell.tasks.server import Answering, Server
+from durable._shell.tasks.supervisor import LAST_WAIT, Supervisor
+from durable._shell.tasks.ticker import Ticker
+from durable._shell.tasks.troubles import Troubles
+from durable._shell.tasks.workload import Workload
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
 from durable._shell.turns.continuations import HookCalls

@@ -24,12 +24,12 @@ from durable._core.program.ops import RunOp, kind_of
 from durable._core.program.registry import Definitions
 from durable._core.program.schedules import MOST_MISSED, Overlap, Schedule, Timetable, decide
 from durable._shell.attempts.asking import in_short
-from durable._shell.engine.alarm import Alarm
 from durable._shell.log import log
 from durable._shell.rows.new_runs import make_run, placed
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.templates import begun, from_json
+from durable._shell.tasks.alarm import Alarm
 from durable._shell.turns.services import Services
 from durable._shell.writes.schedule_writes import Tick, past_ticks, record_ticks, start_triggered, timetable_of
 from durable.errors import DefinitionError, DurableError, EngineClosedError, ScheduleNotFoundError

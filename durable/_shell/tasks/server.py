@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from durable._shell.backend import Backend
-from durable._shell.engine.health import Health
 from durable._shell.log import log
 from durable._shell.requests.peers import Peer, may_ask, peer_of
 from durable._shell.requests.request import JournalRequest
@@ -34,6 +33,7 @@ from durable._shell.requests.wire import (
     encode_error,
     socket_path,
 )
+from durable._shell.tasks.health import Health
 from durable._shell.threads import in_thread
 from durable.errors import EngineClosedError
 

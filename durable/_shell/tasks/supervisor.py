@@ -18,8 +18,8 @@ import anyio
 
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.supervision import decide, remedy
-from durable._shell.engine.troubles import Troubles
 from durable._shell.log import log
+from durable._shell.tasks.troubles import Troubles
 from durable._shell.turns.services import Spawn
 from durable.errors import EngineClosedError
 
