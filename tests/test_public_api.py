@@ -60,7 +60,7 @@ OFFERED = {
     "QueueHandle": "name info pause resume clear change reset",
     "ScheduleHandle": "name info pause resume trigger backfill change delete",
 }
-OFFERED["Service"] = f"{OFFERED['Client']} is_executing"
+OFFERED["Service"] = f"{OFFERED['Client']} is_executing health"
 
 
 def callers_hold():

@@ -1602,6 +1602,21 @@ MUTANTS = (
         "                pass\n",
         "shell/test_serving.py::test_deploys_during_a_long_step_are_no_crashes_of_it",
     ),
+    # --- several workers ------------------------------------------------------------------------------
+    _m(
+        "a worker that stands by is not healthy",
+        "_shell/engine/standby",
+        'Health("healthy") if self.is_waiting else',
+        'Health("degraded") if self.is_waiting else',
+        "shell/test_service.py::test_health_is_that_of_the_process_and_not_of_its_turn",
+    ),
+    _m(
+        "a service waits for the transaction it is asked in",
+        "_shell/engine/service",
+        "        self._backend.on_request = refuse_in_transaction",
+        "        self._backend.on_request = lambda _: None",
+        "shell/test_service.py::test_a_request_inside_an_async_transaction_is_refused",
+    ),
 )
 
 

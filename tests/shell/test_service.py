@@ -14,6 +14,7 @@ import structlog
 from attrs import frozen
 
 from durable import (
+    AsyncTransaction,
     Client,
     DefinitionError,
     Engine,
@@ -26,6 +27,7 @@ from durable import (
     Service,
     UsageError,
     job,
+    transaction,
     wait_for,
     workflow,
 )
@@ -151,6 +153,51 @@ async def test_an_engine_that_fails_gives_the_file_to_another_and_stands_by_agai
     await fail(two)
     assert await two.run(sell(2)) == Ticket(2)
     assert two.is_executing
+
+
+async def test_health_is_that_of_the_process_and_not_of_its_turn(services, eventually, monkeypatch):
+    """
+    Healthy for who executes and who stands by; degraded while it can do neither; closed before and after.
+    """
+    one, two = await services(), await services()
+    assert [each.health().status for each in (one, two)] == ["healthy", "healthy"]
+    await two.aclose()
+    assert two.health().status == "closed"
+    assert not two.health().ok
+
+    async def refused(_):
+        raise JournalAccessError("x.db", "no")
+
+    monkeypatch.setattr(engine_of(one)._backend, "open", partial(refused, one))
+    engine_of(one)._backend.running.supervisor.fail(LookupError("broken"))
+
+    async def is_told():
+        return one.health().status == "degraded"
+
+    await eventually(is_told, 5)
+    assert one.health().ok
+    assert "cannot execute the journal" in str(one.health())
+
+
+async def test_a_request_inside_an_async_transaction_is_refused(services):
+    """
+    As by an engine: it would wait for the transaction that it is made in, until its time is over.
+    """
+
+    @transaction
+    async def book(tx: AsyncTransaction) -> str:
+        with pytest.raises(UsageError, match="inside an async @transaction would wait"):
+            await service.start(sell(1))
+        return "refused"
+
+    @workflow
+    async def booking() -> Flow[str]:
+        value: str = yield book()
+        yield Return(value)
+
+    service = await services(sell, booking)
+    assert await asyncio.wait_for(service.run(booking()), 5) == "refused"
+    assert [run async for run in service.runs(workflow=sell)] == []
 
 
 async def test_only_the_definitions_given_are_started(services):

@@ -52,6 +52,21 @@ _ASK_FROM_THREAD: Final = (
 )
 
 
+def refuse_in_transaction(request: JournalRequest[Any]) -> None:
+    """
+    Nothing, outside of the functions of async transactions.
+
+    Raises:
+        UsageError: *request* would wait for the transaction that it is made in.
+    """
+    if holds_writer.get():
+        msg = (
+            f"{type(request).__name__} inside an async @transaction would wait for that transaction itself: "
+            "use tx.enqueue(op) to start runs, and ask the engine for everything else after it"
+        )
+        raise UsageError(msg)
+
+
 class EngineBackend:
     """An engine, as everything but its user sees it."""
 
@@ -332,12 +347,7 @@ class EngineBackend:
     async def request(self, request: JournalRequest[R], /) -> R:
         """Have a request recorded; its result once it is on disk."""
         running = self.require_running()
-        if holds_writer.get():
-            msg = (
-                f"{type(request).__name__} inside an async @transaction would wait for that transaction itself: "
-                "use tx.enqueue(op) to start runs, and ask the engine for everything else after it"
-            )
-            raise UsageError(msg)
+        refuse_in_transaction(request)
         return await self._record(running, request, draining=running.draining)
 
     async def request_of_client(self, request: JournalRequest[R], /) -> R:

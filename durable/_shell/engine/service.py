@@ -14,6 +14,7 @@ from typing import Any, Final, Self, Unpack
 
 from durable._core.codec.codec import Codec
 from durable._core.program.functions import RunnableDefinition
+from durable._shell.engine.backend import refuse_in_transaction
 from durable._shell.engine.engine import Engine, EngineOptions
 from durable._shell.engine.standby import Standby
 from durable._shell.engine.termination import Termination
@@ -23,6 +24,7 @@ from durable._shell.log import log
 from durable._shell.loops import to_its_end
 from durable._shell.storage import marks
 from durable._shell.storage.memory import MEMORY
+from durable._shell.tasks.health import Health
 from durable.errors import JournalError, JournalVersionError, UsageError
 
 #: Seconds between two looks at a file that another process is making this moment.
@@ -78,6 +80,7 @@ class Service(JournalHandle[ClientBackend]):
                 timeout=timeout,
             )
         )
+        self._backend.on_request = refuse_in_transaction  # it may be our own engine that is to record it
         self._timeout = timeout
         self._grace = settings.grace
         self._standby: Standby | None = None
@@ -95,6 +98,15 @@ class Service(JournalHandle[ClientBackend]):
     def is_executing(self) -> bool:
         """Whether it is this process that executes the journal at the moment."""
         return self._standby is not None and self._standby.is_executing
+
+    def health(self) -> Health:
+        """
+        How this process is, at once: as its engine while it executes, and healthy while another process does.
+
+        Degraded while it can do neither, and tries again. It may answer requests all the while.
+        """
+        standby = self._standby
+        return Health("closed", ("it was closed, or never opened",)) if standby is None else standby.health()
 
     async def open(self) -> None:
         """

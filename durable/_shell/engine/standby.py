@@ -14,6 +14,7 @@ from durable._core.codec.exceptions.safe_text import one_line
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.log import log
 from durable._shell.loops import to_its_end
+from durable._shell.tasks.health import Health
 
 #: Seconds before an engine that failed, or could not be opened, is opened again; doubled each time, until it has run
 #: for longer than the longest.
@@ -38,6 +39,14 @@ class Standby:
     def is_executing(self) -> bool:
         """Whether it is this process that executes the journal."""
         return not self._engine.is_closing
+
+    def health(self) -> Health:
+        """As the engine while it executes; degraded while it neither does nor waits for who does."""
+        if self.is_executing:
+            return self._engine.health()
+        if self.trouble is not None:
+            return Health("degraded", (f"it cannot execute the journal: {one_line(self.trouble)}",))
+        return Health("healthy") if self.is_waiting else Health("closed", ("its engine is being opened or closed",))
 
     async def tried(self) -> None:
         """

@@ -93,6 +93,8 @@ class ClientBackend:
         self._definitions = definitions
         self._durability: Durability = durability
         self._timeout = timeout
+        #: Called with each request before it is made; refuses by raising.
+        self.on_request: Callable[[JournalRequest[Any]], None] = lambda _: None
         self._reader: sqlite3.Connection | None = None
         self._types: dict[tuple[str, int], Any] = {}
         self._begin()
@@ -207,6 +209,9 @@ class ClientBackend:
             JournalError: They could not be recorded.
         """
         self._check_open()
+        requests = list(requests)
+        for each in requests:
+            self.on_request(each)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         # An owner may die between its commit and its answer: what is asked again under its id is recorded once.
