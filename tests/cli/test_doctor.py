@@ -210,7 +210,7 @@ async def test_surroundings_are_looked_at(engines, cli, tmp_db, monkeypatch):
     with open(tmp_db.with_name("app.db-wal"), "wb") as wal:
         wal.truncate(300 << 20)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 5 << 20})())
-    monkeypatch.setattr("durable._shell.storage.connections.filesystem", lambda _: "nfs4")
+    monkeypatch.setattr("durable._shell.storage.location.filesystem", lambda _: "nfs4")
     said = cli("doctor", "--db", tmp_db)
     assert said.code == 1
     for words in (

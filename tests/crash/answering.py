@@ -8,8 +8,8 @@ import signal
 import sys
 
 from durable import Engine, Flow, Return, Schedule, job, wait_for, workflow
-from durable._shell.engine import server
 from durable._shell.requests.once import Once
+from durable._shell.tasks import server
 
 
 @job

@@ -984,13 +984,13 @@ MUTANTS = (
         "a client that is cancelled keeps the file",
         "_shell/storage/opening",
         '    with Ownership.acquire(path, "client"):\n'
-        "        database = await _open(path, durability, now)\n"
+        "        database = await _open(path, durability, now, allow_network_fs=allow_network_fs)\n"
         "        try:\n"
         "            yield database\n"
         "        finally:\n"
         "            await database.aclose()\n",
         '    ownership = Ownership.acquire(path, "client")\n'
-        "    database = await _open(path, durability, now)\n"
+        "    database = await _open(path, durability, now, allow_network_fs=allow_network_fs)\n"
         "    try:\n"
         "        yield database\n"
         "    finally:\n"
@@ -1616,6 +1616,28 @@ MUTANTS = (
         "        self._backend.on_request = refuse_in_transaction",
         "        self._backend.on_request = lambda _: None",
         "shell/test_service.py::test_a_request_inside_an_async_transaction_is_refused",
+    ),
+    # --- where a journal may lie -----------------------------------------------------------------------
+    _m(
+        "a file that is mounted by itself is let pass",
+        "_shell/storage/location",
+        "    if path in (mount for mount, _ in _mounts()):",
+        "    if path in ():",
+        "shell/test_location.py::test_a_file_that_is_mounted_by_itself_is_refused",
+    ),
+    _m(
+        "a long path is bound as it is",
+        "_shell/requests/sockets",
+        "    if len(os.fsencode(place)) <= _ADDRESS_BYTES:",
+        "    if True:",
+        "shell/test_location.py::test_every_path_works_for_engine_client_and_command_line",
+    ),
+    _m(
+        "a process of our number is taken for us",
+        "_shell/storage/ownership",
+        '" (this process)" if Ownership.is_ours(fd) else',
+        '" (this process)" if True else',
+        "shell/test_location.py::test_a_process_of_our_number_in_another_container_is_not_taken_for_us",
     ),
 )
 

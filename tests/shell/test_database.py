@@ -23,6 +23,7 @@ import pytest
 
 from durable._shell.storage import connections as connections_module
 from durable._shell.storage import database as database_module
+from durable._shell.storage import location
 from durable._shell.storage.connections import CommitUnknownError, commit, translate
 from durable._shell.storage.database import Database
 from durable._shell.storage.guard import Guard, refuse_control
@@ -456,7 +457,7 @@ def test_a_directory_or_file_that_may_not_be_written_is_refused(tmp_path):
 
 async def test_network_file_systems_are_refused(path, monkeypatch):
     """Locks and shared memory do not work there."""
-    monkeypatch.setattr(connections_module, "filesystem", lambda _: "nfs4")
+    monkeypatch.setattr(location, "filesystem", lambda _: "nfs4")
     with pytest.raises(JournalAccessError, match="network file system"):
         await Database.open(path)
     assert not path.exists()
@@ -466,8 +467,8 @@ def test_the_deepest_and_latest_mount_decides():
     """What the kernel says about directories we know."""
     if sys.platform != "linux":
         pytest.skip("reads /proc")
-    assert connections_module.filesystem("/proc/self") == "proc"
-    assert connections_module.filesystem("/") not in ("", "proc")
+    assert location.filesystem("/proc/self") == "proc"
+    assert location.filesystem("/") not in ("", "proc")
 
 
 def test_versions_with_the_wal_race_are_told():
@@ -481,14 +482,14 @@ def test_versions_with_the_wal_race_are_told():
 
 async def test_an_old_sqlite_is_refused(path, monkeypatch):
     """STRICT tables need 3.37."""
-    monkeypatch.setattr(connections_module.sqlite3, "sqlite_version_info", (3, 36, 0))
+    monkeypatch.setattr(location.sqlite3, "sqlite_version_info", (3, 36, 0))
     with pytest.raises(JournalError, match=r"3\.37"):
         await Database.open(path)
 
 
 async def test_a_full_disk_is_refused_before_anything_is_made(path, monkeypatch):
     """SQLite's shared memory on a full disk would kill the process."""
-    monkeypatch.setattr(connections_module, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(location, "free_bytes", lambda _: 1000)
     with pytest.raises(JournalFullError, match="free"):
         await Database.open(path)
     assert not path.exists()

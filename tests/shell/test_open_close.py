@@ -730,7 +730,7 @@ async def test_an_engine_whose_file_was_deleted_stops_loudly(engines, monkeypatc
     """
     Commits must not go where nobody will find them: callers are told, and closing still works.
     """
-    from durable._shell.engine import housekeeping as module
+    from durable._shell.tasks import housekeeping as module
 
     monkeypatch.setattr(module, "IDENTITY_SECONDS", 0.01)
     engine = await engines.file(waiting)

@@ -153,7 +153,7 @@ async def test_keep_finished_prunes_by_itself(engines, monkeypatch, eventually):
     """
     `keep_finished=` seconds after their end, trees go.
     """
-    from durable._shell.engine import housekeeping as module
+    from durable._shell.tasks import housekeeping as module
 
     monkeypatch.setattr(module, "IDENTITY_SECONDS", 0.01)
 

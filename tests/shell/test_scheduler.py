@@ -128,7 +128,7 @@ async def test_a_step_cut_off_by_a_closing_runs_again_and_is_no_crash(tmp_db):
 async def test_runs_that_become_ready_while_the_file_is_asked_for_more_are_not_forgotten(monkeypatch):
     """More runs than are kept as candidates arrive during a look-up that did not see them."""
     from durable._core import admission
-    from durable._shell.engine import scheduler
+    from durable._shell.tasks import scheduler
 
     for module in (admission, scheduler):
         monkeypatch.setattr(module, "CANDIDATES", 3)

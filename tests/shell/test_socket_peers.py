@@ -14,8 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from durable import Client, Engine, job
-from durable._shell.engine import server
 from durable._shell.requests import wire
+from durable._shell.tasks import server
 from durable.errors import JournalAccessError
 
 pytestmark = pytest.mark.anyio

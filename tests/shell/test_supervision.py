@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from durable import Engine, EngineFailedError, Flow, Return, job, sleep, wait_for, workflow
-from durable._shell.engine import housekeeping
+from durable._shell.tasks import housekeeping
 from durable.errors import EngineClosedError, JournalFullError, JournalLostError
 
 pytestmark = pytest.mark.anyio

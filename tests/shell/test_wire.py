@@ -14,7 +14,7 @@ from durable import Client, job
 from durable._core.journal.events import RunStarted, RunSucceeded
 from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._core.release import RELEASE
-from durable._shell.requests import wire
+from durable._shell.requests import sockets, wire
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch, CreateBatches, NewBatch
 from durable._shell.requests.history_requests import (
     ForkRun,
@@ -262,7 +262,7 @@ async def asked(path, line):
     """
     What an engine answers to *line*.
     """
-    reader, writer = await asyncio.open_unix_connection(wire.socket_path(str(path)))
+    reader, writer = await asyncio.open_unix_connection(sockets.socket_path(str(path)))
     try:
         writer.write(line)
         return json.loads(await asyncio.wait_for(reader.readline(), 5))
@@ -336,7 +336,7 @@ async def answering(engines):
             writer.write(answer + end)
             writer.close()
 
-        server = await asyncio.start_unix_server(serve, wire.socket_path(str(engines.path)))
+        server = await asyncio.start_unix_server(serve, sockets.socket_path(str(engines.path)))
         return Client(engines.path)
 
     yield listen

@@ -1,12 +1,12 @@
 """
-Who owns a journal, as its side file says. Only the lock itself decides, and looking must not take it.
+Who owns a journal, as its side file says. Only the lock itself decides.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import socket
 import sys
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +21,7 @@ class OwnerProcess(NamedTuple):
     host: str
     #: ISO 8601, UTC.
     since: str
-    #: False if it is known to be gone: it was killed. None if it cannot be known from here.
+    #: False if it is gone: nobody has the lock, so it was killed. None if it cannot be known from here.
     alive: bool | None
 
 
@@ -33,7 +33,7 @@ def owner_of(path: str) -> OwnerProcess | None:
         pid, host, since = int(said["pid"]), str(said["host"]), str(said["since"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return OwnerProcess(pid, host, since, _alive(pid) if host == socket.gethostname() else None)
+    return OwnerProcess(pid, host, since, _is_locked(path))
 
 
 def failure_of(path: str) -> str:
@@ -54,13 +54,24 @@ def say_unowned(path: str, consequence: str) -> None:
         sys.stderr.flush()
 
 
-def _alive(pid: int) -> bool | None:
-    if pid <= 0:  # would ask about a group of processes instead of one
+def _is_locked(path: str) -> bool | None:
+    """
+    Whether somebody has the lock; None if we may not look.
+
+    Not whether the process that is named there is alive: its number may be another's by now, or that of one in another
+    container. Held for a moment, and shared: an engine that opens just now tries again.
+    """
+    try:
+        fd = os.open(f"{os.path.realpath(path)}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
         return None
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's process, or no number of one: it cannot be known
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
         return None
-    return True
+    else:
+        return False
+    finally:
+        os.close(fd)

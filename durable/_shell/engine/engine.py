@@ -106,6 +106,7 @@ class EngineOptions(TypedDict, total=False):
     migrations: Iterable[SchemaStep]
     resources: Iterable[Any] | Mapping[type[Any], Any]
     strict_permissions: bool
+    allow_network_fs: bool
 
 
 class Engine(JournalHandle[EngineBackend]):
@@ -157,6 +158,8 @@ class Engine(JournalHandle[EngineBackend]):
         resources: What steps and jobs share, and ask for by `resource`: an HTTP client, a pool, settings. Async context
             managers are entered when the engine has the file, and left when it closes; a function is called for one
             at each opening. Or a mapping by the type that is asked for, as tests put another object in its place.
+        allow_network_fs: Open the file also on a network file system, or a folder shared with a virtual machine, where
+            locks may not hold: then it is yours to see to it that one process on one host has it.
         strict_permissions: Refuse a file, or a folder, that every user of the machine may write, in place of a warning.
         storage: For tests: opens another database in place of SQLite's file, see `OpenDatabase`.
     """
@@ -189,6 +192,7 @@ class Engine(JournalHandle[EngineBackend]):
         migrations: Iterable[SchemaStep] = (),
         resources: Iterable[Any] | Mapping[type[Any], Any] = (),
         strict_permissions: bool = False,
+        allow_network_fs: bool = False,
         storage: OpenDatabase | None = None,
     ) -> None:
         values = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting, types=types, asking=Asking)
@@ -221,6 +225,7 @@ class Engine(JournalHandle[EngineBackend]):
             strict_permissions=strict_permissions,
             schema=ApplicationSchema.of(schema, migrations),
             resources=Resources(resources),
+            allow_network_fs=allow_network_fs,
         )
         super().__init__(EngineBackend(settings))
         self._backend.face = weakref.ref(self)

@@ -41,6 +41,7 @@ from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.value_caps import note_value_caps
 from durable._shell.storage import schema
 from durable._shell.storage.database import Database
+from durable._shell.storage.location import check_name
 from durable._shell.storage.memory import MEMORY, MemoryDatabase
 from durable._shell.storage.opening import open_owned
 from durable._shell.storage.outliving import OutlivedElsewhere, sweep
@@ -430,12 +431,19 @@ async def _open_file(settings: Settings, host: Host, parts: AsyncExitStack) -> t
         database = await storage(path, prepare=lambda conn: schema.prepare(conn, clock.now()))
         parts.push_async_callback(database.aclose)
         return database, None
+    check_name(path)
     if why := open_to_others(path):
         if settings.strict_permissions:
             raise JournalAccessError(path, why)
         log.warning("journal.notice", path=path, notice=why)
     stand_by = host.stand_by if settings.standby else None
-    file, ownership = await open_owned(path, durability=settings.durability, now=clock.now, stand_by=stand_by)
+    file, ownership = await open_owned(
+        path,
+        durability=settings.durability,
+        now=clock.now,
+        stand_by=stand_by,
+        allow_network_fs=settings.allow_network_fs,
+    )
     parts.callback(ownership.release)
     parts.push_async_callback(file.aclose)
     return file, ownership

@@ -77,6 +77,7 @@ class Service(JournalHandle[ClientBackend]):
                 codec=Codec(settings.codec.hooks, types=value_types or ()),
                 clock=settings.clock,
                 durability=settings.durability,
+                allow_network_fs=settings.allow_network_fs,
                 timeout=timeout,
             )
         )

@@ -66,6 +66,8 @@ class Settings:
     schema: ApplicationSchema = NO_SCHEMA
     #: What steps and jobs share.
     resources: Resources = NO_RESOURCES
+    #: Whether the file may lie where locks do not hold.
+    allow_network_fs: bool = False
     #: What is called in place of functions, in a dry run.
     stand_ins: StandIns | None = None
     #: Numbers runs, given the highest number in the file. That of a dry run has an end.

@@ -9,13 +9,15 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from durable._core.ports import Clock
 from durable._shell.requests.once import forget_answers
 from durable._shell.requests.request import Env, JournalRequest
-from durable._shell.requests.wire import socket_path
+from durable._shell.requests.sockets import socket_path
 from durable._shell.rows.rows import Effects
+from durable._shell.storage.database import Database
 from durable._shell.storage.opening import Durability, owned_briefly
 from durable.errors import DurableError
 
@@ -28,10 +30,11 @@ BUSY_SECONDS: Final = 0.05
 class BriefOwner:
     """Becomes the owner of the journal at *path* for each call, and for no longer."""
 
-    def __init__(self, path: str, clock: Clock, durability: Durability) -> None:
+    def __init__(self, path: str, clock: Clock, durability: Durability, *, allow_network_fs: bool) -> None:
         self._path = path
         self._clock = clock
         self._durability: Durability = durability
+        self._allow_network_fs = allow_network_fs
         # calls of one client take turns here: at the file they would be in each other's way
         self._turn = asyncio.Lock()
         self._busy_since = self._left_at = 0.0
@@ -43,7 +46,7 @@ class BriefOwner:
         Raises:
             JournalLockedError: The file has an owner.
         """
-        async with self._turn, owned_briefly(self._path, durability=self._durability, now=self._clock.now) as database:
+        async with self._turn, self._owned() as database:
             await database.scrub()
 
     async def record_each(self, requests: Sequence[JournalRequest[Any]]) -> list[Any]:
@@ -60,13 +63,21 @@ class BriefOwner:
             if loop.time() - self._left_at >= FREE_SECONDS:
                 self._busy_since = loop.time()
             try:
-                async with owned_briefly(self._path, durability=self._durability, now=self._clock.now) as database:
+                async with self._owned() as database:
                     with contextlib.suppress(OSError):  # left by an owner that was killed, see `OwnerSocket`
                         os.unlink(socket_path(self._path))
                     env = Env(self._clock.now(), self._path)
                     return await database.write(lambda conn: _record_each(conn, requests, env))
             finally:
                 self._left_at = loop.time()
+
+    def _owned(self) -> AbstractAsyncContextManager[Database]:
+        return owned_briefly(
+            self._path,
+            durability=self._durability,
+            now=self._clock.now,
+            allow_network_fs=self._allow_network_fs,
+        )
 
 
 def _record_each(conn: sqlite3.Connection, requests: Sequence[JournalRequest[Any]], env: Env) -> list[Any]:

@@ -30,6 +30,7 @@ class Client(JournalHandle[ClientBackend]):
         types: The same as the engine's.
         clock: Another clock, for tests.
         durability: As the engine's; used where the client records a request itself.
+        allow_network_fs: As the engine's; used there as well.
         timeout: Seconds, up to 600, that a call waits for an owner that does not answer: then JournalAccessError says
             which process that is.
     """
@@ -42,10 +43,18 @@ class Client(JournalHandle[ClientBackend]):
         types: Iterable[ValueType[Any]] = (),
         clock: Clock | None = None,
         durability: Durability = "full",
+        allow_network_fs: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(
-            ClientBackend(path, codec=Codec(codec, types=types), clock=clock, durability=durability, timeout=timeout)
+            ClientBackend(
+                path,
+                codec=Codec(codec, types=types),
+                clock=clock,
+                durability=durability,
+                allow_network_fs=allow_network_fs,
+                timeout=timeout,
+            )
         )
 
     async def __aenter__(self) -> Self:

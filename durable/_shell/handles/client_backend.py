@@ -38,6 +38,7 @@ from durable._shell.rows.value_caps import value_caps
 from durable._shell.storage import marks
 from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import CommitUnknownError, open_reader, translate
+from durable._shell.storage.location import check_name
 from durable._shell.storage.opening import Durability
 from durable._shell.threads import Threads
 from durable.errors import (
@@ -82,16 +83,20 @@ class ClientBackend:
         codec: Codec | None = None,
         clock: Clock | None = None,
         durability: Durability = "full",
+        allow_network_fs: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
         if not 0 < timeout <= ASKED_SECONDS:
             msg = f"timeout: expected seconds, more than 0 and up to {ASKED_SECONDS:g}, found {timeout!r}"
             raise UsageError(msg)
-        self.path = os.path.realpath(os.fspath(path))
+        given = os.fspath(path)
+        check_name(given)
+        self.path = os.path.realpath(given)
         self.codec = codec or Codec()
         self.clock: Clock = clock or SystemClock()
         self._definitions = definitions
         self._durability: Durability = durability
+        self._allow_network_fs = allow_network_fs
         self._timeout = timeout
         #: Called with each request before it is made; refuses by raising.
         self.on_request: Callable[[JournalRequest[Any]], None] = lambda _: None
@@ -102,7 +107,7 @@ class ClientBackend:
     def _begin(self) -> None:
         """Make what belongs to one event loop: a client may be opened again, in another."""
         self._owner = OwnerSocket(self.path, self._timeout)
-        self._brief_owner = BriefOwner(self.path, self.clock, self._durability)
+        self._brief_owner = BriefOwner(self.path, self.clock, self._durability, allow_network_fs=self._allow_network_fs)
         self._reading = asyncio.Lock()
         self._waiting = Waiting()
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from durable._shell.requests.peers import Peer, may_answer, peer_of
 from durable._shell.requests.request import JournalRequest
+from durable._shell.requests.sockets import address_of, socket_path
 from durable._shell.requests.wire import (
     LARGE_LINE,
     LINE_BYTES,
@@ -23,7 +24,6 @@ from durable._shell.requests.wire import (
     decode_answer,
     encode_request,
     name_of,
-    socket_path,
 )
 from durable._shell.storage.ownership import has_owner, holder_of, owner_pid
 from durable._shell.threads import in_thread
@@ -138,7 +138,8 @@ class OwnerSocket:
         path = socket_path(self._path)
         found = _identity(path)
         try:
-            reader, writer = await asyncio.open_unix_connection(path, limit=LINE_BYTES)
+            with address_of(path) as address:
+                reader, writer = await asyncio.open_unix_connection(address, limit=LINE_BYTES)
         except OSError:
             return None
         patience = _Patience(self._path, found, self._timeout, writer.transport)

@@ -72,11 +72,6 @@ REQUESTS: Final[dict[str, type[Asked]]] = {
 }
 
 
-def socket_path(path: str) -> str:
-    """Where the owner of the journal at *path* listens."""
-    return f"{path}.sock"
-
-
 # --- requests ------------------------------------------------------------------------------------
 
 

@@ -7,10 +7,8 @@ reported as rolled back only if SQLite says so, and is of unknown outcome otherw
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import re
 import sqlite3
 import sys
 import traceback
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OLDEST_SQLITE: Final = (3, 37, 0)  # because of STRICT tables
 CACHED_STATEMENTS: Final = 512  # all of ours and a fair number of the application's
 # SQLite maps 32 KiB of shared memory into a file; on a full disk touching it kills the process.
 FREE_BYTES: Final = 128 << 10
@@ -44,6 +41,8 @@ PRAGMAS: Final[dict[str, tuple[tuple[str, str, int | str], ...]]] = {
         ("PRAGMA busy_timeout = 5000", "PRAGMA busy_timeout", 5000),
         ("PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", 1),
         ("PRAGMA trusted_schema = OFF", "PRAGMA trusted_schema", 0),
+        # for what is sorted and rolled back: there may be no folder for temporary files that can be written
+        ("PRAGMA temp_store = MEMORY", "PRAGMA temp_store", 2),
         # a damaged page is found when it is read, not when it is followed
         ("PRAGMA cell_size_check = ON", "PRAGMA cell_size_check", 1),
     ),
@@ -61,11 +60,6 @@ PRAGMAS: Final[dict[str, tuple[tuple[str, str, int | str], ...]]] = {
         ("PRAGMA wal_autocheckpoint = 0", "PRAGMA wal_autocheckpoint", 0),
     ),
 }
-# No working locks, or no shared memory between processes.
-NETWORK_FILESYSTEMS: Final = re.compile(
-    r"9p|afs|ceph|cifs|coda|davfs|gfs2|glusterfs|lustre|ncpfs|nfs4?|ocfs2|smb3|smbfs"
-    r"|fuse\.(ceph|gcsfuse|glusterfs|juicefs|rclone|s3fs|sshfs)"
-)
 
 
 class CommitUnknownError(JournalError):
@@ -303,49 +297,6 @@ def scrub(conn: sqlite3.Connection, path: str) -> None:
 # --- opening, on the thread that will own the connection -------------------------------------
 
 
-def check_folder(path: str) -> None:
-    """Refuse a place where SQLite's promises do not hold, whatever file is there."""
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise JournalAccessError(path, f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
-    directory = str(Path(path).parent)
-    if not Path(directory).is_dir():
-        raise JournalAccessError(path, f"directory {directory} does not exist")
-    kind = filesystem(directory)
-    if NETWORK_FILESYSTEMS.fullmatch(kind):
-        raise JournalAccessError(path, f"{directory} is on a network file system ({kind}), whose locks do not hold")
-    if free_bytes(path) < FREE_BYTES:
-        raise JournalFullError(path, f"less than {FREE_BYTES >> 10} KiB are free in {directory}")
-
-
-def check_place(path: str, *, create: bool) -> None:
-    """Refuse a place where SQLite's promises do not hold; create the file, for its owner alone."""
-    check_folder(path)
-    refuse_side_files(path)
-    if create:
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    if not Path(path).is_file():
-        raise JournalAccessError(path, "it is not a regular file, or it was deleted")
-    if create and Path(path).stat().st_nlink != 1:  # later it is told, and passes
-        raise JournalAccessError(path, "it has a second name (hard link), and with it a second WAL")
-
-
-def filesystem(directory: str) -> str:
-    """Type of the file system that *directory* is on, or "" where that cannot be known."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    best, kind = "", ""
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal.group(1), 8)), left.split(" ")[4])
-        # Not only longer ones, since a later mount hides an earlier one on the same directory.
-        if len(mount) >= len(best) and f"{directory}/".startswith(mount.rstrip("/") + "/"):
-            best, kind = mount, right.split(" ")[0]
-    return kind
-
-
 def real_path(path: str | os.PathLike[str]) -> str:
     return os.path.realpath(path)  # a few stat calls, once: not worth a thread
 
@@ -359,8 +310,10 @@ def free_bytes(path: str) -> int:
 
 
 def connected(path: str, mode: Literal["rw", "ro", "ro&immutable=1", "memory"]) -> sqlite3.Connection:
+    # The name may hold ? and #, and bytes that are no text; what begins with two slashes would name a host.
+    place = "file://" if path.startswith("/") else "file:"
     conn = sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?mode={mode}",  # the name may hold ? and #, and bytes that are no text
+        f"{place}{quote(os.fsencode(path))}?mode={mode}",
         uri=True,
         isolation_level=None,  # so that there is no BEGIN but ours
         cached_statements=CACHED_STATEMENTS,

@@ -35,7 +35,6 @@ from durable._shell.storage.connections import (
     apply_pragmas,
     attempt,
     begin,
-    check_place,
     checkpoint,
     commit,
     connected,
@@ -51,6 +50,7 @@ from durable._shell.storage.connections import (
 )
 from durable._shell.storage.folder import Folder
 from durable._shell.storage.guard import Guard
+from durable._shell.storage.location import check_place
 from durable._shell.storage.port import Exclusive
 from durable.errors import (
     DurableError,
@@ -197,7 +197,10 @@ class Database:
         durability: Literal["full", "process"],
         prepare: Callable[[sqlite3.Connection], None] | None,
         inspect: Callable[[sqlite3.Connection], None] | None,
+        *,
+        allow_network_fs: bool,
     ) -> None:
+        self._allow_network_fs = allow_network_fs
         #: The real path: a symbolic link is followed once, here.
         self.path = path
         #: What an operator should know, in sentences. Nothing that prevents work.
@@ -226,6 +229,7 @@ class Database:
         durability: Literal["full", "process"] = "full",
         prepare: Callable[[sqlite3.Connection], None] | None = None,
         inspect: Callable[[sqlite3.Connection], None] | None = None,
+        allow_network_fs: bool = False,
     ) -> Self:
         """
         Open, creating the file (mode 0600) where there is none.
@@ -236,11 +240,12 @@ class Database:
             prepare: Called on the writer's thread before anything else writes; does its own
                 BEGIN and COMMIT. Called again by `reopen`. What it raises closes everything.
             inspect: Called before anything is modified: the place to refuse a file.
+            allow_network_fs: Whether it may lie where locks do not hold.
 
         Raises:
             JournalError: A subclass that says what about the file or the machine is wrong.
         """
-        database = cls(real_path(path), durability, prepare, inspect)
+        database = cls(real_path(path), durability, prepare, inspect, allow_network_fs=allow_network_fs)
         try:
             await to_its_end(database._start())
         except BaseException:
@@ -488,7 +493,7 @@ class Database:
 
     def _open_writer(self) -> sqlite3.Connection:
         try:
-            check_place(self.path, create=self._identity is None)
+            check_place(self.path, create=self._identity is None, allow_network_fs=self._allow_network_fs)
             conn = connected(self.path, "rw")
         except (sqlite3.Error, OSError) as error:
             raise translate(error, self.path) from error

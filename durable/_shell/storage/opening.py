@@ -13,6 +13,7 @@ from durable._shell.storage import marks, schema
 from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import real_path
 from durable._shell.storage.database import Database
+from durable._shell.storage.location import check_folder, check_name
 from durable._shell.storage.ownership import Ownership, keepers_here
 from durable._shell.storage.wal import has_commits
 from durable._shell.threads import in_thread
@@ -27,7 +28,12 @@ CLIENT_PAUSE: Final = 0.002
 
 
 async def open_owned(
-    path: str, *, durability: Durability, now: Callable[[], float], stand_by: Callable[[str], None] | None = None
+    path: str,
+    *,
+    durability: Durability,
+    now: Callable[[], float],
+    stand_by: Callable[[str], None] | None = None,
+    allow_network_fs: bool = False,
 ) -> tuple[Database, Ownership]:
     """
     Own the file at *path* for an engine, and open it; made (or migrated) if need be. Close the one, then the other.
@@ -38,11 +44,12 @@ async def open_owned(
         JournalLockedError: Another engine owns it (and not *stand_by*), or a client that does not let go.
         JournalError: A subclass that says what about the file or the machine is wrong.
     """
+    path = _checked(path, allow_network_fs=allow_network_fs)
     for keeper in keepers_here(path):
         await keeper.make_way()
     ownership = await _acquire(path) if stand_by is None else await _wait(path, stand_by)
     try:
-        database = await _open(path, durability, now)
+        database = await _open(path, durability, now, allow_network_fs=allow_network_fs)
     except BaseException:
         ownership.release()
         raise
@@ -51,7 +58,7 @@ async def open_owned(
 
 @asynccontextmanager
 async def owned_briefly(
-    path: str, *, durability: Durability, now: Callable[[], float]
+    path: str, *, durability: Durability, now: Callable[[], float], allow_network_fs: bool = False
 ) -> AsyncGenerator[Database, None]:
     """
     The file at *path*, owned and open for the block of a client.
@@ -60,9 +67,10 @@ async def owned_briefly(
         JournalLockedError: Somebody else owns it.
         JournalError: As `open_owned`.
     """
+    path = _checked(path, allow_network_fs=allow_network_fs)
     # Released whatever closing does: cancelled there, we would keep every engine out.
     with Ownership.acquire(path, "client"):
-        database = await _open(path, durability, now)
+        database = await _open(path, durability, now, allow_network_fs=allow_network_fs)
         try:
             yield database
         finally:
@@ -92,8 +100,17 @@ async def _wait(path: str, stand_by: Callable[[str], None]) -> Ownership:
     return await Ownership.wait(path)
 
 
-async def _open(path: str, durability: Durability, now: Callable[[], float]) -> Database:
+def _checked(path: str, *, allow_network_fs: bool = False) -> str:
+    """The real path, of a place that is right: before the lock, whose errors would say less."""
+    check_name(path)
     path = real_path(path)
+    check_folder(path, allow_network_fs=allow_network_fs)
+    return path
+
+
+async def _open(
+    path: str, durability: Durability, now: Callable[[], float], *, allow_network_fs: bool = False
+) -> Database:
     if has_commits(path):  # mostly, of a process that was killed
         await in_thread(check_wal, path)
     return await Database.open(
@@ -101,4 +118,5 @@ async def _open(path: str, durability: Durability, now: Callable[[], float]) -> 
         durability=durability,
         inspect=lambda conn: marks.inspect(conn, path),
         prepare=lambda conn: schema.prepare(conn, now()),
+        allow_network_fs=allow_network_fs,
     )

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, TypeAlias, Typ
 
 from durable._shell.loops import running_loop
 from durable._shell.storage.folder import Folder
+from durable._shell.storage.location import give_to_owner, owner_in_words
 from durable.errors import JournalAccessError, JournalLockedError, JournalLostError
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Ownership:
         self._left = b""
         #: Why the engine that owns it failed, if it did: left for `durable doctor` until the next owner.
         self.failure = ""
+        #: Whether it has the lock, and does not only wait for it.
+        self.owns = False
         self._folder = Folder(self.path)
         #: Whose it is, as long as that exists.
         self.keeper: weakref.ref[Keeper] | None = None
@@ -263,6 +266,7 @@ class Ownership:
         if reason:
             os.close(fd)
             raise JournalAccessError(self.path, f"its lock file {self.lock_path} {reason}")
+        give_to_owner(self.lock_path, self.path)
         return fd
 
     def _block(self, loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> None:
@@ -296,6 +300,7 @@ class Ownership:
         if not self._same_file():
             self._close()
             return False
+        self.owns = True
         since = datetime.now(UTC).isoformat("T", "seconds")
         holder = {"role": self.role, "pid": self.pid, "host": socket.gethostname(), "since": since}
         with contextlib.suppress(OSError):  # a full disk must not keep the journal's owner out
@@ -317,13 +322,22 @@ class Ownership:
             return False
 
     def _unusable(self, error: OSError) -> JournalAccessError:
-        return JournalAccessError(self.path, f"cannot lock {self.lock_path}: {error.strerror or error}")
+        whose = owner_in_words(self.lock_path) if isinstance(error, PermissionError) else ""
+        told = whose and f" ({whose}: give it to that user, or run as the owner of the journal)"
+        return JournalAccessError(self.path, f"cannot lock {self.lock_path}: {error.strerror or error}{told}")
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
+        self.owns = False
         _open.discard(self)
         if fd >= 0:
             os.close(fd)
+
+    @staticmethod
+    def is_ours(fd: int) -> bool:
+        """Whether the lock of the side file that is open as *fd* is this process's."""
+        found = os.fstat(fd)
+        return any(mine.owns and os.path.samestat(os.fstat(mine._fd), found) for mine in list(_open))  # noqa: SLF001
 
     @staticmethod
     def forget_in_child() -> None:
@@ -404,7 +418,9 @@ def _holder(fd: int) -> tuple[str, str]:
     if said is None:
         return "", ""
     pid, host, since, role = said
-    here = " (this process)" if pid == os.getpid() and host == socket.gethostname() else ""
+    here = ""
+    if pid == os.getpid() and host == socket.gethostname():  # need not be us: each container counts for itself
+        here = " (this process)" if Ownership.is_ours(fd) else " (another container's process of that number)"
     known = _AN.get(role, "")
     # Printed in a terminal by someone: no control bytes from a file that others may write.
     told = "".join(c for c in f"{known}pid {pid}{here} on host {host} since {since}" if c.isprintable())

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from durable._shell.storage.backups import copied, sync_folder
-from durable._shell.storage.connections import check_folder, real_path, translate
+from durable._shell.storage.connections import real_path, translate
+from durable._shell.storage.location import check_file, check_folder, check_name
 from durable._shell.storage.ownership import Ownership
 from durable.errors import JournalAccessError
 
@@ -35,12 +36,13 @@ def restore(backup: sqlite3.Connection, backup_path: str, path: str) -> list[str
         JournalDamagedError: The backup is damaged; nothing was changed.
         JournalError: As when a journal is opened.
     """
+    check_name(path)
     path = real_path(path)
     if real_path(backup_path) == path:
         raise JournalAccessError(path, "it is the backup itself: name the journal that it is to replace")
     check_folder(path)
-    if Path(path).exists() and not Path(path).is_file():
-        raise JournalAccessError(path, "it is not a regular file")
+    if Path(path).exists():
+        check_file(path)
     with Ownership.acquire(path, "client") as ownership, copied(backup, path, whole=True) as copy:
         try:
             kept = _replace(path, copy)

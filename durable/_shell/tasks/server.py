@@ -22,6 +22,7 @@ from durable._shell.backend import Backend
 from durable._shell.log import log
 from durable._shell.requests.peers import Peer, may_ask, peer_of
 from durable._shell.requests.request import JournalRequest
+from durable._shell.requests.sockets import address_of, socket_path
 from durable._shell.requests.wire import (
     LARGE_LINE,
     LINE_BYTES,
@@ -31,8 +32,8 @@ from durable._shell.requests.wire import (
     decode_request,
     encode_answer,
     encode_error,
-    socket_path,
 )
+from durable._shell.storage.location import give_to_owner
 from durable._shell.tasks.health import Health
 from durable._shell.threads import in_thread
 from durable.errors import EngineClosedError
@@ -80,6 +81,7 @@ class Server:
     """Answers clients of one engine."""
 
     def __init__(self, path: str, engine: Answering) -> None:
+        self._journal = path
         self._path = socket_path(path)
         self._engine = engine
         self._server: asyncio.Server | None = None
@@ -93,6 +95,7 @@ class Server:
         """Listen. The lock is held, so a socket that is there was left by a dead owner."""
         try:
             bound = _bound(self._path)
+            give_to_owner(self._path, self._journal)
         except OSError as error:
             log.warning("journal.notice", path=self._path, notice=f"clients cannot connect: {error}")
         else:
@@ -237,7 +240,8 @@ def _bound(path: str) -> socket.socket:
     try:
         with contextlib.suppress(OSError):
             os.fchmod(bound.fileno(), 0o600)  # the mode that Linux makes it with
-        bound.bind(path)
+        with address_of(path) as address:
+            bound.bind(address)
         if os.lstat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             os.chmod(path, 0o600)
         bound.settimeout(0)

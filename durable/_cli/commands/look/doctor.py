@@ -20,6 +20,7 @@ from durable._cli.terminal.output import Output, ago, iso, span
 from durable._cli.terminal.problems import FINDING, OK
 from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_queues
 from durable._shell.reads.schedule_rows import all_schedules, held_up_by, still_open
+from durable._shell.requests.sockets import socket_path
 from durable._shell.storage.backups import check_wal
 from durable._shell.storage.marks import SCHEMA_VERSION
 from durable.errors import JournalAccessError
@@ -127,7 +128,7 @@ def _pages(file: _File) -> Iterator[Finding]:
 
 
 def _surroundings(file: _File) -> Iterator[Finding]:
-    from durable._shell.storage.connections import NETWORK_FILESYSTEMS, filesystem  # noqa: PLC0415 - more than a list needs
+    from durable._shell.storage.location import NETWORK_FILESYSTEMS, filesystem  # noqa: PLC0415 - more than a list needs
 
     (mode,) = file.conn.execute("PRAGMA journal_mode").fetchone()
     if mode != "wal":
@@ -151,7 +152,7 @@ def _surroundings(file: _File) -> Iterator[Finding]:
 
 def _ownership(file: _File) -> Iterator[Finding]:
     owner = owner_of(file.path)
-    socket_file = f"{file.path}.sock"
+    socket_file = socket_path(file.path)
     if owner is None or owner.alive is False:
         gone = "" if owner is None else f"; the last, process {owner.pid}, did not close it"
         yield Finding("note", f"no engine has the file open{gone}")
