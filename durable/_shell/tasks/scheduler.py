@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -37,6 +38,8 @@ from durable.errors import (
 TIMERS_AT_ONCE = 500
 #: Runs that begin in one iteration of the event loop: each then runs its code to its first command.
 BEGUN_AT_ONCE = 8
+#: Times that a run is driven in vain, with nothing of it written, before it is left until the file is opened again.
+VAIN_DRIVES = 3
 
 
 class Scheduler:
@@ -51,6 +54,8 @@ class Scheduler:
         #: Candidates that have something in their inbox, so that what is known of them is stale.
         self._touched: set[int] = set()
         self._refilling: set[str] = set()
+        #: How often runs were driven in vain: they are ready in the file, and would be read from it again and again.
+        self._in_vain: Counter[int] = Counter()
         #: Runs that were active, or had something arrive, since a refill began to read: what it has
         #: read of them may be stale.
         self._moved: set[int] = set()
@@ -225,9 +230,12 @@ class Scheduler:
             else:
                 await driver.drive()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+            driver.in_vain = True
             log.error("run.not_driven", run_id=driver.ready.run_id, error=one_line(error))
         finally:
             del self._drivers[run]
+            if driver.in_vain:
+                self._in_vain[run] += 1
             self._admission.release(run)
             if again := self._again.pop(run, None):
                 self._offer(again)
@@ -244,7 +252,7 @@ class Scheduler:
 
     async def _refill(self, queue: str) -> None:
         """Fetch the next candidates of a queue from the file."""
-        limit = CANDIDATES + self._admission.active
+        limit = CANDIDATES + self._admission.active + len(self._in_vain)
         # Before reading: runs that become ready meanwhile and find no room say that there are more.
         self._admission.found_more(queue, more=False)
         try:
@@ -270,7 +278,7 @@ class Scheduler:
 
     def _offer_found(self, ready: ReadyRun) -> None:
         # A run that is driven already is read as ready too: it says so itself when it is again.
-        if ready.run not in self._drivers:
+        if ready.run not in self._drivers and self._in_vain[ready.run] < VAIN_DRIVES:
             self._offer_candidate(ready)
 
     # --- timers ----------------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ class Driver:
         self.ready = ready
         #: Set once the end of the run is on disk, and was reported.
         self.over = False
+        #: Set where not even a report could be written, so that the run is as it was before.
+        self.in_vain = False
         self._services = services
         self._state = RunState(
             ready.run, ready.run_id, ready.workflow, ready.queue, labels=ready.labels, batch=ready.batch,
@@ -446,4 +448,5 @@ class Driver:
         except EngineClosedError:
             pass
         except Exception as damage:  # noqa: BLE001 - not even that can be written: found again when the file is opened
+            self.in_vain = True
             log.error("run.not_blocked", run_id=self.ready.run_id, error=one_line(damage))

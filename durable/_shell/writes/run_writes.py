@@ -17,7 +17,7 @@ from durable._shell.rows.templates import to_json
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes import keys, slots
 from durable._shell.writes.wakeups import claim, keep_payload, put_signal, request_cancel
-from durable.errors import LimitReachedError, RunExistsError, RunNotFoundError
+from durable.errors import LimitReachedError, RunExistsError, RunNotFoundError, UsageError
 
 _INSERT_RUNS = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
@@ -43,10 +43,30 @@ def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
 
 
 def write_runs(conn: sqlite3.Connection, runs: list[Any], events: list[Any], waits: Sequence[Any]) -> None:
-    """Write what `add_run` has added."""
-    write_many(conn, _INSERT_RUNS, runs)
+    """
+    Write what `add_run` has added.
+
+    Raises:
+        UsageError: The id of one is another run's.
+    """
+    try:
+        write_many(conn, _INSERT_RUNS, runs)
+    except sqlite3.IntegrityError as error:
+        taken = _taken_id(conn, runs)
+        if taken is None:
+            raise
+        msg = f"the run that it starts would be called {taken!r}, as another run is: prune that one, then resume this"
+        raise UsageError(msg) from error
     write_rows(conn, events)
     write_many(conn, INSERT_WAITS, waits)
+
+
+def _taken_id(conn: sqlite3.Connection, runs: Sequence[Any]) -> str | None:
+    """The first id in the rows of new *runs* that another run has."""
+    for run, run_id, *_ in runs:
+        if conn.execute("SELECT 1 FROM durable_runs WHERE run_id = ? AND run <> ?", (run_id, run)).fetchone():
+            return str(run_id)
+    return None
 
 
 def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], effects: Effects) -> None:
