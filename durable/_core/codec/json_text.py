@@ -11,6 +11,7 @@ import json
 import json.encoder
 import json.scanner
 from collections.abc import Callable
+from types import UnionType
 from typing import Any, Final, NoReturn
 
 #: A str as JSON.
@@ -63,8 +64,22 @@ def read_object(text: object) -> dict[str, Any] | None:
     """The JSON object in *text*, which is empty where there is none; None if that is damaged."""
     if text is None:
         return {}
+    found = _read(text)
+    return found if isinstance(found, dict) else None
+
+
+def read_list(text: object, *types: type | UnionType) -> list[Any] | None:
+    """The JSON list in *text*, whose items are of *types*, one each if any are given; None if it is damaged."""
+    found = _read(text)
+    if not isinstance(found, list):
+        return None
+    if types and not (len(found) == len(types) and all(map(isinstance, found, types))):
+        return None
+    return found
+
+
+def _read(text: object) -> Any:
     try:
-        found = json.loads(text) if isinstance(text, str) else None
+        return json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None

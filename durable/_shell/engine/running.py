@@ -481,7 +481,7 @@ async def _recover(
     now = settings.clock.now()
     noted = read_notes(left)
 
-    def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], LastLife, Sequence[Damaged]]:
+    def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], LastLife, list[Damaged]]:
         effects = Effects()  # not needed but for damage, since what these cause is read from the file afterwards
         retry_blocked(conn, now)
         forget_renewed(conn)
@@ -496,13 +496,15 @@ async def _recover(
         return adopted, take_last_life(conn, noted), effects.damaged
 
     def look(conn: sqlite3.Connection) -> Recovered:
+        changed, unread = changed_queues(conn, now)
+        damaged.extend(unread)
         rates = [(queue.name, queue.rate) for queue in settings.queues if queue.rate is not None]
         return Recovered(
             at=now,
             last_run=event_rows.last_run(conn),
             last_life=last_life,
             schedules=schedules,
-            changed_queues=changed_queues(conn, now),
+            changed_queues=changed,
             ready_queues=event_rows.ready_queues(conn),
             paused_queues=run_rows.paused_queues(conn),
             next_fire_at=event_rows.next_fire_at(conn),
@@ -514,8 +516,9 @@ async def _recover(
         )
 
     schedules, last_life, damaged = await database.write(recover)
+    recovered = await database.read(look)
     _tell_damaged(settings.path, damaged)
-    return await database.read(look)
+    return recovered
 
 
 def _tell_damaged(path: str, found: Sequence[Damaged]) -> None:

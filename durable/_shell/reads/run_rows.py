@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from durable._core.codec.json_text import read_object
+from durable._core.codec.json_text import read_list, read_object
 from durable._core.statuses import CLEANUP_FAILED, HELD, OPEN
 from durable.errors import JournalDamagedError, RunNotFoundError
 
@@ -126,7 +126,7 @@ def _run_row(row: Sequence[Any]) -> RunRow:
     columns: list[Any] = list(row)
     for of_object in (9, 21, 23):  # damage to one run must not hide all others
         columns[of_object] = read_object(row[of_object]) or {}
-    columns[22] = () if row[22] == "[]" else tuple(FailedHook(*each) for each in json.loads(row[22]))
+    columns[22] = () if row[22] == "[]" else tuple(FailedHook(*each) for each in read_list(row[22]) or ())
     columns[24] = _error(status=row[5], reason=row[11], asked=row[24])
     columns[25] = bool(row[25])
     return RunRow(*columns)

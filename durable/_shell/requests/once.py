@@ -18,10 +18,11 @@ from typing import Final, TypeVar
 
 from attrs import evolve, frozen
 
+from durable._core.codec.json_text import read_list
 from durable._shell.requests.encoding import error_from, plain_error, plain_result, result_from
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
-from durable.errors import DurableError, EngineClosedError, InternalError, JournalError
+from durable.errors import DecodeError, DurableError, EngineClosedError, InternalError, JournalError
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -61,16 +62,25 @@ class Once(JournalRequest[R_co | DurableError]):
         """Do what is asked for, and note the answer; or the answer that was noted."""
         found = conn.execute("SELECT answer, refused FROM durable_requests WHERE id = ?", (self.id,)).fetchone()
         if found is not None:
-            answer, refused = json.loads(found[0]), found[1]
-            if not refused:
-                return result_from(self.request, answer)
-            return error_from(*answer) or InternalError(f"it was refused before, by another release: {answer!r:.200}")
+            return self._answer(*found)
         result = self._do(conn, effects, env)
         refused = isinstance(result, DurableError)
         answer = plain_error(result) if isinstance(result, DurableError) else plain_result(self.request, result)
         row = (self.id, json.dumps(answer, default=str), env.now, refused)
         conn.execute("INSERT INTO durable_requests (id, answer, at, refused) VALUES (?, ?, ?, ?)", row)
         return result
+
+    def _answer(self, text: str, refused: int) -> R_co | DurableError:
+        """The answer that was noted."""
+        if not refused:
+            try:
+                return result_from(self.request, json.loads(text))
+            except (ValueError, RecursionError, DecodeError):
+                msg = "it was recorded before, and what it resulted in cannot be read: look at the journal"
+                return InternalError(msg)
+        answer = read_list(text, str, list)
+        error = None if answer is None else error_from(*answer)
+        return error or InternalError(f"it was refused before, by another release: {text!r:.200}")
 
     def _do(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> R_co | DurableError:
         """

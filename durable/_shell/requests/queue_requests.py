@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from typing import Any, TypeAlias
 
 from attrs import frozen
 
 from durable._core.admission import Queue
+from durable._core.codec.json_text import read_list
 from durable._core.program.definition import check_name
 from durable._core.program.limits import Limit, Rate
 from durable._shell.reads.queue_rows import changed_queue
@@ -17,7 +19,9 @@ from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 from durable._shell.writes import slots
 from durable._shell.writes.wakeups import let_in, request_cancel
-from durable.errors import UsageError
+from durable.errors import DefinitionError, UsageError
+
+_Numbers: TypeAlias = tuple[int | None, int | None, float | None]
 
 
 @frozen
@@ -111,16 +115,29 @@ class ChangeLimit(JournalRequest[None]):
             raise UsageError(msg)
         own, on_conflict = row
         if self.reset:
-            numbers, own = json.loads(own), None
+            numbers, own = self._numbers_of_code(own, on_conflict), None
         else:
-            numbers = [self.concurrency, self.count, self.per]
-            rate = None if self.count is None else Rate(self.count, per=self.per or 0.0)
-            Limit(self.limit, concurrency=self.concurrency, rate=rate, on_conflict=on_conflict)
+            numbers = (self.concurrency, self.count, self.per)
+            self._check(*numbers, on_conflict)
         conn.execute(
             "UPDATE durable_limits SET concurrency = ?, count = ?, per = ?, own = ? WHERE name = ?",
             (*numbers, own, self.limit),
         )
         let_in(conn, slots.grant_all(conn, env.now, effects), env.now, effects)
+
+    def _numbers_of_code(self, own: str, on_conflict: Any) -> _Numbers:
+        try:
+            concurrency, count, per = read_list(own, int | None, int | None, int | float | None) or (None, None, None)
+            self._check(concurrency, count, per, on_conflict)
+        except DefinitionError as error:
+            msg = f"the code's numbers of limit {self.limit!r} are damaged: an engine notes them as it opens"
+            raise UsageError(msg) from error
+        return concurrency, count, per
+
+    def _check(self, concurrency: int | None, count: int | None, per: float | None, on_conflict: Any) -> None:
+        """Raises DefinitionError if these are no numbers of a limit."""
+        rate = None if count is None else Rate(count, per=per or 0.0)
+        Limit(self.limit, concurrency=concurrency, rate=rate, on_conflict=on_conflict)
 
 
 REQUESTS = (PauseQueue, ClearQueue, ChangeQueue, ChangeLimit)

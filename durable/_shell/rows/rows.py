@@ -376,7 +376,7 @@ class Refused(NamedTuple):
 class Damaged(NamedTuple):
     """Something whose rows say what cannot be: it is left alone, told, and in nobody's way."""
 
-    what: Literal["run", "schedule", "limits"]
+    what: Literal["run", "schedule", "limits", "queue"]
     #: Its name or id.
     of: str
     error: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from durable._core.codec.json_text import dumps, loads
+from durable._core.codec.json_text import dumps, read_list
 
 _NAME = "value_caps"
 
@@ -24,9 +24,9 @@ def note_value_caps(conn: sqlite3.Connection, max_bytes: int, max_depth: int) ->
 
 
 def value_caps(conn: sqlite3.Connection) -> tuple[int, int] | None:
-    """The largest text in bytes, and the deepest nesting; None before a first engine of this release."""
+    """The largest text in bytes, and the deepest nesting; None if no engine of this release noted them."""
     row = conn.execute("SELECT value FROM durable_meta WHERE name = ?", (_NAME,)).fetchone()
     if row is None:
         return None
-    max_bytes, max_depth = loads(row[0])
-    return int(max_bytes), int(max_depth)
+    found = read_list(row[0], int, int)
+    return None if found is None else (found[0], found[1])

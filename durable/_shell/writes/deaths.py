@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
-from durable._core.codec.json_text import dumps, loads
+from durable._core.codec.json_text import dumps, read_list
 from durable._core.suspicion import Accused, Suspect, TurnMark, accused
 
 
@@ -44,14 +44,15 @@ def take_last_life(conn: sqlite3.Connection, noted: Iterable[TurnMark] | None) -
     What the last engine left, whose turns in progress *noted* are; None if it gave the file up.
 
     It is forgotten: the next death is another one's. But deaths in turns are kept until an engine gives the file up.
+    What is damaged of it is not known: then another death tells.
     """
     rows = conn.execute("DELETE FROM durable_meta WHERE name IN ('draining_since', 'alone') RETURNING name, value")
     found = dict(rows.fetchall())
-    alone, drained = found.get("alone"), "draining_since" in found
+    alone, drained = read_list(found.get("alone"), int, str, int), "draining_since" in found
     marks = [] if drained or noted is None else list(noted)
     charged = [] if noted is None else accused(_all_accused(conn), marks)
     _keep_accused(conn, charged)
-    return LastLife(drained, None if alone is None else Suspect(*loads(alone)), bool(marks), charged)
+    return LastLife(drained, None if alone is None else Suspect(*alone), bool(marks), charged)
 
 
 def acquit(conn: sqlite3.Connection, run: int) -> None:
@@ -61,7 +62,16 @@ def acquit(conn: sqlite3.Connection, run: int) -> None:
 
 def _all_accused(conn: sqlite3.Connection) -> list[Accused]:
     row = conn.execute("SELECT value FROM durable_meta WHERE name = 'accused'").fetchone()
-    return [] if row is None else [Accused(TurnMark(*mark), noted) for mark, noted in loads(row[0])]
+    entries = None if row is None else read_list(row[0])
+    return [each for each in map(_accused, entries or ()) if each is not None]
+
+
+def _accused(entry: object) -> Accused | None:
+    match entry:
+        case [[int(run), str(position), int(reached)], int(noted)]:
+            return Accused(TurnMark(run, position, reached), noted)
+        case _:
+            return None
 
 
 def _keep_accused(conn: sqlite3.Connection, charged: Sequence[Accused]) -> None:
