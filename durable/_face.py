@@ -12,7 +12,7 @@ from durable._core.codec.value_types import ValueType
 from durable._core.program.command import Command
 from durable._core.program.decorators import call, job, step, transaction, workflow
 from durable._core.program.definition import by_arguments
-from durable._core.program.flow import current, logger, now, patched, random, set_attributes, uuid4
+from durable._core.program.flow import current, logger, now, patched, random, uuid4
 from durable._core.program.functions import Finished
 from durable._core.program.group_ops import Winner
 from durable._core.program.limits import Limit, Rate
@@ -34,9 +34,11 @@ from durable._core.program.op_constructors import (
     wait_for,
 )
 from durable._core.program.ops import Child, Flow, Op, Return, RunOp, Signal
+from durable._core.program.progress import Progress
 from durable._core.program.registry import Given as Definition
 from durable._core.program.retry import Retry
 from durable._core.program.sagas import CompensationError, saga
+from durable._core.program.saying import emit, progress, set_attributes
 from durable._core.program.schedules import Schedule
 from durable._core.program.settled import GroupFailedError, NamedOutcomes, Outcomes, Settled
 from durable._core.program.transactions import AsyncTransaction, Transaction
@@ -56,8 +58,17 @@ from durable._shell.engine.service import Service
 from durable._shell.handles.batch import Batch, current_batch
 from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.client import Client
-from durable._shell.handles.handle import HistoryEvent, LimitHandle, LimitInfo, QueueHandle, QueueInfo, Run, RunInfo
+from durable._shell.handles.handle import (
+    HistoryEvent,
+    LimitHandle,
+    LimitInfo,
+    QueueHandle,
+    QueueInfo,
+    Run,
+    RunInfo,
+)
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
+from durable._shell.handles.stream import RunStream, StreamItem
 from durable._shell.reads.exporting import read_histories
 from durable._shell.reads.run_rows import FailedHook
 from durable._shell.requests.history_requests import Imported
@@ -181,6 +192,7 @@ __all__ = [
     "Op",
     "Outcomes",
     "PoisonError",
+    "Progress",
     "Queue",
     "QueueHandle",
     "QueueInfo",
@@ -208,6 +220,7 @@ __all__ = [
     "RunNotFoundError",
     "RunOp",
     "RunStateError",
+    "RunStream",
     "RunSuccess",
     "Schedule",
     "ScheduleHandle",
@@ -223,6 +236,7 @@ __all__ = [
     "StepContext",
     "StepError",
     "StepInterruptedError",
+    "StreamItem",
     "Transaction",
     "TransactionRefusedError",
     "UnknownOptionError",
@@ -242,6 +256,7 @@ __all__ = [
     "current",
     "current_batch",
     "cursor",
+    "emit",
     "for_each",
     "gather",
     "job",
@@ -250,6 +265,7 @@ __all__ = [
     "now",
     "patched",
     "poll_until",
+    "progress",
     "race",
     "random",
     "read_histories",

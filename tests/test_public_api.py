@@ -32,7 +32,7 @@ DOCUMENTED = """
     StepContext Transaction context cursor memo snooze
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats Health
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
-    command_line saga CompensationError retry_http Definition resource
+    command_line saga CompensationError retry_http Definition resource emit progress Progress RunStream StreamItem
     Middleware StepCall Activation AttemptFailed RunFailure RunSuccess DryRun what_if
     RunHistory read_histories Redacted Imported
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
@@ -52,7 +52,7 @@ OFFERED = {
         prune scrub delete export import_runs
     """,
     "Run": """
-        id run_id result
+        id run_id result stream
         info status attributes history children why
         signal cancel pause resume reschedule resolve retry retry_hooks fork
     """,

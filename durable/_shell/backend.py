@@ -58,6 +58,10 @@ class Backend(Protocol):
         """
         ...
 
+    async def wait_for_news(self, run_id: str, mark: str) -> None:
+        """Return once something about the run called *run_id* is not as it was, see `stream_rows.news_mark`."""
+        ...
+
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished."""
         ...

@@ -5,7 +5,7 @@ The library never configures structlog or logging; the application does. Events:
 
     run.started  run.succeeded  run.failed  run.cancelled  run.blocked  run.freed  run.woken  run.poisoned
     run.cleanup_failed  step.attempt_failed  step.cleanup_failed  step.abandoned
-    hook.failed  follow_up.refused  log.failed
+    hook.failed  follow_up.refused  log.failed  attributes.refused  items.lost
     engine.opened  engine.draining  engine.closed  engine.standing_by  engine.failed  engine.degraded
     engine.relieved  commit.failed  commit.recovered  service.interrupted  service.ending
     journal.notice  inbox.refused  signals.unread  middleware.failed

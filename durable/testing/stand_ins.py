@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sqlite3
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -21,7 +21,8 @@ from durable._core.codec.codec import Codec, Payload
 from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
-from durable._shell.attempts.context import Scope, StepContext, enter
+from durable._core.program.saying import ROOM
+from durable._shell.attempts.context import SaidItem, Scope, StepContext, enter
 from durable._shell.attempts.resources import Resources
 from durable._shell.attempts.stand_ins import check_fits
 from durable.errors import UsageError
@@ -107,12 +108,16 @@ class StepRun(Generic[T]):
         cursor: Where its cursor stands; None if it has none.
         memos: Results of its memos, by name and use: ``{"plan:1": ...}``.
         left: The same as it is recorded: give it to the next attempt as ``left=``.
+        emitted: What it emitted: (stream, item), in order.
+        attributes: What it published.
     """
 
     value: T
     cursor: Any = None
     memos: dict[str, Any] = field(factory=dict)
     left: dict[str, Payload] = field(factory=dict, repr=False)
+    emitted: list[tuple[str, Any]] = field(factory=list)
+    attributes: dict[str, Any] = field(factory=dict)
 
 
 @define
@@ -120,10 +125,24 @@ class _Kept:
     """Where the notes of an attempt go."""
 
     left: dict[str, Payload]
+    emitted: list[tuple[str, Payload]] = field(factory=list)
+    attributes: dict[str, Any] = field(factory=dict)
 
     async def keep(self, position: str, name: str, value: Payload) -> None:  # noqa: ARG002 - there is one step
         """Record a cursor or memo."""
         self.left[name] = value
+
+    def emit(self, item: SaidItem, number: int, *, sync: bool) -> Awaitable[None]:  # noqa: ARG002 - there is room
+        """Keep an item of a stream."""
+        self.emitted.append((item.stream, item.value))
+        return ROOM
+
+    def progress(self, done: float, total: float | None, note: str, position: str) -> None:
+        """Nobody looks on."""
+
+    def publish(self, values: dict[str, Any]) -> None:
+        """Keep attributes."""
+        self.attributes |= values
 
 
 async def run_step(
@@ -189,7 +208,8 @@ async def run_step(
         if name.startswith("memo:")
     }
     cursor = used.decode(notes.left["cursor"], where="a cursor") if "cursor" in notes.left else None
-    return StepRun(found, cursor, memos, notes.left)
+    emitted = [(stream, used.decode(value, where="an item of a stream")) for stream, value in notes.emitted]
+    return StepRun(found, cursor, memos, notes.left, emitted, notes.attributes)
 
 
 async def _attempt(op: Any, scope: Scope, tx: Any) -> Any:

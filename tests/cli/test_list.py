@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from durable import Flow, Limit, Return, gather, job, sleep, step, wait_for, workflow
+from durable import Flow, Limit, Return, gather, job, progress, sleep, step, wait_for, workflow
 from durable._cli.journals import filters
 from durable._cli.journals.files import open_readonly
 from durable._cli.journals.finding import find_run
@@ -331,6 +331,28 @@ async def test_the_last_column_says_why(journal, tmp_db, cli):
     assert why.rpartition(", for ")[0].removeprefix("run 'a1' waits for ") in lines["a1"]
 
 
+async def test_progress_stands_before_the_reason(engines, tmp_db, cli, reached):
+    """
+    As long as the run is open; in JSON it has a place of its own.
+    """
+
+    @workflow
+    async def telling() -> Flow[None]:
+        progress(3, 8, "files")
+        yield sleep(1_000)
+
+    engine = await engines.file(telling)
+    run = await engine.start(telling(), id="telling")
+    await reached(run, "waiting")
+    assert "  3 of 8 (38%), files; the timer at 0" in cli("list", "--db", tmp_db).lines[1]
+    (found,) = cli("list", "--db", tmp_db, "--json").values
+    assert found["progress"] == {"done": 3, "total": 8, "note": "files", "position": "0", "at": found["progress"]["at"]}
+    assert "progress   3 of 8 (38%), files; told at 0 " in cli("show", "--db", tmp_db, "telling").out
+    await run.cancel()
+    await reached(run, "cancelled")
+    assert "3 of 8" not in cli("list", "--db", tmp_db).lines[1]
+
+
 async def test_json_has_every_column(journal, tmp_db, cli):
     """
     Times are ISO strings in UTC; what does not apply is null.
@@ -341,7 +363,8 @@ async def test_json_has_every_column(journal, tmp_db, cli):
         "run_id": "bad", "workflow": "failing", "version": 1, "sort": "job", "status": "failed", "queue": "slow",
         "priority": 0, "key": None, "labels": {}, "created_at": bad["created_at"], "started_at": bad["started_at"],
         "ended_at": bad["ended_at"], "parent": None, "position": None, "follows": None, "successor": None,
-        "batch": None, "reason": "ValueError: no such card", "waits_for": None, "cursor": info.cursor,
+        "batch": None, "reason": "ValueError: no such card", "waits_for": None, "progress": None,
+        "cursor": info.cursor,
     }  # fmt: skip
     assert abs(datetime.fromisoformat(bad["ended_at"]).timestamp() - info.ended_at) < 0.001
     (one,) = cli("list", "--db", tmp_db, "--json", "--label", "city=Bern").values

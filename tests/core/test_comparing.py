@@ -33,9 +33,10 @@ from durable._core.journal.events import (
     TimerSet,
 )
 from durable._core.program.decorators import job, step, workflow
-from durable._core.program.flow import patched, set_attributes
+from durable._core.program.flow import patched
 from durable._core.program.op_constructors import for_each, gather, race, sleep, wait_for
 from durable._core.program.retry import Retry
+from durable._core.program.saying import set_attributes
 from durable._core.recorded import diff
 from durable._core.recorded.diff import compare
 from durable._core.recorded.export_format import RunFacts, RunHistory

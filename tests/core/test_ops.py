@@ -28,7 +28,7 @@ from durable._core.journal.waits import Wait
 from durable._core.program import group_ops, ops
 from durable._core.program.command import Command
 from durable._core.program.decorators import call, job, step, transaction, workflow
-from durable._core.program.flow import current, now, random, set_attributes, uuid4
+from durable._core.program.flow import current, now, random, uuid4
 from durable._core.program.op_constructors import (
     continue_as,
     for_each,
@@ -43,6 +43,7 @@ from durable._core.program.op_constructors import (
 )
 from durable._core.program.ops import ContinueAs, Flow, Op, Return
 from durable._core.program.retry import Retry
+from durable._core.program.saying import set_attributes
 from durable._core.run.execution import _OPENERS
 from durable.errors import DefinitionError, EncodeError, UsageError
 from tests.core.drive import START, World, failure, kinds, run

@@ -80,7 +80,7 @@ MUTANTS = (
     _m(
         "a group that is spoiled fails whole",
         "_shell/turns/commits",
-        "if len(group) == 1:",
+        "if len(group) == 1 and (group.spoiled or not group.words):",
         "if group:",
         "shell/test_blast_radius.py",
     ),
@@ -1429,6 +1429,20 @@ MUTANTS = (
         "                raise MigrationError(path, _called(number), one_line(error)) from error",
         "                return",
         "shell/test_application_schema.py::test_a_migration_that_fails_half_way_leaves_the_file_as_it_was",
+    ),
+    _m(
+        "a replay emits again",
+        "_core/run/answers",
+        "        if not ex.replaying:\n            ex.decision.emitted",
+        "        if True:\n            ex.decision.emitted",
+        "shell/test_streams.py::test_what_is_emitted_is_read_in_its_order_and_once",
+    ),
+    _m(
+        "an outcome overtakes what its step has said",
+        "_shell/turns/commits",
+        "            if self._words:  # no outcome is to overtake what its step has said",
+        "            if False:  # no outcome is to overtake what its step has said",
+        "shell/test_streams.py::test_items_are_there_before_the_outcome_of_their_step",
     ),
     _m(
         "resources are not left",

@@ -106,6 +106,7 @@ EXAMPLES = [
     (DeleteRun("r"), 3),
     (Once("0f" * 16, CancelRun("r")), True),
     (wire.WaitForEnd("r"), None),
+    (wire.WaitForNews("r", "waiting:2"), None),
     (wire.ScrubFile(), None),
     (wire.AskHealth(), ["degraded", "why"]),
 ]
@@ -168,6 +169,7 @@ SPOKEN = {
     "AskHealth": "",
     "ScrubFile": "",
     "WaitForEnd": "run_id: str",
+    "WaitForNews": "run_id: str, mark: str",
 }
 
 

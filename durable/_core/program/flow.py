@@ -46,11 +46,6 @@ def patched(change_id: str) -> bool:
     return current_driver.require_driver("patched()").patched(check_name("change id", change_id))
 
 
-def set_attributes(**values: Any) -> None:
-    """Publish values that can be read from outside (`run.attributes`), merged over earlier ones."""
-    current_driver.require_driver("set_attributes()").set_attributes(values)
-
-
 @frozen
 class Current:
     """Where workflow code stands."""

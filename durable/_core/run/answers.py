@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from durable._core.journal.events import AttributesSet, Compensated, NowRead, PatchMarked
+from durable._core.program.progress import Progress
+from durable._core.program.saying import ROOM
 from durable._core.run.decision import LogEntry, added
-from durable.errors import InternalError, RunCancelled
+from durable.errors import CapExceededError, InternalError, RunCancelled
 
 if TYPE_CHECKING:
     from durable._core.program.command import Command
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 class Answers:
     """What the code of one run gets to know."""
 
-    __slots__ = ("_ex", "_now_read_at", "created_ops", "patches", "run_id", "workflow")
+    __slots__ = ("_ex", "_now_read_at", "created_ops", "emitted", "patches", "run_id", "workflow")
 
     def __init__(self, ex: OpenRun) -> None:
         self._ex = ex
@@ -36,6 +38,8 @@ class Answers:
         self.workflow = ex.definition.name
         self.patches: dict[str, bool] = {}
         self._now_read_at = -1
+        #: Items so far, the same in every replay.
+        self.emitted = 0
         #: Ops made by this run's code, by identity, that nobody has yielded yet.
         self.created_ops: dict[int, Command] = {}
 
@@ -82,6 +86,21 @@ class Answers:
         if not ex.replaying:
             ex.decision.events.append(AttributesSet(payload, ex.time))
             ex.decision.attributes = {**(ex.decision.attributes or {}), **values}
+
+    def emit(self, stream: str, value: Any) -> Awaitable[None]:
+        ex, position = self._ex, self.position()
+        payload = ex.codec.encode(value, where=f"item of stream {stream!r} of run {ex.run_id!r}")
+        self.emitted += 1
+        if self.emitted > ex.caps.stream_items:
+            raise CapExceededError(f"run {ex.run_id!r}", "number of emitted items", self.emitted, ex.caps.stream_items)
+        if not ex.replaying:
+            ex.decision.emitted = added(ex.decision.emitted, (stream, position, payload))
+        return ROOM
+
+    def progress(self, done: float, total: float | None, note: str) -> None:
+        ex = self._ex
+        if not ex.replaying:
+            ex.decision.progress = Progress(done, total, note, self.position(), ex.time)
 
     def compensating(self) -> None:
         if not self._ex.replaying:

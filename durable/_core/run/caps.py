@@ -30,6 +30,8 @@ class Caps:
         nesting: Of one value's lists and objects.
         events: Of one run. A million replay in some seconds; then the run is blocked. Endless
             loops `continue_as`.
+        stream_items: That an attempt of a step emits, or the code of a workflow.
+        stream_buffer: Emitted by all runs, and not yet on disk. Who emits more waits, or is refused where he cannot.
         events_warning: From here on the log warns. Temporal warns at 10,240.
     """
 
@@ -37,6 +39,8 @@ class Caps:
     nesting: int = field(default=MAX_DEPTH)
     events: int = field(default=1_000_000)
     events_warning: int = field(default=10_000)
+    stream_items: int = field(default=1_000_000)
+    stream_buffer: int = field(default=100_000)
 
     def grown(self, run_id: str, size: int, decision: Decision, *, remedy: str = "End it with continue_as") -> int:
         """

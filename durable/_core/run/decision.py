@@ -18,6 +18,7 @@ from durable._core.journal.waits import Wait, WakeOn
 from durable._core.light_frozen import light_frozen
 from durable._core.program.limits import LimitRef
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
+from durable._core.program.progress import Progress
 from durable._core.statuses import EndStatus
 
 T = TypeVar("T")
@@ -205,6 +206,9 @@ class Decision:
     #: Waits for children that are cancelled with this turn, and are waited for until they have ended.
     waits_ending: Sequence[Wait] = ()
     attributes: dict[str, Any] | None = None
+    #: What the code emitted: (stream, position, value); and its latest progress.
+    emitted: Sequence[tuple[str, str, Payload]] = ()
+    progress: Progress | None = None
     #: Whether what the run had done is being undone, by a saga; False if it begins anew; None: as before.
     compensated: bool | None = None
     #: Those that this turn took in; none of them is news in a replay.

@@ -99,13 +99,12 @@ class Execution(OpenRun):
         retry: Retry | None = None,
     ) -> None:
         recorded = events if isinstance(events, History) else history.read(events, retry)
-        super().__init__(definition, recorded, run_id, codec, crash_limit)
+        super().__init__(definition, recorded, run_id, codec, crash_limit, caps)
         self.answers = Answers(self)
         self.ended = False
         #: Set if the next turn takes in all signals that there are: then a `wait_for` whose time is over need not wait.
         self.hears_all = False
         self._cleanup_seconds = cleanup_seconds
-        self._caps = caps
         self._body: StrandNode | None = None
         self._late: list[Event] = []
         self._size = self.history.size
@@ -179,7 +178,7 @@ class Execution(OpenRun):
         if self._resolved:
             self._block_again()
         decision, self.decision = self.decision, Decision()
-        self._size = self._caps.grown(self.run_id, self._size, decision)
+        self._size = self.caps.grown(self.run_id, self._size, decision)
         return decision
 
     @property

@@ -26,6 +26,7 @@ from durable._core.codec.codec import digest_of_canonical
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
 from durable._core.journal.waits import Wait, WakeOn
+from durable._core.run.caps import Caps
 from durable._core.run.clean_up import in_clean_up
 from durable._core.run.decision import Decision, added, removed
 from durable._core.run.divergence.comparing import Comparing
@@ -378,8 +379,15 @@ class OpenRun:
     """A run's strands and open commands."""
 
     def __init__(
-        self, definition: Workflow[..., Any], recorded: History, run_id: str, codec: Codec, crash_limit: int
+        self,
+        definition: Workflow[..., Any],
+        recorded: History,
+        run_id: str,
+        codec: Codec,
+        crash_limit: int,
+        caps: Caps,
     ) -> None:
+        self.caps = caps
         self.history = recorded
         self.started = recorded.started
         self.definition = definition

@@ -13,13 +13,14 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from attrs import define, field, frozen
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
 from durable._core.program.definition import check_name
+from durable._core.program.saying import Speaker, speaker
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.backend import Backend
 from durable._shell.loops import from_thread
@@ -110,6 +111,27 @@ class Notes(Protocol):
         """Record; returns once it is on disk."""
         ...
 
+    def emit(self, item: SaidItem, number: int, *, sync: bool) -> Awaitable[None]:
+        """Write the *number*th item that an attempt emits, with the next commit."""
+        ...
+
+    def progress(self, done: float, total: float | None, note: str, position: str) -> None:
+        """Write how far the run has come, with the next commit."""
+        ...
+
+    def publish(self, values: dict[str, Any]) -> None:
+        """Write attributes, with the next commit."""
+        ...
+
+
+class SaidItem(NamedTuple):
+    """An item of a stream, as its attempt knows it."""
+
+    stream: str
+    position: str
+    attempt: int
+    value: Payload
+
 
 @define
 class Scope:
@@ -161,6 +183,26 @@ class Scope:
             )
             raise UsageError(msg)
 
+    def emit(self, stream: str, value: Any, *, sync: bool) -> Awaitable[None]:
+        """As `durable.emit`."""
+        self.check()
+        about = self.context
+        self.counts["emitted"] = number = self.counts.get("emitted", 0) + 1
+        where = f"item of stream {stream!r} of step at {about.position} of run {about.run_id!r}"
+        item = SaidItem(stream, about.position, about.attempt, self.codec.encode(value, where=where))
+        return self.notes.emit(item, number, sync=sync)
+
+    def progress(self, done: float, total: float | None, note: str) -> None:
+        """As `durable.progress`."""
+        self.check()
+        self.notes.progress(done, total, note, self.context.position)
+
+    def set_attributes(self, values: dict[str, Any]) -> None:
+        """As `durable.set_attributes`."""
+        self.check()
+        self.codec.encode_by_value(values, where=f"attributes of run {self.context.run_id!r}")  # refused here
+        self.notes.publish(values)
+
     def next_id(self, kind: str) -> str:
         """An id for the next run or batch that this attempt makes: the same in every attempt."""
         self.check()
@@ -190,7 +232,8 @@ class Scope:
             each.result()
 
 
-_scope: ContextVar[Scope | None] = ContextVar("durable_step", default=None)
+#: The same variable as that of `saying`, which knows no more of an attempt than it needs.
+_scope: ContextVar[Scope | None] = cast("ContextVar[Scope | None]", speaker)
 #: Makes a scope that of the current task's context.
 enter = _scope.set
 
@@ -320,3 +363,6 @@ async def memo(name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwa
         await scope.notes.keep(scope.context.position, key, kept)
     found: T = scope.codec.decode(kept, kind, where=where)
     return found
+
+
+_fits: type[Speaker] = Scope

@@ -28,6 +28,7 @@ from durable._shell.log import log
 from durable._shell.loops import LOOP_ENDED, on_its_loop, running_loop, to_its_end
 from durable._shell.reads import batch_rows, event_rows, run_rows
 from durable._shell.reads.run_rows import RunRow
+from durable._shell.reads.stream_rows import news_mark
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
@@ -342,6 +343,16 @@ class EngineBackend:
             if row is not None and row.ended_at is None:
                 await future
 
+    async def wait_for_news(self, run_id: str, mark: str) -> None:
+        """As `Backend.wait_for_news`: a look at the file, then the commit that makes some says so."""
+        found = await self.read(news_mark, run_id)
+        if found is None:
+            return
+        with self.require_running().news.of(found[0]) as future:
+            again = await self.read(news_mark, run_id)  # now that nothing can come in between
+            if again is not None and again[1] == mark:
+                await future
+
     # --- what is to be ---------------------------------------------------------------------------------
 
     async def request(self, request: JournalRequest[R], /) -> R:
@@ -449,6 +460,10 @@ class StepBackend:
     async def end_of(self, run_id: str, number: int = 0, /, *, wait: bool = False) -> tuple[RunRow | None, RunResult]:
         """A run and its outcome, once it has ended."""
         return await self._engine.end_of(run_id, number, wait=wait)
+
+    async def wait_for_news(self, run_id: str, mark: str) -> None:
+        """As `Backend.wait_for_news`."""
+        await self._engine.wait_for_news(run_id, mark)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished."""

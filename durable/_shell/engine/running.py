@@ -50,6 +50,7 @@ from durable._shell.storage.port import AnyDatabase
 from durable._shell.storage.untrusted import open_to_others
 from durable._shell.tasks.broadcast import Broadcast
 from durable._shell.tasks.housekeeping import keep_house
+from durable._shell.tasks.news import News
 from durable._shell.tasks.result_waiters import ResultWaiters
 from durable._shell.tasks.scheduler import Scheduler
 from durable._shell.tasks.server import Answering, Server
@@ -112,10 +113,11 @@ class Running:
         self.workload = workload
         self.database = database
         self.waiters = ResultWaiters()
+        self.news = News()
         self.broadcast = Broadcast(settings.clock)
         self.troubles = Troubles(settings.path)
         self.supervisor = Supervisor(settings.path, self.troubles, self._failed)
-        self.commits = Commits(database, self._take, activity)
+        self.commits = Commits(database, self._take, activity, settings.caps.stream_buffer)
         self.places, admission = _lines(settings, recovered)
         #: Those that the program gives its queues.
         self.rates = {queue.name: queue.rate for queue in settings.queues if queue.rate is not None}
@@ -366,8 +368,11 @@ class Running:
     def _take(self, effects: Effects) -> None:
         """Tell whom it concerns what a commit group caused."""
         self.waiters.take(effects)
+        self.news.take(effects)
         for run_id, error in effects.refused:
             log.error("follow_up.refused", run_id=run_id, error=error)
+        for run_id, error in effects.unpublished:
+            log.error("attributes.refused", run_id=run_id, error=error)
         _tell_damaged(self.settings.path, effects.damaged)
         for ended in effects.ended:
             if ended.unread:
@@ -395,6 +400,7 @@ class Running:
     def _let_go(self, error: Callable[[], Exception]) -> None:
         """Nobody is to wait any more: neither for runs, nor for the engine to be idle."""
         self.waiters.fail(error)
+        self.news.fail(error)
         self.activity.close()
 
 

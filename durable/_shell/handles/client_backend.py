@@ -182,6 +182,12 @@ class ClientBackend:
                 if not await self._owner.wait_for_end(row.run_id):
                     await asyncio.sleep(UNOWNED_PAUSE)
 
+    async def wait_for_news(self, run_id: str, mark: str) -> None:
+        """As `Backend.wait_for_news`: asks the owner to say when; where there is none, looks now and then."""
+        with self._waiting.without_limit():
+            if not await self._owner.wait_for_news(run_id, mark):
+                await asyncio.sleep(UNOWNED_PAUSE)
+
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished: looks at the file now and then."""
         with self._waiting.without_limit():

@@ -22,9 +22,11 @@ from durable._core.journal.events import KIND_NAMES, Event, TimerSet
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
 from durable._core.program.limits import Rate
 from durable._core.program.ops import Signal, in_seconds
+from durable._core.program.progress import Progress
 from durable._core.statuses import Status
 from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
+from durable._shell.handles.stream import RunStream
 from durable._shell.reads import event_rows, queue_rows, run_rows, why
 from durable._shell.reads.run_rows import FailedHook, RunRow
 from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryRun, RetryRunAnyway
@@ -86,6 +88,8 @@ class RunInfo:
     abandoned: Mapping[str, str] = field(factory=dict)
     #: By what it failed, as "ValueError: no such ride"; or its clean-up did, if it was cancelled. None otherwise.
     error: str | None = None
+    #: How far it has come, as its code tells by `progress`.
+    progress: Progress | None = None
     #: Whether a `saga` of it failed, and what it had done was undone. Such a run is not retried.
     compensated: bool = False
     #: Where a page that begins behind this run continues: ``engine.runs(after=info.cursor)``.
@@ -140,6 +144,7 @@ def info_from(row: RunRow, codec: Codec) -> RunInfo:
         abandoned=row.abandoned,
         error=row.error,
         compensated=row.compensated,
+        progress=row.progress,
         cursor=row.run,
     )
 
@@ -238,6 +243,21 @@ class Run(Generic[T]):
     async def attributes(self) -> Mapping[str, Any]:
         """What the workflow published with `set_attributes`."""
         return (await self.info()).attributes
+
+    @overload
+    def stream(self, name: str, *, after: int = ...) -> RunStream[Any]: ...
+    @overload
+    def stream(self, name: str, kind: type[S], *, after: int = ...) -> RunStream[S]: ...
+    def stream(self, name: str, kind: Any = Any, *, after: int = 0) -> RunStream[Any]:
+        """
+        What the run emits under *name*: ``async for token in run.stream("tokens", str)``; see `RunStream`.
+
+        Args:
+            name: As it is given to `emit`.
+            kind: The type of its items.
+            after: The `seq` of the item behind which to begin.
+        """
+        return RunStream(self._backend, self.id, name, after, kind)
 
     async def history(self) -> list[HistoryEvent]:
         """All recorded events, in order."""

@@ -21,6 +21,7 @@ from durable._shell.requests.wire import (
     AskHealth,
     ScrubFile,
     WaitForEnd,
+    WaitForNews,
     decode_answer,
     encode_request,
     name_of,
@@ -81,7 +82,13 @@ class OwnerSocket:
         Raises:
             DurableError: The owner cannot answer.
         """
-        request = WaitForEnd(run_id)
+        return await self._wait_for(WaitForEnd(run_id))
+
+    async def wait_for_news(self, run_id: str, mark: str) -> bool:
+        """As `wait_for_end`, for whatever may change."""
+        return await self._wait_for(WaitForNews(run_id, mark))
+
+    async def _wait_for(self, request: WaitForEnd | WaitForNews) -> bool:
         try:
             answer = await self._answer(request)
         except TimeoutError:

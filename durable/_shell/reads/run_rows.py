@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from durable._core.codec.json_text import read_list, read_object
+from durable._core.program.progress import Progress, progress_from
 from durable._core.statuses import CLEANUP_FAILED, HELD, OPEN
 from durable.errors import JournalDamagedError, RunNotFoundError
 
@@ -53,7 +54,7 @@ SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.prio
        CASE WHEN r.status = 'cancelled' AND instr(r.reason, '{CLEANUP_FAILED}') THEN (
            SELECT CASE WHEN json_valid(e.body) THEN json_extract(e.body, '$[0]') END FROM durable_events AS e
            WHERE e.run = r.run AND e.kind = {_RUN_CANCELLED} ORDER BY e.seq DESC LIMIT 1
-       ) END, r.compensated
+       ) END, r.compensated, r.progress
 FROM durable_runs AS r
 """  # noqa: S608 - constants
 
@@ -120,6 +121,7 @@ class RunRow(NamedTuple):
     error: str | None
     #: Whether a saga of it failed, and what it had done was undone.
     compensated: bool
+    progress: Progress | None
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
@@ -129,6 +131,7 @@ def _run_row(row: Sequence[Any]) -> RunRow:
     columns[22] = () if row[22] == "[]" else tuple(FailedHook(*each) for each in read_list(row[22]) or ())
     columns[24] = _error(status=row[5], reason=row[11], asked=row[24])
     columns[25] = bool(row[25])
+    columns[26] = progress_from(row[26])
     return RunRow(*columns)
 
 

@@ -291,6 +291,7 @@ def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) 
             keep_key(conn, run)
     conn.executemany("DELETE FROM durable_events WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
+    conn.executemany("DELETE FROM durable_stream_items WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)  # signals that nobody asked for
     conn.executemany("DELETE FROM durable_dedup WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_renewed WHERE run = ?", runs)

@@ -52,6 +52,14 @@ class WaitForEnd:
 
 
 @frozen
+class WaitForNews:
+    """Answered once something about a run is not as *mark* says, see `stream_rows.news_mark`."""
+
+    run_id: str
+    mark: str
+
+
+@frozen
 class ScrubFile:
     """Answered once the file was written anew. Nothing is recorded, and no transaction can hold it."""
 
@@ -61,9 +69,9 @@ class AskHealth:
     """Answered with how the engine is: its status, then a sentence for each thing that is wrong."""
 
 
-Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | ScrubFile | AskHealth
+Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | WaitForNews | ScrubFile | AskHealth
 #: What is no request to be recorded, and is answered with nothing, or with some texts.
-UNRECORDED: Final = (WaitForEnd, ScrubFile, AskHealth)
+UNRECORDED: Final = (WaitForEnd, WaitForNews, ScrubFile, AskHealth)
 
 _MODULES = (run_requests, history_requests, queue_requests, schedule_requests, batch_requests, prune_requests)
 #: What may be asked for, by the name under which it travels.

@@ -26,6 +26,7 @@ from durable._core.program.definition import OnConflict
 from durable._core.program.retry import RecordedRetry
 from durable._core.run.decision import Decision, FailedAttempt, Feed
 from durable._core.statuses import EndStatus, HeldStatus
+from durable._shell.rows.said import Said
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import JournalCorruptError
 
@@ -285,6 +286,8 @@ class TurnWrite:
     #: Merges what the workflow published into what is stored.
     attributes: Callable[[Payload | None], Payload] | None = None
     notes: DroppedNotes | None = None
+    #: What the code itself has said.
+    said: Sequence[Said] = ()
     #: Positions of steps that are given up while their function runs on in a thread, and whether each is a job's.
     outlasting: Sequence[tuple[str, bool]] = ()
     #: Empty unless somebody looks on.
@@ -396,6 +399,8 @@ class Effects:
     ready: list[ReadyRun] = field(factory=list)
     #: Active runs that have something new in their inbox.
     arrived: set[int] = field(factory=set)
+    #: Runs of which there is news: a turn of theirs, or what they said.
+    changed: set[int] = field(factory=set)
     #: Runs that were paused.
     paused: set[int] = field(factory=set)
     #: Runs that were paused or blocked, for observers.
@@ -411,6 +416,8 @@ class Effects:
     #: first and was made from arguments that were replaced. Nothing of it was written.
     listening: set[int] = field(factory=set)
     refused: list[Refused] = field(factory=list)
+    #: Runs that published attributes which cannot be kept, and why.
+    unpublished: list[tuple[str, str]] = field(factory=list)
     #: Runs of which hooks are to be called again.
     hooks: list[int] = field(factory=list)
     notices: list[Notice] = field(factory=list)
@@ -428,6 +435,7 @@ class Effects:
         """Take in what a part of the group caused."""
         self.ready += other.ready
         self.arrived |= other.arrived
+        self.changed |= other.changed
         self.paused |= other.paused
         self.stopped += other.stopped
         self.unborn += other.unborn
@@ -436,6 +444,7 @@ class Effects:
         self.kept |= other.kept
         self.listening |= other.listening
         self.refused += other.refused
+        self.unpublished += other.unpublished
         self.hooks += other.hooks
         self.notices += other.notices
         self.batches += other.batches

@@ -168,6 +168,18 @@ CREATE TABLE durable_keys (
 ALTER TABLE durable_slots ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
 DROP INDEX durable_slots_waiting;
 CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL AND aside = 0;
+ALTER TABLE durable_runs ADD COLUMN progress TEXT;
+ALTER TABLE durable_runs ADD COLUMN said INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE durable_stream_items (
+    entry INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    stream TEXT NOT NULL,
+    position TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    value ANY,
+    at REAL NOT NULL
+) STRICT;
+CREATE INDEX durable_stream_items_run ON durable_stream_items (run, stream);
 CREATE TABLE durable_renewed (
     run INTEGER PRIMARY KEY,
     checksum INTEGER NOT NULL

@@ -60,6 +60,8 @@ CREATE TABLE durable_runs (
     on_parent_end TEXT,               -- cancel; abandon: others want it, too; NULL: it ends with the wait for it
     abandoned TEXT,                   -- JSON object: names of steps that were told to end and did not, by position
     compensated INTEGER NOT NULL DEFAULT 0, -- 1: a saga of it failed, and what it had done was undone
+    progress TEXT,                    -- JSON: [done, total, note, position, at], or NULL
+    said INTEGER NOT NULL DEFAULT 0,  -- how often it has said something: progress, attributes, items of streams
     unread TEXT,                      -- JSON object: signals that nobody had asked for when it ended, by name
     key_ttl REAL,                     -- seconds from started_at for which the key is its own; NULL is for ever
     created_at REAL NOT NULL,
@@ -158,6 +160,17 @@ CREATE TABLE durable_notes (          -- cursors and memos of steps under way; g
     at REAL NOT NULL,
     PRIMARY KEY (run, position, name)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE durable_stream_items (   -- what runs emit; the entry is where a reader continues
+    entry INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    stream TEXT NOT NULL,
+    position TEXT NOT NULL,           -- of the step that emitted it
+    attempt INTEGER NOT NULL,         -- of that; 0 if the workflow itself did
+    value ANY,
+    at REAL NOT NULL
+) STRICT;
+CREATE INDEX durable_stream_items_run ON durable_stream_items (run, stream);
 
 CREATE TABLE durable_feeds (          -- windows of `for_each`es over jobs and workflows, see `feeds`
     run INTEGER NOT NULL,

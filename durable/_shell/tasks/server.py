@@ -14,6 +14,7 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -29,6 +30,7 @@ from durable._shell.requests.wire import (
     AskHealth,
     ScrubFile,
     WaitForEnd,
+    WaitForNews,
     decode_request,
     encode_answer,
     encode_error,
@@ -191,7 +193,10 @@ class Server:
             decode = partial(decode_request, line, self._engine.path)
             asked = await in_thread(decode) if len(line) >= LARGE_LINE else decode()
             if isinstance(asked, WaitForEnd):
-                await self._wait_for_end(reader, asked.run_id)
+                await self._wait(reader, self._engine.wait_for_end(asked.run_id))
+                return encode_answer(asked, None)
+            if isinstance(asked, WaitForNews):
+                await self._wait(reader, self._engine.wait_for_news(asked.run_id, asked.mark))
                 return encode_answer(asked, None)
             if isinstance(asked, AskHealth):
                 health = self._engine.health()
@@ -205,14 +210,15 @@ class Server:
                 raise  # unless it is this: the file is free in a moment, or another's
             return encode_error(error)
 
-    async def _wait_for_end(self, reader: asyncio.StreamReader, run_id: str) -> None:
-        """Return once the run may have ended, or the client has hung up (it sends nothing meanwhile)."""
+    async def _wait(self, reader: asyncio.StreamReader, until: Coroutine[Any, Any, None]) -> None:
+        """Return once *until* has, or the client has hung up (it sends nothing meanwhile)."""
         if self._waiting >= MOST_WAITING:
+            until.close()
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             return
         self._waiting += 1
         waiting: set[asyncio.Future[Any]] = {
-            asyncio.ensure_future(self._engine.wait_for_end(run_id)),
+            asyncio.ensure_future(until),
             asyncio.ensure_future(reader.read(1)),
         }
         try:

@@ -19,19 +19,25 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from attrs import define, field
 
 from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.program.saying import ROOM
+from durable._core.run.caps import DEFAULT_CAPS
 from durable._core.supervision import FIRST_PAUSE, LONGEST_PAUSE
 from durable._shell.log import log
+from durable._shell.loops import from_thread
 from durable._shell.rows.rows import Effects, EventTuple, TurnWrite
+from durable._shell.rows.said import ProgressMade, Said
 from durable._shell.storage.connections import CommitUnknownError, is_of_the_machine, of_ours
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.turns.activity import Activity
 from durable._shell.writes.apart import apart
+from durable._shell.writes.said_writes import write_said
 from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
 from durable.errors import EngineClosedError, JournalDamagedError, JournalError, JournalIOError
 
@@ -39,6 +45,8 @@ T = TypeVar("T")
 
 #: Largest group: bounds how long one transaction holds the writer.
 MAX_GROUP = 256
+#: Items of streams and the like that are written with one group, at most.
+MAX_WORDS = 5_000
 #: Drivers notified in one iteration of the event loop that their turn is on disk: each then runs its code to the next
 #: command, and the loop is the user's, too.
 TOLD_AT_ONCE = 8
@@ -72,10 +80,33 @@ class _Turn:
     future: asyncio.Future[bool]
 
 
+class _Word(NamedTuple):
+    """Something that running code said, and who waits until it is on disk, if somebody does."""
+
+    said: Said
+    future: asyncio.Future[None] | None
+
+
+class _Waiting:
+    """Awaited: there is room again, or it is on disk."""
+
+    __slots__ = ("_future", "_room")
+
+    def __init__(self, room: Callable[[], Coroutine[Any, Any, Any]], future: asyncio.Future[None] | None) -> None:
+        self._room, self._future = room, future
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._future is not None:
+            yield from self._future.__await__()
+        else:
+            yield from self._room().__await__()
+
+
 @define
 class _Group:
     turns: list[_Turn] = field(factory=list)
     calls: list[_Call] = field(factory=list)
+    words: list[_Word] = field(factory=list)
     #: What it caused, once it was written; and what tells afterwards whether it was committed.
     effects: Effects = field(factory=Effects)
     mark: int = 0
@@ -83,9 +114,11 @@ class _Group:
     spoiled: bool = False
     #: Runs whose turns could not be written, and why.
     refused: dict[int, BaseException] = field(factory=dict)
+    #: What of a run could not be written, and why.
+    unwritten: list[tuple[Sequence[_Word], BaseException]] = field(factory=list)
 
     def __len__(self) -> int:
-        return len(self.turns) + len(self.calls)
+        return len(self.turns) + len(self.calls) + bool(self.words)
 
     def event(self) -> EventTuple | None:
         """The row of an event that is in the file if and only if the group is."""
@@ -108,12 +141,30 @@ class SpoiledError(JournalError):
 class Commits:
     """Collects what is to be written, and writes it."""
 
-    def __init__(self, database: AnyDatabase, on_effects: Callable[[Effects], None], activity: Activity) -> None:
+    def __init__(
+        self,
+        database: AnyDatabase,
+        on_effects: Callable[[Effects], None],
+        activity: Activity,
+        room_for: int = DEFAULT_CAPS.stream_buffer,
+    ) -> None:
         self._database = database
+        #: What may be said and not be on disk.
+        self._room_for = room_for
         self._on_effects = on_effects
         self._activity = activity
         self._turns: list[_Turn] = []
         self._calls: list[_Call] = []
+        self._words: list[_Word] = []
+        #: The latest progress of each run, which earlier progress gives way to.
+        self._progress: dict[int, _Word] = {}
+        #: Words that the loop has heard, and that are not on disk.
+        self._unsaid = 0
+        #: Said in threads, and not heard yet by the loop.
+        self._from_threads: deque[_Word] = deque()
+        self._hearing = False
+        self._room = asyncio.Event()
+        self._room.set()
         #: Those that get groups of their own.
         self._alone: list[_Call] = []
         self._wanted = asyncio.Event()
@@ -172,6 +223,74 @@ class Commits:
         result: T = await future
         return result
 
+    def say(self, said: Said, *, sync: bool = False) -> Awaitable[None]:
+        """
+        Write *said* with the next group: before any turn that is asked for later.
+
+        To be awaited by who waits until there is room for more; with *sync*, until it is on disk.
+
+        Raises:
+            EngineClosedError: Nothing is written any more.
+        """
+        if self._closed:
+            raise _closed()
+        future: asyncio.Future[None] | None = self._loop.create_future() if sync else None
+        word = _Word(said, future)
+        if isinstance(said, ProgressMade):
+            self._unsaid += said.run not in self._progress
+            self._progress[said.run] = word
+        else:
+            self._unsaid += 1
+            self._words.append(word)
+        self._make_room()
+        self._want()
+        return ROOM if future is None and self._room.is_set() else _Waiting(self._room.wait, future)
+
+    def say_in_thread(self, said: Said, *, sync: bool = False) -> Awaitable[None]:
+        """As `say`, in a thread, which waits here: many of them make the loop hear once."""
+        if sync:
+            from_thread(self._loop, self._said_to_disk(said))
+            return ROOM
+        if self.unsaid >= self._room_for:
+            from_thread(self._loop, self._waited_for_room())
+        self._from_threads.append(_Word(said, None))
+        if not self._hearing:
+            self._hearing = True
+            self._loop.call_soon_threadsafe(self._hear)
+        return ROOM
+
+    async def _said_to_disk(self, said: Said) -> None:
+        self._hear()  # what was said before comes first
+        await self.say(said, sync=True)
+
+    async def _waited_for_room(self) -> None:
+        self._hear()
+        await self._room.wait()
+
+    def _hear(self) -> None:
+        self._hearing = False
+        while self._from_threads:
+            word = self._from_threads.popleft()
+            if not self._closed:
+                self.say(word.said)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether nobody is to say more who does not wait for room."""
+        return self.unsaid >= 2 * self._room_for
+
+    @property
+    def unsaid(self) -> int:
+        """How much was said that is not on disk."""
+        return self._unsaid + len(self._from_threads)
+
+    def _make_room(self) -> None:
+        """Have those who wait for room go on, or wait."""
+        if self.unsaid < self._room_for:
+            self._room.set()
+        else:
+            self._room.clear()
+
     def _want(self) -> None:
         """Have what is waiting written: from here until nothing is, this is in progress."""
         if not self._wanted.is_set():
@@ -187,8 +306,9 @@ class Commits:
         """Write nothing more: the file is not to be trusted. Who waits gets an *error* of his own."""
         self.close()
         self._give_up(self._next_group(), error())
-        self._give_up(_Group(self._turns, self._calls), error())
-        self._turns, self._calls = [], []
+        self._give_up(_Group(self._turns, self._calls, [*self._words, *self._progress.values()]), error())
+        self._turns, self._calls, self._words = [], [], []
+        self._progress.clear()
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -212,7 +332,14 @@ class Commits:
         return self._next_members()
 
     def _next_members(self) -> _Group:
-        group = _Group(self._turns[:MAX_GROUP], self._calls[:MAX_GROUP])
+        words: list[_Word] = []
+        if self._words or self._progress:
+            words, self._words = self._words[:MAX_WORDS], self._words[MAX_WORDS:]
+            words += self._progress.values()
+            self._progress.clear()
+            if self._words:  # no outcome is to overtake what its step has said
+                return _Group(words=words)
+        group = _Group(self._turns[:MAX_GROUP], self._calls[:MAX_GROUP], words)
         del self._turns[:MAX_GROUP], self._calls[:MAX_GROUP]
         return group
 
@@ -250,6 +377,7 @@ class Commits:
                 later = self._next_members()
                 group.turns += later.turns
                 group.calls += later.calls
+                group.words += later.words
 
     async def _succeeded(self, group: _Group) -> None:
         if self.trouble is not None:
@@ -270,7 +398,7 @@ class Commits:
     async def _spoiled(self, group: _Group, error: Exception) -> None:
         """Leave in *group* what may be written again, taken apart: nobody else is to fail by *error*."""
         log.error("commit.failed", error=one_line(error), members=len(group))
-        if len(group) == 1:
+        if len(group) == 1 and (group.spoiled or not group.words):
             bare = group.turns or isinstance(error, JournalError)
             self._give_up(group, error if bare else SpoiledError(self._database.path, error))
             return
@@ -280,6 +408,9 @@ class Commits:
             group.calls = [call for call in group.calls if call not in doubtful]
             self._give_up(_Group([], doubtful), SpoiledError(self._database.path, error))
             return
+        if group.words:
+            words, group.words = group.words, []
+            await self._commit(_Group(words=words))
         turns, calls, group.turns, group.calls = group.turns, group.calls, [], []
         for turn in turns:
             await self._commit(_Group([turn]))
@@ -292,7 +423,22 @@ class Commits:
         for future in futures:
             if not future.done():
                 future.set_exception(error)
-        group.turns, group.calls = [], []
+        self._unwritten(group.words, error)
+        self._heard(group.words)
+        group.turns, group.calls, group.words = [], [], []
+
+    def _unwritten(self, words: Sequence[_Word], error: BaseException) -> None:
+        """Tell that *words* are lost: those who wait, or the log."""
+        if words:
+            log.error("items.lost", error=one_line(error), items=len(words), run=words[0].said.run)
+        for word in words:
+            if word.future is not None and not word.future.done():
+                word.future.set_exception(error)
+
+    def _heard(self, words: Sequence[_Word]) -> None:
+        """Nothing more becomes of *words*."""
+        self._unsaid -= len(words)
+        self._make_room()
 
     async def settle(self, write: TurnWrite, error: CommitUnknownError) -> bool:
         """Whether *write* is in the file after a commit of its own raised *error*; the file is opened anew."""
@@ -368,6 +514,13 @@ class Commits:
                 turn.future.set_exception(SignalsUnreadError())
             elif (error := group.refused.get(turn.write.state.run)) is not None:
                 turn.future.set_exception(error)
+        for words, error in group.unwritten:
+            self._unwritten(words, error)
+        for word in group.words:
+            if word.future is not None and not word.future.done():
+                word.future.set_result(None)
+        if group.words:
+            self._heard(group.words)
         for call in group.calls:
             if call.future.done():
                 continue
@@ -391,9 +544,15 @@ def _tell(turns: list[_Turn], kept: set[int]) -> None:
 
 
 def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
-    group.effects, group.refused = Effects(), {}
+    group.effects, group.refused, group.unwritten = Effects(), {}, []
     effects = group.effects
+    if group.words and group.spoiled:
+        refused = apart(conn, _by_run(group.words), _write_words, effects)
+        group.unwritten = [(words, of_ours(error, path)) for words, error in refused]
+    elif group.words:
+        _write_words(conn, [group.words], effects)
     writes = [turn.write for turn in group.turns]
+    effects.changed.update(write.state.run for write in writes)
     if group.spoiled:
         for write, error in apart(conn, writes, write_turns, effects):
             group.refused[write.state.run] = of_ours(error, path)
@@ -403,6 +562,17 @@ def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
         group.mark = mark(conn)
     for call in group.calls:
         _run_call(conn, call, effects, path)
+
+
+def _by_run(words: Sequence[_Word]) -> list[list[_Word]]:
+    found: dict[int, list[_Word]] = {}
+    for word in words:
+        found.setdefault(word.said.run, []).append(word)
+    return list(found.values())
+
+
+def _write_words(conn: sqlite3.Connection, words: Sequence[Sequence[_Word]], effects: Effects) -> None:
+    write_said(conn, (word.said for some in words for word in some), effects)
 
 
 def mark(conn: sqlite3.Connection) -> int:

@@ -5,19 +5,26 @@ The cursors and memos of one run's steps: kept at once, given to later attempts,
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
+from typing import Any
 
 from attrs import define, field
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event, RunRetried, StepStarted, StepSucceeded
 from durable._core.journal.history import only
+from durable._core.program.progress import Progress
 from durable._core.run.decision import Decision, StepAction
+from durable._shell.attempts.context import SaidItem
+from durable._shell.loops import running_loop
 from durable._shell.reads.event_rows import notes_left
 from durable._shell.rows.rows import DroppedNotes, Effects
+from durable._shell.rows.said import AttributesPublished, Emitted, ProgressMade, Said
+from durable._shell.turns.merging import merging
 from durable._shell.turns.services import Services
 from durable._shell.writes.turn_writes import keep_note
+from durable.errors import CapExceededError, UsageError
 
 
 @define(eq=False)
@@ -45,6 +52,42 @@ class StepNotes:
             keep_note(conn, run, position, name, value, at)
 
         await self._services.commits.call(insert, answers=False)
+
+    def emit(self, item: SaidItem, number: int, *, sync: bool) -> Awaitable[None]:
+        """
+        Write the *number*th item that an attempt emits, with the next commit.
+
+        Raises:
+            CapExceededError: It is one too many.
+            UsageError: So much is not on disk that whoever does not wait must stop.
+        """
+        services = self._services
+        most = services.caps.stream_items
+        if number > most:
+            where = f"the step at {item.position} of run number {self._run}"
+            raise CapExceededError(where, "number of emitted items", number, most)
+        return self._say(Emitted(self._run, *item, services.clock.now()), sync=sync)
+
+    def progress(self, done: float, total: float | None, note: str, position: str) -> None:
+        """Write how far the run has come, with the next commit."""
+        made = Progress(done, total, note, position, self._services.clock.now())
+        self._say(ProgressMade(self._run, made), sync=False)
+
+    def publish(self, values: dict[str, Any]) -> None:
+        """Write attributes, with the next commit."""
+        self._say(AttributesPublished(self._run, merging(values, self._services.codec)), sync=False)
+
+    def _say(self, said: Said, *, sync: bool) -> Awaitable[None]:
+        commits = self._services.commits
+        if running_loop() is None:
+            return commits.say_in_thread(said, sync=sync)
+        if commits.is_crowded:
+            msg = (
+                f"{commits.unsaid:,} items of streams are not on disk, and no more are taken from who does not wait: "
+                "`await emit(...)`, or call it in a thread"
+            )
+            raise UsageError(msg)
+        return commits.say(said, sync=sync)
 
     def may_be_left(self, action: StepAction) -> bool:
         """Whether an earlier attempt may have left something for this one."""

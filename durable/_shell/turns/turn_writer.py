@@ -10,11 +10,10 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from attrs import define, evolve, field
 
-from durable._core.codec.codec import Payload
 from durable._core.journal import history
 from durable._core.journal.events import Event, RunCancelled, RunFailed, RunStarted, SignalReceived
 from durable._core.journal.payloads import failure_payload
@@ -35,8 +34,10 @@ from durable._shell.rows.rows import (
     TurnWrite,
     read_events,
 )
+from durable._shell.rows.said import Emitted, ProgressMade, Said
 from durable._shell.turns.continuations import Continuations, continuations, uncalled
 from durable._shell.turns.executions import AnyExecution
+from durable._shell.turns.merging import merging
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
 from durable._shell.turns.witness import UNWATCHED, Watch
@@ -181,8 +182,10 @@ class TurnWriter:
             write.feeds = [self._feed(feed) for feed in decision.feeds]
         if decision.slots:
             write.limits = [numbers(each.limit) for each in decision.slots if self._is_new(each.limit)]
+        if decision.emitted or decision.progress is not None:
+            write.said = self._said(decision, now)
         if decision.attributes is not None:
-            write.attributes = self._merging(decision.attributes)
+            write.attributes = merging(decision.attributes, services.codec)
         if decision.troubled and (abandoned := [step.position for step in decision.troubled if step.abandoned]):
             write.outlasting = self._outlasting(abandoned)
         write.notes = self._notes.dropped(decision)
@@ -264,11 +267,11 @@ class TurnWriter:
         template = make_template(feed.op, definitions=services.definitions, codec=services.codec)
         return NewFeed(feed, template, [services.allocate() for _ in feed.children])
 
-    def _merging(self, values: dict[str, Any]) -> Callable[[Payload | None], Payload]:
-        codec = self._services.codec
-
-        def merge(before: Payload | None) -> Payload:
-            known = {} if before is None else codec.decode(before, dict[str, Any], where="attributes")
-            return codec.encode_by_value({**known, **values}, where="attributes")
-
-        return merge
+    def _said(self, decision: Decision, now: float) -> list[Said]:
+        run = self._state.run
+        said: list[Said] = [
+            Emitted(run, stream, position, 0, value, now) for stream, position, value in decision.emitted
+        ]
+        if decision.progress is not None:
+            said.append(ProgressMade(run, decision.progress))
+        return said

@@ -61,6 +61,7 @@ from durable._shell.writes.run_writes import (
     keep_for_others,
     write_runs,
 )
+from durable._shell.writes.said_writes import write_said
 from durable._shell.writes.schedule_writes import killed_the_process, pause_killer
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
 from durable._shell.writes.wakeups import let_in, put_item, request_cancel, send_signal, wake
@@ -234,6 +235,8 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         for position, is_job in turn.outlasting:
             slots.outlive(conn, run, position, is_job=is_job)
         _note_abandoned(conn, run, {step.position: step.step for step in decision.troubled if step.abandoned})
+    if turn.said:
+        write_said(conn, turn.said, effects)
     if decision.compensated is not None:
         conn.execute("UPDATE durable_runs SET compensated = ? WHERE run = ?", (decision.compensated, run))
     if turn.notes is not None:

@@ -84,6 +84,7 @@ def as_json(row: RunRow, why: str) -> dict[str, Any]:
         "batch": row.batch,
         "reason": row.reason,
         "waits_for": None if row.status in ENDS or row.reason else why or None,
+        "progress": None if row.progress is None else row.progress._asdict(),
         "cursor": row.run,
     }
 
@@ -119,13 +120,18 @@ def _runs(
 
 def _table(rows: list[tuple[RunRow, str]], out: Output, now: float) -> None:
     cells = [
-        (row.run_id, row.workflow, row.status, f"{ago(row.created_at, now)} ago", row.key or "", why)
+        (row.run_id, row.workflow, row.status, f"{ago(row.created_at, now)} ago", row.key or "", _detail(row, why))
         for row, why in rows
     ]
     if any(row.key for row, _ in rows):
         out.table(_HEADS, cells)
     else:
         out.table((*_HEADS[:4], _HEADS[5]), [(*cell[:4], cell[5]) for cell in cells])
+
+
+def _detail(row: RunRow, why: str) -> str:
+    """How far a run has come, and why it goes no further."""
+    return why if row.progress is None or row.status in ENDS else "; ".join(filter(None, (str(row.progress), why)))
 
 
 def _again(args: Namespace, cursor: int) -> str:

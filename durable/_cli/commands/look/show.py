@@ -187,6 +187,8 @@ def _facts(page: Page, now: float) -> Iterator[tuple[str, str]]:
         yield "fork of", f"{forked.source} at {forked.at_position}"
     if row.successor is not None:
         yield "successor", row.successor
+    if row.progress is not None:
+        yield "progress", f"{row.progress}; told at {row.progress.position} {ago(row.progress.at, now)} ago"
     if row.compensated:
         yield "compensated", "what it had done was undone by its saga; it is not retried"
     if row.abandoned:

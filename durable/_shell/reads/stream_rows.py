@@ -1,0 +1,57 @@
+"""
+Reads streams, and whether there is news of a run.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final, NamedTuple
+
+from durable._core.codec.codec import Payload
+from durable._core.statuses import ENDS
+
+#: Items of a page.
+PAGE: Final = 500
+
+_NEWS = """
+SELECT r.run, r.status, r.said, r.ready_at IS NOT NULL, (SELECT max(seq) FROM durable_events WHERE run = r.run)
+FROM durable_runs AS r WHERE r.run_id = ?
+"""
+_ITEMS = """
+SELECT entry, value, position, attempt, at FROM durable_stream_items
+WHERE run = ? AND stream = ? AND entry > ? ORDER BY entry LIMIT ?
+"""
+
+
+class ItemRow(NamedTuple):
+    """An item of a stream."""
+
+    seq: int
+    value: Payload
+    position: str
+    attempt: int
+    at: float
+
+
+class StreamPage(NamedTuple):
+    """Items of a stream, and what the run is like in that very moment."""
+
+    items: list[ItemRow]
+    #: Whether there will be no more.
+    ended: bool
+    mark: str
+
+
+def news_mark(conn: sqlite3.Connection, run_id: str) -> tuple[int, str] | None:
+    """The number of a run, and a text that changes whenever there is news of it; None if there is no such run."""
+    row = conn.execute(_NEWS, (run_id,)).fetchone()
+    return None if row is None else (row[0], ":".join(map(str, row[1:])))
+
+
+def stream_page(conn: sqlite3.Connection, run_id: str, stream: str, after: int) -> StreamPage | None:
+    """The items of a stream behind *after*; None if there is no such run."""
+    row = conn.execute(_NEWS, (run_id,)).fetchone()
+    if row is None:
+        return None
+    items = [ItemRow(*each) for each in conn.execute(_ITEMS, (row[0], stream, after, PAGE))]
+    return StreamPage(items, row[1] in ENDS, ":".join(map(str, row[1:])))

@@ -1,0 +1,382 @@
+"""
+Streams, progress and attributes out of what runs: on disk before the outcome of their step, followed from anywhere.
+"""
+
+import asyncio
+import threading
+
+import pytest
+
+from durable import (
+    CapExceededError,
+    Caps,
+    Client,
+    Engine,
+    Flow,
+    Progress,
+    Retry,
+    Return,
+    RunFailedError,
+    RunNotFoundError,
+    StreamItem,
+    UsageError,
+    emit,
+    gather,
+    job,
+    progress,
+    set_attributes,
+    sleep,
+    step,
+    workflow,
+)
+from durable.testing import every_crash, run_step
+
+pytestmark = pytest.mark.anyio
+
+
+@step
+async def speak(words: list[str]) -> int:
+    for word in words:
+        emit("words", word)
+        await asyncio.sleep(0)
+    return len(words)
+
+
+@step
+def speak_in_a_thread(words: list[str]) -> str:
+    for word in words:
+        emit("words", word)
+    return threading.current_thread().name
+
+
+@job
+async def speak_as_a_job(words: list[str]) -> None:
+    progress(1, 2, "half way")
+    await emit("words", words[0])
+    await emit("words", words[1], sync=True)
+    set_attributes(told=len(words))
+
+
+@workflow
+async def story() -> Flow[str]:
+    emit("words", "once")
+    yield speak(["upon", "a"])
+    emit("words", "time")
+    progress(1, 3, "begun")
+    yield sleep(0.01)  # freed here, and replayed
+    yield speak_in_a_thread(["there", "was"])
+    set_attributes(chapter=2)
+    yield Return("the end")
+
+
+WORDS = ["once", "upon", "a", "time", "there", "was"]
+
+
+async def read(stream):
+    return [word async for word in stream]
+
+
+async def test_what_is_emitted_is_read_in_its_order_and_once(tmp_db):
+    """
+    By the workflow, a step and a thread; while the run goes on and after it, by the engine and by a client.
+    """
+    async with Engine(tmp_db, [story]) as engine:
+        run = await engine.start(story())
+        async with Client(tmp_db) as client:
+            readers = [read(run.stream("words", str)), read(client.get(run.id).stream("words"))]
+            assert await asyncio.wait_for(asyncio.gather(*readers), 10) == [WORDS, WORDS]
+        assert await run.result() == "the end"
+        items = [item async for item in run.stream("words").items()]
+        assert [item.value for item in items] == WORDS
+        assert [item.attempt for item in items] == [0, 1, 1, 0, 1, 1]
+        assert [item.position for item in items] == ["0", "0", "0", "1", "2", "2"]
+        assert isinstance(items[0], StreamItem)
+        assert await read(run.stream("words", after=items[2].seq)) == WORDS[3:]
+        assert await read(run.stream("nothing")) == []
+        info = await run.info()
+        assert (info.attributes, info.progress.done, info.progress.total) == ({"chapter": 2}, 1, 3)
+        assert info.progress.share == pytest.approx(1 / 3)
+
+
+async def test_jobs_tell_their_progress_and_publish_attributes(tmp_db):
+    """
+    As workflows do; with sync it is on disk when emit returns.
+    """
+    async with Engine(tmp_db, [speak_as_a_job]) as engine:
+        run = await engine.start(speak_as_a_job(["a", "b"]))
+        await run.result(5)
+        assert await read(run.stream("words")) == ["a", "b"]
+        info = await run.info()
+        assert info.attributes == {"told": 2}
+        assert isinstance(info.progress, Progress)
+        assert (info.progress.done, info.progress.note, info.progress.position) == (1, "half way", "0")
+
+
+async def test_an_attempt_that_is_made_again_emits_again(tmp_db):
+    """
+    Its items bear its number, so that a reader sees a new attempt begin.
+    """
+    failures = iter([True, False])
+
+    @step(retry=Retry(attempts=2, delay=0.01))
+    async def shaky() -> None:
+        emit("words", "hm")
+        if next(failures):
+            raise ConnectionError
+
+    @workflow
+    async def trying() -> None:
+        await shaky()
+
+    async with Engine(tmp_db, [trying]) as engine:
+        run = await engine.start(trying())
+        assert [item.attempt async for item in run.stream("words").items()] == [1, 2]
+
+
+async def test_items_are_there_before_the_outcome_of_their_step(tmp_db):
+    """
+    Ten thousand at once, without waiting: the run ends behind them.
+    """
+
+    @step
+    async def chatter(count: int) -> None:
+        for number in range(count):
+            emit("numbers", number)
+
+    @workflow
+    async def chatting(count: int) -> None:
+        await chatter(count)
+
+    async with Engine(tmp_db, [chatting]) as engine:
+        run = await engine.start(chatting(12_000))
+        await run.result(10)
+        async with Client(tmp_db) as client:
+            found = await read(client.get(run.id).stream("numbers", int))
+        assert found == list(range(12_000))
+
+
+async def test_a_reader_that_stops_reading_holds_nobody_up(tmp_db):
+    """
+    It reads on where it was, as late as it likes.
+    """
+    async with Engine(tmp_db, [story]) as engine:
+        run = await engine.start(story())
+        reader = run.stream("words", str).items()
+        first = await anext(reader)
+        assert await run.result(5) == "the end"
+        assert [first.value] + [item.value async for item in reader] == WORDS
+
+
+async def test_who_waits_emits_as_much_as_he_likes_and_who_does_not_is_stopped(tmp_db):
+    """
+    The buffer is bounded; a thread waits by itself.
+    """
+
+    @step
+    async def waits(count: int) -> None:
+        for number in range(count):
+            await emit("numbers", number)
+
+    @step
+    def waits_in_a_thread(count: int) -> None:
+        for number in range(count):
+            emit("numbers", number)
+
+    @step
+    async def does_not(count: int) -> None:
+        for number in range(count):
+            emit("numbers", number)
+
+    @workflow
+    async def emitting(how: str) -> None:
+        await {"waits": waits, "thread": waits_in_a_thread, "does not": does_not}[how](1_000)
+
+    async with Engine(tmp_db, [emitting], caps=Caps(stream_buffer=50)) as engine:
+        for how in ("waits", "thread"):
+            run = await engine.start(emitting(how))
+            assert await read(run.stream("numbers")) == list(range(1_000))
+        with pytest.raises(RunFailedError, match=r"await emit\(\.\.\.\)"):
+            await engine.run(emitting("does not"))
+
+
+async def test_there_is_a_cap_on_items(tmp_db):
+    """
+    Of an attempt, and of the code of a workflow.
+    """
+
+    @step
+    async def speaks() -> None:
+        for number in range(4):
+            emit("numbers", number)
+
+    @workflow
+    async def asks(itself: bool) -> None:
+        if not itself:
+            return await speaks()
+        for number in range(4):
+            emit("numbers", number)
+        return None
+
+    async with Engine(tmp_db, [asks], caps=Caps(stream_items=3)) as engine:
+        for itself in (True, False):
+            with pytest.raises(RunFailedError) as failed:
+                await engine.run(asks(itself))
+            assert isinstance(failed.value.__cause__, CapExceededError)
+
+
+async def test_what_cannot_be_written_for_one_run_is_lost_for_that_run_alone(tmp_db):
+    """
+    Attributes that outgrow the cap together, or items that the file refuses; who waits for the disk is told.
+    """
+
+    @step
+    async def publishes(name: str) -> None:
+        set_attributes(**{name: name * 400})
+
+    @step
+    async def waits(stream: str) -> None:
+        await emit(stream, 1, sync=True)
+
+    @workflow
+    async def greedy(name: str) -> None:
+        await gather(*(publishes(each) for each in "abc"))
+        await waits("fine")
+        emit("words", name)
+
+    @workflow
+    async def refused() -> None:
+        await waits("refused")
+
+    async with Engine(tmp_db, [greedy, refused], caps=Caps(value_bytes=1_000)) as engine:
+        writer = engine._backend.running.database
+        await writer.write(
+            lambda conn: conn.execute(
+                "CREATE TRIGGER guard BEFORE INSERT ON durable_stream_items WHEN new.stream = 'refused' "
+                "BEGIN SELECT RAISE(ABORT, 'never'); END"
+            )
+        )
+        runs = [await engine.start(greedy(name)) for name in "xyz"]
+        bad = await engine.start(refused())
+        for run, name in zip(runs, "xyz", strict=True):
+            await run.result(5)
+            assert await read(run.stream("words")) == [name]
+            assert (await run.attributes()).keys() == {"a", "b"}
+        with pytest.raises(RunFailedError, match="never"):
+            await bad.result(5)
+
+
+async def test_the_buffer_is_bounded_while_the_disk_is_full(tmp_db, eventually):
+    """
+    Who waits for room goes on when there is some, and nothing is lost.
+    """
+    emitted = 0
+
+    @step
+    async def speaks(count: int) -> None:
+        nonlocal emitted
+        for number in range(count):
+            await emit("texts", f"{number:05}" * 1_000)
+            emitted += 1
+
+    @workflow
+    async def speaking(count: int) -> None:
+        await speaks(count)
+
+    async with Engine(tmp_db, [speaking], caps=Caps(stream_buffer=10)) as engine:
+        writer = engine._backend.running.database
+        (pages,) = await writer.write(lambda conn: conn.execute("PRAGMA page_count").fetchone())
+        await writer.write(lambda conn: conn.execute(f"PRAGMA max_page_count = {pages + 5}").fetchone())
+        run = await engine.start(speaking(50))
+        async with asyncio.timeout(5):
+            while (await engine.stats()).trouble is None:
+                await asyncio.sleep(0.01)
+        assert emitted <= 20
+        await writer.write(lambda conn: conn.execute("PRAGMA max_page_count = 1000000").fetchone())
+        assert [text[:5] async for text in run.stream("texts", str)] == [f"{number:05}" for number in range(50)]
+        await run.result(5)
+
+
+async def test_progress_that_nobody_waits_for_takes_no_room(tmp_db):
+    """
+    The latest of each run gives way to the next.
+    """
+
+    @step
+    async def counts() -> None:
+        for number in range(1_000):
+            progress(number + 1, 1_000)
+
+    @workflow
+    async def counting() -> None:
+        await counts()
+
+    async with Engine(tmp_db, [counting], caps=Caps(stream_buffer=2)) as engine:
+        run = await engine.start(counting())
+        await run.result(5)
+        told = (await run.info()).progress
+        assert (str(told), told.position) == ("1,000 of 1,000 (100%)", "0")
+
+
+async def test_wrong_use_is_told(tmp_db):
+    """
+    Outside of an engine, what cannot be recorded, numbers that are none, and a run that is gone.
+    """
+    for wrong in (lambda: emit("words", 1), lambda: progress(1), lambda: set_attributes(a=1)):
+        with pytest.raises(UsageError, match="works in workflows, steps and jobs"):
+            wrong()
+    for done in (-1, float("nan"), float("inf"), "5", True):
+        with pytest.raises(ValueError, match=r"progress\(done=\) takes a number"):
+            progress(done)
+    async with Engine(tmp_db, [story]) as engine:
+        run = await engine.start(story())
+        await run.result(5)
+        await engine.prune(older_than=0)
+        with pytest.raises(RunNotFoundError):
+            await read(run.stream("words"))
+        with pytest.raises(RunNotFoundError):
+            await read(engine.get("none").stream("words"))
+        assert await engine.read(lambda conn: conn.execute("SELECT count(*) FROM durable_stream_items").fetchone()) == (
+            0,
+        )
+
+
+async def test_readers_hear_that_the_engine_closes(tmp_db):
+    """
+    A reader of a run that waits is not left waiting.
+    """
+
+    @workflow
+    async def patient() -> None:
+        emit("words", "well")
+        await sleep(60)
+
+    async with Engine(tmp_db, [patient]) as engine:
+        run = await engine.start(patient())
+        reader = asyncio.create_task(read(run.stream("words")))
+        await asyncio.sleep(0.05)
+    with pytest.raises(Exception, match="closed"):
+        await asyncio.wait_for(reader, 5)
+
+
+async def test_a_single_step_shows_what_it_has_said():
+    """
+    In tests of steps.
+    """
+    found = await run_step(speak_as_a_job(["a", "b"]))
+    assert (found.emitted, found.attributes) == ([("words", "a"), ("words", "b")], {"told": 2})
+
+
+def test_nothing_is_lost_or_emitted_twice_by_a_crash_anywhere():
+    """
+    Of the workflow: what it says is written with its turn.
+    """
+
+    @workflow
+    async def telling() -> Flow[str]:
+        emit("words", "one")
+        yield speak([])
+        emit("words", "two")
+        yield sleep(1)
+        yield Return("done")
+
+    every_crash(telling(), [telling])
