@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).with_name("run.py")
+STALLS = Path(__file__).with_name("stalls.py")
 #: Seconds after which a test hangs. Each workload has 180 of its own.
 HANGS = 600
 
@@ -114,3 +115,14 @@ def test_every_peer_has_a_script_of_all_workloads():
     assert {f"on_{name}.py" for name in names[1].split(",")} == {path.name for path in peers.glob("on_*.py")}
     for path in peers.glob("on_*.py"):
         assert "main(w1, w2, w3)" in path.read_text(encoding="utf-8")
+
+
+def test_each_load_tells_how_long_it_holds_loop_and_writer():
+    """
+    Small, and no figure is asserted: something was timed on both, under each.
+    """
+    ran = subprocess.run([sys.executable, STALLS, "--small"], capture_output=True, text=True, timeout=HANGS, check=True)
+    found = [json.loads(line) for line in ran.stdout.splitlines()]
+    told = {each["load"]: each for each in found if "load" in each}
+    assert {"for_each_jobs", "signals", "prune_events", "import"} <= told.keys()
+    assert all(each["lag_max_ms"] > 0 and each["transactions"] > 0 for each in told.values())

@@ -21,9 +21,11 @@ from pathlib import Path
 
 import pytest
 
+from durable._shell.storage import backups as backups_module
 from durable._shell.storage import connections as connections_module
 from durable._shell.storage import database as database_module
 from durable._shell.storage import location
+from durable._shell.storage.backups import back_up
 from durable._shell.storage.connections import CommitUnknownError, commit, translate
 from durable._shell.storage.database import Database
 from durable._shell.storage.guard import Guard, refuse_control
@@ -746,6 +748,66 @@ async def test_a_backup_under_load_verifies(db, tmp_path):
         assert found == [n for n in range(len(found) // 2) for _ in (0, 1)]
     stop = True
     await task
+
+
+async def test_reads_and_writes_go_on_beside_a_backup(db, tmp_path, monkeypatch):
+    """A backup has a connection of its own, and copies the state in which it began."""
+    entered, proceed = threading.Event(), threading.Event()
+
+    def look_on(conn, *arguments, **options):
+        conn.execute("BEGIN")
+        conn.execute("SELECT count(*) FROM t").fetchone()
+        entered.set()
+        assert proceed.wait(10)
+        back_up(conn, *arguments, **options)
+
+    monkeypatch.setattr(database_module, "back_up", look_on)
+    await db.write(insert(1))
+    copying = asyncio.ensure_future(db.backup(tmp_path / "copy.db"))
+    await asyncio.to_thread(entered.wait)
+    before = await db.read(rows)
+    await db.write(insert(2))
+    assert (before, await db.read(rows)) == ([1], [1, 2])
+    proceed.set()
+    await copying
+    assert on_disk(tmp_path / "copy.db") == [1]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed", "opened anew"])
+async def test_a_backup_that_is_stopped_leaves_nothing(path, tmp_path, monkeypatch, how):
+    """It stops between two steps, so that closing does not wait for gigabytes; and its thread ends."""
+    monkeypatch.setattr(backups_module, "_PAGES_AT_ONCE", 1)
+    entered, proceed = threading.Event(), threading.Event()
+
+    def look_on(conn, *arguments, stopped, **options):
+        def is_stopped():
+            entered.set()
+            assert proceed.wait(10)
+            return stopped()
+
+        back_up(conn, *arguments, stopped=is_stopped, **options)
+
+    monkeypatch.setattr(database_module, "back_up", look_on)
+    db = await Database.open(path, prepare=prepare)
+    copying = asyncio.ensure_future(db.backup(tmp_path / "copy.db"))
+    await asyncio.to_thread(entered.wait)
+    if how == "cancelled":
+        copying.cancel()
+        stopping = copying
+    else:
+        stopping = asyncio.ensure_future(db.aclose() if how == "closed" else db.reopen())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    proceed.set()
+    await asyncio.wait([stopping, copying])
+    if how == "cancelled":
+        assert copying.cancelled()
+    else:
+        with pytest.raises(JournalAccessError, match="the backup was stopped"):
+            await copying
+    assert sorted(each.name for each in tmp_path.iterdir() if "copy" in each.name) == []
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "durable-backup"]
+    await db.aclose()
 
 
 async def test_closing_is_bounded_although_a_call_hangs(path, monkeypatch):

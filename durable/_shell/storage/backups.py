@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -29,19 +29,34 @@ _CONTINUES: Final = "continues"
 #: What the file systems say that have no hard links.
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 _UNREADABLE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+#: Pages that are copied between two looks at whether to stop: 4 MiB, some milliseconds.
+_PAGES_AT_ONCE: Final = 1024
+#: As many steps of SQLite's machine, while the copy is verified.
+_STEPS_AT_ONCE: Final = 100_000
+
+
+def never() -> bool:
+    """Whether to stop, for a copy that nothing stops."""
+    return False
 
 
 # --- making one ----------------------------------------------------------------------------------------
 
 
-def back_up(conn: sqlite3.Connection, path: str, target: str, *, overwrite: bool) -> None:
-    """Copy to a file beside *target*, mark and verify it, and only then give it its name."""
+def back_up(
+    conn: sqlite3.Connection, path: str, target: str, *, overwrite: bool, stopped: Callable[[], bool] = never
+) -> None:
+    """
+    Copy to a file beside *target*, mark and verify it, and only then give it its name.
+
+    Asks now and then whether it was *stopped*; then nothing is left of it.
+    """
     if target == path:
         raise JournalAccessError(path, "a backup cannot replace the journal itself")
     for leftover in (f"{target}-wal", f"{target}-journal"):
         if Path(leftover).exists():
             raise JournalAccessError(target, f"{leftover} exists, and would be applied to the backup")
-    with copied(conn, target) as copy:
+    with copied(conn, target, stopped=stopped) as copy:
         if overwrite:
             Path(copy).replace(target)
         else:
@@ -50,24 +65,34 @@ def back_up(conn: sqlite3.Connection, path: str, target: str, *, overwrite: bool
 
 
 @contextlib.contextmanager
-def copied(conn: sqlite3.Connection, target: str, *, whole: bool = False) -> Generator[str]:
+def copied(
+    conn: sqlite3.Connection, target: str, *, whole: bool = False, stopped: Callable[[], bool] = never
+) -> Generator[str]:
     """
     A copy beside *target*, marked and verified: one file, on disk, for its user alone. Gone after the block.
 
     *whole*: verified with all indexes, which takes longer.
     """
+
+    def look(*_: object) -> None:
+        if stopped():
+            raise JournalAccessError(target, "the backup was stopped before it was complete: nothing is left of it")
+
     copy_path = f"{target}.{os.urandom(4).hex()}.partial"
     try:
         os.close(os.open(copy_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         try:
             with contextlib.closing(connected(copy_path, "rw")) as copy:
-                conn.backup(copy, pages=-1)
+                with _snapshot(conn):
+                    conn.backup(copy, pages=_PAGES_AT_ONCE, progress=look)
+                copy.set_progress_handler(stopped, _STEPS_AT_ONCE)
                 # so that the copy is one file, complete without a WAL
                 copy.execute("PRAGMA journal_mode = DELETE").fetchall()
                 _mark(copy)
                 pages = copy.execute("PRAGMA integrity_check(1)" if whole else "PRAGMA quick_check(1)")
                 if (found := pages.fetchone()[0]) != "ok":
                     raise JournalDamagedError(target, f"the copy does not verify: {found}")
+            look()
             yield copy_path
         finally:
             Path(copy_path).unlink(missing_ok=True)
@@ -76,7 +101,22 @@ def copied(conn: sqlite3.Connection, target: str, *, whole: bool = False) -> Gen
             target, "it exists already, and a backup replaces nothing: choose another name"
         ) from None
     except (sqlite3.Error, OSError) as error:
+        look()  # else it was interrupted
         raise translate(error, target) from error
+
+
+@contextlib.contextmanager
+def _snapshot(conn: sqlite3.Connection) -> Generator[None]:
+    """Have *conn* see one state of the file: a copy in steps begins anew whenever that changes under it."""
+    if conn.in_transaction:
+        yield
+        return
+    conn.execute("BEGIN")
+    try:
+        conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        yield
+    finally:
+        conn.execute("ROLLBACK")
 
 
 def sync_folder(path: str) -> None:

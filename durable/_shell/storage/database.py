@@ -22,6 +22,7 @@ import concurrent.futures
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,7 @@ from durable.errors import (
     EngineClosedError,
     JournalAccessError,
     JournalDamagedError,
+    JournalError,
     JournalIOError,
     JournalLostError,
 )
@@ -216,6 +218,10 @@ class Database:
         self._opening = asyncio.Lock()  # held while connections come and go after `open`
         self._writer: _Worker | None = None
         self._reader: _Worker | None = None
+        #: Those that make backups, and what tells each to stop.
+        self._copiers: dict[_Worker, threading.Event] = {}
+        self._no_copiers = asyncio.Event()
+        self._no_copiers.set()
         self._identity: os.stat_result | None = None
         self._side_files: dict[str, os.stat_result] = {}
         self._folder = Folder(path)
@@ -301,9 +307,42 @@ class Database:
             await to_its_end(self._start())
 
     async def backup(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """A verified copy at *target* (mode 0600), complete in one file. Reads wait meanwhile, writes do not."""
-        reader = self._reader or await self._reading()
-        await self._hop(reader, partial(back_up, overwrite=overwrite), real_path(target))
+        """
+        A verified copy at *target* (mode 0600), complete in one file. Neither reads nor writes wait meanwhile.
+
+        It is made by a connection of its own. Cancelled, or if the file is closed or opened anew, it stops within a
+        moment, and nothing is left of it.
+        """
+        stop = threading.Event()
+        copying = asyncio.ensure_future(
+            self._copy(partial(back_up, overwrite=overwrite, stopped=stop.is_set), target, stop)
+        )
+        try:
+            await asyncio.shield(copying)
+        except asyncio.CancelledError:
+            stop.set()
+            with contextlib.suppress(JournalError, EngineClosedError):  # what became of it, of which nobody hears
+                await to_its_end(copying)
+            raise
+
+    async def _copy(self, fn: Callable[..., None], target: str | os.PathLike[str], stop: threading.Event) -> None:
+        async with self._opening:
+            if self._closing is not None:
+                raise EngineClosedError(f"journal {self.path} is closed")
+            if self._writer is None:
+                raise JournalIOError(self.path, _NOT_OPEN)
+            copier = await self._started(_Worker(self._open_reader, "durable-backup"))
+            self._copiers[copier] = stop
+            self._no_copiers.clear()
+        try:
+            await self._hop(copier, fn, real_path(target))
+        finally:
+            try:
+                await self._stop(copier)
+            finally:
+                del self._copiers[copier]
+                if not self._copiers:
+                    self._no_copiers.set()
 
     async def scrub(self) -> None:
         """
@@ -382,6 +421,9 @@ class Database:
         """
         reader, writer = self._reader, self._writer
         self._reader = self._writer = None
+        for copier, stop in self._copiers.items():
+            stop.set()
+            copier.stop_unheard(lambda: None)
         last = then if writer is None else partial(writer.stop_unheard, then)
         if reader is None:
             last()
@@ -470,6 +512,11 @@ class Database:
             await self._stop_all()
 
     async def _stop_all(self) -> None:
+        for stop in self._copiers.values():
+            stop.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS + 2 * INTERRUPTED_SECONDS):
+                await self._no_copiers.wait()
         # The writer last: the last one to close checkpoints, and only the writer may.
         workers = [worker for worker in (self._reader, self._writer) if worker is not None]
         self._reader = self._writer = None
