@@ -407,7 +407,7 @@ def code_from_bytes(source: Iterable[Module]) -> Iterator[str]:
 
 def test_the_library_does_not_print(source):
     """
-    A library has no terminal of its own: facts go to structlog.
+    A library has no terminal of its own: facts go to the log.
     """
     report(
         f"{module.at(call)}: prints"
@@ -420,11 +420,10 @@ def test_the_library_does_not_print(source):
 def test_the_library_leaves_logging_and_signals_to_the_application(source):
     """
     The engine configures no logging, and installs no signal handler but while `serve()` is awaited. A service passes
-    signals on to the handlers that are there, and adds none where there is none. (The test kit silences the log while
-    it buries a process that was lost.)
+    signals on to the handlers that are there, and adds none where there is none.
     """
     rooms = "durable/_shell/engine"
-    excepted = {"durable/testing/_crash/lives.py", f"{rooms}/termination.py", f"{rooms}/serving.py"}
+    excepted = {f"{rooms}/termination.py", f"{rooms}/serving.py"}
     taken = {
         "structlog.configure",
         "structlog.configure_once",

@@ -1,33 +1,115 @@
 """
-The log: structlog, constant event names in the past tense, `run_id` and `workflow` bound.
+The log: constant event names in the past tense, with `run_id` and `workflow` where they are about a run.
 
-The library never configures structlog or logging; the application does. Events:
+The application configures logging, the library never does. Where it has configured structlog, facts go there; where
+not, to the standard library's logger ``durable``: each in one line, its values as attributes of the record as well,
+and nothing on stdout. Events:
 
-    run.started  run.succeeded  run.failed  run.cancelled  run.blocked  run.freed  run.woken  run.poisoned
-    run.cleanup_failed  step.attempt_failed  step.cleanup_failed  step.abandoned
-    hook.failed  follow_up.refused  log.failed  attributes.refused  items.lost
+    run.failed  run.blocked  run.poisoned  run.cleanup_failed  run.not_blocked  run.not_driven
+    step.attempt_failed  step.snoozed  step.cleanup_failed  step.abandoned  step.outlived  step.still_running
+    hook.failed  hook.not_called  follow_up.refused  log.failed  middleware.failed
     engine.opened  engine.draining  engine.closed  engine.standing_by  engine.failed  engine.degraded
-    engine.relieved  commit.failed  commit.recovered  service.interrupted  service.ending
-    journal.notice  inbox.refused  signals.unread  middleware.failed
-    replay.arguments_changed  threads.unavailable  step.outlived  step.still_running
-    resources.not_closed
+    engine.relieved  engine.replaced  engine.abandoned  service.interrupted  service.ending
+    commit.failed  commit.recovered  read.failed  timers.failed  drain.not_recorded  prune.failed
+    journal.notice  journal.damaged  client.refused  signals.unread  replay.arguments_changed
+    schedule.failed  schedule.paused  schedule.dropped  threads.unavailable  resources.not_closed
+    check.done  check.finding  attributes.refused  items.lost
 
-What a workflow logs through `durable.logger` goes to the logger `durable.workflow`.
+What a workflow logs through `durable.logger` goes to the logger ``durable.workflow``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
 
-import structlog
-
+from durable._core.codec.exceptions.failure import Failure, as_printed, describe
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.run.decision import LogEntry
 
-log: Any = structlog.get_logger("durable")
-workflow_log: Any = structlog.get_logger("durable.workflow")
+#: Texts with none of these need no quotes.
+_SPECIAL: Final = frozenset(" \t\r\n\"'=\\")
+
+
+class Log:
+    """Where facts are told: see this module."""
+
+    #: Of all of them: see `silenced`.
+    is_silent: ClassVar[bool] = False
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._plain = logging.getLogger(name)
+
+    def debug(self, event: str, /, **values: Any) -> None:
+        """Tell what helps to find an error."""
+        self.tell("debug", event, values)
+
+    def info(self, event: str, /, **values: Any) -> None:
+        """Tell what is as it should be."""
+        self.tell("info", event, values)
+
+    def warning(self, event: str, /, **values: Any) -> None:
+        """Tell what somebody should look at."""
+        self.tell("warning", event, values)
+
+    def error(self, event: str, /, **values: Any) -> None:
+        """Tell what went wrong."""
+        self.tell("error", event, values)
+
+    def critical(self, event: str, /, **values: Any) -> None:
+        """Tell what ended the engine."""
+        self.tell("critical", event, values)
+
+    def tell(self, level: str, event: str, values: Mapping[str, Any]) -> None:
+        """Tell *event* at *level*. What is called ``exception`` among its values is the text of a traceback."""
+        if Log.is_silent:
+            return
+        structlog = _structlog()
+        if structlog is not None and structlog.is_configured():
+            getattr(structlog.get_logger(self._name), level)(event, **values)
+            return
+        number: int = getattr(logging, level.upper())
+        if self._plain.isEnabledFor(number):
+            self._plain.handle(_record(self._plain, number, event, values))
+
+
+@contextmanager
+def silenced() -> Generator[None]:
+    """Nothing is told in the block: for tests that bury an engine."""
+    before, Log.is_silent = Log.is_silent, True
+    try:
+        yield
+    finally:
+        Log.is_silent = before
+
+
+def _structlog() -> Any:
+    """The module, if the application uses it: whoever does not is spared its import."""
+    return sys.modules.get("structlog")
+
+
+def _record(logger: logging.Logger, level: int, event: str, values: Mapping[str, Any]) -> logging.LogRecord:
+    line = " ".join((event, *(f"{name}={_shown(value)}" for name, value in values.items() if name != "exception")))
+    file, number, function, _ = logger.findCaller(stacklevel=4)
+    record = logger.makeRecord(logger.name, level, file, number, line, (), None, function)
+    for name, value in {**values, "event": event}.items():
+        record.__dict__.setdefault(name, value)  # a value of the user's may be called as a part of a record is
+    record.exc_text = values.get("exception")  # which formatters print as they do that of an exception at hand
+    return record
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return repr(text) if not text or not _SPECIAL.isdisjoint(text) else text
+
+
+log: Final = Log("durable")
+_workflow_log: Final = Log("durable.workflow")
 
 
 def emit(entries: Sequence[LogEntry], run_id: str, workflow: str) -> None:
@@ -35,9 +117,32 @@ def emit(entries: Sequence[LogEntry], run_id: str, workflow: str) -> None:
     for entry in entries:
         about = {"run_id": run_id, "workflow": workflow}
         try:
-            getattr(workflow_log, entry.level)(entry.event, **{**about, **entry.values})
+            _workflow_log.tell(entry.level, entry.event, {**about, **entry.values})
         except BaseException as error:  # processors, and what values say of themselves, are the user's code
             if came_from_outside(error):
                 raise
             # Without the traceback, which may ask the value once more.
             log.error("log.failed", entry=entry.event, error=one_line(error), **about)  # noqa: TRY400
+
+
+def tell_failed(run_id: str, workflow: str, failure: Failure) -> None:
+    """Log that a run has failed: in one entry, with the traceback that was recorded."""
+    log.error("run.failed", run_id=run_id, workflow=workflow, error=describe(failure), exception=as_printed(failure))
+
+
+class Bound:
+    """
+    What the application's own log entries of an attempt carry, by structlog's context variables.
+
+    An attempt may run in the task of its run, so they are taken off at its end.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        structlog = _structlog()
+        self._module: Any = None if structlog is None else structlog.contextvars
+        self._tokens: Mapping[str, Any] = {} if self._module is None else self._module.bind_contextvars(**values)
+
+    def take_off(self) -> None:
+        """The attempt is over."""
+        if self._module is not None:
+            self._module.reset_contextvars(**self._tokens)

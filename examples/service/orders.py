@@ -11,13 +11,11 @@ A web application with several workers: each answers requests, one of them execu
 `python examples/service` kills, reloads and rolls over such workers under load, and counts what was lost or doubled.
 """
 
-import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
-import structlog
 from anyio import sleep as pause
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -81,7 +79,6 @@ async def lifespan(_: Starlette) -> AsyncIterator[Shared]:
         yield {"orders": orders}
 
 
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 app = Starlette(
     routes=[
         Route("/orders/{number:int}", place, methods=["POST"]),

@@ -13,13 +13,11 @@ pass on SIGKILL. To kill the program, kill the process that `serve` names; the j
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
 
 import rides
-import structlog
 
 from durable import Client, Engine, RunFailedError, command_line
 
@@ -71,11 +69,6 @@ def main(argv: list[str]) -> int:
         elif name == "wait":
             command.add_argument("run_id")
     given = parser.parse_args(argv)
-    # The engine's log belongs to the application: here what is out of the ordinary, beside the output.
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
     if given.command == "serve":
         return asyncio.run(serve(given.db))
     if given.command == "book":

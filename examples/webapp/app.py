@@ -13,13 +13,11 @@ start it again: rides continue where they were. Payments come in parts, by webho
 sent twice counts once, and once it was acknowledged it is not lost.
 """
 
-import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypedDict, TypeVar
 
-import structlog
 import uvicorn
 from anyio import sleep
 from attrs import asdict, field, frozen
@@ -155,6 +153,5 @@ def make_app(journal: str) -> Starlette:
 
 
 if __name__ == "__main__":
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     _, port, database = sys.argv
     uvicorn.run(make_app(database), host="127.0.0.1", port=int(port))  # port 0: any free one, named when it starts

@@ -28,7 +28,7 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
         return starting if name == "import" else crashing
     import structlog
 
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     if name == "replay":
         from replaying import replay
 

@@ -39,8 +39,8 @@ async def watched(n: int) -> Flow[str]:
 """
 
 ENGINE = """
-import asyncio, logging, sys, structlog
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+import asyncio, logging, sys
+logging.disable()
 sys.path.insert(0, {folder!r})
 from durable import Engine
 import loaded

@@ -3,6 +3,7 @@ A program of every kind of step, as hosts run it: two lives of one journal. Argu
 """
 
 import asyncio
+import logging
 import sys
 import threading
 
@@ -112,4 +113,5 @@ def start(path: str, loop: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(stream=sys.stdout)
     start(*sys.argv[1:3])

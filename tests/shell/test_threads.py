@@ -189,8 +189,9 @@ def test_a_number_of_threads_that_is_none_is_refused(threads):
 
 
 STUCK = """
-import asyncio, sys, threading
+import asyncio, logging, sys, threading
 from durable import Engine, job
+logging.disable()
 began = threading.Event()
 @job
 def stuck() -> None:
@@ -509,8 +510,9 @@ async def test_a_step_that_waits_for_a_thread_when_the_engine_closes_has_not_beg
 
 
 LEAVING = """
-import asyncio, sys, threading
+import asyncio, logging, sys, threading
 from durable import Engine, job
+logging.disable()
 began = threading.Event()
 @job
 def stuck() -> None:

@@ -66,7 +66,7 @@ class Logger:
     """
     A logger for workflow code that is silent during replay.
 
-    An entry is logged (by structlog, with run id and workflow bound) once the turn that made
+    An entry is logged (as ``durable.workflow``, with run id and workflow) once the turn that made
     it is on disk, so each is logged once however often the code is replayed.
     """
 

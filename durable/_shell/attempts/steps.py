@@ -49,7 +49,7 @@ from durable._shell.attempts.running_attempt import RunningAttempt, is_of_cleanu
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, call_in_worker, check_importable
 from durable._shell.backend import Backend
-from durable._shell.log import log
+from durable._shell.log import Bound, log
 from durable._shell.rows.rows import RunState
 from durable._shell.storage.outlived import Outlived
 from durable._shell.storage.outliving import OutlivedElsewhere, leave_word
@@ -163,6 +163,7 @@ class Steps:
         )
         enter(scope)
         running.scope = scope
+        bound = Bound(run_id=state.run_id, workflow=state.workflow, step=definition.name, attempt=action.attempt)
         try:
             running.enter(task)
             try:
@@ -201,6 +202,7 @@ class Steps:
             return self.failed(action, error, state.run_id)
         finally:
             running.end()
+            bound.take_off()
 
     def _stopped(self, running: RunningAttempt, run_id: str, error: BaseException | None) -> Event | None:
         """It has ended as it was told to; its clean-up failed by *error*."""
@@ -343,10 +345,9 @@ class Steps:
             "run_id": run_id, "step": action.op.definition.name, "position": action.position,
             "attempt": action.attempt, "error": describe(failure), "retry_in_seconds": delay,
         }  # fmt: skip
+        log.info("step.attempt_failed", **values)  # its workflow may handle it: a run that fails of it is an error
         if delay is None:
-            log.warning("step.attempt_failed", **values)
             return StepFailed(action.position, action.attempt, payload, now)
-        log.info("step.attempt_failed", **values)
         return StepRetrying(action.position, action.attempt, now + delay, payload, now)
 
     def _snoozed(self, action: StepAction | TransactionAction, seconds: float, reason: str, run_id: str) -> Event:

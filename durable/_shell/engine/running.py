@@ -23,7 +23,9 @@ import anyio
 from attrs import frozen
 
 from durable._core.admission import Admission, Places
+from durable._core.codec.exceptions.failure import Failure
 from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.journal.payloads import failure_in
 from durable._core.program.limits import numbers
 from durable._core.supervision import remedy
 from durable._core.suspicion import guilty
@@ -32,11 +34,11 @@ from durable._shell.attempts.steps import Steps
 from durable._shell.backend import Backend
 from durable._shell.engine.checks import check_journal, report_at_opening
 from durable._shell.engine.settings import Settings
-from durable._shell.log import log
+from durable._shell.log import log, tell_failed
 from durable._shell.reads import event_rows, run_rows
 from durable._shell.reads.hook_rows import runs_with_owed_hooks
 from durable._shell.reads.queue_rows import changed_queues
-from durable._shell.rows.rows import ChangedQueue, Damaged, Effects, ReadyRun
+from durable._shell.rows.rows import ChangedQueue, Damaged, Effects, Ended, ReadyRun, RunResult
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.value_caps import note_value_caps
 from durable._shell.storage import schema
@@ -72,6 +74,9 @@ from durable._shell.writes.places import register_fairness
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
 from durable.errors import DurableError, EngineClosedError, EngineFailedError, JournalAccessError
+
+#: Notices that this process has given: they are about its libraries.
+_told: set[str] = set()
 
 
 class Host(Answering, Keeper, Protocol):
@@ -250,7 +255,9 @@ class Running:
             self._parts.push_async_callback(self.server.aclose)
             await self.server.start()
         for notice in self.database.notices:
-            log.info("journal.notice", path=self.settings.path, notice=notice)
+            if notice not in _told:  # once a process, since it is about that
+                _told.add(notice)
+                log.warning("journal.notice", path=self.settings.path, notice=notice)
         self.check_alive()  # lest it looks open that has failed meanwhile
 
     async def _write_again(self) -> None:
@@ -375,6 +382,8 @@ class Running:
             log.error("attributes.refused", run_id=run_id, error=error)
         _tell_damaged(self.settings.path, effects.damaged)
         for ended in effects.ended:
+            if ended.status == "failed" and ended.outcome is not None:
+                self._tell_failed(ended, ended.outcome)
             if ended.unread:
                 log.warning("signals.unread", run_id=ended.run_id, workflow=ended.workflow, signals=dict(ended.unread))
         self.broadcast.publish(effects)
@@ -382,6 +391,15 @@ class Running:
         self.ticker.take(effects)
         self.scheduler.take(effects)
         self.hook_calls.take(effects)
+
+    def _tell_failed(self, run: Ended, outcome: RunResult) -> None:
+        if self.settings.stand_ins is not None:  # as it would be in a dry run, of which nobody needs a log
+            return
+        try:
+            failure = failure_in(outcome.payload, self.settings.codec)
+        except Exception as error:  # noqa: BLE001 - the codec is the user's
+            failure = Failure("", "", f"{outcome.reason} ({one_line(error)})", {})
+        tell_failed(run.run_id, run.workflow, failure)
 
     def _is_watched(self) -> bool:
         return self.settings.hooks.watches_attempts or self.broadcast.has_readers

@@ -354,5 +354,10 @@ def version_notices(version: tuple[int, ...]) -> list[str]:
     """What to tell about a version of SQLite with a known corruption race between two writers."""
     fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
     text = ".".join(map(str, version))
-    remedy = "no other program may write to or checkpoint the journal; fixed in 3.51.3, 3.50.7 and 3.44.6"
-    return [] if fixed else [f"SQLite {text} can corrupt a WAL that two connections reset at once: {remedy}"]
+    told = (
+        f"SQLite {text} has a bug that can damage a file which two programs write at the same moment. durable writes "
+        "its file from one process only, so it is safe as long as no other program writes to it, or checkpoints it, "
+        "meanwhile: read it with `sqlite3 -readonly`, copy it with `durable backup`. Fixed in SQLite 3.51.3, 3.50.7 "
+        "and 3.44.6"
+    )
+    return [] if fixed else [told]

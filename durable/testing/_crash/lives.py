@@ -19,9 +19,8 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from durable._core.ports import Clock
+from durable._shell.log import silenced
 from durable._shell.storage.memory import MemoryDatabase
 from durable._shell.storage.port import AnyDatabase, OpenDatabase
 from durable.testing._crash.sites import BEGIN, COMMIT_AFTER, COMMIT_BEFORE
@@ -316,16 +315,8 @@ def _ignore(_: object) -> None:
 @contextmanager
 def _silence() -> Generator[None]:
     """Log nothing: what the dead say misleads."""
-    before = structlog.get_config()
-    structlog.configure(processors=[_drop])
-    try:
+    with silenced():
         yield
-    finally:
-        structlog.configure(**before)
-
-
-def _drop(*_: object) -> str:
-    raise structlog.DropEvent
 
 
 def _raise_lost() -> None:

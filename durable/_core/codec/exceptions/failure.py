@@ -6,6 +6,7 @@ The names and kinds of its fields are on disk for ever. `failures` makes them of
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, Final
 
 import attrs
@@ -18,6 +19,10 @@ CHAIN_CAP: Final = 5
 GROUP_CAP: Final = 16
 #: Of a message, in one line for people. Our own longest has about 400.
 DESCRIBED_CHARACTERS: Final = 600
+
+#: What Python prints between two tracebacks.
+_CAUSE: Final = "The above exception was the direct cause of the following exception:"
+_CONTEXT: Final = "During handling of the above exception, another exception occurred:"
 
 
 @attrs.frozen
@@ -103,3 +108,19 @@ def describe(failure: Failure) -> str:
     if len(first) > DESCRIBED_CHARACTERS:
         first = f"{first[:DESCRIBED_CHARACTERS]}..."
     return f"{name}: {first}" if first else name
+
+
+def as_printed(failure: Failure) -> str:
+    """*failure* as Python prints an exception that nobody catches: its traceback, below those of what led to it."""
+    lines: list[str] = []
+    around, between = failure.cause, _CAUSE
+    if around is None and not failure.hides_context:
+        around, between = failure.context, _CONTEXT
+    if around is not None:
+        lines += [as_printed(around), "", between, ""]
+    if failure.traceback.startswith("  File "):
+        lines.append("Traceback (most recent call last):")
+    lines.append(failure.traceback.strip("\n") or describe(failure))
+    for number, member in enumerate(failure.members[:GROUP_CAP], 1):
+        lines += [f"  failure {number} of {len(failure.members)}:", textwrap.indent(as_printed(member), "    ")]
+    return "\n".join(lines)
