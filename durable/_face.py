@@ -58,15 +58,8 @@ from durable._shell.engine.service import Service
 from durable._shell.handles.batch import Batch, current_batch
 from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.client import Client
-from durable._shell.handles.handle import (
-    HistoryEvent,
-    LimitHandle,
-    LimitInfo,
-    QueueHandle,
-    QueueInfo,
-    Run,
-    RunInfo,
-)
+from durable._shell.handles.handle import HistoryEvent, LimitHandle, LimitInfo, QueueHandle, QueueInfo, Run
+from durable._shell.handles.run_info import Arguments, RunInfo
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable._shell.handles.stream import RunStream, StreamItem
 from durable._shell.reads.exporting import read_histories
@@ -131,6 +124,7 @@ from durable.errors import (
 
 __all__ = [
     "Activation",
+    "Arguments",
     "AsyncTransaction",
     "AttemptFailed",
     "Batch",

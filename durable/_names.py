@@ -7,6 +7,7 @@ Where each public name is: what `durable/__init__.py` loads at its first use, th
 #: Name -> its module in `durable`; after a colon what it is called there, where that is something else.
 HOMES = {
     "Activation": "_shell.attempts.middleware",
+    "Arguments": "_shell.handles.run_info",
     "AsyncTransaction": "_core.program.transactions",
     "AttemptFailed": "_shell.attempts.middleware",
     "Batch": "_shell.handles.batch",
@@ -92,7 +93,7 @@ HOMES = {
     "RunFailure": "_shell.attempts.middleware",
     "RunFromThread": "_shell.engine.from_thread",
     "RunHistory": "_core.recorded.export_format",
-    "RunInfo": "_shell.handles.handle",
+    "RunInfo": "_shell.handles.run_info",
     "RunNotFoundError": "errors",
     "RunOp": "_core.program.ops",
     "RunStateError": "errors",

@@ -24,7 +24,7 @@ DOCUMENTED = """
     Flow Op Winner Settled Outcomes NamedOutcomes GroupFailedError Signal
     Retry RetryAfter Snooze Fatal by_arguments
     now uuid4 random patched set_attributes logger current
-    Engine Client Service Run RunInfo Queue Rate Limit
+    Engine Client Service Run RunInfo Arguments Queue Rate Limit
     FromThread RunFromThread
     Schedule ScheduleHandle ScheduleInfo
     Batch BatchInfo current_batch

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.request import JournalRequest
@@ -66,8 +67,8 @@ class Backend(Protocol):
         """Return once a batch is finished."""
         ...
 
-    def result_type(self, workflow: str, version: int) -> Any:
-        """What a workflow or job returns, as far as it is known here."""
+    def definition(self, workflow: str, version: int) -> RunnableDefinition[..., Any] | None:
+        """The workflow or job of that name and version, as far as it is known here."""
         ...
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:

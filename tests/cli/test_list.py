@@ -365,6 +365,7 @@ async def test_json_has_every_column(journal, tmp_db, cli):
         "ended_at": bad["ended_at"], "parent": None, "position": None, "follows": None, "successor": None,
         "batch": None, "reason": "ValueError: no such card", "waits_for": None, "progress": None,
         "cursor": info.cursor,
+        "root": "bad", "forked_from": None,
     }  # fmt: skip
     assert abs(datetime.fromisoformat(bad["ended_at"]).timestamp() - info.ended_at) < 0.001
     (one,) = cli("list", "--db", tmp_db, "--json", "--label", "city=Bern").values

@@ -59,6 +59,24 @@ def test_a_migrated_file_equals_a_fresh_one(script, tmp_db):
         assert old.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
 
 
+def test_forks_of_an_older_file_name_their_source(tmp_db):
+    """
+    It stands in their events alone there; of a fork of a fork, the last of them counts.
+    """
+    with closing(sqlite3.connect(tmp_db)) as old:
+        old.executescript(OLD[1].read_text())
+        row = "INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, created_at)"
+        old.executemany(f"{row} VALUES (?, ?, 'w', 1, 'workflow', 'paused', 'q', 0, 1.0)", [(7, "fork"), (8, "plain")])
+        event = "INSERT INTO durable_events (run, seq, kind, at, body, checksum) VALUES (7, ?, 8, 1.0, ?, 0)"
+        old.executemany(event, [(1, '["first","0"]'), (2, '["second","0"]')])
+        old.commit()
+        schema.prepare(old, 2.0)
+        assert old.execute("SELECT run_id, forked_from FROM durable_runs WHERE run IN (7, 8)").fetchall() == [
+            ("fork", "second"),
+            ("plain", None),
+        ]
+
+
 @pytest.mark.parametrize("script", OLD, ids=lambda path: path.stem)
 async def test_an_engine_opens_an_older_file_and_works_on_it(script, engines, tmp_db):
     """

@@ -244,6 +244,11 @@ def is_compensated(events: Sequence[Event]) -> bool:
     return any(only(effective(events)[0], Compensated))
 
 
+def forked_from(events: Sequence[Event]) -> str | None:
+    """The run that it is a fork of; of a fork of a fork, the latter."""
+    return next((event.source for event in reversed(events) if isinstance(event, RunForked)), None)
+
+
 def cut_at(events: Sequence[Event], cut: int, kept: Collection[str] = ()) -> list[Event]:
     """
     The first *cut* events, and of the later ones what stays valid.

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
 from durable._shell.attempts.transaction import holds_writer
@@ -409,10 +410,9 @@ class EngineBackend:
         """What *op* starts when its time comes."""
         return make_template(op, definitions=self.settings.definitions, codec=self.codec)
 
-    def result_type(self, workflow: str, version: int) -> Any:
-        """What a workflow or job returns, as far as it is known here."""
-        definition = self.settings.definitions.find(workflow, version)
-        return Any if definition is None else definition.result
+    def definition(self, workflow: str, version: int) -> RunnableDefinition[..., Any] | None:
+        """The workflow or job of that name and version, if it was given to the engine."""
+        return self.settings.definitions.find(workflow, version)
 
 
 class StepBackend:
@@ -469,9 +469,9 @@ class StepBackend:
         """Return once a batch is finished."""
         await self._engine.end_of_batch(batch_id)
 
-    def result_type(self, workflow: str, version: int) -> Any:
-        """What a workflow or job returns."""
-        return self._engine.result_type(workflow, version)
+    def definition(self, workflow: str, version: int) -> RunnableDefinition[..., Any] | None:
+        """The workflow or job of that name and version."""
+        return self._engine.definition(workflow, version)
 
     def new_run(self, op: RunOp[Any], *, run_id: str | None = None, in_line: bool = False) -> NewRun:
         """The run that *op* starts. Also in the thread of a plain function."""

@@ -27,8 +27,9 @@ from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.engine.application_schema import NO_SCHEMA
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.settings import Allocate, Settings, counting
-from durable._shell.handles.handle import HistoryEvent, Run, RunInfo
+from durable._shell.handles.handle import HistoryEvent, Run
 from durable._shell.handles.journal import JournalHandle
+from durable._shell.handles.run_info import RunInfo
 from durable._shell.reads import run_rows
 from durable._shell.storage.memory import MEMORY
 from durable.errors import DryRunError, DurableError, RunCancelledError, RunFailedError

@@ -19,8 +19,9 @@ from durable._core.program.start_options import StartOptions
 from durable._core.statuses import Status
 from durable._shell.attempts.transaction import holds_writer
 from durable._shell.engine.backend import EngineBackend
-from durable._shell.handles.handle import Run, RunInfo
+from durable._shell.handles.handle import Run
 from durable._shell.handles.journal import JournalHandle
+from durable._shell.handles.run_info import RunInfo
 from durable._shell.loops import from_thread, running_loop
 from durable.errors import UsageError
 

@@ -24,7 +24,8 @@ from durable._shell.attempts.context import Scope, scope_here
 from durable._shell.backend import Backend
 from durable._shell.handles.batch_drafts import Callbacks, Draft, callbacks_of
 from durable._shell.handles.batch_info import BatchInfo, batch_info
-from durable._shell.handles.handle import Run, RunInfo, all_infos, overdue
+from durable._shell.handles.handle import Run, overdue
+from durable._shell.handles.run_info import RunInfo, all_infos
 from durable._shell.reads import batch_rows, run_rows
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch
 from durable._shell.requests.history_requests import RetryBatch

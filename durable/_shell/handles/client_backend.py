@@ -19,6 +19,7 @@ import anyio
 
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
 from durable._core.program.registry import Definitions
@@ -101,7 +102,7 @@ class ClientBackend:
         #: Called with each request before it is made; refuses by raising.
         self.on_request: Callable[[JournalRequest[Any]], None] = lambda _: None
         self._reader: sqlite3.Connection | None = None
-        self._types: dict[tuple[str, int], Any] = {}
+        self._started: dict[tuple[str, int], RunnableDefinition[..., Any]] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -289,18 +290,18 @@ class ClientBackend:
         """What *op* starts when its time comes."""
         return make_template(op, definitions=self._learn(op), codec=self.codec)
 
-    def result_type(self, workflow: str, version: int) -> Any:
-        """What a workflow returns, as far as this client was given it, or has started one."""
+    def definition(self, workflow: str, version: int) -> RunnableDefinition[..., Any] | None:
+        """The workflow or job of that name and version, if this client was given it, or has started one."""
         definition = None if self._definitions is None else self._definitions.find(workflow, version)
-        return self._types.get((workflow, version), Any) if definition is None else definition.result
+        return self._started.get((workflow, version)) if definition is None else definition
 
     def _learn(self, op: RunOp[Any]) -> Definitions:
-        """The definitions given, or those of *op* and its follow-ups; what they return is kept for `result_type`."""
+        """The definitions given, or those of *op* and its follow-ups, which are kept for `definition`."""
         if self._definitions is not None:
             return self._definitions
         ops = [op]
         for each in ops:
-            self._types[each.definition.name, each.definition.options.version] = each.definition.result
+            self._started[each.definition.name, each.definition.options.version] = each.definition
             ops += each.given.then
         return Definitions(each.definition for each in ops)
 

@@ -1,5 +1,5 @@
 """
-What callers hold: `Run`, `RunInfo`, `QueueHandle`.
+What callers hold: `Run`, `QueueHandle`, `LimitHandle`.
 
 A handle is an id and a way to ask; it holds nothing of the run itself, so it may be kept, made
 again from the id, and used when the run has long ended.
@@ -8,7 +8,7 @@ again from the id, and used when the run has long ended.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, overload
 
@@ -16,19 +16,18 @@ import anyio
 from attrs import field, frozen
 
 from durable._core.admission import Queue
-from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event, TimerSet
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
 from durable._core.program.limits import Rate
 from durable._core.program.ops import Signal, in_seconds
-from durable._core.program.progress import Progress
 from durable._core.statuses import Status
 from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
+from durable._shell.handles.run_info import RunInfo, all_infos, info_from
 from durable._shell.handles.stream import RunStream
-from durable._shell.reads import event_rows, queue_rows, run_rows, why
-from durable._shell.reads.run_rows import FailedHook, RunRow
+from durable._shell.reads import event_rows, queue_rows, run_details, run_rows, why
+from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryRun, RetryRunAnyway
 from durable._shell.requests.queue_requests import ChangeLimit, ChangeQueue, ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import CancelRun, PauseRun, RescheduleRun, ResolveStep, ResumeRun, SendSignal
@@ -51,57 +50,6 @@ _NOT_GIVEN: Final[Any] = object()
 
 
 @frozen
-class RunInfo:
-    """A run as it stood when it was read. Instants are epoch seconds, UTC."""
-
-    run_id: str
-    workflow: str
-    version: int
-    #: "workflow" or "job".
-    kind: str
-    status: Status
-    queue: str
-    priority: int
-    key: str | None
-    labels: Mapping[str, str]
-    #: What the workflow published with `set_attributes`.
-    attributes: Mapping[str, Any]
-    #: Why it failed, was cancelled, or is blocked or paused; None otherwise.
-    reason: str | None
-    parent: str | None
-    #: Where its parent started it.
-    position: str | None
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    #: The run that it continued as.
-    successor: str | None = None
-    #: The run whose end started it: by `op.then`, or by a hook.
-    follows: str | None = None
-    #: The batch that it is a member of.
-    batch: str | None = None
-    #: Signals that nobody had asked for when it ended: how many of each name. A retry delivers them.
-    unread_signals: Mapping[str, int] = field(factory=dict)
-    #: Hooks that went wrong when it ended, and starts that were refused: `retry_hooks` makes up for them.
-    hook_errors: Sequence[FailedHook] = ()
-    #: Steps that were told to end and did not within `Engine(cleanup_timeout=)`: their names, by position.
-    abandoned: Mapping[str, str] = field(factory=dict)
-    #: By what it failed, as "ValueError: no such ride"; or its clean-up did, if it was cancelled. None otherwise.
-    error: str | None = None
-    #: How far it has come, as its code tells by `progress`.
-    progress: Progress | None = None
-    #: Whether a `saga` of it failed, and what it had done was undone. Such a run is not retried.
-    compensated: bool = False
-    #: Where a page that begins behind this run continues: ``engine.runs(after=info.cursor)``.
-    cursor: int = field(default=0, repr=False)
-
-    @property
-    def sort(self) -> str:
-        """The older name of `kind`, until 1.0."""
-        return self.kind
-
-
-@frozen
 class HistoryEvent:
     """An event of `run.history()`. `event` holds its fields; `value` is the payload as JSON text."""
 
@@ -114,49 +62,6 @@ class HistoryEvent:
     event: Event = field(repr=False)
     #: Of the command at its position: the name of the step, job, signal, group or timer.
     name: str | None = None
-
-
-def info_from(row: RunRow, codec: Codec) -> RunInfo:
-    """A row as callers see it."""
-    attributes = {} if row.attributes is None else codec.decode(row.attributes, dict[str, Any], where="attributes")
-    return RunInfo(
-        run_id=row.run_id,
-        workflow=row.workflow,
-        version=row.version,
-        kind=row.kind,
-        status=row.status,  # type: ignore[arg-type]  # the file holds nothing else
-        queue=row.queue,
-        priority=row.priority,
-        key=row.key,
-        labels=row.labels,
-        attributes=attributes,
-        reason=row.reason,
-        parent=row.parent,
-        position=row.position,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        successor=row.successor,
-        follows=row.follows,
-        batch=row.batch,
-        unread_signals=row.unread,
-        hook_errors=row.hook_errors,
-        abandoned=row.abandoned,
-        error=row.error,
-        compensated=row.compensated,
-        progress=row.progress,
-        cursor=row.run,
-    )
-
-
-async def all_infos(backend: Backend, wanted: run_rows.Filter) -> list[RunInfo]:
-    """The runs that fit, oldest first, read page by page."""
-    found: list[RunInfo] = []
-    before: int | None = None
-    while page := await backend.read(run_rows.list_runs, wanted, before, 500):
-        before = page[-1].run
-        found += [info_from(row, backend.codec) for row in page]
-    return found[::-1]
 
 
 async def overdue(backend: Backend, reason: Callable[[sqlite3.Connection, str, float], str | None], target: str) -> str:
@@ -221,7 +126,7 @@ class Run(Generic[T]):
         if status == "succeeded":
             kind = self._type
             if kind is None and row is not None:
-                kind = backend.result_type(row.workflow, row.version)
+                kind = self._result_type(row)
             value: T = backend.codec.decode(payload or "null", kind, where=f"result of run {run_id!r}")
             return value
         if status == "blocked":
@@ -234,7 +139,10 @@ class Run(Generic[T]):
 
     async def info(self) -> RunInfo:
         """The run as it stands. Raises RunNotFoundError if it was pruned."""
-        return info_from(await self._row(), self._backend.codec)
+        details = await self._backend.read(run_details.details_by_id, self.id)
+        if details is None:
+            raise RunNotFoundError("id", self.id)
+        return info_from(details, self._backend)
 
     async def status(self) -> Status:
         """Its status alone."""
@@ -379,7 +287,7 @@ class Run(Generic[T]):
             payload = codec.encode_by_value(value, where=f"outcome at {position}")
             row = await self._row()
             if row.kind == "job":
-                kind = self._type or self._backend.result_type(row.workflow, row.version)
+                kind = self._type or self._result_type(row)
                 codec.decode(payload, kind, where=f"result of run {self.id!r}")
         await self._backend.request(ResolveStep(self.id, str(position), payload, error is not None, by, reason))
 
@@ -431,6 +339,10 @@ class Run(Generic[T]):
         new_id = id or new_run_id(self._backend.clock.now())
         await self._backend.request(ForkRun(self.id, str(at), encoded, new_id))
         return Run(self._backend, new_id, self._type)
+
+    def _result_type(self, row: RunRow) -> Any:
+        definition = self._backend.definition(row.workflow, row.version)
+        return Any if definition is None else definition.result
 
     async def _row(self) -> RunRow:
         row = await self._backend.read(run_rows.run_by_id, self.id)

@@ -26,9 +26,10 @@ from durable._shell.backend import Backend
 from durable._shell.handles.batch import Batch, draft_batch
 from durable._shell.handles.batch_drafts import Callbacks
 from durable._shell.handles.batch_info import BatchInfo, list_all
-from durable._shell.handles.handle import LimitHandle, QueueHandle, Run, RunInfo, info_from
+from durable._shell.handles.handle import LimitHandle, QueueHandle, Run
+from durable._shell.handles.run_info import RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
-from durable._shell.reads import run_rows
+from durable._shell.reads import run_details, run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, write_file
 from durable._shell.requests.history_requests import Imported, ImportRuns
 from durable._shell.requests.prune_requests import (
@@ -166,6 +167,7 @@ class JournalHandle(Generic[B]):
         queue: str | None = None,
         parent: str | None = None,
         batch: str | None = None,
+        waiting_for: str | None = None,
         since: datetime | float | None = None,
         until: datetime | float | None = None,
         limit: int | None = None,
@@ -182,6 +184,9 @@ class JournalHandle(Generic[B]):
             queue: Name of a queue.
             parent: Id of the run that started them.
             batch: Id of the batch that they are members of.
+            waiting_for: What they wait for: the name of a signal; or "signal", "timer", "child", "retry" (the next
+                attempt), "start" (a delay, or runs before it) or "slot" (of a limit). A signal that is called like one
+                of these is "signal:NAME".
             since: Created at or after.
             until: Created before.
             limit: How many at most.
@@ -196,6 +201,7 @@ class JournalHandle(Generic[B]):
             queue=queue,
             parent=parent,
             batch=batch,
+            waiting_for=waiting_for,
             since=since.timestamp() if isinstance(since, datetime) else since,
             until=until.timestamp() if isinstance(until, datetime) else until,
         )
@@ -203,12 +209,12 @@ class JournalHandle(Generic[B]):
         before = after
         while left is None or left > 0:
             size = 200 if left is None else min(200, left)
-            page = await self._backend.read(run_rows.list_runs, wanted, before, size)
-            for row in page:
-                yield info_from(row, self._backend.codec)
-            if len(page) < size:
+            page, more = await self._backend.read(run_details.list_details, wanted, before, size)
+            for each in page:
+                yield info_from(each, self._backend)
+            if not more:
                 return
-            before = page[-1].run
+            before = page[-1].row.run
             left = None if left is None else left - len(page)
 
     def queue(self, name: str) -> QueueHandle:

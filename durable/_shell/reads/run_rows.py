@@ -42,7 +42,9 @@ WHERE sent.run = ? AND sent.kind = 36 AND NOT EXISTS (
 )
 ORDER BY sent.seq, asked.seq LIMIT 1
 """
-#: The last but one is what was given to `cancel`, where clean-up failed: the event is looked up for such runs alone.
+#: Ancestors that are followed to the first one. Ids are too short for more; a damaged file may lead in a circle.
+_HIGHEST: Final = 2_000
+#: One of them is what was given to `cancel`, where clean-up failed: the event is looked up for such runs alone.
 _RUN_COLUMNS = f"""
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
        r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
@@ -54,7 +56,15 @@ SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.prio
        CASE WHEN r.status = 'cancelled' AND instr(r.reason, '{CLEANUP_FAILED}') THEN (
            SELECT CASE WHEN json_valid(e.body) THEN json_extract(e.body, '$[0]') END FROM durable_events AS e
            WHERE e.run = r.run AND e.kind = {_RUN_CANCELLED} ORDER BY e.seq DESC LIMIT 1
-       ) END, r.compensated, r.progress
+       ) END, r.compensated, r.progress, r.forked_from,
+       CASE WHEN r.parent IS NULL THEN r.run_id ELSE coalesce((
+           WITH RECURSIVE above(run_id, parent, height) AS (
+               SELECT run_id, parent, 1 FROM durable_runs WHERE run = r.parent
+               UNION ALL SELECT p.run_id, p.parent, height + 1 FROM durable_runs AS p JOIN above ON p.run = above.parent
+               WHERE height < {_HIGHEST}
+           )
+           SELECT run_id FROM above ORDER BY height DESC LIMIT 1
+       ), r.run_id) END
 FROM durable_runs AS r
 """  # noqa: S608 - constants
 
@@ -122,6 +132,10 @@ class RunRow(NamedTuple):
     #: Whether a saga of it failed, and what it had done was undone.
     compensated: bool
     progress: Progress | None
+    #: The run that it is a fork of.
+    forked_from: str | None
+    #: The first of its ancestors, or itself.
+    root: str
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:

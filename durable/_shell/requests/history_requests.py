@@ -148,7 +148,7 @@ class ForkRun(JournalRequest[str]):
         state = RunState(number, self.new_id, run.workflow, run.queue)
         state.append([started])
         write_rows(conn, state.append(events[1:]))
-        conn.execute("UPDATE durable_runs SET created_at = ? WHERE run = ?", (now, number))
+        conn.execute("UPDATE durable_runs SET created_at = ?, forked_from = ? WHERE run = ?", (now, run.run_id, number))
         _wait_again(conn, number, events, now, effects)
         conn.execute(_COPY_SIGNALS, (number, run.run, SignalReceived.kind))
         if not needs_slot(conn, number):

@@ -184,6 +184,12 @@ CREATE TABLE durable_renewed (
     run INTEGER PRIMARY KEY,
     checksum INTEGER NOT NULL
 ) STRICT;
+ALTER TABLE durable_runs ADD COLUMN forked_from TEXT;
+-- In the order of events: of a fork of a fork, the last one counts.
+UPDATE durable_runs SET forked_from = source
+FROM (SELECT run, max(id), json_extract(body, '$[0]') AS source FROM durable_events
+      WHERE kind = 8 AND json_valid(body) GROUP BY run) AS forked
+WHERE forked.run = durable_runs.run;
 """
 
 

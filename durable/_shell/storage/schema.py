@@ -62,6 +62,7 @@ CREATE TABLE durable_runs (
     compensated INTEGER NOT NULL DEFAULT 0, -- 1: a saga of it failed, and what it had done was undone
     progress TEXT,                    -- JSON: [done, total, note, position, at], or NULL
     said INTEGER NOT NULL DEFAULT 0,  -- how often it has said something: progress, attributes, items of streams
+    forked_from TEXT,                 -- id of the run that it is a fork of
     unread TEXT,                      -- JSON object: signals that nobody had asked for when it ended, by name
     key_ttl REAL,                     -- seconds from started_at for which the key is its own; NULL is for ever
     created_at REAL NOT NULL,

@@ -53,8 +53,8 @@ _INSERT_RUN = """
 INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, place, ready_at, key, key_live,
     key_until, arguments, parent, position, labels, attributes, reason, successor, retry, timeout, expires_at,
     follows, follow_ups, limit_name, limit_key, created_at, started_at, ended_at, unread, key_ttl,
-    abandoned, on_parent_end, compensated)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    abandoned, on_parent_end, compensated, forked_from)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -195,6 +195,7 @@ class _Import:
                 json.dumps(dict(run.abandoned), ensure_ascii=False) if run.abandoned else None,
                 run.on_parent_end,
                 history.is_compensated(each.events),
+                history.forked_from(each.events),
             ),
         )
         write_rows(conn, RunState(number, run.run_id, run.workflow, run.queue).append(each.events))

@@ -79,6 +79,8 @@ def as_json(row: RunRow, why: str) -> dict[str, Any]:
         "ended_at": iso(row.ended_at),
         "parent": row.parent,
         "position": row.position,
+        "root": row.root,
+        "forked_from": row.forked_from,
         "follows": row.follows,
         "successor": row.successor,
         "batch": row.batch,

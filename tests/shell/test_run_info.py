@@ -1,0 +1,219 @@
+"""
+What is told of runs, alike from an engine, a client and a service.
+"""
+
+import sqlite3
+from contextlib import AsyncExitStack, closing
+
+import pytest
+from attrs import frozen
+
+from durable import (
+    Arguments,
+    Client,
+    DecodeError,
+    Flow,
+    JournalCorruptError,
+    Return,
+    RunFailedError,
+    Service,
+    gather,
+    job,
+    read_histories,
+    sleep,
+    wait_for,
+    workflow,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@frozen
+class Order:
+    number: int
+
+
+@workflow
+async def approval(order: Order, *, by: str = "anybody") -> Flow[Order]:
+    yield wait_for("approved")
+    yield Return(order)
+
+
+@workflow
+async def approvals(*numbers: int) -> Flow[list]:
+    yield Return((yield gather(*(approval(Order(number)) for number in numbers))))
+
+
+@workflow
+async def grandparent() -> Flow[list]:
+    yield Return((yield approvals(1, 2)))
+
+
+@workflow
+async def napping(seconds: float) -> Flow[None]:
+    yield sleep(seconds, name="nap")
+
+
+@job
+def broken(number: int) -> int:
+    raise ValueError(f"no order {number}")
+
+
+DEFINITIONS = (approval, approvals, grandparent, napping, broken)
+
+
+@pytest.fixture(params=["engine", "client", "service"])
+async def journal(request, engines, tmp_db):
+    """
+    A journal that is executed, and asked from an engine, a client of one, or a service.
+    """
+    async with AsyncExitStack() as stack:
+        if request.param == "service":
+            yield await stack.enter_async_context(Service(tmp_db, DEFINITIONS, durability="process", grace=1.0))
+        else:
+            engine = await engines.file(*DEFINITIONS)
+            yield engine if request.param == "engine" else await stack.enter_async_context(Client(tmp_db))
+
+
+async def found(journal, **filters):
+    return [info.id async for info in journal.runs(**filters)]
+
+
+async def test_runs_are_found_by_what_they_wait_for(journal, reached):
+    """
+    By the name of a signal, or what else is waited for.
+    """
+    await reached(await journal.start(approval(Order(1)), id="asks"), "waiting")
+    await reached(await journal.start(napping(3600.0), id="naps"), "waiting")
+    await journal.start(napping(1.0), id="later", delay=3600)
+    assert await found(journal, waiting_for="approved") == ["asks"]
+    assert await found(journal, waiting_for="signal:approved") == ["asks"]
+    assert await found(journal, waiting_for="timer") == ["naps"]
+    assert await found(journal, waiting_for="start") == ["later"]
+    assert await found(journal, waiting_for="refused") == []
+    assert await found(journal, waiting_for="approved", workflow=napping) == []
+
+
+async def test_a_run_tells_what_it_was_given_and_what_it_returned(journal):
+    """
+    As the function was called, by its annotations; of who fails there is an error, and no result.
+    """
+    run = await journal.start(approval(Order(7), by="me"))
+    info = await run.info()
+    assert info.arguments == Arguments((Order(7),), {"by": "me"}) == ((Order(7),), {"by": "me"})
+    assert (info.id, info.run_id, info.result, info.error) == (run.id, run.id, None, None)
+    await run.signal("approved")
+    await run.result(10)
+    assert (await run.info()).result == Order(7)
+    bad = await journal.start(broken(3))
+    with pytest.raises(RunFailedError):
+        await bad.result(10)
+    info = await bad.info()
+    assert (info.arguments.args, info.result, info.error) == ((3,), None, "ValueError: no order 3")
+    assert [(each.id, each.arguments, each.result) async for each in journal.runs()] == [
+        (bad.id, ((3,), {}), None),
+        (run.id, ((Order(7),), {"by": "me"}), Order(7)),
+    ]
+
+
+async def test_the_root_of_a_run_is_the_first_that_led_to_it(journal, reached):
+    """
+    Over all generations; of one that nobody's run started it is the run itself.
+    """
+    top = await journal.start(grandparent(), id="top")
+    for run_id in ("top", "top/0", "top/0/0.0", "top/0/0.1"):
+        await reached(journal.get(run_id), "waiting")
+    assert [(info.id, info.parent, info.root) async for info in journal.runs()] == [
+        ("top/0/0.1", "top/0", "top"),
+        ("top/0/0.0", "top/0", "top"),
+        ("top/0", "top", "top"),
+        ("top", None, "top"),
+    ]
+    assert [(child.id, child.arguments.args) for child in await top.children()] == [("top/0", (1, 2))]
+
+
+async def test_a_fork_names_its_source(journal, reached):
+    """
+    The run that it was forked from: of a fork of a fork, the latter.
+    """
+    run = await journal.start(approval(Order(1)), id="first")
+    await reached(run, "waiting")
+    again = await run.fork(0, id="second")
+    third = await again.fork(0, id="third")
+    assert (await run.info()).forked_from is None
+    assert (await again.info()).forked_from == "first"
+    assert (await third.info()).forked_from == "second"
+
+
+async def test_a_client_that_knows_no_definition_reads_plain_json(engines, tmp_db):
+    """
+    What it has started itself it reads by its annotations; everything else as the record has it.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    run = await engine.start(approval(Order(1)), signals=[("approved", None)])
+    await run.result(10)
+    async with Client(tmp_db) as client:
+        info = await client.get(run.id).info()
+        assert info.arguments == (({"number": 1},), {})
+        assert info.result == {"number": 1}
+        await client.start(approval(Order(2)))
+        assert (await client.get(run.id).info()).result == Order(1)
+
+
+async def test_values_that_cannot_be_read_hide_no_run(engines, tmp_db):
+    """
+    What was recorded for another function, and what is damaged, is told when it is asked for; the rest is there.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    run = await engine.start(approval(Order(1)), signals=[("approved", None)])
+    await run.result(10)
+    await engine.aclose()
+
+    @workflow(name="approval")
+    async def other(number: int) -> Flow[int]: ...
+
+    engine = await engines.file(other)
+    info = await engine.get(run.id).info()
+    for ask in (lambda: info.arguments, lambda: info.result):
+        with pytest.raises(DecodeError, match=f"of run '{run.id}'"):
+            ask()
+    await engine.aclose()
+    with closing(sqlite3.connect(tmp_db)) as conn, conn:
+        conn.execute("UPDATE durable_events SET value = replace(value, '1', '2') WHERE value LIKE '%number%'")
+    engine = await engines.file(*DEFINITIONS)
+    (info,) = [each async for each in engine.runs()]
+    for ask in (lambda: info.arguments, lambda: info.result):
+        with pytest.raises(JournalCorruptError, match="checksum"):
+            ask()
+    assert (info.id, info.status) == (run.id, "succeeded")
+
+
+async def test_a_list_of_runs_with_large_values_is_read_in_shorter_pages(engines):
+    """
+    All of them, in order, however large they are.
+    """
+
+    @job
+    def echo(text: str) -> int:
+        return len(text)
+
+    engine = await engines.memory(echo)
+    runs = await engine.start_many([echo("x" * 900_000) for _ in range(12)])
+    for run in runs:
+        await run.result(20)
+    assert [info.id async for info in engine.runs()] == [run.id for run in reversed(runs)]
+    assert [len(info.arguments.args[0]) async for info in engine.runs(limit=7)] == [900_000] * 7
+
+
+async def test_what_a_run_is_a_fork_of_goes_along_with_it(engines, tmp_path, tmp_db, reached):
+    """
+    Exported and imported, a fork names its source as before.
+    """
+    engine = await engines.file(*DEFINITIONS)
+    run = await engine.start(approval(Order(1)), id="first")
+    await reached(run, "waiting")
+    await run.fork(0, id="second")
+    await engine.export(["second"], tmp_path / "runs.jsonl")
+    elsewhere = await engines.memory(*DEFINITIONS)
+    await elsewhere.import_runs(read_histories(tmp_path / "runs.jsonl"))
+    assert (await elsewhere.get("second").info()).forked_from == "first"
