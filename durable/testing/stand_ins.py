@@ -214,7 +214,7 @@ async def run_step(
 
 async def _attempt(op: Any, scope: Scope, tx: Any) -> Any:
     enter(scope)
-    fn = op.definition.fn
+    fn = op.definition.body
     if isinstance(op, TransactionOp) and tx is None:
         with closing(sqlite3.connect(":memory:")) as connection:
             return await _called(fn(connection, *op.args, **op.kwargs))

@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import AsyncIterator, Iterator
 from operator import methodcaller
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -100,14 +101,49 @@ async def lazy_async(_n: int) -> AsyncIterator[int]:
     yield 1
 
 
-@pytest.mark.parametrize("decorator", [step, job, transaction, call], ids=lambda each: each.__name__)
-@pytest.mark.parametrize("found, what", [(lazy, "a generator"), (lazy_async, "an async generator")])
+@pytest.mark.parametrize(
+    "decorator, found, what",
+    [*((each, lazy, "a generator") for each in (step, job, transaction, call)),
+     (transaction, lazy_async, "an async generator")],
+)  # fmt: skip
 def test_a_generator_is_refused_when_it_is_defined(decorator, found, what):
     """
     Its values could not be recorded; who writes one reads what to write instead.
     """
     with pytest.raises(DefinitionError, match=f"'{found.__name__}' is {what}.*return a list.*await their ops in a @wo"):
         decorator(found)
+
+
+async def untyped():
+    """Yields anything."""
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "definition, result",
+    [
+        (step(lazy_async), list[int]),
+        (job(lazy_async), list[int]),
+        (step(stream=True)(lazy_async), int | None),
+        (job(stream=True)(lazy_async), int | None),
+        (step(untyped), list[Any]),
+        (step(stream=True)(untyped), Any | None),
+    ],
+)
+def test_an_async_generator_returns_what_it_yields(definition, result):
+    """
+    As a list, or the last of it; its own annotation says of which type.
+    """
+    assert (definition.result, definition.is_async) == (result, True)
+
+
+def test_only_an_async_generator_is_a_stream():
+    """
+    Whoever asks for its last item has one.
+    """
+    for decorator in (step, job):
+        with pytest.raises(DefinitionError, match="stream=True is for async generators, this one yields nothing"):
+            decorator(stream=True)(plain)
 
 
 def test_a_patched_function_is_put_back():

@@ -4,6 +4,8 @@ Streams, progress and attributes out of what runs: on disk before the outcome of
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from durable import (
     RunNotFoundError,
     StreamItem,
     UsageError,
+    context,
     emit,
     gather,
     job,
@@ -222,6 +225,95 @@ async def test_there_is_a_cap_on_items(tmp_db):
             with pytest.raises(RunFailedError) as failed:
                 await engine.run(asks(itself))
             assert isinstance(failed.value.__cause__, CapExceededError)
+
+
+@step(retry=Retry(attempts=2, delay=0.01))
+async def tokens(count: int) -> AsyncIterator[str]:
+    for number in range(count):
+        yield f"token {number}"
+    if context().attempt == 1:
+        raise ConnectionError
+
+
+@step(stream=True)
+async def sums(numbers: list[int]) -> AsyncIterator[int]:
+    total = 0
+    for number in numbers:
+        total += number
+        yield total
+
+
+@job
+async def pages(count: int) -> AsyncIterator[tuple[int, str]]:
+    for number in range(count):
+        yield number, "x" * number
+
+
+async def test_an_async_generator_streams_what_it_yields_and_returns_it(tmp_db):
+    """
+    Under the name of the step: all of it as a list, or the last item; a later attempt streams anew.
+    """
+
+    @workflow
+    async def streaming() -> Flow[list]:
+        found: list[str] = yield tokens(2)
+        total: int = yield sums([1, 2, 3])
+        nothing: int | None = yield sums([])
+        yield Return([found, total, nothing])
+
+    async with Engine(tmp_db, [streaming, pages]) as engine:
+        run = await engine.start(streaming())
+        assert [(each.attempt, each.value) async for each in run.stream("tokens", str).items()] == [
+            (1, "token 0"), (1, "token 1"), (2, "token 0"), (2, "token 1"),
+        ]  # fmt: skip
+        assert await run.result(5) == [["token 0", "token 1"], 6, None]
+        assert await read(run.stream("sums")) == [1, 3, 6]
+        of_job = await engine.start(pages(2))
+        assert await of_job.result(5) == [(0, ""), (1, "x")]
+        assert await read(of_job.stream("pages", tuple[int, str])) == [(0, ""), (1, "x")]
+
+
+async def test_an_async_generator_is_left_when_its_step_is_cancelled(tmp_db):
+    """
+    Its clean-up runs as that of any function; what it had yielded stays.
+    """
+    left = []
+
+    @step(timeout=0.05)
+    async def endless() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(60)
+        finally:
+            left.append(True)
+
+    @workflow
+    async def ending() -> None:
+        await endless()
+
+    async with Engine(tmp_db, [ending]) as engine:
+        run = await engine.start(ending())
+        assert await read(run.stream("endless")) == [1]
+        with pytest.raises(RunFailedError, match="TimeoutError"):
+            await run.result(5)
+    assert left == [True]
+
+
+async def test_an_async_generator_can_be_called_by_itself():
+    """
+    Without an engine, as any step, and in `run_step`; it yields values, not ops.
+    """
+
+    @step
+    async def asks() -> AsyncIterator[Any]:
+        yield sleep(1)
+
+    assert await sums([1, 2]) == 3
+    assert await pages(1) == [(0, "")]
+    found = await run_step(sums([1, 2]))
+    assert (found.value, found.emitted) == (3, [("sums", 1), ("sums", 3)])
+    with pytest.raises(TypeError, match=r"<step 'asks'> yields sleep 1 s: .*ops are for a @workflow"):
+        await asks()
 
 
 async def test_what_cannot_be_written_for_one_run_is_lost_for_that_run_alone(tmp_db):

@@ -4,7 +4,7 @@ The contract of the annotations. Never run: `make types` checks it with mypy and
 First the example of the README, then one line for each op, then what an engine gives.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_type
 
@@ -28,6 +28,7 @@ from durable import (
     NamedOutcomes,
     Op,
     Outcomes,
+    Progress,
     Queue,
     Rate,
     Retry,
@@ -46,6 +47,7 @@ from durable import (
     Signal,
     Stats,
     StepCall,
+    StreamItem,
     Transaction,
     Winner,
     as_completed,
@@ -54,6 +56,7 @@ from durable import (
     context,
     continue_as,
     current_batch,
+    emit,
     for_each,
     gather,
     job,
@@ -61,6 +64,7 @@ from durable import (
     now,
     patched,
     poll_until,
+    progress,
     race,
     set_attributes,
     settle,
@@ -149,6 +153,36 @@ async def main() -> None:
 @step
 def plain(name: str, *, loud: bool = False) -> bytes:
     return (name.upper() if loud else name).encode()
+
+
+@step
+async def tokens(prompt: str) -> AsyncIterator[str]:
+    await emit("prompts", prompt, sync=True)
+    progress(1, 3, "thinking")
+    yield prompt
+
+
+@step(stream=True, retry=2)
+async def latest(prompt: str) -> AsyncGenerator[int, None]:
+    emit("prompts", prompt)
+    yield len(prompt)
+
+
+@job(queue="pages")
+async def pages(number: int) -> AsyncIterator[bytes]:
+    yield b"x" * number
+
+
+async def follow(run: Run[Any]) -> None:
+    assert_type(pages(3), RunOp[list[bytes]])
+    assert_type(await tokens("x"), list[str])
+    assert_type(await latest("x"), int | None)
+    async for token in run.stream("tokens", str, after=3):
+        assert_type(token, str)
+    async for item in run.stream("tokens", str).items():
+        assert_type(item, StreamItem[str])
+    told = (await run.info()).progress
+    assert_type(told, Progress | None)
 
 
 @step(retry=3, timeout=30, on_crash="raise", name="count", process=True)

@@ -23,9 +23,11 @@ from durable import (
     Signal,
     Transaction,
     call,
+    emit,
     for_each,
     gather,
     job,
+    progress,
     start,
     step,
     timeout,
@@ -224,6 +226,17 @@ def wrong_limits() -> None:
     Queue("mail", rate=5)  # E:
     step(limit=5)  # E:
     Engine("a.db", [ride], limits=["api"])  # E:
+
+
+# --- wrong streams ------------------------------------------------------------------------------
+
+
+def wrong_streams(run: Run[str]) -> None:
+    run.stream("tokens", after="x")  # E:
+    emit(5, "item")  # E:
+    progress("half")  # E:
+    step(stream=True)(print)  # E:
+    job(stream="tokens")  # E:
 
 
 # --- wrong tests --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -188,6 +188,15 @@ def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str,
     )
 
 
+_STREAMS: Final = (AsyncGenerator, AsyncIterator, AsyncIterable)
+
+
+def yielded_type(fn: Callable[..., Any]) -> Any:
+    """The annotation of what an async generator yields; Any where there is none or it cannot be resolved."""
+    hint = function_hints(fn, None).get("return", Any)
+    return typing.get_args(hint)[0] if typing.get_origin(hint) in _STREAMS else Any
+
+
 def result_type(fn: Callable[..., Any], *, names: Mapping[str, Any] | None = None) -> Any:
     """
     The annotation of what *fn* returns; Any where there is none or it cannot be resolved.
@@ -195,7 +204,7 @@ def result_type(fn: Callable[..., Any], *, names: Mapping[str, Any] | None = Non
     For an async generator, which cannot return, the ``R`` of the ``Return[R]`` among what it yields.
     """
     hint = function_hints(fn, names).get("return", Any)
-    if typing.get_origin(hint) not in (AsyncGenerator, AsyncIterator, AsyncIterable):
+    if typing.get_origin(hint) not in _STREAMS:
         return hint
     yielded = typing.get_args(hint)[0]
     for member in (yielded, *typing.get_args(yielded)):

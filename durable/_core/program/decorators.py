@@ -7,9 +7,9 @@ Each checks its options and makes a definition. Most of this module is what type
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from durable._core.codec.codec import ValueCodec
 from durable._core.program import current_driver
@@ -36,7 +36,21 @@ class StepDecorator(Protocol):
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
     @overload
+    def __call__(self, fn: Callable[P, AsyncIterator[R]], /) -> Step[P, list[R]]: ...
+    @overload
     def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+
+
+class StreamDecorator(Protocol):
+    """What `@step(stream=True)` returns."""
+
+    def __call__(self, fn: Callable[P, AsyncIterator[R]], /) -> Step[P, R | None]: ...
+
+
+class JobStreamDecorator(Protocol):
+    """What `@job(stream=True)` returns."""
+
+    def __call__(self, fn: Callable[P, AsyncIterator[R]], /) -> Job[P, R | None]: ...
 
 
 class TransactionDecorator(Protocol):
@@ -56,6 +70,8 @@ class JobDecorator(Protocol):
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Job[P, R]: ...
     @overload
+    def __call__(self, fn: Callable[P, AsyncIterator[R]], /) -> Job[P, list[R]]: ...
+    @overload
     def __call__(self, fn: Callable[P, R], /) -> Job[P, R]: ...
 
 
@@ -70,6 +86,8 @@ class WorkflowDecorator(Protocol):
 
 @overload
 def step(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+@overload
+def step(fn: Callable[P, AsyncIterator[R]], /) -> Step[P, list[R]]: ...
 @overload
 def step(fn: Callable[P, R], /) -> Step[P, R]: ...
 @overload
@@ -86,7 +104,24 @@ def step(
     limit_key: Callable[..., str] | None = ...,
     aliases: Iterable[str] = ...,
     codec: ValueCodec | None = ...,
+    stream: Literal[False] = ...,
 ) -> StepDecorator: ...
+@overload
+def step(
+    *,
+    name: str | None = ...,
+    retry: Retry | int | None = ...,
+    timeout: float | timedelta | None = ...,
+    on_crash: OnCrash = ...,
+    on_poison: OnPoison = ...,
+    thread: bool = ...,
+    process: bool = ...,
+    limit: Limit | str | None = ...,
+    limit_key: Callable[..., str] | None = ...,
+    aliases: Iterable[str] = ...,
+    codec: ValueCodec | None = ...,
+    stream: Literal[True],
+) -> StreamDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
     /,
@@ -102,12 +137,14 @@ def step(
     limit_key: Callable[..., str] | None = None,
     aliases: Iterable[str] = (),
     codec: ValueCodec | None = None,
+    stream: bool = False,
 ) -> Any:
     """
     Make a function a step: effectful work inside a run, run at least once.
 
     Args:
-        fn: A sync or async function. Sync ones run in a worker thread.
+        fn: A sync or async function. Sync ones run in a worker thread. An async generator is a stream of the run,
+            called as the step: it emits what it yields, waiting for room, and returns the list of it.
         name: Its name in the journal; by default the function's.
         retry: Attempts in all, or a policy. By default it is tried once.
         timeout: Seconds allowed for each attempt.
@@ -125,6 +162,8 @@ def step(
         aliases: Names that it had in older code: what was recorded under them is its own.
         codec: Hooks on the bytes of what it returns, in place of the engine's: encryption for a card number,
             compression for a page. Also of its cursor and memos; its errors are recorded as all others are.
+        stream: True has an async generator return the last item alone (None if there was none), so that a long
+            stream is neither held in memory nor recorded twice.
     """
     options = StepOptions(
         retry=as_retry(retry),
@@ -137,6 +176,7 @@ def step(
         limit_key=limit_key,
         aliases=_listed(aliases),
         codec=check_hooks("@step", codec),
+        stream=stream,
     )
 
     def decorate(fn: Callable[..., Any]) -> Step[..., Any]:
@@ -190,6 +230,8 @@ def transaction(
 @overload
 def job(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Job[P, R]: ...
 @overload
+def job(fn: Callable[P, AsyncIterator[R]], /) -> Job[P, list[R]]: ...
+@overload
 def job(fn: Callable[P, R], /) -> Job[P, R]: ...
 @overload
 def job(
@@ -211,7 +253,30 @@ def job(
     limit: Limit | str | None = ...,
     limit_key: Callable[..., str] | None = ...,
     aliases: Iterable[str] = ...,
+    stream: Literal[False] = ...,
 ) -> JobDecorator: ...
+@overload
+def job(
+    *,
+    name: str | None = ...,
+    version: int = ...,
+    queue: str = ...,
+    timeout: float | timedelta | None = ...,
+    key: Callable[..., str] | Any = ...,
+    key_ttl: float | timedelta | None = ...,
+    on_conflict: OnConflict = ...,
+    retry: Retry | int | None = ...,
+    priority: int = ...,
+    labels: Mapping[str, str] | None = ...,
+    thread: bool = ...,
+    process: bool = ...,
+    on_crash: OnCrash = ...,
+    on_poison: OnPoison = ...,
+    limit: Limit | str | None = ...,
+    limit_key: Callable[..., str] | None = ...,
+    aliases: Iterable[str] = ...,
+    stream: Literal[True],
+) -> JobStreamDecorator: ...
 def job(
     fn: Callable[..., Any] | None = None,
     /,
@@ -233,12 +298,13 @@ def job(
     limit: Limit | str | None = None,
     limit_key: Callable[..., str] | None = None,
     aliases: Iterable[str] = (),
+    stream: bool = False,
 ) -> Any:
     """
     Make a function a job: one step with a run of its own, on a queue.
 
-    Options as for `workflow`; `thread`, `process`, `on_crash` and `on_poison` as for `step`. Its limit, too, is
-    that of its attempts, unless its `on_conflict` rejects or replaces whole runs.
+    Options as for `workflow`; `thread`, `process`, `on_crash`, `on_poison` and `stream` as for `step`. Its limit,
+    too, is that of its attempts, unless its `on_conflict` rejects or replaces whole runs.
     """
     options = RunOptions(
         version=version,
@@ -257,6 +323,7 @@ def job(
         limit=limit,
         limit_key=limit_key,
         aliases=_listed(aliases),
+        stream=stream,
     )
 
     def decorate(fn: Callable[..., Any]) -> Job[..., Any]:
@@ -366,6 +433,8 @@ def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> Any:
 
 @overload
 def call(fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]: ...
+@overload
+def call(fn: Callable[P, AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs) -> StepOp[list[R]]: ...
 @overload
 def call(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]: ...
 def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> StepOp[Any]:

@@ -17,7 +17,7 @@ from attrs import frozen
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import one_line, shown
-from durable._core.codec.signatures import ArgumentTypes, argument_types, result_type
+from durable._core.codec.signatures import ArgumentTypes, argument_types, result_type, yielded_type
 from durable._core.program.key_functions import KeyFunction
 from durable._core.program.limits import LimitRef
 from durable._core.program.retry import NEVER, Retry
@@ -98,6 +98,7 @@ class StepOptions:
     limit_key: Callable[..., str] | None = None
     aliases: tuple[str, ...] = ()
     codec: ValueCodec | None = None
+    stream: bool = False
 
 
 @frozen
@@ -120,6 +121,7 @@ class RunOptions:
     limit: LimitRef | None = None
     limit_key: Callable[..., str] | None = None
     aliases: tuple[str, ...] = ()
+    stream: bool = False
 
 
 class Definition(Generic[P, R]):
@@ -127,6 +129,10 @@ class Definition(Generic[P, R]):
 
     kind: str = "definition"
     _skipped_parameters = 0
+    #: Whether it may be an async generator whose values are a stream of the run.
+    may_stream = False
+    #: Whether that returns the last value, rather than all.
+    keeps_last = False
 
     def __init__(self, fn: Callable[..., Any], name: str | None, aliases: Iterable[str] = ()) -> None:
         if not hasattr(fn, "__code__"):
@@ -156,12 +162,18 @@ class Definition(Generic[P, R]):
     @fn.setter
     def fn(self, fn: Callable[..., Any]) -> None:
         self._fn = fn
-        self.is_async = inspect.iscoroutinefunction(fn)
+        #: What is called in its place: of a stream, what emits its values.
+        self.body = self._streaming(fn) if self.may_stream and inspect.isasyncgenfunction(fn) else fn
+        self.is_async = inspect.iscoroutinefunction(self.body)
 
     @fn.deleter
     def fn(self) -> None:
         """The decorated function is back: how `unittest.mock.patch.object(charge, "fn", ...)` takes its mock away."""
         self.fn = self._decorated
+
+    def _streaming(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """What emits what *fn*, an async generator, yields."""
+        raise NotImplementedError
 
     @cached_property
     def arguments(self) -> ArgumentTypes:
@@ -181,7 +193,10 @@ class Definition(Generic[P, R]):
     @cached_property
     def result(self) -> Any:
         """The type of its result."""
-        return result_type(self._decorated)
+        if not (self.may_stream and inspect.isasyncgenfunction(self._decorated)):
+            return result_type(self._decorated)
+        yielded = yielded_type(self._decorated)
+        return yielded | None if self.keeps_last else types.GenericAlias(list, (yielded,))
 
     def limit_key_for(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
         """
@@ -266,11 +281,12 @@ class StepDefinition(Definition[P, R]):
     def __init__(self, fn: Callable[..., Any], name: str | None, options: StepOptions) -> None:
         super().__init__(fn, name, options.aliases)
         self.options = options
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-            what = "a generator" if inspect.isgeneratorfunction(fn) else "an async generator"
+        streams = inspect.isasyncgenfunction(fn)
+        if inspect.isgeneratorfunction(fn) or (streams and not self.may_stream):
             msg = (
-                f"{self.kind} {self.name!r} is {what}: what it returns is recorded as one value, so return a list; if "
-                "it is to ask for steps and jobs, await their ops in a @workflow"
+                f"{self.kind} {self.name!r} is {'an async' if streams else 'a'} generator: what it returns is recorded "
+                "as one value, so return a list; or stream what it yields, as an `async def` with @step; if it is to "
+                "ask for steps and jobs, await their ops in a @workflow"
             )
             raise DefinitionError(msg)
 

@@ -25,6 +25,7 @@ from durable._core.program.definition import (
 )
 from durable._core.program.limits import Limit, check_reference, check_whole
 from durable._core.program.ops import NO_OPTIONS, Op, RunOp, StepOp, TransactionOp
+from durable._core.program.streaming import streaming
 from durable._core.scope_check import refuse_scopes
 from durable._core.statuses import ENDS, EndStatus
 from durable.errors import DefinitionError
@@ -73,15 +74,20 @@ class Step(StepDefinition[P, R]):
     """A function that runs inside a run, at least once."""
 
     kind = "step"
+    may_stream = True
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
         super().__init__(fn, name, options)
+        self.keeps_last = _checked_stream(self, stream=options.stream)
         check_reference(repr(self), options.limit, options.limit_key)
         self.limit_key = options.limit_key
         if isinstance(options.limit, Limit) and options.limit.on_conflict != "wait":
             msg = f"{self!r}: a step waits for its slot, its limit has on_conflict={options.limit.on_conflict!r}"
             raise DefinitionError(msg)
         _check_execution(self, thread=options.thread, process=options.process)
+
+    def _streaming(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        return streaming(fn, self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]:
         """An op that runs the step; raises TypeError if the arguments do not fit its signature."""
@@ -185,9 +191,11 @@ class Job(RunnableDefinition[P, R]):
     """A plain function that is a run of its own, on a queue."""
 
     kind = "job"
+    may_stream = True
 
     def __init__(self, fn: Callable[..., Any], *, name: str | None = None, options: RunOptions) -> None:
         super().__init__(fn, name=name, options=options)
+        self.keeps_last = _checked_stream(self, stream=options.stream)
         _check_execution(self, thread=options.thread, process=options.process)
         self._step: Step[P, R] = _JobStep(
             fn,
@@ -200,8 +208,12 @@ class Job(RunnableDefinition[P, R]):
                 thread=options.thread,
                 process=options.process,
                 aliases=options.aliases,
+                stream=options.stream,
             ),
         )
+
+    def _streaming(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        return streaming(fn, self)
 
     @property
     def as_step(self) -> Step[P, R]:
@@ -247,6 +259,13 @@ class Helper(Generic[R]):
     def for_item(self, args: tuple[Any, ...], _site: current_driver.CallSite | None) -> Coroutine[Any, Any, R]:
         """The coroutine that `for_each` makes of one item, or of an item and its index."""
         return self.fn(*args)
+
+
+def _checked_stream(definition: Step[..., Any] | Job[..., Any], *, stream: bool) -> bool:
+    if stream and not inspect.isasyncgenfunction(definition.fn):
+        msg = f"{definition.kind} {definition.name!r}: stream=True is for async generators, this one yields nothing"
+        raise DefinitionError(msg)
+    return bool(stream)
 
 
 def _check_execution(definition: Step[..., Any] | Job[..., Any], *, thread: bool, process: bool) -> None:

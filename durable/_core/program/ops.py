@@ -204,7 +204,7 @@ class StepOp(Op[T]):
         return f"step {self.definition.name!r}"
 
     def _call_plain(self) -> Coroutine[Any, Any, T]:
-        return _call(self.definition.fn, self.args, self.kwargs)
+        return _call(self.definition.body, self.args, self.kwargs)
 
 
 @light_frozen(eq=False)
@@ -320,7 +320,7 @@ class RunOp(Op[T]):
         if self.definition.kind == "workflow":
             msg = f"{self.describe()} needs an engine: await engine.run(...) or engine.start(...)"
             raise UsageError(msg)
-        return _call(self.definition.fn, self.args, self.kwargs)
+        return _call(self.definition.body, self.args, self.kwargs)
 
 
 @frozen

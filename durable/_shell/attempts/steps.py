@@ -261,13 +261,13 @@ class Steps:
         options = definition.options
         try:
             if definition.is_async:
-                return await definition.fn(*args, **kwargs)
+                return await definition.body(*args, **kwargs)
             if options.process:
                 return await self._call_in_process(definition, args, kwargs)
             if options.thread:
                 value = await self._call_in_thread(running, state.run_id, args, kwargs)
             else:
-                value = definition.fn(*args, **kwargs)
+                value = definition.body(*args, **kwargs)
             # what looks plain may be a mock, or wrap a coroutine function
             return await value if inspect.isawaitable(value) else value
         except (SystemExit, KeyboardInterrupt) as error:
@@ -306,7 +306,7 @@ class Steps:
         function.begin()
         running.in_call = True
         try:
-            value = await self._threads.call_in(worker, _called, function, definition.fn, args, kwargs)
+            value = await self._threads.call_in(worker, _called, function, definition.body, args, kwargs)
         finally:
             running.in_call = False
         if type(value) is _Raised:
