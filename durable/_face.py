@@ -9,6 +9,7 @@ from durable._core.admission import Queue
 from durable._core.codec.class_names import aliases
 from durable._core.codec.codec import ValueCodec
 from durable._core.codec.value_types import ValueType
+from durable._core.program.callbacks import Callback, callback
 from durable._core.program.command import Command
 from durable._core.program.decorators import call, job, step, transaction, workflow
 from durable._core.program.definition import by_arguments
@@ -70,6 +71,8 @@ from durable._shell.tasks.health import Health
 from durable.errors import (
     BatchClosedError,
     BatchNotFoundError,
+    CallbackFailedError,
+    CallbackValueError,
     CapExceededError,
     DecodeError,
     DefinitionError,
@@ -81,6 +84,7 @@ from durable.errors import (
     ExportFormatError,
     Fatal,
     ForeignJournalError,
+    HeartbeatMissedError,
     HttpStatusError,
     InternalError,
     JournalAccessError,
@@ -116,6 +120,12 @@ from durable.errors import (
     Snooze,
     StepError,
     StepInterruptedError,
+    TokenEndedError,
+    TokenError,
+    TokenExpiredError,
+    TokenForeignError,
+    TokenMalformedError,
+    TokenUsedError,
     TransactionRefusedError,
     UnknownOptionError,
     UsageError,
@@ -131,6 +141,9 @@ __all__ = [
     "BatchClosedError",
     "BatchInfo",
     "BatchNotFoundError",
+    "Callback",
+    "CallbackFailedError",
+    "CallbackValueError",
     "CapExceededError",
     "Caps",
     "CheckReport",
@@ -159,6 +172,7 @@ __all__ = [
     "FromThread",
     "GroupFailedError",
     "Health",
+    "HeartbeatMissedError",
     "HistoryEvent",
     "HttpStatusError",
     "Imported",
@@ -231,6 +245,12 @@ __all__ = [
     "StepError",
     "StepInterruptedError",
     "StreamItem",
+    "TokenEndedError",
+    "TokenError",
+    "TokenExpiredError",
+    "TokenForeignError",
+    "TokenMalformedError",
+    "TokenUsedError",
     "Transaction",
     "TransactionRefusedError",
     "UnknownOptionError",
@@ -243,6 +263,7 @@ __all__ = [
     "as_completed",
     "by_arguments",
     "call",
+    "callback",
     "cancel_run",
     "command_line",
     "context",

@@ -9,6 +9,12 @@ Every deliberate error of this library, and whose fault each one is.
     │   │   └── BatchNotFoundError          no batch with that id
     │   ├── ScheduleNotFoundError       no schedule of that name
     │   ├── ResourceNotFoundError       a step asks for a resource that the engine was not given
+    │   ├── TokenError                  the token of a callback cannot be used
+    │   │   ├── TokenMalformedError         it is none: cut off, or something else
+    │   │   ├── TokenForeignError           it is of another file, or its run was pruned
+    │   │   ├── TokenUsedError              the callback has another answer already
+    │   │   ├── TokenExpiredError           its deadline is over, or a heartbeat was missed
+    │   │   └── TokenEndedError             its run has ended, or the attempt of it that asked
     │   ├── RunExistsError              `id=` names a run that exists, with other arguments
     │   ├── KeyConflictError            the key belongs to a run with other arguments
     │   ├── LimitReachedError           no slot of the run's limit is free, and it does not wait
@@ -25,6 +31,8 @@ Every deliberate error of this library, and whose fault each one is.
     ├── RunFailedError              the run ended in failure; `__cause__` is the rebuilt error
     ├── RunCancelledError           the run was cancelled
     ├── RunBlockedError             the run cannot continue without a person
+    ├── CallbackFailedError         a callback was failed by a text (`engine.fail`)
+    ├── HeartbeatMissedError        nothing was heard of a callback for too long; a TimeoutError, too
     ├── RunExpiredError             the run had not begun by the time that it was given (`expires=`)
     ├── StepError                   a step failed with a type that cannot be rebuilt here
     ├── HttpStatusError             an HTTP server failed, or asks for another attempt (`retry_http`)
@@ -34,7 +42,8 @@ Every deliberate error of this library, and whose fault each one is.
     ├── RecordError                 a value cannot be recorded or read back
     │   ├── EncodeError                 refused before anything was written
     │   ├── DecodeError                 the record does not fit today's type
-    │   │   └── SignalPayloadError          nor a signal's payload the type that the workflow waits for
+    │   │   ├── SignalPayloadError          nor a signal's payload the type that the workflow waits for
+    │   │   └── CallbackValueError          nor the answer to a callback the type that it was made with
     │   └── CapExceededError            a value, name or history over its cap
     ├── ExportFormatError           a file that should hold exported runs does not
     ├── JournalError                the file or the machine
@@ -65,6 +74,8 @@ from typing import Any, Final
 __all__ = [
     "BatchClosedError",
     "BatchNotFoundError",
+    "CallbackFailedError",
+    "CallbackValueError",
     "CapExceededError",
     "DecodeError",
     "DefinitionError",
@@ -76,6 +87,7 @@ __all__ = [
     "ExportFormatError",
     "Fatal",
     "ForeignJournalError",
+    "HeartbeatMissedError",
     "HttpStatusError",
     "InternalError",
     "JournalAccessError",
@@ -111,6 +123,12 @@ __all__ = [
     "Snooze",
     "StepError",
     "StepInterruptedError",
+    "TokenEndedError",
+    "TokenError",
+    "TokenExpiredError",
+    "TokenForeignError",
+    "TokenMalformedError",
+    "TokenUsedError",
     "TransactionRefusedError",
     "UnknownOptionError",
     "UsageError",
@@ -210,6 +228,45 @@ class ResourceNotFoundError(UsageError):
             f"{self.asked_by} asks for resource({self.wanted}), and the engine has {held}. "
             f"Give it one: Engine(path, definitions, resources=[...])"
         )
+
+
+class TokenError(UsageError):
+    """The token of a callback cannot be used. Nothing was recorded, and nobody else got the answer."""
+
+    def __init__(self, run_id: str, position: str, reason: str) -> None:
+        super().__init__(run_id, position, reason)
+        self.run_id, self.position, self.reason = run_id, position, reason
+
+    def __str__(self) -> str:
+        return f"the token of the callback at {self.position} of run {self.run_id!r} is not accepted: {self.reason}"
+
+
+class TokenMalformedError(TokenError, ValueError):
+    """It is no token of a callback."""
+
+    def __init__(self, reason: str) -> None:
+        UsageError.__init__(self, reason)
+        self.run_id = self.position = ""
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"this is no token of a callback: {self.reason}. Use callback.token as it is"
+
+
+class TokenForeignError(TokenError):
+    """No callback of this journal has this token: it is of another file, or its run was pruned."""
+
+
+class TokenUsedError(TokenError):
+    """The callback was answered already, with something else. The same answer again is accepted, and does nothing."""
+
+
+class TokenExpiredError(TokenError):
+    """The callback was to be answered by now, or kept alive."""
+
+
+class TokenEndedError(TokenError):
+    """The run of the callback has ended, or the attempt of it that asked."""
 
 
 class RunExistsError(UsageError):
@@ -463,6 +520,30 @@ class PoisonError(DurableError):
         return f"{what} was running when the process died {times}: it is not run again"
 
 
+class CallbackFailedError(DurableError):
+    """Raised at a callback that somebody outside failed with a text: ``await engine.fail(token, "declined")``."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class HeartbeatMissedError(DurableError, TimeoutError):
+    """Raised at a callback of which nothing was heard for as long as it may be silent (``heartbeat=``)."""
+
+    def __init__(self, name: str, position: str, seconds: float) -> None:
+        super().__init__(name, position, seconds)
+        self.args = name, position, seconds  # an OSError takes three for something else
+        self.name, self.position, self.seconds = name, position, seconds
+
+    def __str__(self) -> str:
+        named = f"callback {self.name!r}" if self.name else "the callback"
+        return f"nothing was heard of {named} at {self.position} for {self.seconds:g} s"
+
+
 class RunExpiredError(DurableError):
     """A run had not begun by the time that its `expires` option says, so it was given up."""
 
@@ -575,6 +656,20 @@ class SignalPayloadError(DecodeError):
 
     def __str__(self) -> str:
         return f"{super().__str__()}. What was sent is in run.history(), and shown by `durable history`"
+
+
+class CallbackValueError(DecodeError, TypeError):
+    """
+    The answer to a callback is not of the type that the workflow made it with: refused, and the callback stays open.
+
+    Where no engine had the file, so that nobody knew the type, it is raised in the workflow instead.
+    """
+
+    def __init__(self, callback: str, position: str, path: str, expected: str, reason: str) -> None:
+        named = f"callback {callback!r}" if callback else "the callback"
+        super().__init__(f"answer to {named} at {position}", path, expected, reason)
+        self.args = callback, position, path, expected, reason
+        self.callback, self.position = callback, position
 
 
 class CapExceededError(RecordError):

@@ -20,7 +20,7 @@ from durable._shell.engine.engine import EngineOptions
 DOCUMENTED = """
     workflow step transaction job
     call gather race timeout for_each as_completed wait_first poll_until
-    sleep sleep_until wait_for start signal_run cancel_run settle continue_as Return
+    sleep sleep_until wait_for callback Callback start signal_run cancel_run settle continue_as Return
     Flow Op Winner Settled Outcomes NamedOutcomes GroupFailedError Signal
     Retry RetryAfter Snooze Fatal by_arguments
     now uuid4 random patched set_attributes logger current
@@ -42,13 +42,13 @@ OFFERED = {
     "Engine": """
         path open aclose drain idle serve health wait_closed failure
         start start_many run get find runs transact transaction read
-        queue limit schedule schedules batch get_batch batches
+        queue limit schedule schedules batch get_batch batches complete fail heartbeat
         from_thread events stats prune scrub delete backup export import_runs check dry_run
     """,
     "Client": """
         path open aclose
         start start_many run get find runs
-        queue limit schedule schedules batch get_batch batches
+        queue limit schedule schedules batch get_batch batches complete fail heartbeat
         prune scrub delete export import_runs
     """,
     "Run": """

@@ -123,7 +123,18 @@ def changed_by(cause: Cause) -> tuple[Status, ...]:
 
 #: What a wait, which is a row, is for.
 WaitKind: TypeAlias = Literal[
-    "timer", "retry", "signal", "child", "deadline", "cleanup", "restart", "start", "expiry", "code"
+    "timer",
+    "retry",
+    "signal",
+    "child",
+    "callback",
+    "heartbeat",
+    "deadline",
+    "cleanup",
+    "restart",
+    "start",
+    "expiry",
+    "code",
 ]
 
 #: Each in words.
@@ -132,6 +143,8 @@ WAITS: Final[Mapping[WaitKind, str]] = {
     "retry": "the next attempt of a step is due",
     "signal": "a signal of a name, or the timeout of its `wait_for`",
     "child": "a run ends",
+    "callback": "somebody outside answers a token, or the time for that is over",
+    "heartbeat": "nothing was heard of a callback for as long as it may be silent",
     "deadline": "the time of the whole run is over",
     "cleanup": "the time of its clean-up is over",
     "restart": "the next attempt of the whole run is due",

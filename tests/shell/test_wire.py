@@ -16,6 +16,7 @@ from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._core.release import RELEASE
 from durable._shell.requests import sockets, wire
 from durable._shell.requests.batch_requests import AddToBatch, CancelBatch, CreateBatches, NewBatch
+from durable._shell.requests.callback_requests import CompleteCallback, FailCallback, KeepCallback
 from durable._shell.requests.history_requests import (
     ForkRun,
     Imported,
@@ -53,6 +54,7 @@ from durable._shell.requests.schedule_requests import (
     TriggerSchedule,
 )
 from durable._shell.rows.rows import NewRun
+from durable._shell.writes.callback_answers import Answered
 from durable.errors import InternalError, JournalVersionError, RunNotFoundError, UsageError
 
 pytestmark = pytest.mark.anyio
@@ -75,6 +77,10 @@ EXAMPLES = [
     (StartRuns((NEW, INNER)), ["id", "f"]),
     (SendSignal("r", "go", '{"x": 1}', "d"), True),
     (SendSignal("r", "go", b"\xff\x00"), False),
+    (CompleteCallback("cb1_x", '{"paid": true}'), None),
+    (CompleteCallback("cb1_x", b"\xff\x00"), Answered("r", "0", failed=False, value=b"\xff\x00")),
+    (FailCallback("cb1_x", '{"type": "ValueError"}'), Answered("r", "0", failed=True, value="{}")),
+    (KeepCallback("cb1_x"), None),
     (CancelRun("r", "why 'not'"), True),
     (PauseRun("r"), True),
     (ResumeRun("r"), True),
@@ -137,6 +143,9 @@ SPOKEN = {
     "StartRuns": "runs: tuple[NewRun, ...] -> list[str]",
     "SendSignal": "run_id: str, name: str, payload: Payload, dedup: str | None -> bool",
     "CancelRun": "run_id: str, reason: str -> bool",
+    "CompleteCallback": "token: str, value: Payload -> durable._shell.writes.callback_answers.Answered | None",
+    "FailCallback": "token: str, failure: Payload -> durable._shell.writes.callback_answers.Answered | None",
+    "KeepCallback": "token: str -> NoneType",
     "PauseRun": "run_id: str -> bool",
     "ResumeRun": "run_id: str -> bool",
     "RescheduleRun": "run_id: str, at: float | None, delay: float | None -> NoneType",

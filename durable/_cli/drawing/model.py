@@ -14,6 +14,8 @@ from typing import Final, Literal, TypeAlias, assert_never
 from attrs import define, evolve, field
 
 from durable._core.journal.events import (
+    CallbackAwaited,
+    CallbackOpened,
     CancelAsked,
     ChildAwaited,
     ChildJoined,
@@ -45,7 +47,19 @@ NodeStatus: TypeAlias = Literal["open", "done", "succeeded", "failed", "retrying
 #: "start" is a child that is not awaited, "result" the end of a run that exists, "request" what is asked of one,
 #: "more" what stands for folded members.
 NodeKind: TypeAlias = Literal[
-    "step", "transaction", "child", "start", "result", "timer", "signal", "request", "group", "begin", "end", "more"
+    "step",
+    "transaction",
+    "child",
+    "start",
+    "result",
+    "timer",
+    "signal",
+    "callback",
+    "request",
+    "group",
+    "begin",
+    "end",
+    "more",
 ]
 
 #: Members of a group that are drawn before it is folded.
@@ -220,6 +234,10 @@ def _node(event: CommandEvent) -> GraphNode:
         case ChildStarted():
             kind: NodeKind = "child" if event.awaited else "start"
             return GraphNode(event.position, kind, event.name, "open", at, run_id=event.run_id)
+        case CallbackOpened():
+            return GraphNode(event.position, "callback", event.name or "callback", "open", at)
+        case CallbackAwaited():
+            return GraphNode(event.position, "signal", event.describe(), "open", at)
         case SignalSent() | CancelAsked():
             return GraphNode(event.position, "request", event.describe(), "open", at)
         case ChildAwaited():

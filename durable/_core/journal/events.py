@@ -724,6 +724,95 @@ class GroupArranged(Positioned):
     at: Instant = 0.0
 
 
+# --- callbacks: what somebody outside answers ---------------------------------------------------------
+
+
+@light_frozen
+class CallbackOpened(AskedByCode):
+    """
+    A callback exists: somebody outside is to answer it by *fire_at*, if that is given.
+
+    And is not to be silent for *heartbeat* seconds. *type* is what the answer is read as, for people; *nonce* the part
+    of its token that nobody guesses.
+    """
+
+    kind: ClassVar[int] = 52
+    category: ClassVar[Literal["command"]] = "command"
+    position: str
+    name: str
+    fire_at: float | None
+    heartbeat: float | None
+    type: str
+    nonce: str
+    site: str
+    at: Instant = 0.0
+
+    def describe(self) -> str:
+        return f"callback {self.name!r}" if self.name else "callback"
+
+    @property
+    def sought(self) -> str:
+        return "callback"
+
+
+@light_frozen
+class CallbackAwaited(AskedByCode):
+    """The run waits for the answer to the callback *name* at position *callback*."""
+
+    kind: ClassVar[int] = 53
+    category: ClassVar[Literal["command"]] = "command"
+    position: str
+    name: str
+    callback: str
+    site: str
+    at: Instant = 0.0
+
+    def describe(self) -> str:
+        return f"answer to callback {self.name!r} at {self.callback}" if self.name else f"answer to {self.callback}"
+
+    @property
+    def sought(self) -> str:
+        return ""
+
+    def repeats(self, recorded: CallbackAwaited, /) -> bool:
+        return recorded.callback == self.callback
+
+
+@light_frozen
+class CallbackCompleted(Positioned):
+    """Somebody outside completed the callback at *position* with *value*."""
+
+    kind: ClassVar[int] = 54
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "succeeded"
+    position: str
+    value: Payload | None = None
+    at: Instant = 0.0
+
+
+@light_frozen
+class CallbackFailed(Positioned):
+    """Somebody outside failed the callback at *position*; *value* is the failure."""
+
+    kind: ClassVar[int] = 55
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "failed"
+    position: str
+    value: Payload | None = None
+    at: Instant = 0.0
+
+
+@light_frozen
+class HeartbeatMissed(Positioned):
+    """Nothing was heard of the callback at *position* for as long as it may be silent."""
+
+    kind: ClassVar[int] = 56
+    category: ClassVar[Literal["arrival"]] = "arrival"
+    outcome = "fired"
+    position: str
+    at: Instant = 0.0
+
+
 # --- requests and notes ----------------------------------------------------------------------------
 
 
@@ -849,7 +938,9 @@ StepCommand: TypeAlias = StepStarted | SlotAwaited | TransactionStarted
 ChildCommand: TypeAlias = ChildStarted | ChildAwaited
 #: What asks something of another run.
 RequestCommand: TypeAlias = SignalSent | CancelAsked
-CommandEvent: TypeAlias = StepCommand | ChildCommand | RequestCommand | GroupOpened | TimerSet | SignalAwaited
+CallbackCommand: TypeAlias = CallbackOpened | CallbackAwaited
+OtherCommand: TypeAlias = GroupOpened | TimerSet | SignalAwaited
+CommandEvent: TypeAlias = StepCommand | ChildCommand | RequestCommand | CallbackCommand | OtherCommand
 #: What records an attempt, and the wait for it: those after the first stand among the arrivals.
 LaterAttempt: TypeAlias = StepStarted | SlotAwaited
 
@@ -858,10 +949,11 @@ StepArrival: TypeAlias = (
 )
 ChildArrival: TypeAlias = ChildSucceeded | ChildFailed | ChildCancelled | ChildJoined
 RequestAnswer: TypeAlias = RequestAccepted | RequestRefused
+CallbackArrival: TypeAlias = CallbackCompleted | CallbackFailed | HeartbeatMissed
 #: What has a run end before its code says so.
 EndRequest: TypeAlias = CancelRequested | RunTimedOut | RunExpired
 RunArrival: TypeAlias = SignalReceived | EndRequest | CleanupTimedOut | ResumeRequested
-Arrival: TypeAlias = StepArrival | ChildArrival | RequestAnswer | TimerFired | RunArrival
+Arrival: TypeAlias = StepArrival | ChildArrival | RequestAnswer | CallbackArrival | TimerFired | RunArrival
 #: What ends a step, transaction or child.
 Completion: TypeAlias = StepSucceeded | StepFailed | ChildSucceeded | ChildFailed | ChildCancelled
 

@@ -19,6 +19,10 @@ from durable._core.journal import aftermath
 from durable._core.journal.events import (
     Arrival,
     AttributesSet,
+    CallbackAwaited,
+    CallbackCompleted,
+    CallbackFailed,
+    CallbackOpened,
     CancelAsked,
     CancelSent,
     ChildAwaited,
@@ -37,6 +41,7 @@ from durable._core.journal.events import (
     FeedOpened,
     GroupArranged,
     GroupOpened,
+    HeartbeatMissed,
     LaterAttempt,
     NowRead,
     OutcomeResolved,
@@ -352,6 +357,8 @@ def _is_open(command: CommandEvent, done: Collection[str], fired: Collection[str
             return False
         case SignalSent() | CancelAsked():  # see `_unanswered`
             return False
+        case CallbackOpened() | CallbackAwaited():  # open beside what follows it, so a failure of that ends it not
+            return False
         case _:
             assert_never(command)
 
@@ -413,8 +420,10 @@ def _failure(events: Sequence[Event]) -> RunFailed | None:
 class OpenWaits:
     """What a run waits for, as its events imply it: each by the position of its command."""
 
-    #: Timers, retry delays and signals, each a row of its own group.
+    #: Timers, retry delays, signals and callbacks, each a row of its own group.
     timers: dict[str, Wait] = field(factory=dict)
+    #: Seconds for which callbacks may be silent.
+    heartbeats: dict[str, float] = field(factory=dict)
     #: Ids of the children whose end is awaited.
     children: dict[str, str] = field(factory=dict)
     #: (limit, key) of the slots that steps wait for.
@@ -433,10 +442,20 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 timers[event.position] = Wait(
                     event.position, "signal", event.position, name=event.name, fire_at=event.fire_at
                 )
+            case CallbackOpened():
+                timers[event.position] = Wait(
+                    event.position, "callback", event.position, name=event.name, fire_at=event.fire_at
+                )
+                if event.heartbeat is not None:
+                    found.heartbeats[event.position] = event.heartbeat
+            case CallbackCompleted() | CallbackFailed() | HeartbeatMissed():
+                timers.pop(event.position, None)
+                found.heartbeats.pop(event.position, None)
             case StepRetrying() | StepSnoozed():
                 timers[event.position] = Wait(event.position, "retry", event.position, fire_at=event.fire_at)
             case TimerFired() | StepFailed():
                 timers.pop(event.position, None)
+                found.heartbeats.pop(event.position, None)
             case StepSucceeded():
                 timers.pop(event.position, None)
                 slots.pop(event.position, None)
@@ -467,6 +486,8 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
             ):
                 pass
             case SignalSent() | CancelAsked() | RequestAccepted() | RequestRefused():  # answered where it is recorded
+                pass
+            case CallbackAwaited():  # its callback is what arrives
                 pass
             case CancelSent():  # what it waits for then is its end
                 pass
@@ -518,11 +539,16 @@ def _with_outcome(events: list[Event], command: CommandEvent, value: Payload, no
     """*events* with one outcome for *command*, where its recorded one stands (else at the end)."""
     match command:
         case StepStarted() | SlotAwaited() | TransactionStarted():
-            outcome: StepSucceeded | ChildSucceeded = StepSucceeded(command.position, value, now)
+            outcome: StepSucceeded | ChildSucceeded | CallbackCompleted = StepSucceeded(command.position, value, now)
         case ChildStarted(awaited=True) | ChildAwaited():
             outcome = ChildSucceeded(command.position, value, now)
-        case ChildStarted() | GroupOpened() | TimerSet() | SignalAwaited() | SignalSent() | CancelAsked():
-            msg = f"only outcomes of steps, transactions and children can be replaced, found {command!r:.80}"
+        case CallbackOpened():
+            outcome = CallbackCompleted(command.position, value, now)
+        case (
+            ChildStarted() | GroupOpened() | TimerSet() | SignalAwaited() | SignalSent() | CancelAsked()
+            | CallbackAwaited()
+        ):  # fmt: skip
+            msg = f"only outcomes of steps, transactions, children and callbacks can be replaced, found {command!r:.80}"
             raise UsageError(msg)
         case _:
             assert_never(command)

@@ -128,6 +128,10 @@ def _waits_of(events: Sequence[Event], now: float) -> list[ExportedWait]:
         ExportedWait(wait.group, wait.position, wait.kind, "any", wait.name, None, wait.fire_at, now)
         for wait in waits.timers.values()
     ]
+    timers += [
+        ExportedWait(position, position, "heartbeat", "any", None, None, now + seconds, now)
+        for position, seconds in waits.heartbeats.items()
+    ]
     return timers + [
         ExportedWait(position, position, "child", "any", None, run_id, None, now)
         for position, run_id in waits.children.items()

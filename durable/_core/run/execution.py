@@ -51,7 +51,7 @@ from durable._core.program.functions import Workflow
 from durable._core.program.group_ops import NextCompletion, discard
 from durable._core.program.ops import ContinueAs
 from durable._core.program.retry import Retry
-from durable._core.run import attempts, completions, ending, groups, leaves
+from durable._core.run import attempts, callbacks, completions, ending, groups, leaves
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
@@ -80,7 +80,9 @@ def _next(steps: Iterator[StrandNode]) -> StrandNode | None:
 
 
 #: What opens each op; `ContinueAs` ends the run instead.
-_OPENERS: dict[type, Opener] = {**attempts.OPENERS, **leaves.OPENERS, **groups.OPENERS, **completions.OPENERS}
+_OPENERS: dict[type, Opener] = {
+    **attempts.OPENERS, **leaves.OPENERS, **groups.OPENERS, **completions.OPENERS, **callbacks.OPENERS,
+}  # fmt: skip
 
 
 class Execution(OpenRun):
@@ -97,9 +99,11 @@ class Execution(OpenRun):
         cleanup_seconds: float = CLEANUP_SECONDS,
         caps: Caps = DEFAULT_CAPS,
         retry: Retry | None = None,
+        token_key: str = "",
     ) -> None:
         recorded = events if isinstance(events, History) else history.read(events, retry)
         super().__init__(definition, recorded, run_id, codec, crash_limit, caps)
+        self.token_key = token_key
         self.answers = Answers(self)
         self.ended = False
         #: Set if the next turn takes in all signals that there are: then a `wait_for` whose time is over need not wait.
@@ -229,6 +233,7 @@ class Execution(OpenRun):
         self.unbegun.clear()
         self.runnable.clear()
         self.completions.clear()
+        self.callbacks.clear()
         self.answers.close()
         self._body = None  # so that no cycle is left for the garbage collector
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from durable._core.program import current_driver
     from durable._core.program.command import Command
     from durable._core.program.functions import Workflow
+    from durable._core.run.callbacks import CallbackNode
 
 _E = TypeVar("_E", bound=CommandEvent)
 #: What can happen to a leaf.
@@ -405,6 +406,10 @@ class OpenRun:
         self.signal_waiters: dict[str, list[SignalWaiter]] = {}
         #: `as_completed`s and `wait_first`s, by position: their members are open beside what follows them.
         self.completions: dict[str, Completions] = {}
+        #: Callbacks of this attempt of the run, by position, answered or not.
+        self.callbacks: dict[str, CallbackNode] = {}
+        #: What the nonces of new ones are made of.
+        self.token_key = ""
         #: Signals that nobody consumed yet, by name.
         self.signals: dict[str, deque[NumberedSignal]] = {}
         #: Those that members of open groups consumed, by position: no code has seen them yet.

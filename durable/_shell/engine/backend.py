@@ -35,6 +35,7 @@ from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.tasks.health import Health
 from durable._shell.turns.activity import Activity
+from durable._shell.turns.callback_types import check_answer
 from durable.errors import (
     BatchNotFoundError,
     DurableError,
@@ -380,6 +381,9 @@ class EngineBackend:
             await running.database.scrub()
 
     async def _record(self, running: Running, request: JournalRequest[R], *, draining: bool) -> R:
+        if request.answered is not None:
+            with running.activity:
+                await check_answer(*request.answered, running.services)
         env = Env(
             self.clock.now(), self.path, running.allocate, running.places, running.ticker, draining, running.rates
         )

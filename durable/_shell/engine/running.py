@@ -40,6 +40,7 @@ from durable._shell.reads.hook_rows import runs_with_owed_hooks
 from durable._shell.reads.queue_rows import changed_queues
 from durable._shell.rows.rows import ChangedQueue, Damaged, Effects, Ended, ReadyRun, RunResult
 from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.rows.token_keys import make_token_key, token_key
 from durable._shell.rows.value_caps import note_value_caps
 from durable._shell.storage import schema
 from durable._shell.storage.database import Database
@@ -162,6 +163,7 @@ class Running:
             cleanup_seconds=settings.cleanup_seconds,
             caps=settings.caps,
             residents=Residents(settings.keep_resident),
+            token_key=recovered.token_key,
             replay_always=settings.replay_always,
             stand_ins=settings.stand_ins,
         )
@@ -491,6 +493,7 @@ class Recovered:
     places: list[tuple[str, str | None, float, float]]
     #: When the latest runs of queues with a rate began.
     starts: dict[str, list[float]]
+    token_key: str
 
 
 async def _recover(
@@ -512,6 +515,7 @@ async def _recover(
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         register_fairness(conn, settings.queues)
         note_value_caps(conn, settings.caps.value_bytes, settings.caps.nesting)
+        make_token_key(conn)
         for queue in run_rows.paused_queues(conn):
             let_in(conn, slots.leave_paused_queue(conn, queue, now, effects, active=None), now, effects)
         let_in(conn, slots.free_outlived(conn, outlived, now, effects), now, effects)
@@ -537,6 +541,7 @@ async def _recover(
                 name: event_rows.recent_starts(conn, name, since=now - rate.per, count=rate.count)
                 for name, rate in rates
             },
+            token_key=token_key(conn),
         )
 
     schedules, last_life, damaged = await database.write(recover)

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, Unpack
 
+from durable._core.journal.payloads import failure_payload
+from durable._core.journal.tokens import read_token
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.op_constructors import with_options
@@ -31,6 +33,7 @@ from durable._shell.handles.run_info import RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
 from durable._shell.reads import run_details, run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, write_file
+from durable._shell.requests.callback_requests import CompleteCallback, FailCallback, KeepCallback, is_new
 from durable._shell.requests.history_requests import Imported, ImportRuns
 from durable._shell.requests.prune_requests import (
     DeleteRun,
@@ -42,7 +45,7 @@ from durable._shell.requests.prune_requests import (
 from durable._shell.requests.run_requests import StartRuns
 from durable._shell.rows.rows import NewRun
 from durable._shell.threads import in_thread
-from durable.errors import RunNotFoundError
+from durable.errors import CallbackFailedError, RunNotFoundError
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Backend)
@@ -216,6 +219,71 @@ class JournalHandle(Generic[B]):
                 return
             before = page[-1].row.run
             left = None if left is None else left - len(page)
+
+    # --- answers to callbacks -------------------------------------------------------------------------------
+
+    async def complete(self, token: str, value: Any = None) -> bool:
+        """
+        Complete a callback: the workflow that waits for it gets *value*. Returns when that is recorded.
+
+        Args:
+            token: Of the `Callback`, as it was handed out.
+            value: Of the callback's type. It is recorded by its own type, and read as that of the callback.
+
+        Returns:
+            False if the callback was completed before, with an equal value.
+
+        Raises:
+            TokenUsedError: It was completed with something else, or failed.
+            TokenExpiredError: Its deadline is over, or a heartbeat was missed.
+            TokenEndedError: Its run has ended, or the attempt of it that asked.
+            TokenForeignError: It is of another file, or its run was pruned.
+            TokenMalformedError: It is no token.
+            CallbackValueError: The value is of another type. The callback stays open.
+            EncodeError: The value cannot be recorded.
+        """
+        read_token(token)
+        payload = self._backend.codec.encode_by_value(value, where="answer to a callback")
+        found = await self._backend.request(CompleteCallback(token, payload))
+        return is_new(found, payload, self._backend.codec, failed=False)
+
+    async def fail(self, token: str, error: str | Exception) -> bool:
+        """
+        Fail a callback: the workflow that waits for it gets *error*, as it gets that of a step.
+
+        Args:
+            token: Of the `Callback`, as it was handed out.
+            error: What is raised there; a text becomes a `CallbackFailedError`.
+
+        Returns:
+            False if the callback was failed before, with an equal error.
+
+        Raises:
+            TokenError: As for `complete`.
+        """
+        read_token(token)
+        given: Any = error
+        if not isinstance(given, (str, Exception)):
+            msg = f"fail takes an exception or a text, found {given!r:.60}"
+            raise TypeError(msg)
+        failure = CallbackFailedError(error) if isinstance(error, str) else error
+        payload = failure_payload(failure, self._backend.codec, with_traceback=False)
+        found = await self._backend.request(FailCallback(token, payload))
+        return is_new(found, payload, self._backend.codec, failed=True)
+
+    async def heartbeat(self, token: str) -> None:
+        """
+        Say that whoever is to answer a callback is still at it: it may be silent for its ``heartbeat=`` from now on.
+
+        Nothing of that is in the history.
+
+        Raises:
+            TokenError: As for `complete`; also if it was answered.
+        """
+        read_token(token)
+        await self._backend.request(KeepCallback(token))
+
+    # --- queues, limits, schedules --------------------------------------------------------------------------
 
     def queue(self, name: str) -> QueueHandle:
         """A handle on a queue."""

@@ -289,6 +289,7 @@ WAITED_FOR: Final[Mapping[str, tuple[str, ...]]] = {
     "signal": ("signal",),
     "timer": ("timer",),
     "child": ("child",),
+    "callback": ("callback",),
     "retry": ("retry", "restart"),
     "start": ("start",),
     "slot": (),
@@ -347,8 +348,13 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
         where.append("r.run IN (SELECT w.run FROM durable_waits AS w WHERE w.kind IN (SELECT value FROM json_each(?)))")
         values.append(json.dumps(WAITED_FOR[wanted.waiting_for]))
     elif wanted.waiting_for is not None:
-        where.append("r.run IN (SELECT w.run FROM durable_waits AS w WHERE w.kind = 'signal' AND w.name = ?)")
-        values.append(wanted.waiting_for.removeprefix("signal:"))
+        name = wanted.waiting_for.removeprefix("signal:")
+        kinds = ["signal", "callback"] if name == wanted.waiting_for else ["signal"]
+        where.append(
+            "r.run IN (SELECT w.run FROM durable_waits AS w "
+            "WHERE w.kind IN (SELECT value FROM json_each(?)) AND w.name = ?)"
+        )
+        values += [json.dumps(kinds), name]
     if before is not None:
         where.append("r.run < ?")
         values.append(before)
@@ -373,10 +379,11 @@ class WaitRow(NamedTuple):
 
 
 def waits_of(conn: sqlite3.Connection, run: int, limit: int = 100) -> list[WaitRow]:
-    """What a run waits for, oldest first."""
+    """What a run waits for, oldest first; that a callback may not be silent is part of that it waits for it."""
     rows = conn.execute(
         "SELECT w.position, w.kind, w.name, t.run_id, w.fire_at, w.since FROM durable_waits AS w "
-        "LEFT JOIN durable_runs AS t ON t.run = w.target WHERE w.run = ? ORDER BY w.wait LIMIT ?",
+        "LEFT JOIN durable_runs AS t ON t.run = w.target WHERE w.run = ? AND w.kind <> 'heartbeat' "
+        "ORDER BY w.wait LIMIT ?",
         (run, limit),
     )
     return [WaitRow(*row) for row in rows]
@@ -407,8 +414,9 @@ def told_to_end(conn: sqlite3.Connection, run: int) -> tuple[str, str, float, bo
 
 
 def count_waits(conn: sqlite3.Connection, run: int) -> int:
-    """How many rows a run waits for."""
-    return int(conn.execute("SELECT count(*) FROM durable_waits WHERE run = ?", (run,)).fetchone()[0])
+    """How many rows a run waits for, as `waits_of` counts."""
+    rows = conn.execute("SELECT count(*) FROM durable_waits WHERE run = ? AND kind <> 'heartbeat'", (run,))
+    return int(rows.fetchone()[0])
 
 
 def pending_signals(conn: sqlite3.Connection, run: int) -> dict[str, int]:

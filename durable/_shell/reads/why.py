@@ -129,6 +129,9 @@ def _describe_wait(conn: sqlite3.Connection, wait: WaitRow, where: str, now: flo
     match wait.kind:
         case "signal":
             return f"signal {wait.name!r} at {where}{until}"
+        case "callback":
+            named = f"callback {wait.name!r}" if wait.name else "the callback"
+            return f"the answer to {named} at {where}{until}"
         case "child":
             return f"{_other(conn, wait.target)} at {where}"
         case "retry":

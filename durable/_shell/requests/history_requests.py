@@ -249,5 +249,9 @@ def _wait_again(conn: sqlite3.Connection, run: int, events: Sequence[Event], now
         write_many(conn, INSERT_WAITS, [row])
         if wait.fire_at is not None:
             effects.fires(wait.fire_at)
+    for position, seconds in waits.heartbeats.items():
+        row = (run, position, position, "heartbeat", "any", None, None, now + seconds, now)
+        write_many(conn, INSERT_WAITS, [row])
+        effects.fires(now + seconds)
     for position, (name, key) in waits.slots.items():
         let_in(conn, slots.ask(conn, run, position, name, key, now, effects), now, effects)

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from attrs import evolve, frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import read_list
 from durable._shell.requests.encoding import error_from, plain_error, plain_result, result_from
 from durable._shell.requests.request import Env, JournalRequest
@@ -50,6 +51,11 @@ class Once(JournalRequest[R_co | DurableError]):
     request: JournalRequest[R_co]
     #: Why an engine would refuse it, were it not recorded before.
     refusal: DurableError | None = None
+
+    @property
+    def answered(self) -> tuple[str, Payload] | None:
+        """That of the request."""
+        return self.request.answered
 
     def prepared(self, env: Env) -> Once[R_co]:
         """Itself, with the request prepared."""

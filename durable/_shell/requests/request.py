@@ -21,6 +21,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from attrs import field, frozen
 
 from durable._core.admission import Places
+from durable._core.codec.codec import Payload
 from durable._core.program.limits import Rate
 from durable._shell.reads.event_rows import last_run
 from durable._shell.rows.rows import Effects, NewRun
@@ -72,6 +73,11 @@ class JournalRequest(ABC, Generic[R_co]):
     starts_runs: ClassVar[bool] = False
     #: Whether steps may ask for it as long as they run: also while their engine closes, and nobody else may ask.
     for_steps: ClassVar[bool] = False
+
+    @property
+    def answered(self) -> tuple[str, Payload] | None:
+        """The token of a callback, and the value that completes it: an engine looks whether it is of the right type."""
+        return None
 
     def prepared(self, env: Env) -> JournalRequest[R_co]:
         """

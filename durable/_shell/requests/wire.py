@@ -21,6 +21,7 @@ from durable._core.codec.json_text import loads
 from durable._core.release import RELEASE
 from durable._shell.requests import (
     batch_requests,
+    callback_requests,
     history_requests,
     prune_requests,
     queue_requests,
@@ -73,7 +74,10 @@ Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | WaitForNews | ScrubFile | 
 #: What is no request to be recorded, and is answered with nothing, or with some texts.
 UNRECORDED: Final = (WaitForEnd, WaitForNews, ScrubFile, AskHealth)
 
-_MODULES = (run_requests, history_requests, queue_requests, schedule_requests, batch_requests, prune_requests)
+_MODULES = (
+    run_requests, history_requests, queue_requests, schedule_requests, batch_requests, prune_requests,
+    callback_requests,
+)  # fmt: skip
 #: What may be asked for, by the name under which it travels.
 REQUESTS: Final[dict[str, type[Asked]]] = {
     cls.__name__: cls for cls in (*(each for module in _MODULES for each in module.REQUESTS), *UNRECORDED)

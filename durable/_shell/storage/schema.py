@@ -121,9 +121,9 @@ CREATE TABLE durable_waits (          -- what runs wait for; a row goes when its
     run INTEGER NOT NULL,
     grp TEXT NOT NULL,                -- the run is woken when the last row of a group is gone
     position TEXT NOT NULL,
-    kind TEXT NOT NULL,               -- timer retry signal child deadline cleanup restart start code expiry
+    kind TEXT NOT NULL,               -- timer retry signal child callback heartbeat deadline cleanup restart start ...
     wake_on TEXT NOT NULL,            -- any all failure
-    name TEXT,                        -- of the signal
+    name TEXT,                        -- of the signal, or callback
     target INTEGER,                   -- run waited for
     fire_at REAL,
     since REAL NOT NULL
@@ -322,7 +322,7 @@ SELECT r.run_id, e.seq, k.name AS event, e.position, strftime('%Y-%m-%d %H:%M:%f
                THEN substr(c.body, instr(c.body, '","') + 3, length(c.body) - instr(c.body, '","') - 4)
                ELSE substr(c.body, 3, instr(c.body, '",') - 3) END, '\"', '"'), '\\', '\')
            FROM durable_events AS c WHERE c.run = e.run AND c.seq <= e.seq AND c.position = e.position
-           AND c.kind IN (10, 16, 17, 20, 21, 23, 25, 26, 31, 32) ORDER BY c.seq DESC LIMIT 1
+           AND c.kind IN (10, 16, 17, 20, 21, 23, 25, 26, 31, 32, 52, 53) ORDER BY c.seq DESC LIMIT 1
        ) END AS name
 FROM durable_events AS e
 JOIN durable_runs AS r ON r.run = e.run

@@ -73,6 +73,7 @@ def make_execution(ready: ReadyRun, events: Sequence[Event], services: Services)
         cleanup_seconds=services.cleanup_seconds,
         caps=services.caps,
         retry=retry,
+        token_key=services.token_key,
     )
     if services.replay_always:
         execution.comparing = Comparing(EVERYWHERE, strict=True)

@@ -80,6 +80,8 @@ class Services:
     cleanup_seconds: float
     caps: Caps
     residents: Residents
+    #: What the tokens of callbacks are made of.
+    token_key: str
     #: Makes cancel scopes; kept because `anyio.CancelScope()` looks its backend up each time.
     new_scope: Callable[[], anyio.CancelScope] = field(factory=lambda: type(anyio.CancelScope()))
     #: Replay each run after every turn.

@@ -21,6 +21,7 @@ from durable._core.journal.events import (
     CancelRequested,
     CleanupTimedOut,
     Event,
+    HeartbeatMissed,
     RunExpired,
     RunTimedOut,
     SignalReceived,
@@ -131,6 +132,14 @@ def send_signal(
     return True
 
 
+def close_callback(conn: sqlite3.Connection, run: int, position: str) -> None:
+    """Let nobody answer a callback any more."""
+    conn.execute(
+        "DELETE FROM durable_waits WHERE run = ? AND position = ? AND kind IN ('callback', 'heartbeat')",
+        (run, position),
+    )
+
+
 def item_row(
     conn: sqlite3.Connection, run: int, event: Event, *, wakes: bool, name: str | None = None
 ) -> tuple[Any, ...]:
@@ -229,6 +238,10 @@ def _fire(conn: sqlite3.Connection, due: Sequence[_Timer], now: float, lines: Pl
             _expire(conn, run, fire_at, now, effects)
         elif kind == "cleanup":
             put_item(conn, run, CleanupTimedOut(now), effects, wakes=True)
+        elif kind in ("callback", "heartbeat"):
+            close_callback(conn, run, position)
+            over = TimerFired(position, now) if kind == "callback" else HeartbeatMissed(position, now)
+            put_item(conn, run, over, effects, wakes=True)
         else:
             wakes = wake_on == "any" or not is_open(conn, run, group)
             put_item(conn, run, TimerFired(position, now), effects, wakes=wakes)

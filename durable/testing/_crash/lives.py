@@ -123,6 +123,7 @@ class _StoreDatabase(MemoryDatabase):
             if content is not None:
                 conn.deserialize(content)
             prepare(conn)
+            conn.execute("INSERT OR IGNORE INTO durable_meta VALUES ('token_key', 'the same in each play')")
         except BaseException:
             conn.close()
             raise

@@ -1,0 +1,163 @@
+"""
+Answers to callbacks. Runs on the writer's thread, inside an open transaction.
+
+A callback is open as long as its row is among the waits. Whatever ends that (an answer, its deadline, a heartbeat that
+is missed) takes its rows and puts an arrival into the inbox of its run, in one transaction: so there is one end, and
+who comes later is told which.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from attrs import frozen
+
+from durable._core.codec.codec import Payload
+from durable._core.journal.columns import from_row
+from durable._core.journal.events import (
+    CallbackCompleted,
+    CallbackFailed,
+    CallbackOpened,
+    Event,
+    HeartbeatMissed,
+    RunRestarted,
+    RunRetried,
+    TimerFired,
+)
+from durable._core.journal.tokens import Place, read_token
+from durable._core.statuses import ENDS
+from durable._shell.reads.run_rows import RunRow, run_by_id
+from durable._shell.rows.rows import Effects
+from durable._shell.writes.wakeups import close_callback, put_item
+from durable.errors import TokenEndedError, TokenExpiredError, TokenForeignError, TokenUsedError
+
+#: What a run knows of a callback, and what set that aside; then what it has not taken in yet.
+_HISTORY = """
+SELECT e.kind, e.position, e.body, coalesce(e.value, p.value), e.at FROM durable_events AS e
+LEFT JOIN durable_payloads AS p ON p.payload = e.payload
+WHERE e.run = ? AND (e.position = ? AND e.kind IN (?, ?, ?, ?, ?) OR e.kind IN (?, ?)) ORDER BY e.seq
+"""
+_INBOX = """
+SELECT i.kind, i.position, i.body, coalesce(i.value, p.value), i.at FROM durable_inbox AS i
+LEFT JOIN durable_payloads AS p ON p.payload = i.payload
+WHERE i.run = ? AND i.position = ? AND i.kind IN (?, ?, ?, ?) ORDER BY i.item
+"""
+_ENDS: Final = [each.kind for each in (CallbackCompleted, CallbackFailed, HeartbeatMissed, TimerFired)]
+_ASIDE: Final = [RunRestarted.kind, RunRetried.kind]
+_ROWS = "SELECT min(fire_at) FROM durable_waits WHERE run = ? AND position = ? AND kind IN ('callback', 'heartbeat')"
+_IS_OPEN = "SELECT 1 FROM durable_waits WHERE run = ? AND position = ? AND kind = 'callback'"
+
+
+@frozen
+class Answered:
+    """The answer that a callback has already."""
+
+    run_id: str
+    position: str
+    failed: bool
+    value: Payload
+
+
+@frozen
+class _Found:
+    """The callback of a token."""
+
+    run: RunRow
+    opened: CallbackOpened
+    #: The first thing that happened to it, if something has.
+    end: CallbackCompleted | CallbackFailed | HeartbeatMissed | TimerFired | None
+    is_open: bool
+
+
+def answer(
+    conn: sqlite3.Connection, token: str, event: Callable[[str], Event], now: float, effects: Effects
+) -> Answered | None:
+    """
+    Give a callback its answer, which *event* makes for its position; the one that it has already, if it has.
+
+    Raises:
+        TokenError: The token is of no callback that can be answered.
+    """
+    found = _find(conn, token)
+    if isinstance(found.end, (CallbackCompleted, CallbackFailed)):
+        failed = isinstance(found.end, CallbackFailed)
+        return Answered(found.run.run_id, found.opened.position, failed, found.end.value or "null")
+    _check_open(conn, found, now)
+    close_callback(conn, found.run.run, found.opened.position)
+    put_item(conn, found.run.run, event(found.opened.position), effects, wakes=True)
+    return None
+
+
+def keep_alive(conn: sqlite3.Connection, token: str, now: float, effects: Effects) -> None:
+    """
+    Note that whoever is to answer a callback is still at it.
+
+    Raises:
+        TokenError: The token is of no callback that is open.
+    """
+    found = _find(conn, token)
+    if isinstance(found.end, (CallbackCompleted, CallbackFailed)):
+        raise TokenUsedError(found.run.run_id, found.opened.position, "it was answered already")
+    _check_open(conn, found, now)
+    if found.opened.heartbeat is not None:
+        due = now + found.opened.heartbeat
+        conn.execute(
+            "UPDATE durable_waits SET fire_at = ? WHERE run = ? AND position = ? AND kind = 'heartbeat'",
+            (due, found.run.run, found.opened.position),
+        )
+        effects.fires(due)
+
+
+def _find(conn: sqlite3.Connection, token: str) -> _Found:
+    place = read_token(token)
+    run = run_by_id(conn, place.run_id)
+    if run is None:
+        _refuse_foreign(place, "this journal has no such run: the token is of another file, or the run was pruned")
+    about = [run.run, place.position]
+    opened: CallbackOpened | None = None
+    end: Event | None = None
+    over = known = False
+    for row in conn.execute(_HISTORY, [*about, CallbackOpened.kind, *_ENDS, *_ASIDE]):
+        event = from_row(*row)
+        if isinstance(event, CallbackOpened):
+            opened, end, over = event, None, False
+            known = known or event.nonce == place.nonce
+        elif isinstance(event, (RunRestarted, RunRetried)):
+            over = True
+        else:
+            end = end or event
+    if opened is None or not known:
+        _refuse_foreign(place, "no callback of this journal has this token: it is of another file")
+    is_open = conn.execute(_IS_OPEN, about).fetchone() is not None
+    if opened.nonce != place.nonce or (over and not is_open and not isinstance(end, CallbackCompleted)):
+        reason = "the attempt of the run that asked is over"
+        raise TokenEndedError(run.run_id, place.position, reason)
+    for row in conn.execute(_INBOX, [*about, *_ENDS]):
+        end = end or from_row(*row)
+    if not isinstance(end, (CallbackCompleted, CallbackFailed, HeartbeatMissed, TimerFired)):
+        end = None
+    return _Found(run, opened, end, is_open)
+
+
+def _check_open(conn: sqlite3.Connection, found: _Found, now: float) -> None:
+    run, opened = found.run, found.opened
+    if isinstance(found.end, HeartbeatMissed):
+        raise TokenExpiredError(run.run_id, opened.position, "a heartbeat was missed")
+    if isinstance(found.end, TimerFired):
+        raise TokenExpiredError(run.run_id, opened.position, "its deadline is over")
+    if not found.is_open:
+        status = f"the run has ended ({run.status})" if run.status in ENDS else "nobody waits for it any more"
+        continued = f", and continued as {run.successor!r}" if run.successor is not None else ""
+        raise TokenEndedError(run.run_id, opened.position, status + continued)
+    (due,) = conn.execute(_ROWS, (run.run, opened.position)).fetchone()
+    if due is not None and due <= now:  # its timer fires this moment
+        over = opened.fire_at is not None and opened.fire_at <= now
+        raise TokenExpiredError(
+            run.run_id, opened.position, "its deadline is over" if over else "a heartbeat was missed"
+        )
+
+
+def _refuse_foreign(place: Place, reason: str) -> NoReturn:
+    raise TokenForeignError(place.run_id, place.position, reason)
