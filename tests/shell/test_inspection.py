@@ -392,7 +392,7 @@ async def test_a_slow_subscriber_loses_the_oldest_and_is_told(engines, monkeypat
     """
     It never holds the engine up: its next event says how many it lost.
     """
-    from durable._shell.engine import broadcast as module
+    from durable._shell.tasks import broadcast as module
 
     monkeypatch.setattr(module, "BUFFERED", 4)
     engine = await engines.memory(quick)

@@ -31,12 +31,12 @@ from durable._core.codec.codec import Codec
 from durable._core.program.registry import Definitions
 from durable._core.program.schedules import Timetable
 from durable._shell.clock import SystemClock
-from durable._shell.engine import ticker as schedules_module
 from durable._shell.requests.request import Env
 from durable._shell.requests.schedule_requests import PauseSchedule, ResumeSchedule, TriggerSchedule
 from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import Effects
 from durable._shell.storage import schema
+from durable._shell.tasks import ticker as schedules_module
 from durable._shell.tasks.ticker import Ticker
 from durable._shell.writes import schedule_writes
 from durable.errors import DefinitionError, EngineClosedError, StepInterruptedError
