@@ -10,8 +10,9 @@ Encryption whose keys can be changed, and compression that has a bound on what i
 A key is changed by putting a new one first: ``AesGcm(new, old)`` writes with the new one, and still reads what the
 old one wrote. Values that were recorded without a codec are read as they are.
 
-What stays readable beside values that are encrypted: ids, keys, labels, names of steps, queues and signals, digests of
-arguments, and what people are told: messages of errors, reasons of cancellations and blocks.
+Beside values, what is said about them is encrypted: messages of errors, reasons of cancellations, reports of blocked
+runs. What stays readable: ids, keys, labels, names of steps, queues and signals, descriptions, instants, and digests of
+arguments; what the command line is told (``durable cancel --reason``), since it has no codec; and log lines.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from durable._core.codec.codec import ValueCodec
+from durable._core.codec.concealing import encrypts
 
 __all__ = ["AesGcm", "Chain", "Fernet", "Zlib", "Zstd"]
 
@@ -116,6 +118,9 @@ class Zlib:
         most_bytes: What a record may become when it is read; a larger one is refused.
     """
 
+    #: What it writes anybody can read.
+    encrypts = False
+
     def __init__(self, level: int = 6, *, most_bytes: int = MOST_BYTES) -> None:
         self._level = level
         self._most_bytes = most_bytes
@@ -146,6 +151,9 @@ class Zstd:
         level: From 1 (fast) to 22 (small).
         most_bytes: What a record may become when it is read; a larger one is refused.
     """
+
+    #: What it writes anybody can read.
+    encrypts = False
 
     def __init__(self, level: int = 3, *, most_bytes: int = MOST_BYTES) -> None:
         import zstandard  # noqa: PLC0415 - an extra
@@ -185,6 +193,8 @@ class Chain:
     def __init__(self, *codecs: ValueCodec) -> None:
         _check_keys(codecs)
         self._codecs = codecs
+        #: Whether one of them does.
+        self.encrypts = any(map(encrypts, codecs))
 
     def encode(self, data: bytes) -> bytes:
         """*data*, through all of them."""

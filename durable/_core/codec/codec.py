@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from durable._core.codec.agreement import by_value, lenient
+from durable._core.codec.concealing import conceal, encrypts, reveal
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import Ask, ask_directly
 from durable._core.codec.json_text import dumps, dumps_sorted, loads, quote
@@ -42,7 +43,8 @@ class ValueCodec(Protocol):
     """
     Hooks around the recorded text: compression, encryption, redaction.
 
-    ``decode`` must undo ``encode``, and must still read what older versions wrote.
+    ``decode`` must undo ``encode``, and must still read what older versions wrote. Hooks that encrypt nothing say so,
+    ``encrypts = False``: then messages of errors and the like are recorded as they are.
     """
 
     def encode(self, data: bytes) -> bytes: ...
@@ -355,6 +357,23 @@ class Codec:
         if isinstance(data, bytes):
             return data
         raise EncodeError(where, "$", qualified(type(data)), "the codec= hook must return bytes")
+
+    # --- texts about values ---------------------------------------------------------------------
+
+    def conceal(self, text: str, brief: str = "") -> str:
+        """*text* as it is recorded beside values: encrypted where they are, but for *brief*; see `concealing`."""
+        if self._hooks is None or not text or not encrypts(self._hooks):
+            return text
+        return conceal(text, self._hooks, brief)
+
+    def conceal_message(self, described: str) -> str:
+        """As `conceal`, of an error in a line: its class stays readable."""
+        name, mark, message = described.partition(": ")
+        return f"{name}{mark}{self.conceal(message)}"
+
+    def reveal(self, text: str) -> str:
+        """What was concealed as *text*."""
+        return text if self._hooks is None else reveal(text, self._hooks)
 
     def _check_size(self, text: str, where: str) -> None:
         size = len(text)

@@ -137,7 +137,7 @@ class _Redaction:
     def _text(self, event: str, position: str | None, name: str, text: str | None) -> str | None:
         if text is None:
             return None
-        found = self._call(event, position, name, text)
+        found = self._call(event, position, name, self._codec.reveal(text))
         if isinstance(found, str):
             return found
         where = f"{event}.{name} of run {self._run.run_id!r}"

@@ -113,7 +113,7 @@ class Answers:
         if strand is None or not strand.owes_cancel:
             return None
         strand.owes_cancel = False
-        return RunCancelled(self._ex.cancel_reason)
+        return RunCancelled(self._ex.codec.reveal(self._ex.cancel_reason))
 
     def log(self, level: str, event: str, values: dict[str, Any]) -> None:
         if not self._ex.replaying:

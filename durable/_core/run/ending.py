@@ -81,7 +81,7 @@ def failed(
         if policy is not NEVER:  # a step's `RetryAfter` that was not caught asks for no other attempt of the run
             delay, note = next_attempt(policy, error, failures=attempt, elapsed=now - history.started.at, seed=seed)
     failure = record_exception(error, codec, note=note)
-    payload, described = payload_of(failure, codec), describe(failure)
+    payload, described = payload_of(failure, codec), codec.conceal_message(describe(failure))
     if delay is not None:
         return Restart(RunRestarted(attempt + 1, now + delay, payload, now), f"attempt {attempt} failed: {described}")
     return Ending(RunFailed(positions_in(raised), payload, now), "failed", payload, described)
@@ -118,7 +118,7 @@ def cancelled(reason: str, trouble: BaseException | None, codec: Codec, now: flo
     if trouble is None:
         return Ending(RunCancelledEvent(reason, at=now), "cancelled", None, reason)
     failure = record_exception(_as_exception(trouble), codec)
-    payload, said = payload_of(failure, codec), f"{CLEANUP_FAILED}{describe(failure)}"
+    payload, said = payload_of(failure, codec), f"{CLEANUP_FAILED}{codec.conceal_message(describe(failure))}"
     return Ending(
         RunCancelledEvent(reason, payload, now), "cancelled", payload, f"{reason}; {said}" if reason else said
     )

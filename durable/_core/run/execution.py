@@ -407,7 +407,7 @@ class Execution(OpenRun):
         try:
             outcome = resolved(leaf, event, self.codec)
         except DecodeError as error:
-            self.decision.blocked = refused(leaf, event, error)
+            self.decision.blocked = self.codec.conceal(refused(leaf, event, error), "DecodeError")
             return False
         if outcome is None:
             return False
@@ -498,7 +498,7 @@ class Execution(OpenRun):
                 self._troubles.insert(0, error)  # of the code itself, which may be what came of the others
             self._end_cancelled()
         elif error is not None and issubclass(type(error), RunCancelled):  # raised by the workflow itself
-            self.cancel_reason = message_of(error, LINE_CAP)
+            self.cancel_reason = self.codec.conceal(message_of(error, LINE_CAP))
             self._end_cancelled()
         elif error is None:
             self._end(ending.succeeded(outcome.value, self.definition, self.codec, self.history, self.time))

@@ -249,7 +249,7 @@ class JobExecution:
         try:
             outcome = resolved(self, event, self.codec)
         except DecodeError as error:
-            self._decision.blocked = refused(self, event, error)
+            self._decision.blocked = self.codec.conceal(refused(self, event, error), "DecodeError")
             return
         if outcome is not None:
             self._record(event)
@@ -319,7 +319,7 @@ class JobExecution:
         self._end_as_asked(asked, trouble, now)
 
     def _fail(self, payload: Payload | None, now: float) -> None:
-        reason = describe_failure(failure_in(payload, self.codec))
+        reason = self.codec.conceal_message(describe_failure(failure_in(payload, self.codec)))
         self._end(RunFailed([POSITION], payload, now), "failed", payload, reason)
 
     def _end(self, event: Event, status: EndStatus, outcome: Payload | None, reason: str = "") -> None:

@@ -194,7 +194,7 @@ class ChildNode(Leaf[ChildArrival]):
             case ChildCancelled() if self.is_stopping:
                 self.close(CANCELLED)
             case ChildCancelled():
-                cancelled = RunCancelledError(event.run_id, event.reason)
+                cancelled = RunCancelledError(event.run_id, self.ex.codec.reveal(event.reason))
                 self.close(NodeOutcome(error=self.delivered(cancelled)))
             case ChildJoined():
                 self.run_id = event.run_id
@@ -250,8 +250,9 @@ class RequestNode(Leaf[RequestAnswer]):
                 dedup = f"{ex.run_id}/{position}@{ex.history.run_attempt} {op.name}"
                 action = SignalAction(position, op.run_id, op.name, payload, dedup)
             case CancelRunOp():
-                _, fresh = ex.command(CancelAsked(position, op.run_id, op.reason, ex.site(op), ex.time))
-                action = CancelAction(position, op.run_id, op.reason)
+                reason = "" if ex.replays(position) else ex.codec.conceal(op.reason)
+                _, fresh = ex.command(CancelAsked(position, op.run_id, reason, ex.site(op), ex.time))
+                action = CancelAction(position, op.run_id, reason)
             case _:
                 assert_never(op)
         if fresh:

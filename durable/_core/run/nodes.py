@@ -255,14 +255,14 @@ class StrandNode(Node):
         error = outcome.error
         if outcome.cancelled or self.throw_cancel:
             self.throw_cancel = self.owes_cancel = False
-            error = RunCancelled(ex.cancel_reason)
+            error = RunCancelled(ex.codec.reveal(ex.cancel_reason))
         elif outcome.late:
             self.late = self.owes_cancel = True
         asked = strand.resume(outcome.value, error)
         if self.owes_cancel and asked is not None and not ex.has_outcome(asked) and not in_clean_up(strand.frames()):
             self.owes_cancel = False
             ex.refuse(asked)
-            asked = strand.resume(None, RunCancelled(ex.cancel_reason))
+            asked = strand.resume(None, RunCancelled(ex.codec.reveal(ex.cancel_reason)))
         return asked
 
     def cancel(self) -> None:

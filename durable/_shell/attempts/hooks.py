@@ -165,7 +165,7 @@ class Hooks:
         for each in self._failures:
             try:
                 error = rebuilt(outcome.payload, self._codec)
-                each.run_failed(RunFailure(run.run_id, run.workflow, error, outcome.reason))
+                each.run_failed(RunFailure(run.run_id, run.workflow, error, self._codec.reveal(outcome.reason)))
             except BaseException as broken:  # as above
                 if came_from_outside(broken):
                     raise

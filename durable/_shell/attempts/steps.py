@@ -334,7 +334,7 @@ class Steps:
         now = self._clock.now()
         error = as_failure(error, action.op.definition.kind)
         if (seconds := snooze_of(error)) is not None:
-            return self._snoozed(action, seconds, message_of(error, LINE_CAP), run_id)
+            return self._snoozed(action, seconds, self._codec.conceal(message_of(error, LINE_CAP)), run_id)
         policy = action.op.given.retry or action.op.definition.options.retry
         seed = f"{run_id}:{action.position}:{action.attempt}"
         elapsed = now - action.first_started_at

@@ -229,7 +229,7 @@ class Batch:
         row = await self._backend.read(batch_rows.batch_by_id, self._recorded_id())
         if row is None:
             raise BatchNotFoundError("id", self.id)
-        return batch_info(row)
+        return batch_info(row, self._backend.codec)
 
     async def members(self) -> list[RunInfo]:
         """Its members, oldest first, without those of nested batches. Raises as `info`."""
@@ -241,7 +241,7 @@ class Batch:
         row = await self.info()
         if row.finished_at is not None:
             return f"batch {self.id!r} is finished"
-        found = await self._backend.read(batch_rows.why_unfinished, self.id, self._backend.clock.now())
+        found = await overdue(self._backend, batch_rows.why_unfinished, self.id)
         return f"batch {self.id!r} is not finished: {found}"
 
     async def cancel(self, reason: str = "") -> bool:
@@ -250,7 +250,7 @@ class Batch:
 
         Members that have not started never run. `on_complete` starts when all have ended, `on_success` never.
         """
-        return await self._backend.request(CancelBatch(self._recorded_id(), reason))
+        return await self._backend.request(CancelBatch(self._recorded_id(), self._backend.codec.conceal(reason)))
 
     async def retry(self, *, force: bool = False) -> int:
         """

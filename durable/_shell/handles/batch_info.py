@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from durable._core.codec.codec import Codec
 from durable._core.statuses import EndStatus
 from durable._shell.backend import Backend
 from durable._shell.reads import batch_rows
@@ -59,7 +60,7 @@ class BatchInfo:
     cursor: int = field(default=0, repr=False)
 
 
-def batch_info(row: BatchRow) -> BatchInfo:
+def batch_info(row: BatchRow, codec: Codec) -> BatchInfo:
     """A row as callers see it."""
     outcome: Any = row.outcome  # the file holds nothing else
     return BatchInfo(
@@ -75,7 +76,7 @@ def batch_info(row: BatchRow) -> BatchInfo:
         cancelled=row.members.get("cancelled", 0),
         created_at=row.created_at,
         cancelled_at=row.cancelled_at,
-        reason=row.reason,
+        reason=None if row.reason is None else codec.reveal(row.reason),
         completed_at=row.completed_at,
         finished_at=row.finished_at,
         outcome=None if row.finished_at is None else outcome,
@@ -92,7 +93,7 @@ async def list_all(
         size = 200 if left is None else min(200, left)
         page = await backend.read(batch_rows.list_batches, labels or {}, description, before, size)
         for row in page:
-            yield batch_info(row)
+            yield batch_info(row, backend.codec)
         if len(page) < size:
             return
         before = page[-1].batch

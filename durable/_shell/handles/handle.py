@@ -67,7 +67,8 @@ class HistoryEvent:
 async def overdue(backend: Backend, reason: Callable[[sqlite3.Connection, str, float], str | None], target: str) -> str:
     """Why what was waited for has not ended, as far as it can be told."""
     try:
-        return await backend.read(reason, target, backend.clock.now()) or "it is gone"
+        found = await backend.read(reason, target, backend.clock.now())
+        return "it is gone" if found is None else backend.codec.reveal(found)
     except DurableError as error:  # the engine or client was closed meanwhile; the caller's time is over all the same
         return f"nobody can tell why ({error})"
 
@@ -130,10 +131,10 @@ class Run(Generic[T]):
             value: T = backend.codec.decode(payload or "null", kind, where=f"result of run {run_id!r}")
             return value
         if status == "blocked":
-            raise RunBlockedError(run_id, reason)
+            raise RunBlockedError(run_id, backend.codec.reveal(reason))
         if status == "cancelled":
             cause = None if payload is None else rebuilt(payload, backend.codec)
-            raise RunCancelledError(run_id, reason) from cause
+            raise RunCancelledError(run_id, backend.codec.reveal(reason)) from cause
         failure = failure_in(payload, backend.codec)
         raise RunFailedError(run_id, describe(failure), failure.traceback) from rebuilt(payload, backend.codec)
 
@@ -193,7 +194,7 @@ class Run(Generic[T]):
         functions = {Outlived(*each.key[1:], each.name) for each in outlived(self._journal_key(), self.id)}
         if self._backend.path != MEMORY:
             functions |= set(await self._backend.read(lambda _: still_running(self._backend.path)))
-        return found + in_words(sorted(functions), self.id)
+        return self._backend.codec.reveal(found) + in_words(sorted(functions), self.id)
 
     def _journal_key(self) -> str:
         return journal_key(self._backend.path, self._backend.codec)
@@ -224,7 +225,7 @@ class Run(Generic[T]):
 
     async def cancel(self, reason: str = "") -> bool:
         """Ask the run to end; False if it has. It ends once its clean-up is done."""
-        return await self._backend.request(CancelRun(self.id, reason))
+        return await self._backend.request(CancelRun(self.id, self._backend.codec.conceal(reason)))
 
     async def pause(self) -> bool:
         """Let the run begin nothing more until `resume`; what is in progress ends and is recorded."""
@@ -289,7 +290,9 @@ class Run(Generic[T]):
             if row.kind == "job":
                 kind = self._type or self._result_type(row)
                 codec.decode(payload, kind, where=f"result of run {self.id!r}")
-        await self._backend.request(ResolveStep(self.id, str(position), payload, error is not None, by, reason))
+        await self._backend.request(
+            ResolveStep(self.id, str(position), payload, error is not None, by, codec.conceal(reason))
+        )
 
     async def retry(self, *, force: bool = False) -> bool:
         """

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
+from durable._core.codec.codec import Codec
 from durable._core.program.ops import RunOp, in_seconds
 from durable._core.program.schedules import Missed, Overlap
 from durable._shell.backend import Backend
@@ -55,7 +56,7 @@ class ScheduleInfo:
     failed: int = 0
 
 
-def info_of(row: ScheduleRow) -> ScheduleInfo:
+def info_of(row: ScheduleRow, codec: Codec) -> ScheduleInfo:
     """A row as callers see it."""
     return ScheduleInfo(
         name=row.name,
@@ -67,7 +68,7 @@ def info_of(row: ScheduleRow) -> ScheduleInfo:
         paused=row.paused_at is not None,
         skipped=row.skipped,
         last_skipped_at=row.last_skipped_at,
-        last_error=row.last_error,
+        last_error=None if row.last_error is None else codec.reveal(row.last_error),
         stored=row.starts is not None,
         overlap=row.overlap,
         missed=row.missed,
@@ -87,7 +88,7 @@ class ScheduleHandle:
         row = await self._backend.read(schedule_by_name, self.name)
         if row is None:
             raise ScheduleNotFoundError(self.name, "this journal")
-        return info_of(row)
+        return info_of(row, self._backend.codec)
 
     async def pause(self) -> bool:
         """Start nothing until `resume`; False if it is paused already. Recorded: it outlives a restart."""
@@ -172,7 +173,7 @@ class Schedules:
 
     async def __call__(self) -> list[ScheduleInfo]:
         """All schedules that the journal knows, by name; those that no engine lists no longer tick."""
-        return [info_of(row) for row in await self._backend.read(all_schedules)]
+        return [info_of(row, self._backend.codec) for row in await self._backend.read(all_schedules)]
 
     async def create(
         self,

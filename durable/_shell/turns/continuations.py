@@ -122,7 +122,7 @@ def _call(
             raise
         text = in_short(error)
         log.error("hook.failed", run_id=ended.run_id, workflow=ended.started.workflow, hook=name, error=text)
-        return BrokenHook(name, text)
+        return BrokenHook(name, services.codec.conceal_message(text))
 
 
 def _ops_of(hook: Hook[Any], finished: Finished[Any]) -> list[Any]:
@@ -148,7 +148,15 @@ def _finished(ended: _Ended, definition: RunnableDefinition[..., Any], services:
     elif ended.outcome is not None:
         error = rebuilt(ended.outcome, codec)
     return Finished(
-        run_id, ended.started.workflow, ended.status, arguments, value, error, ended.reason, ended.labels, ended.at
+        run_id,
+        ended.started.workflow,
+        ended.status,
+        arguments,
+        value,
+        error,
+        codec.reveal(ended.reason),
+        ended.labels,
+        ended.at,
     )
 
 

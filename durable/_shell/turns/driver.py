@@ -211,7 +211,9 @@ class Driver:
             self._perform(done, execution)
         if last.ended is not None:
             if last.ended == "cancelled" and last.outcome is not None:
-                log.warning("run.cleanup_failed", run_id=self.ready.run_id, reason=last.reason)
+                log.warning(
+                    "run.cleanup_failed", run_id=self.ready.run_id, reason=self._services.codec.reveal(last.reason)
+                )
             return None
         if last.blocked is not None:
             self._stopping = True
@@ -443,7 +445,8 @@ class Driver:
         self._stopping = True
         self._inbox.take_back()
         try:
-            await self._writer.block(str(error), self._attempts.running)
+            reason = self._services.codec.conceal(str(error), type(error).__name__)
+            await self._writer.block(reason, self._attempts.running)
             await self._wind_down()
         except EngineClosedError:
             pass
