@@ -197,7 +197,7 @@ def test_following_needs_neither_asyncio_nor_structlog():
     Reading a file is no reason to load an event loop.
     """
     program = (
-        "import sys\nfrom durable._cli.commands.look import history, graph, doctor\n"
+        "import sys\nfrom durable._cli.commands.look import history, graph, doctor, tail\n"
         "print({'asyncio', 'structlog', 'anyio', 'aiosqlite'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Final
 
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
 from durable._shell.storage import marks
@@ -21,6 +23,8 @@ from durable.errors import JournalAccessError
 
 DATABASE_VARIABLE = "DURABLE_DB"
 APPLICATION_VARIABLE = "DURABLE_APP"
+#: Seconds between two looks at a file that changes elsewhere. Asking costs microseconds.
+_LOOK_SECONDS: Final = 0.1
 
 
 def add_database(parser: ArgumentParser) -> None:
@@ -84,6 +88,18 @@ def snapshot(connection: sqlite3.Connection) -> Generator[None, None, None]:
         yield
     finally:
         connection.execute("ROLLBACK")
+
+
+def await_change(connection: sqlite3.Connection, version: int) -> None:
+    """Return once somebody has written to the file since `data_version` was *version*."""
+    while data_version(connection) == version:
+        time.sleep(_LOOK_SECONDS)
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """A number that changes when somebody else writes to the file."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
 
 
 def _has_wal(path: str) -> bool:

@@ -35,8 +35,8 @@ class RunStream(Generic[T]):
     """
     What a run emits under one name: ``async for value in run.stream("tokens")``, or its `items`.
 
-    Each loop begins anew behind *after*, gives what is there, and waits for what comes. It ends with the run. A reader
-    that takes its time holds nobody up, and misses nothing.
+    Each loop begins anew behind *after*, gives what is there, and waits for what comes. It ends with the run, or with
+    the last that it continued as. A reader that takes its time holds nobody up, and misses nothing.
     """
 
     def __init__(self, backend: Backend, run_id: str, name: str, after: int, kind: Any) -> None:
@@ -55,18 +55,21 @@ class RunStream(Generic[T]):
 
     async def items(self) -> AsyncGenerator[StreamItem[T]]:
         """The items, each with its number and the attempt that emitted it. Raises as a loop over the values does."""
-        after, backend = self._after, self._backend
+        after, backend, run_id = self._after, self._backend, self._run_id
         where = f"item of stream {self._name!r} of run {self._run_id!r}"
         while True:
-            page = await backend.read(stream_page, self._run_id, self._name, after)
+            page = await backend.read(stream_page, run_id, self._name, after)
             if page is None:
-                raise RunNotFoundError("id", self._run_id)
+                raise RunNotFoundError("id", run_id)
             for row in page.items:
                 after = row.seq
                 value: T = backend.codec.decode(row.value, self._kind, where=where)
                 yield StreamItem(row.seq, value, row.position, row.attempt, row.at)
             if len(page.items) == PAGE:
                 continue
-            if page.ended:
+            if page.successor is not None:
+                run_id = page.successor
+            elif page.ended:
                 return
-            await backend.wait_for_news(self._run_id, page.mark)
+            else:
+                await backend.wait_for_news(run_id, page.mark)

@@ -5,6 +5,7 @@ Reads streams, and whether there is news of a run.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from durable._core.codec.codec import Payload
@@ -14,8 +15,13 @@ from durable._core.statuses import ENDS
 PAGE: Final = 500
 
 _NEWS = """
-SELECT r.run, r.status, r.said, r.ready_at IS NOT NULL, (SELECT max(seq) FROM durable_events WHERE run = r.run)
+SELECT r.run, r.successor, r.status, r.said, r.ready_at IS NOT NULL,
+    (SELECT max(seq) FROM durable_events WHERE run = r.run)
 FROM durable_runs AS r WHERE r.run_id = ?
+"""
+_NAMES = """
+SELECT stream, count(*), max(at) FROM durable_stream_items
+WHERE run = (SELECT run FROM durable_runs WHERE run_id = ?) GROUP BY stream ORDER BY min(entry)
 """
 _ITEMS = """
 SELECT entry, value, position, attempt, at FROM durable_stream_items
@@ -37,15 +43,16 @@ class StreamPage(NamedTuple):
     """Items of a stream, and what the run is like in that very moment."""
 
     items: list[ItemRow]
-    #: Whether there will be no more.
+    #: Whether the run has ended; then there are no more behind these, unless it continued as its successor.
     ended: bool
+    successor: str | None
     mark: str
 
 
 def news_mark(conn: sqlite3.Connection, run_id: str) -> tuple[int, str] | None:
     """The number of a run, and a text that changes whenever there is news of it; None if there is no such run."""
     row = conn.execute(_NEWS, (run_id,)).fetchone()
-    return None if row is None else (row[0], ":".join(map(str, row[1:])))
+    return None if row is None else (row[0], _mark(row))
 
 
 def stream_page(conn: sqlite3.Connection, run_id: str, stream: str, after: int) -> StreamPage | None:
@@ -54,4 +61,13 @@ def stream_page(conn: sqlite3.Connection, run_id: str, stream: str, after: int) 
     if row is None:
         return None
     items = [ItemRow(*each) for each in conn.execute(_ITEMS, (row[0], stream, after, PAGE))]
-    return StreamPage(items, row[1] in ENDS, ":".join(map(str, row[1:])))
+    return StreamPage(items, row[2] in ENDS, row[1], _mark(row))
+
+
+def _mark(row: Sequence[object]) -> str:
+    return ":".join(map(str, row[2:]))
+
+
+def streams_of(conn: sqlite3.Connection, run_id: str) -> list[tuple[str, int, float]]:
+    """The streams of a run, in the order in which they began: name, items, time of the latest."""
+    return conn.execute(_NAMES, (run_id,)).fetchall()

@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final
 
-from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
+from durable._cli.journals.files import add_database, await_change, data_version, database_path, open_readonly, snapshot
 from durable._cli.journals.finding import RUN_HELP, find_run
 from durable._cli.terminal.output import Output, cut, instant, iso, span
 from durable._cli.terminal.problems import FINDING, OK
@@ -32,8 +31,6 @@ examples:
 
 Each event is compared with its checksum. A damaged history is shown as far as it is good (exit code 1)."""
 
-#: Seconds between two looks at a file that changes elsewhere. Asking costs microseconds.
-_LOOK_SECONDS: Final = 0.1
 #: Events read in one go: no snapshot of the file lives longer than that takes.
 _PAGE: Final = 1_000
 #: Characters of a value in a line, where no terminal says how many there are.
@@ -94,15 +91,15 @@ class _Reader:
     def events(self, *, follow: bool) -> Iterator[tuple[int, Event]]:
         """(seq, event) in order; with *follow* until the run has ended."""
         while True:
-            version = self._data_version()
+            version = data_version(self._conn)
             with snapshot(self._conn):
                 rows = event_rows_after(self._conn, self._row.run, self._seq, _PAGE)
                 now = run_by_id(self._conn, self._row.run_id)
             yield from self._checked(rows)
             if self.problem or (len(rows) < _PAGE and (not follow or now is None or now.status in ENDS)):
                 return
-            while not rows and self._data_version() == version:
-                time.sleep(_LOOK_SECONDS)
+            if not rows:
+                await_change(self._conn, version)
 
     def _checked(self, rows: list[Any]) -> Iterator[tuple[int, Event]]:
         for seq, kind, position, at, body, value, recorded in rows:
@@ -118,10 +115,6 @@ class _Reader:
                 self.problem = f"event {seq} cannot be read: {error}"
                 return
             yield seq, event
-
-    def _data_version(self) -> int:
-        (version,) = self._conn.execute("PRAGMA data_version").fetchone()
-        return int(version)
 
 
 def _write(row: RunRow, seq: int, event: Event, began_at: float, args: Namespace, out: Output) -> None:
