@@ -582,6 +582,17 @@ def test_bytes_without_their_codec_cannot_be_redacted():
         redacted(RunHistory(FACTS, [evolve(STARTED, value=b"\x00")]), lambda where: where.value, Codec())
 
 
+def test_context_variables_do_not_leave():
+    """
+    Those of `Engine(carry=)`: nobody was asked about them, and they may name a person.
+    """
+    then = dumps([{"workflow": "w", "started": {"value": None, "carried": '{"user":1}'}}])
+    history = RunHistory(evolve(FACTS, follow_ups=then), [evolve(STARTED, carried='{"user":1}')])
+    found = redacted(history, lambda where: where.value, Codec())
+    assert found.events[0].carried == ""
+    assert "user" not in found.run.follow_ups
+
+
 def test_bytes_in_follow_ups_are_read_by_the_codec():
     """
     As those of events.

@@ -23,7 +23,7 @@ from durable.errors import DecodeError
 class _Layout:
     """How one event class maps to columns; made once a class."""
 
-    __slots__ = ("body", "cls", "has_position", "has_value", "newer", "read", "size")
+    __slots__ = ("body", "cls", "has_position", "has_value", "late", "newer", "read", "size")
 
     def __init__(self, cls: type[Any]) -> None:
         names = [attribute.name for attribute in attrs_fields(cls)]
@@ -32,6 +32,8 @@ class _Layout:
         self.has_value = "value" in names
         self.body = [name for name in names if name not in ("position", "value", "at")]
         self.size = len(self.body)
+        #: Those that stand behind the time.
+        self.late = len(names) - names.index("at") - 1
         #: Makers of the fields that older releases did not write: the last ones, left out where they say nothing.
         self.newer: list[Callable[[], Any]] = [
             attribute.default.factory
@@ -100,11 +102,14 @@ def from_row(kind: int, position: str | None, body: str | None, value: Payload |
     arguments: list[Any] = [] if body is None else loads(body)
     if len(arguments) != layout.size:
         arguments += _newer_fields(layout, kind, len(arguments))
+    late: list[Any] = []
+    if layout.late:
+        arguments, late = arguments[: -layout.late], arguments[-layout.late :]
     if layout.has_position:
         arguments.insert(0, position)
     if layout.has_value:
         arguments.append(value)
-    event: Event = layout.cls(*arguments, at)
+    event: Event = layout.cls(*arguments, at, *late)
     return event
 
 

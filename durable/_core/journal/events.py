@@ -97,7 +97,11 @@ class RunWide(_Recorded):
 
 @light_frozen
 class RunStarted(RunWide):
-    """The run exists. *value* holds its arguments, *seed* what randomness is derived from."""
+    """
+    The run exists. *value* holds its arguments, *seed* what randomness is derived from.
+
+    *carried* holds the context variables that its steps see (`Engine(carry=)`).
+    """
 
     kind: ClassVar[int] = 1
     category: ClassVar[Literal["start"]] = "start"
@@ -106,6 +110,7 @@ class RunStarted(RunWide):
     seed: str
     value: Payload | None = None
     at: Instant = 0.0
+    carried: str = field(factory=str)
 
 
 @light_frozen

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps, loads
-from durable._core.journal.events import KIND_NAMES, Event
+from durable._core.journal.events import KIND_NAMES, Event, RunStarted
 from durable._core.recorded.export_format import RunFacts, RunHistory, StepNote
 from durable.errors import UsageError
 
@@ -113,6 +113,8 @@ class _Redaction:
         changed: dict[str, Any] = {}
         if event.value is not None:
             changed["value"] = self._payload(kind, position, name, event.value)
+        if isinstance(event, RunStarted) and event.carried:
+            changed["carried"] = ""  # of use to the steps of the application alone
         if event.reason:
             changed["reason"] = self._text(kind, position, "reason", event.reason)
         return evolve(event, **changed)
@@ -169,6 +171,7 @@ class _Redaction:
         if isinstance(value, dict):  # bytes that codec hooks made, as `templates` writes them
             value = base64.b64decode(value["$bytes"])
         started["value"] = self._payload("FollowUp", None, str(template.get("workflow", "")), value)
+        started.pop("carried", None)
         for name in ("key", "labels"):
             if template.get(name):
                 template[name] = self._call("FollowUp", None, name, template[name])

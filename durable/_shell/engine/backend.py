@@ -408,11 +408,13 @@ class EngineBackend:
             now=self.clock.now(),
             places=running.places if in_line else None,
             run_id=run_id,
+            carried=self.settings.carry.captured(self.codec),
         )
 
     def template(self, op: RunOp[Any]) -> NewRun:
         """What *op* starts when its time comes."""
-        return make_template(op, definitions=self.settings.definitions, codec=self.codec)
+        carried = self.settings.carry.captured(self.codec)
+        return make_template(op, definitions=self.settings.definitions, codec=self.codec, carried=carried)
 
     def definition(self, workflow: str, version: int) -> RunnableDefinition[..., Any] | None:
         """The workflow or job of that name and version, if it was given to the engine."""

@@ -10,6 +10,7 @@ import sqlite3
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Literal, Self, TypedDict, TypeVar
 
@@ -41,6 +42,7 @@ from durable._shell.engine.serving import serve
 from durable._shell.engine.settings import Settings
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
+from durable._shell.rows.carried import Carry
 from durable._shell.storage.port import OpenDatabase
 from durable._shell.tasks.broadcast import EngineEvent
 from durable._shell.tasks.health import Health
@@ -105,6 +107,7 @@ class EngineOptions(TypedDict, total=False):
     schema: SchemaStep | None
     migrations: Iterable[SchemaStep]
     resources: Iterable[Any] | Mapping[type[Any], Any]
+    carry: Iterable[ContextVar[Any]]
     strict_permissions: bool
     allow_network_fs: bool
 
@@ -160,6 +163,9 @@ class Engine(JournalHandle[EngineBackend]):
             at each opening. Or a mapping by the type that is asked for, as tests put another object in its place.
         allow_network_fs: Open the file also on a network file system, or a folder shared with a virtual machine, where
             locks may not hold: then it is yours to see to it that one process on one host has it.
+        carry: Context variables that are recorded with the start of a run, as far as they are set where it is started,
+            and set again in its steps, its jobs, and those of its children. Not in a process of its own
+            (``process=True``).
         strict_permissions: Refuse a file, or a folder, that every user of the machine may write, in place of a warning.
         storage: For tests: opens another database in place of SQLite's file, see `OpenDatabase`.
     """
@@ -191,6 +197,7 @@ class Engine(JournalHandle[EngineBackend]):
         schema: SchemaStep | None = None,
         migrations: Iterable[SchemaStep] = (),
         resources: Iterable[Any] | Mapping[type[Any], Any] = (),
+        carry: Iterable[ContextVar[Any]] = (),
         strict_permissions: bool = False,
         allow_network_fs: bool = False,
         storage: OpenDatabase | None = None,
@@ -225,6 +232,7 @@ class Engine(JournalHandle[EngineBackend]):
             strict_permissions=strict_permissions,
             schema=ApplicationSchema.of(schema, migrations),
             resources=Resources(resources),
+            carry=Carry(carry),
             allow_network_fs=allow_network_fs,
         )
         super().__init__(EngineBackend(settings))

@@ -148,6 +148,7 @@ class Running:
             clock=settings.clock,
             steps=self.steps,
             definitions=settings.definitions,
+            carry=settings.carry,
             limits=settings.limits,
             places=self.places,
             allocate=self.allocate,

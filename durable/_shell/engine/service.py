@@ -79,6 +79,7 @@ class Service(JournalHandle[ClientBackend]):
                 durability=settings.durability,
                 allow_network_fs=settings.allow_network_fs,
                 timeout=timeout,
+                carry=settings.carry,
             )
         )
         self._backend.on_request = refuse_in_transaction  # it may be our own engine that is to record it

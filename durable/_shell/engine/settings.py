@@ -21,6 +21,7 @@ from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.engine.application_schema import NO_SCHEMA, ApplicationSchema
+from durable._shell.rows.carried import NO_CARRY, Carry
 from durable._shell.storage.port import OpenDatabase
 
 #: Gives the number of the next run. There is one owner of a file, so counting in memory is enough.
@@ -66,6 +67,8 @@ class Settings:
     schema: ApplicationSchema = NO_SCHEMA
     #: What steps and jobs share.
     resources: Resources = NO_RESOURCES
+    #: The context variables that runs take along.
+    carry: Carry = NO_CARRY
     #: Whether the file may lie where locks do not hold.
     allow_network_fs: bool = False
     #: What is called in place of functions, in a dry run.

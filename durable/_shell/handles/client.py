@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any, Self
 
 from durable._core.codec.codec import Codec, ValueCodec
@@ -13,6 +14,7 @@ from durable._core.codec.value_types import ValueType
 from durable._core.ports import Clock
 from durable._shell.handles.client_backend import TIMEOUT, ClientBackend
 from durable._shell.handles.journal import JournalHandle
+from durable._shell.rows.carried import Carry
 from durable._shell.storage.opening import Durability
 
 
@@ -33,6 +35,7 @@ class Client(JournalHandle[ClientBackend]):
         allow_network_fs: As the engine's; used there as well.
         timeout: Seconds, up to 600, that a call waits for an owner that does not answer: then JournalAccessError says
             which process that is.
+        carry: The context variables that are recorded with what it starts, as the engine's.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Client(JournalHandle[ClientBackend]):
         durability: Durability = "full",
         allow_network_fs: bool = False,
         timeout: float = TIMEOUT,
+        carry: Iterable[ContextVar[Any]] = (),
     ) -> None:
         super().__init__(
             ClientBackend(
@@ -54,6 +58,7 @@ class Client(JournalHandle[ClientBackend]):
                 durability=durability,
                 allow_network_fs=allow_network_fs,
                 timeout=timeout,
+                carry=Carry(carry),
             )
         )
 

@@ -33,6 +33,7 @@ from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.once import ASKED_SECONDS, Once
 from durable._shell.requests.request import JournalRequest
+from durable._shell.rows.carried import NO_CARRY, Carry
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.rows.value_caps import value_caps
@@ -86,6 +87,7 @@ class ClientBackend:
         durability: Durability = "full",
         allow_network_fs: bool = False,
         timeout: float = TIMEOUT,
+        carry: Carry = NO_CARRY,
     ) -> None:
         if not 0 < timeout <= ASKED_SECONDS:
             msg = f"timeout: expected seconds, more than 0 and up to {ASKED_SECONDS:g}, found {timeout!r}"
@@ -96,6 +98,7 @@ class ClientBackend:
         self.codec = codec or Codec()
         self.clock: Clock = clock or SystemClock()
         self._definitions = definitions
+        self._carry = carry
         self._durability: Durability = durability
         self._allow_network_fs = allow_network_fs
         self._timeout = timeout
@@ -283,12 +286,19 @@ class ClientBackend:
         made = with_options(op)
         known = self._learn(made)
         return make_run(
-            made, definitions=known, codec=self.codec, allocate=lambda: 0, now=self.clock.now(), run_id=run_id
+            made,
+            definitions=known,
+            codec=self.codec,
+            allocate=lambda: 0,
+            now=self.clock.now(),
+            run_id=run_id,
+            carried=self._carry.captured(self.codec),
         )
 
     def template(self, op: RunOp[Any]) -> NewRun:
         """What *op* starts when its time comes."""
-        return make_template(op, definitions=self._learn(op), codec=self.codec)
+        carried = self._carry.captured(self.codec)
+        return make_template(op, definitions=self._learn(op), codec=self.codec, carried=carried)
 
     def definition(self, workflow: str, version: int) -> RunnableDefinition[..., Any] | None:
         """The workflow or job of that name and version, if this client was given it, or has started one."""

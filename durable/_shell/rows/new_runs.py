@@ -46,11 +46,14 @@ def make_run(
     position: str | None = None,
     arguments: Payload | None = None,
     keys: tuple[str | None, str] | None = None,
+    carried: str = "",
 ) -> NewRun:
     """
     The run that *op* starts, not yet recorded. *arguments* and *keys* are those of *op*, if they are known already.
 
     *run_id* is its id where the caller has chosen none; that of a tick is found again, as a chosen one is.
+
+    *carried* are the context variables that its steps see: of who starts it, or of the run that does.
 
     *places* give it a place in line; templates, and those recorded from outside, get theirs from `placed`.
 
@@ -96,7 +99,7 @@ def make_run(
         key=key,
         arguments=f"{definition.name}:{call_digest(op, arguments, codec)}" if key is not None or chosen else "",
         labels=labels,
-        started=RunStarted(definition.name, options.version, found_id, arguments, now),
+        started=RunStarted(definition.name, options.version, found_id, arguments, now, carried),
         due_at=due_at if is_delayed else None,
         timeout=timeout,
         expires=given.expires,
@@ -111,7 +114,9 @@ def make_run(
         limit_key=limit_key,
         retry=None if given.retry is None else recorded(given.retry),
         signals=tuple(SentSignal(*encoded_signal(signal, payload, codec)) for signal, payload in given.signals),
-        follow_ups=tuple(make_template(each, definitions=definitions, codec=codec) for each in given.then),
+        follow_ups=tuple(
+            make_template(each, definitions=definitions, codec=codec, carried=carried) for each in given.then
+        ),
     )
 
 
@@ -122,14 +127,14 @@ def placed(new: NewRun, places: Places) -> NewRun:
     return evolve(new, place=places.place(new.queue, new.workflow, new.parent, new.labels))
 
 
-def make_template(op: RunOp[Any], *, definitions: Definitions, codec: Codec) -> NewRun:
+def make_template(op: RunOp[Any], *, definitions: Definitions, codec: Codec, carried: str = "") -> NewRun:
     """
     What *op* starts when its time comes: a follow-up, a callback. See `templates.begun`.
 
     Raises:
         DefinitionError, EncodeError: As `make_run`.
     """
-    return make_run(op, definitions=definitions, codec=codec, allocate=_no_number, now=0.0)
+    return make_run(op, definitions=definitions, codec=codec, allocate=_no_number, now=0.0, carried=carried)
 
 
 def _no_number() -> int:

@@ -79,6 +79,8 @@ class RunState:
     callback: int | None = None
     #: Their ids, and those of the batches around them, once a step needs them.
     batches: tuple[str, ...] = ()
+    #: The context variables that its steps see, as recorded.
+    carried: str = ""
 
     def append(self, events: Sequence[Event]) -> list[EventTuple]:
         """The rows of *events*, numbered and chained after what is recorded."""

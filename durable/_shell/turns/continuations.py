@@ -116,7 +116,7 @@ def _call(
         finished = _finished(ended, definition, services)
         # In a context of its own, so that what it sets there does not leak into the run's.
         ops: list[Any] = contextvars.copy_context().run(partial(_ops_of, hook, finished))
-        return [_started(op, ended.run, services) for op in ops]
+        return [_started(op, ended, services) for op in ops]
     except BaseException as error:  # user code may raise anything; the run is over
         if came_from_outside(error):
             raise
@@ -130,11 +130,11 @@ def _ops_of(hook: Hook[Any], finished: Finished[Any]) -> list[Any]:
     return [ops] if isinstance(ops, Op) else list(ops or ())
 
 
-def _started(op: Any, run: int, services: Services) -> NewRun:
+def _started(op: Any, ended: _Ended, services: Services) -> NewRun:
     if not isinstance(op, RunOp):
         msg = f"a hook returns calls of workflows and jobs, which are runs of their own; found {kind_of(op)}"
         raise TypeError(msg)
-    return services.new_run(op, services.clock.now()).following(run)
+    return services.new_run(op, services.clock.now(), carried=ended.started.carried).following(ended.run)
 
 
 def _finished(ended: _Ended, definition: RunnableDefinition[..., Any], services: Services) -> Finished[Any]:

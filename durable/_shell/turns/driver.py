@@ -25,7 +25,15 @@ import anyio
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.codec.exceptions.traceback_text import frames_of
 from durable._core.journal import history
-from durable._core.journal.events import Event, Reopening, RunExpired, SignalReceived, StepInterrupted, StepNotBegun
+from durable._core.journal.events import (
+    Event,
+    Reopening,
+    RunExpired,
+    RunStarted,
+    SignalReceived,
+    StepInterrupted,
+    StepNotBegun,
+)
 from durable._core.run.decision import Decision
 from durable._core.run.execution import Execution
 from durable._core.suspicion import BODY, Suspect, counts, progress
@@ -284,6 +292,7 @@ class Driver:
             # once only: should it be taken over again, the file must be read
             (started, self._state.chain), self._fresh = self._fresh, None
             self._state.seq = 1
+            self._carry(started)
             execution = self._execution = make_execution(self.ready, [started], self._services)
             self._lived = True
             return None if await self._is_condemned(execution, [started]) else self._expired([])
@@ -294,6 +303,7 @@ class Driver:
         self._writer.announced = loaded.begun
         self._notes.recorded(events)
         self._inbox.begin(loaded.items)
+        self._carry(events[0])
         execution = self._execution = make_execution(self.ready, events, self._services)
         if await self._is_condemned(execution, events):
             return None
@@ -335,9 +345,17 @@ class Driver:
             told = {"step": each.name, "position": each.position, "site": each.site}
             log.warning("replay.arguments_changed", run_id=self.ready.run_id, workflow=self.ready.workflow, **told)
 
+    def _carry(self, started: Event) -> None:
+        """Set the context variables that came with the start: steps run in copies of this context."""
+        if isinstance(started, RunStarted) and started.carried:
+            self._state.carried = started.carried
+            if self._services.carry.set_again(started.carried, self._services.codec):
+                self._attempts.context = contextvars.copy_context()
+
     async def _resume(self, kept: Resident) -> list[Event]:
         """Continue with an execution that was freed and kept."""
         self._execution = kept.execution
+        self._carry(kept.execution.started)
         self._state.seq, self._state.chain, self._inbox.upto = kept.seq, kept.chain, kept.inbox_upto
         self._writer.announced = True
         await self._inbox.look(self._read)

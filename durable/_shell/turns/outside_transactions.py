@@ -57,11 +57,11 @@ async def transact(op: TransactionOp[T], services: Services, timeout: float) -> 
 
 
 async def _in_group(op: TransactionOp[T], services: Services, *, alone: bool) -> tuple[T, BaseException | None]:
-    guard = services.database.guard
+    guard, stage = services.database.guard, _staging(services)
 
     def run(conn: sqlite3.Connection, effects: Effects) -> tuple[Any, BaseException | None]:
         try:
-            return run_sync(conn, guard, op, _staging(services), effects, lambda value: value), None
+            return run_sync(conn, guard, op, stage, effects, lambda value: value), None
         except BaseException as error:
             if came_from_outside(error) or is_undone(error) or _is_the_disk(error):
                 raise
@@ -106,8 +106,10 @@ async def transaction(
 
 
 def _staging(services: Services) -> Any:
+    carried = services.carry.captured(services.codec)  # here, since the function may run on the writer's thread
+
     def stage(op: RunOp[Any]) -> NewRun:
-        return services.new_run(op, services.clock.now())
+        return services.new_run(op, services.clock.now(), carried=carried)
 
     return stage
 

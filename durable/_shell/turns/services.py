@@ -22,6 +22,7 @@ from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.steps import Steps
 from durable._shell.log import log
+from durable._shell.rows.carried import Carry
 from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.storage.port import AnyDatabase
@@ -62,6 +63,8 @@ class Services:
     clock: Clock
     steps: Steps
     definitions: Definitions
+    #: The context variables that runs take along.
+    carry: Carry
     #: Those that the engine knew when it was made.
     limits: Mapping[str, Limit]
     places: Places
@@ -119,6 +122,7 @@ class Services:
         position: str | None = None,
         arguments: Payload | None = None,
         keys: tuple[str | None, str] | None = None,
+        carried: str = "",
     ) -> NewRun:
         """The run that *op* starts, see `make_run`."""
         return make_run(
@@ -133,4 +137,5 @@ class Services:
             position=position,
             arguments=arguments,
             keys=keys,
+            carried=carried,
         )

@@ -136,7 +136,8 @@ class TransactionTurn:
         return self._services.steps.failed(action, error, self._state.run_id)
 
     def _stage(self, op: RunOp[Any]) -> NewRun:
-        return self._services.new_run(op, self._services.clock.now(), parent=self._state.run)
+        state = self._state
+        return self._services.new_run(op, self._services.clock.now(), parent=state.run, carried=state.carried)
 
     # --- in a commit group -------------------------------------------------------------------------------
 

@@ -260,11 +260,14 @@ class TurnWriter:
             position=action.position,
             arguments=action.arguments,
             keys=action.keys,
+            carried=self._state.carried,
         )
 
     def _feed(self, feed: Feed) -> NewFeed:
         services = self._services
-        template = make_template(feed.op, definitions=services.definitions, codec=services.codec)
+        template = make_template(
+            feed.op, definitions=services.definitions, codec=services.codec, carried=self._state.carried
+        )
         return NewFeed(feed, template, [services.allocate() for _ in feed.children])
 
     def _said(self, decision: Decision, now: float) -> list[Said]:

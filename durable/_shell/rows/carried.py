@@ -1,0 +1,84 @@
+"""
+Context variables that travel with runs: a request id, a tenant, a locale.
+
+Recorded with the start of a run, and set again where its steps and jobs run, in whatever process, and where those of
+its children do. As text in the first event, so that export, fork and retry take them along.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any, Final
+
+from durable._core.codec.codec import Codec, Payload
+from durable._core.codec.exceptions.safe_text import shown
+from durable.errors import DefinitionError
+
+#: What codec hooks made of the values is no text, which JSON never begins with.
+_BINARY: Final = "base64:"
+_WHERE: Final = "the context variables of Engine(carry=)"
+_UNSET: Final = object()
+
+
+class Carry:
+    """
+    The variables that an application has named.
+
+    Raises:
+        DefinitionError: They are no context variables, or two of them have one name.
+    """
+
+    def __init__(self, variables: Iterable[ContextVar[Any]] = ()) -> None:
+        given: Any = variables
+        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+            msg = f"Engine(carry=) takes a list of context variables, found {shown(given, 60)}"
+            raise DefinitionError(msg)
+        self._variables: dict[str, ContextVar[Any]] = {}
+        for each in given:
+            if not isinstance(each, ContextVar):
+                msg = f"Engine(carry=) takes context variables (contextvars.ContextVar), found {shown(each, 60)}"
+                raise DefinitionError(msg)
+            if self._variables.setdefault(each.name, each) is not each:
+                msg = f"Engine(carry=) has two variables called {each.name!r}: they are recorded by their names"
+                raise DefinitionError(msg)
+
+    def captured(self, codec: Codec) -> str:
+        """
+        What those that are set here hold, as it is recorded; empty if none is.
+
+        Raises:
+            EncodeError: A value cannot be recorded.
+        """
+        if not self._variables:
+            return ""
+        values = {name: variable.get(_UNSET) for name, variable in self._variables.items()}
+        values = {name: value for name, value in values.items() if value is not _UNSET}
+        if not values:
+            return ""
+        payload = codec.encode(values, where=_WHERE)
+        return payload if isinstance(payload, str) else _BINARY + base64.b64encode(payload).decode()
+
+    def set_again(self, carried: str, codec: Codec) -> bool:
+        """
+        Set in the context that calls what `captured` gave; whether anything was.
+
+        A variable that this program does not name is left out: it has no use for it.
+
+        Raises:
+            DecodeError: It cannot be read by this program.
+        """
+        if not carried or not self._variables:
+            return False
+        payload: Payload = carried
+        if carried.startswith(_BINARY):
+            payload = base64.b64decode(carried.removeprefix(_BINARY))
+        values: dict[str, Any] = codec.decode(payload, where=_WHERE)
+        for name, value in values.items():
+            if (variable := self._variables.get(name)) is not None:
+                variable.set(value)
+        return True
+
+
+NO_CARRY: Final = Carry()
