@@ -44,6 +44,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "replay": Subcommand("replay", "run workflow code over recorded histories; execute nothing"),
         "trace": Subcommand("replay", "every command of a run, with its source line, outcome and locals"),
         "check": Subcommand("check", "which runs would today's code break? For CI, before a deploy"),
+        "ui": Subcommand("ui", "a dashboard in the browser: runs, timelines, the debugger"),
         "diff": Subcommand("diff", "two runs side by side, from where they part"),
     },
     "change": {

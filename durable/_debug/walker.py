@@ -8,6 +8,7 @@ strand looked like where it stopped before.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from durable._debug import looking_around as look
 from durable._debug.replay import outcomes_of
 from durable._debug.stepped_replay import Place, SteppedReplay, Stop
+from durable.errors import UsageError
 
 if TYPE_CHECKING:
     from pdb import Pdb
@@ -25,18 +27,35 @@ if TYPE_CHECKING:
 
 
 class Walker:
-    """Goes from stop to stop of one replay."""
+    """
+    Goes from stop to stop of one replay.
+
+    Args:
+        definition: The workflow.
+        recorded: Its history.
+        codec: Decodes recorded values.
+        new_pdb: Makes what `breakpoint()` in workflow code opens; it opens nothing without.
+        seconds: How long a walk over many stops may take, where nobody sits who could interrupt it.
+    """
 
     def __init__(
-        self, definition: Workflow[..., Any], recorded: RunHistory, codec: Codec, new_pdb: Callable[[], Pdb]
+        self,
+        definition: Workflow[..., Any],
+        recorded: RunHistory,
+        codec: Codec,
+        new_pdb: Callable[[], Pdb] | None = None,
+        *,
+        seconds: float | None = None,
     ) -> None:
         self.new_pdb = new_pdb
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         self.replay = SteppedReplay(definition, recorded, codec)
         #: All stops of the replay.
         self.stops: list[Stop] = []
         with breakpoints(None):
             while (stop := self.replay.next()) is not None:
                 self.stops.append(stop)
+                self._in_time()
         execution = self.replay.execution
         #: What came of each command, and which are open at the end.
         self.outcomes = outcomes_of(recorded, execution.consumed)
@@ -85,7 +104,19 @@ class Walker:
             with breakpoints(self.new_pdb if number > self._furthest else None):
                 stop = self.replay.seek(number)
             self._furthest = max(self._furthest, number)
+            self._in_time()
             yield stop, self.replay.places()
+
+    def _in_time(self) -> None:
+        """
+        Say so if the time allowed is over. Between two stops the code is the user's own, and not interrupted.
+
+        Raises:
+            UsageError: It is.
+        """
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            msg = f"replaying run {self.replay.recorded.run.run_id!r} takes too long here: `durable debug` has no limit"
+            raise UsageError(msg)
 
     def innermost(self) -> Place | None:
         """Where the innermost function of the strand that stopped stands."""

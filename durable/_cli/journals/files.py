@@ -81,8 +81,11 @@ def snapshot(connection: sqlite3.Connection) -> Generator[None, None, None]:
     """
     One state of the file for everything that is read within: a short transaction, which blocks no writer.
 
-    Keep it short: a checkpoint cannot reach beyond what it sees.
+    Keep it short: a checkpoint cannot reach beyond what it sees. Within another one it is that.
     """
+    if connection.in_transaction:
+        yield
+        return
     connection.execute("BEGIN")
     try:
         yield

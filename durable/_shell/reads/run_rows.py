@@ -273,6 +273,8 @@ class Filter(NamedTuple):
     until: float | None = None
     #: A name of `WAITED_FOR`, or that of a signal ("signal:NAME" where the two could be mixed up).
     waiting_for: str | None = None
+    #: A part of the id, key, labels or reason. No index helps: all runs that fit otherwise are looked through.
+    text: str | None = None
 
 
 # Of `TimerSet` and `GroupArranged`, as above.
@@ -355,6 +357,9 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
             "WHERE w.kind IN (SELECT value FROM json_each(?)) AND w.name = ?)"
         )
         values += [json.dumps(kinds), name]
+    if wanted.text is not None:
+        where.append("(instr(r.run_id, ?) OR instr(r.key, ?) OR instr(r.labels, ?) OR instr(r.reason, ?))")
+        values += [wanted.text] * 4
     if before is not None:
         where.append("r.run < ?")
         values.append(before)

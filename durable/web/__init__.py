@@ -1,0 +1,66 @@
+"""
+A dashboard in the browser: every run, why it waits, its timeline, and the time-travel debugger.
+
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+    from durable.web import dashboard
+
+    app = Starlette(routes=[Mount("/durable", dashboard(engine))])
+
+An ASGI application, without a build step, a CDN or a database of its own. It needs the extra `web`
+(``pip install durable-asyncio[web]``). ``durable ui --db rides.db`` serves it alone, beside an engine or without one.
+
+Start with `application`, which page a request is for; then `guard`, who may have it, `journal`, what it is read from,
+and `pages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+try:
+    import jinja2 as _jinja2
+    import starlette as _starlette
+except ImportError as _error:
+    _msg = "durable.web needs Starlette and Jinja2: pip install 'durable-asyncio[web]'"
+    raise ImportError(_msg) from _error
+
+from durable.web.application import Dashboard, as_hosts
+from durable.web.guard import Access, Authorize
+from durable.web.journal import App, Journal, Shown
+
+if TYPE_CHECKING:
+    _ = (_jinja2, _starlette)
+
+__all__ = ["Access", "App", "Authorize", "Dashboard", "Shown", "dashboard"]
+
+
+def dashboard(
+    shown: Shown,
+    *,
+    authorize: Authorize | None = None,
+    app: App = None,
+    title: str | None = None,
+    hosts: Iterable[str] | None = None,
+) -> Dashboard:
+    """
+    An ASGI application that shows a journal.
+
+    It reads the file itself, beside whoever executes it. Nobody can change anything unless *authorize* says so: then
+    what is asked for (cancel, retry, signal, ...) is recorded as a `Client` would have it.
+
+    Args:
+        shown: An `Engine`, a `Service` or a `Client`, or the path of a journal.
+        authorize: Called with each request (a Starlette `Request`; may be async): "write", "read", or None, which is
+            refused. Without it, everybody whom the host lets through may read.
+        app: Whose code the debugger walks through: ``"pkg.mod"``, a module, or definitions; by default those of the
+            engine. Nothing of it is executed but workflow code, which is replayed.
+        title: What the pages are called; by default the name of the file.
+        hosts: Names that it answers to. For one that listens on the machine itself: `durable.web.guard.LOCAL_HOSTS`.
+
+    Raises:
+        UsageError: The journal is in memory, and no engine was given.
+        DefinitionError: The definitions of *app* contradict each other.
+    """
+    return Dashboard(Journal(shown, app), authorize, title, as_hosts(hosts))

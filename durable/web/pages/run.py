@@ -1,0 +1,348 @@
+"""
+One run: what became of it and why, over time, as a graph, event by event; and what can be done about it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tempfile
+from argparse import ArgumentTypeError
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from starlette.responses import Response
+
+from durable._cli.commands.look.show import Page, page_of
+from durable._cli.drawing.model import nodes_of
+from durable._cli.drawing.svg import svg_lines
+from durable._cli.journals.step_lines import StepLine, steps_in
+from durable._cli.terminal.arguments import json_argument
+from durable._cli.terminal.values import bounded, call_lines, failure_lines, value_lines
+from durable._core.journal.columns import fields_of
+from durable._core.journal.events import (
+    KIND_NAMES,
+    ChildFailed,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunSucceeded,
+    StepFailed,
+)
+from durable._core.journal.history import only
+from durable._core.program.ops import Signal
+from durable._shell.handles.handle import Run
+from durable._shell.reads.event_rows import event_rows, readable_events
+from durable._shell.reads.run_rows import WaitRow, require_run, waits_of
+from durable.web.call import Call, RefusedError
+from durable.web.journal import Journal, at_one_moment
+from durable.web.timeline import Bar, axis, lines_of, span_of
+
+#: Lines of a timeline, events of a history and steps of a summary on one page.
+PAGE_LENGTH: Final = 200
+STEPS: Final = 60
+#: Waits of a run that are shown.
+MOST_WAITS: Final = 50
+#: Children whose own lines are shown at once.
+MOST_CHILDREN: Final = 20
+#: Events up to which a run is drawn as a graph: more are folded into nothing that helps.
+MOST_DRAWN: Final = 3_000
+
+#: What a button does to one run.
+CHANGES: Final[Mapping[str, Callable[[Run[Any]], Awaitable[object]]]] = {
+    "cancel": lambda run: run.cancel("from the dashboard"),
+    "pause": lambda run: run.pause(),
+    "resume": lambda run: run.resume(),
+    "retry": lambda run: run.retry(),
+    "retry anyway": lambda run: run.retry(force=True),
+}
+
+
+class Shown(NamedTuple):
+    """A run as its summary shows it: `Page`, as the command line's, and what it waits for."""
+
+    page: Page
+    waits: list[WaitRow]
+
+
+def read_run(conn: sqlite3.Connection, path: str, run_id: str, now: float) -> Shown:
+    """All about one run."""
+    page = page_of(conn, path, run_id, now)
+    return Shown(page, waits_of(conn, page.row.run, MOST_WAITS))
+
+
+@at_one_moment
+def read_events(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[Any, list[Event], str | None]:
+    """The row of a run, its events as far as they can be read, and why not all can."""
+    row = require_run(conn, run_id)
+    events, problem = readable_events(event_rows(conn, row.run), path, row)
+    return row, events, None if problem is None else str(problem)
+
+
+async def summary(call: Call) -> Response:
+    """Status, why it waits, input, result or error, attributes, steps, signals, children; and the buttons."""
+    journal = call.journal
+    page, waits = await journal.read(read_run, journal.path, call.asked("id"), call.now)
+    steps = steps_in(page.events)
+    return call.answer(
+        "run.html", tab="", page=page, row=page.row, waits=waits, steps=steps[-STEPS:],
+        hidden=max(0, len(steps) - STEPS), input=_input(page, journal), **_outcome(page, steps, journal),
+        attributes=_value(journal, page.row.attributes), changes=_changes(page),
+        signals=_awaited(waits, journal), debuggable=journal.definitions is not None,
+    )  # fmt: skip
+
+
+async def timeline(call: Call) -> Response:
+    """The run over time."""
+    journal, run_id, now = call.journal, call.asked("id"), call.now
+    row, events, problem = await journal.read(read_events, journal.path, run_id)
+    opened = [each for each in call.query.get("open", "").split(" ") if each][:MOST_CHILDREN]
+    children = {}
+    for each in opened:
+        _, children[each], _ = await journal.read(read_events, journal.path, each)
+    lines = lines_of(events, children)
+    began, ended = span_of(lines, events[0].at if events else row.created_at, now)
+    begin, end = _zoomed(call.query, began, ended)
+    first = min(call.number("first", 0) or 0, max(0, len(lines) - 1))
+    scale = _Scale(begin, end, now)
+    shown = [(line, [scale.place(bar) for bar in line.bars]) for line in lines[first : first + PAGE_LENGTH]]
+    return call.answer(
+        "timeline.html", tab="timeline", row=row, lines=shown,
+        marks=axis(begin, end, began), began=began, begin=begin, end=end, whole=(began, ended), problem=problem,
+        first=first, total=len(lines), page_length=PAGE_LENGTH, opened=opened, toggled=_toggle(opened),
+    )  # fmt: skip
+
+
+async def graph(call: Call) -> Response:
+    """The run as a drawing, made where all drawings are."""
+    journal, run_id = call.journal, call.asked("id")
+    row, events, problem = await journal.read(read_events, journal.path, run_id)
+    if call.query.get("as") != "svg":
+        return call.answer("graph.html", tab="graph", row=row, too_many=len(events) > MOST_DRAWN, problem=problem)
+    if len(events) > MOST_DRAWN:
+        raise RefusedError(409, f"{len(events):,} events are too many for a drawing: look at the timeline")
+    drawing = "\n".join(svg_lines(nodes_of(events), f"{row.workflow} {row.run_id}"))
+    # A picture of its own: it has its style inside, which its policy allows, and no script.
+    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return Response(drawing, media_type="image/svg+xml", headers=policy)
+
+
+async def history(call: Call) -> Response:
+    """Every event, page by page."""
+    journal, run_id = call.journal, call.asked("id")
+    row, events, problem = await journal.read(read_events, journal.path, run_id)
+    only_failures = call.query.get("only") == "failures"
+    numbered = [
+        (seq, event)
+        for seq, event in enumerate(events, 1)
+        if not only_failures or event.outcome in ("failed", "retrying", "interrupted")
+    ]
+    first = min(call.number("first", 0) or 0, max(0, len(numbered) - 1))
+    shown = [
+        (seq, KIND_NAMES[event.kind], event, _fields(event), _event_value(journal, event))
+        for seq, event in numbered[first : first + PAGE_LENGTH]
+    ]
+    return call.answer(
+        "history.html", tab="history", row=row, events=shown, first=first, total=len(numbered), problem=problem,
+        page_length=PAGE_LENGTH, only_failures=only_failures, began=events[0].at if events else row.created_at,
+    )  # fmt: skip
+
+
+async def value(call: Call) -> Response:
+    """A recorded value, whole, as a file."""
+    journal, seq = call.journal, call.number("seq", 0) or 0
+    _, events, _ = await journal.read(read_events, journal.path, call.asked("id"))
+    if not 0 < seq <= len(events):
+        raise RefusedError(404, f"there is no event {seq}")
+    payload = journal.text_of(events[seq - 1].value)
+    body = payload if isinstance(payload, bytes) else (payload or "null").encode()
+    kind = "application/octet-stream" if isinstance(payload, bytes) else "application/json"
+    return Response(body, media_type=kind, headers={"Content-Disposition": f'attachment; filename="value-{seq}.json"'})
+
+
+async def export(call: Call) -> Response:
+    """The run and what it started, as `durable export` writes them."""
+    run_id = call.asked("id")
+    with tempfile.TemporaryDirectory(prefix="durable-") as folder:
+        path = Path(folder) / "run.jsonl"
+        async with call.journal.handle() as handle:
+            await handle.export(run_id, path, tree=call.query.get("tree") == "yes")
+        body = path.read_bytes()
+    name = "".join(each if each.isalnum() else "-" for each in run_id if each.isascii())[:60] or "run"
+    headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
+    return Response(body, media_type="application/jsonl", headers=headers)
+
+
+# --- what changes a run -----------------------------------------------------------------------------------------
+
+
+async def change(call: Call) -> Response:
+    """Cancel, pause, resume, retry."""
+    form = await call.form()
+    run_id, what = _given(form, "id"), form.get("change", "")
+    if what not in CHANGES:
+        raise RefusedError(400, f"{what!r:.40} cannot be done to a run: {', '.join(CHANGES)} can")
+    async with call.journal.handle() as handle:
+        await CHANGES[what](handle.get(run_id))
+    return call.go_to("run", id=run_id)
+
+
+async def signal(call: Call) -> Response:
+    """Send a signal, of the type that the application declares for its name."""
+    form = await call.form()
+    run_id, name = _given(form, "id"), _given(form, "name")
+    payload, type_ = _json(form.get("payload", "")), call.journal.signal_type(name)
+    async with call.journal.handle() as handle:
+        run = handle.get(run_id)
+        if type_ is None:
+            await run.signal(name, payload)
+        else:
+            codec = call.journal.codec
+            await run.signal(Signal(name, type_), codec.from_plain(payload, type_, where=f"payload of {name!r}"))
+    return call.go_to("run", id=run_id)
+
+
+async def fork(call: Call) -> Response:
+    """A copy that continues from a position, with another outcome there if one is given."""
+    form = await call.form()
+    run_id, at = _given(form, "id"), _given(form, "at")
+    replace = {at: _json(form["value"])} if form.get("value", "").strip() else None
+    async with call.journal.handle() as handle:
+        forked = await handle.get(run_id).fork(at, replace)
+    return call.go_to("run", id=forked.id)
+
+
+async def resolve(call: Call) -> Response:
+    """Say how a step has ended of which nobody knows."""
+    form = await call.form()
+    run_id, position = _given(form, "id"), _given(form, "position")
+    async with call.journal.handle() as handle:
+        run = handle.get(run_id)
+        if form.get("error", "").strip():
+            await run.resolve(position, error=form["error"], reason=form.get("reason", ""))
+        else:
+            await run.resolve(position, value=_json(form.get("value", "")), reason=form.get("reason", ""))
+    return call.go_to("run", id=run_id)
+
+
+# --- in words ---------------------------------------------------------------------------------------------------
+
+
+def _given(form: Mapping[str, str], name: str) -> str:
+    if not form.get(name):
+        raise RefusedError(400, f"the form has no {name}")
+    return form[name]
+
+
+def _json(text: str) -> Any:
+    if not text.strip():
+        return None
+    try:
+        return json_argument(text)
+    except ArgumentTypeError as error:
+        raise RefusedError(400, str(error)) from error
+
+
+def _value(journal: Journal, payload: Any) -> list[str]:
+    return [] if payload is None else value_lines(journal.text_of(payload))
+
+
+def _input(page: Page, journal: Journal) -> list[str]:
+    started = page.started
+    return [] if started is None else call_lines(page.row.workflow, journal.text_of(started.value))
+
+
+def _outcome(page: Page, steps: list[StepLine], journal: Journal) -> dict[str, Any]:
+    """The result or error of a run that has ended; of an error, also where it came from."""
+    end = page.end
+    found: dict[str, Any] = {"result": [], "error": [], "causes": []}
+    if isinstance(end, RunSucceeded):
+        found["result"] = _value(journal, end.value) or ["null"]
+    elif isinstance(end, RunFailed | RunCancelled) and end.value is not None:
+        found["error"] = failure_lines(journal.text_of(end.value))
+    if isinstance(end, RunFailed):
+        last = {event.position: event for event in _failures(page.events)}
+        names = {step.position: (step.name, step.site) for step in steps}
+        found["causes"] = [
+            (position, *names.get(position, ("", "")), failure_lines(journal.text_of(last[position].value)))
+            for position in end.positions[:5]
+            if position in last
+        ]
+    return found
+
+
+def _failures(events: list[Event]) -> list[StepFailed | ChildFailed]:
+    """The failures of steps and children."""
+    return [*only(events, StepFailed), *only(events, ChildFailed)]
+
+
+def _event_value(journal: Journal, event: Event) -> list[str]:
+    if event.value is None:
+        return []
+    text = journal.text_of(event.value)
+    if event.outcome in ("failed", "retrying") or isinstance(event, RunFailed):
+        return bounded(failure_lines(text), full=False)
+    return value_lines(text)
+
+
+def _fields(event: Event) -> str:
+    told = {name: each for name, each in fields_of(event).items() if each not in (None, "", (), [])}
+    return ", ".join(f"{name}={json.dumps(each, default=str, ensure_ascii=False)}" for name, each in told.items())
+
+
+def _changes(page: Page) -> list[str]:
+    """The buttons that mean something for a run as it stands."""
+    match page.row.status:
+        case "pending" | "running" | "waiting":
+            return ["pause", "cancel"]
+        case "paused" | "blocked":
+            return ["resume", "cancel"]
+        case "failed":
+            return ["retry"]
+        case _:
+            return []
+
+
+def _awaited(waits: list[WaitRow], journal: Journal) -> list[tuple[str, str]]:
+    """Names of the signals that it waits for, each with what it is to carry."""
+    names = dict.fromkeys(wait.name for wait in waits if wait.kind == "signal" and wait.name)
+    types = [(name, journal.signal_type(name)) for name in names]
+    return [(name, "" if type_ is None else getattr(type_, "__name__", str(type_))) for name, type_ in types]
+
+
+class _Scale:
+    """Where a moment stands between the beginning and the end of what is shown."""
+
+    def __init__(self, begin: float, end: float, now: float) -> None:
+        self._begin, self._length, self._now = begin, max(end - begin, 1e-9), now
+
+    def place(self, bar: Bar) -> dict[str, Any]:
+        """Left edge and width of a bar in percent, at least as wide as can be seen; and what it is."""
+        end = self._now if bar.end is None else bar.end
+        left = (bar.start - self._begin) / self._length * 100
+        right = (end - self._begin) / self._length * 100
+        shown = right >= 0 and left <= 100  # noqa: PLR2004 - percent
+        left, right = max(0.0, left), min(100.0, right)
+        width = max(0.35, right - left)
+        return {"bar": bar, "x": f"{min(left, 99.65):.3f}", "width": f"{width:.3f}", "shown": shown,
+                "seconds": end - bar.start}  # fmt: skip
+
+
+def _zoomed(query: Mapping[str, str], began: float, ended: float) -> tuple[float, float]:
+    """The stretch that the address asks for, as two shares of the whole: ``zoom=0.25-0.5``."""
+    length = ended - began
+    try:
+        low, high = (float(each) for each in query.get("zoom", "").split("-"))
+    except ValueError:
+        return began, ended
+    if not 0 <= low < high <= 1:
+        return began, ended
+    return began + low * length, began + high * length
+
+
+def _toggle(opened: list[str]) -> Callable[[str], str]:
+    """What ``open=`` is once a child was opened, or closed again."""
+    return lambda run_id: " ".join(
+        [each for each in opened if each != run_id] if run_id in opened else [*opened, run_id]
+    )

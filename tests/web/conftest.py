@@ -1,0 +1,75 @@
+"""
+What tests of the dashboard share: a journal in which a bit of everything has happened, and a visitor.
+"""
+
+import asyncio
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from durable import Engine, RunFailedError
+from durable.web import dashboard
+
+sys.path.insert(0, str(Path(__file__).parent))  # the application's module is imported by the name that journals know
+
+import corner_shop as shop
+from visiting import Visitor
+
+
+@pytest.fixture(scope="session")
+def shop_db(tmp_path_factory):
+    """
+    The journal of `shop`, made once; whoever changes it takes `own_db`.
+    """
+    path = tmp_path_factory.mktemp("web") / "shop.db"
+    with start_blocking_portal("asyncio") as portal:
+        portal.call(_happen, path)
+    return path
+
+
+async def _happen(path):
+    async with Engine(path, shop.DEFINITIONS, schedules=shop.SCHEDULES, concurrency=1) as engine:
+        good = await engine.start(
+            shop.order("ada", ["tea", "lamp"]), id="good", key="order-1", labels={"tenant": "ada"}
+        )
+        bad = await engine.start(shop.order("bob", ["piano"]), id="bad", labels={"tenant": "bob"})
+        await engine.start(shop.approval("cyd"), id="asking")
+        await engine.start(
+            shop.approval(shop.HOSTILE), id=shop.HOSTILE, key=shop.HOSTILE, labels={shop.HOSTILE: shop.HOSTILE}
+        )
+        assert await good.result() == "receipt-700"
+        with pytest.raises(RunFailedError):
+            await bad.result()
+        async with engine.batch(description="letters", id="letters") as batch:
+            for name in ("ada", "bob"):
+                batch.add(shop.tell(name))
+        await batch.wait()
+        await engine.queue("mail").pause()
+        await engine.start(shop.tell("late"), id="late")
+        while (await engine.get("asking").info()).status != "waiting":
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def own_db(shop_db, tmp_path):
+    """
+    A copy of the journal, at rest, to be changed.
+    """
+    return shutil.copy(shop_db, tmp_path / "own.db")
+
+
+@pytest.fixture
+def visit():
+    """
+    Makes a visitor of a dashboard.
+    """
+
+    def make(shown, *, write=False, prefix="", **options):
+        if write:
+            options["authorize"] = lambda request: "write"
+        return Visitor(dashboard(shown, **options), prefix)
+
+    return make

@@ -1,0 +1,60 @@
+"""
+An application whose journal the dashboard shows: it fails, waits, has children, and somebody hostile among its users.
+"""
+
+from attrs import frozen
+
+from durable import Flow, Retry, Return, Schedule, Signal, gather, job, set_attributes, sleep, step, wait_for, workflow
+
+#: What a name must not be able to do.
+HOSTILE = "<script>document.title='owned'<script>\"'&"
+#: Turns the line around it: refused in names, and not in payloads.
+TURNED = "\u202e"
+
+
+@frozen
+class Decision:
+    approved: bool
+    by: str
+
+
+decision = Signal("decision", Decision)
+
+
+@step
+async def price(item: str) -> int:
+    return len(item) * 100
+
+
+@step(retry=Retry(attempts=2, delay=0.01, on=ConnectionError))
+async def charge(cents: int) -> str:
+    if cents == 500:
+        raise ValueError(f"card declined for {cents}")
+    return f"receipt-{cents}"
+
+
+@job(queue="mail")
+async def tell(who: str) -> None:
+    pass
+
+
+@workflow
+async def order(user: str, items: list[str]) -> Flow[str]:
+    total = 0
+    for item in items:
+        cents: int = yield price(item)
+        total += cents
+    set_attributes(total=total)
+    yield gather(tell(user), sleep(0.01, name="cool down"))
+    receipt: str = yield charge(total)
+    yield Return(receipt)
+
+
+@workflow
+async def approval(who: str) -> Flow[bool]:
+    answer: Decision = yield wait_for(decision, timeout=86_400)
+    yield Return(answer.approved)
+
+
+DEFINITIONS = [order, approval, tell]
+SCHEDULES = [Schedule("nightly", tell("ops"), every=86_400)]
