@@ -16,6 +16,7 @@ from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from durable._cli.commands.look.list import as_json
+from durable._cli.journals.callback_lines import callbacks_in
 from durable._cli.journals.families import Family, family_json, family_lines, family_of
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
 from durable._cli.journals.finding import RUN_HELP, find_run
@@ -151,6 +152,7 @@ def _write(page: Page, out: Output, now: float, *, full: bool) -> None:
         _section("attributes", value_lines(row.attributes, full=full), out)
     _steps(page, out, now, full=full)
     _section("signals", _signals(page), out)
+    _section("callbacks", [each.in_words(now) for each in callbacks_in(row, page.events)], out)
     tree = list(family_lines(row.run_id, page.family, out))
     if tree:
         out.line()
@@ -340,6 +342,7 @@ def _json(page: Page) -> dict[str, Any]:
             name: {"received": received, "pending": pending, "unread": unread}
             for name, (received, pending, unread) in _signal_counts(page).items()
         },
+        "callbacks": [each.as_json() for each in callbacks_in(page.row, page.events)],
         **family_json(page.family),
         "followers": [row.run_id for row in page.followers],
         "events": len(page.events),
