@@ -222,8 +222,9 @@ async def test_a_second_name_of_the_file_is_told_and_passes(engines, tmp_db, eve
         assert await engine.run(quick(2)) == 2
         other.unlink()
         await eventually(lambda: told("engine.relieved"), 5)
-    (line,) = [each for each in logs if each["event"] == "engine.degraded"]
-    assert "hard link" in line["reason"]
+    told_of = [(each["what"], each["reason"]) for each in logs if each["event"] == "engine.degraded"]
+    assert [what for what, _ in told_of] == ["file"], told_of
+    assert "hard link" in told_of[0][1]
     assert engine.failure is None
 
 
@@ -301,7 +302,7 @@ async def test_health_says_what_a_probe_needs(engines, tmp_db, eventually):
     assert "deleted" in str(engine.health())
 
 
-async def test_a_reopening_waits_for_threads(engines):
+async def test_a_reopening_waits_for_threads(engines, eventually):
     """
     Of the connections to the file: none to be had is no end of the engine.
     """
@@ -309,9 +310,12 @@ async def test_a_reopening_waits_for_threads(engines):
     threading.stack_size(1 << 40)
     try:
         reopening = asyncio.create_task(engine._backend.running.commits.reopen())
-        done, _ = await asyncio.wait([reopening], timeout=0.1)
-        assert not done
-        assert "no thread for its connection" in str(engine.health())
+
+        async def is_told():
+            return "no thread for its connection" in str(engine.health())
+
+        await eventually(is_told, 5)
+        assert not reopening.done()
     finally:
         threading.stack_size(0)
     await reopening
