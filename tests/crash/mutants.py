@@ -984,13 +984,13 @@ MUTANTS = (
         "a client that is cancelled keeps the file",
         "_shell/storage/opening",
         '    with Ownership.acquire(path, "client"):\n'
-        "        database = await _open(path, durability, now, allow_network_fs=allow_network_fs)\n"
+        '        database = await _open(path, durability, now, "client", allow_network_fs=allow_network_fs)\n'
         "        try:\n"
         "            yield database\n"
         "        finally:\n"
         "            await database.aclose()\n",
         '    ownership = Ownership.acquire(path, "client")\n'
-        "    database = await _open(path, durability, now, allow_network_fs=allow_network_fs)\n"
+        '    database = await _open(path, durability, now, "client", allow_network_fs=allow_network_fs)\n'
         "    try:\n"
         "        yield database\n"
         "    finally:\n"
@@ -1645,6 +1645,20 @@ MUTANTS = (
         "    if len(os.fsencode(place)) <= _ADDRESS_BYTES:",
         "    if True:",
         "shell/test_location.py::test_every_path_works_for_engine_client_and_command_line",
+    ),
+    _m(
+        "a torn copy is taken for a journal",
+        "_shell/storage/torn",
+        '    if found != "ok":',
+        "    if False:",
+        "shell/test_torn_copies.py::test_a_torn_copy_is_refused_untouched_and_told_by_doctor",
+    ),
+    _m(
+        "a file that was closed is taken for a live one's copy",
+        "_shell/engine/running",
+        "    if not ownership.failure:",
+        "    if False:",
+        "shell/test_torn_copies.py::test_what_was_closed_killed_or_backed_up_is_no_copy",
     ),
     _m(
         "a process of our number is taken for us",

@@ -50,6 +50,7 @@ from durable._shell.storage.opening import open_owned
 from durable._shell.storage.outliving import OutlivedElsewhere, sweep
 from durable._shell.storage.ownership import Keeper, Ownership
 from durable._shell.storage.port import AnyDatabase
+from durable._shell.storage.torn import WHOLE, note_closed
 from durable._shell.storage.untrusted import open_to_others
 from durable._shell.tasks.broadcast import Broadcast
 from durable._shell.tasks.housekeeping import keep_house
@@ -473,7 +474,17 @@ async def _open_file(settings: Settings, host: Host, parts: AsyncExitStack) -> t
     )
     parts.callback(ownership.release)
     parts.push_async_callback(file.aclose)
+    parts.push_async_callback(_note_closed, file, ownership)
+    if file.is_copy:
+        log.warning("journal.notice", path=path, notice=WHOLE)
     return file, ownership
+
+
+async def _note_closed(file: Database, ownership: Ownership) -> None:
+    """Record that nobody writes any more, unless the file is not ours to write. Closing does not depend on it."""
+    if not ownership.failure:
+        with contextlib.suppress(DurableError), anyio.move_on_after(LAST_WAIT):
+            await file.write(note_closed)
 
 
 @frozen

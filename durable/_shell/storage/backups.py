@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from durable._shell.storage import marks
+from durable._shell.storage import marks, torn
 from durable._shell.storage.connections import connected, primary_code, translate
 from durable._shell.storage.wal import has_commits, wal_of
 from durable.errors import JournalAccessError, JournalDamagedError
@@ -145,6 +145,7 @@ def _mark(copy: sqlite3.Connection) -> None:
     if marks.schema_of(copy) is not None:
         told = f"{datetime.now(UTC).isoformat('T', 'seconds')} {os.urandom(8).hex()}"
         copy.execute("INSERT OR REPLACE INTO durable_meta VALUES (?, ?)", (_BACKUP, told))
+        torn.note_closed(copy)
 
 
 # --- opening one ---------------------------------------------------------------------------------------

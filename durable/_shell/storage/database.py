@@ -205,6 +205,8 @@ class Database:
         self._allow_network_fs = allow_network_fs
         #: The real path: a symbolic link is followed once, here.
         self.path = path
+        #: Whether it was found to be a copy of a file that was open: a whole one, see `torn`.
+        self.is_copy = False
         #: What an operator should know, in sentences. Nothing that prevents work.
         self.notices: list[str] = version_notices(sqlite3.sqlite_version_info)
         #: Calls whose work is running on a thread, even if nobody awaits them any more.

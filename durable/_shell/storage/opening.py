@@ -5,16 +5,17 @@ A journal's file, taken over and opened: by an engine for as long as it runs, by
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeAlias
 
-from durable._shell.storage import marks, schema
+from durable._shell.storage import marks, schema, torn
 from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import real_path
 from durable._shell.storage.database import Database
 from durable._shell.storage.location import check_folder, check_name
-from durable._shell.storage.ownership import Ownership, keepers_here
+from durable._shell.storage.ownership import Ownership, Role, keepers_here
 from durable._shell.storage.wal import has_commits
 from durable._shell.threads import in_thread
 from durable.errors import JournalLockedError
@@ -49,7 +50,7 @@ async def open_owned(
         await keeper.make_way()
     ownership = await _acquire(path) if stand_by is None else await _wait(path, stand_by)
     try:
-        database = await _open(path, durability, now, allow_network_fs=allow_network_fs)
+        database = await _open(path, durability, now, "engine", allow_network_fs=allow_network_fs)
     except BaseException:
         ownership.release()
         raise
@@ -70,7 +71,7 @@ async def owned_briefly(
     path = _checked(path, allow_network_fs=allow_network_fs)
     # Released whatever closing does: cancelled there, we would keep every engine out.
     with Ownership.acquire(path, "client"):
-        database = await _open(path, durability, now, allow_network_fs=allow_network_fs)
+        database = await _open(path, durability, now, "client", allow_network_fs=allow_network_fs)
         try:
             yield database
         finally:
@@ -109,14 +110,30 @@ def _checked(path: str, *, allow_network_fs: bool = False) -> str:
 
 
 async def _open(
-    path: str, durability: Durability, now: Callable[[], float], *, allow_network_fs: bool = False
+    path: str, durability: Durability, now: Callable[[], float], role: Role, *, allow_network_fs: bool
 ) -> Database:
+    copied = False
+
+    def inspect(conn: sqlite3.Connection) -> None:
+        nonlocal copied
+        marks.inspect(conn, path)
+        copied = torn.refuse_torn(conn, path)
+
+    def prepare(conn: sqlite3.Connection) -> None:
+        schema.prepare(conn, now())
+        if role == "engine":
+            torn.note_open(conn, path)
+        elif copied:  # lest it is verified for each request
+            torn.note_closed(conn)
+
     if has_commits(path):  # mostly, of a process that was killed
         await in_thread(check_wal, path)
-    return await Database.open(
+    database = await Database.open(
         path,
         durability=durability,
-        inspect=lambda conn: marks.inspect(conn, path),
-        prepare=lambda conn: schema.prepare(conn, now()),
+        inspect=inspect,
+        prepare=prepare,
         allow_network_fs=allow_network_fs,
     )
+    database.is_copy = copied
+    return database

@@ -23,6 +23,7 @@ from durable._shell.reads.schedule_rows import all_schedules, held_up_by, still_
 from durable._shell.requests.sockets import socket_path
 from durable._shell.storage.backups import check_wal
 from durable._shell.storage.marks import SCHEMA_VERSION
+from durable._shell.storage.torn import is_copy_of_open
 from durable.errors import JournalAccessError
 
 Severity: TypeAlias = Literal["ok", "note", "warning", "problem"]
@@ -111,12 +112,17 @@ def _found(check: Callable[[_File], Iterator[Finding]], file: _File) -> list[Fin
 
 
 def _pages(file: _File) -> Iterator[Finding]:
-    if not file.thorough and os.path.getsize(file.path) > _LARGE_BYTES:
+    thorough = file.thorough
+    if is_copy_of_open(file.conn, file.path):
+        thorough = True
+        what = "the file is a copy, made while an engine had the journal open: it may lack what was recorded last"
+        yield Finding("warning", what, "`durable backup` makes copies that are whole")
+    if not thorough and os.path.getsize(file.path) > _LARGE_BYTES:
         yield Finding("note", "the file is large: its pages were not verified", "durable doctor --thorough")
         return
-    check = "integrity_check" if file.thorough else "quick_check"
+    check = "integrity_check" if thorough else "quick_check"
     try:
-        rows = file.conn.execute("PRAGMA integrity_check(5)" if file.thorough else "PRAGMA quick_check(5)").fetchall()
+        rows = file.conn.execute("PRAGMA integrity_check(5)" if thorough else "PRAGMA quick_check(5)").fetchall()
     except sqlite3.DatabaseError as error:
         rows = [(str(error),)]
     bad = [str(text) for (text,) in rows if text != "ok"]
