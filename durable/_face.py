@@ -37,6 +37,7 @@ from durable._core.program.op_constructors import (
 from durable._core.program.ops import Child, Flow, Op, Return, RunOp, Signal
 from durable._core.program.progress import Progress
 from durable._core.program.registry import Given as Definition
+from durable._core.program.requests import Asked, Request
 from durable._core.program.retry import Retry
 from durable._core.program.sagas import CompensationError, saga
 from durable._core.program.saying import emit, progress, set_attributes
@@ -104,6 +105,9 @@ from durable.errors import (
     NotDurableError,
     PoisonError,
     RecordError,
+    RequestConflictError,
+    RequestRefusedError,
+    RequestUnansweredError,
     ResourceNotFoundError,
     RetryAfter,
     RetryRefusedError,
@@ -135,6 +139,7 @@ from durable.errors import (
 __all__ = [
     "Activation",
     "Arguments",
+    "Asked",
     "AsyncTransaction",
     "AttemptFailed",
     "Batch",
@@ -209,6 +214,10 @@ __all__ = [
     "Redacted",
     "Replay",
     "ReplayedCommand",
+    "Request",
+    "RequestConflictError",
+    "RequestRefusedError",
+    "RequestUnansweredError",
     "ResourceNotFoundError",
     "Retry",
     "RetryAfter",

@@ -8,6 +8,7 @@ Where each public name is: what `durable/__init__.py` loads at its first use, th
 HOMES = {
     "Activation": "_shell.attempts.middleware",
     "Arguments": "_shell.handles.run_info",
+    "Asked": "_core.program.requests",
     "AsyncTransaction": "_core.program.transactions",
     "AttemptFailed": "_shell.attempts.middleware",
     "Batch": "_shell.handles.batch",
@@ -82,6 +83,10 @@ HOMES = {
     "Redacted": "_core.recorded.redaction",
     "Replay": "_debug.replay",
     "ReplayedCommand": "_debug.replay",
+    "Request": "_core.program.requests",
+    "RequestConflictError": "errors",
+    "RequestRefusedError": "errors",
+    "RequestUnansweredError": "errors",
     "ResourceNotFoundError": "errors",
     "Retry": "_core.program.retry",
     "RetryAfter": "errors",

@@ -20,6 +20,7 @@ Every deliberate error of this library, and whose fault each one is.
     │   ├── LimitReachedError           no slot of the run's limit is free, and it does not wait
     │   ├── RunStateError               the run's status does not allow the request
     │   │   └── RetryRefusedError           a retry would forget what ran since the failure: refunds, messages
+    │   ├── RequestConflictError        something else was asked of the run under the same `dedup=`
     │   ├── UnknownOptionError          a run was started with an option that there is not
     │   ├── MiddlewareError             a middleware broke the rules of `proceed`
     │   ├── DryRunError                 a dry run lacks a stand-in, or was given a wrong one
@@ -33,6 +34,8 @@ Every deliberate error of this library, and whose fault each one is.
     ├── RunBlockedError             the run cannot continue without a person
     ├── CallbackFailedError         a callback was failed by a text (`engine.fail`)
     ├── HeartbeatMissedError        nothing was heard of a callback for too long; a TimeoutError, too
+    ├── RequestRefusedError         the run refused what it was asked
+    ├── RequestUnansweredError      the run ended without answering what it was asked
     ├── RunExpiredError             the run had not begun by the time that it was given (`expires=`)
     ├── StepError                   a step failed with a type that cannot be rebuilt here
     ├── HttpStatusError             an HTTP server failed, or asks for another attempt (`retry_http`)
@@ -107,6 +110,9 @@ __all__ = [
     "NotDurableError",
     "PoisonError",
     "RecordError",
+    "RequestConflictError",
+    "RequestRefusedError",
+    "RequestUnansweredError",
     "ResourceNotFoundError",
     "RetryAfter",
     "RetryRefusedError",
@@ -318,6 +324,20 @@ class RunStateError(UsageError):
         return f"cannot {self.request} run {self.run_id!r}: it is {self.status}{tail}"
 
 
+class RequestConflictError(UsageError):
+    """Something else was asked of the run under the same ``dedup=``."""
+
+    def __init__(self, run_id: str, request: str, dedup: str) -> None:
+        super().__init__(run_id, request, dedup)
+        self.run_id, self.request, self.dedup = run_id, request, dedup
+
+    def __str__(self) -> str:
+        return (
+            f"request {self.request!r} of run {self.run_id!r} was not made: dedup={self.dedup!r} was accepted for "
+            "another request or question. Give each question a dedup of its own, and repeat it word for word"
+        )
+
+
 class RetryRefusedError(RunStateError):
     """A failed run is not retried unless by force: steps ran since its failure, and a retry would forget them."""
 
@@ -471,6 +491,29 @@ class RunBlockedError(DurableError):
     def __str__(self) -> str:
         told = f": {self.reason}" if self.reason else ""
         return f"run {self.run_id!r} is blocked and needs a person{told}. Await result(wait=True) to wait until it ends"
+
+
+class RequestRefusedError(DurableError):
+    """The run refused what it was asked: its workflow did, or the question does not fit what that takes."""
+
+    def __init__(self, run_id: str, request: str, reason: str) -> None:
+        super().__init__(run_id, request, reason)
+        self.run_id, self.request, self.reason = run_id, request, reason
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} refused request {self.request!r}: {self.reason}"
+
+
+class RequestUnansweredError(DurableError):
+    """The run has ended, and has not answered what it was asked."""
+
+    def __init__(self, run_id: str, request: str, status: str) -> None:
+        super().__init__(run_id, request, status)
+        #: How the run ended.
+        self.run_id, self.request, self.status = run_id, request, status
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} has ended ({self.status}) without an answer to request {self.request!r}"
 
 
 class StepError(DurableError):

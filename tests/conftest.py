@@ -173,6 +173,7 @@ _OWNED = [
     ("durable_waits", "target"),
     ("durable_inbox", "run"),
     ("durable_dedup", "run"),
+    ("durable_asked", "run"),
     ("durable_notes", "run"),
     ("durable_feeds", "run"),
     ("durable_feed_items", "run"),

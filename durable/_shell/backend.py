@@ -11,6 +11,7 @@ from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
+from durable._shell.reads.asked_rows import AskedRow
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.rows import NewRun, RunResult
@@ -61,6 +62,15 @@ class Backend(Protocol):
 
     async def wait_for_news(self, run_id: str, mark: str) -> None:
         """Return once something about the run called *run_id* is not as it was, see `stream_rows.news_mark`."""
+        ...
+
+    async def answer_of(self, request: str, run_id: str) -> AskedRow:
+        """
+        The request of that id into the run called *run_id*, once the run has answered it, or cannot.
+
+        Raises:
+            RunNotFoundError: There is no such run, or no more: it was pruned.
+        """
         ...
 
     async def end_of_batch(self, batch_id: str) -> None:

@@ -243,6 +243,12 @@ class World:
         """
         return self.turn(SignalReceived(name, CODEC.encode(payload), self.now))
 
+    def ask(self, request: str, name: str, question: Any = None) -> Decision:
+        """
+        A request from outside, of that id.
+        """
+        return self.turn(SignalReceived(name, CODEC.encode_by_value(question), self.now, request))
+
     def cancel(self, reason: str = "") -> Decision:
         """
         A request to cancel.

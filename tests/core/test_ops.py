@@ -25,7 +25,7 @@ from durable._core.journal.events import (
     TimerSet,
 )
 from durable._core.journal.waits import Wait
-from durable._core.program import callbacks, group_ops, ops
+from durable._core.program import callbacks, group_ops, ops, requests
 from durable._core.program.command import Command
 from durable._core.program.decorators import call, job, step, transaction, workflow
 from durable._core.program.flow import current, now, random, uuid4
@@ -123,7 +123,12 @@ def test_every_op_has_an_opener():
     """
     Whatever a workflow may yield, something opens it; `ContinueAs` ends the run instead.
     """
-    found = {each for module in (ops, group_ops, callbacks) for each in vars(module).values() if isinstance(each, type)}
+    found = {
+        each
+        for module in (ops, group_ops, callbacks, requests)
+        for each in vars(module).values()
+        if isinstance(each, type)
+    }
     yielded = {each for each in found if issubclass(each, Command)} - {Command, Op}
     assert _OPENERS.keys() == yielded - {ContinueAs}
 

@@ -856,7 +856,7 @@ MUTANTS = (
     _m(
         "signals come back behind later ones",
         "_core/run/nodes",
-        "self.signals[name] = deque(sorted(kept))",
+        "self.signals[channel] = deque(sorted(kept))",
         "pass",
         "core/test_signals_put_back.py",
     ),

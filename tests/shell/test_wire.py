@@ -37,6 +37,7 @@ from durable._shell.requests.prune_requests import (
 )
 from durable._shell.requests.queue_requests import ChangeLimit, ChangeQueue, ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import (
+    AskRun,
     CancelRun,
     PauseRun,
     RescheduleRun,
@@ -81,6 +82,7 @@ EXAMPLES = [
     (CompleteCallback("cb1_x", b"\xff\x00"), Answered("r", "0", failed=False, value=b"\xff\x00")),
     (FailCallback("cb1_x", '{"type": "ValueError"}'), Answered("r", "0", failed=True, value="{}")),
     (KeepCallback("cb1_x"), None),
+    (AskRun("r", "approve", "1", "d1", "0f", "d"), "0f"),
     (CancelRun("r", "why 'not'"), True),
     (PauseRun("r"), True),
     (ResumeRun("r"), True),
@@ -113,6 +115,7 @@ EXAMPLES = [
     (Once("0f" * 16, CancelRun("r")), True),
     (wire.WaitForEnd("r"), None),
     (wire.WaitForNews("r", "waiting:2"), None),
+    (wire.WaitForAnswer("0f", "r"), None),
     (wire.ScrubFile(), None),
     (wire.AskHealth(), ["degraded", "why"]),
 ]
@@ -142,6 +145,7 @@ def test_every_request_has_an_example():
 SPOKEN = {
     "StartRuns": "runs: tuple[NewRun, ...] -> list[str]",
     "SendSignal": "run_id: str, name: str, payload: Payload, dedup: str | None -> bool",
+    "AskRun": "run_id: str, name: str, payload: Payload, digest: str, request: str, dedup: str | None -> str",
     "CancelRun": "run_id: str, reason: str -> bool",
     "CompleteCallback": "token: str, value: Payload -> durable._shell.writes.callback_answers.Answered | None",
     "FailCallback": "token: str, failure: Payload -> durable._shell.writes.callback_answers.Answered | None",
@@ -179,6 +183,7 @@ SPOKEN = {
     "ScrubFile": "",
     "WaitForEnd": "run_id: str",
     "WaitForNews": "run_id: str, mark: str",
+    "WaitForAnswer": "request: str, run_id: str",
 }
 
 

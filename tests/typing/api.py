@@ -13,6 +13,7 @@ from attrs import frozen
 import durable.testing
 from durable import (
     Activation,
+    Asked,
     AttemptFailed,
     Batch,
     BatchInfo,
@@ -31,6 +32,7 @@ from durable import (
     Progress,
     Queue,
     Rate,
+    Request,
     Retry,
     RetryAfter,
     Return,
@@ -105,6 +107,8 @@ class Receipt:
 
 
 decided = Signal("decided", Receipt)
+approve = Request("approve", Receipt, bool)
+untyped = Request("approve")
 
 
 @transaction
@@ -270,6 +274,13 @@ async def every_op() -> None:
     assert_type(await wait_for("anything"), Any)
     assert_type(await wait_for(decided), Receipt)
     assert_type(await wait_for(decided, timeout=60), Receipt)
+    asked = await wait_for(approve)
+    assert_type(asked, Asked[Receipt, bool])
+    assert_type(asked.value, Receipt)
+    assert_type(await asked.reply(True), None)
+    assert_type(await asked.refuse("no"), None)
+    assert_type(await wait_for(untyped, timeout=60), Asked[Any, Any])
+    assert_type(await race(wait_for(approve), sleep(1)), Winner[Asked[Receipt, bool] | None])
 
     assert_type(await signal_run("ride-1", decided, Receipt(1, "x")), None)
     assert_type(await signal_run("ride-1", "approved", payload=True), None)
@@ -331,6 +342,9 @@ async def every_call(engine: Engine) -> None:
     assert_type([event.kind for event in dry], list[str])
     run = await engine.start(ride(1, "here"))
     assert_type(await run.signal(decided, Receipt(1, "c")), bool)
+    assert_type(await run.ask(approve, Receipt(1, "c"), timeout=5, dedup="d"), bool)
+    assert_type(await run.ask("approve", 3), Any)
+    assert_type(engine.from_thread.get("r").ask(approve, Receipt(1, "c")), bool)
     assert_type(await run.signal("anything", {"by": "Ann"}), bool)
     assert_type(run.run_id, str)
     assert_type(await run.result(timeout=5), Receipt)

@@ -15,6 +15,7 @@ from durable import (
     Middleware,
     Queue,
     Rate,
+    Request,
     Return,
     Run,
     RunFailure,
@@ -61,6 +62,7 @@ async def ride(user_id: int) -> Flow[str]:
 
 
 paid = Signal("paid", int)
+approve = Request("approve", int, bool)
 
 
 # --- a wrong Return, a wrong yield --------------------------------------------------------------
@@ -119,6 +121,10 @@ async def wrong_results() -> None:
     d: int = await wait_for("approved", bool) and "no"  # E:
     e: list[int] = await for_each(charge, [1, 2])  # E:
     f: str = await wait_for(paid)  # E:
+    asked = await wait_for(approve)
+    question: str = asked.value  # E:
+    await asked.reply("yes")  # E:
+    await asked.refuse(None)  # E:
     g: list[int] = await gather(charge(1), charge(2), enough=1)  # E:
     h: dict[int, str] = await gather({"eu": charge(1)})  # E:
 
@@ -126,6 +132,9 @@ async def wrong_results() -> None:
 async def wrong_payloads(run: Run[str]) -> None:
     await run.signal(paid, "much")  # E:
     await run.signal(paid)  # E:
+    await run.ask(approve, "much")  # E:
+    await run.ask(approve)  # E:
+    answer: str = await run.ask(approve, 1)  # E:
 
 
 # --- wrong use of an engine ---------------------------------------------------------------------

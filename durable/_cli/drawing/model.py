@@ -26,6 +26,7 @@ from durable._core.journal.events import (
     GroupArranged,
     GroupOpened,
     LaterAttempt,
+    ReplySent,
     RunContinued,
     RunFailed,
     RunSucceeded,
@@ -240,6 +241,8 @@ def _node(event: CommandEvent) -> GraphNode:
             return GraphNode(event.position, "signal", event.describe(), "open", at)
         case SignalSent() | CancelAsked():
             return GraphNode(event.position, "request", event.describe(), "open", at)
+        case ReplySent():
+            return GraphNode(event.position, "request", event.describe(), "succeeded", at, ended_at=at)
         case ChildAwaited():
             return GraphNode(event.position, "result", f"result of {event.run_id}", "open", at, run_id=event.run_id)
         case _:

@@ -46,6 +46,8 @@ OutcomeKind: TypeAlias = Literal[
     "received",
     "over",
 ]
+#: The name of a signal or request, and whether it is a request.
+Channel: TypeAlias = tuple[str, bool]
 
 
 class _Recorded:
@@ -508,7 +510,11 @@ class SignalAwaited(AskedByCode):
 
 @light_frozen
 class SignalReceived(RunWide):
-    """A signal from outside; kept until a `wait_for` of its name consumes it."""
+    """
+    A signal from outside; kept until a `wait_for` of its name consumes it.
+
+    Where somebody waits for an answer to it, it is a request: *request* is the id of that.
+    """
 
     kind: ClassVar[int] = 24
     category: ClassVar[Literal["arrival"]] = "arrival"
@@ -516,9 +522,15 @@ class SignalReceived(RunWide):
     name: str
     value: Payload | None = None
     at: Instant = 0.0
+    request: str = field(factory=str)
+
+    @property
+    def channel(self) -> Channel:
+        """Who hears it: a `Signal` and a `Request` of one name are two things."""
+        return self.name, bool(self.request)
 
     def describe(self) -> str:
-        return f"signal {self.name!r}"
+        return f"request {self.name!r}" if self.request else f"signal {self.name!r}"
 
 
 @light_frozen
@@ -678,6 +690,49 @@ class RequestRefused(Positioned):
     position: str
     value: Payload | None = None
     at: Instant = 0.0
+
+
+@light_frozen
+class ReplySent(AskedByCode):
+    """The run answered a request, or *refused* it: *value* is the answer, or the reason in words."""
+
+    kind: ClassVar[int] = 57
+    category: ClassVar[Literal["command"]] = "command"
+    position: str
+    name: str
+    #: Its id.
+    request: str
+    refused: bool
+    site: str
+    digest: str
+    value: Payload | None = None
+    at: Instant = 0.0
+
+    def describe(self) -> str:
+        return f"{'refusal of' if self.refused else 'reply to'} request {self.name!r}"
+
+    @property
+    def sought(self) -> str:
+        return "refuse" if self.refused else "reply"
+
+    def repeats(self, recorded: ReplySent, /) -> bool:
+        return (recorded.request, recorded.refused) == (self.request, self.refused)
+
+
+@light_frozen
+class RequestTurnedAway(RunWide):
+    """A request whose question does not fit the type that the code waits for: refused, and no code has seen it."""
+
+    kind: ClassVar[int] = 58
+    category: ClassVar[Literal["note"]] = "note"
+    name: str
+    #: Its id.
+    request: str
+    value: Payload | None = None
+    at: Instant = 0.0
+
+    def describe(self) -> str:
+        return f"request {self.name!r}, which was turned away"
 
 
 @light_frozen
@@ -944,7 +999,7 @@ ChildCommand: TypeAlias = ChildStarted | ChildAwaited
 #: What asks something of another run.
 RequestCommand: TypeAlias = SignalSent | CancelAsked
 CallbackCommand: TypeAlias = CallbackOpened | CallbackAwaited
-OtherCommand: TypeAlias = GroupOpened | TimerSet | SignalAwaited
+OtherCommand: TypeAlias = GroupOpened | TimerSet | SignalAwaited | ReplySent
 CommandEvent: TypeAlias = StepCommand | ChildCommand | RequestCommand | CallbackCommand | OtherCommand
 #: What records an attempt, and the wait for it: those after the first stand among the arrivals.
 LaterAttempt: TypeAlias = StepStarted | SlotAwaited
@@ -972,6 +1027,7 @@ Note: TypeAlias = (
     | PatchMarked
     | NowRead
     | Compensated
+    | RequestTurnedAway
 )
 #: What a person has opened again: replay issues what it finds missing.
 Reopening: TypeAlias = RunRetried | RunForked

@@ -47,10 +47,12 @@ from durable._core.journal.events import (
     OutcomeResolved,
     PatchMarked,
     Reopening,
+    ReplySent,
     RequestAccepted,
     RequestAnswer,
     RequestCommand,
     RequestRefused,
+    RequestTurnedAway,
     Revision,
     RunExpired,
     RunFailed,
@@ -105,6 +107,8 @@ class History:
     cancels_sent: frozenset[str]
     #: Answers of `now()`, by the count of arrivals before it was asked.
     now_reads: Mapping[int, float]
+    #: Ids of the requests that were turned away.
+    turned_away: frozenset[str]
     #: The attempt of the whole run, counted from 1 (its `retry` option).
     run_attempt: int
     #: As `run_attempt`, but retries by a person count too: it tells children of one position apart.
@@ -138,6 +142,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     arranged: dict[str, GroupArranged] = {}
     cancels_sent: set[str] = set()
     now_reads: dict[int, float] = {}
+    turned_away: set[str] = set()
     later_attempts = 0
     for event in kept:
         match event.category:
@@ -161,6 +166,8 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
                         cancels_sent.add(event.position)
                     case NowRead():
                         now_reads[len(arrivals) - later_attempts] = event.at
+                    case RequestTurnedAway():
+                        turned_away.add(event.request)
                     case AttributesSet() | StepCancelled() | OutcomeResolved() | Compensated():
                         # nothing is to be kept of these, since replay says them again
                         pass
@@ -182,6 +189,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         arranged=arranged,
         cancels_sent=frozenset(cancels_sent),
         now_reads=now_reads,
+        turned_away=frozenset(turned_away),
         run_attempt=attempt,
         generation=attempt + [*map(type, events)].count(RunRetried),
         fresh=not commands and not arrivals and end is None,
@@ -279,7 +287,9 @@ def _stays(event: Event, known: Collection[str], kept: Collection[str]) -> bool:
         return event.category in ("command", "arrival") or isinstance(event, GroupArranged)
     if event.position in known:
         return event.category == "arrival" or isinstance(event, LaterAttempt)
-    return isinstance(event, SignalReceived) or (bool(kept) and isinstance(event, (NowRead, PatchMarked)))
+    return isinstance(event, (SignalReceived, RequestTurnedAway)) or (
+        bool(kept) and isinstance(event, (NowRead, PatchMarked))
+    )
 
 
 def _without_failure(events: Sequence[Event], retried: RunRetried) -> list[Event]:
@@ -355,7 +365,7 @@ def _is_open(command: CommandEvent, done: Collection[str], fired: Collection[str
             return command.position not in fired
         case GroupOpened():  # not by itself, since its members do
             return False
-        case SignalSent() | CancelAsked():  # see `_unanswered`
+        case SignalSent() | CancelAsked() | ReplySent():  # see `_unanswered`
             return False
         case CallbackOpened() | CallbackAwaited():  # open beside what follows it, so a failure of that ends it not
             return False
@@ -489,6 +499,8 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 pass
             case CallbackAwaited():  # its callback is what arrives
                 pass
+            case ReplySent():  # done with that
+                pass
             case CancelSent():  # what it waits for then is its end
                 pass
             case _:
@@ -546,7 +558,7 @@ def _with_outcome(events: list[Event], command: CommandEvent, value: Payload, no
             outcome = CallbackCompleted(command.position, value, now)
         case (
             ChildStarted() | GroupOpened() | TimerSet() | SignalAwaited() | SignalSent() | CancelAsked()
-            | CallbackAwaited()
+            | CallbackAwaited() | ReplySent()
         ):  # fmt: skip
             msg = f"only outcomes of steps, transactions, children and callbacks can be replaced, found {command!r:.80}"
             raise UsageError(msg)

@@ -10,7 +10,8 @@ from typing import Any, Final
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.failures import Failure, rebuild, record_exception
 from durable._core.codec.json_text import dumps
-from durable._core.program.ops import RunOp, Signal, StepOp, TransactionOp
+from durable._core.program.ops import RunOp, Signal, StepOp, TransactionOp, kind_of
+from durable._core.program.requests import Request
 from durable.errors import CapExceededError, EncodeError
 
 #: Arguments below these are written as they are, whatever the caps.
@@ -54,6 +55,23 @@ def encoded_signal(signal: str | Signal[Any], payload: Any, codec: Codec) -> tup
     if not isinstance(signal, Signal):
         return signal, codec.encode_by_value(payload, where=f"payload of signal {signal!r}")
     return signal.name, codec.encode(payload, signal.type, where=f"payload of signal {signal.name!r}")
+
+
+def encoded_question(request: str | Request[Any, Any], question: Any, codec: Codec) -> tuple[str, Payload]:
+    """
+    As `encoded_signal`, of a request.
+
+    Raises:
+        EncodeError: The question cannot be recorded, or is not of the request's type.
+    """
+    given: Any = request
+    if isinstance(given, Request):
+        where = f"question of request {given.name!r}"
+        return given.name, codec.encode(question, given.question, where=where)
+    if not isinstance(given, str) or not given:
+        msg = f"ask takes a Request, or the name of one, found {kind_of(given)}"
+        raise TypeError(msg)
+    return given, codec.encode_by_value(question, where=f"question of request {given!r}")
 
 
 def call_digest(op: RunOp[Any], arguments: Payload, codec: Codec) -> str:

@@ -51,6 +51,7 @@ from durable._core.program.ops import (
     in_seconds,
     kind_of,
 )
+from durable._core.program.requests import Asked, Request, WaitForRequestOp
 from durable._core.program.retry import is_number
 from durable._core.program.settled import EndRule, NamedOutcomes, Outcomes, Settled
 from durable.errors import UnknownOptionError
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     from durable._core.program.start_options import StartOptions
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
 K = TypeVar("K")
 Item = TypeVar("Item")
 T1 = TypeVar("T1")
@@ -571,22 +574,35 @@ def sleep_until(when: datetime, *, name: str = "") -> SleepOp:
 
 
 @overload
+def wait_for(name: Request[Q, A], *, timeout: float | timedelta | None = ...) -> WaitForOp[Asked[Q, A]]: ...
+@overload
 def wait_for(name: Signal[T], *, timeout: float | timedelta | None = ...) -> WaitForOp[T]: ...
 @overload
 def wait_for(name: str, type: type[T], timeout: float | timedelta | None = ...) -> WaitForOp[T]: ...
 @overload
 def wait_for(name: str, type: Any = ..., timeout: float | timedelta | None = ...) -> WaitForOp[Any]: ...
-def wait_for(name: str | Signal[Any], type: Any = Any, timeout: float | timedelta | None = None) -> WaitForOp[Any]:
+def wait_for(
+    name: str | Signal[Any] | Request[Any, Any], type: Any = Any, timeout: float | timedelta | None = None
+) -> WaitForOp[Any]:
     """
     The payload of the next signal called *name*, decoded as *type*; of the next *name*, if that is a `Signal`.
 
-    Signals sent early are kept, first in first out; each is consumed once. One that a `wait_for` consumed which then
-    loses its race, or its time, goes back to the front of the queue.
+    Of a `Request`, the next one as an `Asked`: its `value` is the question, its `reply` or `refuse` the answer. One
+    whose question does not fit is refused without the workflow.
+
+    What is sent early is kept, first in first out, and consumed once. What a `wait_for` consumed which then loses its
+    race, or its time, goes back to the front of the queue.
 
     Raises (when yielded or awaited):
         TimeoutError: If none came within *timeout* seconds.
         SignalPayloadError: The payload does not fit *type*. It is consumed, and stays in `run.history()`.
     """
+    limit = None if timeout is None else _seconds(timeout, "wait_for(timeout=)")
+    op: WaitForOp[Any]
+    if isinstance(name, Request):
+        op = WaitForRequestOp(name.name, name.question, limit, current_driver.call_site(), request=name)
+        current_driver.created(op)
+        return op
     if isinstance(name, Signal):
         type = name.type  # noqa: A001 - as the parameter
         name = name.name
@@ -594,8 +610,7 @@ def wait_for(name: str | Signal[Any], type: Any = Any, timeout: float | timedelt
     if not isinstance(given, str) or not given:
         msg = f"wait_for takes the name of a signal, found {kind_of(given)}"
         raise TypeError(msg)
-    limit = None if timeout is None else _seconds(timeout, "wait_for(timeout=)")
-    op: WaitForOp[Any] = WaitForOp(name, type, limit, current_driver.call_site())
+    op = WaitForOp(name, type, limit, current_driver.call_site())
     current_driver.created(op)
     return op
 

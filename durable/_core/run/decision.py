@@ -114,6 +114,16 @@ class CancelAction:
     reason: str
 
 
+class ReplyAction(NamedTuple):
+    """Answer a request; its asker may be gone."""
+
+    #: Its id.
+    request: str
+    #: The answer; the reason, if it is *refused*.
+    payload: Payload
+    refused: bool
+
+
 class FedChild(NamedTuple):
     """A child that a `for_each` starts once its window has room."""
 
@@ -192,6 +202,8 @@ class Decision:
     children: Sequence[ChildAction] = ()
     #: What is asked of other runs.
     requests: Sequence[SignalAction | CancelAction] = ()
+    #: Answers to what was asked of this run.
+    replies: Sequence[ReplyAction] = ()
     #: Positions of running steps to cancel.
     cancelled_steps: Sequence[str] = ()
     #: Ids of child runs to cancel.

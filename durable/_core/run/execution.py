@@ -484,6 +484,11 @@ class Execution(OpenRun):
         kept = chain(self.unseen.values(), *self.signals.values())
         return [signal.event for signal in sorted(kept)]
 
+    def unanswered_requests(self) -> list[SignalReceived]:
+        """Requests that its code has seen and not answered, in the order in which they came."""
+        seen = {*self.unanswered.values()} - {*self.unseen.values()}
+        return [signal.event for signal in sorted(seen)]
+
     def late(self) -> list[RunArrival]:
         """What came for the run in the turn that ended it, or this attempt of it, but behind that end."""
         return [event for event in self._late if isinstance(event, (SignalReceived, CancelRequested, RunTimedOut))]

@@ -181,6 +181,10 @@ class JobExecution:
         """All signals that it was sent."""
         return self._signals
 
+    def unanswered_requests(self) -> list[SignalReceived]:
+        """It answers none."""
+        return []
+
     def late(self) -> list[SignalReceived]:
         """Those that came in the turn that ended it, but behind its end."""
         return self._late

@@ -5,12 +5,13 @@ Commands that one arrival ends: timers, signals, children, requests to other run
 from __future__ import annotations
 
 import contextlib
-from typing import Any, TypeAlias, TypeGuard, assert_never
+from typing import Any, Never, TypeAlias, TypeGuard, assert_never
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.parts import add_note
 from durable._core.journal.events import (
     CancelAsked,
+    Channel,
     ChildArrival,
     ChildAwaited,
     ChildCancelled,
@@ -19,17 +20,20 @@ from durable._core.journal.events import (
     ChildStarted,
     ChildSucceeded,
     Event,
+    ReplySent,
     RequestAccepted,
     RequestAnswer,
     RequestRefused,
     SignalAwaited,
+    SignalReceived,
     SignalSent,
     TimerFired,
     TimerSet,
 )
 from durable._core.journal.payloads import arguments_payload, call_digest, call_forms, encoded_signal, keys_of, rebuilt
 from durable._core.program.ops import AwaitRunOp, CancelRunOp, Child, RunOp, SignalRunOp, SleepOp, StartOp, WaitForOp
-from durable._core.run.decision import CancelAction, ChildAction, SignalAction, added
+from durable._core.program.requests import Asked, ReplyOp, Request, WaitForRequestOp
+from durable._core.run.decision import CancelAction, ChildAction, ReplyAction, SignalAction, added
 from durable._core.run.nodes import (
     CANCELLED,
     LateOutcome,
@@ -43,7 +47,7 @@ from durable._core.run.nodes import (
     StrandNode,
     TimerLeaf,
 )
-from durable.errors import CapExceededError, DecodeError, EncodeError, RunCancelledError, SignalPayloadError
+from durable.errors import CapExceededError, DecodeError, EncodeError, RunCancelledError, SignalPayloadError, UsageError
 
 
 class TimerNode(TimerLeaf):
@@ -62,28 +66,30 @@ class TimerNode(TimerLeaf):
 class SignalNode(TimerLeaf):
     """`wait_for`."""
 
-    __slots__ = ("name", "type")
+    __slots__ = ("channel", "name", "request", "type")
 
     def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: WaitForOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
         self.name, self.type = op.name, op.type
+        #: Of the requests that it waits for, if these are what it does.
+        self.request = op.request if isinstance(op, WaitForRequestOp) else None
+        self.channel: Channel = op.name, self.request is not None
         fire_at = None if op.timeout is None else ex.time + op.timeout
         event, fresh = ex.command(SignalAwaited(position, op.name, fire_at, ex.site(op), ex.time))
-        if buffered := ex.take_signal(op.name):
-            self.receive(buffered)
-            return
-        ex.signal_waiters.setdefault(op.name, []).append(self)
+        while buffered := ex.take_signal(self.channel):
+            if self.receive(buffered):
+                return
+        ex.signal_waiters.setdefault(self.channel, []).append(self)
         self.wait_for("signal", name=op.name, fire_at=event.fire_at, fresh=fresh)
 
-    def receive(self, signal: NumberedSignal) -> None:
-        """Consume *signal*."""
-        event = signal.event
-        self.ex.heard += 1
-        if self.ex.opened is not None:
-            self.ex.consumed[self.position] = event
+    def receive(self, signal: NumberedSignal) -> bool:
+        """Consume *signal*; False if it is a request that was turned away, so that this still waits."""
+        ex, event = self.ex, signal.event
+        if self.request is not None:
+            return self._receive_request(signal, self.request)
+        self._consume(event)
         try:
-            where = f"payload of signal {self.name!r}"
-            value = self.ex.codec.decode_by_value(event.value or "null", self.type, where=where)
+            value = ex.codec.decode_by_value(event.value or "null", self.type, where=f"payload of signal {self.name!r}")
         except DecodeError as error:
             # The sender's mistake: raised in the workflow, which can answer it, rather than
             # blocking a run for ever on a payload that no change of code makes fit.
@@ -91,12 +97,37 @@ class SignalNode(TimerLeaf):
             refused.__cause__ = error.__cause__
             self.close(NodeOutcome(error=self.delivered(refused)), arrived=False)
         else:
-            if not isinstance(self.owner, StrandNode):  # a group, which may lose before any code has seen it
-                self.ex.unseen[self.position] = signal
-            self.close(NodeOutcome(value), arrived=False)
+            self._give_to_owner(signal, value)
+        return True
+
+    def _receive_request(self, signal: NumberedSignal, request: Request[Any, Any]) -> bool:
+        ex, event = self.ex, signal.event
+        if event.request in ex.history.turned_away:
+            return False
+        try:
+            value = ex.codec.decode(event.value or "null", self.type, where=f"question of request {self.name!r}")
+        except DecodeError as error:
+            if ex.replaying and not ex.history.reopened:
+                raise  # the code has seen it: it is its type that has changed
+            ex.turn_away(event, error.about("question"))
+            return False
+        self._consume(event)
+        ex.unanswered[event.request] = signal
+        self._give_to_owner(signal, Asked(value, event.request, request))
+        return True
+
+    def _consume(self, event: SignalReceived) -> None:
+        self.ex.heard += 1
+        if self.ex.opened is not None:
+            self.ex.consumed[self.position] = event
+
+    def _give_to_owner(self, signal: NumberedSignal, value: Any) -> None:
+        if not isinstance(self.owner, StrandNode):  # a group, which may lose before any code has seen it
+            self.ex.unseen[self.position] = signal
+        self.close(NodeOutcome(value), arrived=False)
 
     def close(self, outcome: NodeOutcome, *, arrived: bool = True) -> None:
-        waiters = self.ex.signal_waiters.get(self.name, [])
+        waiters = self.ex.signal_waiters.get(self.channel, [])
         if self in waiters:
             waiters.remove(self)
         super().close(outcome, arrived=arrived)
@@ -114,7 +145,8 @@ class SignalNode(TimerLeaf):
         self._expire(arrived=False)
 
     def _expire(self, *, arrived: bool) -> None:
-        limit = TimeoutError(f"no signal {self.name!r} came in time")
+        what = "signal" if self.request is None else "request"
+        limit = TimeoutError(f"no {what} {self.name!r} came in time")
         self.close(NodeOutcome(error=self.delivered(limit)), arrived=arrived)
 
 
@@ -279,9 +311,49 @@ class RequestNode(Leaf[RequestAnswer]):
                 assert_never(event)
 
 
+class ReplyNode(Leaf[Never]):
+    """`asked.reply` and `asked.refuse`: over as soon as it is recorded."""
+
+    __slots__ = ()
+
+    def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: ReplyOp) -> None:
+        super().__init__(ex, position, owner, index)
+        asked = op.asked
+        payload = _encoded_reply(op, ex.codec)  # before anything is recorded: what fails is raised at the user's line
+        if asked.id not in ex.unanswered:
+            msg = f"{op.describe()}: this workflow has answered it already, or never got it. A request is answered once"
+            self.close(NodeOutcome(error=self.delivered(UsageError(msg))))
+            return
+        del ex.unanswered[asked.id]
+        event = ReplySent(
+            position, asked.request.name, asked.id, op.refused, ex.site(op), ex.codec.digest(payload), payload, ex.time
+        )
+        _, fresh = ex.command(event)
+        if fresh:
+            ex.decision.replies = added(ex.decision.replies, ReplyAction(asked.id, payload, op.refused))
+        self.close(NodeOutcome())
+
+    @staticmethod
+    def carried(op: ReplyOp, codec: Codec, /) -> tuple[str, ...]:
+        with contextlib.suppress(EncodeError, CapExceededError):
+            return (codec.canonical_of(_encoded_reply(op, codec)),)
+        return ()
+
+    def accepts(self, event: Event) -> TypeGuard[Never]:  # noqa: ARG002 - nothing happens to it
+        return False
+
+
+def _encoded_reply(op: ReplyOp, codec: Codec) -> Payload:
+    if op.refused:
+        return codec.encode(op.value, str, where=f"reason of the {op.describe()}")
+    return codec.encode(op.value, op.asked.request.answer, where=op.describe())
+
+
 OPENERS: dict[type, Opener] = {
     SleepOp: TimerNode,
     WaitForOp: SignalNode,
+    WaitForRequestOp: SignalNode,
+    ReplyOp: ReplyNode,
     RunOp: ChildNode,
     StartOp: ChildNode,
     AwaitRunOp: ChildNode,

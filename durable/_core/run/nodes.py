@@ -24,11 +24,20 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, 
 
 from durable._core.codec.codec import digest_of_canonical
 from durable._core.codec.exceptions.origin import came_from_outside
-from durable._core.journal.events import CancelSent, CommandEvent, Event, SignalReceived, StepStopped, TimerFired
+from durable._core.journal.events import (
+    CancelSent,
+    Channel,
+    CommandEvent,
+    Event,
+    RequestTurnedAway,
+    SignalReceived,
+    StepStopped,
+    TimerFired,
+)
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.run.caps import Caps
 from durable._core.run.clean_up import in_clean_up
-from durable._core.run.decision import Decision, added, removed
+from durable._core.run.decision import Decision, ReplyAction, added, removed
 from durable._core.run.divergence.comparing import Comparing
 from durable._core.run.divergence.report import Code, Requested, alike, diverged, other_arguments
 from durable._core.run.failed_positions import mark
@@ -74,7 +83,7 @@ class Completions(Protocol):
 class SignalWaiter(Protocol):
     """Who waits for a signal."""
 
-    def receive(self, signal: NumberedSignal, /) -> None: ...
+    def receive(self, signal: NumberedSignal, /) -> bool: ...
 
 
 class NodeOutcome:
@@ -403,15 +412,17 @@ class OpenRun:
         self.feeds: set[str] = set()
         #: Members of open groups that may not have begun yet, by position: their coroutines have to be closed.
         self.unbegun: dict[str, Sequence[Any]] = {}
-        self.signal_waiters: dict[str, list[SignalWaiter]] = {}
+        self.signal_waiters: dict[Channel, list[SignalWaiter]] = {}
         #: `as_completed`s and `wait_first`s, by position: their members are open beside what follows them.
         self.completions: dict[str, Completions] = {}
         #: Callbacks of this attempt of the run, by position, answered or not.
         self.callbacks: dict[str, CallbackNode] = {}
         #: What the nonces of new ones are made of.
         self.token_key = ""
-        #: Signals that nobody consumed yet, by name.
-        self.signals: dict[str, deque[NumberedSignal]] = {}
+        #: Signals that nobody consumed yet, by channel.
+        self.signals: dict[Channel, deque[NumberedSignal]] = {}
+        #: Requests that were consumed and not answered yet, by id.
+        self.unanswered: dict[str, NumberedSignal] = {}
         #: Those that members of open groups consumed, by position: no code has seen them yet.
         self.unseen: dict[str, NumberedSignal] = {}
         self._received = 0
@@ -593,22 +604,29 @@ class OpenRun:
         self._give(NumberedSignal(self._received, event))
 
     def _give(self, signal: NumberedSignal) -> None:
-        name = signal.event.name
-        if waiting := self.signal_waiters.get(name):
+        channel = signal.event.channel
+        if waiting := self.signal_waiters.get(channel):
             waiting[0].receive(signal)
             return
-        kept = self.signals.setdefault(name, deque())
+        kept = self.signals.setdefault(channel, deque())
         kept.append(signal)
         if len(kept) > 1 and kept[-2].number > signal.number:  # it came back, to its place in the queue
-            self.signals[name] = deque(sorted(kept))
+            self.signals[channel] = deque(sorted(kept))
 
     def return_signals(self, positions: Sequence[str]) -> None:
         """Put the signals back that were consumed at *positions*, whose group came to something else."""
         for signal in sorted(self.unseen.pop(position) for position in positions):
             self.heard -= 1
+            self.unanswered.pop(signal.event.request, None)
             self._give(signal)
 
-    def take_signal(self, name: str) -> NumberedSignal | None:
-        """The oldest signal of *name* that nobody consumed yet."""
-        kept = self.signals.get(name)
+    def take_signal(self, channel: Channel) -> NumberedSignal | None:
+        """The oldest signal of *channel* that nobody consumed yet."""
+        kept = self.signals.get(channel)
         return kept.popleft() if kept else None
+
+    def turn_away(self, event: SignalReceived, reason: str) -> None:
+        """Refuse a request whose question does not fit, since it is its asker's mistake and not the workflow's."""
+        payload = self.codec.encode(reason, str, where="a reason")
+        self.decision.events.append(RequestTurnedAway(event.name, event.request, payload, self.time))
+        self.decision.replies = added(self.decision.replies, ReplyAction(event.request, payload, refused=True))

@@ -28,6 +28,7 @@ from durable._shell.engine.settings import Settings
 from durable._shell.log import log
 from durable._shell.loops import LOOP_ENDED, on_its_loop, running_loop, to_its_end
 from durable._shell.reads import batch_rows, event_rows, run_rows
+from durable._shell.reads.asked_rows import AskedRow, asked_row
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.stream_rows import news_mark
 from durable._shell.requests.request import Env, JournalRequest
@@ -329,6 +330,30 @@ class EngineBackend:
                     return row, outcome
             run_id = row.run_id
 
+    async def answer_of(self, request: str, run_id: str) -> AskedRow:
+        """As `Backend.answer_of`: a look at the file, then the commit that answers it says so."""
+        while True:
+            with self.require_running().waiters.until_answered(request, run_id) as future:
+                row = await self._asked(request, run_id)
+                if not row.is_open:
+                    return row
+                if row.run_id == run_id:
+                    await future
+                run_id = row.run_id
+
+    async def wait_for_answer(self, request: str, run_id: str) -> None:
+        """Return once the request of that id into the run called *run_id* may have been answered, or cannot be."""
+        with self.require_running().waiters.until_answered(request, run_id) as future:
+            row = await self._asked(request, run_id)
+            if row.is_open and row.run_id == run_id:
+                await future
+
+    async def _asked(self, request: str, run_id: str) -> AskedRow:
+        row = await self.read(asked_row, request)
+        if row is None:
+            raise RunNotFoundError("id", run_id)
+        return row
+
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished: one look at the file, then the commit that finishes it says so."""
         with self.require_running().waiters.until_finished(batch_id) as future:
@@ -470,6 +495,10 @@ class StepBackend:
     async def wait_for_news(self, run_id: str, mark: str) -> None:
         """As `Backend.wait_for_news`."""
         await self._engine.wait_for_news(run_id, mark)
+
+    async def answer_of(self, request: str, run_id: str) -> AskedRow:
+        """As `Backend.answer_of`."""
+        return await self._engine.answer_of(request, run_id)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished."""

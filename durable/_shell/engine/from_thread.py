@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from durable._core.program.ops import RunOp, Signal
+from durable._core.program.requests import Request
 from durable._core.program.start_options import StartOptions
 from durable._core.statuses import Status
 from durable._shell.attempts.transaction import holds_writer
@@ -26,6 +27,8 @@ from durable._shell.loops import from_thread, running_loop
 from durable.errors import UsageError
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
 S = TypeVar("S")
 P = ParamSpec("P")
 
@@ -136,6 +139,29 @@ class RunFromThread(Generic[T]):
             return await self.handle.signal(name, payload, dedup=dedup)
 
         return self._engine.call(send)
+
+    @overload
+    def ask(
+        self, request: Request[Q, A], question: Q, *, timeout: float | None = ..., dedup: str | None = ...
+    ) -> A: ...
+    @overload
+    def ask(
+        self, request: str, question: Any = ..., *, timeout: float | None = ..., dedup: str | None = ...
+    ) -> Any: ...
+    def ask(
+        self,
+        request: str | Request[Any, Any],
+        question: Any = None,
+        *,
+        timeout: float | None = None,
+        dedup: str | None = None,
+    ) -> Any:
+        """As `Run.ask`: the answer of the workflow."""
+
+        async def ask() -> Any:
+            return await self.handle.ask(request, question, timeout=timeout, dedup=dedup)
+
+        return self._engine.call(ask)
 
     def cancel(self, reason: str = "") -> bool:
         """As `Run.cancel`."""

@@ -30,6 +30,7 @@ from durable._shell.handles.owner_socket import SILENCE, OwnerSocket
 from durable._shell.handles.waiting import Waiting
 from durable._shell.loops import check_loop
 from durable._shell.reads import batch_rows, event_rows
+from durable._shell.reads.asked_rows import AskedRow, asked_row
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.once import ASKED_SECONDS, Once
 from durable._shell.requests.request import JournalRequest
@@ -191,6 +192,18 @@ class ClientBackend:
         with self._waiting.without_limit():
             if not await self._owner.wait_for_news(run_id, mark):
                 await asyncio.sleep(UNOWNED_PAUSE)
+
+    async def answer_of(self, request: str, run_id: str) -> AskedRow:
+        """As `Backend.answer_of`. Asks the owner when to look; where there is none, there is no code that answers."""
+        with self._waiting.without_limit():
+            while True:
+                row = await self.read(asked_row, request)
+                if row is None:
+                    raise RunNotFoundError("id", run_id)
+                if not row.is_open:
+                    return row
+                if not await self._owner.wait_for_answer(request, row.run_id):
+                    await asyncio.sleep(UNOWNED_PAUSE)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished: looks at the file now and then."""

@@ -21,16 +21,25 @@ from durable._core.journal.events import KIND_NAMES, Event, TimerSet
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
 from durable._core.program.limits import Rate
 from durable._core.program.ops import Signal, in_seconds
+from durable._core.program.requests import Request
 from durable._core.statuses import Status
 from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
+from durable._shell.handles.asking import ask
 from durable._shell.handles.run_info import RunInfo, all_infos, info_from
 from durable._shell.handles.stream import RunStream
 from durable._shell.reads import event_rows, queue_rows, run_details, run_rows, why
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryRun, RetryRunAnyway
 from durable._shell.requests.queue_requests import ChangeLimit, ChangeQueue, ClearQueue, PauseQueue
-from durable._shell.requests.run_requests import CancelRun, PauseRun, RescheduleRun, ResolveStep, ResumeRun, SendSignal
+from durable._shell.requests.run_requests import (
+    CancelRun,
+    PauseRun,
+    RescheduleRun,
+    ResolveStep,
+    ResumeRun,
+    SendSignal,
+)
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.storage.memory import MEMORY
 from durable._shell.storage.outlived import Outlived, in_words, still_running
@@ -45,6 +54,8 @@ from durable.errors import (
 )
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
 S = TypeVar("S")
 _NOT_GIVEN: Final[Any] = object()
 
@@ -222,6 +233,52 @@ class Run(Generic[T]):
         """
         signal, encoded = encoded_signal(name, payload, self._backend.codec)
         return await self._backend.request(SendSignal(self.id, signal, encoded, dedup))
+
+    @overload
+    async def ask(
+        self, request: Request[Q, A], question: Q, *, timeout: float | None = ..., dedup: str | None = ...
+    ) -> A: ...
+    @overload
+    async def ask(
+        self, request: str, question: Any = ..., *, timeout: float | None = ..., dedup: str | None = ...
+    ) -> Any: ...
+    async def ask(
+        self,
+        request: str | Request[Any, Any],
+        question: Any = None,
+        *,
+        timeout: float | None = None,
+        dedup: str | None = None,
+    ) -> Any:
+        """
+        Ask the workflow something, and wait for its answer.
+
+        The request is recorded, and is answered once, whatever becomes of who asks: a cancellation or timeout of the
+        caller touches nothing. Under the same *dedup* it is the same request, and gets the answer that there is.
+
+        Args:
+            request: As in ``wait_for(request)``; or the name of one.
+            question: Of the type of the `Request`. With a name alone it is recorded by its own type.
+            timeout: Seconds to wait.
+            dedup: An id of the caller's, to ask again after a timeout or the death of this process.
+
+        Raises:
+            RequestRefusedError: The workflow refused it, or the question is not of the type that it takes.
+            RequestUnansweredError: The run ended without an answer.
+            RunBlockedError: It is blocked: the answer comes once a person has resumed it.
+            TimeoutError: There is no answer after *timeout* seconds, and why. The request stays.
+            RunNotFoundError, RunStateError: There is no such run, or it has ended. Nothing was asked.
+            RequestConflictError: Something else was asked under *dedup*.
+            EncodeError: The question cannot be recorded, or is not of the request's type.
+        """
+        if timeout is not None:
+            with anyio.move_on_after(timeout):
+                return await self.ask(request, question, dedup=dedup)
+            name = request if isinstance(request, str) else request.name
+            found = await overdue(self._backend, why.why_by_id, self.id)
+            msg = f"run {self.id!r} has not answered request {name!r} after {timeout:g} s; it stays asked: {found}"
+            raise TimeoutError(msg)
+        return await ask(self._backend, self.id, request, question, dedup)
 
     async def cancel(self, reason: str = "") -> bool:
         """Ask the run to end; False if it has. It ends once its clean-up is done."""

@@ -20,6 +20,7 @@ from durable._shell.requests.wire import (
     Asked,
     AskHealth,
     ScrubFile,
+    WaitForAnswer,
     WaitForEnd,
     WaitForNews,
     decode_answer,
@@ -88,7 +89,11 @@ class OwnerSocket:
         """As `wait_for_end`, for whatever may change."""
         return await self._wait_for(WaitForNews(run_id, mark))
 
-    async def _wait_for(self, request: WaitForEnd | WaitForNews) -> bool:
+    async def wait_for_answer(self, request: str, run_id: str) -> bool:
+        """As `wait_for_end`, for the answer to a request into the run called *run_id*."""
+        return await self._wait_for(WaitForAnswer(request, run_id))
+
+    async def _wait_for(self, request: WaitForEnd | WaitForNews | WaitForAnswer) -> bool:
         try:
             answer = await self._answer(request)
         except TimeoutError:

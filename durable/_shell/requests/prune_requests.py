@@ -294,6 +294,7 @@ def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) 
     conn.executemany("DELETE FROM durable_stream_items WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)  # signals that nobody asked for
     conn.executemany("DELETE FROM durable_dedup WHERE run = ?", runs)
+    conn.executemany("DELETE FROM durable_asked WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_renewed WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_hook_errors WHERE run = ?", runs)
     # since the number may be given again

@@ -20,6 +20,7 @@ from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import placed
 from durable._shell.rows.rows import Effects, NewRun, Stopped
 from durable._shell.writes import slots
+from durable._shell.writes.answers import ask
 from durable._shell.writes.feeds import refill
 from durable._shell.writes.importing import give_up_absent
 from durable._shell.writes.places import PlacesFromFile
@@ -75,6 +76,27 @@ class SendSignal(JournalRequest[bool]):
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Put it there, and wake the run if it waits for one of this name."""
         return send_signal(conn, self.run_id, SignalReceived(self.name, self.payload, env.now), self.dedup, effects)
+
+
+@frozen
+class AskRun(JournalRequest[str]):
+    """
+    Put a request into a run's inbox; its id: that of the first, if its *dedup* id was accepted before.
+
+    *request* is the id that it gets, *digest* that of its question.
+    """
+
+    run_id: str
+    name: str
+    payload: Payload
+    digest: str
+    request: str
+    dedup: str | None = None
+
+    def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> str:
+        """Put it there, and wake the run if it waits for one of this name."""
+        asked = SignalReceived(self.name, self.payload, env.now, self.request)
+        return ask(conn, self.run_id, asked, self.digest, self.dedup, effects)
 
 
 @frozen
@@ -191,7 +213,7 @@ class ResolveStep(JournalRequest[None]):
         make_ready(conn, run, now, effects)
 
 
-REQUESTS = (StartRuns, SendSignal, CancelRun, PauseRun, ResumeRun, RescheduleRun, ResolveStep)
+REQUESTS = (StartRuns, SendSignal, AskRun, CancelRun, PauseRun, ResumeRun, RescheduleRun, ResolveStep)
 
 
 # --- parts of these, and of others about runs -----------------------------------------------------------

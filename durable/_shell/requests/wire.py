@@ -61,6 +61,14 @@ class WaitForNews:
 
 
 @frozen
+class WaitForAnswer:
+    """Answered once the request of that id into a run may have been answered, or cannot be any more."""
+
+    request: str
+    run_id: str
+
+
+@frozen
 class ScrubFile:
     """Answered once the file was written anew. Nothing is recorded, and no transaction can hold it."""
 
@@ -70,9 +78,9 @@ class AskHealth:
     """Answered with how the engine is: its status, then a sentence for each thing that is wrong."""
 
 
-Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | WaitForNews | ScrubFile | AskHealth
+Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | WaitForNews | WaitForAnswer | ScrubFile | AskHealth
 #: What is no request to be recorded, and is answered with nothing, or with some texts.
-UNRECORDED: Final = (WaitForEnd, WaitForNews, ScrubFile, AskHealth)
+UNRECORDED: Final = (WaitForEnd, WaitForNews, WaitForAnswer, ScrubFile, AskHealth)
 
 _MODULES = (
     run_requests, history_requests, queue_requests, schedule_requests, batch_requests, prune_requests,

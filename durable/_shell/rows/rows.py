@@ -423,6 +423,8 @@ class Effects:
     #: Runs of which hooks are to be called again.
     hooks: list[int] = field(factory=list)
     notices: list[Notice] = field(factory=list)
+    #: Ids of the requests into runs that were answered.
+    answered: list[str] = field(factory=list)
     batches: list[BatchNews] = field(factory=list)
     damaged: list[Damaged] = field(factory=list)
     #: Queues whose numbers were changed.
@@ -449,6 +451,7 @@ class Effects:
         self.unpublished += other.unpublished
         self.hooks += other.hooks
         self.notices += other.notices
+        self.answered += other.answered
         self.batches += other.batches
         self.damaged += other.damaged
         self.changed_queues |= other.changed_queues

@@ -190,6 +190,18 @@ UPDATE durable_runs SET forked_from = source
 FROM (SELECT run, max(id), json_extract(body, '$[0]') AS source FROM durable_events
       WHERE kind = 8 AND json_valid(body) GROUP BY run) AS forked
 WHERE forked.run = durable_runs.run;
+CREATE TABLE durable_asked (
+    request TEXT PRIMARY KEY,
+    run INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    dedup TEXT,
+    digest TEXT NOT NULL,
+    answer ANY,
+    refused INTEGER NOT NULL DEFAULT 0,
+    asked_at REAL NOT NULL,
+    answered_at REAL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX durable_asked_run ON durable_asked (run, dedup);
 """
 
 

@@ -153,6 +153,19 @@ CREATE TABLE durable_dedup (          -- signals accepted once
     PRIMARY KEY (run, dedup)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE durable_asked (          -- requests into runs, and their answers
+    request TEXT PRIMARY KEY,         -- its id, as in the event that has its question
+    run INTEGER NOT NULL,             -- which is to answer it, or did; once that has ended, nobody does
+    name TEXT NOT NULL,
+    dedup TEXT,                       -- id of the asker's: under it one thing is asked
+    digest TEXT NOT NULL,             -- of the question, to tell the askers of one dedup apart
+    answer ANY,                       -- payload; of the reason, if it was refused
+    refused INTEGER NOT NULL DEFAULT 0,
+    asked_at REAL NOT NULL,
+    answered_at REAL                  -- NULL: it was not
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX durable_asked_run ON durable_asked (run, dedup);
+
 CREATE TABLE durable_notes (          -- cursors and memos of steps under way; gone when the step succeeds
     run INTEGER NOT NULL,
     position TEXT NOT NULL,
@@ -322,7 +335,7 @@ SELECT r.run_id, e.seq, k.name AS event, e.position, strftime('%Y-%m-%d %H:%M:%f
                THEN substr(c.body, instr(c.body, '","') + 3, length(c.body) - instr(c.body, '","') - 4)
                ELSE substr(c.body, 3, instr(c.body, '",') - 3) END, '\"', '"'), '\\', '\')
            FROM durable_events AS c WHERE c.run = e.run AND c.seq <= e.seq AND c.position = e.position
-           AND c.kind IN (10, 16, 17, 20, 21, 23, 25, 26, 31, 32, 52, 53) ORDER BY c.seq DESC LIMIT 1
+           AND c.kind IN (10, 16, 17, 20, 21, 23, 25, 26, 31, 32, 52, 53, 57) ORDER BY c.seq DESC LIMIT 1
        ) END AS name
 FROM durable_events AS e
 JOIN durable_runs AS r ON r.run = e.run

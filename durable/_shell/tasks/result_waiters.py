@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 from durable._shell.rows.rows import Effects, RunResult
 
-#: Before a batch's id, among those of the runs that somebody waits for: no id begins like this.
+#: Before a batch's id, or a request's, among those of the runs that somebody waits for: no id begins like this.
 _FINISHED = "\n"
+_ANSWERED = "\n\n"
 
 
 class ResultWaiters:
@@ -26,16 +27,23 @@ class ResultWaiters:
     @contextmanager
     def until(self, run_id: str) -> Generator[asyncio.Future[RunResult | None], None, None]:
         """A future of the run's outcome; None if the file has to be asked."""
+        with self._until_one(run_id) as future:
+            yield future
+
+    @contextmanager
+    def _until_one(self, *keys: str) -> Generator[asyncio.Future[RunResult | None], None, None]:
         future: asyncio.Future[RunResult | None] = asyncio.get_running_loop().create_future()
-        self._futures.setdefault(run_id, []).append(future)
+        for key in keys:
+            self._futures.setdefault(key, []).append(future)
         try:
             yield future
         finally:
-            waiting = self._futures.get(run_id)
-            if waiting is not None and future in waiting:
-                waiting.remove(future)
-                if not waiting:
-                    del self._futures[run_id]
+            for key in keys:
+                waiting = self._futures.get(key)
+                if waiting is not None and future in waiting:
+                    waiting.remove(future)
+                    if not waiting:
+                        del self._futures[key]
             if future.done() and not future.cancelled():
                 # looked at, lest asyncio logs it: a failing engine gives it to everybody, wanted or not
                 future.exception()
@@ -46,6 +54,12 @@ class ResultWaiters:
         with self.until(_FINISHED + batch_id) as future:
             yield future
 
+    @contextmanager
+    def until_answered(self, request: str, run_id: str) -> Generator[asyncio.Future[RunResult | None], None, None]:
+        """A future that is done when a request is answered, or the run that is to answer it has ended or is blocked."""
+        with self._until_one(_ANSWERED + request, run_id) as future:
+            yield future
+
     def take(self, effects: Effects) -> None:
         """Tell who waits what a commit group ended, or blocked."""
         for stopped in effects.stopped:
@@ -53,6 +67,8 @@ class ResultWaiters:
                 self._resolve(stopped.run_id)
         for ended in effects.ended:
             self._resolve(ended.run_id, ended.outcome)
+        for request in effects.answered:
+            self._resolve(_ANSWERED + request)
         for batch in effects.batches:
             if batch.name == "finished":
                 self._resolve(_FINISHED + batch.batch_id)

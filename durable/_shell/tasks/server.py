@@ -29,6 +29,7 @@ from durable._shell.requests.wire import (
     LINE_BYTES,
     AskHealth,
     ScrubFile,
+    WaitForAnswer,
     WaitForEnd,
     WaitForNews,
     decode_request,
@@ -47,7 +48,7 @@ LINE_SECONDS: Final = 60.0
 #: Clients that are connected at once: a process has 1,024 descriptors, and more to do with them. Who finds no place
 #: tries again, and reads the file meanwhile.
 MOST_CLIENTS: Final = 512
-#: Of them, those that wait for runs to end. Others are told to look again in a while.
+#: Of them, those that wait for runs to end, or to answer. Others are told to look again in a while.
 MOST_WAITING: Final = 384
 LOOK_AGAIN_SECONDS: Final = 1.0
 #: Bytes that are read of any line, and lines that may become longer than that at once.
@@ -76,6 +77,10 @@ class Answering(Backend, Protocol):
 
     async def wait_for_end(self, run_id: str) -> None:
         """Return once the run called *run_id* may have ended."""
+        ...
+
+    async def wait_for_answer(self, request: str, run_id: str) -> None:
+        """Return once the request of that id into the run called *run_id* may have been answered, or cannot be."""
         ...
 
 
@@ -197,6 +202,9 @@ class Server:
                 return encode_answer(asked, None)
             if isinstance(asked, WaitForNews):
                 await self._wait(reader, self._engine.wait_for_news(asked.run_id, asked.mark))
+                return encode_answer(asked, None)
+            if isinstance(asked, WaitForAnswer):
+                await self._wait(reader, self._engine.wait_for_answer(asked.request, asked.run_id))
                 return encode_answer(asked, None)
             if isinstance(asked, AskHealth):
                 health = self._engine.health()

@@ -163,7 +163,7 @@ class TurnWriter:
             elif last and execution.idle:
                 write.status = "waiting"
                 if execution.ended:  # for its next attempt
-                    write.unconsumed = [*execution.unread(), *execution.late()]
+                    write.unconsumed = [*execution.unanswered_requests(), *execution.unread(), *execution.late()]
             elif not self.announced:
                 write.status = "running"
             if not self.announced and self._ready.kind == "workflow" and self._ready.timeout is not None:

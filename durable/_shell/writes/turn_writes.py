@@ -48,7 +48,7 @@ from durable._shell.rows.rows import (
 )
 from durable._shell.rows.templates import from_json
 from durable._shell.storage.bulk import about_many, join_many, write_many
-from durable._shell.writes import slots
+from durable._shell.writes import answers, slots
 from durable._shell.writes.batch_ends import tell_batches
 from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
 from durable._shell.writes.hook_writes import follow, note_broken
@@ -231,6 +231,8 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
     if turn.attributes is not None:
         (before,) = conn.execute("SELECT attributes FROM durable_runs WHERE run = ?", (run,)).fetchone()
         conn.execute("UPDATE durable_runs SET attributes = ? WHERE run = ?", (turn.attributes(before), run))
+    if decision.replies:
+        answers.answer(conn, run, decision.replies, turn.at, effects)
     if decision.troubled and any(step.abandoned for step in decision.troubled):
         for position, is_job in turn.outlasting:
             slots.outlive(conn, run, position, is_job=is_job)
@@ -530,6 +532,7 @@ def _continue(conn: sqlite3.Connection, turn: LastTurn, successor: NewRun, effec
         if isinstance(event, CancelRequested):
             asked = event
     _carry_over(conn, run, successor.run, [*_signals(turn.unconsumed)], effects)
+    answers.carry_over(conn, run, successor.run)
     if asked is not None:
         request_cancel(conn, successor.run, asked.reason, turn.at, effects)
 

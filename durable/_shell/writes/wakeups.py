@@ -103,7 +103,8 @@ def put_signal(conn: sqlite3.Connection, run: RunRow, signal: SignalReceived, ef
         RunStateError: The run has ended.
     """
     if run.status in ENDS:
-        raise RunStateError(run.run_id, run.status, f"signal {signal.name!r} to", "Start a new run")
+        what = f"ask {signal.name!r} of" if signal.request else f"signal {signal.name!r} to"
+        raise RunStateError(run.run_id, run.status, what, "Start a new run")
     waiting = conn.execute(
         "SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'signal' AND name = ? LIMIT 1", (run.run, signal.name)
     ).fetchone()
