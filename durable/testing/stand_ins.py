@@ -22,7 +22,7 @@ from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
 from durable._core.program.saying import ROOM
-from durable._shell.attempts.context import SaidItem, Scope, StepContext, enter
+from durable._shell.attempts.context import Scope, StepContext, enter
 from durable._shell.attempts.resources import Resources
 from durable._shell.attempts.stand_ins import check_fits
 from durable.errors import UsageError
@@ -125,23 +125,27 @@ class _Kept:
     """Where the notes of an attempt go."""
 
     left: dict[str, Payload]
-    emitted: list[tuple[str, Payload]] = field(factory=list)
+    #: The engine's, in the place of one.
+    codec: Codec
+    emitted: list[tuple[str, Any]] = field(factory=list)
     attributes: dict[str, Any] = field(factory=dict)
 
     async def keep(self, position: str, name: str, value: Payload) -> None:  # noqa: ARG002 - there is one step
         """Record a cursor or memo."""
         self.left[name] = value
 
-    def emit(self, item: SaidItem, number: int, *, sync: bool) -> Awaitable[None]:  # noqa: ARG002 - there is room
-        """Keep an item of a stream."""
-        self.emitted.append((item.stream, item.value))
+    def emit(self, about: StepContext, stream: str, value: Any, number: int, *, sync: bool) -> Awaitable[None]:  # noqa: ARG002 - there is room
+        """Keep an item of a stream, as it is read."""
+        where = f"item of stream {stream!r}"
+        self.emitted.append((stream, self.codec.decode(self.codec.encode(value, where=where), where=where)))
         return ROOM
 
-    def progress(self, done: float, total: float | None, note: str, position: str) -> None:
+    def progress(self, about: StepContext, done: float, total: float | None, note: str) -> None:
         """Nobody looks on."""
 
-    def publish(self, values: dict[str, Any]) -> None:
+    def publish(self, about: StepContext, values: dict[str, Any]) -> None:  # noqa: ARG002 - of the one run
         """Keep attributes."""
+        self.codec.encode_by_value(values, where="attributes")
         self.attributes |= values
 
 
@@ -185,8 +189,9 @@ async def run_step(
     if isinstance(definition, Workflow):
         msg = f"run_step() runs steps, transactions and jobs; for {op.describe()} use an engine, or a dry run"
         raise UsageError(msg)
-    used: Codec = definition.codec_of(codec or Codec())
-    notes = _Kept(dict(left or {}))
+    plain = codec or Codec()
+    used: Codec = definition.codec_of(plain)
+    notes = _Kept(dict(left or {}), plain)
     told = StepContext(run_id, workflow, position, attempt, f"{run_id}:{position}", deadline, labels or {})
     held = Resources(resources)
     scope = Scope(lambda: told, used, notes, notes.left, resources=held)
@@ -208,8 +213,7 @@ async def run_step(
         if name.startswith("memo:")
     }
     cursor = used.decode(notes.left["cursor"], where="a cursor") if "cursor" in notes.left else None
-    emitted = [(stream, used.decode(value, where="an item of a stream")) for stream, value in notes.emitted]
-    return StepRun(found, cursor, memos, notes.left, emitted, notes.attributes)
+    return StepRun(found, cursor, memos, notes.left, notes.emitted, notes.attributes)
 
 
 async def _attempt(op: Any, scope: Scope, tx: Any) -> Any:

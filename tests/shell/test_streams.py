@@ -13,6 +13,7 @@ from durable import (
     CapExceededError,
     Caps,
     Client,
+    DefinitionError,
     Engine,
     Flow,
     Progress,
@@ -32,6 +33,7 @@ from durable import (
     step,
     workflow,
 )
+from durable._core.supervision import FIRST_PAUSE
 from durable.testing import every_crash, run_step
 
 pytestmark = pytest.mark.anyio
@@ -382,6 +384,7 @@ async def test_the_buffer_is_bounded_while_the_disk_is_full(tmp_db, eventually):
         async with asyncio.timeout(5):
             while (await engine.stats()).trouble is None:
                 await asyncio.sleep(0.01)
+        await asyncio.sleep(3 * FIRST_PAUSE)  # it is tried again meanwhile, with what was said since
         assert emitted <= 20
         await writer.write(lambda conn: conn.execute("PRAGMA max_page_count = 1000000").fetchone())
         assert [text[:5] async for text in run.stream("texts", str)] == [f"{number:05}" for number in range(50)]
@@ -407,6 +410,45 @@ async def test_progress_that_nobody_waits_for_takes_no_room(tmp_db):
         await run.result(5)
         told = (await run.info()).progress
         assert (str(told), told.position) == ("1,000 of 1,000 (100%)", "0")
+
+
+class Reversed:
+    """Hides values as hooks that encrypt do."""
+
+    def encode(self, data):
+        return data[::-1]
+
+    def decode(self, data):
+        return data[::-1]
+
+
+async def test_what_is_said_is_hidden_where_values_are(tmp_db):
+    """
+    By the hooks of the engine, also out of a step that has hooks of its own: readers know of no other.
+    """
+
+    class Other(Reversed):
+        def decode(self, data):
+            raise ValueError
+
+    @step(codec=Other())
+    async def tells() -> None:
+        emit("words", "secret")
+        progress(1, 2, "secret")
+        set_attributes(word="secret")
+
+    @workflow
+    async def telling() -> None:
+        await tells()
+
+    async with Engine(tmp_db, [telling], codec=Reversed()) as engine:
+        run = await engine.start(telling())
+        assert await read(run.stream("words", str)) == ["secret"]
+        info = await run.info()
+        assert (str(info.progress), info.attributes) == ("1 of 2 (50%), secret", {"word": "secret"})
+    assert b"secret" not in tmp_db.read_bytes()
+    with pytest.raises(DefinitionError, match="codec= is for what a step returns, and this one streams it"):
+        step(codec=Other())(sums.fn)
 
 
 async def test_wrong_use_is_told(tmp_db):
@@ -458,17 +500,21 @@ async def test_a_single_step_shows_what_it_has_said():
     assert (found.emitted, found.attributes) == ([("words", "a"), ("words", "b")], {"told": 2})
 
 
+@workflow
+async def telling() -> Flow[str]:
+    emit("words", "one")
+    yield speak(["two", "three"])
+    emit("words", "four")
+    yield pages(1)
+    emit("words", "five")
+    yield Return("done")
+
+
 def test_nothing_is_lost_or_emitted_twice_by_a_crash_anywhere():
     """
-    Of the workflow: what it says is written with its turn.
+    What the workflow emits is there once; what a step emits is there before its outcome.
     """
-
-    @workflow
-    async def telling() -> Flow[str]:
-        emit("words", "one")
-        yield speak([])
-        emit("words", "two")
-        yield sleep(1)
-        yield Return("done")
-
-    every_crash(telling(), [telling])
+    survived = every_crash(telling(), [telling, pages])
+    assert survived.undisturbed.streams["run", "words"] == [
+        ("0", 0, '"one"'), ("0", 1, '"two"'), ("0", 1, '"three"'), ("1", 0, '"four"'), ("2", 0, '"five"'),
+    ]  # fmt: skip

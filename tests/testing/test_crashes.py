@@ -15,6 +15,7 @@ from durable import (
     context,
     continue_as,
     cursor,
+    emit,
     gather,
     job,
     memo,
@@ -224,6 +225,22 @@ async def writes_outside() -> None:
 OUTSIDE = [""]
 
 
+EMITTED = []
+
+
+@step
+async def emits_what_is_new() -> None:
+    for word in "ab":
+        if word not in EMITTED:
+            emit("words", word)
+            EMITTED.append(word)
+
+
+@workflow
+async def half_told() -> Flow[None]:
+    yield emits_what_is_new()
+
+
 @workflow
 async def never_ends() -> Flow[None]:
     yield wait_for("what nobody sends", str)
@@ -238,6 +255,7 @@ async def never_ends() -> Flow[None]:
         (undetermined(), [undetermined], {"tables": TABLES, "before": LOADED.clear}, "diverged from its journal"),
         (moody(), [moody, count], {"before": DRAWN.clear}, "other arguments than recorded"),
         (never_ends(), [never_ends], {}, "is waiting for ever"),
+        (half_told(), [half_told], {"before": EMITTED.clear}, "stream 'words' of run 'run', at 0: expected ['\"a\"'"),
     ],
     ids=lambda value: getattr(getattr(value, "definition", None), "name", None),
 )

@@ -161,7 +161,8 @@ def step(
         limit_key: A function of the arguments: each key is counted separately.
         aliases: Names that it had in older code: what was recorded under them is its own.
         codec: Hooks on the bytes of what it returns, in place of the engine's: encryption for a card number,
-            compression for a page. Also of its cursor and memos; its errors are recorded as all others are.
+            compression for a page. Also of its cursor and memos; its errors are recorded as all others are, and so
+            is what it emits.
         stream: True has an async generator return the last item alone (None if there was none), so that a long
             stream is neither held in memory nor recorded twice.
     """

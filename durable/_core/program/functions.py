@@ -265,6 +265,13 @@ def _checked_stream(definition: Step[..., Any] | Job[..., Any], *, stream: bool)
     if stream and not inspect.isasyncgenfunction(definition.fn):
         msg = f"{definition.kind} {definition.name!r}: stream=True is for async generators, this one yields nothing"
         raise DefinitionError(msg)
+    options = definition.options
+    if isinstance(options, StepOptions) and options.codec is not None and inspect.isasyncgenfunction(definition.fn):
+        msg = (
+            f"{definition.kind} {definition.name!r}: codec= is for what a step returns, and this one streams it: items "
+            "are read by those who know the engine's codec alone. Give the engine the codec, or return a list"
+        )
+        raise DefinitionError(msg)
     return bool(stream)
 
 

@@ -100,7 +100,7 @@ class Answers:
     def progress(self, done: float, total: float | None, note: str) -> None:
         ex = self._ex
         if not ex.replaying:
-            ex.decision.progress = Progress(done, total, note, self.position(), ex.time)
+            ex.decision.progress = Progress(done, total, ex.codec.conceal(note), self.position(), ex.time)
 
     def compensating(self) -> None:
         if not self._ex.replaying:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from attrs import define, field, frozen
 
@@ -111,26 +111,17 @@ class Notes(Protocol):
         """Record; returns once it is on disk."""
         ...
 
-    def emit(self, item: SaidItem, number: int, *, sync: bool) -> Awaitable[None]:
+    def emit(self, about: StepContext, stream: str, value: Any, number: int, *, sync: bool) -> Awaitable[None]:
         """Write the *number*th item that an attempt emits, with the next commit."""
         ...
 
-    def progress(self, done: float, total: float | None, note: str, position: str) -> None:
+    def progress(self, about: StepContext, done: float, total: float | None, note: str) -> None:
         """Write how far the run has come, with the next commit."""
         ...
 
-    def publish(self, values: dict[str, Any]) -> None:
+    def publish(self, about: StepContext, values: dict[str, Any]) -> None:
         """Write attributes, with the next commit."""
         ...
-
-
-class SaidItem(NamedTuple):
-    """An item of a stream, as its attempt knows it."""
-
-    stream: str
-    position: str
-    attempt: int
-    value: Payload
 
 
 @define
@@ -186,22 +177,18 @@ class Scope:
     def emit(self, stream: str, value: Any, *, sync: bool) -> Awaitable[None]:
         """As `durable.emit`."""
         self.check()
-        about = self.context
         self.counts["emitted"] = number = self.counts.get("emitted", 0) + 1
-        where = f"item of stream {stream!r} of step at {about.position} of run {about.run_id!r}"
-        item = SaidItem(stream, about.position, about.attempt, self.codec.encode(value, where=where))
-        return self.notes.emit(item, number, sync=sync)
+        return self.notes.emit(self.context, stream, value, number, sync=sync)
 
     def progress(self, done: float, total: float | None, note: str) -> None:
         """As `durable.progress`."""
         self.check()
-        self.notes.progress(done, total, note, self.context.position)
+        self.notes.progress(self.context, done, total, note)
 
     def set_attributes(self, values: dict[str, Any]) -> None:
         """As `durable.set_attributes`."""
         self.check()
-        self.codec.encode_by_value(values, where=f"attributes of run {self.context.run_id!r}")  # refused here
-        self.notes.publish(values)
+        self.notes.publish(self.context, values)
 
     def next_id(self, kind: str) -> str:
         """An id for the next run or batch that this attempt makes: the same in every attempt."""

@@ -180,7 +180,7 @@ def info_from(details: RunDetails, backend: Backend) -> RunInfo:
         abandoned=row.abandoned,
         error=None if row.error is None else codec.reveal(row.error),
         compensated=row.compensated,
-        progress=row.progress,
+        progress=None if row.progress is None else row.progress._replace(note=codec.reveal(row.progress.note)),
         cursor=row.run,
     )
 

@@ -16,7 +16,7 @@ from durable._core.journal.events import Event, RunRetried, StepStarted, StepSuc
 from durable._core.journal.history import only
 from durable._core.program.progress import Progress
 from durable._core.run.decision import Decision, StepAction
-from durable._shell.attempts.context import SaidItem
+from durable._shell.attempts.context import StepContext
 from durable._shell.loops import running_loop
 from durable._shell.reads.event_rows import notes_left
 from durable._shell.rows.rows import DroppedNotes, Effects
@@ -53,29 +53,41 @@ class StepNotes:
 
         await self._services.commits.call(insert, answers=False)
 
-    def emit(self, item: SaidItem, number: int, *, sync: bool) -> Awaitable[None]:
+    def emit(self, about: StepContext, stream: str, value: Any, number: int, *, sync: bool) -> Awaitable[None]:
         """
         Write the *number*th item that an attempt emits, with the next commit.
 
+        It is encoded as others read it, who know of no codec that its step may have.
+
         Raises:
-            CapExceededError: It is one too many.
+            CapExceededError, EncodeError: It is one too many; or it cannot be recorded.
             UsageError: So much is not on disk that whoever does not wait must stop.
         """
         services = self._services
-        most = services.caps.stream_items
-        if number > most:
-            where = f"the step at {item.position} of run number {self._run}"
-            raise CapExceededError(where, "number of emitted items", number, most)
-        return self._say(Emitted(self._run, *item, services.clock.now()), sync=sync)
+        if number > services.caps.stream_items:
+            where = f"the step at {about.position} of run {about.run_id!r}"
+            raise CapExceededError(where, "number of emitted items", number, services.caps.stream_items)
+        where = f"item of stream {stream!r} of step at {about.position} of run {about.run_id!r}"
+        payload = services.codec.encode(value, where=where)
+        item = Emitted(self._run, stream, about.position, about.attempt, payload, services.clock.now())
+        return self._say(item, sync=sync)
 
-    def progress(self, done: float, total: float | None, note: str, position: str) -> None:
+    def progress(self, about: StepContext, done: float, total: float | None, note: str) -> None:
         """Write how far the run has come, with the next commit."""
-        made = Progress(done, total, note, position, self._services.clock.now())
+        services = self._services
+        made = Progress(done, total, services.codec.conceal(note), about.position, services.clock.now())
         self._say(ProgressMade(self._run, made), sync=False)
 
-    def publish(self, values: dict[str, Any]) -> None:
-        """Write attributes, with the next commit."""
-        self._say(AttributesPublished(self._run, merging(values, self._services.codec)), sync=False)
+    def publish(self, about: StepContext, values: dict[str, Any]) -> None:
+        """
+        Write attributes, with the next commit.
+
+        Raises:
+            CapExceededError, EncodeError: They cannot be recorded.
+        """
+        codec = self._services.codec
+        codec.encode_by_value(values, where=f"attributes of run {about.run_id!r}")
+        self._say(AttributesPublished(self._run, merging(values, codec)), sync=False)
 
     def _say(self, said: Said, *, sync: bool) -> Awaitable[None]:
         commits = self._services.commits

@@ -20,7 +20,7 @@ from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.run_rows import RunRow, run_by_id
 from durable.errors import DurableError
-from durable.testing._crash.invariants import Effect, Outcome, RunOutcome, renamed
+from durable.testing._crash.invariants import Effect, Item, Outcome, RunOutcome, renamed
 
 #: The id of the run that is started.
 ROOT: Final = "run"
@@ -32,6 +32,10 @@ LEFT JOIN durable_runs AS p ON p.run = r.parent
 LEFT JOIN durable_runs AS f ON f.run = r.follows
 LEFT JOIN durable_runs AS c ON c.successor = r.run_id
 ORDER BY r.run
+"""
+_STREAMS: Final = """
+SELECT r.run_id, s.stream, s.position, s.attempt, s.value
+FROM durable_stream_items AS s JOIN durable_runs AS r USING (run) ORDER BY s.entry
 """
 _LEFT: Final = """
 SELECT 'a wait for ' || w.kind, r.run_id, w.position FROM durable_waits AS w JOIN durable_runs AS r USING (run)
@@ -50,6 +54,8 @@ UNION ALL SELECT 'a wait of no run', w.kind, w.position FROM durable_waits AS w
 WHERE w.run NOT IN (SELECT run FROM durable_runs)
 UNION ALL SELECT 'an event of no run', CAST(e.run AS TEXT), e.position FROM durable_events AS e
 WHERE e.run NOT IN (SELECT run FROM durable_runs)
+UNION ALL SELECT 'an item of a stream of no run', CAST(s.run AS TEXT), s.position FROM durable_stream_items AS s
+WHERE s.run NOT IN (SELECT run FROM durable_runs)
 """
 
 
@@ -88,6 +94,10 @@ def read_outcome(
         runs[name] = RunOutcome(run_id, workflow, parent_name, position, status, names.replace(value), tuple(events))
     left += [f"{what} of run {names.replace(run)!r} is left (at {place})" for what, run, place in conn.execute(_LEFT)]
     result, error = _result(conn, definitions, codec)
+    streams: dict[tuple[str, str], list[Item]] = {}
+    for run_id, stream, position, attempt, item in conn.execute(_STREAMS):
+        text = names.replace(item) if isinstance(item, str) else repr(item)
+        streams.setdefault((names.of[run_id], stream), []).append(Item(position, attempt, text))
     counted = Counter[str]()
     for (run_id, position), count in begun.items():
         counted[f"{names.of.get(run_id, run_id)}:{position}"] += count
@@ -103,6 +113,7 @@ def read_outcome(
         lost,
         disturbed,
         excused,
+        streams,
     )
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import difflib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from attrs import evolve, field, frozen
 
@@ -93,6 +93,16 @@ class Ledger:
             self._effects.clear()
 
 
+class Item(NamedTuple):
+    """An item of a stream."""
+
+    #: Of the step that emitted it, and its attempt; 0 if the workflow itself did.
+    position: str
+    attempt: int
+    #: As recorded.
+    value: str
+
+
 @frozen
 class RunOutcome:
     """One run of an `Outcome`."""
@@ -127,6 +137,7 @@ class Outcome:
         disturbed: How often a step may have begun once more than undisturbed.
         excused: Whether an error struck workflow code. No replay repeats it, so that a run may be blocked because of
             that: the engine has noticed.
+        streams: What was emitted, in order, by run and stream.
     """
 
     result: Any
@@ -140,6 +151,7 @@ class Outcome:
     lost: int = 0
     disturbed: int = 0
     excused: bool = False
+    streams: Mapping[tuple[str, str], Sequence[Item]] = field(factory=dict, repr=False)
 
     @property
     def root(self) -> RunOutcome:
@@ -149,6 +161,10 @@ class Outcome:
 
 #: (found, expected) -> violations.
 Invariant: TypeAlias = Callable[[Outcome, Outcome], Iterable[str]]
+
+
+#: In the place of a position.
+_ITSELF: Final = "the workflow itself"
 
 
 # --- the end -----------------------------------------------------------------------------------------------
@@ -224,6 +240,38 @@ def parent_resumed_once(found: Outcome, expected: Outcome) -> Iterator[str]:  # 
 def replays(found: Outcome, expected: Outcome) -> Iterator[str]:  # noqa: ARG001 - an Invariant
     """Every workflow replays from its journal without asking for anything else."""
     yield from found.diverged
+
+
+# --- streams -----------------------------------------------------------------------------------------------
+
+
+def streams_whole(found: Outcome, expected: Outcome) -> Iterator[str]:
+    """A workflow emits each item once; the attempts of a step have together emitted all that it emits, in order."""
+    for run, stream in sorted({*found.streams, *expected.streams}):
+        now, was = (_said(outcome.streams.get((run, stream), ())) for outcome in (found, expected))
+        for position in sorted({*now, *was}):
+            said, wanted = now.get(position, []), was.get(position, [])
+            rest = iter(said)
+            if said != wanted if position == _ITSELF else not all(item in rest for item in wanted):
+                yield f"stream {stream!r} of run {run!r}, at {position}: expected {wanted!r:.300}, found {said!r:.300}"
+
+
+def attempts_in_order(found: Outcome, expected: Outcome) -> Iterator[str]:  # noqa: ARG001 - an Invariant
+    """In a stream, nothing of an attempt comes behind what a later one of its step has emitted."""
+    for (run, stream), items in found.streams.items():
+        latest: dict[str, int] = {}
+        for item in items:
+            if item.attempt and item.attempt < latest.get(item.position, 0):
+                yield f"stream {stream!r} of run {run!r}: attempt {item.attempt} at {item.position} emits after a later"
+            latest[item.position] = max(item.attempt, latest.get(item.position, 0))
+
+
+def _said(items: Iterable[Item]) -> dict[str, list[str]]:
+    """What was emitted by the step at each position, and by the workflow itself."""
+    said: dict[str, list[str]] = {}
+    for item in items:
+        said.setdefault(item.position if item.attempt else _ITSELF, []).append(item.value)
+    return said
 
 
 # --- effects -----------------------------------------------------------------------------------------------
@@ -312,12 +360,12 @@ def nothing_left(found: Outcome, expected: Outcome) -> Iterator[str]:  # noqa: A
 STRICT: Final[tuple[Invariant, ...]] = (
     same_end, ended, same_journal, one_success_per_step, parent_resumed_once, replays, transactions_exactly_once,
     children_once_per_position, no_other_runs, effects_bounded, effects_once, effects_not_lost,
-    no_effects_in_workflow_code, nothing_left,
+    no_effects_in_workflow_code, nothing_left, streams_whole, attempts_in_order,
 )  # fmt: skip
 #: For faults that may change how a run ends, but not whether its journal and the world agree.
 CONSISTENT: Final[tuple[Invariant, ...]] = (
     ended, one_success_per_step, parent_resumed_once, replays, transactions_at_most_once, children_once_per_position,
-    effects_bounded, effects_once, no_effects_in_workflow_code, nothing_left,
+    effects_bounded, effects_once, no_effects_in_workflow_code, nothing_left, attempts_in_order,
 )  # fmt: skip
 
 
