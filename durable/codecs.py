@@ -8,11 +8,13 @@ Encryption whose keys can be changed, and compression that has a bound on what i
     Engine("rides.db", [ride], codec=codec)
 
 A key is changed by putting a new one first: ``AesGcm(new, old)`` writes with the new one, and still reads what the
-old one wrote. Values that were recorded without a codec are read as they are.
+old one wrote. Values that were recorded without a codec are read as they are. Digests of arguments, which tell the
+callers of one key apart, are made with the last key: once that is left out, what was recorded with it counts as equal,
+and `by_arguments` makes other keys.
 
 Beside values, what is said about them is encrypted: messages of errors, reasons of cancellations, reports of blocked
-runs. What stays readable: ids, keys, labels, names of steps, queues and signals, descriptions, instants, and digests of
-arguments; what the command line is told (``durable cancel --reason``), since it has no codec; and log lines.
+runs. What stays readable: ids, keys, labels, names of steps, queues, signals and limits' keys, descriptions, instants;
+what the command line is told (``durable cancel --reason``), since it has no codec; and log lines.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class Fernet:
         from cryptography import fernet  # noqa: PLC0415 - an extra
 
         self._fernet = fernet.MultiFernet([fernet.Fernet(key) for key in keys])
+        self.digest_key = _digest_key(keys[-1].encode() if isinstance(keys[-1], str) else keys[-1])
 
     @staticmethod
     def new_key() -> bytes:
@@ -82,6 +85,7 @@ class AesGcm:
 
         self._ciphers = {hashlib.sha256(key).digest()[:_KEY_ID]: AESGCM(key) for key in keys}
         self._first = next(iter(self._ciphers.items()))
+        self.digest_key = _digest_key(keys[-1])
 
     @staticmethod
     def new_key() -> bytes:
@@ -195,6 +199,7 @@ class Chain:
         self._codecs = codecs
         #: Whether one of them does.
         self.encrypts = any(map(encrypts, codecs))
+        self.digest_key: bytes | None = next(filter(None, (getattr(each, "digest_key", None) for each in codecs)), None)
 
     def encode(self, data: bytes) -> bytes:
         """*data*, through all of them."""
@@ -207,6 +212,11 @@ class Chain:
         for codec in reversed(self._codecs):
             data = codec.decode(data)
         return data
+
+
+def _digest_key(key: bytes) -> bytes:
+    """Made of the key that was there first, so that digests stay the same when a new one is put before it."""
+    return hashlib.blake2b(key, digest_size=32, person=b"durable digest").digest()
 
 
 def _check_keys(given: Sequence[object]) -> None:

@@ -26,7 +26,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable._core.codec.codec import Codec, digest, digest_of_canonical
+from durable._core.codec.codec import Codec, digest
 from durable._core.codec.signatures import argument_types, result_type
 from durable.errors import CapExceededError, DecodeError, EncodeError, RecordError
 
@@ -570,7 +570,7 @@ def test_hooks_see_every_value_as_bytes(value: Any) -> None:
     assert codec.decode(payload) == value
     assert codec.decode(Codec().encode(value)) == value, "text from before the hooks is still read"
     assert codec.digest(payload) == digest(Codec().encode(value))
-    assert codec.digest(payload) == digest_of_canonical(codec.canonical(value))
+    assert codec.digest(payload) == codec.digest_of(codec.canonical(value))
 
 
 def test_failing_hooks_are_typed_errors() -> None:
@@ -764,7 +764,7 @@ def test_any_value_comes_back_itself_or_is_refused(value: Any) -> None:
     except RecordError:
         return
     assert same(codec.decode(text), value)
-    assert digest_of_canonical(codec.canonical(value)) == codec.digest(text)
+    assert codec.digest_of(codec.canonical(value)) == codec.digest(text)
 
 
 @given(values, st.sampled_from(ANNOTATIONS))

@@ -28,6 +28,7 @@ from durable._core.journal.events import (
     RunStarted,
     RunSucceeded,
     SignalReceived,
+    SlotAwaited,
     StepFailed,
     StepStarted,
     StepSucceeded,
@@ -567,11 +568,24 @@ def test_a_hook_knows_where_each_value_stands():
     ]
     assert found.events == [
         evolve(STARTED, value='"*"'),
-        GOOD[1],
+        evolve(GOOD[1], digest=""),
         StepSucceeded("0", '"*"', 3.0),
         RunCancelled("*", at=4.0),
     ]
     assert (found.run.reason, found.notes[0].value, found.feeds[0].items[0].value) == ("*", '"*"', '"*"')
+
+
+def test_digests_are_left_out_and_keys_of_limits_and_queues_are_asked_for():
+    """
+    A PIN is found out by its digest; a queue and a limit's key may be named after somebody.
+    """
+    asked = SlotAwaited("0", "charge", 1, "narrow", "ann", "app.py:1", "0011223344556677", 3.0)
+    started = StepStarted("1", "charge", 1, "app.py:2", "0011223344556677", 3.0)
+    facts = evolve(FACTS, queue="for-ann", limit="narrow", limit_key="ann", arguments="ride:0011223344556677")
+    found = redacted(RunHistory(facts, [STARTED, asked, started]), lambda where: "*", Codec())
+    assert (found.run.queue, found.run.limit_key, found.run.arguments) == ("*", "*", None)
+    assert found.events[1:] == [evolve(asked, key="*", digest=""), evolve(started, digest="")]
+    assert redacted(RunHistory(FACTS, [STARTED]), lambda where: "*", Codec()).run.queue == "default"
 
 
 def test_bytes_without_their_codec_cannot_be_redacted():

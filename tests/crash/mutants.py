@@ -298,7 +298,7 @@ MUTANTS = (
     _m(
         "starts that coalesce keep the arguments of the first",
         "_shell/writes/keys",
-        '"join" if same else "renew"',
+        '"join" if holder.arguments == new.arguments else "renew"',
         '"join"',
         "shell/test_keys.py::test_starts_coalesce_into_one_run_that_waits",
     ),
@@ -1369,7 +1369,7 @@ MUTANTS = (
     _m(
         "other arguments are no matter",
         "_core/run/divergence/comparing",
-        "return digest_of_canonical(carried) == recorded.digest",
+        "return codec.fits_digest(carried, recorded.digest)",
         "return True",
         "shell/test_changed_arguments.py",
     ),

@@ -27,8 +27,9 @@ from durable import (
     workflow,
 )
 from durable._core.codec.codec import Codec
+from durable._core.codec.digests import may_be_equal
 from durable.codecs import AesGcm, Chain, Zlib
-from durable.errors import EncodeError, RunBlockedError, RunCancelledError, RunFailedError
+from durable.errors import EncodeError, KeyConflictError, RunBlockedError, RunCancelledError, RunFailedError
 
 pytestmark = pytest.mark.anyio
 
@@ -312,3 +313,57 @@ def test_hooks_that_fail_write_nothing_in_plain_and_nobody_hears_of_it():
     with pytest.raises(EncodeError):
         codec.encode("x")
     assert Codec(encrypting()).reveal("[encrypted: eA==]") == "[encrypted: eA==]"
+
+
+def test_a_digest_is_keyed_where_the_hooks_have_a_key_and_stays_when_a_new_one_is_put_first():
+    """
+    Who has not the key cannot try values; by another key it says nothing, and one of an older release is compared.
+    """
+    plain, keyed, rotated, other = (
+        Codec(hooks) for hooks in (None, encrypting(), AesGcm(b"n" * 32, KEY), AesGcm(b"o" * 32))
+    )
+    digest = keyed.digest("4711")
+    assert digest == rotated.digest("4711")
+    assert digest.partition(".")[0] not in {plain.digest("4711"), other.digest("4711").partition(".")[0]}
+    assert keyed.fits_digest("4711", digest)
+    assert not keyed.fits_digest("4712", digest)
+    assert keyed.fits_digest("4711", plain.digest("4711"))
+    assert not keyed.fits_digest("4712", plain.digest("4711"))
+    assert plain.fits_digest("4712", digest)
+    assert other.fits_digest("4712", digest)
+
+
+@pytest.mark.parametrize(
+    "recorded, asked, equal",
+    [
+        ("pay:00.ab12", "pay:00.ab12", True),
+        ("pay:00.ab12", "pay:01.ab12", False),
+        ("pay:00.ab12", "pay:01.cd34", True),
+        ("pay:00", "pay:01.cd34", True),
+        ("pay:00", "pay:01", False),
+        ("pay:00.ab12", "ship:00.cd34", False),
+        ("a:b.c:00", "a:b.c:01", False),
+        (None, "pay:00", False),
+    ],
+)
+def test_calls_whose_digests_are_of_different_keys_count_as_equal(recorded, asked, equal):
+    """
+    A new key must not make a conflict of what is the same call.
+    """
+    assert may_be_equal(recorded, asked) is equal
+
+
+async def test_a_key_is_joined_after_the_last_digest_key_was_left_out(tmp_db):
+    """
+    Other arguments are told apart as long as it is there.
+    """
+    async with Engine(tmp_db, [quick], codec=AesGcm(KEY)) as engine:
+        first = await engine.start(quick("a"), key="k")
+        await first.result()
+    new = b"n" * 32
+    async with Engine(tmp_db, [quick], codec=AesGcm(new, KEY)) as engine:
+        assert (await engine.start(quick("a"), key="k")).id == first.id
+        with pytest.raises(KeyConflictError):
+            await engine.start(quick("b"), key="k")
+    async with Engine(tmp_db, [quick], codec=AesGcm(new)) as engine:
+        assert (await engine.start(quick("a"), key="k")).id == first.id

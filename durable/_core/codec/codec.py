@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from durable._core.codec.agreement import by_value, lenient
 from durable._core.codec.concealing import conceal, encrypts, reveal
+from durable._core.codec.digests import digest_of, fits
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import Ask, ask_directly
 from durable._core.codec.json_text import dumps, dumps_sorted, loads, quote
@@ -44,7 +44,8 @@ class ValueCodec(Protocol):
     Hooks around the recorded text: compression, encryption, redaction.
 
     ``decode`` must undo ``encode``, and must still read what older versions wrote. Hooks that encrypt nothing say so,
-    ``encrypts = False``: then messages of errors and the like are recorded as they are.
+    ``encrypts = False``: then messages of errors and the like are recorded as they are. Those that do may have a
+    ``digest_key``, up to 64 secret bytes: without it, short arguments can be found out by their digests.
     """
 
     def encode(self, data: bytes) -> bytes: ...
@@ -98,6 +99,7 @@ class Codec:
     ) -> None:
         self.asking = asking
         self._hooks = hooks
+        self._digest_key: bytes | None = getattr(hooks, "digest_key", None)
         self._max_bytes = max_bytes
         self._max_depth = max_depth
         own = rules_of(types)
@@ -259,7 +261,15 @@ class Codec:
 
     def digest(self, payload: Payload) -> str:
         """As the function `digest`, but of what the hooks were given: encryption may never write the same twice."""
-        return digest_of_canonical(self.canonical_of(payload))
+        return self.digest_of(self.canonical_of(payload))
+
+    def digest_of(self, canonical: str) -> str:
+        """As `digest`, of a text in which the keys of objects are in order: see `canonical`."""
+        return digest_of(canonical, self._digest_key)
+
+    def fits_digest(self, canonical: str, recorded: str) -> bool:
+        """Whether *canonical* is what *recorded* is the digest of, as far as that can tell."""
+        return fits(canonical, recorded, self._digest_key)
 
     def canonical(self, value: Any) -> str:
         """
@@ -414,13 +424,7 @@ def digest(payload: Payload) -> str:
 
     For reports and comparisons, not for security.
     """
-    return digest_of_canonical(_sorted(payload) if isinstance(payload, str) else payload)
-
-
-def digest_of_canonical(text: Payload) -> str:
-    """As `digest`, of a text in which the keys of objects are in order: see `Codec.canonical`."""
-    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
+    return digest_of(_sorted(payload) if isinstance(payload, str) else payload)
 
 
 def _sorted(text: str) -> str:

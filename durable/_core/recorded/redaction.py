@@ -3,7 +3,9 @@ What a person may want changed or left out before runs leave a journal: every va
 
 Positions, names, kinds and times stay: they are what a history is. Hooks get values as plain
 JSON, decoded by the application's codec where there is one, since who encrypts a journal may well
-export a readable excerpt; a redacted value leaves as plain JSON too.
+export a readable excerpt; a redacted value leaves as plain JSON too. Digests of arguments are left out: what is short
+can be found out by them. So ids of runs, and names that the code gives (of steps, signals, memos, patches), are not for
+secrets.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from attrs import evolve, frozen
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps, loads
-from durable._core.journal.events import KIND_NAMES, Event, RunStarted
+from durable._core.journal.events import KIND_NAMES, Event, RunStarted, SlotAwaited
 from durable._core.recorded.export_format import RunFacts, RunHistory, StepNote
 from durable.errors import UsageError
 
@@ -32,7 +34,7 @@ class Redacted:
             itself; "Note" for cursors and memos; "Item" and "FollowUp" for arguments of runs to come.
         position: Of the command; None for what is the whole run's.
         name: Of the step, child, group, signal or memo; or which fact it is: ``key``, ``labels``,
-            ``attributes``, ``reason``, ``dedup``.
+            ``attributes``, ``reason``, ``dedup``, ``queue``, ``limit_key``.
         value: As plain JSON data: arguments are ``[[...], {...}]``, errors are objects with ``type``,
             ``message`` and ``traceback``.
     """
@@ -80,6 +82,9 @@ class _Redaction:
                 labels=self._labels(run),
                 attributes=self._payload("Run", None, "attributes", run.attributes),
                 follow_ups=self._follow_ups(run.follow_ups),
+                queue=run.queue if run.queue == "default" else self._text("Run", None, "queue", run.queue) or "",
+                limit_key=self._text("Run", None, "limit_key", run.limit_key),
+                arguments=None,
             ),
             events=events,
             pending=[self._event(event) for event in history.pending],
@@ -116,7 +121,11 @@ class _Redaction:
         if isinstance(event, RunStarted) and event.carried:
             changed["carried"] = ""  # of use to the steps of the application alone
         if event.reason:
-            changed["reason"] = self._text(kind, position, "reason", event.reason)
+            changed["reason"] = self._text(kind, position, "reason", event.reason) or ""
+        if isinstance(event, SlotAwaited) and event.key:
+            changed["key"] = self._text(kind, position, "limit_key", event.key) or ""
+        if event.digest:  # what is short can be found out by its digest
+            changed["digest"] = ""
         return evolve(event, **changed)
 
     def _note(self, note: StepNote) -> StepNote:
@@ -172,8 +181,9 @@ class _Redaction:
             value = base64.b64decode(value["$bytes"])
         started["value"] = self._payload("FollowUp", None, str(template.get("workflow", "")), value)
         started.pop("carried", None)
-        for name in ("key", "labels"):
-            if template.get(name):
+        template["arguments"] = ""
+        for name in ("key", "labels", "queue", "limit_key"):
+            if template.get(name) and template[name] != "default":
                 template[name] = self._call("FollowUp", None, name, template[name])
         for following in template.get("follow_ups", ()):
             self._template(following)

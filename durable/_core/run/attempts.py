@@ -8,7 +8,7 @@ from typing import Any, TypeGuard, assert_never
 
 from attrs import evolve
 
-from durable._core.codec.codec import Codec, digest_of_canonical
+from durable._core.codec.codec import Codec
 from durable._core.journal.events import (
     Event,
     ResumeRequested,
@@ -78,7 +78,7 @@ class AttemptNode(Leaf[StepEvent]):
             ex.running += 1
             return
         carried = () if recorded or not (op.args or op.kwargs) else step_forms(op, ex.codec)
-        digest = digest_of_canonical(carried[0]) if carried else ""
+        digest = ex.codec.digest_of(carried[0]) if carried else ""
         self.first = kind(position, definition.name, 1, ex.site(op), digest, ex.time)
         limited = isinstance(recorded, SlotAwaited) if recorded else definition.options.limit is not None
         if limited and kind is StepStarted:

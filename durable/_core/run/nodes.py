@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar
 
-from durable._core.codec.codec import digest_of_canonical
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import (
     CancelSent,
@@ -522,7 +521,7 @@ class OpenRun:
         if not recorded.digest:
             return True
         carried = self.carried()
-        return not carried or any(self.comparing.equal(recorded, each) for each in carried)
+        return not carried or any(self.comparing.equal(recorded, each, self.codec) for each in carried)
 
     def _carries_other(self, recorded: CommandEvent, requested: CommandEvent) -> None:
         """
@@ -556,7 +555,7 @@ class OpenRun:
     def _digest(self) -> str:
         """Of what the command carries that is being opened."""
         carried = self.carried()
-        return digest_of_canonical(carried[0]) if carried else ""
+        return self.codec.digest_of(carried[0]) if carried else ""
 
     def site(self, op: Any) -> str:
         """Where *op* was made, short enough to be recorded with every command."""

@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
+from durable._core.codec.digests import may_be_equal
 from durable._core.statuses import ENDS
 from durable._shell.rows.rows import Large, NewRun, TurnWrite, checksum
 from durable.errors import KeyConflictError
@@ -95,9 +96,9 @@ def verdict(holder: Holder, new: NewRun) -> Verdict:
         return "take"
     if conflict == "replace":
         return "replace"
-    same = holder.arguments == new.arguments
     if conflict == "coalesce" and holder.workflow == new.workflow:
-        return "follow" if not holder.is_waiting else "join" if same else "renew"
+        return "follow" if not holder.is_waiting else "join" if holder.arguments == new.arguments else "renew"
+    same = may_be_equal(holder.arguments, new.arguments)
     if same and conflict != "reject":
         return "join"
     recorded = f"{holder.workflow!r}" + (" (on_conflict='reject')" if same else "")

@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 from attrs import evolve
 
+from durable._core.codec.digests import may_be_equal
 from durable._core.journal.events import SignalReceived
 from durable._shell.reads.run_rows import last_of_chain
 from durable._shell.rows.rows import Effects, Large, NewRun, ReadyRun, RunState, labels_json
@@ -232,7 +233,7 @@ def _found_or_created(conn: sqlite3.Connection, new: NewRun, effects: Effects) -
             "SELECT run_id, arguments, workflow FROM durable_runs WHERE run_id = ?", (new.run_id,)
         ).fetchone()
         if found is not None:
-            if found[1] == new.arguments and new.on_conflict == "join":
+            if may_be_equal(found[1], new.arguments) and new.on_conflict == "join":
                 _joined(conn, new, new.run_id)
                 return new.run_id
             raise RunExistsError(new.run_id, f"a run of {found[2]!r}" + _same(found[1], new))
@@ -304,4 +305,4 @@ def keep_for_others(conn: sqlite3.Connection, run_id: str) -> None:
 
 
 def _same(recorded: str, new: NewRun) -> str:
-    return " with the same arguments" if recorded == new.arguments else " with other arguments"
+    return " with the same arguments" if may_be_equal(recorded, new.arguments) else " with other arguments"

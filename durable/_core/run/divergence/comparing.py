@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final, final
 
-from durable._core.codec.codec import digest_of_canonical
+from durable._core.codec.codec import Codec
 from durable._core.journal.events import CommandEvent
 
 
@@ -46,10 +46,10 @@ class Comparing:
         #: What the code asked for, where it carries something else than recorded.
         self.changed: list[CommandEvent] = []
 
-    def equal(self, recorded: CommandEvent, carried: str) -> bool:
+    def equal(self, recorded: CommandEvent, carried: str, codec: Codec) -> bool:
         """Whether *carried* is what was recorded, as far as a digest can tell."""
         if self._budget is not None:
             self._budget -= len(carried)
             if self._budget < 0:
                 self.positions = NOWHERE
-        return digest_of_canonical(carried) == recorded.digest
+        return codec.fits_digest(carried, recorded.digest)
