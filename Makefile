@@ -16,7 +16,7 @@ demo: .venv/.run-stamp
 
 # Tests that take minutes have a folder and a target of their own: make test-crash, test-binary, test-bench.
 # `make test` runs all others; `make check` runs all.
-LONG := tests/crash tests/binary tests/bench
+LONG := tests/crash tests/binary tests/bench tests/browser
 # Tests that tell coverage nothing new: they work through tables and examples, most of them in child processes.
 # Measured, they would take three times as long.
 UNMEASURED := tests/examples tests/test_docs.py tests/core/test_hostile_exceptions.py \
@@ -28,6 +28,13 @@ test: .venv/.test-stamp
 
 test-%: .venv/.test-stamp
 	$(PY) $(PYTEST) tests/$*
+
+# Looked at by the system's Chromium. It is installed where that takes no password; else the tests say what is missing.
+test-browser: .venv/.test-stamp
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+		{ apt-get install -qq --yes --no-install-recommends chromium || \
+		{ apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium; }; } >/dev/null
+	$(PY) -m pytest tests/browser
 
 cover: .venv/.test-stamp  # `make test`, measured: it takes twice as long
 	$(PY) -m coverage erase && $(PY) -m coverage run $(PYTEST) $(LONG:%=--ignore=%) $(UNMEASURED:%=--ignore=%)

@@ -43,4 +43,6 @@ class Links(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [name for name, _ in attrs]
-        self.found += [value for name, value in attrs if name in ("href", "src", "action") and value]
+        given = dict(attrs)
+        reached = "action" if tag != "form" or given.get("method") != "post" else None
+        self.found += [value for name, value in attrs if name in ("href", "src", reached) and value]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import webbrowser
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
@@ -67,12 +68,14 @@ def run(_command: str, args: Namespace, out: Output) -> int:
     config = uvicorn.Config(shown, host=args.host, port=args.port, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
     listening = config.bind_socket()  # here: the port may be left to the system, and is told before anybody asks
+    listening.listen()
     url = _url(*listening.getsockname()[:2])
     out.line(f"{url}  (Ctrl-C ends it)")
     out.flush()
     if args.open:
         threading.Timer(_HEAD_START, webbrowser.open, (url,)).start()
-    server.run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # raised again by the server, once it has ended by it
+        server.run(sockets=[listening])
     return OK if server.started else USAGE
 
 
