@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -59,18 +60,35 @@ def started(op: RunOp[Any], *, seed: str = "seed") -> RunStarted:
     return RunStarted(op.definition.name, op.definition.options.version, seed, value, START)
 
 
-def execution(op: RunOp[Any], events: Sequence[Event], *, run_id: str = "r", **options: Any) -> Any:
+def execution(
+    op: RunOp[Any], events: Sequence[Event], *, run_id: str = "r", sliced: bool = False, **options: Any
+) -> Any:
     """
-    An execution of *op* with *events* replayed.
+    An execution of *op* with *events* replayed; *sliced*: with a pause wherever there may be one.
     """
     made = JobExecution if isinstance(op.definition, Job) else Execution
     ex = made(op.definition, events, run_id=run_id, codec=CODEC, **options)
     try:
-        ex.load()
+        if sliced and isinstance(ex, Execution):
+            deque(ex.load_in_slices(room=1), maxlen=0)
+        else:
+            ex.load()
     except BaseException:
         ex.close()
         raise
     return ex
+
+
+def in_slices(ex: Execution | JobExecution, arrived: Sequence[Event], now: float) -> tuple[Decision, int]:
+    """
+    A turn with a pause wherever there may be one; and how many there were.
+    """
+    pauses = 0
+    decision = ex.begin_turn(arrived, now=now, room=1) if isinstance(ex, Execution) else ex.advance(arrived, now=now)
+    while decision is None:
+        pauses += 1
+        decision = ex.continue_turn(room=1)
+    return decision, pauses
 
 
 def closed_prefixes(events: Sequence[Event]) -> Iterator[int]:
@@ -116,6 +134,8 @@ class World:
     signals: list[tuple[str, Any]] = field(factory=list)
     #: Free the execution after each turn and replay it for the next.
     freed: bool = False
+    #: Pause wherever a turn may pause.
+    sliced: bool = False
     options: dict[str, Any] = field(factory=dict)
     events: list[Event] = field(factory=list)
     decisions: list[Decision] = field(factory=list)
@@ -152,7 +172,7 @@ class World:
         The first turn, or the first after a recovery from *events*.
         """
         self.events = list(events) or [started(self.op)]
-        self.ex = execution(self.op, self.events, run_id=self.run_id, **self.options)
+        self.ex = execution(self.op, self.events, run_id=self.run_id, sliced=self.sliced, **self.options)
         return self.turn()
 
     def run_on(self) -> Any:
@@ -190,8 +210,11 @@ class World:
         """
         if (self.freed and len(self.events) > 1 and arrived) or (self.ex.ended and not self.ended):
             self.ex.close()
-            self.ex = execution(self.op, self.events, run_id=self.run_id, **self.options)
-        decision = self.ex.advance(arrived, now=self.now)
+            self.ex = execution(self.op, self.events, run_id=self.run_id, sliced=self.sliced, **self.options)
+        if self.sliced:
+            decision, _ = in_slices(self.ex, arrived, self.now)
+        else:
+            decision = self.ex.advance(arrived, now=self.now)
         self.decisions.append(decision)
         self.events += decision.events
         self.steps += decision.steps

@@ -30,11 +30,11 @@ class Order:
         return self.choices[self.index % len(self.choices)] % count
 
 
-def play(op: Any, order: list[int], cancel_at: int | None, *, freed: bool) -> World:
+def play(op: Any, order: list[int], cancel_at: int | None, *, freed: bool, sliced: bool = False) -> World:
     """
     One run: things happen in *order*; cancelled before turn *cancel_at*; signals come when nothing else can.
     """
-    world = World(op, choose=Order(order), freed=freed, signals=[("a", 1), ("b", 2), ("a", 3)])
+    world = World(op, choose=Order(order), freed=freed, sliced=sliced, signals=[("a", 1), ("b", 2), ("a", 3)])
     world.begin()
     for turn in range(1, 400):
         if world.ended:
@@ -93,6 +93,19 @@ def test_freeing_at_every_turn_changes_nothing(form, program, order, cancel_at):
     freed = play(form(program), order, cancel_at, freed=True)
     assert freed.events == resident.events
     assert projected(freed) == projected(resident)
+
+
+@pytest.mark.parametrize("form", [coroutine_program, generator_program])
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(programs, orders, st.one_of(st.none(), st.integers(1, 12)), st.booleans())
+def test_pauses_in_turns_change_nothing(form, program, order, cancel_at, freed):
+    """
+    Turns and replays that pause wherever they may decide what they do in one go, in the same order.
+    """
+    whole = play(form(program), order, cancel_at, freed=freed)
+    sliced = play(form(program), order, cancel_at, freed=freed, sliced=True)
+    assert sliced.events == whole.events
+    assert projected(sliced) == projected(whole)
 
 
 @settings(max_examples=100, suppress_health_check=list(HealthCheck))

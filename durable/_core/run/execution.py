@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeAlias, TypeVar, assert_never
 
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of, shown
@@ -57,7 +57,7 @@ from durable._core.run.attempts import AttemptNode
 from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import ChildAction, Decision, TroubledStep, added
 from durable._core.run.leaves import ChildNode, SignalNode
-from durable._core.run.nodes import NOBODY, Node, NodeOutcome, NodeOwner, Opener, OpenRun, StrandNode
+from durable._core.run.nodes import NOBODY, UNBOUNDED, Node, NodeOutcome, NodeOwner, Opener, OpenRun, StrandNode
 from durable._core.run.step_states import UNDER_WAY, refused, resolved, still_stuck
 from durable._core.run.strand import Strand
 from durable.errors import (
@@ -75,8 +75,26 @@ _T = TypeVar("_T")
 _exhaust: Callable[[Iterator[Any]], None] = deque[Any](maxlen=0).extend
 
 
-def _next(steps: Iterator[StrandNode]) -> StrandNode | None:
+#: What a turn gives after each strand's step, where somebody looks on; None where it pauses (see `OpenRun.room`).
+Steps: TypeAlias = Iterator[StrandNode | None]
+
+
+def _next(steps: Steps) -> StrandNode | None:
     return next(steps, None)
+
+
+def _pauses(steps: Steps) -> bool:
+    """Whether *steps* came to a pause rather than to their end."""
+    for step in steps:  # noqa: SIM110 - `any` would cost each turn a generator
+        if step is None:
+            return True
+    return False
+
+
+#: Members of groups that begin, or steps of strands, in one slice of a turn: a few milliseconds, in which an event loop
+#: does nothing else. Events that are replayed in one.
+SLICE = 128
+REPLAYED_AT_ONCE = 512
 
 
 #: What opens each op; `ContinueAs` ends the run instead.
@@ -120,6 +138,8 @@ class Execution(OpenRun):
         self._given_up: list[Event] = []
         self._timed_out: RunTimedOut | RunExpired | None = None
         self._begun = False
+        #: The turn that has paused.
+        self._paused: Steps = iter(())
         #: Whether a person gave a step its outcome in this turn.
         self._resolved = False
         #: Around all that drives the code, if anything is.
@@ -139,14 +159,24 @@ class Execution(OpenRun):
             NondeterminismError: If the code asks for something else than was recorded.
             DecodeError: If a recorded value does not fit today's type.
         """
+        for _ in self.load_in_slices(UNBOUNDED):
+            pass
+
+    def load_in_slices(self, room: int = SLICE) -> Iterator[None]:
+        """As `load`, with a pause now and then, which is where this yields. Nothing else may be asked meanwhile."""
         if self.history.fresh:
             return
         self.replaying = True
+        self.room = room
         try:
-            self._drive(_exhaust, self._replay())
+            steps = self._replay()
+            while self._drive(_pauses, steps):
+                yield
+                self.room = room
         finally:
             self.replaying = False
             self.at_frontier = False
+            self.room = UNBOUNDED
 
     def walk(self, pending: Sequence[Event], *, now: float) -> Iterator[StrandNode]:
         """
@@ -168,7 +198,7 @@ class Execution(OpenRun):
             self.time = now
             yield from self._each(self._turn(pending))
 
-    def _each(self, steps: Iterator[StrandNode]) -> Iterator[StrandNode]:
+    def _each(self, steps: Steps) -> Iterator[StrandNode]:
         while (node := self._drive(_next, steps)) is not None:
             yield node
 
@@ -176,6 +206,33 @@ class Execution(OpenRun):
         """Take what happened, run the code as far as that leads, and return what to do."""
         self.time = now
         self._drive(_exhaust, self._turn(arrived))
+        return self._decided()
+
+    def begin_turn(self, arrived: Sequence[Event], *, now: float, room: int = SLICE) -> Decision | None:
+        """
+        As `advance`; None where the turn pauses, since that leads far: then `continue_turn` is to be called.
+
+        What it decides is the same. Nothing else may be asked meanwhile, but to `close`.
+        """
+        self.time = now
+        self.room = room
+        steps = self._turn(arrived)
+        if self._drive(_pauses, steps):
+            self._paused = steps
+            return None
+        self.room = UNBOUNDED
+        return self._decided()
+
+    def continue_turn(self, room: int = SLICE) -> Decision | None:
+        """The turn that has paused, continued: as `begin_turn`."""
+        self.room = room
+        if self._drive(_pauses, self._paused):
+            return None
+        self._paused = iter(())
+        self.room = UNBOUNDED
+        return self._decided()
+
+    def _decided(self) -> Decision:
         if self._given_up:
             given_up, self._given_up = self._given_up, []
             self._drive(_exhaust, self._turn(given_up))
@@ -232,9 +289,11 @@ class Execution(OpenRun):
         self.leaves.clear()
         self.unbegun.clear()
         self.runnable.clear()
+        self.unfinished.clear()
         self.completions.clear()
         self.callbacks.clear()
         self.answers.close()
+        self._paused = iter(())
         self._body = None  # so that no cycle is left for the garbage collector
 
     # --- turns ---------------------------------------------------------------------------------
@@ -249,8 +308,9 @@ class Execution(OpenRun):
         finally:
             current_driver.put_in_charge(before)
 
-    def _replay(self) -> Iterator[StrandNode]:
+    def _replay(self) -> Steps:
         recorded = self.history
+        pause_at = REPLAYED_AT_ONCE if self.room < UNBOUNDED else -1
         if recorded.reopened:
             self.time = recorded.reopened_at
         last = len(recorded.arrivals) - 1
@@ -261,6 +321,9 @@ class Execution(OpenRun):
         for index, event in enumerate(recorded.arrivals):
             if self.ended:
                 break
+            if index == pause_at:
+                yield None
+                pause_at += REPLAYED_AT_ONCE
             self.taken = index + 1
             if recorded.reopened:
                 self.at_frontier = index == last
@@ -275,11 +338,13 @@ class Execution(OpenRun):
                     self._run_on()
                 else:
                     yield from self._run()
+            if self.room <= 0:
+                yield from self._rest()
         if self.unmatched and not self.ended:
             self.diverge(next(iter(self.unmatched)), None)
         self.answers.take_dropped()  # not reported again, since they were when they were new
 
-    def _turn(self, arrived: Sequence[Event]) -> Iterator[StrandNode]:
+    def _turn(self, arrived: Sequence[Event]) -> Steps:
         if not self._begun and self.history.run_attempt == 1 and not history.ends_unborn(arrived):
             self._begin()
             yield from self._run()
@@ -296,10 +361,14 @@ class Execution(OpenRun):
                     self._run_on()
                 else:
                     yield from self._run()
+            if self.room <= 0:
+                yield from self._rest()
         while self.hears_all and not self.ended and (overdue := self._overdue()) is not None:
             self._record(TimerFired(overdue.position, self.time))
             overdue.give_up()
             self._run_on()
+            if self.room <= 0:
+                yield from self._rest()
         self.hears_all = False
         if self.answers.created_ops:
             self._report_dropped()
@@ -320,20 +389,46 @@ class Execution(OpenRun):
         self._body.begin()
 
     def _run_on(self) -> None:
-        """As `_run`, where nobody looks on: a generator less for every command."""
+        """As `_run`, where nobody looks on: a generator less for every command. Leaves the rest to `_rest`."""
         runnable = self.runnable
         while runnable and not self.ended:
             self.current, outcome = runnable.popleft()
             self.current.step(outcome)
+            if self.room <= 0:
+                return
         self.current = None
 
-    def _run(self) -> Iterator[StrandNode]:
+    def _rest(self) -> Steps:
+        """What a slice had no room for: pauses, and continues in the same order as if there had been no pause."""
+        runnable = self.runnable
+        while True:
+            if self.room <= 0:
+                yield None
+            if self.unfinished:
+                group, *around = self.unfinished
+                self.unfinished.clear()
+                try:
+                    group.fill()
+                except (EncodeError, CapExceededError, DefinitionError) as error:  # as in `open`
+                    group.give_up(error)
+                self.unfinished += around
+            elif runnable and not self.ended:
+                self.room -= 1
+                self.current, outcome = runnable.popleft()
+                self.current.step(outcome)
+            else:
+                break
+        self.current = None
+
+    def _run(self) -> Steps:
         runnable = self.runnable
         while runnable and not self.ended:
             node, outcome = runnable.popleft()
             self.current = node
             node.step(outcome)
             yield node
+            if self.room <= 0:
+                yield from self._rest()
         self.current = None
 
     def _strand_at(self, position: str) -> StrandNode:
@@ -536,6 +631,7 @@ class Execution(OpenRun):
         event = verdict.event
         self.ended = True
         self.runnable.clear()
+        self.unfinished.clear()
         if self.replaying and not self.history.reopened:
             if type(self.history.end) is not type(event):
                 position = next(iter(self.unmatched), self._body.strand.position() if self._body else "")

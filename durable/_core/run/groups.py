@@ -84,6 +84,7 @@ class Group(Node):
 
     def open_member(self, member: Any, index: int) -> None:
         """Open the member's op, or begin its strand, unless the group is closing already."""
+        self.ex.room -= 1
         position = f"{self.position}.{index}"
         if isinstance(member, Op):
             node = self.ex.open(member, position, self, index)
@@ -164,15 +165,48 @@ class Group(Node):
         self.close_members()
         self.finish_if_done()
 
-    def open_all(self, members: tuple[Any, ...]) -> None:
-        """Open members until one of them settles the group."""
+    def begins_later(self) -> bool:
+        """Whether the turn is to pause before the next member begins: then `fill` is called again, before all else."""
+        if self.ex.room > 0:
+            return False
+        self.ex.unfinished.append(self)
+        return True
+
+    def fill(self) -> None:
+        """Begin the members that are still to begin."""
+        raise NotImplementedError  # pragma: no cover - those that may pause have their own
+
+    def give_up(self, error: BaseException) -> None:
+        """A member could not begin, and that is how the group ended."""
+        self.closed = True
+        self.owner.member_done(self.index, NodeOutcome(error=error))
+
+
+class FewNode(Group):
+    """What `race`, `settle` and `timeout` share: members that begin one after another, until one settles the group."""
+
+    __slots__ = ("given", "next")
+
+    def open_all(self, members: Sequence[Any]) -> None:
+        """Open *members*."""
+        self.given = members
+        self.next = 0
+        self.fill()
+
+    def fill(self) -> None:
         self.opening = True
-        for index, member in enumerate(members):
+        while self.next < len(self.given):
+            if self.begins_later():
+                self.ex.unbegun[self.position] = self.given[self.next :]
+                return
+            index, self.next = self.next, self.next + 1
             if self.closing:
-                discard(member)
+                discard(self.given[index])
             else:
-                self.open_member(member, index)
+                self.open_member(self.given[index], index)
         self.opening = False
+        self.given = ()
+        self.ex.unbegun.pop(self.position, None)
         self.finish_if_done()
 
 
@@ -225,13 +259,15 @@ class ManyNode(Group):
         raise NotImplementedError  # pragma: no cover - both have their own
 
     def fill(self) -> None:
-        """Open members until there is no room for more, or one of them settles the group."""
+        """Open members until the window is full, one of them settles the group, or the turn pauses."""
         self.opening = True
         while (
             not self.closing
             and self.next < self.size
             and (self.concurrency is None or len(self.members) < self.concurrency)
         ):
+            if self.begins_later():
+                return
             index, self.next = self.next, self.next + 1
             self.open_member(self.member(index), index)
         self.opening = False
@@ -350,6 +386,12 @@ class MembersNode(ManyNode):
             ex.unbegun[self.position] = op.members
         self.fill()
 
+    def begins_later(self) -> bool:
+        if not super().begins_later():
+            return False
+        self.ex.unbegun[self.position] = self.op.members
+        return True
+
     def _order_by_names(self, opened: GroupOpened, names: Sequence[str]) -> None:
         """A mapping may come in another order than the recorded one: then each member keeps its recorded position."""
         assert self.names is not None
@@ -364,7 +406,7 @@ class MembersNode(ManyNode):
     def report(self, outcome: NodeOutcome) -> None:
         if self.next < self.size:
             discard(*(self.member(index) for index in range(self.next, self.size)))
-        if self.concurrency is not None:
+        if self.ex.unbegun:
             self.ex.unbegun.pop(self.position, None)
         super().report(outcome)
 
@@ -420,7 +462,7 @@ class GatherNode(MembersNode):
         return NodeOutcome(values if self.op.keys is None else self._by_key(values))
 
 
-class RaceNode(Group):
+class RaceNode(FewNode):
     """`race`."""
 
     __slots__ = ("keys", "winner")
@@ -456,7 +498,7 @@ class RaceNode(Group):
         return NodeOutcome(Winner(self.winner, outcome.value, key))
 
 
-class SettleNode(Group):
+class SettleNode(FewNode):
     """`settle`."""
 
     __slots__ = ()
@@ -483,7 +525,7 @@ class SettleNode(Group):
         return outcome
 
 
-class TimeoutNode(Group):
+class TimeoutNode(FewNode):
     """`timeout`."""
 
     __slots__ = ("deadline", "seconds", "timed_out")
@@ -521,7 +563,7 @@ class TimeoutNode(Group):
 class ForEachNode(ManyNode):
     """`for_each`: a window that moves over recorded items."""
 
-    __slots__ = ("fed", "items", "op")
+    __slots__ = ("fed", "feeding", "items", "op", "unfed")
 
     def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: ForEachOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
@@ -535,6 +577,9 @@ class ForEachNode(ManyNode):
         self.items: list[Any] = ex.codec.decode(event.value or "[]", items_type, where=where)
         self.size = len(self.items)
         self.arrange(event, options, options.concurrency, NO_RULE, fresh=fresh)
+        #: What the file is still to be told to start, and where it is told.
+        self.unfed: Iterator[FedChild] | None = None
+        self.feeding: list[FedChild] = []
         #: Whether the file starts the items behind the first window: then that window stays as recorded.
         self.fed = self._open_feed() if fresh else position in ex.history.feeds
         if self.fed:
@@ -554,17 +599,32 @@ class ForEachNode(ManyNode):
             return False  # the slot may be each child's own, by a key of its arguments
         if definition.options.key is not None:
             return False  # its run may exist already, and that is for the turn to find out
-        ops: list[tuple[int, RunOp[Any]]] = [(index, self.member(index)) for index in range(window, self.size)]
         self.fed = True  # first, since `wake_group` asks for it
         group, wake_on = wake_group(self.position, self)
-        children = [
-            FedChild(index, self.ex.child_id(f"{self.position}.{index}"), arguments_payload(op, self.ex.codec))
-            for index, op in ops
-        ]
         tolerate = None if self.rule.tolerate is None else self.rule.tolerated(self.size)
-        self.ex.decision.feeds += (Feed(self.position, window, group, wake_on, ops[0][1], children, tolerate),)
+        feed = Feed(self.position, window, group, wake_on, self.member(window), [], tolerate)
+        self.unfed, self.feeding = self._children(window), feed.children
+        self.ex.decision.feeds += (feed,)
         self.ex.decision.events.append(FeedOpened(self.position, window, self.ex.time))
         return True
+
+    def _children(self, window: int) -> Iterator[FedChild]:
+        for index in range(window, self.size):
+            op: RunOp[Any] = self.member(index)
+            self.ex.room -= 1
+            arguments = arguments_payload(op, self.ex.codec)
+            yield FedChild(index, self.ex.child_id(f"{self.position}.{index}"), arguments)
+
+    def fill(self) -> None:
+        while self.unfed is not None:
+            if self.begins_later():
+                return
+            child = next(self.unfed, None)
+            if child is None:
+                self.unfed = None
+            else:
+                self.feeding.append(child)
+        super().fill()
 
     def member(self, index: int) -> Any:
         op, item = self.op, self.items[index]

@@ -155,6 +155,9 @@ class JobExecution:
         self._size = self._caps.grown(self.run_id, self._size, decision, remedy="Give up earlier (retry=)")
         return decision
 
+    #: Its turns are too short to pause.
+    begin_turn = advance
+
     @property
     def idle(self) -> bool:
         """Whether no attempt is running."""

@@ -17,6 +17,7 @@ Leaves are in `leaves`, `attempts` and `groups`; `execution` drives the code.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
@@ -57,6 +58,10 @@ _E = TypeVar("_E", bound=CommandEvent)
 _Taken = TypeVar("_Taken", bound=Event)
 
 
+#: The `OpenRun.room` of a turn that is taken at once.
+UNBOUNDED = sys.maxsize
+
+
 @lru_cache(maxsize=4096)
 def _short(site: current_driver.CallSite) -> str:
     path, line = site
@@ -77,6 +82,13 @@ class Completions(Protocol):
 
     def cancel(self) -> None: ...
     def has_next(self) -> bool: ...
+
+
+class Unfinished(Protocol):
+    """A group of which more members are to begin."""
+
+    def fill(self) -> None: ...
+    def give_up(self, error: BaseException) -> None: ...
 
 
 class SignalWaiter(Protocol):
@@ -405,6 +417,10 @@ class OpenRun:
         self.crash_limit = crash_limit
         self.decision = Decision()
         self.runnable: deque[tuple[StrandNode, NodeOutcome]] = deque()
+        #: How many members of groups may begin before the turn pauses; and the groups that then had more, in the order
+        #: in which they continue, before all else.
+        self.room = UNBOUNDED
+        self.unfinished: list[Unfinished] = []
         self.strands: list[StrandNode] = []
         self.leaves: dict[str, Leaf[Any]] = {}
         #: Positions of open `for_each`es whose later children the file starts.

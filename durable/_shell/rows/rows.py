@@ -106,9 +106,16 @@ def read_events(path: str, state: RunState, rows: Sequence[Sequence[Any]]) -> li
     Raises:
         JournalCorruptError: At the first event that is missing or does not match.
     """
+    whole = evolve(state, seq=0, chain=0)
+    events = read_more_events(path, whole, rows)
+    state.seq, state.chain = whole.seq, whole.chain
+    return events
+
+
+def read_more_events(path: str, state: RunState, rows: Sequence[Sequence[Any]]) -> list[Event]:
+    """As `read_events`, of rows that follow what *state* is at."""
     events: list[Event] = []
-    chain = 0
-    expected = 0
+    expected, chain = state.seq, state.chain
     for seq, kind, position, at, body, value, recorded in rows:
         expected += 1
         chain = checksum(chain, kind, position, at, body, value)

@@ -34,22 +34,22 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepNotBegun,
 )
-from durable._core.run.decision import Decision
-from durable._core.run.execution import Execution
+from durable._core.run.decision import Decision, StepAction
+from durable._core.run.execution import REPLAYED_AT_ONCE, Execution
 from durable._core.suspicion import BODY, Suspect, counts, progress
 from durable._shell.attempts.steps import current_task
 from durable._shell.log import emit, log
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run
-from durable._shell.rows.rows import ReadyRun, RunState, read_events
+from durable._shell.rows.rows import ReadyRun, RunState
 from durable._shell.turns.attempt_runner import AttemptRunner
 from durable._shell.turns.commits import SpoiledError
-from durable._shell.turns.executions import AnyExecution, make_execution, replayed
+from durable._shell.turns.executions import AnyExecution, make_execution, read_in_slices, replayed
 from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.residents import Resident
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.transaction_turn import Recorded, Spoiling, TransactionTurn
-from durable._shell.turns.turn_writer import TurnWriter
+from durable._shell.turns.turn_writer import ROWS_AT_ONCE, TurnWriter
 from durable._shell.turns.witness import UNWATCHED
 from durable._shell.writes.turn_writes import SignalsUnreadError
 from durable.errors import (
@@ -63,6 +63,9 @@ from durable.errors import (
 
 T = TypeVar("T")
 
+#: Steps that begin in one iteration of the event loop.
+STEPS_AT_ONCE = 64
+_LOADED = object()
 #: Of the traceback of a bug of ours, in the reason why its run is blocked.
 REPORTED_CHARACTERS = 2_000
 
@@ -183,10 +186,12 @@ class Driver:
         assert execution is not None, "turns begin with a take-over"
         now = self._services.clock.now()
         if self._watch is UNWATCHED:  # as nearly always: a context that does nothing takes two calls, too
-            decision = execution.advance(arrived, now=now)
+            decision = execution.begin_turn(arrived, now=now)
         else:
             with self._watch.turn:
-                decision = execution.advance(arrived, now=now)
+                decision = execution.begin_turn(arrived, now=now)
+        if decision is None or len(decision.events) > ROWS_AT_ONCE:
+            decision = await self._rest_of_turn(execution, decision, now)
         if self._services.replay_always and decision.ended is not None:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
         decisions: list[Decision] = []
@@ -217,6 +222,8 @@ class Driver:
             execution = await self._replay()
         for done in decisions:
             self._perform(done, execution)
+            if len(done.steps) > STEPS_AT_ONCE and not self._stopping:
+                await self._begin_others(done.steps)
         if last.ended is not None:
             if last.ended == "cancelled" and last.outcome is not None:
                 log.warning(
@@ -233,6 +240,22 @@ class Driver:
                 return await self._take_over()
             self._inbox.notify()
         return await self._next()
+
+    async def _rest_of_turn(self, execution: AnyExecution, decision: Decision | None, now: float) -> Decision:
+        """The rest of a large turn, which is taken in slices: the event loop is the user's, too."""
+        with anyio.CancelScope(shield=True):  # so that no outcome is lost which it has taken in
+            while decision is None:
+                await asyncio.sleep(0)
+                decision = self._continue_turn(execution)
+            if not decision.transactions:
+                await self._writer.prepare(decision, now)
+        assert decision is not None, "a shielded scope swallows nothing"
+        return decision
+
+    def _continue_turn(self, execution: AnyExecution) -> Decision | None:
+        assert isinstance(execution, Execution), "others do not pause"
+        with self._watch.turn:
+            return execution.continue_turn()
 
     async def _transact(self, execution: AnyExecution, decision: Decision) -> Recorded:
         turn = TransactionTurn(
@@ -256,7 +279,17 @@ class Driver:
             self._attempts.skip(decision.steps)
         elif decision.steps:
             alone = execution.alone and not self._inbox.notified
-            self._attempts.begin(decision.steps, alone=alone)
+            self._attempts.begin(decision.steps[:STEPS_AT_ONCE], alone=alone)
+
+    async def _begin_others(self, steps: Sequence[StepAction]) -> None:
+        """The steps behind the first `STEPS_AT_ONCE`, as many in one iteration of the loop."""
+        with anyio.CancelScope(shield=True):
+            for at in range(STEPS_AT_ONCE, len(steps), STEPS_AT_ONCE):
+                await asyncio.sleep(0)
+                if self._stopping:
+                    self._attempts.skip(steps[at:])
+                    return
+                self._attempts.begin(steps[at : at + STEPS_AT_ONCE], alone=False)
 
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if nothing is left to drive in this task."""
@@ -299,7 +332,7 @@ class Driver:
         loaded = await self._load()
         if not loaded.ready:
             return None  # it continued, or ended, since the scheduler read that it was ready
-        events = read_events(self._services.path, self._state, loaded.rows)
+        events = await read_in_slices(self._services.path, self._state, loaded.rows)
         self._writer.announced = loaded.begun
         self._notes.recorded(events)
         self._inbox.begin(loaded.items)
@@ -308,13 +341,24 @@ class Driver:
         if await self._is_condemned(execution, events):
             return None
         try:
-            with self._watch.turn:
-                execution.load()
+            if len(events) <= REPLAYED_AT_ONCE or not isinstance(execution, Execution):
+                with self._watch.turn:
+                    execution.load()
+            else:
+                await self._load_in_slices(execution)
         finally:
             self._tell_changes(execution)
         interrupted = await self._interrupted(execution, events)
         self._lived = True
         return self._expired(self._inbox.take_items() + interrupted)
+
+    async def _load_in_slices(self, execution: Execution) -> None:
+        slices = execution.load_in_slices()
+        while True:
+            with self._watch.turn:
+                if next(slices, _LOADED) is _LOADED:
+                    return
+            await asyncio.sleep(0)
 
     def _expired(self, arrived: list[Event]) -> list[Event]:
         """*arrived*, before which it is told that it should have begun by now: whether it has, it knows itself."""

@@ -101,9 +101,13 @@ class Inbox:
             self._backlog = await read(partial(load_items, run=self._run, after=self.upto))
 
     def take(self) -> list[Event]:
-        """What the next turn is to take in, if anything: outcomes, then not too many items."""
+        """What the next turn is to take in, if anything: outcomes, then items, of each not too many."""
         arrived = self._unrecorded = self.outcomes
         self.outcomes = []
+        if len(arrived) > ARRIVALS_AT_ONCE:
+            arrived, self.outcomes = arrived[:ARRIVALS_AT_ONCE], arrived[ARRIVALS_AT_ONCE:]
+            self._unrecorded = arrived
+            return arrived
         return [*arrived, *self.take_items()] if self._backlog else arrived
 
     def take_items(self) -> list[Event]:

@@ -7,6 +7,7 @@ commit group. Turns with transactions are in `transaction_turn`.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -25,6 +26,7 @@ from durable._shell.reads.event_rows import cancel_in_inbox, load_run
 from durable._shell.rows.new_runs import make_template
 from durable._shell.rows.rows import (
     Effects,
+    EventTuple,
     LastTurn,
     NewFeed,
     NewRun,
@@ -46,6 +48,10 @@ from durable._shell.writes.turn_writes import SignalsUnreadError, end_undriven, 
 from durable._shell.writes.wakeups import await_code
 from durable.errors import DefinitionError, DurableError, PoisonError
 
+#: What one iteration of the event loop makes of a large turn: two milliseconds.
+ROWS_AT_ONCE = 500
+RUNS_AT_ONCE = 100
+
 
 @define(eq=False)
 class TurnWriter:
@@ -64,6 +70,25 @@ class TurnWriter:
     heard_before: int = field(default=-1, init=False)
     #: What notes that hooks of the run are called, if the last engine died.
     watch: Watch = field(default=UNWATCHED, init=False)
+    #: Rows and runs of the decision that is written next, where they were made before.
+    _prepared: tuple[Sequence[EventTuple], Sequence[NewRun]] | None = field(default=None, init=False)
+
+    async def prepare(self, decision: Decision, now: float) -> None:
+        """
+        Make the rows and the runs of *decision*, which `record` is to write next, in several iterations of the loop.
+
+        Raises:
+            DurableError: A run cannot be started.
+        """
+        rows: list[EventTuple] = []
+        children: list[NewRun] = []
+        for at in range(0, len(decision.events), ROWS_AT_ONCE):
+            rows += self._state.append(decision.events[at : at + ROWS_AT_ONCE])
+            await asyncio.sleep(0)
+        for at in range(0, len(decision.children), RUNS_AT_ONCE):
+            children += [self._child(action, now) for action in decision.children[at : at + RUNS_AT_ONCE]]
+            await asyncio.sleep(0)
+        self._prepared = rows, children
 
     def record(self, decision: Decision, execution: AnyExecution, inbox_upto: int, now: float) -> Awaitable[bool]:
         """
@@ -155,7 +180,8 @@ class TurnWriter:
     ) -> TurnWrite:
         """*decision*, ready to be written. *last* is False while transactions of the same turn are still to run."""
         services = self._services
-        events = self._state.append(decision.events)
+        prepared, self._prepared = self._prepared, None
+        events = self._state.append(decision.events) if prepared is None else prepared[0]
         if decision.ended is None:
             write = TurnWrite(self._state, now, decision, events, inbox_upto)
             if decision.blocked is not None:
@@ -174,7 +200,8 @@ class TurnWriter:
             self._add_followers(write, execution, decision.ended)
         refusable = bool(decision.requests)
         if decision.children:
-            write.children = [self._child(action, now) for action in decision.children]
+            started = [self._child(action, now) for action in decision.children] if prepared is None else prepared[1]
+            write.children = started
             refusable = refusable or any(child.may_be_refused for child in write.children)
         if refusable:
             write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)

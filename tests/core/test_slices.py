@@ -1,0 +1,187 @@
+"""
+Large turns and replays pause, so that an event loop has time for others: what they decide is the same.
+"""
+
+import gc
+import warnings
+
+import pytest
+
+from durable import (
+    EncodeError,
+    Flow,
+    GroupFailedError,
+    Return,
+    for_each,
+    gather,
+    job,
+    race,
+    sleep,
+    step,
+    timeout,
+    wait_for,
+    workflow,
+)
+from durable._core.run.execution import REPLAYED_AT_ONCE, SLICE
+from tests.core.drive import START, World, execution, in_slices, kinds, started
+
+
+@job
+async def one(number: int) -> int:
+    return number
+
+
+@job
+async def anything(value: object) -> None:
+    """Refuses what cannot be recorded."""
+
+
+@step
+async def ok() -> int:
+    return 1
+
+
+async def helper(number: int) -> int:
+    await sleep(1)
+    return number
+
+
+@workflow
+async def jobs_at_once(count: int) -> Flow[int]:
+    found = yield for_each(one, range(count), concurrency=None)
+    yield Return(len(found))
+
+
+@workflow
+async def jobs_in_a_window(count: int) -> Flow[int]:
+    found = yield for_each(one, range(count), concurrency=3)
+    yield Return(len(found))
+
+
+@workflow
+async def helpers_at_once(count: int) -> Flow[int]:
+    found = yield gather(*(helper(number) for number in range(count)))
+    yield Return(len(found))
+
+
+@workflow
+async def nested(count: int) -> Flow[object]:
+    """The order in which members begin decides who takes which signal."""
+    found = yield race(
+        gather(*(timeout(wait_for("a", int), 9) for _ in range(count))),
+        gather(*(gather(wait_for("a", int), helper(n)) for n in range(count))),
+    )
+    yield Return(found.value)
+
+
+@workflow
+async def steps(count: int) -> Flow[int]:
+    for _ in range(count):
+        yield ok()
+    yield wait_for("end")
+    yield Return(count)
+
+
+def started_by(decision):
+    """The runs that *decision* starts, or lets the file start."""
+    return [
+        [(each.position, each.run_id, each.arguments) for each in decision.children],
+        [(each.position, each.window, each.op.args, each.children) for each in decision.feeds],
+    ]
+
+
+def named(op):
+    return op.definition.name
+
+
+@pytest.mark.parametrize("op", [jobs_at_once(40), jobs_in_a_window(40), helpers_at_once(40), nested(8)], ids=named)
+@pytest.mark.parametrize("freed", [False, True])
+def test_pauses_change_nothing(op, freed):
+    """Events, waits and runs are those of one go, in their order; so are all turns behind it."""
+    worlds = [World(op, freed=freed, sliced=sliced, signals=[("a", 1)] * 40) for sliced in (False, True)]
+    for world in worlds:
+        world.run()
+    whole, sliced = worlds
+    assert sliced.events == whole.events
+    assert [each.waits for each in sliced.decisions] == [each.waits for each in whole.decisions]
+    assert [started_by(each) for each in sliced.decisions] == [started_by(each) for each in whole.decisions]
+
+
+@pytest.mark.parametrize("op", [jobs_at_once(40), jobs_in_a_window(40), helpers_at_once(40)], ids=named)
+def test_a_turn_pauses_for_each_member_that_it_may(op):
+    """So none of its slices grows with the group."""
+    _, pauses = in_slices(execution(op, [started(op)]), [], START)
+    assert pauses >= 40
+
+
+def test_a_turn_of_a_few_members_does_not_pause():
+    """Most turns are taken in one go."""
+    op = jobs_at_once(SLICE - 1)
+    assert execution(op, [started(op)]).begin_turn([], now=START) is not None
+    assert execution(jobs_at_once(SLICE + 1), [started(jobs_at_once(SLICE + 1))]).begin_turn([], now=START) is None
+
+
+def test_a_long_replay_pauses():
+    """So often, whatever it replays."""
+    op = steps(2 * REPLAYED_AT_ONCE + 1)
+    world = World(op)
+    world.begin()
+    while world.steps:
+        world.happen()
+    world.ex.close()
+    ex = execution(op, [started(op)])
+    ex = type(ex)(op.definition, world.events, run_id="r", codec=ex.codec)
+    assert len(list(ex.load_in_slices())) == 2
+    assert not ex.replaying
+    assert ex.advance([], now=START).events == []
+
+
+def test_a_run_that_is_closed_while_its_turn_pauses_leaves_no_coroutine():
+    """Helpers that never began are closed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for body in (helpers_at_once(9), nested(9)):
+            ex = execution(body, [started(body)])
+            assert ex.begin_turn([], now=START, room=3) is None
+            ex.close()
+            assert ex.unfinished == []
+            del ex
+            gc.collect()
+
+
+def test_a_member_that_cannot_begin_fails_in_its_slice():
+    """As without a pause: the others are awaited, and the group fails by it."""
+
+    @workflow
+    async def caught(count: int) -> Flow[str]:
+        try:
+            yield gather(*(anything(float("nan") if number == count - 1 else number) for number in range(count)))
+        except GroupFailedError as error:
+            yield Return(type(error.exceptions[0]).__name__)
+
+    whole, sliced = (World(caught(9), sliced=each) for each in (False, True))
+    assert whole.run() == sliced.run()
+    assert sliced.value() == EncodeError.__name__
+
+
+def test_an_item_that_the_file_cannot_be_told_of_fails_the_group():
+    """Raised at the user's line, also where the turn had paused before it."""
+
+    @workflow
+    async def caught(count: int) -> Flow[str]:
+        try:
+            yield for_each(anything, [float(number) for number in range(count)], concurrency=2)
+        except EncodeError as error:
+            yield Return(type(error).__name__)
+
+    op = caught(9)
+    ex = execution(op, [started(op)])
+    assert ex.begin_turn([], now=START, room=1) is None
+    (group,) = ex.unfinished
+    group.items[5] = float("nan")
+    decision = None
+    while decision is None:
+        decision = ex.continue_turn(room=1)
+    assert decision.ended == "succeeded"
+    assert "EncodeError" in str(decision.outcome)
+    assert kinds(decision.events)[-1] == "RunSucceeded"
