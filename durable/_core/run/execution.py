@@ -220,7 +220,6 @@ class Execution(OpenRun):
         if self._drive(_pauses, steps):
             self._paused = steps
             return None
-        self.room = UNBOUNDED
         return self._decided()
 
     def continue_turn(self, room: int = SLICE) -> Decision | None:
@@ -229,10 +228,10 @@ class Execution(OpenRun):
         if self._drive(_pauses, self._paused):
             return None
         self._paused = iter(())
-        self.room = UNBOUNDED
         return self._decided()
 
     def _decided(self) -> Decision:
+        self.room = UNBOUNDED
         if self._given_up:
             given_up, self._given_up = self._given_up, []
             self._drive(_exhaust, self._turn(given_up))
@@ -317,7 +316,12 @@ class Execution(OpenRun):
         if recorded.run_attempt == 1 and (recorded.commands or not history.ends_unborn(recorded.arrivals)):
             self.at_frontier = recorded.reopened and last < 0
             self._begin()
-            yield from self._run()
+            if self.opened is None:
+                self._run_on()
+            else:
+                yield from self._run()
+            if self.room <= 0:
+                yield from self._rest()
         for index, event in enumerate(recorded.arrivals):
             if self.ended:
                 break
@@ -347,7 +351,12 @@ class Execution(OpenRun):
     def _turn(self, arrived: Sequence[Event]) -> Steps:
         if not self._begun and self.history.run_attempt == 1 and not history.ends_unborn(arrived):
             self._begin()
-            yield from self._run()
+            if self.opened is None:
+                self._run_on()
+            else:
+                yield from self._run()
+            if self.room <= 0:
+                yield from self._rest()
         for event in arrived:
             if self.ended:  # kept, since it may have continued as another run, which gets them
                 self._late.append(event)
@@ -427,8 +436,6 @@ class Execution(OpenRun):
             self.current = node
             node.step(outcome)
             yield node
-            if self.room <= 0:
-                yield from self._rest()
         self.current = None
 
     def _strand_at(self, position: str) -> StrandNode:

@@ -106,25 +106,23 @@ def read_events(path: str, state: RunState, rows: Sequence[Sequence[Any]]) -> li
     Raises:
         JournalCorruptError: At the first event that is missing or does not match.
     """
-    whole = evolve(state, seq=0, chain=0)
-    events = read_more_events(path, whole, rows)
-    state.seq, state.chain = whole.seq, whole.chain
+    events: list[Event] = []
+    state.seq, state.chain = read_more_events(path, state.run_id, rows, 0, 0, events)
     return events
 
 
-def read_more_events(path: str, state: RunState, rows: Sequence[Sequence[Any]]) -> list[Event]:
-    """As `read_events`, of rows that follow what *state* is at."""
-    events: list[Event] = []
-    expected, chain = state.seq, state.chain
+def read_more_events(
+    path: str, run_id: str, rows: Sequence[Sequence[Any]], expected: int, chain: int, events: list[Event]
+) -> tuple[int, int]:
+    """As `read_events`, of rows behind event number *expected*, into *events*; the sequence and chain of the last."""
     for seq, kind, position, at, body, value, recorded in rows:
         expected += 1
         chain = checksum(chain, kind, position, at, body, value)
         if seq != expected or chain != recorded:
             reason = f"event {expected} is missing" if seq != expected else "it does not match its checksum"
-            raise JournalCorruptError(path, state.run_id, expected, reason)
+            raise JournalCorruptError(path, run_id, expected, reason)
         events.append(from_row(kind, position, body, value, at))
-    state.seq, state.chain = expected, chain
-    return events
+    return expected, chain
 
 
 def labels_json(labels: Mapping[str, str]) -> str | None:

@@ -279,7 +279,8 @@ class Driver:
             self._attempts.skip(decision.steps)
         elif decision.steps:
             alone = execution.alone and not self._inbox.notified
-            self._attempts.begin(decision.steps[:STEPS_AT_ONCE], alone=alone)
+            steps = decision.steps
+            self._attempts.begin(steps if len(steps) <= STEPS_AT_ONCE else steps[:STEPS_AT_ONCE], alone=alone)
 
     async def _begin_others(self, steps: Sequence[StepAction]) -> None:
         """The steps behind the first `STEPS_AT_ONCE`, as many in one iteration of the loop."""

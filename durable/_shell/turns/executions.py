@@ -10,8 +10,6 @@ from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from attrs import evolve
-
 from durable._core.journal.events import Event, RunStarted
 from durable._core.program.functions import Job
 from durable._core.program.limits import limit_name
@@ -100,12 +98,12 @@ async def read_in_slices(path: str, state: RunState, rows: Sequence[Sequence[Any
     """As `read_events`, so many in one iteration of the event loop."""
     if len(rows) <= READ_AT_ONCE:
         return read_events(path, state, rows)
-    whole = evolve(state, seq=0, chain=0)
     events: list[Event] = []
+    seq = chain = 0
     for at in range(0, len(rows), READ_AT_ONCE):
-        events += read_more_events(path, whole, rows[at : at + READ_AT_ONCE])
+        seq, chain = read_more_events(path, state.run_id, rows[at : at + READ_AT_ONCE], seq, chain, events)
         await asyncio.sleep(0)
-    state.seq, state.chain = whole.seq, whole.chain
+    state.seq, state.chain = seq, chain
     return events
 
 

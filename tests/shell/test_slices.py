@@ -1,0 +1,183 @@
+"""
+Turns of many members leave the event loop to others, and nothing is lost or done twice where they are cut off.
+"""
+
+import asyncio
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from durable import Flow, GroupFailedError, Return, for_each, gather, job, step, wait_for, workflow
+from durable._core.run.execution import SLICE, Execution
+from durable._shell.turns import driver as driver_module
+
+pytestmark = pytest.mark.anyio
+#: So many that their turn pauses some times.
+MANY = 3 * SLICE
+CALLS: Counter[int] = Counter()
+
+
+@job
+async def one(number: int) -> int:
+    CALLS[number] += 1
+    return number
+
+
+@step
+async def counted(number: int) -> int:
+    CALLS[number] += 1
+    return number
+
+
+@step
+async def refused(number: int) -> int:
+    raise ValueError(number)
+
+
+@workflow
+async def jobs(count: int) -> Flow[int]:
+    found = yield for_each(one, range(count), concurrency=None)
+    yield Return(sum(found))
+
+
+@workflow
+async def fed(count: int) -> Flow[int]:
+    found = yield for_each(one, range(count), concurrency=20)
+    yield Return(sum(found))
+
+
+@workflow
+async def steps(count: int) -> Flow[int]:
+    found = yield gather(*(counted(number) for number in range(count)))
+    yield Return(sum(found))
+
+
+@workflow
+async def failing(count: int) -> Flow[int]:
+    try:
+        yield gather(*(refused(number) for number in range(count)))
+    except GroupFailedError as error:
+        yield Return(len(error.exceptions))
+
+
+@workflow
+async def counting(count: int) -> Flow[int]:
+    for _ in range(count):
+        yield counted(1)
+    yield wait_for("end")
+    yield Return(count)
+
+
+DEFINITIONS = [jobs, fed, steps, failing, counting, one]
+
+
+@pytest.fixture(autouse=True)
+def _uncounted():
+    CALLS.clear()
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Turns, and replays, that have paused: one entry a pause. A test may put a function in the place of `then`."""
+
+    class Pauses(list):
+        then = staticmethod(lambda: None)
+
+    noted = Pauses()
+    begin, proceed, load = Execution.begin_turn, Execution.continue_turn, Execution.load_in_slices
+
+    def note(decision):
+        if decision is None:
+            noted.append("turn")
+            noted.then()
+        return decision
+
+    def loading(execution, *arguments):
+        for _ in load(execution, *arguments):
+            noted.append("replay")
+            noted.then()
+            yield
+
+    monkeypatch.setattr(Execution, "begin_turn", lambda ex, arrived, now: note(begin(ex, arrived, now=now)))
+    monkeypatch.setattr(Execution, "continue_turn", lambda ex: note(proceed(ex)))
+    monkeypatch.setattr(Execution, "load_in_slices", loading)
+    return noted
+
+
+@pytest.mark.parametrize("body", [jobs, fed, steps], ids=["jobs", "fed", "steps"])
+async def test_others_have_the_loop_while_a_large_turn_is_taken(engines, pauses, body):
+    """At each pause the loop goes round once at least; all is done, once."""
+    engine = await engines.file(*DEFINITIONS)
+    rounds = 0
+
+    async def tick():
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    seen = []
+    pauses.then = lambda: seen.append(rounds)
+    ticking = asyncio.ensure_future(tick())
+    assert await engine.run(body(MANY)) == sum(range(MANY))
+    ticking.cancel()
+    assert pauses.count("turn") >= 2
+    assert all(later > earlier for earlier, later in pairwise(seen))
+    assert Counter(range(MANY)) == CALLS
+
+
+async def test_outcomes_that_come_at_once_are_taken_in_by_several_turns(engines):
+    """5,000 failures hold the loop no longer than 250 do: each turn takes so many."""
+    engine = await engines.file(*DEFINITIONS)
+    assert await engine.run(failing(600)) == 600
+    assert (await engine.stats()).commits >= 4  # its first turn, and at least three that take in 250
+
+
+@pytest.mark.parametrize("body", [jobs, fed, steps], ids=["jobs", "fed", "steps"])
+async def test_a_turn_that_is_cut_off_at_a_pause_is_taken_anew(engines, pauses, body):
+    """Nothing of it was recorded when the engine closed, so nothing of it has happened: the next engine takes it."""
+    engine = await engines.file(*DEFINITIONS)
+    closing = []
+    pauses.then = lambda: closing or closing.append(asyncio.ensure_future(engine.aclose()))
+    run = await engine.start(body(MANY))
+    while not closing:
+        await asyncio.sleep(0)
+    await closing[0]
+    pauses.then = lambda: None
+    again = await engines.file(*DEFINITIONS)
+    assert await again.get(run.id).result() == sum(range(MANY))
+    assert Counter(range(MANY)) == CALLS
+
+
+async def test_steps_that_were_still_to_begin_when_the_engine_closes_begin_in_the_next(engines, monkeypatch):
+    """Those of one turn begin in several iterations; none is forgotten, none begins twice."""
+    engine = await engines.file(*DEFINITIONS)
+    closing = []
+    begin = driver_module.AttemptRunner.begin
+
+    def noted(runner, actions, *, alone):
+        begin(runner, actions, alone=alone)
+        if not closing:
+            closing.append(asyncio.ensure_future(engine.aclose()))
+
+    monkeypatch.setattr(driver_module.AttemptRunner, "begin", noted)
+    run = await engine.start(steps(MANY))
+    while not closing:
+        await asyncio.sleep(0)
+    await closing[0]
+    assert 0 < len(CALLS) < MANY
+    again = await engines.file(*DEFINITIONS)
+    assert await again.get(run.id).result() == sum(range(MANY))
+    assert Counter(range(MANY)) == CALLS
+
+
+async def test_a_long_run_is_replayed_in_slices(engines, pauses):
+    """A run of thousands of steps that wakes up holds the loop no longer than a short one."""
+    engine = await engines.file(*DEFINITIONS)
+    run = await engine.start(counting(1_200))
+    while (await run.info()).status != "waiting":
+        await asyncio.sleep(0.01)
+    await run.signal("end")
+    assert await run.result() == 1_200
+    assert pauses.count("replay") >= 2
