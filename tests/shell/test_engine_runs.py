@@ -451,7 +451,7 @@ async def test_a_bug_of_ours_blocks_one_run(engines, monkeypatch, reached):
     good = await engine.start(waiting())
     await reached(good, "waiting")
     with monkeypatch.context() as patch:
-        patch.setattr(Execution, "advance", lambda *_, **__: 1 / 0)
+        patch.setattr(Execution, "begin_turn", lambda *_, **__: 1 / 0)
         bad = await engine.start(waiting())
         await reached(bad, "blocked")
     assert "Please report this" in await bad.why()
