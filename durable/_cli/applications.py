@@ -35,6 +35,7 @@ from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Workflow
 from durable._core.program.ops import Signal
 from durable._core.program.registry import Runnable, collect
+from durable._core.program.requests import Request
 from durable._core.source_places import OURS
 
 if TYPE_CHECKING:
@@ -63,6 +64,16 @@ class Application:
 
     def signal_type(self, name: str) -> Any:
         """What signals called *name* carry, if one `Signal` in the modules of its definitions says so; else None."""
+        kinds = [each.type for each in self._named(Signal, name)]
+        return kinds[0] if kinds and all(kind == kinds[0] for kind in kinds) else None
+
+    def question_type(self, name: str) -> Any:
+        """As `signal_type`, of what is asked by requests called *name*."""
+        kinds = [each.question for each in self._named(Request, name)]
+        return kinds[0] if kinds and all(kind == kinds[0] for kind in kinds) else None
+
+    def _named(self, cls: type[Any], name: str) -> list[Any]:
+        """Objects of *cls* called *name*, in the modules of its definitions."""
         modules = [
             each if isinstance(each, types.ModuleType) else sys.modules.get(each.fn.__module__)
             for each in self.definitions
@@ -71,10 +82,9 @@ class Application:
             each
             for module in dict.fromkeys(modules)
             for each in vars(module or object).values()
-            if isinstance(each, Signal) and each.name == name
+            if isinstance(each, cls) and each.name == name
         ]
-        kinds = list({id(each): each.type for each in found}.values())
-        return kinds[0] if kinds and all(kind == kinds[0] for kind in kinds) else None
+        return list({id(each): each for each in found}.values())
 
 
 def add_application(parser: ArgumentParser) -> None:

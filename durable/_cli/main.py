@@ -50,6 +50,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
     "change": {
         "start": Subcommand("start", "start a run"),
         "signal": Subcommand("requests", "send a signal to a run"),
+        "ask": Subcommand("ask", "ask a running run something, and write its answer"),
         "complete": Subcommand("complete", "answer a callback by its token, or keep it alive"),
         "cancel": Subcommand("requests", "ask runs to end"),
         "pause": Subcommand("requests", "let runs begin nothing more until they are resumed"),

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from durable._core.program.ops import RunOp
 from durable._core.program.registry import Given
+from durable._core.program.requests import Request
 from durable.testing._crash.faults import UNNOTICED, Fault, Kind, faults_at
 from durable.testing._crash.invariants import CONSISTENT, STRICT, Invariant, Ledger, Outcome
 from durable.testing._crash.playing import EngineOptions, Play, Played, World
@@ -18,7 +19,7 @@ class ScenarioOptions(EngineOptions, total=False):
     """What `Scenario` takes by name."""
 
     tables: str
-    signals: Mapping[str, Iterable[Any]] | None
+    signals: Mapping[str | Request[Any, Any], Iterable[Any]] | None
     ledger: Ledger | None
     before: Callable[[], object] | None
     invariants: Iterable[Invariant] | None
@@ -35,7 +36,8 @@ class Scenario:
         op: A call of a workflow or job: ``ride(42, "Main St 1")``.
         definitions: As for `Engine`; their source files are those whose lines faults strike.
         tables: SQL that makes the application's tables, if its transactions use any.
-        signals: Payloads by name, sent one after the other as soon as a run waits for a signal of that name.
+        signals: Payloads by name, sent one after the other as soon as a run waits for a signal of that name. By
+            `Request`: questions, asked likewise.
         ledger: Where steps write down what they do to the world.
         before: Called before each play: brings what is outside of the journal back to its beginning.
         invariants: What must hold, in place of `STRICT` (for faults nobody may notice) and `CONSISTENT` (for others).
@@ -51,7 +53,7 @@ class Scenario:
         definitions: Iterable[Given],
         *,
         tables: str = "",
-        signals: Mapping[str, Iterable[Any]] | None = None,
+        signals: Mapping[str | Request[Any, Any], Iterable[Any]] | None = None,
         ledger: Ledger | None = None,
         before: Callable[[], object] | None = None,
         invariants: Iterable[Invariant] | None = None,

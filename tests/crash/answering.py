@@ -1,5 +1,6 @@
 """
-An owner that dies of the first request that it records, between its commit and its answer. Run as a program.
+An owner that dies of the first request that it records, between its commit and its answer; and where it would tell
+that a request into a run is answered. Run as a program.
 """
 
 import asyncio
@@ -7,8 +8,9 @@ import os
 import signal
 import sys
 
-from durable import Engine, Flow, Return, Schedule, job, wait_for, workflow
+from durable import Engine, Flow, Request, Return, Schedule, job, wait_for, workflow
 from durable._shell.requests.once import Once
+from durable._shell.requests.wire import WaitForAnswer
 from durable._shell.tasks import server
 
 
@@ -23,7 +25,17 @@ async def waiting() -> Flow[str]:
     yield Return(value)
 
 
-DEFINITIONS = (quick, waiting)
+approve = Request("approve", int, str)
+
+
+@workflow
+async def asked() -> Flow[int]:
+    request = yield wait_for(approve)
+    yield request.reply(f"{request.value} is fine")
+    yield Return(request.value)
+
+
+DEFINITIONS = (quick, waiting, asked)
 HOURLY = Schedule("hourly", quick(1), every=3_600)
 
 
@@ -41,7 +53,7 @@ def die_of_requests():
         return result
 
     def dying(asked, result):
-        if isinstance(asked, Once) and asked.id in doomed:
+        if (isinstance(asked, Once) and asked.id in doomed) or isinstance(asked, WaitForAnswer):
             os.kill(os.getpid(), signal.SIGKILL)
         return encode_answer(asked, result)
 

@@ -1695,6 +1695,49 @@ MUTANTS = (
         '" (this process)" if True else',
         "shell/test_location.py::test_a_process_of_our_number_in_another_container_is_not_taken_for_us",
     ),
+    # --- requests into runs ----------------------------------------------------------------------------
+    _m(
+        "a request is answered twice",
+        "_core/run/leaves",
+        "        if asked.id not in ex.unanswered:",
+        "        if False:",
+        "core/test_requests.py::test_a_request_is_answered_once",
+    ),
+    _m(
+        "what was asked under one dedup is asked again",
+        "_shell/writes/answers",
+        "        if first is not None:",
+        "        if False:",
+        "shell/test_asking.py::test_who_asks_again_under_the_same_dedup_gets_the_answer_that_there_is",
+    ),
+    _m(
+        "the first answer does not stay",
+        "_shell/writes/answers",
+        "WHERE request = ? AND run = ? AND answered_at IS NULL",
+        "WHERE request = ? AND run = ?",
+        "shell/test_asking.py::test_the_first_answer_stays_whatever_a_retry_comes_to",
+    ),
+    _m(
+        "the next attempt does not hear what the last one left unanswered",
+        "_shell/turns/turn_writer",
+        "*execution.unanswered_requests(), ",
+        "",
+        "shell/test_asking.py::test_the_next_attempt_of_a_run_answers_what_the_last_one_did_not",
+    ),
+    _m(
+        "who asks is not told of the answer",
+        "_shell/tasks/result_waiters",
+        "            self._resolve(_ANSWERED + request)",
+        "            pass",
+        "shell/test_asking.py::test_a_run_is_asked_and_answers",
+    ),
+    _m(
+        "answers do not go over to what a run continues as",
+        "_shell/writes/turn_writes",
+        "    answers.carry_over(conn, run, successor.run)",
+        "    pass",
+        "shell/test_asking.py::test_answers_and_what_is_unheard_go_over_to_the_run_as_which_it_continues",
+    ),
 )
 
 

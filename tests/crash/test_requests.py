@@ -16,15 +16,17 @@ import answering
 
 pytestmark = pytest.mark.anyio
 HERE = Path(__file__).parent
-#: Requests below, each of which costs an owner its life.
-ASKED = 6
+#: Requests below, each of which costs an owner its life; the one into a run costs two.
+ASKED = 8
 #: Those that a run has taken in, and those that it has not.
 SIGNALS = """
-SELECT (SELECT count(*) FROM history WHERE event = 'SignalReceived') + (SELECT count(*) FROM durable_inbox)
+SELECT (SELECT count(*) FROM history WHERE event = 'SignalReceived' AND run_id <> 'asked')
+    + (SELECT count(*) FROM durable_inbox)
 """
+ANSWERS = "SELECT count(*) FROM history WHERE event = 'ReplySent'"
 
 
-@pytest.mark.timeout(60)  # six processes that import the library
+@pytest.mark.timeout(60)  # eight processes that import the library
 async def test_an_owner_that_is_killed_before_it_answers_has_done_it_once(tmp_path):
     """
     Each request kills the owner that records it, once it is on disk: the client hears of it from the next one, or
@@ -34,6 +36,7 @@ async def test_an_owner_that_is_killed_before_it_answers_has_done_it_once(tmp_pa
     async with Engine(path, answering.DEFINITIONS, durability="process") as engine:
         for name in ("waits", "forked"):
             await engine.start(answering.waiting(), id=name)
+        await engine.start(answering.asked(), id="asked")
         async with engine.batch(id="open") as batch:
             batch.add(answering.waiting())
         await engine.run(answering.quick(7), id="theirs")
@@ -52,11 +55,14 @@ async def test_an_owner_that_is_killed_before_it_answers_has_done_it_once(tmp_pa
             await client.start(answering.waiting(), key="new", on_conflict="reject")
             await client.get_batch("open").add(answering.waiting())
             assert await client.get("waits").signal("go", "a")
+            assert await client.get("asked").ask(answering.approve, 3) == "3 is fine"
             await client.get("forked").fork(0, id="fork")
             triggered = await client.schedule("hourly").trigger()
             assert (await client.import_runs(tmp_path / "theirs.jsonl")).runs == ["theirs"]
             found = [info async for info in client.runs(workflow="waiting")]
             jobs = {info.run_id async for info in client.runs(workflow="quick")}
+            asked = await client.get("asked").result(10)
+            answer = await client._backend.read(lambda conn: conn.execute(ANSWERS).fetchone())
             signals = await client._backend.read(lambda conn: conn.execute(SIGNALS).fetchone())
     finally:
         killed = []
@@ -66,6 +72,7 @@ async def test_an_owner_that_is_killed_before_it_answers_has_done_it_once(tmp_pa
             owner.wait()
             owner.stdout.close()
             owner.stderr.close()
+    assert (answer, asked) == ((1,), 3)
     assert len(found) == 3 + 3
     assert jobs == {"theirs", triggered.run_id}
     assert signals == (1,)

@@ -19,6 +19,7 @@ from durable import (
     RequestUnansweredError,
     Return,
     RunBlockedError,
+    RunFailedError,
     RunNotFoundError,
     RunStateError,
     Service,
@@ -27,6 +28,8 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._core.journal.events import ReplySent
+from durable.testing import every_crash
 
 pytestmark = pytest.mark.anyio
 
@@ -247,6 +250,36 @@ async def test_a_run_that_is_retried_answers_what_it_had_not(engines):
     assert await run.ask(approve, Order(1), dedup="a", timeout=5) == YES
 
 
+async def test_the_first_answer_stays_whatever_a_retry_comes_to(engines):
+    """
+    Who was told something was told the truth.
+    """
+
+    @workflow
+    async def apologises() -> Flow[None]:
+        asked: Asked[Order, Verdict] = yield wait_for(approve)
+        try:
+            yield stumble()
+        except ValueError:
+            yield asked.refuse("sorry")
+            raise
+        yield asked.reply(YES)
+
+    BROKEN[:] = [True]
+    engine = await engines.memory(apologises)
+    run = await engine.start(apologises())
+    with pytest.raises(RequestRefusedError, match="sorry"):
+        await run.ask(approve, Order(1), dedup="a", timeout=5)
+    with pytest.raises(RunFailedError):
+        await run.result(5)
+    BROKEN.clear()
+    await run.retry()
+    await run.result(5)
+    assert [event.event.refused for event in await run.history() if event.kind == "ReplySent"] == [True, False]
+    with pytest.raises(RequestRefusedError, match="sorry"):
+        await run.ask(approve, Order(1), dedup="a", timeout=5)
+
+
 async def test_the_next_attempt_of_a_run_answers_what_the_last_one_did_not(engines):
     """
     Nobody has to ask again: the attempt that failed is as if it had never been.
@@ -360,3 +393,37 @@ async def test_a_client_waits_through_the_death_of_the_owner(engines, tmp_db):
         async with Engine(tmp_db, [judge], durability="process") as second:
             await second.queue("default").resume()
             assert await asyncio.wait_for(asking, 10) == YES
+
+
+@workflow
+async def office() -> Flow[list[int]]:
+    """Answers, refuses, turns away, continues; with steps in between."""
+    BROKEN.clear()
+    total: list[int] = []
+    for _ in range(3):
+        asked: Asked[Order, Verdict] = yield wait_for(approve, timeout=60)
+        yield stumble()
+        total.append(asked.value.amount)
+        yield asked.reply(YES) if asked.value.amount < 100 else asked.refuse("too much")
+    yield Return(total)
+
+
+def test_it_survives_every_crash():
+    """
+    Asked again until it is acknowledged, whatever is lost: the same questions, answered with the same, once each.
+    """
+    asked = {approve: [Order(1), Order(300), Order(2)], "other": ["a signal, that nobody hears"]}
+    survived = every_crash(office(), [office], signals=asked)
+    assert survived.undisturbed.result == [1, 300, 2]
+    events = survived.undisturbed.runs["run"].events
+    answered = [(event.request, event.refused) for event in events if isinstance(event, ReplySent)]
+    assert answered == [("approve-0", False), ("approve-1", True), ("approve-2", False)]
+
+
+async def test_a_dry_run_is_asked_what_it_is_given(engines):
+    """
+    Questions stand among the signals, by their `Request`.
+    """
+    engine = await engines.memory(judge)
+    dry = await engine.dry_run(judge(2), signals={approve: [Order(1), Order(300), Order(2)]})
+    assert dry.value == [1, 2]

@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 from attrs import field, frozen
 
 from durable._core.program import current_driver
-from durable._core.program.ops import Op, WaitForOp, kind_of
+from durable._core.program.ops import Op, Signal, WaitForOp, kind_of
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -42,6 +42,11 @@ class Request(Generic[Q, A]):
     def __repr__(self) -> str:
         question, answer = (getattr(each, "__qualname__", each) for each in (self.question, self.answer))
         return f"Request({self.name!r}, {question}, {answer})"
+
+
+def name_of(given: str | Signal[Any] | Request[Any, Any]) -> str:
+    """The name under which it is sent and waited for."""
+    return given if isinstance(given, str) else given.name
 
 
 @frozen(eq=False)

@@ -19,6 +19,7 @@ from attrs import evolve, field, frozen
 from durable._core.ports import Clock
 from durable._core.program.functions import Workflow
 from durable._core.program.ops import Signal
+from durable._core.program.requests import Request, name_of
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS, EndStatus
 from durable._shell.attempts.hooks import Hooks
@@ -27,6 +28,7 @@ from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.engine.application_schema import NO_SCHEMA
 from durable._shell.engine.backend import EngineBackend
 from durable._shell.engine.settings import Allocate, Settings, counting
+from durable._shell.handles.asking import put_question
 from durable._shell.handles.handle import HistoryEvent, Run
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.handles.run_info import RunInfo
@@ -49,12 +51,12 @@ DryRunStatus: TypeAlias = Literal["waiting", "blocked", EndStatus]
 
 class SignalsToSend(Protocol):
     """
-    Lists of payloads by `Signal`, or by the name of one: a mapping.
+    Lists of payloads by `Signal`, or by the name of one, and of questions by `Request`: a mapping.
 
     A protocol, since keys of a `Mapping` are invariant: one of signals alone, or of names alone, would be none of both.
     """
 
-    def items(self) -> Iterable[tuple[str | Signal[Any], Iterable[Any]]]:
+    def items(self) -> Iterable[tuple[str | Signal[Any] | Request[Any, Any], Iterable[Any]]]:
         """Signals, each with its payloads."""
         ...
 
@@ -247,22 +249,21 @@ class Rehearsal:
                     return error
         return None
 
-    async def _deliver(self, payloads: Mapping[str | Signal[Any], deque[Any]]) -> bool:
+    async def _deliver(self, payloads: Mapping[str | Signal[Any] | Request[Any, Any], deque[Any]]) -> bool:
         """Give one payload to the run that waits longest for a signal of its name; False if none does."""
         for signal, left in payloads.items():
-            if left and (run_id := await self.engine.read(run_rows.waiting_for_signal, _name(signal))) is not None:
-                await self.journal.get(run_id).signal(signal, left.popleft())
+            if left and (run_id := await self.engine.read(run_rows.waiting_for_signal, name_of(signal))) is not None:
+                if isinstance(signal, Request):
+                    await put_question(self.engine, run_id, signal, left.popleft())
+                else:
+                    await self.journal.get(run_id).signal(signal, left.popleft())
                 return True
         return False
 
 
-def _name(signal: str | Signal[Any]) -> str:
-    return signal.name if isinstance(signal, Signal) else signal
-
-
-def _listed(signal: str | Signal[Any], payloads: Any) -> Iterable[Any]:
+def _listed(signal: str | Signal[Any] | Request[Any, Any], payloads: Any) -> Iterable[Any]:
     """The payloads of one signal. A str is iterable too, and never meant as payloads of one character."""
     if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
         reason = f"takes a list of payloads, one for each time it is sent; found {payloads!r:.60}"
-        raise DryRunError(f"signals[{_name(signal)!r}]", reason)
+        raise DryRunError(f"signals[{name_of(signal)!r}]", reason)
     return payloads

@@ -445,8 +445,8 @@ class Engine(JournalHandle[EngineBackend]):
                 function, for `call`), or its name, to a plain or async function of the same
                 arguments; a transaction's without the `Transaction`. What has none is not
                 executed: the dry run has failed, with a `DryRunError`.
-            signals: A list of payloads by `Signal`, or by the name of one. Each goes to the run that has
-                waited longest for it, before any time passes.
+            signals: A list of payloads by `Signal`, or by the name of one; of questions by `Request`. Each goes to the
+                run that has waited longest for it, before any time passes.
 
         Returns:
             How it ended, or what it waits for: a workflow that fails does not raise here.

@@ -18,10 +18,12 @@ from durable._core.program.current_driver import driver_in_charge
 from durable._core.program.limits import Limit
 from durable._core.program.ops import RunOp
 from durable._core.program.registry import Given
+from durable._core.program.requests import Request, name_of
 from durable._core.program.schedules import Schedule
 from durable._core.run.caps import Caps
 from durable._shell.attempts.middleware import Middleware, StepCall
 from durable._shell.engine.engine import Engine
+from durable._shell.handles.asking import put_question
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads import run_rows
 from durable._shell.storage.memory import MEMORY
@@ -61,7 +63,7 @@ class World:
     op: RunOp[Any]
     definitions: list[Given]
     tables: str
-    signals: Mapping[str, list[Any]]
+    signals: Mapping[str | Request[Any, Any], list[Any]]
     ledger: Ledger
     before: Callable[[], object] | None
     downtime: float
@@ -94,9 +96,9 @@ class _Steps(Middleware):
 
 @define(eq=False)
 class _Delivery:
-    """A signal that is sent until it is acknowledged."""
+    """A signal or request that is sent until it is acknowledged."""
 
-    name: str
+    signal: str | Request[Any, Any]
     payload: Any
     dedup: str
     run_id: str | None = None
@@ -122,8 +124,10 @@ class Play:
         #: Whether an error struck workflow code: a replay finds that it is not deterministic, and so it was.
         self._mending = self._excused = False
         self._unsent = {
-            name: deque(_Delivery(name, payload, f"{name}-{number}") for number, payload in enumerate(payloads))
-            for name, payloads in world.signals.items()
+            signal: deque(
+                _Delivery(signal, payload, f"{name_of(signal)}-{number}") for number, payload in enumerate(payloads)
+            )
+            for signal, payloads in world.signals.items()
         }
 
     def play(self) -> Played:
@@ -250,27 +254,30 @@ class Play:
 
     async def _deliver(self, engine: Engine) -> bool:
         """Send a signal to a run that waits for it; False if none does."""
-        for name, unsent in self._unsent.items():
+        for signal, unsent in self._unsent.items():
             if not unsent:
                 continue
             delivery = unsent[0]
             if delivery.run_id is None:
-                delivery.run_id = await backend_of(engine).read(run_rows.waiting_for_signal, name)
+                delivery.run_id = await backend_of(engine).read(run_rows.waiting_for_signal, name_of(signal))
             if delivery.run_id is not None:
                 await self._send(engine, delivery)
                 return True
         return False
 
     async def _send(self, engine: Engine, delivery: _Delivery) -> None:
-        run = engine.get(delivery.run_id or "")
+        backend, run_id, signal, dedup = backend_of(engine), delivery.run_id or "", delivery.signal, delivery.dedup
         for _ in range(self._times()):
             try:
-                await run.signal(delivery.name, delivery.payload, dedup=delivery.dedup)
+                if isinstance(signal, Request):  # its answer stands in the journal: nobody waits for it here
+                    await put_question(backend, run_id, signal, delivery.payload, dedup, new_id=dedup)
+                else:
+                    await engine.get(run_id).signal(signal, delivery.payload, dedup=dedup)
             except RunStateError:
                 pass  # it has ended, and so has nothing to say
             except JournalError:
                 return  # it is sent again later, since it was not acknowledged
-        self._unsent[delivery.name].popleft()
+        self._unsent[signal].popleft()
 
     def _times(self) -> int:
         """How often what is about to be delivered is."""
