@@ -359,7 +359,7 @@ async def test_what_cannot_be_written_for_one_run_is_lost_for_that_run_alone(tmp
             await bad.result(5)
 
 
-async def test_the_buffer_is_bounded_while_the_disk_is_full(tmp_db, eventually):
+async def test_the_buffer_is_bounded_while_the_disk_is_full(tmp_db):
     """
     Who waits for room goes on when there is some, and nothing is lost.
     """
@@ -372,9 +372,15 @@ async def test_the_buffer_is_bounded_while_the_disk_is_full(tmp_db, eventually):
             await emit("texts", f"{number:05}" * 1_000)
             emitted += 1
 
+    @step
+    async def ticks() -> None:
+        for number in range(5):
+            emit("ticks", number)
+            await asyncio.sleep(FIRST_PAUSE)
+
     @workflow
     async def speaking(count: int) -> None:
-        await speaks(count)
+        await gather(speaks(count), ticks())
 
     async with Engine(tmp_db, [speaking], caps=Caps(stream_buffer=10)) as engine:
         writer = engine._backend.running.database
