@@ -45,6 +45,10 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
         from sharing import beside
 
         return beside
+    if name == "emitting":
+        from saying import emitting
+
+        return emitting
     if name == "waking":
         from waking_up import waking
 

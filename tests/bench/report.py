@@ -78,6 +78,21 @@ def rows(passes: Passes) -> list[Row]:
             lambda w3, w1: f"{_n(w3['jobs_per_s'])} jobs/s : {_n(w1['steps_per_s'])} steps/s",
         ),
         _figure(
+            "items emitted by one run, a second",
+            10_000,
+            found.get("emitting"),
+            "items_per_s",
+            lambda it: f"of {_n(it['items'])}; with a reader {_n(it['followed_per_s'])}",
+            least=True,
+        ),
+        _figure(
+            "an item against a step of W1, CPU",
+            0.1,
+            found.get("emitting"),
+            "share",
+            lambda it: f"{it['us_per_item']:.1f} us : {it['us_per_step']:.1f} us",
+        ),
+        _figure(
             "a job among 10,000 against one among 500, all at once",
             1.3,
             found.get("fan"),

@@ -44,6 +44,7 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "beside": {"runs": (100, 5), "steps": (5, 2)},
     "W2": {"steps": (100, 10), "latency_runs": (200, 5)},
     "W3": {"jobs": (500, 5)},
+    "emitting": {"items": (10_000, 100), "runs": (200, 2), "steps": (10, 10)},
     "fan": {"few": (500, 5), "many": (10_000, 20), "window": (10, 10)},
     "waking": {"few": (10, 10), "many": (10_000, 100)},
     "queued": {"jobs": (100_000, 1_000)},
@@ -123,7 +124,7 @@ def params_of(name: str, scale: float) -> dict[str, Any]:
     """
     Sizes of a workload. What is not a count of runs, steps or rows keeps its size.
     """
-    fixed = ("W1:steps", "lag:steps", "W2:steps", "fan:window", "waking:few")
+    fixed = ("W1:steps", "lag:steps", "W2:steps", "emitting:steps", "fan:window", "waking:few")
     sizes: dict[str, Any] = {
         size: full if f"{name}:{size}" in fixed else max(least, round(full * scale))
         for size, (full, least) in SIZES[name].items()
