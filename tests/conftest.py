@@ -178,6 +178,7 @@ _OWNED = [
     ("durable_feeds", "run"),
     ("durable_feed_items", "run"),
     ("durable_slots", "run"),
+    ("durable_stream_items", "run"),
     ("durable_runs", "parent"),
     ("durable_runs", "follows"),
 ]

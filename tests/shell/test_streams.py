@@ -4,8 +4,10 @@ Streams, progress and attributes out of what runs: on disk before the outcome of
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -32,6 +34,7 @@ from durable import (
     set_attributes,
     sleep,
     step,
+    wait_for,
     workflow,
 )
 from durable._core.supervision import FIRST_PAUSE
@@ -159,6 +162,56 @@ async def test_items_are_there_before_the_outcome_of_their_step(tmp_db):
         async with Client(tmp_db) as client:
             found = await read(client.get(run.id).stream("numbers", int))
         assert found == list(range(12_000))
+
+
+async def test_a_client_reads_on_while_the_engine_is_changed(engines):
+    """
+    Nobody has the file for a while: what comes then, comes when somebody has it again.
+    """
+
+    @workflow
+    async def patient() -> Flow[None]:
+        yield speak(["one"])
+        word: str = yield wait_for("go", str)
+        yield speak([word])
+
+    engine = await engines.file(patient)
+    run = await engine.start(patient())
+    async with Client(engines.path) as client:
+        reader = aiter(client.get(run.id).stream("words", str))
+        assert await anext(reader) == "one"
+        second = asyncio.ensure_future(anext(reader))
+        await engine.aclose()
+        engine = await engines.file(patient)
+        await engine.get(run.id).signal("go", "two")
+        assert await asyncio.wait_for(second, 5) == "two"
+        with pytest.raises(StopAsyncIteration):
+            await anext(reader)
+
+
+async def test_a_thread_of_its_own_emits_for_its_step_in_its_context(tmp_db):
+    """
+    Without it, nobody knows for whom it speaks, and the error says what to do.
+    """
+
+    @step
+    def speaks_in_a_pool() -> str:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(contextvars.copy_context().run, emit, "words", "told").result()
+            try:
+                pool.submit(emit, "words", "lost").result()
+            except UsageError as error:
+                return str(error)
+        return ""
+
+    @workflow
+    async def pooling() -> str:
+        return await speaks_in_a_pool()
+
+    async with Engine(tmp_db, [pooling]) as engine:
+        run = await engine.start(pooling())
+        assert "copy_context().run" in await run.result(5)
+        assert await read(run.stream("words")) == ["told"]
 
 
 async def test_a_reader_that_stops_reading_holds_nobody_up(tmp_db):

@@ -44,7 +44,10 @@ speaker: ContextVar[Speaker | None] = ContextVar("durable_speaker", default=None
 def _speaker(what: str) -> Speaker:
     found = speaker.get()
     if found is None:
-        msg = f"{what} works in workflows, steps and jobs of an engine, and nothing of that kind runs here"
+        msg = (
+            f"{what} works in workflows, steps and jobs of an engine, and nothing of that kind runs here. (No process "
+            "knows the step that started it; a thread does in a copy of its context: contextvars.copy_context().run)"
+        )
         raise UsageError(msg)
     return found
 
