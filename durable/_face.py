@@ -52,7 +52,15 @@ from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._debug.what_if import what_if
 from durable._shell.attempts.context import StepContext, context, cursor, memo, resource, snooze
 from durable._shell.attempts.http_outcomes import retry_http
-from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, RunSuccess, StepCall
+from durable._shell.attempts.middleware import (
+    Activation,
+    AttemptFailed,
+    Middleware,
+    RunCancellation,
+    RunFailure,
+    RunSuccess,
+    StepCall,
+)
 from durable._shell.engine.dry_run import DryRun
 from durable._shell.engine.engine import Engine, Stats
 from durable._shell.engine.from_thread import FromThread, RunFromThread
@@ -225,6 +233,7 @@ __all__ = [
     "Return",
     "Run",
     "RunBlockedError",
+    "RunCancellation",
     "RunCancelled",
     "RunCancelledError",
     "RunExistsError",

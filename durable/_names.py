@@ -94,6 +94,7 @@ HOMES = {
     "Return": "_core.program.ops",
     "Run": "_shell.handles.handle",
     "RunBlockedError": "errors",
+    "RunCancellation": "_shell.attempts.middleware",
     "RunCancelled": "errors",
     "RunCancelledError": "errors",
     "RunExistsError": "errors",

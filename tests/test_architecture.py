@@ -291,6 +291,8 @@ ROOMS = [
     "durable._names",
     "durable._face",
     "durable.codecs",
+    "durable.metrics",
+    "durable.telemetry",
     "durable.__main__",
     "durable.testing.loop",
     "durable.testing.journals",

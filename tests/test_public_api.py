@@ -33,7 +33,7 @@ DOCUMENTED = """
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats Health
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
     command_line saga CompensationError retry_http Definition resource emit progress Progress RunStream StreamItem
-    Middleware StepCall Activation AttemptFailed RunFailure RunSuccess DryRun what_if
+    Middleware StepCall Activation AttemptFailed RunFailure RunSuccess RunCancellation DryRun what_if
     RunHistory read_histories Redacted Imported
 """.split()  # noqa: SIM905 - a list of words, in lines that mean something
 

@@ -23,7 +23,15 @@ from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.payloads import rebuilt
 from durable._core.run.decision import FailedAttempt, StepAction
 from durable._shell.attempts.asking import in_short
-from durable._shell.attempts.middleware import Activation, AttemptFailed, Middleware, RunFailure, RunSuccess, StepCall
+from durable._shell.attempts.middleware import (
+    Activation,
+    AttemptFailed,
+    Middleware,
+    RunCancellation,
+    RunFailure,
+    RunSuccess,
+    StepCall,
+)
 from durable._shell.attempts.raised import is_cancellation, is_for_the_program
 from durable._shell.log import log
 from durable._shell.rows.rows import Effects, Ended, Notice, ReadyRun, RunResult, RunState
@@ -61,6 +69,7 @@ class Hooks:
         self._attempts = tuple(each for each in found if _overrides(each, "attempt_failed"))
         self._failures = tuple(each for each in found if _overrides(each, "run_failed"))
         self._successes = tuple(each for each in found if _overrides(each, "run_succeeded"))
+        self._cancellations = tuple(each for each in found if _overrides(each, "run_cancelled"))
         self.around_steps = bool(self._steps)
         self.around_runs = bool(self._runs)
         #: Whether anybody wants to hear of failed attempts.
@@ -140,6 +149,10 @@ class Hooks:
             for run in effects.ended:
                 if run.outcome is not None and run.status == "succeeded":
                     self._tell_success(run, run.outcome)
+        if self._cancellations:
+            for run in effects.ended:
+                if run.outcome is not None and run.status == "cancelled":
+                    self._tell_cancellation(run, run.outcome)
 
     def _tell_attempt(self, notice: Notice, failed: FailedAttempt) -> None:
         for each in self._attempts:
@@ -180,6 +193,15 @@ class Hooks:
                 if came_from_outside(broken):
                     raise
                 _log(_name(each), "run_succeeded", broken, run.run_id)
+
+    def _tell_cancellation(self, run: Ended, outcome: RunResult) -> None:
+        for each in self._cancellations:
+            try:
+                each.run_cancelled(RunCancellation(run.run_id, run.workflow, self._codec.reveal(outcome.reason)))
+            except BaseException as broken:  # as above
+                if came_from_outside(broken):
+                    raise
+                _log(_name(each), "run_cancelled", broken, run.run_id)
 
 
 class _Once:
@@ -302,7 +324,7 @@ def _check(middleware: object) -> None:
         is_class = isinstance(middleware, type) and issubclass(middleware, Middleware)
         hint = f"give an object: {middleware.__name__}()" if is_class else "derive its class from durable.Middleware"  # type: ignore[attr-defined]  # a class
         raise MiddlewareError(f"{middleware!r:.80}", "Engine(middleware=...)", f"it is not a Middleware: {hint}")
-    for method in ("attempt_failed", "run_failed", "run_succeeded"):
+    for method in ("attempt_failed", "run_failed", "run_succeeded", "run_cancelled"):
         if inspect.iscoroutinefunction(getattr(middleware, method)):
             reason = "it is called and not awaited, so it must be a plain `def`"
             raise MiddlewareError(f"{_name(middleware)}.{method}", "Engine(middleware=...)", reason)

@@ -95,6 +95,16 @@ class RunSuccess:
     value: Any = field(repr=False)
 
 
+@frozen
+class RunCancellation:
+    """A run that was cancelled, and is recorded as cancelled: its clean-up is over."""
+
+    run_id: str
+    workflow: str
+    #: As it was given to `cancel`; and what went wrong in the clean-up, if anything did.
+    reason: str
+
+
 class Middleware:
     """
     Hooks around the work of an engine: override those you need, ``Engine(middleware=[Mine()])``.
@@ -102,10 +112,10 @@ class Middleware:
     The first middleware of the list is the outermost. A method that is not overridden costs
     nothing. All are called on the event loop, so none of them may block it.
 
-    `step` and `run` surround what *proceed* does, and must await it exactly once. `attempt_failed`, `run_failed`
-    and `run_succeeded` are called for what is on disk already, at most once: if the process dies between
-    the commit and the call, or the call raises, they are not called again. What must not be missed
-    belongs in the workflow.
+    `step` and `run` surround what *proceed* does, and must await it exactly once. `attempt_failed`, `run_failed`,
+    `run_succeeded` and `run_cancelled` are called for what is on disk already, at most once: if the process dies
+    between the commit and the call, or the call raises, they are not called again. What must not be missed belongs
+    in the workflow.
     """
 
     async def step(self, call: StepCall, proceed: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ARG002 - to be overridden
@@ -141,3 +151,6 @@ class Middleware:
 
     def run_succeeded(self, success: RunSuccess) -> None:
         """Called for each run that succeeded. An error here is logged and changes nothing."""
+
+    def run_cancelled(self, cancellation: RunCancellation) -> None:
+        """Called for each run that was cancelled. An error here is logged and changes nothing."""

@@ -10,7 +10,6 @@ import sqlite3
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Literal, Self, TypedDict, TypeVar
 
@@ -42,7 +41,7 @@ from durable._shell.engine.serving import serve
 from durable._shell.engine.settings import Settings
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
-from durable._shell.rows.carried import Carry
+from durable._shell.rows.carried import Carried, Carry
 from durable._shell.storage.port import OpenDatabase
 from durable._shell.tasks.broadcast import EngineEvent
 from durable._shell.tasks.health import Health
@@ -107,7 +106,7 @@ class EngineOptions(TypedDict, total=False):
     schema: SchemaStep | None
     migrations: Iterable[SchemaStep]
     resources: Iterable[Any] | Mapping[type[Any], Any]
-    carry: Iterable[ContextVar[Any]]
+    carry: Iterable[Carried]
     strict_permissions: bool
     allow_network_fs: bool
 
@@ -197,7 +196,7 @@ class Engine(JournalHandle[EngineBackend]):
         schema: SchemaStep | None = None,
         migrations: Iterable[SchemaStep] = (),
         resources: Iterable[Any] | Mapping[type[Any], Any] = (),
-        carry: Iterable[ContextVar[Any]] = (),
+        carry: Iterable[Carried] = (),
         strict_permissions: bool = False,
         allow_network_fs: bool = False,
         storage: OpenDatabase | None = None,

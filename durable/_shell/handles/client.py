@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextvars import ContextVar
 from typing import Any, Self
 
 from durable._core.codec.codec import Codec, ValueCodec
@@ -14,7 +13,7 @@ from durable._core.codec.value_types import ValueType
 from durable._core.ports import Clock
 from durable._shell.handles.client_backend import TIMEOUT, ClientBackend
 from durable._shell.handles.journal import JournalHandle
-from durable._shell.rows.carried import Carry
+from durable._shell.rows.carried import Carried, Carry
 from durable._shell.storage.opening import Durability
 
 
@@ -48,7 +47,7 @@ class Client(JournalHandle[ClientBackend]):
         durability: Durability = "full",
         allow_network_fs: bool = False,
         timeout: float = TIMEOUT,
-        carry: Iterable[ContextVar[Any]] = (),
+        carry: Iterable[Carried] = (),
     ) -> None:
         super().__init__(
             ClientBackend(

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.safe_text import shown
@@ -22,6 +21,22 @@ _WHERE: Final = "the context variables of Engine(carry=)"
 _UNSET: Final = object()
 
 
+@runtime_checkable
+class Carried(Protocol):
+    """What is carried: a `contextvars.ContextVar`, or what is asked and set as one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def get(self, default: Any, /) -> Any:
+        """What it holds where a run is started; *default* if nothing."""
+        ...
+
+    def set(self, value: Any, /) -> Any:
+        """Hold it again, where the run is driven."""
+        ...
+
+
 class Carry:
     """
     The variables that an application has named.
@@ -30,14 +45,14 @@ class Carry:
         DefinitionError: They are no context variables, or two of them have one name.
     """
 
-    def __init__(self, variables: Iterable[ContextVar[Any]] = ()) -> None:
+    def __init__(self, variables: Iterable[Carried] = ()) -> None:
         given: Any = variables
         if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
             msg = f"Engine(carry=) takes a list of context variables, found {shown(given, 60)}"
             raise DefinitionError(msg)
-        self._variables: dict[str, ContextVar[Any]] = {}
+        self._variables: dict[str, Carried] = {}
         for each in given:
-            if not isinstance(each, ContextVar):
+            if not isinstance(each, Carried) or isinstance(each, type):
                 msg = f"Engine(carry=) takes context variables (contextvars.ContextVar), found {shown(each, 60)}"
                 raise DefinitionError(msg)
             if self._variables.setdefault(each.name, each) is not each:

@@ -1,0 +1,232 @@
+"""
+Traces and metrics by OpenTelemetry: one trace for a run, over every restart and in every process.
+
+    from durable.telemetry import instrumented
+
+    engine = Engine("rides.db", [ride], **instrumented())
+
+It needs the extra `otel`, which is the API alone: the application brings the SDK, and says where its spans go.
+
+Spans, each emitted once, and none by a replay:
+
+    span            kind      parent                      begins, ends
+    start           producer  the starter's current span  when a run is asked for
+    step NAME       internal  the run's `start`           with an attempt of a step or job, and with its outcome
+    run NAME        consumer  the run's `start`           when it was asked for; when its end is on disk
+
+The `traceparent` of `start` is recorded with the run, so whichever process executes a step, however much later, gives
+it that parent. Children, follow-ups and staged runs are of the same trace. While the function of a step runs, its span
+is the current one: spans of its own, and log records, are below it. Transactions have no spans: they run inside the
+commit.
+
+Attributes:
+    attribute              of               value
+    durable.run.id         step, run        id of the run
+    durable.workflow.name  step, run        name of the workflow or job
+    durable.run.status     run              succeeded, failed or cancelled
+    durable.step.name      step             name of the step, or of the job
+    durable.position       step             where the run asked for it
+    durable.attempt        step             from 1
+
+Metrics:
+
+    instrument              unit     attributes
+    durable.runs.started    {run}    durable.workflow.name
+    durable.runs.ended      {run}    durable.workflow.name, durable.run.status
+    durable.step.duration   s        durable.workflow.name, durable.step.name, outcome
+    durable.attempts.failed {try}    durable.workflow.name, durable.step.name
+
+A process that dies between the commit of an end and its span does not emit that span later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Final, TypedDict
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError as _error:
+    _msg = "durable.telemetry needs the OpenTelemetry API: pip install 'durable-asyncio[otel]'"
+    raise ImportError(_msg) from _error
+
+from durable._core.release import RELEASE
+from durable._shell.attempts.middleware import (
+    Activation,
+    AttemptFailed,
+    Middleware,
+    RunCancellation,
+    RunFailure,
+    RunSuccess,
+    StepCall,
+)
+from durable._shell.rows.carried import Carried
+
+__all__ = ["Instruments", "Tracing", "instrumented"]
+
+RUN_ID: Final = "durable.run.id"
+WORKFLOW: Final = "durable.workflow.name"
+STATUS: Final = "durable.run.status"
+STEP: Final = "durable.step.name"
+POSITION: Final = "durable.position"
+ATTEMPT: Final = "durable.attempt"
+
+#: What is recorded with a run, and under which name.
+_CARRIED_AS: Final = "traceparent"
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+
+
+class Instruments(TypedDict):
+    """Options for `Engine` or `Service`."""
+
+    middleware: list[Middleware]
+    carry: list[Carried]
+
+
+def instrumented(
+    *, tracer_provider: trace.TracerProvider | None = None, meter_provider: metrics.MeterProvider | None = None
+) -> Instruments:
+    """
+    Options that have an engine emit spans and metrics: ``Engine(path, definitions, **instrumented())``.
+
+    Where there is other middleware or other variables to carry, put the two lists together:
+    ``middleware=[Mine(), *found["middleware"]], carry=[request_id, *found["carry"]]``.
+
+    Args:
+        tracer_provider: By default the application's global one.
+        meter_provider: Likewise.
+    """
+    tracing = Tracing(tracer_provider, meter_provider)
+    return {"middleware": [tracing], "carry": [tracing.carrier]}
+
+
+class _Active:
+    """A run that is active in this process: what was recorded with it, once its driver has read that."""
+
+    __slots__ = ("carried",)
+
+    def __init__(self) -> None:
+        self.carried = ""
+
+    @property
+    def parent(self) -> Context | None:
+        """The context that spans of the run have for a parent."""
+        traceparent = self.carried.partition(";")[0]
+        return _PROPAGATOR.extract({_CARRIED_AS: traceparent}) if traceparent else None
+
+    @property
+    def asked_at(self) -> int | None:
+        """When it was asked for, in nanoseconds since the epoch."""
+        text = self.carried.partition(";")[2]
+        return int(text) if text.isascii() and text.isdigit() else None
+
+
+_active: ContextVar[_Active | None] = ContextVar("durable_telemetry_active", default=None)
+
+
+class _Carrier:
+    """What `Engine(carry=)` takes for a context variable: the place of a run in its trace."""
+
+    name = _CARRIED_AS
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+
+    def get(self, default: Any, /) -> Any:
+        """Of who starts a run: a span of that start. *default* where nobody traces."""
+        with self._tracer.start_as_current_span("start", kind=SpanKind.PRODUCER) as span:
+            if not span.get_span_context().is_valid:
+                return default
+            found: dict[str, str] = {}
+            _PROPAGATOR.inject(found)
+            return f"{found[_CARRIED_AS]};{time.time_ns()}"
+
+    def set(self, value: Any, /) -> None:
+        """Of a run that is about to be driven: what was recorded with it."""
+        active = _active.get()
+        if active is not None and isinstance(value, str):
+            active.carried = value
+
+
+class Tracing(Middleware):
+    """Emits the spans and metrics that the docstring of this module lists. Use `instrumented`."""
+
+    def __init__(
+        self, tracer_provider: trace.TracerProvider | None = None, meter_provider: metrics.MeterProvider | None = None
+    ) -> None:
+        self._tracer = trace.get_tracer("durable", RELEASE, tracer_provider)
+        meter = metrics.get_meter("durable", RELEASE, meter_provider)
+        #: For `Engine(carry=)`.
+        self.carrier: Carried = _Carrier(self._tracer)
+        self._runs: dict[str, _Active] = {}
+        self._started = meter.create_counter("durable.runs.started", "{run}", "Runs that began here.")
+        self._ended = meter.create_counter("durable.runs.ended", "{run}", "Runs whose end was recorded here.")
+        self._durations = meter.create_histogram("durable.step.duration", "s", "How long attempts took.")
+        self._failed = meter.create_counter("durable.attempts.failed", "{try}", "Attempts that failed.")
+
+    async def run(self, activation: Activation, proceed: Callable[[], Awaitable[None]]) -> None:
+        """Keep the run's place in its trace while it is active."""
+        if activation.first:
+            self._started.add(1, {WORKFLOW: activation.workflow})
+        self._runs[activation.run_id] = active = _Active()
+        _active.set(active)
+        try:
+            await proceed()
+        finally:
+            if self._runs.get(activation.run_id) is active:
+                del self._runs[activation.run_id]
+
+    async def step(self, call: StepCall, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        """A span around an attempt, as its function's current one."""
+        active = _active.get()
+        about = {RUN_ID: call.run_id, WORKFLOW: call.workflow, STEP: call.step, POSITION: call.position}
+        outcome, began = "failed", time.perf_counter()
+        try:
+            with self._tracer.start_as_current_span(
+                f"step {call.step}",
+                context=None if active is None else active.parent,
+                attributes={**about, ATTEMPT: call.attempt},
+            ):
+                found = await proceed()
+            outcome = "succeeded"
+        finally:
+            measured = {WORKFLOW: call.workflow, STEP: call.step, "outcome": outcome}
+            self._durations.record(time.perf_counter() - began, measured)
+        return found
+
+    def attempt_failed(self, failure: AttemptFailed) -> None:
+        """Counted."""
+        self._failed.add(1, {WORKFLOW: failure.workflow, STEP: failure.step})
+
+    def run_succeeded(self, success: RunSuccess) -> None:
+        """The run's span."""
+        self._end(success.run_id, success.workflow, "succeeded", Status(StatusCode.OK))
+
+    def run_failed(self, failure: RunFailure) -> None:
+        """The run's span, with what it failed by."""
+        self._end(failure.run_id, failure.workflow, "failed", Status(StatusCode.ERROR, failure.reason), failure.error)
+
+    def run_cancelled(self, cancellation: RunCancellation) -> None:
+        """The run's span."""
+        status = Status(StatusCode.ERROR, cancellation.reason or "cancelled")
+        self._end(cancellation.run_id, cancellation.workflow, "cancelled", status)
+
+    def _end(self, run_id: str, workflow: str, word: str, status: Status, error: Exception | None = None) -> None:
+        self._ended.add(1, {WORKFLOW: workflow, STATUS: word})
+        active = self._runs.get(run_id) or _Active()
+        span = self._tracer.start_span(
+            f"run {workflow}",
+            context=active.parent,
+            kind=SpanKind.CONSUMER,
+            attributes={RUN_ID: run_id, WORKFLOW: workflow, STATUS: word},
+            start_time=active.asked_at,
+        )
+        if error is not None:
+            span.record_exception(error)
+        span.set_status(status)
+        span.end()
