@@ -74,6 +74,7 @@ from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable._shell.handles.stream import RunStream, StreamItem
 from durable._shell.reads.exporting import read_histories
 from durable._shell.reads.run_rows import FailedHook
+from durable._shell.reads.waits import WaitInfo
 from durable._shell.requests.history_requests import Imported
 from durable._shell.tasks.broadcast import EngineEvent
 from durable._shell.tasks.health import Health
@@ -275,6 +276,7 @@ __all__ = [
     "UsageError",
     "ValueCodec",
     "ValueType",
+    "WaitInfo",
     "Winner",
     "WrongLoopError",
     "aliases",

@@ -136,6 +136,7 @@ HOMES = {
     "UsageError": "errors",
     "ValueCodec": "_core.codec.codec",
     "ValueType": "_core.codec.value_types",
+    "WaitInfo": "_shell.reads.waits",
     "Winner": "_core.program.group_ops",
     "WrongLoopError": "errors",
     "aliases": "_core.codec.class_names",

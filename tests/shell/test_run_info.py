@@ -2,6 +2,7 @@
 What is told of runs, alike from an engine, a client and a service.
 """
 
+import asyncio
 import sqlite3
 from contextlib import AsyncExitStack, closing
 
@@ -14,13 +15,19 @@ from durable import (
     DecodeError,
     Flow,
     JournalCorruptError,
+    Limit,
+    Queue,
+    Retry,
     Return,
+    RunCancelledError,
     RunFailedError,
     Service,
     gather,
     job,
     read_histories,
     sleep,
+    step,
+    timeout,
     wait_for,
     workflow,
 )
@@ -217,3 +224,133 @@ async def test_what_a_run_is_a_fork_of_goes_along_with_it(engines, tmp_path, tmp
     elsewhere = await engines.memory(*DEFINITIONS)
     await elsewhere.import_runs(read_histories(tmp_path / "runs.jsonl"))
     assert (await elsewhere.get("second").info()).forked_from == "first"
+
+
+# --- what it waits for ----------------------------------------------------------------------------
+
+
+def told(waits):
+    return [(wait.kind, wait.name, wait.position) for wait in waits]
+
+
+async def test_what_a_run_waits_for_is_told_in_values(journal, reached):
+    """
+    Kind, name and position, since when and until when; for whom. Of one run and in lists alike.
+    """
+    top = await journal.start(approvals(1, 2), id="top")
+    nap = await journal.start(napping(3600.0), id="nap")
+    late = await journal.start(napping(1.0), id="late", delay=3600)
+    for run_id in ("top", "top/0.0", "top/0.1", "nap"):
+        await reached(journal.get(run_id), "waiting")
+    first, second = await top.waits()
+    assert told([first, second]) == [("child", "approval", "0.0"), ("child", "approval", "0.1")]
+    assert (first.holder, second.holder) == ("top/0.0", "top/0.1")
+    (wait,) = await journal.get("top/0.1").waits()
+    assert told([wait]) == [("signal", "approved", "0")]
+    assert wait.due is None
+    (timer,) = await nap.waits()
+    assert told([timer]) == [("timer", "nap", "0")]
+    assert timer.due == pytest.approx(timer.since + 3600, abs=0.01)
+    (start,) = await late.waits()
+    assert told([start]) == [("start", None, None)]
+    assert {info.id: list(info.waits) async for info in journal.runs(workflow=napping)} == {
+        "nap": [timer],
+        "late": [start],
+    }
+    assert list((await nap.info()).waits) == [timer]
+
+
+async def test_the_bound_of_a_wait_is_told_behind_it(engines, reached):
+    """
+    A `timeout` around it, and the time of the whole run, are no more than what ends it.
+    """
+
+    @workflow(timeout=7200)
+    async def bounded() -> Flow[None]:
+        yield timeout(wait_for("go"), 3600)
+
+    engine = await engines.memory(bounded)
+    run = await engine.start(bounded())
+    await reached(run, "waiting")
+    waits = await run.waits()
+    assert told(waits) == [("signal", "go", "0.0"), ("deadline", None, None), ("timer", "timeout", "0")]
+    assert [round(wait.due - wait.since) for wait in waits[1:]] == [7200, 3600]
+    assert "waits for signal 'go' at 0.0" in await run.why()
+
+
+async def test_who_holds_a_limit_is_told_to_who_waits_for_it(engines, reached):
+    """
+    With its key; and the next attempt of a step, by the step's name.
+    """
+    gate, began = asyncio.Event(), asyncio.Event()
+
+    @job(limit=Limit("gate", concurrency=1), limit_key=lambda number: f"k{number % 2}")
+    async def inside(number: int) -> None:
+        began.set()
+        await gate.wait()
+
+    @step(retry=Retry(attempts=2, delay=3600))
+    async def flaky() -> None:
+        raise OSError("not yet")
+
+    @workflow
+    async def patient() -> Flow[None]:
+        yield flaky()
+
+    engine = await engines.memory(inside, patient)
+    first = await engine.start(inside(1))
+    await began.wait()
+    second = await engine.start(inside(3))
+    await reached(second, "waiting")
+    (wait,) = await second.waits()
+    assert (wait.kind, wait.name, wait.key, wait.holder) == ("slot", "gate", "k1", first.id)
+    retried = await engine.start(patient())
+    await reached(retried, "waiting")
+    (wait,) = await retried.waits()
+    assert told([wait]) == [("retry", "flaky", "0")]
+    gate.set()
+    assert await second.result(5) is None
+    assert list(await second.waits()) == []
+
+
+async def test_what_holds_a_run_up_comes_first(engines, reached, eventually):
+    """
+    That it is paused, or its queue; its turn there; a step that was cancelled and has not ended.
+    """
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await may_end.wait()
+
+    @workflow
+    async def stubborn() -> Flow[None]:
+        yield slow()
+
+    @job(queue="one")
+    async def queued() -> None: ...
+
+    engine = await engines.memory(approval, stubborn, queued, queues=[Queue("one", concurrency=1)])
+    await engine.queue("one").pause()
+    run = await engine.start(queued())
+    assert told(await run.waits()) == [("resume", "one", None)]
+    held = await engine.start(approval(Order(1)))
+    await reached(held, "waiting")
+    await held.pause()
+    assert told(await held.waits()) == [("resume", None, None), ("signal", "approved", "0")]
+    ending = await engine.start(stubborn())
+    await began.wait()
+    assert told(await ending.waits()) == []
+    await ending.cancel()
+
+    async def cancelled():
+        return [wait for wait in told(await ending.waits()) if wait[0] == "ending"] == [("ending", "slow", "0")]
+
+    await eventually(cancelled)
+    may_end.set()
+    with pytest.raises(RunCancelledError):
+        await ending.result(5)

@@ -444,10 +444,13 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
     """What the run of *events* waits for behind the last of them."""
     found = OpenWaits()
     timers, children, slots = found.timers, found.children, found.slots
+    names: dict[str, str] = {}
     for event in effective(events)[0]:
         match event:
             case TimerSet():
-                timers[event.position] = Wait(event.position, "timer", event.position, fire_at=event.fire_at)
+                timers[event.position] = Wait(
+                    event.position, "timer", event.position, name=event.called, fire_at=event.fire_at
+                )
             case SignalAwaited():
                 timers[event.position] = Wait(
                     event.position, "signal", event.position, name=event.name, fire_at=event.fire_at
@@ -462,7 +465,9 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 timers.pop(event.position, None)
                 found.heartbeats.pop(event.position, None)
             case StepRetrying() | StepSnoozed():
-                timers[event.position] = Wait(event.position, "retry", event.position, fire_at=event.fire_at)
+                timers[event.position] = Wait(
+                    event.position, "retry", event.position, name=names.get(event.position), fire_at=event.fire_at
+                )
             case TimerFired() | StepFailed():
                 timers.pop(event.position, None)
                 found.heartbeats.pop(event.position, None)
@@ -481,12 +486,13 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 children.pop(event.position, None)
             case SlotAwaited():
                 slots[event.position] = event.limit, event.key
+                names[event.position] = event.name
+            case StepStarted() | TransactionStarted():
+                names[event.position] = event.name
             case SlotGranted() | StepCancelled() | StepStopped():
                 slots.pop(event.position, None)
             case (
-                StepStarted()
-                | TransactionStarted()
-                | StepInterrupted()
+                StepInterrupted()
                 | StepNotBegun()
                 | OutcomeResolved()
                 | GroupOpened()

@@ -158,7 +158,7 @@ class AttemptNode(Leaf[StepEvent]):
                 ex.stopped(event, self.first.name)
                 self.close(CANCELLED)
             case StepRetrying() | StepSnoozed():
-                self.wait = delay(event)
+                self.wait = delay(event, self.first.name)
             case (
                 StepInterrupted() | StepNotBegun() | SlotGranted() | TimerFired() | ResumeRequested()
                 | StepStarted() | SlotAwaited()

@@ -190,7 +190,7 @@ class PollNode(Group):
             within = f"{position}.0"
             self.deadline = TimerLeaf(ex, within, self, 0)
             event, fresh = ex.command(TimerSet(within, "timeout", ex.time + op.timeout, ex.site(op), at=ex.time))
-            self.deadline.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
+            self.deadline.wait_for("timer", name=event.called, fire_at=event.fire_at, fresh=fresh)
         self.open_member(op.op, 1)
 
     def member_done(self, index: int, outcome: NodeOutcome) -> None:

@@ -536,7 +536,7 @@ class TimeoutNode(FewNode):
         self.timed_out = False
         self.deadline = TimerLeaf(ex, position, self, -1)  # at the same position as its group
         event, fresh = ex.command(TimerSet(position, "timeout", ex.time + op.seconds, ex.site(op), at=ex.time))
-        self.deadline.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
+        self.deadline.wait_for("timer", name=event.called, fire_at=event.fire_at, fresh=fresh)
         self.open_all((op.member,))
 
     def member_done(self, index: int, outcome: NodeOutcome) -> None:

@@ -60,7 +60,7 @@ class TimerNode(TimerLeaf):
         name = "sleep" if op.until is None else "sleep_until"
         fire_at = op.until if op.until is not None else ex.time + (op.seconds or 0.0)
         event, fresh = ex.command(TimerSet(position, name, fire_at, ex.site(op), op.name, ex.time))
-        self.wait_for("timer", fire_at=event.fire_at, fresh=fresh)
+        self.wait_for("timer", name=event.called, fire_at=event.fire_at, fresh=fresh)
 
 
 class SignalNode(TimerLeaf):

@@ -475,7 +475,7 @@ def _perform(
                 decision.release_slot(position)
             case StepEffect.DELAY:
                 assert isinstance(event, (StepRetrying, StepSnoozed))
-                decision.waits = added(decision.waits, delay(event))
+                decision.waits = added(decision.waits, delay(event, step.first.name))
             case StepEffect.REPORT:
                 assert isinstance(event, (StepFailed, StepRetrying))
                 retry_at = event.fire_at if isinstance(event, StepRetrying) else None
@@ -521,6 +521,6 @@ def start_attempt(step: OpenStep, decision: Decision) -> None:
         decision.transactions = added(decision.transactions, action)
 
 
-def delay(event: StepRetrying | StepSnoozed) -> Wait:
-    """The timer of a delay. The next attempt begins when it is due, whatever the group of its step waits for."""
-    return Wait(event.position, "retry", event.position, fire_at=event.fire_at)
+def delay(event: StepRetrying | StepSnoozed, name: str) -> Wait:
+    """The timer of a delay of step *name*. Its next attempt begins when it is due, whatever its group waits for."""
+    return Wait(event.position, "retry", event.position, name=name, fire_at=event.fire_at)

@@ -8,7 +8,7 @@ again from the id, and used when the run has long ended.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, overload
 
@@ -30,6 +30,7 @@ from durable._shell.handles.run_info import RunInfo, all_infos, info_from
 from durable._shell.handles.stream import RunStream
 from durable._shell.reads import event_rows, queue_rows, run_details, run_rows, why
 from durable._shell.reads.run_rows import RunRow
+from durable._shell.reads.waits import WaitInfo
 from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryRun, RetryRunAnyway
 from durable._shell.requests.queue_requests import ChangeLimit, ChangeQueue, ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import (
@@ -196,6 +197,10 @@ class Run(Generic[T]):
         """The runs that it started, oldest first."""
         await self._row()
         return await all_infos(self._backend, run_rows.Filter(parent=self.id))
+
+    async def waits(self) -> Sequence[WaitInfo]:
+        """What it waits for, what holds it up most first; a hundred of each at most. `why` says it in a sentence."""
+        return (await self.info()).waits
 
     async def why(self) -> str:
         """One sentence: what the run waits for, and since when."""

@@ -17,6 +17,7 @@ from durable._shell.backend import Backend
 from durable._shell.reads import run_details, run_rows
 from durable._shell.reads.run_details import RecordedEvent, RunDetails
 from durable._shell.reads.run_rows import FailedHook
+from durable._shell.reads.waits import WaitInfo
 from durable.errors import DecodeError, JournalCorruptError
 
 
@@ -90,6 +91,8 @@ class RunInfo:
     #: The first of those that led to it by starting one another; its own id if nobody's run started it.
     root: str
     _values: RecordedValues = field(repr=False, eq=False)
+    #: What it waits for, as `Run.waits` tells; without what is "ending" in a list of runs.
+    waits: Sequence[WaitInfo] = ()
     #: The run that it continued as.
     successor: str | None = None
     #: The run whose end started it: by `op.then`, or by a hook.
@@ -171,6 +174,7 @@ def info_from(details: RunDetails, backend: Backend) -> RunInfo:
         ended_at=row.ended_at,
         root=row.root,
         values=RecordedValues(details, backend.path, codec, definition),
+        waits=details.waits,
         successor=row.successor,
         follows=row.follows,
         forked_from=row.forked_from,

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from durable._core.codec.codec import Payload
 from durable._shell.reads.run_rows import Filter, RunRow, list_runs, run_by_id
+from durable._shell.reads.waits import WaitInfo, waits_of, waits_of_each
 from durable._shell.rows.rows import checksum
 from durable._shell.storage.connections import is_no_text
 from durable.errors import JournalCorruptError
@@ -60,17 +61,18 @@ class RecordedEvent(NamedTuple):
 
 
 class RunDetails(NamedTuple):
-    """A run, with its first event, and its last one if it succeeded; None for what is lost."""
+    """A run, what it waits for, its first event, and its last one if it succeeded; None for what is lost."""
 
     row: RunRow
     start: RecordedEvent | None
     end: RecordedEvent | None
+    waits: Sequence[WaitInfo]
 
 
 def details_by_id(conn: sqlite3.Connection, run_id: str) -> RunDetails | None:
     """The run called *run_id*."""
     row = run_by_id(conn, run_id)
-    return None if row is None else next(iter(_details(conn, [row])))
+    return None if row is None else _details(conn, [row])[0]._replace(waits=waits_of(conn, row))
 
 
 def list_details(
@@ -86,6 +88,7 @@ def _details(conn: sqlite3.Connection, rows: Sequence[RunRow]) -> list[RunDetail
     """Of *rows*, as far as a page takes them."""
     starts = _events(conn, _STARTS, [row.run for row in rows])
     ends = _events(conn, _ENDS, [row.run for row in rows if row.status == "succeeded"])
+    waits = waits_of_each(conn, rows)
     found: list[RunDetails] = []
     size = 0
     for row in rows:
@@ -96,7 +99,7 @@ def _details(conn: sqlite3.Connection, rows: Sequence[RunRow]) -> list[RunDetail
         if end is not None and end.payload is not None:
             end = _with_value(conn, end)
             size += len(end.value or "")
-        found.append(RunDetails(row, start, end))
+        found.append(RunDetails(row, start, end, waits[row.run]))
         if size > _PAGE_BYTES:
             break
     return found

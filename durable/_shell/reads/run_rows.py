@@ -470,6 +470,11 @@ def slots_awaited(conn: sqlite3.Connection, run: int) -> list[SlotRow]:
     return [SlotRow(*row) for row in rows]
 
 
+def ahead_in_limit(conn: sqlite3.Connection, run: int, position: str) -> int:
+    """How many wait for the slot of a limit that are let in before that command of a run."""
+    return next((slot.ahead for slot in slots_awaited(conn, run) if slot.position == position), 0)
+
+
 class QueueRow(NamedTuple):
     """A queue as `engine.queue(name).info()` needs it."""
 

@@ -10,7 +10,8 @@ import sqlite3
 
 from durable._core.statuses import ENDS
 from durable._shell.reads import run_rows
-from durable._shell.reads.run_rows import LONGEST_LINE, RunRow, SlotRow, WaitRow
+from durable._shell.reads.run_rows import LONGEST_LINE, RunRow
+from durable._shell.reads.waits import WaitInfo, waits_of, waits_of_each
 
 
 def why_by_id(conn: sqlite3.Connection, run_id: str, now: float) -> str | None:
@@ -25,25 +26,20 @@ def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
         ended = f"run {row.run_id!r} {row.status if row.status != 'cancelled' else 'was cancelled'}"
         unread = f"; it left {unread_signals(row)}" if row.unread else ""
         return f"{ended} {_span(now, row.ended_at)} ago{unread}" + (f": {row.reason}" if row.reason else "")
-    if row.status == "blocked":
-        return f"run {row.run_id!r} is blocked and needs a person: {row.reason}"
-    if row.status == "paused":
-        return f"run {row.run_id!r} is paused: resume it to let it go on"
-    if stopping := run_rows.told_to_end(conn, row.run):
-        return f"run {row.run_id!r} waits for {_describe_end(*stopping, now)}"
-    paused = row.queue in run_rows.paused_queues(conn)
-    if row.status == "running" and paused:
-        return f"run {row.run_id!r} is running, or continues once queue {row.queue!r} is resumed, which is paused"
-    if row.status == "running":
-        return f"run {row.run_id!r} is running, for {_span(now, row.ready_at)}"
-    if row.status == "pending" and row.ready_at is not None:
-        if paused:
-            return f"run {row.run_id!r} waits for queue {row.queue!r}, which is paused: resume it"
-        return f"run {row.run_id!r} waits for a slot, {_place(conn, row)}, for {_span(now, row.ready_at)}"
-    behind = awaited(conn, row.run, now)
-    if paused and run_rows.slots_awaited(conn, row.run):
-        behind = f"queue {row.queue!r}, which is paused: resume it. Then for {behind}"
-    return f"run {row.run_id!r} waits for {behind}"
+    waits = waits_of(conn, row)
+    first = waits[0] if waits else None
+    match first:
+        case WaitInfo("person"):
+            said = f"is blocked and needs a person: {row.reason}"
+        case WaitInfo("resume", None):
+            said = "is paused: resume it to let it go on"
+        case WaitInfo("resume", queue) if row.status == "running":
+            said = f"is running, or continues once queue {queue!r} is resumed, which is paused"
+        case _ if row.status == "running" and not (first and first.kind == "ending"):
+            said = f"is running, for {_span(now, row.ready_at)}"
+        case _:
+            said = f"waits for {_awaited(conn, row, waits, now)}"
+    return f"run {row.run_id!r} {said}"
 
 
 def _place(conn: sqlite3.Connection, row: RunRow) -> str:
@@ -68,20 +64,28 @@ def unread_signals(row: RunRow) -> str:
     return f"{count:,} signal{'s' if count > 1 else ''} unread: {names}"
 
 
-def awaited(conn: sqlite3.Connection, run: int, now: float) -> str:
+def awaited(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
     """What a freed run waits for at *now*, and for how long: the oldest in words, the others counted."""
-    slots = run_rows.slots_awaited(conn, run)
-    waits = run_rows.waits_of(conn, run)
-    count = len(slots) + run_rows.count_waits(conn, run)
-    own = [wait for wait in waits if wait.kind not in ("deadline", "cleanup", "expiry")] or waits
-    more = f" and {count - 1} more" if count > 1 else ""
-    if slots:
-        where = _where(conn, run, slots[0].position)
-        return f"{_describe_slot(conn, slots[0], where, now)}{more}, for {_span(now, slots[0].since)}"
-    if not own:
+    waits = [each for each in waits_of_each(conn, [row])[row.run] if each.kind != "resume"]
+    return _awaited(conn, row, waits, now)
+
+
+def _awaited(conn: sqlite3.Connection, row: RunRow, waits: list[WaitInfo], now: float) -> str:
+    if not waits:
         return "nothing that is recorded"
-    where = _where(conn, run, own[0].position)
-    return f"{_describe_wait(conn, own[0], where, now)}{more}, for {_span(now, own[0].since)}"
+    first, *others = waits
+    if first.kind == "resume":
+        paused = f"queue {first.name!r}, which is paused: resume it"
+        return f"{paused}. Then for {_awaited(conn, row, others, now)}" if others and row.ready_at is None else paused
+    if first.kind == "queue":
+        return f"a slot, {_place(conn, row)}, for {_span(now, first.since)}"
+    if first.kind == "ending":
+        return _describe_end(first, now)
+    count = run_rows.count_waits(conn, row.run) + sum(each.kind == "slot" for each in waits)
+    more = f" and {count - 1} more" if count > 1 else ""
+    where = _where(conn, row.run, first.position)
+    said = _describe_slot(conn, row, first, where, now) if first.kind == "slot" else _describe(conn, first, where, now)
+    return f"{said}{more}, for {_span(now, first.since)}"
 
 
 def _other(conn: sqlite3.Connection, run_id: str | None) -> str:
@@ -104,28 +108,29 @@ def _span(now: float, then: float | None) -> str:
     return f"{seconds:.1f} s"
 
 
-def _describe_end(position: str, what: str, since: float, is_child: bool, now: float) -> str:  # noqa: FBT001
-    waited = f"the end of run {what!r} at" if is_child else f"the clean-up of step {what!r} at"
-    return f"{waited} {position} (cancelled {_span(now, since)} ago)"
+def _describe_end(wait: WaitInfo, now: float) -> str:
+    what = f"the clean-up of step {wait.name!r}" if wait.holder is None else f"the end of run {wait.holder!r}"
+    return f"{what} at {wait.position} (cancelled {_span(now, wait.since)} ago)"
 
 
-def _where(conn: sqlite3.Connection, run: int, position: str) -> str:
+def _where(conn: sqlite3.Connection, run: int, position: str | None) -> str:
     """A position, with the name that the code gives to what stands there."""
     name = run_rows.name_at(conn, run, position) if position else ""
-    return f"{position} ({name})" if name else position
+    return f"{position} ({name})" if name else position or ""
 
 
-def _describe_slot(conn: sqlite3.Connection, slot: SlotRow, where: str, now: float) -> str:
-    key = f" (key {slot.key!r})" if slot.key else ""
+def _describe_slot(conn: sqlite3.Connection, row: RunRow, wait: WaitInfo, where: str, now: float) -> str:
+    key = f" (key {wait.key!r})" if wait.key else ""
     place = f" at {where}" if where else ""
-    line = "first in line" if not slot.ahead else f"{slot.ahead} before it"
-    due = "" if slot.due_at is None else f"; its rate lets it in within {max(0.0, slot.due_at - now):.1f} s"
-    inside = "" if slot.holder is None else f"; longest inside: {_other(conn, slot.holder)}"
-    return f"a slot of limit {slot.name!r}{key}{place} ({line}{inside}{due})"
+    ahead = run_rows.ahead_in_limit(conn, row.run, wait.position or "")
+    line = "first in line" if not ahead else f"{ahead} before it"
+    due = "" if wait.due is None else f"; its rate lets it in within {max(0.0, wait.due - now):.1f} s"
+    inside = "" if wait.holder is None else f"; longest inside: {_other(conn, wait.holder)}"
+    return f"a slot of limit {wait.name!r}{key}{place} ({line}{inside}{due})"
 
 
-def _describe_wait(conn: sqlite3.Connection, wait: WaitRow, where: str, now: float) -> str:
-    until = "" if wait.fire_at is None else f" (due in {max(0.0, wait.fire_at - now):.1f} s)"
+def _describe(conn: sqlite3.Connection, wait: WaitInfo, where: str, now: float) -> str:
+    until = "" if wait.due is None else f" (due in {max(0.0, wait.due - now):.1f} s)"
     match wait.kind:
         case "signal":
             return f"signal {wait.name!r} at {where}{until}"
@@ -133,12 +138,10 @@ def _describe_wait(conn: sqlite3.Connection, wait: WaitRow, where: str, now: flo
             named = f"callback {wait.name!r}" if wait.name else "the callback"
             return f"the answer to {named} at {where}{until}"
         case "child":
-            return f"{_other(conn, wait.target)} at {where}"
+            return f"{_other(conn, wait.holder)} at {where}"
         case "retry":
-            return f"the next attempt of the step at {where}{until}"
+            return f"the next attempt of the step at {where}{until}" if where else f"its next attempt{until}"
         case "start":
-            return f"its start{until}" if wait.target is None else f"the end of {_other(conn, wait.target)}, to begin"
-        case "restart":
-            return f"its next attempt{until}"
+            return f"its start{until}" if wait.holder is None else f"the end of {_other(conn, wait.holder)}, to begin"
         case _:
             return f"the {wait.kind} at {where or 'the run'}{until}"

@@ -98,7 +98,7 @@ def why_in_short(conn: sqlite3.Connection, row: RunRow, paused: set[str], now: f
     if row.status == "succeeded":
         return "" if row.successor is None else f"continued as {row.successor}"
     if row.status == "waiting" or (row.status == "pending" and row.ready_at is None):
-        return awaited(conn, row.run, now)
+        return awaited(conn, row, now)
     if row.status == "pending":
         return f"queue {row.queue!r}, which is paused" if row.queue in paused else f"a slot of queue {row.queue!r}"
     return ""
