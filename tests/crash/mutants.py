@@ -1675,6 +1675,13 @@ MUTANTS = (
         "shell/test_location.py::test_every_path_works_for_engine_client_and_command_line",
     ),
     _m(
+        "a forked child keeps listening for its parent",
+        "_shell/tasks/server",
+        "os.register_at_fork(after_in_child=_hang_up_in_child)",
+        "os.register_at_fork(after_in_child=lambda: None)",
+        "shell/test_handovers.py::test_forked_children_do_not_listen_for_an_owner_that_was_killed",
+    ),
+    _m(
         "a torn copy is taken for a journal",
         "_shell/storage/torn",
         '    if found != "ok":',

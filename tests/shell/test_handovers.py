@@ -4,6 +4,7 @@ The file changes hands: between clients, which have it for a request each, and e
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -237,6 +238,54 @@ async def test_a_socket_that_a_killed_owner_left_with_its_children_is_no_owner(f
             assert not os.path.exists(f"{free}.sock")
             assert await run.cancel()
         assert await run.status() == "pending"
+
+
+FORKING = """
+import asyncio, os, sys, time
+from durable import Engine, job
+
+@job
+async def forks() -> int:
+    if (child := os.fork()) == 0:
+        time.sleep(60)
+    return child
+
+async def main():
+    async with Engine(sys.argv[1], [forks]):
+        print("open", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_forked_children_do_not_listen_for_an_owner_that_was_killed(tmp_path):
+    """
+    They have neither its ear nor its clients: who was connected hears at once that it is gone, and nobody connects.
+    """
+    path = tmp_path / "app.db"
+    command = [sys.executable, "-c", FORKING, path]
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        assert owner.stdout.readline() == b"open\n"
+        reader, writer = await asyncio.open_unix_connection(f"{path}.sock")
+        async with Client(path) as client:
+            run = await client.start(forks())
+            child = await run.result(5)
+        owner.kill()
+        owner.wait()
+        os.kill(child, 0)  # it lives on
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_unix_connection(f"{path}.sock")
+    finally:
+        os.killpg(owner.pid, signal.SIGKILL)
+        owner.stdout.close()
+
+
+@job
+async def forks() -> int: ...
 
 
 async def test_a_socket_that_a_killed_owner_left_is_not_waited_for_beside_the_next_owner(free, engines, monkeypatch):

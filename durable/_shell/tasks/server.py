@@ -14,6 +14,7 @@ import contextlib
 import os
 import socket
 import stat
+import weakref
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
@@ -84,6 +85,10 @@ class Answering(Backend, Protocol):
         ...
 
 
+# Those that listen. Module state, because a fork hook cannot be removed.
+_listening: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
 class Server:
     """Answers clients of one engine."""
 
@@ -93,7 +98,7 @@ class Server:
         self._engine = engine
         self._server: asyncio.Server | None = None
         self._bound: socket.socket | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._waiting = 0
         self._long_lines = asyncio.Semaphore(_LONG_LINES)
         self._strangers: set[int] = set()
@@ -107,6 +112,7 @@ class Server:
             log.warning("journal.notice", path=self._path, notice=f"clients cannot connect: {error}")
         else:
             self._bound = bound
+            _listening.add(self)
             self._server = await asyncio.start_unix_server(self._connected, sock=bound, limit=_SHORT_LINE)
 
     async def aclose(self) -> None:
@@ -134,6 +140,19 @@ class Server:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
+    def hang_up_in_child(self) -> None:
+        """
+        Let a forked child keep neither the ear nor the clients: they would wait for it when the owner has died.
+
+        The objects keep their descriptors, which they close at some time: these lead nowhere from here on.
+        """
+        held = [self._bound, *(writer.get_extra_info("socket") for writer in self._clients.values())]
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for descriptor in (each.fileno() for each in held if each is not None):
+            if descriptor >= 0:
+                os.dup2(nowhere, descriptor, inheritable=False)
+        os.close(nowhere)
+
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = peer_of(writer.get_extra_info("socket"))
         # accepted while we closed, or there is no place
@@ -141,10 +160,10 @@ class Server:
             writer.close()
             return
         task = asyncio.ensure_future(self._serve(reader, writer))
-        self._clients.add(task)
+        self._clients[task] = writer
 
         def ended(_: object) -> None:
-            self._clients.discard(task)
+            del self._clients[task]
             writer.close()
 
         task.add_done_callback(ended)  # which is called even if it is cancelled before it begins
@@ -268,3 +287,11 @@ def _bound(path: str) -> socket.socket:
 async def _turns() -> None:
     for _ in range(_ACCEPTING):
         await asyncio.sleep(0)
+
+
+def _hang_up_in_child() -> None:
+    for server in list(_listening):
+        server.hang_up_in_child()
+
+
+os.register_at_fork(after_in_child=_hang_up_in_child)
