@@ -19,7 +19,7 @@ demo: .venv/.run-stamp
 LONG := tests/crash tests/binary tests/bench tests/browser
 # Tests that tell coverage nothing new: they work through tables and examples, most of them in child processes.
 # Measured, they would take three times as long.
-UNMEASURED := tests/examples tests/test_docs.py tests/core/test_hostile_exceptions.py \
+UNMEASURED := tests/examples tests/test_docs.py tests/test_production.py tests/core/test_hostile_exceptions.py \
 	tests/shell/test_hostile_exceptions.py
 PYTEST := -m pytest --numprocesses 2 --dist worksteal
 

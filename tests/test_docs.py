@@ -72,7 +72,7 @@ def test_the_readme_shows_python():
     assert "```python\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTS, "examples/README.md", "durable/README.md"])
+@pytest.mark.parametrize("name", [*DOCUMENTS, "docs/production.md", "examples/README.md", "durable/README.md"])
 def test_links_lead_somewhere(name):
     """
     Every file that a document links to is there.

@@ -15,8 +15,6 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Self, TypeVar
 
-import anyio
-
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
 from durable._core.program.functions import RunnableDefinition
@@ -146,7 +144,7 @@ class ClientBackend:
 
     def end_waits(self, seconds: float = 0.0) -> None:
         """Let nobody wait for an end of a run or batch for more than *seconds* from now: EngineClosedError."""
-        self._waiting.end_by(anyio.current_time() + seconds)
+        self._waiting.end_by(asyncio.get_running_loop().time() + seconds)  # anyio knows none in callbacks
 
     async def aclose(self) -> None:
         """Close it. Who waits for something is told."""

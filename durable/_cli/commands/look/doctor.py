@@ -21,7 +21,7 @@ from durable._cli.terminal.problems import FINDING, OK
 from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_queues
 from durable._shell.reads.schedule_rows import all_schedules, held_up_by, still_open
 from durable._shell.requests.sockets import socket_path
-from durable._shell.storage.backups import check_wal
+from durable._shell.storage.backups import check_wal, is_backup
 from durable._shell.storage.marks import SCHEMA_VERSION
 from durable._shell.storage.torn import is_copy_of_open
 from durable.errors import JournalAccessError
@@ -137,7 +137,9 @@ def _surroundings(file: _File) -> Iterator[Finding]:
     from durable._shell.storage.location import NETWORK_FILESYSTEMS, filesystem  # noqa: PLC0415 - more than a list needs
 
     (mode,) = file.conn.execute("PRAGMA journal_mode").fetchone()
-    if mode != "wal":
+    if is_backup(file.conn):
+        yield Finding("note", "it is a backup that no engine has opened yet")
+    elif mode != "wal":
         yield Finding("problem", f"journal mode is {mode}, expected wal", "an engine sets it when it opens the file")
     permissions = stat.S_IMODE(os.stat(file.path).st_mode)
     if permissions & 0o077:
