@@ -24,6 +24,9 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._shell.handles.journal import backend_of
+from durable._shell.requests import prune_requests
+from durable._shell.requests.prune_requests import PruneRuns
 from durable.errors import JournalError, RunCancelledError, RunNotFoundError, RunStateError
 
 pytestmark = pytest.mark.anyio
@@ -472,3 +475,66 @@ async def test_delete_by_a_client_without_an_engine(engines, tmp_db):
         assert await client.delete("a") == 1
         with pytest.raises(RunNotFoundError):
             await client.delete("a")
+
+
+@pytest.fixture
+def transactions(monkeypatch):
+    """What each request to prune, one transaction, gave back; of few events and bytes."""
+    monkeypatch.setattr(prune_requests, "PRUNE_EVENTS", 5)
+    monkeypatch.setattr(prune_requests, "PRUNE_BYTES", 10_000)
+    monkeypatch.setattr(prune_requests, "PRUNE_PAYLOADS", 3)
+    found = []
+    record = PruneRuns.record
+
+    def noted(request, *arguments):
+        found.append(record(request, *arguments))
+        return found[-1]
+
+    monkeypatch.setattr(PruneRuns, "record", noted)
+    return found
+
+
+async def test_prune_holds_the_writer_for_few_events_and_bytes(engines, clock, transactions):
+    """Runs that are long, and values that are large, are deleted in as many transactions as they need."""
+    engine = await engines.file(quick, large, clock=clock)
+    for number in range(8):
+        await engine.run(quick(number))
+        await engine.run(large(8_000 + number))
+    clock.advance(60)
+    assert await engine.prune(older_than=30) == 16
+    assert max(each.runs for each in transactions) <= 3
+    assert len([each for each in transactions if (each.following or 0) < 0]) >= 4
+    assert [await rows(engine, f"durable_{table}") for table in ("runs", "events", "payloads")] == [0, 0, 0]
+
+
+async def test_a_payload_that_others_have_stays(engines, clock):
+    """Equal values are stored once; signals that wait have some, too."""
+    engine = await engines.file(quick, large, waiting, clock=clock)
+    await engine.run(large(8_000))
+    run = await engine.start(waiting(), id="kept")
+    clock.advance(60)
+    await engine.run(large(8_000), id="younger")
+    await run.signal("other", "y" * 9_000)
+    assert await engine.prune(older_than=30) == 1
+    assert await rows(engine, "durable_payloads") == 2
+    assert await engine.get("younger").result() == "x" * 8_000
+    assert await engine.delete("younger") == 1
+    assert await rows(engine, "durable_payloads") == 1
+
+
+async def test_what_a_prune_that_was_killed_leaves_is_found_by_the_next(engines, clock, transactions):
+    """Runs go whole; their large values may stay behind, which nobody sees, until then."""
+    engine = await engines.file(quick, large, clock=clock)
+    for number in range(4):
+        await engine.run(large(8_000 + number))
+    clock.advance(60)
+    after = 0
+    while after >= 0:
+        pruned = await backend_of(engine).request(PruneRuns(clock.now() - 30, after))
+        after = pruned.following
+    await engines.crash(engine)
+    again = await engines.file(quick, large, clock=clock)
+    assert await rows(again, "durable_runs") == 0
+    assert await rows(again, "durable_payloads") > 0
+    assert await again.prune(older_than=30) == 0
+    assert await rows(again, "durable_payloads") == 0

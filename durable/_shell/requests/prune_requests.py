@@ -22,6 +22,11 @@ from durable.errors import RunStateError
 PRUNE_STEP = 200
 #: Batches looked at in one transaction: each may have many members.
 PRUNE_BATCHES = 20
+#: Events after which no further tree or batch is deleted in the same transaction, which took 20 ms for them.
+PRUNE_EVENTS = 4_000
+#: Large payloads that one transaction looks at, and bytes after which it deletes no further one.
+PRUNE_PAYLOADS = 2_000
+PRUNE_BYTES = 2 << 20
 
 _ROOTS = """
 SELECT run FROM durable_runs
@@ -48,11 +53,33 @@ WITH RECURSIVE nested(batch) AS (
 )
 SELECT batch, b.finished_at FROM nested JOIN durable_batches AS b USING (batch)
 """
+#: The large payloads that the events of a run have, and the signals that it did not ask for.
+_LARGE = """
+SELECT payload FROM durable_events WHERE run = ? AND payload IS NOT NULL
+UNION SELECT payload FROM durable_inbox WHERE run = ? AND payload IS NOT NULL
+"""
+_IS_UNUSED = """
+NOT EXISTS (SELECT 1 FROM durable_events AS e WHERE e.payload = p.payload)
+AND NOT EXISTS (SELECT 1 FROM durable_inbox AS i WHERE i.payload = p.payload)
+"""
+_NEXT_PAYLOADS = """
+SELECT max(payload) FROM (SELECT payload FROM durable_payloads WHERE payload > ? ORDER BY payload LIMIT ?)
+"""
+_UNUSED = f"""
+SELECT p.payload FROM durable_payloads AS p
+WHERE p.payload > ? AND p.payload <= ? AND {_IS_UNUSED} ORDER BY p.payload
+"""  # noqa: S608 - a constant
+_DROP = f"DELETE FROM durable_payloads AS p WHERE p.payload = ? AND {_IS_UNUSED}"  # noqa: S608 - a constant
 
 
 @frozen
 class Pruned:
-    """How many runs one request deleted, and behind which number to continue; None if there are no more."""
+    """
+    How many runs one request deleted, and behind which number to continue; None if there are no more.
+
+    Below zero, it is that of a large payload: once all runs have been looked at, what no event has any more is deleted.
+    A process that dies in between leaves payloads that the next one to prune finds.
+    """
 
     runs: int
     following: int | None
@@ -135,8 +162,9 @@ class DeleteRun(JournalRequest[int]):
             for run, run_id, status, batch in conn.execute(_DELETABLE, (link,)).fetchall():
                 _check_deletable(conn, self.run_id, run, run_id, status, batch)
                 runs.add(run)
+        payloads = {payload for run in runs for (payload,) in conn.execute(_LARGE, (run, run))}
         _delete(conn, runs, keep_keys=False)
-        _drop_payloads(conn)
+        conn.executemany(_DROP, [(payload,) for payload in payloads])
         return len(runs)
 
 
@@ -178,33 +206,39 @@ def _check_deletable(
 
 
 def _prune_runs(conn: sqlite3.Connection, before: float, after: int, *, keep_keys: bool) -> Pruned:
+    if after < 0:
+        return Pruned(0, _drop_payloads(conn, -after))
     roots = conn.execute(_ROOTS, (before, after, PRUNE_STEP)).fetchall()
-    deleted = 0
+    deleted = events = 0
     for (root,) in roots:
         runs = _ended_tree(conn, root, before)
         if runs is not None and _leaves_chain(conn, root, before):
-            _delete(conn, runs, keep_keys=keep_keys)
+            events += _delete(conn, runs, keep_keys=keep_keys)
             deleted += len(runs)
+        if events >= PRUNE_EVENTS:
+            return Pruned(deleted, int(root))
     if len(roots) == PRUNE_STEP:
         return Pruned(deleted, int(roots[-1][0]))
-    _drop_payloads(conn)
-    return Pruned(deleted, None)
+    return Pruned(deleted, _drop_payloads(conn, 0))
 
 
 def _prune_batches(conn: sqlite3.Connection, before: float, after: int, *, keep_keys: bool) -> Pruned:
+    if after < 0:
+        return Pruned(0, _drop_payloads(conn, -after))
     roots = conn.execute(_BATCHES, (before, after, PRUNE_BATCHES)).fetchall()
-    deleted = 0
+    deleted = events = 0
     for (root,) in roots:
         ended = _ended_batches(conn, root, before)
         if ended is not None:
             batches, runs = ended
-            _delete(conn, runs, keep_keys=keep_keys)
+            events += _delete(conn, runs, keep_keys=keep_keys)
             conn.executemany("DELETE FROM durable_batches WHERE batch = ?", [(batch,) for batch in batches])
             deleted += len(runs)
+        if events >= PRUNE_EVENTS:
+            return Pruned(deleted, int(root))
     if len(roots) == PRUNE_BATCHES:
         return Pruned(deleted, int(roots[-1][0]))
-    _drop_payloads(conn)
-    return Pruned(deleted, None)
+    return Pruned(deleted, _drop_payloads(conn, 0))
 
 
 def count_prunable(conn: sqlite3.Connection, before: float) -> int:
@@ -284,12 +318,13 @@ def _leaves_chain(conn: sqlite3.Connection, run: int, before: float, gone: Conta
     return last is None or (last[0] is not None and last[0] < before)  # none: it is gone with its batch
 
 
-def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) -> None:
+def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) -> int:
+    """Delete the runs that were *found*; how many events they had."""
     runs = [(run,) for run in found]
     if keep_keys:
         for (run,) in runs:
             keep_key(conn, run)
-    conn.executemany("DELETE FROM durable_events WHERE run = ?", runs)
+    events = conn.executemany("DELETE FROM durable_events WHERE run = ?", runs).rowcount
     conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_stream_items WHERE run = ?", runs)
     conn.executemany("DELETE FROM durable_inbox WHERE run = ?", runs)  # signals that nobody asked for
@@ -300,12 +335,23 @@ def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) 
     # since the number may be given again
     conn.executemany("UPDATE durable_runs SET follows = NULL WHERE follows = ?", runs)
     conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
+    return events
 
 
-def _drop_payloads(conn: sqlite3.Connection) -> None:
-    """Delete the large payloads that no event has any more."""
-    conn.execute(
-        "DELETE FROM durable_payloads WHERE payload NOT IN "
-        "(SELECT payload FROM durable_events WHERE payload IS NOT NULL "
-        "UNION SELECT payload FROM durable_inbox WHERE payload IS NOT NULL)"
-    )
+def _drop_payloads(conn: sqlite3.Connection, behind: int) -> int | None:
+    """
+    Delete the large payloads that no event has any more, of those with a number above *behind*.
+
+    What to continue with, below zero; None if that was all.
+    """
+    (last,) = conn.execute(_NEXT_PAYLOADS, (behind, PRUNE_PAYLOADS)).fetchone()
+    if last is None:
+        return None
+    size = 0
+    for (payload,) in conn.execute(_UNUSED, (behind, last)).fetchall():
+        (length,) = conn.execute("SELECT length(value) FROM durable_payloads WHERE payload = ?", (payload,)).fetchone()
+        conn.execute(_DROP, (payload,))
+        size += length
+        if size >= PRUNE_BYTES:
+            return -int(payload)
+    return -int(last)

@@ -127,6 +127,8 @@ ALTER TABLE durable_runs ADD COLUMN abandoned TEXT;
 ALTER TABLE durable_runs ADD COLUMN compensated INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE durable_slots ADD COLUMN outlived INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX durable_runs_tied ON durable_runs (parent) WHERE on_parent_end = 'cancel';
+CREATE INDEX durable_events_payload ON durable_events (payload) WHERE payload IS NOT NULL;
+CREATE INDEX durable_inbox_payload ON durable_inbox (payload) WHERE payload IS NOT NULL;
 ALTER TABLE durable_requests ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE durable_hook_errors (
     entry INTEGER PRIMARY KEY,

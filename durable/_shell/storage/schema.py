@@ -109,6 +109,7 @@ CREATE TABLE durable_events (
     checksum INTEGER NOT NULL         -- CRC-32 of this event and of the checksum before it
 ) STRICT;
 CREATE UNIQUE INDEX durable_events_run ON durable_events (run, seq);
+CREATE INDEX durable_events_payload ON durable_events (payload) WHERE payload IS NOT NULL;
 
 CREATE TABLE durable_payloads (       -- large payloads, each once
     payload INTEGER PRIMARY KEY,
@@ -146,6 +147,7 @@ CREATE TABLE durable_inbox (          -- arrivals recorded but not yet part of a
 ) STRICT;
 CREATE INDEX durable_inbox_run ON durable_inbox (run, item);
 CREATE INDEX durable_inbox_wakes ON durable_inbox (run) WHERE wakes = 1;
+CREATE INDEX durable_inbox_payload ON durable_inbox (payload) WHERE payload IS NOT NULL;
 
 CREATE TABLE durable_dedup (          -- signals accepted once
     run INTEGER NOT NULL,

@@ -269,7 +269,8 @@ class Scheduler:
         finally:
             self._refilling.discard(queue)
         for ready in found:
-            self._offer_found(evolve(ready, fresh=None) if ready.run in self._moved else ready)
+            stale = ready.fresh is not None and ready.run in self._moved
+            self._offer_found(evolve(ready, fresh=None) if stale else ready)
         if not self._refilling:
             self._moved.clear()
         if len(found) == limit:  # told after they were offered: candidates behind "more" are turned away
