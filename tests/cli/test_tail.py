@@ -78,6 +78,8 @@ async def test_without_a_name_the_streams_are_told(engines, cli, tmp_db, reached
     lines = cli("tail", "r", "--db", tmp_db).lines
     assert [line.split()[:2] for line in lines] == [["STREAM", "ITEMS"], ["words", "2"], ["numbers", "1"]]
     assert [each["stream"] for each in cli("tail", "r", "--db", tmp_db, "--json").values] == ["words", "numbers"]
+    assert "streams    words (2), numbers (1)" in cli("show", "r", "--db", tmp_db).out
+    assert cli("show", "r", "--db", tmp_db, "--json").values[0]["streams"] == {"words": 2, "numbers": 1}
     assert cli("tail", "r", "nothing", "--db", tmp_db, "--no-follow").lines == []
     assert cli("tail", "gone", "words", "--db", tmp_db).code == 3
 

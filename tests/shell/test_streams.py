@@ -60,6 +60,7 @@ def speak_in_a_thread(words: list[str]) -> str:
 
 @job
 async def speak_as_a_job(words: list[str]) -> None:
+    progress(1)
     progress(1, 2, "half way")
     await emit("words", words[0])
     await emit("words", words[1], sync=True)

@@ -73,7 +73,7 @@ def emit(stream: str, item: Any, *, sync: bool = False) -> Awaitable[None]:
     return _speaker("emit()").emit(stream, item, sync=sync)
 
 
-def progress(done: float, total: float | None = None, note: str = "") -> None:
+def progress(done: float, total: float | None = None, note: str | None = None) -> None:
     """
     Tell how far this run has come: *done* of *total* (None: nobody knows), and a *note* for people.
 
@@ -91,7 +91,7 @@ def progress(done: float, total: float | None = None, note: str = "") -> None:
         ):
             msg = f"progress({name}=) takes a number from 0 on, found {value!r:.60}"
             raise ValueError(msg)
-    text = str(note)[:_LONGEST_NOTE]
+    text = "" if note is None else str(note)[:_LONGEST_NOTE]
     driver = current_driver.driver_in_charge()
     if driver is not None:
         driver.progress(done, total, text)

@@ -377,6 +377,8 @@ class JournalHandle(Generic[B]):
         """
         Write runs to a new text file (mode 0600): one event a line, JSON, for `import_runs`, `read_histories`, people.
 
+        Their histories: what they emitted is in the file, and in its backups.
+
         Args:
             runs: Their ids.
             path: The file; an existing one is refused.

@@ -20,8 +20,10 @@ SELECT r.run, r.successor, r.status, r.said, r.ready_at IS NOT NULL,
 FROM durable_runs AS r WHERE r.run_id = ?
 """
 _NAMES = """
-SELECT stream, count(*), max(at) FROM durable_stream_items
-WHERE run = (SELECT run FROM durable_runs WHERE run_id = ?) GROUP BY stream ORDER BY min(entry)
+SELECT s.stream, s.items, latest.at FROM (
+    SELECT stream, count(*) AS items, min(entry) AS first, max(entry) AS last FROM durable_stream_items
+    WHERE run = (SELECT run FROM durable_runs WHERE run_id = ?) GROUP BY stream
+) AS s JOIN durable_stream_items AS latest ON latest.entry = s.last ORDER BY s.first
 """
 _ITEMS = """
 SELECT entry, value, position, attempt, at FROM durable_stream_items

@@ -39,6 +39,7 @@ from durable._core.journal.history import only, ran_since
 from durable._core.statuses import HELD, OPEN
 from durable._shell.reads.event_rows import event_rows, readable_events
 from durable._shell.reads.run_rows import RunRow, SlotRow, followers_of, pending_signals, slots_awaited
+from durable._shell.reads.stream_rows import streams_of
 from durable._shell.reads.why import why
 from durable._shell.storage.outlived import in_words, still_running
 
@@ -71,6 +72,8 @@ class Page(NamedTuple):
     #: Slots of limits that it waits for.
     slots: list[SlotRow]
     followers: list[RunRow]
+    #: What it has emitted: names of streams -> how many items.
+    streams: dict[str, int]
     #: Why not all of its history can be read, if so.
     problem: str | None
 
@@ -123,8 +126,11 @@ def page_of(conn: sqlite3.Connection, path: str, text: str, now: float, *, full:
         family = family_of(conn, row.run, full=full)
         slots = slots_awaited(conn, row.run)
         followers = followers_of(conn, row.run, -1 if full else _FOLLOWERS + 1)
+        streams = {name: items for name, items, _ in streams_of(conn, row.run_id)}
     events, problem = readable_events(rows, path, row)
-    return Page(row, said, events, pending, family, slots, followers, None if problem is None else str(problem))
+    return Page(
+        row, said, events, pending, family, slots, followers, streams, None if problem is None else str(problem)
+    )
 
 
 # --- for people -----------------------------------------------------------------------------------------
@@ -191,6 +197,8 @@ def _facts(page: Page, now: float) -> Iterator[tuple[str, str]]:
         yield "successor", row.successor
     if row.progress is not None:
         yield "progress", f"{row.progress}; told at {row.progress.position} {ago(row.progress.at, now)} ago"
+    if page.streams:
+        yield "streams", ", ".join(f"{name} ({items:,})" for name, items in page.streams.items())
     if row.compensated:
         yield "compensated", "what it had done was undone by its saga; it is not retried"
     if row.abandoned:
@@ -345,6 +353,7 @@ def _json(page: Page) -> dict[str, Any]:
         "callbacks": [each.as_json() for each in callbacks_in(page.row, page.events)],
         **family_json(page.family),
         "followers": [row.run_id for row in page.followers],
+        "streams": page.streams,
         "events": len(page.events),
         "problem": page.problem,
     }
