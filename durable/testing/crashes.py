@@ -84,8 +84,8 @@ def every_crash(
     Args:
         op: A call of a workflow or job.
         definitions: As for `Engine`.
-        scenario: As for `Scenario`: the application's *tables*, *signals* for what waits for them, a *ledger* of
-            effects, *before* each play, *invariants*, and options of `Engine`.
+        scenario: As for `Scenario`: the application's *tables*, *signals* and *callbacks* for what waits for them, a
+            *ledger* of effects, *before* each play, *invariants*, and options of `Engine`.
 
     Raises:
         AssertionError: It does not survive one of them.

@@ -20,6 +20,7 @@ class ScenarioOptions(EngineOptions, total=False):
 
     tables: str
     signals: Mapping[str | Request[Any, Any], Iterable[Any]] | None
+    callbacks: Mapping[str, Iterable[Any]] | None
     ledger: Ledger | None
     before: Callable[[], object] | None
     invariants: Iterable[Invariant] | None
@@ -38,6 +39,8 @@ class Scenario:
         tables: SQL that makes the application's tables, if its transactions use any.
         signals: Payloads by name, sent one after the other as soon as a run waits for a signal of that name. By
             `Request`: questions, asked likewise.
+        callbacks: Answers by name, given one after the other as soon as a run waits with a callback of that name open:
+            values, or exceptions that it is failed with.
         ledger: Where steps write down what they do to the world.
         before: Called before each play: brings what is outside of the journal back to its beginning.
         invariants: What must hold, in place of `STRICT` (for faults nobody may notice) and `CONSISTENT` (for others).
@@ -54,6 +57,7 @@ class Scenario:
         *,
         tables: str = "",
         signals: Mapping[str | Request[Any, Any], Iterable[Any]] | None = None,
+        callbacks: Mapping[str, Iterable[Any]] | None = None,
         ledger: Ledger | None = None,
         before: Callable[[], object] | None = None,
         invariants: Iterable[Invariant] | None = None,
@@ -67,6 +71,7 @@ class Scenario:
             list(definitions),
             tables,
             {name: list(payloads) for name, payloads in (signals or {}).items()},
+            {name: list(answers) for name, answers in (callbacks or {}).items()},
             Ledger() if ledger is None else ledger,
             before,
             downtime,

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from durable import Engine, Flow, Request, Return, Schedule, job, wait_for, workflow
+from durable import Engine, Flow, Request, Return, Schedule, callback, job, set_attributes, wait_for, workflow
 from durable._shell.requests.once import Once
 from durable._shell.requests.wire import WaitForAnswer
 from durable._shell.tasks import server
@@ -35,7 +35,17 @@ async def asked() -> Flow[int]:
     yield Return(request.value)
 
 
-DEFINITIONS = (quick, waiting, asked)
+@workflow
+async def asking() -> Flow[str]:
+    handle = yield callback("asked", int, heartbeat=3600)
+    set_attributes(token=handle.token)
+    try:
+        yield Return(repr((yield handle)))
+    except KeyError as error:
+        yield Return(repr(error))
+
+
+DEFINITIONS = (quick, waiting, asked, asking)
 HOURLY = Schedule("hourly", quick(1), every=3_600)
 
 

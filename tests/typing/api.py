@@ -17,6 +17,7 @@ from durable import (
     AttemptFailed,
     Batch,
     BatchInfo,
+    Callback,
     Definition,
     DryRun,
     Engine,
@@ -54,6 +55,7 @@ from durable import (
     Winner,
     as_completed,
     call,
+    callback,
     cancel_run,
     context,
     continue_as,
@@ -83,6 +85,7 @@ from durable import (
     what_if,
     workflow,
 )
+from durable._core.program.callbacks import CallbackOp
 from durable.testing import (
     Call,
     Ledger,
@@ -281,6 +284,20 @@ async def every_op() -> None:
     assert_type(await asked.refuse("no"), None)
     assert_type(await wait_for(untyped, timeout=60), Asked[Any, Any])
     assert_type(await race(wait_for(approve), sleep(1)), Winner[Asked[Receipt, bool] | None])
+
+    assert_type(callback("paid", Receipt), CallbackOp[Receipt])
+    assert_type(await callback(Receipt, timeout=60, heartbeat=timedelta(seconds=5)), Callback[Receipt])
+    paid = await callback("paid", Receipt)
+    assert_type(paid.token, str)
+    assert_type(await paid, Receipt)
+    assert_type(await (await callback(type=Receipt)), Receipt)
+    assert_type(await (await callback("paid")), Any)
+    assert_type(await (await callback()), Any)
+    assert_type(await gather(paid, await callback(int)), tuple[Receipt, int])
+    assert_type((await race(paid, charge(1))).value, Receipt | str)
+    assert_type(await timeout(paid, 5), Receipt)
+    assert_type(await settle(paid), Settled[Receipt])
+    assert_type((await wait_first([paid, paid])).value, Receipt)
 
     assert_type(await signal_run("ride-1", decided, Receipt(1, "x")), None)
     assert_type(await signal_run("ride-1", "approved", payload=True), None)

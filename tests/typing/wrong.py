@@ -24,6 +24,7 @@ from durable import (
     Signal,
     Transaction,
     call,
+    callback,
     emit,
     for_each,
     gather,
@@ -127,6 +128,19 @@ async def wrong_results() -> None:
     await asked.refuse(None)  # E:
     g: list[int] = await gather(charge(1), charge(2), enough=1)  # E:
     h: dict[int, str] = await gather({"eu": charge(1)})  # E:
+    i: int = await callback("paid", int)  # E:
+    named, unnamed = await callback("paid", int), await callback(int)
+    j: str = await named  # E:
+    k: str = await unnamed  # E:
+    m: tuple[int, str] = await gather(named, unnamed)  # E:
+
+
+async def wrong_answers(engine: Engine, service: Service) -> None:
+    await engine.complete(7)  # E:
+    await engine.fail("token", 7)  # E:
+    await service.heartbeat()  # E:
+    callback(int, int, int)  # E:
+    callback("paid", int, timeout="60")  # E:
 
 
 async def wrong_payloads(run: Run[str]) -> None:

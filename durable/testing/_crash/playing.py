@@ -26,8 +26,9 @@ from durable._shell.engine.engine import Engine
 from durable._shell.handles.asking import put_question
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads import run_rows
+from durable._shell.reads.callback_rows import open_token
 from durable._shell.storage.memory import MEMORY
-from durable.errors import DefinitionError, JournalError, RunExistsError, RunStateError, UsageError
+from durable.errors import DefinitionError, JournalError, RunExistsError, RunStateError, TokenError, UsageError
 from durable.testing._crash.facts import ROOT, is_over, read_outcome
 from durable.testing._crash.faults import CLOCK_SECONDS, Fault, GlitchError, journal_error
 from durable.testing._crash.invariants import Ledger, Outcome
@@ -64,6 +65,7 @@ class World:
     definitions: list[Given]
     tables: str
     signals: Mapping[str | Request[Any, Any], list[Any]]
+    callbacks: Mapping[str, list[Any]]
     ledger: Ledger
     before: Callable[[], object] | None
     downtime: float
@@ -104,6 +106,14 @@ class _Delivery:
     run_id: str | None = None
 
 
+@define(eq=False)
+class _Answer:
+    """What a callback is answered with until that is acknowledged."""
+
+    answer: Any
+    token: str | None = None
+
+
 class Play:
     """One play, to be played once."""
 
@@ -129,6 +139,7 @@ class Play:
             )
             for signal, payloads in world.signals.items()
         }
+        self._answers = {name: deque(map(_Answer, answers)) for name, answers in world.callbacks.items()}
 
     def play(self) -> Played:
         """Play."""
@@ -253,7 +264,7 @@ class Play:
         return True
 
     async def _deliver(self, engine: Engine) -> bool:
-        """Send a signal to a run that waits for it; False if none does."""
+        """Send a signal to a run that waits for it, or answer a callback that is open; False if there is none."""
         for signal, unsent in self._unsent.items():
             if not unsent:
                 continue
@@ -263,7 +274,29 @@ class Play:
             if delivery.run_id is not None:
                 await self._send(engine, delivery)
                 return True
+        for name, answers in self._answers.items():
+            if not answers:
+                continue
+            answer = answers[0]
+            if answer.token is None:
+                answer.token = await backend_of(engine).read(open_token, name)
+            if answer.token is not None:
+                await self._answer(engine, name, answer.token, answer.answer)
+                return True
         return False
+
+    async def _answer(self, engine: Engine, name: str, token: str, answer: Any) -> None:
+        for _ in range(self._times()):
+            try:
+                if isinstance(answer, Exception):
+                    await engine.fail(token, answer)
+                else:
+                    await engine.complete(token, answer)
+            except TokenError:
+                pass  # its run has ended, or waits no longer
+            except JournalError:
+                return  # it is given again later, since it was not acknowledged
+        self._answers[name].popleft()
 
     async def _send(self, engine: Engine, delivery: _Delivery) -> None:
         backend, run_id, signal, dedup = backend_of(engine), delivery.run_id or "", delivery.signal, delivery.dedup
