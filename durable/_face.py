@@ -69,6 +69,7 @@ from durable._shell.handles.batch import Batch, current_batch
 from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.client import Client
 from durable._shell.handles.handle import HistoryEvent, LimitHandle, LimitInfo, QueueHandle, QueueInfo, Run
+from durable._shell.handles.queries import RunView, StepOutcome
 from durable._shell.handles.run_info import Arguments, RunInfo
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable._shell.handles.stream import RunStream, StreamItem
@@ -249,6 +250,7 @@ __all__ = [
     "RunStateError",
     "RunStream",
     "RunSuccess",
+    "RunView",
     "Schedule",
     "ScheduleHandle",
     "ScheduleInfo",
@@ -263,6 +265,7 @@ __all__ = [
     "StepContext",
     "StepError",
     "StepInterruptedError",
+    "StepOutcome",
     "StreamItem",
     "TokenEndedError",
     "TokenError",

@@ -21,7 +21,7 @@ DOCUMENTED = """
     workflow step transaction job
     call gather race timeout for_each as_completed wait_first poll_until
     sleep sleep_until wait_for callback Callback start signal_run cancel_run settle continue_as Return
-    Flow Op Winner Settled Outcomes NamedOutcomes GroupFailedError Signal Request Asked
+    Flow Op Winner Settled Outcomes NamedOutcomes GroupFailedError Signal Request Asked RunView StepOutcome
     Retry RetryAfter Snooze Fatal by_arguments
     now uuid4 random patched set_attributes logger current
     Engine Client Service Run RunInfo Arguments WaitInfo Queue Rate Limit
@@ -54,7 +54,7 @@ OFFERED = {
     "Run": """
         id run_id result stream
         info status attributes history children why waits
-        signal ask cancel pause resume reschedule resolve retry retry_hooks fork
+        signal ask query cancel pause resume reschedule resolve retry retry_hooks fork
     """,
     "Batch": "id parent add add_many batch info members cancel retry wait why",
     "QueueHandle": "name info pause resume clear change reset",

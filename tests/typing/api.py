@@ -43,6 +43,7 @@ from durable import (
     RunInfo,
     RunOp,
     RunSuccess,
+    RunView,
     Schedule,
     ScheduleInfo,
     Service,
@@ -207,6 +208,13 @@ def top_up(tx: Transaction, amount: int) -> None:
     tx.execute("UPDATE account SET balance = balance + ?", (amount,))
 
 
+@ride.query
+def miles(run: RunView, factor: int) -> int:
+    assert_type(run.values(charge), list[str])
+    assert_type(run.value("charge"), Any)
+    return factor * len(run.values(create_ride))
+
+
 @workflow(version=2, queue="slow", timeout=3600, retry=2, priority=5, labels={"team": "a"})
 async def coroutine_form(name: str) -> int:
     return await count(name)
@@ -361,6 +369,8 @@ async def every_call(engine: Engine) -> None:
     assert_type(await run.signal(decided, Receipt(1, "c")), bool)
     assert_type(await run.ask(approve, Receipt(1, "c"), timeout=5, dedup="d"), bool)
     assert_type(await run.ask("approve", 3), Any)
+    assert_type(await run.query(miles, 3), int)
+    assert_type(await run.query("miles", 3), Any)
     assert_type(engine.from_thread.get("r").ask(approve, Receipt(1, "c")), bool)
     assert_type(await run.signal("anything", {"by": "Ann"}), bool)
     assert_type(run.run_id, str)

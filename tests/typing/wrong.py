@@ -19,6 +19,7 @@ from durable import (
     Return,
     Run,
     RunFailure,
+    RunView,
     Schedule,
     Service,
     Signal,
@@ -67,6 +68,11 @@ approve = Request("approve", int, bool)
 
 
 # --- a wrong Return, a wrong yield --------------------------------------------------------------
+
+
+@ride.query
+def miles(run: RunView, factor: int) -> int:
+    return factor * len(run.values(charge))
 
 
 @workflow
@@ -149,6 +155,8 @@ async def wrong_payloads(run: Run[str]) -> None:
     await run.ask(approve, "much")  # E:
     await run.ask(approve)  # E:
     answer: str = await run.ask(approve, 1)  # E:
+    await run.query(miles, "much")  # E:
+    told: str = await run.query(miles, 1)  # E:
 
 
 # --- wrong use of an engine ---------------------------------------------------------------------

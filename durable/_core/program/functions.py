@@ -33,6 +33,7 @@ from durable.errors import DefinitionError
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: The type of a function that Cython has compiled; each module of its own has one, of this name.
 _CYTHON: Final = "cython_function_or_method"
@@ -244,6 +245,28 @@ class Workflow(RunnableDefinition[P, R]):
             )
             raise DefinitionError(msg)
         refuse_scopes(fn, self.name)
+        #: What `query` has registered, by name.
+        self.queries: dict[str, Callable[..., Any]] = {}
+
+    def query(self, fn: F) -> F:
+        """
+        Register a plain function that tells from outside how a run stands: ``await run.query(fn, ...)``.
+
+        It gets a `RunView` (published attributes, outcomes of steps, all that `run.info()` tells), then the arguments
+        of the call. It reads what is recorded, and wakes nobody: a run that is freed, paused, blocked or over answers
+        as well.
+
+        Raises:
+            DefinitionError: It is no plain function, or another one has its name.
+        """
+        found: Any = fn
+        if not inspect.isfunction(found) or inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
+            msg = f"a query of {self!r} is a plain function of a RunView, found {found!r:.80}"
+            raise DefinitionError(msg)
+        if self.queries.setdefault(found.__name__, found) is not found:
+            msg = f"two queries of {self!r} are called {found.__name__!r}"
+            raise DefinitionError(msg)
+        return fn
 
 
 class Helper(Generic[R]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
 import anyio
 from attrs import field, frozen
@@ -26,6 +26,7 @@ from durable._core.statuses import Status
 from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
 from durable._shell.handles.asking import ask
+from durable._shell.handles.queries import RunView, ask_journal
 from durable._shell.handles.run_info import RunInfo, all_infos, info_from
 from durable._shell.handles.stream import RunStream
 from durable._shell.reads import event_rows, queue_rows, run_details, run_rows, why
@@ -58,6 +59,7 @@ T = TypeVar("T")
 Q = TypeVar("Q")
 A = TypeVar("A")
 S = TypeVar("S")
+P = ParamSpec("P")
 _NOT_GIVEN: Final[Any] = object()
 
 
@@ -284,6 +286,27 @@ class Run(Generic[T]):
             msg = f"run {self.id!r} has not answered request {name!r} after {timeout:g} s; it stays asked: {found}"
             raise TimeoutError(msg)
         return await ask(self._backend, self.id, request, question, dedup)
+
+    @overload
+    async def query(self, query: Callable[Concatenate[RunView, P], S], /, *args: P.args, **kwargs: P.kwargs) -> S: ...
+    @overload
+    async def query(self, query: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def query(self, query: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        What a query of the workflow says of the run: ``await run.query(status)``.
+
+        The function runs here, on what is recorded at this moment; nothing of the run is woken.
+
+        Args:
+            query: A function that ``@ride.query`` has registered, or its name, where the definition is known.
+            *args: Given to it, behind the `RunView`.
+            **kwargs: Likewise.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            UsageError: It is no query of this workflow.
+        """
+        return await ask_journal(self._backend, self.id, query, args, kwargs)
 
     async def cancel(self, reason: str = "") -> bool:
         """Ask the run to end; False if it has. It ends once its clean-up is done."""
