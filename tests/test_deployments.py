@@ -56,6 +56,10 @@ SITUATIONS = {
         "serve() drains and returns",
         "shell/test_serving.py::test_a_signal_drains_the_engine",
     ),
+    "docker stop, where the program is PID 1": (
+        "serve() drains and returns",
+        "test_production.py::test_as_pid_1_it_ends_by_sigterm",
+    ),
     "three deploys during one long step": (
         "it is no poison",
         "shell/test_serving.py::test_deploys_during_a_long_step_are_no_crashes_of_it",

@@ -193,6 +193,26 @@ def _order():
     return namespace["order"]
 
 
+def _may_be_pid_1():
+    try:
+        return subprocess.run(["unshare", "--pid", "--fork", "true"], check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not _may_be_pid_1(), reason="a namespace of process numbers cannot be made here")
+def test_as_pid_1_it_ends_by_sigterm(site):
+    """
+    `docker stop`: the kernel gives PID 1 no signal that it does not ask for.
+    """
+    container = site.start("unshare", "--pid", "--fork", "--kill-child", sys.executable, "orders.py")
+    until(lambda: Path(f"{site.journal}.sock").exists())
+    assert json.loads(Path(f"{site.journal}.lock").read_text())["pid"] == 1
+    (pid,) = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
+    os.kill(int(pid), signal.SIGTERM)
+    assert container.wait(PATIENCE) == 0
+
+
 # --- servers -------------------------------------------------------------------------------------------
 
 

@@ -105,12 +105,17 @@ async def test_what_cannot_be_a_journal_is_told_first(tmp_path, monkeypatch, giv
     assert {each.name for each in tmp_path.iterdir()} <= {"folder", "file", "pipe", "pipe.lock"}
 
 
+async def _closed(path):
+    async with Engine(path, [quick]):
+        pass
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_another_users_files_and_folders_are_told_with_both_users(tmp_path):
     """Who owns it, who we are: not that a lock cannot be made."""
     script = """
         import asyncio, os, sys
-        from durable import Engine, job
+        from durable import Client, Engine, job
         from durable.errors import JournalAccessError
 
         @job
@@ -123,6 +128,10 @@ def test_another_users_files_and_folders_are_told_with_both_users(tmp_path):
                 asyncio.run(Engine(path, [quick]).open())
             except JournalAccessError as error:
                 print(error)
+            try:
+                asyncio.run(Client(path).open())
+            except JournalAccessError as error:
+                print("client:", error)
     """
     outside = Path("/tmp") / f"durable-{os.getpid()}-users"  # pytest's folders are closed to others
     outside.mkdir(mode=0o755)
@@ -134,12 +143,20 @@ def test_another_users_files_and_folders_are_told_with_both_users(tmp_path):
         closed = outside / "closed"
         closed.mkdir(mode=0o700)
         paths = [outside / "app.db", closed / "app.db", outside / "open" / "root.db", outside / "open" / "lock.db"]
+        asyncio.run(_closed(outside / "read.db"))
+        (outside / "read.db").chmod(0o644)
+        paths.append(outside / "read.db")
         child = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script), *map(str, paths)],
             capture_output=True, text=True, timeout=30, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         said = [line for line in child.stdout.splitlines() if line.startswith("journal ")]
-        assert len(said) == 4, child.stderr
+        assert len(said) == 5, child.stderr
+        clients = [line for line in child.stdout.splitlines() if line.startswith("client: ")]
+        assert "no such file" in clients[0]
+        assert "cannot be seen: Permission denied (this process is user nobody)" in clients[1]
+        assert "root.db belongs to user root (mode 0600), and this process is user nobody" in clients[2]
+        assert "who must be able to make files in it while no engine has it open" in clients[4]
         for line in said:
             assert "root" in line
             assert "nobody" in line

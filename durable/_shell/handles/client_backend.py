@@ -39,7 +39,7 @@ from durable._shell.rows.value_caps import value_caps
 from durable._shell.storage import marks
 from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import CommitUnknownError, open_reader, translate
-from durable._shell.storage.location import check_name
+from durable._shell.storage.location import check_name, check_readable, check_side_files
 from durable._shell.storage.opening import Durability
 from durable._shell.threads import Threads
 from durable.errors import (
@@ -128,15 +128,16 @@ class ClientBackend:
         Raises:
             JournalAccessError: There is no such file, or it cannot be read.
         """
-        if not os.path.exists(self.path):  # noqa: ASYNC240 - one stat
-            raise JournalAccessError(self.path, "no such file: an Engine makes it")
+        check_readable(self.path)  # a few stat calls
         self._begin()
         threads = Threads(1, name="durable-client")
         try:
             self._reader = await threads.call(_open_reader, self.path)
             caps = await threads.call(value_caps, self._reader)
-        except BaseException:
+        except BaseException as error:
             threads.close()
+            if isinstance(error, JournalAccessError):
+                check_side_files(self.path)
             raise
         self._threads, self._loop = threads, asyncio.get_running_loop()
         if caps is not None:

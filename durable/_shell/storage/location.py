@@ -117,6 +117,36 @@ def check_file(path: str) -> None:
         raise JournalAccessError(path, msg)
 
 
+def check_readable(path: str) -> None:
+    """
+    Nothing, if the file at *path* may be read by us, as a client does.
+
+    Raises:
+        JournalAccessError: It is not there, cannot be seen, or is another user's.
+    """
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise JournalAccessError(path, "no such file: an Engine makes it") from None
+    except OSError as error:
+        raise JournalAccessError(path, f"it cannot be seen: {_refusal(path, error)}") from error
+    if not _may(path, os.R_OK):
+        raise JournalAccessError(path, f"{_whose(path, found)}, who must be able to read it")
+
+
+def check_side_files(path: str) -> None:
+    """
+    Nothing, if SQLite can make what it keeps beside the file at *path*: it says less where it cannot.
+
+    Raises:
+        JournalAccessError: The folder is another user's.
+    """
+    folder = os.path.dirname(path)
+    if not os.path.exists(f"{path}-shm") and not _may(folder, os.W_OK | os.X_OK):
+        whose = _whose(folder, os.stat(folder))
+        raise JournalAccessError(path, f"{whose}, who must be able to make files in it while no engine has it open")
+
+
 def filesystem(folder: str) -> str:
     """Type of the file system that *folder* is on, or "" where that cannot be known."""
     best, kind = "", ""
@@ -173,8 +203,8 @@ def _may(path: str, mode: int) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _refusal(folder: str, error: OSError) -> str:
-    return f"{error.strerror} (this process is user {_user(os.geteuid())})" if error.strerror else folder
+def _refusal(path: str, error: OSError) -> str:
+    return f"{error.strerror} (this process is user {_user(os.geteuid())})" if error.strerror else path
 
 
 def _whose(path: str, found: os.stat_result) -> str:
