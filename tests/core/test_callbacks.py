@@ -21,7 +21,7 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.journal.payloads import failure_payload
-from durable._core.journal.tokens import make_nonce, make_token, read_token
+from durable._core.program.tokens import make_nonce, make_token, read_token
 from durable.errors import (
     CallbackValueError,
     HeartbeatMissedError,

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from durable import Flow, HeartbeatMissedError, Return, callback, gather, sleep, step, workflow
 from durable._core.journal.events import CallbackOpened
-from durable._core.journal.tokens import make_token
+from durable._core.program.tokens import make_token
 
 pytestmark = pytest.mark.anyio
 

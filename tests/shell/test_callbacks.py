@@ -2,10 +2,13 @@
 Callbacks: a token that somebody outside answers, once, from any process; and what is wrong with one, told apart.
 """
 
+import contextlib
+import os
 import sqlite3
 from typing import Any
 
 import pytest
+from anyio import to_thread
 from attrs import frozen
 
 from durable import (
@@ -17,6 +20,7 @@ from durable import (
     Flow,
     HeartbeatMissedError,
     Return,
+    RunCancelledError,
     RunFailedError,
     TokenEndedError,
     TokenError,
@@ -447,3 +451,106 @@ async def test_it_is_not_lost_while_the_run_does_something_else(engines, eventua
     await handed_out(eventually, 1)
     await engine.complete(HANDED[0], 7)
     assert await run.result(5) == 7
+
+
+async def test_it_is_answered_from_a_thread(engines, reached):
+    """
+    As a webhook of a synchronous framework does.
+    """
+    engine = await engines.file(order)
+    run, token = await waiting(engine, reached, order(heartbeat=60))
+    await to_thread.run_sync(engine.from_thread.heartbeat, token)
+    with pytest.raises(CallbackValueError):
+        await to_thread.run_sync(engine.from_thread.complete, token, 7)
+    assert await to_thread.run_sync(engine.from_thread.complete, token, Payment("p")) is True
+    with pytest.raises(TokenUsedError):
+        await to_thread.run_sync(engine.from_thread.fail, token, "no")
+    assert await run.result(5) == Payment("p")
+
+
+async def test_a_run_that_moves_to_another_file_takes_its_token_along(engines, reached, tmp_path):
+    """
+    Exported and imported, it is the same run; a redacted export has no token that is of use.
+    """
+    engine = await engines.file(order)
+    run, token = await waiting(engine, reached, order(heartbeat=60))
+    await engine.export(run.id, tmp_path / "moved.jsonl")
+    await engine.export(run.id, tmp_path / "redacted.jsonl", redact=lambda where: where.value)
+    nonce = next(each.event.nonce for each in await run.history() if each.kind == "CallbackOpened")
+    assert nonce in (tmp_path / "moved.jsonl").read_text()
+    assert nonce not in (tmp_path / "redacted.jsonl").read_text()
+    async with Engine(tmp_path / "other.db", [order]) as other:
+        await other.import_runs(tmp_path / "moved.jsonl")
+        await other.get(run.id).resume()
+        await other.heartbeat(token)
+        assert await other.complete(token, Payment("p")) is True
+        assert await other.get(run.id).result(5) == Payment("p")
+
+
+async def test_answers_that_are_encrypted_are_compared_by_what_they_mean(engines, reached, tmp_db):
+    """
+    Hooks may never write the same twice.
+    """
+
+    class Salted:
+        def encode(self, data):
+            return os.urandom(8) + data[::-1]
+
+        def decode(self, data):
+            return data[8:][::-1]
+
+    engine = await engines.file(order, codec=Salted())
+    run, token = await waiting(engine, reached)
+    async with Client(tmp_db, codec=Salted()) as client:
+        assert await client.complete(token, Payment("p")) is True
+        assert await client.complete(token, Payment("p")) is False
+        with pytest.raises(TokenUsedError):
+            await client.complete(token, Payment("q"))
+    assert await run.result(5) == Payment("p")
+
+
+async def test_the_time_for_an_answer_and_for_a_heartbeat_may_be_over_together(engines, reached, clock):
+    """
+    While nobody had the file: what was due first is what the workflow gets, and it is one thing.
+    """
+    engine = await engines.file(order, clock=clock)
+    run, token = await waiting(engine, reached, order(timeout=20, heartbeat=10))
+    await engine.aclose()
+    clock.advance(100)
+    engine = await engines.file(order, clock=clock)
+    with pytest.raises(RunFailedError) as caught:
+        await engine.get(run.id).result(5)
+    assert isinstance(caught.value.__cause__, HeartbeatMissedError)
+    with pytest.raises(TokenExpiredError):
+        await engine.complete(token, Payment("p"))
+
+
+async def test_an_answer_behind_a_heartbeat_that_was_missed_is_not_acknowledged(engines, reached, clock):
+    """
+    Also while the run is paused, and has not taken in that it was.
+    """
+    engine = await engines.file(order, clock=clock)
+    run, token = await waiting(engine, reached, order(heartbeat=10))
+    await run.pause()
+    clock.advance(11)
+    await engine.idle()
+    with pytest.raises(TokenExpiredError, match="heartbeat was missed"):
+        await engine.complete(token, Payment("p"))
+    await run.resume()
+    with pytest.raises(RunFailedError):
+        await run.result(5)
+
+
+async def test_nothing_is_left_of_it_once_its_run_has_ended(engines, reached, strays):
+    """
+    No row waits for what nobody will answer.
+    """
+    engine = await engines.file(order)
+    runs = [await waiting(engine, reached, order(timeout=60, heartbeat=60)) for _ in range(3)]
+    await engine.complete(runs[0][1], Payment("p"))
+    await engine.fail(runs[1][1], "no")
+    await runs[2][0].cancel()
+    for run, _ in runs:
+        with contextlib.suppress(RunFailedError, RunCancelledError):
+            await run.result(5)
+    assert not await strays(engine)

@@ -17,7 +17,7 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.journal.history import effective
-from durable._core.journal.tokens import make_token
+from durable._core.program.tokens import make_token
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import RunRow
 

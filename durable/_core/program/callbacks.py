@@ -16,6 +16,7 @@ from durable._core.program import current_driver
 from durable._core.program.definition import check_name
 from durable._core.program.ops import Op, in_seconds, kind_of
 from durable._core.program.retry import is_number
+from durable._core.program.tokens import make_token
 from durable.errors import UsageError
 
 T = TypeVar("T")
@@ -39,12 +40,17 @@ class Callback(Op[T], Generic[T]):
         CallbackValueError: The answer is not of its type, and no engine was there to refuse it.
     """
 
-    #: URL-safe. Whoever has it may answer, so treat it as a password.
-    token: str = field(repr=False)
     run_id: str
     position: str
+    #: The part of its token that nobody guesses.
+    nonce: str = field(repr=False)
     name: str = ""
     site: current_driver.CallSite | None = field(default=None, repr=False)
+
+    @property
+    def token(self) -> str:
+        """For whoever is to answer, safe in a URL. Whoever has it may answer, so treat it as a password."""
+        return make_token(self.run_id, self.position, self.nonce)
 
     def describe(self) -> str:
         return f"answer to callback {self.name!r}" if self.name else f"answer to the callback at {self.position}"

@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps, loads
-from durable._core.journal.events import KIND_NAMES, Event, RunStarted, SlotAwaited
+from durable._core.journal.events import KIND_NAMES, CallbackOpened, Event, RunStarted, SlotAwaited
 from durable._core.recorded.export_format import RunFacts, RunHistory, StepNote
 from durable.errors import UsageError
 
@@ -124,6 +124,8 @@ class _Redaction:
             changed["reason"] = self._text(kind, position, "reason", event.reason) or ""
         if isinstance(event, SlotAwaited) and event.key:
             changed["key"] = self._text(kind, position, "limit_key", event.key) or ""
+        if isinstance(event, CallbackOpened):  # whoever has it may answer
+            changed["nonce"] = ""
         if event.digest:  # what is short can be found out by its digest
             changed["digest"] = ""
         return evolve(event, **changed)

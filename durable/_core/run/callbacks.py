@@ -21,9 +21,9 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.journal.payloads import rebuilt
-from durable._core.journal.tokens import make_nonce, make_token
 from durable._core.journal.waits import Wait
 from durable._core.program.callbacks import Callback, CallbackOp
+from durable._core.program.tokens import make_nonce
 from durable._core.run.decision import added
 from durable._core.run.nodes import CANCELLED, Leaf, Node, NodeOutcome, NodeOwner, Opener, OpenRun
 from durable.errors import CallbackValueError, DecodeError, HeartbeatMissedError, UsageError
@@ -44,17 +44,13 @@ class CallbackNode(Leaf[_Answer]):
         self.answer: _Answer | None = None
         self.takers: list[AnswerNode] = []
         self.silence: Wait | None = None
+        type_name = nonce = ""
+        if not ex.replays(position):  # nothing is made of it that would only be compared
+            type_name = "" if op.type is Any else ex.codec.rule(op.type).name
+            nonce = make_nonce(ex.token_key, ex.run_id, position, ex.history.run_attempt)
+        fire_at = None if op.timeout is None else ex.time + op.timeout
         self.opened, fresh = ex.command(
-            CallbackOpened(
-                position,
-                op.name,
-                None if op.timeout is None else ex.time + op.timeout,
-                op.heartbeat,
-                "" if op.type is Any else ex.codec.rule(op.type).name,
-                make_nonce(ex.token_key, ex.run_id, position, ex.history.run_attempt),
-                ex.site(op),
-                ex.time,
-            )
+            CallbackOpened(position, op.name, fire_at, op.heartbeat, type_name, nonce, ex.site(op), ex.time)
         )
         opened = self.opened
         # Of no group: it is not what its owner waits for.
@@ -65,8 +61,7 @@ class CallbackNode(Leaf[_Answer]):
             for wait in self._waits():
                 ex.decision.waits = added(ex.decision.waits, wait)
         ex.callbacks[position] = self
-        token = make_token(ex.run_id, position, opened.nonce)
-        self.report(NodeOutcome(Callback(token, ex.run_id, position, opened.name, op.site)))
+        self.report(NodeOutcome(Callback(ex.run_id, position, opened.nonce, opened.name, op.site)))
 
     def _waits(self) -> list[Wait]:
         return [wait for wait in (self.wait, self.silence) if wait is not None]

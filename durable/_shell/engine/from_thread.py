@@ -84,6 +84,18 @@ class FromThread:
         """As `Engine.find`."""
         return self._found(self.call(self._engine.find, key))
 
+    def complete(self, token: str, value: Any = None) -> bool:
+        """As `Engine.complete`: recorded when this returns."""
+        return self.call(self._engine.complete, token, value)
+
+    def fail(self, token: str, error: str | Exception) -> bool:
+        """As `Engine.fail`: recorded when this returns."""
+        return self.call(self._engine.fail, token, error)
+
+    def heartbeat(self, token: str) -> None:
+        """As `Engine.heartbeat`."""
+        self.call(self._engine.heartbeat, token)
+
     def _found(self, run: Run[T]) -> RunFromThread[T]:
         return RunFromThread(self, run)
 

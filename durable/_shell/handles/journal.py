@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, Unpack
 
 from durable._core.journal.payloads import failure_payload
-from durable._core.journal.tokens import read_token
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp, Signal
 from durable._core.program.start_options import StartOptions
+from durable._core.program.tokens import read_token
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.redaction import Redact
 from durable._core.release import RELEASE

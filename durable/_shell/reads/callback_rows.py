@@ -8,7 +8,7 @@ import sqlite3
 
 from durable._core.journal.columns import from_row
 from durable._core.journal.events import CallbackOpened
-from durable._core.journal.tokens import make_token
+from durable._core.program.tokens import make_token
 
 _OPEN = """
 SELECT r.run_id, e.kind, e.position, e.body, NULL, e.at FROM durable_waits AS w

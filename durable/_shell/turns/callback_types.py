@@ -13,7 +13,7 @@ from typing import Final
 from durable._core.codec.codec import Payload
 from durable._core.journal.columns import from_row
 from durable._core.journal.events import CallbackOpened
-from durable._core.journal.tokens import Place, read_token
+from durable._core.program.tokens import Place, read_token
 from durable._core.run.callbacks import read_answer
 from durable._core.run.execution import Execution
 from durable._shell.reads.ready_rows import read_ready

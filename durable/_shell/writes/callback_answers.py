@@ -26,7 +26,7 @@ from durable._core.journal.events import (
     RunRetried,
     TimerFired,
 )
-from durable._core.journal.tokens import Place, read_token
+from durable._core.program.tokens import Place, read_token
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import RunRow, run_by_id
 from durable._shell.rows.rows import Effects
