@@ -293,6 +293,7 @@ ROOMS = [
     "durable.codecs",
     "durable.metrics",
     "durable.telemetry",
+    "durable.pydantic_ai",
     "durable.__main__",
     "durable.testing.loop",
     "durable.testing.journals",

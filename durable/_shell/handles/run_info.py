@@ -90,7 +90,7 @@ class RunInfo:
     ended_at: float | None
     #: The first of those that led to it by starting one another; its own id if nobody's run started it.
     root: str
-    _values: RecordedValues = field(repr=False, eq=False)
+    _values: RecordedValues = field(alias="values", repr=False, eq=False)  # named for type checkers that know no attrs
     #: What it waits for, as `Run.waits` tells; without what is "ending" in a list of runs.
     waits: Sequence[WaitInfo] = ()
     #: The run that it continued as.

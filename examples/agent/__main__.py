@@ -1,0 +1,7 @@
+"""
+``python examples/agent``: an evening of the agent, killed three times.
+"""
+
+from evening import run
+
+run()
