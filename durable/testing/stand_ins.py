@@ -22,7 +22,7 @@ from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
 from durable._core.program.saying import ROOM
-from durable._shell.attempts.context import Scope, StepContext, enter
+from durable._shell.attempts.context import EmittedSoFar, Scope, StepContext, enter
 from durable._shell.attempts.resources import Resources
 from durable._shell.attempts.stand_ins import check_fits
 from durable.errors import UsageError
@@ -134,7 +134,9 @@ class _Kept:
         """Record a cursor or memo."""
         self.left[name] = value
 
-    def emit(self, about: StepContext, stream: str, value: Any, number: int, *, sync: bool) -> Awaitable[None]:  # noqa: ARG002 - there is room
+    def emit(
+        self, about: StepContext, emitted: EmittedSoFar, stream: str, value: Any, *, sync: bool
+    ) -> Awaitable[None]:
         """Keep an item of a stream, as it is read."""
         where = f"item of stream {stream!r}"
         self.emitted.append((stream, self.codec.decode(self.codec.encode(value, where=where), where=where)))

@@ -3,7 +3,6 @@ Streams, progress and attributes out of what runs: on disk before the outcome of
 """
 
 import asyncio
-import contextlib
 import contextvars
 import threading
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from durable import (
     Client,
     DefinitionError,
     Engine,
+    EngineClosedError,
     Flow,
     Progress,
     Retry,
@@ -416,9 +416,10 @@ async def test_what_cannot_be_written_for_one_run_is_lost_for_that_run_alone(tmp
 
 async def test_the_buffer_is_bounded_while_the_disk_is_full(tmp_db):
     """
-    Who waits for room goes on when there is some, and nothing is lost.
+    Who waits for room goes on when there is some, and nothing is lost: also if another, who does not wait, is refused.
     """
-    emitted = 0
+    emitted, refused = 0, []
+    crowded = asyncio.Event()
 
     @step
     async def speaks(count: int) -> None:
@@ -429,14 +430,23 @@ async def test_the_buffer_is_bounded_while_the_disk_is_full(tmp_db):
 
     @step
     async def ticks() -> None:
-        for number in range(20):
-            with contextlib.suppress(UsageError):
+        for number in range(30):
+            try:
                 emit("ticks", number)
-            await asyncio.sleep(FIRST_PAUSE / 4)
+            except UsageError as error:
+                refused.append(str(error))
+                crowded.set()
+            await asyncio.sleep(FIRST_PAUSE / 8)
+
+    @step
+    async def comes_late() -> None:
+        await crowded.wait()
+        await emit("late", 1)
+        await emit("late", 2)
 
     @workflow
     async def speaking(count: int) -> None:
-        await gather(speaks(count), ticks())
+        await gather(speaks(count), ticks(), comes_late())
 
     async with Engine(tmp_db, [speaking], caps=Caps(stream_buffer=10)) as engine:
         writer = engine._backend.running.database
@@ -448,9 +458,11 @@ async def test_the_buffer_is_bounded_while_the_disk_is_full(tmp_db):
                 await asyncio.sleep(0.01)
         await asyncio.sleep(4 * FIRST_PAUSE)  # it is tried again meanwhile, with what was said since
         assert emitted <= 20
+        assert "no more are taken from who does not wait: `await emit(...)`" in refused[0]
         await writer.write(lambda conn: conn.execute("PRAGMA max_page_count = 1000000").fetchone())
         assert [text[:5] async for text in run.stream("texts", str)] == [f"{number:05}" for number in range(50)]
         await run.result(5)
+        assert await read(run.stream("late")) == [1, 2]
 
 
 async def test_progress_that_nobody_waits_for_takes_no_room(tmp_db):
@@ -548,10 +560,12 @@ async def test_readers_hear_that_the_engine_closes(tmp_db):
 
     async with Engine(tmp_db, [patient]) as engine:
         run = await engine.start(patient())
-        reader = asyncio.create_task(read(run.stream("words")))
-        await asyncio.sleep(0.05)
-    with pytest.raises(Exception, match="closed"):
-        await asyncio.wait_for(reader, 5)
+        reader = aiter(run.stream("words"))
+        assert await anext(reader) == "well"
+        waiting = asyncio.ensure_future(anext(reader))
+        await asyncio.sleep(0)
+    with pytest.raises(EngineClosedError):
+        await asyncio.wait_for(waiting, 5)
 
 
 async def test_a_single_step_shows_what_it_has_said():

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
 from durable._core.program.definition import check_name
-from durable._core.program.saying import Speaker, speaker
+from durable._core.program.saying import ROOM, Speaker, speaker
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.backend import Backend
 from durable._shell.loops import from_thread
@@ -111,8 +111,10 @@ class Notes(Protocol):
         """Record; returns once it is on disk."""
         ...
 
-    def emit(self, about: StepContext, stream: str, value: Any, number: int, *, sync: bool) -> Awaitable[None]:
-        """Write the *number*th item that an attempt emits, with the next commit."""
+    def emit(
+        self, about: StepContext, emitted: EmittedSoFar, stream: str, value: Any, *, sync: bool
+    ) -> Awaitable[None]:
+        """Write an item that an attempt emits, with the next commit."""
         ...
 
     def progress(self, about: StepContext, done: float, total: float | None, note: str) -> None:
@@ -122,6 +124,15 @@ class Notes(Protocol):
     def publish(self, about: StepContext, values: dict[str, Any]) -> None:
         """Write attributes, with the next commit."""
         ...
+
+
+@define
+class EmittedSoFar:
+    """What an attempt has emitted."""
+
+    items: int = 0
+    #: What it was given to await with the latest.
+    last: Awaitable[None] = ROOM
 
 
 @define
@@ -145,6 +156,7 @@ class Scope:
     loop: asyncio.AbstractEventLoop | None = None
     #: What its engine was given to share.
     resources: Resources = NO_RESOURCES
+    emitted: EmittedSoFar | None = None
     #: Members being added that nobody has awaited yet.
     adding: tuple[asyncio.Future[None], ...] = ()
     #: Set once the attempt is over: what still runs of it, in a thread, leaves no effect.
@@ -177,8 +189,9 @@ class Scope:
     def emit(self, stream: str, value: Any, *, sync: bool) -> Awaitable[None]:
         """As `durable.emit`."""
         self.check()
-        self.counts["emitted"] = number = self.counts.get("emitted", 0) + 1
-        return self.notes.emit(self.context, stream, value, number, sync=sync)
+        if self.emitted is None:
+            self.emitted = EmittedSoFar()
+        return self.notes.emit(self.context, self.emitted, stream, value, sync=sync)
 
     def progress(self, done: float, total: float | None, note: str) -> None:
         """As `durable.progress`."""

@@ -87,15 +87,17 @@ class _Word(NamedTuple):
     future: asyncio.Future[None] | None
 
 
-class _Waiting:
+class Waiting:
     """Awaited: there is room again, or it is on disk."""
 
-    __slots__ = ("_future", "_room")
+    __slots__ = ("_future", "_room", "is_awaited")
 
     def __init__(self, room: Callable[[], Coroutine[Any, Any, Any]], future: asyncio.Future[None] | None) -> None:
         self._room, self._future = room, future
+        self.is_awaited = False
 
     def __await__(self) -> Generator[Any, None, None]:
+        self.is_awaited = True
         if self._future is not None:
             yield from self._future.__await__()
         else:
@@ -244,10 +246,12 @@ class Commits:
             self._words.append(word)
         self._make_room()
         self._want()
-        return ROOM if future is None and self._room.is_set() else _Waiting(self._room.wait, future)
+        return ROOM if future is None and self._room.is_set() else Waiting(self._room.wait, future)
 
     def say_in_thread(self, said: Said, *, sync: bool = False) -> Awaitable[None]:
         """As `say`, in a thread, which waits here: many of them make the loop hear once."""
+        if self._closed:
+            raise _closed()
         if sync:
             from_thread(self._loop, self._said_to_disk(said))
             return ROOM
@@ -273,11 +277,15 @@ class Commits:
             word = self._from_threads.popleft()
             if not self._closed:
                 self.say(word.said)
+        self._make_room()
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether nobody is to say more who does not wait for room."""
-        return self.unsaid >= 2 * self._room_for
+    def is_crowded_by(self, last: Awaitable[None]) -> bool:
+        """
+        Whether one is to say no more who was given *last* to await, when he spoke before.
+
+        Only if he did not: another who crowds the buffer is not his fault.
+        """
+        return self.unsaid >= 2 * self._room_for and isinstance(last, Waiting) and not last.is_awaited
 
     @property
     def unsaid(self) -> int:

@@ -16,7 +16,7 @@ from durable._core.journal.events import Event, RunRetried, StepStarted, StepSuc
 from durable._core.journal.history import only
 from durable._core.program.progress import Progress
 from durable._core.run.decision import Decision, StepAction
-from durable._shell.attempts.context import StepContext
+from durable._shell.attempts.context import EmittedSoFar, StepContext
 from durable._shell.loops import running_loop
 from durable._shell.reads.event_rows import notes_left
 from durable._shell.rows.rows import DroppedNotes, Effects
@@ -53,9 +53,11 @@ class StepNotes:
 
         await self._services.commits.call(insert, answers=False)
 
-    def emit(self, about: StepContext, stream: str, value: Any, number: int, *, sync: bool) -> Awaitable[None]:
+    def emit(
+        self, about: StepContext, emitted: EmittedSoFar, stream: str, value: Any, *, sync: bool
+    ) -> Awaitable[None]:
         """
-        Write the *number*th item that an attempt emits, with the next commit.
+        Write an item that an attempt emits, with the next commit.
 
         It is encoded as others read it, who know of no codec that its step may have.
 
@@ -63,14 +65,22 @@ class StepNotes:
             CapExceededError, EncodeError: It is one too many; or it cannot be recorded.
             UsageError: So much is not on disk that whoever does not wait must stop.
         """
-        services = self._services
-        if number > services.caps.stream_items:
+        services, commits = self._services, self._services.commits
+        emitted.items += 1
+        if emitted.items > services.caps.stream_items:
             where = f"the step at {about.position} of run {about.run_id!r}"
-            raise CapExceededError(where, "number of emitted items", number, services.caps.stream_items)
+            raise CapExceededError(where, "number of emitted items", emitted.items, services.caps.stream_items)
+        if commits.is_crowded_by(emitted.last):
+            msg = (
+                f"{commits.unsaid:,} items of streams are not on disk, and no more are taken from who does not wait: "
+                "`await emit(...)`, or call it in a thread"
+            )
+            raise UsageError(msg)
         where = f"item of stream {stream!r} of step at {about.position} of run {about.run_id!r}"
         payload = services.codec.encode(value, where=where)
         item = Emitted(self._run, stream, about.position, about.attempt, payload, services.clock.now())
-        return self._say(item, sync=sync)
+        emitted.last = self._say(item, sync=sync)
+        return emitted.last
 
     def progress(self, about: StepContext, done: float, total: float | None, note: str) -> None:
         """Write how far the run has come, with the next commit."""
@@ -93,12 +103,6 @@ class StepNotes:
         commits = self._services.commits
         if running_loop() is None:
             return commits.say_in_thread(said, sync=sync)
-        if commits.is_crowded:
-            msg = (
-                f"{commits.unsaid:,} items of streams are not on disk, and no more are taken from who does not wait: "
-                "`await emit(...)`, or call it in a thread"
-            )
-            raise UsageError(msg)
         return commits.say(said, sync=sync)
 
     def may_be_left(self, action: StepAction) -> bool:
