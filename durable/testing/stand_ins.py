@@ -134,8 +134,14 @@ class _Kept:
         """Record a cursor or memo."""
         self.left[name] = value
 
-    def emit(
-        self, about: StepContext, emitted: EmittedSoFar, stream: str, value: Any, *, sync: bool
+    def emit(  # there is room, and no cap
+        self,
+        _about: StepContext,
+        _emitted: EmittedSoFar,
+        stream: str,
+        value: Any,
+        *,
+        sync: bool,  # noqa: ARG002
     ) -> Awaitable[None]:
         """Keep an item of a stream, as it is read."""
         where = f"item of stream {stream!r}"
