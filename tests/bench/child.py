@@ -49,6 +49,10 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
         from saying import emitting
 
         return emitting
+    if name == "asking":
+        from asking import asking
+
+        return asking
     if name == "waking":
         from waking_up import waking
 

@@ -93,6 +93,13 @@ def rows(passes: Passes) -> list[Row]:
             lambda it: f"{it['us_per_item']:.1f} us : {it['us_per_step']:.1f} us",
         ),
         _figure(
+            "ask to answer, p50 in ms",
+            4.0,
+            found.get("asking"),
+            "p50_ms",
+            lambda it: f"of {_n(it['times'])}, freed in between; from a Client {it['client_p50_ms']:.2f} ms",
+        ),
+        _figure(
             "a job among 10,000 against one among 500, all at once",
             1.3,
             found.get("fan"),

@@ -116,14 +116,15 @@ async def test_a_run_is_asked_and_answers(engines, reached, keep_resident):
     Freed in between or not: with values of the types that the request names; or it refuses, and says why.
     """
     engine = await engines.memory(judge, keep_resident=keep_resident)
-    run = await engine.start(judge(2))
+    run = await engine.start(judge(3))
     assert await run.ask(approve, Order(3), timeout=5) == YES
     await reached(run, "waiting")
     with pytest.raises(RequestRefusedError, match=f"run '{run.id}' refused request 'approve': too much"):
         await run.ask(approve, Order(300), timeout=5)
     await reached(run, "waiting")
     assert await run.ask("approve", {"amount": 4}) == {"approved": True, "by": "Ann"}
-    assert await run.result(5) == [3, 4]
+    assert await run.ask("approve", Order(5)) == {"approved": True, "by": "Ann"}
+    assert await run.result(5) == [3, 4, 5]
 
 
 async def test_it_is_asked_from_other_processes_workers_and_threads(engines):

@@ -105,7 +105,8 @@ class SignalNode(TimerLeaf):
         if event.request in ex.history.turned_away:
             return False
         try:
-            value = ex.codec.decode(event.value or "null", self.type, where=f"question of request {self.name!r}")
+            where = f"question of request {self.name!r}"
+            value = ex.codec.decode_by_value(event.value or "null", self.type, where=where)
         except DecodeError as error:
             if ex.replaying and not ex.history.reopened:
                 raise  # the code has seen it: it is its type that has changed

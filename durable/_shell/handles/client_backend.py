@@ -193,15 +193,17 @@ class ClientBackend:
                 await asyncio.sleep(UNOWNED_PAUSE)
 
     async def answer_of(self, request: str, run_id: str) -> AskedRow:
-        """As `Backend.answer_of`. Asks the owner when to look; where there is none, there is no code that answers."""
+        """As `Backend.answer_of`. The owner says when to look; where there is none, there is no code that answers."""
         with self._waiting.without_limit():
             while True:
+                heard = await self._owner.wait_for_answer(request, run_id)
                 row = await self.read(asked_row, request)
                 if row is None:
                     raise RunNotFoundError("id", run_id)
                 if not row.is_open:
                     return row
-                if not await self._owner.wait_for_answer(request, row.run_id):
+                run_id = row.run_id
+                if not heard:
                     await asyncio.sleep(UNOWNED_PAUSE)
 
     async def end_of_batch(self, batch_id: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from durable._core.codec.digests import may_be_equal
 from durable._core.journal.events import SignalReceived
 from durable._core.run.decision import ReplyAction
 from durable._shell.reads.event_rows import load_items
@@ -42,8 +43,8 @@ def ask(
             "SELECT request, name, digest FROM durable_asked WHERE run = ? AND dedup = ?", (run.run, dedup)
         ).fetchone()
         if first is not None:
-            request, *same = first
-            if same != [asked.name, digest]:
+            request, name, before = first
+            if not may_be_equal(f"{name}:{before}", f"{asked.name}:{digest}"):
                 raise RequestConflictError(run_id, asked.name, dedup)
             return str(request)
     row = (asked.request, run.run, asked.name, dedup, digest, asked.at)
