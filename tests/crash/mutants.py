@@ -1407,6 +1407,35 @@ MUTANTS = (
         "outcome.cancelled",
         "core/test_groups.py::test_a_signal_that_a_failing_group_took_is_not_told_as_a_value",
     ),
+    # --- damage and secrets --------------------------------------------------------------------------------
+    _m(
+        "a text that is none hides all rows",
+        "_shell/reads/lenient",
+        'if "decode" not in str(error):',
+        "if error:",
+        "crash/test_fuzz.py::test_what_was_found_once_stays_mended",
+    ),
+    _m(
+        "a number that is too large keeps its place",
+        "_shell/engine/running",
+        "        mend_numbers(conn)\n",
+        "",
+        "crash/test_fuzz.py::test_what_was_found_once_stays_mended",
+    ),
+    _m(
+        "the message of an error is recorded in plain",
+        "_core/run/ending",
+        "codec.conceal_message(describe(failure))\n    if",
+        "describe(failure)\n    if",
+        "shell/test_concealed_texts.py",
+    ),
+    _m(
+        "the digest of another key does not fit",
+        "_core/codec/digests",
+        "key is None or name != _name_of(key) or",
+        "key is not None and",
+        "shell/test_concealed_texts.py",
+    ),
     # --- code that is not deterministic ------------------------------------------------------------------
     _m(
         "other arguments are no matter",

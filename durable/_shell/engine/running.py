@@ -73,6 +73,7 @@ from durable._shell.writes import slots
 from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
 from durable._shell.writes.keys import forget_renewed
 from durable._shell.writes.places import register_fairness
+from durable._shell.writes.row_numbers import mend_numbers
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
 from durable.errors import DurableError, EngineClosedError, EngineFailedError, JournalAccessError
@@ -524,6 +525,8 @@ async def _recover(
         effects = Effects()  # not needed but for damage, since what these cause is read from the file afterwards
         retry_blocked(conn, now)
         forget_renewed(conn)
+        mend_numbers(conn)
+        effects.damaged += slots.forget_damaged(conn)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         register_fairness(conn, settings.queues)
         note_value_caps(conn, settings.caps.value_bytes, settings.caps.nesting)

@@ -214,7 +214,7 @@ class JournalHandle(Generic[B]):
             size = 200 if left is None else min(200, left)
             page, more = await self._backend.read(run_details.list_details, wanted, before, size)
             for each in page:
-                yield info_from(each, self._backend)
+                yield info_from(each, self._backend, listed=True)
             if not more:
                 return
             before = page[-1].row.run

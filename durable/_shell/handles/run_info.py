@@ -5,6 +5,7 @@ What is told of a run: `RunInfo`, as it stood when it was read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 from attrs import field, frozen
@@ -150,10 +151,14 @@ class RunInfo:
         return self.kind
 
 
-def info_from(details: RunDetails, backend: Backend) -> RunInfo:
+def info_from(details: RunDetails, backend: Backend, *, listed: bool = False) -> RunInfo:
     """What was read of a run, as callers see it."""
     row, codec = details.row, backend.codec
-    attributes = {} if row.attributes is None else codec.decode(row.attributes, dict[str, Any], where="attributes")
+    attributes: Mapping[str, Any] = {}
+    if row.attributes is not None:
+        # Of one among many, damage to its attributes must not hide the others.
+        with suppress(DecodeError) if listed else nullcontext():
+            attributes = codec.decode(row.attributes, dict[str, Any], where="attributes")
     definition = backend.definition(row.workflow, row.version)
     return RunInfo(
         id=row.run_id,
@@ -197,5 +202,5 @@ async def all_infos(backend: Backend, wanted: run_rows.Filter) -> list[RunInfo]:
     while more:
         page, more = await backend.read(run_details.list_details, wanted, before, 500)
         before = page[-1].row.run if page else None
-        found += [info_from(each, backend) for each in page]
+        found += [info_from(each, backend, listed=True) for each in page]
     return found[::-1]

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from durable._core.codec.json_text import read_object
 from durable._core.statuses import ENDS
+from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.why import why_by_id
 
 _COLUMNS = """
@@ -56,8 +57,8 @@ class BatchRow:
 def _batch_row(conn: sqlite3.Connection, row: Sequence[Any]) -> BatchRow:
     columns: list[Any] = list(row)
     columns[3] = read_object(row[3]) or {}
-    members = conn.execute("SELECT status, count(*) FROM durable_runs WHERE batch = ? GROUP BY status", (row[0],))
-    columns.append(dict(members.fetchall()))
+    members = fetch_all(conn, "SELECT status, count(*) FROM durable_runs WHERE batch = ? GROUP BY status", (row[0],))
+    columns.append(dict(members))
     return BatchRow(*columns)
 
 
@@ -105,7 +106,7 @@ def list_batches(
         where.append("b.batch < ?")
         values.append(before)
     sql = _COLUMNS + ("WHERE " + " AND ".join(where) if where else "") + " ORDER BY b.batch DESC LIMIT ?"
-    return [_batch_row(conn, row) for row in conn.execute(sql, (*values, limit)).fetchall()]
+    return [_batch_row(conn, row) for row in fetch_all(conn, sql, (*values, limit))]
 
 
 def lineage(conn: sqlite3.Connection, batch: int) -> tuple[str, ...]:

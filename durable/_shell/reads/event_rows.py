@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 from durable._core.journal.columns import from_row
 from durable._core.journal.events import CancelRequested, Event
 from durable._core.statuses import ENDS
+from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.ready_rows import SELECT_READY, ready_run
 from durable._shell.reads.run_rows import RunRow, last_of_chain
 from durable._shell.rows.rows import InboxItem, ReadyRun, RunResult, RunState, checksum, read_events
@@ -177,7 +178,7 @@ def ready_runs(conn: sqlite3.Connection, queue: str, limit: int) -> list[ReadyRu
 
     One of which nothing but its start is recorded comes with that, so that nobody has to read it again.
     """
-    rows = conn.execute(_READY_RUNS, (queue, limit)).fetchall()
+    rows = fetch_all(conn, _READY_RUNS, (queue, limit))
     return [_with_start(ready_run(row[:-5]), *row[-5:]) for row in rows]
 
 
@@ -200,13 +201,14 @@ def _with_start(ready: ReadyRun, at: float, body: str | None, value: Any, record
 
 def places(conn: sqlite3.Connection) -> list[tuple[str, str | None, float, float]]:
     """(queue, group, first place, last place) of the groups of runs that could begin, see `Places.recover`."""
-    return conn.execute(
+    return fetch_all(
+        conn,
         "SELECT queue, coalesce("
         "char(10) || CASE WHEN json_valid(labels) THEN json_extract(labels, '$.\"' || fair_by || '\"') END, "
         "CASE WHEN parent IS NULL THEN workflow END) AS grp, min(place), max(place) "
         "FROM durable_runs AS r LEFT JOIN durable_queues AS q ON q.name = r.queue "
-        "WHERE ready_at IS NOT NULL AND started_at IS NULL GROUP BY queue, grp"
-    ).fetchall()
+        "WHERE ready_at IS NOT NULL AND started_at IS NULL GROUP BY queue, grp",
+    )
 
 
 def recent_starts(conn: sqlite3.Connection, queue: str, since: float, count: int) -> list[float]:
@@ -220,10 +222,11 @@ def recent_starts(conn: sqlite3.Connection, queue: str, since: float, count: int
 
 def ready_queues(conn: sqlite3.Connection) -> list[str]:
     """The queues in which something could proceed."""
-    rows = conn.execute(
+    rows = fetch_all(
+        conn,
         "WITH RECURSIVE q(name) AS (SELECT min(queue) FROM durable_runs WHERE ready_at IS NOT NULL UNION ALL "
         "SELECT (SELECT min(queue) FROM durable_runs WHERE ready_at IS NOT NULL AND queue > q.name) "
-        "FROM q WHERE q.name IS NOT NULL) SELECT name FROM q WHERE name IS NOT NULL"
+        "FROM q WHERE q.name IS NOT NULL) SELECT name FROM q WHERE name IS NOT NULL",
     )
     return [name for (name,) in rows]
 

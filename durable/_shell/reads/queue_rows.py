@@ -11,6 +11,7 @@ from durable._core.admission import Queue
 from durable._core.codec.json_text import read_list
 from durable._core.program.limits import Rate
 from durable._shell.reads.event_rows import recent_starts
+from durable._shell.reads.lenient import fetch_all
 from durable._shell.rows.rows import ChangedQueue, Damaged
 from durable.errors import DefinitionError
 
@@ -19,7 +20,7 @@ def changed_queues(conn: sqlite3.Connection, now: float) -> tuple[dict[str, Chan
     """The queues with other numbers than the code has for them; and those whose numbers cannot be read."""
     found: dict[str, ChangedQueue] = {}
     damaged: list[Damaged] = []
-    rows = conn.execute("SELECT name, changed FROM durable_queues WHERE changed IS NOT NULL").fetchall()
+    rows = fetch_all(conn, "SELECT name, changed FROM durable_queues WHERE changed IS NOT NULL")
     for name, changed in rows:
         try:
             found[name] = changed_queue(conn, name, changed, now, None)

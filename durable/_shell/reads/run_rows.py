@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from durable._core.codec.json_text import read_list, read_object
 from durable._core.program.progress import Progress, progress_from
 from durable._core.statuses import CLEANUP_FAILED, HELD, OPEN
+from durable._shell.reads.lenient import fetch_all
 from durable.errors import JournalDamagedError, RunNotFoundError
 
 #: Statuses of open runs, and of those that stand still, as lists of SQL.
@@ -178,18 +179,19 @@ def runs_by_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[Ru
 
     As far as the next "/": what a run has started bears its id before one.
     """
-    rows = conn.execute(
+    rows = fetch_all(
+        conn,
         _RUN_COLUMNS + "WHERE r.run_id >= ? AND r.run_id < ? || char(1114111) "
         "AND instr(substr(r.run_id, length(?) + 1), '/') = 0 ORDER BY r.run_id LIMIT ?",
         (prefix, prefix, prefix, limit),
     )
-    return [_run_row(row) for row in rows.fetchall()]
+    return [_run_row(row) for row in rows]
 
 
 def children_of(conn: sqlite3.Connection, run: int, limit: int) -> list[RunRow]:
     """Up to *limit* runs that run number *run* has started, oldest first."""
-    rows = conn.execute(_RUN_COLUMNS + "WHERE r.parent = ? ORDER BY r.run LIMIT ?", (run, limit))
-    return [_run_row(row) for row in rows.fetchall()]
+    rows = fetch_all(conn, _RUN_COLUMNS + "WHERE r.parent = ? ORDER BY r.run LIMIT ?", (run, limit))
+    return [_run_row(row) for row in rows]
 
 
 def children_by_status(conn: sqlite3.Connection, run: int) -> dict[str, int]:
@@ -200,8 +202,8 @@ def children_by_status(conn: sqlite3.Connection, run: int) -> dict[str, int]:
 
 def followers_of(conn: sqlite3.Connection, run: int, limit: int) -> list[RunRow]:
     """Up to *limit* runs that the end of run number *run* has started, oldest first."""
-    rows = conn.execute(_RUN_COLUMNS + "WHERE r.follows = ? ORDER BY r.run LIMIT ?", (run, limit))
-    return [_run_row(row) for row in rows.fetchall()]
+    rows = fetch_all(conn, _RUN_COLUMNS + "WHERE r.follows = ? ORDER BY r.run LIMIT ?", (run, limit))
+    return [_run_row(row) for row in rows]
 
 
 def require_run(conn: sqlite3.Connection, run_id: str) -> RunRow:
@@ -364,7 +366,7 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
         where.append("r.run < ?")
         values.append(before)
     sql = _RUN_COLUMNS + ("WHERE " + " AND ".join(where) if where else "") + " ORDER BY r.run DESC LIMIT ?"
-    return [_run_row(row) for row in conn.execute(sql, (*values, limit)).fetchall()]
+    return [_run_row(row) for row in fetch_all(conn, sql, (*values, limit))]
 
 
 def _json_path(name: str) -> str:
@@ -505,7 +507,7 @@ def place_in_line(conn: sqlite3.Connection, row: RunRow) -> tuple[int, int]:
 
 def paused_queues(conn: sqlite3.Connection) -> list[str]:
     """The queues that are paused."""
-    return [name for (name,) in conn.execute("SELECT name FROM durable_queues WHERE paused_at IS NOT NULL")]
+    return [name for (name,) in fetch_all(conn, "SELECT name FROM durable_queues WHERE paused_at IS NOT NULL")]
 
 
 class LimitRow(NamedTuple):

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.run_rows import chain, damaged, paused_queues
 from durable._shell.rows.schedule_row import ScheduleRow
 
@@ -58,7 +59,7 @@ def schedule_by_name(conn: sqlite3.Connection, name: str) -> ScheduleRow | None:
 
 def all_schedules(conn: sqlite3.Connection) -> list[ScheduleRow]:
     """Every schedule that the journal knows, by name; one whose row is damaged without what cannot be read."""
-    return [_readable(row) for row in conn.execute(_SELECT + "ORDER BY name").fetchall()]
+    return [_readable(row) for row in fetch_all(conn, _SELECT + "ORDER BY name")]
 
 
 def _readable(columns: Sequence[Any]) -> ScheduleRow:

@@ -57,7 +57,9 @@ SLOW_ITERATION = 0.004
 #: Counts the groups in which no event can tell whether they were committed.
 _COUNT = """
 INSERT INTO durable_meta (name, value) VALUES ('commits', 1)
-ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value
+ON CONFLICT (name) DO UPDATE SET
+    value = CASE WHEN typeof(value) = 'integer' AND value BETWEEN 0 AND 1 << 60 THEN value + 1 ELSE 1 END
+RETURNING value
 """
 
 

@@ -18,6 +18,7 @@ from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.events import StepInterrupted
 from durable._core.program.schedules import AHEAD, MOST_MISSED, Overlap, Schedule, Timetable, timetable_from
 from durable._core.statuses import ENDS
+from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.schedule_rows import held_up_by, schedule_by_name, still_open
 from durable._shell.rows.rows import Damaged, Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
@@ -132,7 +133,7 @@ def adopt(
             if (row := _adopted(conn, name, listed.get(name), now)) is not None:
                 found[name] = row
 
-    known = [name for (name,) in conn.execute("SELECT name FROM durable_schedules ORDER BY name")]
+    known = [name for (name,) in fetch_all(conn, "SELECT name FROM durable_schedules ORDER BY name")]
     for name, error in apart(conn, [*dict.fromkeys((*listed, *known))], adopt_each, effects):
         found.pop(name, None)
         text = f"its row is damaged: {one_line(error)}. Delete the schedule, or restore from a backup"

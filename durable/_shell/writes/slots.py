@@ -23,8 +23,9 @@ from typing import TypeAlias
 from attrs import frozen
 
 from durable._core.journal.events import SlotGranted
+from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.run_rows import HELD_SQL, IN_PAUSED_QUEUE_SQL
-from durable._shell.rows.rows import Effects
+from durable._shell.rows.rows import Damaged, Effects
 
 #: (run, position) of those who were let in; the position is '' where the slot is the run's own.
 Granted: TypeAlias = list[tuple[int, str]]
@@ -60,6 +61,12 @@ ON CONFLICT (name) DO UPDATE SET
     own = iif(own IS NULL, NULL, json_array(excluded.concurrency, excluded.count, excluded.per))
 """
 
+_NO_NUMBERS = """
+UPDATE durable_limits SET own = NULL
+WHERE own IS NOT NULL AND (concurrency < 1 OR count < 1 OR per <= 0 OR (count IS NULL) <> (per IS NULL))
+RETURNING name
+"""
+
 _SET_ASIDE = """
 UPDATE durable_slots SET aside = :aside WHERE aside <> :aside AND granted_at IS NULL
     AND EXISTS (SELECT 1 FROM durable_runs AS r WHERE r.run = durable_slots.run AND r.queue = :queue)
@@ -79,6 +86,12 @@ class _Numbers:
 def register(conn: sqlite3.Connection, rows: Iterable[Sequence[object]]) -> None:
     """Write down the numbers of limits, as `limits.numbers` gives them. Those that were changed at run time stay."""
     conn.executemany(_REGISTER, rows)
+
+
+def forget_damaged(conn: sqlite3.Connection) -> list[Damaged]:
+    """Let the code's numbers hold again for limits whose changed ones are none, and would let in nobody, ever."""
+    names = fetch_all(conn, _NO_NUMBERS)
+    return [Damaged("limits", name, "its numbers are none. Those of the code hold: change them") for (name,) in names]
 
 
 def on_conflict(conn: sqlite3.Connection, name: str) -> str:

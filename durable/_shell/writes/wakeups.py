@@ -31,6 +31,7 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.statuses import ENDS, HELD
+from durable._shell.reads.lenient import LOST, fetch_all
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import HELD_SQL, RunRow, current_run
 from durable._shell.rows.rows import Damaged, Effects, Large, ReadyRun, Stopped, stored
@@ -194,9 +195,11 @@ def fire_apart(
     lines = PlacesFromFile(conn, places)
 
     def fire(conn: sqlite3.Connection, due: Sequence[_Timer], mine: Effects) -> None:
+        if any(isinstance(text, str) and LOST in text for timer in due for text in timer):
+            raise ValueError("a text of it cannot be read")
         _fire(conn, due, now, lines, mine)
 
-    due = conn.execute(_DUE, (now, limit)).fetchall()
+    due: list[_Timer] = fetch_all(conn, _DUE, (now, limit))
     for (wait, run, _, position, kind, *_), error in apart(conn, due, fire, effects):
         conn.execute("DELETE FROM durable_waits WHERE wait = ?", (wait,))
         block_damaged(conn, run, f"its {kind} at {position!r} is damaged", error, effects)
@@ -251,13 +254,14 @@ def _fire(conn: sqlite3.Connection, due: Sequence[_Timer], now: float, lines: Pl
 def block_damaged(conn: sqlite3.Connection, run: int, what: str, error: BaseException, effects: Effects) -> None:
     """Block a run, if it is there and open, because of *what* belongs to it."""
     reason = f"JournalDamagedError: {what}: {one_line(error)}"
-    blocked = conn.execute(
+    blocked = fetch_all(
+        conn,
         "UPDATE durable_runs SET status = 'blocked', ready_at = NULL, reason = ? WHERE run = ? AND ended_at IS NULL "
         "RETURNING run_id, workflow",
         (reason, run),
-    ).fetchone()
-    run_id, workflow = blocked or (str(run), "")
-    if blocked is not None:
+    )
+    run_id, workflow = blocked[0] if blocked else (str(run), "")
+    if blocked:
         effects.paused.add(run)
         effects.stopped.append(Stopped("blocked", run_id, workflow))
     effects.damaged.append(Damaged("run", run_id, reason))
