@@ -59,6 +59,7 @@ FOUND = [
         b"\xff",
     ),
     ("limits", "name = 'narrow'", "concurrency", -(2**63)),
+    ("queues", "name = 'rated'", "changed", b"\xff"),
     ("meta", "name = 'commits'", "value", None),
     ("inbox", "item = (SELECT max(item) FROM durable_inbox)", "item", 2**63 - 1),
     ("schedules", "name = 'ticks'", "name", b"\xff"),

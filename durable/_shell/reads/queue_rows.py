@@ -46,9 +46,9 @@ def changed_queue(
 
 def numbers_of_queue(conn: sqlite3.Connection, name: str) -> Queue | None:
     """The numbers that hold in place of the code's; None if those do, as where they are damaged."""
-    row = conn.execute("SELECT changed FROM durable_queues WHERE name = ?", (name,)).fetchone()
+    rows = fetch_all(conn, "SELECT changed FROM durable_queues WHERE name = ?", (name,))
     try:
-        return None if row is None or row[0] is None else _queue(name, row[0])
+        return None if not rows or rows[0][0] is None else _queue(name, rows[0][0])
     except ValueError:
         return None
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from durable._core.statuses import ENDS
+from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.run_rows import RunRow, paused_queues, told_to_end
 
 #: Waits that are told of one run: a gather may have thousands of members.
@@ -81,10 +82,10 @@ def waits_of_each(
         return found
     paused = set(paused_queues(conn))
     values = {"runs": json.dumps([row.run for row in queued]), "most": _MOST}
-    for run, *wait in conn.execute(_SLOTS, values):
+    for run, *wait in fetch_all(conn, _SLOTS, values):
         found[run].append(_wait(*wait))
     bounds: list[tuple[int, WaitInfo]] = []
-    for run, *wait in conn.execute(_WAITS, values):
+    for run, *wait in fetch_all(conn, _WAITS, values):
         told = _wait(*wait)
         if told.kind in BOUNDS or (told.kind, told.name) == ("timer", "timeout"):
             bounds.append((run, told))
