@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from durable._core.codec.codec import Payload
 from durable._shell.reads.run_rows import Filter, RunRow, list_runs, run_by_id
-from durable._shell.reads.waits import WaitInfo, waits_of, waits_of_each
+from durable._shell.reads.waits import WaitInfo, waits_of_each
 from durable._shell.rows.rows import checksum
-from durable._shell.storage.connections import is_no_text
+from durable._shell.storage.connections import is_no_text, primary_code
 from durable.errors import JournalCorruptError
 
 #: A page ends with the run that makes its large values this large in all: lists of such runs take no more memory.
@@ -72,7 +72,7 @@ class RunDetails(NamedTuple):
 def details_by_id(conn: sqlite3.Connection, run_id: str) -> RunDetails | None:
     """The run called *run_id*."""
     row = run_by_id(conn, run_id)
-    return None if row is None else _details(conn, [row])[0]._replace(waits=waits_of(conn, row))
+    return None if row is None else _details(conn, [row])[0]._replace(waits=_waits(conn, [row], ending=True)[row.run])
 
 
 def list_details(
@@ -88,7 +88,7 @@ def _details(conn: sqlite3.Connection, rows: Sequence[RunRow]) -> list[RunDetail
     """Of *rows*, as far as a page takes them."""
     starts = _events(conn, _STARTS, [row.run for row in rows])
     ends = _events(conn, _ENDS, [row.run for row in rows if row.status == "succeeded"])
-    waits = waits_of_each(conn, rows)
+    waits = _waits(conn, rows)
     found: list[RunDetails] = []
     size = 0
     for row in rows:
@@ -108,21 +108,40 @@ def _details(conn: sqlite3.Connection, rows: Sequence[RunRow]) -> list[RunDetail
 def _with_value(conn: sqlite3.Connection, event: RecordedEvent) -> RecordedEvent:
     try:
         row = conn.execute("SELECT value FROM durable_payloads WHERE payload = ?", (event.payload,)).fetchone()
-    except sqlite3.OperationalError as error:
-        if not is_no_text(error):
+    except sqlite3.DatabaseError as error:
+        if not _is_lost(error):
             raise
         row = None
     return event if row is None else event._replace(value=row[0])
 
 
+def _waits(
+    conn: sqlite3.Connection, rows: Sequence[RunRow], *, ending: bool = False
+) -> Mapping[int, Sequence[WaitInfo]]:
+    """As `waits_of_each`; of a run of which that is lost, nothing."""
+    try:
+        return waits_of_each(conn, rows, ending=ending)
+    except sqlite3.DatabaseError as error:
+        if not _is_lost(error):
+            raise
+        if len(rows) == 1:
+            return {rows[0].run: ()}
+        return {run: waits for row in rows for run, waits in _waits(conn, [row], ending=ending).items()}
+
+
+def _is_lost(error: sqlite3.DatabaseError) -> bool:
+    """Whether what was to be read is no text any more, or on a page that is gone: of a run, the rest is told."""
+    return primary_code(error) == sqlite3.SQLITE_CORRUPT or is_no_text(error)
+
+
 def _events(conn: sqlite3.Connection, sql: str, runs: list[int]) -> dict[int, RecordedEvent]:
-    """What *sql* finds of each run; of one whose text is none any more, nothing."""
+    """What *sql* finds of each run; of one of which that is lost, nothing."""
     if not runs:
         return {}
     try:
         found: list[tuple[Any, ...]] = conn.execute(sql, (json.dumps(runs),)).fetchall()
-    except sqlite3.OperationalError as error:
-        if not is_no_text(error):
+    except sqlite3.DatabaseError as error:
+        if not _is_lost(error):
             raise
         if len(runs) == 1:
             return {}
