@@ -144,7 +144,7 @@ def test_a_run_that_is_closed_while_its_turn_pauses_leaves_no_coroutine():
             ex = execution(body, [started(body)])
             assert ex.begin_turn([], now=START, room=3) is None
             ex.close()
-            assert ex.unfinished == []
+            assert not ex.unfinished
             del ex
             gc.collect()
 

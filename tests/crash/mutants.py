@@ -73,8 +73,8 @@ MUTANTS = (
     _m(
         "goes on with what the file did not take",
         "_shell/turns/driver",
-        "list[Event] | None]] = self._reload\n",
-        "list[Event] | None]] = self._next\n",
+        "go_back: Arriving = self._reload\n",
+        "go_back: Arriving = self._next\n",
         "crash/test_disk.py",
     ),
     _m(

@@ -87,6 +87,8 @@ from durable.errors import InternalError, UsageError
 _E = TypeVar("_E", bound=Event)
 
 _REVISIONS = frozenset(get_args(Revision))
+#: Of most runs: one object for all, since the garbage collector visits each.
+_NO_NAMES: frozenset[str] = frozenset()
 
 
 @frozen
@@ -184,12 +186,12 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         started=started,
         commands=commands,
         arrivals=arrivals,
-        patches=frozenset(patches),
+        patches=frozenset(patches) if patches else _NO_NAMES,
         feeds=feeds,
         arranged=arranged,
-        cancels_sent=frozenset(cancels_sent),
+        cancels_sent=frozenset(cancels_sent) if cancels_sent else _NO_NAMES,
         now_reads=now_reads,
-        turned_away=frozenset(turned_away),
+        turned_away=frozenset(turned_away) if turned_away else _NO_NAMES,
         run_attempt=attempt,
         generation=attempt + [*map(type, events)].count(RunRetried),
         fresh=not commands and not arrivals and end is None,

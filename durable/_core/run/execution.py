@@ -77,6 +77,7 @@ _exhaust: Callable[[Iterator[Any]], None] = deque[Any](maxlen=0).extend
 
 #: What a turn gives after each strand's step, where somebody looks on; None where it pauses (see `OpenRun.room`).
 Steps: TypeAlias = Iterator[StrandNode | None]
+_OVER: Steps = iter(())
 
 
 def _next(steps: Steps) -> StrandNode | None:
@@ -128,18 +129,18 @@ class Execution(OpenRun):
         self.hears_all = False
         self._cleanup_seconds = cleanup_seconds
         self._body: StrandNode | None = None
-        self._late: list[Event] = []
+        self._late: Sequence[Event] = ()
         self._size = self.history.size
         self._cancelling = False
         #: While it is being cancelled: when the latest of what was told to end had; and what went wrong with that.
         self._cleaning_since = 0.0
-        self._troubles: list[BaseException] = []
+        self._troubles: tuple[BaseException, ...] = ()
         #: What happens to those that were waited for too long.
-        self._given_up: list[Event] = []
+        self._given_up: Sequence[Event] = ()
         self._timed_out: RunTimedOut | RunExpired | None = None
         self._begun = False
         #: The turn that has paused.
-        self._paused: Steps = iter(())
+        self._paused: Steps = _OVER
         #: Whether a person gave a step its outcome in this turn.
         self._resolved = False
         #: Around all that drives the code, if anything is.
@@ -227,13 +228,13 @@ class Execution(OpenRun):
         self.room = room
         if self._drive(_pauses, self._paused):
             return None
-        self._paused = iter(())
+        self._paused = _OVER
         return self._decided()
 
     def _decided(self) -> Decision:
         self.room = UNBOUNDED
         if self._given_up:
-            given_up, self._given_up = self._given_up, []
+            given_up, self._given_up = self._given_up, ()
             self._drive(_exhaust, self._turn(given_up))
         if self._resolved:
             self._block_again()
@@ -288,11 +289,11 @@ class Execution(OpenRun):
         self.leaves.clear()
         self.unbegun.clear()
         self.runnable.clear()
-        self.unfinished.clear()
+        self.unfinished = ()
         self.completions.clear()
         self.callbacks.clear()
         self.answers.close()
-        self._paused = iter(())
+        self._paused = _OVER
         self._body = None  # so that no cycle is left for the garbage collector
 
     # --- turns ---------------------------------------------------------------------------------
@@ -359,7 +360,7 @@ class Execution(OpenRun):
                 yield from self._rest()
         for event in arrived:
             if self.ended:  # kept, since it may have continued as another run, which gets them
-                self._late.append(event)
+                self._late = added(self._late, event)
                 continue
             self.taken += 1
             self._take(event)
@@ -415,12 +416,12 @@ class Execution(OpenRun):
                 yield None
             if self.unfinished:
                 group, *around = self.unfinished
-                self.unfinished.clear()
+                self.unfinished = ()
                 try:
                     group.fill()
                 except (EncodeError, CapExceededError, DefinitionError) as error:  # as in `open`
                     group.give_up(error)
-                self.unfinished += around
+                self.unfinished = [*self.unfinished, *around]
             elif runnable and not self.ended:
                 self.room -= 1
                 self.current, outcome = runnable.popleft()
@@ -602,7 +603,7 @@ class Execution(OpenRun):
         error = outcome.error
         if self._cancelling or outcome.cancelled:
             if error is not None and not issubclass(type(error), RunCancelled):
-                self._troubles.insert(0, error)  # of the code itself, which may be what came of the others
+                self._troubles = (error, *self._troubles)  # of the code itself, which may be what came of the others
             self._end_cancelled()
         elif error is not None and issubclass(type(error), RunCancelled):  # raised by the workflow itself
             self.cancel_reason = self.codec.conceal(message_of(error, LINE_CAP))
@@ -638,7 +639,7 @@ class Execution(OpenRun):
         event = verdict.event
         self.ended = True
         self.runnable.clear()
-        self.unfinished.clear()
+        self.unfinished = ()
         if self.replaying and not self.history.reopened:
             if type(self.history.end) is not type(event):
                 position = next(iter(self.unmatched), self._body.strand.position() if self._body else "")
@@ -711,7 +712,7 @@ class Execution(OpenRun):
         if not event.abandoned and event.value is None:
             return
         if self._cancelling:
-            self._troubles.append(ending.trouble(event, step, self.codec))
+            self._troubles += (ending.trouble(event, step, self.codec),)
         if not self.replaying:
             troubled = TroubledStep(event.position, step, event.attempt, event.abandoned, event.value)
             self.decision.troubled = added(self.decision.troubled, troubled)

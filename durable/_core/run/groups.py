@@ -41,7 +41,7 @@ from durable._core.program.settled import (
     Outcomes,
     Settled,
 )
-from durable._core.run.decision import FedChild, Feed
+from durable._core.run.decision import FedChild, Feed, added
 from durable._core.run.nodes import (
     CANCELLED,
     LateOutcome,
@@ -169,7 +169,7 @@ class Group(Node):
         """Whether the turn is to pause before the next member begins: then `fill` is called again, before all else."""
         if self.ex.room > 0:
             return False
-        self.ex.unfinished.append(self)
+        self.ex.unfinished = added(self.ex.unfinished, self)
         return True
 
     def fill(self) -> None:
@@ -584,7 +584,7 @@ class ForEachNode(ManyNode):
         self.fed = self._open_feed() if fresh else position in ex.history.feeds
         if self.fed:
             self.concurrency = ex.history.feeds.get(position, self.concurrency)
-            ex.feeds.add(position)
+            ex.feeds |= {position}
         self.fill()
 
     def _open_feed(self) -> bool:
@@ -648,7 +648,7 @@ class ForEachNode(ManyNode):
         return "failure" if self.fed and not self.closing else super().member_rule()
 
     def report(self, outcome: NodeOutcome) -> None:
-        self.ex.feeds.discard(self.position)
+        self.ex.feeds -= {self.position}
         super().report(outcome)
 
     def cancel(self) -> None:

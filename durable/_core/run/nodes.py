@@ -60,6 +60,7 @@ _Taken = TypeVar("_Taken", bound=Event)
 
 #: The `OpenRun.room` of a turn that is taken at once.
 UNBOUNDED = sys.maxsize
+_NO_FEEDS: frozenset[str] = frozenset()
 
 
 @lru_cache(maxsize=4096)
@@ -232,7 +233,7 @@ class StrandNode(Node):
         #: and from then on until the cancellation is raised, at the first command that is no clean-up.
         self.owes_cancel = False
         #: Once it is cancelled: groups beside its current command, which end first; and the outcome held until then.
-        self.ending: list[Completions] = []
+        self.ending: Sequence[Completions] = ()
         self.held: NodeOutcome | None = None
         ex.strands.append(self)
 
@@ -298,7 +299,7 @@ class StrandNode(Node):
     def has_ended(self, group: Completions) -> None:
         """One of those that had to end has; behind the last, the code hears of the cancellation."""
         if group in self.ending:
-            self.ending.remove(group)
+            self.ending = [other for other in self.ending if other is not group]
             if self.held is not None and not self.ending:
                 self.ex.runnable.append((self, self.held))
                 self.held = None
@@ -420,11 +421,11 @@ class OpenRun:
         #: How many members of groups may begin before the turn pauses; and the groups that then had more, in the order
         #: in which they continue, before all else.
         self.room = UNBOUNDED
-        self.unfinished: list[Unfinished] = []
+        self.unfinished: Sequence[Unfinished] = ()
         self.strands: list[StrandNode] = []
         self.leaves: dict[str, Leaf[Any]] = {}
         #: Positions of open `for_each`es whose later children the file starts.
-        self.feeds: set[str] = set()
+        self.feeds: frozenset[str] = _NO_FEEDS
         #: Members of open groups that may not have begun yet, by position: their coroutines have to be closed.
         self.unbegun: dict[str, Sequence[Any]] = {}
         self.signal_waiters: dict[Channel, list[SignalWaiter]] = {}
@@ -548,7 +549,7 @@ class OpenRun:
         """
         if self.comparing.strict:
             raise other_arguments(self.run_id, recorded, requested, self._digest())
-        self.comparing.changed.append(requested)
+        self.comparing.changed = added(self.comparing.changed, requested)
 
     def replays(self, position: str) -> CommandEvent | None:
         """The command at *position*, if it is recorded already."""

@@ -60,7 +60,7 @@ class AttemptRunner:
     relief: asyncio.Future[None] | None = field(default=None, init=False)
     _running: dict[str, RunningAttempt] = field(factory=dict, init=False)
     #: Those that were given up, and have not ended.
-    _abandoned: set[RunningAttempt] = field(factory=set, init=False)
+    _abandoned: frozenset[RunningAttempt] = field(default=frozenset(), init=False)
     #: Those that a turn gives up, whose function runs on in a thread; by position, until that turn is on disk.
     _outlasting: dict[str, RunningAttempt] = field(factory=dict, init=False)
     #: The step that is left to the driver's task.
@@ -137,7 +137,7 @@ class AttemptRunner:
 
     def _abandon(self, attempt: RunningAttempt, outcome: Event) -> None:
         del self._running[attempt.action.position]
-        self._abandoned.add(attempt)
+        self._abandoned |= {attempt}
         attempt.end()
         self._inbox.add(evolve(outcome, at=self._services.clock.now()))
         self.relieve()
@@ -153,7 +153,7 @@ class AttemptRunner:
         for position, attempt in self._outlasting.items():
             if attempt in self._abandoned:  # its own time was over meanwhile
                 continue
-            self._abandoned.add(attempt)
+            self._abandoned |= {attempt}
             if self._running.pop(position, None) is None:  # returned meanwhile
                 self._services.spawn(self._give_slot_back, attempt)
             else:
@@ -172,7 +172,7 @@ class AttemptRunner:
             with contextlib.suppress(EngineClosedError):
                 await self._services.commits.call(free, answers=False)
         finally:
-            self._abandoned.remove(attempt)
+            self._abandoned -= {attempt}
             self._inbox.wake()
 
     def _overdue(self, attempt: RunningAttempt) -> None:
@@ -285,7 +285,7 @@ class AttemptRunner:
             if attempt.function is not None and attempt.function.returned and not attempt.is_cut_off:
                 self._services.spawn(self._give_slot_back, attempt)
             else:
-                self._abandoned.remove(attempt)
+                self._abandoned -= {attempt}
                 self._inbox.wake()
             return
         del self._running[action.position]

@@ -18,7 +18,7 @@ import contextvars
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
@@ -62,6 +62,8 @@ from durable.errors import (
 )
 
 T = TypeVar("T")
+#: What arrived for a run, awaited; None if nothing is left to drive.
+Arriving: TypeAlias = Callable[[], Coroutine[Any, Any, list[Event] | None]]
 
 #: Steps that begin in one iteration of the event loop.
 STEPS_AT_ONCE = 64
@@ -157,12 +159,13 @@ class Driver:
 
     # --- the loop -----------------------------------------------------------------------------------
 
-    async def _take_turns(self, begin: Callable[[], Coroutine[Any, Any, list[Event] | None]]) -> None:
+    async def _take_turns(self, begin: Arriving) -> None:
         """Turn after turn, from what *begin* says has arrived until nothing is left to drive in this task."""
         try:
-            arrived = await begin()
-            while arrived is not None:
-                arrived = await self._turn(arrived)
+            then: Arriving | None = begin
+            while then is not None:
+                arrived = await then()
+                then = None if arrived is None else await self._turn(arrived)
         except EngineClosedError:
             pass  # what was not recorded is found again when the file is opened
         except DurableError as error:
@@ -180,8 +183,12 @@ class Driver:
         """Take the turns while the first task is busy with a step."""
         await self._take_turns(self._next)
 
-    async def _turn(self, arrived: list[Event]) -> list[Event] | None:
-        """One turn; the next arrivals, or None once nothing is left to drive in this task."""
+    async def _turn(self, arrived: list[Event]) -> Arriving | None:
+        """
+        One turn; what tells of the next arrivals, or None once nothing is left to drive in this task.
+
+        Not awaited here: a run that waits would keep all that its last turn has decided.
+        """
         execution = self._execution
         assert execution is not None, "turns begin with a take-over"
         now = self._services.clock.now()
@@ -196,7 +203,7 @@ class Driver:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
         decisions: list[Decision] = []
         freed = False
-        go_back: Callable[[], Coroutine[Any, Any, list[Event] | None]] = self._reload
+        go_back: Arriving = self._reload
         try:
             if decision.transactions:
                 decisions, freed = await self._transact(execution, decision)
@@ -212,7 +219,7 @@ class Driver:
             # The execution ran ahead of a file that did not take it: back to what is recorded.
             log.warning("commit.failed", run_id=self.ready.run_id, error=str(error))
         if not decisions:  # not within `except`: our error would be the context of what the user's code raises
-            return await go_back()
+            return go_back
         self._inbox.recorded()
         self._writer.heard_before = -1
         if self._watch is not UNWATCHED and any(progress(done.events) for done in decisions):
@@ -237,9 +244,9 @@ class Driver:
                 self._set_aside(execution)
                 return None
             if execution.ended:  # it restarts, and something arrived meanwhile: take over afresh
-                return await self._take_over()
+                return self._take_over
             self._inbox.notify()
-        return await self._next()
+        return self._next
 
     async def _rest_of_turn(self, execution: AnyExecution, decision: Decision | None, now: float) -> Decision:
         """The rest of a large turn, which is taken in slices: the event loop is the user's, too."""

@@ -8,7 +8,7 @@ made: all of them in a test, in production those of a short history and some of 
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Final, final
 
 from durable._core.codec.codec import Codec
@@ -44,7 +44,7 @@ class Comparing:
         self.strict = strict
         self._budget = budget
         #: What the code asked for, where it carries something else than recorded.
-        self.changed: list[CommandEvent] = []
+        self.changed: Sequence[CommandEvent] = ()
 
     def equal(self, recorded: CommandEvent, carried: str, codec: Codec) -> bool:
         """Whether *carried* is what was recorded, as far as a digest can tell."""
