@@ -35,7 +35,7 @@ _Answer: TypeAlias = CallbackArrival | TimerFired
 class CallbackNode(Leaf[_Answer]):
     """`callback`."""
 
-    __slots__ = ("answer", "heartbeat", "opened", "silence", "takers", "type")
+    __slots__ = ("answer", "opened", "silence", "takers", "type")
 
     def __init__(self, ex: OpenRun, position: str, owner: NodeOwner, index: int, op: CallbackOp[Any]) -> None:
         super().__init__(ex, position, owner, index)
@@ -43,6 +43,7 @@ class CallbackNode(Leaf[_Answer]):
         #: What happened to it, once something has; and who is to hear of that.
         self.answer: _Answer | None = None
         self.takers: list[AnswerNode] = []
+        #: The row that says how long it may be silent, beside that of its deadline.
         self.silence: Wait | None = None
         type_name = nonce = ""
         if not ex.replays(position):  # nothing is made of it that would only be compared
