@@ -170,5 +170,7 @@ def _meant(name: str) -> str:
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"{message}\n")
+    from durable._cli.terminal.output import printable  # noqa: PLC0415 - for mistakes only
+
+    sys.stderr.write("\n".join([*map(printable, message.split("\n")), ""]))
     return code

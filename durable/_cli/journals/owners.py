@@ -50,7 +50,9 @@ def say_unowned(path: str, consequence: str) -> None:
     """Say on standard error, where no engine has the journal, what follows from that."""
     owner = owner_of(path)
     if owner is None or owner.alive is False:
-        sys.stderr.write(f"no engine has {path} open: {consequence}\n")
+        from durable._cli.terminal.output import printable  # noqa: PLC0415 - who reads needs none of it
+
+        sys.stderr.write(f"no engine has {printable(path)} open: {consequence}\n")
         sys.stderr.flush()
 
 

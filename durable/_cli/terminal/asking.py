@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
+from durable._cli.terminal.output import printable
 from durable._cli.terminal.problems import CommandError
 
 _YES = ("y", "yes")
@@ -31,6 +32,6 @@ def confirm(question: str, args: Namespace) -> bool:
     if not sys.stdin.isatty():
         msg = f"{question} Nobody can be asked, since this is not a terminal: repeat it with --yes"
         raise CommandError(msg)
-    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.write(f"{printable(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in _YES

@@ -61,7 +61,7 @@ class Output:
 
     def value(self, value: Any) -> None:
         """One JSON value, on one line."""
-        self._stream.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+        self._stream.write(json_printable(json.dumps(value, ensure_ascii=False, default=str)) + "\n")
 
     def colour(self, text: str, code: str) -> str:
         """*text* in a colour, where colours are wanted."""
@@ -142,6 +142,13 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(
         each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def json_printable(text: str) -> str:
+    """*text*, which is JSON on one line, what could drive a terminal as escapes, which mean the same."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def _escape(found: re.Match[str]) -> str:

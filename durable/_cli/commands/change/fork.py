@@ -23,7 +23,7 @@ from durable._cli.journals.files import add_database
 from durable._cli.journals.finding import RUN_HELP
 from durable._cli.journals.owners import owner_of, say_unowned
 from durable._cli.terminal.arguments import text_argument
-from durable._cli.terminal.output import Output, span
+from durable._cli.terminal.output import Output, printable, span
 from durable._cli.terminal.problems import FINDING, OK, CommandError
 from durable._cli.terminal.values import failure_lines, plain, value_lines
 from durable._core.codec.codec import Codec, Payload
@@ -174,7 +174,7 @@ async def _into(plan: Plan, path: str) -> str:
     if paused := [each.run.run_id for each in copy.needed if status_of(each) not in ENDS]:
         sys.stderr.write(
             f"runs that it waits for, and that had not ended, came along and are paused in {path}: "
-            f"{', '.join(paused)}. `durable resume` resumes them there as well\n"
+            f"{printable(', '.join(paused))}. `durable resume` resumes them there as well\n"
         )
     return path
 

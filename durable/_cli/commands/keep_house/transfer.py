@@ -20,7 +20,7 @@ from durable._cli.journals.files import APPLICATION_VARIABLE, add_database, data
 from durable._cli.journals.filters import FILTERS_HELP, Moment, add_filters, filter_from, filtered, moment
 from durable._cli.journals.finding import RUN_HELP, find_run
 from durable._cli.terminal.asking import add_yes, confirm
-from durable._cli.terminal.output import Output, iso
+from durable._cli.terminal.output import Output, iso, json_printable
 from durable._cli.terminal.problems import NOT_FOUND, OK, CommandError
 from durable._core.release import RELEASE
 from durable._core.statuses import ENDS
@@ -137,7 +137,7 @@ def _export(args: Namespace, out: Output) -> int:
         lines = export_runs(conn, path, run_ids, now=now, release=RELEASE, tree=args.tree, redact=redact, codec=codec)
         if args.output is None:
             for line in lines:
-                sys.stdout.buffer.write(f"{line}\n".encode())  # as it is: a table would show control characters
+                sys.stdout.buffer.write(f"{json_printable(line)}\n".encode())
             sys.stdout.buffer.flush()
             return OK
         if os.path.lexists(args.output):
