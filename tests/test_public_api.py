@@ -52,7 +52,7 @@ OFFERED = {
         prune scrub delete export import_runs
     """,
     "Run": """
-        id run_id result stream
+        id run_id result stream watch
         info status attributes history children why waits
         signal ask query cancel pause resume reschedule resolve retry retry_hooks fork
     """,

@@ -4,7 +4,7 @@ Where handles and steps ask: an engine, or a client of one. No logic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol, TypeVar
 
 from durable._core.codec.codec import Codec
@@ -13,6 +13,7 @@ from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
 from durable._shell.reads.asked_rows import AskedRow
 from durable._shell.reads.run_rows import RunRow
+from durable._shell.reads.watched_rows import Watched
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.rows import NewRun, RunResult
 
@@ -70,6 +71,15 @@ class Backend(Protocol):
 
         Raises:
             RunNotFoundError: There is no such run, or no more: it was pruned.
+        """
+        ...
+
+    def watch(self, run_id: str) -> AsyncGenerator[Watched]:
+        """
+        The run called *run_id* as it is, then as it is after each change, until it has ended.
+
+        Raises:
+            RunNotFoundError: There is no such run.
         """
         ...
 

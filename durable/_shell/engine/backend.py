@@ -11,7 +11,7 @@ import asyncio
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -31,6 +31,7 @@ from durable._shell.reads import batch_rows, event_rows, run_rows
 from durable._shell.reads.asked_rows import AskedRow, asked_row
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.stream_rows import news_mark
+from durable._shell.reads.watched_rows import Watched
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
@@ -380,6 +381,10 @@ class EngineBackend:
             if again is not None and again[1] == mark:
                 await future
 
+    def watch(self, run_id: str) -> AsyncGenerator[Watched]:
+        """As `Backend.watch`."""
+        return self.require_running().watchers.follow(run_id)
+
     # --- what is to be ---------------------------------------------------------------------------------
 
     async def request(self, request: JournalRequest[R], /) -> R:
@@ -499,6 +504,10 @@ class StepBackend:
     async def answer_of(self, request: str, run_id: str) -> AskedRow:
         """As `Backend.answer_of`."""
         return await self._engine.answer_of(request, run_id)
+
+    def watch(self, run_id: str) -> AsyncGenerator[Watched]:
+        """As `Backend.watch`."""
+        return self._engine.watch(run_id)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished."""

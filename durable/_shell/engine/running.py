@@ -61,6 +61,7 @@ from durable._shell.tasks.server import Answering, Server
 from durable._shell.tasks.supervisor import LAST_WAIT, Supervisor
 from durable._shell.tasks.ticker import Ticker
 from durable._shell.tasks.troubles import Troubles
+from durable._shell.tasks.watchers import Watchers
 from durable._shell.tasks.workload import Workload
 from durable._shell.turns.activity import Activity
 from durable._shell.turns.commits import Commits
@@ -125,6 +126,7 @@ class Running:
         self.broadcast = Broadcast(settings.clock)
         self.troubles = Troubles(settings.path)
         self.supervisor = Supervisor(settings.path, self.troubles, self._failed)
+        self.watchers = Watchers(database.read, self.supervisor.spawn)
         self.commits = Commits(database, self._take, activity, settings.caps.stream_buffer)
         self.places, admission = _lines(settings, recovered)
         #: Those that the program gives its queues.
@@ -381,6 +383,7 @@ class Running:
         """Tell whom it concerns what a commit group caused."""
         self.waiters.take(effects)
         self.news.take(effects)
+        self.watchers.take(effects)
         for run_id, error in effects.refused:
             log.error("follow_up.refused", run_id=run_id, error=error)
         for run_id, error in effects.unpublished:
@@ -424,6 +427,7 @@ class Running:
         """Nobody is to wait any more: neither for runs, nor for the engine to be idle."""
         self.waiters.fail(error)
         self.news.fail(error)
+        self.watchers.fail(error)
         self.activity.close()
 
 

@@ -12,7 +12,7 @@ import asyncio
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Final, Self, TypeVar
 
 from durable._core.codec.codec import Codec
@@ -30,6 +30,7 @@ from durable._shell.loops import check_loop
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.asked_rows import AskedRow, asked_row
 from durable._shell.reads.run_rows import RunRow
+from durable._shell.reads.watched_rows import Watched, watched_with_mark
 from durable._shell.requests.once import ASKED_SECONDS, Once
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.carried import NO_CARRY, Carry
@@ -62,6 +63,8 @@ PAUSE = 0.05
 #: Seconds between two looks at a file that nobody owns, while waiting for a run to end. There
 #: is nobody to tell us then; it can only end once an engine opens the file.
 UNOWNED_PAUSE = 0.5
+#: Seconds for which news of a run that is watched are collected: each costs the owner two looks at its file.
+NEWS_PAUSE = 0.02
 #: Seconds between two looks whether a batch is finished.
 BATCH_PAUSE = 0.1
 
@@ -205,6 +208,19 @@ class ClientBackend:
                 run_id = row.run_id
                 if not heard:
                     await asyncio.sleep(UNOWNED_PAUSE)
+
+    async def watch(self, run_id: str) -> AsyncGenerator[Watched]:
+        """As `Backend.watch`: looks at the file, and has the owner say when to look again."""
+        while True:
+            found = await self.read(watched_with_mark, run_id)
+            if found is None:
+                raise RunNotFoundError("id", run_id)
+            seen, mark = found
+            yield seen
+            if seen.has_ended:
+                return
+            await self.wait_for_news(run_id, mark)
+            await asyncio.sleep(NEWS_PAUSE)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished: looks at the file now and then."""

@@ -8,7 +8,8 @@ again from the id, and used when the run has long ended.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
@@ -29,9 +30,10 @@ from durable._shell.handles.asking import ask
 from durable._shell.handles.queries import RunView, ask_journal
 from durable._shell.handles.run_info import RunInfo, all_infos, info_from
 from durable._shell.handles.stream import RunStream
-from durable._shell.reads import event_rows, queue_rows, run_details, run_rows, why
+from durable._shell.reads import event_rows, queue_rows, run_rows, why
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.waits import WaitInfo
+from durable._shell.reads.watched_rows import StepBegun, watched_run
 from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryRun, RetryRunAnyway
 from durable._shell.requests.queue_requests import ChangeLimit, ChangeQueue, ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import (
@@ -154,10 +156,36 @@ class Run(Generic[T]):
 
     async def info(self) -> RunInfo:
         """The run as it stands. Raises RunNotFoundError if it was pruned."""
-        details = await self._backend.read(run_details.details_by_id, self.id)
-        if details is None:
+        found = await self._backend.read(watched_run, self.id)
+        if found is None:
             raise RunNotFoundError("id", self.id)
-        return info_from(details, self._backend)
+        return info_from(found.details, self._backend, found.step)
+
+    async def watch(self) -> AsyncGenerator[RunInfo]:
+        """
+        The run as it stands, then as it stands after each change, until it has ended.
+
+        As in ``async for info in run.watch()``. A change is one of its status, the step that it is at, its attributes,
+        its progress, and what it waits for.
+        Changes that come together, or faster than they are read, are told at once: the latest, and always the end.
+        Where the run continues as another one, so does this, and it ends with the last.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            EngineClosedError: The engine, or client, was closed.
+        """
+        run_id: str | None = self.id
+        last: tuple[RunInfo, StepBegun | None] | None = None
+        while run_id is not None:
+            async with aclosing(self._backend.watch(run_id)) as views:
+                async for view in views:
+                    run_id = view.details.row.successor
+                    if run_id is not None:
+                        break
+                    found = info_from(view.details, self._backend, view.step), view.step
+                    if found != last:
+                        last = found
+                        yield found[0]
 
     async def status(self) -> Status:
         """Its status alone."""

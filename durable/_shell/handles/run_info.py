@@ -19,6 +19,7 @@ from durable._shell.reads import run_details, run_rows
 from durable._shell.reads.run_details import RecordedEvent, RunDetails
 from durable._shell.reads.run_rows import FailedHook
 from durable._shell.reads.waits import WaitInfo
+from durable._shell.reads.watched_rows import StepBegun
 from durable.errors import DecodeError, JournalCorruptError
 
 
@@ -110,6 +111,8 @@ class RunInfo:
     abandoned: Mapping[str, str] = field(factory=dict)
     #: By what it failed, as "ValueError: no such ride"; or its clean-up did, if it was cancelled. None otherwise.
     error: str | None = None
+    #: The step that began last, if that is not long ago; None in a list of runs.
+    step: str | None = None
     #: How far it has come, as its code tells by `progress`.
     progress: Progress | None = None
     #: Whether a `saga` of it failed, and what it had done was undone. Such a run is not retried.
@@ -151,7 +154,9 @@ class RunInfo:
         return self.kind
 
 
-def info_from(details: RunDetails, backend: Backend, *, listed: bool = False) -> RunInfo:
+def info_from(
+    details: RunDetails, backend: Backend, step: StepBegun | None = None, *, listed: bool = False
+) -> RunInfo:
     """What was read of a run, as callers see it."""
     row, codec = details.row, backend.codec
     attributes: Mapping[str, Any] = {}
@@ -190,6 +195,7 @@ def info_from(details: RunDetails, backend: Backend, *, listed: bool = False) ->
         error=None if row.error is None else codec.reveal(row.error),
         compensated=row.compensated,
         progress=None if row.progress is None else row.progress._replace(note=codec.reveal(row.progress.note)),
+        step=None if step is None else step.name,
         cursor=row.run,
     )
 

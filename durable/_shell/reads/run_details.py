@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from durable._core.codec.codec import Payload
-from durable._shell.reads.run_rows import Filter, RunRow, list_runs, run_by_id
+from durable._shell.reads.run_rows import Filter, RunRow, list_runs, run_by_id, runs_by_ids
 from durable._shell.reads.waits import WaitInfo, waits_of_each
 from durable._shell.rows.rows import checksum
 from durable._shell.storage.connections import is_no_text, primary_code
@@ -73,6 +73,15 @@ def details_by_id(conn: sqlite3.Connection, run_id: str) -> RunDetails | None:
     """The run called *run_id*."""
     row = run_by_id(conn, run_id)
     return None if row is None else _details(conn, [row])[0]._replace(waits=_waits(conn, [row], ending=True)[row.run])
+
+
+def details_by_ids(conn: sqlite3.Connection, run_ids: Sequence[str]) -> list[RunDetails]:
+    """Those of the runs called *run_ids* that there are, however large their values are."""
+    rows = runs_by_ids(conn, run_ids)
+    found: list[RunDetails] = []
+    while len(found) < len(rows):
+        found += _details(conn, rows[len(found) :])
+    return found
 
 
 def list_details(

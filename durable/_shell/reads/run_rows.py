@@ -167,6 +167,12 @@ def run_by_id(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
     return _run_row(row)
 
 
+def runs_by_ids(conn: sqlite3.Connection, run_ids: Sequence[str]) -> list[RunRow]:
+    """Those of the runs called *run_ids* that there are."""
+    sql = _RUN_COLUMNS + "WHERE r.run_id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+    return [_run_row(row) for row in conn.execute(sql, (json.dumps(run_ids),))]
+
+
 def run_by_key(conn: sqlite3.Connection, key: str) -> RunRow | None:
     """The run that *key* stands for."""
     row = conn.execute(_RUN_COLUMNS + "WHERE r.key_live = ?", (key,)).fetchone()

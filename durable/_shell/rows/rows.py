@@ -465,6 +465,13 @@ class Effects:
         if other.next_fire_at is not None:
             self.fires(other.next_fire_at)
 
+    def touched(self) -> set[int]:
+        """The runs of which something is not as it was."""
+        return {
+            *self.changed, *self.arrived, *self.paused, *(each.run for each in self.ready), *self.given_up,
+            *(each.run for each in self.unborn), *(each.run for each in self.ended),
+        }  # fmt: skip
+
     def fires(self, at: float) -> None:
         """A timer was set for *at*."""
         if self.next_fire_at is None or at < self.next_fire_at:

@@ -37,9 +37,7 @@ class News:
         """Tell who waits what a commit group changed."""
         if not self._futures:
             return
-        ready = {each.run for each in effects.ready}
-        ended = {each.run for each in effects.ended}
-        for run in self._futures.keys() & (effects.changed | effects.arrived | effects.paused | ready | ended):
+        for run in self._futures.keys() & effects.touched():
             for future in self._futures.pop(run):
                 if not future.done():
                     future.set_result(None)

@@ -562,7 +562,6 @@ def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
     elif group.words:
         _write_words(conn, [group.words], effects)
     writes = [turn.write for turn in group.turns]
-    effects.changed.update(write.state.run for write in writes)
     if group.spoiled:
         for write, error in apart(conn, writes, write_turns, effects):
             group.refused[write.state.run] = of_ours(error, path)

@@ -141,6 +141,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     slotted: list[TurnWrite] = []
     asking: list[TurnWrite] = []
     for turn in turns:
+        effects.changed.add(turn.state.run)
         events += turn.events
         effects.notices += turn.notices
         for child, wait in _children(turn) if turn.children else ():
