@@ -77,7 +77,7 @@ from durable._shell.reads.exporting import read_histories
 from durable._shell.reads.run_rows import FailedHook
 from durable._shell.reads.waits import WaitInfo
 from durable._shell.requests.history_requests import Imported
-from durable._shell.tasks.broadcast import EngineEvent
+from durable._shell.rows.engine_events import EngineEvent
 from durable._shell.tasks.health import Health
 from durable.errors import (
     BatchClosedError,

@@ -35,7 +35,7 @@ HOMES = {
     "EncodeError": "errors",
     "Engine": "_shell.engine.engine",
     "EngineClosedError": "errors",
-    "EngineEvent": "_shell.tasks.broadcast",
+    "EngineEvent": "_shell.rows.engine_events",
     "EngineFailedError": "errors",
     "ExportFormatError": "errors",
     "FailedHook": "_shell.reads.run_rows",

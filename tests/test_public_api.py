@@ -48,7 +48,7 @@ OFFERED = {
     "Client": """
         path open aclose
         start start_many run get find runs
-        queue limit schedule schedules batch get_batch batches complete fail heartbeat
+        queue limit schedule schedules batch get_batch batches complete fail heartbeat events
         prune scrub delete export import_runs
     """,
     "Run": """

@@ -15,6 +15,7 @@ from durable._shell.reads.asked_rows import AskedRow
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.watched_rows import Watched
 from durable._shell.requests.request import JournalRequest
+from durable._shell.rows.engine_events import EngineEvent, WantedEvents
 from durable._shell.rows.rows import NewRun, RunResult
 
 T = TypeVar("T")
@@ -81,6 +82,10 @@ class Backend(Protocol):
         Raises:
             RunNotFoundError: There is no such run.
         """
+        ...
+
+    def events(self, wanted: WantedEvents) -> AsyncGenerator[EngineEvent]:
+        """What happens from now on, as far as it is *wanted*."""
         ...
 
     async def end_of_batch(self, batch_id: str) -> None:

@@ -904,4 +904,4 @@ async def test_readers_that_break_or_stall_harm_no_run(engines):
     with pytest.raises(RuntimeError, match="broken dashboard"):
         await reader
     await engine.aclose()
-    assert len([event async for event in stalled]) == 15
+    assert len([event async for event in stalled]) == 25  # of five a run: ready, started, succeeded, and its step

@@ -116,6 +116,8 @@ EXAMPLES = [
     (wire.WaitForEnd("r"), None),
     (wire.WaitForNews("r", "waiting:2"), None),
     (wire.WaitForAnswer("0f", "r"), None),
+    (wire.FollowEvents("r", None, ("step.failed",)), ['{"name": "step.failed"}']),
+    (wire.FollowEvents(None, "w", None), []),
     (wire.ScrubFile(), None),
     (wire.AskHealth(), ["degraded", "why"]),
 ]
@@ -181,6 +183,7 @@ SPOKEN = {
     "DeleteRun": "run_id: str -> int",
     "AskHealth": "",
     "ScrubFile": "",
+    "FollowEvents": "run_id: str | None, workflow: str | None, kinds: tuple[str, ...] | None",
     "WaitForEnd": "run_id: str",
     "WaitForNews": "run_id: str, mark: str",
     "WaitForAnswer": "request: str, run_id: str",

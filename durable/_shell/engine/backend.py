@@ -33,6 +33,7 @@ from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.stream_rows import news_mark
 from durable._shell.reads.watched_rows import Watched
 from durable._shell.requests.request import Env, JournalRequest
+from durable._shell.rows.engine_events import EngineEvent, WantedEvents
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.tasks.health import Health
@@ -385,6 +386,10 @@ class EngineBackend:
         """As `Backend.watch`."""
         return self.require_running().watchers.follow(run_id)
 
+    def events(self, wanted: WantedEvents) -> AsyncGenerator[EngineEvent]:
+        """As `Backend.events`."""
+        return self.require_running().broadcast.subscribe(wanted)
+
     # --- what is to be ---------------------------------------------------------------------------------
 
     async def request(self, request: JournalRequest[R], /) -> R:
@@ -508,6 +513,10 @@ class StepBackend:
     def watch(self, run_id: str) -> AsyncGenerator[Watched]:
         """As `Backend.watch`."""
         return self._engine.watch(run_id)
+
+    def events(self, wanted: WantedEvents) -> AsyncGenerator[EngineEvent]:
+        """As `Backend.events`."""
+        return self._engine.events(wanted)
 
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished."""

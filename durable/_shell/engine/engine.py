@@ -8,7 +8,7 @@ import asyncio
 import os
 import sqlite3
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypedDict, TypeVar
@@ -43,7 +43,6 @@ from durable._shell.handles.journal import JournalHandle
 from durable._shell.reads import run_rows
 from durable._shell.rows.carried import Carried, Carry
 from durable._shell.storage.port import OpenDatabase
-from durable._shell.tasks.broadcast import EngineEvent
 from durable._shell.tasks.health import Health
 from durable._shell.tasks.ticker import collect_schedules
 from durable._shell.turns.outside_transactions import transact, transaction
@@ -385,10 +384,6 @@ class Engine(JournalHandle[EngineBackend]):
             EngineClosedError: The engine is not open, or was closed meanwhile.
         """
         await self._backend.require_running().workload.idle()
-
-    def events(self) -> AsyncIterator[EngineEvent]:
-        """What happens from now on, for dashboards and metrics. A slow reader loses the oldest, and is notified."""
-        return self._backend.require_running().broadcast.subscribe()
 
     async def stats(self) -> Stats:
         """Counts and sizes."""

@@ -14,6 +14,7 @@ import secrets
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Final, Self, TypeVar
+from weakref import WeakSet
 
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
@@ -24,6 +25,7 @@ from durable._core.program.registry import Definitions
 from durable._shell.backend import Backend
 from durable._shell.clock import SystemClock
 from durable._shell.handles.brief_owner import BriefOwner
+from durable._shell.handles.event_feed import EventFeed
 from durable._shell.handles.owner_socket import SILENCE, OwnerSocket
 from durable._shell.handles.waiting import Waiting
 from durable._shell.loops import check_loop
@@ -34,6 +36,7 @@ from durable._shell.reads.watched_rows import Watched, watched_with_mark
 from durable._shell.requests.once import ASKED_SECONDS, Once
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.carried import NO_CARRY, Carry
+from durable._shell.rows.engine_events import EngineEvent, WantedEvents
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.rows.value_caps import value_caps
@@ -116,6 +119,7 @@ class ClientBackend:
         self._brief_owner = BriefOwner(self.path, self.clock, self._durability, allow_network_fs=self._allow_network_fs)
         self._reading = asyncio.Lock()
         self._waiting = Waiting()
+        self._feeds: WeakSet[EventFeed] = WeakSet()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -153,6 +157,8 @@ class ClientBackend:
     async def aclose(self) -> None:
         """Close it. Who waits for something is told."""
         self.end_waits()
+        for feed in list(self._feeds):
+            feed.end()
         reader, self._reader = self._reader, None
         if reader is not None:
             await self._threads.call(reader.close)
@@ -222,6 +228,13 @@ class ClientBackend:
             await self.wait_for_news(run_id, mark)
             await asyncio.sleep(NEWS_PAUSE)
 
+    def events(self, wanted: WantedEvents) -> AsyncGenerator[EngineEvent]:
+        """As `Backend.events`, see `event_feed`."""
+        self._check_open()
+        feed = EventFeed(self.read, self._owner, wanted)
+        self._feeds.add(feed)
+        return feed.events()
+
     async def end_of_batch(self, batch_id: str) -> None:
         """Return once a batch is finished: looks at the file now and then."""
         with self._waiting.without_limit():
@@ -255,6 +268,8 @@ class ClientBackend:
         """
         self._check_open()
         requests = list(requests)
+        for feed in list(self._feeds):  # its reader is to hear of what is asked for here
+            await feed.begun.wait()
         for each in requests:
             self.on_request(each)
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, Unpack
 
@@ -43,6 +43,7 @@ from durable._shell.requests.prune_requests import (
     PruneRunsAndKeys,
 )
 from durable._shell.requests.run_requests import StartRuns
+from durable._shell.rows.engine_events import EngineEvent, wanted_events
 from durable._shell.rows.rows import NewRun
 from durable._shell.threads import in_thread
 from durable.errors import CallbackFailedError, RunNotFoundError
@@ -284,6 +285,30 @@ class JournalHandle(Generic[B]):
         await self._backend.request(KeepCallback(token))
 
     # --- queues, limits, schedules --------------------------------------------------------------------------
+
+    def events(
+        self,
+        *,
+        run: Run[Any] | str | None = None,
+        workflow: RunnableDefinition[..., Any] | str | None = None,
+        kinds: str | Iterable[str] | None = None,
+    ) -> AsyncGenerator[EngineEvent]:
+        """
+        What happens from now on, for dashboards and metrics: ``async for event in engine.events(kinds="step")``.
+
+        A slow reader holds nobody up: it loses the oldest, and is told (`EngineEvent.lost`). The end of an engine is
+        the end of its events; a client and a service tell on from whoever executes the journal next.
+
+        Args:
+            run: A run or its id, to hear of that alone.
+            workflow: A workflow or job, or its name.
+            kinds: Names of events, as "step.failed"; or what stands before the dot, for all of these.
+
+        Raises:
+            UsageError: There are no events of that kind.
+            EngineClosedError: The engine, or client, is not open.
+        """
+        return self._backend.events(wanted_events(run, workflow, kinds))
 
     def queue(self, name: str) -> QueueHandle:
         """A handle on a queue."""

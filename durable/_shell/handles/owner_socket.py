@@ -5,8 +5,9 @@ Asks the process that owns a journal, over the Unix socket beside the file: one 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from enum import Enum
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -19,6 +20,7 @@ from durable._shell.requests.wire import (
     LINE_BYTES,
     Asked,
     AskHealth,
+    FollowEvents,
     ScrubFile,
     WaitForAnswer,
     WaitForEnd,
@@ -104,6 +106,34 @@ class OwnerSocket:
             return False
         decode_answer(request, answer, self._path)
         return True
+
+    async def follow(self, request: FollowEvents) -> AsyncGenerator[list[str]]:
+        """
+        What the owner pushes, until it closes or dies; at first that it does. Nothing if nobody listens.
+
+        Raises:
+            DurableError: The owner cannot answer, or is of a release that pushes nothing.
+        """
+        path = socket_path(self._path)
+        found = _identity(path)
+        try:
+            with address_of(path) as address:
+                reader, writer = await asyncio.open_unix_connection(address, limit=LINE_BYTES)
+        except OSError:
+            return
+        patience = _Patience(self._path, found, math.inf, writer.transport)
+        try:
+            if not self._is_owner(peer_of(writer.get_extra_info("socket"))):
+                return
+            writer.write(encode_request(request))
+            await writer.drain()
+            while (line := await reader.readline()).endswith(b"\n"):
+                yield decode_answer(request, line, self._path)
+        except OSError:
+            return
+        finally:
+            patience.end()
+            writer.close()
 
     async def scrub(self) -> bool:
         """

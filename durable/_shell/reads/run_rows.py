@@ -167,6 +167,18 @@ def run_by_id(conn: sqlite3.Connection, run_id: str) -> RunRow | None:
     return _run_row(row)
 
 
+def last_run(conn: sqlite3.Connection) -> int:
+    """The number of the newest run; 0 if there is none."""
+    (found,) = conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs").fetchone()
+    return int(found)
+
+
+def runs_after(conn: sqlite3.Connection, run: int) -> list[tuple[int, str, str, float]]:
+    """The runs that are newer than the one of that number: number, id, workflow, and when they were created."""
+    sql = "SELECT run, run_id, workflow, created_at FROM durable_runs WHERE run > ? ORDER BY run LIMIT 1000"
+    return conn.execute(sql, (run,)).fetchall()
+
+
 def runs_by_ids(conn: sqlite3.Connection, run_ids: Sequence[str]) -> list[RunRow]:
     """Those of the runs called *run_ids* that there are."""
     sql = _RUN_COLUMNS + "WHERE r.run_id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants

@@ -17,10 +17,10 @@ from durable._shell.reads.stream_rows import news_mark
 
 #: Events that are searched for the step that began last, from the newest: a run may have received many signals since.
 _SEARCHED: Final = 200
-_STEPS: Final = f"""
+_LAST_STEPS: Final = f"""
 SELECT e.run, e.position, e.body FROM json_each(?) AS wanted
 JOIN durable_events AS e ON e.run = wanted.value AND e.seq = (
-    SELECT seq FROM durable_events WHERE run = wanted.value AND kind IN ({StepStarted.kind}, {TransactionStarted.kind})
+    SELECT seq FROM durable_events WHERE run = wanted.value AND kind IN (?, ?)
     AND seq > (SELECT max(seq) - {_SEARCHED} FROM durable_events WHERE run = wanted.value) ORDER BY seq DESC LIMIT 1
 )
 """  # noqa: S608 - constants
@@ -66,7 +66,8 @@ def watched_with_mark(conn: sqlite3.Connection, run_id: str) -> tuple[Watched, s
 
 
 def _steps(conn: sqlite3.Connection, runs: Sequence[int]) -> dict[int, StepBegun | None]:
-    return {run: _begun(position, body) for run, position, body in conn.execute(_STEPS, (json.dumps(runs),))}
+    values = (json.dumps(runs), StepStarted.kind, TransactionStarted.kind)
+    return {run: _begun(position, body) for run, position, body in conn.execute(_LAST_STEPS, values)}
 
 
 def _begun(position: str, body: str) -> StepBegun | None:

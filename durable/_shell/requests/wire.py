@@ -69,6 +69,15 @@ class WaitForAnswer:
 
 
 @frozen
+class FollowEvents:
+    """Answered with events, one line after the other, until one of the two hangs up: see `WantedEvents`."""
+
+    run_id: str | None
+    workflow: str | None
+    kinds: tuple[str, ...] | None
+
+
+@frozen
 class ScrubFile:
     """Answered once the file was written anew. Nothing is recorded, and no transaction can hold it."""
 
@@ -78,9 +87,9 @@ class AskHealth:
     """Answered with how the engine is: its status, then a sentence for each thing that is wrong."""
 
 
-Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | WaitForNews | WaitForAnswer | ScrubFile | AskHealth
+Asked: TypeAlias = JournalRequest[Any] | WaitForEnd | WaitForNews | WaitForAnswer | FollowEvents | ScrubFile | AskHealth
 #: What is no request to be recorded, and is answered with nothing, or with some texts.
-UNRECORDED: Final = (WaitForEnd, WaitForNews, WaitForAnswer, ScrubFile, AskHealth)
+UNRECORDED: Final = (WaitForEnd, WaitForNews, WaitForAnswer, FollowEvents, ScrubFile, AskHealth)
 
 _MODULES = (
     run_requests, history_requests, queue_requests, schedule_requests, batch_requests, prune_requests,
@@ -213,9 +222,13 @@ def decode_answer(request: Asked, line: bytes, path: str) -> Any:
             _, asked = _unwrapped(request)
             if not isinstance(asked, UNRECORDED):
                 return result_from(asked, result)
-            if not isinstance(asked, AskHealth):
+            if not isinstance(asked, (AskHealth, FollowEvents)):
                 return None
-            if isinstance(result, list) and result and all(isinstance(each, str) for each in result):
+            if (
+                isinstance(result, list)
+                and (result or isinstance(asked, FollowEvents))
+                and all(isinstance(each, str) for each in result)
+            ):
                 return result
         case _:
             pass

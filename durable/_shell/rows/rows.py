@@ -26,6 +26,7 @@ from durable._core.program.definition import OnConflict
 from durable._core.program.retry import RecordedRetry
 from durable._core.run.decision import Decision, FailedAttempt, Feed
 from durable._core.statuses import EndStatus, HeldStatus
+from durable._shell.rows.engine_events import EventName
 from durable._shell.rows.said import Said
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import JournalCorruptError
@@ -242,11 +243,16 @@ class ReadyRun:
 class Notice:
     """What a turn did that only those hear of who look on: middleware, and readers of `engine.events()`."""
 
-    name: Literal["run.started", "run.waiting", "step.attempt_failed"]
+    name: EventName
     run: int
     run_id: str
     workflow: str
     failed: FailedAttempt | None = None
+    #: Of a step, and of a signal.
+    step: str | None = None
+    position: str | None = None
+    attempt: int | None = None
+    about: str | None = None
 
 
 @light_frozen
@@ -428,6 +434,8 @@ class Effects:
     #: Runs of which hooks are to be called again.
     hooks: list[int] = field(factory=list)
     notices: list[Notice] = field(factory=list)
+    #: What code has said of itself.
+    said: list[Said] = field(factory=list)
     #: Ids of the requests into runs that were answered.
     answered: list[str] = field(factory=list)
     batches: list[BatchNews] = field(factory=list)
@@ -456,6 +464,7 @@ class Effects:
         self.unpublished += other.unpublished
         self.hooks += other.hooks
         self.notices += other.notices
+        self.said += other.said
         self.answered += other.answered
         self.batches += other.batches
         self.damaged += other.damaged

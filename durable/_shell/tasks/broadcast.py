@@ -9,35 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import AsyncGenerator, Callable, Mapping
 from weakref import WeakSet
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.ports import Clock
+from durable._shell.rows.engine_events import BUFFERED, EngineEvent, EventName, WantedEvents
 from durable._shell.rows.rows import Effects, Notice
+from durable._shell.rows.said import AttributesPublished, Emitted, ProgressMade, Said
 
-#: Events kept for one slow subscriber: some seconds of a busy engine.
-BUFFERED = 10_000
-
-
-#: ready: a run was created, or woken; started: its first turn is on disk; waiting: it was freed.
-#: Those of batches: the first member failed; all have ended; their callbacks, too.
-EventName: TypeAlias = Literal[
-    "run.ready",
-    "run.started",
-    "run.waiting",
-    "run.paused",
-    "run.blocked",
-    "run.succeeded",
-    "run.failed",
-    "run.cancelled",
-    "step.attempt_failed",
-    "batch.failed",
-    "batch.complete",
-    "batch.finished",
-]
 #: As a commit tells them.
 _BATCH_EVENTS: Mapping[str, EventName] = {
     "failed": "batch.failed",
@@ -46,26 +27,9 @@ _BATCH_EVENTS: Mapping[str, EventName] = {
 }
 
 
-@frozen
-class EngineEvent:
-    """Something that happened to a run or batch, and is on disk."""
-
-    name: EventName
-    #: Or the batch's id, for events of batches; these have no workflow.
-    run_id: str
-    workflow: str
-    #: Epoch seconds, UTC.
-    at: float
-    #: Events that this subscriber lost just before this one, because it was slow.
-    lost: int = 0
-    #: Of the failed attempt, for ``step.attempt_failed``; None otherwise.
-    step: str | None = None
-    position: str | None = None
-    attempt: int | None = None
-
-
 class _Subscription:
-    def __init__(self) -> None:
+    def __init__(self, wanted: WantedEvents) -> None:
+        self.wanted = wanted
         self.buffer: deque[EngineEvent] = deque(maxlen=BUFFERED)
         self.lost = 0
         self.closed = False
@@ -93,12 +57,13 @@ class Broadcast:
         """Whether anybody listens."""
         return bool(self._subscriptions)
 
-    def publish(self, effects: Effects) -> None:
-        """Tell the subscribers what a commit group caused."""
+    def publish(self, effects: Effects, names: Callable[[int], tuple[str, str] | None]) -> None:
+        """Tell the subscribers what a commit group caused. *names* gives id and workflow of a run that is active."""
         if not self._subscriptions:
             return
         now = self._clock.now()
-        events = [
+        events = [_said(each, of, now) for each in effects.said if (of := names(each.run)) is not None]
+        events += [
             _noticed(notice, now)
             for notice in effects.notices
             if notice.name != "run.waiting" or notice.run not in effects.kept
@@ -108,16 +73,16 @@ class Broadcast:
         events += [EngineEvent(_named(run.status), run.run_id, run.workflow, now) for run in effects.stopped]
         events += [EngineEvent(_BATCH_EVENTS[batch.name], batch.batch_id, "", now) for batch in effects.batches]
         for subscription in self._subscriptions:
-            for event in events:
+            for event in filter(subscription.wanted.fits, events):
                 subscription.put(event)
 
-    def subscribe(self) -> AsyncIterator[EngineEvent]:
+    def subscribe(self, wanted: WantedEvents) -> AsyncGenerator[EngineEvent]:
         """Events from this moment on."""
-        subscription = _Subscription()
+        subscription = _Subscription(wanted)
         self._subscriptions.add(subscription)
         return self._iterate(subscription)
 
-    async def _iterate(self, subscription: _Subscription) -> AsyncIterator[EngineEvent]:
+    async def _iterate(self, subscription: _Subscription) -> AsyncGenerator[EngineEvent]:
         try:
             while True:
                 while subscription.buffer:
@@ -148,8 +113,25 @@ def _named(status: str) -> EventName:
 
 
 def _noticed(notice: Notice, now: float) -> EngineEvent:
-    event = EngineEvent(notice.name, notice.run_id, notice.workflow, now)
-    failed = notice.failed
-    if failed is None:
-        return event
-    return evolve(event, step=failed.step, position=failed.position, attempt=failed.attempt)
+    step, position, attempt = notice.step, notice.position, notice.attempt
+    if (failed := notice.failed) is not None:
+        step, position, attempt = failed.step, failed.position, failed.attempt
+    return EngineEvent(
+        notice.name, notice.run_id, notice.workflow, now, step=step, position=position, attempt=attempt,
+        about=notice.about,
+    )  # fmt: skip
+
+
+def _said(said: Said, of: tuple[str, str], now: float) -> EngineEvent:
+    """What the code of a run said, *of* which id and workflow are given."""
+    run_id, workflow = of
+    match said:
+        case Emitted():
+            return EngineEvent(
+                "stream.item", run_id, workflow, said.at, position=said.position, attempt=said.attempt or None,
+                about=said.stream,
+            )  # fmt: skip
+        case ProgressMade():
+            return EngineEvent("run.progress", run_id, workflow, said.progress.at, position=said.progress.position)
+        case AttributesPublished():
+            return EngineEvent("run.attributes", run_id, workflow, now)

@@ -71,6 +71,11 @@ class Scheduler:
         """Runs being driven."""
         return len(self._drivers)
 
+    def name_of(self, run: int) -> tuple[str, str] | None:
+        """Id and workflow of a run that is active."""
+        driver = self._drivers.get(run)
+        return None if driver is None else (driver.ready.run_id, driver.ready.workflow)
+
     def is_under_way(self, run: int) -> bool:
         """Whether *run* is active, or about to be, and its end was not reported yet."""
         driver = self._drivers.get(run)

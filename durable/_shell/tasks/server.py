@@ -16,7 +16,7 @@ import socket
 import stat
 import weakref
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ from durable._shell.requests.wire import (
     LARGE_LINE,
     LINE_BYTES,
     AskHealth,
+    FollowEvents,
     ScrubFile,
     WaitForAnswer,
     WaitForEnd,
@@ -37,6 +38,7 @@ from durable._shell.requests.wire import (
     encode_answer,
     encode_error,
 )
+from durable._shell.rows.engine_events import WantedEvents, to_text
 from durable._shell.storage.location import give_to_owner
 from durable._shell.tasks.health import Health
 from durable._shell.threads import in_thread
@@ -171,7 +173,10 @@ class Server:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await self._line(reader):
-                writer.write(await self._answer(line, reader))
+                answer = await self._answer(line, reader, writer)
+                if not answer:
+                    return
+                writer.write(answer)
                 async with asyncio.timeout(LINE_SECONDS):
                     await writer.drain()
         except (OSError, ValueError, EngineClosedError, asyncio.CancelledError):
@@ -212,7 +217,8 @@ class Server:
         except (TimeoutError, asyncio.IncompleteReadError):
             return b""
 
-    async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
+    async def _answer(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """The answer to a line; empty if there is no more to say."""
         try:
             decode = partial(decode_request, line, self._engine.path)
             asked = await in_thread(decode) if len(line) >= LARGE_LINE else decode()
@@ -225,6 +231,9 @@ class Server:
             if isinstance(asked, WaitForAnswer):
                 await self._wait(reader, self._engine.wait_for_answer(asked.request, asked.run_id))
                 return encode_answer(asked, None)
+            if isinstance(asked, FollowEvents):
+                await self._wait(reader, self._push(asked, writer))
+                return b""
             if isinstance(asked, AskHealth):
                 health = self._engine.health()
                 return encode_answer(asked, [health.status, *health.reasons])
@@ -236,6 +245,16 @@ class Server:
             if isinstance(error, EngineClosedError) and self._engine.is_closing:
                 raise  # unless it is this: the file is free in a moment, or another's
             return encode_error(error)
+
+    async def _push(self, asked: FollowEvents, writer: asyncio.StreamWriter) -> None:
+        """Write what happens from now on; first that this is so."""
+        kinds = None if asked.kinds is None else frozenset(asked.kinds)
+        async with aclosing(self._engine.events(WantedEvents(asked.run_id, asked.workflow, kinds))) as events:
+            writer.write(encode_answer(asked, []))
+            async for event in events:
+                writer.write(encode_answer(asked, [to_text(event)]))
+                async with asyncio.timeout(LINE_SECONDS):
+                    await writer.drain()
 
     async def _wait(self, reader: asyncio.StreamReader, until: Coroutine[Any, Any, None]) -> None:
         """Return once *until* has, or the client has hung up (it sends nothing meanwhile)."""

@@ -10,19 +10,36 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import TypeGuard
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeGuard
 
 from attrs import define, evolve, field
 
 from durable._core.journal import history
-from durable._core.journal.events import Event, RunCancelled, RunFailed, RunStarted, SignalReceived
+from durable._core.journal.events import (
+    AttributesSet,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    SignalReceived,
+    StepCancelled,
+    StepFailed,
+    StepInterrupted,
+    StepRetrying,
+    StepSnoozed,
+    StepStarted,
+    StepStopped,
+    StepSucceeded,
+    TransactionStarted,
+)
 from durable._core.journal.payloads import failure_payload
 from durable._core.program.limits import Limit, LimitRef, limit_name, numbers
 from durable._core.run.decision import ChildAction, Decision, Feed
 from durable._core.statuses import EndStatus
 from durable._core.suspicion import HOOKS
 from durable._shell.reads.event_rows import cancel_in_inbox, load_run
+from durable._shell.rows.engine_events import EventName
 from durable._shell.rows.new_runs import make_template
 from durable._shell.rows.rows import (
     Effects,
@@ -48,6 +65,21 @@ from durable._shell.writes.turn_writes import SignalsUnreadError, end_undriven, 
 from durable._shell.writes.wakeups import await_code
 from durable.errors import DefinitionError, DurableError, PoisonError
 
+#: What is told of the events of a workflow, while somebody listens.
+_TOLD: Final[Mapping[type[Any], EventName]] = {
+    StepStarted: "step.started",
+    TransactionStarted: "step.started",
+    StepSucceeded: "step.succeeded",
+    StepFailed: "step.failed",
+    StepRetrying: "step.retrying",
+    StepSnoozed: "step.snoozed",
+    StepInterrupted: "step.interrupted",
+    StepStopped: "step.cancelled",
+    StepCancelled: "step.cancelled",
+    SignalReceived: "signal.received",
+    AttributesSet: "run.attributes",
+}
+
 #: What one iteration of the event loop makes of a large turn: two milliseconds.
 ROWS_AT_ONCE = 500
 RUNS_AT_ONCE = 100
@@ -68,6 +100,8 @@ class TurnWriter:
     #: Signals that the code had consumed when it did the same turn before: if that was redone for the sake of
     #: signals, and it consumes no more, it is redone for no others.
     heard_before: int = field(default=-1, init=False)
+    #: Steps that have begun while somebody listened, and their last attempts, by position.
+    _steps: dict[str, tuple[str, int]] = field(factory=dict, init=False)
     #: What notes that hooks of the run are called, if the last engine died.
     watch: Watch = field(default=UNWATCHED, init=False)
     #: Rows and runs of the decision that is written next, where they were made before.
@@ -216,7 +250,7 @@ class TurnWriter:
         if decision.troubled and (abandoned := [step.position for step in decision.troubled if step.abandoned]):
             write.outlasting = self._outlasting(abandoned)
         write.notes = self._notes.dropped(decision)
-        if (write.status is not None or decision.failed_attempts) and services.is_watched():
+        if services.is_watched():
             write.notices = self._notices(write)
         self.announced = True
         return write
@@ -274,9 +308,26 @@ class TurnWriter:
         if not self.announced and not history.ends_unborn(decision.events):
             notices.append(Notice("run.started", run, run_id, workflow))
         notices += [Notice("step.attempt_failed", run, run_id, workflow, failed) for failed in decision.failed_attempts]
+        if self._ready.kind == "workflow":
+            notices += filter(None, map(self._told, decision.events))
         if write.status == "waiting":
             notices.append(Notice("run.waiting", run, run_id, workflow))
         return notices
+
+    def _told(self, event: Event) -> Notice | None:
+        """What to tell of an event of a workflow: about its steps, and the signals that reach it."""
+        state, name = self._state, _TOLD.get(type(event))
+        if name is None:
+            return None
+        if isinstance(event, (StepStarted, TransactionStarted)):
+            self._steps[event.position] = event.name, event.attempt
+        if isinstance(event, SignalReceived):
+            return Notice(name, state.run, state.run_id, state.workflow, about=event.name)
+        step, attempt = self._steps.get(event.position or "", (None, None))
+        return Notice(
+            name, state.run, state.run_id, state.workflow, step=step, position=event.position,
+            attempt=getattr(event, "attempt", attempt),
+        )  # fmt: skip
 
     def _child(self, action: ChildAction, now: float) -> NewRun:
         return self._services.new_run(

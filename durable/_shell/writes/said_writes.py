@@ -24,6 +24,7 @@ def write_said(conn: sqlite3.Connection, said: Iterable[Said], effects: Effects)
     runs: set[int] = set()
     for each in said:
         runs.add(each.run)
+        effects.said.append(each)
         match each:
             case Emitted():
                 items.append(each)
