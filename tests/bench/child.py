@@ -53,6 +53,10 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
         from asking import asking
 
         return asking
+    if name == "watching":
+        from watching import watching
+
+        return watching
     if name == "waking":
         from waking_up import waking
 

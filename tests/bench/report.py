@@ -100,6 +100,20 @@ def rows(passes: Passes) -> list[Row]:
             lambda it: f"of {_n(it['times'])}, freed in between; from a Client {it['client_p50_ms']:.2f} ms",
         ),
         _figure(
+            "a watcher on each of 1,000 runs, CPU more than without",
+            0.2,
+            found.get("watching"),
+            "share",
+            lambda it: f"{it['watchers']:,} watchers, {it['infos']:,.0f} infos",
+        ),
+        _figure(
+            "an idle engine with 1,000 watchers, share of a core",
+            0.005,
+            found.get("watching"),
+            "idle_share",
+            lambda it: f"{it['watchers']:,} watchers of runs that wait",
+        ),
+        _figure(
             "a job among 10,000 against one among 500, all at once",
             1.3,
             found.get("fan"),

@@ -46,6 +46,7 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "W3": {"jobs": (500, 5)},
     "emitting": {"items": (10_000, 100), "runs": (200, 2), "steps": (10, 10)},
     "asking": {"runs": (20, 2), "times": (10, 2)},
+    "watching": {"runs": (1_000, 10), "steps": (10, 10), "rounds": (3, 1)},
     "fan": {"few": (500, 5), "many": (10_000, 20), "window": (10, 10)},
     "waking": {"few": (10, 10), "many": (10_000, 100)},
     "queued": {"jobs": (100_000, 1_000)},
@@ -67,7 +68,7 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "crash": {},
 }
 #: Not scaled: seconds.
-SECONDS = {"lag": {"idle_s": 0.5}, "W4": {"idle_s": 2.0}}
+SECONDS = {"lag": {"idle_s": 0.5}, "W4": {"idle_s": 2.0}, "watching": {"settles": 2.5, "idles": 2.0}}
 ONCE = ("queued", "W4", "W5", "look", "growing")
 
 
@@ -125,7 +126,7 @@ def params_of(name: str, scale: float) -> dict[str, Any]:
     """
     Sizes of a workload. What is not a count of runs, steps or rows keeps its size.
     """
-    fixed = ("W1:steps", "lag:steps", "W2:steps", "emitting:steps", "fan:window", "waking:few")
+    fixed = ("W1:steps", "lag:steps", "W2:steps", "emitting:steps", "watching:steps", "fan:window", "waking:few")
     sizes: dict[str, Any] = {
         size: full if f"{name}:{size}" in fixed else max(least, round(full * scale))
         for size, (full, least) in SIZES[name].items()

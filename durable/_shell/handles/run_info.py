@@ -154,9 +154,7 @@ class RunInfo:
         return self.kind
 
 
-def info_from(
-    details: RunDetails, backend: Backend, step: StepBegun | None = None, *, listed: bool = False
-) -> RunInfo:
+def info_from(details: RunDetails, backend: Backend, step: StepBegun | None = None, *, listed: bool = False) -> RunInfo:
     """What was read of a run, as callers see it."""
     row, codec = details.row, backend.codec
     attributes: Mapping[str, Any] = {}
