@@ -24,6 +24,7 @@ import logging
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from typing import Any, ClassVar, Final
 
 from durable._core.codec.exceptions.failure import Failure, as_printed, describe
@@ -130,19 +131,28 @@ def tell_failed(run_id: str, workflow: str, failure: Failure) -> None:
     log.error("run.failed", run_id=run_id, workflow=workflow, error=describe(failure), exception=as_printed(failure))
 
 
-class Bound:
+def bind(run_id: str, workflow: str, step: str, attempt: int) -> Sequence[Token[Any]]:
     """
-    What the application's own log entries of an attempt carry, by structlog's context variables.
+    Have the application's own log entries say what attempt they are of, by structlog's context variables.
 
-    An attempt may run in the task of its run, so they are taken off at its end.
+    An attempt may run in the task of its run, so they are to be taken off at its end, by `unbind`.
     """
+    structlog = _structlog()
+    if structlog is None:
+        return ()
+    if not _variables:  # where they are kept is structlog's own, but what it has bound says so; and that takes longer
+        bound = structlog.contextvars.bind_contextvars(run_id="", workflow="", step="", attempt=0)
+        _variables.extend(bound[name].var for name in ("run_id", "workflow", "step", "attempt"))
+        structlog.contextvars.reset_contextvars(**bound)
+    of_run, of_workflow, of_step, of_attempt = _variables
+    return of_run.set(run_id), of_workflow.set(workflow), of_step.set(step), of_attempt.set(attempt)
 
-    def __init__(self, **values: Any) -> None:
-        structlog = _structlog()
-        self._module: Any = None if structlog is None else structlog.contextvars
-        self._tokens: Mapping[str, Any] = {} if self._module is None else self._module.bind_contextvars(**values)
 
-    def take_off(self) -> None:
-        """The attempt is over."""
-        if self._module is not None:
-            self._module.reset_contextvars(**self._tokens)
+def unbind(bound: Sequence[Token[Any]]) -> None:
+    """The attempt is over."""
+    for token in bound:
+        token.var.reset(token)
+
+
+#: The context variables that `bind` sets, in its order, once structlog is used.
+_variables: Final[list[ContextVar[Any]]] = []

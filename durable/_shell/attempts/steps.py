@@ -49,7 +49,7 @@ from durable._shell.attempts.running_attempt import RunningAttempt, is_of_cleanu
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, call_in_worker, check_importable
 from durable._shell.backend import Backend
-from durable._shell.log import Bound, log
+from durable._shell.log import bind, log, unbind
 from durable._shell.rows.rows import RunState
 from durable._shell.storage.outlived import Outlived
 from durable._shell.storage.outliving import OutlivedElsewhere, leave_word
@@ -163,7 +163,7 @@ class Steps:
         )
         enter(scope)
         running.scope = scope
-        bound = Bound(run_id=state.run_id, workflow=state.workflow, step=definition.name, attempt=action.attempt)
+        bound = bind(state.run_id, state.workflow, definition.name, action.attempt)
         try:
             running.enter(task)
             try:
@@ -202,7 +202,7 @@ class Steps:
             return self.failed(action, error, state.run_id)
         finally:
             running.end()
-            bound.take_off()
+            unbind(bound)
 
     def _stopped(self, running: RunningAttempt, run_id: str, error: BaseException | None) -> Event | None:
         """It has ended as it was told to; its clean-up failed by *error*."""
