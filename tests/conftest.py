@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog
 from attrs import evolve
 from hypothesis import HealthCheck, settings
 
@@ -36,6 +37,15 @@ def anyio_backend() -> str:
     asyncio only: anyio's own fixture would run every test on trio as well wherever trio is installed.
     """
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def unconfigured():
+    """
+    Structlog as it is where no application has configured it: `capture_logs` of a test before leaves it configured.
+    """
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import re
@@ -213,15 +214,18 @@ def test_a_side_file_that_names_nobody_is_nobody(tmp_db, said):
     "pid, host",
     [(1, "elsewhere"), (-1, None), (0, None), (10**30, None)],
 )
-def test_of_some_owners_it_cannot_be_told_whether_they_live(tmp_db, pid, host):
+def test_whether_an_owner_lives_is_told_by_the_lock_and_not_by_its_number(tmp_db, pid, host):
     """
-    On another host, or under a number that no process has.
+    Whatever number and host it wrote: nobody has the lock, so it is gone; whoever has it lives.
     """
     said = {"pid": pid, "host": host or socket.gethostname(), "since": "s"}
     tmp_db.with_name("app.db.lock").write_text(json.dumps(said))
     owner = owner_of(str(tmp_db))
     assert owner.pid == pid
-    assert owner.alive is None
+    assert owner.alive is False
+    with tmp_db.with_name("app.db.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert owner_of(str(tmp_db)).alive is True
 
 
 # --- schedules --------------------------------------------------------------------------------------------
