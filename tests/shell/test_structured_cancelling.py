@@ -266,7 +266,7 @@ async def test_a_transaction_whose_group_has_failed_does_not_run(engines):
     assert ran == [0, 1]
 
 
-async def test_a_step_that_does_not_end_is_abandoned_and_told(engines, eventually, capsys):
+async def test_a_step_that_does_not_end_is_abandoned_and_told(engines, eventually, caplog):
     """
     Within `cleanup_timeout`; the run says meanwhile what it waits for, and its clean-up runs all the same.
     """
@@ -307,13 +307,13 @@ async def test_a_step_that_does_not_end_is_abandoned_and_told(engines, eventuall
         await run.result(5)
     assert isinstance(cancelled.value.__cause__, TimeoutError)
     assert undone == [True]
-    assert "step.abandoned" in capsys.readouterr().out
+    assert "step.abandoned" in caplog.text
     assert (await run.info()).abandoned == {"0": "stubborn"}
     may_end.set()
 
 
 @pytest.mark.parametrize("kind", ["step", "job"])
-async def test_a_step_that_ignores_its_own_timeout_is_abandoned_and_told(engines, capsys, kind):
+async def test_a_step_that_ignores_its_own_timeout_is_abandoned_and_told(engines, caplog, kind):
     """
     Its run waits for it within `cleanup_timeout`, and fails by the timeout; where it is to be tried again, that waits.
     """
@@ -337,9 +337,9 @@ async def test_a_step_that_ignores_its_own_timeout_is_abandoned_and_told(engines
     with pytest.raises(RunFailedError, match="'stubborn' took longer than"):
         await engine.run(body(1))
     assert calls == ["began"]
-    assert "step.abandoned" in capsys.readouterr().out
+    assert "step.abandoned" in caplog.text
     run = await engine.start(body(2))
-    while "step.outlived" not in capsys.readouterr().out:
+    while "step.outlived" not in caplog.text:
         await asyncio.sleep(0.01)
     assert calls == ["began", "began"]
     may_end.set()
@@ -370,7 +370,7 @@ async def test_a_loser_that_does_not_end_is_abandoned(engines):
     may_end.set()
 
 
-async def test_a_failure_in_clean_up_is_told_everywhere(engines, eventually, capsys):
+async def test_a_failure_in_clean_up_is_told_everywhere(engines, eventually, caplog):
     """
     In the result, the facts of the run, its hook and the log; the run is cancelled all the same.
     """
@@ -408,7 +408,7 @@ async def test_a_failure_in_clean_up_is_told_everywhere(engines, eventually, cap
     logged: list[str] = []
 
     async def is_logged():
-        logged.append(capsys.readouterr().out)
+        logged.append(caplog.text)
         return "run.cleanup_failed" in "".join(logged)
 
     await eventually(is_logged)
