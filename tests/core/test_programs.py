@@ -5,7 +5,7 @@ Programs that Hypothesis writes: cut anywhere and replayed, or freed at every tu
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from durable._core.journal.events import CancelRequested
@@ -97,6 +97,7 @@ def test_freeing_at_every_turn_changes_nothing(form, program, order, cancel_at):
 
 @pytest.mark.parametrize("form", [coroutine_program, generator_program])
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@example([["as completed", 0, [[], [["started", 0]]]]], [0], None, False)
 @given(programs, orders, st.one_of(st.none(), st.integers(1, 12)), st.booleans())
 def test_pauses_in_turns_change_nothing(form, program, order, cancel_at, freed):
     """

@@ -21,6 +21,7 @@ from durable._core.run.groups import Group, MembersNode
 from durable._core.run.nodes import (
     CANCELLED,
     NOBODY,
+    UNBOUNDED,
     LateOutcome,
     Node,
     NodeOutcome,
@@ -45,6 +46,14 @@ class CompletionsNode(MembersNode):
         self.end: NodeOutcome | None = None
         ex.completions[position] = self
         self.begin(name, NO_RULE)
+
+    def fill(self) -> None:
+        # Without a pause: what follows it would begin before the members that are still to begin, and after them in a
+        # replay, which may have no pause there.
+        room, self.ex.room = self.ex.room, UNBOUNDED
+        begun = self.next
+        super().fill()
+        self.ex.room = room - (self.next - begun)
 
     def member_rule(self) -> WakeOn:
         return "any"
