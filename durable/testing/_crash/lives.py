@@ -123,7 +123,8 @@ class _StoreDatabase(MemoryDatabase):
             if content is not None:
                 conn.deserialize(content)
             prepare(conn)
-            conn.execute("INSERT OR IGNORE INTO durable_meta VALUES ('token_key', 'the same in each play')")
+            if conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'durable_meta'").fetchone():  # it is a journal's
+                conn.execute("INSERT OR IGNORE INTO durable_meta VALUES ('token_key', 'the same in each play')")
         except BaseException:
             conn.close()
             raise

@@ -139,7 +139,7 @@ async def _end(client: ClientBackend, run_id: str, *, patient: bool) -> tuple[Ru
 
 
 def _ended(run_id: str, row: RunRow, outcome: RunResult, codec: Codec, out: Output) -> int:
-    status, payload, reason = outcome
+    status, payload, reason = outcome.status, outcome.payload, codec.reveal(outcome.reason)
     if isinstance(payload, bytes):  # the hooks of the application undo what they did
         payload = json.dumps(codec.load_plain(payload, where=f"outcome of run {row.run_id!r}"), ensure_ascii=False)
     if out.json:
