@@ -136,8 +136,8 @@ class _Kept:
 
     def emit(  # there is room, and no cap
         self,
-        _about: StepContext,
-        _emitted: EmittedSoFar,
+        about: StepContext,  # noqa: ARG002
+        emitted: EmittedSoFar,  # noqa: ARG002
         stream: str,
         value: Any,
         *,
