@@ -25,7 +25,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(autouse=True)
 def _examples(monkeypatch):
-    for folder in (EXAMPLES / "webapp", EXAMPLES / "debugging", EXAMPLES / "service", EXAMPLES):
+    for folder in (EXAMPLES / "webapp", EXAMPLES / "debugging", EXAMPLES / "service", EXAMPLES / "shop", EXAMPLES):
         monkeypatch.syspath_prepend(folder)
 
 
@@ -182,6 +182,27 @@ def order(folder, monkeypatch):
 
 
 @contextmanager
+def shop(folder, monkeypatch):
+    import store as example
+    from sqlalchemy.schema import CreateTable
+
+    class Bank(example.httpx.AsyncClient):
+        """Takes every charge, and tells nobody: the deadline of the payment passes."""
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *_):
+            pass
+
+        async def post(self, url, json):
+            return example.httpx.Response(202, request=example.httpx.Request("POST", f"http://bank{url}"))
+
+    needs = {"tables": str(CreateTable(example.orders)), "resources": [Bank()]}
+    yield example.fulfil(1, ["tea", "lamp"]), [example.fulfil], needs
+
+
+@contextmanager
 def webapp(folder, monkeypatch):
     import app as example
 
@@ -242,6 +263,7 @@ WORLDS = {
     "product images": (product_images, "product_images", 6, 1),
     "census": (census, "census", 4, 0),
     "service": (order, "service/orders", 20, 2),
+    "shop": (shop, "shop/store", 20, 2),
     "web application": (webapp, "webapp/app", 30, 3),
     "debugging": (fulfilling("shop"), "debugging/shop", 20, 2),
     "debugging, mended": (fulfilling("mended"), "debugging/mended", 20, 2),

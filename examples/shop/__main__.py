@@ -1,0 +1,7 @@
+"""
+``python examples/shop``: a day of the shop, beside a bank.
+"""
+
+from day import run
+
+run()
