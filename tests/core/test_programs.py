@@ -99,6 +99,11 @@ def test_freeing_at_every_turn_changes_nothing(form, program, order, cancel_at):
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @example([["as completed", 0, [[], [["started", 0]]]]], [0], None, False)
 @given(programs, orders, st.one_of(st.none(), st.integers(1, 12)), st.booleans())
+# What follows the members of an as_completed or wait_first began before those that had no room in the slice.
+@example([["as completed", 0, [[], [["started", 0]]]]], [0], None, False)
+@example([["as completed", 0, [[], [["gather", "all", []], ["broken child", 0]]]]], [0], None, False)
+@example([["as completed", 0, [[], [["plain", "now"], ["for each helper", 0]]]]], [0], None, False)
+@example([["child", 0], ["wait first", [[["signal", 0]], [["plain", "now"]]]]], [1], None, False)
 def test_pauses_in_turns_change_nothing(form, program, order, cancel_at, freed):
     """
     Turns and replays that pause wherever they may decide what they do in one go, in the same order.
