@@ -74,6 +74,7 @@ from durable._shell.handles.run_info import Arguments, RunInfo
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable._shell.handles.stream import RunStream, StreamItem
 from durable._shell.reads.exporting import read_histories
+from durable._shell.reads.queue_rows import SlotInfo
 from durable._shell.reads.run_rows import FailedHook
 from durable._shell.reads.waits import WaitInfo
 from durable._shell.requests.history_requests import Imported
@@ -259,6 +260,7 @@ __all__ = [
     "Settled",
     "Signal",
     "SignalPayloadError",
+    "SlotInfo",
     "Snooze",
     "Stats",
     "StepCall",

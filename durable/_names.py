@@ -118,6 +118,7 @@ HOMES = {
     "Settled": "_core.program.settled",
     "Signal": "_core.program.ops",
     "SignalPayloadError": "errors",
+    "SlotInfo": "_shell.reads.queue_rows",
     "Snooze": "errors",
     "Stats": "_shell.engine.engine",
     "StepCall": "_shell.attempts.middleware",

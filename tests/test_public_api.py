@@ -28,7 +28,7 @@ DOCUMENTED = """
     FromThread RunFromThread
     Schedule ScheduleHandle ScheduleInfo
     Batch BatchInfo current_batch
-    Finished ValueType ValueCodec FailedHook QueueHandle LimitHandle LimitInfo
+    Finished ValueType ValueCodec FailedHook QueueHandle LimitHandle LimitInfo SlotInfo
     StepContext Transaction context cursor memo snooze
     AsyncTransaction Caps Child Command RunOp EngineEvent HistoryEvent QueueInfo Stats Health
     replay Replay ReplayedCommand RunHistory read_histories CheckReport CheckedRun aliases
@@ -41,19 +41,19 @@ DOCUMENTED = """
 OFFERED = {
     "Engine": """
         path open aclose drain idle serve health wait_closed failure
-        start start_many run get find runs transact transaction read
-        queue limit schedule schedules batch get_batch batches complete fail heartbeat
+        start start_many run get find runs counts transact transaction read
+        queue limit limits schedule schedules batch get_batch batches complete fail heartbeat
         from_thread events stats prune scrub delete backup export import_runs check dry_run
     """,
     "Client": """
         path open aclose
-        start start_many run get find runs
-        queue limit schedule schedules batch get_batch batches complete fail heartbeat events
+        start start_many run get find runs counts
+        queue limit limits schedule schedules batch get_batch batches complete fail heartbeat events
         prune scrub delete export import_runs
     """,
     "Run": """
         id run_id result stream watch
-        info status attributes history children why waits
+        info status attributes history children descendants why waits
         signal ask query cancel pause resume reschedule resolve retry retry_hooks fork
     """,
     "Batch": "id parent add add_many batch info members cancel retry wait why",

@@ -21,7 +21,9 @@ from durable import (
     Return,
     RunCancelledError,
     RunFailedError,
+    RunNotFoundError,
     Service,
+    UsageError,
     gather,
     job,
     read_histories,
@@ -354,3 +356,72 @@ async def test_what_holds_a_run_up_comes_first(engines, reached, eventually):
     may_end.set()
     with pytest.raises(RunCancelledError):
         await ending.result(5)
+
+
+# --- families, counts, limits ---------------------------------------------------------------------
+
+
+async def test_descendants_are_all_that_a_run_has_led_to(journal, reached):
+    """
+    Children, theirs, and so on, oldest first; without the run itself, and without those of others.
+    """
+    top = await journal.start(grandparent(), id="top")
+    await journal.start(approvals(3), id="other")
+    for run_id in ("top", "top/0", "top/0/0.0", "top/0/0.1", "other", "other/0.0"):
+        await reached(journal.get(run_id), "waiting")
+    assert [info.id for info in await top.descendants()] == ["top/0", "top/0/0.0", "top/0/0.1"]
+    assert [info.id for info in await journal.get("top/0/0.1").descendants()] == []
+    with pytest.raises(RunNotFoundError):
+        await journal.get("none").descendants()
+
+
+async def test_runs_are_counted_by_what_they_have_in_common(journal, reached):
+    """
+    By one thing, or by several together: also by a label, which some may not have.
+    """
+    await journal.start(broken(1), labels={"city": "Bern"})
+    await reached(await journal.start(broken(2)), "failed")
+    await reached(await journal.start(napping(3600.0)), "waiting")
+    assert await journal.counts(by=("workflow", "status")) == {("broken", "failed"): 2, ("napping", "waiting"): 1}
+    assert await journal.counts() == await journal.counts(by=["workflow", "status"])
+    assert await journal.counts(by="status") == {"failed": 2, "waiting": 1}
+    assert await journal.counts(by=("kind", "label:city")) == {
+        ("job", "Bern"): 1,
+        ("job", None): 1,
+        ("workflow", None): 1,
+    }
+    for by in ("colour", (), ["status", "priority"]):
+        with pytest.raises(UsageError, match="workflow, version, kind, status, queue and label:NAME"):
+            await journal.counts(by=by)
+
+
+async def test_a_limit_tells_who_is_in_it_and_who_waits(engines, tmp_db, eventually):
+    """
+    In their order, with the step and the key; of each, and of all limits, from a client too.
+    """
+    gate = asyncio.Event()
+
+    @step(limit=Limit("gate", concurrency=1), limit_key=lambda name: name)
+    async def inside(name: str) -> None:
+        await gate.wait()
+
+    @workflow
+    async def visitor(name: str) -> Flow[None]:
+        yield inside(name)
+
+    engine = await engines.file(visitor, limits=[Limit("other", concurrency=3)])
+    for number, name in enumerate("aab"):
+        await engine.start(visitor(name), id=f"v{number}")
+
+    async def all_there():
+        info = await engine.limit("gate").info()
+        return (info.inside, info.waiting) == (2, 1)
+
+    await eventually(all_there)
+    info = await engine.limit("gate").info()
+    assert [(slot.run, slot.position, slot.key) for slot in info.holders] == [("v0", "0", "a"), ("v2", "0", "b")]
+    assert [(slot.run, slot.position, slot.key) for slot in info.waiters] == [("v1", "0", "a")]
+    assert await engine.limits() == [info, await engine.limit("other").info()]
+    async with Client(tmp_db) as client:
+        assert await client.limits() == await engine.limits()
+    gate.set()

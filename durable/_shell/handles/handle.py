@@ -31,6 +31,7 @@ from durable._shell.handles.queries import RunView, ask_journal
 from durable._shell.handles.run_info import RunInfo, all_infos, info_from
 from durable._shell.handles.stream import RunStream
 from durable._shell.reads import event_rows, queue_rows, run_rows, why
+from durable._shell.reads.queue_rows import LimitDetails, SlotInfo
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.waits import WaitInfo
 from durable._shell.reads.watched_rows import StepBegun, watched_run
@@ -227,6 +228,11 @@ class Run(Generic[T]):
         """The runs that it started, oldest first."""
         await self._row()
         return await all_infos(self._backend, run_rows.Filter(parent=self.id))
+
+    async def descendants(self) -> list[RunInfo]:
+        """The runs that it started, those that they started, and so on: oldest first."""
+        await self._row()
+        return await all_infos(self._backend, run_rows.Filter(ancestor=self.id))
 
     async def waits(self) -> Sequence[WaitInfo]:
         """What it waits for, what holds it up most first; a hundred of each at most. `why` says it in a sentence."""
@@ -539,6 +545,15 @@ class LimitInfo:
     waiting: int
     #: Whether the numbers were set by `change`.
     changed: bool
+    #: Those who have a slot, the longest first; and those who wait for one, in their order. A hundred of each at most.
+    holders: Sequence[SlotInfo] = ()
+    waiters: Sequence[SlotInfo] = ()
+
+
+def limit_info(row: LimitDetails) -> LimitInfo:
+    """A row as callers see it."""
+    rate = None if row.grants is None else Rate(row.grants, per=row.per or 0.0)
+    return LimitInfo(row.name, row.concurrency, rate, row.inside, row.waiting, row.changed, row.holders, row.waiters)
 
 
 class LimitHandle:
@@ -554,8 +569,7 @@ class LimitHandle:
         if row is None:
             msg = f"no limit is called {self.name!r} in this journal: it is known once an engine has had it"
             raise UsageError(msg)
-        rate = None if row.grants is None else Rate(row.grants, per=row.per or 0.0)
-        return LimitInfo(self.name, row.concurrency, rate, row.inside, row.waiting, row.changed)
+        return limit_info(row)
 
     async def change(self, *, concurrency: int | None = None, rate: Rate | None = None) -> None:
         """

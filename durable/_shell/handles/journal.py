@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 from durable._core.journal.payloads import failure_payload
 from durable._core.program.definition import OnConflict
@@ -28,10 +28,10 @@ from durable._shell.backend import Backend
 from durable._shell.handles.batch import Batch, draft_batch
 from durable._shell.handles.batch_drafts import Callbacks
 from durable._shell.handles.batch_info import BatchInfo, list_all
-from durable._shell.handles.handle import LimitHandle, QueueHandle, Run
+from durable._shell.handles.handle import LimitHandle, LimitInfo, QueueHandle, Run, limit_info
 from durable._shell.handles.run_info import RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
-from durable._shell.reads import run_details, run_rows
+from durable._shell.reads import queue_rows, run_details, run_rows
 from durable._shell.reads.exporting import export_runs, read_histories, write_file
 from durable._shell.requests.callback_requests import CompleteCallback, FailCallback, KeepCallback, is_new
 from durable._shell.requests.history_requests import Imported, ImportRuns
@@ -46,7 +46,7 @@ from durable._shell.requests.run_requests import StartRuns
 from durable._shell.rows.engine_events import EngineEvent, wanted_events
 from durable._shell.rows.rows import NewRun
 from durable._shell.threads import in_thread
-from durable.errors import CallbackFailedError, RunNotFoundError
+from durable.errors import CallbackFailedError, RunNotFoundError, UsageError
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Backend)
@@ -310,6 +310,29 @@ class JournalHandle(Generic[B]):
         """
         return self._backend.events(wanted_events(run, workflow, kinds))
 
+    @overload
+    async def counts(self, by: str) -> dict[Any, int]: ...
+    @overload
+    async def counts(self, by: Iterable[str] = ...) -> dict[tuple[Any, ...], int]: ...
+    async def counts(self, by: str | Iterable[str] = ("workflow", "status")) -> dict[Any, int]:
+        """
+        How many runs there are of each kind, such as ``{("ride", "failed"): 3, ...}``.
+
+        Args:
+            by: What to count by: "workflow", "version", "kind", "status", "queue", or "label:NAME" (None where a run
+                has no such label). Of a single name, not in a tuple, the keys are the values themselves.
+
+        Raises:
+            UsageError: Runs cannot be counted by one of these.
+        """
+        names = (by,) if isinstance(by, str) else tuple(by)
+        unknown = [name for name in names if name not in run_rows.COUNTED_BY and not name.startswith("label:")]
+        if unknown or not names:
+            msg = f"counts(by=) takes {', '.join(run_rows.COUNTED_BY)} and label:NAME, found {by!r}"
+            raise UsageError(msg)
+        found = await self._backend.read(run_rows.counts_by, names)
+        return {values[0] if isinstance(by, str) else values: count for values, count in found}
+
     def queue(self, name: str) -> QueueHandle:
         """A handle on a queue."""
         return QueueHandle(self._backend, name)
@@ -317,6 +340,10 @@ class JournalHandle(Generic[B]):
     def limit(self, name: str) -> LimitHandle:
         """A handle on a named limit."""
         return LimitHandle(self._backend, name)
+
+    async def limits(self) -> list[LimitInfo]:
+        """All named limits that an engine has had, by name: their numbers, who has a slot, and who waits for one."""
+        return [limit_info(row) for row in await self._backend.read(queue_rows.all_limit_rows)]
 
     def schedule(self, name: str) -> ScheduleHandle:
         """

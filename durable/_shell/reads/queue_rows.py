@@ -5,7 +5,8 @@ Numbers of queues and limits that were changed at run time, and hold in place of
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from durable._core.admission import Queue
 from durable._core.codec.json_text import read_list
@@ -65,27 +66,76 @@ def _queue(name: str, changed: str) -> Queue:
     raise ValueError(msg)
 
 
-class LimitNumbers(NamedTuple):
+class SlotInfo(NamedTuple):
+    """Who has a slot of a limit, or waits for one. Instants are epoch seconds, UTC."""
+
+    #: Id of the run.
+    run: str
+    #: Of its step; None where the slot is the run's own.
+    position: str | None
+    #: Of the limit, where that has keys.
+    key: str | None
+    #: When it got the slot; of who waits, since when.
+    since: float
+    #: When the rate lets it in, if that is what it waits for.
+    due: float | None = None
+
+
+class LimitDetails(NamedTuple):
     """A limit with the numbers that hold, and who is in it."""
 
+    name: str
     concurrency: int | None
     grants: int | None
     per: float | None
     changed: bool
     inside: int
     waiting: int
+    holders: Sequence[SlotInfo]
+    waiters: Sequence[SlotInfo]
 
 
-def limit_row(conn: sqlite3.Connection, name: str) -> LimitNumbers | None:
+#: Of those who are in a limit, and of those who wait, that are told.
+_MOST_SLOTS: Final = 100
+_LIMITS: Final = """
+SELECT name, concurrency, count, per, own IS NOT NULL,
+    (SELECT count(*) FROM durable_slots AS s WHERE s.name = l.name AND granted_at IS NOT NULL),
+    (SELECT count(*) FROM durable_slots AS s WHERE s.name = l.name AND granted_at IS NULL)
+FROM durable_limits AS l
+"""
+
+
+def limit_row(conn: sqlite3.Connection, name: str) -> LimitDetails | None:
     """The limit called *name*; None if no engine has had it."""
-    row = conn.execute(
-        "SELECT concurrency, count, per, own IS NOT NULL, "
-        "(SELECT count(*) FROM durable_slots AS s WHERE s.name = l.name AND granted_at IS NOT NULL), "
-        "(SELECT count(*) FROM durable_slots AS s WHERE s.name = l.name AND granted_at IS NULL) "
-        "FROM durable_limits AS l WHERE name = ?",
-        (name,),
-    ).fetchone()
-    if row is None:
-        return None
-    concurrency, grants, per, changed, inside, waiting = row
-    return LimitNumbers(concurrency, grants, per, bool(changed), inside, waiting)
+    row = conn.execute(f"{_LIMITS} WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _limit_row(conn, *row)
+
+
+def all_limit_rows(conn: sqlite3.Connection) -> list[LimitDetails]:
+    """All that an engine has had, by name."""
+    return [_limit_row(conn, *row) for row in conn.execute(f"{_LIMITS} ORDER BY name").fetchall()]
+
+
+def _limit_row(
+    conn: sqlite3.Connection,
+    name: str,
+    concurrency: int | None,
+    grants: int | None,
+    per: float | None,
+    changed: int,
+    inside: int,
+    waiting: int,
+) -> LimitDetails:
+    holders = _slots(conn, name, "s.granted_at", "s.granted_at IS NOT NULL", "s.granted_at, s.slot")
+    waiters = _slots(conn, name, "s.since", "s.granted_at IS NULL", "s.slot")
+    return LimitDetails(name, concurrency, grants, per, bool(changed), inside, waiting, holders, waiters)
+
+
+def _slots(conn: sqlite3.Connection, name: str, since: str, which: str, order: str) -> list[SlotInfo]:
+    rows = conn.execute(
+        f"SELECT r.run_id, nullif(s.position, ''), nullif(s.key, ''), {since}, s.due_at "  # noqa: S608 - constants
+        "FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run "
+        f"WHERE s.name = ? AND {which} ORDER BY {order} LIMIT ?",
+        (name, _MOST_SLOTS),
+    )
+    return [SlotInfo(*row) for row in rows]

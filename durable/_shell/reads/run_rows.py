@@ -288,6 +288,8 @@ class Filter(NamedTuple):
     attributes: Mapping[str, Any] | None = None
     queue: str | None = None
     parent: str | None = None
+    #: As *parent*, also further up.
+    ancestor: str | None = None
     batch: str | None = None
     since: float | None = None
     until: float | None = None
@@ -347,6 +349,13 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
     if wanted.parent is not None:
         where.append("r.parent = (SELECT run FROM durable_runs WHERE run_id = ?)")
         values.append(wanted.parent)
+    if wanted.ancestor is not None:
+        where.append(
+            "r.run IN (WITH RECURSIVE below(run) AS ("
+            "SELECT c.run FROM durable_runs AS c JOIN durable_runs AS p ON p.run = c.parent WHERE p.run_id = ? "
+            "UNION SELECT c.run FROM durable_runs AS c JOIN below ON c.parent = below.run) SELECT run FROM below)"
+        )
+        values.append(wanted.ancestor)
     if wanted.batch is not None:
         where.append("r.batch = (SELECT batch FROM durable_batches WHERE batch_id = ?)")
         values.append(wanted.batch)
@@ -549,6 +558,21 @@ def limit_rows(conn: sqlite3.Connection, limit: int = -1) -> list[LimitRow]:
         (limit,),
     )
     return [LimitRow(*row) for row in rows]
+
+
+#: What runs can be counted by, beside labels: columns of `durable_runs`.
+COUNTED_BY: Final[Mapping[str, str]] = {
+    "workflow": "workflow", "version": "version", "kind": "sort", "status": "status", "queue": "queue"
+}  # fmt: skip
+
+
+def counts_by(conn: sqlite3.Connection, names: Sequence[str]) -> list[tuple[tuple[Any, ...], int]]:
+    """How many runs have which values of what *names* say: those of `COUNTED_BY`, and "label:NAME" of labels."""
+    paths = [_json_path(name.removeprefix("label:")) for name in names if name not in COUNTED_BY]
+    terms = [COUNTED_BY.get(name, "CASE WHEN json_valid(labels) THEN json_extract(labels, ?) END") for name in names]
+    numbers = ", ".join(str(number) for number in range(1, len(names) + 1))
+    sql = f"SELECT {', '.join(terms)}, count(*) FROM durable_runs GROUP BY {numbers} ORDER BY {numbers}"  # noqa: S608
+    return [(tuple(row[:-1]), row[-1]) for row in conn.execute(sql, paths)]
 
 
 def counts(conn: sqlite3.Connection) -> dict[str, int]:
