@@ -72,6 +72,7 @@ from durable._shell.handles.handle import HistoryEvent, LimitHandle, LimitInfo, 
 from durable._shell.handles.queries import RunView, StepOutcome
 from durable._shell.handles.run_info import Arguments, RunInfo
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
+from durable._shell.handles.step_info import AttemptInfo, StepInfo
 from durable._shell.handles.stream import RunStream, StreamItem
 from durable._shell.reads.exporting import read_histories
 from durable._shell.reads.queue_rows import SlotInfo
@@ -153,6 +154,7 @@ __all__ = [
     "Asked",
     "AsyncTransaction",
     "AttemptFailed",
+    "AttemptInfo",
     "Batch",
     "BatchClosedError",
     "BatchInfo",
@@ -266,6 +268,7 @@ __all__ = [
     "StepCall",
     "StepContext",
     "StepError",
+    "StepInfo",
     "StepInterruptedError",
     "StepOutcome",
     "StreamItem",

@@ -24,7 +24,7 @@ DOCUMENTED = """
     Flow Op Winner Settled Outcomes NamedOutcomes GroupFailedError Signal Request Asked RunView StepOutcome
     Retry RetryAfter Snooze Fatal by_arguments
     now uuid4 random patched set_attributes logger current
-    Engine Client Service Run RunInfo Arguments WaitInfo Queue Rate Limit
+    Engine Client Service Run RunInfo Arguments WaitInfo StepInfo AttemptInfo Queue Rate Limit
     FromThread RunFromThread
     Schedule ScheduleHandle ScheduleInfo
     Batch BatchInfo current_batch
@@ -53,7 +53,7 @@ OFFERED = {
     """,
     "Run": """
         id run_id result stream watch
-        info status attributes history children descendants why waits
+        info status attributes history steps children descendants why waits
         signal ask query cancel pause resume reschedule resolve retry retry_hooks fork
     """,
     "Batch": "id parent add add_many batch info members cancel retry wait why",

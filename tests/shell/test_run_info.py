@@ -23,13 +23,17 @@ from durable import (
     RunFailedError,
     RunNotFoundError,
     Service,
+    Transaction,
     UsageError,
+    context,
     gather,
     job,
+    memo,
     read_histories,
     sleep,
     step,
     timeout,
+    transaction,
     wait_for,
     workflow,
 )
@@ -425,3 +429,87 @@ async def test_a_limit_tells_who_is_in_it_and_who_waits(engines, tmp_db, eventua
     async with Client(tmp_db) as client:
         assert await client.limits() == await engine.limits()
     gate.set()
+
+
+# --- its steps ------------------------------------------------------------------------------------
+
+
+@step(retry=Retry(attempts=3, delay=0.0))
+async def charge(card: str) -> Order:
+    if context().attempt < 3:
+        raise OSError(f"{card} is busy")
+    await memo("model", answer, 1)
+    await memo("model", answer, 2)
+    return Order(7)
+
+
+async def answer(number: int) -> int:
+    return number
+
+
+@transaction
+def note(tx: Transaction, number: int) -> int:
+    return number
+
+
+@step
+async def refuse() -> None:
+    await memo("asked", answer, 5)
+    raise LookupError("no such card")
+
+
+@workflow
+async def shopping() -> Flow[None]:
+    yield charge("visa")
+    yield note(3)
+    yield refuse()
+
+
+async def test_the_steps_of_a_run_are_told_with_their_attempts(engines, tmp_db):
+    """
+    Position, name, status, each attempt with its start, end and error, result and memos; from a client too.
+    """
+    engine = await engines.file(shopping)
+    run = await engine.start(shopping())
+    with pytest.raises(RunFailedError):
+        await run.result(10)
+    steps = await run.steps()
+    assert [(each.position, each.name, each.kind, each.status, each.error) for each in steps] == [
+        ("0", "charge", "step", "succeeded", None),
+        ("1", "note", "transaction", "succeeded", None),
+        ("2", "refuse", "step", "failed", "LookupError: no such card"),
+    ]
+    charged, noted, refused = steps
+    assert [(each.number, each.status, each.error) for each in charged.attempts] == [
+        (1, "retrying", "OSError: visa is busy"),
+        (2, "retrying", "OSError: visa is busy"),
+        (3, "succeeded", None),
+    ]
+    times = [at for each in charged.attempts for at in (each.started_at, each.ended_at)]
+    assert times == sorted(times)
+    assert charged.ended_at == times[-1]
+    assert (charged.result, noted.result, refused.result) == ({"number": 7}, 3, None)
+    assert refused.memos == {"asked": 5}
+    assert charged.site.startswith("shell/test_run_info.py:")
+    async with Client(tmp_db) as client:
+        assert await client.get(run.id).steps() == steps
+
+
+async def test_a_step_that_waits_for_its_next_attempt_says_until_when(engines, reached):
+    """
+    `due`; a job has one step, its function.
+    """
+
+    @job(retry=Retry(attempts=2, delay=50.0, jitter=0.0))
+    async def flaky() -> None:
+        raise OSError("not yet")
+
+    engine = await engines.memory(flaky)
+    run = await engine.start(flaky())
+    await reached(run, "waiting")
+    (only,) = await run.steps()
+    assert (only.position, only.name, only.status, only.error) == ("0", "flaky", "retrying", "OSError: not yet")
+    assert only.ended_at is None
+    assert only.due - only.attempts[0].ended_at == pytest.approx(50.0, abs=0.01)
+    with pytest.raises(RunNotFoundError):
+        await engine.get("none").steps()

@@ -23,12 +23,14 @@ from durable._core.journal.payloads import encoded_signal, failure_in, failure_p
 from durable._core.program.limits import Rate
 from durable._core.program.ops import Signal, in_seconds
 from durable._core.program.requests import Request
+from durable._core.recorded.steps import RecordedStep, recorded_steps
 from durable._core.statuses import Status
 from durable._shell.attempts.functions import journal_key, outlived
 from durable._shell.backend import Backend
 from durable._shell.handles.asking import ask
 from durable._shell.handles.queries import RunView, ask_journal
 from durable._shell.handles.run_info import RunInfo, all_infos, info_from
+from durable._shell.handles.step_info import StepInfo, step_info
 from durable._shell.handles.stream import RunStream
 from durable._shell.reads import event_rows, queue_rows, run_rows, why
 from durable._shell.reads.queue_rows import LimitDetails, SlotInfo
@@ -223,6 +225,21 @@ class Run(Generic[T]):
             name, kind = names.get(event.position), KIND_NAMES[event.kind]
             found.append(HistoryEvent(seq, kind, event.position, event.at, event.value, event, name))
         return found
+
+    async def steps(self) -> list[StepInfo]:
+        """
+        Its steps and transactions, in the order in which they were asked for: status, attempts, result, memos.
+
+        Those that count: what a retry, or another attempt of the whole run, has set aside is in `history` alone.
+        """
+        backend, row = self._backend, await self._row()
+
+        def look(conn: sqlite3.Connection) -> tuple[list[RecordedStep], dict[str, dict[str, Any]]]:
+            events = event_rows.load_history(conn, backend.path, row)
+            return recorded_steps(events), event_rows.notes_of(conn, row.run)
+
+        steps, notes = await backend.read(look)
+        return [step_info(step, notes.get(step.position, {}), backend.codec) for step in steps]
 
     async def children(self) -> list[RunInfo]:
         """The runs that it started, oldest first."""

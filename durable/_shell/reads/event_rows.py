@@ -260,6 +260,15 @@ def latest_note_at(conn: sqlite3.Connection, run: int, position: str) -> float |
     return at
 
 
+def notes_of(conn: sqlite3.Connection, run: int) -> dict[str, dict[str, Any]]:
+    """The cursors and memos of a run, by position and name."""
+    found: dict[str, dict[str, Any]] = {}
+    rows = conn.execute("SELECT position, name, value FROM durable_notes WHERE run = ? ORDER BY at, name", (run,))
+    for position, name, value in rows:
+        found.setdefault(position, {})[name] = value
+    return found
+
+
 def notes_left(conn: sqlite3.Connection, run: int, position: str) -> dict[str, Any]:
     """The cursors and memos that an earlier attempt of a step left."""
     return dict(

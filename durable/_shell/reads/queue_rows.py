@@ -103,6 +103,16 @@ SELECT name, concurrency, count, per, own IS NOT NULL,
     (SELECT count(*) FROM durable_slots AS s WHERE s.name = l.name AND granted_at IS NULL)
 FROM durable_limits AS l
 """
+_HOLDERS: Final = """
+SELECT r.run_id, nullif(s.position, ''), nullif(s.key, ''), s.granted_at, NULL
+FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run
+WHERE s.name = ? AND s.granted_at IS NOT NULL ORDER BY s.granted_at, s.slot LIMIT ?
+"""
+_WAITERS: Final = """
+SELECT r.run_id, nullif(s.position, ''), nullif(s.key, ''), s.since, s.due_at
+FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run
+WHERE s.name = ? AND s.granted_at IS NULL ORDER BY s.slot LIMIT ?
+"""
 
 
 def limit_row(conn: sqlite3.Connection, name: str) -> LimitDetails | None:
@@ -126,16 +136,6 @@ def _limit_row(
     inside: int,
     waiting: int,
 ) -> LimitDetails:
-    holders = _slots(conn, name, "s.granted_at", "s.granted_at IS NOT NULL", "s.granted_at, s.slot")
-    waiters = _slots(conn, name, "s.since", "s.granted_at IS NULL", "s.slot")
+    holders = [SlotInfo(*each) for each in conn.execute(_HOLDERS, (name, _MOST_SLOTS))]
+    waiters = [SlotInfo(*each) for each in conn.execute(_WAITERS, (name, _MOST_SLOTS))]
     return LimitDetails(name, concurrency, grants, per, bool(changed), inside, waiting, holders, waiters)
-
-
-def _slots(conn: sqlite3.Connection, name: str, since: str, which: str, order: str) -> list[SlotInfo]:
-    rows = conn.execute(
-        f"SELECT r.run_id, nullif(s.position, ''), nullif(s.key, ''), {since}, s.due_at "  # noqa: S608 - constants
-        "FROM durable_slots AS s JOIN durable_runs AS r ON r.run = s.run "
-        f"WHERE s.name = ? AND {which} ORDER BY {order} LIMIT ?",
-        (name, _MOST_SLOTS),
-    )
-    return [SlotInfo(*row) for row in rows]

@@ -560,19 +560,23 @@ def limit_rows(conn: sqlite3.Connection, limit: int = -1) -> list[LimitRow]:
     return [LimitRow(*row) for row in rows]
 
 
-#: What runs can be counted by, beside labels: columns of `durable_runs`.
-COUNTED_BY: Final[Mapping[str, str]] = {
-    "workflow": "workflow", "version": "version", "kind": "sort", "status": "status", "queue": "queue"
-}  # fmt: skip
+#: What runs can be counted by, beside labels.
+COUNTED_BY: Final = ("workflow", "version", "kind", "status", "queue")
+_COUNTED: Final = """
+CASE ? WHEN 'workflow' THEN workflow WHEN 'version' THEN version WHEN 'kind' THEN sort WHEN 'status' THEN status
+WHEN 'queue' THEN queue ELSE CASE WHEN json_valid(labels) THEN json_extract(labels, ?) END END
+"""
 
 
 def counts_by(conn: sqlite3.Connection, names: Sequence[str]) -> list[tuple[tuple[Any, ...], int]]:
     """How many runs have which values of what *names* say: those of `COUNTED_BY`, and "label:NAME" of labels."""
-    paths = [_json_path(name.removeprefix("label:")) for name in names if name not in COUNTED_BY]
-    terms = [COUNTED_BY.get(name, "CASE WHEN json_valid(labels) THEN json_extract(labels, ?) END") for name in names]
-    numbers = ", ".join(str(number) for number in range(1, len(names) + 1))
-    sql = f"SELECT {', '.join(terms)}, count(*) FROM durable_runs GROUP BY {numbers} ORDER BY {numbers}"  # noqa: S608
-    return [(tuple(row[:-1]), row[-1]) for row in conn.execute(sql, paths)]
+    values: list[str | None] = []
+    for name in names:
+        values += [name, None if name in COUNTED_BY else _json_path(name.removeprefix("label:"))]
+    terms = ", ".join([_COUNTED] * len(names))
+    grouped = ") AS counted, count(*) FROM durable_runs GROUP BY counted ORDER BY counted"
+    sql = "SELECT json_array(" + terms + grouped
+    return [(tuple(json.loads(counted)), count) for counted, count in conn.execute(sql, values)]
 
 
 def counts(conn: sqlite3.Connection) -> dict[str, int]:

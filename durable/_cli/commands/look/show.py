@@ -40,12 +40,15 @@ from durable._core.statuses import HELD, OPEN
 from durable._shell.reads.event_rows import event_rows, readable_events
 from durable._shell.reads.run_rows import RunRow, SlotRow, followers_of, pending_signals, slots_awaited
 from durable._shell.reads.stream_rows import streams_of
+from durable._shell.reads.waits import WaitInfo, waits_of
 from durable._shell.reads.why import why
 from durable._shell.storage.outlived import in_words, still_running
 
 #: Steps and followers that are shown unless all were asked for: the latest, since that is where a run stands.
 _STEPS: Final = 30
 _FOLLOWERS: Final = 10
+#: So many waits are listed; a single one is in the sentence.
+_SEVERAL: Final = 2
 #: Commands whose failure ended a run, that are shown with their tracebacks.
 _CAUSES: Final = 5
 
@@ -69,6 +72,8 @@ class Page(NamedTuple):
     #: Names of signals -> how many the run has yet to take in.
     pending: dict[str, int]
     family: Family
+    #: What it waits for.
+    waits: list[WaitInfo]
     #: Slots of limits that it waits for.
     slots: list[SlotRow]
     followers: list[RunRow]
@@ -124,12 +129,13 @@ def page_of(conn: sqlite3.Connection, path: str, text: str, now: float, *, full:
         rows = event_rows(conn, row.run)
         pending = pending_signals(conn, row.run)
         family = family_of(conn, row.run, full=full)
+        waits = waits_of(conn, row)
         slots = slots_awaited(conn, row.run)
         followers = followers_of(conn, row.run, -1 if full else _FOLLOWERS + 1)
         streams = {name: items for name, items, _ in streams_of(conn, row.run_id)}
     events, problem = readable_events(rows, path, row)
     return Page(
-        row, said, events, pending, family, slots, followers, streams, None if problem is None else str(problem)
+        row, said, events, pending, family, waits, slots, followers, streams, None if problem is None else str(problem)
     )
 
 
@@ -157,6 +163,7 @@ def _write(page: Page, out: Output, now: float, *, full: bool) -> None:
     if row.attributes is not None:
         _section("attributes", value_lines(row.attributes, full=full), out)
     _steps(page, out, now, full=full)
+    _section("waits for", _waits(page, now), out)
     _section("signals", _signals(page), out)
     _section("callbacks", [each.in_words(now) for each in callbacks_in(row, page.events)], out)
     tree = list(family_lines(row.run_id, page.family, out))
@@ -268,6 +275,20 @@ def _ran_since(events: Sequence[Event]) -> list[str]:
     return [*ran, "a retry is refused: `durable fork RUN --at POSITION` from where all is valid, or start a new run"]
 
 
+def _waits(page: Page, now: float) -> list[str]:
+    """All that it waits for, where that is more than the sentence above has said."""
+    if len(page.waits) < _SEVERAL:
+        return []
+    lines: list[str] = []
+    for wait in page.waits:
+        at = f" at {wait.position}" if wait.position else ""
+        holder = f", run {wait.holder}" if wait.holder else ""
+        since = f", for {ago(wait.since, now)}" if wait.since is not None else ""
+        due = "" if wait.due is None else f", due in {span(wait.due - now)}" if wait.due > now else ", due"
+        lines.append(f"{wait.kind}{f' {wait.name}' if wait.name else ''}{at}{holder}{since}{due}")
+    return lines
+
+
 def _signals(page: Page) -> list[str]:
     lines: list[str] = []
     for name, (received, pending, unread) in _signal_counts(page).items():
@@ -311,6 +332,7 @@ def _json(page: Page) -> dict[str, Any]:
     return {
         **as_json(page.row, ""),
         "why": page.why,
+        "waits": [{**wait._asdict(), "since": iso(wait.since), "due": iso(wait.due)} for wait in page.waits],
         "waits_for_slots": [
             {
                 "position": each.position or None,
