@@ -19,7 +19,12 @@ EXAMPLES = ROOT / "examples"
 EXAMPLE_SECONDS = 60
 
 DOCUMENTS = ["README.md", "CHANGELOG.md"]
-BY_THEMSELVES = {"census.py": "make demo"}  # that takes longer; CI runs it, too
+BY_THEMSELVES = {
+    "census.py": "make demo",  # that takes longer; CI runs it, too
+    "service": "tests/examples/test_service.py",  # with shorter trials
+    "agent": "tests/examples/test_agent.py",
+    "shop": "tests/examples/test_shop.py",
+}
 SCRIPTS = sorted(
     [path.name for path in EXAMPLES.glob("*.py")] + [path.parent.name for path in EXAMPLES.glob("*/__main__.py")]
 )
@@ -72,7 +77,9 @@ def test_the_readme_shows_python():
     assert "```python\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTS, "docs/production.md", "examples/README.md", "durable/README.md"])
+@pytest.mark.parametrize(
+    "name", [*DOCUMENTS, "examples/guide/production.md", "examples/README.md", "durable/README.md"]
+)
 def test_links_lead_somewhere(name):
     """
     Every file that a document links to is there.

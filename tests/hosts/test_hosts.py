@@ -55,7 +55,8 @@ def check(folder, arguments, *, python=sys.executable, path=()):
     done = subprocess.run(
         [python, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     lines = [line for line in done.stdout.splitlines() if line.startswith(("failed:", "results:"))]
     assert lines == RESULTS
 

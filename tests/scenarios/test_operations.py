@@ -260,7 +260,7 @@ async def test_every_single_crash_ends_like_none(engines, ran, monkeypatch, copi
     """
     Scenario 59, crashes: killed before and after each COMMIT of the sample set: result, keys of effects and
     rows are those of a life without faults; nothing whose outcome was on disk is run again. Each crash cut
-    something: the copy held less than the whole, except for the last.
+    something: the copy held less than the whole, except for the last, and those of the closing engine's own commit.
     """
     paths, whole = await first_life(engines, monkeypatch, copies)
     before, after = [paths[kind::2] for kind in (0, 1)]
@@ -281,7 +281,7 @@ async def test_every_single_crash_ends_like_none(engines, ran, monkeypatch, copi
     assert sorted(cuts) == cuts
     assert cuts[0] == 0
     assert len({held for held in cuts if held < whole}) >= 10
-    assert all(held < whole for held in cuts[:-1])
+    assert all(held < whole for held in cuts[:-3])
 
 
 @pytest.mark.parametrize("where", ["before", "after"])

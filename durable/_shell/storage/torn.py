@@ -60,7 +60,8 @@ def note_open(conn: sqlite3.Connection, path: str) -> None:
     """Let the file say which one it is; nothing is written where it does."""
     number = _number(path)
     conn.execute(
-        "INSERT INTO durable_meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2 WHERE value <> ?2",
+        "INSERT INTO durable_meta VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE value <> excluded.value",
         (_OPEN, number),
     )
 
