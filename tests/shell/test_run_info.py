@@ -26,6 +26,7 @@ from durable import (
     Transaction,
     UsageError,
     context,
+    cursor,
     gather,
     job,
     memo,
@@ -489,6 +490,7 @@ async def test_the_steps_of_a_run_are_told_with_their_attempts(engines, tmp_db):
     assert times == sorted(times)
     assert charged.ended_at == times[-1]
     assert (charged.result, noted.result, refused.result) == ({"number": 7}, 3, None)
+    assert charged.memos == {"model": 1, "model:2": 2}
     assert refused.memos == {"asked": 5}
     assert charged.site.startswith("shell/test_run_info.py:")
     async with Client(tmp_db) as client:
@@ -513,3 +515,70 @@ async def test_a_step_that_waits_for_its_next_attempt_says_until_when(engines, r
     assert only.due - only.attempts[0].ended_at == pytest.approx(50.0, abs=0.01)
     with pytest.raises(RunNotFoundError):
         await engine.get("none").steps()
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_memos_are_kept_unless_they_are_not_to_be(engines, kind):
+    """
+    After the step and its run have ended; with `keep_memos=False` they go with its success, as a cursor does.
+    """
+
+    async def asks() -> int:
+        await cursor(0).advance(1)
+        return await memo("model", answer, 5)
+
+    @workflow
+    async def both() -> Flow[None]:
+        yield gather(*(call_of() for call_of in asked))
+
+    definition = job if kind == "job" else step
+    asked = [definition(name="kept")(asks), definition(name="dropped", keep_memos=False)(asks)]
+    engine = await engines.memory(both, *(asked if kind == "job" else ()))
+    run = await engine.start(both())
+    await run.result(10)
+    runs = [run] if kind == "step" else [engine.get(f"{run.id}/0.0"), engine.get(f"{run.id}/0.1")]
+    steps = [each for one in runs for each in await one.steps()]
+    assert [(each.name, each.memos, each.result) for each in steps] == [("kept", {"model": 5}, 5), ("dropped", {}, 5)]
+    names = await engine.read(lambda conn: conn.execute("SELECT name FROM durable_notes").fetchall())
+    assert names == [("kept:memo:model:1",)]
+    assert await engine.prune(0) > 0
+    assert await engine.read(lambda conn: conn.execute("SELECT count(*) FROM durable_notes").fetchone()) == (0,)
+
+
+async def test_a_step_that_is_done_once_more_asks_anew_for_what_was_kept(engines):
+    """
+    A forced retry sets its success aside, and so the memos of it; those of the new one are kept then.
+    """
+    asked = []
+
+    async def count() -> int:
+        asked.append(len(asked))
+        return asked[-1]
+
+    @step
+    async def fragile() -> None:
+        if not asked[1:]:
+            raise ValueError("not now")
+
+    @step
+    async def refund() -> int:
+        return await memo("count", count)
+
+    @workflow
+    async def body() -> Flow[int]:
+        try:
+            yield fragile()
+        except ValueError:
+            yield refund()
+            raise
+        yield Return((yield refund()))
+
+    engine = await engines.memory(body)
+    run = await engine.start(body())
+    with pytest.raises(RunFailedError):
+        await run.result(10)
+    assert [each.memos for each in await run.steps()] == [{}, {"count": 0}]
+    asked.append(1)
+    await run.retry(force=True)
+    assert await run.result(10) == 2
+    assert [each.memos for each in await run.steps()] == [{}, {"count": 2}]

@@ -104,6 +104,7 @@ def step(
     limit_key: Callable[..., str] | None = ...,
     aliases: Iterable[str] = ...,
     codec: ValueCodec | None = ...,
+    keep_memos: bool = ...,
     stream: Literal[False] = ...,
 ) -> StepDecorator: ...
 @overload
@@ -120,6 +121,7 @@ def step(
     limit_key: Callable[..., str] | None = ...,
     aliases: Iterable[str] = ...,
     codec: ValueCodec | None = ...,
+    keep_memos: bool = ...,
     stream: Literal[True],
 ) -> StreamDecorator: ...
 def step(
@@ -138,6 +140,7 @@ def step(
     aliases: Iterable[str] = (),
     codec: ValueCodec | None = None,
     stream: bool = False,
+    keep_memos: bool = True,
 ) -> Any:
     """
     Make a function a step: effectful work inside a run, run at least once.
@@ -165,6 +168,8 @@ def step(
             is what it emits.
         stream: True has an async generator return the last item alone (None if there was none), so that a long
             stream is neither held in memory nor recorded twice.
+        keep_memos: False drops what it has recorded by `memo` once it has succeeded, instead of keeping it for
+            `Run.steps` as long as the run is kept.
     """
     options = StepOptions(
         retry=as_retry(retry),
@@ -178,6 +183,7 @@ def step(
         aliases=_listed(aliases),
         codec=check_hooks("@step", codec),
         stream=stream,
+        keep_memos=keep_memos,
     )
 
     def decorate(fn: Callable[..., Any]) -> Step[..., Any]:
@@ -254,6 +260,7 @@ def job(
     limit: Limit | str | None = ...,
     limit_key: Callable[..., str] | None = ...,
     aliases: Iterable[str] = ...,
+    keep_memos: bool = ...,
     stream: Literal[False] = ...,
 ) -> JobDecorator: ...
 @overload
@@ -276,6 +283,7 @@ def job(
     limit: Limit | str | None = ...,
     limit_key: Callable[..., str] | None = ...,
     aliases: Iterable[str] = ...,
+    keep_memos: bool = ...,
     stream: Literal[True],
 ) -> JobStreamDecorator: ...
 def job(
@@ -300,12 +308,13 @@ def job(
     limit_key: Callable[..., str] | None = None,
     aliases: Iterable[str] = (),
     stream: bool = False,
+    keep_memos: bool = True,
 ) -> Any:
     """
     Make a function a job: one step with a run of its own, on a queue.
 
-    Options as for `workflow`; `thread`, `process`, `on_crash`, `on_poison` and `stream` as for `step`. Its limit,
-    too, is that of its attempts, unless its `on_conflict` rejects or replaces whole runs.
+    Options as for `workflow`; `thread`, `process`, `on_crash`, `on_poison`, `stream` and `keep_memos` as for `step`.
+    Its limit, too, is that of its attempts, unless its `on_conflict` rejects or replaces whole runs.
     """
     options = RunOptions(
         version=version,
@@ -325,6 +334,7 @@ def job(
         limit_key=limit_key,
         aliases=_listed(aliases),
         stream=stream,
+        keep_memos=keep_memos,
     )
 
     def decorate(fn: Callable[..., Any]) -> Job[..., Any]:

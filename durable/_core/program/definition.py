@@ -99,6 +99,7 @@ class StepOptions:
     aliases: tuple[str, ...] = ()
     codec: ValueCodec | None = None
     stream: bool = False
+    keep_memos: bool = True
 
 
 @frozen
@@ -122,6 +123,7 @@ class RunOptions:
     limit_key: Callable[..., str] | None = None
     aliases: tuple[str, ...] = ()
     stream: bool = False
+    keep_memos: bool = True
 
 
 class Definition(Generic[P, R]):

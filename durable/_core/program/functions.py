@@ -210,6 +210,7 @@ class Job(RunnableDefinition[P, R]):
                 process=options.process,
                 aliases=options.aliases,
                 stream=options.stream,
+                keep_memos=options.keep_memos,
             ),
         )
 

@@ -11,6 +11,7 @@ from attrs import define, field
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import (
+    End,
     Event,
     SlotAwaited,
     StepCommand,
@@ -146,4 +147,8 @@ def recorded_steps(events: Iterable[Event]) -> list[RecordedStep]:
             step.begin(event)
         elif event.position in found:
             found[event.position].take(event)
+        elif isinstance(event, End):
+            for step in found.values():
+                if not step.site and step.ended_at is None:  # a job's function: its end is that of the run
+                    step.take(event)
     return list(found.values())

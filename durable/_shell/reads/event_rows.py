@@ -253,24 +253,30 @@ def last_run(conn: sqlite3.Connection) -> int:
 _NO_RUN = 2**62
 
 
+_LATEST_NOTE = "SELECT max(at) FROM durable_notes WHERE run = ? AND position = ? AND name NOT GLOB 'kept:*'"
+
+
 def latest_note_at(conn: sqlite3.Connection, run: int, position: str) -> float | None:
     """When a step recorded its newest cursor or memo, if it did."""
-    row = conn.execute("SELECT max(at) FROM durable_notes WHERE run = ? AND position = ?", (run, position)).fetchone()
+    row = conn.execute(_LATEST_NOTE, (run, position)).fetchone()
     at: float | None = row[0]
     return at
 
 
 def notes_of(conn: sqlite3.Connection, run: int) -> dict[str, dict[str, Any]]:
-    """The cursors and memos of a run, by position and name."""
+    """The cursors and memos of a run, by position and name; also those that are kept of steps that have succeeded."""
     found: dict[str, dict[str, Any]] = {}
     rows = conn.execute("SELECT position, name, value FROM durable_notes WHERE run = ? ORDER BY at, name", (run,))
     for position, name, value in rows:
-        found.setdefault(position, {})[name] = value
+        found.setdefault(position, {})[name.removeprefix("kept:")] = value
     return found
 
 
 def notes_left(conn: sqlite3.Connection, run: int, position: str) -> dict[str, Any]:
     """The cursors and memos that an earlier attempt of a step left."""
     return dict(
-        conn.execute("SELECT name, value FROM durable_notes WHERE run = ? AND position = ?", (run, position)).fetchall()
+        conn.execute(
+            "SELECT name, value FROM durable_notes WHERE run = ? AND position = ? AND name NOT GLOB 'kept:*'",
+            (run, position),
+        ).fetchall()
     )

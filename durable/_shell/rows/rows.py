@@ -267,10 +267,14 @@ class NewFeed:
 
 @light_frozen
 class DroppedNotes:
-    """Notes (cursors, memos) that nobody can ask for any more."""
+    """Notes (cursors, memos) that no attempt can ask for any more."""
 
     #: Of the steps at these positions; or of all.
     positions: Sequence[str]
+    #: Positions of steps that have succeeded: their memos are kept for people.
+    succeeded: Sequence[str] = field(kw_only=True)
+    #: Whether the run has ended, and nobody will retry it: only what was kept stays.
+    ended: bool = field(kw_only=True)
     everything: bool = field(kw_only=True)
 
 

@@ -168,10 +168,10 @@ CREATE TABLE durable_asked (          -- requests into runs, and their answers
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX durable_asked_run ON durable_asked (run, dedup);
 
-CREATE TABLE durable_notes (          -- cursors and memos of steps under way; gone when the step succeeds
+CREATE TABLE durable_notes (          -- cursors and memos of steps; cursors go when the step succeeds
     run INTEGER NOT NULL,
     position TEXT NOT NULL,
-    name TEXT NOT NULL,               -- "cursor", or "memo:NAME:n"
+    name TEXT NOT NULL,               -- "cursor", or "memo:NAME:n"; "kept:memo:NAME:n" once its step has succeeded
     value ANY,
     at REAL NOT NULL,
     PRIMARY KEY (run, position, name)

@@ -86,7 +86,7 @@ class Driver:
             ready.run, ready.run_id, ready.workflow, ready.queue, labels=ready.labels, batch=ready.batch,
             callback=ready.callback,
         )  # fmt: skip
-        self._notes = StepNotes(ready.run, services)
+        self._notes = StepNotes(ready.run, services, is_job=ready.kind == "job")
         self._inbox = Inbox(ready.run)
         self._attempts = AttemptRunner(self._state, self._inbox, self._notes, services)
         self._writer = TurnWriter(ready, self._state, self._notes, services, self._attempts.outlasting)

@@ -33,8 +33,11 @@ class StepNotes:
 
     _run: int
     _services: Services
+    _is_job: bool = False
     #: Positions of steps that have left something.
     _dirty: set[str] = field(factory=set, init=False)
+    #: Those of steps whose memos go when they have succeeded.
+    _not_kept: set[str] = field(factory=set, init=False)
     #: In a run that was retried: names by position of the steps that were ever asked for.
     _asked_before: dict[str, str] = field(factory=dict, init=False)
 
@@ -105,6 +108,11 @@ class StepNotes:
             return commits.say_in_thread(said, sync=sync)
         return commits.say(said, sync=sync)
 
+    def begin(self, action: StepAction) -> None:
+        """Hear that an attempt begins."""
+        if not action.op.definition.options.keep_memos:
+            self._not_kept.add(action.position)
+
     def may_be_left(self, action: StepAction) -> bool:
         """Whether an earlier attempt may have left something for this one."""
         return action.attempt > 1 or action.position in self._asked_before
@@ -117,20 +125,26 @@ class StepNotes:
         return found
 
     def dropped(self, decision: Decision) -> DroppedNotes | None:
-        """What goes with *decision*: a step has succeeded, or nobody can ask for it again."""
+        """What goes, or is kept for people, with *decision*: a step has succeeded, or nobody can ask for it again."""
         everything = bool(decision.waits) and decision.waits[-1].kind == "restart"  # and asks for all anew
         if not (everything or self._dirty or self._asked_before):
             return None
         done: list[str] = []
+        kept: list[str] = []
+        ended = False
         if self._dirty and not everything:
             # A failed run may be retried: its failed steps then continue from their cursors. All stay dirty: a
             # turn that is not written is done again.
-            everything = decision.ended is not None and decision.ended != "failed"
+            ended = decision.ended is not None and decision.ended != "failed"
             done = [event.position for event in only(decision.events, StepSucceeded) if event.position in self._dirty]
+            if self._is_job and decision.ended == "succeeded":  # all that is recorded of it
+                done = [*self._dirty]
+            kept = [position for position in done if position not in self._not_kept]
+            done = [position for position in done if position in self._not_kept]
         if self._asked_before:  # if the mended code asks for another step, what is there is not for it
             done += [
                 event.position
                 for event in only(decision.events, StepStarted)
                 if self._asked_before.get(event.position, event.name) != event.name
             ]
-        return DroppedNotes(done, everything=everything)
+        return DroppedNotes(done, succeeded=kept, ended=ended, everything=everything)

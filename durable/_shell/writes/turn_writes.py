@@ -114,6 +114,16 @@ class SignalsUnreadError(Exception):
     """A turn would end its run while signals are unread for which its code may ask: it is to be redone with them."""
 
 
+#: Of a step that has succeeded: its cursor, and the memos of an earlier success that a retry has set aside.
+_DROP_OLD_NOTES = """
+DELETE FROM durable_notes WHERE run = ? AND position = ? AND (name = 'cursor' OR name GLOB 'kept:*')
+"""
+#: By a name that no later attempt finds, should the step be asked for once more.
+_KEEP_MEMOS = """
+UPDATE durable_notes SET name = 'kept:' || name WHERE run = ? AND position = ? AND name GLOB 'memo:*'
+"""
+
+
 def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
     """
     Write *turns*, of different runs.
@@ -286,8 +296,13 @@ def _drop_notes(conn: sqlite3.Connection, run: int, notes: DroppedNotes) -> None
     if notes.everything:
         conn.execute("DELETE FROM durable_notes WHERE run = ?", (run,))
         return
+    for position in notes.succeeded:
+        conn.execute(_DROP_OLD_NOTES, (run, position))
+        conn.execute(_KEEP_MEMOS, (run, position))
     for position in notes.positions:
         conn.execute("DELETE FROM durable_notes WHERE run = ? AND position = ?", (run, position))
+    if notes.ended:
+        conn.execute("DELETE FROM durable_notes WHERE run = ? AND name NOT GLOB 'kept:*'", (run,))
 
 
 def keep_note(conn: sqlite3.Connection, run: int, position: str, name: str, value: Payload, at: float) -> None:

@@ -49,7 +49,7 @@ JOIN durable_runs AS r USING (run) WHERE r.ended_at IS NOT NULL
 UNION ALL SELECT 'a slot of ' || s.name, r.run_id, s.position FROM durable_slots AS s JOIN durable_runs AS r USING (run)
 WHERE r.ended_at IS NOT NULL
 UNION ALL SELECT 'a note of a step', r.run_id, n.position FROM durable_notes AS n JOIN durable_runs AS r USING (run)
-WHERE r.status = 'succeeded'
+WHERE r.status = 'succeeded' AND n.name NOT GLOB 'kept:*'
 UNION ALL SELECT 'a wait of no run', w.kind, w.position FROM durable_waits AS w
 WHERE w.run NOT IN (SELECT run FROM durable_runs)
 UNION ALL SELECT 'an event of no run', CAST(e.run AS TEXT), e.position FROM durable_events AS e
