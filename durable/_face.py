@@ -6,18 +6,9 @@ Programs load each name by `_names` instead, from its module, and not what all t
 
 from durable._cli import command_line
 from durable._core.admission import Queue
-from durable._core.codec.class_names import aliases
-from durable._core.codec.codec import ValueCodec
-from durable._core.codec.value_types import ValueType
-from durable._core.program.callbacks import Callback, callback
-from durable._core.program.command import Command
-from durable._core.program.decorators import call, job, step, transaction, workflow
-from durable._core.program.definition import by_arguments
-from durable._core.program.flow import current, logger, now, patched, random, uuid4
-from durable._core.program.functions import Finished
-from durable._core.program.group_ops import Winner
-from durable._core.program.limits import Limit, Rate
-from durable._core.program.op_constructors import (
+from durable._core.authoring.decorators import call, job, step, transaction, workflow
+from durable._core.authoring.flow import current, logger, now, patched, random, uuid4
+from durable._core.authoring.op_constructors import (
     as_completed,
     cancel_run,
     continue_as,
@@ -34,15 +25,24 @@ from durable._core.program.op_constructors import (
     wait_first,
     wait_for,
 )
+from durable._core.authoring.registry import Given as Definition
+from durable._core.authoring.sagas import CompensationError, saga
+from durable._core.authoring.schedules import Schedule
+from durable._core.codec.class_names import aliases
+from durable._core.codec.codec import ValueCodec
+from durable._core.codec.value_types import ValueType
+from durable._core.policies.limits import Limit, Rate
+from durable._core.policies.retry import Retry
+from durable._core.policies.settled import GroupFailedError, NamedOutcomes, Outcomes, Settled
+from durable._core.program.callbacks import Callback, callback
+from durable._core.program.command import Command
+from durable._core.program.definition import by_arguments
+from durable._core.program.functions import Finished
+from durable._core.program.group_ops import Winner
 from durable._core.program.ops import Child, Flow, Op, Return, RunOp, Signal
 from durable._core.program.progress import Progress
-from durable._core.program.registry import Given as Definition
 from durable._core.program.requests import Asked, Request
-from durable._core.program.retry import Retry
-from durable._core.program.sagas import CompensationError, saga
 from durable._core.program.saying import emit, progress, set_attributes
-from durable._core.program.schedules import Schedule
-from durable._core.program.settled import GroupFailedError, NamedOutcomes, Outcomes, Settled
 from durable._core.program.transactions import AsyncTransaction, Transaction
 from durable._core.recorded.check import CheckedRun, CheckReport
 from durable._core.recorded.export_format import RunHistory
@@ -61,23 +61,23 @@ from durable._shell.attempts.middleware import (
     RunSuccess,
     StepCall,
 )
+from durable._shell.client.client import Client
 from durable._shell.engine.dry_run import DryRun
 from durable._shell.engine.engine import Engine, Stats
 from durable._shell.engine.from_thread import FromThread, RunFromThread
 from durable._shell.engine.service import Service
 from durable._shell.handles.batch import Batch, current_batch
 from durable._shell.handles.batch_info import BatchInfo
-from durable._shell.handles.client import Client
 from durable._shell.handles.handle import HistoryEvent, LimitHandle, LimitInfo, QueueHandle, QueueInfo, Run
 from durable._shell.handles.queries import RunView, StepOutcome
 from durable._shell.handles.run_info import Arguments, RunInfo
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable._shell.handles.step_info import AttemptInfo, StepInfo
 from durable._shell.handles.stream import RunStream, StreamItem
-from durable._shell.reads.exporting import read_histories
 from durable._shell.reads.queue_rows import SlotInfo
 from durable._shell.reads.run_rows import FailedHook
 from durable._shell.reads.waits import WaitInfo
+from durable._shell.reports.exporting import read_histories
 from durable._shell.requests.history_requests import Imported
 from durable._shell.rows.engine_events import EngineEvent
 from durable._shell.tasks.health import Health

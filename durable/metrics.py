@@ -32,7 +32,7 @@ from durable._cli.journals.files import open_readonly
 from durable._shell.engine.engine import Engine
 from durable._shell.engine.service import Service
 from durable._shell.handles.journal import JournalHandle
-from durable._shell.reads.measures import MEASURES, Measure, measures
+from durable._shell.reports.measures import MEASURES, Measure, measures
 from durable._shell.storage.memory import MEMORY
 from durable.errors import DurableError, UsageError
 

@@ -241,7 +241,9 @@ ROOMS = [
     "durable._core.light_frozen",
     "durable._core.outside",
     "durable._core.codec",
+    "durable._core.policies",
     "durable._core.program",
+    "durable._core.authoring",
     "durable._core.ports",
     "durable._core.journal",
     "durable._core.run",
@@ -255,14 +257,20 @@ ROOMS = [
     "durable._shell.threads",
     "durable._shell.loops",
     "durable._shell.storage",
+    "durable._shell.ownership",
     "durable._shell.rows",
     "durable._shell.reads",
+    "durable._shell.reports",
+    "durable._shell.claims",
     "durable._shell.writes",
+    "durable._shell.importing",
     "durable._shell.requests",
     "durable._shell.backend",
     "durable._shell.attempts",
+    "durable._shell.commits",
     "durable._shell.turns",
     "durable._shell.handles",
+    "durable._shell.client",
     "durable._shell.tasks",
     "durable._shell.engine",
     "durable._shell",
@@ -302,7 +310,9 @@ ROOMS = [
     "durable",
 ]
 # What runs inside a transaction, or is read with: it knows no event loop, no log and no clock.
-ON_A_THREAD = ("durable._shell.rows", "durable._shell.reads", "durable._shell.writes", "durable._shell.requests")
+ON_A_THREAD = tuple(
+    f"durable._shell.{room}" for room in ("rows", "reads", "reports", "claims", "writes", "importing", "requests")
+)
 
 
 def room_of(name: str) -> str:

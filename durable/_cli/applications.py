@@ -29,12 +29,12 @@ from attrs import frozen
 from durable._cli.journals.files import APPLICATION_VARIABLE
 from durable._cli.terminal.output import printable
 from durable._cli.terminal.problems import CommandError
+from durable._core.authoring.registry import Runnable, collect
 from durable._core.codec.class_names import loaded_module
 from durable._core.codec.codec import Codec
 from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Workflow
 from durable._core.program.ops import Signal
-from durable._core.program.registry import Runnable, collect
 from durable._core.program.requests import Request
 from durable._core.source_places import OURS
 

@@ -30,8 +30,8 @@ from typing import Final, Generic, TypeVar
 
 from attrs import define, field, frozen
 
+from durable._core.policies.limits import Rate, check_count, check_rate
 from durable._core.program.definition import check_name
-from durable._core.program.limits import Rate, check_count, check_rate
 from durable.errors import DefinitionError
 
 R = TypeVar("R")

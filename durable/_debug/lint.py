@@ -22,9 +22,9 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from durable._core.authoring.registry import Definitions
 from durable._core.outside import ACTS, BARE, IDENTITIES, READS, OutsideObjects
 from durable._core.program.functions import Workflow
-from durable._core.program.registry import Definitions
 from durable._core.source_places import FINE, is_library
 
 _SETS: Final = (set, frozenset)

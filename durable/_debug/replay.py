@@ -15,16 +15,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, assert_never
 
+from durable._core.authoring.registry import Definitions, Runnable, collect
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Event, RunStarted
 from durable._core.program.functions import Workflow
-from durable._core.program.registry import Definitions, Runnable, collect
 from durable._core.recorded.check import Verdict, verdict_of
 from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._debug.sources import text_at
 from durable._debug.stepped_replay import Place, SteppedReplay, Stop
 from durable._shell.handles.handle import HistoryEvent
-from durable._shell.reads.exporting import read_histories
+from durable._shell.reports.exporting import read_histories
 from durable.errors import DurableError, NondeterminismError, UsageError
 
 #: What `replay` takes: a `RunHistory`, the path of an exported one, or events (`await run.history()`, a `DryRun`).

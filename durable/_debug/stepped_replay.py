@@ -14,8 +14,8 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from durable._core.journal import history
+from durable._core.policies.retry import from_record
 from durable._core.program.functions import Workflow
-from durable._core.program.retry import from_record
 from durable._core.run.divergence.comparing import EVERYWHERE, NOWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.source_places import OURS

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
-from durable._core.program.registry import Definitions
 from durable._core.recorded.copies import Absent, Copy, command_at, copy_of, roots, status_of
 from durable._core.recorded.export_format import RunHistory
 from durable._core.run.caps import DEFAULT_CAPS, Caps
@@ -22,7 +22,7 @@ from durable._shell.attempts.stand_ins import StandFor, StandIns, result_types
 from durable._shell.engine.dry_run import DryRun, SignalsToSend, rehearsing
 from durable._shell.engine.engine import Engine
 from durable._shell.handles.journal import backend_of
-from durable._shell.reads.exporting import read_histories
+from durable._shell.reports.exporting import read_histories
 from durable._shell.storage.memory import MEMORY
 from durable.errors import DryRunError, UsageError
 

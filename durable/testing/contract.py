@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from durable._core.program.decorators import step, workflow
-from durable._core.program.op_constructors import sleep
+from durable._core.authoring.decorators import step, workflow
+from durable._core.authoring.op_constructors import sleep
 from durable._core.program.ops import Flow, Return
 from durable._shell.engine.engine import Engine
 from durable._shell.storage.port import AnyDatabase, OpenDatabase

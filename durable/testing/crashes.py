@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from attrs import field, frozen
 
+from durable._core.authoring.registry import Given
 from durable._core.program.ops import RunOp
-from durable._core.program.registry import Given
 from durable.testing._crash.faults import KINDS, Fault, Kind, pairs_of
 from durable.testing._crash.invariants import Outcome
 from durable.testing._crash.lives import dead_are_silent

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import durable
-from durable._core.program.registry import Given
+from durable._core.authoring.registry import Given
 from durable._shell.engine.engine import Engine
+from durable._shell.ownership.ownership import Ownership
 from durable._shell.storage.memory import MEMORY
-from durable._shell.storage.ownership import Ownership
 from durable.errors import EngineClosedError, JournalError, UsageError
 from durable.testing._crash.lives import Store, make_tables
 

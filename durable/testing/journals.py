@@ -15,7 +15,7 @@ from attrs import fields as attrs_fields
 from durable._core.journal.events import Event
 from durable._core.recorded.export_format import RunHistory
 from durable._shell.handles.handle import HistoryEvent
-from durable._shell.reads.exporting import read_histories
+from durable._shell.reports.exporting import read_histories
 
 #: Events in whatever form: of `run.history()`, a `DryRun`, a `RunHistory`.
 AnyEvents: TypeAlias = Iterable[HistoryEvent | Event] | RunHistory

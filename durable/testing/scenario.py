@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Unpack
 
+from durable._core.authoring.registry import Given
 from durable._core.program.ops import RunOp
-from durable._core.program.registry import Given
 from durable._core.program.requests import Request
 from durable.testing._crash.faults import UNNOTICED, Fault, Kind, faults_at
 from durable.testing._crash.invariants import CONSISTENT, STRICT, Invariant, Ledger, Outcome

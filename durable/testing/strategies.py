@@ -19,9 +19,9 @@ from typing import Any, Final, TypeAlias
 
 from hypothesis import strategies as st
 
-from durable._core.program.decorators import job, step, transaction, workflow
-from durable._core.program.flow import now, patched, random, uuid4
-from durable._core.program.op_constructors import (
+from durable._core.authoring.decorators import job, step, transaction, workflow
+from durable._core.authoring.flow import now, patched, random, uuid4
+from durable._core.authoring.op_constructors import (
     as_completed,
     for_each,
     gather,
@@ -34,8 +34,8 @@ from durable._core.program.op_constructors import (
     wait_first,
     wait_for,
 )
+from durable._core.policies.retry import Retry
 from durable._core.program.ops import Flow, Return
-from durable._core.program.retry import Retry
 
 #: Statements, each a list that begins with its name.
 Program: TypeAlias = list[Any]

@@ -16,12 +16,12 @@ import anyio.to_thread
 
 from durable._cli.applications import Application, load_application
 from durable._cli.journals.files import open_readonly
+from durable._core.authoring.registry import collect
 from durable._core.codec.codec import Codec, Payload
 from durable._core.program.functions import RunnableDefinition
-from durable._core.program.registry import collect
+from durable._shell.client.client import Client
 from durable._shell.engine.engine import Engine
 from durable._shell.engine.service import Service, engine_of
-from durable._shell.handles.client import Client
 from durable._shell.handles.journal import JournalHandle, backend_of
 from durable._shell.storage.memory import MEMORY
 from durable._shell.tasks.health import Health

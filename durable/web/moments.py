@@ -25,8 +25,8 @@ from durable._debug.walker import Walker
 from durable.errors import UsageError
 
 if TYPE_CHECKING:
+    from durable._core.authoring.registry import Definitions
     from durable._core.codec.codec import Codec
-    from durable._core.program.registry import Definitions
     from durable._core.recorded.export_format import RunHistory
 
 #: Seconds that the replays of one page may take.

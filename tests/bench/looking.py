@@ -16,9 +16,9 @@ from measuring import clock
 from workloads import long_history, opened
 
 from durable import replay
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import RunFailed, RunStarted, RunSucceeded, StepStarted, StepSucceeded
-from durable._core.program.registry import Definitions
 from durable._core.recorded.check import check_run
 from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._shell.rows.rows import RunState

@@ -10,7 +10,7 @@ import pytest
 
 from durable._cli.applications import add_application, application_of, load_application
 from durable._cli.terminal.problems import USAGE, CommandError
-from durable._core.program.registry import collect
+from durable._core.authoring.registry import collect
 from durable.errors import DefinitionError
 
 RIDES = """

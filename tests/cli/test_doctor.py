@@ -26,7 +26,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._shell.storage.ownership import Ownership
+from durable._shell.ownership.ownership import Ownership
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]

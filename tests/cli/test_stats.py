@@ -18,9 +18,9 @@ import pytest
 
 from durable import Flow, Return, Schedule, job, wait_for, workflow
 from durable._cli.journals.owners import owner_of
+from durable._shell.ownership.outlived import still_running
 from durable._shell.storage import schema
 from durable._shell.storage.marks import SCHEMA_VERSION
-from durable._shell.storage.outlived import still_running
 
 pytestmark = pytest.mark.anyio
 

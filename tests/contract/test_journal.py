@@ -27,9 +27,10 @@ from durable._core.journal.events import (
 from durable._core.journal.waits import Wait
 from durable._core.run.decision import Decision
 from durable._core.statuses import ENDS, NEW, RUN_TRANSITIONS, STATUSES, Cause
+from durable._shell.claims import slots
 from durable._shell.reads import event_rows
-from durable._shell.reads.exporting import load_run_history
 from durable._shell.reads.run_rows import run_by_id
+from durable._shell.reports.exporting import load_run_history
 from durable._shell.requests.history_requests import ImportRuns, RetryRun
 from durable._shell.requests.request import Env
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal
@@ -37,7 +38,7 @@ from durable._shell.rows.rows import Effects, LastTurn, NewRun, RunState, TurnWr
 from durable._shell.storage import marks, schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MemoryDatabase
-from durable._shell.writes import run_writes, slots, wakeups
+from durable._shell.writes import run_writes, wakeups
 from durable._shell.writes.turn_writes import write_turns
 from durable.errors import KeyConflictError, RunExistsError, RunStateError
 

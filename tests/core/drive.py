@@ -41,9 +41,9 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
 from durable._core.journal.waits import Wait
+from durable._core.policies.retry import plan, snooze_of
 from durable._core.program.functions import Job
 from durable._core.program.ops import RunOp
-from durable._core.program.retry import plan, snooze_of
 from durable._core.run.decision import ChildAction, Decision, Feed, StepAction, TransactionAction
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from durable._core.admission import BY_LABEL, CANDIDATES, Admission, Places, Queue
-from durable._core.program.limits import Limit, Rate
+from durable._core.policies.limits import Limit, Rate
 from durable.errors import CapExceededError, DefinitionError
 
 

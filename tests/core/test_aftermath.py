@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from durable._core.authoring.decorators import step, transaction, workflow
+from durable._core.authoring.flow import now, patched
+from durable._core.authoring.op_constructors import gather, race, sleep, timeout, wait_for
 from durable._core.journal import history
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import RunRetried
-from durable._core.program.decorators import step, transaction, workflow
-from durable._core.program.flow import now, patched
-from durable._core.program.op_constructors import gather, race, sleep, timeout, wait_for
 from durable._core.program.transactions import Transaction
 from durable.errors import DecodeError, RunCancelled
 from tests.core.drive import World, again

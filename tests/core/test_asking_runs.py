@@ -4,10 +4,10 @@
 
 import pytest
 
+from durable._core.authoring.decorators import step, workflow
+from durable._core.authoring.op_constructors import cancel_run, gather, race, signal_run, sleep
 from durable._core.journal.events import RunForked
 from durable._core.journal.history import fork, reopened
-from durable._core.program.decorators import step, workflow
-from durable._core.program.op_constructors import cancel_run, gather, race, signal_run, sleep
 from durable._core.program.ops import Signal
 from durable._core.run.decision import CancelAction, SignalAction
 from durable.errors import EncodeError, NondeterminismError, RunNotFoundError, RunStateError

@@ -4,6 +4,9 @@ Attempts: retries, crashes, poison, resuming; and when a wait wakes its run.
 
 import pytest
 
+from durable._core.authoring.decorators import job, step, transaction, workflow
+from durable._core.authoring.flow import now, random
+from durable._core.authoring.op_constructors import for_each, gather, race, settle, sleep, timeout, wait_for
 from durable._core.journal.events import (
     ResumeRequested,
     RunFailed,
@@ -12,10 +15,7 @@ from durable._core.journal.events import (
     StepStarted,
     TimerFired,
 )
-from durable._core.program.decorators import job, step, transaction, workflow
-from durable._core.program.flow import now, random
-from durable._core.program.op_constructors import for_each, gather, race, settle, sleep, timeout, wait_for
-from durable._core.program.retry import Retry
+from durable._core.policies.retry import Retry
 from durable.errors import Fatal, StepInterruptedError
 from tests.core.drive import START, World, again, closed_prefixes, execution, failure, kinds, run
 

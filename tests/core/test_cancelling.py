@@ -4,6 +4,8 @@ Cancelling: `RunCancelled` at the current command, clean-up within its time, and
 
 import pytest
 
+from durable._core.authoring.decorators import job, step, workflow
+from durable._core.authoring.op_constructors import for_each, gather, race, settle, sleep, timeout, wait_for
 from durable._core.journal import history
 from durable._core.journal.events import (
     CancelRequested,
@@ -13,8 +15,6 @@ from durable._core.journal.events import (
     RunFailed,
     RunTimedOut,
 )
-from durable._core.program.decorators import job, step, workflow
-from durable._core.program.op_constructors import for_each, gather, race, settle, sleep, timeout, wait_for
 from durable._core.program.ops import Flow
 from durable.errors import RunCancelled as Cancelled
 from tests.core.drive import START, World, again, closed_prefixes, execution, failure, kinds, run, started

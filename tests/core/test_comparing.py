@@ -11,6 +11,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from durable._core.authoring.decorators import job, step, workflow
+from durable._core.authoring.flow import patched
+from durable._core.authoring.op_constructors import for_each, gather, race, sleep, wait_for
 from durable._core.journal.events import (
     CancelRequested,
     ChildAwaited,
@@ -32,10 +35,7 @@ from durable._core.journal.events import (
     TimerFired,
     TimerSet,
 )
-from durable._core.program.decorators import job, step, workflow
-from durable._core.program.flow import patched
-from durable._core.program.op_constructors import for_each, gather, race, sleep, wait_for
-from durable._core.program.retry import Retry
+from durable._core.policies.retry import Retry
 from durable._core.program.saying import set_attributes
 from durable._core.recorded import diff
 from durable._core.recorded.diff import compare

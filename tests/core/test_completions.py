@@ -5,10 +5,8 @@ as_completed, wait_first and poll_until: what the code is told, in the recorded 
 import pytest
 from attrs import frozen
 
-from durable._core.journal.events import SignalReceived
-from durable._core.journal.history import reopened
-from durable._core.program.decorators import job, step, workflow
-from durable._core.program.op_constructors import (
+from durable._core.authoring.decorators import job, step, workflow
+from durable._core.authoring.op_constructors import (
     as_completed,
     gather,
     poll_until,
@@ -19,8 +17,10 @@ from durable._core.program.op_constructors import (
     wait_first,
     wait_for,
 )
+from durable._core.journal.events import SignalReceived
+from durable._core.journal.history import reopened
+from durable._core.policies.settled import GroupFailedError, Settled
 from durable._core.program.ops import Flow, Return
-from durable._core.program.settled import GroupFailedError, Settled
 from durable.errors import RunCancelled
 from tests.core.drive import World, execution, kinds
 

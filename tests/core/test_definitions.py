@@ -13,7 +13,7 @@ import pytest
 
 from durable import call, job, step, transaction, workflow
 from durable._core.codec.signatures import argument_types
-from durable._core.program.key_functions import KeyFunction
+from durable._core.policies.key_functions import KeyFunction
 from durable.errors import DefinitionError
 
 

@@ -5,11 +5,11 @@ Changed code: it never gets another command's result; the report says what was r
 import pytest
 from attrs import evolve
 
+from durable._core.authoring.decorators import job, step, workflow
+from durable._core.authoring.flow import now, patched, random
+from durable._core.authoring.op_constructors import for_each, gather, race, sleep, start, timeout, wait_for
 from durable._core.codec.codec import Codec, digest
 from durable._core.journal.events import PatchMarked, TimerSet
-from durable._core.program.decorators import job, step, workflow
-from durable._core.program.flow import now, patched, random
-from durable._core.program.op_constructors import for_each, gather, race, sleep, start, timeout, wait_for
 from durable._core.program.saying import set_attributes
 from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution

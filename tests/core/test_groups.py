@@ -25,7 +25,7 @@ from durable import (
     workflow,
 )
 from durable._core.journal.events import GroupArranged
-from durable._core.program.settled import EndRule
+from durable._core.policies.settled import EndRule
 from durable.errors import NondeterminismError
 from tests.core.drive import START, World, again, closed_prefixes, execution, kinds
 

@@ -6,6 +6,9 @@ from typing import Any, get_args
 
 import pytest
 
+from durable._core.authoring.decorators import job, step, transaction, workflow
+from durable._core.authoring.flow import now, patched
+from durable._core.authoring.op_constructors import for_each, gather, settle, sleep, timeout, wait_for
 from durable._core.journal import events as event_module
 from durable._core.journal import history
 from durable._core.journal.columns import from_row, to_row
@@ -30,10 +33,7 @@ from durable._core.journal.events import (
     TimerSet,
 )
 from durable._core.journal.waits import Wait
-from durable._core.program.decorators import job, step, transaction, workflow
-from durable._core.program.flow import now, patched
-from durable._core.program.op_constructors import for_each, gather, settle, sleep, timeout, wait_for
-from durable._core.program.retry import Retry
+from durable._core.policies.retry import Retry
 from durable._core.run.caps import Caps
 from durable.errors import CapExceededError, DecodeError, InternalError, NondeterminismError, UsageError
 from tests.core.drive import CODEC, START, World, again, execution, kinds, run

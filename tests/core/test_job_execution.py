@@ -4,6 +4,7 @@ A job's run: one step, its attempts, and how it ends.
 
 import pytest
 
+from durable._core.authoring.decorators import job
 from durable._core.journal import history
 from durable._core.journal.events import (
     CancelRequested,
@@ -18,8 +19,7 @@ from durable._core.journal.events import (
     StepSucceeded,
 )
 from durable._core.journal.payloads import failure_payload
-from durable._core.program.decorators import job
-from durable._core.program.retry import Retry
+from durable._core.policies.retry import Retry
 from durable._core.run.caps import Caps
 from durable.errors import CapExceededError
 from tests.core.drive import CODEC, START, World, execution, failure, kinds, run, started

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from durable._core.authoring.decorators import call, job, step, workflow
+from durable._core.authoring.op_constructors import gather, race, sleep, wait_for
 from durable._core.journal.events import SlotAwaited, SlotGranted, StepCancelled, StepInterrupted, StepStarted
 from durable._core.journal.history import fork, open_waits
-from durable._core.program.decorators import call, job, step, workflow
-from durable._core.program.limits import Limit, collect_limits
-from durable._core.program.op_constructors import gather, race, sleep, wait_for
+from durable._core.policies.limits import Limit, collect_limits
+from durable._core.policies.retry import Retry
 from durable._core.program.ops import Flow, Return
-from durable._core.program.retry import Retry
 from durable.errors import DefinitionError, NondeterminismError
 from tests.core.drive import World, again, closed_prefixes, execution, kinds, run
 

@@ -12,7 +12,7 @@ from durable._core.codec.class_names import aliases, loaded_module, main_module,
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import rebuild, record_exception
 from durable._core.codec.rule import qualified
-from durable._core.program.retry import Retry, from_record, recorded
+from durable._core.policies.retry import Retry, from_record, recorded
 from durable.errors import DecodeError, StepError
 
 CODEC = Codec()

@@ -11,6 +11,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from attrs import frozen
 
+from durable._core.authoring.decorators import call, job, step, transaction, workflow
+from durable._core.authoring.flow import current, now, random, uuid4
+from durable._core.authoring.op_constructors import (
+    continue_as,
+    for_each,
+    gather,
+    race,
+    settle,
+    sleep,
+    sleep_until,
+    start,
+    timeout,
+    wait_for,
+)
 from durable._core.journal.events import (
     GroupOpened,
     RunContinued,
@@ -25,24 +39,10 @@ from durable._core.journal.events import (
     TimerSet,
 )
 from durable._core.journal.waits import Wait
+from durable._core.policies.retry import Retry
 from durable._core.program import callbacks, group_ops, ops, requests
 from durable._core.program.command import Command
-from durable._core.program.decorators import call, job, step, transaction, workflow
-from durable._core.program.flow import current, now, random, uuid4
-from durable._core.program.op_constructors import (
-    continue_as,
-    for_each,
-    gather,
-    race,
-    settle,
-    sleep,
-    sleep_until,
-    start,
-    timeout,
-    wait_for,
-)
 from durable._core.program.ops import ContinueAs, Flow, Op, Return
-from durable._core.program.retry import Retry
 from durable._core.program.saying import set_attributes
 from durable._core.run.execution import _OPENERS
 from durable.errors import DefinitionError, EncodeError, UsageError

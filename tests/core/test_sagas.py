@@ -4,11 +4,11 @@ Sagas: what was done is undone in reverse, by recorded steps, whatever else goes
 
 import pytest
 
+from durable._core.authoring.decorators import step, workflow
+from durable._core.authoring.op_constructors import continue_as, gather, sleep
+from durable._core.authoring.sagas import CompensationError, saga
 from durable._core.journal.history import is_compensated
-from durable._core.program.decorators import step, workflow
-from durable._core.program.op_constructors import continue_as, gather, sleep
 from durable._core.program.ops import Flow, Return
-from durable._core.program.sagas import CompensationError, saga
 from durable.errors import RunCancelled, UsageError
 from tests.core.drive import World, again, closed_prefixes
 

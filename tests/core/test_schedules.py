@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from durable import Schedule, job, step
-from durable._core.program.schedules import LATE, MOST_MISSED, decide
+from durable._core.authoring.schedules import LATE, MOST_MISSED, decide
 from durable.errors import DefinitionError
 
 DAY = 86_400.0

@@ -12,6 +12,8 @@ from attrs import frozen
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from durable._core.authoring.decorators import job, step, transaction, workflow
+from durable._core.authoring.op_constructors import gather, race, wait_for
 from durable._core.journal.events import (
     CancelRequested,
     CancelSent,
@@ -35,10 +37,8 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.history import reopened
 from durable._core.journal.payloads import failure_payload, rebuilt
-from durable._core.program.decorators import job, step, transaction, workflow
-from durable._core.program.limits import Limit
-from durable._core.program.op_constructors import gather, race, wait_for
-from durable._core.program.retry import Retry, plan
+from durable._core.policies.limits import Limit
+from durable._core.policies.retry import Retry, plan
 from durable._core.run.decision import Decision
 from durable._core.run.step_states import STARTED, STEP_TRANSITIONS, Choice, Phase, StepEffect, StepEvent, StepState
 from durable.errors import CapExceededError, DefinitionError, NondeterminismError, PoisonError

@@ -12,9 +12,9 @@ import traceback
 import anyio
 import pytest
 
-from durable._core.program.decorators import step, workflow
-from durable._core.program.flow import logger, now, random
-from durable._core.program.op_constructors import gather, sleep
+from durable._core.authoring.decorators import step, workflow
+from durable._core.authoring.flow import logger, now, random
+from durable._core.authoring.op_constructors import gather, sleep
 from durable._core.program.ops import Flow, Return
 from durable.errors import NotDurableError, UsageError
 from tests.core.drive import World, kinds, run

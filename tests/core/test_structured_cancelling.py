@@ -7,6 +7,8 @@ from random import Random
 
 import pytest
 
+from durable._core.authoring.decorators import job, step, workflow
+from durable._core.authoring.op_constructors import gather, race, settle, sleep, timeout, wait_for
 from durable._core.journal.events import (
     CancelSent,
     CleanupTimedOut,
@@ -19,8 +21,6 @@ from durable._core.journal.events import (
     TimerSet,
 )
 from durable._core.journal.history import reopened
-from durable._core.program.decorators import job, step, workflow
-from durable._core.program.op_constructors import gather, race, settle, sleep, timeout, wait_for
 from durable._core.program.ops import Flow
 from durable.errors import RunCancelled as Cancelled
 from tests.core.drive import START, World, again, closed_prefixes, execution, failure_of, kinds, started

@@ -5,8 +5,9 @@ Points at which the victim kills itself: what they hook into is named in one pla
 import os
 import signal
 
+from durable._shell.commits import commits
 from durable._shell.storage import connections, database, memory
-from durable._shell.turns import commits, driver
+from durable._shell.turns import driver
 
 
 def at(point, count):

@@ -5,9 +5,11 @@ Bugs, planted into the engine of a victim: the tests prove that the judge finds 
 import asyncio
 import contextlib
 
+from durable._shell.claims import slots
+from durable._shell.commits import commits
 from durable._shell.storage import connections, database
-from durable._shell.turns import commits, driver, transaction_turn
-from durable._shell.writes import slots, turn_writes, waiters, wakeups
+from durable._shell.turns import driver, transaction_turn
+from durable._shell.writes import turn_writes, waiters, wakeups
 from durable.errors import JournalError
 
 

@@ -9,11 +9,11 @@ import inspect
 
 import pytest
 
+from durable._core.authoring.decorators import step, workflow
+from durable._core.authoring.flow import patched
+from durable._core.authoring.op_constructors import gather, sleep
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
-from durable._core.program.decorators import step, workflow
-from durable._core.program.flow import patched
-from durable._core.program.op_constructors import gather, sleep
-from durable._core.program.registry import Definitions
 from durable._core.recorded.check import check_run
 from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable.errors import NondeterminismError

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from durable import workflow
-from durable._core.program.registry import collect
+from durable._core.authoring.registry import collect
 from durable._debug.lint import lint
 
 APPLICATION = """

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from durable._core.authoring.decorators import step, workflow
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import CleanupTimedOut, RunFailed, RunForked, RunRetried, RunSucceeded
 from durable._core.journal.history import fork, reopened
-from durable._core.program.decorators import step, workflow
 from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._debug.expressions import short
 from durable._debug.replay import Replay

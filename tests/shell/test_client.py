@@ -31,8 +31,8 @@ from durable import (
     workflow,
 )
 from durable._core.journal.events import RunStarted
-from durable._core.program.retry import Retry, recorded
-from durable._shell.handles.owner_socket import OwnerSocket
+from durable._core.policies.retry import Retry, recorded
+from durable._shell.client.owner_socket import OwnerSocket
 from durable._shell.requests.once import Once
 from durable._shell.requests.run_requests import PauseRun, SendSignal
 from durable._shell.rows.rows import NewRun, SentSignal

@@ -250,7 +250,7 @@ async def test_start_many_is_one_transaction(engines):
 
 
 def _with_id(op, run_id):
-    from durable._core.program.op_constructors import with_options
+    from durable._core.authoring.op_constructors import with_options
 
     return with_options(op, id=run_id)
 

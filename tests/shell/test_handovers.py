@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from durable import Client, Flow, JournalLockedError, KeyConflictError, Return, Schedule, job, wait_for, workflow
-from durable._shell.handles import owner_socket
-from durable._shell.storage import opening
-from durable._shell.storage.opening import owned_briefly
-from durable._shell.storage.ownership import Ownership
+from durable._shell.client import owner_socket
+from durable._shell.ownership import opening
+from durable._shell.ownership.opening import owned_briefly
+from durable._shell.ownership.ownership import Ownership
 from durable.errors import EngineClosedError, JournalAccessError, UsageError
 
 pytestmark = pytest.mark.anyio

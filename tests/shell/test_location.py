@@ -14,9 +14,10 @@ import pytest
 
 from durable import Client, Engine, Flow, Return, job, wait_for, workflow
 from durable._cli.main import main
+from durable._shell.ownership import ownership
+from durable._shell.ownership.ownership import Ownership
 from durable._shell.requests.sockets import address_of, socket_path
-from durable._shell.storage import location, ownership
-from durable._shell.storage.ownership import Ownership
+from durable._shell.storage import location
 from durable.errors import JournalAccessError, JournalLockedError
 
 pytestmark = pytest.mark.anyio

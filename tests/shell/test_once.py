@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from durable import Client, Flow, Return, Schedule, job, read_histories, step, wait_for, workflow
-from durable._shell.handles.owner_socket import OwnerSocket
+from durable._shell.client.owner_socket import OwnerSocket
 from durable._shell.requests import once
 from durable._shell.requests.once import ASKED_SECONDS, KEPT_SECONDS, NEEDED_SECONDS, Once
 from durable._shell.requests.run_requests import PauseRun

@@ -24,8 +24,8 @@ from pathlib import Path
 import pytest
 
 from durable import Limit, job
-from durable._shell.storage import ownership as ownership_module
-from durable._shell.storage.ownership import Ownership
+from durable._shell.ownership import ownership as ownership_module
+from durable._shell.ownership.ownership import Ownership
 from durable.errors import JournalAccessError, JournalLockedError
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 
 OWNER = """
     import os, sys, time
-    from durable._shell.storage.ownership import Ownership
+    from durable._shell.ownership.ownership import Ownership
     mine = Ownership.acquire(sys.argv[1])
     if "fork" in sys.argv[2:] and os.fork() == 0:
         sys.stdin.read()  # outlives its parent, until the test lets go
@@ -136,7 +136,7 @@ def test_a_forked_child_owns_nothing_and_cannot_release(path):
     """It knows that it is a child; whatever it does, the parent keeps the file."""
     script = """
         import os, sys
-        from durable._shell.storage.ownership import Ownership
+        from durable._shell.ownership.ownership import Ownership
         from durable.errors import JournalLockedError
         mine = Ownership.acquire(sys.argv[1])
         if (child := os.fork()) == 0:
@@ -382,7 +382,7 @@ def test_a_waiting_process_can_always_end(path):
     """Interrupted while it waits, it exits; the queued thread does not hold it."""
     script = """
         import asyncio, sys
-        from durable._shell.storage.ownership import Ownership
+        from durable._shell.ownership.ownership import Ownership
 
         async def main():
             try:

@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from durable import Client, Flow, Retry, Return, gather, job, start, workflow
-from durable._core.program.op_constructors import with_options
+from durable._core.authoring.op_constructors import with_options
 from durable._shell.requests.run_requests import StartRuns
 from durable.errors import RunFailedError, RunStateError, UsageError
 

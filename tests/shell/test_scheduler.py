@@ -154,7 +154,7 @@ async def test_a_turn_that_cannot_be_written_blocks_its_own_run_only(monkeypatch
     """
     An unexpected error in a commit group is the fault of one turn: the others are written without it.
     """
-    from durable._shell.turns import commits as module
+    from durable._shell.commits import commits as module
 
     write = module.write_turns
 

@@ -27,9 +27,9 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._core.authoring.registry import Definitions
+from durable._core.authoring.schedules import Timetable
 from durable._core.codec.codec import Codec
-from durable._core.program.registry import Definitions
-from durable._core.program.schedules import Timetable
 from durable._shell.clock import SystemClock
 from durable._shell.requests.request import Env
 from durable._shell.requests.schedule_requests import PauseSchedule, ResumeSchedule, TriggerSchedule

@@ -34,7 +34,7 @@ from durable import (
 )
 from durable._shell.engine import standby
 from durable._shell.engine.service import engine_of
-from durable._shell.storage.ownership import Ownership
+from durable._shell.ownership.ownership import Ownership
 
 pytestmark = pytest.mark.anyio
 

@@ -35,7 +35,7 @@ from durable import (
     workflow,
 )
 from durable._shell import threads as threads_module
-from durable._shell.storage.outlived import Outlived, still_running
+from durable._shell.ownership.outlived import Outlived, still_running
 from durable._shell.threads import Threads
 from durable.errors import DefinitionError, UsageError
 

@@ -9,10 +9,10 @@ import pytest
 from durable._core.journal.events import RunRetried, SignalReceived, StepStarted, StepSucceeded
 from durable._core.journal.waits import Wait
 from durable._core.run.decision import Decision
+from durable._shell.commits.residents import Resident, Residents
 from durable._shell.rows.rows import InboxItem
 from durable._shell.turns.inbox import ARRIVALS_AT_ONCE, Inbox
 from durable._shell.turns.notes import StepNotes
-from durable._shell.turns.residents import Resident, Residents
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from durable import Engine, Flow, Return, aliases, job, step, wait_for, workflow
-from durable._core.program.registry import Definitions, collect
+from durable._core.authoring.registry import Definitions, collect
 from durable.errors import DefinitionError
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from durable import Flow, Return, job, sleep, step, wait_for, workflow
-from durable._shell.storage.ownership import Ownership
-from durable._shell.turns.activity import Activity
+from durable._shell.commits.activity import Activity
+from durable._shell.ownership.ownership import Ownership
 from durable.errors import EngineClosedError, JournalLockedError, UsageError
 from durable.testing.engines import Engines
 

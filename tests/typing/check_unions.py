@@ -92,8 +92,9 @@ EXPECTED = {
         "_core/recorded/run_lines.py",
         "_cli/commands/debug/replay.py",
         "_cli/drawing/model.py",
-        "_cli/journals/step_lines.py",
+        "_core/recorded/steps.py",
         "_debug/looking_around.py",
+        "web/timeline.py",
     },
 }
 

@@ -17,8 +17,8 @@ from durable._cli.journals.finding import find_run
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
 from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import OPEN
-from durable._shell.reads.exporting import load_run_history, read_histories
 from durable._shell.reads.run_rows import RunRow, list_runs
+from durable._shell.reports.exporting import load_run_history, read_histories
 from durable.errors import JournalCorruptError
 
 

@@ -81,7 +81,7 @@ from durable._core.journal.events import (
     TransactionStarted,
 )
 from durable._core.journal.waits import Wait
-from durable._core.program.retry import Retry
+from durable._core.policies.retry import Retry
 from durable.errors import InternalError, UsageError
 
 _E = TypeVar("_E", bound=Event)

@@ -12,10 +12,10 @@ from typing import Any, Final, Generic, TypeVar, overload
 
 from attrs import field, frozen
 
+from durable._core.policies.retry import is_number
 from durable._core.program import current_driver
 from durable._core.program.definition import check_name
 from durable._core.program.ops import Op, in_seconds, kind_of
-from durable._core.program.retry import is_number
 from durable._core.program.tokens import make_token
 from durable.errors import UsageError
 

@@ -18,9 +18,9 @@ from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import one_line, shown
 from durable._core.codec.signatures import ArgumentTypes, argument_types, result_type, yielded_type
-from durable._core.program.key_functions import KeyFunction
-from durable._core.program.limits import LimitRef
-from durable._core.program.retry import NEVER, Retry
+from durable._core.policies.key_functions import KeyFunction
+from durable._core.policies.limits import LimitRef
+from durable._core.policies.retry import NEVER, Retry
 from durable.errors import CapExceededError, DefinitionError, UsageError
 
 P = ParamSpec("P")

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeAlias, TypeVar
 from attrs import frozen
 
 from durable._core.codec.signatures import argument_types
+from durable._core.policies.limits import Limit, check_reference, check_whole
 from durable._core.program import current_driver
 from durable._core.program.definition import (
     Definition,
@@ -23,7 +24,6 @@ from durable._core.program.definition import (
     check_labels,
     check_name,
 )
-from durable._core.program.limits import Limit, check_reference, check_whole
 from durable._core.program.ops import NO_OPTIONS, Op, RunOp, StepOp, TransactionOp
 from durable._core.program.streaming import streaming
 from durable._core.scope_check import refuse_scopes

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, Type
 
 from attrs import frozen
 
+from durable._core.policies.settled import NO_RULE, EndRule, Settled
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.ops import Op, RunOp, StepOp, TransactionOp
-from durable._core.program.settled import NO_RULE, EndRule, Settled
 
 if TYPE_CHECKING:
     from typing import Self

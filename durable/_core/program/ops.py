@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 from attrs import evolve, field, frozen
 
 from durable._core.light_frozen import light_frozen
+from durable._core.policies.limits import check_whole
+from durable._core.policies.retry import Retry, as_retry, is_number, recorded
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.definition import OnConflict
-from durable._core.program.limits import check_whole
-from durable._core.program.retry import Retry, as_retry, is_number, recorded
 from durable.errors import DefinitionError, RunCancelled, UsageError
 
 if TYPE_CHECKING:

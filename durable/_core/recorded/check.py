@@ -13,11 +13,11 @@ from typing import Literal, TypeAlias
 
 from attrs import define, evolve, field, frozen
 
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import RunFailed
+from durable._core.policies.retry import from_record
 from durable._core.program.functions import Job
-from durable._core.program.registry import Definitions
-from durable._core.program.retry import from_record
 from durable._core.recorded.export_format import RunHistory
 from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution

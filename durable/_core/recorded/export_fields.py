@@ -17,7 +17,7 @@ from durable._core.codec.records import narrowed, record_codec
 from durable._core.codec.rule import EVERY_KIND, NoneType, Refusal, Rule, TooDeep, check_depth, misfit
 from durable._core.codec.rules.scalars import PLAIN
 from durable._core.journal.waits import WakeOn
-from durable._core.program.retry import RECORDED_RETRY
+from durable._core.policies.retry import RECORDED_RETRY
 from durable._core.statuses import STATUSES, WAITS
 
 #: Deepest value that stands in a line as JSON; a deeper one does as text. Far below the interpreter's

@@ -27,9 +27,9 @@ from durable._core.journal.events import (
     TransactionStarted,
 )
 from durable._core.journal.payloads import rebuilt, step_forms
-from durable._core.program.limits import LimitRef
+from durable._core.policies.limits import LimitRef
+from durable._core.policies.retry import attempts_of
 from durable._core.program.ops import StepOp, TransactionOp
-from durable._core.program.retry import attempts_of
 from durable._core.run.decision import SlotAction
 from durable._core.run.nodes import CANCELLED, LateOutcome, Leaf, NodeOutcome, NodeOwner, Opener, OpenRun
 from durable._core.run.step_states import (

@@ -14,9 +14,9 @@ from typing import Any
 
 from durable._core.journal.events import TimerSet
 from durable._core.journal.waits import WakeOn
+from durable._core.policies.settled import NO_RULE
 from durable._core.program.group_ops import CompletionsOp, NextCompletion, PollOp, WaitFirstOp, Winner
 from durable._core.program.ops import SleepOp
-from durable._core.program.settled import NO_RULE
 from durable._core.run.groups import Group, MembersNode
 from durable._core.run.nodes import (
     CANCELLED,

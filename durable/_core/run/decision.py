@@ -16,7 +16,7 @@ from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.light_frozen import light_frozen
-from durable._core.program.limits import LimitRef
+from durable._core.policies.limits import LimitRef
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
 from durable._core.program.progress import Progress
 from durable._core.statuses import EndStatus

@@ -25,7 +25,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.events import RunCancelled as RunCancelledEvent
 from durable._core.journal.payloads import failure_payload, payload_of, rebuilt
-from durable._core.program.retry import NEVER, next_attempt
+from durable._core.policies.retry import NEVER, next_attempt
 from durable._core.run.failed_positions import positions_in
 from durable._core.statuses import CLEANUP_FAILED, EndStatus
 from durable.errors import CapExceededError, EncodeError, NotDurableError, RunExpiredError

@@ -45,12 +45,12 @@ from durable._core.journal.events import (
 from durable._core.journal.history import History
 from durable._core.journal.payloads import arguments_payload, keys_of
 from durable._core.journal.waits import Wait
+from durable._core.policies.retry import Retry
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.functions import Workflow
 from durable._core.program.group_ops import NextCompletion, discard
 from durable._core.program.ops import ContinueAs
-from durable._core.program.retry import Retry
 from durable._core.run import attempts, callbacks, completions, ending, groups, leaves
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode

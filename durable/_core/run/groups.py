@@ -16,6 +16,17 @@ from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.events import FeedOpened, GroupArranged, GroupOpened, TimerSet
 from durable._core.journal.payloads import arguments_payload
 from durable._core.journal.waits import WakeOn
+from durable._core.policies.limits import Limit
+from durable._core.policies.settled import (
+    NO_RULE,
+    SETTLED,
+    EndReason,
+    EndRule,
+    GroupFailedError,
+    NamedOutcomes,
+    Outcomes,
+    Settled,
+)
 from durable._core.program.command import Command
 from durable._core.program.functions import Job, Workflow
 from durable._core.program.group_ops import (
@@ -29,18 +40,7 @@ from durable._core.program.group_ops import (
     Winner,
     discard,
 )
-from durable._core.program.limits import Limit
 from durable._core.program.ops import Op, RunOp
-from durable._core.program.settled import (
-    NO_RULE,
-    SETTLED,
-    EndReason,
-    EndRule,
-    GroupFailedError,
-    NamedOutcomes,
-    Outcomes,
-    Settled,
-)
 from durable._core.run.decision import FedChild, Feed, added
 from durable._core.run.nodes import (
     CANCELLED,

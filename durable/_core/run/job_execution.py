@@ -46,10 +46,10 @@ from durable._core.journal.events import (
     TransactionStarted,
 )
 from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
+from durable._core.policies.limits import LimitRef
+from durable._core.policies.retry import Retry, attempts_of
 from durable._core.program.functions import Job
-from durable._core.program.limits import LimitRef
 from durable._core.program.ops import NO_OPTIONS, Options, StepOp
-from durable._core.program.retry import Retry, attempts_of
 from durable._core.run import ending
 from durable._core.run.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.run.decision import Decision, TroubledStep

@@ -94,10 +94,10 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.payloads import failure_payload
 from durable._core.journal.waits import Wait
+from durable._core.policies.limits import LimitRef, limit_name
+from durable._core.policies.retry import next_attempt
 from durable._core.program.definition import OnCrash, OnPoison
-from durable._core.program.limits import LimitRef, limit_name
 from durable._core.program.ops import StepOp, TransactionOp
-from durable._core.program.retry import next_attempt
 from durable._core.run.decision import Decision, FailedAttempt, SlotAction, StepAction, TransactionAction, added
 from durable.errors import DecodeError, PoisonError, StepInterruptedError
 

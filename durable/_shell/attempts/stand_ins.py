@@ -12,10 +12,10 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.signatures import result_type
 from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
-from durable._core.program.registry import Definitions
 from durable.errors import DryRunError
 
 #: What a stand-in stands for: a definition, the function given to `call`, or the name of either.

@@ -36,9 +36,9 @@ from durable._core.journal.events import (
     StepSucceeded,
 )
 from durable._core.journal.payloads import payload_of
+from durable._core.policies.retry import next_attempt, snooze_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
-from durable._core.program.retry import next_attempt, snooze_of
 from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.attempts.context import Cancelled, Notes, Scope, StepContext, enter
 from durable._shell.attempts.functions import Function, all_of, function_at, running_functions
@@ -50,9 +50,9 @@ from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, call_in_worker, check_importable
 from durable._shell.backend import Backend
 from durable._shell.log import bind, log, unbind
+from durable._shell.ownership.outlived import Outlived
+from durable._shell.ownership.outliving import OutlivedElsewhere, leave_word
 from durable._shell.rows.rows import RunState
-from durable._shell.storage.outlived import Outlived
-from durable._shell.storage.outliving import OutlivedElsewhere, leave_word
 from durable._shell.threads import Threads, Worker
 from durable.errors import JournalAccessError
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar, Unpack
 
-from durable._core.program.op_constructors import with_options
+from durable._core.authoring.op_constructors import with_options
 from durable._core.program.ops import RunOp, TransactionOp
 from durable._core.program.start_options import StartOptions
 from durable._core.program.transactions import AsyncTransaction, Parameters, Statement, Transaction

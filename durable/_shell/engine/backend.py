@@ -15,13 +15,14 @@ from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from durable._core.authoring.op_constructors import with_options
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
 from durable._core.program.functions import RunnableDefinition
-from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
 from durable._shell.attempts.transaction import holds_writer
 from durable._shell.backend import Backend
+from durable._shell.commits.activity import Activity
 from durable._shell.engine.body import Body
 from durable._shell.engine.running import Host, Running, not_open
 from durable._shell.engine.settings import Settings
@@ -37,7 +38,6 @@ from durable._shell.rows.engine_events import EngineEvent, WantedEvents
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.tasks.health import Health
-from durable._shell.turns.activity import Activity
 from durable._shell.turns.callback_types import check_answer
 from durable.errors import (
     BatchNotFoundError,

@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
-from durable._core.program.registry import Definitions
 from durable._core.recorded.check import CheckedRun, CheckReport, check_run
 from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import OPEN
 from durable._shell.log import log
-from durable._shell.reads.exporting import load_run_history
 from durable._shell.reads.run_rows import Filter, RunRow, list_runs
+from durable._shell.reports.exporting import load_run_history
 from durable.errors import JournalCorruptError
 
 #: Runs read in one go: their histories are in memory together.

@@ -26,15 +26,27 @@ from durable._core.admission import Admission, Places
 from durable._core.codec.exceptions.failure import Failure
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.payloads import failure_in
-from durable._core.program.limits import numbers
+from durable._core.policies.limits import numbers
 from durable._core.supervision import remedy
 from durable._core.suspicion import guilty
 from durable._shell.attempts.functions import journal_key
 from durable._shell.attempts.steps import Steps
 from durable._shell.backend import Backend
+from durable._shell.claims import slots
+from durable._shell.claims.keys import forget_renewed
+from durable._shell.claims.places import register_fairness
+from durable._shell.claims.row_numbers import mend_numbers
+from durable._shell.commits.activity import Activity
+from durable._shell.commits.commits import Commits
+from durable._shell.commits.quarantine import Quarantine
+from durable._shell.commits.residents import Residents
+from durable._shell.commits.witness import Note, Witness, read_notes
 from durable._shell.engine.checks import check_journal, report_at_opening
 from durable._shell.engine.settings import Settings
 from durable._shell.log import log, tell_failed
+from durable._shell.ownership.opening import open_owned
+from durable._shell.ownership.outliving import OutlivedElsewhere, sweep
+from durable._shell.ownership.ownership import Keeper, Ownership
 from durable._shell.reads import event_rows, run_rows
 from durable._shell.reads.hook_rows import runs_with_owed_hooks
 from durable._shell.reads.queue_rows import changed_queues
@@ -46,9 +58,6 @@ from durable._shell.storage import schema
 from durable._shell.storage.database import Database
 from durable._shell.storage.location import check_name
 from durable._shell.storage.memory import MEMORY, MemoryDatabase
-from durable._shell.storage.opening import open_owned
-from durable._shell.storage.outliving import OutlivedElsewhere, sweep
-from durable._shell.storage.ownership import Keeper, Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.storage.torn import WHOLE, note_closed
 from durable._shell.storage.untrusted import open_to_others
@@ -63,18 +72,9 @@ from durable._shell.tasks.ticker import Ticker
 from durable._shell.tasks.troubles import Troubles
 from durable._shell.tasks.watchers import Watchers
 from durable._shell.tasks.workload import Workload
-from durable._shell.turns.activity import Activity
-from durable._shell.turns.commits import Commits
 from durable._shell.turns.continuations import HookCalls
-from durable._shell.turns.quarantine import Quarantine
-from durable._shell.turns.residents import Residents
 from durable._shell.turns.services import Services
-from durable._shell.turns.witness import Note, Witness, read_notes
-from durable._shell.writes import slots
 from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
-from durable._shell.writes.keys import forget_renewed
-from durable._shell.writes.places import register_fairness
-from durable._shell.writes.row_numbers import mend_numbers
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
 from durable.errors import DurableError, EngineClosedError, EngineFailedError, JournalAccessError

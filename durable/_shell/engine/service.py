@@ -14,11 +14,11 @@ from typing import Any, Final, Self, Unpack
 
 from durable._core.codec.codec import Codec
 from durable._core.program.functions import RunnableDefinition
+from durable._shell.client.client_backend import TIMEOUT, ClientBackend
 from durable._shell.engine.backend import refuse_in_transaction
 from durable._shell.engine.engine import Engine, EngineOptions
 from durable._shell.engine.standby import Standby
 from durable._shell.engine.termination import Termination
-from durable._shell.handles.client_backend import TIMEOUT, ClientBackend
 from durable._shell.handles.journal import JournalHandle, backend_of
 from durable._shell.log import log
 from durable._shell.loops import to_its_end

@@ -14,10 +14,10 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 import anyio
 from attrs import evolve
 
+from durable._core.authoring.op_constructors import with_options
 from durable._core.journal.payloads import call_digest
 from durable._core.program.current_driver import driver_in_charge
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
-from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
 from durable._core.program.start_options import StartOptions
 from durable._shell.attempts.context import Scope, scope_here

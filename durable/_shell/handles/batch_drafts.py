@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 
 from attrs import define, evolve, field
 
+from durable._core.authoring.op_constructors import with_options
 from durable._core.codec.codec import Codec
 from durable._core.journal.payloads import call_digest
 from durable._core.program.command import Command
-from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
 from durable._shell.backend import Backend
 from durable._shell.handles.handle import Run

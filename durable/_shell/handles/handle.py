@@ -20,7 +20,7 @@ from durable._core.admission import Queue
 from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event, TimerSet
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
-from durable._core.program.limits import Rate
+from durable._core.policies.limits import Rate
 from durable._core.program.ops import Signal, in_seconds
 from durable._core.program.requests import Request
 from durable._core.recorded.steps import RecordedStep, recorded_steps
@@ -32,6 +32,7 @@ from durable._shell.handles.queries import RunView, ask_journal
 from durable._shell.handles.run_info import RunInfo, all_infos, info_from
 from durable._shell.handles.step_info import StepInfo, step_info
 from durable._shell.handles.stream import RunStream
+from durable._shell.ownership.outlived import Outlived, in_words, still_running
 from durable._shell.reads import event_rows, queue_rows, run_rows, why
 from durable._shell.reads.queue_rows import LimitDetails, SlotInfo
 from durable._shell.reads.run_rows import RunRow
@@ -49,7 +50,6 @@ from durable._shell.requests.run_requests import (
 )
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.storage.memory import MEMORY
-from durable._shell.storage.outlived import Outlived, in_words, still_running
 from durable.errors import (
     DurableError,
     Fatal,

@@ -13,10 +13,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, Unpack, overload
 
+from durable._core.authoring.op_constructors import with_options
 from durable._core.journal.payloads import failure_payload
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
-from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp, Signal
 from durable._core.program.start_options import StartOptions
 from durable._core.program.tokens import read_token
@@ -32,7 +32,7 @@ from durable._shell.handles.handle import LimitHandle, LimitInfo, QueueHandle, R
 from durable._shell.handles.run_info import RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
 from durable._shell.reads import queue_rows, run_details, run_rows
-from durable._shell.reads.exporting import export_runs, read_histories, write_file
+from durable._shell.reports.exporting import export_runs, read_histories, write_file
 from durable._shell.requests.callback_requests import CompleteCallback, FailCallback, KeepCallback, is_new
 from durable._shell.requests.history_requests import Imported, ImportRuns
 from durable._shell.requests.prune_requests import (

@@ -9,9 +9,9 @@ from typing import Any
 
 from attrs import frozen
 
+from durable._core.authoring.schedules import Missed, Overlap
 from durable._core.codec.codec import Codec
 from durable._core.program.ops import RunOp, in_seconds
-from durable._core.program.schedules import Missed, Overlap
 from durable._shell.backend import Backend
 from durable._shell.handles.handle import Run
 from durable._shell.reads.schedule_rows import all_schedules, schedule_by_name

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from durable._core.admission import Queue
 from durable._core.codec.json_text import read_list
-from durable._core.program.limits import Rate
+from durable._core.policies.limits import Rate
 from durable._shell.reads.event_rows import recent_starts
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.rows.rows import ChangedQueue, Damaged

@@ -11,12 +11,12 @@ from typing import ClassVar
 from attrs import evolve, frozen
 
 from durable._core.admission import Places
+from durable._shell.claims.places import PlacesFromFile
 from durable._shell.reads.run_rows import OPEN_SQL, chain
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects, NewRun, labels_json
 from durable._shell.rows.templates import to_json
 from durable._shell.writes.batch_ends import finish_batches
-from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import create_each
 from durable._shell.writes.wakeups import request_cancel
 from durable.errors import BatchClosedError, BatchNotFoundError, KeyConflictError, RunExistsError, UsageError

@@ -14,6 +14,9 @@ from durable._core.journal import history
 from durable._core.journal.events import Event, RunExpired, SignalReceived
 from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import ENDS
+from durable._shell.claims import slots
+from durable._shell.claims.places import PlacesFromFile
+from durable._shell.importing.importing import import_runs
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import current_run, require_run, run_by_id
@@ -21,11 +24,8 @@ from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.requests.run_requests import make_ready
 from durable._shell.rows.rows import Effects, NewRun, RunState
 from durable._shell.storage.bulk import write_many
-from durable._shell.writes import slots
 from durable._shell.writes.batch_ends import reopen_batches
 from durable._shell.writes.hook_writes import ask_again
-from durable._shell.writes.importing import import_runs
-from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import INSERT_WAITS, insert_run, write_rows
 from durable._shell.writes.turn_writes import add_wait
 from durable._shell.writes.wakeups import let_in, needs_slot

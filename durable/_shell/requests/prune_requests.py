@@ -12,10 +12,10 @@ from collections.abc import Container, Iterable
 from attrs import frozen
 
 from durable._core.statuses import ENDS
+from durable._shell.claims.keys import drop_expired_keys, keep_key
 from durable._shell.reads.run_rows import chain, last_id, require_run
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
-from durable._shell.writes.keys import drop_expired_keys, keep_key
 from durable.errors import RunStateError
 
 #: Roots looked at in one transaction of `PruneRuns`: bounds how long it holds the writer.

@@ -12,12 +12,12 @@ from attrs import frozen
 
 from durable._core.admission import Queue
 from durable._core.codec.json_text import read_list
+from durable._core.policies.limits import Limit, Rate
 from durable._core.program.definition import check_name
-from durable._core.program.limits import Limit, Rate
+from durable._shell.claims import slots
 from durable._shell.reads.queue_rows import changed_queue
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
-from durable._shell.writes import slots
 from durable._shell.writes.wakeups import let_in, request_cancel
 from durable.errors import DefinitionError, UsageError
 

@@ -22,7 +22,7 @@ from attrs import field, frozen
 
 from durable._core.admission import Places
 from durable._core.codec.codec import Payload
-from durable._core.program.limits import Rate
+from durable._core.policies.limits import Rate
 from durable._shell.reads.event_rows import last_run
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow

@@ -14,16 +14,16 @@ from durable._core.codec.json_text import loads
 from durable._core.journal.events import OutcomeResolved, ResumeRequested, SignalReceived, StepInterrupted
 from durable._core.program.definition import check_run_id
 from durable._core.statuses import ENDS, HELD, OPEN, Cause, changed_by
+from durable._shell.claims import slots
+from durable._shell.claims.places import PlacesFromFile
+from durable._shell.importing.importing import give_up_absent
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import RunRow, current_run
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.new_runs import placed
 from durable._shell.rows.rows import Effects, NewRun, Stopped
-from durable._shell.writes import slots
 from durable._shell.writes.answers import ask
 from durable._shell.writes.feeds import refill
-from durable._shell.writes.importing import give_up_absent
-from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import create_each
 from durable._shell.writes.wakeups import claim, let_in, needs_slot, put_item, request_cancel, send_signal
 from durable.errors import RunStateError, UsageError

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from attrs import evolve, frozen
 
-from durable._core.program.schedules import Timetable
+from durable._core.authoring.schedules import Timetable
 from durable._shell.reads.schedule_rows import schedule_by_name, still_open
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects, NewRun

@@ -11,15 +11,15 @@ from typing import Any
 from attrs import evolve
 
 from durable._core.admission import Places
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import RunStarted
 from durable._core.journal.payloads import call_digest, encoded_signal, keys_of
+from durable._core.policies.limits import limit_name
+from durable._core.policies.retry import recorded
 from durable._core.program.definition import check_labels, check_name, check_run_id
 from durable._core.program.functions import RunnableDefinition
-from durable._core.program.limits import limit_name
 from durable._core.program.ops import RunOp
-from durable._core.program.registry import Definitions
-from durable._core.program.retry import recorded
 from durable._shell.rows.rows import NewRun, SentSignal
 from durable.errors import DefinitionError
 

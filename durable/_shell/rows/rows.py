@@ -22,8 +22,8 @@ from durable._core.codec.rules.classes import KEY
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import Event, RunArrival, RunStarted
 from durable._core.light_frozen import light_frozen
+from durable._core.policies.retry import RecordedRetry
 from durable._core.program.definition import OnConflict
-from durable._core.program.retry import RecordedRetry
 from durable._core.run.decision import Decision, FailedAttempt, Feed
 from durable._core.statuses import EndStatus, HeldStatus
 from durable._shell.rows.engine_events import EventName

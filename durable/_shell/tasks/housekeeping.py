@@ -13,9 +13,9 @@ from durable._core.supervision import decide
 from durable._shell.backend import Backend
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.log import log
+from durable._shell.ownership.ownership import Ownership
 from durable._shell.requests.once import ForgetAnswers, has_old_answers
 from durable._shell.storage.database import Database
-from durable._shell.storage.ownership import Ownership
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.tasks.troubles import Troubles
 from durable._shell.threads import in_thread

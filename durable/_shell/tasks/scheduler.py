@@ -19,13 +19,13 @@ from attrs import evolve
 from durable._core.admission import CANDIDATES, Admission
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.supervision import decide
+from durable._shell.claims.slots import leave_paused_queue
 from durable._shell.log import log
 from durable._shell.reads import event_rows
 from durable._shell.rows.rows import Effects, ReadyRun
 from durable._shell.tasks.alarm import Alarm
 from durable._shell.turns.driver import Driver
 from durable._shell.turns.services import RELOAD_PAUSE, Services
-from durable._shell.writes.slots import leave_paused_queue
 from durable._shell.writes.wakeups import fire_apart, fire_due, let_in
 from durable.errors import (
     EngineClosedError,

@@ -17,12 +17,12 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
+from durable._core.authoring.op_constructors import with_options
+from durable._core.authoring.registry import Definitions
+from durable._core.authoring.schedules import MOST_MISSED, Overlap, Schedule, Timetable, decide
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of, one_line
-from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp, kind_of
-from durable._core.program.registry import Definitions
-from durable._core.program.schedules import MOST_MISSED, Overlap, Schedule, Timetable, decide
 from durable._shell.attempts.asking import in_short
 from durable._shell.log import log
 from durable._shell.rows.new_runs import make_run, placed

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from durable._core.ports import Clock, Watched, Watcher
-from durable._shell.turns.activity import Activity
+from durable._shell.commits.activity import Activity
 
 
 class Timed(Protocol):

@@ -1,5 +1,5 @@
 """
-One active run on the event loop: its turns, which of its steps are running, and the commits that record them.
+One active run on the event loop: its turns, and which of its steps are running.
 
 This room waits: for attempts of steps (in tasks, threads, worker processes), for timers, for the writer. It holds no
 connection; what is to be recorded goes through `commits`, many runs in one transaction, and a turn's actions begin

@@ -27,13 +27,13 @@ from durable._core.suspicion import is_suspect
 from durable._shell.attempts.context import tell
 from durable._shell.attempts.running_attempt import RunningAttempt
 from durable._shell.attempts.steps import current_task, forget_cancel
+from durable._shell.claims import slots
 from durable._shell.log import log
 from durable._shell.reads.batch_rows import lineage
 from durable._shell.rows.rows import Effects, RunState
 from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
-from durable._shell.writes import slots
 from durable._shell.writes.wakeups import let_in
 from durable.errors import EngineClosedError
 

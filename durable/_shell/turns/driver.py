@@ -38,19 +38,19 @@ from durable._core.run.decision import Decision, StepAction
 from durable._core.run.execution import REPLAYED_AT_ONCE, Execution
 from durable._core.suspicion import BODY, Suspect, counts, progress
 from durable._shell.attempts.steps import current_task
+from durable._shell.commits.commits import SpoiledError
+from durable._shell.commits.residents import Resident
+from durable._shell.commits.witness import UNWATCHED
 from durable._shell.log import emit, log
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run
 from durable._shell.rows.rows import ReadyRun, RunState
 from durable._shell.turns.attempt_runner import AttemptRunner
-from durable._shell.turns.commits import SpoiledError
 from durable._shell.turns.executions import AnyExecution, make_execution, read_in_slices, replayed
 from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
-from durable._shell.turns.residents import Resident
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.transaction_turn import Recorded, Spoiling, TransactionTurn
 from durable._shell.turns.turn_writer import ROWS_AT_ONCE, TurnWriter
-from durable._shell.turns.witness import UNWATCHED
 from durable._shell.writes.turn_writes import SignalsUnreadError
 from durable.errors import (
     DurableError,

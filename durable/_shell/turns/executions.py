@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from durable._core.journal.events import Event, RunStarted
+from durable._core.policies.limits import limit_name
+from durable._core.policies.retry import from_record
 from durable._core.program.functions import Job
-from durable._core.program.limits import limit_name
-from durable._core.program.retry import from_record
 from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution

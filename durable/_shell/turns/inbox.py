@@ -17,9 +17,9 @@ from typing import Protocol, TypeVar
 from attrs import define, field
 
 from durable._core.journal.events import Event
+from durable._shell.commits.commits import Commits
 from durable._shell.reads.event_rows import load_items
 from durable._shell.rows.rows import Effects, InboxItem
-from durable._shell.turns.commits import Commits
 from durable._shell.writes.wakeups import put_back
 
 T = TypeVar("T")

@@ -33,7 +33,7 @@ class StepNotes:
 
     _run: int
     _services: Services
-    _is_job: bool = False
+    _is_job: bool = field(default=False, alias="is_job")  # named for type checkers that know no attrs
     #: Positions of steps that have left something.
     _dirty: set[str] = field(factory=set, init=False)
     #: Those of steps whose memos go when they have succeeded.

@@ -18,10 +18,10 @@ from durable._core.program.current_driver import driver_in_charge
 from durable._core.program.ops import RunOp, TransactionOp, kind_of
 from durable._core.program.transactions import AsyncTransaction
 from durable._shell.attempts.transaction import ExclusiveTransaction, holds_writer, run_sync
+from durable._shell.commits.commits import SpoiledError, mark
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.storage.connections import CommitUnknownError, TransactionUndoneError, is_the_disk
 from durable._shell.storage.guard import ENDED_FROM_INSIDE
-from durable._shell.turns.commits import SpoiledError, mark
 from durable._shell.turns.services import Services
 from durable._shell.turns.transaction_turn import is_undone
 from durable.errors import JournalIOError, TransactionRefusedError, UsageError

@@ -12,25 +12,25 @@ import anyio
 from attrs import define, field
 
 from durable._core.admission import Places
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
+from durable._core.policies.limits import Limit
 from durable._core.ports import Clock
-from durable._core.program.limits import Limit
 from durable._core.program.ops import RunOp
-from durable._core.program.registry import Definitions
 from durable._core.run.caps import Caps
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.steps import Steps
+from durable._shell.commits.activity import Activity
+from durable._shell.commits.commits import Commits
+from durable._shell.commits.quarantine import Quarantine
+from durable._shell.commits.residents import Residents
+from durable._shell.commits.witness import Witness
 from durable._shell.log import log
 from durable._shell.rows.carried import Carry
 from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.storage.port import AnyDatabase
-from durable._shell.turns.activity import Activity
-from durable._shell.turns.commits import Commits
-from durable._shell.turns.quarantine import Quarantine
-from durable._shell.turns.residents import Residents
-from durable._shell.turns.witness import Witness
 from durable._shell.writes.deaths import LastLife
 from durable.errors import EngineClosedError, JournalAccessError, JournalFullError, JournalIOError
 

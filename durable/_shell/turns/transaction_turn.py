@@ -23,15 +23,15 @@ from durable._core.run.execution import Execution
 from durable._shell.attempts.raised import is_cancellation, is_for_the_program
 from durable._shell.attempts.steps import current_task
 from durable._shell.attempts.transaction import ExclusiveTransaction, holds_writer, run_sync
+from durable._shell.commits.commits import SpoiledError
+from durable._shell.commits.witness import Watch
 from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite
 from durable._shell.storage.connections import CommitUnknownError, TransactionUndoneError, is_the_disk
 from durable._shell.storage.guard import ENDED_FROM_INSIDE
 from durable._shell.storage.port import Exclusive
-from durable._shell.turns.commits import SpoiledError
 from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.services import Services
 from durable._shell.turns.turn_writer import TurnWriter
-from durable._shell.turns.witness import Watch
 from durable._shell.writes.deaths import acquit
 from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
 from durable.errors import JournalError, JournalIOError, TransactionRefusedError

@@ -34,10 +34,11 @@ from durable._core.journal.events import (
     TransactionStarted,
 )
 from durable._core.journal.payloads import failure_payload
-from durable._core.program.limits import Limit, LimitRef, limit_name, numbers
+from durable._core.policies.limits import Limit, LimitRef, limit_name, numbers
 from durable._core.run.decision import ChildAction, Decision, Feed
 from durable._core.statuses import EndStatus
 from durable._core.suspicion import HOOKS
+from durable._shell.commits.witness import UNWATCHED, Watch
 from durable._shell.reads.event_rows import cancel_in_inbox, load_run
 from durable._shell.rows.engine_events import EventName
 from durable._shell.rows.new_runs import make_template
@@ -59,7 +60,6 @@ from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.merging import merging
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
-from durable._shell.turns.witness import UNWATCHED, Watch
 from durable._shell.writes.deaths import acquit
 from durable._shell.writes.turn_writes import SignalsUnreadError, end_undriven, write_turns
 from durable._shell.writes.wakeups import await_code

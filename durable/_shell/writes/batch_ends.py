@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 
 from attrs import evolve
 
+from durable._shell.claims.places import PlacesFromFile
 from durable._shell.reads.run_rows import OPEN_SQL
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.rows.rows import BatchNews, Effects, LastTurn
 from durable._shell.rows.templates import begun, from_json
-from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import insert_run
 
 _OPEN_MEMBER = f"SELECT 1 FROM durable_runs WHERE batch = ? AND status IN {OPEN_SQL} LIMIT 1"  # noqa: S608 - a constant

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from attrs import evolve
 
+from durable._shell.claims.places import PlacesFromFile
 from durable._shell.reads.hook_rows import OwedHook
 from durable._shell.rows.rows import BrokenHook, Effects, NewRun, Refused, RunState
 from durable._shell.rows.templates import begun, from_json, to_json
-from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import get_or_create
 from durable.errors import (
     DurableError,

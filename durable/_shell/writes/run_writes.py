@@ -12,11 +12,11 @@ from attrs import evolve
 
 from durable._core.codec.digests import may_be_equal
 from durable._core.journal.events import SignalReceived
+from durable._shell.claims import keys, slots
 from durable._shell.reads.run_rows import last_of_chain
 from durable._shell.rows.rows import Effects, Large, NewRun, ReadyRun, RunState, labels_json
 from durable._shell.rows.templates import to_json
 from durable._shell.storage.bulk import write_many
-from durable._shell.writes import keys, slots
 from durable._shell.writes.wakeups import claim, keep_payload, put_signal, request_cancel
 from durable.errors import LimitReachedError, RunExistsError, RunNotFoundError, UsageError
 

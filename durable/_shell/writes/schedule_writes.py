@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
+from durable._core.authoring.schedules import AHEAD, MOST_MISSED, Overlap, Schedule, Timetable, timetable_from
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.events import StepInterrupted
-from durable._core.program.schedules import AHEAD, MOST_MISSED, Overlap, Schedule, Timetable, timetable_from
 from durable._core.statuses import ENDS
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.schedule_rows import held_up_by, schedule_by_name, still_open

@@ -29,9 +29,11 @@ from durable._core.journal.events import (
     SignalReceived,
 )
 from durable._core.journal.waits import Wait
-from durable._core.program.limits import limit_name
+from durable._core.policies.limits import limit_name
 from durable._core.run.decision import Decision, SignalAction
 from durable._core.statuses import ENDS
+from durable._shell.claims import slots
+from durable._shell.claims.keys import made_too_early
 from durable._shell.reads.event_rows import cancel_in_inbox, read_end
 from durable._shell.reads.run_rows import current_run, last_id
 from durable._shell.rows.rows import (
@@ -48,11 +50,10 @@ from durable._shell.rows.rows import (
 )
 from durable._shell.rows.templates import from_json
 from durable._shell.storage.bulk import about_many, join_many, write_many
-from durable._shell.writes import answers, slots
+from durable._shell.writes import answers
 from durable._shell.writes.batch_ends import tell_batches
 from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
 from durable._shell.writes.hook_writes import follow, note_broken
-from durable._shell.writes.keys import made_too_early
 from durable._shell.writes.run_writes import (
     INSERT_WAITS,
     add_run,

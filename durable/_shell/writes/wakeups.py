@@ -31,14 +31,14 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.statuses import ENDS, HELD
+from durable._shell.claims import slots
+from durable._shell.claims.places import PlacesFromFile
 from durable._shell.reads.lenient import LOST, fetch_all
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import HELD_SQL, RunRow, current_run
 from durable._shell.rows.rows import Damaged, Effects, Large, ReadyRun, Stopped, stored
 from durable._shell.storage.bulk import about_many, write_many
-from durable._shell.writes import slots
 from durable._shell.writes.apart import apart
-from durable._shell.writes.places import PlacesFromFile
 from durable.errors import RunStateError
 
 INSERT_ITEMS = """

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Event
 from durable._core.journal.payloads import failure_in
 from durable._core.program.functions import Workflow
-from durable._core.program.registry import Definitions
 from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS

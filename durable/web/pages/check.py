@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 
 from starlette.responses import Response
 
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
-from durable._core.program.registry import Definitions
 from durable._core.recorded.check import CheckedRun, CheckReport, check_run
 from durable._core.statuses import OPEN
-from durable._shell.reads.exporting import load_run_history
 from durable._shell.reads.run_rows import Filter, list_runs
+from durable._shell.reports.exporting import load_run_history
 from durable.errors import JournalCorruptError
 from durable.web.call import Call
 from durable.web.moments import require_code

@@ -18,8 +18,8 @@ import anyio.to_thread
 from starlette.responses import Response
 
 from durable._core.recorded.export_format import RunHistory
-from durable._shell.reads.exporting import load_run_history, read_histories
 from durable._shell.reads.run_rows import require_run
+from durable._shell.reports.exporting import load_run_history, read_histories
 from durable.web.call import Call, RefusedError
 from durable.web.journal import at_one_moment
 from durable.web.moments import Moment, NoMomentError, moment_of, require_code

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from durable._cli.commands.look.list import why_in_short
 from durable._cli.journals.owners import failure_of, owner_of
 from durable._core.statuses import STATUSES
-from durable._shell.reads.census import Census, census
 from durable._shell.reads.run_rows import Filter, RunRow, list_runs, paused_queues
 from durable._shell.reads.schedule_rows import all_schedules
+from durable._shell.reports.census import Census, census
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable.web.call import Call
 from durable.web.journal import at_one_moment

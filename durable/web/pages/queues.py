@@ -9,8 +9,8 @@ from typing import Final
 
 from starlette.responses import Response
 
-from durable._shell.reads.census import QueueLine, census
 from durable._shell.reads.run_rows import LimitRow, limit_rows
+from durable._shell.reports.census import QueueLine, census
 from durable.web.call import Call, RefusedError
 from durable.web.journal import at_one_moment
 

@@ -66,8 +66,8 @@ def run(_command: str, args: Namespace, out: Output) -> int:
 async def _ask(path: str, run_id: str, args: Namespace) -> Any:
     import asyncio  # noqa: PLC0415 - as in `run`
 
+    from durable._shell.client.client_backend import ClientBackend  # noqa: PLC0415 - as in `run`
     from durable._shell.handles.asking import answer, put_question  # noqa: PLC0415 - as in `run`
-    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - as in `run`
 
     application = application_of(args) if args.app else None
     codec = Codec() if application is None else application.codec

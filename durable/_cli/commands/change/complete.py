@@ -68,7 +68,7 @@ def run(_command: str, args: Namespace, out: Output) -> int:
 
 async def _answer(path: str, args: Namespace) -> _Outcome:
     from durable._core.codec.codec import Codec  # noqa: PLC0415 - as in `run`
-    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - as in `run`
+    from durable._shell.client.client_backend import ClientBackend  # noqa: PLC0415 - as in `run`
     from durable._shell.handles.journal import JournalHandle  # noqa: PLC0415 - as in `run`
 
     codec = application_of(args).codec if args.app else Codec()

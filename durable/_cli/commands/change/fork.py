@@ -147,7 +147,7 @@ def _refuse_owned(path: str) -> None:
 
 async def _inside(plan: Plan, at: str | None) -> str:
     """Have the run's own journal make the copy; that journal."""
-    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - help answers sooner without
+    from durable._shell.client.client_backend import ClientBackend  # noqa: PLC0415 - help answers sooner without
     from durable._shell.requests.history_requests import ForkRun  # noqa: PLC0415 - as above
 
     assert plan.path is not None, "checked"
@@ -160,7 +160,7 @@ async def _inside(plan: Plan, at: str | None) -> str:
 
 async def _into(plan: Plan, path: str) -> str:
     """Put the copy into another journal, with the runs that it waits for; that journal."""
-    from durable._shell.handles.client import Client  # noqa: PLC0415 - help answers sooner without
+    from durable._shell.client.client import Client  # noqa: PLC0415 - help answers sooner without
 
     assert plan.copy is not None, "planned"
     exists = os.path.exists(path)  # noqa: ASYNC240 - one stat
@@ -180,7 +180,7 @@ async def _into(plan: Plan, path: str) -> str:
 
 
 async def _signal_all(path: str, run_id: str, signals: Sequence[tuple[str, Any]]) -> None:
-    from durable._shell.handles.client import Client  # noqa: PLC0415 - help answers sooner without
+    from durable._shell.client.client import Client  # noqa: PLC0415 - help answers sooner without
 
     if signals:
         async with Client(path) as client:

@@ -22,8 +22,8 @@ from durable._cli.terminal.problems import NOT_FOUND, CommandError, misfit_error
 from durable._core.codec.codec import Codec, Payload
 from durable._core.recorded.copies import Absent, Copy, Find, command_at, copy_of
 from durable._core.recorded.export_format import RunHistory
-from durable._shell.reads.exporting import load_run_history, read_histories
 from durable._shell.reads.run_rows import run_by_id
+from durable._shell.reports.exporting import load_run_history, read_histories
 from durable.errors import DecodeError, RecordError
 
 #: How exported journals are called, so that a missing one is not taken for a run.

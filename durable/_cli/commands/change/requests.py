@@ -237,7 +237,7 @@ async def _make(
     out: Output,
 ) -> dict[str, int]:
     """Make the requests, and write what became of each; how many of which outcome."""
-    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - help answers sooner without
+    from durable._shell.client.client_backend import ClientBackend  # noqa: PLC0415 - help answers sooner without
 
     counts = {"done": 0, "nothing": 0, "refused": 0}
     in_order = sorted(targets, key=lambda target: target.kind != "run")

@@ -63,7 +63,7 @@ def run(_command: str, args: Namespace, out: Output) -> int:
 
 async def _resolve(path: str, run_id: str, args: Namespace) -> None:
     from durable._core.journal.payloads import failure_payload  # noqa: PLC0415 - as in `run`
-    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - as in `run`
+    from durable._shell.client.client_backend import ClientBackend  # noqa: PLC0415 - as in `run`
     from durable._shell.requests.run_requests import ResolveStep  # noqa: PLC0415 - as in `run`
 
     codec = application_of(args).codec if args.app else Codec()

@@ -22,13 +22,13 @@ from durable._cli.terminal.arguments import json_argument, label_argument, text_
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, OK, CommandError, misfit_error
 from durable._cli.terminal.values import failure_lines, plain, value_lines
+from durable._core.authoring.registry import Runnable, collect
 from durable._core.codec.codec import Codec
 from durable._core.program.ops import RunOp
-from durable._core.program.registry import Runnable, collect
 from durable.errors import DecodeError, DurableError, RecordError, RunNotFoundError
 
 if TYPE_CHECKING:
-    from durable._shell.handles.client_backend import ClientBackend
+    from durable._shell.client.client_backend import ClientBackend
     from durable._shell.reads.run_rows import RunRow
     from durable._shell.rows.rows import RunResult
 
@@ -97,7 +97,7 @@ def run(_command: str, args: Namespace, out: Output) -> int:
 
 
 async def _start(path: str, args: Namespace, op: RunOp[Any] | None, codec: Codec, out: Output) -> int:
-    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - as above
+    from durable._shell.client.client_backend import ClientBackend  # noqa: PLC0415 - as above
     from durable._shell.handles.journal import JournalHandle  # noqa: PLC0415 - as above
 
     async with ClientBackend(path, codec=codec) as client:

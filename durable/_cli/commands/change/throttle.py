@@ -71,7 +71,7 @@ def _request(args: Namespace) -> ChangeQueue | ChangeLimit:
 
 
 async def _ask(path: str, request: ChangeQueue | ChangeLimit) -> None:
-    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - as in `run`
+    from durable._shell.client.client_backend import ClientBackend  # noqa: PLC0415 - as in `run`
 
     async with ClientBackend(path) as client:
         await client.request(request)

@@ -15,7 +15,7 @@ from durable._cli.applications import add_application, application_of
 from durable._cli.journals.recorded import Damaged, add_recorded, recorded_runs
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, OK
-from durable._core.program.registry import Definitions
+from durable._core.authoring.registry import Definitions
 from durable._core.recorded.check import CheckedRun, CheckReport, check_run
 from durable._debug.lint import lint
 from durable._debug.replay import as_definitions

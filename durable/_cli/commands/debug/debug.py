@@ -22,7 +22,7 @@ from durable._debug.prompt import is_terminal, run_prompt
 from durable._debug.replay import as_definitions, definition_of
 from durable._debug.session import Session
 from durable._debug.stepping import ReplayPdb
-from durable._shell.reads.exporting import read_histories
+from durable._shell.reports.exporting import read_histories
 
 if TYPE_CHECKING:
     from pdb import Pdb

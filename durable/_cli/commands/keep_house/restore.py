@@ -30,7 +30,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
 
 def run(_command: str, args: Namespace, out: Output) -> int:
     """Restore it, and say what was kept."""
-    from durable._shell.storage.restoring import restore  # noqa: PLC0415 - brings what others need not
+    from durable._shell.ownership.restoring import restore  # noqa: PLC0415 - brings what others need not
 
     if not os.path.exists(args.backup):
         msg = f"no backup at {args.backup}: the file does not exist"

@@ -127,7 +127,7 @@ def run(command: str, args: Namespace, out: Output) -> int:
 
 
 def _export(args: Namespace, out: Output) -> int:
-    from durable._shell.reads.exporting import export_runs, write_file  # noqa: PLC0415 - the others need none of it
+    from durable._shell.reports.exporting import export_runs, write_file  # noqa: PLC0415 - the others need none of it
 
     path, now = database_path(args), time.time()
     redact, codec = _redaction(args)
@@ -233,7 +233,7 @@ def _journal(args: Namespace) -> str:
 def _read(files: Sequence[str]) -> list[RunHistory]:
     """All runs of all files; nothing is written before the last line of the last one was read."""
     from durable._core.recorded.export_reader import read_export  # noqa: PLC0415 - the others need none of it
-    from durable._shell.reads.exporting import lines_in, read_histories  # noqa: PLC0415 - as above
+    from durable._shell.reports.exporting import lines_in, read_histories  # noqa: PLC0415 - as above
 
     found: list[RunHistory] = []
     for file in files:
@@ -249,7 +249,7 @@ def _read(files: Sequence[str]) -> list[RunHistory]:
 
 def _would_write(path: str, histories: Sequence[RunHistory]) -> tuple[list[str], list[str]]:
     """As `_write`, but only looks."""
-    from durable._shell.writes.importing import each_once, find_present  # noqa: PLC0415 - the others need none of it
+    from durable._shell.importing.importing import each_once, find_present  # noqa: PLC0415 - the others need none of it
 
     present: set[str] = set()
     if os.path.exists(path):
@@ -268,8 +268,8 @@ def _write(path: str, histories: Sequence[RunHistory]) -> tuple[list[str], list[
 
 async def import_into(path: str, histories: Sequence[RunHistory]) -> tuple[list[str], list[str]]:
     """Import runs into a journal, which is made if need be: ids of those that are new, and of those that were here."""
-    from durable._shell.handles.client import Client  # noqa: PLC0415 - what only reads answers sooner without
-    from durable._shell.storage.opening import owned_briefly  # noqa: PLC0415 - as above
+    from durable._shell.client.client import Client  # noqa: PLC0415 - what only reads answers sooner without
+    from durable._shell.ownership.opening import owned_briefly  # noqa: PLC0415 - as above
 
     if not os.path.exists(path):  # noqa: ASYNC240 - one stat
         async with owned_briefly(path, durability="full", now=time.time):
@@ -335,7 +335,7 @@ def _tell_pruned(out: Output, count: int, before: float, what: str, *, dry_run: 
 def _delete(path: str, before: float, args: Namespace) -> int:
     import asyncio  # noqa: PLC0415 - what only reads answers sooner without
 
-    from durable._shell.handles.client import Client  # noqa: PLC0415 - as above
+    from durable._shell.client.client import Client  # noqa: PLC0415 - as above
 
     async def delete() -> int:
         async with Client(path) as client:
@@ -351,7 +351,7 @@ def _delete(path: str, before: float, args: Namespace) -> int:
 def _scrub(args: Namespace, out: Output) -> int:
     import asyncio  # noqa: PLC0415 - what only reads answers sooner without
 
-    from durable._shell.handles.client import Client  # noqa: PLC0415 - as above
+    from durable._shell.client.client import Client  # noqa: PLC0415 - as above
 
     path = database_path(args)
     before = os.stat(path).st_size

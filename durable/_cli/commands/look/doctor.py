@@ -178,7 +178,7 @@ def _health(path: str) -> Finding:
     """How the engine is that has the file open, as it says itself."""
     import asyncio  # noqa: PLC0415 - takes longer than most of what is looked at
 
-    from durable._shell.handles.owner_socket import OwnerSocket  # noqa: PLC0415 - brings asyncio
+    from durable._shell.client.owner_socket import OwnerSocket  # noqa: PLC0415 - brings asyncio
     from durable.errors import DurableError  # noqa: PLC0415 - with it
 
     try:
@@ -262,7 +262,7 @@ def _waiting(file: _File) -> Iterator[Finding]:
 
 
 def _schedules(file: _File) -> Iterator[Finding]:
-    from durable._core.program.schedules import AHEAD  # noqa: PLC0415 - brings attrs
+    from durable._core.authoring.schedules import AHEAD  # noqa: PLC0415 - brings attrs
 
     for row in all_schedules(file.conn):
         if row.paused_at is not None and row.last_error is not None:

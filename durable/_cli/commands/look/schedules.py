@@ -94,7 +94,7 @@ def _ask(args: Namespace, out: Output, now: float) -> int:
 
 
 async def _asked(path: str, args: Namespace, now: float) -> list[str]:
-    from durable._shell.handles.client_backend import ClientBackend  # noqa: PLC0415 - as in `_ask`
+    from durable._shell.client.client_backend import ClientBackend  # noqa: PLC0415 - as in `_ask`
     from durable._shell.requests.schedule_requests import BackfillSchedule, DeleteSchedule  # noqa: PLC0415 - as above
 
     async with ClientBackend(path) as client:

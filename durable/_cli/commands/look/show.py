@@ -37,12 +37,12 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.history import only, ran_since
 from durable._core.statuses import HELD, OPEN
+from durable._shell.ownership.outlived import in_words, still_running
 from durable._shell.reads.event_rows import event_rows, readable_events
 from durable._shell.reads.run_rows import RunRow, SlotRow, followers_of, pending_signals, slots_awaited
 from durable._shell.reads.stream_rows import streams_of
 from durable._shell.reads.waits import WaitInfo, waits_of
 from durable._shell.reads.why import why
-from durable._shell.storage.outlived import in_words, still_running
 
 #: Steps and followers that are shown unless all were asked for: the latest, since that is where a run stands.
 _STEPS: Final = 30

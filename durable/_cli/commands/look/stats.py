@@ -16,8 +16,8 @@ from durable._cli.journals.owners import OwnerProcess, owner_of
 from durable._cli.terminal.output import Output, ago, instant, iso, printable
 from durable._cli.terminal.problems import OK
 from durable._core.statuses import STATUSES
-from durable._shell.reads.census import Census, census
-from durable._shell.storage.outlived import Outlived, still_running
+from durable._shell.ownership.outlived import Outlived, still_running
+from durable._shell.reports.census import Census, census
 
 #: Workflows that are shown unless all were asked for: those with the most runs.
 _WORKFLOWS: Final = 10

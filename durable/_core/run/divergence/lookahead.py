@@ -21,7 +21,7 @@ from durable._core.program.definition import Definition
 #: Helpers within helpers that are looked into.
 _MAX_DEPTH = 4
 #: Where our own commands are made: `sleep`, `gather` and the like.
-_MAKING = "durable._core.program.op_constructors"
+_MAKING = "durable._core.authoring.op_constructors"
 _STOPS = frozenset(("RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"))
 _ALWAYS_JUMPS = frozenset(("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"))
 _LOADS = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FAST", "LOAD_FAST_CHECK"))

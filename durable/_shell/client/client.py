@@ -11,10 +11,10 @@ from typing import Any, Self
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.value_types import ValueType
 from durable._core.ports import Clock
-from durable._shell.handles.client_backend import TIMEOUT, ClientBackend
+from durable._shell.client.client_backend import TIMEOUT, ClientBackend
 from durable._shell.handles.journal import JournalHandle
+from durable._shell.ownership.opening import Durability
 from durable._shell.rows.carried import Carried, Carry
-from durable._shell.storage.opening import Durability
 
 
 class Client(JournalHandle[ClientBackend]):

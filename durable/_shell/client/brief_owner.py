@@ -13,12 +13,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from durable._core.ports import Clock
+from durable._shell.ownership.opening import Durability, owned_briefly
 from durable._shell.requests.once import forget_answers
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.requests.sockets import socket_path
 from durable._shell.rows.rows import Effects
 from durable._shell.storage.database import Database
-from durable._shell.storage.opening import Durability, owned_briefly
 from durable.errors import DurableError
 
 #: Seconds for which a client leaves the file free after it had it again and again for so many: engines that open get

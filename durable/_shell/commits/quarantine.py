@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 
 from durable._core.suspicion import Suspect, Suspects
 from durable._shell.attempts.running_attempt import RunningAttempt
-from durable._shell.turns.commits import Commits
+from durable._shell.commits.commits import Commits
 from durable._shell.writes.deaths import note_alone
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Final, NamedTuple
 
-from durable._shell.reads.census import census
 from durable._shell.reads.schedule_rows import all_schedules
+from durable._shell.reports.census import census
 
 #: Name -> (names of its labels, what it says). Names are Prometheus's: base units, and `_total` where it only grows.
 MEASURES: Final[dict[str, tuple[tuple[str, ...], str]]] = {

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from durable._shell.handles.owner_socket import OwnerSocket
+from durable._shell.client.owner_socket import OwnerSocket
 from durable._shell.reads.run_rows import last_run, runs_after
 from durable._shell.requests.wire import FollowEvents
 from durable._shell.rows.engine_events import BUFFERED, EngineEvent, WantedEvents, from_text

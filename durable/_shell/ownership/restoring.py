@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from durable._shell.ownership.ownership import Ownership
 from durable._shell.storage.backups import copied, sync_folder
 from durable._shell.storage.connections import real_path, translate
 from durable._shell.storage.location import check_file, check_folder, check_name
-from durable._shell.storage.ownership import Ownership
 from durable.errors import JournalAccessError
 
 #: Of what lies beside a journal, what belongs to its content; SQLite finds it again by these endings.

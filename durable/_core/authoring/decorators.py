@@ -12,13 +12,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from durable._core.codec.codec import ValueCodec
+from durable._core.policies.limits import Limit
+from durable._core.policies.retry import Retry, as_retry, is_number
 from durable._core.program import current_driver
 from durable._core.program.command import Command
 from durable._core.program.definition import Definition, OnConflict, OnCrash, OnPoison, RunOptions, StepOptions
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
-from durable._core.program.limits import Limit
 from durable._core.program.ops import Return, StepOp, in_seconds
-from durable._core.program.retry import Retry, as_retry, is_number
 from durable.errors import DefinitionError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from durable._shell.storage.outlived import Outlived, line, read, side_file
+from durable._shell.ownership.outlived import Outlived, line, read, side_file
 from durable.errors import JournalAccessError
 
 #: Seconds between two looks whether they have returned.

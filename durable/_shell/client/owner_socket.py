@@ -12,6 +12,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from durable._shell.ownership.ownership import has_owner, holder_of, owner_pid
 from durable._shell.requests.peers import Peer, may_answer, peer_of
 from durable._shell.requests.request import JournalRequest
 from durable._shell.requests.sockets import address_of, socket_path
@@ -29,7 +30,6 @@ from durable._shell.requests.wire import (
     encode_request,
     name_of,
 )
-from durable._shell.storage.ownership import has_owner, holder_of, owner_pid
 from durable._shell.threads import in_thread
 from durable.errors import DurableError, JournalAccessError
 

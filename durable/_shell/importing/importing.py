@@ -29,16 +29,16 @@ from durable._core.journal.events import (
 )
 from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._core.statuses import ENDS
+from durable._shell.claims import slots
+from durable._shell.claims.keys import holder_of
+from durable._shell.claims.places import PlacesFromFile
+from durable._shell.importing.import_ties import Ties
 from durable._shell.reads.event_rows import load_history, read_end
 from durable._shell.reads.run_rows import RunRow, last_of_chain, run_by_id
 from durable._shell.rows.rows import Effects, RunState, labels_json
 from durable._shell.rows.templates import checked_json
 from durable._shell.storage.bulk import write_many
-from durable._shell.writes import slots
 from durable._shell.writes.feeds import feed
-from durable._shell.writes.import_ties import Ties
-from durable._shell.writes.keys import holder_of
-from durable._shell.writes.places import PlacesFromFile
 from durable._shell.writes.run_writes import INSERT_WAITS, write_rows
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
 from durable._shell.writes.wakeups import INSERT_ITEMS, item_row, let_in, put_item

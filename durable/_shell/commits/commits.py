@@ -29,13 +29,13 @@ from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.program.saying import ROOM
 from durable._core.run.caps import DEFAULT_CAPS
 from durable._core.supervision import FIRST_PAUSE, LONGEST_PAUSE
+from durable._shell.commits.activity import Activity
 from durable._shell.log import log
 from durable._shell.loops import from_thread
 from durable._shell.rows.rows import Effects, EventTuple, TurnWrite
 from durable._shell.rows.said import ProgressMade, Said
 from durable._shell.storage.connections import CommitUnknownError, is_of_the_machine, of_ours
 from durable._shell.storage.port import AnyDatabase
-from durable._shell.turns.activity import Activity
 from durable._shell.writes.apart import apart
 from durable._shell.writes.said_writes import write_said
 from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from attrs import evolve
 
+from durable._core.policies.retry import is_number
+from durable._core.policies.settled import EndRule, NamedOutcomes, Outcomes, Settled
 from durable._core.program import current_driver
 from durable._core.program.definition import MAX_NAME_LENGTH, Definition, check_name
 from durable._core.program.functions import Helper
@@ -52,8 +54,6 @@ from durable._core.program.ops import (
     kind_of,
 )
 from durable._core.program.requests import Asked, Request, WaitForRequestOp
-from durable._core.program.retry import is_number
-from durable._core.program.settled import EndRule, NamedOutcomes, Outcomes, Settled
 from durable.errors import UnknownOptionError
 
 if TYPE_CHECKING:

@@ -16,19 +16,20 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Final, Self, TypeVar
 from weakref import WeakSet
 
+from durable._core.authoring.op_constructors import with_options
+from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
 from durable._core.program.functions import RunnableDefinition
-from durable._core.program.op_constructors import with_options
 from durable._core.program.ops import RunOp
-from durable._core.program.registry import Definitions
 from durable._shell.backend import Backend
+from durable._shell.client.brief_owner import BriefOwner
+from durable._shell.client.event_feed import EventFeed
+from durable._shell.client.owner_socket import SILENCE, OwnerSocket
+from durable._shell.client.waiting import Waiting
 from durable._shell.clock import SystemClock
-from durable._shell.handles.brief_owner import BriefOwner
-from durable._shell.handles.event_feed import EventFeed
-from durable._shell.handles.owner_socket import SILENCE, OwnerSocket
-from durable._shell.handles.waiting import Waiting
 from durable._shell.loops import check_loop
+from durable._shell.ownership.opening import Durability
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.asked_rows import AskedRow, asked_row
 from durable._shell.reads.run_rows import RunRow
@@ -44,7 +45,6 @@ from durable._shell.storage import marks
 from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import CommitUnknownError, open_reader, translate
 from durable._shell.storage.location import check_name, check_readable, check_side_files
-from durable._shell.storage.opening import Durability
 from durable._shell.threads import Threads
 from durable.errors import (
     BatchNotFoundError,
