@@ -42,6 +42,7 @@ PAGES: Final[Mapping[str, Page]] = {
     "run/timeline": run.timeline,
     "run/graph": run.graph,
     "run/history": run.history,
+    "run/stream": run.stream,
     "run/value": run.value,
     "run/export": run.export,
     "run/debug": debug.debug,

@@ -4,7 +4,22 @@ An application whose journal the dashboard shows: it fails, waits, has children,
 
 from attrs import frozen
 
-from durable import Flow, Retry, Return, Schedule, Signal, gather, job, set_attributes, sleep, step, wait_for, workflow
+from durable import (
+    Flow,
+    Retry,
+    Return,
+    Schedule,
+    Signal,
+    emit,
+    gather,
+    job,
+    progress,
+    set_attributes,
+    sleep,
+    step,
+    wait_for,
+    workflow,
+)
 
 #: What a name must not be able to do.
 HOSTILE = "<script>document.title='owned'<script>\"'&"
@@ -38,6 +53,13 @@ async def tell(who: str) -> None:
     pass
 
 
+@step
+async def pack(items: list[str]) -> None:
+    for number, item in enumerate(items, 1):
+        emit("packed", f"{item} ")
+        progress(number, len(items), f"packing {item}")
+
+
 @workflow
 async def order(user: str, items: list[str]) -> Flow[str]:
     total = 0
@@ -47,6 +69,7 @@ async def order(user: str, items: list[str]) -> Flow[str]:
     set_attributes(total=total)
     yield gather(tell(user), sleep(0.01, name="cool down"))
     receipt: str = yield charge(total)
+    yield pack(items)
     yield Return(receipt)
 
 

@@ -131,6 +131,19 @@ async def test_what_a_run_waits_for_is_told(visitor):
     assert "decision" in text
 
 
+async def test_progress_and_streams_are_seen(visitor):
+    """
+    How far a run has come, as a bar; what it emitted, item by item, and as one text where it is one.
+    """
+    text = (await visitor.get("run", id="good")).text
+    assert '<progress max="1" value="1.0"' in text
+    assert "packing lamp" in text
+    text = (await visitor.get("run/stream", id="good", name="packed")).text
+    assert "tea lamp" in text
+    assert text.count("<tr><td") == 2
+    assert "Nothing yet" in (await visitor.get("run/stream", id="good", name="other")).text
+
+
 async def test_the_history_has_every_event_and_can_show_failures_only(visitor, shop_db):
     """
     As many rows as the run has events; of failures, those.

@@ -29,6 +29,10 @@ _ITEMS = """
 SELECT entry, value, position, attempt, at FROM durable_stream_items
 WHERE run = ? AND stream = ? AND entry > ? ORDER BY entry LIMIT ?
 """
+_LATEST = """
+SELECT entry, value, position, attempt, at FROM durable_stream_items
+WHERE run = (SELECT run FROM durable_runs WHERE run_id = ?) AND stream = ? ORDER BY entry DESC LIMIT ?
+"""
 
 
 class ItemRow(NamedTuple):
@@ -64,6 +68,11 @@ def stream_page(conn: sqlite3.Connection, run_id: str, stream: str, after: int) 
         return None
     items = [ItemRow(*each) for each in conn.execute(_ITEMS, (row[0], stream, after, PAGE))]
     return StreamPage(items, row[2] in ENDS, row[1], _mark(row))
+
+
+def latest_items(conn: sqlite3.Connection, run_id: str, stream: str, limit: int) -> list[ItemRow]:
+    """The last items of a stream, the oldest of them first."""
+    return [ItemRow(*each) for each in conn.execute(_LATEST, (run_id, stream, limit)).fetchall()][::-1]
 
 
 def _mark(row: Sequence[object]) -> str:

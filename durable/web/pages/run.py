@@ -19,7 +19,7 @@ from durable._cli.drawing.model import nodes_of
 from durable._cli.drawing.svg import svg_lines
 from durable._cli.journals.step_lines import StepLine, steps_in
 from durable._cli.terminal.arguments import json_argument
-from durable._cli.terminal.values import bounded, call_lines, failure_lines, value_lines
+from durable._cli.terminal.values import bounded, call_lines, failure_lines, plain, value_lines
 from durable._core.journal.columns import fields_of
 from durable._core.journal.events import (
     KIND_NAMES,
@@ -34,7 +34,8 @@ from durable._core.journal.history import only
 from durable._core.program.ops import Signal
 from durable._shell.handles.handle import Run
 from durable._shell.reads.event_rows import event_rows, readable_events
-from durable._shell.reads.run_rows import WaitRow, require_run, waits_of
+from durable._shell.reads.run_rows import RunRow, WaitRow, require_run, waits_of
+from durable._shell.reads.stream_rows import ItemRow, latest_items
 from durable.web.call import Call, RefusedError
 from durable.web.journal import Journal, at_one_moment
 from durable.web.timeline import Bar, axis, lines_of, span_of
@@ -44,6 +45,8 @@ PAGE_LENGTH: Final = 200
 STEPS: Final = 60
 #: Waits of a run that are shown.
 MOST_WAITS: Final = 50
+#: Items of a stream that are shown: the last.
+ITEMS: Final = 500
 #: Children whose own lines are shown at once.
 MOST_CHILDREN: Final = 20
 #: Events up to which a run is drawn as a graph: more are folded into nothing that helps.
@@ -147,6 +150,22 @@ async def history(call: Call) -> Response:
         "history.html", tab="history", row=row, events=shown, first=first, total=len(numbered), problem=problem,
         page_length=PAGE_LENGTH, only_failures=only_failures, began=events[0].at if events else row.created_at,
     )  # fmt: skip
+
+
+async def stream(call: Call) -> Response:
+    """The end of a stream, live: what a run emits, as it comes."""
+    journal, run_id, name = call.journal, call.asked("id"), call.asked("name")
+    row, items = await journal.read(read_stream, run_id, name)
+    values = [plain(journal.text_of(each.value)) for each in items]
+    text = "".join(values).splitlines() if values and all(isinstance(each, str) for each in values) else []
+    shown = [(item, value_lines(journal.text_of(item.value))) for item in items]
+    return call.answer("stream.html", tab="", row=row, name=name, items=shown, text=text, most=ITEMS)
+
+
+@at_one_moment
+def read_stream(conn: sqlite3.Connection, run_id: str, name: str) -> tuple[RunRow, list[ItemRow]]:
+    """A run, and the last items of a stream of it."""
+    return require_run(conn, run_id), latest_items(conn, run_id, name, ITEMS)
 
 
 async def value(call: Call) -> Response:
