@@ -33,6 +33,7 @@ _GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "list": Subcommand("list", "runs, newest first"),
         "show": Subcommand("show", "one run on a page: status, result, error, why it waits, steps, children"),
         "history": Subcommand("history", "the recorded events of a run"),
+        "watch": Subcommand("watch", "a run as it goes: a line for each change, with a bar for its progress"),
         "tail": Subcommand("tail", "what a run emits to a stream, from the beginning to its end"),
         "graph": Subcommand("graph", "a run as a drawing: text, mermaid, dot or svg"),
         "stats": Subcommand("stats", "counts and sizes of a journal"),
