@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     _m(
         "a group that is spoiled fails whole",
-        "_shell/turns/commits",
+        "_shell/commits/commits",
         "if len(group) == 1 and (group.spoiled or not group.words):",
         "if group:",
         "shell/test_blast_radius.py",
@@ -107,7 +107,7 @@ MUTANTS = (
     ),
     _m(
         "acknowledges what a full disk refused",
-        "_shell/turns/commits",
+        "_shell/commits/commits",
         "            except JournalError as error:\n                self._failed(group, error)\n",
         "            except JournalError:\n                await self._succeeded(group)\n                return\n",
         "crash/test_disk.py::test_a_full_file_refuses_starts_and_makes_running_runs_wait_until_there_is_room",
@@ -142,14 +142,14 @@ MUTANTS = (
     ),
     _m(
         "restores under a running engine",
-        "_shell/storage/restoring",
+        "_shell/ownership/restoring",
         'with Ownership.acquire(path, "client") as ownership, copied',
         'with Ownership.acquire(f"{path}.x", "client") as ownership, copied',
         "shell/test_backups.py::test_restoring_is_refused_while_the_journal_has_an_owner",
     ),
     _m(
         "restores beside the old WAL",
-        "_shell/storage/restoring",
+        "_shell/ownership/restoring",
         '_CONTENT: Final = ("-wal", "-journal")',
         '_CONTENT: Final = ("-journal",)',
         "shell/test_backups.py::test_restoring_sets_aside_what_was_there_with_its_wal",
@@ -177,7 +177,7 @@ MUTANTS = (
     ),
     _m(
         "two engines on one file",
-        "_shell/storage/ownership",
+        "_shell/ownership/ownership",
         "fcntl.flock(ownership._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
         "shell/test_open_close.py::test_a_second_engine_is_refused_at_once",
@@ -283,7 +283,7 @@ MUTANTS = (
     ),
     _m(
         "the time of a key begins with its start",
-        "_shell/writes/keys",
+        "_shell/claims/keys",
         "SELECT run, run_id, arguments, workflow, status, coalesce(key_until, started_at + key_ttl),\n",
         "SELECT run, run_id, arguments, workflow, status, coalesce(key_until, created_at + key_ttl),\n",
         "shell/test_keys.py::test_the_time_of_a_key_begins_with_its_run",
@@ -297,7 +297,7 @@ MUTANTS = (
     ),
     _m(
         "starts that coalesce keep the arguments of the first",
-        "_shell/writes/keys",
+        "_shell/claims/keys",
         '"join" if holder.arguments == new.arguments else "renew"',
         '"join"',
         "shell/test_keys.py::test_starts_coalesce_into_one_run_that_waits",
@@ -318,14 +318,14 @@ MUTANTS = (
     ),
     _m(
         "what a run continues as begins with the arguments of a start that coalesces",
-        "_shell/writes/keys",
+        "_shell/claims/keys",
         "waits = bool(is_waiting) and not _continues_another(conn, run_id)",
         "waits = bool(is_waiting)",
         "shell/test_keys.py::test_what_a_run_continues_as_is_running_for_those_that_coalesce",
     ),
     _m(
         "rerun-failed repeats what has succeeded",
-        "_shell/writes/keys",
+        "_shell/claims/keys",
         'return conflict == "rerun-failed" and status != "succeeded"',
         'return conflict == "rerun-failed"',
         "shell/test_keys.py::test_rerun_failed_repeats_what_has_not_succeeded",
@@ -339,14 +339,14 @@ MUTANTS = (
     ),
     _m(
         "runs of a paused queue are let in, and hold what they cannot use",
-        "_shell/writes/slots",
+        "_shell/claims/slots",
         "    AND NOT {IN_PAUSED_QUEUE_SQL}\nORDER",
         "ORDER",
         "shell/test_limits.py::test_a_run_that_gets_in_line_while_its_queue_is_paused_is_passed_over",
     ),
     _m(
         "a run that is held before it begins keeps others out",
-        "_shell/writes/slots",
+        "_shell/claims/slots",
         "        if not position and granted_at is not None and _is_unborn(conn, run):\n",
         "        if position and granted_at is not None and _is_unborn(conn, run):\n",
         "shell/test_limits.py::test_a_run_that_is_paused_before_it_begins_gives_back_its_own_slot",
@@ -367,7 +367,7 @@ MUTANTS = (
     ),
     _m(
         "a pause that is carried out after the resumption",
-        "_shell/writes/slots",
+        "_shell/claims/slots",
         "    if not conn.execute(_IS_PAUSED, (queue,)).fetchone()[0]:\n        return []\n",
         "    assert _IS_PAUSED\n",
         "shell/test_limits.py::test_a_queue_that_is_resumed_while_its_pause_is_carried_out_lets_its_runs_in",
@@ -460,7 +460,7 @@ MUTANTS = (
     ),
     _m(
         "the slot of a function that outlives its run is free",
-        "_shell/writes/slots",
+        "_shell/claims/slots",
         '"UPDATE durable_slots SET outlived = 1 WHERE',
         '"UPDATE durable_slots SET outlived = 0 WHERE',
         "shell/test_threads.py::test_a_function_that_hangs_keeps_its_slot_of_a_limit_until_it_has_returned",
@@ -495,7 +495,7 @@ MUTANTS = (
     ),
     _m(
         "who owns a file for a moment takes what the dead one had noted",
-        "_shell/storage/ownership",
+        "_shell/ownership/ownership",
         "            if self._left:",
         "            if False:",
         "shell/test_ownership.py::test_what_an_owner_noted_before_it_died_is_read_by_the_next_that_executes_the_file",
@@ -565,7 +565,7 @@ MUTANTS = (
     ),
     _m(
         "what no attempt can mend is tried again",
-        "_core/program/retry",
+        "_core/policies/retry",
         "_NEVER_RETRIED: Final = (CapExceededError, DryRunError, EncodeError, Fatal)\n",
         "_NEVER_RETRIED: Final = (DryRunError, EncodeError, Fatal)\n",
         "shell/test_hostile_exceptions.py::test_what_no_attempt_can_mend_is_tried_once",
@@ -974,7 +974,7 @@ MUTANTS = (
     ),
     _m(
         "answers pile up where there is no engine",
-        "_shell/handles/brief_owner",
+        "_shell/client/brief_owner",
         "    forget_answers(conn, env.now)",
         "    _ = forget_answers",
         "shell/test_once.py::test_clients_forget_old_answers_where_there_is_no_engine",
@@ -989,42 +989,42 @@ MUTANTS = (
     ),
     _m(
         "a client gives up while the file changes hands",
-        "_shell/handles/client_backend",
+        "_shell/client/client_backend",
         "                if loop.time() >= deadline:\n                    if closed",
         "                if True:\n                    if closed",
         "shell/test_handovers.py::test_clients_do_not_notice_that_owners_are_killed_and_closed",
     ),
     _m(
         "a client gives up with an engine that failed",
-        "_shell/handles/client_backend",
+        "_shell/client/client_backend",
         "if isinstance(answer, EngineClosedError):",
         "if answer is None:",
         "shell/test_handovers.py::test_an_engine_that_failed_is_given_time_to_be_replaced",
     ),
     _m(
         "an engine fails because a client has the file for a moment",
-        "_shell/storage/opening",
+        "_shell/ownership/opening",
         'error.role != "client" or',
         "True or",
         "shell/test_handovers.py::test_an_engine_waits_for_a_client_that_has_the_file_for_a_moment",
     ),
     _m(
         "an engine believes the name that a killed owner left",
-        "_shell/storage/ownership",
+        "_shell/ownership/ownership",
         'role == "client" or holder == before',
         "True",
         "shell/test_ownership.py::test_a_name_that_a_killed_owner_left_is_not_believed_at_once",
     ),
     _m(
         "a client waits for a socket that nobody answers on any more",
-        "_shell/handles/owner_socket",
+        "_shell/client/owner_socket",
         "owned = has_owner(self._path)",
         "owned = True",
         "shell/test_handovers.py::test_a_socket_that_a_killed_owner_left_with_its_children_is_no_owner",
     ),
     _m(
         "a client that is cancelled keeps the file",
-        "_shell/storage/opening",
+        "_shell/ownership/opening",
         '    with Ownership.acquire(path, "client"):\n'
         '        database = await _open(path, durability, now, "client", allow_network_fs=allow_network_fs)\n'
         "        try:\n"
@@ -1042,7 +1042,7 @@ MUTANTS = (
     ),
     _m(
         "a client does not say who is silent",
-        "_shell/handles/owner_socket",
+        "_shell/client/owner_socket",
         "            raise JournalAccessError(self._path, msg) from None",
         "            return None",
         "shell/test_handovers.py::test_a_client_says_who_does_not_answer",
@@ -1084,7 +1084,7 @@ MUTANTS = (
     ),
     _m(
         "a key is never free again",
-        "_shell/writes/keys",
+        "_shell/claims/keys",
         "if holder.until is not None and holder.until <= new.started.at:",
         "if False:",
         "shell/test_continuations.py::test_a_key_with_a_time_to_live_is_free_again_afterwards",
@@ -1338,7 +1338,7 @@ MUTANTS = (
     ),
     _m(
         "a restart that undoes what was changed of a limit",
-        "_shell/writes/slots",
+        "_shell/claims/slots",
         "concurrency = iif(own IS NULL, excluded.concurrency, concurrency)",
         "concurrency = excluded.concurrency",
         "shell/test_changed_numbers.py::test_a_limit_gets_other_numbers_while_it_runs",
@@ -1367,7 +1367,7 @@ MUTANTS = (
     # --- groups ----------------------------------------------------------------------------------------
     _m(
         "a tolerated failure ends its group",
-        "_core/program/settled",
+        "_core/policies/settled",
         "if failed > self.tolerated(size):",
         "if failed >= self.tolerated(size):",
         "core/test_groups.py::test_a_rule_says_why_a_group_has_ended",
@@ -1517,7 +1517,7 @@ MUTANTS = (
     ),
     _m(
         "what is being written takes no room in the buffer",
-        "_shell/turns/commits",
+        "_shell/commits/commits",
         "return self._unsaid + len(self._from_threads)",
         "return len(self._words) + len(self._from_threads)",
         "shell/test_streams.py::test_the_buffer_is_bounded_while_the_disk_is_full",
@@ -1538,7 +1538,7 @@ MUTANTS = (
     ),
     _m(
         "an outcome overtakes what its step has said",
-        "_shell/turns/commits",
+        "_shell/commits/commits",
         "            if self._words:  # no outcome is to overtake what its step has said",
         "            if False:  # no outcome is to overtake what its step has said",
         "shell/test_streams.py::test_items_are_there_before_the_outcome_of_their_step",
@@ -1552,14 +1552,14 @@ MUTANTS = (
     ),
     _m(
         "a cancelled saga leaves what it did",
-        "_core/program/sagas",
+        "_core/authoring/sagas",
         "not isinstance(error, GeneratorExit)",
         "not isinstance(error, GeneratorExit | RunCancelled)",
         "core/test_sagas.py::test_a_cancellation_is_undone_too",
     ),
     _m(
         "a saga lets a cancel cut its compensations off",
-        "_core/program/sagas",
+        "_core/authoring/sagas",
         "                cut_off = cancelled\n                await op",
         "                cut_off = cancelled",
         "core/test_sagas.py::test_a_cancel_while_it_compensates_cuts_no_compensation_off",
@@ -1604,7 +1604,7 @@ MUTANTS = (
     ),
     _m(
         "a lock that outlives its event loop",
-        "_shell/storage/ownership",
+        "_shell/ownership/ownership",
         "each.path == real and each.is_orphan",
         "False",
         "shell/test_loops.py::test_an_engine_whose_loop_is_gone_gives_the_file_up_to_whoever_opens_it_next",
@@ -1696,7 +1696,7 @@ MUTANTS = (
     ),
     _m(
         "a failed engine is taken for one that died",
-        "_shell/storage/ownership",
+        "_shell/ownership/ownership",
         '                self._left = b""  # no last words: it gave the file up\n',
         "                pass\n",
         "cli/test_doctor.py::test_an_engine_that_failed_is_told_until_the_next_one_comes",
@@ -1768,7 +1768,7 @@ MUTANTS = (
     ),
     _m(
         "a process of our number is taken for us",
-        "_shell/storage/ownership",
+        "_shell/ownership/ownership",
         '" (this process)" if Ownership.is_ours(fd) else',
         '" (this process)" if True else',
         "shell/test_location.py::test_a_process_of_our_number_in_another_container_is_not_taken_for_us",

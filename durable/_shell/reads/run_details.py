@@ -118,7 +118,7 @@ def _with_value(conn: sqlite3.Connection, event: RecordedEvent) -> RecordedEvent
     try:
         row = conn.execute("SELECT value FROM durable_payloads WHERE payload = ?", (event.payload,)).fetchone()
     except sqlite3.DatabaseError as error:
-        if not _is_lost(error):
+        if not is_lost(error):
             raise
         row = None
     return event if row is None else event._replace(value=row[0])
@@ -131,14 +131,14 @@ def _waits(
     try:
         return waits_of_each(conn, rows, ending=ending)
     except sqlite3.DatabaseError as error:
-        if not _is_lost(error):
+        if not is_lost(error):
             raise
         if len(rows) == 1:
             return {rows[0].run: ()}
         return {run: waits for row in rows for run, waits in _waits(conn, [row], ending=ending).items()}
 
 
-def _is_lost(error: sqlite3.DatabaseError) -> bool:
+def is_lost(error: sqlite3.DatabaseError) -> bool:
     """Whether what was to be read is no text any more, or on a page that is gone: of a run, the rest is told."""
     return primary_code(error) == sqlite3.SQLITE_CORRUPT or is_no_text(error)
 
@@ -150,7 +150,7 @@ def _events(conn: sqlite3.Connection, sql: str, runs: list[int]) -> dict[int, Re
     try:
         found: list[tuple[Any, ...]] = conn.execute(sql, (json.dumps(runs),)).fetchall()
     except sqlite3.DatabaseError as error:
-        if not _is_lost(error):
+        if not is_lost(error):
             raise
         if len(runs) == 1:
             return {}

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from durable._core.codec.json_text import loads
 from durable._core.journal.events import StepStarted, TransactionStarted
 from durable._core.statuses import ENDS
-from durable._shell.reads.run_details import RunDetails, details_by_id, details_by_ids
+from durable._shell.reads.run_details import RunDetails, details_by_id, details_by_ids, is_lost
 from durable._shell.reads.stream_rows import news_mark
 
 #: Events that are searched for the step that began last, from the newest: a run may have received many signals since.
@@ -66,8 +66,15 @@ def watched_with_mark(conn: sqlite3.Connection, run_id: str) -> tuple[Watched, s
 
 
 def _steps(conn: sqlite3.Connection, runs: Sequence[int]) -> dict[int, StepBegun | None]:
+    """The step that each began last; of a run of which that is lost, nothing."""
     values = (json.dumps(runs), StepStarted.kind, TransactionStarted.kind)
-    return {run: _begun(position, body) for run, position, body in conn.execute(_LAST_STEPS, values)}
+    try:
+        found = conn.execute(_LAST_STEPS, values).fetchall()
+    except sqlite3.DatabaseError as error:
+        if not is_lost(error):
+            raise
+        return {} if len(runs) == 1 else {run: step for each in runs for run, step in _steps(conn, [each]).items()}
+    return {run: _begun(position, body) for run, position, body in found}
 
 
 def _begun(position: str, body: str) -> StepBegun | None:
