@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --constraint .constraints.txt
+INSTALL := $(PY) -m pip install -qq --no-compile --disable-pip-version-check --constraint .constraints.txt
 
 .PHONY: demo test lint types check format cover bench bench-peers crash soak mutants binary clean
 .DELETE_ON_ERROR:
@@ -31,7 +31,7 @@ test-%: .venv/.test-stamp
 	$(PY) $(PYTEST) tests/$*
 
 # Looked at by the system's Chromium. It is installed where that takes no password; else the tests say what is missing.
-test-browser: .venv/.test-stamp
+test-browser: .venv/.browser-stamp
 	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
 		{ apt-get install -qq --yes --no-install-recommends chromium || \
 		{ apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium; }; } >/dev/null
@@ -72,7 +72,7 @@ soak: .venv/.test-stamp  # the same, longer; 20 minutes at most, and as long aga
 	$(PY) tests/crash/soak.py --kills 1000 --effects 400000 --minutes 20 --images 600 --every 5
 	DURABLE_SIMULATIONS=20 $(PY) -m pytest --timeout 1200 \
 		tests/crash/test_simulation.py tests/crash/test_state_machine.py tests/crash/test_examples.py
-	DURABLE_LONG=1 $(PY) -m pytest tests/shell/test_poison.py  # twenty seeds of each killer, where the suite has two
+	DURABLE_LONG=1 $(PY) -m pytest tests/shell/test_poison.py  # twenty seeds of each killer, where the suite has one
 
 mutants: .venv/.test-stamp
 	$(PY) tests/crash/mutants.py
@@ -97,6 +97,9 @@ clean:
 
 .venv/.test-stamp: .venv/.run-stamp
 	$(INSTALL) --no-build-isolation -e '.[test]' && touch $@
+
+.venv/.browser-stamp: .venv/.test-stamp
+	$(INSTALL) --no-build-isolation -e '.[test,browser]' && touch $@
 
 .venv/.lint-stamp: .venv/.test-stamp
 	$(INSTALL) --no-build-isolation -e '.[test,lint]' && touch $@
