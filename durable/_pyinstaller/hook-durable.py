@@ -7,10 +7,15 @@ was asked for, anyio its backend, and ``durable version`` the metadata of the di
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
 
+#: The build's own hooks; and what would bring pytest, OpenTelemetry or Pydantic AI along.
+NOT_ALONG = (
+    "durable._pyinstaller", "durable.testing", "durable.telemetry", "durable.metrics", "durable.pydantic_ai",
+)  # fmt: skip
+
 
 def _is_run(name: str) -> bool:
-    """Not the build's own hooks; nor the test kit, unless the program itself imports it (pytest would come along)."""
-    return not name.startswith(("durable._pyinstaller", "durable.testing"))
+    """Whether it belongs into every program, also into one that does not import it itself."""
+    return not name.startswith(NOT_ALONG)
 
 
 hiddenimports = [*collect_submodules("durable", filter=_is_run), "anyio._backends._asyncio"]
