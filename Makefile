@@ -52,8 +52,8 @@ types: .venv/.lint-stamp
 	$(PY) tests/typing/check_wrong.py
 	$(PY) tests/typing/check_unions.py
 
-# What a browser shows is looked at by `make test-browser`: CI has no time to install one.
-check: lint types test $(filter-out test-browser,$(LONG:tests/%=test-%)) demo  # exactly what CI runs
+# Frozen programs and what a browser shows are tried by `make test-binary test-browser`: CI has no time for them.
+check: lint types test test-crash test-bench demo  # exactly what CI runs
 
 format: .venv/.lint-stamp
 	$(PY) -m ruff check --fix . ; $(PY) -m ruff format .

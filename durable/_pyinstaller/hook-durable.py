@@ -7,9 +7,10 @@ was asked for, anyio its backend, and ``durable version`` the metadata of the di
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
 
-#: The build's own hooks; and what would bring pytest, OpenTelemetry or Pydantic AI along.
+#: The build's own hooks; and what would bring pytest, OpenTelemetry, Pydantic AI or a web server along.
 NOT_ALONG = (
     "durable._pyinstaller", "durable.testing", "durable.telemetry", "durable.metrics", "durable.pydantic_ai",
+    "durable.web", "durable._cli.commands.debug.ui",
 )  # fmt: skip
 
 
