@@ -291,9 +291,9 @@ class Session(cmd.Cmd):
         if not position:
             msg = "go to which position? goto 3.1.0, or goto #12"
             raise CommandFailedError(msg)
-        for stop in self.stops:
-            if stop.position == position or any(event.position == position for event in stop.opened):
-                return stop.number
+        number = self._walker.stop_of(position)
+        if number is not None:
+            return number
         known = list(dict.fromkeys(event.position for stop in self.stops for event in stop.opened))
         named = ", ".join(known[:_NAMED]) + (", ..." if len(known) > _NAMED else "")
         msg = f"no command at position {position!r}; there are {named}"
@@ -313,7 +313,7 @@ class Session(cmd.Cmd):
             opened = [event for event in stop.opened if event.position != stop.position]
         else:
             opened = [*stop.opened]
-        lines += [f"  {self._told(event)}" for event in opened]
+        lines += [f"  {self._walker.told(event)}" for event in opened]
         if stop.kind != "command":
             lines += [f"  {line}" for line in look.end_lines(stop)]
         now, before = look.locals_in(place), self._walker.locals_before
@@ -401,7 +401,7 @@ class Session(cmd.Cmd):
         here, reach = self._number(), _count(rest, _NEIGHBOURS)
         for stop in self.stops[max(0, here - reach) : here + reach + 1]:
             mark = "->" if stop.number == here else "  "
-            told = [self._told(event) for event in stop.opened[:1] if stop.kind == "command"]
+            told = [self._walker.told(event) for event in stop.opened[:1] if stop.kind == "command"]
             more = f" (and {len(stop.opened) - 1} more)" if len(stop.opened) > 1 else ""
             what = told[0] + more if told else look.how_it_ended(stop)
             self.say(f"{mark} #{stop.number:<4} {what}")
@@ -461,9 +461,6 @@ class Session(cmd.Cmd):
         return True
 
     # --- inside ------------------------------------------------------------------------------------------
-
-    def _told(self, event: Any) -> str:
-        return look.with_outcome(event, self._walker.outcomes.get(event.position), self._codec, self._walker.open)
 
     def _stop(self) -> Stop:
         self._number()

@@ -27,21 +27,24 @@ def site_of(place: Place) -> str:
     return f"{os.path.basename(place.file)}:{place.line} {place.function.rpartition('.')[2]}"
 
 
-def around(place: Place, count: int) -> list[str]:
-    """About *count* numbered lines around the place, which is marked; all of them within its function."""
+def lines_around(place: Place, count: int) -> dict[int, str]:
+    """About *count* lines around the place, by number; all of them within its function. None without source."""
     lines = linecache.getlines(place.file) if has_source(place.file) else []
-    if not lines:
-        return [f"no source: {place.file}:{place.line}"]
     code = place.frame.f_code
     first = code.co_firstlineno
     last = max((line for _, _, line in code.co_lines() if line is not None), default=first)
     begin = max(first, min(place.line - count // 2, last - count + 1))
     end = min(len(lines), last, begin + count - 1)
-    digits = len(str(end))
-    return [
-        f"{'->' if number == place.line else '  '} {number:>{digits}}  {lines[number - 1].rstrip()}"
-        for number in range(begin, end + 1)
-    ]
+    return {number: lines[number - 1].rstrip() for number in range(begin, end + 1)}
+
+
+def around(place: Place, count: int) -> list[str]:
+    """`lines_around` with their numbers, the place marked."""
+    lines = lines_around(place, count)
+    if not lines:
+        return [f"no source: {place.file}:{place.line}"]
+    digits = len(str(max(lines)))
+    return [f"{'->' if number == place.line else '  '} {number:>{digits}}  {text}" for number, text in lines.items()]
 
 
 def signature_of(place: Place) -> str:

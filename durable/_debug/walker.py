@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pdb import Pdb
 
     from durable._core.codec.codec import Codec
+    from durable._core.journal.events import CommandEvent
     from durable._core.program.functions import Workflow
     from durable._core.recorded.export_format import RunHistory
 
@@ -48,6 +49,7 @@ class Walker:
         seconds: float | None = None,
     ) -> None:
         self.new_pdb = new_pdb
+        self._codec = codec
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.replay = SteppedReplay(definition, recorded, codec)
         #: All stops of the replay.
@@ -97,6 +99,17 @@ class Walker:
         self.locals_before = seen if at == self._before[number] else {}
         self._seen[strand] = (number, look.locals_in(self.innermost()))
         self._furthest = max(self._furthest, number)
+
+    def stop_of(self, position: str) -> int | None:
+        """The stop at which the command at *position* was asked for; None if none was."""
+        for stop in self.stops:
+            if stop.position == position or any(event.position == position for event in stop.opened):
+                return stop.number
+        return None
+
+    def told(self, event: CommandEvent) -> str:
+        """A command, and what came of it."""
+        return look.with_outcome(event, self.outcomes.get(event.position), self._codec, self.open)
 
     def along(self, numbers: range) -> Iterator[tuple[Stop, list[Place]]]:
         """Walk over stops, forward: each with the places where its code stands."""

@@ -26,7 +26,7 @@ except ImportError as _error:
     _msg = "durable.web needs Starlette and Jinja2: pip install 'durable-asyncio[web]'"
     raise ImportError(_msg) from _error
 
-from durable.web.application import Dashboard, as_hosts
+from durable.web.application import Dashboard
 from durable.web.guard import Access, Authorize
 from durable.web.journal import App, Journal, Shown
 
@@ -63,4 +63,4 @@ def dashboard(
         UsageError: The journal is in memory, and no engine was given.
         DefinitionError: The definitions of *app* contradict each other.
     """
-    return Dashboard(Journal(shown, app), authorize, title, as_hosts(hosts))
+    return Dashboard(Journal(shown, app), authorize, title, None if hosts is None else frozenset(hosts))

@@ -4,11 +4,12 @@ One request for a page: who asks, for what, of which journal; and how the page i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode
 
-from attrs import frozen
+from attrs import field, frozen
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -41,13 +42,8 @@ class Call:
     #: Which page: "", "runs", "run/history".
     page: str
     query: Mapping[str, str]
-
-    @property
-    def now(self) -> float:
-        """Epoch seconds."""
-        import time  # noqa: PLC0415 - the clock of the reader: journals may be looked at on other machines
-
-        return time.time()
+    #: Of the whole page, epoch seconds. The clock of the reader: journals may be looked at on other machines.
+    now: float = field(factory=time.time)
 
     def link(self, page: str = "", /, **query: Any) -> str:
         """The address of a page; what is None or empty in *query* is left out."""

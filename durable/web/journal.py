@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import anyio.to_thread
 
 from durable._cli.applications import Application, load_application
-from durable._cli.journals.files import open_readonly
+from durable._cli.journals.files import open_readonly, snapshot
 from durable._core.authoring.registry import collect
 from durable._core.codec.codec import Codec, Payload
 from durable._core.program.functions import RunnableDefinition
@@ -115,13 +115,8 @@ def at_one_moment(fn: Callable[..., T]) -> Callable[..., T]:
     """*fn*, reading one state of the file throughout."""
 
     def reading(conn: sqlite3.Connection, *args: Any) -> T:
-        if conn.in_transaction:
+        with snapshot(conn):
             return fn(conn, *args)
-        conn.execute("BEGIN")
-        try:
-            return fn(conn, *args)
-        finally:
-            conn.execute("ROLLBACK")
 
     return reading
 

@@ -7,19 +7,17 @@ two requests. What is shown of source comes from the code that was loaded, never
 
 from __future__ import annotations
 
-import linecache
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from durable._core.source_places import has_source
 from durable._debug import looking_around as look
 from durable._debug.breakpoints import Breakpoint
 from durable._debug.expressions import is_true
 from durable._debug.replay import definition_of
-from durable._debug.sources import site_of
+from durable._debug.sources import lines_around, site_of
 from durable._debug.stepped_replay import Place, Stop
 from durable._debug.walker import Walker
 from durable.errors import UsageError
@@ -43,7 +41,7 @@ class SourceLine:
     number: int
     text: str
     current: bool
-    #: How many stops of the replay stand here: where a click leads.
+    #: The first stop of the replay that stands here; None if none does.
     stop: int | None
 
 
@@ -143,7 +141,7 @@ def moment_of(
             msg = "its code has not run: it ended before its first turn"
             raise NoMomentError(msg)
         walker.go(_wanted(walker, stop, at, line, after, find))
-        return _moment(walker, codec)
+        return _moment(walker)
     finally:
         walker.replay.close()
 
@@ -169,15 +167,15 @@ def _wanted(walker: Walker, stop: int | None, at: str, line: int | None, after: 
         failure = _failure(walker.stops)
         return last if failure is None else failure
     if at:
-        for each in walker.stops:
-            if each.position == at or any(event.position == at for event in each.opened):
-                return each.number
+        number = walker.stop_of(at)
+        if number is not None:
+            return number
         msg = f"no command was asked for at position {at}"
         raise NoMomentError(msg)
     return min(max(0, stop or 0), last)
 
 
-def _moment(walker: Walker, codec: Codec) -> Moment:
+def _moment(walker: Walker) -> Moment:
     stop = walker.stop
     assert stop is not None
     replay, places = walker.replay, walker.replay.places()
@@ -195,16 +193,12 @@ def _moment(walker: Walker, codec: Codec) -> Moment:
         locals=_locals(place, walker),
         stack=[site_of(each) for each in places],
         led_here=None if arrival is None else look.event_in_words(arrival),
-        commands=[_told(walker, event, codec) for event in stop.opened],
+        commands=[walker.told(event) for event in stop.opened],
         ends=[] if stop.kind == "command" else look.end_lines(stop),
         strands=_strands(walker, stop),
-        stops=_stops(walker, stop, codec),
+        stops=_stops(walker, stop),
         failure=_failure(walker.stops),
     )
-
-
-def _told(walker: Walker, event: Any, codec: Codec) -> str:
-    return look.with_outcome(event, walker.outcomes.get(event.position), codec, walker.open)
 
 
 def _failure(stops: Sequence[Stop]) -> int | None:
@@ -212,17 +206,12 @@ def _failure(stops: Sequence[Stop]) -> int | None:
 
 
 def _source(place: Place | None, stops: Sequence[Stop]) -> list[SourceLine]:
-    if place is None or not has_source(place.file):
+    if place is None:
         return []
-    lines = linecache.getlines(place.file)
-    code = place.frame.f_code
-    first = code.co_firstlineno
-    last = min(len(lines), max((line for _, _, line in code.co_lines() if line is not None), default=first))
-    begin = max(first, min(place.line - _LINES // 2, last - _LINES + 1))
     stands = {each.line: each.number for each in reversed(stops) if each.file == place.file}
     return [
-        SourceLine(number, lines[number - 1].rstrip("\n"), number == place.line, stands.get(number))
-        for number in range(begin, min(last, begin + _LINES - 1) + 1)
+        SourceLine(number, text, number == place.line, stands.get(number))
+        for number, text in lines_around(place, _LINES).items()
     ]
 
 
@@ -246,12 +235,12 @@ def _strands(walker: Walker, stop: Stop) -> list[StrandAt]:
     return found
 
 
-def _stops(walker: Walker, here: Stop, codec: Codec) -> list[StopAt]:
+def _stops(walker: Walker, here: Stop) -> list[StopAt]:
     first = max(0, here.number - _NEIGHBOURS)
     found = []
     for stop in walker.stops[first : here.number + _NEIGHBOURS + 1]:
         opened = stop.opened[:1] if stop.kind == "command" else ()
-        told = [_told(walker, event, codec).partition(" ")[2].strip() for event in opened]
+        told = [walker.told(event).partition(" ")[2].strip() for event in opened]
         more = f" (and {len(stop.opened) - 1} more)" if len(stop.opened) > 1 else ""
         what = told[0] + more if told else look.how_it_ended(stop)
         found.append(StopAt(stop.number, stop.position, what, stop.number == here.number))

@@ -7,15 +7,15 @@ the lines of children stand inside that of the command which started them, where
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, assert_never
 
 from attrs import frozen
 
 from durable._cli.drawing.model import GraphNode, NodeStatus, nodes_of
-from durable._core.journal.events import ChildJoined, Event, SlotAwaited, StepRetrying, StepSnoozed, StepStarted
+from durable._core.journal.events import Event
 from durable._core.journal.history import effective
+from durable._core.recorded.steps import RecordedStep, StepStatus, recorded_steps
 
 #: What a bar is of: an attempt that ran, a child or group, or time in which nothing of it ran.
 BarKind: TypeAlias = Literal["attempt", "inside", "wait", "retry", "slot"]
@@ -75,12 +75,10 @@ def lines_of(
     kept, _ = effective(events)
     if not kept:
         return []
-    by_position: dict[str | None, list[Event]] = defaultdict(list)
-    for event in kept:
-        by_position[event.position].append(event)
+    steps = {step.position: step for step in recorded_steps(events)}
     over = kept[-1].at if kept[-1].category == "end" else None
     body = [node for node in nodes_of(events) if node.kind not in ("begin", "end")]
-    return list(_lines(body, by_position, over, children or {}, depth, of))
+    return list(_lines(body, steps, over, children or {}, depth, of))
 
 
 def span_of(lines: Iterable[Line], began_at: float, now: float) -> tuple[float, float]:
@@ -111,7 +109,7 @@ def _round_sizes() -> Iterator[float]:
 
 def _lines(
     nodes: Sequence[GraphNode],
-    events: Mapping[str | None, Sequence[Event]],
+    steps: Mapping[str, RecordedStep],
     over: float | None,
     children: Mapping[str, Sequence[Event]],
     depth: int,
@@ -119,19 +117,19 @@ def _lines(
 ) -> Iterator[Line]:
     for index, node in enumerate(nodes):
         following = nodes[index + 1].began_at if index + 1 < len(nodes) else over
-        bars = tuple(_bars(node, events.get(node.position, ()), following))
+        bars = tuple(_bars(node, steps.get(node.position), following))
         yield Line(node.position, node.label, node.kind, node.status, depth, bars, node.run_id, of or None)
         for member in node.members:
-            yield from _lines(member, events, node.ended_at or following, children, depth + 1, of)
+            yield from _lines(member, steps, node.ended_at or following, children, depth + 1, of)
         if node.run_id is not None and node.run_id in children:
             inside = {run_id: found for run_id, found in children.items() if run_id != node.run_id}
             yield from lines_of(children[node.run_id], inside, depth=depth + 1, of=node.run_id)
 
 
-def _bars(node: GraphNode, events: Sequence[Event], following: float | None) -> Iterator[Bar]:
+def _bars(node: GraphNode, step: RecordedStep | None, following: float | None) -> Iterator[Bar]:
     """The bars of a command; *following* is when the next one was asked for, so that this one was over by then."""
-    if node.kind in ("step", "transaction"):
-        yield from _attempts(node, events)
+    if step is not None:
+        yield from _attempts(node, step)
         return
     ended = node.ended_at if node.ended_at is not None else None if node.status == "open" else following
     kind: BarKind = "wait" if node.kind in _WAITS else "inside"
@@ -140,39 +138,38 @@ def _bars(node: GraphNode, events: Sequence[Event], following: float | None) -> 
     yield Bar(node.began_at, ended, kind, node.status)
 
 
-def _attempts(node: GraphNode, events: Sequence[Event]) -> Iterator[Bar]:
-    begun: Bar | None = None
-    for event in events:
-        if isinstance(event, SlotAwaited):
-            begun = Bar(event.at, None, "slot", "open", event.attempt)
-        elif isinstance(event, StepStarted) or event.category == "command":
-            if begun is not None and begun.kind in ("slot", "retry"):
-                yield Bar(begun.start, event.at, begun.kind, begun.status, begun.attempt)
-            begun = Bar(event.at, None, "attempt", "open", getattr(event, "attempt", 1))
-        elif begun is not None and not isinstance(event, ChildJoined):
-            bar = _ended(begun, event)
-            if bar is None:
-                continue
-            yield bar
-            waits = isinstance(event, StepRetrying | StepSnoozed)
-            begun = Bar(event.at, None, "retry", "retrying", begun.attempt) if waits else None
-    if begun is not None:
-        yield Bar(begun.start, node.ended_at, begun.kind, node.status if begun.kind == "attempt" else begun.status,
-                  begun.attempt)  # fmt: skip
+def _attempts(node: GraphNode, step: RecordedStep) -> Iterator[Bar]:
+    """A bar for each attempt of a step; between them one for what it waited for: its slot, or the next attempt."""
+    since: float | None = step.asked_at  # from when on it waits
+    before = 0
+    for attempt in step.attempts:
+        if since is not None and since < attempt.started_at:
+            yield _wait(since, attempt.started_at, before)
+        status = node.status if attempt.ended_at is None else _drawn(attempt.status)
+        ended = node.ended_at if attempt.ended_at is None else attempt.ended_at
+        yield Bar(attempt.started_at, ended, "attempt", status, attempt.number)
+        before, since = attempt.number, attempt.ended_at if attempt.status in ("retrying", "snoozed") else None
+    if since is not None:
+        yield _wait(since, node.ended_at, before)
 
 
-def _ended(begun: Bar, event: Event) -> Bar | None:
-    """The bar that *event* ends; None if it does not."""
-    status: NodeStatus
-    match event.outcome:
+def _wait(since: float, until: float | None, before: int) -> Bar:
+    """For the slot of the first attempt, or for the one that comes after attempt *before*."""
+    return Bar(since, until, "retry", "retrying", before) if before else Bar(since, until, "slot", "open", 1)
+
+
+def _drawn(status: StepStatus) -> NodeStatus:
+    """How an attempt that has ended is drawn: a failed one as that, whether or not another one comes."""
+    match status:
         case "succeeded" | "failed" | "cancelled" | "interrupted":
-            status = event.outcome
+            return status
         case "retrying":
-            status = "failed"
+            return "failed"
+        case "abandoned":
+            return "cancelled"
         case "snoozed":
-            status = "done"
-        case "fired" | "cancelling" | "continued" | "received" | "over" | None:
-            return None
+            return "done"
+        case "waiting" | "running" | "cancelling":
+            return "open"
         case _:
-            assert_never(event.outcome)
-    return Bar(begun.start, event.at, begun.kind, status, begun.attempt)
+            assert_never(status)

@@ -94,7 +94,6 @@ EXPECTED = {
         "_cli/drawing/model.py",
         "_core/recorded/steps.py",
         "_debug/looking_around.py",
-        "web/timeline.py",
     },
 }
 

@@ -45,12 +45,16 @@ async def check_journal(
         before = page[-1][0].run
         for row, recorded in page:
             if isinstance(recorded, JournalCorruptError):
-                text = str(recorded)
-                report.add(CheckedRun(row.run_id, row.workflow, row.version, row.status, "unreadable", text, recorded))
+                report.add(unreadable(row, recorded))
             else:
                 report.add(check_run(recorded, definitions, codec))
             await asyncio.sleep(0)
     return report
+
+
+def unreadable(row: RunRow, error: JournalCorruptError) -> CheckedRun:
+    """What is said of a run that cannot be replayed, since an event of it is damaged."""
+    return CheckedRun(row.run_id, row.workflow, row.version, row.status, "unreadable", str(error), error)
 
 
 def _page(

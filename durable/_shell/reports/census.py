@@ -74,7 +74,7 @@ def census(conn: sqlite3.Connection) -> Census:
         oldest_open=None if oldest is None else _run(conn, oldest),
         events=_number(conn, "SELECT coalesce(max(id), 0) FROM durable_events"),
         waits=dict(conn.execute("SELECT kind, count(*) FROM durable_waits GROUP BY kind ORDER BY kind").fetchall()),
-        queues=_queues(conn),
+        queues=queue_lines(conn),
         limits=limit_rows(conn),
         inbox=_number(conn, "SELECT count(*) FROM durable_inbox JOIN durable_runs USING (run) WHERE ended_at IS NULL"),
         batches_open=_number(conn, "SELECT count(*) FROM durable_batches WHERE finished_at IS NULL"),
@@ -85,7 +85,8 @@ def census(conn: sqlite3.Connection) -> Census:
     )
 
 
-def _queues(conn: sqlite3.Connection) -> list[QueueLine]:
+def queue_lines(conn: sqlite3.Connection) -> list[QueueLine]:
+    """Queues that have something to do, or are paused, by name."""
     rows = conn.execute(
         "SELECT q.name, coalesce(r.depth, 0), coalesce(r.running, 0), r.oldest, p.paused_at IS NOT NULL FROM ("
         "SELECT queue AS name FROM durable_runs WHERE ready_at IS NOT NULL "

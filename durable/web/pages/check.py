@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
-from durable._core.recorded.check import CheckedRun, CheckReport, check_run
+from durable._core.recorded.check import CheckReport, check_run
 from durable._core.statuses import OPEN
+from durable._shell.engine.checks import unreadable
 from durable._shell.reads.run_rows import Filter, list_runs
 from durable._shell.reports.exporting import load_run_history
 from durable.errors import JournalCorruptError
@@ -47,8 +48,7 @@ def check_open(conn: sqlite3.Connection, path: str, definitions: Definitions, co
             try:
                 report.add(check_run(load_run_history(conn, path, row), definitions, codec))
             except JournalCorruptError as error:
-                told = str(error)
-                report.add(CheckedRun(row.run_id, row.workflow, row.version, row.status, "unreadable", told, error))
+                report.add(unreadable(row, error))
     return Checked(report, count, complete=True)
 
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from durable._cli.commands.look.list import why_in_short
 from durable._cli.journals.owners import failure_of, owner_of
+from durable._core.journal.events import RunCancelled, RunFailed, RunSucceeded
 from durable._core.statuses import STATUSES
 from durable._shell.reads.run_rows import Filter, RunRow, list_runs, paused_queues
 from durable._shell.reads.schedule_rows import all_schedules
@@ -25,11 +26,9 @@ MINUTES: Final = 60
 MOST_EVENTS: Final = 60_000
 #: Runs that are named as needing a person.
 NAMED: Final = 8
-#: Kinds of `RunSucceeded`, `RunFailed`, `RunCancelled`.
-_SUCCEEDED, _FAILED, _CANCELLED = 2, 3, 4
-_ENDS = """
-SELECT kind, at FROM (SELECT kind, at, id FROM durable_events WHERE id > ?) WHERE kind IN (2, 3, 4) AND at >= ?
-"""
+#: The kinds of events that are counted, in the order of `Ended`.
+_KINDS: Final = (RunSucceeded.kind, RunFailed.kind, RunCancelled.kind)
+_ENDS: Final = "SELECT kind, at FROM durable_events WHERE id > ? AND kind IN (?, ?, ?) AND at >= ?"
 
 
 class Ended(NamedTuple):
@@ -92,10 +91,10 @@ def throughput(conn: sqlite3.Connection, now: float) -> Throughput:
     if row is not None and latest > MOST_EVENTS:
         seconds = max(60.0, min(seconds, now - row[0]))
     found = [[0, 0, 0] for _ in range(MINUTES)]
-    for kind, at in conn.execute(_ENDS, (latest - MOST_EVENTS, now - seconds)):
+    for kind, at in conn.execute(_ENDS, (latest - MOST_EVENTS, *_KINDS, now - seconds)):
         minute = MINUTES - 1 - int(max(0.0, now - at) // 60)
         if 0 <= minute < MINUTES:
-            found[minute][kind - _SUCCEEDED] += 1
+            found[minute][_KINDS.index(kind)] += 1
     return Throughput([Ended(*each) for each in found], seconds)
 
 

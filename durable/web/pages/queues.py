@@ -10,7 +10,7 @@ from typing import Final
 from starlette.responses import Response
 
 from durable._shell.reads.run_rows import LimitRow, limit_rows
-from durable._shell.reports.census import QueueLine, census
+from durable._shell.reports.census import QueueLine, queue_lines
 from durable.web.call import Call, RefusedError
 from durable.web.journal import at_one_moment
 
@@ -21,7 +21,7 @@ MOST_LIMITS: Final = 200
 @at_one_moment
 def read_queues(conn: sqlite3.Connection) -> tuple[list[QueueLine], list[LimitRow]]:
     """Queues with something to do, or paused; and limits at which somebody is."""
-    return census(conn).queues, limit_rows(conn, MOST_LIMITS)
+    return queue_lines(conn), limit_rows(conn, MOST_LIMITS)
 
 
 async def listed(call: Call) -> Response:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
-from durable._cli.commands.look.show import Page, page_of
+from durable._cli.commands.look.show import Page, causes_of, page_of
 from durable._cli.drawing.model import nodes_of
 from durable._cli.drawing.svg import svg_lines
 from durable._cli.journals.step_lines import StepLine, steps_in
@@ -23,14 +23,11 @@ from durable._cli.terminal.values import bounded, call_lines, failure_lines, pla
 from durable._core.journal.columns import fields_of
 from durable._core.journal.events import (
     KIND_NAMES,
-    ChildFailed,
     Event,
     RunCancelled,
     RunFailed,
     RunSucceeded,
-    StepFailed,
 )
-from durable._core.journal.history import only
 from durable._core.program.ops import Signal
 from durable._shell.handles.handle import Run
 from durable._shell.reads.event_rows import event_rows, readable_events
@@ -43,6 +40,8 @@ from durable.web.timeline import Bar, axis, lines_of, span_of
 #: Lines of a timeline, events of a history and steps of a summary on one page.
 PAGE_LENGTH: Final = 200
 STEPS: Final = 60
+#: Commands whose failure ended a run, that are shown.
+CAUSES: Final = 5
 #: Waits of a run that are shown.
 MOST_WAITS: Final = 50
 #: Items of a stream that are shown: the last.
@@ -281,19 +280,12 @@ def _outcome(page: Page, steps: list[StepLine], journal: Journal) -> dict[str, A
     elif isinstance(end, RunFailed | RunCancelled) and end.value is not None:
         found["error"] = failure_lines(journal.text_of(end.value))
     if isinstance(end, RunFailed):
-        last = {event.position: event for event in _failures(page.events)}
         names = {step.position: (step.name, step.site) for step in steps}
         found["causes"] = [
-            (position, *names.get(position, ("", "")), failure_lines(journal.text_of(last[position].value)))
-            for position in end.positions[:5]
-            if position in last
+            (event.position, *names.get(event.position, ("", "")), failure_lines(journal.text_of(event.value)))
+            for event in causes_of(end, page.events)[:CAUSES]
         ]
     return found
-
-
-def _failures(events: list[Event]) -> list[StepFailed | ChildFailed]:
-    """The failures of steps and children."""
-    return [*only(events, StepFailed), *only(events, ChildFailed)]
 
 
 def _event_value(journal: Journal, event: Event) -> list[str]:

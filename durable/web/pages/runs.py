@@ -5,7 +5,6 @@ The list of runs: filtered by its address, paged by cursor; and what is done to 
 from __future__ import annotations
 
 import sqlite3
-import time
 from argparse import ArgumentTypeError
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -85,20 +84,15 @@ def read_page(conn: sqlite3.Connection, wanted: Filter, before: int | None, now:
     paused = set(paused_queues(conn))
     told = [(row, why_in_short(conn, row, paused, now)) for row in rows[:PAGE_LENGTH]]
     following = rows[PAGE_LENGTH - 1].run if len(rows) > PAGE_LENGTH else None
-    return Listed(told, following, _names(conn, "workflow"), _names(conn, "queue"))
-
-
-def _names(conn: sqlite3.Connection, column: str) -> list[str]:
-    """Names that the latest runs have: a choice, and no promise that there are no others."""
-    rows = conn.execute("SELECT workflow, queue FROM durable_runs ORDER BY run DESC LIMIT 2000").fetchall()
-    return sorted({row[0] if column == "workflow" else row[1] for row in rows})
+    # Names that the latest runs have: a choice, and no promise that there are no others.
+    latest = conn.execute("SELECT workflow, queue FROM durable_runs ORDER BY run DESC LIMIT 2000").fetchall()
+    return Listed(told, following, *(sorted({row[column] for row in latest}) for column in (0, 1)))
 
 
 async def listed(call: Call) -> Response:
     """The list."""
-    now = time.time()
-    wanted = filter_of(call.query, now)
-    found = await call.journal.read(read_page, wanted, call.number("after"), now)
+    wanted = filter_of(call.query, call.now)
+    found = await call.journal.read(read_page, wanted, call.number("after"), call.now)
     given = {name: call.query[name] for name in FILTERS if call.query.get(name)}
     return call.answer(
         "runs.html", page=found, filters=given, statuses=("open", "ended", *STATUSES), bulk=tuple(BULK),
@@ -117,7 +111,7 @@ async def change(call: Call) -> Response:
     given = {name: form[name] for name in FILTERS if form.get(name)}
     if not given:
         raise RefusedError(400, "choose runs by a filter first: all of a journal are not changed at once")
-    wanted = filter_of(given, time.time())
+    wanted = filter_of(given, call.now)
     rows = await call.journal.read(list_runs, wanted, None, MOST_AT_ONCE + 1)
     if form.get("sure") != "yes":
         count = len(rows)

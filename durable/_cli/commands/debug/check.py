@@ -20,6 +20,7 @@ from durable._core.recorded.check import CheckedRun, CheckReport, check_run
 from durable._debug.lint import lint
 from durable._debug.replay import as_definitions
 from durable._debug.reports import report_lines
+from durable._shell.engine.checks import unreadable
 
 #: Runs that a line names before it counts the rest.
 _NAMED: Final = 3
@@ -60,8 +61,7 @@ def run(_command: str, args: Namespace, out: Output) -> int:
     report, notes = CheckReport(), dict[tuple[str, tuple[str, ...]], list[str]]()
     for recorded in recorded_runs(args, time.time(), filters=True, whole=args.all):
         if isinstance(recorded, Damaged):
-            row, error = recorded
-            checked = CheckedRun(row.run_id, row.workflow, row.version, row.status, "unreadable", str(error), error)
+            checked = unreadable(*recorded)
         else:
             checked = check_run(recorded, definitions, application.codec, strict=args.strict)
         report.add(checked)

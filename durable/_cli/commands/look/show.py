@@ -256,15 +256,20 @@ def _step_cells(step: StepLine, row: RunRow, now: float) -> tuple[str, str, str,
 def _error(end: RunFailed, events: Sequence[Event], *, full: bool) -> list[str]:
     """The error that the run ended by; then where it came from: the tracebacks of the commands that failed."""
     lines = failure_lines(end.value, full=full)
-    last = {event.position: event for event in events if isinstance(event, (StepFailed, ChildFailed))}
     names = {step.position: step.name for step in steps_in(events)}
-    failed = [last[position] for position in end.positions if position in last]
+    failed = causes_of(end, events)
     shown = failed if full else failed[:_CAUSES]
     for event in shown:
         what = f"step {names.get(event.position, '')!r}" if isinstance(event, StepFailed) else f"run {event.run_id!r}"
         lines += [f"failed at {event.position}, {what}:"]
         lines += [f"  {line}" for line in failure_lines(event.value, full=full)]
     return lines if len(shown) == len(failed) else [*lines, f"... {len(failed) - len(shown):,} more: --full"]
+
+
+def causes_of(end: RunFailed, events: Sequence[Event]) -> list[StepFailed | ChildFailed]:
+    """The failures of commands that a run ended by, as its end names them."""
+    last = {event.position: event for event in events if isinstance(event, (StepFailed, ChildFailed))}
+    return [last[position] for position in end.positions if position in last]
 
 
 def _ran_since(events: Sequence[Event]) -> list[str]:
