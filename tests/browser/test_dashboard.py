@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "web"))  # the same applicati
 
 import corner_shop as shop
 
-from durable import Engine, RunFailedError
+from durable import Engine
 from durable.web import dashboard
 
 pytestmark = [
@@ -58,7 +58,8 @@ class Live:
     async def _serve(self):
         self.loop = asyncio.get_running_loop()
         async with Engine(self.path, shop.DEFINITIONS, schedules=shop.SCHEDULES, concurrency=1) as self.engine:
-            await self._happen()
+            await shop.happen(self.engine)
+            await self.engine.idle()
             shown = dashboard(self.engine, authorize=lambda request: "write", title="Corner shop")
             listening = socket.create_server(("127.0.0.1", 0))
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
@@ -67,23 +68,6 @@ class Live:
             asyncio.get_running_loop().call_later(0.2, self.ready.set)
             with contextlib.suppress(asyncio.CancelledError):
                 await self.server.serve(sockets=[listening])
-
-    async def _happen(self):
-        engine = self.engine
-        good = await engine.start(
-            shop.order("ada", ["tea", "lamp"]), id="good", key="order-1", labels={"tenant": "ada"}
-        )
-        bad = await engine.start(shop.order("bob", ["piano"]), id="bad", labels={"tenant": "bob"})
-        await engine.start(shop.approval("cyd"), id="asking")
-        await engine.start(shop.approval(shop.HOSTILE), id=shop.HOSTILE, key=shop.HOSTILE)
-        await good.result()
-        with contextlib.suppress(RunFailedError):
-            await bad.result()
-        async with engine.batch(description="letters", id="letters") as batch:
-            for name in ("ada", "bob"):
-                batch.add(shop.tell(name))
-        await batch.wait()
-        await engine.idle()
 
     def call(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)

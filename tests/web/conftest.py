@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from durable import Engine, RunFailedError
+from durable import Engine
 from durable.web import dashboard
 
 sys.path.insert(0, str(Path(__file__).parent))  # the application's module is imported by the name that journals know
@@ -32,21 +32,7 @@ def shop_db(tmp_path_factory):
 
 async def _happen(path):
     async with Engine(path, shop.DEFINITIONS, schedules=shop.SCHEDULES, concurrency=1) as engine:
-        good = await engine.start(
-            shop.order("ada", ["tea", "lamp"]), id="good", key="order-1", labels={"tenant": "ada"}
-        )
-        bad = await engine.start(shop.order("bob", ["piano"]), id="bad", labels={"tenant": "bob"})
-        await engine.start(shop.approval("cyd"), id="asking")
-        await engine.start(
-            shop.approval(shop.HOSTILE), id=shop.HOSTILE, key=shop.HOSTILE, labels={shop.HOSTILE: shop.HOSTILE}
-        )
-        assert await good.result() == "receipt-700"
-        with pytest.raises(RunFailedError):
-            await bad.result()
-        async with engine.batch(description="letters", id="letters") as batch:
-            for name in ("ada", "bob"):
-                batch.add(shop.tell(name))
-        await batch.wait()
+        await shop.happen(engine)
         await engine.queue("mail").pause()
         await engine.start(shop.tell("late"), id="late")
         while (await engine.get("asking").info()).status != "waiting":

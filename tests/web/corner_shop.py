@@ -8,6 +8,7 @@ from durable import (
     Flow,
     Retry,
     Return,
+    RunFailedError,
     Schedule,
     Signal,
     emit,
@@ -77,6 +78,27 @@ async def order(user: str, items: list[str]) -> Flow[str]:
 async def approval(who: str) -> Flow[bool]:
     answer: Decision = yield wait_for(decision, timeout=86_400)
     yield Return(answer.approved)
+
+
+async def happen(engine):
+    """
+    A bit of everything: a run that succeeded, one that failed, two that wait, and a batch.
+    """
+    good = await engine.start(order("ada", ["tea", "lamp"]), id="good", key="order-1", labels={"tenant": "ada"})
+    bad = await engine.start(order("bob", ["piano"]), id="bad", labels={"tenant": "bob"})
+    await engine.start(approval("cyd"), id="asking")
+    await engine.start(approval(HOSTILE + TURNED), id=HOSTILE, key=HOSTILE, labels={HOSTILE: HOSTILE})
+    assert await good.result() == "receipt-700"
+    try:
+        await bad.result()
+    except RunFailedError:
+        pass
+    else:
+        raise AssertionError("the card of bob is declined")
+    async with engine.batch(description="letters", id="letters") as batch:
+        for name in ("ada", "bob"):
+            batch.add(tell(name))
+    await batch.wait()
 
 
 DEFINITIONS = [order, approval, tell]
