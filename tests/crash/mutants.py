@@ -1091,7 +1091,7 @@ MUTANTS = (
     ),
     _m(
         "a caller who left is waited for",
-        "_shell/tasks/result_waiters",
+        "_shell/tasks/keyed_futures",
         "if waiting is not None and future in waiting:",
         "if waiting is None:",
         "shell/test_engine_runs.py::test_a_callers_timeout_does_not_touch_the_run",
@@ -1532,8 +1532,8 @@ MUTANTS = (
     _m(
         "news of a run is told to nobody",
         "_shell/tasks/news",
-        "        if not self._futures:",
-        "        if True:",
+        "        if self:",
+        "        if False:",
         "shell/test_streams.py::test_what_is_emitted_is_read_in_its_order_and_once",
     ),
     _m(
@@ -1805,7 +1805,7 @@ MUTANTS = (
     _m(
         "who asks is not told of the answer",
         "_shell/tasks/result_waiters",
-        "            self._resolve(_ANSWERED + request)",
+        "            self.resolve(_ANSWERED + request, None)",
         "            pass",
         "shell/test_asking.py::test_a_run_is_asked_and_answers",
     ),

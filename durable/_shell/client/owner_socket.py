@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from enum import Enum
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from durable._shell.ownership.ownership import has_owner, holder_of, owner_pid
 from durable._shell.requests.peers import Peer, may_answer, peer_of
@@ -114,26 +114,18 @@ class OwnerSocket:
         Raises:
             DurableError: The owner cannot answer, or is of a release that pushes nothing.
         """
-        path = socket_path(self._path)
-        found = _identity(path)
-        try:
-            with address_of(path) as address:
-                reader, writer = await asyncio.open_unix_connection(address, limit=LINE_BYTES)
-        except OSError:
+        talk = await self._connected(math.inf)
+        if talk is None:
             return
-        patience = _Patience(self._path, found, math.inf, writer.transport)
         try:
-            if not self._is_owner(peer_of(writer.get_extra_info("socket"))):
-                return
-            writer.write(encode_request(request))
-            await writer.drain()
-            while (line := await reader.readline()).endswith(b"\n"):
+            talk.writer.write(encode_request(request))
+            await talk.writer.drain()
+            while (line := await talk.reader.readline()).endswith(b"\n"):
                 yield decode_answer(request, line, self._path)
         except OSError:
             return
         finally:
-            patience.end()
-            writer.close()
+            talk.close()
 
     async def scrub(self) -> bool:
         """
@@ -177,6 +169,33 @@ class OwnerSocket:
 
     async def _answer(self, request: Asked) -> bytes | None:
         """As `_ask`; TimeoutError if nothing is said."""
+        talk = await self._connected(self._timeout)
+        if talk is None:
+            return None
+        answer = b""
+        try:
+            talk.writer.write(encode_request(request))
+            await talk.writer.drain()
+            answer = await talk.reader.readline()
+        except OSError:
+            pass
+        except ValueError as error:
+            msg = f"its owner answered {name_of(request)} with more than {LINE_BYTES:,} bytes"
+            raise JournalAccessError(self._path, msg) from error
+        finally:
+            talk.close()
+        if talk.patience.is_over:
+            raise TimeoutError
+        # half of one is none: the owner died while it wrote, so another must be asked
+        return answer if answer.endswith(b"\n") else None
+
+    async def _connected(self, seconds: float) -> _Talk | None:
+        """
+        A connection to the owner, hung up if it is silent for so long; None if nobody listens, or not the owner.
+
+        Raises:
+            JournalAccessError: Another user's process listens in its place.
+        """
         path = socket_path(self._path)
         found = _identity(path)
         try:
@@ -184,26 +203,14 @@ class OwnerSocket:
                 reader, writer = await asyncio.open_unix_connection(address, limit=LINE_BYTES)
         except OSError:
             return None
-        patience = _Patience(self._path, found, self._timeout, writer.transport)
-        answer = b""
+        talk = _Talk(reader, writer, _Patience(self._path, found, seconds, writer.transport))
+        is_owner = False
         try:
-            if not self._is_owner(peer_of(writer.get_extra_info("socket"))):
-                return None
-            writer.write(encode_request(request))
-            await writer.drain()
-            answer = await reader.readline()
-        except OSError:
-            pass
-        except ValueError as error:
-            msg = f"its owner answered {name_of(request)} with more than {LINE_BYTES:,} bytes"
-            raise JournalAccessError(self._path, msg) from error
+            is_owner = self._is_owner(peer_of(writer.get_extra_info("socket")))
         finally:
-            patience.end()
-            writer.close()
-        if patience.is_over:
-            raise TimeoutError
-        # half of one is none: the owner died while it wrote, so another must be asked
-        return answer if answer.endswith(b"\n") else None
+            if not is_owner:
+                talk.close()
+        return talk if is_owner else None
 
     def _is_owner(self, peer: Peer | None) -> bool:
         """
@@ -260,3 +267,16 @@ class _Patience:
         else:
             self.is_over = owned
             self._transport.abort()
+
+
+class _Talk(NamedTuple):
+    """A connection to an owner."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    patience: _Patience
+
+    def close(self) -> None:
+        """Hang up."""
+        self.patience.end()
+        self.writer.close()

@@ -377,7 +377,7 @@ class EngineBackend:
         found = await self.read(news_mark, run_id)
         if found is None:
             return
-        with self.require_running().news.of(found[0]) as future:
+        with self.require_running().news.until(found[0]) as future:
             again = await self.read(news_mark, run_id)  # now that nothing can come in between
             if again is not None and again[1] == mark:
                 await future
