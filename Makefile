@@ -30,6 +30,9 @@ test: .venv/.test-stamp
 test-%: .venv/.test-stamp
 	$(PY) $(PYTEST) tests/$*
 
+test-binary: .venv/.test-stamp  # each worker would build the programs anew
+	$(PY) -m pytest tests/binary
+
 # Looked at by the system's Chromium. It is installed where that takes no password; else the tests say what is missing.
 test-browser: .venv/.browser-stamp
 	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
