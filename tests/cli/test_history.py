@@ -180,13 +180,17 @@ def test_following_a_live_run_ends_with_it(tmp_path):
     assert "RunSucceeded" in rest.splitlines()[-1]
 
 
-async def test_a_timer_is_told_by_its_name(engines, cli, tmp_db, reached):
+async def test_a_timer_is_told_by_its_name(engines, cli, tmp_db, eventually):
     """
     As `run.history()` tells it: by what the code calls it, or else by what it is.
     """
     engine = await engines.file(naps)
     run = await engine.start(naps(), id="r")
-    await reached(run, "waiting")
+
+    async def sleeps_again() -> bool:
+        return sum(event.kind == "TimerSet" for event in await run.history()) == 2
+
+    await eventually(sleeps_again)
     timers = [" ".join(line.split()[4:6]) for line in cli("history", "r", "--db", tmp_db).lines if "TimerSet" in line]
     assert timers == ["0 sleep", "1 nap"]
     assert [event.name for event in await run.history() if event.kind == "TimerSet"] == ["sleep", "nap"]

@@ -35,6 +35,7 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._shell.attempts.steps import current_task, forget_cancel
 from durable.errors import EngineClosedError, UsageError, WrongLoopError
 
 pytestmark = pytest.mark.anyio
@@ -561,3 +562,26 @@ def test_an_engine_of_a_module_serves_two_test_clients(tmp_path):
         with testclient.TestClient(app) as client:
             assert client.get("/", params={"number": number}).json() == number
             assert engine.from_thread.run(echo(number)) == number
+
+
+def test_an_attempt_that_is_closed_with_its_loop_awaits_nothing_more():
+    """
+    A task group that is garbage cancels what runs in it and then closes it: no loop is there to wait on.
+    """
+    loop = asyncio.new_event_loop()
+
+    async def attempt():
+        task = current_task()
+        try:
+            await loop.create_future()
+        finally:
+            task.cancel()
+            await forget_cancel(task)
+
+    closed = attempt()
+    task = loop.create_task(closed)
+    loop.run_until_complete(asyncio.sleep(0))
+    closed.close()  # fails if it awaits
+    with contextlib.suppress(asyncio.CancelledError, RuntimeError):
+        loop.run_until_complete(task)
+    loop.close()

@@ -25,11 +25,12 @@ def is_cancellation(error: BaseException) -> bool:
 def is_for_the_program(error: BaseException, task: asyncio.Task[Any]) -> bool:
     """Whether *error*, which is no cancellation, was not raised by the code that runs in *task*."""
     if issubclass(type(error), GeneratorExit):
-        return not _is_running(task)
+        return not is_running(task)
     return came_from_outside(error)
 
 
-def _is_running(task: asyncio.Task[Any]) -> bool:
+def is_running(task: asyncio.Task[Any]) -> bool:
+    """Whether *task* is the current one."""
     try:
         return asyncio.current_task() is task
     except RuntimeError:  # its loop is gone, and what was left of it is closed

@@ -43,7 +43,7 @@ from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.attempts.context import Cancelled, Notes, Scope, StepContext, enter
 from durable._shell.attempts.functions import Function, all_of, function_at, running_functions
 from durable._shell.attempts.hooks import Hooks
-from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program
+from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program, is_running
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.attempts.running_attempt import RunningAttempt, is_of_cleanup
 from durable._shell.attempts.stand_ins import StandIns
@@ -397,6 +397,8 @@ async def forget_cancel(task: asyncio.Task[Any]) -> None:
     """Undo a cancellation of *task* that was for the user's code, or by it, lest it strike our next `await`."""
     while task.cancelling():
         task.uncancel()
+    if not is_running(task):  # closed with its loop: nothing can be awaited, and nothing strikes
+        return
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
 
