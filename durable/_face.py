@@ -31,6 +31,7 @@ from durable._core.authoring.schedules import Schedule
 from durable._core.codec.class_names import aliases
 from durable._core.codec.codec import ValueCodec
 from durable._core.codec.value_types import ValueType
+from durable._core.policies.caps import Caps
 from durable._core.policies.limits import Limit, Rate
 from durable._core.policies.retry import Retry
 from durable._core.policies.settled import GroupFailedError, NamedOutcomes, Outcomes, Settled
@@ -47,7 +48,6 @@ from durable._core.program.transactions import AsyncTransaction, Transaction
 from durable._core.recorded.check import CheckedRun, CheckReport
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.redaction import Redacted
-from durable._core.run.caps import Caps
 from durable._debug.replay import Replay, ReplayedCommand, replay
 from durable._debug.what_if import what_if
 from durable._shell.attempts.context import StepContext, context, cursor, memo, resource, snooze

@@ -20,7 +20,7 @@ HOMES = {
     "CallbackFailedError": "errors",
     "CallbackValueError": "errors",
     "CapExceededError": "errors",
-    "Caps": "_core.run.caps",
+    "Caps": "_core.policies.caps",
     "CheckReport": "_core.recorded.check",
     "CheckedRun": "_core.recorded.check",
     "Child": "_core.program.ops",

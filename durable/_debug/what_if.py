@@ -13,9 +13,9 @@ from typing import Any
 
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
+from durable._core.policies.caps import DEFAULT_CAPS, Caps
 from durable._core.recorded.copies import Absent, Copy, command_at, copy_of, roots, status_of
 from durable._core.recorded.export_format import RunHistory
-from durable._core.run.caps import DEFAULT_CAPS, Caps
 from durable._core.statuses import ENDS
 from durable._debug.replay import AnyHistory, AnyWorkflow, as_definitions, recorded_run
 from durable._shell.attempts.stand_ins import StandFor, StandIns, result_types

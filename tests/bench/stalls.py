@@ -28,7 +28,7 @@ import structlog
 from attrs import define, field
 
 from durable import Engine, Flow, GroupFailedError, Return, for_each, gather, job, sleep, step, wait_for, workflow
-from durable._core.run.caps import Caps
+from durable._core.policies.caps import Caps
 from durable._shell.storage import connections, database
 
 HOUR = 3600.0

@@ -33,8 +33,8 @@ from durable._core.journal.events import (
     TimerSet,
 )
 from durable._core.journal.waits import Wait
+from durable._core.policies.caps import Caps
 from durable._core.policies.retry import Retry
-from durable._core.run.caps import Caps
 from durable.errors import CapExceededError, DecodeError, InternalError, NondeterminismError, UsageError
 from tests.core.drive import CODEC, START, World, again, execution, kinds, run
 

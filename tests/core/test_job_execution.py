@@ -19,8 +19,8 @@ from durable._core.journal.events import (
     StepSucceeded,
 )
 from durable._core.journal.payloads import failure_payload
+from durable._core.policies.caps import Caps
 from durable._core.policies.retry import Retry
-from durable._core.run.caps import Caps
 from durable.errors import CapExceededError
 from tests.core.drive import CODEC, START, World, execution, failure, kinds, run, started
 

@@ -16,10 +16,12 @@ from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.light_frozen import light_frozen
+from durable._core.policies.caps import Caps
 from durable._core.policies.limits import LimitRef
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
 from durable._core.program.progress import Progress
 from durable._core.statuses import EndStatus
+from durable.errors import CapExceededError
 
 T = TypeVar("T")
 
@@ -259,3 +261,21 @@ class Decision:
         self.steps = [action for action in self.steps if action.position != position]
         self.transactions = [action for action in self.transactions if action.position != position]
         return len(self.steps) + len(self.transactions) < begun
+
+
+def grown(caps: Caps, run_id: str, size: int, decision: Decision, *, remedy: str = "End it with continue_as") -> int:
+    """
+    The size of a history of *size* events once *decision* is recorded, which then warns where it is long.
+
+    Raises:
+        CapExceededError: If it may not grow that long; *remedy* says what its author can do.
+    """
+    size_then = size + len(decision.events)
+    if size_then > caps.events:
+        raise CapExceededError(
+            f"run {run_id!r}", "number of events", size_then, caps.events, f"{remedy}, or raise the cap"
+        )
+    if size_then >= caps.events_warning > size:
+        entry = LogEntry("warning", "run.history_is_long", {"events": size_then, "run_id": run_id})
+        decision.logs = added(decision.logs, entry)
+    return size_then

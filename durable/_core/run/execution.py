@@ -45,6 +45,7 @@ from durable._core.journal.events import (
 from durable._core.journal.history import History
 from durable._core.journal.payloads import arguments_payload, keys_of
 from durable._core.journal.waits import Wait
+from durable._core.policies.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.policies.retry import Retry
 from durable._core.program import current_driver
 from durable._core.program.command import Command
@@ -54,8 +55,7 @@ from durable._core.program.ops import ContinueAs
 from durable._core.run import attempts, callbacks, completions, ending, groups, leaves
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
-from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
-from durable._core.run.decision import ChildAction, Decision, TroubledStep, added
+from durable._core.run.decision import ChildAction, Decision, TroubledStep, added, grown
 from durable._core.run.leaves import ChildNode, SignalNode
 from durable._core.run.nodes import NOBODY, UNBOUNDED, Node, NodeOutcome, NodeOwner, Opener, OpenRun, StrandNode
 from durable._core.run.step_states import UNDER_WAY, refused, resolved, still_stuck
@@ -239,7 +239,7 @@ class Execution(OpenRun):
         if self._resolved:
             self._block_again()
         decision, self.decision = self.decision, Decision()
-        self._size = self.caps.grown(self.run_id, self._size, decision)
+        self._size = grown(self.caps, self.run_id, self._size, decision)
         return decision
 
     @property

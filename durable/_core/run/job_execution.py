@@ -46,13 +46,13 @@ from durable._core.journal.events import (
     TransactionStarted,
 )
 from durable._core.journal.payloads import failure_in, failure_payload, rebuilt
+from durable._core.policies.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.policies.limits import LimitRef
 from durable._core.policies.retry import Retry, attempts_of
 from durable._core.program.functions import Job
 from durable._core.program.ops import NO_OPTIONS, Options, StepOp
 from durable._core.run import ending
-from durable._core.run.caps import CRASH_LIMIT, DEFAULT_CAPS, Caps
-from durable._core.run.decision import Decision, TroubledStep
+from durable._core.run.decision import Decision, TroubledStep, grown
 from durable._core.run.step_states import (
     ASKED,
     QUEUED,
@@ -152,7 +152,7 @@ class JobExecution:
             elif isinstance(event, SignalReceived):
                 self._late.append(event)
         decision, self._decision = self._decision, Decision()
-        self._size = self._caps.grown(self.run_id, self._size, decision, remedy="Give up earlier (retry=)")
+        self._size = grown(self._caps, self.run_id, self._size, decision, remedy="Give up earlier (retry=)")
         return decision
 
     #: Its turns are too short to pause.

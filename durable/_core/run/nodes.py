@@ -35,7 +35,7 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.journal.waits import Wait, WakeOn
-from durable._core.run.caps import Caps
+from durable._core.policies.caps import Caps
 from durable._core.run.clean_up import in_clean_up
 from durable._core.run.decision import Decision, ReplyAction, added, removed
 from durable._core.run.divergence.comparing import Comparing

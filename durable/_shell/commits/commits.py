@@ -26,8 +26,8 @@ from typing import Any, NamedTuple, TypeVar
 from attrs import define, field
 
 from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.policies.caps import DEFAULT_CAPS
 from durable._core.program.saying import ROOM
-from durable._core.run.caps import DEFAULT_CAPS
 from durable._core.supervision import FIRST_PAUSE, LONGEST_PAUSE
 from durable._shell.commits.activity import Activity
 from durable._shell.log import log

@@ -20,12 +20,12 @@ from durable._core.authoring.registry import Given, collect
 from durable._core.authoring.schedules import Schedule
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.value_types import ValueType
+from durable._core.policies.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.policies.limits import Limit, as_listed, check_count, collect_limits
 from durable._core.ports import Clock
 from durable._core.program.ops import RunOp, TransactionOp
 from durable._core.program.transactions import AsyncTransaction
 from durable._core.recorded.check import CheckReport
-from durable._core.run.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._shell.attempts.asking import Asking
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.middleware import Middleware

@@ -14,9 +14,9 @@ from durable._core.admission import Queue
 from durable._core.authoring.registry import Definitions
 from durable._core.authoring.schedules import Schedule
 from durable._core.codec.codec import Codec
+from durable._core.policies.caps import Caps
 from durable._core.policies.limits import Limit
 from durable._core.ports import Clock
-from durable._core.run.caps import Caps
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.attempts.stand_ins import StandIns

@@ -14,10 +14,10 @@ from attrs import define, field
 from durable._core.admission import Places
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
+from durable._core.policies.caps import Caps
 from durable._core.policies.limits import Limit
 from durable._core.ports import Clock
 from durable._core.program.ops import RunOp
-from durable._core.run.caps import Caps
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.steps import Steps

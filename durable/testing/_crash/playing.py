@@ -16,11 +16,11 @@ from durable._core.admission import Queue
 from durable._core.authoring.registry import Given
 from durable._core.authoring.schedules import Schedule
 from durable._core.codec.codec import ValueCodec
+from durable._core.policies.caps import Caps
 from durable._core.policies.limits import Limit
 from durable._core.program.current_driver import driver_in_charge
 from durable._core.program.ops import RunOp
 from durable._core.program.requests import Request, name_of
-from durable._core.run.caps import Caps
 from durable._shell.attempts.middleware import Middleware, StepCall
 from durable._shell.engine.engine import Engine
 from durable._shell.handles.asking import put_question

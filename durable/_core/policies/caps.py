@@ -9,8 +9,6 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from durable._core.codec.codec import MAX_BYTES, MAX_DEPTH
-from durable._core.run.decision import Decision, LogEntry, added
-from durable.errors import CapExceededError
 
 #: A step that was running this often when the process died is poison, see `suspicion`. Three, as in Sidekiq's
 #: super_fetch: one crash is bad luck, two may be, three is the step.
@@ -41,23 +39,6 @@ class Caps:
     events_warning: int = field(default=10_000)
     stream_items: int = field(default=1_000_000)
     stream_buffer: int = field(default=100_000)
-
-    def grown(self, run_id: str, size: int, decision: Decision, *, remedy: str = "End it with continue_as") -> int:
-        """
-        The size of a history of *size* events once *decision* is recorded, which then warns where it is long.
-
-        Raises:
-            CapExceededError: If it may not grow that long; *remedy* says what its author can do.
-        """
-        grown = size + len(decision.events)
-        if grown > self.events:
-            raise CapExceededError(
-                f"run {run_id!r}", "number of events", grown, self.events, f"{remedy}, or raise the cap"
-            )
-        if grown >= self.events_warning > size:
-            entry = LogEntry("warning", "run.history_is_long", {"events": grown, "run_id": run_id})
-            decision.logs = added(decision.logs, entry)
-        return grown
 
 
 DEFAULT_CAPS = Caps()
