@@ -44,7 +44,7 @@ from durable._core.program import callbacks, group_ops, ops, requests
 from durable._core.program.command import Command
 from durable._core.program.ops import ContinueAs, Flow, Op, Return
 from durable._core.program.saying import set_attributes
-from durable._core.run.execution import _OPENERS
+from durable._core.run.execution import OPENERS
 from durable.errors import DefinitionError, EncodeError, UsageError
 from tests.core.drive import START, World, failure, kinds, run
 
@@ -130,7 +130,7 @@ def test_every_op_has_an_opener():
         if isinstance(each, type)
     }
     yielded = {each for each in found if issubclass(each, Command)} - {Command, Op}
-    assert _OPENERS.keys() == yielded - {ContinueAs}
+    assert OPENERS.keys() == yielded - {ContinueAs}
 
 
 def test_yield_and_await_are_the_same_command():

@@ -186,7 +186,7 @@ def collect_limits(definitions: Iterable[Any], listed: Iterable[Any]) -> dict[st
         _add(given, limit, "Engine(limits=)")
     found: dict[str, Limit] = {}
     named: dict[str, Any] = {}
-    for definition in _with_steps(definitions):
+    for definition in with_steps(definitions):
         used: Any = definition.options.limit
         if isinstance(used, Limit):
             if used.name not in given:
@@ -210,7 +210,7 @@ def _add(found: dict[str, Limit], limit: Limit, where: str) -> None:
         raise DefinitionError(msg)
 
 
-def _with_steps(definitions: Iterable[Any]) -> Iterator[Any]:
+def with_steps(definitions: Iterable[Any]) -> Iterator[Any]:
     """*definitions*, and the steps that their code names, directly or in plain functions that it names."""
     pending: deque[Any] = deque(definitions)
     seen: set[int] = set()

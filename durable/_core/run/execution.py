@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, TypeAlias, TypeVar, assert_never
@@ -98,14 +98,20 @@ SLICE = 128
 REPLAYED_AT_ONCE = 512
 
 
-#: What opens each op; `ContinueAs` ends the run instead.
-_OPENERS: dict[type, Opener] = {
+#: What opens each op; `ContinueAs` ends the run instead. A driver may give others, see `Execution`.
+OPENERS: Mapping[type, Opener] = {
     **attempts.OPENERS, **leaves.OPENERS, **groups.OPENERS, **completions.OPENERS, **callbacks.OPENERS,
 }  # fmt: skip
 
 
 class Execution(OpenRun):
-    """A run's code, driven: turn by turn, or over what is recorded."""
+    """
+    A run's code, driven: turn by turn, or over what is recorded.
+
+    What drives it may give two things of its own: *answers*, what the code gets to know; and *openers*, what opens the
+    ops, where some of them mean something else or cannot be had. An opener refuses an op by raising a
+    `DefinitionError`: it is raised at the line that asks.
+    """
 
     def __init__(
         self,
@@ -119,11 +125,14 @@ class Execution(OpenRun):
         caps: Caps = DEFAULT_CAPS,
         retry: Retry | None = None,
         token_key: str = "",
+        answers: Callable[[OpenRun], Answers] = Answers,
+        openers: Mapping[type, Opener] = OPENERS,
     ) -> None:
         recorded = events if isinstance(events, History) else history.read(events, retry)
         super().__init__(definition, recorded, run_id, codec, crash_limit, caps)
         self.token_key = token_key
-        self.answers = Answers(self)
+        self.answers = answers(self)
+        self._openers = openers
         self.ended = False
         #: Set if the next turn takes in all signals that there are: then a `wait_for` whose time is over need not wait.
         self.hears_all = False
@@ -537,7 +546,7 @@ class Execution(OpenRun):
     def open(self, op: Command, position: str, owner: NodeOwner, index: int) -> Node | None:
         """Open *op* at *position*; its node reports to *owner*."""
         self.answers.created_ops.pop(id(op), None)
-        opener = _OPENERS.get(type(op))
+        opener = self._openers.get(type(op))
         self.asked = op
         try:
             if opener is not None:
@@ -557,7 +566,7 @@ class Execution(OpenRun):
 
     def carried(self) -> tuple[str, ...]:
         """What the command carries that is being opened, see `Node.carried`."""
-        opener = _OPENERS.get(type(self.asked))
+        opener = self._openers.get(type(self.asked))
         return () if opener is None else opener.carried(self.asked, self.codec)
 
     def refuse(self, op: Command) -> None:
