@@ -236,6 +236,7 @@ def impurities(core: Iterable[Module]) -> Iterator[str]:
 ROOMS = [
     "durable.errors",
     "durable._core.statuses",
+    "durable._core.durations",
     "durable._core.source_places",
     "durable._core.scope_check",
     "durable._core.light_frozen",

@@ -11,7 +11,8 @@ from typing import Any
 
 import jinja2
 
-from durable._cli.terminal.output import ago, instant, iso, printable, span
+from durable._cli.terminal.output import ago, instant, iso, printable
+from durable._core.durations import span
 
 
 def rendered(template: str, context: Mapping[str, Any]) -> str:

@@ -123,7 +123,7 @@ async def test_show_lists_callbacks_with_the_tokens_of_those_that_are_open(desk)
     """
     engine, run, token, cli = desk
     shown = await cli("show", "order-1")
-    assert f"0  payment (tests.cli.test_complete.Payment)  open, due in 60 min: durable complete {token}" in shown.out
+    assert f"0  payment (tests.cli.test_complete.Payment)  open, due in 1 h: durable complete {token}" in shown.out
     (told,) = (await cli("show", "order-1", "--json")).values
     assert [each["token"] for each in told["callbacks"]] == [token]
     await engine.fail(token, "no")

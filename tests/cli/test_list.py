@@ -323,7 +323,7 @@ async def test_the_last_column_says_why(journal, tmp_db, cli):
     lines = {line.split()[0]: line for line in cli("list", "--db", tmp_db).lines}
     assert lines["RUN"].split() == ["RUN", "WORKFLOW", "STATUS", "CREATED", "KEY", "WHY"]
     assert "order-1  signal 'approved' at 0, for " in lines["a1"]
-    assert "the timer at 0 (due in 3" in lines["nap"]
+    assert "the timer at 0 (due in 1 h" in lines["nap"]
     assert "ValueError: no such card" in lines["bad"]
     assert lines["line"].endswith("queue 'closed', which is paused")
     assert "run 'family/0.0' at 0.0 and 1 more" in lines["family"]

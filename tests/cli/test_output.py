@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from durable._cli.terminal.output import Output, cut, iso, printable, span, width_of
+from durable._cli.terminal.output import Output, ago, cut, iso, printable, width_of
+from durable._core.durations import span
 
 
 class Terminal(io.StringIO):
@@ -87,11 +88,12 @@ def test_into_a_pipe_nothing_is_cut(monkeypatch):
 
 def test_words_for_values():
     """
-    Spans, instants and widths as people read them.
+    Spans in at most two units, instants and widths as people read them.
     """
-    assert [span(each) for each in (0.0015, 0.5, 1.0, 90, 600, 7200, 200_000)] == [
-        "1.5 ms", "500 ms", "1 s", "90 s", "10 min", "2 h", "2 d",
+    assert [span(each) for each in (0, 0.0015, 0.5, 0.9999, 12.34, 59.96, 103, 600, 7_190, 86_399, 200_000)] == [
+        "0 ms", "1.5 ms", "500 ms", "1 s", "12.3 s", "1 min", "1 min 43 s", "10 min", "2 h", "1 d", "2 d 8 h",
     ]  # fmt: skip
+    assert [ago(1_000.0 - each, 1_000.0) for each in (-5, 0.2, 5.4, 103)] == ["0 s", "0 s", "5 s", "1 min 43 s"]
     assert iso(0.9996) == "1970-01-01T00:00:01.000Z"
     assert iso(None) is None
     assert (cut("日本語", 4), width_of("日本語"), width_of("é")) == ("日…", 6, 1)

@@ -216,7 +216,7 @@ async def test_its_deadline_counts_from_when_it_was_made(engines, reached, clock
     """
     engine = await engines.file(order, clock=clock)
     run, token = await waiting(engine, reached, order(timeout=60))
-    assert "answer to callback 'payment' at 0 (due in 60.0 s)" in await run.why()
+    assert "answer to callback 'payment' at 0 (due in 1 min)" in await run.why()
     clock.advance(61)
     with pytest.raises(RunFailedError) as caught:
         await run.result(5)

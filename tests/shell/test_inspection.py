@@ -235,7 +235,7 @@ async def test_why_names_what_a_run_waits_for(engines, clock, reached):
         await reached(runs[name], "waiting")
     clock.advance(7)
     assert "the next attempt of the step at 0 (due in 23.0 s), for 7.0 s" in await runs["flaky"].why()
-    assert "signal 'go' at 0 (due in 83.0 s), for 7.0 s" in await runs["signal"].why()
+    assert "signal 'go' at 0 (due in 1 min 23 s), for 7.0 s" in await runs["signal"].why()
     assert "the timer at 0 (due in 53.0 s)" in await runs["sleep"].why()
     why = await runs["both"].why()
     assert "and 1 more" in why
@@ -246,7 +246,7 @@ async def test_why_names_what_a_run_waits_for(engines, clock, reached):
     queued = await engine.start(slow())
     assert "waits for a slot, 1st of 1 in queue 'one'" in await queued.why()
     delayed = await engine.start(quick(1), delay=100)
-    assert "its start (due in 100.0 s)" in await delayed.why()
+    assert "its start (due in 1 min 40 s)" in await delayed.why()
     hold.set()
     await running.result(5)
     assert "succeeded" in await running.why()

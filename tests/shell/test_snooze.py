@@ -85,7 +85,7 @@ async def test_a_snooze_frees_the_run_and_costs_no_attempt(engines, clock, event
     run = await engine.start(call())
     for count in range(1, 6):
         await eventually(lambda count=count: sleeps(engine, calls, count))
-        assert "(due in 60.0 s)" in await run.why()
+        assert "(due in 1 min)" in await run.why()
         assert await run.status() == "waiting"
         clock.advance(59)
         await asyncio.sleep(0)

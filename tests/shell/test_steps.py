@@ -170,7 +170,7 @@ async def test_retry_after_sets_the_delay(engines, clock, reached):
     engine = await engines.memory(one, clock=clock)
     run = await engine.start(one())
     await reached(run, "waiting")
-    assert "due in 3600.0 s" in await run.why()
+    assert "due in 1 h" in await run.why()
     clock.advance(3601)
     assert await run.result(5) == "ok"
 

@@ -15,7 +15,8 @@ from attrs import define
 
 from durable._cli.drawing.model import GraphNode, folded
 from durable._cli.drawing.text import title_of
-from durable._cli.terminal.output import printable, span, width_of
+from durable._cli.terminal.output import printable, width_of
+from durable._core.durations import span
 
 _LINE: Final = 16  # height of a line of text
 _LETTER: Final = 6.9  # width of a letter of the monospaced font, at 11.5 px

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from durable._cli.drawing.model import GraphNode, folded
-from durable._cli.terminal.output import Output, span
+from durable._cli.terminal.output import Output
+from durable._core.durations import span
 
 #: How a status is shown where there is no colour.
 MARKS: Final = {

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from durable._cli.terminal.output import iso, span
+from durable._cli.terminal.output import iso
+from durable._core.durations import span
 from durable._core.journal.events import (
     CallbackCompleted,
     CallbackFailed,

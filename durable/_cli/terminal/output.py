@@ -17,6 +17,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TextIO
 
+from durable._core.durations import span
+
 #: Statuses by colour: what needs a person is red, what proceeds by itself is not.
 STATUS_COLOURS: Final = {
     "failed": "31",
@@ -159,18 +161,11 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def ago(then: float | None, now: float | None = None) -> str:
-    """How long ago an instant (epoch seconds) was: "12 s", "3 min", "2 h", "5 d"."""
-    return "" if then is None else span(max(0.0, (time.time() if now is None else now) - then))
-
-
-def span(seconds: float) -> str:
-    """A duration in one unit: "1.5 ms", "12 s", "3 min"."""
-    if seconds < 0.9995:  # noqa: PLR2004 - from here on it reads better in seconds
-        return f"{seconds * 1000:.3g} ms"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.3g} s"
+    """How long ago an instant (epoch seconds) was, to the second: "12 s", "1 min 43 s", "2 h", "5 d 3 h"."""
+    if then is None:
+        return ""
+    seconds = round((time.time() if now is None else now) - then)
+    return span(seconds) if seconds > 0 else "0 s"
 
 
 def instant(at: float | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from durable._core.durations import span
 from durable._core.statuses import ENDS
 from durable._shell.reads import run_rows
 from durable._shell.reads.run_rows import LONGEST_LINE, RunRow
@@ -25,7 +26,7 @@ def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
     if row.status in ENDS:
         ended = f"run {row.run_id!r} {row.status if row.status != 'cancelled' else 'was cancelled'}"
         unread = f"; it left {unread_signals(row)}" if row.unread else ""
-        return f"{ended} {_span(now, row.ended_at)} ago{unread}" + (f": {row.reason}" if row.reason else "")
+        return f"{ended} {_since(row.ended_at, now)} ago{unread}" + (f": {row.reason}" if row.reason else "")
     waits = waits_of(conn, row)
     first = waits[0] if waits else None
     match first:
@@ -36,7 +37,7 @@ def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
         case WaitInfo("resume", queue) if row.status == "running":
             said = f"is running, or continues once queue {queue!r} is resumed, which is paused"
         case _ if row.status == "running" and not (first and first.kind == "ending"):
-            said = f"is running, for {_span(now, row.ready_at)}"
+            said = f"is running, for {_since(row.ready_at, now)}"
         case _:
             said = f"waits for {_awaited(conn, row, waits, now)}"
     return f"run {row.run_id!r} {said}"
@@ -78,14 +79,14 @@ def _awaited(conn: sqlite3.Connection, row: RunRow, waits: list[WaitInfo], now: 
         paused = f"queue {first.name!r}, which is paused: resume it"
         return f"{paused}. Then for {_awaited(conn, row, others, now)}" if others and row.ready_at is None else paused
     if first.kind == "queue":
-        return f"a slot, {_place(conn, row)}, for {_span(now, first.since)}"
+        return f"a slot, {_place(conn, row)}, for {_since(first.since, now)}"
     if first.kind == "ending":
         return _describe_end(first, now)
     count = run_rows.count_waits(conn, row.run) + sum(each.kind == "slot" for each in waits)
     more = f" and {count - 1} more" if count > 1 else ""
     where = _where(conn, row.run, first.position)
     said = _describe_slot(conn, row, first, where, now) if first.kind == "slot" else _describe(conn, first, where, now)
-    return f"{said}{more}, for {_span(now, first.since)}"
+    return f"{said}{more}, for {_since(first.since, now)}"
 
 
 def _other(conn: sqlite3.Connection, run_id: str | None) -> str:
@@ -98,19 +99,18 @@ def _other(conn: sqlite3.Connection, run_id: str | None) -> str:
     return f"run {run_id!r} (which is blocked and needs a person: {row.reason})"
 
 
-def _span(now: float, then: float | None) -> str:
-    if then is None:
-        return "an unknown time"
-    seconds = max(0.0, now - then)
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s"
+def _since(then: float | None, now: float) -> str:
+    return "an unknown time" if then is None else _seconds(now - then)
+
+
+def _seconds(number: float) -> str:
+    """A duration whose milliseconds nobody asked for."""
+    return span(number) if number >= 60 else f"{max(0.0, number):.1f} s"  # noqa: PLR2004 - seconds of a minute
 
 
 def _describe_end(wait: WaitInfo, now: float) -> str:
     what = f"the clean-up of step {wait.name!r}" if wait.holder is None else f"the end of run {wait.holder!r}"
-    return f"{what} at {wait.position} (cancelled {_span(now, wait.since)} ago)"
+    return f"{what} at {wait.position} (cancelled {_since(wait.since, now)} ago)"
 
 
 def _where(conn: sqlite3.Connection, run: int, position: str | None) -> str:
@@ -124,13 +124,13 @@ def _describe_slot(conn: sqlite3.Connection, row: RunRow, wait: WaitInfo, where:
     place = f" at {where}" if where else ""
     ahead = run_rows.ahead_in_limit(conn, row.run, wait.position or "")
     line = "first in line" if not ahead else f"{ahead} before it"
-    due = "" if wait.due is None else f"; its rate lets it in within {max(0.0, wait.due - now):.1f} s"
+    due = "" if wait.due is None else f"; its rate lets it in within {_seconds(wait.due - now)}"
     inside = "" if wait.holder is None else f"; longest inside: {_other(conn, wait.holder)}"
     return f"a slot of limit {wait.name!r}{key}{place} ({line}{inside}{due})"
 
 
 def _describe(conn: sqlite3.Connection, wait: WaitInfo, where: str, now: float) -> str:
-    until = "" if wait.due is None else f" (due in {max(0.0, wait.due - now):.1f} s)"
+    until = "" if wait.due is None else f" (due in {_seconds(wait.due - now)})"
     match wait.kind:
         case "signal":
             return f"signal {wait.name!r} at {where}{until}"

@@ -23,11 +23,12 @@ from durable._cli.journals.files import add_database
 from durable._cli.journals.finding import RUN_HELP
 from durable._cli.journals.owners import owner_of, say_unowned
 from durable._cli.terminal.arguments import text_argument
-from durable._cli.terminal.output import Output, printable, span
+from durable._cli.terminal.output import Output, printable
 from durable._cli.terminal.problems import FINDING, OK, CommandError
 from durable._cli.terminal.values import failure_lines, plain, value_lines
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps
+from durable._core.durations import span
 from durable._core.recorded.copies import first_of, status_of
 from durable._core.recorded.diff import compare
 from durable._core.recorded.export_format import RunHistory

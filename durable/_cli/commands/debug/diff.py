@@ -13,9 +13,10 @@ from typing import Any, Final
 from durable._cli.journals.files import add_database
 from durable._cli.journals.finding import RUN_HELP
 from durable._cli.journals.recorded import Damaged, recorded_runs
-from durable._cli.terminal.output import Output, cut, iso, printable, span, width_of
+from durable._cli.terminal.output import Output, cut, iso, printable, width_of
 from durable._cli.terminal.problems import FINDING, OK, CommandError
 from durable._cli.terminal.values import call_lines, failure_in_short, plain
+from durable._core.durations import span
 from durable._core.recorded.copies import roots
 from durable._core.recorded.diff import Comparison, Row, compare
 from durable._core.recorded.export_format import RunHistory

@@ -16,8 +16,9 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
 from durable._cli.journals.owners import failure_of, owner_of
-from durable._cli.terminal.output import Output, ago, iso, span
+from durable._cli.terminal.output import Output, ago, iso
 from durable._cli.terminal.problems import FINDING, OK
+from durable._core.durations import span
 from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_queues
 from durable._shell.reads.schedule_rows import all_schedules, held_up_by, still_open
 from durable._shell.requests.sockets import socket_path

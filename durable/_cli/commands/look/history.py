@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from durable._cli.journals.files import add_database, await_change, data_version, database_path, open_readonly, snapshot
 from durable._cli.journals.finding import RUN_HELP, find_run
-from durable._cli.terminal.output import Output, cut, instant, iso, span
+from durable._cli.terminal.output import Output, cut, instant, iso
 from durable._cli.terminal.problems import FINDING, OK
 from durable._cli.terminal.values import failure_in_short, failure_lines, plain, value_lines
+from durable._core.durations import span
 from durable._core.journal.columns import fields_of, from_row
 from durable._core.journal.events import KIND_NAMES, Event, TimerSet
 from durable._core.statuses import ENDS

@@ -13,8 +13,9 @@ from typing import Any, Final
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
 from durable._cli.journals.filters import moment
 from durable._cli.journals.owners import say_unowned
-from durable._cli.terminal.output import Output, ago, instant, iso, printable, span
+from durable._cli.terminal.output import Output, ago, instant, iso, printable
 from durable._cli.terminal.problems import OK, CommandError
+from durable._core.durations import span
 from durable._shell.reads.schedule_rows import all_schedules, schedule_by_name
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import ScheduleNotFoundError

@@ -21,9 +21,10 @@ from durable._cli.journals.families import Family, family_json, family_lines, fa
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
 from durable._cli.journals.finding import RUN_HELP, find_run
 from durable._cli.journals.step_lines import StepLine, attempts_of_run, steps_in
-from durable._cli.terminal.output import Output, ago, instant, iso, printable, span
+from durable._cli.terminal.output import Output, ago, instant, iso, printable
 from durable._cli.terminal.problems import FINDING, OK
 from durable._cli.terminal.values import call_lines, failure_lines, plain, value_lines
+from durable._core.durations import span
 from durable._core.journal.events import (
     ChildFailed,
     Event,

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from durable._cli.journals.files import add_database, await_change, data_version, database_path, open_readonly, snapshot
 from durable._cli.journals.finding import RUN_HELP, find_run
-from durable._cli.terminal.output import Output, iso, printable, span
+from durable._cli.terminal.output import Output, iso, printable
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, CommandError
+from durable._core.durations import span
 from durable._core.program.progress import Progress
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.watched_rows import Watched, watched_run
