@@ -146,18 +146,30 @@ _NAMED: Final = 10
 
 
 class DurableError(Exception):
-    """Base of every deliberate error of this library."""
+    """
+    Base of every deliberate error of this library.
+
+    Way out: catch it where any of them will do; each of those below is one.
+    """
 
 
 # --- your program asked for something that cannot be -------------------------------------
 
 
 class UsageError(DurableError):
-    """The calling program is wrong; the message says what to do instead."""
+    """
+    The calling program is wrong; the message says what to do instead.
+
+    Way out: change the program as the message says.
+    """
 
 
 class UnknownOptionError(UsageError, TypeError):
-    """A run was started with an option that there is not."""
+    """
+    A run was started with an option that there is not.
+
+    Way out: the message names the options that there are.
+    """
 
     def __init__(self, unknown: Sequence[str], known: Sequence[str]) -> None:
         super().__init__(unknown, known)
@@ -169,11 +181,20 @@ class UnknownOptionError(UsageError, TypeError):
 
 
 class DefinitionError(UsageError):
-    """A decorator's options, or a set of definitions, contradict themselves."""
+    """
+    A decorator's options, or a set of definitions, contradict themselves.
+
+    Way out: the message names the definition and what contradicts what; it comes when the module is imported, or
+    the engine made.
+    """
 
 
 class NotDurableError(UsageError):
-    """Workflow code awaited something that cannot be recorded and replayed."""
+    """
+    Workflow code awaited something that cannot be recorded and replayed.
+
+    Way out: move the call into a step; for time use ``sleep``, for a limit ``timeout``, for concurrency ``gather``.
+    """
 
     def __init__(self, found: str, run_id: str = "") -> None:
         super().__init__(found, run_id)
@@ -189,7 +210,12 @@ class NotDurableError(UsageError):
 
 
 class RunNotFoundError(UsageError):
-    """No run has this id or key."""
+    """
+    No run has this id or key.
+
+    Way out: look for it with ``engine.runs(...)`` or ``durable list``; it may have been pruned, or be in another
+    file.
+    """
 
     thing = "run"
 
@@ -202,7 +228,11 @@ class RunNotFoundError(UsageError):
 
 
 class ScheduleNotFoundError(UsageError):
-    """No schedule has this name."""
+    """
+    No schedule has this name.
+
+    Way out: give it to the engine, ``Engine(schedules=[...])``, or make it: ``engine.schedules.create(...)``.
+    """
 
     def __init__(self, name: str, where: str) -> None:
         super().__init__(name, where)
@@ -216,7 +246,12 @@ class ScheduleNotFoundError(UsageError):
 
 
 class ResourceNotFoundError(UsageError):
-    """A step asks for a resource, and the engine was given none of that type, or several."""
+    """
+    A step asks for a resource, and the engine was given none of that type, or several.
+
+    Way out: ``Engine(resources=[...])``; of several, ask for a narrower type, or name it: ``resources={Type:
+    ...}``.
+    """
 
     def __init__(self, wanted: str, asked_by: str, held: Sequence[str], fitting: int = 0) -> None:
         super().__init__(wanted, asked_by, held, fitting)
@@ -237,7 +272,11 @@ class ResourceNotFoundError(UsageError):
 
 
 class TokenError(UsageError):
-    """The token of a callback cannot be used. Nothing was recorded, and nobody else got the answer."""
+    """
+    The token of a callback cannot be used. Nothing was recorded, and nobody else got the answer.
+
+    Way out: answer 404, 409 or 410 to whoever sent it; the errors below tell which.
+    """
 
     def __init__(self, run_id: str, position: str, reason: str) -> None:
         super().__init__(run_id, position, reason)
@@ -248,7 +287,11 @@ class TokenError(UsageError):
 
 
 class TokenMalformedError(TokenError, ValueError):
-    """It is no token of a callback."""
+    """
+    It is no token of a callback.
+
+    Way out: use ``callback.token`` as it is; it is safe in a URL without any quoting.
+    """
 
     def __init__(self, reason: str) -> None:
         UsageError.__init__(self, reason)
@@ -260,23 +303,44 @@ class TokenMalformedError(TokenError, ValueError):
 
 
 class TokenForeignError(TokenError):
-    """No callback of this journal has this token: it is of another file, or its run was pruned."""
+    """
+    No callback of this journal has this token: it is of another file, or its run was pruned.
+
+    Way out: ask the journal that made it.
+    """
 
 
 class TokenUsedError(TokenError):
-    """The callback was answered already, with something else. The same answer again is accepted, and does nothing."""
+    """
+    The callback was answered already, with something else. The same answer again is accepted, and does nothing.
+
+    Way out: nothing is left to do: tell the sender that the first answer stands.
+    """
 
 
 class TokenExpiredError(TokenError):
-    """The callback was to be answered by now, or kept alive."""
+    """
+    The callback was to be answered by now, or kept alive.
+
+    Way out: nothing is left to do: the workflow got its `TimeoutError`. Give the callback a longer ``timeout=`` or
+    ``heartbeat=``.
+    """
 
 
 class TokenEndedError(TokenError):
-    """The run of the callback has ended, or the attempt of it that asked."""
+    """
+    The run of the callback has ended, or the attempt of it that asked.
+
+    Way out: nothing is left to do: nobody waits for the answer any more.
+    """
 
 
 class RunExistsError(UsageError):
-    """The id given to ``start`` names a run that exists already."""
+    """
+    The id given to ``start`` names a run that exists already.
+
+    Way out: choose another id, or take the run that is there: ``engine.get(id)``.
+    """
 
     def __init__(self, run_id: str, reason: str) -> None:
         super().__init__(run_id, reason)
@@ -287,7 +351,11 @@ class RunExistsError(UsageError):
 
 
 class KeyConflictError(UsageError):
-    """The key belongs to a run that was started with something else."""
+    """
+    The key belongs to a run that was started with something else.
+
+    Way out: another key, or ``on_conflict="replace"``, ``"rerun"`` or ``"coalesce"``.
+    """
 
     def __init__(self, key: str, run_id: str, recorded: str, requested: str) -> None:
         super().__init__(key, run_id, recorded, requested)
@@ -301,7 +369,11 @@ class KeyConflictError(UsageError):
 
 
 class LimitReachedError(UsageError):
-    """No slot of the run's limit is free, and the limit says ``on_conflict="reject"``."""
+    """
+    No slot of the run's limit is free, and the limit says ``on_conflict="reject"``.
+
+    Way out: start it again later, or leave ``on_conflict=`` out of the limit: then it waits for a slot.
+    """
 
     def __init__(self, limit: str, key: str, run_id: str) -> None:
         super().__init__(limit, key, run_id)
@@ -313,7 +385,11 @@ class LimitReachedError(UsageError):
 
 
 class RunStateError(UsageError):
-    """The run's status does not allow what was asked."""
+    """
+    The run's status does not allow what was asked.
+
+    Way out: the message says what the run is, and often what to ask instead.
+    """
 
     def __init__(self, run_id: str, status: str, request: str, remedy: str = "") -> None:
         super().__init__(run_id, status, request, remedy)
@@ -325,7 +401,11 @@ class RunStateError(UsageError):
 
 
 class RequestConflictError(UsageError):
-    """Something else was asked of the run under the same ``dedup=``."""
+    """
+    Something else was asked of the run under the same ``dedup=``.
+
+    Way out: give each question a ``dedup=`` of its own, and repeat it word for word.
+    """
 
     def __init__(self, run_id: str, request: str, dedup: str) -> None:
         super().__init__(run_id, request, dedup)
@@ -339,7 +419,12 @@ class RequestConflictError(UsageError):
 
 
 class RetryRefusedError(RunStateError):
-    """A failed run is not retried unless by force: steps ran since its failure, and a retry would forget them."""
+    """
+    A failed run is not retried unless by force: steps ran since its failure, and a retry would forget them.
+
+    Way out: ``run.fork(at=...)`` from where all is valid, or a new run; ``retry(force=True)`` continues all the
+    same.
+    """
 
     def __init__(self, run_id: str, ran: Sequence[str], compensated: bool = False) -> None:  # noqa: FBT001, FBT002
         UsageError.__init__(self, run_id, ran, compensated)
@@ -365,7 +450,11 @@ class RetryRefusedError(RunStateError):
 
 
 class MiddlewareError(UsageError):
-    """A middleware that is none, or that did not call `proceed` exactly once and return what it gave."""
+    """
+    A middleware that is none, or that did not call `proceed` exactly once and return what it gave.
+
+    Way out: call ``await proceed()`` exactly once, and return what it gave.
+    """
 
     def __init__(self, middleware: str, where: str, reason: str) -> None:
         super().__init__(middleware, where, reason)
@@ -377,7 +466,11 @@ class MiddlewareError(UsageError):
 
 
 class DryRunError(UsageError):
-    """Something that a dry run would have to execute, and has no (or a wrong) stand-in for."""
+    """
+    Something that a dry run would have to execute, and has no (or a wrong) stand-in for.
+
+    Way out: give the step a stand-in with the same arguments: ``dry_run(op, stand_ins={step: function})``.
+    """
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(what, reason)
@@ -389,13 +482,21 @@ class DryRunError(UsageError):
 
 
 class BatchNotFoundError(RunNotFoundError):
-    """No batch has this id."""
+    """
+    No batch has this id.
+
+    Way out: look for it with ``engine.batches(...)``; it may have been pruned, or be in another file.
+    """
 
     thing = "batch"
 
 
 class BatchClosedError(UsageError):
-    """A member was added to a batch that is complete or cancelled. Nothing was started."""
+    """
+    A member was added to a batch that is complete or cancelled. Nothing was started.
+
+    Way out: make a new batch, or add from a member while the batch is open.
+    """
 
     def __init__(self, batch_id: str, status: str) -> None:
         super().__init__(batch_id, status)
@@ -406,7 +507,11 @@ class BatchClosedError(UsageError):
 
 
 class EngineClosedError(UsageError):
-    """The engine is not open, is closing, or belongs to the process this one forked from."""
+    """
+    The engine is not open, is closing, or belongs to the process this one forked from.
+
+    Way out: open it, or answer 503 where it closes: what was recorded resumes at the next opening.
+    """
 
 
 class EngineFailedError(EngineClosedError):
@@ -414,6 +519,8 @@ class EngineFailedError(EngineClosedError):
     The engine ended by itself: it could not go on. ``__cause__`` is the error that ended it.
 
     It has given the file up, so that another takes over. What was recorded resumes there, or when it opens again.
+
+    Way out: look at ``__cause__``, mend it, and start the program again; a supervisor does so by itself.
     """
 
     def __init__(self, path: str, reason: str, remedy: str = "") -> None:
@@ -430,6 +537,8 @@ class WrongLoopError(UsageError):
     An engine or client was asked on another event loop (or in another thread) than it was opened on. Nothing was done.
 
     ``subject`` says which, ``thread`` where the call came from, and ``remedy`` what to do instead.
+
+    Way out: in threads and on other loops ``engine.from_thread.start(...)``; in other processes a ``Client``.
     """
 
     def __init__(self, subject: str, thread: str, remedy: str) -> None:
@@ -444,7 +553,11 @@ class WrongLoopError(UsageError):
 
 
 class TransactionRefusedError(UsageError):
-    """SQL in a ``@transaction`` that would break the transaction it runs in."""
+    """
+    SQL in a ``@transaction`` that would break the transaction it runs in.
+
+    Way out: leave the commit to the engine, and write to tables of your own only.
+    """
 
     def __init__(self, sql: str, reason: str) -> None:
         super().__init__(sql, reason)
@@ -458,7 +571,11 @@ class TransactionRefusedError(UsageError):
 
 
 class RunFailedError(DurableError):
-    """The run ended in failure. ``__cause__`` is the original error, rebuilt from the journal."""
+    """
+    The run ended in failure. ``__cause__`` is the original error, rebuilt from the journal.
+
+    Way out: look at ``__cause__`` and ``traceback``; mend it, then ``run.retry()``.
+    """
 
     def __init__(self, run_id: str, error: str, traceback: str = "") -> None:
         super().__init__(run_id, error, traceback)
@@ -471,7 +588,11 @@ class RunFailedError(DurableError):
 
 
 class RunCancelledError(DurableError):
-    """The run was cancelled."""
+    """
+    The run was cancelled.
+
+    Way out: start it again if it is still wanted; its ``__cause__`` is a failure of the clean-up, if there was one.
+    """
 
     def __init__(self, run_id: str, reason: str = "") -> None:
         super().__init__(run_id, reason)
@@ -482,7 +603,11 @@ class RunCancelledError(DurableError):
 
 
 class RunBlockedError(DurableError):
-    """The run is blocked: it cannot continue without a person. Nothing of it is lost."""
+    """
+    The run is blocked: it cannot continue without a person. Nothing of it is lost.
+
+    Way out: do what ``reason`` says, then ``run.resume()``; ``result(wait=True)`` waits until somebody has.
+    """
 
     def __init__(self, run_id: str, reason: str = "") -> None:
         super().__init__(run_id, reason)
@@ -494,7 +619,11 @@ class RunBlockedError(DurableError):
 
 
 class RequestRefusedError(DurableError):
-    """The run refused what it was asked: its workflow did, or the question does not fit what that takes."""
+    """
+    The run refused what it was asked: its workflow did, or the question does not fit what that takes.
+
+    Way out: ``reason`` is what the workflow said; ask something else.
+    """
 
     def __init__(self, run_id: str, request: str, reason: str) -> None:
         super().__init__(run_id, request, reason)
@@ -505,7 +634,12 @@ class RequestRefusedError(DurableError):
 
 
 class RequestUnansweredError(DurableError):
-    """The run has ended, and has not answered what it was asked."""
+    """
+    The run has ended, and has not answered what it was asked.
+
+    Way out: look how it ended; a retry of the run, or what it continues as, may still answer under the same
+    ``dedup=``.
+    """
 
     def __init__(self, run_id: str, request: str, status: str) -> None:
         super().__init__(run_id, request, status)
@@ -517,7 +651,12 @@ class RequestUnansweredError(DurableError):
 
 
 class StepError(DurableError):
-    """A step failed with an exception whose type cannot be rebuilt in this process, or which is no `Exception`."""
+    """
+    A step failed with an exception whose type cannot be rebuilt in this process, or which is no `Exception`.
+
+    Way out: catch it by ``type_name``, or define its type where workflow and step are imported from; `aliases` for
+    a renamed one.
+    """
 
     def __init__(self, type_name: str, message: str = "", data: Any = None) -> None:
         super().__init__(type_name, message, data)
@@ -532,6 +671,8 @@ class StepInterruptedError(DurableError):
     The process died, or its engine closed, while this step ran, and it is not to run again.
 
     Since ``on_crash`` forbids it, or a death of the process cut off the last attempt that its retry policy allows.
+
+    Way out: look whether the effect is there, and catch this error to go either way.
     """
 
     def __init__(self, position: str, name: str, attempt: int) -> None:
@@ -551,6 +692,8 @@ class PoisonError(DurableError):
     A step kills the process whenever it runs, so it failed instead of running again.
 
     Or the code of a workflow does: then its run failed, *position* is empty, and *name* that of the workflow.
+
+    Way out: find what kills the process (memory, C code), mend it, then ``run.retry()``.
     """
 
     def __init__(self, position: str, name: str, deaths: int) -> None:
@@ -564,7 +707,11 @@ class PoisonError(DurableError):
 
 
 class CallbackFailedError(DurableError):
-    """Raised at a callback that somebody outside failed with a text: ``await engine.fail(token, "declined")``."""
+    """
+    Raised at a callback that somebody outside failed with a text: ``await engine.fail(token, "declined")``.
+
+    Way out: catch it where the callback is awaited; ``reason`` is the text.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -575,7 +722,11 @@ class CallbackFailedError(DurableError):
 
 
 class HeartbeatMissedError(DurableError, TimeoutError):
-    """Raised at a callback of which nothing was heard for as long as it may be silent (``heartbeat=``)."""
+    """
+    Raised at a callback of which nothing was heard for as long as it may be silent (``heartbeat=``).
+
+    Way out: catch it as a `TimeoutError`; the other side calls ``engine.heartbeat(token)`` more often.
+    """
 
     def __init__(self, name: str, position: str, seconds: float) -> None:
         super().__init__(name, position, seconds)
@@ -588,7 +739,11 @@ class HeartbeatMissedError(DurableError, TimeoutError):
 
 
 class RunExpiredError(DurableError):
-    """A run had not begun by the time that its `expires` option says, so it was given up."""
+    """
+    A run had not begun by the time that its `expires` option says, so it was given up.
+
+    Way out: a later ``expires=``, or more room in its queue.
+    """
 
     def __init__(self, run_id: str, expires_at: float) -> None:
         super().__init__(run_id, expires_at)
@@ -605,6 +760,8 @@ class NondeterminismError(DurableError):
 
     Nothing was executed and nothing but this report was written. Do what it suggests (restore the old
     code, or guard the change with ``durable.patched``), and resume the run.
+
+    Way out: restore the old code, or guard the change with ``patched("change-id")``; then resume the run.
 
     Attributes:
         position: Of the command.
@@ -651,11 +808,19 @@ def _in_brackets(command: str, site: str, digest: str) -> str:
 
 
 class RecordError(DurableError):
-    """A value cannot be recorded, or a record cannot be read."""
+    """
+    A value cannot be recorded, or a record cannot be read.
+
+    Way out: catch it where any of those below will do.
+    """
 
 
 class EncodeError(RecordError):
-    """A value that cannot make the round trip to JSON and back. Nothing was written."""
+    """
+    A value that cannot make the round trip to JSON and back. Nothing was written.
+
+    Way out: annotate the value with a type that can be recorded, or say how: ``Engine(types=[ValueType(...)])``.
+    """
 
     def __init__(self, where: str, path: str, found: str, reason: str) -> None:
         super().__init__(where, path, found, reason)
@@ -671,7 +836,11 @@ class EncodeError(RecordError):
 
 
 class DecodeError(RecordError):
-    """A record that does not fit the type which the code expects today."""
+    """
+    A record that does not fit the type which the code expects today.
+
+    Way out: a default for a new field, the old type beside the new one in a union, or a codec that still reads it.
+    """
 
     def __init__(self, where: str, path: str, expected: str, reason: str) -> None:
         super().__init__(where, path, expected, reason)
@@ -690,6 +859,8 @@ class SignalPayloadError(DecodeError):
     A signal's payload does not fit the type that the workflow waits for: raised at the `wait_for`.
 
     The signal is consumed; its payload stays in the run's history.
+
+    Way out: catch it and wait again; send what the workflow names.
     """
 
     def __init__(self, signal: str, path: str, expected: str, reason: str) -> None:
@@ -706,6 +877,8 @@ class CallbackValueError(DecodeError, TypeError):
     The answer to a callback is not of the type that the workflow made it with: refused, and the callback stays open.
 
     Where no engine had the file, so that nobody knew the type, it is raised in the workflow instead.
+
+    Way out: answer again with a value of the type: the callback is open.
     """
 
     def __init__(self, callback: str, position: str, path: str, expected: str, reason: str) -> None:
@@ -716,7 +889,11 @@ class CallbackValueError(DecodeError, TypeError):
 
 
 class CapExceededError(RecordError):
-    """A value, name or history that is larger than its cap."""
+    """
+    A value, name or history that is larger than its cap.
+
+    Way out: keep large things beside the journal; ``continue_as`` in endless loops; ``Engine(caps=Caps(...))``.
+    """
 
     def __init__(self, where: str, what: str, found: int, allowed: int, remedy: str = "") -> None:
         super().__init__(where, what, found, allowed, remedy)
@@ -729,7 +906,11 @@ class CapExceededError(RecordError):
 
 
 class ExportFormatError(DurableError):
-    """A file that should hold exported runs does not, or not in a form of this release. Nothing was written."""
+    """
+    A file that should hold exported runs does not, or not in a form of this release. Nothing was written.
+
+    Way out: export it again, with a release that is not newer than the one that reads it.
+    """
 
     def __init__(self, path: str, line: int, reason: str) -> None:
         super().__init__(path, line, reason)
@@ -744,7 +925,11 @@ class ExportFormatError(DurableError):
 
 
 class JournalError(DurableError):
-    """Something about the journal's file. ``path`` names it."""
+    """
+    Something about the journal's file. ``path`` names it.
+
+    Way out: ``path`` and ``reason`` tell; catch it where any of those below will do.
+    """
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -759,6 +944,8 @@ class JournalLockedError(JournalError):
     Another process owns the file. ``holder`` tells which: an engine or a client, pid, host, since.
 
     ``role`` is "engine" or "client", or empty where the holder does not say. A client has the file for one request.
+
+    Way out: stop the holder, wait with ``standby=True``, share the file with `Service`, or ask it with `Client`.
     """
 
     def __init__(self, path: str, holder: str, role: str = "") -> None:
@@ -777,23 +964,43 @@ class JournalLockedError(JournalError):
 
 
 class JournalVersionError(JournalError):
-    """The file was written by a newer release, and left untouched; or an engine of another release has it open."""
+    """
+    The file was written by a newer release, and left untouched; or an engine of another release has it open.
+
+    Way out: use the newer release, or a backup from before; stop the engine of the other release.
+    """
 
 
 class ForeignJournalError(JournalError):
-    """The file is not a journal of ours (another application's database, or no database)."""
+    """
+    The file is not a journal of ours (another application's database, or no database).
+
+    Way out: give the engine a path of its own.
+    """
 
 
 class JournalAccessError(JournalError):
-    """The file or its directory cannot be opened, created or written."""
+    """
+    The file or its directory cannot be opened, created or written.
+
+    Way out: a folder on a local disk that exists, and that the program's user may write.
+    """
 
 
 class JournalLostError(JournalAccessError):
-    """The file, its WAL or its lock was deleted or replaced while an engine had it open, which cannot go on."""
+    """
+    The file, its WAL or its lock was deleted or replaced while an engine had it open, which cannot go on.
+
+    Way out: stop whatever deletes or replaces it; restore a backup, or let the next opening make a new file.
+    """
 
 
 class MigrationError(JournalError):
-    """A step of the application's own schema failed: nothing of it, nor of those before it, is in the file."""
+    """
+    A step of the application's own schema failed: nothing of it, nor of those before it, is in the file.
+
+    Way out: mend the step and open again; ``__cause__`` is what SQLite said.
+    """
 
     def __init__(self, path: str, step: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -805,19 +1012,35 @@ class MigrationError(JournalError):
 
 
 class JournalFullError(JournalError):
-    """No space left on the device. Nothing was acknowledged; free space and it resumes."""
+    """
+    No space left on the device. Nothing was acknowledged; free space and it resumes.
+
+    Way out: free space; work resumes by itself.
+    """
 
 
 class JournalIOError(JournalError):
-    """The disk refused a read, write or sync."""
+    """
+    The disk refused a read, write or sync.
+
+    Way out: look at the disk; the engine opens the file again by itself, and a restart resumes.
+    """
 
 
 class JournalDamagedError(JournalError):
-    """Pages of the file do not fit together. What is on others can still be read: export it, or restore a backup."""
+    """
+    Pages of the file do not fit together. What is on others can still be read: export it, or restore a backup.
+
+    Way out: ``durable doctor --thorough``; export what can be read, or ``durable restore`` a backup.
+    """
 
 
 class JournalCorruptError(JournalError):
-    """A recorded event does not match its checksum. Other runs are not affected."""
+    """
+    A recorded event does not match its checksum. Other runs are not affected.
+
+    Way out: restore a backup, or go on without that run; ``durable doctor`` names all that are hit.
+    """
 
     def __init__(self, path: str, run_id: str, seq: int, reason: str) -> None:
         super().__init__(path, reason)
@@ -829,7 +1052,11 @@ class JournalCorruptError(JournalError):
 
 
 class InternalError(DurableError):
-    """A bug in this library. Please report it, with the journal if you can."""
+    """
+    A bug in this library. Please report it, with the journal if you can.
+
+    Way out: report it, with the journal if you can; a restart replays from what is recorded.
+    """
 
 
 # --- raised by steps, and in workflows -----------------------------------------------------------
@@ -840,11 +1067,17 @@ class Fatal(DurableError):  # noqa: N818 - reads as what the step says: "this is
     Raised by a step or job to fail at once, whatever its retry policy says.
 
     ``raise Fatal("card stolen")`` or ``raise Fatal("...") from error``.
+
+    Way out: mend what it says, then ``run.retry()``.
     """
 
 
 class HttpStatusError(DurableError):
-    """An HTTP server answered with a status that is no success, see `retry_http`."""
+    """
+    An HTTP server answered with a status that is no success, see `retry_http`.
+
+    Way out: for ``retry_http``: name it in ``Retry(on=HttpStatusError)``; ``status`` and ``url`` tell the rest.
+    """
 
     def __init__(self, status: int, url: str = "") -> None:
         super().__init__(status, url)
@@ -860,6 +1093,8 @@ class Snooze(DurableError):  # noqa: N818 - an instruction, not a failure
 
     Its function begins anew then, with its cursor and memos; until then nothing of it is in memory. It uses up no
     attempt of the retry policy, and nobody is told of a failure.
+
+    Way out: not a failure: let it leave the function.
 
     Args:
         seconds: How long to wait.
@@ -882,6 +1117,8 @@ class RetryAfter(DurableError):  # noqa: N818 - an instruction, not a failure
     Uses up one attempt of the retry policy, and replaces that policy's delay. Without one, it is tried again any number
     of times.
 
+    Way out: not a failure by itself: let it leave the function; give the step ``retry=`` to bound it.
+
     Args:
         seconds: How long to wait before the next attempt.
         message: For people; recorded with the attempt.
@@ -902,6 +1139,8 @@ class RunCancelled(BaseException):
 
     A BaseException, so that ``except Exception`` does not swallow it. ``finally`` and
     ``except`` blocks may continue to yield clean-up steps; the run then ends as cancelled.
+
+    Way out: let it pass; clean up in ``finally``.
     """
 
     def __init__(self, reason: str = "") -> None:

@@ -7,18 +7,18 @@ import re
 import signal
 import subprocess
 import sys
-import types
-from pathlib import Path
 
 import pytest
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
-ROOT = Path(__file__).parents[1]
+from tests.documents import ROOT, broken_links, run_blocks
+
 EXAMPLES = ROOT / "examples"
 EXAMPLE_SECONDS = 60
 
 DOCUMENTS = ["README.md", "CHANGELOG.md"]
+PAGES = sorted(
+    path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+)
 BY_THEMSELVES = {
     "census.py": "make demo",  # that takes longer; CI runs it, too
     "service": "tests/examples/test_service.py",  # with shorter trials
@@ -33,18 +33,10 @@ SCRIPTS = sorted(
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_python_blocks_run(name, tmp_path, monkeypatch):
     """
-    Each Python block of a document runs, in order and in one namespace, as a reader would paste them.
-
-    A block that needs a stage set is preceded by `<!-- invisible-code-block: python ... -->`.
+    Each Python block of a document runs, as a reader would paste them.
     """
-    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(ROOT / name)
-    # The blocks live in a module: classes look up their own to resolve annotations.
-    module = types.ModuleType(name.replace(".", "_").lower())
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    document.namespace = vars(module)
     monkeypatch.chdir(tmp_path)
-    for example in document.examples():
-        example.evaluate()
+    run_blocks(ROOT / name, monkeypatch)
 
 
 def test_the_tests_that_the_readme_shows_pass(tmp_path):
@@ -77,17 +69,12 @@ def test_the_readme_shows_python():
     assert "```python\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "name", [*DOCUMENTS, "examples/guide/production.md", "examples/README.md", "durable/README.md"]
-)
-def test_links_lead_somewhere(name):
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
     """
-    Every file that a document links to is there.
+    Every file that a document links to is there, and has the heading that is named.
     """
-    document = ROOT / name
-    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
-    missing = [link for link in links if not (document.parent / link).exists()]
-    assert not missing, f"{name} links to {' '.join(missing)}"
+    assert not broken_links(path)
 
 
 @pytest.mark.timeout(EXAMPLE_SECONDS + 15)

@@ -1,5 +1,5 @@
 """
-`examples/guide/production.md` is true: its programs serve, its commands run, its recipe for Litestream loses nothing.
+What the guide says of production is true: its programs serve, its commands run, its recipe for Litestream works.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ import pytest
 from durable import Client, Engine
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "examples" / "guide" / "production.md").read_text(encoding="utf-8")
+PAGES = ["workers.md", "production.md", "operating.md"]
+PAGE = "\n".join((ROOT / "examples" / "guide" / name).read_text(encoding="utf-8") for name in PAGES)
 FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = [line.split("  #")[0].strip() for line in re.findall(r"^\$ (.*)$", PAGE, re.MULTILINE)]
 GRACE = 20.0  # of the program and the web application on the page

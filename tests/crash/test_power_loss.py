@@ -35,7 +35,7 @@ def test_full_durability_loses_nothing_in_a_power_cut():
 
 @needs_the_shim
 def test_process_durability_may_lose_the_last_commits_and_stays_consistent():
-    """What the README says of it; and the images do show what is lost, or the test above would prove nothing."""
+    """What `tests/README.md` says of it; and the images do show what is lost, or the test above would prove nothing."""
     figures, done = cut("--images", 16, "--durability", "process")
     assert figures["lost"] > 0, done.stdout + done.stderr
     assert {figures[fault] for fault in ("stuck", "unusable")} == {0}, done.stdout + done.stderr

@@ -22,6 +22,8 @@ class CompensationError(ExceptionGroup[Exception]):
     A saga failed, and so did compensations: what they were to undo may still be there.
 
     As an `ExceptionGroup`: first what the saga failed by, unless it was cancelled, then what each compensation did.
+
+    Way out: look at ``exceptions``, and undo by hand what was not undone; ``durable show`` names the steps.
     """
 
     __module__ = "durable"  # where users find it: journals name it so, whatever room it stands in

@@ -103,6 +103,8 @@ class GroupFailedError(ExceptionGroup[Exception]):
 
     What it tells of the others stays in the run whose group it was: of one that a failed run was recorded with,
     only the failures are left.
+
+    Way out: ``except*``, or ``error.settled``; ``return_exceptions=True`` or ``tolerate=`` where failures are expected.
     """
 
     __module__ = "durable"  # where users find it: journals name it so, whatever room it stands in
