@@ -237,6 +237,7 @@ ROOMS = [
     "durable.errors",
     "durable._core.statuses",
     "durable._core.durations",
+    "durable._core.run_ids",
     "durable._core.source_places",
     "durable._core.scope_check",
     "durable._core.light_frozen",

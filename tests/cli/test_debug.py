@@ -111,8 +111,8 @@ async def test_an_exported_journal_is_debugged_without_a_file(cli, journal, tmp_
     text = tmp_path / "failed.jsonl"
     assert cli("export", "r", "--tree", "--db", db, "--output", text).code == 0
     assert cli("debug", text, "--app", app, "-c", "last").code == 0
-    assert cli("debug", text, "r", "--app", app, "-c", "last").code == 0  # r, and not r/1
-    said = cli("debug", text, "r/1", "--app", app, "-c", "last")
+    assert cli("debug", text, "r", "--app", app, "-c", "last").code == 0  # r, and not r~.1
+    said = cli("debug", text, "r~.1", "--app", app, "-c", "last")
     assert said.code == 2
     assert "a job is one step" in said.err
     assert cli("debug", text, "x", "--app", app).code == 3
@@ -129,7 +129,7 @@ async def test_a_run_of_an_exported_tree_is_named_as_in_a_journal(cli, tmp_path)
         assert await engine.run(sys.modules["tree"].root(), id="order-1", key="k-1") == 3
         assert await engine.run(sys.modules["tree"].root(), id="order-10") == 3
     assert cli("export", "order-1", "order-10", "--tree", "--db", db, "--output", text).code == 0
-    for named, run_id in [("order-1", "order-1"), ("key:k-1", "order-1"), ("order-1/0", "order-1/0")]:
+    for named, run_id in [("order-1", "order-1"), ("key:k-1", "order-1"), ("order-1~.0", "order-1~.0")]:
         said = cli("debug", text, named, "--app", app, "-c", "last")
         assert said.code == 0, said
         assert f" {run_id}, version 1, succeeded" in said.lines[0]
@@ -142,7 +142,7 @@ async def test_what_cannot_be_debugged_says_why(cli, journal, tmp_path):
     """
     db, app = journal
     assert cli("debug", "nobody", "--db", db, "--app", app).code == 3
-    assert "a job is one step" in cli("debug", "r/1", "--db", db, "--app", app).err
+    assert "a job is one step" in cli("debug", "r~.1", "--db", db, "--app", app).err
     assert "durable trace --json" in cli("debug", "r", "--db", db, "--app", app, "--json").err
     assert cli("debug", "r", "--db", db).code == 2
 

@@ -267,8 +267,8 @@ async def waiting_family(db, reached):
     async with engine_on(db) as (engine, module):
         run = await engine.start(module.family("x"), id="f")
         await reached(run, "waiting")
-        assert await engine.get("f/0.1").result(5) == "mailed x"
-        await reached(engine.get("f/0.0"), "waiting")
+        assert await engine.get("f~.0.1").result(5) == "mailed x"
+        await reached(engine.get("f~.0.0"), "waiting")
         await reached(run, "waiting")
 
 
@@ -282,17 +282,17 @@ async def test_children_that_had_not_ended_come_along_paused(do, tmp_db, shop, d
     said = await do("fork", "f", "--at", "0.2", "--into", desk, "--db", tmp_db, "--app", shop, "--run", "--id", "n")
     assert said.code == 1
     assert "paused in" in said.err
-    assert "f/0.0" in said.err
+    assert "f~.0.0" in said.err
     assert said.lines[0] == "n: waiting"
-    assert "run 'f/0.0' (which is paused: resume it) at 0.0" in said.lines[1]
+    assert "run 'f~.0.0' (which is paused: resume it) at 0.0" in said.lines[1]
     assert done() == ["book"]
     statuses = {each["run_id"]: each["status"] for each in (await do("list", "--db", desk, "--json")).values}
-    assert statuses == {"n": "waiting", "f/0.0": "paused"}
+    assert statuses == {"n": "waiting", "f~.0.0": "paused"}
     export = tmp_path / "f.jsonl"
     await do("export", "f", "--db", tmp_db, "--output", export)
     alone = await do("fork", export, "--at", "0.2", "--into", tmp_path / "other.db")
     assert alone.code == 2
-    assert "child f/0.0 at 0.0 of run" in alone.err
+    assert "child f~.0.0 at 0.0 of run" in alone.err
     assert "--replace 0.0=JSON" in alone.err
 
 
@@ -515,7 +515,7 @@ async def test_signals_are_sent_to_the_copy(do, tmp_db, shop, done, reached):
     assert said.lines == ["two: succeeded", '  "mailed hello"']
     assert done() == ["mail hello"]
     statuses = {each["run_id"]: each["status"] for each in (await do("list", "--db", tmp_db, "--json")).values}
-    assert statuses == {"a": "waiting", "one": "waiting", "two": "succeeded", "two/1": "succeeded"}
+    assert statuses == {"a": "waiting", "one": "waiting", "two": "succeeded", "two~.1": "succeeded"}
 
 
 async def test_a_copy_that_waits_for_time_is_waited_for(do, tmp_db, shop, reached):

@@ -85,7 +85,7 @@ def test_a_run_is_a_sequence_with_groups_beside():
     assert nodes[-1].label == "failed"  # the race was won by the time that is over
     assert [[node.position for node in member] for member in nodes[1].members] == [["0.0.0", "0.0.1"], ["0.1"], ["0.2"]]
     found = by_position(nodes)
-    assert (found["0.1"].kind, found["0.1"].status, found["0.1"].run_id) == ("child", "succeeded", "r/0.1")
+    assert (found["0.1"].kind, found["0.1"].status, found["0.1"].run_id) == ("child", "succeeded", "r~.0.1")
     assert found["0.2.0"].status == "failed"
     assert (found["3.0"].status, found["3.1"].status) == ("done", "failed")
     assert found["0.0.0"].seconds > 0

@@ -71,7 +71,7 @@ async def journal(engines, reached):
     await reached(bad, "failed")
     await engine.start(never(), id="line")
     await reached(await engine.start(parent(), id="family"), "waiting")
-    for child in ("family/0.0", "family/0.1"):
+    for child in ("family~.0.0", "family~.0.1"):
         await reached(engine.get(child), "waiting")
     return engine
 
@@ -87,27 +87,27 @@ def ids(said):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        ([], {"a1", "a2", "nap", "bad", "line", "family", "family/0.0", "family/0.1"}),
+        ([], {"a1", "a2", "nap", "bad", "line", "family", "family~.0.0", "family~.0.1"}),
         (["--status", "failed"], {"bad"}),
         (["--status", "failed,pending"], {"bad", "line"}),
         (["--status", "failed", "--status", "pending"], {"bad", "line"}),
         (["--status", "ended"], {"bad"}),
         (["--status", "open", "--workflow", "napping"], {"nap"}),
-        (["--workflow", "approval"], {"a1", "a2", "family/0.0", "family/0.1"}),
+        (["--workflow", "approval"], {"a1", "a2", "family~.0.0", "family~.0.1"}),
         (["--label", "city=Bern"], {"a1"}),
         (["--label", "city=Bern", "--label", "team=ride"], {"a1"}),
         (["--label", "city=Bern", "--label", "team=x"], set()),
         (["--queue", "slow"], {"bad"}),
-        (["--parent", "family"], {"family/0.0", "family/0.1"}),
-        (["--parent", "fam"], {"family/0.0", "family/0.1"}),
-        (["--waiting-for", "approved"], {"a1", "a2", "family/0.0", "family/0.1"}),
+        (["--parent", "family"], {"family~.0.0", "family~.0.1"}),
+        (["--parent", "fam"], {"family~.0.0", "family~.0.1"}),
+        (["--waiting-for", "approved"], {"a1", "a2", "family~.0.0", "family~.0.1"}),
         (["--waiting-for", "signal:approved", "--label", "city=Genf"], {"a2"}),
-        (["--waiting-for", "signal"], {"a1", "a2", "family/0.0", "family/0.1"}),
+        (["--waiting-for", "signal"], {"a1", "a2", "family~.0.0", "family~.0.1"}),
         (["--waiting-for", "timer"], {"nap"}),
         (["--waiting-for", "child"], {"family"}),
         (["--waiting-for", "refused"], set()),
         (["--waiting-for", "slot"], set()),
-        (["--since", "1h"], {"a1", "a2", "nap", "bad", "line", "family", "family/0.0", "family/0.1"}),
+        (["--since", "1h"], {"a1", "a2", "nap", "bad", "line", "family", "family~.0.0", "family~.0.1"}),
         (["--until", "1h"], set()),
     ],
 )
@@ -326,7 +326,7 @@ async def test_the_last_column_says_why(journal, tmp_db, cli):
     assert "the timer at 0 (due in 1 h" in lines["nap"]
     assert "ValueError: no such card" in lines["bad"]
     assert lines["line"].endswith("queue 'closed', which is paused")
-    assert "run 'family/0.0' at 0.0 and 1 more" in lines["family"]
+    assert "run 'family~.0.0' at 0.0 and 1 more" in lines["family"]
     why = await journal.get("a1").why()
     assert why.rpartition(", for ")[0].removeprefix("run 'a1' waits for ") in lines["a1"]
 
@@ -448,7 +448,7 @@ async def test_a_run_is_found_by_id_beginning_and_key(journal, tmp_db):
     conn = open_readonly(str(tmp_db))
     assert find_run(conn, "a1").run_id == "a1"
     assert find_run(conn, "fam").run_id == "family"
-    assert find_run(conn, "family/0.1").run_id == "family/0.1"
+    assert find_run(conn, "family~.0.1").run_id == "family~.0.1"
     assert find_run(conn, "key:order-1").run_id == "a1"
     conn.close()
 
@@ -457,7 +457,7 @@ async def test_a_run_is_found_by_id_beginning_and_key(journal, tmp_db):
     "text, code, expected",
     [
         ("a", 2, "'a' could be more than one run: 'a1' ('approval', waiting), 'a2' ('approval', waiting). Type more"),
-        ("family/", 2, "'family/0.0'"),
+        ("family~", 2, "'family~.0.0'"),
         ("x", 3, "no run of this journal has an id that is, or begins with, 'x' (it may have been pruned)"),
         ("order-1", 3, "A run has this key: name it as key:order-1"),
         ("key:order-2", 3, "no run of this journal has the key 'order-2'"),

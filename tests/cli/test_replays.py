@@ -234,7 +234,7 @@ async def test_what_cannot_be_replayed_says_why(cli, recorded, tmp_path, app):
     A job has no code; a definition may be missing; without a run there is nothing to do.
     """
     db, shop = recorded
-    assert "a job is one step" in cli("replay", "ended/2.1", "--db", db, "--app", shop).err
+    assert "a job is one step" in cli("replay", "ended~.2.1", "--db", db, "--app", shop).err
     empty = app("shop_empty", "from durable import job\n@job\nasync def other() -> None: ...\n")
     said = cli("replay", "ended", "--db", db, "--app", empty)
     assert said.code == 2

@@ -380,16 +380,16 @@ async def test_children_stand_as_a_tree(engines, tmp_db, cli):
     said = cli("show", "--db", tmp_db, "f")
     at = said.lines.index("children")
     assert said.lines[at + 1 : at + 5] == [
-        "  f/0.0  notify  succeeded",
-        "  f/0.1  notify  succeeded",
-        "  f/0.2  inner  succeeded",
-        "    f/0.2/0.0  broken  failed  LookupError: nobody 1",
+        "  f~.0.0  notify  succeeded",
+        "  f~.0.1  notify  succeeded",
+        "  f~.0.2  inner  succeeded",
+        "    f~.0.2~.0.0  broken  failed  LookupError: nobody 1",
     ]
     (plain,) = cli("show", "--db", tmp_db, "f", "--json").values
-    assert [child["run_id"] for child in plain["children"]] == ["f/0.0", "f/0.1", "f/0.2"]
+    assert [child["run_id"] for child in plain["children"]] == ["f~.0.0", "f~.0.1", "f~.0.2"]
     assert plain["children"][2]["children"][0]["reason"] == "LookupError: nobody 1"
-    child = cli("show", "--db", tmp_db, "f/0.2/0.0").out
-    assert "  parent     f/0.2 at 0.0\n" in child
+    child = cli("show", "--db", tmp_db, "f~.0.2~.0.0").out
+    assert "  parent     f~.0.2 at 0.0\n" in child
     assert "  job        broken, version 1\n" in child
 
 
@@ -401,11 +401,11 @@ async def test_a_large_family_is_counted_from_twenty_on(engines, tmp_db, cli):
     await (await engine.start(family(30), id="f")).result(10)
     said = cli("show", "--db", tmp_db, "f")
     assert "  ... and 11 more (11 succeeded): durable list --parent f" in said.lines
-    assert len([line for line in said.lines if line.startswith("  f/")]) == 20
+    assert len([line for line in said.lines if line.startswith("  f~.")]) == 20
     (plain,) = cli("show", "--db", tmp_db, "f", "--json").values
     assert (len(plain["children"]), plain["more_children"]) == (20, {"succeeded": 11})
     full = cli("show", "--db", tmp_db, "f", "--full")
-    assert len([line for line in full.lines if line.startswith("  f/")]) == 31
+    assert len([line for line in full.lines if line.startswith("  f~.")]) == 31
 
 
 async def test_a_page_holds_sixty_relatives_at_most(engines, tmp_db, cli, monkeypatch):
@@ -416,7 +416,7 @@ async def test_a_page_holds_sixty_relatives_at_most(engines, tmp_db, cli, monkey
     engine = await engines.file(family, inner, notify, broken)
     await (await engine.start(family(2), id="f")).result(5)
     said = cli("show", "--db", tmp_db, "f")
-    assert "    ... and 1 more (1 failed): durable list --parent f/0.2" in said.lines
+    assert "    ... and 1 more (1 failed): durable list --parent f~.0.2" in said.lines
 
 
 async def test_signals_are_counted_by_name(engines, tmp_db, cli, reached):

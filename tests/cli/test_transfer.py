@@ -103,7 +103,7 @@ async def test_export_takes_filters_or_all(journal, call):
     """
     assert runs_in((await call("export", "--status", "open", "--db", journal))[1]) == ["w-1"]
     assert runs_in((await call("export", "--label", "team=ride", "--db", journal))[1]) == ["w-1"]
-    assert runs_in((await call("export", "--all", "--db", journal))[1]) == ["p-1", "p-1/0", "w-1"]
+    assert runs_in((await call("export", "--all", "--db", journal))[1]) == ["p-1", "p-1~.0", "w-1"]
     code, _, err = await call("export", "--db", journal)
     assert code == 2
     assert "which runs? Name them" in err
@@ -121,7 +121,7 @@ async def test_export_with_tree_to_a_file_that_is_not_there_yet(journal, call, t
     target = tmp_path / "p.jsonl"
     code, out, _ = await call("export", "p-1", "--tree", "--output", target, "--db", journal)
     assert (code, out) == (0, f"2 runs exported to {target}\n")
-    assert [each.run.run_id for each in read_histories(target)] == ["p-1", "p-1/0"]
+    assert [each.run.run_id for each in read_histories(target)] == ["p-1", "p-1~.0"]
     before = target.read_bytes()
     code, _, err = await call("export", "p-1", "--output", target, "--db", journal)
     assert code == 2
@@ -172,7 +172,7 @@ async def test_import_into_a_new_journal_and_again(journal, call, tmp_path):
     code, out, _ = await call("import", tmp_path / "all.jsonl", tmp_path / "all.jsonl", "--db", new)
     assert (code, out) == (0, "0 runs imported, 3 already here\n")
     code, out, _ = await call("import", tmp_path / "all.jsonl", "--db", new, "--dry-run", "--json")
-    assert json.loads(out) == {"imported": [], "present": ["p-1", "p-1/0", "w-1"], "dry_run": True}
+    assert json.loads(out) == {"imported": [], "present": ["p-1", "p-1~.0", "w-1"], "dry_run": True}
     async with Engine(new, ALL, durability="process") as engine:
         run = engine.get("w-1")
         await run.resume()

@@ -160,7 +160,7 @@ class TestTurns:
 
     async def test_a_turn_is_written_whole_or_not_at_all(self, journal):
         await journal.start(new_run(1))
-        child, wait = new_run(2, "run-1/0"), Wait("0", "child", "0")
+        child, wait = new_run(2, "run-1~.0"), Wait("0", "child", "0")
         event = StepStarted("0", "s", 1, "", "", 1.0)
         broken = journal.turn(1, event, status="waiting", children=[child, child], waits=[wait])
         with pytest.raises(Exception, match="UNIQUE"):
@@ -229,7 +229,7 @@ class TestWakeUps:
 
     async def test_a_child_that_ends_in_the_commit_that_frees_its_parent_is_not_missed(self, journal):
         await journal.start(new_run(1))
-        child, wait = new_run(2, "run-1/0"), Wait("0", "child", "0", run_id="run-1/0")
+        child, wait = new_run(2, "run-1~.0"), Wait("0", "child", "0", run_id="run-1~.0")
         await journal.commit(journal.turn(1, status="running", children=[child], waits=[wait]))
         effects = await journal.commit(journal.end(2), journal.turn(1, status="waiting"))
         assert [ready.run for ready in effects.ready] == [1] or effects.kept == {1}

@@ -339,7 +339,7 @@ def test_the_last_attempt_of_a_run_fails_it():
         RunRestarted,
         RunFailed,
     ]
-    assert list(world.children) == ["r/0", "r/1", "r/0@2", "r/1@2"]
+    assert list(world.children) == ["r~.0", "r~.1", "r~.0-2", "r~.1-2"]
     assert sum(isinstance(event, TimerFired) and event.position == "" for event in world.events) == 1
 
     @workflow(retry=5)

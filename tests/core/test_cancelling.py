@@ -135,7 +135,7 @@ def test_cancelling_cancels_steps_children_and_rows():
     world = begun(body)
     decision = world.cancel()
     assert sorted(decision.cancelled_steps) == ["0.0", "0.2.0.0", "0.4.0", "0.5.0"]
-    assert decision.cancelled_children == ["r/0.1"]
+    assert decision.cancelled_children == ["r~.0.1"]
     assert decision.cancel_all_children
     assert decision.ended is None  # not before they have ended
     closed = {wait.position for wait in decision.waits_closed}
@@ -327,7 +327,7 @@ def test_members_not_started_never_run():
     world = begun(body)
     decision = world.cancel()
     assert not decision.children
-    assert list(world.children) == ["r/0.0"]
+    assert list(world.children) == ["r~.0.0"]
 
 
 def test_a_cancelled_run_replays_at_every_point():

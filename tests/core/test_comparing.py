@@ -395,11 +395,11 @@ def test_the_ids_of_a_fork_are_relative():
 
     def awaits(run_id, *extra, seed="r"):
         events = [RunStarted("wf", 1, seed), ChildAwaited("0", run_id, ""), *extra]
-        return history(events, run_id.partition("/")[0], "waiting")
+        return history(events, run_id.partition("~")[0], "waiting")
 
-    assert compare(awaits("r/0"), awaits("f/0", RunForked("r", "0"))).alike
-    assert not compare(awaits("r/0"), awaits("f/1", RunForked("r", "0"))).alike
-    (line,) = command_lines(awaits("someone/0", seed="x"))[:1]
+    assert compare(awaits("r~.0"), awaits("f~.0", RunForked("r", "0"))).alike
+    assert not compare(awaits("r~.0"), awaits("f~.1", RunForked("r", "0"))).alike
+    (line,) = command_lines(awaits("someone~.0", seed="x"))[:1]
     assert "…/0" in line.command
 
 

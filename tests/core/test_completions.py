@@ -344,7 +344,7 @@ def test_before_there_is_a_first_its_timeout_cancels_all_of_them(freed):
 
     world = begun(body, freed=freed)
     world.fire("0.0")
-    assert world.cancelled_children == ["r/0.0.0.1"]
+    assert world.cancelled_children == ["r~.0.0.0.1"]
     world.stop("0.0.0.0")
     assert not world.steps
     assert [action.position for action in world.end_child("0.0.0.1").steps] == ["1"]

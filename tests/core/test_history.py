@@ -278,7 +278,7 @@ def test_what_a_failure_cancelled_is_asked_for_again():
     world = retried(body, world, at=9_000.0)
     assert [action.position for action in world.steps] == ["0.0", "0.1"]
     assert [wait.fire_at for wait in world.waits if wait.kind == "timer"] == [9_060.0]
-    assert [action.run_id for action in world.decisions[0].children] == ["r/0.3@2"]
+    assert [action.run_id for action in world.decisions[0].children] == ["r~.0.3-2"]
     while not world.ended:
         world.happen()
     assert world.value() == [1, 2, None, 3]
@@ -315,10 +315,10 @@ def test_a_failed_child_is_kept_for_its_own_retry():
     world = failed_run(body, 7)
     assert kinds(history.failed_outcomes(world.events)) == ["ChildFailed 0"]
     world = retried(body, world)
-    assert list(world.children) == ["r/0"]
+    assert list(world.children) == ["r~.0"]
     assert not world.decisions[0].children
-    world.children["r/0"] = World(child(7), "r/0")
-    world.waits.append(Wait("0", "child", "0", run_id="r/0"))
+    world.children["r~.0"] = World(child(7), "r~.0")
+    world.waits.append(Wait("0", "child", "0", run_id="r~.0"))
     world.end_child("0")
     assert world.value() == 7
 
@@ -465,7 +465,7 @@ def test_a_fork_goes_on_from_its_position():
     world = forked("2", {})
     assert world.value()[:4] == [1, 2, 3, 4]
     assert ran == [4]
-    assert list(world.children)[-1] == "f/2"
+    assert list(world.children)[-1] == "f~.2"
 
 
 @pytest.mark.parametrize(
@@ -579,7 +579,7 @@ def test_a_fork_knows_what_it_waits_for():
     world.succeed("0.3", 1)
     events = history.fork(world.events, run_id="r", at="0.3", replace={"0.3": "5"}, now=9_000.0)
     waits = history.open_waits(events)
-    assert waits.children == {"0.0": "r/0.0"}
+    assert waits.children == {"0.0": "r~.0.0"}
     assert [(wait.position, wait.kind, wait.fire_at) for wait in waits.timers.values()] == [
         ("0.1", "timer", START + 60),
         ("0.2", "signal", START + 9),
@@ -620,6 +620,6 @@ def test_steps_in_flight_of_a_fork_are_interrupted_and_run_again():
     assert ex.in_flight() == [("0.0", 1), ("0.1", 1)]
     decision = ex.advance([StepInterrupted(p, a, False, 1.0) for p, a in ex.in_flight()], now=9_001.0)
     assert [action.attempt for action in decision.steps] == [2, 2]
-    assert [action.run_id for action in decision.children] == ["f/0.2"]
+    assert [action.run_id for action in decision.children] == ["f~.0.2"]
     assert not any(isinstance(event, (RunSucceeded, TimerSet)) for event in decision.events)
     ex.close()

@@ -322,7 +322,7 @@ def test_an_awaited_child_has_a_derived_id():
 
     w = world(body)
     assert w.value() == [8, 3]
-    assert list(w.children) == ["r/1", "r/2"]
+    assert list(w.children) == ["r~.1", "r~.2"]
     assert w.decisions[1].children[0].arguments == "[[4],{}]"
 
 
@@ -338,7 +338,7 @@ def test_a_failed_child_raises_its_error_with_a_note():
             return [str(error), *error.__notes__]
         return []
 
-    assert result(body) == ["3", "in run 'r/0', started at 0 of 'r'"]
+    assert result(body) == ["3", "in run 'r~.0', started at 0 of 'r'"]
 
 
 def test_arguments_that_cannot_be_recorded_raise_where_the_child_is_awaited():
@@ -369,7 +369,7 @@ def test_start_gives_a_handle_and_result_awaits_it():
         return [child.run_id, await child.result()]
 
     w = world(body, freed=True)
-    assert w.value() == ["r/0", 10]
+    assert w.value() == ["r~.0", 10]
     assert kinds(w.events)[1:3] == ["ChildStarted 0", "StepStarted 1"]
     assert "ChildAwaited 2" in kinds(w.events)
 
@@ -385,7 +385,7 @@ def test_a_keyed_start_waits_to_be_told_which_run_it_is():
         return [one.run_id, two.run_id, await two.result()]
 
     w = world(body, freed=True)
-    assert w.value() == ["r/0", "r/0", 10]
+    assert w.value() == ["r~.0", "r~.0", 10]
     assert kinds(w.events).count("ChildJoined 0") == 1
 
 
@@ -438,7 +438,7 @@ def test_continue_as_in_a_member_withdraws_what_is_open():
     w.begin()
     decision = w.fire("0.2.0")
     assert decision.cancelled_steps == ["0.0"]
-    assert decision.cancelled_children == ["r/0.1"]
+    assert decision.cancelled_children == ["r~.0.1"]
     assert decision.ended == "succeeded"
 
 
@@ -615,7 +615,7 @@ def test_fail_fast_cancels_the_rest():
     w.begin()
     decision = w.fail("0.1", ValueError())
     assert decision.cancelled_steps == ["0.0"]
-    assert decision.cancelled_children == ["r/0.2"]
+    assert decision.cancelled_children == ["r~.0.2"]
     assert {wait.kind for wait in decision.waits_closed} == {"timer"}
     w.stop("0.0")
     w.end_child("0.2")
@@ -1003,8 +1003,8 @@ def test_a_retried_for_each_goes_on_without_its_feed():
     again = World(w.op)
     events = [*w.events, reopened(w.events, w.now)]
     again.children = w.children
-    again.children["r/0.1"] = World(fragile(2), "r/0.1")
-    again.waits = [Wait("0.1", "child", "0.1", run_id="r/0.1")]
+    again.children["r~.0.1"] = World(fragile(2), "r~.0.1")
+    again.waits = [Wait("0.1", "child", "0.1", run_id="r~.0.1")]
     again.begin(events)
     assert again.run_on() == [2, 4, 6, 8, 10]
 

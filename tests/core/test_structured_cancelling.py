@@ -431,7 +431,7 @@ def test_a_retry_asks_again_for_what_a_failure_cancelled():
     retried = World(world.op, now=9_000.0)
     retried.begin([*world.events, reopened(world.events, 9_000.0)])
     assert [action.position for action in retried.steps] == ["0.0", "0.1"]
-    assert list(retried.children) == ["r/0.2@2"]
+    assert list(retried.children) == ["r~.0.2-2"]
 
 
 # --- any program, cancelled at any moment ------------------------------------------------------------

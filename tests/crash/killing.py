@@ -42,7 +42,7 @@ def _child_ended(die):
     real = commits.Commits._succeeded
 
     async def succeeded(self, group):
-        if any("/" in ended.run_id for ended in group.effects.ended):
+        if any("~." in ended.run_id for ended in group.effects.ended):
             die()
         await real(self, group)
 

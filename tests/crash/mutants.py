@@ -100,10 +100,17 @@ MUTANTS = (
     ),
     _m(
         "an id of the engine's can be chosen",
-        "_core/program/definition",
-        'RESERVED_SIGNS = "/~:"',
-        'RESERVED_SIGNS = "~:"',
+        "_core/run_ids",
+        'RESERVED_SIGNS: Final = "/~:"',
+        'RESERVED_SIGNS: Final = "~:"',
         "shell/test_run_options.py",
+    ),
+    _m(
+        "a run that has children by old ids expects others by new ones",
+        "_core/run/leaves",
+        "            ex.old_ids = run_ids.is_old_child(self.run_id, ex.run_id)",
+        "            pass",
+        "histories/test_golden.py",
     ),
     _m(
         "acknowledges what a full disk refused",

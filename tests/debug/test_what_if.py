@@ -125,8 +125,8 @@ async def waiting_family(engine, reached):
     """A run that waits for a child that waits for a signal; another child and a step have ended."""
     run = await engine.start(family("x"), id="f")
     await reached(run, "waiting")
-    await engine.get("f/0.1").result(5)
-    await reached(engine.get("f/0.0"), "waiting")
+    await engine.get("f~.0.1").result(5)
+    await reached(engine.get("f~.0.0"), "waiting")
     await reached(run, "waiting")
     return run
 
@@ -195,11 +195,11 @@ async def test_a_waiting_run_goes_on_with_signals_and_its_children(engines, tmp_
         found = await what_if(path, DEFINITIONS, at=at, stand_ins=stand_ins, signals={"go": ["word"]})
         assert found.value == ["pretended word", *parts, -2]
         assert found.seconds >= 3600
-        assert "f/0.0" in found.children
+        assert "f~.0.0" in found.children
     assert CALLS == []
     waits = await what_if(path, DEFINITIONS, stand_ins=stand_ins)
     assert waits.status == "waiting"
-    assert "f/0.0" in waits.why
+    assert "f~.0.0" in waits.why
 
 
 async def test_a_child_that_had_not_ended_is_needed(engines, tmp_path, reached):
@@ -209,9 +209,9 @@ async def test_a_child_that_had_not_ended_is_needed(engines, tmp_path, reached):
     engine = await engines.file(*DEFINITIONS)
     run = await waiting_family(engine, reached)
     (alone,) = read_histories(await exported(engine, tmp_path, "f", tree=False))
-    with pytest.raises(DryRunError, match=r"child 'f/0.0' at 0.0 of run 'f'.*replace=\{'0.0': \.\.\.\}"):
+    with pytest.raises(DryRunError, match=r"child 'f~.0.0' at 0.0 of run 'f'.*replace=\{'0.0': \.\.\.\}"):
         await what_if(alone, DEFINITIONS)
-    with pytest.raises(DryRunError, match=r"f/0\.0"):
+    with pytest.raises(DryRunError, match=r"f~.0\.0"):
         await what_if(await run.history(), DEFINITIONS)
     stand_ins = {mail: lambda text: f"pretended {text}", book: lambda user: -user}
     found = await what_if(alone, DEFINITIONS, replace={"0.0": "by hand"}, stand_ins=stand_ins)
@@ -236,7 +236,7 @@ async def test_a_failed_child_goes_on_with_its_parent(engines, tmp_path):
     found = await what_if(path, [sends, mail], stand_ins={mail: lambda text: text.upper()})
     assert (found.value, CALLS) == ("BAD", [])
     assert [type(each.event) for each in found if each.position == "0"][-2:] == [ChildFailed, ChildSucceeded]
-    with pytest.raises(DryRunError, match="child 'p/0'"):
+    with pytest.raises(DryRunError, match=r"child 'p~\.0'"):
         await what_if(read_histories(path)[0], [sends, mail])
     assert (await what_if(read_histories(path)[0], sends, replace={"0": "given"})).value == "given"
 
@@ -286,11 +286,11 @@ async def test_a_for_each_goes_on_with_the_items_that_are_left(engines, tmp_path
     engine = await engines.file(many, asks, mail)
     run = await engine.start(many(), id="m")
     await reached(run, "waiting")
-    await reached(engine.get("m/0.0"), "waiting")
-    await engine.get("m/0.0").signal("a", "first")
-    assert await engine.get("m/0.0").result(5) == "mailed first"
-    await reached(engine.get("m/0.1"), "waiting")
-    await reached(engine.get("m/0.2"), "waiting")
+    await reached(engine.get("m~.0.0"), "waiting")
+    await engine.get("m~.0.0").signal("a", "first")
+    assert await engine.get("m~.0.0").result(5) == "mailed first"
+    await reached(engine.get("m~.0.1"), "waiting")
+    await reached(engine.get("m~.0.2"), "waiting")
     path = await exported(engine, tmp_path, "m")
     CALLS.clear()
     found = await what_if(

@@ -30,6 +30,8 @@ DEFINITIONS = [
     w.expense,
     w.resize,
     w.gallery,
+    w.retouch,
+    w.album,
     w.booking,
     w.changed,
     w.countdown,
@@ -105,7 +107,16 @@ async def waiting(engine):
     return ["crawler-1", "expense-dan"]
 
 
-JOURNALS = [ride, approval, gallery, booking, patch, countdown, waiting]
+async def album(engine):
+    """Children that wait, as many more to come, of a release that set their numbers off with a slash."""
+    run = await engine.start(w.album(["a.png", "b.png", "c.png", "d.png"]), id="album-1")
+    await reached(run, "waiting")
+    for child in await run.children():
+        await reached(engine.get(child.id), "waiting")
+    return ["album-1"]
+
+
+JOURNALS = [ride, approval, gallery, booking, patch, countdown, waiting, album]
 
 
 async def make(record, target):

@@ -137,3 +137,32 @@ def test_no_journal_tells_whose_machine_recorded_it():
         for line in lines(path):
             assert 'File \\"/' not in line, path.name
             assert json.loads(line)
+
+
+async def test_children_in_line_keep_the_ids_that_they_were_promised(engine):
+    """
+    A for_each that an earlier release began is finished by this one: all children have ids as they had them then, and
+    no item is lost, taken twice or waited for in vain. The children of new runs have ids that are fit for URLs.
+    """
+    await engine.import_runs(FOLDER / "album.jsonl")
+    album = engine.get("album-1")
+    ids = [f"album-1/0.{number}" for number in range(4)]
+    for run_id in ("album-1", *ids[:2]):
+        await engine.get(run_id).resume()
+    for number, run_id in enumerate(ids):
+        await engine.get(run_id).signal("done", f"{number}")
+        await engine.get(run_id).result(timeout=5)
+    assert await album.result(timeout=5) == ["a.png, 0", "b.png, 1", "c.png, 2", "d.png, 3"]
+    assert sorted(child.id for child in await album.children()) == ids
+    assert {event.run_id for event in read_events(await album.history(), ChildStarted)} == set(ids)
+
+    new = await engine.start(workflows.album(["e.png"]), id="album-2")
+    async for info in new.watch():
+        if info.status == "waiting":
+            break
+    await engine.get("album-2~.0.0").signal("done", "new")
+    assert await new.result(timeout=5) == ["e.png, new"]
+
+
+def read_events(history, kind):
+    return [each.event for each in history if isinstance(each.event, kind)]

@@ -143,6 +143,21 @@ async def gallery(pictures: list[str]) -> Flow[list[str]]:
     yield Return(resized)
 
 
+# --- a for_each that is on its way, of children that wait for a person ----------------------------------------
+
+
+@workflow
+async def retouch(picture: str) -> Flow[str]:
+    done: str = yield wait_for("done", str)
+    yield Return(f"{picture}, {done}")
+
+
+@workflow
+async def album(pictures: list[str]) -> Flow[list[str]]:
+    retouched: list[str] = yield for_each(retouch, pictures, concurrency=2)
+    yield Return(retouched)
+
+
 # --- a booking that is cancelled, and cleans up ---------------------------------------------------------------
 
 

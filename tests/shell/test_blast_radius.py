@@ -237,13 +237,13 @@ async def test_a_turn_that_cannot_be_written_blocks_its_run_alone(engines, table
     await engine.run(child(1), id="taken")
 
     def rename(conn, effects):
-        conn.execute("UPDATE durable_runs SET run_id = 'parent-1/0' WHERE run_id = 'taken'")
+        conn.execute("UPDATE durable_runs SET run_id = 'parent-1~.0' WHERE run_id = 'taken'")
 
     await engine._backend.running.commits.call(rename)
     runs = await crowd(engine, lambda number: engine.start(parent(number), id=f"parent-{number}"))
     for number, run in enumerate(runs):
         if number == 1:
-            with pytest.raises(RunBlockedError, match=r"parent-1.*would be called 'parent-1/0', as another run is"):
+            with pytest.raises(RunBlockedError, match=r"parent-1.*would be called 'parent-1~.0', as another run is"):
                 await run.result(5)
         else:
             assert await run.result(5) == number

@@ -120,7 +120,7 @@ async def test_the_run_is_freed_between_results_and_between_polls(engines, event
     for n in (2, 0, 1):
         await eventually(lambda: has_status(run, "waiting"))
         may_end[n].set()
-        await engine.get(f"{run.run_id}/0.{n}").result(5)
+        await engine.get(f"{run.run_id}~.0.{n}").result(5)
     assert await run.result(5) == [2, 0, 1]
     await eventually(lambda: has_status(polling, "waiting"))
     assert "timer" in await polling.why()
@@ -158,8 +158,8 @@ async def test_children_that_lost_continue_beyond_the_end_of_their_parent(engine
     other = await engine.start(body("never"))
     await other.cancel()
     children = {child.run_id: child.status for each in (run, other) for child in await each.children()}
-    assert children[f"{other.run_id}/0.0"] != "succeeded"
+    assert children[f"{other.run_id}~.0.0"] != "succeeded"
     may_end.set()
-    assert await engine.get(f"{run.run_id}/0.0").result(5) == "done"
+    assert await engine.get(f"{run.run_id}~.0.0").result(5) == "done"
     with pytest.raises(Exception, match="cancelled"):
         await other.result(5)

@@ -179,7 +179,7 @@ async def fill(engine, reached):
         await waiting.result()
     of_parent = await engine.start(parent(SECRET), id="parent")
     await reached(of_parent, "waiting")
-    await engine.run(cancels(SECRET, "parent/0"), id="cancels")
+    await engine.run(cancels(SECRET, "parent~.0"), id="cancels")
     assert SECRET in await of_parent.result()
     with pytest.raises(RunCancelledError, match=SECRET):
         await engine.run(gives_up(SECRET), id="gives-up")
@@ -218,7 +218,7 @@ async def test_who_has_the_hooks_reads_what_is_said(tmp_db, reached):
             await fill(engine, reached)
         texts = []
         async with Client(path, codec=None if codec is None else encrypting()) as client:
-            for name in ("failing", "failing-job", "cancelled", "unclean", "parent/0", "gives-up"):
+            for name in ("failing", "failing-job", "cancelled", "unclean", "parent~.0", "gives-up"):
                 run = client.get(name)
                 info = await run.info()
                 why = (await run.why()).partition(" ago")[2]

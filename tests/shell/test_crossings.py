@@ -310,7 +310,7 @@ async def test_retrying_a_parent_asks_anew_for_a_child_that_was_cancelled(engine
     go = asyncio.Event()
     engine = await engines.memory(work, mapper)
     run = await engine.start(mapper())
-    child = engine.get(f"{run.id}/0.2")
+    child = engine.get(f"{run.id}~.0.2")
 
     async def began():
         return any(info.run_id == child.id and info.status == "running" for info in await run.children())

@@ -149,9 +149,9 @@ async def test_a_whole_workflow_runs_dry(tmp_path, monkeypatch):
     assert [event.kind for event in dry].count("StepRetrying") == 2
     assert dry.history[-1].kind == "RunSucceeded"
     assert {key: events[-1].kind for key, events in dry.children.items()} == {
-        f"{dry.run_id}/1.0": "RunSucceeded",
-        f"{dry.run_id}/1.1": "RunSucceeded",
-        f"{dry.run_id}/4": "RunSucceeded",
+        f"{dry.run_id}~.1.0": "RunSucceeded",
+        f"{dry.run_id}~.1.1": "RunSucceeded",
+        f"{dry.run_id}~.4": "RunSucceeded",
     }
     assert dry.seconds == pytest.approx(30 * DAY + 3600 + 7200)
     assert "succeeded" in dry.why

@@ -78,8 +78,8 @@ async def test_lists_are_filtered(engines, reached):
         await f.result(5)
     await reached(a, "waiting")
     await reached(b, "waiting")
-    assert await ids(engine.runs()) == ["p/0.2", "p/0.1", "p/0.0", "f", "p", "b", "a"] or (
-        sorted(await ids(engine.runs())) == ["a", "b", "f", "p", "p/0.0", "p/0.1", "p/0.2"]
+    assert await ids(engine.runs()) == ["p~.0.2", "p~.0.1", "p~.0.0", "f", "p", "b", "a"] or (
+        sorted(await ids(engine.runs())) == ["a", "b", "f", "p", "p~.0.0", "p~.0.1", "p~.0.2"]
     )
     assert await ids(engine.runs(workflow="waiting")) == ["b", "a"]
     assert await ids(engine.runs(workflow=waiting, status="waiting")) == ["b", "a"]
@@ -90,8 +90,8 @@ async def test_lists_are_filtered(engines, reached):
     assert await ids(engine.runs(attributes={"city": "Bern"})) == ["a"]
     assert await ids(engine.runs(attributes={"stage": 1})) == ["b", "a"]
     assert await ids(engine.runs(attributes={"stage": "1"})) == []
-    assert sorted(await ids(engine.runs(queue="jobs"))) == ["p/0.0", "p/0.1", "p/0.2"]
-    assert sorted(await ids(engine.runs(parent="p"))) == ["p/0.0", "p/0.1", "p/0.2"]
+    assert sorted(await ids(engine.runs(queue="jobs"))) == ["p~.0.0", "p~.0.1", "p~.0.2"]
+    assert sorted(await ids(engine.runs(parent="p"))) == ["p~.0.0", "p~.0.1", "p~.0.2"]
     assert await ids(engine.runs(parent="a")) == []
     created = (await a.info()).created_at
     assert "a" in await ids(engine.runs(since=created))
@@ -239,7 +239,7 @@ async def test_why_names_what_a_run_waits_for(engines, clock, reached):
     assert "the timer at 0 (due in 53.0 s)" in await runs["sleep"].why()
     why = await runs["both"].why()
     assert "and 1 more" in why
-    assert "run 'both/0.0'" in why or "signal 'go'" in why
+    assert "run 'both~.0.0'" in why or "signal 'go'" in why
     running = await engine.start(slow())
     await began.wait()
     assert "is running, for" in await running.why()
@@ -304,9 +304,9 @@ async def test_children_are_listed_oldest_first(engines):
     await run.result(5)
     children = await run.children()
     assert [(child.run_id, child.parent, child.position) for child in children] == [
-        ("p/0.0", "p", "0.0"),
-        ("p/0.1", "p", "0.1"),
-        ("p/0.2", "p", "0.2"),
+        ("p~.0.0", "p", "0.0"),
+        ("p~.0.1", "p", "0.1"),
+        ("p~.0.2", "p", "0.2"),
     ]
 
 

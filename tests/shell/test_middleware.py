@@ -172,7 +172,7 @@ async def test_a_call_says_what_is_called(engines):
     assert calls == [
         StepCall("r", "all-sorts", "step", "flaky", "0", 1, (1,), {"b": "x"}, {"team": "b"}),
         StepCall("r", "all-sorts", "step", "flaky", "0", 2, (1,), {"b": "x"}, {"team": "b"}),
-        StepCall("r/1", "double", "job", "double", "0", 1, (4,), {}, {"team": "a"}),
+        StepCall("r~.1", "double", "job", "double", "0", 1, (4,), {}, {"team": "a"}),
     ]
     with pytest.raises(TypeError):
         calls[0].kwargs["b"] = "y"
@@ -646,11 +646,11 @@ async def test_each_failed_attempt_is_told_with_its_error(engines):
         ("r", "all-fail", "fails", "0", 2, ConnectionError, False),
         ("r", "all-fail", "fails", "0", 3, ConnectionError, True),
         ("r", "all-fail", "refuses", "1", 1, ValueError, True),
-        ("r/2", "task-job", "task-job", "0", 1, KeyError, False),
-        ("r/2", "task-job", "task-job", "0", 2, KeyError, True),
+        ("r~.2", "task-job", "task-job", "0", 1, KeyError, False),
+        ("r~.2", "task-job", "task-job", "0", 2, KeyError, True),
     ]
     assert [(each.run_id, each.workflow, type(each.error)) for each in watching.runs] == [
-        ("r/2", "task-job", KeyError),
+        ("r~.2", "task-job", KeyError),
         ("r", "all-fail", RuntimeError),
     ]
     assert "after all that" in watching.runs[1].reason

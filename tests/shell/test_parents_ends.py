@@ -174,14 +174,14 @@ async def test_what_becomes_of_a_child_travels_with_it(engines, reached, tmp_pat
     await engine.export("r", tmp_path / "r.jsonl", tree=True)
     async with Engine(tmp_path / "other.db", [starts, kid], durability="process") as other:
         await other.import_runs(tmp_path / "r.jsonl")
-        for run_id in ("r", "r/0"):
+        for run_id in ("r", "r~.0"):
             await other.get(run_id).resume()
-        await reached(other.get("r/0"), "waiting")
+        await reached(other.get("r~.0"), "waiting")
         await other.get("r").signal("end")
-        assert await other.get("r").result(5) == "r/0"
+        assert await other.get("r").result(5) == "r~.0"
         if how == "cancel":
             with pytest.raises(RunCancelledError, match="its parent has ended"):
-                await other.get("r/0").result(5)
+                await other.get("r~.0").result(5)
         else:
-            await other.get("r/0").signal("go")
-            assert await other.get("r/0").result(5) == "kid 1"
+            await other.get("r~.0").signal("go")
+            assert await other.get("r~.0").result(5) == "kid 1"

@@ -135,15 +135,15 @@ async def test_the_root_of_a_run_is_the_first_that_led_to_it(journal, reached):
     Over all generations; of one that nobody's run started it is the run itself.
     """
     top = await journal.start(grandparent(), id="top")
-    for run_id in ("top", "top/0", "top/0/0.0", "top/0/0.1"):
+    for run_id in ("top", "top~.0", "top~.0~.0.0", "top~.0~.0.1"):
         await reached(journal.get(run_id), "waiting")
     assert [(info.id, info.parent, info.root) async for info in journal.runs()] == [
-        ("top/0/0.1", "top/0", "top"),
-        ("top/0/0.0", "top/0", "top"),
-        ("top/0", "top", "top"),
+        ("top~.0~.0.1", "top~.0", "top"),
+        ("top~.0~.0.0", "top~.0", "top"),
+        ("top~.0", "top", "top"),
         ("top", None, "top"),
     ]
-    assert [(child.id, child.arguments.args) for child in await top.children()] == [("top/0", (1, 2))]
+    assert [(child.id, child.arguments.args) for child in await top.children()] == [("top~.0", (1, 2))]
 
 
 async def test_a_fork_names_its_source(journal, reached):
@@ -247,12 +247,12 @@ async def test_what_a_run_waits_for_is_told_in_values(journal, reached):
     top = await journal.start(approvals(1, 2), id="top")
     nap = await journal.start(napping(3600.0), id="nap")
     late = await journal.start(napping(1.0), id="late", delay=3600)
-    for run_id in ("top", "top/0.0", "top/0.1", "nap"):
+    for run_id in ("top", "top~.0.0", "top~.0.1", "nap"):
         await reached(journal.get(run_id), "waiting")
     first, second = await top.waits()
     assert told([first, second]) == [("child", "approval", "0.0"), ("child", "approval", "0.1")]
-    assert (first.holder, second.holder) == ("top/0.0", "top/0.1")
-    (wait,) = await journal.get("top/0.1").waits()
+    assert (first.holder, second.holder) == ("top~.0.0", "top~.0.1")
+    (wait,) = await journal.get("top~.0.1").waits()
     assert told([wait]) == [("signal", "approved", "0")]
     assert wait.due is None
     (timer,) = await nap.waits()
@@ -372,10 +372,10 @@ async def test_descendants_are_all_that_a_run_has_led_to(journal, reached):
     """
     top = await journal.start(grandparent(), id="top")
     await journal.start(approvals(3), id="other")
-    for run_id in ("top", "top/0", "top/0/0.0", "top/0/0.1", "other", "other/0.0"):
+    for run_id in ("top", "top~.0", "top~.0~.0.0", "top~.0~.0.1", "other", "other~.0.0"):
         await reached(journal.get(run_id), "waiting")
-    assert [info.id for info in await top.descendants()] == ["top/0", "top/0/0.0", "top/0/0.1"]
-    assert [info.id for info in await journal.get("top/0/0.1").descendants()] == []
+    assert [info.id for info in await top.descendants()] == ["top~.0", "top~.0~.0.0", "top~.0~.0.1"]
+    assert [info.id for info in await journal.get("top~.0~.0.1").descendants()] == []
     with pytest.raises(RunNotFoundError):
         await journal.get("none").descendants()
 
@@ -536,7 +536,7 @@ async def test_memos_are_kept_unless_they_are_not_to_be(engines, kind):
     engine = await engines.memory(both, *(asked if kind == "job" else ()))
     run = await engine.start(both())
     await run.result(10)
-    runs = [run] if kind == "step" else [engine.get(f"{run.id}/0.0"), engine.get(f"{run.id}/0.1")]
+    runs = [run] if kind == "step" else [engine.get(f"{run.id}~.0.0"), engine.get(f"{run.id}~.0.1")]
     steps = [each for one in runs for each in await one.steps()]
     assert [(each.name, each.memos, each.result) for each in steps] == [("kept", {"model": 5}, 5), ("dropped", {}, 5)]
     names = await engine.read(lambda conn: conn.execute("SELECT name FROM durable_notes").fetchall())

@@ -363,18 +363,18 @@ async def test_a_family_goes_on_together(engines, other, tmp_path, reached):
     engine = await engines.file(*ALL)
     run = await engine.start(family(), id="fam")
     await reached(run, "waiting")
-    await engine.get("fam/0.1").result()
-    await reached(engine.get("fam/0.0"), "waiting")
-    await reached(engine.get("fam/0.2"), "waiting")
+    await engine.get("fam~.0.1").result()
+    await reached(engine.get("fam~.0.0"), "waiting")
+    await reached(engine.get("fam~.0.2"), "waiting")
     await engine.export("fam", tmp_path / "f.jsonl", tree=True)
     found = await other.import_runs(tmp_path / "f.jsonl")
-    assert sorted(found.runs) == ["fam", "fam/0.0", "fam/0.1", "fam/0.2"]
-    assert sorted([child.run_id for child in await other.get("fam").children()]) == ["fam/0.0", "fam/0.1", "fam/0.2"]
+    assert sorted(found.runs) == ["fam", "fam~.0.0", "fam~.0.1", "fam~.0.2"]
+    assert sorted([child.run_id for child in await other.get("fam").children()]) == ["fam~.0.0", "fam~.0.1", "fam~.0.2"]
     for run_id in found.runs:
-        if run_id != "fam/0.1":
+        if run_id != "fam~.0.1":
             await other.get(run_id).resume()
-    await other.get("fam/0.0").signal("add", 10)
-    await other.get("fam/0.2").signal("add", 20)
+    await other.get("fam~.0.0").signal("add", 10)
+    await other.get("fam~.0.2").signal("add", 20)
     assert await other.get("fam").result(timeout=5) == [11, 1.5, 22]
 
 
@@ -385,14 +385,14 @@ async def test_a_child_that_ended_here_before_its_parent_came_is_not_waited_for(
     engine = await engines.file(*ALL)
     run = await engine.start(family(), id="fam")
     await reached(run, "waiting")
-    await engine.get("fam/0.1").result()
+    await engine.get("fam~.0.1").result()
     for name in ("0.0", "0.2"):
-        await reached(engine.get(f"fam/{name}"), "waiting")
-    await engine.export(["fam/0.0", "fam/0.1", "fam/0.2"], tmp_path / "children.jsonl")
+        await reached(engine.get(f"fam~.{name}"), "waiting")
+    await engine.export(["fam~.0.0", "fam~.0.1", "fam~.0.2"], tmp_path / "children.jsonl")
     await engine.export(["fam"], tmp_path / "parent.jsonl")
     await other.import_runs(tmp_path / "children.jsonl")
     for name, number in (("0.0", 10), ("0.2", 20)):
-        child = other.get(f"fam/{name}")
+        child = other.get(f"fam~.{name}")
         await child.resume()
         await child.signal("add", number)
         await child.result(timeout=5)
@@ -410,18 +410,18 @@ async def test_children_that_are_imported_after_their_parent_are_waited_for(engi
     run = await engine.start(family(), id="fam")
     await reached(run, "waiting")
     for name in ("0.0", "0.2"):
-        await reached(engine.get(f"fam/{name}"), "waiting")
+        await reached(engine.get(f"fam~.{name}"), "waiting")
     await engine.export(["fam"], tmp_path / "parent.jsonl")
     (history,) = read_histories(tmp_path / "parent.jsonl")
-    await engine.get("fam/0.2").signal("add", 20)
-    await engine.get("fam/0.2").result()
-    await engine.get("fam/0.1").result()
-    await engine.export(["fam/0.0", "fam/0.1", "fam/0.2"], tmp_path / "children.jsonl")
+    await engine.get("fam~.0.2").signal("add", 20)
+    await engine.get("fam~.0.2").result()
+    await engine.get("fam~.0.1").result()
+    await engine.export(["fam~.0.0", "fam~.0.1", "fam~.0.2"], tmp_path / "children.jsonl")
     await other.import_runs([history])
     await other.import_runs(tmp_path / "children.jsonl")
     await other.get("fam").resume()
-    await other.get("fam/0.0").resume()
-    await other.get("fam/0.0").signal("add", 10)
+    await other.get("fam~.0.0").resume()
+    await other.get("fam~.0.0").signal("add", 10)
     assert await other.get("fam").result(timeout=5) == [11, 1.5, 22]
 
 
@@ -449,25 +449,25 @@ async def test_a_window_goes_on_with_the_items_that_were_left(engines, other, tm
     engine = await engines.file(*ALL)
     run = await engine.start(window(), id="win")
     await reached(run, "waiting")
-    first = engine.get("win/0.0")
+    first = engine.get("win~.0.0")
     await reached(first, "waiting")
-    await reached(engine.get("win/0.1"), "waiting")
+    await reached(engine.get("win~.0.1"), "waiting")
     await first.signal("add", 100)
     await first.result()
-    await reached(engine.get("win/0.2"), "waiting")
+    await reached(engine.get("win~.0.2"), "waiting")
     await engine.export("win", tmp_path / "w.jsonl", tree=True)
     found = await other.import_runs(tmp_path / "w.jsonl")
-    assert sorted(found.runs) == ["win", "win/0.0", "win/0.1", "win/0.2"]
-    for run_id in ("win", "win/0.1", "win/0.2"):
+    assert sorted(found.runs) == ["win", "win~.0.0", "win~.0.1", "win~.0.2"]
+    for run_id in ("win", "win~.0.1", "win~.0.2"):
         await other.get(run_id).resume()
-    await other.get("win/0.1").signal("add", 100)
-    await other.get("win/0.2").signal("add", 100)
+    await other.get("win~.0.1").signal("add", 100)
+    await other.get("win~.0.2").signal("add", 100)
 
     async def started():
-        return [info.run_id async for info in other.runs() if info.run_id == "win/0.3"]
+        return [info.run_id async for info in other.runs() if info.run_id == "win~.0.3"]
 
     await eventually(started)
-    await other.get("win/0.3").signal("add", 100)
+    await other.get("win~.0.3").signal("add", 100)
     assert await other.get("win").result(timeout=5) == [101, 102, 103, 104]
 
 
@@ -511,14 +511,14 @@ async def test_an_older_export_of_a_parent_is_refused_beside_its_later_children(
     engine = await engines.file(*ALL)
     run = await engine.start(family(), id="fam", delay=0.0)
     await reached(run, "waiting")
-    await engine.export("fam/0.0", tmp_path / "child.jsonl")
+    await engine.export("fam~.0.0", tmp_path / "child.jsonl")
     await engine.export("fam", tmp_path / "fam.jsonl")
     (history,) = read_histories(tmp_path / "fam.jsonl")
     older = evolve(history, events=history.events[:1], waits=[])
     await other.import_runs(tmp_path / "child.jsonl")
     with pytest.raises(RunExistsError, match="'fam', which has not ended, would start it again"):
         await other.import_runs([older])
-    assert [info.run_id async for info in other.runs()] == ["fam/0.0"]
+    assert [info.run_id async for info in other.runs()] == ["fam~.0.0"]
 
 
 async def test_a_child_is_refused_beside_a_parent_that_would_start_it_itself(engines, other, tmp_path, reached):
@@ -528,14 +528,14 @@ async def test_a_child_is_refused_beside_a_parent_that_would_start_it_itself(eng
     engine = await engines.file(*ALL)
     run = await engine.start(family(), id="fam")
     await reached(run, "waiting")
-    await engine.export("fam/0.0", tmp_path / "child.jsonl")
+    await engine.export("fam~.0.0", tmp_path / "child.jsonl")
     await engine.export("fam", tmp_path / "fam.jsonl")
     (history,) = read_histories(tmp_path / "fam.jsonl")
     async with Engine(tmp_path / "third.db", ALL, durability="process") as third:
         await third.import_runs([history])
-        assert (await third.import_runs(tmp_path / "child.jsonl")).runs == ["fam/0.0"]
+        assert (await third.import_runs(tmp_path / "child.jsonl")).runs == ["fam~.0.0"]
     await other.import_runs([evolve(history, events=history.events[:1], waits=[])])
-    with pytest.raises(RunExistsError, match=r"'fam' exists already: .* would start 'fam/0.0' itself"):
+    with pytest.raises(RunExistsError, match=r"'fam' exists already: .* would start 'fam~.0.0' itself"):
         await other.import_runs(tmp_path / "child.jsonl")
     (child,) = read_histories(tmp_path / "child.jsonl")
     with pytest.raises(RunExistsError, match=r"'fam' exists already: .* would continue as 'fam~2'"):
@@ -633,20 +633,20 @@ async def test_a_parent_waits_for_what_its_child_continued_as(engines, other, tm
     engine = await engines.file(*ALL)
     run = await engine.start(pair(), id="pair")
     await reached(run, "waiting")
-    await reached(engine.get("pair/0"), "waiting")
+    await reached(engine.get("pair~.0"), "waiting")
     await engine.export("pair", tmp_path / "parent.jsonl")
-    await engine.export("pair/0", tmp_path / "child.jsonl")
+    await engine.export("pair~.0", tmp_path / "child.jsonl")
     await other.import_runs(tmp_path / "child.jsonl")
-    await other.get("pair/0").resume()
-    await other.get("pair/0").signal("turn", True)
+    await other.get("pair~.0").resume()
+    await other.get("pair~.0").signal("turn", True)
 
     async def turned():
-        return [info.run_id async for info in other.runs() if info.run_id == "pair/0~2"]
+        return [info.run_id async for info in other.runs() if info.run_id == "pair~.0~2"]
 
     await eventually(turned)
     await other.import_runs(tmp_path / "parent.jsonl")
     await other.get("pair").resume()
-    await other.get("pair/0~2").signal("turn", False)
+    await other.get("pair~.0~2").signal("turn", False)
     assert await other.get("pair").result(timeout=5) == "stopped"
 
 

@@ -190,8 +190,8 @@ def test_a_trace_goes_on_in_the_process_after_the_one_that_was_killed(tmp_path):
     below = [span for span in spans if span["parent"] == start["span"]]
     named = sorted((span["name"], span["attributes"]["durable.run.id"]) for span in below)
     assert named == [
-        ("run ride", "traced"), ("run tell", "traced/3"), ("step charge", "traced"), ("step die_once", "traced"),
-        ("step tell", "traced/3"),
+        ("run ride", "traced"), ("run tell", "traced~.3"), ("step charge", "traced"), ("step die_once", "traced"),
+        ("step tell", "traced~.3"),
     ]  # fmt: skip
     assert {span["trace"] for span in below} == {start["trace"]}
     pids = {span["name"]: span["pid"] for span in below}

@@ -166,7 +166,7 @@ async def test_values_and_exports_can_be_had_whole(visitor, tmp_path):
     assert json.loads(answer.text) == [["ada", ["tea", "lamp"]], {}]
     exported = await visitor.get("run/export", id="bad", tree="yes")
     (tmp_path / "bad.jsonl").write_bytes(exported.content)
-    assert {each.run.run_id.partition("/")[0] for each in read_histories(tmp_path / "bad.jsonl")} == {"bad"}
+    assert {each.run.run_id.partition("~")[0] for each in read_histories(tmp_path / "bad.jsonl")} == {"bad"}
 
 
 async def test_what_is_not_there_is_said(visitor):

@@ -47,7 +47,7 @@ def test_each_command_has_a_line_and_each_attempt_a_bar(recorded):
     assert [line.label for line in lines] == ["price", "gather of 2", "tell", "cool down", "charge"]
     assert bars(lines[-1])[0][:2] == ("attempt", "failed")
     assert all(bar.end is not None and bar.end >= bar.start for line in lines for bar in line.bars)
-    assert lines[2].run_id == "bad/1.0"
+    assert lines[2].run_id == "bad~.1.0"
 
 
 def made(cls, **fields):
@@ -103,12 +103,12 @@ def test_children_stand_inside_where_their_events_were_read(recorded):
     child = [recorded[0], made(StepStarted, at=3.0, name="inner"), made(StepSucceeded, at=4.0, value="1")]
     parent = [
         recorded[0],
-        made(ChildStarted, at=2.0, run_id="p/0", name="kid", awaited=True),
-        made(ChildSucceeded, at=5.0, value="1", run_id="p/0"),
+        made(ChildStarted, at=2.0, run_id="p~.0", name="kid", awaited=True),
+        made(ChildSucceeded, at=5.0, value="1", run_id="p~.0"),
     ]
     assert [line.label for line in lines_of(parent)] == ["kid"]
-    lines = lines_of(parent, {"p/0": child})
-    assert [(line.label, line.depth, line.of_run) for line in lines] == [("kid", 0, None), ("inner", 1, "p/0")]
+    lines = lines_of(parent, {"p~.0": child})
+    assert [(line.label, line.depth, line.of_run) for line in lines] == [("kid", 0, None), ("inner", 1, "p~.0")]
 
 
 @pytest.mark.parametrize("length", [0.001, 0.3, 7, 61, 3_600, 90_000, 10_000_000])

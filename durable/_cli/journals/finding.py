@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
+from durable._core import run_ids
 from durable._shell.reads.run_rows import RunRow, run_by_id, run_by_key, runs_by_prefix
 
 if TYPE_CHECKING:  # it brings attrs, and the commands that list read without
@@ -25,8 +26,7 @@ def find_run(conn: sqlite3.Connection, text: str) -> RunRow:
     """
     The run that *text* means: an id, the beginning of one, or ``key:KEY``.
 
-    A beginning reaches to the next "/": the runs that a run has started are distinguished from it
-    by what follows one, and do not make it ambiguous.
+    The runs that a run has started have ids that begin as its own does, and do not make it ambiguous.
 
     Raises:
         CommandError: There is none (exit code 3), or more than one (exit code 2).
@@ -56,7 +56,7 @@ def named_in(runs: Iterable[RunHistory], text: str) -> list[RunHistory]:
     near = {each.run.run_id: each for each in runs if each.run.run_id.startswith(text)}
     if text in near:
         return [near[text]]
-    return [each for run_id, each in near.items() if "/" not in run_id[len(text) :]]
+    return [each for run_id, each in near.items() if not run_ids.parent(run_id[len(text) :])]
 
 
 def _by_key(conn: sqlite3.Connection, key: str) -> RunRow:

@@ -21,6 +21,7 @@ from durable._core.codec.signatures import ArgumentTypes, argument_types, result
 from durable._core.policies.key_functions import KeyFunction
 from durable._core.policies.limits import LimitRef
 from durable._core.policies.retry import NEVER, Retry
+from durable._core.run_ids import RESERVED_SIGNS
 from durable.errors import CapExceededError, DefinitionError, UsageError
 
 P = ParamSpec("P")
@@ -41,8 +42,6 @@ by_arguments: Any = object()
 MAX_NAME_LENGTH = 200
 #: Longest id and key: these may be made of other systems' ids.
 MAX_KEY_LENGTH = 500
-#: What ids that the engine makes have in them, and chosen ones have not.
-RESERVED_SIGNS = "/~:"
 #: Characters of what is not a name, in errors.
 _LONGEST_SHOWN = 80
 
@@ -66,8 +65,8 @@ def check_run_id(value: object) -> str:
     """
     *value*, if a caller may choose it as the id of a run.
 
-    Not one that the engine makes by itself: of children (`/`), of successors (`~`), of members of batches and ticks of
-    schedules (`:`). Whoever took such an id first would stand in the way of the run that it belongs to.
+    Not one that the engine makes by itself (see `run_ids`). Whoever took such an id first would stand in the way of
+    the run that it belongs to.
 
     Raises:
         UsageError: It may not.

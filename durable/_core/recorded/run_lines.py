@@ -11,6 +11,7 @@ from typing import assert_never
 
 from attrs import evolve, field, frozen
 
+from durable._core import run_ids
 from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps_sorted
 from durable._core.journal.events import (
@@ -109,8 +110,9 @@ def _begun(event: CommandEvent, index: int, own: Sequence[str]) -> Line:
 
 def _relative(run_id: str, own: Sequence[str]) -> str:
     for each in own:
-        if run_id.startswith(f"{each}/"):
-            return f"…{run_id.removeprefix(each)}"
+        rest = run_ids.below(run_id, each)
+        if rest is not None:
+            return f"…/{rest}"
     return run_id
 
 

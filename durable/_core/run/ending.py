@@ -129,9 +129,3 @@ def trouble(event: StepStopped, step: str, codec: Codec) -> BaseException:
     if event.abandoned:
         return TimeoutError(f"step {step!r} at {event.position} was abandoned: it did not end in time once cancelled")
     return rebuilt(event.value, codec)
-
-
-def successor(run_id: str) -> str:
-    """The id of the run that continues *run_id*: r, r~2, r~3, ..."""
-    base, _, count = run_id.rpartition("~")
-    return f"{base}~{int(count) + 1}" if base and count.isdecimal() else f"{run_id}~2"

@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, TypeAlias, TypeVar, assert_never
 
+from durable._core import run_ids
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of, shown
 from durable._core.journal import history
@@ -636,7 +637,7 @@ class Execution(OpenRun):
         return self._troubles[0] if self._troubles else None
 
     def _continue(self, op: ContinueAs) -> None:
-        successor = ending.successor(self.run_id)
+        successor = run_ids.successor(self.run_id)
         arguments = arguments_payload(op.op, self.codec)
         is_new = not self.replaying or self.history.reopened
         keys = keys_of(op.op, arguments, self.codec) if is_new else (None, "")

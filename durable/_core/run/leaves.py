@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Never, TypeAlias, TypeGuard, assert_never
 
+from durable._core import run_ids
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.parts import add_note
 from durable._core.journal.events import (
@@ -190,6 +191,8 @@ class ChildNode(Leaf[ChildArrival]):
             run_op.definition.aliases,
         )
         self.run_id = event.run_id
+        if not fresh and not ex.old_ids:
+            ex.old_ids = run_ids.is_old_child(self.run_id, ex.run_id)
         feed, fed = owner.feed_of(index) if isinstance(owner, Node) else (None, False)
         if fresh and not fed:
             tied = isinstance(op, StartOp) and op.on_parent_end == "cancel"

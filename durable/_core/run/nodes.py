@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar
 
+from durable._core import run_ids
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.events import (
     CancelSent,
@@ -433,6 +434,8 @@ class OpenRun:
         self.completions: dict[str, Completions] = {}
         #: Callbacks of this attempt of the run, by position, answered or not.
         self.callbacks: dict[str, CallbackNode] = {}
+        #: Whether it has children by ids as they were before (see `run_ids`).
+        self.old_ids = False
         #: What the nonces of new ones are made of.
         self.token_key = ""
         #: Signals that nobody consumed yet, by channel.
@@ -592,8 +595,7 @@ class OpenRun:
 
     def child_id(self, position: str) -> str:
         """The id of the child at *position*: derived, so a child exists exactly once."""
-        attempt = self.history.generation
-        return f"{self.run_id}/{position}" if attempt == 1 else f"{self.run_id}/{position}@{attempt}"
+        return run_ids.child(self.run_id, position, self.history.generation, old=self.old_ids)
 
     def is_unborn(self, run_id: str) -> bool:
         """Whether a child is to be created by this very turn."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from durable._core import run_ids
 from durable._core.journal.events import ChildStarted
 from durable._core.journal.history import only
 from durable._core.recorded.export_format import RunHistory
-from durable._core.run import ending
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import run_by_id
 from durable.errors import RunExistsError, UsageError
@@ -28,10 +28,13 @@ SELECT position FROM durable_events WHERE run = ? AND kind = ?
 UNION SELECT position FROM durable_waits WHERE run = ? AND kind = 'child'
 UNION SELECT position FROM durable_inbox WHERE run = ? AND position IS NOT NULL
 """
-#: Children of a run, by their ids.
+#: Children of a run, by their ids: "/" is the character behind ".", and "0" the one behind "/".
 _DERIVED = """
-SELECT run_id, position FROM durable_runs
-WHERE run_id > :run_id || '/' AND run_id < :run_id || '0' AND instr(substr(run_id, length(:run_id) + 2), '/') = 0
+SELECT run_id, position FROM durable_runs WHERE run_id > :run_id || '~.' AND run_id < :run_id || '~/'
+AND instr(substr(run_id, length(:run_id) + 3), '/') = 0 AND instr(substr(run_id, length(:run_id) + 3), '~.') = 0
+UNION ALL
+SELECT run_id, position FROM durable_runs WHERE run_id > :run_id || '/' AND run_id < :run_id || '0'
+AND instr(substr(run_id, length(:run_id) + 2), '/') = 0 AND instr(substr(run_id, length(:run_id) + 2), '~.') = 0
 """
 
 
@@ -67,7 +70,7 @@ class Ties:
         orphans = [
             (number, event.position, event.run_id)
             for event in only(each.events, ChildStarted)
-            if event.run_id.startswith(f"{run.run_id}/")
+            if run_ids.below(event.run_id, run.run_id)
         ]
         conn.executemany(
             "UPDATE durable_runs SET parent = ? WHERE position = ? AND run_id = ? AND parent IS NULL", orphans
@@ -104,7 +107,7 @@ class Ties:
     def _check_not_started(self, each: RunHistory) -> None:
         """Ids of children and successors derive from the run's: what is here already, it must know of."""
         run_id = each.run.run_id
-        successor = ending.successor(run_id)
+        successor = run_ids.successor(run_id)
         if self.number(successor) is not None:
             raise RunExistsError(successor, f"{run_id!r} would continue as it: its export is older")
         known = {event.run_id for event in only(each.events, ChildStarted)}
@@ -125,7 +128,7 @@ class Ties:
         started: dict[str, set[str]] = {}
         for each in new:
             run_id, position = each.run.run_id, each.run.position or ""
-            parent, before = run_id.rpartition("/")[0], run_id.rpartition("~")[0]
+            parent, before = run_ids.parent(run_id), run_ids.predecessor(run_id)
             row = run_by_id(self._conn, before) if before and before not in mine else None
             if row is not None and row.status not in ENDS:
                 raise RunExistsError(before, f"it has not ended here, and would continue as {run_id!r}")

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from durable._core.codec.json_text import read_list, read_object
 from durable._core.program.progress import Progress, progress_from
+from durable._core.run_ids import CHILD_SIGN, OLD_CHILD_SIGN
 from durable._core.statuses import CLEANUP_FAILED, HELD, OPEN
 from durable._shell.reads.lenient import fetch_all
 from durable.errors import JournalDamagedError, RunNotFoundError
@@ -195,13 +196,14 @@ def runs_by_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[Ru
     """
     Up to *limit* runs whose ids begin with *prefix*, by id.
 
-    As far as the next "/": what a run has started bears its id before one.
+    None of which they have started others: those bear the id of the run, and a sign, before their own position.
     """
     rows = fetch_all(
         conn,
         _RUN_COLUMNS + "WHERE r.run_id >= ? AND r.run_id < ? || char(1114111) "
-        "AND instr(substr(r.run_id, length(?) + 1), '/') = 0 ORDER BY r.run_id LIMIT ?",
-        (prefix, prefix, prefix, limit),
+        "AND instr(substr(r.run_id, length(?) + 1), ?) = 0 AND instr(substr(r.run_id, length(?) + 1), ?) = 0 "
+        "ORDER BY r.run_id LIMIT ?",
+        (prefix, prefix, prefix, CHILD_SIGN, prefix, OLD_CHILD_SIGN, limit),
     )
     return [_run_row(row) for row in rows]
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from durable._core import run_ids
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import Event
@@ -138,8 +139,10 @@ class _Names:
             name = f"{self.of[before]}, continued"
         elif follows in self.of:
             name = self._numbered(f"{self.of[follows]} > {workflow}")
+        elif parent in self.of and position:
+            name = run_ids.child(self.of[parent], position, 1)
         elif parent in self.of:
-            name = f"{self.of[parent]}/{position}" if position else self._numbered(f"{self.of[parent]} + {workflow}")
+            name = self._numbered(f"{self.of[parent]} + {workflow}")
         else:
             name = run_id if run_id == ROOT else self._numbered(workflow)
         if name in self.of.values():  # a second child of one position: a violation, to be told apart all the same
@@ -154,7 +157,7 @@ class _Names:
     def replace(self, text: str) -> str:
         """*text*, with names for ids."""
         for run_id in sorted(self.of, key=len, reverse=True):
-            if run_id != ROOT and not run_id.startswith(f"{ROOT}/"):
+            if run_id != ROOT and run_ids.below(run_id, ROOT) is None:
                 text = text.replace(run_id, self.of[run_id])
         return text
 

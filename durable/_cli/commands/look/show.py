@@ -60,7 +60,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     add_database(parser)
     parser.add_argument("--full", action="store_true", help="all of it: long values, every step and child")
     parser.epilog = (
-        "examples:\n  durable show 019ac3f2b1e\n  durable show key:ride-42 --full\n  durable show p/0.1 --json"
+        "examples:\n  durable show 019ac3f2b1e\n  durable show key:ride-42 --full\n  durable show p~.0.1 --json"
     )
 
 
