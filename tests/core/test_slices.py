@@ -22,7 +22,10 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._core.journal.events import TurnUnfinished
+from durable._core.run.decision import in_parts
 from durable._core.run.execution import REPLAYED_AT_ONCE, SLICE
+from durable.errors import NondeterminismError
 from tests.core.drive import START, World, execution, in_slices, kinds, started
 
 
@@ -185,3 +188,77 @@ def test_an_item_that_the_file_cannot_be_told_of_fails_the_group():
     assert decision.ended == "succeeded"
     assert "EncodeError" in str(decision.outcome)
     assert kinds(decision.events)[-1] == "RunSucceeded"
+
+
+@workflow(name="late")
+async def late(count: int) -> Flow[int]:
+    """Opens much behind an arrival."""
+    yield ok()
+    found = yield gather(*(ok() for _ in range(count)), sleep(5, name="nap"), wait_for("a", int))
+    yield Return(len(found))
+
+
+@workflow(name="late")
+async def later(count: int) -> Flow[int]:
+    """The same, changed where all is recorded."""
+    yield sleep(1)
+    yield from_there(count)
+    yield Return(0)
+
+
+@step(name="ok")
+async def from_there(count: int) -> int:
+    return count
+
+
+def unmarked(parts):
+    return [event for part in parts for event in part.events if not isinstance(event, TurnUnfinished)]
+
+
+CUT = [jobs_at_once(6), jobs_in_a_window(6), helpers_at_once(6), nested(3), late(6)]
+
+
+@pytest.mark.parametrize("op", CUT, ids=named)
+def test_a_turn_that_was_recorded_in_part_is_completed_by_the_replay(op):
+    """Wherever the process died between two commits: the rest is the same, and asked for by the first replay."""
+    world = World(op, signals=[("a", 1)] * 40)
+    world.run()
+    recorded = [started(op)]
+    for decision in world.decisions:
+        at = decision.events[-1].at
+        parts = in_parts(decision, 1, 1, at)
+        assert unmarked(parts) == decision.events
+        for cut in range(1, len(parts)):
+            begun = [event for part in parts[:cut] for event in part.events]
+            assert isinstance(begun[-1], TurnUnfinished)
+            ex = execution(op, recorded + begun)
+            rest = ex.advance([], now=at + 100)
+            assert rest.events == unmarked(parts[cut:])
+            assert started_by(rest)[0] == [each for part in parts[cut:] for each in started_by(part)[0]]
+            assert list(rest.waits) == [wait for part in parts[cut:] for wait in part.waits]
+            begins = [(step.position, step.attempt) for part in parts[cut:] for step in part.steps]
+            assert [(step.position, step.attempt) for step in rest.steps] == begins
+            ex.close()
+        recorded += decision.events
+    cut = [in_parts(decision, 1, 1, START) for decision in world.decisions]
+    assert max(map(len, cut)) >= (1 if op.definition is jobs_in_a_window else 6)  # a window is opened by one commit
+
+
+def test_a_turn_of_usual_size_is_one_commit():
+    """And so is one that does what no replay would do again."""
+    world = World(late(6), signals=[("a", 1)])
+    world.run()
+    for decision in world.decisions:
+        assert in_parts(decision, 100, 10, START) == [decision]
+        decision.attributes = {"a": 1}
+        assert in_parts(decision, 1, 1, START) == [decision]
+
+
+def test_code_that_has_changed_is_found_out_in_a_turn_that_was_recorded_in_part():
+    """Only behind all that is recorded may it ask for what is not."""
+    world = World(late(6), signals=[("a", 1)])
+    world.run()
+    first, second = world.decisions[:2]
+    begun = in_parts(second, 1, 1, START)[0].events
+    with pytest.raises(NondeterminismError):
+        execution(later(6), [started(late(6)), *first.events, *begun])

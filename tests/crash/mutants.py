@@ -65,10 +65,24 @@ MUTANTS = (
     _m(
         "acts before it records",
         "_shell/turns/driver",
-        "                decisions, freed = [decision], await self._writer.record(",
+        "                decisions, freed = await self._record(execution, decision, now)",
         "                self._perform(decision, execution)\n"
-        "                decisions, freed = [decision], await self._writer.record(",
+        "                decisions, freed = await self._record(execution, decision, now)",
         "crash/test_kill.py::test_it_does_not_matter_at_which_point_of_a_commit_the_process_dies",
+    ),
+    _m(
+        "a turn that was recorded in part is taken for a whole one",
+        "_core/journal/history",
+        "unfinished_at=last.at if isinstance(last, TurnUnfinished) else None",
+        "unfinished_at=None",
+        "core/test_slices.py",
+    ),
+    _m(
+        "a turn is cut within what arrived",
+        "_core/run/decision",
+        "        if number >= behind:\n",
+        "        if number:\n",
+        "core/test_slices.py",
     ),
     _m(
         "goes on with what the file did not take",

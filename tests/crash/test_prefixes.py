@@ -31,6 +31,7 @@ from durable import (
     race,
     settle,
     sleep,
+    start,
     step,
     timeout,
     transaction,
@@ -38,7 +39,9 @@ from durable import (
     workflow,
 )
 from durable._core.journal.events import KIND_NAMES
+from durable._core.run.decision import in_parts
 from durable._shell.attempts import steps
+from durable._shell.turns import driver
 from durable.errors import RunStateError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -195,6 +198,23 @@ async def crossing() -> Flow[list[int]]:
     yield Return(both)
 
 
+@workflow
+async def wide() -> Flow[list[object]]:
+    """Much at once: steps, jobs, timers, groups in groups; some that was joined, and some that is left alone."""
+    left = yield start(triple(9), key="nine")
+    both: list[object] = yield gather(
+        *(double(number) for number in range(4)),
+        gather(*(triple(number) for number in range(4))),
+        race(sleep(30), double(6)),
+        start(triple(9), key="nine"),
+        sleep(0.002),
+        gather(fails(1), fails(2), return_exceptions=True),
+    )
+    thrice: int = yield left.result()
+    first, second = both[8]
+    yield Return([*both[:5], both[5].value, str(first), str(second), thrice])
+
+
 async def say(run):
     for number in range(4):
         await run.signal("say", str(number), dedup=str(number))
@@ -218,6 +238,7 @@ CASES = {
         ["hook 19", "hook 20", "last 1", "last 2", "then 1", "then 2"],
     ),
     "cancelled": (lambda: (cancelled(), [cancelled, triple]), cancel, ["cleaned"]),
+    "wide": (lambda: (wide(), [wide, triple]), None, []),
     "stopped": (lambda: (stopped(), [stopped, holds_too]), cancel, ["undone"]),
 }
 
@@ -303,6 +324,23 @@ async def test_every_prefix_of_a_journal_leads_to_the_same_end(tmp_path, monkeyp
     op, definitions = make()
     end, paths = await check(tmp_path, monkeypatch, op, definitions, client, ["app (mark TEXT)"])
     assert end is not None
+    for path in paths:
+        assert marks(path) == rows, path
+        assert file_strays(path) == [], path
+
+
+@pytest.mark.parametrize("name", ["orders", "groups", "stopped", "wide"])
+async def test_a_turn_may_be_cut_between_any_two_things_that_it_opens(tmp_path, monkeypatch, file_strays, name):
+    """A turn that opens very much is several commits: here each command is one."""
+    make, client, rows = CASES[name]
+    for limit in ("ROWS_AT_ONCE", "ROWS_A_COMMIT", "ROWS_OF_CHILD"):
+        monkeypatch.setattr(driver, limit, 1)
+    parts = []
+    monkeypatch.setattr(driver, "in_parts", lambda *given: parts.append(in_parts(*given)) or parts[-1])
+    op, definitions = make()
+    end, paths = await check(tmp_path, monkeypatch, op, definitions, client, ["app (mark TEXT)"])
+    assert end is not None
+    assert max(map(len, parts)) > 1
     for path in paths:
         assert marks(path) == rows, path
         assert file_strays(path) == [], path

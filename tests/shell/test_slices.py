@@ -10,7 +10,10 @@ import pytest
 
 from durable import Flow, GroupFailedError, Return, for_each, gather, job, step, wait_for, workflow
 from durable._core.run.execution import SLICE, Execution
+from durable._shell.commits import commits
 from durable._shell.turns import driver as driver_module
+from durable._shell.writes import turn_writes
+from durable.errors import JournalIOError
 
 pytestmark = pytest.mark.anyio
 #: So many that their turn pauses some times.
@@ -181,3 +184,45 @@ async def test_a_long_run_is_replayed_in_slices(engines, pauses):
     await run.signal("end")
     assert await run.result() == 1_200
     assert pauses.count("replay") >= 2
+
+
+@pytest.mark.parametrize("body", [jobs, steps], ids=["jobs", "steps"])
+async def test_a_turn_that_opens_very_much_is_several_commits(engines, monkeypatch, body):
+    """So the writer is held no longer by one run with many children than by many runs."""
+    written = []
+    write = turn_writes.write_turns
+
+    def noted(conn, turns, effects):
+        written.extend((len(turn.events), len(turn.children)) for turn in turns)
+        write(conn, turns, effects)
+
+    monkeypatch.setattr(commits, "write_turns", noted)
+    engine = await engines.file(*DEFINITIONS)
+    count = 3_000 if body is steps else 600
+    assert await engine.run(body(count)) == sum(range(count))
+    assert Counter(range(count)) == CALLS
+    assert max(events for events, _ in written) <= driver_module.ROWS_A_COMMIT + 1
+    assert max(runs for _, runs in written) <= driver_module.ROWS_A_COMMIT / driver_module.ROWS_OF_CHILD
+
+
+async def test_a_turn_of_which_a_later_commit_fails_is_completed_from_what_is_recorded(engines, monkeypatch):
+    """What it had opened with the commits before is not opened again."""
+    engine = await engines.file(*DEFINITIONS)
+    monkeypatch.setattr(driver_module, "RELOAD_PAUSE", 0.01)
+    record = driver_module.TurnWriter.record
+    unfinished = []
+
+    async def refuse():
+        raise JournalIOError("a.db", "injected")
+
+    def third(writer, decision, *others, **more):
+        if not more.get("last", True):
+            unfinished.append(decision)
+            if len(unfinished) == 3:
+                return refuse()
+        return record(writer, decision, *others, **more)
+
+    monkeypatch.setattr(driver_module.TurnWriter, "record", third)
+    assert await engine.run(jobs(600)) == sum(range(600))
+    assert len(unfinished) >= 3
+    assert Counter(range(600)) == CALLS

@@ -992,6 +992,23 @@ class Compensated(RunWide):
         return "a saga that is undone"
 
 
+@light_frozen
+class TurnUnfinished(RunWide):
+    """
+    A turn that opens very much is recorded by several commits: the next events belong to it.
+
+    Where nothing follows, the process died in between, and the replay opens the rest.
+    """
+
+    kind: ClassVar[int] = 59
+    category: ClassVar[Literal["note"]] = "note"
+    #: When the turn was taken.
+    at: Instant = 0.0
+
+    def describe(self) -> str:
+        return "the turn continues"
+
+
 # --- the unions ------------------------------------------------------------------------------------
 
 StepCommand: TypeAlias = StepStarted | SlotAwaited | TransactionStarted
@@ -1028,6 +1045,7 @@ Note: TypeAlias = (
     | NowRead
     | Compensated
     | RequestTurnedAway
+    | TurnUnfinished
 )
 #: What a person has opened again: replay issues what it finds missing.
 Reopening: TypeAlias = RunRetried | RunForked

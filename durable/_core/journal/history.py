@@ -79,6 +79,7 @@ from durable._core.journal.events import (
     TimerFired,
     TimerSet,
     TransactionStarted,
+    TurnUnfinished,
 )
 from durable._core.journal.waits import Wait
 from durable._core.policies.retry import Retry
@@ -121,6 +122,9 @@ class History:
     #: issues what it finds missing afresh instead of calling it a divergence.
     reopened: bool
     reopened_at: float
+    #: When the last turn was taken, if the process died before all that it opens was recorded: the replay issues the
+    #: rest, once it has delivered all else.
+    unfinished_at: float | None
     #: The closing event of a run that has ended.
     end: End | None
     size: int
@@ -170,7 +174,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
                         now_reads[len(arrivals) - later_attempts] = event.at
                     case RequestTurnedAway():
                         turned_away.add(event.request)
-                    case AttributesSet() | StepCancelled() | OutcomeResolved() | Compensated():
+                    case AttributesSet() | StepCancelled() | OutcomeResolved() | Compensated() | TurnUnfinished():
                         # nothing is to be kept of these, since replay says them again
                         pass
                     case _:
@@ -197,6 +201,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         fresh=not commands and not arrivals and end is None,
         reopened=reopened,
         reopened_at=last.at if reopened else 0.0,
+        unfinished_at=last.at if isinstance(last, TurnUnfinished) else None,
         end=end,
         size=len(events),
         retry=retry,

@@ -53,7 +53,7 @@ class Answers:
         recorded = ex.history.now_reads.get(ex.arrivals)
         if recorded is not None:
             return recorded
-        if ex.replaying and not ex.history.reopened:
+        if not ex.may_ask_anew:
             return ex.time  # today's code asks, that of then did not: the time of then instead, as nothing is recorded
         if self._now_read_at != ex.arrivals:
             self._now_read_at = ex.arrivals

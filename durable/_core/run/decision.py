@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from durable._core.codec.codec import Payload
-from durable._core.journal.events import Event
+from durable._core.journal.events import Event, GroupArranged, LaterAttempt, NowRead, PatchMarked, TurnUnfinished
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.light_frozen import light_frozen
 from durable._core.policies.caps import Caps
@@ -279,3 +279,87 @@ def grown(caps: Caps, run_id: str, size: int, decision: Decision, *, remedy: str
         entry = LogEntry("warning", "run.history_is_long", {"events": size_then, "run_id": run_id})
         decision.logs = added(decision.logs, entry)
     return size_then
+
+
+def in_parts(decision: Decision, size: int, rows_of_child: int, at: float) -> list[Decision]:
+    """
+    *decision*, as decisions that are recorded one after another if it opens very much at once; else itself.
+
+    A process that dies in between leaves the beginning of what was opened, and the replay opens the rest. So nothing
+    but openings is set apart, behind all that arrived, each with its wait; and all stays in one if there is anything
+    that a replay would not do again.
+
+    Args:
+        decision: Of one turn.
+        size: Rows in a part, about.
+        rows_of_child: How many rows the start of a child counts for, which is a run of its own.
+        at: When the turn was taken.
+    """
+    events = decision.events
+    if len(events) + rows_of_child * len(decision.children) <= size or not _only_opens(decision):
+        return [decision]
+    behind = next((n for n in range(len(events), 0, -1) if not _is_opening(events[n - 1])), 0)
+    runs = {child.position: child for child in decision.children}
+    steps = {step.position: step for step in decision.steps}
+    waits: dict[str, list[Wait]] = {}
+    for wait in decision.waits:
+        waits.setdefault(wait.position, []).append(wait)
+    closed = {wait.position for wait in decision.waits_closed}
+    part = evolve(decision, events=[], steps=[], children=(), waits=(), logs=())
+    parts = [part]
+    room = size
+    for number, event in enumerate(events):
+        position = event.position or ""
+        if number >= behind:
+            if position in closed:
+                return [decision]
+            if room <= 0:
+                part.events.append(TurnUnfinished(at))
+                part = Decision()
+                parts.append(part)
+                room = size
+        part.events.append(event)
+        room -= 1
+        if position in runs:
+            part.children = added(part.children, runs.pop(position))
+            room -= rows_of_child
+        if position in steps:
+            part.steps.append(steps.pop(position))
+        for wait in waits.pop(position, ()) if position else ():
+            part.waits = added(part.waits, wait)
+    if runs or steps or waits:  # of what was opened before, or of the whole run
+        return [decision]
+    part.logs = decision.logs
+    return parts
+
+
+def _is_opening(event: Event) -> bool:
+    """Whether replay opens it again, or notes it of what it opens."""
+    if event.category == "command":
+        return not (isinstance(event, LaterAttempt) and event.attempt > 1)
+    return isinstance(event, (NowRead, PatchMarked, GroupArranged))
+
+
+def _only_opens(decision: Decision) -> bool:
+    """Whether *decision* does nothing else of which it matters when it is recorded."""
+    return not (
+        decision.transactions
+        or decision.slots
+        or decision.slots_released
+        or decision.requests
+        or decision.replies
+        or decision.cancelled_steps
+        or decision.cancelled_children
+        or decision.cancel_all_children
+        or decision.feeds
+        or decision.feeds_closed
+        or decision.waits_ending
+        or decision.emitted
+        or decision.troubled
+        or decision.attributes is not None
+        or decision.progress is not None
+        or decision.compensated is not None
+        or decision.ended is not None
+        or decision.blocked is not None
+        or decision.continued is not None
+    )

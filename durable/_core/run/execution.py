@@ -164,7 +164,7 @@ class Execution(OpenRun):
         """
         Replay what is recorded.
 
-        A reopened history may lead to new commands at once: call `advance([])` afterwards.
+        A reopened or unfinished history may lead to new commands at once: call `advance([])` afterwards.
 
         Raises:
             NondeterminismError: If the code asks for something else than was recorded.
@@ -205,7 +205,8 @@ class Execution(OpenRun):
         finally:
             self.replaying = False
             self.at_frontier = False
-        if (pending or self.history.fresh or self.history.reopened) and not self.ended:
+        asks_anew = self.history.reopened or self.history.unfinished_at is not None
+        if (pending or self.history.fresh or asks_anew) and not self.ended:
             self.time = now
             yield from self._each(self._turn(pending))
 
@@ -325,7 +326,7 @@ class Execution(OpenRun):
             self.time = recorded.reopened_at
         last = len(recorded.arrivals) - 1
         if recorded.run_attempt == 1 and (recorded.commands or not history.ends_unborn(recorded.arrivals)):
-            self.at_frontier = recorded.reopened and last < 0
+            self._reach(last < 0)
             self._begin()
             if self.opened is None:
                 self._run_on()
@@ -340,10 +341,9 @@ class Execution(OpenRun):
                 yield None
                 pause_at += REPLAYED_AT_ONCE
             self.taken = index + 1
-            if recorded.reopened:
-                self.at_frontier = index == last
-            else:
+            if not recorded.reopened:
                 self.time = event.at
+            self._reach(index == last)
             if not self._take(event):
                 self.diverge(event.position or "", None)
             if self.opened and not self.runnable:
@@ -358,6 +358,13 @@ class Execution(OpenRun):
         if self.unmatched and not self.ended:
             self.diverge(next(iter(self.unmatched)), None)
         self.answers.take_dropped()  # not reported again, since they were when they were new
+
+    def _reach(self, is_last: bool) -> None:  # noqa: FBT001 - private, and never a literal
+        """What is replayed next is the last that is recorded: from there on an open history is continued."""
+        unfinished_at = self.history.unfinished_at
+        self.at_frontier = is_last and (self.history.reopened or unfinished_at is not None)
+        if is_last and unfinished_at is not None:
+            self.time = unfinished_at
 
     def _turn(self, arrived: Sequence[Event]) -> Steps:
         if not self._begun and self.history.run_attempt == 1 and not history.ends_unborn(arrived):

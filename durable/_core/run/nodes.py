@@ -455,7 +455,7 @@ class OpenRun:
         #: Why the run is being cancelled, once it is.
         self.cancel_reason = ""
         self.replaying = False
-        #: Set in the replay of a reopened history once all that it holds was delivered.
+        #: Set in the replay of a reopened or unfinished history once all that it holds was delivered.
         self.at_frontier = False
         #: Arrivals taken so far; and how many events were looked at for that, later attempts included.
         self.arrivals = 0
@@ -518,10 +518,15 @@ class OpenRun:
             if position in self.comparing.positions and not self._carries(recorded):
                 self._carries_other(recorded, event)
             return recorded, False
-        if self.replaying and not self.history.reopened:
+        if not self.may_ask_anew:
             self.diverge(position, event)
         self.decision.events.append(event)
         return event, True
+
+    @property
+    def may_ask_anew(self) -> bool:
+        """Whether what the code asks for, and is not recorded, is new; else the code has changed."""
+        return not self.replaying or self.history.reopened or self.at_frontier
 
     def matches(self, position: str, recorded: CommandEvent) -> bool:
         """

@@ -34,7 +34,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepNotBegun,
 )
-from durable._core.run.decision import Decision, StepAction
+from durable._core.run.decision import Decision, StepAction, in_parts
 from durable._core.run.execution import REPLAYED_AT_ONCE, Execution
 from durable._core.suspicion import BODY, Suspect, counts, progress
 from durable._shell.attempts.steps import current_task
@@ -50,7 +50,7 @@ from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.transaction_turn import Recorded, Spoiling, TransactionTurn
-from durable._shell.turns.turn_writer import ROWS_AT_ONCE, TurnWriter
+from durable._shell.turns.turn_writer import ROWS_A_COMMIT, ROWS_AT_ONCE, ROWS_OF_CHILD, TurnWriter
 from durable._shell.writes.turn_writes import SignalsUnreadError
 from durable.errors import (
     DurableError,
@@ -197,8 +197,8 @@ class Driver:
         else:
             with self._watch.turn:
                 decision = execution.begin_turn(arrived, now=now)
-        if decision is None or len(decision.events) > ROWS_AT_ONCE:
-            decision = await self._rest_of_turn(execution, decision, now)
+        if decision is None:
+            decision = await self._rest_of_turn(execution)
         if self._services.replay_always and decision.ended is not None:
             await self._rehearse(decision.events)  # now, since once the end is recorded the run cannot be blocked
         decisions: list[Decision] = []
@@ -208,7 +208,7 @@ class Driver:
             if decision.transactions:
                 decisions, freed = await self._transact(execution, decision)
             else:
-                decisions, freed = [decision], await self._writer.record(decision, execution, self._inbox.upto, now)
+                decisions, freed = await self._record(execution, decision, now)
         except SignalsUnreadError:
             go_back = partial(self._redo, execution)
         except JournalDamagedError:
@@ -248,14 +248,13 @@ class Driver:
             self._inbox.notify()
         return self._next
 
-    async def _rest_of_turn(self, execution: AnyExecution, decision: Decision | None, now: float) -> Decision:
+    async def _rest_of_turn(self, execution: AnyExecution) -> Decision:
         """The rest of a large turn, which is taken in slices: the event loop is the user's, too."""
+        decision: Decision | None = None
         with anyio.CancelScope(shield=True):  # so that no outcome is lost which it has taken in
             while decision is None:
                 await asyncio.sleep(0)
                 decision = self._continue_turn(execution)
-            if not decision.transactions:
-                await self._writer.prepare(decision, now)
         assert decision is not None, "a shielded scope swallows nothing"
         return decision
 
@@ -263,6 +262,20 @@ class Driver:
         assert isinstance(execution, Execution), "others do not pause"
         with self._watch.turn:
             return execution.continue_turn()
+
+    async def _record(self, execution: AnyExecution, decision: Decision, now: float) -> Recorded:
+        """Have *decision* written: in several commits if it opens very much, since the writer is everybody's."""
+        if len(decision.events) <= ROWS_AT_ONCE:
+            return Recorded([decision], await self._writer.record(decision, execution, self._inbox.upto, now))
+        parts = in_parts(decision, ROWS_A_COMMIT, ROWS_OF_CHILD, now)
+        freed = False
+        with anyio.CancelScope(shield=True):  # as in `_rest_of_turn`
+            made = [await self._writer.make(part, now) for part in parts]
+        for number, part in enumerate(parts):
+            upto, last = (0 if number else self._inbox.upto), part is parts[-1]
+            freed = await self._writer.record(part, execution, upto, now, made=made[number], last=last)
+            self._inbox.recorded()
+        return Recorded(parts, freed)
 
     async def _transact(self, execution: AnyExecution, decision: Decision) -> Recorded:
         turn = TransactionTurn(

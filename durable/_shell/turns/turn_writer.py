@@ -11,7 +11,7 @@ import asyncio
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from attrs import define, evolve, field
 
@@ -83,6 +83,13 @@ _TOLD: Final[Mapping[type[Any], EventName]] = {
 #: What one iteration of the event loop makes of a large turn: two milliseconds.
 ROWS_AT_ONCE = 500
 RUNS_AT_ONCE = 100
+#: What one commit takes of a turn that opens very much: some milliseconds of the writer's, since a child, whose run is
+#: written too, takes as long as so many rows.
+ROWS_A_COMMIT = 1_500
+ROWS_OF_CHILD = 10
+
+#: The rows of a decision, and the runs that it starts.
+Made: TypeAlias = tuple[Sequence[EventTuple], Sequence[NewRun]]
 
 
 @define(eq=False)
@@ -104,12 +111,10 @@ class TurnWriter:
     _steps: dict[str, tuple[str, int]] = field(factory=dict, init=False)
     #: What notes that hooks of the run are called, if the last engine died.
     watch: Watch = field(default=UNWATCHED, init=False)
-    #: Rows and runs of the decision that is written next, where they were made before.
-    _prepared: tuple[Sequence[EventTuple], Sequence[NewRun]] | None = field(default=None, init=False)
 
-    async def prepare(self, decision: Decision, now: float) -> None:
+    async def make(self, decision: Decision, now: float) -> Made:
         """
-        Make the rows and the runs of *decision*, which `record` is to write next, in several iterations of the loop.
+        The rows and the runs of *decision*, which `record` is to write next, made in several iterations of the loop.
 
         Raises:
             DurableError: A run cannot be started.
@@ -122,13 +127,23 @@ class TurnWriter:
         for at in range(0, len(decision.children), RUNS_AT_ONCE):
             children += [self._child(action, now) for action in decision.children[at : at + RUNS_AT_ONCE]]
             await asyncio.sleep(0)
-        self._prepared = rows, children
+        return rows, children
 
-    def record(self, decision: Decision, execution: AnyExecution, inbox_upto: int, now: float) -> Awaitable[bool]:
+    def record(
+        self,
+        decision: Decision,
+        execution: AnyExecution,
+        inbox_upto: int,
+        now: float,
+        *,
+        made: Made | None = None,
+        last: bool = True,
+    ) -> Awaitable[bool]:
         """
         Have *decision* of *execution*, made at *now*, written.
 
-        With it, what the inbox holds up to item *inbox_upto* is taken in.
+        With it, what the inbox holds up to item *inbox_upto* is taken in. *made* is what `make` made of it, if it was
+        asked; *last* is False while more of the same turn is to follow.
 
         Done when it is on disk: whether the run was let go of, if it waits; else something has arrived meanwhile.
 
@@ -137,10 +152,10 @@ class TurnWriter:
             SignalsUnreadError: It would have ended the run too early, so that nothing of it was written.
         """
         if decision.ended is None:
-            write = self.turn(decision, execution, inbox_upto, now)
+            write = self.turn(decision, execution, inbox_upto, now, made=made, last=last)
         else:
             with self.watch.turn:  # hooks are asked what follows
-                write = self.turn(decision, execution, inbox_upto, now)
+                write = self.turn(decision, execution, inbox_upto, now, made=made)
         return self._services.commits.turn(write)
 
     async def block(self, reason: str, running: Collection[str]) -> None:
@@ -210,12 +225,18 @@ class TurnWriter:
         end_undriven(conn, self._state, end, now, then.runs, then.broken, services.allocate, effects)
 
     def turn(
-        self, decision: Decision, execution: AnyExecution, inbox_upto: int, now: float, *, last: bool = True
+        self,
+        decision: Decision,
+        execution: AnyExecution,
+        inbox_upto: int,
+        now: float,
+        *,
+        made: Made | None = None,
+        last: bool = True,
     ) -> TurnWrite:
-        """*decision*, ready to be written. *last* is False while transactions of the same turn are still to run."""
+        """*decision*, ready to be written. *last* is False while more of the same turn is to follow."""
         services = self._services
-        prepared, self._prepared = self._prepared, None
-        events = self._state.append(decision.events) if prepared is None else prepared[0]
+        events = self._state.append(decision.events) if made is None else made[0]
         if decision.ended is None:
             write = TurnWrite(self._state, now, decision, events, inbox_upto)
             if decision.blocked is not None:
@@ -234,8 +255,7 @@ class TurnWriter:
             self._add_followers(write, execution, decision.ended)
         refusable = bool(decision.requests)
         if decision.children:
-            started = [self._child(action, now) for action in decision.children] if prepared is None else prepared[1]
-            write.children = started
+            write.children = [self._child(action, now) for action in decision.children] if made is None else made[1]
             refusable = refusable or any(child.may_be_refused for child in write.children)
         if refusable:
             write.refusal = lambda error: failure_payload(error, services.codec, with_traceback=False)
