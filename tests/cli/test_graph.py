@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from durable import Flow, Return, for_each, gather, job, race, settle, sleep, step, timeout, wait_for, workflow
+from durable import (
+    Flow,
+    Return,
+    for_each,
+    gather,
+    job,
+    poll_until,
+    race,
+    settle,
+    sleep,
+    step,
+    timeout,
+    wait_for,
+    workflow,
+)
 from durable._cli.drawing.model import MOST_MEMBERS, folded, nodes_of, worst
 from durable._cli.drawing.svg import svg_lines
 from durable._cli.drawing.text import dot_lines, mermaid_lines, text_lines
@@ -119,6 +133,25 @@ def test_a_timer_is_drawn_by_its_name():
 
     nodes = nodes_of(run(naps()).events)
     assert [(node.kind, node.label) for node in nodes[1:-1]] == [("timer", "sleep"), ("timer", "nap")]
+
+
+def test_a_group_is_drawn_with_its_name():
+    """
+    What it is, and what the code calls it; its members by theirs.
+    """
+
+    @workflow
+    async def named() -> Flow[None]:
+        yield gather({"eu": settle(add(1), name="careful")}, name="regions")
+        yield for_each(add, [5], name="rides")
+        yield timeout(add(1), 60, name="patience")
+        yield poll_until(add(1), every=1, name="until added")
+
+    nodes = nodes_of(run(named()).events)
+    assert [node.label for node in nodes[1:-1]] == [
+        "gather of 1 (regions)", "for_each add of 1 (rides)", "timeout (patience)", "poll_until (until added)",
+    ]  # fmt: skip
+    assert by_position(nodes)["0.0"].label == "settle of 1 (careful) (eu)"
 
 
 def test_what_is_open_is_open():

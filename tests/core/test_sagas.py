@@ -7,10 +7,11 @@ import pytest
 from durable._core.authoring.decorators import step, workflow
 from durable._core.authoring.op_constructors import continue_as, gather, sleep
 from durable._core.authoring.sagas import CompensationError, saga
-from durable._core.journal.history import is_compensated
+from durable._core.journal.events import Compensated
+from durable._core.journal.history import is_compensated, only
 from durable._core.program.ops import Flow, Return
-from durable.errors import RunCancelled, UsageError
-from tests.core.drive import World, again, closed_prefixes
+from durable.errors import DefinitionError, RunCancelled, UsageError
+from tests.core.drive import World, again, closed_prefixes, run
 
 
 @step
@@ -53,6 +54,31 @@ def until(world: World, position: str) -> World:
     while not any(action.position == position for action in world.steps):
         assert world.happen()
     return world
+
+
+def test_a_saga_that_is_undone_is_called_by_its_name():
+    """
+    In the history, and in the error where compensations fail.
+    """
+
+    @step
+    def unable(booking: str) -> None:
+        raise LookupError(booking)
+
+    @workflow
+    async def named() -> Flow[None]:
+        async with saga(name="trip") as undo:
+            flight: str = yield book("flight")
+            undo(unable(flight))
+            yield book("nothing left")
+
+    world = run(named())
+    (note,) = only(world.events, Compensated)
+    assert note.describe() == "saga 'trip', which is undone"
+    with pytest.raises(CompensationError, match="1 of 1 compensations of saga 'trip' failed"):
+        world.value()
+    with pytest.raises(DefinitionError, match="the name of a saga must be printable"):
+        saga(name="\n")
 
 
 def test_a_success_undoes_nothing():

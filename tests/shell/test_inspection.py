@@ -17,16 +17,23 @@ from durable import (
     Return,
     RunCancelledError,
     RunFailedError,
+    as_completed,
     current,
+    for_each,
     gather,
     job,
     now,
+    poll_until,
     race,
     random,
+    saga,
     set_attributes,
+    settle,
     sleep,
     step,
+    timeout,
     uuid4,
+    wait_first,
     wait_for,
     workflow,
 )
@@ -412,9 +419,14 @@ async def pay() -> int:
     return 7
 
 
+@step
+async def pay_each(amount: int) -> int:
+    return amount
+
+
 @workflow
 async def named() -> Flow[None]:
-    yield gather(pay(), quick(1))
+    yield gather(pay(), quick(1), name=r'the "bo\'th"')
     yield sleep(0.001, name=r'cool "down\'s"')
     yield sleep(0.001)
     yield wait_for("go")
@@ -432,7 +444,7 @@ async def test_histories_tell_the_name_of_what_stands_at_a_position(engines, rea
     history = await run.history()
     names = {event.position: event.name for event in history}
     assert names == {
-        None: None, "0": "gather", "0.0": "pay", "0.1": "quick", "1": r'cool "down\'s"', "2": "sleep", "3": "go",
+        None: None, "0": r'the "bo\'th"', "0.0": "pay", "0.1": "quick", "1": r'cool "down\'s"', "2": "sleep", "3": "go",
     }  # fmt: skip
     by_outcome = {event.kind: event.name for event in history}
     assert (by_outcome["StepSucceeded"], by_outcome["ChildSucceeded"]) == ("pay", "quick")
@@ -448,40 +460,61 @@ def test_the_view_knows_every_command_and_where_its_name_stands():
     Whoever adds a command adds it there.
     """
     commands = {kind: cls for kind, cls in EVENT_CLASSES.items() if getattr(cls, "category", "") == "command"}
-    (listed,) = re.findall(r"c\.kind IN \(([\d, ]+)\)", schema._VIEW_HISTORY)
+    listed = re.findall(r"c\.kind IN \(([\d, ]+)\)", schema._VIEW_HISTORY)[-1]
     assert {int(kind) for kind in listed.split(", ")} == set(commands)
     for cls in commands.values():
         assert next(each.name for each in fields(cls) if each.name != "position") in {"name", "run_id"}
     assert [each.name for each in fields(EVENT_CLASSES[21])] == ["position", "name", "fire_at", "site", "label", "at"]
+    group = [each.name for each in fields(EVENT_CLASSES[20])]
+    assert group == ["position", "name", "size", "site", "label", "value", "at"]
 
 
-async def test_the_name_of_a_timer_may_be_changed_under_open_runs(engines, reached, tmp_db):
+@pytest.mark.parametrize("first", ["", "before"])
+async def test_names_may_be_changed_under_open_runs(engines, eventually, first):
     """
-    It is for people: a run that was started without one, or with another, goes on.
+    They are for people: a run that was started without them, or with others, resumes.
     """
 
     def version(name):
         @workflow(name="naps")
         async def naps() -> Flow[str]:
             yield sleep(0.001, name=name)
-            yield wait_for("go")
+            yield gather(pay(), name=name)
+            yield for_each(pay_each, [1, 2], name=name)
+            yield settle(pay(), name=name)
+            yield timeout(wait_for("go"), 60, name=name)
+            yield race(pay(), name=name)
+            yield wait_first(pay(), name=name)
+            yield poll_until(pay, every=1, name=name)
+            async for _ in as_completed([pay()], name=name):
+                pass
+            async with saga(name=name) as undo:
+                undo(pay())
             yield Return(name)
 
         return naps
 
-    before = version("")
+    before = version(first)
     engine = await engines.file(before)
     run = await engine.start(before())
-    await reached(run, "waiting")
+
+    async def waits_for_the_signal() -> bool:
+        return any(wait.kind == "signal" for wait in await run.waits())
+
+    await eventually(waits_for_the_signal)
     await engine.aclose()
     engine = await engines.file(version("a nap"))
     await engine.get(run.id).signal("go")
     assert await engine.get(run.id).result(5) == "a nap"
+    names = {event.position: event.name for event in await engine.get(run.id).history()}
+    told = [names[str(number)] for number in range(9)]
+    assert told[5:] == ["a nap"] * 4
+    assert set(told[:5]) == ({"before"} if first else {"sleep", "gather", "for_each pay_each", "settle", "timeout"})
 
 
 async def test_why_tells_the_names_that_the_code_gives(engines, eventually):
     """
-    Of members of a group, of a helper that is one, and of a timer.
+    Of members of a group, of a helper that is one, of a group, and of a timer.
     """
 
     async def payment() -> object:
@@ -494,6 +527,10 @@ async def test_why_tells_the_names_that_the_code_gives(engines, eventually):
                 yield race({"customer": wait_for("go"), "late": sleep(9_000)})
             case "helper":
                 yield gather({"payment": payment()})
+            case "named":
+                yield timeout(race({"customer": wait_for("go"), "late": sleep(9_000)}, name="decision"), 60, name="day")
+            case "timeout":
+                yield timeout(wait_for("go"), 60, name="patience")
             case _:
                 yield sleep(60, name="cool down")
 
@@ -501,6 +538,8 @@ async def test_why_tells_the_names_that_the_code_gives(engines, eventually):
     told = {
         "race": "signal 'go' at 0.0 (customer) and 1 more",
         "helper": "signal 'paid' at 0.0.0 (payment)",
+        "named": "signal 'go' at 0.0.0 (customer in decision) and 2 more",
+        "timeout": "signal 'go' at 0.0 (in patience) and 1 more",
         "timer": "the timer at 0 (cool down) (due in",
     }
     for form, sentence in told.items():
@@ -510,3 +549,20 @@ async def test_why_tells_the_names_that_the_code_gives(engines, eventually):
             return sentence in await run.why()
 
         await eventually(is_told)
+
+
+async def test_waits_tell_the_names_that_the_code_gives(engines, reached):
+    """
+    What `why()` says in a sentence, as values; the time of a `timeout` stands last, whatever it is called.
+    """
+
+    @workflow
+    async def body() -> Flow[None]:
+        yield timeout(gather({"customer": wait_for("go")}, name="decision"), 60, name="patience")
+
+    engine = await engines.memory(body)
+    run = await engine.start(body())
+    await reached(run, "waiting")
+    waits = [(wait.kind, wait.position, wait.called) for wait in await run.waits()]
+    assert waits == [("signal", "0.0.0", "customer in decision"), ("timer", "0", "patience")]
+    assert (await run.info()).waits == await run.waits()

@@ -227,9 +227,11 @@ def _node(event: CommandEvent) -> GraphNode:
         case TransactionStarted():
             return GraphNode(event.position, "transaction", event.name, "open", at)
         case GroupOpened():
-            return GraphNode(event.position, "group", f"{event.name} of {event.size}", "open", at)
+            return GraphNode(event.position, "group", event.describe(), "open", at)
+        case TimerSet(name="timeout"):
+            return GraphNode(event.position, "group", event.describe(), "open", at)
         case TimerSet():
-            return GraphNode(event.position, "group" if event.name == "timeout" else "timer", event.called, "open", at)
+            return GraphNode(event.position, "timer", event.called, "open", at)
         case SignalAwaited():
             return GraphNode(event.position, "signal", f"wait_for {event.name}", "open", at)
         case ChildStarted():

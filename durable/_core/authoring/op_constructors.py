@@ -54,7 +54,7 @@ from durable._core.program.ops import (
     kind_of,
 )
 from durable._core.program.requests import Asked, Request, WaitForRequestOp
-from durable.errors import UnknownOptionError
+from durable.errors import CapExceededError, DefinitionError, UnknownOptionError
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -75,56 +75,97 @@ T5 = TypeVar("T5")
 
 
 @overload
-def gather(*, fail_fast: bool = ..., return_exceptions: bool = ...) -> GatherOp[list[Any]]: ...
+def gather(*, fail_fast: bool = ..., return_exceptions: bool = ..., name: str = ...) -> GatherOp[list[Any]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
-    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+    members: Mapping[K, Member[T]],
+    /,
+    *,
+    concurrency: int | None = ...,
+    enough: int,
+    tolerate: float | None = ...,
+    name: str = ...,
 ) -> GatherOp[NamedOutcomes[K, T]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
-    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+    members: Mapping[K, Member[T]],
+    /,
+    *,
+    concurrency: int | None = ...,
+    enough: int | None = ...,
+    tolerate: float,
+    name: str = ...,
 ) -> GatherOp[NamedOutcomes[K, T]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
-    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., return_exceptions: Literal[True]
+    members: Mapping[K, Member[T]],
+    /,
+    *,
+    concurrency: int | None = ...,
+    return_exceptions: Literal[True],
+    name: str = ...,
 ) -> GatherOp[dict[K, T | Exception]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
-    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., fail_fast: bool = ...
+    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., fail_fast: bool = ..., name: str = ...
 ) -> GatherOp[dict[K, T]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]  # as above; for mypy, which sees but objects in a mapping of several types
-    members: Mapping[K, Op[Any]], /, *, concurrency: int | None = ..., fail_fast: bool = ...
+    members: Mapping[K, Op[Any]], /, *, concurrency: int | None = ..., fail_fast: bool = ..., name: str = ...
 ) -> GatherOp[dict[K, Any]]: ...
 @overload
 def gather(
-    members: Iterable[Member[T]], /, *, concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+    members: Iterable[Member[T]],
+    /,
+    *,
+    concurrency: int | None = ...,
+    enough: int,
+    tolerate: float | None = ...,
+    name: str = ...,
 ) -> GatherOp[Outcomes[T]]: ...
 @overload
 def gather(
-    members: Iterable[Member[T]], /, *, concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+    members: Iterable[Member[T]],
+    /,
+    *,
+    concurrency: int | None = ...,
+    enough: int | None = ...,
+    tolerate: float,
+    name: str = ...,
 ) -> GatherOp[Outcomes[T]]: ...
 @overload
 def gather(
-    members: Iterable[Member[T]] | None, /, *, concurrency: int | None = ..., fail_fast: bool = ...
+    members: Iterable[Member[T]] | None, /, *, concurrency: int | None = ..., fail_fast: bool = ..., name: str = ...
 ) -> GatherOp[list[T]]: ...
 @overload
 def gather(
-    members: Iterable[Member[T]] | None, /, *, concurrency: int | None = ..., return_exceptions: Literal[True]
+    members: Iterable[Member[T]] | None,
+    /,
+    *,
+    concurrency: int | None = ...,
+    return_exceptions: Literal[True],
+    name: str = ...,
 ) -> GatherOp[list[T | Exception]]: ...
 @overload
-def gather(members: Iterable[Member[T]], /, *, at_least: int) -> GatherOp[list[T]]: ...
+def gather(members: Iterable[Member[T]], /, *, at_least: int, name: str = ...) -> GatherOp[list[T]]: ...
 @overload
 def gather(  # pyright: ignore[reportOverlappingOverload]  # a tuple is what one member gives, a list what *many do
-    m1: Member[T1], /, *, concurrency: int | None = ..., fail_fast: bool = ...
+    m1: Member[T1], /, *, concurrency: int | None = ..., fail_fast: bool = ..., name: str = ...
 ) -> GatherOp[tuple[T1]]: ...
 @overload
 def gather(
-    m1: Member[T1], m2: Member[T2], /, *, concurrency: int | None = ..., fail_fast: bool = ...
+    m1: Member[T1], m2: Member[T2], /, *, concurrency: int | None = ..., fail_fast: bool = ..., name: str = ...
 ) -> GatherOp[tuple[T1, T2]]: ...
 @overload
 def gather(
-    m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, concurrency: int | None = ..., fail_fast: bool = ...
+    m1: Member[T1],
+    m2: Member[T2],
+    m3: Member[T3],
+    /,
+    *,
+    concurrency: int | None = ...,
+    fail_fast: bool = ...,
+    name: str = ...,
 ) -> GatherOp[tuple[T1, T2, T3]]: ...
 @overload
 def gather(
@@ -136,6 +177,7 @@ def gather(
     *,
     concurrency: int | None = ...,
     fail_fast: bool = ...,
+    name: str = ...,
 ) -> GatherOp[tuple[T1, T2, T3, T4]]: ...
 @overload
 def gather(
@@ -148,23 +190,26 @@ def gather(
     *,
     concurrency: int | None = ...,
     fail_fast: bool = ...,
+    name: str = ...,
 ) -> GatherOp[tuple[T1, T2, T3, T4, T5]]: ...
 @overload
-def gather(*members: Member[T], concurrency: int | None = ..., fail_fast: bool = ...) -> GatherOp[list[T]]: ...
+def gather(
+    *members: Member[T], concurrency: int | None = ..., fail_fast: bool = ..., name: str = ...
+) -> GatherOp[list[T]]: ...
 @overload
 def gather(
-    *members: Member[T], concurrency: int | None = ..., return_exceptions: Literal[True]
+    *members: Member[T], concurrency: int | None = ..., return_exceptions: Literal[True], name: str = ...
 ) -> GatherOp[list[T | Exception]]: ...
 @overload
 def gather(
-    *members: Member[T], concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+    *members: Member[T], concurrency: int | None = ..., enough: int, tolerate: float | None = ..., name: str = ...
 ) -> GatherOp[Outcomes[T]]: ...
 @overload
 def gather(
-    *members: Member[T], concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+    *members: Member[T], concurrency: int | None = ..., enough: int | None = ..., tolerate: float, name: str = ...
 ) -> GatherOp[Outcomes[T]]: ...
 @overload
-def gather(*members: Member[T], at_least: int) -> GatherOp[list[T]]: ...
+def gather(*members: Member[T], at_least: int, name: str = ...) -> GatherOp[list[T]]: ...
 def gather(
     *members: Any,
     concurrency: int | None = None,
@@ -173,6 +218,7 @@ def gather(
     fail_fast: bool = False,
     return_exceptions: bool = False,
     at_least: int | None = None,
+    name: str = "",
 ) -> GatherOp[Any]:
     """
     All members; their results as a list, in the order of the arguments, or as a dict if they are a mapping.
@@ -192,6 +238,7 @@ def gather(
         fail_fast: At the first failure cancel the rest, then raise.
         return_exceptions: Failures stand in the list instead of raising.
         at_least: As *enough*, but the list holds the results of those that succeeded.
+        name: Of the group, as history shows it; it may be changed.
 
     Raises (when yielded or awaited):
         GroupFailedError: Of all failures, once every member has ended; an `ExceptionGroup` whose `settled` tells of
@@ -212,51 +259,84 @@ def gather(
             discard(*found)
             raise
     settles = at_least is None and options.end.given
-    op: GatherOp[Any] = GatherOp(
-        found, fail_fast, return_exceptions, current_driver.call_site(), options, settles, keys
-    )
+    site, label = current_driver.call_site(), _label("gather", name, *found)
+    op: GatherOp[Any] = GatherOp(found, fail_fast, return_exceptions, site, options, settles, keys, name=label)
     current_driver.created(op)
     return op
 
 
 @overload
 def as_completed(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
-    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+    members: Mapping[K, Member[T]],
+    /,
+    *,
+    concurrency: int | None = ...,
+    enough: int,
+    tolerate: float | None = ...,
+    name: str = ...,
 ) -> AsCompleted[tuple[K, Settled[T]]]: ...
 @overload
 def as_completed(  # type: ignore[overload-overlap]  # what is both a mapping and an iterable of members is no user's
-    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+    members: Mapping[K, Member[T]],
+    /,
+    *,
+    concurrency: int | None = ...,
+    enough: int | None = ...,
+    tolerate: float,
+    name: str = ...,
 ) -> AsCompleted[tuple[K, Settled[T]]]: ...
 @overload
-def as_completed(members: Mapping[K, Member[T]], /, *, concurrency: int | None = ...) -> AsCompleted[tuple[K, T]]: ...
+def as_completed(
+    members: Mapping[K, Member[T]], /, *, concurrency: int | None = ..., name: str = ...
+) -> AsCompleted[tuple[K, T]]: ...
 @overload
 def as_completed(
-    members: Iterable[Member[T]], /, *, concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+    members: Iterable[Member[T]],
+    /,
+    *,
+    concurrency: int | None = ...,
+    enough: int,
+    tolerate: float | None = ...,
+    name: str = ...,
 ) -> AsCompleted[Settled[T]]: ...
 @overload
 def as_completed(
-    members: Iterable[Member[T]], /, *, concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+    members: Iterable[Member[T]],
+    /,
+    *,
+    concurrency: int | None = ...,
+    enough: int | None = ...,
+    tolerate: float,
+    name: str = ...,
 ) -> AsCompleted[Settled[T]]: ...
 @overload
-def as_completed(members: Iterable[Member[T]], /, *, concurrency: int | None = ...) -> AsCompleted[T]: ...
-@overload
-def as_completed(m1: Member[T1], m2: Member[T2], /, *, concurrency: int | None = ...) -> AsCompleted[T1 | T2]: ...
+def as_completed(
+    members: Iterable[Member[T]], /, *, concurrency: int | None = ..., name: str = ...
+) -> AsCompleted[T]: ...
 @overload
 def as_completed(
-    m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, concurrency: int | None = ...
+    m1: Member[T1], m2: Member[T2], /, *, concurrency: int | None = ..., name: str = ...
+) -> AsCompleted[T1 | T2]: ...
+@overload
+def as_completed(
+    m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, concurrency: int | None = ..., name: str = ...
 ) -> AsCompleted[T1 | T2 | T3]: ...
 @overload
-def as_completed(*members: Member[T], concurrency: int | None = ...) -> AsCompleted[T]: ...
+def as_completed(*members: Member[T], concurrency: int | None = ..., name: str = ...) -> AsCompleted[T]: ...
 @overload
 def as_completed(
-    *members: Member[T], concurrency: int | None = ..., enough: int, tolerate: float | None = ...
+    *members: Member[T], concurrency: int | None = ..., enough: int, tolerate: float | None = ..., name: str = ...
 ) -> AsCompleted[Settled[T]]: ...
 @overload
 def as_completed(
-    *members: Member[T], concurrency: int | None = ..., enough: int | None = ..., tolerate: float
+    *members: Member[T], concurrency: int | None = ..., enough: int | None = ..., tolerate: float, name: str = ...
 ) -> AsCompleted[Settled[T]]: ...
 def as_completed(
-    *members: Any, concurrency: int | None = None, enough: int | None = None, tolerate: float | None = None
+    *members: Any,
+    concurrency: int | None = None,
+    enough: int | None = None,
+    tolerate: float | None = None,
+    name: str = "",
 ) -> AsCompleted[Any]:
     """
     What ``async for`` gives the results of members by, each once it has ended.
@@ -270,6 +350,7 @@ def as_completed(
         concurrency: How many members run at once; None is all.
         enough: As of `gather`. With it, or *tolerate*, what comes is how each member ended, as a `Settled`.
         tolerate: As of `gather`.
+        name: As of `gather`.
 
     Raises (in the loop):
         Exception: What a member failed with, in its turn.
@@ -283,24 +364,25 @@ def as_completed(
         discard(*found)
         raise
     options = PLAIN if options == PLAIN else options
-    op = CompletionsOp(found, site=current_driver.call_site(), options=options, settles=options.end.given, keys=keys)
+    site, label = current_driver.call_site(), _label("as_completed", name, *found)
+    op = CompletionsOp(found, site=site, options=options, settles=options.end.given, keys=keys, name=label)
     current_driver.created(op)
     return AsCompleted(op)
 
 
 @overload
-def wait_first(members: Mapping[Any, Member[T]], /) -> WaitFirstOp[T]: ...
+def wait_first(members: Mapping[Any, Member[T]], /, *, name: str = ...) -> WaitFirstOp[T]: ...
 @overload
-def wait_first(members: Mapping[Any, Member[Any]], /) -> WaitFirstOp[Any]: ...
+def wait_first(members: Mapping[Any, Member[Any]], /, *, name: str = ...) -> WaitFirstOp[Any]: ...
 @overload
-def wait_first(members: Iterable[Member[T]], /) -> WaitFirstOp[T]: ...
+def wait_first(members: Iterable[Member[T]], /, *, name: str = ...) -> WaitFirstOp[T]: ...
 @overload
-def wait_first(m1: Member[T1], m2: Member[T2], /) -> WaitFirstOp[T1 | T2]: ...
+def wait_first(m1: Member[T1], m2: Member[T2], /, *, name: str = ...) -> WaitFirstOp[T1 | T2]: ...
 @overload
-def wait_first(m1: Member[T1], m2: Member[T2], m3: Member[T3], /) -> WaitFirstOp[T1 | T2 | T3]: ...
+def wait_first(m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, name: str = ...) -> WaitFirstOp[T1 | T2 | T3]: ...
 @overload
-def wait_first(*members: Member[T]) -> WaitFirstOp[T]: ...
-def wait_first(*members: Any) -> WaitFirstOp[Any]:
+def wait_first(*members: Member[T], name: str = ...) -> WaitFirstOp[T]: ...
+def wait_first(*members: Any, name: str = "") -> WaitFirstOp[Any]:
     """
     The first member to end, as a `Winner`; unlike in a `race`, the others go on.
 
@@ -310,6 +392,7 @@ def wait_first(*members: Any) -> WaitFirstOp[Any]:
     Args:
         members: Ops or coroutines of helpers; or one iterable of them, or one mapping, by whose keys `Winner.key`
             tells which it was. A first one that failed raises its error.
+        name: As of `gather`.
     """
     found, keys = _given(members, "wait_first")
     if not found:
@@ -321,7 +404,8 @@ def wait_first(*members: Any) -> WaitFirstOp[Any]:
         discard(*found)
         raise
     options = PLAIN if names is None else GroupOptions(names=names)
-    op: WaitFirstOp[Any] = WaitFirstOp(found, site=current_driver.call_site(), options=options, keys=keys)
+    site, label = current_driver.call_site(), _label("wait_first", name, *found)
+    op: WaitFirstOp[Any] = WaitFirstOp(found, site=site, options=options, keys=keys, name=label)
     current_driver.created(op)
     return op
 
@@ -332,6 +416,7 @@ def poll_until(
     every: float | timedelta,
     timeout: float | timedelta | None = None,
     factor: float = 1.0,
+    name: str = "",
 ) -> PollOp[T]:
     """
     Call a step until it returns something true: that value.
@@ -345,6 +430,7 @@ def poll_until(
         timeout: Seconds (or a timedelta) from the beginning. When they are over, it is called once more if it is not
             running; what bounds a call itself is the timeout of the step.
         factor: What *every* is multiplied by after each delay.
+        name: As of `gather`.
 
     Raises (when yielded or awaited):
         TimeoutError: It returned nothing true within *timeout*.
@@ -362,26 +448,27 @@ def poll_until(
         raise ValueError(msg)
     limit = None if timeout is None else _seconds(timeout, "poll_until(timeout=)")
     current_driver.superseded(op)
-    made: PollOp[T] = PollOp(op, delay, float(factor), limit, current_driver.call_site())
+    label = _label("poll_until", name)
+    made: PollOp[T] = PollOp(op, delay, float(factor), limit, current_driver.call_site(), name=label)
     current_driver.created(made)
     return made
 
 
 @overload
-def race(members: Mapping[Any, Member[T]], /) -> RaceOp[T]: ...
+def race(members: Mapping[Any, Member[T]], /, *, name: str = ...) -> RaceOp[T]: ...
 @overload
-def race(members: Mapping[Any, Member[Any]], /) -> RaceOp[Any]: ...
+def race(members: Mapping[Any, Member[Any]], /, *, name: str = ...) -> RaceOp[Any]: ...
 @overload
-def race(m1: Member[T1], m2: Member[T2], /) -> RaceOp[T1 | T2]: ...
+def race(m1: Member[T1], m2: Member[T2], /, *, name: str = ...) -> RaceOp[T1 | T2]: ...
 @overload
-def race(m1: Member[T1], m2: Member[T2], m3: Member[T3], /) -> RaceOp[T1 | T2 | T3]: ...
+def race(m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, name: str = ...) -> RaceOp[T1 | T2 | T3]: ...
 @overload
-def race(*members: Member[T]) -> RaceOp[T]: ...
-def race(*members: Any) -> RaceOp[Any]:
+def race(*members: Member[T], name: str = ...) -> RaceOp[T]: ...
+def race(*members: Any, name: str = "") -> RaceOp[Any]:
     """
     The first member to end wins; the others are cancelled.
 
-    Given a mapping, `Winner.key` tells which. A winner that failed raises its error.
+    Given a mapping, `Winner.key` tells which. A winner that failed raises its error. *name* as of `gather`.
     """
     keys: tuple[Any, ...] | None = None
     if len(members) == 1 and isinstance(members[0], Mapping):
@@ -396,23 +483,24 @@ def race(*members: Any) -> RaceOp[Any]:
     except (TypeError, ValueError):
         discard(*found)
         raise
-    op: RaceOp[Any] = RaceOp(found, keys, current_driver.call_site(), names)
+    op: RaceOp[Any] = RaceOp(found, keys, current_driver.call_site(), names, name=_label("race", name, *found))
     current_driver.created(op)
     return op
 
 
-def timeout(member: Member[T], seconds: float | timedelta) -> TimeoutOp[T]:
-    """The member's value, or `TimeoutError` (and the member cancelled) after *seconds*."""
+def timeout(member: Member[T], seconds: float | timedelta, *, name: str = "") -> TimeoutOp[T]:
+    """The member's value, or `TimeoutError` (and the member cancelled) after *seconds*. *name* as of `gather`."""
     (only,) = _members([member], "timeout")
-    op: TimeoutOp[T] = TimeoutOp(only, _seconds(seconds, "timeout"), current_driver.call_site())
+    limit, label = _seconds(seconds, "timeout"), _label("timeout", name, only)
+    op: TimeoutOp[T] = TimeoutOp(only, limit, current_driver.call_site(), name=label)
     current_driver.created(op)
     return op
 
 
-def settle(member: Member[T]) -> SettleOp[T]:
-    """How the member ended, as a `Settled`: never raises its failure."""
+def settle(member: Member[T], *, name: str = "") -> SettleOp[T]:
+    """How the member ended, as a `Settled`: never raises its failure. *name* as of `gather`."""
     (only,) = _members([member], "settle")
-    op: SettleOp[T] = SettleOp(only, current_driver.call_site())
+    op: SettleOp[T] = SettleOp(only, current_driver.call_site(), name=_label("settle", name, only))
     current_driver.created(op)
     return op
 
@@ -427,6 +515,7 @@ def for_each(
     tolerate: float | None = ...,
     names: Callable[[Item], str] | Iterable[str] | None = ...,
     index: bool = ...,
+    name: str = ...,
 ) -> ForEachOp[Outcomes[T]]: ...
 @overload
 def for_each(
@@ -438,6 +527,7 @@ def for_each(
     tolerate: float,
     names: Callable[[Item], str] | Iterable[str] | None = ...,
     index: bool = ...,
+    name: str = ...,
 ) -> ForEachOp[Outcomes[T]]: ...
 @overload
 def for_each(
@@ -447,6 +537,7 @@ def for_each(
     concurrency: int | None = ...,
     names: Callable[[Item], str] | Iterable[str] | None = ...,
     index: bool = ...,
+    name: str = ...,
 ) -> ForEachOp[list[T]]: ...
 def for_each(
     fn: Any,
@@ -457,6 +548,7 @@ def for_each(
     tolerate: float | None = None,
     names: Callable[[Any], str] | Iterable[str] | None = None,
     index: bool = False,
+    name: str = "",
 ) -> ForEachOp[Any]:
     """
     Apply a step, transaction, job, workflow or helper to each item; results in the items' order.
@@ -477,6 +569,7 @@ def for_each(
             have failed, cancel the rest, then raise.
         names: Of the items, as history shows them; or a function that names an item.
         index: Whether *fn* is called with the item and its index, counted from 0.
+        name: As of `gather`.
     """
     if not hasattr(fn, "kind"):
         if not inspect.iscoroutinefunction(fn):
@@ -494,9 +587,10 @@ def for_each(
         if len(given) != len(listed):
             msg = f"for_each over {len(listed)}: names must be as many, found {len(given)}"
             raise ValueError(msg)
-        names = tuple(check_name("the name of an item of for_each", name) for name in given)
+        names = tuple(check_name("the name of an item of for_each", each) for each in given)
     options = _group_options("for_each", len(listed), concurrency, enough, tolerate, names)
-    op: ForEachOp[Any] = ForEachOp(fn, listed, options, index, current_driver.call_site())
+    label = _label("for_each", name)
+    op: ForEachOp[Any] = ForEachOp(fn, listed, options, index, current_driver.call_site(), name=label)
     current_driver.created(op)
     return op
 
@@ -529,6 +623,15 @@ def _group_options(
             msg = f"{what}: tolerate must be a count of failures, or a share as a float from 0 to 1, found {tolerate!r}"
             raise ValueError(msg)
     return GroupOptions(concurrency, EndRule(enough, tolerate), names)
+
+
+def _label(what: str, name: str, *members: Any) -> str:
+    """What the code calls a group, checked; its *members* will not run if that is no name."""
+    try:
+        return check_name(f"the name of a {what}", name) if name else ""
+    except (DefinitionError, CapExceededError):
+        discard(*members)
+        raise
 
 
 def _names_of(keys: Sequence[Any] | None, what: str) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from durable._core.program import current_driver
 from durable._core.program.command import Command
+from durable._core.program.definition import check_name
 from durable._core.program.ops import Op, ReturnReached, kind_of
 from durable.errors import RunCancelled, UsageError
 
@@ -45,13 +46,15 @@ class saga:  # noqa: N801 - read as the statement that it is: `async with saga()
     that was cut off, so that each has to stand being done twice, like every step. ``yield Return(...)`` and
     ``continue_as`` are successes: nothing is undone.
 
-    The run is marked (`RunInfo.compensated`), and `Run.retry` refuses it: what ran before the failure was undone.
+    The run is marked (`RunInfo.compensated`), and `Run.retry` refuses it: what ran before the failure was undone. The
+    history shows *name* there.
 
     Raises (where the block ends):
         CompensationError: Compensations failed. It holds the error of the block, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, name: str = "") -> None:
+        self._name = check_name("the name of a saga", name) if name else ""
         self._undo: list[Op[Any]] = []
         self._state: Literal["new", "open", "closed"] = "new"
 
@@ -90,16 +93,16 @@ class saga:  # noqa: N801 - read as the statement that it is: `async with saga()
             # No failure. But a step that was cancelled may have its value all the same, and lead to here.
             cancelled = current_driver.require_driver("saga()").take_cancellation()
             if cancelled is not None:
-                await _compensate(undo, cancelled)
+                await _compensate(undo, cancelled, self._name)
                 raise cancelled
         # The end of code that is set aside until it is replayed is no failure, either.
         elif undo and error is not None and not isinstance(error, GeneratorExit):
-            await _compensate(undo, error)
+            await _compensate(undo, error, self._name)
         return False
 
 
-async def _compensate(undo: Sequence[Op[Any]], cause: BaseException) -> None:
-    current_driver.require_driver("saga()").compensating()
+async def _compensate(undo: Sequence[Op[Any]], cause: BaseException, name: str) -> None:
+    current_driver.require_driver("saga()").compensating(name)
     failures: list[Exception] = []
     cut_off: RunCancelled | None = None
     for op in undo:
@@ -113,7 +116,7 @@ async def _compensate(undo: Sequence[Op[Any]], cause: BaseException) -> None:
             failures.append(failure)
     if failures:
         members = [cause, *failures] if isinstance(cause, Exception) else failures
-        msg = f"{len(failures)} of {len(undo)} compensations failed"
+        msg = f"{len(failures)} of {len(undo)} compensations{f' of saga {name!r}' if name else ''} failed"
         raise CompensationError(msg, members) from cause
     if cut_off is not None:
         raise cut_off from cause

@@ -65,10 +65,10 @@ def to_row(event: Event) -> EventRow:
     elif type(event) is StepStarted:  # half of all events, and a program has few steps
         body = f"{_step_called(event.name, event.attempt, event.site)},{quote(event.digest)}]"
     else:
-        found = layout.read(event)
+        found = layout.read(event) if layout.size > 1 else (layout.read(event),)
         if layout.newer:
             found = found[: layout.size - layout.silent(found)]
-        body = dumps(found if layout.size > 1 else (found,))
+        body = dumps(found) if found else None
     return event.kind, event.position, body, event.value
 
 

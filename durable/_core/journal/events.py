@@ -427,7 +427,11 @@ class StepStopped(Positioned):
 
 @light_frozen
 class GroupOpened(AskedByCode):
-    """A gather, race or another command made of members began. For `for_each`, *value* holds its items."""
+    """
+    A gather, race or another command made of members began; *label* is what the code calls it.
+
+    For `for_each`, *value* holds its items.
+    """
 
     kind: ClassVar[int] = 20
     category: ClassVar[Literal["command"]] = "command"
@@ -435,11 +439,18 @@ class GroupOpened(AskedByCode):
     name: str
     size: int
     site: str
+    label: str = field(factory=str)
     value: Payload | None = None
     at: Instant = 0.0
 
+    @property
+    def called(self) -> str:
+        """What people read at its position: what the code calls it, if it does."""
+        return self.label or self.name
+
     def describe(self) -> str:
-        return self.name if self.in_turn else f"{self.name} of {self.size}"
+        what = self.name if self.in_turn else f"{self.name} of {self.size}"
+        return f"{what} ({self.label})" if self.label else what
 
     @property
     def sought(self) -> str:
@@ -474,7 +485,7 @@ class TimerSet(AskedByCode):
         return self.label or self.name
 
     def describe(self) -> str:
-        return f"{self.name} {self.label!r}" if self.label else self.name
+        return f"{self.name} ({self.label})" if self.label else self.name
 
 
 @light_frozen
@@ -982,14 +993,15 @@ class NowRead(RunWide):
 
 @light_frozen
 class Compensated(RunWide):
-    """A saga failed, and what it had done is being undone."""
+    """A saga failed, and what it had done is being undone. *name* is what the code calls it."""
 
     kind: ClassVar[int] = 51
     category: ClassVar[Literal["note"]] = "note"
+    name: str = field(factory=str)
     at: Instant = 0.0
 
     def describe(self) -> str:
-        return "a saga that is undone"
+        return f"saga {self.name!r}, which is undone" if self.name else "a saga that is undone"
 
 
 @light_frozen

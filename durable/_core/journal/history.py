@@ -455,9 +455,9 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
     for event in effective(events)[0]:
         match event:
             case TimerSet():
-                timers[event.position] = Wait(
-                    event.position, "timer", event.position, name=event.called, fire_at=event.fire_at
-                )
+                # That of a timeout only ends what lasts too long, whatever the code calls it.
+                name = event.name if event.name == "timeout" else event.called
+                timers[event.position] = Wait(event.position, "timer", event.position, name=name, fire_at=event.fire_at)
             case SignalAwaited():
                 timers[event.position] = Wait(
                     event.position, "signal", event.position, name=event.name, fire_at=event.fire_at

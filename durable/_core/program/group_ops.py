@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from durable._core.policies.settled import NO_RULE, EndRule, Settled
 from durable._core.program import current_driver
@@ -52,7 +52,19 @@ PLAIN: Final = GroupOptions()
 
 
 @frozen(eq=False)
-class GatherOp(Op[T]):
+class GroupOp(Op[T]):
+    """A command made of members."""
+
+    #: What the code calls it, told in the history.
+    name: str = field(default="", kw_only=True)
+
+    def called(self, what: str) -> str:
+        """*what* it is, with its name."""
+        return f"{what} ({self.name})" if self.name else what
+
+
+@frozen(eq=False)
+class GatherOp(GroupOp[T]):
     """All of its members."""
 
     members: tuple[Member[Any], ...]
@@ -69,7 +81,7 @@ class GatherOp(Op[T]):
         discard(*self.members)
 
     def describe(self) -> str:
-        return f"gather of {len(self.members)}"
+        return self.called(f"gather of {len(self.members)}")
 
 
 @frozen
@@ -83,7 +95,7 @@ class Winner(Generic[T]):
 
 
 @frozen(eq=False)
-class RaceOp(Op[Winner[T]]):
+class RaceOp(GroupOp[Winner[T]]):
     """The first of its members."""
 
     members: tuple[Member[Any], ...]
@@ -96,7 +108,7 @@ class RaceOp(Op[Winner[T]]):
         discard(*self.members)
 
     def describe(self) -> str:
-        return f"race of {len(self.members)}"
+        return self.called(f"race of {len(self.members)}")
 
 
 @frozen(eq=False)
@@ -104,7 +116,7 @@ class WaitFirstOp(GatherOp[Winner[T]]):
     """The first of its members; the others go on."""
 
     def describe(self) -> str:
-        return f"wait_first of {len(self.members)}"
+        return self.called(f"wait_first of {len(self.members)}")
 
 
 @frozen(eq=False)
@@ -112,7 +124,7 @@ class CompletionsOp(GatherOp[str]):
     """Begins its members, and waits for none: its position, by which `NextCompletion` asks for the outcomes."""
 
     def describe(self) -> str:
-        return f"as_completed of {len(self.members)}"
+        return self.called(f"as_completed of {len(self.members)}")
 
 
 @frozen(eq=False)
@@ -160,7 +172,7 @@ class AsCompleted(Generic[T]):
 
 
 @frozen(eq=False)
-class PollOp(Op[T]):
+class PollOp(GroupOp[T]):
     """A step that is called again until it returns something true."""
 
     op: StepOp[T] | TransactionOp[T] | RunOp[T]
@@ -171,11 +183,11 @@ class PollOp(Op[T]):
     site: current_driver.CallSite | None = None
 
     def describe(self) -> str:
-        return f"poll_until {self.op.describe()}"
+        return self.called(f"poll_until {self.op.describe()}")
 
 
 @frozen(eq=False)
-class TimeoutOp(Op[T]):
+class TimeoutOp(GroupOp[T]):
     """A member with a durable deadline."""
 
     member: Member[T]
@@ -186,11 +198,11 @@ class TimeoutOp(Op[T]):
         discard(self.member)
 
     def describe(self) -> str:
-        return f"timeout {self.seconds:g} s"
+        return self.called(f"timeout {self.seconds:g} s")
 
 
 @frozen(eq=False)
-class SettleOp(Op[Settled[T]]):
+class SettleOp(GroupOp[Settled[T]]):
     """A member whose failure does not raise."""
 
     member: Member[T]
@@ -200,11 +212,11 @@ class SettleOp(Op[Settled[T]]):
         discard(self.member)
 
     def describe(self) -> str:
-        return "settle"
+        return self.called("settle")
 
 
 @frozen(eq=False)
-class ForEachOp(Op[T]):
+class ForEachOp(GroupOp[T]):
     """A step, transaction, job, workflow or helper applied to each item of a recorded list."""
 
     definition: Applied
@@ -215,4 +227,4 @@ class ForEachOp(Op[T]):
     site: current_driver.CallSite | None = None
 
     def describe(self) -> str:
-        return f"for_each {self.definition.name!r} over {len(self.items)}"
+        return self.called(f"for_each {self.definition.name!r} over {len(self.items)}")

@@ -102,9 +102,9 @@ class Answers:
         if not ex.replaying:
             ex.decision.progress = Progress(done, total, ex.codec.conceal(note), self.position(), ex.time)
 
-    def compensating(self) -> None:
+    def compensating(self, name: str) -> None:
         if not self._ex.replaying:
-            self._ex.decision.events.append(Compensated(self._ex.time))
+            self._ex.decision.events.append(Compensated(name, self._ex.time))
             self._ex.decision.compensated = True
 
     def take_cancellation(self) -> RunCancelled | None:

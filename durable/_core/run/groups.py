@@ -27,12 +27,12 @@ from durable._core.policies.settled import (
     Outcomes,
     Settled,
 )
-from durable._core.program.command import Command
 from durable._core.program.functions import Job, Workflow
 from durable._core.program.group_ops import (
     PLAIN,
     ForEachOp,
     GatherOp,
+    GroupOp,
     GroupOptions,
     RaceOp,
     SettleOp,
@@ -76,10 +76,10 @@ class Group(Node):
         self.settled_before = False
 
     def announce(
-        self, op: Command, name: str, size: int, value: Any = None, aliases: Sequence[str] = ()
+        self, op: GroupOp[Any], name: str, size: int, value: Any = None, aliases: Sequence[str] = ()
     ) -> tuple[GroupOpened, bool]:
         """Record that this group began: the recorded event, perhaps older than this code, and whether it is new."""
-        opened = GroupOpened(self.position, name, size, self.ex.site(op), value, self.ex.time)
+        opened = GroupOpened(self.position, name, size, self.ex.site(op), op.name, value, self.ex.time)
         return self.ex.command(opened, aliases)
 
     def open_member(self, member: Any, index: int) -> None:
@@ -535,8 +535,8 @@ class TimeoutNode(FewNode):
         self.seconds = op.seconds
         self.timed_out = False
         self.deadline = TimerLeaf(ex, position, self, -1)  # at the same position as its group
-        event, fresh = ex.command(TimerSet(position, "timeout", ex.time + op.seconds, ex.site(op), at=ex.time))
-        self.deadline.wait_for("timer", name=event.called, fire_at=event.fire_at, fresh=fresh)
+        event, fresh = ex.command(TimerSet(position, "timeout", ex.time + op.seconds, ex.site(op), op.name, ex.time))
+        self.deadline.wait_for("timer", name=event.name, fire_at=event.fire_at, fresh=fresh)
         self.open_all((op.member,))
 
     def member_done(self, index: int, outcome: NodeOutcome) -> None:

@@ -18,7 +18,7 @@ from attrs import field, frozen
 
 from durable._core.admission import Queue
 from durable._core.codec.exceptions.failures import describe
-from durable._core.journal.events import KIND_NAMES, Event, TimerSet
+from durable._core.journal.events import KIND_NAMES, Event, GroupOpened, TimerSet
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
 from durable._core.policies.limits import Rate
 from durable._core.program.ops import Signal, in_seconds
@@ -221,7 +221,7 @@ class Run(Generic[T]):
         found: list[HistoryEvent] = []
         for seq, event in enumerate(events, 1):
             if event.category == "command":
-                names[event.position] = event.called if isinstance(event, TimerSet) else event.name
+                names[event.position] = event.called if isinstance(event, TimerSet | GroupOpened) else event.name
             name, kind = names.get(event.position), KIND_NAMES[event.kind]
             found.append(HistoryEvent(seq, kind, event.position, event.at, event.value, event, name))
         return found

@@ -27,9 +27,10 @@ IN_PAUSED_QUEUE_SQL: Final = (
     "EXISTS (SELECT 1 FROM durable_queues AS q WHERE q.name = r.queue AND q.paused_at IS NOT NULL)"
 )
 HELD_SQL: Final = "('" + "', '".join(HELD) + "')"
-#: The kinds of `SignalReceived` and of `RunCancelled`: this module does not know events.
+#: The kinds of `SignalReceived`, `RunCancelled` and `GroupArranged`: this module does not know events.
 _SIGNAL_RECEIVED: Final = 24
 _RUN_CANCELLED: Final = 4
+_GROUP_ARRANGED: Final = 37
 
 #: `CancelSent`, with the command that it is about (`StepStarted`, `SlotAwaited`, `ChildStarted`) and nothing behind it.
 _TOLD_TO_END: Final = """
@@ -301,13 +302,10 @@ class Filter(NamedTuple):
     text: str | None = None
 
 
-# Of `TimerSet` and `GroupArranged`, as above.
-_TIMER_NAME = """
-SELECT json_extract(body, '$[3]') FROM durable_events WHERE run = ? AND kind = 21 AND position = ?
-ORDER BY seq DESC LIMIT 1
-"""
-_MEMBER_NAME = """
-SELECT json_extract(body, ?) FROM durable_events WHERE run = ? AND kind = 37 AND position = ? ORDER BY seq DESC LIMIT 1
+# What the code calls groups and timers, and the members of a group: of `GroupOpened`, `TimerSet` and `GroupArranged`.
+_NAMES = """
+SELECT position, kind, CASE WHEN json_valid(body) THEN json_extract(body, '$[3]') END FROM durable_events
+WHERE run = ? AND kind IN (20, 21, 37) AND position IN (SELECT value FROM json_each(?)) ORDER BY seq
 """
 
 #: What runs can be asked for by: what they wait for, and the kinds of rows in `durable_waits` that say so.
@@ -426,17 +424,46 @@ def waits_of(conn: sqlite3.Connection, run: int, limit: int = 100) -> list[WaitR
 
 
 def name_at(conn: sqlite3.Connection, run: int, position: str) -> str:
-    """What the code calls the timer at *position* of a run, or the member of a group that it is in; "" for nothing."""
-    (timer,) = conn.execute(_TIMER_NAME, (run, position)).fetchone() or ("",)
-    if timer:
-        return str(timer)
-    outer, _, member = position.rpartition(".")
-    while outer:
-        (name,) = conn.execute(_MEMBER_NAME, (f"$[3][{member}]", run, outer)).fetchone() or (None,)
-        if name is not None:
-            return str(name)
-        outer, _, member = outer.rpartition(".")
-    return ""
+    """What the code calls what stands at *position* of a run; see `names_at`. "" for nothing."""
+    return names_at(conn, run, [position])[position]
+
+
+def names_at(conn: sqlite3.Connection, run: int, positions: Sequence[str]) -> dict[str, str]:
+    """
+    What the code calls what stands at each of the *positions* of a run: "eu in regions".
+
+    Of a timer or group its name; else the member of a group that it is in, the name of that group, or both.
+    """
+    around = {outer for position in positions for outer in _outwards(position)}
+    own: dict[str, str] = {}
+    members: dict[str, Sequence[str]] = {}
+    for position, kind, found in conn.execute(_NAMES, (run, json.dumps(sorted(around)))):
+        if kind == _GROUP_ARRANGED:
+            members[position] = read_list(found) or ()
+        else:
+            own[position] = str(found or "")
+    return {position: _name_of(position, own, members) for position in positions}
+
+
+def _outwards(position: str) -> Iterator[str]:
+    """*position*, and all that it stands in."""
+    while position:
+        yield position
+        position = position.rpartition(".")[0]
+
+
+def _name_of(position: str, own: Mapping[str, str], members: Mapping[str, Sequence[str]]) -> str:
+    if own.get(position):
+        return own[position]
+    member = ""
+    for inner in _outwards(position):
+        outer, _, index = inner.rpartition(".")
+        names = members.get(outer, ())
+        if not member and int(index) < len(names):
+            member = names[int(index)]
+        if own.get(outer):
+            return f"{member} in {own[outer]}" if member else f"in {own[outer]}"
+    return member
 
 
 def told_to_end(conn: sqlite3.Connection, run: int) -> tuple[str, str, float, bool] | None:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from durable._core.statuses import ENDS
 from durable._shell.reads.lenient import fetch_all
-from durable._shell.reads.run_rows import RunRow, paused_queues, told_to_end
+from durable._shell.reads.run_rows import RunRow, names_at, paused_queues, told_to_end
 
 #: Waits that are told of one run: a gather may have thousands of members.
 _MOST: Final = 100
@@ -61,6 +61,8 @@ class WaitInfo(NamedTuple):
     holder: str | None = None
     #: Of the limit, where that has keys.
     key: str | None = None
+    #: What the code calls what stands at its position, and the group that it is in: "eu in regions". Not in lists.
+    called: str | None = None
 
 
 def waits_of(conn: sqlite3.Connection, row: RunRow) -> list[WaitInfo]:
@@ -74,7 +76,7 @@ def waits_of_each(
     """
     As `waits_of`, of many runs by their numbers, in a few statements.
 
-    What is *ending* is looked for in all events of a run, so a list goes without it.
+    What is *ending*, and what the code calls things, is looked for in all events of a run: a list goes without it.
     """
     found: dict[int, list[WaitInfo]] = {row.run: [] for row in rows}
     queued = [row for row in rows if row.status not in ENDS]
@@ -96,7 +98,13 @@ def waits_of_each(
         found[row.run] = [*_first_of_all(conn, row, waits, row.queue in paused, ending=ending), *waits]
     for run, told in bounds:
         found[run].append(told)
-    return found
+    return {run: _with_names(conn, run, waits) for run, waits in found.items()} if ending else found
+
+
+def _with_names(conn: sqlite3.Connection, run: int, waits: list[WaitInfo]) -> list[WaitInfo]:
+    positions = [each.position for each in waits if each.position]
+    names = names_at(conn, run, positions) if positions else {}
+    return [each._replace(called=names.get(each.position or "") or None) for each in waits]
 
 
 def _wait(

@@ -326,14 +326,14 @@ SELECT run_id, workflow, version, sort, status, queue, priority, key, labels, at
        datetime(ended_at, 'unixepoch') AS ended
 FROM durable_runs AS r
 """
-# The name of a command is the first text of its body, what a timer is called the last one. Cut out, since JSON
-# functions are refused in the views of a schema that is not trusted, and ours is not (`connections`).
+# The name of a command is the first text of its body, what the code calls a group or timer the last one. Cut out, since
+# JSON functions are refused in the views of a schema that is not trusted, and ours is not (`connections`).
 _VIEW_HISTORY = r"""
 CREATE VIEW history AS
 SELECT r.run_id, e.seq, k.name AS event, e.position, strftime('%Y-%m-%d %H:%M:%f', e.at, 'unixepoch') AS at, e.body,
        coalesce(e.value, p.value) AS value,
        CASE WHEN e.position IS NOT NULL THEN (
-           SELECT replace(replace(CASE WHEN c.kind = 21 AND instr(c.body, '","') > 0
+           SELECT replace(replace(CASE WHEN c.kind IN (20, 21) AND instr(c.body, '","') > 0
                THEN substr(c.body, instr(c.body, '","') + 3, length(c.body) - instr(c.body, '","') - 4)
                ELSE substr(c.body, 3, instr(c.body, '",') - 3) END, '\"', '"'), '\\', '\')
            FROM durable_events AS c WHERE c.run = e.run AND c.seq <= e.seq AND c.position = e.position

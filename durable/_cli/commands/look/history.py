@@ -17,7 +17,7 @@ from durable._cli.terminal.problems import FINDING, OK
 from durable._cli.terminal.values import failure_in_short, failure_lines, plain, value_lines
 from durable._core.durations import span
 from durable._core.journal.columns import fields_of, from_row
-from durable._core.journal.events import KIND_NAMES, Event, TimerSet
+from durable._core.journal.events import KIND_NAMES, Event, GroupOpened, TimerSet
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import event_rows_after
 from durable._shell.reads.run_rows import RunRow, run_by_id
@@ -139,7 +139,7 @@ def _write(row: RunRow, seq: int, event: Event, began_at: float, args: Namespace
 
 def _told(event: Event, full: bool) -> str:  # noqa: FBT001 - an option of the command
     parts, fields = [], fields_of(event)
-    if isinstance(event, TimerSet):
+    if isinstance(event, TimerSet | GroupOpened):
         fields |= {"name": event.called, "label": ""}
     for name, found in fields.items():
         if name in ("digest", "seed") or found in (None, "", False):
