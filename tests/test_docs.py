@@ -4,14 +4,22 @@ What the documents show works: their Python blocks run, and so does every exampl
 
 import os
 import re
+import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, broken_links, run_blocks
+from durable import command_line
+from durable.testing import VirtualClock
+from tests.documents import GUIDE, ROOT, broken_links, run_blocks
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = ROOT / "examples"
 EXAMPLE_SECONDS = 60
 
@@ -39,12 +47,57 @@ def test_python_blocks_run(name, tmp_path, monkeypatch):
     run_blocks(ROOT / name, monkeypatch)
 
 
-def test_the_tests_that_the_readme_shows_pass(tmp_path):
+def test_the_program_of_the_readme_survives_a_kill(tmp_path, monkeypatch, capsys):
+    """
+    Killed while it sleeps, started again, and walked through: with the output that the page shows.
+
+    It sleeps for long until it is killed, and by a clock that jumps when it is started again.
+    """
+    program = re.search(r"<!-- file: ride.py -->\n```py\n(.*?)```", README, re.DOTALL)[1]
+    killed, paid = re.search(r"kill -9 \$!\n(.*\n)\$ python ride.py\n(.*\n)", README).groups()
+    walked = re.search(r"<!-- transcript: ride.py -->\n```console\n(.*?)```", README, re.DOTALL)[1]
+    command, _, told = walked.removeprefix("$ durable ").partition("\n")
+    assert len([line for line in program.splitlines() if line.strip()]) <= 16
+    monkeypatch.chdir(tmp_path)
+    Path("ride.py").write_text(program.replace("sleep(10)", "sleep(3600)"), encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-u", "ride.py"], stdout=subprocess.PIPE, text=True) as child:
+        while not Path("rides.db").exists() or not waiting_for("rides.db"):
+            assert child.poll() is None
+            time.sleep(0.02)
+        child.kill()
+        assert child.stdout.read() == killed
+    Path("ride.py").write_text(program, encoding="utf-8")
+    again = program.replace("[ride])", "[ride], clock=VirtualClock())")
+    exec(compile(again, "ride.py", "exec"), {"__name__": "__main__", "VirtualClock": VirtualClock})
+    assert capsys.readouterr().out == paid
+    assert command_line(shlex.split(command)) == 0
+    assert re.sub(r"ride \S+,", "ride ID,", capsys.readouterr().out) == re.sub(r"ride \S+,", "ride ID,", told)
+
+
+def waiting_for(journal):
+    """
+    What the runs of a file wait for, once it has become one.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT kind FROM waits").fetchall()
+    except sqlite3.OperationalError:
+        return []
+
+
+def test_the_readme_is_short():
+    """
+    It is a front page; the guide is the manual.
+    """
+    assert len(README.splitlines()) <= 220
+
+
+def test_the_tests_that_the_guide_shows_pass(tmp_path):
     """
     As its reader would have them: a file beside `ride.py`, run by pytest, with no configuration.
     """
     shown = re.search(
-        r"<!-- test_ride.py -->\n```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+        r"<!-- test_ride.py -->\n```py\n(.*?)```", (GUIDE / "testing.md").read_text(encoding="utf-8"), re.DOTALL
     )
     assert shown
     assert len(shown[1].strip().splitlines()) < 25
@@ -66,7 +119,7 @@ def test_the_readme_shows_python():
     """
     The test above has something to run.
     """
-    assert "```python\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "```python\n" in README
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
