@@ -8,6 +8,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --no-compile --disable-pip-version-check --constraint .constraints.txt
 
+# Images of containers often set it. Each child process, of which the tests have hundreds, would compile all that it
+# imports anew: a second of work in place of a tenth.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types check format cover bench bench-peers crash soak mutants binary clean
 .DELETE_ON_ERROR:
 
