@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
+from markupsafe import Markup
 
 from durable._debug import looking_around as look
 from durable._debug.breakpoints import Breakpoint
@@ -21,10 +22,12 @@ from durable._debug.sources import lines_around, site_of
 from durable._debug.stepped_replay import Place, Stop
 from durable._debug.walker import Walker
 from durable.errors import UsageError
+from durable.web.colouring import coloured
 
 if TYPE_CHECKING:
     from durable._core.authoring.registry import Definitions
     from durable._core.codec.codec import Codec
+    from durable._core.journal.events import Event
     from durable._core.recorded.export_format import RunHistory
 
 #: Seconds that the replays of one page may take.
@@ -39,7 +42,8 @@ class SourceLine:
     """A line of the function where the code stands."""
 
     number: int
-    text: str
+    #: In colours.
+    text: Markup
     current: bool
     #: The first stop of the replay that stands here; None if none does.
     stop: int | None
@@ -180,25 +184,32 @@ def _moment(walker: Walker) -> Moment:
     assert stop is not None
     replay, places = walker.replay, walker.replay.places()
     place = places[-1] if places else None
+    file, line = (stop.file, stop.line) if place is None else (place.file, place.line)
     arrival = replay.arrival()
     return Moment(
         number=stop.number,
         last=len(walker.stops) - 1,
         kind=stop.kind,
         position=stop.position,
-        where=site_of(place) if place is not None else f"{os.path.basename(stop.file)}:{stop.line}",
+        where=f"{os.path.basename(file)}:{line}",
         file=stop.file,
         function=place.function.rpartition(".")[2] if place is not None else "",
         source=_source(place, walker.stops),
         locals=_locals(place, walker),
         stack=[site_of(each) for each in places],
-        led_here=None if arrival is None else look.event_in_words(arrival),
+        led_here=None if arrival is None else _arrived(walker, arrival),
         commands=[walker.told(event) for event in stop.opened],
         ends=[] if stop.kind == "command" else look.end_lines(stop),
         strands=_strands(walker, stop),
         stops=_stops(walker, stop),
         failure=_failure(walker.stops),
     )
+
+
+def _arrived(walker: Walker, arrival: Event) -> str:
+    """The event that let the code continue: where it can be told so, as the outcome of its command."""
+    command = walker.replay.history.commands.get(arrival.position or "")
+    return look.event_in_words(arrival) if command is None else walker.told(command)
 
 
 def _failure(stops: Sequence[Stop]) -> int | None:
@@ -209,9 +220,10 @@ def _source(place: Place | None, stops: Sequence[Stop]) -> list[SourceLine]:
     if place is None:
         return []
     stands = {each.line: each.number for each in reversed(stops) if each.file == place.file}
+    lines = lines_around(place, _LINES)
     return [
         SourceLine(number, text, number == place.line, stands.get(number))
-        for number, text in lines_around(place, _LINES).items()
+        for number, text in zip(lines, coloured([*lines.values()]), strict=True)
     ]
 
 

@@ -20,6 +20,16 @@ from durable._core.recorded.steps import RecordedStep, StepStatus, recorded_step
 #: What a bar is of: an attempt that ran, a child or group, or time in which nothing of it ran.
 BarKind: TypeAlias = Literal["attempt", "inside", "wait", "retry", "slot"]
 
+#: What the page says about the colours of bars: kind, status, name.
+LEGEND: Final[Sequence[tuple[BarKind, NodeStatus, str]]] = (
+    ("attempt", "succeeded", "succeeded"),
+    ("attempt", "failed", "failed attempt"),
+    ("attempt", "open", "running"),
+    ("attempt", "interrupted", "interrupted"),
+    ("inside", "succeeded", "child or group"),
+    ("wait", "succeeded", "timer or signal"),
+    ("retry", "retrying", "until the next attempt, or a slot"),
+)
 _WAITS: Final = ("timer", "signal")
 
 
@@ -50,6 +60,12 @@ class Line:
     run_id: str | None = None
     #: Of the run whose command it is, where that is not the one that is shown.
     of_run: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """From the first of its bars to the end of the last; None where it has none, or has not ended."""
+        end = self.bars[-1].end if self.bars else None
+        return None if end is None else max(0.0, end - self.bars[0].start)
 
 
 @frozen

@@ -35,7 +35,7 @@ from durable._shell.reads.run_rows import RunRow, WaitRow, require_run, waits_of
 from durable._shell.reads.stream_rows import ItemRow, latest_items
 from durable.web.call import Call, RefusedError
 from durable.web.journal import Journal, at_one_moment
-from durable.web.timeline import Bar, axis, lines_of, span_of
+from durable.web.timeline import LEGEND, Bar, axis, lines_of, span_of
 
 #: Lines of a timeline, events of a history and steps of a summary on one page.
 PAGE_LENGTH: Final = 200
@@ -113,6 +113,7 @@ async def timeline(call: Call) -> Response:
         "timeline.html", tab="timeline", row=row, lines=shown,
         marks=axis(begin, end, began), began=began, begin=begin, end=end, whole=(began, ended), problem=problem,
         first=first, total=len(lines), page_length=PAGE_LENGTH, opened=opened, toggled=_toggle(opened),
+        legend=LEGEND,
     )  # fmt: skip
 
 
@@ -281,10 +282,13 @@ def _outcome(page: Page, steps: list[StepLine], journal: Journal) -> dict[str, A
         found["error"] = failure_lines(journal.text_of(end.value))
     if isinstance(end, RunFailed):
         names = {step.position: (step.name, step.site) for step in steps}
-        found["causes"] = [
+        causes = [
             (event.position, *names.get(event.position, ("", "")), failure_lines(journal.text_of(event.value)))
             for event in causes_of(end, page.events)[:CAUSES]
         ]
+        # One cause that went through the workflow as it was: its traceback is the end of the run's.
+        same = len(causes) == 1 and causes[0][3][-1:] == found["error"][-1:]
+        found["causes"] = [(*cause[:3], []) for cause in causes] if same else causes
     return found
 
 

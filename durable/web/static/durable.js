@@ -49,6 +49,12 @@ if (live.length) {
   });
 }
 
+// --- where navigation scrolls, on a phone, the page that is open is seen ---------------------------------------------
+
+for (const each of document.querySelectorAll("nav [aria-current=page]")) {
+  each.parentElement.scrollLeft = each.offsetLeft - each.parentElement.offsetLeft - 40;
+}
+
 // --- the debugger ------------------------------------------------------------------------------------------------
 
 if (document.querySelector("[data-debug]")) {
