@@ -284,6 +284,7 @@ ROOMS = [
     "durable._cli.commands.look",
     "durable.web.journal",
     "durable.web.rendering",
+    "durable.web.colouring",
     "durable.web.guard",
     "durable.web.call",
     "durable.web.moments",
