@@ -281,6 +281,7 @@ ROOMS = [
     "durable._cli.journals",
     "durable._cli.drawing",
     "durable._cli.applications",
+    "durable._cli.table",
     "durable._cli.commands.look",
     "durable.web.journal",
     "durable.web.rendering",

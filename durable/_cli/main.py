@@ -1,79 +1,20 @@
 """
 The commands by name, and what happens around each: arguments in, exit code out.
 
-The table below is all that ``durable --help`` needs. The module of a command has two functions:
-``configure(command, parser)`` declares its arguments, ``run(command, args, out)`` carries it out
-and returns the exit code.
+The table of commands is all that ``durable --help`` needs.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, Final, NamedTuple
+from typing import Final
 
+from durable._cli.table import COMMANDS, GROUPS, module_of, parser_of
 from durable._cli.terminal.output import Output, printable
 from durable._cli.terminal.problems import INTERRUPTED, OK, USAGE, CommandError, code_of
 from durable.errors import DurableError
-
-
-class Subcommand(NamedTuple):
-    """A command: the module that has it, and what it is for."""
-
-    module: str
-    summary: str
-
-
-#: Each is a room of `commands`.
-_GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
-    "look": {
-        "list": Subcommand("list", "runs, newest first"),
-        "show": Subcommand("show", "one run on a page: status, result, error, why it waits, steps, children"),
-        "history": Subcommand("history", "the recorded events of a run"),
-        "watch": Subcommand("watch", "a run as it goes: a line for each change, with a bar for its progress"),
-        "tail": Subcommand("tail", "what a run emits to a stream, from the beginning to its end"),
-        "graph": Subcommand("graph", "a run as a drawing: text, mermaid, dot or svg"),
-        "stats": Subcommand("stats", "counts and sizes of a journal"),
-        "schedules": Subcommand("schedules", "schedules: when they tick next, what they started last"),
-        "doctor": Subcommand("doctor", "look for what is wrong with a journal, or needs a person"),
-    },
-    "debug": {
-        "debug": Subcommand("debug", "walk through a run, forward and backward, with its real locals"),
-        "replay": Subcommand("replay", "run workflow code over recorded histories; execute nothing"),
-        "trace": Subcommand("replay", "every command of a run, with its source line, outcome and locals"),
-        "check": Subcommand("check", "which runs would today's code break? For CI, before a deploy"),
-        "ui": Subcommand("ui", "a dashboard in the browser: runs, timelines, the debugger"),
-        "diff": Subcommand("diff", "two runs side by side, from where they part"),
-    },
-    "change": {
-        "start": Subcommand("start", "start a run"),
-        "signal": Subcommand("requests", "send a signal to a run"),
-        "ask": Subcommand("ask", "ask a running run something, and write its answer"),
-        "complete": Subcommand("complete", "answer a callback by its token, or keep it alive"),
-        "cancel": Subcommand("requests", "ask runs to end"),
-        "pause": Subcommand("requests", "let runs begin nothing more until they are resumed"),
-        "resume": Subcommand("requests", "resume paused or blocked runs"),
-        "resolve": Subcommand("resolve", "say how a step has ended whose outcome is unknown"),
-        "retry": Subcommand("requests", "resume failed runs from what failed"),
-        "throttle": Subcommand("throttle", "other numbers for a queue or a limit than the program's"),
-        "retry-hooks": Subcommand("requests", "call hooks of ended runs again that went wrong"),
-        "delete": Subcommand("requests", "delete runs that have ended, and what they started"),
-        "fork": Subcommand("fork", "what if: a copy of a run that continues from a position, with other outcomes"),
-    },
-    "keep house": {
-        "export": Subcommand("transfer", "runs as a text file, one event a line"),
-        "import": Subcommand("transfer", "exported runs into a journal"),
-        "backup": Subcommand("transfer", "a verified copy of a journal, while it is in use"),
-        "restore": Subcommand("restore", "a backup into the place of a journal, which is kept"),
-        "prune": Subcommand("transfer", "delete runs that ended long ago"),
-        "scrub": Subcommand("transfer", "write the file anew, without traces of what was deleted"),
-        "version": Subcommand("version", "versions of durable, Python, SQLite and the journal's format"),
-    },
-}
-COMMANDS: Final = {name: (group, command) for group, commands in _GROUPS.items() for name, command in commands.items()}
 
 #: Characters of an error that was not expected: it may quote what the file holds.
 _LONGEST_COMPLAINT: Final = 500
@@ -131,19 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(name: str, given: Sequence[str]) -> int:
-    group, command = COMMANDS[name]
-    module: Any = import_module(f"durable._cli.commands.{group.replace(' ', '_')}.{command.module}")
-    parser = argparse.ArgumentParser(
-        prog=f"durable {name}",
-        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.configure(name, parser)
-    parser.add_argument("--json", action="store_true", help="write JSON, for programs; lists as one object a line")
+    parser = parser_of(name)
     # Options may stand between runs: `cancel a --reason x b`. (argparse then takes what follows a "--" for options.)
     args = parser.parse_args(given) if "--" in given else parser.parse_intermixed_args(given)
     out = Output(json=args.json)
-    code: int = module.run(name, args, out)
+    code: int = module_of(name).run(name, args, out)
     out.flush()
     return code
 
@@ -156,7 +89,7 @@ def _overview() -> str:
         "Works on a live file beside its engine, on a copy, and on exported journals.",
         "",
     ]
-    for group, commands in _GROUPS.items():
+    for group, commands in GROUPS.items():
         lines.append(f"{group}:")
         lines += [f"  {name:<10} {command.summary}" for name, command in commands.items()]
         lines.append("")
