@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
@@ -384,13 +385,39 @@ async def test_an_empty_answer_says_which_kind_it_is(engines, tmp_db, cli):
 
 async def test_lines_are_no_wider_than_asked_for(journal, tmp_db, cli, monkeypatch):
     """
-    With COLUMNS, the last column is cut first; without, into a pipe, nothing is.
+    With COLUMNS, a reason that has no room has a line of its own; without, into a pipe, nothing moves.
     """
     whole = cli("list", "--db", tmp_db).lines
     monkeypatch.setenv("COLUMNS", "70")
     cut = cli("list", "--db", tmp_db).lines
     assert max(map(len, whole)) > 70 >= max(map(len, cut))
-    assert all("…" in line for line in cut if line.startswith(("a1", "family/")))
+    following = dict(pairwise(cut))
+    reasons = [following[line] for line in cut if line.startswith(("a1", "family/"))]
+    assert reasons
+    assert all(re.fullmatch(r"  signal 'approved' at 0, for [\d.]+ s", line) for line in reasons)
+
+
+async def test_ids_are_short_on_a_terminal_and_mean_the_same_run(engines, tmp_db, cli, monkeypatch):
+    """
+    The moment that an id begins with, where that tells it from all others; children bear it, too. What is shown can be
+    pasted. A fork is marked.
+    """
+    engine = await engines.file(parent, approval, napping)
+    root = await engine.start(parent())
+    await engine.start(napping(), id="1a22c2b8f7b-0000000000")
+    await engine.start(napping(), id="1a22c2b8f7b-1111111111")
+    await engine.idle()
+    monkeypatch.setenv("COLUMNS", "100")
+    moment = root.id.partition("-")[0]
+    forked = await root.fork("0")
+    shown = [line.split()[0] for line in cli("list", "--db", tmp_db).lines if not line.startswith(("  ", "RUN"))]
+    assert {moment, f"{moment}~.0.0", f"{moment}~.0.1", "1a22c2b8f7b-0000000000"} <= {*shown}
+    for short, whole in ((moment, root.id), (f"{moment}~.0.1", f"{root.id}~.0.1")):
+        assert cli("show", short, "--db", tmp_db, "--json").values[0]["run_id"] == whole
+    assert cli("show", "1a22c2b8f7b", "--db", tmp_db).code == 2
+    assert cli("show", f"{moment}~.7", "--db", tmp_db).code == 3
+    lines = cli("list", "--db", tmp_db).lines
+    assert [line.split()[0] for line in lines if "parent (fork)" in line] == [forked.id.partition("-")[0]]
 
 
 @pytest.mark.parametrize("no_color, coloured", [("", True), ("1", False)])
@@ -416,7 +443,7 @@ async def test_a_terminal_gets_colours_and_its_own_width(journal, tmp_db, no_col
     assert ("\x1b[31mfailed\x1b[0m" in bad) is coloured
     bare = [re.sub(r"\x1b\[\d*m", "", line) for line in lines]
     assert not any("\x1b" in line for line in bare)
-    assert max(map(len, bare)) == 60
+    assert 40 < max(map(len, bare)) <= 60
 
 
 async def test_escapes_in_names_do_not_reach_the_terminal(engines, tmp_db, cli):

@@ -86,6 +86,32 @@ def test_into_a_pipe_nothing_is_cut(monkeypatch):
     assert "x" * 500 in stream.getvalue()
 
 
+def test_long_lines_are_broken_between_words_on_a_terminal_only(monkeypatch):
+    """
+    So that what stands in the middle of a sentence is not cut out of it.
+    """
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = Output(io.StringIO()).wrapped("a line of several words, which does not fit", indent=10)
+    assert lines == ["a line of several words, which", "does not fit"]
+    monkeypatch.delenv("COLUMNS")
+    assert Output(io.StringIO()).wrapped("a b " * 50, indent=9) == ["a b " * 50]
+
+
+def test_a_last_column_without_room_stands_below_its_row(monkeypatch):
+    """
+    Only what does not fit moves; with room enough it is cut in its place.
+    """
+    rows = [("a" * 30, "short"), ("b", "a reason that is longer than what is left")]
+    for columns, expected in (
+        (50, [f"{'HEAD':<30}  WHY", f"{'a' * 30}  short", "b", "  a reason that is longer than what is left"]),
+        (60, [f"{'HEAD':<30}  WHY", f"{'a' * 30}  short", f"{'b':<30}  a reason that is longer tha…"]),
+    ):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        stream = io.StringIO()
+        Output(stream).table(("HEAD", "WHY"), rows, readable=25)
+        assert stream.getvalue().splitlines() == expected
+
+
 def test_words_for_values():
     """
     Spans in at most two units, instants and widths as people read them.

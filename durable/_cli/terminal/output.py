@@ -81,25 +81,66 @@ class Output:
         """*text* less prominent, where that is wanted."""
         return self.colour(text, "2")
 
-    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]], *, flexible: int = -1) -> None:
+    def wrapped(self, text: str, *, indent: int) -> list[str]:
+        """*text* in lines that fit behind *indent* columns, broken between words; into a pipe one line."""
+        if not self.width or width_of(text) <= self.width - indent:
+            return [text]
+        import textwrap  # noqa: PLC0415 - milliseconds that most commands need not spend
+
+        return textwrap.wrap(text, self.width - indent, break_on_hyphens=False)
+
+    def table(
+        self,
+        heads: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        flexible: int = -1,
+        readable: int = 0,
+    ) -> None:
         """
         Rows under *heads*, in columns as wide as they need.
 
         On a terminal, the column at index *flexible* is cut so that lines fit; if that is not
-        enough, the other wide ones are, too.
+        enough, the other wide ones are, too. Where fewer than *readable* columns are left for the last one, those of
+        its cells that do not fit stand in a line of their own, under their row.
         """
         cells = [[printable(cell) for cell in row] for row in rows]
-        widths = [max([len(head), *(width_of(row[i]) for row in cells)]) for i, head in enumerate(heads)]
+        below = [""] * len(cells)
+        if self.width and readable:
+            below = _moved(heads, cells, self.width, readable)
+        widths = _widths(heads, cells)
         if self.width:
             _shrink(widths, self.width, flexible % len(heads))
         self.line(self.bold(_row(heads, widths)))
-        for row in cells:
+        for row, note in zip(cells, below, strict=True):
             shown = [cut(cell, width) for cell, width in zip(row, widths, strict=True)]
             text = _row(shown, widths)
             for head, cell in zip(heads, shown, strict=True):
                 if head == "STATUS" and cell in STATUS_COLOURS:
                     text = text.replace(cell, self.status(cell), 1)
             self.line(text)
+            if note:
+                self.line(self.dim(f"  {cut(note, self.width - 2)}"))
+
+    def clear(self) -> None:
+        """An empty screen for what comes next; into a pipe, an empty line."""
+        self._stream.write("\x1b[H\x1b[2J" if self._stream.isatty() else "\n")
+
+
+def _moved(heads: Sequence[str], cells: list[list[str]], allowed: int, readable: int) -> list[str]:
+    """Take out of the last column what does not fit, if less than *readable* is left for it; for each row, what."""
+    room = allowed - sum(width + 2 for width in _widths(heads[:-1], cells))
+    if room >= readable:
+        return [""] * len(cells)
+    moved = [row[-1] if width_of(row[-1]) > room else "" for row in cells]
+    for row, text in zip(cells, moved, strict=True):
+        if text:
+            row[-1] = ""
+    return moved
+
+
+def _widths(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max([len(head), *(width_of(row[i]) for row in cells)]) for i, head in enumerate(heads)]
 
 
 def _columns_given() -> bool:

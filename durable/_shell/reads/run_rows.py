@@ -209,6 +209,16 @@ def runs_by_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[Ru
     return [_run_row(row) for row in rows]
 
 
+def first_and_last_id(conn: sqlite3.Connection, since: str, until: str) -> tuple[str | None, str | None]:
+    """Of the ids from *since* to before *until*, the first and the last; None if there are none."""
+    first, last = conn.execute(
+        "SELECT (SELECT min(run_id) FROM durable_runs WHERE run_id >= :since AND run_id < :until), "
+        "(SELECT max(run_id) FROM durable_runs WHERE run_id >= :since AND run_id < :until)",
+        {"since": since, "until": until},
+    ).fetchone()
+    return first, last
+
+
 def children_of(conn: sqlite3.Connection, run: int, limit: int) -> list[RunRow]:
     """Up to *limit* runs that run number *run* has started, oldest first."""
     rows = fetch_all(conn, _RUN_COLUMNS + "WHERE r.parent = ? ORDER BY r.run LIMIT ?", (run, limit))

@@ -51,6 +51,8 @@ _MANY_ATTEMPTS: Final = 20
 _OVERDUE: Final = 60.0
 #: Runs whose checksums are verified without --thorough: the newest.
 _VERIFIED: Final = 50
+#: Columns before what was found: the longest severity, and a space.
+_INDENT: Final = 9
 _COLOURS: Final = {"ok": "32", "note": "2", "warning": "33", "problem": "31"}
 
 
@@ -96,7 +98,10 @@ def run(_command: str, args: Namespace, out: Output) -> int:
             out.value(finding._asdict())
         else:
             remedy = f": {finding.remedy}" if finding.remedy else ""
-            out.line(f"{out.colour(f'{finding.severity:<8}', _COLOURS[finding.severity])} {finding.what}{remedy}")
+            head = out.colour(f"{finding.severity:<8}", _COLOURS[finding.severity])
+            for line in out.wrapped(f"{finding.what}{remedy}", indent=_INDENT):
+                out.line(f"{head} {line}")
+                head = " " * (_INDENT - 1)
     return FINDING if any(finding.severity == "problem" for finding in findings) else OK
 
 

@@ -10,12 +10,13 @@ import os
 import sqlite3
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any, Final
 
 from durable._cli.journals.files import DATABASE_VARIABLE, add_database, database_path, open_readonly, snapshot
 from durable._cli.journals.filters import FILTERS_HELP, PAGE_LENGTH, add_filters, add_paging, filter_from, spelled
+from durable._cli.journals.finding import short_ids
 from durable._cli.terminal.output import Output, ago, iso
 from durable._cli.terminal.problems import OK
 from durable._core.statuses import ENDS
@@ -25,6 +26,8 @@ from durable._shell.reads.why import awaited
 #: Runs read in one transaction. Rows of a page are a few hundred bytes; it takes milliseconds.
 _PAGE: Final = 200
 _HEADS: Final = ("RUN", "WORKFLOW", "STATUS", "CREATED", "KEY", "WHY")
+#: Columns below which the reasons of runs cannot be read beside them.
+_READABLE: Final = 36
 
 
 def configure(_command: str, parser: ArgumentParser) -> None:
@@ -53,10 +56,11 @@ def run(_command: str, args: Namespace, out: Output) -> int:
             return OK
         rows = list(found)
         more = bool(rows) and len(rows) == args.limit and bool(list_runs(conn, wanted, rows[-1][0].run, 1))
+        names = short_ids(conn, [row.run_id for row, _ in rows]) if out.width else {}
     if not rows:
         out.line("no runs" if wanted == Filter() and args.after is None else "no runs fit")
         return OK
-    _table(rows, out, now)
+    _table(rows, names, out, now)
     if more:
         out.line(out.dim(f"more: {_again(args, rows[-1][0].run)}"))
     return OK
@@ -120,15 +124,17 @@ def _runs(
         before = page[-1][0].run
 
 
-def _table(rows: list[tuple[RunRow, str]], out: Output, now: float) -> None:
+def _table(rows: list[tuple[RunRow, str]], names: Mapping[str, str], out: Output, now: float) -> None:
+    """A line for each run; where that has no room for why it is as it is, a second one."""
+    keyed = any(row.key for row, _ in rows)
     cells = [
-        (row.run_id, row.workflow, row.status, f"{ago(row.created_at, now)} ago", row.key or "", _detail(row, why))
+        (
+            names.get(row.run_id, row.run_id), row.workflow + (" (fork)" if row.forked_from else ""), row.status,
+            f"{ago(row.created_at, now)} ago", *((row.key or "",) if keyed else ()), _detail(row, why),
+        )
         for row, why in rows
-    ]
-    if any(row.key for row, _ in rows):
-        out.table(_HEADS, cells)
-    else:
-        out.table((*_HEADS[:4], _HEADS[5]), [(*cell[:4], cell[5]) for cell in cells])
+    ]  # fmt: skip
+    out.table(_HEADS if keyed else (*_HEADS[:4], _HEADS[5]), cells, readable=_READABLE)
 
 
 def _detail(row: RunRow, why: str) -> str:
