@@ -250,7 +250,7 @@ def test_any_history_can_be_drawn(commands):
 
 async def test_the_command_draws_to_standard_output_and_to_a_file(engines, cli, tmp_db, tmp_path):
     """
-    Each format; children are looked into with --depth; an existing file is not overwritten.
+    Each format; children are looked into as far as --depth says; an existing file is not overwritten.
     """
     engine = await engines.file(parent, child)
     await (await engine.start(parent(1), id="r")).result(5)
@@ -258,7 +258,8 @@ async def test_the_command_draws_to_standard_output_and_to_a_file(engines, cli, 
     assert said.code == 0
     assert said.lines[0] == "parent r, succeeded"
     assert re.search(r"└─ succeeded|├─ 0  child child  ok", said.out)
-    assert "step add" not in said.out
+    assert "step add" in said.out
+    assert "step add" not in cli("graph", "r", "--db", tmp_db, "--depth", "0").out
     assert "step add" in cli("graph", "r", "--db", tmp_db, "--depth", "1").out
     for kind, begins in (("mermaid", "flowchart"), ("dot", "digraph"), ("svg", "<svg")):
         assert cli("graph", "r", "--db", tmp_db, "--format", kind).out.startswith(begins)

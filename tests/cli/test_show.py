@@ -141,7 +141,7 @@ async def test_a_run_that_succeeded_is_shown_whole(engines, tmp_db, cli):
     assert section(said, "input") == ['ride(42, note="cash")']
     assert section(said, "result") == ['{"charge": "ch_42"}']
     assert section(said, "attributes") == ['{"stage": "charging"}']
-    (heads,) = [index for index, line in enumerate(said.lines) if line.startswith("STEP")]
+    (heads,) = [index for index, line in enumerate(said.lines) if line.startswith("AT ")]
     first, second = said.lines[heads + 1 : heads + 3]
     assert first.split()[:4] == ["0", "charge", "succeeded", "1"]
     assert second.split()[:4] == ["1", "book", "succeeded", "1"]
@@ -271,7 +271,7 @@ async def test_a_step_in_line_for_a_limit_is_waiting(engines, tmp_db, cli, reach
     (counted,) = cli("stats", "--db", tmp_db, "--json").values[0]["limits"]
     assert (counted["name"], counted["inside"], counted["waiting"]) == ("gate", 1, 1)
     (said,) = [line for line in cli("stats", "--db", tmp_db).lines if line.startswith("gate ")]
-    assert said.split()[:3] == ["gate", "1", "1"]
+    assert said.split()[:6] == ["gate", "1", "at", "once", "1", "1"]
     (line,) = [line for line in cli("show", "--db", tmp_db, "first").lines if " inside " in line]
     assert " for " in line
     gate.set()
@@ -345,7 +345,7 @@ async def test_long_runs_show_their_latest_steps(engines, tmp_db, cli):
     engine = await engines.file(long)
     await (await engine.start(long(), id="l")).result(10)
     said = cli("show", "--db", tmp_db, "l")
-    assert "... 10 earlier steps (10 succeeded): --full" in said.lines
+    assert "... 10 earlier commands (10 succeeded): --full" in said.lines
     assert len([line for line in said.lines if " charge " in line]) == 30
     assert said.lines[-1].startswith("39 ")
     full = cli("show", "--db", tmp_db, "l", "--full")

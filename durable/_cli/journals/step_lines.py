@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from durable._cli.terminal.values import failure_in_short
+from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event, RunRestarted
 from durable._core.journal.history import only
 from durable._core.recorded.steps import RecordedStep, recorded_steps
@@ -31,6 +32,8 @@ class StepLine(NamedTuple):
     error: str = ""
     #: Of a retry: when the next attempt may begin.
     fire_at: float | None = None
+    #: What it came to, once it has succeeded.
+    value: Payload | None = None
 
 
 def steps_in(events: Iterable[Event]) -> list[StepLine]:
@@ -46,4 +49,6 @@ def attempts_of_run(events: Iterable[Event]) -> int:
 def _line(step: RecordedStep) -> StepLine:
     error = "" if step.failure is None else failure_in_short(step.failure)
     begun, ended = step.asked_at, step.ended_at
-    return StepLine(step.position, step.name, step.attempt, step.status, begun, ended, step.site, error, step.fire_at)
+    return StepLine(
+        step.position, step.name, step.attempt, step.status, begun, ended, step.site, error, step.fire_at, step.value
+    )

@@ -33,8 +33,8 @@ from durable._shell.handles.run_info import RunInfo, all_infos, info_from
 from durable._shell.handles.step_info import StepInfo, step_info
 from durable._shell.handles.stream import RunStream
 from durable._shell.ownership.outlived import Outlived, in_words, still_running
-from durable._shell.reads import event_rows, queue_rows, run_rows, why
-from durable._shell.reads.queue_rows import LimitDetails, SlotInfo
+from durable._shell.reads import event_rows, limit_rows, queue_rows, run_rows, why
+from durable._shell.reads.limit_rows import LimitDetails, SlotInfo
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.waits import WaitInfo
 from durable._shell.reads.watched_rows import StepBegun, watched_run
@@ -582,7 +582,7 @@ class LimitHandle:
 
     async def info(self) -> LimitInfo:
         """Its numbers, and who is in it."""
-        row = await self._backend.read(queue_rows.limit_row, self.name)
+        row = await self._backend.read(limit_rows.limit_row, self.name)
         if row is None:
             msg = f"no limit is called {self.name!r} in this journal: it is known once an engine has had it"
             raise UsageError(msg)

@@ -31,7 +31,7 @@ from durable._shell.handles.batch_info import BatchInfo, list_all
 from durable._shell.handles.handle import LimitHandle, LimitInfo, QueueHandle, Run, limit_info
 from durable._shell.handles.run_info import RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
-from durable._shell.reads import queue_rows, run_details, run_rows
+from durable._shell.reads import limit_rows, run_details, run_rows
 from durable._shell.reports.exporting import export_runs, read_histories, write_file
 from durable._shell.requests.callback_requests import CompleteCallback, FailCallback, KeepCallback, is_new
 from durable._shell.requests.history_requests import Imported, ImportRuns
@@ -343,7 +343,7 @@ class JournalHandle(Generic[B]):
 
     async def limits(self) -> list[LimitInfo]:
         """All named limits that an engine has had, by name: their numbers, who has a slot, and who waits for one."""
-        return [limit_info(row) for row in await self._backend.read(queue_rows.all_limit_rows)]
+        return [limit_info(row) for row in await self._backend.read(limit_rows.all_limit_rows)]
 
     def schedule(self, name: str) -> ScheduleHandle:
         """

@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from argparse import ArgumentTypeError
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -90,7 +91,7 @@ async def summary(call: Call) -> Response:
     return call.answer(
         "run.html", tab="", page=page, row=page.row, waits=waits, steps=steps[-STEPS:],
         hidden=max(0, len(steps) - STEPS), input=_input(page, journal), **_outcome(page, steps, journal),
-        attributes=_value(journal, page.row.attributes), changes=_changes(page),
+        attributes=_value(journal, page.row.attributes), changes=_changes(page), value_of=partial(_value, journal),
         signals=_awaited(waits, journal), debuggable=journal.definitions is not None,
     )  # fmt: skip
 

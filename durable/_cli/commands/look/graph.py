@@ -31,7 +31,7 @@ examples:
   durable graph 019a3b --db rides.db --format dot | dot -Tpdf > ride.pdf
 
 A run is a sequence from top to bottom; members of a group stand side by side, each with what its
-helper did. With --depth, children are drawn with what they did themselves."""
+helper did. Children are drawn with what they did themselves; --depth looks further, or --depth 0 not at all."""
 #: Runs that one drawing reads: more would be no drawing.
 _MOST_RUNS = 200
 
@@ -45,7 +45,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="write to a new file instead of standard output")
     parser.add_argument(
-        "--depth", type=int, default=0, metavar="N", help="levels of children to look into (default: 0)"
+        "--depth", type=int, default=1, metavar="N", help="levels of children to look into (default: 1)"
     )
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG

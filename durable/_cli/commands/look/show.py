@@ -16,6 +16,7 @@ from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from durable._cli.commands.look.list import as_json
+from durable._cli.drawing.table import commands_in
 from durable._cli.journals.callback_lines import callbacks_in
 from durable._cli.journals.families import Family, family_json, family_lines, family_of
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
@@ -48,6 +49,9 @@ from durable._shell.reads.why import why
 #: Steps and followers that are shown unless all were asked for: the latest, since that is where a run stands.
 _STEPS: Final = 30
 _FOLLOWERS: Final = 10
+#: Columns below which what commands came to cannot be read beside them; and characters of it that are shown.
+_READABLE: Final = 30
+_SHORT: Final = 80
 #: So many waits are listed; a single one is in the sentence.
 _SEVERAL: Final = 2
 #: Commands whose failure ended a run, that are shown with their tracebacks.
@@ -230,28 +234,34 @@ def _lines(lines: Iterable[str], out: Output, *, indent: str) -> None:
 
 
 def _steps(page: Page, out: Output, now: float, *, full: bool) -> None:
-    steps = steps_in(page.events)
+    steps = commands_in(page.events)
     if not steps:
         return
     shown = steps if full or len(steps) <= _STEPS + 1 else steps[-_STEPS:]
-    failing = any(step.error for step in shown)
-    heads = ("STEP", "NAME", "STATUS", "ATTEMPTS", "TOOK", "ASKED FOR AT") + (("ERROR",) if failing else ())
+    heads = ("AT", "COMMAND", "STATUS", "TRIES", "TOOK", "ASKED FOR AT", "CAME TO")
     out.line()
     if len(shown) < len(steps):
         before = Counter(step.status for step in steps[:-_STEPS])
         counted = ", ".join(f"{count:,} {status}" for status, count in sorted(before.items()))
-        out.line(out.dim(f"... {len(steps) - len(shown):,} earlier steps ({counted}): --full"))
-    rows = [(*_step_cells(step, page.row, now), *((step.error,) if failing else ())) for step in shown]
-    out.table(heads, rows, flexible=-1)
+        out.line(out.dim(f"... {len(steps) - len(shown):,} earlier commands ({counted}): --full"))
+    out.table(heads, [(*_command_cells(step, page.row, now), _came_to(step)) for step in shown], readable=_READABLE)
 
 
-def _step_cells(step: StepLine, row: RunRow, now: float) -> tuple[str, str, str, str, str, str]:
+def _came_to(step: StepLine) -> str:
+    """What a command failed with, or returned, in short; what is nothing is not told."""
+    if step.error or step.value in (None, "null"):
+        return step.error
+    told = value_lines(step.value)[0]
+    return told if len(told) <= _SHORT else f"{told[:_SHORT]}…"
+
+
+def _command_cells(step: StepLine, row: RunRow, now: float) -> tuple[str, str, str, str, str, str]:
     took = "" if step.ended_at is None else span(max(0.0, step.ended_at - step.started_at))
     if step.status == "running" and row.status in OPEN and row.status not in HELD:
         took = f"for {ago(step.started_at, now)}"
     elif step.fire_at is not None and step.status in ("retrying", "snoozed"):
         took = f"in {span(step.fire_at - now)}" if step.fire_at > now else "due"
-    return step.position, step.name, step.status, str(step.attempt), took, step.site
+    return step.position, step.name, step.status, str(step.attempt or ""), took, step.site
 
 
 def _error(end: RunFailed, events: Sequence[Event], *, full: bool) -> list[str]:
@@ -371,6 +381,7 @@ def _json(page: Page) -> dict[str, Any]:
                 "next_attempt_at": iso(step.fire_at),
                 "site": step.site,
                 "error": step.error or None,
+                "result": plain(step.value),
             }
             for step in steps_in(page.events)
         ],
