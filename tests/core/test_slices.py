@@ -22,7 +22,7 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._core.journal.events import TurnUnfinished
+from durable._core.journal.events import SignalReceived, StepSucceeded, TurnUnfinished
 from durable._core.run.decision import in_parts
 from durable._core.run.execution import REPLAYED_AT_ONCE, SLICE
 from durable.errors import NondeterminismError
@@ -262,3 +262,15 @@ def test_code_that_has_changed_is_found_out_in_a_turn_that_was_recorded_in_part(
     begun = in_parts(second, 1, 1, START)[0].events
     with pytest.raises(NondeterminismError):
         execution(later(6), [started(late(6)), *first.events, *begun])
+
+
+def test_all_that_arrived_is_recorded_by_the_first_commit():
+    """With it, what arrived is taken out of the inbox: what stood in a later one would arrive again, or never."""
+    world = World(late(6), signals=[("a", 1)])
+    world.begin()
+    ended = StepSucceeded("0", "1", START)
+    decision = world.ex.advance([SignalReceived("a", "1", START), ended], now=START)
+    first, second, *_ = in_parts(decision, 1, 1, START)
+    assert {event.kind for event in first.events} > {StepSucceeded.kind, SignalReceived.kind}
+    assert all(event.category == "command" for event in second.events[:-1])
+    world.ex.close()
