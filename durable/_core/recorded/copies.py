@@ -67,7 +67,7 @@ def fork_of(recorded: RunHistory, *, run_id: str, at: str, replace: Mapping[str,
         each for each in recorded.pending if isinstance(each, SignalReceived) or each.position in awaited
     ]
     over = {each.position for each in arrived}
-    waits = [wait for wait in _waits_of(events, now) if wait.kind == "signal" or wait.position not in over]
+    waits = [wait for wait in waits_of(events, now) if wait.kind == "signal" or wait.position not in over]
     return RunHistory(mine, events, arrived, waits=waits)
 
 
@@ -95,7 +95,7 @@ def standing(recorded: RunHistory, now: float) -> RunHistory:
             "give the RunHistory (durable.read_histories of its export)"
         )
         raise UsageError(msg)
-    return evolve(recorded, waits=_waits_of(recorded.events, now))
+    return evolve(recorded, waits=waits_of(recorded.events, now))
 
 
 def status_of(recorded: RunHistory) -> str:
@@ -121,7 +121,7 @@ def _commands(recorded: RunHistory) -> Iterator[CommandEvent]:
     return (event for event in effective(recorded.events)[0] if event.category == "command")
 
 
-def _waits_of(events: Sequence[Event], now: float) -> list[ExportedWait]:
+def waits_of(events: Sequence[Event], now: float) -> list[ExportedWait]:
     """The rows of what a history still waits for; those of slots are made where it continues."""
     waits = open_waits(events)
     timers = [

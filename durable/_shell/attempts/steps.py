@@ -66,7 +66,7 @@ class Steps:
         clock: Clock,
         is_ending: Callable[[], bool],
         hooks: Hooks,
-        inside: Backend,
+        inside: Backend | None,
         journal: str,
         threads: int,
         stand_ins: StandIns | None = None,
@@ -75,7 +75,7 @@ class Steps:
     ) -> None:
         self._codec = codec
         self._clock = clock
-        #: The engine, as steps see it.
+        #: The engine, as steps see it; None where there is no journal that they could ask.
         self._inside = inside
         self._loop = asyncio.get_running_loop()
         #: Whether the engine cancels all of its tasks.

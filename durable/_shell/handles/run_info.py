@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from attrs import field, frozen
 
@@ -28,6 +28,13 @@ class Arguments(NamedTuple):
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+
+
+class RunValues(Protocol):
+    """What a run was given and what it returned."""
+
+    def arguments(self) -> Arguments: ...
+    def result(self) -> Any: ...
 
 
 @frozen
@@ -92,7 +99,7 @@ class RunInfo:
     ended_at: float | None
     #: The first of those that led to it by starting one another; its own id if nobody's run started it.
     root: str
-    _values: RecordedValues = field(alias="values", repr=False, eq=False)  # named for type checkers that know no attrs
+    _values: RunValues = field(alias="values", repr=False, eq=False)  # named for type checkers that know no attrs
     #: What it waits for, as `Run.waits` tells; without what is "ending" in a list of runs.
     waits: Sequence[WaitInfo] = ()
     #: The run that it continued as.

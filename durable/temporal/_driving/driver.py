@@ -1,0 +1,336 @@
+"""
+Drives one run: the turn loop, with a server around it.
+
+The loop is that of an embedded engine's driver. What that one commits, this one gives as commands to the server, which
+records them with what led to them; what that one reads back, this one is given again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
+
+from attrs import evolve
+from temporalio import workflow
+from temporalio.common import RawValue
+
+from durable._core.codec.json_text import dumps, loads
+from durable._core.journal import history
+from durable._core.journal.events import (
+    AttributesSet,
+    CancelRequested,
+    Event,
+    ResumeRequested,
+    RunExpired,
+    RunStarted,
+    RunTimedOut,
+    SignalReceived,
+)
+from durable._core.journal.waits import Wait
+from durable._core.policies.retry import from_record
+from durable._core.program.functions import Job
+from durable._core.program.ops import RunOp
+from durable._core.run.attempts import AttemptNode
+from durable._core.run.decision import ChildAction, Decision, StepAction, TransactionAction
+from durable._core.run.execution import Execution
+from durable._core.run.job_execution import JobExecution
+from durable._shell.log import emit, log
+from durable._shell.rows.rows import NewRun, SentSignal
+from durable.temporal._driving.child_runs import ChildRuns
+from durable.temporal._driving.follow_ups import follow
+from durable.temporal._driving.here import RunHere, now
+from durable.temporal._driving.journal import Journal
+from durable.temporal._driving.requests import Requests
+from durable.temporal._driving.room import Room
+from durable.temporal._driving.seam import ServerAnswers, Travelling
+from durable.temporal._driving.step_calls import StepCalls
+from durable.temporal._driving.timers import Timers
+from durable.temporal._setup.setup import Setup
+from durable.temporal._wire.ends import cancelled_run, failed_run
+from durable.temporal._wire.payloads import joined_arguments, packed, unpacked, unpacked_text
+from durable.temporal._wire.starts import (
+    ATTRIBUTES,
+    BLOCKED,
+    PAUSED,
+    PROGRESS,
+    Start,
+    keyed_run_id,
+    make_start,
+    memo_of,
+    new_run_in,
+    sent_signals,
+    signals_in,
+)
+
+AnyExecution: TypeAlias = Execution | JobExecution
+
+
+class Driver:
+    """One run, as long as a worker keeps it in memory."""
+
+    def __init__(self, setup: Setup, args: Sequence[RawValue]) -> None:
+        arguments, marked = joined_arguments(args)
+        here = self._here = _run_here(setup, arguments)
+        self._room = Room()
+        self._travelling = Travelling(setup.registry, setup.codec)
+        self._calls = StepCalls(here, self._travelling, self._room)
+        self._children = ChildRuns(here, self._room)
+        self._requests = Requests(here)
+        self._timers = Timers(here)
+        started = evolve(here.new.started, seed=here.run_id, value=arguments, at=now())
+        self.journal = Journal(here, self._calls, [started])
+        self._early: list[Event] = [SignalReceived(name, value, now()) for name, value in signals_in(marked)]
+        self._execution = self._make_execution()
+
+    # --- what arrives from outside ------------------------------------------------------------
+
+    def signalled(self, name: str, args: Sequence[RawValue]) -> None:
+        """A signal: its payload, and the id under which it is taken once."""
+        value = unpacked(args[0]) if args else "null"
+        if len(args) > 1:
+            dedup: str = loads(unpacked_text(args[1]))
+            if dedup in self.journal.dedups:
+                return
+            self.journal.dedups.add(dedup)
+        self._here.inbox.append(SignalReceived(name, value, now()))
+
+    def publish(self, attributes: Any) -> None:
+        """Attributes that a step has set."""
+        codec = self._here.setup.codec
+        values: dict[str, Any] = codec.decode(attributes, dict[str, Any], where="attributes")
+        self.journal.events.append(AttributesSet(codec.encode_by_value(values, where="attributes"), now()))
+        self._show_attributes(values)
+
+    def pause(self) -> None:
+        """Take no more turns."""
+        self.journal.is_paused = True
+        workflow.upsert_memo({PAUSED: packed("true")})
+
+    def resume(self) -> None:
+        """Take turns again, also if it was blocked."""
+        if self.journal.is_paused:
+            self.journal.is_paused = False
+            workflow.upsert_memo({PAUSED: None})
+        if self.journal.blocked is not None:
+            self.journal.blocked = None
+            workflow.upsert_memo({BLOCKED: None})
+            self._here.inbox.append(ResumeRequested(now()))
+
+    def why(self) -> str:
+        """In a sentence, what it waits for."""
+        journal = self.journal
+        if journal.blocked:
+            return f"blocked: {journal.blocked}"
+        if journal.end is not None:
+            return journal.status
+        waits = history.open_waits(journal.events)
+        parts = [
+            f"{wait.kind} {wait.name or ''} at {wait.position}".replace("  ", " ") for wait in waits.timers.values()
+        ]
+        parts += [f"run {run_id!r} at {position}" for position, run_id in waits.children.items()]
+        parts += [f"a slot of {limit!r} at {position}" for position, (limit, _) in waits.slots.items()]
+        parts += [f"the step at {position}" for position, _ in self._execution.in_flight()]
+        return f"{'paused; ' if journal.is_paused else ''}waits for {', '.join(parts) or 'nothing'}"
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    async def drive(self) -> RawValue:
+        """Drive the run to its end; its value."""
+        here = self._here
+        try:
+            self._set_times()
+            arrived = self._early
+            while True:
+                decision = self._execution.advance(arrived, now=now())
+                self.journal.events += decision.events
+                self.journal.end = decision if decision.ended is not None else None
+                if here.setup.told is not None:
+                    here.setup.told(self.journal.history())
+                self._perform(decision)
+                if decision.ended is not None:
+                    return await self._end(decision)
+                if self._execution.ended:  # the whole run is tried again
+                    self._stop(keep=("restart", "deadline"))
+                await here.until(lambda: bool(here.inbox) and (self._takes_turns or self._is_to_end))
+                arrived, here.inbox = here.inbox, []
+                if self._execution.ended:
+                    self._execution.close()
+                    self._execution = self._make_execution()
+                    self._execution.load()
+        finally:
+            self._execution.close()  # in dead mode: that it is evicted from the worker's cache runs nothing
+
+    @property
+    def _takes_turns(self) -> bool:
+        return not self.journal.is_paused
+
+    @property
+    def _is_to_end(self) -> bool:
+        return any(isinstance(each, (CancelRequested, RunTimedOut)) for each in self._here.inbox)
+
+    def _set_times(self) -> None:
+        """The deadline of the whole run; and whether it is too late to begin."""
+        new, at = self._here.new, now()
+        if new.timeout is not None and new.kind == "workflow":
+            over = Wait("", "deadline", "", fire_at=at + new.timeout)
+            self._timers.arm(over, partial(RunTimedOut, new.timeout))
+        if new.expires_at is not None and at >= new.expires_at:
+            self._early = [RunExpired(new.expires_at, at)]
+
+    def _make_execution(self) -> AnyExecution:
+        here, setup, events = self._here, self._here.setup, self.journal.events
+        retry = None if here.new.retry is None else from_record(here.new.retry)
+        if isinstance(here.definition, Job):
+            return JobExecution(
+                here.definition,
+                events,
+                run_id=here.run_id,
+                codec=setup.codec,
+                crash_limit=setup.crash_limit,
+                caps=setup.caps,
+                retry=retry,
+                timeout=here.new.timeout,
+            )
+        return Execution(
+            here.definition,
+            events,
+            run_id=here.run_id,
+            codec=setup.codec,
+            crash_limit=setup.crash_limit,
+            cleanup_seconds=setup.cleanup_seconds,
+            caps=setup.caps,
+            retry=retry,
+            answers=ServerAnswers,
+            openers=self._travelling.openers,
+        )
+
+    # --- what was decided ----------------------------------------------------------------------
+
+    def _perform(self, decision: Decision) -> None:
+        here, children = self._here, self._children
+        if decision.logs and not workflow.unsafe.is_replaying():
+            emit(decision.logs, here.run_id, here.definition.name)
+        for position in decision.cancelled_steps:
+            self._calls.cancel(position)
+        reason = getattr(self._execution, "cancel_reason", "")
+        if decision.cancel_all_children:
+            children.cancel_all(reason)
+        for run_id in decision.cancelled_children:
+            children.cancel(run_id, reason)
+        for position in decision.feeds_closed:
+            children.close_window(position, reason)
+        for wait in decision.waits_closed:
+            self._timers.disarm(wait)
+        attempts: list[StepAction | TransactionAction] = [*decision.steps, *decision.transactions]
+        for action in filter(self._is_wanted, attempts):
+            self._calls.begin(action)
+        for feed in decision.feeds:
+            children.open_window(feed)
+        for child in decision.children:
+            children.begin(child)
+        for wait in decision.waits:
+            self._wait(wait)
+        for request in decision.requests:
+            self._requests.send(request)
+        if decision.attributes is not None:
+            self._show_attributes(decision.attributes)
+        if decision.progress is not None:
+            done = decision.progress
+            workflow.upsert_memo({PROGRESS: packed(dumps([done.done, done.total, done.note, done.position, done.at]))})
+        if decision.blocked is not None:
+            self._block(decision.blocked)
+
+    def _is_wanted(self, action: StepAction | TransactionAction) -> bool:
+        """Several attempts may be decided in one turn (deaths of workers, told at once): only the last is run."""
+        if isinstance(self._execution, JobExecution):
+            return self._execution.state.attempt == action.attempt
+        leaf = self._execution.leaves.get(action.position)
+        return isinstance(leaf, AttemptNode) and leaf.state.phase == "running" and leaf.state.attempt == action.attempt
+
+    def _wait(self, wait: Wait) -> None:
+        if wait.kind == "child":
+            self._children.await_end(wait)
+        elif wait.fire_at is not None:
+            self._timers.arm(wait)
+
+    def _show_attributes(self, values: dict[str, Any]) -> None:
+        self.journal.attributes |= values
+        encoded = self._here.setup.codec.encode(self.journal.attributes, dict[str, Any], where="attributes")
+        workflow.upsert_memo({ATTRIBUTES: packed(encoded)})
+
+    def _block(self, reason: str) -> None:
+        self.journal.blocked = reason
+        workflow.upsert_memo({BLOCKED: packed(dumps(reason))})
+        if not workflow.unsafe.is_replaying():
+            log.error("run.blocked", run_id=self._here.run_id, workflow=self._here.definition.name, reason=reason)
+
+    def _stop(self, *, keep: Sequence[str] = ()) -> None:
+        self._timers.clear(keep=keep)
+        self._calls.cancel_all()
+        self._room.clear()
+
+    # --- the end -------------------------------------------------------------------------------
+
+    async def _end(self, decision: Decision) -> RawValue:
+        here = self._here
+        await here.until(lambda: self._children.are_started and self._requests.are_sent)
+        self._stop()
+        if decision.continued is not None:
+            self._continue_as(decision.continued)
+        assert decision.ended is not None, "asked by the caller"
+        started = self.journal.events[0]
+        assert isinstance(started, RunStarted), "a journal begins with it"
+        await follow(here, started, decision.ended, decision)
+        match decision.ended:
+            case "succeeded":
+                return packed(decision.outcome or "null")
+            case "cancelled":
+                if workflow.cancellation_reason() is not None and decision.outcome is None:
+                    raise asyncio.CancelledError(decision.reason)
+                raise cancelled_run(decision.reason, decision.outcome)
+            case "failed":
+                raise failed_run(decision.outcome, here.setup.codec)
+
+    def _continue_as(self, action: ChildAction) -> NoReturn:
+        here = self._here
+        setup, new, op = here.setup, here.new, action.op
+        start = make_start(
+            op, definitions=setup.registry.definitions, codec=setup.codec, now=now(), run_id=action.run_id,
+            arguments=action.arguments, keys=action.keys,
+        )  # fmt: skip
+        # The key, the labels and what follows are the chain's.
+        chain = evolve(start.new, key=new.key, labels=new.labels, follow_ups=new.follow_ups, chosen_id=new.chosen_id)
+        unread = [*self._execution.unread(), *self._execution.late(), *here.inbox]
+        signals = tuple(SentSignal(each.name, each.value) for each in unread if isinstance(each, SignalReceived))
+        workflow.continue_as_new(
+            workflow=start.new.workflow,
+            args=[*Start(evolve(chain, signals=())).arguments, *sent_signals(signals)],
+            memo=memo_of(chain),
+            task_queue=setup.task_queue(start.new.queue),
+        )
+
+
+def _run_here(setup: Setup, arguments: Any) -> RunHere:
+    """Which run the server has begun, of what."""
+    info = workflow.info()
+    new = new_run_in(info.raw_memo)
+    definition = setup.registry.definitions.find(info.workflow_type, None if new is None else new.version)
+    if definition is None:
+        # No failure of the run: its task is tried again, until a worker that has the definition polls.
+        msg = f"no workflow or job called {info.workflow_type!r} is among the definitions of this worker"
+        raise LookupError(msg)
+    if new is None:
+        args, kwargs = setup.codec.decode_arguments(arguments, definition.arguments)
+        op: RunOp[Any] = definition(*args, **kwargs)
+        definitions, codec = setup.registry.definitions, setup.codec
+        start = make_start(op, definitions=definitions, codec=codec, now=now(), run_id=info.workflow_id)
+        new = evolve(start.new, key=None)
+    return RunHere(setup, definition, new, _run_id(new, info))
+
+
+def _run_id(new: NewRun, info: workflow.Info) -> str:
+    if new.key is not None:
+        return keyed_run_id(info.workflow_id, info.original_execution_run_id)
+    return new.run_id

@@ -1,0 +1,58 @@
+"""
+The one workflow class of a worker: it drives every definition, under its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from temporalio import workflow
+from temporalio.common import RawValue
+
+from durable.temporal._driving.driver import Driver
+from durable.temporal._setup.setup import setup_here
+from durable.temporal._wire.payloads import unpacked
+
+
+@workflow.defn(dynamic=True)
+class RunWorkflow:
+    """A run, as the SDK calls it."""
+
+    @workflow.init
+    def __init__(self, args: Sequence[RawValue]) -> None:
+        self._driver = Driver(setup_here(), args)
+
+    @workflow.run
+    async def run(self, _args: Sequence[RawValue]) -> RawValue:
+        """Drive it to its end; its value."""
+        return await self._driver.drive()
+
+    @workflow.signal(dynamic=True)
+    def on_signal(self, name: str, args: Sequence[RawValue]) -> None:
+        """A signal of the user's."""
+        self._driver.signalled(name, args)
+
+    @workflow.signal(name="durable.pause")
+    def on_pause(self) -> None:
+        """As `Run.pause`."""
+        self._driver.pause()
+
+    @workflow.signal(name="durable.resume")
+    def on_resume(self) -> None:
+        """As `Run.resume`."""
+        self._driver.resume()
+
+    @workflow.signal(name="durable.attributes")
+    def on_attributes(self, values: RawValue) -> None:
+        """What a step has published."""
+        self._driver.publish(unpacked(values))
+
+    @workflow.query(name="durable.export")
+    def export(self) -> str:
+        """Its journal, as the lines of a file."""
+        return self._driver.journal.exported()
+
+    @workflow.query(name="durable.why")
+    def why(self) -> str:
+        """As `Run.why`."""
+        return self._driver.why()

@@ -1,0 +1,42 @@
+"""
+How handles ask the server: one client, and what is known of the definitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from attrs import frozen
+from temporalio.client import Client, WorkflowExecution, WorkflowHandle
+from temporalio.common import RawValue
+
+from durable._core.authoring.registry import Definitions
+from durable._core.codec.codec import Codec
+from durable._shell.handles.run_info import RunInfo
+from durable.temporal._engine.run_infos import info_from
+
+
+@frozen
+class Asking:
+    """What handles share."""
+
+    client: Client
+    codec: Codec
+    definitions: Definitions
+    #: Names of queues by their task queues.
+    queues: Mapping[str, str]
+
+    def handle_on(self, workflow_id: str) -> WorkflowHandle[Any, Any]:
+        """The server's handle on a run."""
+        return self.client.get_workflow_handle(workflow_id, result_type=RawValue)
+
+    async def info_from(self, described: WorkflowExecution) -> RunInfo:
+        """What the server tells of a run."""
+        return await info_from(described, self.codec, self.queues)
+
+    async def runs(self, query: str, limit: int | None = None) -> AsyncIterator[RunInfo]:
+        """The runs that a query of the server's finds, newest first."""
+        async for each in self.client.list_workflows(query or None, limit=limit):
+            if not each.workflow_type.startswith("durable."):
+                yield await self.info_from(each)

@@ -1,0 +1,332 @@
+"""
+`TemporalEngine`: the calls of `Engine` that mean something on a Temporal server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, Unpack
+
+from temporalio.client import Client
+from temporalio.common import RawValue, WorkflowIDConflictPolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from durable._core.admission import Queue
+from durable._core.authoring.op_constructors import with_options
+from durable._core.authoring.registry import Given
+from durable._core.codec.codec import Codec, ValueCodec
+from durable._core.policies.caps import CLEANUP_SECONDS, DEFAULT_CAPS, Caps
+from durable._core.policies.limits import collect_limits
+from durable._core.program.definition import OnConflict
+from durable._core.program.functions import RunnableDefinition
+from durable._core.program.ops import RunOp, Signal
+from durable._core.program.start_options import StartOptions
+from durable._core.statuses import Status
+from durable._shell.attempts.hooks import Hooks
+from durable._shell.attempts.middleware import Middleware
+from durable._shell.attempts.steps import Steps
+from durable._shell.clock import SystemClock
+from durable._shell.handles.run_info import RunInfo
+from durable.errors import KeyConflictError, RunCancelledError, RunExistsError, RunFailedError, RunNotFoundError
+from durable.temporal._attempts.attempts import Attempts
+from durable.temporal._attempts.run_ends import wait_for_ends
+from durable.temporal._driving.run_workflow import RunWorkflow
+from durable.temporal._engine.asking import Asking
+from durable.temporal._engine.handle import TemporalRun, quoted
+from durable.temporal._engine.run_infos import statuses_on_server
+from durable.temporal._setup.registry import register
+from durable.temporal._setup.setup import Setup, SetupInterceptor
+from durable.temporal._wire.starts import Start, labels_of, make_start, new_run_from
+
+T = TypeVar("T")
+
+_DEFAULT: Final = "default"
+#: How long the server keeps a run for the worker that has it in memory, before any other may take it.
+_STICKY: Final = timedelta(seconds=2)
+
+
+class TemporalEngine:
+    """
+    Runs workflows on a Temporal server: ``async with TemporalEngine(client, "rides", [ride, ...]) as engine``.
+
+    Args:
+        client: Connected to the server. Values do not pass the rules of its data converter, only its payload codec.
+        task_queue: The server's task queue of the queue ``default``; queue ``mail`` is ``{task_queue}.mail``.
+        definitions: As for `Engine`.
+        queues: The concurrency of a `Queue` holds for each worker, its rate over all workers.
+        poll: Names of the queues that this process works on: all, unless told otherwise; none with ``()``, then it
+            only starts runs and asks.
+        codec: As for `Engine`: what encrypts values encrypts them here, too.
+        middleware: As for `Engine`, as far as it is about steps.
+        worker_timeout: Seconds without a sign of life after which the step of a dead worker is given to another.
+        grace: Seconds that running steps have to end when the engine closes; as many again for their clean-up.
+        concurrency: Steps that this process runs at once, of each queue.
+        threads: Of plain functions.
+        cleanup_timeout: As for `Engine`.
+        caps: As for `Engine`.
+        cached_runs: How many runs are kept in memory; others are replayed when something happens.
+        searchable: Whether labels can be searched for: the namespace needs the search attribute ``DurableLabels``, a
+            keyword list.
+
+    Raises:
+        DefinitionError: Something cannot run on Temporal, and what to use instead.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        task_queue: str,
+        definitions: Iterable[Given],
+        *,
+        queues: Sequence[Queue] = (),
+        poll: Iterable[str] | None = None,
+        codec: ValueCodec | None = None,
+        middleware: Sequence[Middleware] = (),
+        worker_timeout: float = 15.0,
+        grace: float = 5.0,
+        concurrency: int = 100,
+        threads: int = 40,
+        cleanup_timeout: float = CLEANUP_SECONDS,
+        caps: Caps = DEFAULT_CAPS,
+        cached_runs: int = 1_000,
+        searchable: bool = True,
+    ) -> None:
+        self._client = client
+        self._task_queue = task_queue
+        self._codec = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting)
+        self._clock = SystemClock()
+        registry = register(definitions, transactions=False)
+        self._definitions = registry.definitions
+        self._queues = {queue.name: queue for queue in queues}
+        limits = collect_limits([*registry.definitions.all(), *registry.steps.values()], ())
+        self._setup = Setup(
+            registry,
+            self._codec,
+            self._task_queue_of,
+            limits,
+            worker_timeout,
+            cleanup_seconds=cleanup_timeout,
+            caps=caps,
+            searchable=searchable,
+        )
+        self._hooks = Hooks(middleware, self._codec)
+        named = {each.options.queue for each in registry.definitions.all()} | {*self._queues, _DEFAULT}
+        self._polled = sorted(named) if poll is None else [*poll]
+        self._grace, self._concurrency, self._threads, self._cached = grace, concurrency, threads, cached_runs
+        queue_names = {self._task_queue_of(name): name for name in {*named, *self._polled}}
+        self._asking = Asking(client, self._codec, registry.definitions, queue_names)
+        self._steps: Steps | None = None
+        self._is_draining = False
+        self._workers: list[Worker] = []
+        self._running: list[asyncio.Task[None]] = []
+
+    def _task_queue_of(self, queue: str) -> str:
+        return self._task_queue if queue == _DEFAULT else f"{self._task_queue}.{queue}"
+
+    # --- workers -------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Begin to work on the queues; as ``async with`` does."""
+        steps = self._steps = Steps(
+            self._codec,
+            self._clock,
+            _never,
+            self._hooks,
+            None,
+            f"temporal:{self._client.namespace}",
+            self._threads,
+            is_draining=lambda: self._is_draining,
+        )
+        attempts = Attempts(self._setup, self._client, steps)
+        self._workers = [self._worker(name, attempts) for name in self._polled]
+        self._is_draining = False
+        self._running = [asyncio.create_task(worker.run()) for worker in self._workers]
+
+    async def aclose(self) -> None:
+        """End the work: running steps have their grace; what is cut off continues on another worker."""
+        self._is_draining = True
+        await asyncio.gather(*(worker.shutdown() for worker in self._workers))
+        running, self._running, self._workers = self._running, [], []
+        await asyncio.gather(*running)
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _worker(self, name: str, attempts: Attempts) -> Worker:
+        queue = self._queues.get(name)
+        rate = None if queue is None else queue.rate
+        beat = timedelta(seconds=min(0.2, self._setup.worker_timeout / 3))
+        return Worker(
+            self._client,
+            task_queue=self._task_queue_of(name),
+            workflows=[RunWorkflow],
+            activities=[attempts.activity(), wait_for_ends(self._client, self._codec)],
+            workflow_runner=UnsandboxedWorkflowRunner(),
+            interceptors=[SetupInterceptor(self._setup)],
+            max_concurrent_activities=(queue and queue.concurrency) or self._concurrency,
+            max_task_queue_activities_per_second=None if rate is None else rate.count / rate.per,
+            max_cached_workflows=self._cached,
+            sticky_queue_schedule_to_start_timeout=_STICKY,
+            graceful_shutdown_timeout=timedelta(seconds=self._grace),
+            # Attempts set the pace of their signs of life themselves.
+            max_heartbeat_throttle_interval=beat,
+            default_heartbeat_throttle_interval=beat,
+        )
+
+    # --- starting runs -------------------------------------------------------------------------
+
+    async def start(
+        self,
+        op: RunOp[T],
+        *,
+        id: str | None = None,
+        key: str | None = None,
+        key_ttl: float | timedelta | None = None,
+        on_conflict: OnConflict | None = None,
+        queue: str | None = None,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        expires: float | timedelta | datetime | None = None,
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        signals: Sequence[tuple[str | Signal[Any], Any]] = (),
+    ) -> TemporalRun[T]:
+        """
+        Start a run, or find the one that its key or id stands for; the server has recorded it when this returns.
+
+        Options as those of `Engine.start`, but that a key is the id of the run on the server: taken as long as the
+        namespace keeps the run.
+
+        Raises:
+            KeyConflictError, RunExistsError: The key or id belongs to another run.
+            DefinitionError: The workflow is not among the engine's definitions.
+            EncodeError: An argument cannot be recorded.
+            UsageError: An option has no meaning on Temporal; the message says what to use instead.
+        """
+        made = with_options(
+            op, id=id, key=key, key_ttl=key_ttl, on_conflict=on_conflict, queue=queue, delay=delay, at=at,
+            expires=expires, priority=priority, labels=labels, signals=signals or None,
+        )  # fmt: skip
+        return await self._start(made)
+
+    async def start_many(self, ops: Iterable[RunOp[T]]) -> list[TemporalRun[T]]:
+        """Start many runs; not all or none: the server starts one a call."""
+        made = [with_options(op) for op in ops]
+        return list(await asyncio.gather(*map(self._start, made)))
+
+    async def run(self, op: RunOp[T], **options: Unpack[StartOptions]) -> T:
+        """Start a run and wait for its result. Options as for `start`."""
+        handle = await self.start(op, **options)
+        return await handle.result()
+
+    async def _start(self, op: RunOp[T]) -> TemporalRun[T]:
+        start = make_start(op, definitions=self._definitions, codec=self._codec, now=self._clock.now())
+        new = start.new
+        if new.on_conflict == "replace":
+            await self._end_other(start.workflow_id)
+        result = op.definition.result
+        try:
+            handle = await self._client.start_workflow(
+                new.workflow,
+                args=start.arguments,
+                result_type=RawValue,
+                id=start.workflow_id,
+                task_queue=self._task_queue_of(new.queue),
+                memo=start.memo,
+                priority=start.priority,
+                start_delay=start.delay,
+                search_attributes=labels_of(new) if self._setup.searchable else None,
+                id_reuse_policy=start.reuse,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            )
+        except WorkflowAlreadyStartedError:
+            run = await self._joined(start, result)
+            for signal, payload in op.given.signals:
+                await run.signal(signal, payload)
+            return run
+        # The server's own handle: that of a time-skipping test server skips time while somebody waits.
+        return TemporalRun(self._asking, start.workflow_id, result, handle)
+
+    async def _joined(self, start: Start, result: Any) -> TemporalRun[Any]:
+        """The run that has the key or id already."""
+        new = start.new
+        found = TemporalRun[Any](self._asking, start.workflow_id, result)
+        described = await self._asking.handle_on(start.workflow_id).describe()
+        other = new_run_from(await described.memo())
+        recorded = described.workflow_type if other is None else other.arguments
+        if new.on_conflict != "reject" and recorded == new.arguments:
+            return found
+        if new.key is None:
+            raise RunExistsError(start.workflow_id, f"started as {recorded}")
+        raise KeyConflictError(new.key, start.workflow_id, recorded, new.arguments)
+
+    async def _end_other(self, workflow_id: str) -> None:
+        other = TemporalRun[Any](self._asking, workflow_id)
+        try:
+            if await other.cancel("replaced"):
+                await other.result(wait=True)
+        except (RunNotFoundError, RunCancelledError, RunFailedError):
+            return
+
+    # --- finding them --------------------------------------------------------------------------
+
+    def get(self, run_id: str) -> TemporalRun[Any]:
+        """A handle on the run called *run_id*; asking it raises RunNotFoundError if there is none."""
+        return TemporalRun(self._asking, run_id)
+
+    async def find(self, key: str) -> TemporalRun[Any]:
+        """
+        The run that *key* stands for.
+
+        Raises:
+            RunNotFoundError: If there is none.
+        """
+        run = TemporalRun[Any](self._asking, key)
+        try:
+            await run.info()
+        except RunNotFoundError:
+            raise RunNotFoundError("key", key) from None
+        return run
+
+    async def runs(
+        self,
+        *,
+        workflow: str | RunnableDefinition[..., Any] | None = None,
+        status: Status | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[RunInfo]:
+        """
+        Runs that fit all filters, newest first, as the server finds them: seconds behind.
+
+        Of open runs it knows only that they are open: whether one is paused or blocked, its own `info` tells.
+        """
+        parts: list[str] = []
+        if workflow is not None:
+            name = workflow if isinstance(workflow, str) else workflow.name
+            parts.append(f"WorkflowType = {quoted(name)}")
+        if status is not None:
+            parts.append(f"ExecutionStatus IN ({', '.join(map(quoted, statuses_on_server(status)))})")
+        if parent is not None:
+            parts.append(f"ParentWorkflowId = {quoted(self._asking.handle_on(parent).id)}")
+        parts += [f"DurableLabels = {quoted(f'{name}={value}')}" for name, value in (labels or {}).items()]
+        async for info in self._asking.runs(" AND ".join(parts), limit):
+            yield info
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,235 @@
+"""
+A handle on a run of a server: an id and a way to ask, as `durable.Run` is on one of a journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+
+from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import RawValue
+from temporalio.service import RPCError, RPCStatusCode
+
+from durable._core.codec.exceptions.failures import describe
+from durable._core.codec.json_text import dumps
+from durable._core.journal.events import KIND_NAMES, TimerSet
+from durable._core.journal.payloads import encoded_signal, failure_in, rebuilt
+from durable._core.program.ops import Signal
+from durable._core.recorded.export_format import RunHistory
+from durable._core.recorded.export_reader import read_export
+from durable._core.statuses import Status
+from durable._shell.handles.handle import HistoryEvent
+from durable._shell.handles.run_info import RunInfo
+from durable.errors import RunBlockedError, RunCancelledError, RunFailedError, RunNotFoundError, RunStateError
+from durable.temporal._attempts.run_ends import run_end
+from durable.temporal._wire.payloads import packed
+from durable.temporal._wire.starts import new_run_from, workflow_id_of
+
+if TYPE_CHECKING:
+    from durable.temporal._engine.asking import Asking
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+#: Seconds between looks whether a run is blocked whose result is waited for: the first, and the longest.
+_FIRST_LOOK: Final = 1.0
+_LONGEST_LOOK: Final = 15.0
+
+
+class TemporalRun(Generic[T]):
+    """A run on a server. What is not here, Temporal's own tools have: ``client.get_workflow_handle(run.id)``."""
+
+    def __init__(self, asking: Asking, run_id: str, result_type: Any = None, handle: Any = None) -> None:
+        self._asking = asking
+        self._type = result_type
+        #: Its id.
+        self.id = run_id
+        self._handle: WorkflowHandle[Any, Any] = handle or asking.handle_on(workflow_id_of(run_id))
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<TemporalRun {self.id!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TemporalRun) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    # --- looking -------------------------------------------------------------------------------
+
+    async def result(self, timeout: float | None = None, *, wait: bool = False) -> T:
+        """
+        The run's value, once it has ended. As `Run.result`, with the same errors.
+
+        Args:
+            timeout: Seconds to wait.
+            wait: Go on waiting while the run is blocked, for a person who resumes it.
+        """
+        if timeout is not None:
+            try:
+                async with asyncio.timeout(timeout):
+                    return await self.result(wait=wait)
+            except TimeoutError:
+                msg = f"run {self.id!r} has not ended after {timeout:g} s, and keeps running"
+                raise TimeoutError(msg) from None
+        codec = self._asking.codec
+        ending = asyncio.ensure_future(run_end(self._handle, codec))
+        try:
+            if not wait:
+                await self._watch_for_blocks(ending)
+            end = await ending
+        finally:
+            ending.cancel()
+        match end.status:
+            case "succeeded":
+                kind = self._type if self._type is not None else await self._result_type()
+                value: T = codec.decode(end.outcome or "null", kind, where=f"result of run {self.id!r}")
+                return value
+            case "cancelled":
+                cause = None if end.outcome in (None, "null") else rebuilt(end.outcome, codec)
+                raise RunCancelledError(self.id, codec.reveal(end.reason)) from cause
+            case "failed":
+                failure = failure_in(end.outcome, codec)
+                cause = rebuilt(end.outcome, codec)
+                raise RunFailedError(self.id, describe(failure), failure.traceback) from cause
+
+    async def _watch_for_blocks(self, ending: asyncio.Future[Any]) -> None:
+        seconds = _FIRST_LOOK
+        while True:
+            done, _ = await asyncio.wait({ending}, timeout=seconds)
+            if done:
+                return
+            info = await self.info()
+            if info.status == "blocked":
+                raise RunBlockedError(self.id, info.reason or "")
+            seconds = min(seconds * 2, _LONGEST_LOOK)
+
+    async def _result_type(self) -> Any:
+        described = await self._describe()
+        new = new_run_from(await described.memo())
+        definition = self._asking.definitions.find(described.workflow_type, None if new is None else new.version)
+        return Any if definition is None else definition.result
+
+    async def _describe(self) -> WorkflowExecutionDescription:
+        try:
+            return await self._handle.describe()
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                raise RunNotFoundError("id", self.id) from None
+            raise
+
+    async def info(self) -> RunInfo:
+        """The run as the server tells of it. Raises RunNotFoundError if there is none, or no more."""
+        return await self._asking.info_from(await self._describe())
+
+    async def status(self) -> Status:
+        """Its status alone."""
+        return (await self.info()).status
+
+    async def attributes(self) -> Mapping[str, Any]:
+        """What the workflow published with `set_attributes`."""
+        return (await self.info()).attributes
+
+    async def why(self) -> str:
+        """What it waits for. A worker answers."""
+        found: str = await self._query("durable.why")
+        return found
+
+    async def export(self) -> RunHistory:
+        """
+        The run as an embedded engine would have recorded it: for `durable.replay`, `what_if`, ``durable check``.
+
+        A worker that has its definition answers, also for a run that has ended.
+        """
+        text = await self._query("durable.export")
+        (found,) = read_export([line.encode() for line in text.split("\n")], f"run {self.id!r}")
+        return found
+
+    async def _query(self, name: str) -> str:
+        try:
+            found: str = await self._handle.query(name, result_type=str)
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                raise RunNotFoundError("id", self.id) from None
+            raise
+        return found
+
+    async def history(self) -> Sequence[HistoryEvent]:
+        """Its events, as those of `Run.history`: attempts that the server repeated by itself are not among them."""
+        names: dict[str | None, str] = {}
+        found: list[HistoryEvent] = []
+        for seq, event in enumerate((await self.export()).events, 1):
+            if event.category == "command":
+                names[event.position] = event.called if isinstance(event, TimerSet) else event.name
+            name, kind = names.get(event.position), KIND_NAMES[event.kind]
+            found.append(HistoryEvent(seq, kind, event.position, event.at, event.value, event, name))
+        return found
+
+    async def children(self) -> list[RunInfo]:
+        """The runs that it started, oldest first; as the server finds them, which may be seconds behind."""
+        found = [info async for info in self._asking.runs(f"ParentWorkflowId = {quoted(self._handle.id)}")]
+        return sorted(found, key=lambda info: [int(each) for each in (info.position or "0").split(".")])
+
+    # --- asking --------------------------------------------------------------------------------
+
+    @overload
+    async def signal(self, name: Signal[S], payload: S, *, dedup: str | None = ...) -> bool: ...
+    @overload
+    async def signal(self, name: str, payload: Any = ..., *, dedup: str | None = ...) -> bool: ...
+    async def signal(self, name: str | Signal[Any], payload: Any = None, *, dedup: str | None = None) -> bool:
+        """
+        Send a signal; returns when the server has recorded it.
+
+        A second one with the same *dedup* is dropped by the run: who sends it is not told, and gets True.
+
+        Raises:
+            RunNotFoundError, RunStateError: There is no such run, or it has ended.
+            EncodeError: The payload cannot be recorded, or is not of the type of the `Signal`.
+        """
+        signal, encoded = encoded_signal(name, payload, self._asking.codec)
+        args = [packed(encoded)] if dedup is None else [packed(encoded), packed(dumps(dedup))]
+        await self._signal(signal, args, f"signal {signal!r}")
+        return True
+
+    async def _signal(self, name: str, args: Sequence[RawValue], request: str) -> None:
+        try:
+            await self._handle.signal(name, args=args)
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            raise RunStateError(self.id, (await self.info()).status, request) from None
+
+    async def cancel(self, reason: str = "") -> bool:
+        """Ask the run to end, which it does once its clean-up is done; False if it has ended already."""
+        # The server acknowledges a cancellation of what has ended, so one has to look.
+        if (await self._describe()).status != WorkflowExecutionStatus.RUNNING:
+            return False
+        try:
+            await self._handle.cancel(reason=self._asking.codec.conceal(reason))
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            return False
+        return True
+
+    async def pause(self) -> bool:
+        """Begin nothing new, until `resume`; what is running ends."""
+        await self._signal("durable.pause", [], "pause")
+        return True
+
+    async def resume(self) -> bool:
+        """Continue, after `pause` or when it is blocked."""
+        await self._signal("durable.resume", [], "resume")
+        return True
+
+
+def quoted(text: str) -> str:
+    """*text* in a query of the server's."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
