@@ -47,7 +47,7 @@ test-browser: .venv/.browser-stamp
 # On a real Temporal server, a program from the package index; types as well, since its SDK has them.
 test-temporal: .venv/.temporal-stamp
 	$(PY) -m mypy durable/temporal/*.py durable/temporal/*/*.py
-	$(PY) -m pyright --pythonpath $(PY) durable/temporal
+	$(PY) -m pyright --pythonpath $(PY) --project tests/typing/temporal.json
 	DURABLE_TEMPORAL=1 $(PY) -m pytest tests/temporal
 
 cover: .venv/.test-stamp  # `make test`, measured: it takes half as long again, which CI has no time for

@@ -280,7 +280,9 @@ ROOMS = [
     # those of the shell in small: what travels, what workers share, runs, attempts, what users hold.
     "durable.temporal._wire",
     "durable.temporal._setup",
+    "durable.temporal._limits",
     "durable.temporal._driving",
+    "durable.temporal._transactions",
     "durable.temporal._attempts",
     "durable.temporal._engine",
     "durable.temporal",
@@ -494,6 +496,8 @@ def test_sql_is_constant(source):
 # --- the SQL check ------------------------------------------------------------------------------
 
 USERS_OWN = {
+    "durable/temporal/_transactions/app_transactions.py: sql",
+    "durable/temporal/_transactions/tables.py: sql",
     "durable/testing/_crash/lives.py: tables",
     "durable/_shell/attempts/transaction.py: *as_sql(sql, parameters)",
     "durable/_shell/attempts/transaction.py: *as_many(sql, parameters)",

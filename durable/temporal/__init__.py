@@ -14,5 +14,6 @@ asks for it, and the message says what to use instead.
 
 from durable.temporal._engine.engine import TemporalEngine
 from durable.temporal._engine.handle import TemporalRun
+from durable.temporal._transactions.app_transactions import AppTransactions
 
-__all__ = ["TemporalEngine", "TemporalRun"]
+__all__ = ["AppTransactions", "TemporalEngine", "TemporalRun"]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+from attrs import frozen
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.common import RawValue
@@ -25,8 +27,8 @@ from durable._core.journal.events import Event, StepFailed, StepRetrying, StepSn
 from durable._core.journal.payloads import failure_in, failure_payload
 from durable._core.policies.retry import from_record
 from durable._core.program.functions import Job, TransactionStep
-from durable._core.program.ops import Options, StepOp
-from durable._core.run.decision import StepAction
+from durable._core.program.ops import Options, StepOp, TransactionOp
+from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.attempts.running_attempt import RunningAttempt
 from durable._shell.attempts.steps import Steps, current_task
 from durable._shell.log import log
@@ -34,6 +36,7 @@ from durable._shell.rows.rows import RunState
 from durable.errors import DecodeError
 from durable.temporal._attempts.left_behind import LeftBehind
 from durable.temporal._setup.setup import Setup
+from durable.temporal._transactions.app_transactions import AppTransactions, DatabaseAwayError, Staging
 from durable.temporal._wire import ends
 from durable.temporal._wire.payloads import (
     as_application_error,
@@ -52,13 +55,22 @@ _BENIGN: Final = ApplicationErrorCategory.BENIGN
 _AT_ONCE: Final = timedelta(0)
 
 
+@frozen
+class Commits:
+    """Where transactions commit, and what starts the runs that they stage."""
+
+    transactions: AppTransactions
+    staging: Staging
+
+
 class Attempts:
     """The attempts of one worker."""
 
-    def __init__(self, setup: Setup, client: Client, steps: Steps) -> None:
+    def __init__(self, setup: Setup, client: Client, steps: Steps, commits: Commits | None) -> None:
         self._setup = setup
         self._client = client
         self._steps = steps
+        self._commits = commits
 
     def activity(self) -> Callable[[Sequence[RawValue]], Coroutine[Any, Any, RawValue]]:
         """What the SDK is given."""
@@ -85,16 +97,21 @@ class Attempts:
         action = await self._action(arguments, told, number, left)
         state = RunState(0, told.get("run_id", info.workflow_id or ""), info.workflow_type or "", info.task_queue)
         state.labels = told.get("labels", {})
-        event = await self._run(action, state, left)
+        if isinstance(action, TransactionAction):
+            event: Event | None = await self._transact(action, state.run_id, left)
+        else:
+            event = await self._run(action, state, left)
         if left.published:
             await self._publish(state.run_id, left.published)
         return await self._answer(event, left, by_server=by_server)
 
-    async def _action(self, arguments: Payload, told: Mapping[str, Any], number: int, left: LeftBehind) -> StepAction:
+    async def _action(
+        self, arguments: Payload, told: Mapping[str, Any], number: int, left: LeftBehind
+    ) -> StepAction | TransactionAction:
         """What is to be run; raises where there is no such function, or it does not take such arguments."""
         info, codec = activity.info(), self._setup.codec
         definition = self._setup.registry.find(info.activity_type, told.get("place", ""))
-        if definition is None or isinstance(definition, TransactionStep):
+        if definition is None:
             left.ended += 1  # neither a failed attempt of the user's, nor a death: another worker may know it
             await left.send()
             msg = f"no step called {info.activity_type!r} is known to this worker"
@@ -107,8 +124,29 @@ class Attempts:
             raise self._error(failure_payload(error, codec), {"attempt": number}, non_retryable=True) from None
         given = Options(retry=from_record(told["retry"]) if "retry" in told else None, timeout=told.get("timeout"))
         first = told.get("first_started_at") or info.scheduled_time.timestamp()
+        position = told.get("position", info.activity_id)
+        if isinstance(step, TransactionStep):
+            transaction: TransactionOp[Any] = TransactionOp(step, tuple(args), dict(kwargs), given)
+            return TransactionAction(position, number, left.failures, first, transaction)
         op: StepOp[Any] = StepOp(step, tuple(args), dict(kwargs), given)
-        return StepAction(told.get("position", info.activity_id), number, left.failures, first, op)
+        return StepAction(position, number, left.failures, first, op)
+
+    async def _transact(self, action: TransactionAction, run_id: str, left: LeftBehind) -> Event:
+        """How the transaction has ended: it cannot be told to."""
+        assert self._commits is not None, "without them the engine refuses to be made"
+        commits, codec = self._commits, self._setup.codec
+        beating = asyncio.create_task(_beat(left, self._setup.worker_timeout / 3))
+        try:
+            key = f"{run_id}:{action.position}"
+            value = await commits.transactions.transact(action.op, key, codec, commits.staging)
+        except DatabaseAwayError as error:
+            log.warning("transaction.no_database", run_id=run_id, error=str(error))
+            raise await self._again(None, left, timedelta(seconds=1)) from None
+        except Exception as error:  # noqa: BLE001 - user code may raise anything: it is the outcome of the transaction
+            return self._steps.failed(action, error, run_id)
+        finally:
+            beating.cancel()
+        return StepSucceeded(action.position, value, time.time())
 
     async def _run(self, action: StepAction, state: RunState, left: LeftBehind) -> Event | None:
         """How the attempt has ended; None if it was cut off, since the worker closes."""

@@ -27,13 +27,14 @@ from durable._core.journal.events import (
     RunStarted,
     RunTimedOut,
     SignalReceived,
+    SlotGranted,
 )
 from durable._core.journal.waits import Wait
 from durable._core.policies.retry import from_record
 from durable._core.program.functions import Job
 from durable._core.program.ops import RunOp
 from durable._core.run.attempts import AttemptNode
-from durable._core.run.decision import ChildAction, Decision, StepAction, TransactionAction
+from durable._core.run.decision import ChildAction, Decision, SlotAction, StepAction, TransactionAction
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
 from durable._shell.log import emit, log
@@ -45,6 +46,7 @@ from durable.temporal._driving.journal import Journal
 from durable.temporal._driving.requests import Requests
 from durable.temporal._driving.room import Room
 from durable.temporal._driving.seam import ServerAnswers, Travelling
+from durable.temporal._driving.slots import OF_RUN, Slots
 from durable.temporal._driving.step_calls import StepCalls
 from durable.temporal._driving.timers import Timers
 from durable.temporal._setup.setup import Setup
@@ -78,6 +80,7 @@ class Driver:
         self._calls = StepCalls(here, self._travelling, self._room)
         self._children = ChildRuns(here, self._room)
         self._requests = Requests(here)
+        self.slots = Slots(here)
         self._timers = Timers(here)
         started = evolve(here.new.started, seed=here.run_id, value=arguments, at=now())
         self.journal = Journal(here, self._calls, [started])
@@ -141,7 +144,8 @@ class Driver:
         here = self._here
         try:
             self._set_times()
-            arrived = self._early
+            await self._stand_in_line()
+            arrived, here.inbox = [*self._early, *here.inbox], []
             while True:
                 decision = self._execution.advance(arrived, now=now())
                 self.journal.events += decision.events
@@ -178,6 +182,15 @@ class Driver:
             self._timers.arm(over, partial(RunTimedOut, new.timeout))
         if new.expires_at is not None and at >= new.expires_at:
             self._early = [RunExpired(new.expires_at, at)]
+
+    async def _stand_in_line(self) -> None:
+        """Wait for the slot of the whole run, if it has such a limit; attempts of jobs stand in line themselves."""
+        here, limit = self._here, self._here.definition.options.limit
+        if limit is None or isinstance(here.definition, Job) or self._early:
+            return
+        self.slots.ask(SlotAction(OF_RUN, limit, here.new.limit_key))
+        await here.until(lambda: OF_RUN in self.slots.granted or self._is_to_end)
+        here.inbox = [each for each in here.inbox if not isinstance(each, SlotGranted)]
 
     def _make_execution(self) -> AnyExecution:
         here, setup, events = self._here, self._here.setup, self.journal.events
@@ -219,6 +232,8 @@ class Driver:
             children.cancel_all(reason)
         for run_id in decision.cancelled_children:
             children.cancel(run_id, reason)
+        for position in decision.slots_released:
+            self.slots.give_back(position)
         for position in decision.feeds_closed:
             children.close_window(position, reason)
         for wait in decision.waits_closed:
@@ -226,6 +241,8 @@ class Driver:
         attempts: list[StepAction | TransactionAction] = [*decision.steps, *decision.transactions]
         for action in filter(self._is_wanted, attempts):
             self._calls.begin(action)
+        for slot in decision.slots:
+            self.slots.ask(slot)
         for feed in decision.feeds:
             children.open_window(feed)
         for child in decision.children:
@@ -269,6 +286,8 @@ class Driver:
     def _stop(self, *, keep: Sequence[str] = ()) -> None:
         self._timers.clear(keep=keep)
         self._calls.cancel_all()
+        for position in self.slots.positions - {OF_RUN}:
+            self.slots.give_back(position)
         self._room.clear()
 
     # --- the end -------------------------------------------------------------------------------
@@ -277,6 +296,8 @@ class Driver:
         here = self._here
         await here.until(lambda: self._children.are_started and self._requests.are_sent)
         self._stop()
+        self.slots.give_back(OF_RUN)
+        await here.until(lambda: self.slots.are_sent)
         if decision.continued is not None:
             self._continue_as(decision.continued)
         assert decision.ended is not None, "asked by the caller"

@@ -10,6 +10,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 
 from durable.temporal._driving.driver import Driver
+from durable.temporal._limits.wire import GRANTED
 from durable.temporal._setup.setup import setup_here
 from durable.temporal._wire.payloads import unpacked
 
@@ -46,6 +47,11 @@ class RunWorkflow:
     def on_attributes(self, values: RawValue) -> None:
         """What a step has published."""
         self._driver.publish(unpacked(values))
+
+    @workflow.signal(name=GRANTED)
+    def on_granted(self, position: str) -> None:
+        """A limit has let it in."""
+        self._driver.slots.grant(position)
 
     @workflow.query(name="durable.export")
     def export(self) -> str:

@@ -20,7 +20,7 @@ from durable._core.authoring.op_constructors import with_options
 from durable._core.authoring.registry import Given
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.policies.caps import CLEANUP_SECONDS, DEFAULT_CAPS, Caps
-from durable._core.policies.limits import collect_limits
+from durable._core.policies.limits import Limit, collect_limits
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp, Signal
@@ -32,14 +32,18 @@ from durable._shell.attempts.steps import Steps
 from durable._shell.clock import SystemClock
 from durable._shell.handles.run_info import RunInfo
 from durable.errors import KeyConflictError, RunCancelledError, RunExistsError, RunFailedError, RunNotFoundError
-from durable.temporal._attempts.attempts import Attempts
+from durable.temporal._attempts.attempts import Attempts, Commits
 from durable.temporal._attempts.run_ends import wait_for_ends
 from durable.temporal._driving.run_workflow import RunWorkflow
 from durable.temporal._engine.asking import Asking
 from durable.temporal._engine.handle import TemporalRun, quoted
 from durable.temporal._engine.run_infos import statuses_on_server
+from durable.temporal._engine.staging import StagedRuns
+from durable.temporal._limits.limit_activities import limit_activities
+from durable.temporal._limits.limit_workflow import LimitWorkflow
 from durable.temporal._setup.registry import register
 from durable.temporal._setup.setup import Setup, SetupInterceptor
+from durable.temporal._transactions.app_transactions import AppTransactions
 from durable.temporal._wire.starts import Start, labels_of, make_start, new_run_from
 
 T = TypeVar("T")
@@ -58,6 +62,8 @@ class TemporalEngine:
         task_queue: The server's task queue of the queue ``default``; queue ``mail`` is ``{task_queue}.mail``.
         definitions: As for `Engine`.
         queues: The concurrency of a `Queue` holds for each worker, its rate over all workers.
+        limits: As for `Engine`; they hold over all workers.
+        transactions: Where ``@transaction`` commits.
         poll: Names of the queues that this process works on: all, unless told otherwise; none with ``()``, then it
             only starts runs and asks.
         codec: As for `Engine`: what encrypts values encrypts them here, too.
@@ -83,6 +89,8 @@ class TemporalEngine:
         definitions: Iterable[Given],
         *,
         queues: Sequence[Queue] = (),
+        limits: Sequence[Limit] = (),
+        transactions: AppTransactions | None = None,
         poll: Iterable[str] | None = None,
         codec: ValueCodec | None = None,
         middleware: Sequence[Middleware] = (),
@@ -99,15 +107,15 @@ class TemporalEngine:
         self._task_queue = task_queue
         self._codec = Codec(codec, max_bytes=caps.value_bytes, max_depth=caps.nesting)
         self._clock = SystemClock()
-        registry = register(definitions, transactions=False)
+        registry = register(definitions, transactions=transactions is not None)
         self._definitions = registry.definitions
         self._queues = {queue.name: queue for queue in queues}
-        limits = collect_limits([*registry.definitions.all(), *registry.steps.values()], ())
+        in_force = collect_limits([*registry.definitions.all(), *registry.steps.values()], limits)
         self._setup = Setup(
             registry,
             self._codec,
             self._task_queue_of,
-            limits,
+            in_force,
             worker_timeout,
             cleanup_seconds=cleanup_timeout,
             caps=caps,
@@ -119,6 +127,12 @@ class TemporalEngine:
         self._grace, self._concurrency, self._threads, self._cached = grace, concurrency, threads, cached_runs
         queue_names = {self._task_queue_of(name): name for name in {*named, *self._polled}}
         self._asking = Asking(client, self._codec, registry.definitions, queue_names)
+        self._commits: Commits | None = None
+        if transactions is not None:
+            staging = StagedRuns(
+                client, registry.definitions, self._codec, self._clock, self._task_queue_of, searchable
+            )
+            self._commits = Commits(transactions, staging)
         self._steps: Steps | None = None
         self._is_draining = False
         self._workers: list[Worker] = []
@@ -141,7 +155,9 @@ class TemporalEngine:
             self._threads,
             is_draining=lambda: self._is_draining,
         )
-        attempts = Attempts(self._setup, self._client, steps)
+        attempts = Attempts(self._setup, self._client, steps, self._commits)
+        if self._commits is not None and self._polled:
+            await self._commits.transactions.open(self._commits.staging)
         self._workers = [self._worker(name, attempts) for name in self._polled]
         self._is_draining = False
         self._running = [asyncio.create_task(worker.run()) for worker in self._workers]
@@ -172,8 +188,12 @@ class TemporalEngine:
         return Worker(
             self._client,
             task_queue=self._task_queue_of(name),
-            workflows=[RunWorkflow],
-            activities=[attempts.activity(), wait_for_ends(self._client, self._codec)],
+            workflows=[RunWorkflow, LimitWorkflow],
+            activities=[
+                attempts.activity(),
+                wait_for_ends(self._client, self._codec),
+                *limit_activities(self._client, self._task_queue),
+            ],
             workflow_runner=UnsandboxedWorkflowRunner(),
             interceptors=[SetupInterceptor(self._setup)],
             max_concurrent_activities=(queue and queue.concurrency) or self._concurrency,

@@ -73,9 +73,6 @@ def register(given: Iterable[Given], *, transactions: bool) -> Registry:
     definitions = collect(given)
     steps: dict[str, Step[..., Any] | TransactionStep[..., Any]] = {}
     for found in with_steps(definitions.all()):
-        if found.options.limit is not None:
-            msg = f"{found!r}: a limit= is not known on Temporal yet: Queue(concurrency=, rate=) throttles steps there"
-            raise DefinitionError(msg)
         if isinstance(found, (Workflow, Job)):
             _check_runnable(found, definitions)
         elif isinstance(found, (Step, TransactionStep)):
