@@ -137,8 +137,8 @@ async def values() -> Flow[Thing]:
 async def trip() -> Flow[str]:
     done: list[str] = []
     try:
-        for what in ("hotel", "flight"):
-            done.append((yield book(what)))
+        done += [(yield book("hotel"))]
+        done += [(yield book("flight"))]
         yield pay("visa")
     except CardRefusedError as error:
         for each in reversed(done):
@@ -182,10 +182,7 @@ async def helpers() -> list[int]:
 
 @workflow
 async def completions() -> list[int]:
-    found = []
-    async for done in as_completed(square(3), square(4)):
-        found.append(done)
-    return sorted(found)
+    return sorted([done async for done in as_completed(square(3), square(4))])
 
 
 @workflow
@@ -216,8 +213,8 @@ async def times() -> Flow[list[object]]:
 async def told() -> Flow[list[str]]:
     found: list[str] = []
     set_attributes(state="waiting")
-    for _ in range(2):
-        found.append((yield wait_for("word", str)))
+    found += [(yield wait_for("word", str))]
+    found += [(yield wait_for("word", str))]
     set_attributes(state="done", words=found)
     yield Return(found)
 
@@ -262,9 +259,11 @@ def after(finished):
 
 @workflow
 async def asked() -> str:
-    question = await wait_for(Approve)
-    await question.reply(question.value == "may I?")
-    return question.value
+    first = await wait_for(Approve)
+    await first.reply(first.value == "may I?")
+    second = await wait_for(Approve)
+    await second.refuse("not twice")
+    return first.value
 
 
 ALL = [

@@ -2,9 +2,19 @@
 The same definitions on both engines: the same results, the same journals.
 """
 
+import asyncio
+
 import pytest
 
-from durable import Engine, Fatal, RunFailedError, replay
+from durable import (
+    Engine,
+    Fatal,
+    RequestRefusedError,
+    RequestUnansweredError,
+    RunFailedError,
+    RunStateError,
+    replay,
+)
 from durable.temporal import TemporalEngine
 from tests.temporal import flows
 
@@ -59,6 +69,32 @@ async def test_an_error_of_the_workflow_itself_is_its_end(engine):
     with pytest.raises(RunFailedError, match="by itself") as failed:
         await engine.run(flows.failing())
     assert isinstance(failed.value.__cause__, Fatal)
+
+
+async def test_a_run_is_asked_and_answers(engine):
+    """
+    An answer, a refusal; the answer that there is, under the same `dedup`; no answer from a run that has ended.
+    """
+    run = await engine.start(flows.asked())
+    assert await run.ask(flows.Approve, "may I?", dedup="q-1") is True
+    assert await run.ask(flows.Approve, "may I?", dedup="q-1") is True
+    with pytest.raises(RequestRefusedError, match="not twice"):
+        await run.ask("approve", "once more?")
+    assert await run.result() == "may I?"
+    with pytest.raises(RunStateError):
+        await run.ask(flows.Approve, "late")
+
+
+async def test_who_asks_a_run_that_ends_hears_that(engine):
+    """
+    It is not left waiting.
+    """
+    run = await engine.start(flows.told())
+    asked = asyncio.ensure_future(run.ask(flows.Approve, "may I?"))
+    for word in ("one", "two"):
+        await run.signal("word", word)
+    with pytest.raises((RequestUnansweredError, RunStateError)):
+        await asked
 
 
 async def test_what_follows_a_run_is_started_once(engine):

@@ -43,6 +43,7 @@ from durable.temporal._driving.child_runs import ChildRuns
 from durable.temporal._driving.follow_ups import follow
 from durable.temporal._driving.here import RunHere, now
 from durable.temporal._driving.journal import Journal
+from durable.temporal._driving.questions import Questions
 from durable.temporal._driving.requests import Requests
 from durable.temporal._driving.room import Room
 from durable.temporal._driving.seam import ServerAnswers, Travelling
@@ -81,6 +82,7 @@ class Driver:
         self._children = ChildRuns(here, self._room)
         self._requests = Requests(here)
         self.slots = Slots(here)
+        self.questions = Questions(here)
         self._timers = Timers(here)
         started = evolve(here.new.started, seed=here.run_id, value=arguments, at=now())
         self.journal = Journal(here, self._calls, [started])
@@ -251,6 +253,8 @@ class Driver:
             self._wait(wait)
         for request in decision.requests:
             self._requests.send(request)
+        for reply in decision.replies:
+            self.questions.answer(reply)
         if decision.attributes is not None:
             self._show_attributes(decision.attributes)
         if decision.progress is not None:
@@ -299,8 +303,10 @@ class Driver:
         self.slots.give_back(OF_RUN)
         await here.until(lambda: self.slots.are_sent)
         if decision.continued is not None:
+            await self.questions.end("continued as another")
             self._continue_as(decision.continued)
         assert decision.ended is not None, "asked by the caller"
+        await self.questions.end(decision.ended)
         started = self.journal.events[0]
         assert isinstance(started, RunStarted), "a journal begins with it"
         await follow(here, started, decision.ended, decision)

@@ -12,7 +12,7 @@ from temporalio.common import RawValue
 from durable.temporal._driving.driver import Driver
 from durable.temporal._limits.wire import GRANTED
 from durable.temporal._setup.setup import setup_here
-from durable.temporal._wire.payloads import unpacked
+from durable.temporal._wire.payloads import ASK, unpacked
 
 
 @workflow.defn(dynamic=True)
@@ -47,6 +47,11 @@ class RunWorkflow:
     def on_attributes(self, values: RawValue) -> None:
         """What a step has published."""
         self._driver.publish(unpacked(values))
+
+    @workflow.update(name=ASK)
+    async def on_ask(self, name: str, request: str, question: RawValue) -> RawValue:
+        """A question, called *name*; its answer."""
+        return await self._driver.questions.ask(name, request, unpacked(question))
 
     @workflow.signal(name=GRANTED)
     def on_granted(self, position: str) -> None:

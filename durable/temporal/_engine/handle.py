@@ -5,32 +5,50 @@ A handle on a run of a server: an id and a way to ask, as `durable.Run` is on on
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
-from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import (
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowHandle,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
 from durable._core.codec.exceptions.failures import describe
-from durable._core.codec.json_text import dumps
+from durable._core.codec.json_text import dumps, loads
 from durable._core.journal.events import KIND_NAMES, TimerSet
-from durable._core.journal.payloads import encoded_signal, failure_in, rebuilt
+from durable._core.journal.payloads import encoded_question, encoded_signal, failure_in, rebuilt
 from durable._core.program.ops import Signal
+from durable._core.program.requests import Request
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.export_reader import read_export
 from durable._core.statuses import Status
 from durable._shell.handles.handle import HistoryEvent
 from durable._shell.handles.run_info import RunInfo
-from durable.errors import RunBlockedError, RunCancelledError, RunFailedError, RunNotFoundError, RunStateError
+from durable.errors import (
+    RequestRefusedError,
+    RequestUnansweredError,
+    RunBlockedError,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+    RunStateError,
+)
 from durable.temporal._attempts.run_ends import run_end
-from durable.temporal._wire.payloads import packed
+from durable.temporal._driving.questions import REFUSED, UNANSWERED
+from durable.temporal._wire.payloads import ASK, from_plain, packed, unpacked_text
 from durable.temporal._wire.starts import new_run_from, workflow_id_of
 
 if TYPE_CHECKING:
     from durable.temporal._engine.asking import Asking
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
 S = TypeVar("S")
 
 #: Seconds between looks whether a run is blocked whose result is waited for: the first, and the longest.
@@ -205,6 +223,55 @@ class TemporalRun(Generic[T]):
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
             raise RunStateError(self.id, (await self.info()).status, request) from None
+
+    @overload
+    async def ask(
+        self, request: Request[Q, A], question: Q, *, timeout: float | None = ..., dedup: str | None = ...
+    ) -> A: ...
+    @overload
+    async def ask(
+        self, request: str, question: Any = ..., *, timeout: float | None = ..., dedup: str | None = ...
+    ) -> Any: ...
+    async def ask(
+        self,
+        request: str | Request[Any, Any],
+        question: Any = None,
+        *,
+        timeout: float | None = None,
+        dedup: str | None = None,
+    ) -> Any:
+        """
+        Ask the workflow something, and wait for its answer. As `Run.ask`, with the same errors.
+
+        Args:
+            request: As in ``wait_for(request)``; or the name of one.
+            question: Of the type of the `Request`.
+            timeout: Seconds to wait; the request stays.
+            dedup: An id of the caller's, to ask again: it is the same request, and gets the answer that there is.
+        """
+        name, payload = encoded_question(request, question, self._asking.codec)
+        asked = dedup or secrets.token_hex(16)
+        try:
+            async with asyncio.timeout(timeout):
+                raw = await self._handle.execute_update(
+                    ASK, args=[name, asked, packed(payload)], id=asked, result_type=RawValue
+                )
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            msg = f"run {self.id!r} has not answered {name!r} after {timeout:g} s; the request stays"
+            raise TimeoutError(msg) from None
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            raise RunStateError(self.id, (await self.info()).status, f"request {name!r}") from None
+        how, value = loads(unpacked_text(raw))
+        codec = self._asking.codec
+        if how == REFUSED:
+            reason: str = codec.decode(from_plain(value), str, where=f"refusal of request {name!r}")
+            raise RequestRefusedError(self.id, name, reason)
+        if how == UNANSWERED:
+            raise RequestUnansweredError(self.id, name, codec.decode(from_plain(value), str))
+        type_ = request.answer if isinstance(request, Request) else Any
+        return codec.decode(from_plain(value), type_, where=f"answer to request {name!r}")
 
     async def cancel(self, reason: str = "") -> bool:
         """Ask the run to end, which it does once its clean-up is done; False if it has ended already."""

@@ -22,6 +22,9 @@ from durable._core.codec.json_text import dumps, loads
 #: Metadata of a payload that is no argument of the user's: what it is instead.
 _MARK: Final = "durable"
 
+#: The update that asks a run something.
+ASK: Final = "durable.ask"
+
 
 def packed(value: Payload, mark: str = "") -> RawValue:
     """A recorded value on its way to the server."""
