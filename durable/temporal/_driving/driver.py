@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from attrs import evolve
 from temporalio import workflow
@@ -28,15 +28,19 @@ from durable._core.journal.events import (
     RunTimedOut,
     SignalReceived,
     SlotGranted,
+    StepInterrupted,
 )
 from durable._core.journal.waits import Wait
 from durable._core.policies.retry import from_record
 from durable._core.program.functions import Job
 from durable._core.program.ops import RunOp
+from durable._core.recorded.copies import waits_of
+from durable._core.recorded.export_format import RunHistory
 from durable._core.run.attempts import AttemptNode
 from durable._core.run.decision import ChildAction, Decision, SlotAction, StepAction, TransactionAction
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
+from durable._core.statuses import WaitKind
 from durable._shell.log import emit, log
 from durable._shell.rows.rows import NewRun, SentSignal
 from durable.temporal._driving.child_runs import ChildRuns
@@ -52,6 +56,7 @@ from durable.temporal._driving.step_calls import StepCalls
 from durable.temporal._driving.timers import Timers
 from durable.temporal._setup.setup import Setup
 from durable.temporal._wire.ends import cancelled_run, failed_run
+from durable.temporal._wire.journals import CARRIED, HELD, packed_journal, unpacked_journal
 from durable.temporal._wire.payloads import joined_arguments, packed, unpacked, unpacked_text
 from durable.temporal._wire.starts import (
     ATTRIBUTES,
@@ -69,6 +74,9 @@ from durable.temporal._wire.starts import (
 
 AnyExecution: TypeAlias = Execution | JobExecution
 
+#: Waits of a journal's file that mean nothing here, or are set anew.
+_OF_THE_FILE: Final = frozenset(("deadline", "start", "code", "expiry", "callback", "heartbeat"))
+
 
 class Driver:
     """One run, as long as a worker keeps it in memory."""
@@ -84,9 +92,16 @@ class Driver:
         self.slots = Slots(here)
         self.questions = Questions(here)
         self._timers = Timers(here)
-        started = evolve(here.new.started, seed=here.run_id, value=arguments, at=now())
-        self.journal = Journal(here, self._calls, [started])
         self._early: list[Event] = [SignalReceived(name, value, now()) for name, value in signals_in(marked)]
+        carried = marked.get(CARRIED) or marked.get(HELD)
+        self._carried = None if carried is None else unpacked_journal(carried)
+        if self._carried is None:
+            started = evolve(here.new.started, seed=here.run_id, value=arguments, at=now())
+            self.journal = Journal(here, self._calls, [started])
+        else:
+            self.journal = self._take_journal(self._carried)
+        if HELD in marked:
+            self.pause()
         self._execution = self._make_execution()
 
     # --- what arrives from outside ------------------------------------------------------------
@@ -147,8 +162,13 @@ class Driver:
         try:
             self._set_times()
             await self._stand_in_line()
+            await here.until(lambda: self._takes_turns or self._is_to_end)
+            if self._carried is not None:
+                self._resume(self._carried)
             arrived, here.inbox = [*self._early, *here.inbox], []
             while True:
+                if self._may_compact(arrived):
+                    self._compact(arrived)
                 decision = self._execution.advance(arrived, now=now())
                 self.journal.events += decision.events
                 self.journal.end = decision if decision.ended is not None else None
@@ -168,6 +188,59 @@ class Driver:
         finally:
             self._execution.close()  # in dead mode: that it is evicted from the worker's cache runs nothing
 
+    # --- a journal that came along -------------------------------------------------------------
+
+    def _take_journal(self, carried: RunHistory) -> Journal:
+        """What is known of the run from before."""
+        facts, codec = carried.run, self._here.setup.codec
+        self._here.run_id = facts.run_id
+        self._early += carried.pending
+        notes = self._calls.notes
+        for note in carried.notes:
+            notes[note.position] = {**notes.get(note.position, {}), note.name: note.value or "null"}
+        attributes = codec.decode(facts.attributes, dict[str, Any]) if facts.attributes else {}
+        return Journal(self._here, self._calls, [*carried.events], attributes, {*carried.dedups})
+
+    def _resume(self, carried: RunHistory) -> None:
+        """Replay the journal that came along, and begin again what was running."""
+        execution, events = self._execution, carried.events
+        execution.load()
+        over = {event.position for event in carried.pending if event.position}
+        for wait in carried.waits or waits_of(events, now()):
+            if wait.position not in over and wait.kind not in _OF_THE_FILE:
+                kind: WaitKind = wait.kind  # type: ignore[assignment]  # the file holds nothing else
+                self._wait(Wait(wait.position, kind, wait.group, "any", wait.name, wait.target, wait.fire_at))
+        for position, (limit, key) in history.open_waits(events).slots.items():
+            self.slots.ask(SlotAction(position, limit, key))
+        self._early += [
+            StepInterrupted(position, attempt, crashed=False, at=now())
+            for position, attempt in execution.in_flight()
+            if position not in over
+        ]
+
+    def _may_compact(self, arrived: Sequence[Event]) -> bool:
+        """Whether the server's history is long, and nothing is open there that a fresh run could not begin again."""
+        info, at = workflow.info(), self._here.setup.compact_at
+        is_long = info.is_continue_as_new_suggested() if at is None else info.get_current_history_length() >= at
+        return (
+            is_long
+            and bool(arrived)
+            and not self._execution.ended
+            and self._calls.is_idle
+            and self._children.is_idle
+            and self._requests.are_sent
+            and self.slots.is_idle
+            and self.questions.is_idle
+            and self._room.is_empty
+        )
+
+    def _compact(self, arrived: Sequence[Event]) -> NoReturn:
+        """Continue as a fresh run of the server, with the journal: nothing of the run itself ends."""
+        memo = memo_of(self._here.new)
+        if self.journal.attributes:
+            memo[ATTRIBUTES] = self._encoded_attributes()
+        workflow.continue_as_new(args=[packed_journal(self.journal.history(arrived))], memo=memo)
+
     @property
     def _takes_turns(self) -> bool:
         return not self.journal.is_paused
@@ -178,11 +251,11 @@ class Driver:
 
     def _set_times(self) -> None:
         """The deadline of the whole run; and whether it is too late to begin."""
-        new, at = self._here.new, now()
+        new, at = self._here.new, self.journal.events[0].at
         if new.timeout is not None and new.kind == "workflow":
             over = Wait("", "deadline", "", fire_at=at + new.timeout)
             self._timers.arm(over, partial(RunTimedOut, new.timeout))
-        if new.expires_at is not None and at >= new.expires_at:
+        if new.expires_at is not None and at >= new.expires_at and self._carried is None:
             self._early = [RunExpired(new.expires_at, at)]
 
     async def _stand_in_line(self) -> None:
@@ -278,8 +351,11 @@ class Driver:
 
     def _show_attributes(self, values: dict[str, Any]) -> None:
         self.journal.attributes |= values
-        encoded = self._here.setup.codec.encode(self.journal.attributes, dict[str, Any], where="attributes")
-        workflow.upsert_memo({ATTRIBUTES: packed(encoded)})
+        workflow.upsert_memo({ATTRIBUTES: self._encoded_attributes()})
+
+    def _encoded_attributes(self) -> RawValue:
+        codec = self._here.setup.codec
+        return packed(codec.encode(self.journal.attributes, dict[str, Any], where="attributes"))
 
     def _block(self, reason: str) -> None:
         self.journal.blocked = reason

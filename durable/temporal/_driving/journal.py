@@ -4,30 +4,21 @@ The journal of one run, as an embedded engine would have written it; and one tha
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from attrs import define, field
 from temporalio import workflow
-from temporalio.common import RawValue
 
-from durable._core.codec.json_text import dumps, loads
 from durable._core.journal.events import Event
 from durable._core.recorded.copies import waits_of
 from durable._core.recorded.export_format import Header, RunFacts, RunHistory, StepNote, export_lines, header_line
-from durable._core.recorded.export_reader import read_export
 from durable._core.release import RELEASE
 from durable._core.run.decision import Decision
 from durable._core.statuses import Status
 from durable._shell.storage.marks import SCHEMA_VERSION
 from durable.temporal._driving.here import RunHere, now
 from durable.temporal._driving.step_calls import StepCalls
-from durable.temporal._wire.payloads import packed, unpacked_text
-
-#: Marks a journal among arguments.
-CARRIED: Final = "journal"
 
 
 @define
@@ -93,16 +84,3 @@ class Journal:
         at = workflow.now().isoformat(timespec="seconds")
         header = Header(RELEASE, SCHEMA_VERSION, at, runs=1)
         return "\n".join([header_line(header), *export_lines(self.history())])
-
-
-def packed_journal(history: RunHistory) -> RawValue:
-    """A journal as an argument."""
-    lines = "\n".join([header_line(Header(RELEASE, SCHEMA_VERSION, "")), *export_lines(history)])
-    return packed(dumps(base64.b64encode(zlib.compress(lines.encode(), 6)).decode()), CARRIED)
-
-
-def unpacked_journal(raw: RawValue) -> RunHistory:
-    """What `packed_journal` packed."""
-    lines = zlib.decompress(base64.b64decode(loads(unpacked_text(raw)))).split(b"\n")
-    (found,) = read_export(lines, "a journal among arguments")
-    return found

@@ -30,6 +30,11 @@ class Questions:
         self._open: set[str] = set()
         self._answers: dict[str, RawValue] = {}
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return not self._open
+
     async def ask(self, name: str, request: str, question: Payload) -> RawValue:
         """The answer, once there is one: how it was answered, and the value."""
         if request not in self._answers:

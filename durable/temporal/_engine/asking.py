@@ -5,7 +5,7 @@ How handles ask the server: one client, and what is known of the definitions.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 from temporalio.client import Client, WorkflowExecution, WorkflowHandle
@@ -13,8 +13,15 @@ from temporalio.common import RawValue
 
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
+from durable._core.recorded.export_format import RunHistory
 from durable._shell.handles.run_info import RunInfo
 from durable.temporal._engine.run_infos import info_from
+
+
+class StartAgain(Protocol):
+    """Starts a run that has a journal; *again*: one of its id has ended."""
+
+    async def __call__(self, history: RunHistory, /, *, again: bool = False) -> None: ...
 
 
 @frozen
@@ -26,6 +33,8 @@ class Asking:
     definitions: Definitions
     #: Names of queues by their task queues.
     queues: Mapping[str, str]
+    #: Starts a run that has a journal.
+    start_again: StartAgain
 
     def handle_on(self, workflow_id: str) -> WorkflowHandle[Any, Any]:
         """The server's handle on a run."""

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
 from temporalio.client import Client
-from temporalio.common import RawValue, WorkflowIDConflictPolicy
+from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -25,13 +26,24 @@ from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp, Signal
 from durable._core.program.start_options import StartOptions
-from durable._core.statuses import Status
+from durable._core.recorded.export_format import RunHistory
+from durable._core.statuses import ENDS, Status
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.middleware import Middleware
 from durable._shell.attempts.steps import Steps
 from durable._shell.clock import SystemClock
 from durable._shell.handles.run_info import RunInfo
-from durable.errors import KeyConflictError, RunCancelledError, RunExistsError, RunFailedError, RunNotFoundError
+from durable._shell.reports.exporting import read_histories
+from durable._shell.requests.history_requests import Imported
+from durable.errors import (
+    DefinitionError,
+    KeyConflictError,
+    RunCancelledError,
+    RunExistsError,
+    RunFailedError,
+    RunNotFoundError,
+    UsageError,
+)
 from durable.temporal._attempts.attempts import Attempts, Commits
 from durable.temporal._attempts.run_ends import wait_for_ends
 from durable.temporal._driving.run_workflow import RunWorkflow
@@ -44,7 +56,9 @@ from durable.temporal._limits.limit_workflow import LimitWorkflow
 from durable.temporal._setup.registry import register
 from durable.temporal._setup.setup import Setup, SetupInterceptor
 from durable.temporal._transactions.app_transactions import AppTransactions
-from durable.temporal._wire.starts import Start, labels_of, make_start, new_run_from
+from durable.temporal._wire.journals import packed_journal
+from durable.temporal._wire.payloads import packed
+from durable.temporal._wire.starts import ATTRIBUTES, Start, labels_of, make_start, new_run_from, start_of_journal
 
 T = TypeVar("T")
 
@@ -74,6 +88,8 @@ class TemporalEngine:
         threads: Of plain functions.
         cleanup_timeout: As for `Engine`.
         caps: As for `Engine`.
+        compact_at: Events of the server after which a run continues as a fresh one of the server, with its journal;
+            by default when the server suggests it.
         cached_runs: How many runs are kept in memory; others are replayed when something happens.
         searchable: Whether labels can be searched for: the namespace needs the search attribute ``DurableLabels``, a
             keyword list.
@@ -100,6 +116,7 @@ class TemporalEngine:
         threads: int = 40,
         cleanup_timeout: float = CLEANUP_SECONDS,
         caps: Caps = DEFAULT_CAPS,
+        compact_at: int | None = None,
         cached_runs: int = 1_000,
         searchable: bool = True,
     ) -> None:
@@ -119,6 +136,7 @@ class TemporalEngine:
             worker_timeout,
             cleanup_seconds=cleanup_timeout,
             caps=caps,
+            compact_at=compact_at,
             searchable=searchable,
         )
         self._hooks = Hooks(middleware, self._codec)
@@ -126,7 +144,7 @@ class TemporalEngine:
         self._polled = sorted(named) if poll is None else [*poll]
         self._grace, self._concurrency, self._threads, self._cached = grace, concurrency, threads, cached_runs
         queue_names = {self._task_queue_of(name): name for name in {*named, *self._polled}}
-        self._asking = Asking(client, self._codec, registry.definitions, queue_names)
+        self._asking = Asking(client, self._codec, registry.definitions, queue_names, self._continue)
         self._commits: Commits | None = None
         if transactions is not None:
             staging = StagedRuns(
@@ -300,6 +318,64 @@ class TemporalEngine:
                 await other.result(wait=True)
         except (RunNotFoundError, RunCancelledError, RunFailedError):
             return
+
+    # --- runs that come with their journals ----------------------------------------------------
+
+    async def import_runs(self, source: str | os.PathLike[str] | Iterable[RunHistory]) -> Imported:
+        """
+        Have runs continue here that were exported from a journal, or by `TemporalRun.leave`; with their ids.
+
+        They arrive paused, as in an embedded engine: `TemporalRun.resume` resumes them. Those that have the same id
+        here already are passed over; and those that have ended stay where they are. Children come before parents.
+
+        Args:
+            source: A file that `Engine.export` wrote, or runs that `durable.read_histories` read.
+
+        Raises:
+            ExportFormatError: The file holds something else.
+            DefinitionError: The definition of a run is not among the engine's.
+            UsageError: A run stands in a `for_each` whose later items are its file's to start.
+        """
+        histories = read_histories(source) if isinstance(source, (str, os.PathLike)) else list(source)
+        found = Imported([], [])
+        for history in reversed(histories):
+            if history.run.status in ENDS:
+                continue
+            self._check_importable(history)
+            try:
+                await self._continue(history, held=True)
+                found.runs.append(history.run.run_id)
+            except WorkflowAlreadyStartedError:
+                found.present.append(history.run.run_id)
+        return found
+
+    def _check_importable(self, history: RunHistory) -> None:
+        facts = history.run
+        if self._definitions.find(facts.workflow, facts.version) is None:
+            msg = f"run {facts.run_id!r}: no workflow or job called {facts.workflow!r} is among the definitions"
+            raise DefinitionError(msg)
+        if history.feeds:
+            msg = (
+                f"run {facts.run_id!r} stands in a for_each with a window, whose later items its file starts: move it "
+                "when that is done"
+            )
+            raise UsageError(msg)
+
+    async def _continue(self, history: RunHistory, *, held: bool = False, again: bool = False) -> None:
+        """Start a run that has a journal; *again*: one of its id has ended."""
+        start = start_of_journal(history)
+        new, attributes = start.new, history.run.attributes
+        policy = WorkflowIDReusePolicy
+        await self._client.start_workflow(
+            new.workflow,
+            args=[packed_journal(history, held=held)],
+            id=start.workflow_id,
+            task_queue=self._task_queue_of(new.queue),
+            memo=start.memo if attributes is None else {**start.memo, ATTRIBUTES: packed(attributes)},
+            priority=start.priority,
+            search_attributes=labels_of(new) if self._setup.searchable else None,
+            id_reuse_policy=policy.ALLOW_DUPLICATE if again else policy.REJECT_DUPLICATE,
+        )
 
     # --- finding them --------------------------------------------------------------------------
 

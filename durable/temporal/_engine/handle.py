@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
+from attrs import evolve
 from temporalio.client import (
     WorkflowExecutionDescription,
     WorkflowExecutionStatus,
@@ -20,18 +22,22 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from durable._core.codec.exceptions.failures import describe
 from durable._core.codec.json_text import dumps, loads
+from durable._core.journal import history
 from durable._core.journal.events import KIND_NAMES, TimerSet
 from durable._core.journal.payloads import encoded_question, encoded_signal, failure_in, rebuilt
 from durable._core.program.ops import Signal
 from durable._core.program.requests import Request
+from durable._core.recorded.copies import fork_of
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.export_reader import read_export
-from durable._core.statuses import Status
+from durable._core.statuses import ENDS, Status
 from durable._shell.handles.handle import HistoryEvent
 from durable._shell.handles.run_info import RunInfo
+from durable._shell.rows.new_runs import new_run_id
 from durable.errors import (
     RequestRefusedError,
     RequestUnansweredError,
+    RetryRefusedError,
     RunBlockedError,
     RunCancelledError,
     RunFailedError,
@@ -295,6 +301,71 @@ class TemporalRun(Generic[T]):
         """Continue, after `pause` or when it is blocked."""
         await self._signal("durable.resume", [], "resume")
         return True
+
+    # --- continuing from its journal -----------------------------------------------------------
+
+    async def retry(self, *, force: bool = False) -> bool:
+        """
+        Resume a failed run from what failed; completed steps are not repeated. As `Run.retry`, with the same errors.
+
+        It continues as a fresh run of the server, of the same id, with its journal. A child that failed is retried,
+        too.
+        """
+        exported = await self.export()
+        if exported.run.status != "failed":
+            if exported.run.status in ENDS:
+                raise RunStateError(self.id, exported.run.status, "retry")
+            return False
+        again = history.reopened(exported.events, time.time())
+        ran = history.ran_since(exported.events, again)
+        if ran and not force:
+            named = [f"{each.describe()} at {each.position}" for each in ran]
+            raise RetryRefusedError(self.id, named, history.is_compensated(exported.events))
+        for child in history.open_waits([*exported.events, again]).children.values():
+            handle = TemporalRun[Any](self._asking, child)
+            if await handle.status() == "failed":
+                await handle.retry(force=force)
+        run = evolve(exported.run, status="waiting", ended_at=None, reason=None)
+        reopened = evolve(exported, run=run, events=[*exported.events, again], waits=[])
+        await self._asking.start_again(reopened, again=True)
+        self._handle = self._asking.handle_on(self._handle.id)  # that of `start` knows the run that has failed
+        return True
+
+    async def fork(
+        self, at: str | int, replace: Mapping[str, Any] | Mapping[int, Any] | None = None, *, id: str | None = None
+    ) -> TemporalRun[T]:
+        """
+        A new run that continues from position *at*, with the outcomes in *replace* instead of the recorded.
+
+        Raises:
+            UsageError: If a position was never asked for.
+        """
+        codec, at_time = self._asking.codec, time.time()
+        encoded = {
+            str(position): codec.encode_by_value(value, where=f"replacement at {position}")
+            for position, value in (replace or {}).items()
+        }
+        new_id = id or new_run_id(at_time)
+        made = fork_of(await self.export(), run_id=new_id, at=str(at), replace=encoded, now=at_time)
+        await self._asking.start_again(made)
+        return TemporalRun(self._asking, new_id, self._type)
+
+    async def leave(self) -> RunHistory:
+        """
+        The run, which ends here, to continue elsewhere: ``await engine.import_runs([await run.leave()])``.
+
+        It is paused first. A step that is running is cut off, and begins anew where the run continues; children that
+        are open are left to themselves, and leave by themselves.
+
+        Raises:
+            RunStateError: It has ended.
+        """
+        await self.pause()
+        exported = await self.export()
+        if exported.run.status in ENDS:
+            raise RunStateError(self.id, exported.run.status, "leave")
+        await self._handle.terminate("it continues elsewhere")
+        return exported
 
 
 def quoted(text: str) -> str:

@@ -26,6 +26,7 @@ from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps, loads
 from durable._core.program.ops import RunOp
+from durable._core.recorded.export_format import RunHistory
 from durable._shell.rows import templates
 from durable._shell.rows.new_runs import make_run
 from durable._shell.rows.rows import NewRun, SentSignal
@@ -139,6 +140,31 @@ def _refuse(new: NewRun) -> None:
         raise UsageError(msg)
     for each in new.follow_ups:
         _refuse(each)
+
+
+def start_of_journal(history: RunHistory) -> Start:
+    """How a run is started that continues from a journal; its arguments are there."""
+    facts, started = history.run, history.started
+    new = NewRun(
+        run=0,
+        run_id=facts.run_id,
+        workflow=facts.workflow,
+        version=facts.version,
+        kind=facts.kind,
+        queue=facts.queue,
+        priority=facts.priority,
+        key=facts.key if facts.key_live else None,
+        arguments=facts.arguments or "",
+        labels=facts.labels,
+        started=started,
+        timeout=facts.timeout,
+        position=facts.position,
+        retry=facts.retry,
+        follow_ups=tuple(templates.from_json(facts.follow_ups)) if facts.follow_ups else (),
+        limit=facts.limit,
+        limit_key=facts.limit_key or "",
+    )
+    return Start(new)
 
 
 # --- memos ---------------------------------------------------------------------------------------
