@@ -104,7 +104,7 @@ async def test_what_follows_a_run_is_started_once(engine):
     run = await engine.start(flows.followed())
     await run.result()
     if isinstance(engine, TemporalEngine):
-        follower = engine.get(f"{run.id}/then.0")
+        follower = engine.get(f"{run.id}~.then.0")
     else:
         (follower,) = [engine.get(info.id) async for info in engine.runs(workflow=flows.square)]
     assert await follower.result() == 16

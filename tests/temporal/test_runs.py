@@ -179,7 +179,7 @@ async def test_jobs_are_children_on_their_own_queues(engines):
     engine = await engines(*ALL)
     run = await engine.start(mails(["a", "b"]))
     assert await run.result() == ["sent to a", "sent to b"]
-    child = engine.get(f"{run.id}/0.1")
+    child = engine.get(f"{run.id}~.0.1")
     assert await child.result() == "sent to b"
     assert (await child.info()).queue == "mail"
 

@@ -13,6 +13,7 @@ from typing import Any
 from temporalio import workflow
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from durable._core import run_ids
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.events import RunStarted
@@ -63,7 +64,7 @@ def _asked(here: RunHere, op: Any) -> NewRun:
 
 
 async def _begin(here: RunHere, template: NewRun, number: int) -> None:
-    setup, run_id = here.setup, f"{here.run_id}/then.{number}"
+    setup, run_id = here.setup, f"{here.run_id}{run_ids.CHILD_SIGN}then.{number}"
     start = Start(templates.begun(template, run=0, run_id=run_id, now=now()))
     new = start.new
     try:

@@ -22,6 +22,7 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 
+from durable._core import run_ids
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps, loads
@@ -219,8 +220,6 @@ def keyed_run_id(workflow_id: str, server_run_id: str) -> str:
 
 def workflow_id_of(run_id: str) -> str:
     """The id on the server of the run called *run_id*."""
-    base, _, number = run_id.rpartition("~")
-    if base and number.isdecimal():  # it continues another run, under the id of that
-        run_id = base
+    run_id = run_ids.predecessor(run_id) or run_id  # one that continues another run has the id of that
     base, _, tail = run_id.rpartition("@")
-    return base if base and len(tail) == _TAIL and "/" not in tail else run_id
+    return base if base and len(tail) == _TAIL and tail.isalnum() else run_id
