@@ -283,6 +283,7 @@ ROOMS = [
     "durable.temporal._limits",
     "durable.temporal._driving",
     "durable.temporal._transactions",
+    "durable.temporal._schedules",
     "durable.temporal._attempts",
     "durable.temporal._engine",
     "durable.temporal",

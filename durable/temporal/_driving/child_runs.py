@@ -20,6 +20,7 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
+    CancelledError,
     ChildWorkflowError,
     FailureError,
     WorkflowAlreadyStartedError,
@@ -31,8 +32,9 @@ from durable._core.journal.payloads import failure_payload
 from durable._core.journal.waits import Wait
 from durable._core.run.decision import ChildAction, FedChild, Feed
 from durable._shell.log import log
-from durable.errors import DurableError
+from durable.errors import DurableError, PoisonError
 from durable.temporal._driving.here import RunHere, now
+from durable.temporal._driving.light_jobs import begin_light, is_light
 from durable.temporal._driving.room import Room
 from durable.temporal._wire import ends
 from durable.temporal._wire.ends import RunEnd
@@ -73,6 +75,8 @@ class ChildRuns:
         #: Cancels on their way.
         self._sending: set[asyncio.Task[None]] = set()
         self._windows: dict[str, _Window] = {}
+        #: Those of them that are activities, while they run.
+        self._lights: dict[str, workflow.ActivityHandle[RawValue]] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -92,7 +96,8 @@ class ChildRuns:
         self._room.begin(action.run_id, partial(self._begin, action))
 
     def _begin(self, action: ChildAction) -> None:
-        task = asyncio.ensure_future(self._child(action))
+        light = self._here.setup.light_jobs and is_light(action)
+        task = asyncio.ensure_future(self._light(action) if light else self._child(action))
         self._ends[action.run_id] = task
         if (position := self._awaited_at.pop(action.run_id, None)) is not None:
             task.add_done_callback(partial(self._arrive, position, None))
@@ -115,6 +120,26 @@ class ChildRuns:
             self._joined(action, start)
             return await self._end(running, action.position, action.run_id)
         finally:
+            self._room.ended()
+
+    async def _light(self, action: ChildAction) -> ChildEnd:
+        """Run a job without a run, and wait for its end."""
+        self._starting.discard(action.run_id)
+        position, run_id, codec = action.position, action.run_id, self._here.setup.codec
+        running = self._lights[run_id] = begin_light(self._here, action)
+        try:
+            return ChildSucceeded(position, unpacked(await running), now())
+        except ActivityError as error:
+            cause = error.cause
+            if isinstance(cause, CancelledError):
+                return ChildCancelled(position, run_id, self._reasons.get(run_id, ""), now())
+            payload, told = failure_of(cause)
+            if isinstance(cause, ApplicationError) and cause.type == ends.POISON:
+                cut_off = PoisonError("0", action.op.definition.name, told["crashes"])
+                payload = failure_payload(cut_off, codec, with_traceback=False)
+            return ChildFailed(position, run_id, payload or ends.foreign_failure(cause, codec), now())
+        finally:
+            del self._lights[run_id]
             self._room.ended()
 
     def _start_of(self, action: ChildAction) -> Start:
@@ -242,6 +267,8 @@ class ChildRuns:
             self._starting.discard(run_id)
             if (position := self._awaited_at.pop(run_id, None)) is not None:
                 self._here.inbox.append(ChildCancelled(position, run_id, reason, now()))
+        elif (light := self._lights.get(run_id)) is not None:
+            light.cancel()
         elif (task := self._ends.get(run_id)) is not None and not task.done():
             sending = asyncio.ensure_future(self._send_cancel(run_id))
             self._sending.add(sending)

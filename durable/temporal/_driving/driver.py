@@ -22,6 +22,7 @@ from durable._core.journal.events import (
     AttributesSet,
     CancelRequested,
     Event,
+    OutcomeResolved,
     ResumeRequested,
     RunExpired,
     RunStarted,
@@ -57,7 +58,7 @@ from durable.temporal._driving.timers import Timers
 from durable.temporal._setup.setup import Setup
 from durable.temporal._wire.ends import cancelled_run, failed_run
 from durable.temporal._wire.journals import CARRIED, HELD, packed_journal, unpacked_journal
-from durable.temporal._wire.payloads import joined_arguments, packed, unpacked, unpacked_text
+from durable.temporal._wire.payloads import from_plain, joined_arguments, packed, unpacked, unpacked_text
 from durable.temporal._wire.starts import (
     ATTRIBUTES,
     BLOCKED,
@@ -134,9 +135,23 @@ class Driver:
             self.journal.is_paused = False
             workflow.upsert_memo({PAUSED: None})
         if self.journal.blocked is not None:
-            self.journal.blocked = None
-            workflow.upsert_memo({BLOCKED: None})
+            self._unblock()
             self._here.inbox.append(ResumeRequested(now()))
+
+    def _unblock(self) -> None:
+        self.journal.blocked = None
+        workflow.upsert_memo({BLOCKED: None})
+
+    def resolve(self, told: str) -> None:
+        """A person says how the step ended that blocks it."""
+        position, value, failed, by, reason = loads(told)
+        execution = self._execution
+        leaf = execution if isinstance(execution, JobExecution) else execution.leaves.get(position)
+        if self.journal.blocked is None or not isinstance(leaf, (AttemptNode, JobExecution)):
+            return
+        self._unblock()
+        attempt = leaf.state.attempt
+        self._here.inbox.append(OutcomeResolved(position, attempt, failed, by, reason, from_plain(value), now()))
 
     def why(self) -> str:
         """In a sentence, what it waits for."""
@@ -243,7 +258,7 @@ class Driver:
 
     @property
     def _takes_turns(self) -> bool:
-        return not self.journal.is_paused
+        return not self.journal.is_paused and self.journal.blocked is None
 
     @property
     def _is_to_end(self) -> bool:

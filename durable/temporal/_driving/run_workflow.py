@@ -12,7 +12,7 @@ from temporalio.common import RawValue
 from durable.temporal._driving.driver import Driver
 from durable.temporal._limits.wire import GRANTED
 from durable.temporal._setup.setup import setup_here
-from durable.temporal._wire.payloads import ASK, unpacked
+from durable.temporal._wire.payloads import ASK, unpacked, unpacked_text
 
 
 @workflow.defn(dynamic=True)
@@ -42,6 +42,11 @@ class RunWorkflow:
     def on_resume(self) -> None:
         """As `Run.resume`."""
         self._driver.resume()
+
+    @workflow.signal(name="durable.resolve")
+    def on_resolve(self, told: RawValue) -> None:
+        """As `Run.resolve`."""
+        self._driver.resolve(unpacked_text(told))
 
     @workflow.signal(name="durable.attributes")
     def on_attributes(self, values: RawValue) -> None:

@@ -19,9 +19,10 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from durable._core.admission import Queue
 from durable._core.authoring.op_constructors import with_options
 from durable._core.authoring.registry import Given
+from durable._core.authoring.schedules import Schedule
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.policies.caps import CLEANUP_SECONDS, DEFAULT_CAPS, Caps
-from durable._core.policies.limits import Limit, collect_limits
+from durable._core.policies.limits import Limit, as_listed, collect_limits
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp, Signal
@@ -53,6 +54,8 @@ from durable.temporal._engine.run_infos import statuses_on_server
 from durable.temporal._engine.staging import StagedRuns
 from durable.temporal._limits.limit_activities import limit_activities
 from durable.temporal._limits.limit_workflow import LimitWorkflow
+from durable.temporal._schedules.registering import check_schedule, register_schedule
+from durable.temporal._schedules.tick_workflow import Ticks, TickWorkflow
 from durable.temporal._setup.registry import register
 from durable.temporal._setup.setup import Setup, SetupInterceptor
 from durable.temporal._transactions.app_transactions import AppTransactions
@@ -75,8 +78,11 @@ class TemporalEngine:
         client: Connected to the server. Values do not pass the rules of its data converter, only its payload codec.
         task_queue: The server's task queue of the queue ``default``; queue ``mail`` is ``{task_queue}.mail``.
         definitions: As for `Engine`.
+        light_jobs: Run awaited jobs that need no run of their own as activities of their parent: a quarter of the
+            server's work. Such a job has no handle.
         queues: The concurrency of a `Queue` holds for each worker, its rate over all workers.
         limits: As for `Engine`; they hold over all workers.
+        schedules: As for `Engine`; they are the server's, of the same names, and tick while no worker is there.
         transactions: Where ``@transaction`` commits.
         poll: Names of the queues that this process works on: all, unless told otherwise; none with ``()``, then it
             only starts runs and asks.
@@ -104,8 +110,10 @@ class TemporalEngine:
         task_queue: str,
         definitions: Iterable[Given],
         *,
+        light_jobs: bool = False,
         queues: Sequence[Queue] = (),
         limits: Sequence[Limit] = (),
+        schedules: Sequence[Schedule] = (),
         transactions: AppTransactions | None = None,
         poll: Iterable[str] | None = None,
         codec: ValueCodec | None = None,
@@ -137,6 +145,7 @@ class TemporalEngine:
             cleanup_seconds=cleanup_timeout,
             caps=caps,
             compact_at=compact_at,
+            light_jobs=light_jobs,
             searchable=searchable,
         )
         self._hooks = Hooks(middleware, self._codec)
@@ -145,6 +154,9 @@ class TemporalEngine:
         self._grace, self._concurrency, self._threads, self._cached = grace, concurrency, threads, cached_runs
         queue_names = {self._task_queue_of(name): name for name in {*named, *self._polled}}
         self._asking = Asking(client, self._codec, registry.definitions, queue_names, self._continue)
+        self._schedules = as_listed("schedules", schedules, Schedule)
+        for schedule in self._schedules:
+            check_schedule(schedule)
         self._commits: Commits | None = None
         if transactions is not None:
             staging = StagedRuns(
@@ -177,6 +189,9 @@ class TemporalEngine:
         if self._commits is not None and self._polled:
             await self._commits.transactions.open(self._commits.staging)
         self._workers = [self._worker(name, attempts) for name in self._polled]
+        if self._polled:
+            for schedule in self._schedules:
+                await register_schedule(self._client, schedule, self._task_queue)
         self._is_draining = False
         self._running = [asyncio.create_task(worker.run()) for worker in self._workers]
 
@@ -203,14 +218,17 @@ class TemporalEngine:
         queue = self._queues.get(name)
         rate = None if queue is None else queue.rate
         beat = timedelta(seconds=min(0.2, self._setup.worker_timeout / 3))
+        setup = self._setup
+        ticks = Ticks(self._schedules, self._definitions, self._codec, self._task_queue_of, setup.searchable)
         return Worker(
             self._client,
             task_queue=self._task_queue_of(name),
-            workflows=[RunWorkflow, LimitWorkflow],
+            workflows=[RunWorkflow, LimitWorkflow, TickWorkflow],
             activities=[
                 attempts.activity(),
                 wait_for_ends(self._client, self._codec),
                 *limit_activities(self._client, self._task_queue),
+                ticks.activity(),
             ],
             workflow_runner=UnsandboxedWorkflowRunner(),
             interceptors=[SetupInterceptor(self._setup)],

@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overload
 
 from attrs import evolve
 from temporalio.client import (
@@ -20,21 +20,26 @@ from temporalio.client import (
 from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.exceptions.failures import describe
 from durable._core.codec.json_text import dumps, loads
 from durable._core.journal import history
 from durable._core.journal.events import KIND_NAMES, TimerSet
-from durable._core.journal.payloads import encoded_question, encoded_signal, failure_in, rebuilt
+from durable._core.journal.payloads import encoded_question, encoded_signal, failure_in, failure_payload, rebuilt
 from durable._core.program.ops import Signal
 from durable._core.program.requests import Request
 from durable._core.recorded.copies import fork_of
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.export_reader import read_export
+from durable._core.recorded.steps import recorded_steps
 from durable._core.statuses import ENDS, Status
 from durable._shell.handles.handle import HistoryEvent
 from durable._shell.handles.run_info import RunInfo
+from durable._shell.handles.step_info import StepInfo, step_info
+from durable._shell.reads.waits import WaitInfo
 from durable._shell.rows.new_runs import new_run_id
 from durable.errors import (
+    Fatal,
     RequestRefusedError,
     RequestUnansweredError,
     RetryRefusedError,
@@ -43,10 +48,12 @@ from durable.errors import (
     RunFailedError,
     RunNotFoundError,
     RunStateError,
+    UsageError,
 )
 from durable.temporal._attempts.run_ends import run_end
 from durable.temporal._driving.questions import REFUSED, UNANSWERED
-from durable.temporal._wire.payloads import ASK, from_plain, packed, unpacked_text
+from durable.temporal._driving.seam import no_streams
+from durable.temporal._wire.payloads import ASK, from_plain, packed, plain, unpacked_text
 from durable.temporal._wire.starts import new_run_from, workflow_id_of
 
 if TYPE_CHECKING:
@@ -60,6 +67,9 @@ S = TypeVar("S")
 #: Seconds between looks whether a run is blocked whose result is waited for: the first, and the longest.
 _FIRST_LOOK: Final = 1.0
 _LONGEST_LOOK: Final = 15.0
+#: And between looks of who watches it.
+_LOOK_EVERY: Final = 2.0
+_NOT_GIVEN: Final[Any] = object()
 
 
 class TemporalRun(Generic[T]):
@@ -195,6 +205,48 @@ class TemporalRun(Generic[T]):
             name, kind = names.get(event.position), KIND_NAMES[event.kind]
             found.append(HistoryEvent(seq, kind, event.position, event.at, event.value, event, name))
         return found
+
+    async def steps(self) -> list[StepInfo]:
+        """Its steps and transactions, as `Run.steps`: attempts that the server repeated by itself are not told."""
+        exported = await self.export()
+        notes: dict[str, dict[str, Payload]] = {}
+        for note in exported.notes:
+            notes.setdefault(note.position, {})[note.name] = note.value or "null"
+        codec = self._asking.codec
+        return [step_info(step, notes.get(step.position, {}), codec) for step in recorded_steps(exported.events)]
+
+    async def waits(self) -> list[WaitInfo]:
+        """What it waits for."""
+        exported = await self.export()
+        return [
+            WaitInfo(wait.kind, wait.name, wait.position, wait.since, wait.fire_at, wait.target)
+            for wait in exported.waits
+        ]
+
+    async def watch(self) -> AsyncGenerator[RunInfo]:
+        """
+        The run as it stands, then as it stands after each change, until it has ended: it looks every other second.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+        """
+        last: RunInfo | None = None
+        while last is None or last.status not in ENDS:
+            info = await self.info()
+            if info != last:
+                last = info
+                yield info
+            else:
+                await asyncio.sleep(_LOOK_EVERY)
+
+    def stream(self, name: str, *_: Any, **__: Any) -> NoReturn:
+        """
+        Nothing: a server keeps no streams.
+
+        Raises:
+            UsageError: Always; the message says what to use instead.
+        """
+        raise UsageError(no_streams(name))
 
     async def children(self) -> list[RunInfo]:
         """The runs that it started, oldest first; as the server finds them, which may be seconds behind."""
@@ -366,6 +418,37 @@ class TemporalRun(Generic[T]):
             raise RunStateError(self.id, exported.run.status, "leave")
         await self._handle.terminate("it continues elsewhere")
         return exported
+
+    async def resolve(
+        self,
+        position: str | int,
+        *,
+        value: Any = _NOT_GIVEN,
+        error: str | Exception | None = None,
+        by: str = "",
+        reason: str = "",
+    ) -> None:
+        """
+        Say how a step has ended that blocks the run because nobody knows. As `Run.resolve`.
+
+        Raises:
+            RunStateError: The run is not blocked.
+            UsageError: Not one of *value* and *error* is given.
+        """
+        if (value is _NOT_GIVEN) == (error is None):
+            msg = "resolve takes either value= (None counts) or error="
+            raise UsageError(msg)
+        status = await self.status()
+        if status != "blocked":
+            raise RunStateError(self.id, status, "resolve")
+        codec = self._asking.codec
+        if error is not None:
+            failure = Fatal(error) if isinstance(error, str) else error
+            payload = failure_payload(failure, codec, with_traceback=False)
+        else:
+            payload = codec.encode_by_value(value, where=f"outcome at {position}")
+        told = [str(position), plain(payload), error is not None, by, codec.conceal(reason)]
+        await self._signal("durable.resolve", [packed(dumps(told))], "resolve")
 
 
 def quoted(text: str) -> str:
