@@ -1,5 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv, in pinned versions.
 #   make demo    a real workflow, killed twice and finished    make test    the tests, in a minute or two
+#   make docs    the guide and the reference as HTML
 #   make binary  dist/rides: examples/single_binary and its command line, in one file
 #   make check   all that CI runs, the tests that take minutes among it
 # Another interpreter: make test PYTHON=python3.12 (after make clean)
@@ -12,7 +13,7 @@ INSTALL := $(PY) -m pip install -qq --no-compile --disable-pip-version-check --c
 # imports anew: a second of work in place of a tenth.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types check format cover bench bench-peers crash soak mutants binary clean
+.PHONY: demo test lint types check format cover bench bench-peers crash soak mutants docs binary clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.run-stamp
@@ -20,7 +21,7 @@ demo: .venv/.run-stamp
 
 # Tests that take minutes have a folder and a target of their own: make test-crash, test-binary, test-bench.
 # `make test` runs all others; `make check` runs all.
-LONG := tests/crash tests/binary tests/bench tests/browser tests/temporal
+LONG := tests/crash tests/binary tests/bench tests/browser tests/html tests/temporal
 # Tests that tell coverage nothing new: they work through tables and examples, most of them in child processes.
 # Measured, they would take three times as long.
 UNMEASURED := tests/examples tests/test_docs.py tests/test_production.py tests/core/test_hostile_exceptions.py \
@@ -90,12 +91,18 @@ soak: .venv/.test-stamp  # the same, longer; 20 minutes at most, and as long aga
 mutants: .venv/.test-stamp
 	$(PY) tests/crash/mutants.py
 
+docs: .venv/.docs-stamp  # .docs/README.html: the guide, and a reference from the docstrings; readable without a network
+	$(PY) -m sphinx --quiet --fail-on-warning --keep-going -c .ci/docs . .docs && echo "open .docs/README.html"
+
+test-html: .venv/.docs-stamp
+	$(PY) -m pytest tests/html
+
 binary: .venv/.binary-stamp
 	$(PY) -m PyInstaller --onefile --noconfirm --log-level WARN --name rides --distpath dist --workpath build \
 		--specpath build examples/single_binary/main.py && ls -sh dist/rides
 
 clean:
-	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .docs .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # One environment, in layers; each stamp is renewed when the project or a pin changes. The build
@@ -113,6 +120,9 @@ clean:
 
 .venv/.temporal-stamp: .venv/.lint-stamp
 	$(INSTALL) --no-build-isolation -e '.[test,lint,test-temporal]' && touch $@
+
+.venv/.docs-stamp: .venv/.test-stamp
+	$(INSTALL) --no-build-isolation -e '.[test,docs]' && touch $@
 
 .venv/.browser-stamp: .venv/.test-stamp
 	$(INSTALL) --no-build-isolation -e '.[test,browser]' && touch $@

@@ -183,7 +183,7 @@ class RunHistory:
         pending: Arrivals that no turn has taken in yet, in order.
         notes: Cursors and memos of running steps.
         waits: What it waits for.
-        feeds: Windows of `for_each`es that have items left.
+        feeds: Windows of each `for_each` that has items left.
         dedups: Ids of signals that it takes no second time.
         owed: Which of *pending* (by index) owes its window (a position) the next child.
     """

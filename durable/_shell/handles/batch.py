@@ -142,10 +142,10 @@ class Batch:
         thread, it is recorded when this returns; in any step or job, before its outcome is. A
         step that runs again adds nothing twice: its nth `add` is the nth in each attempt.
 
-        Raises (when awaited):
-            BatchClosedError: It is complete, or was cancelled. Nothing is started.
-            KeyConflictError, RunExistsError: The key or id belongs to a run outside of the batch,
-                whose end would not be awaited.
+        Raises:
+            BatchClosedError: When awaited, as the next ones: it is complete, or was cancelled. Nothing is started.
+            KeyConflictError: The key belongs to a run outside of the batch, whose end would not be awaited.
+            RunExistsError: Likewise the id.
         """
         return self._add([with_options(op, **options)], lambda runs: runs[0])
 

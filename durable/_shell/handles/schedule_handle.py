@@ -33,7 +33,7 @@ class ScheduleInfo:
     """A schedule as it stood when it was read. Instants are epoch seconds, UTC."""
 
     name: str
-    #: When it ticks: "cron 0 3 * * *", "every 60.0 s".
+    #: When it ticks: ``cron 0 3 * * *``, ``every 60.0 s``.
     spec: str
     timezone: str
     #: The next tick; None while it is paused, or if the last engine was not given it.
