@@ -20,6 +20,10 @@ def command_line(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 well, 1 a finding, 2 wrong usage, 3 not found.
+
+    Example:
+        >>> command_line(["list", "--db", "none.db"])  # which is told on stderr
+        3
     """
     from durable._cli.main import main  # noqa: PLC0415 - to import `durable` costs no argparse
 

@@ -60,6 +60,14 @@ class Queue:
 
     Raises:
         DefinitionError: One of these is no such thing.
+
+    Example:
+        >>> @job(queue="mail")
+        ... async def welcome(user: str) -> str:
+        ...     return f"welcome, {user}"
+        >>> async with Engine(":memory:", [welcome], queues=[Queue("mail", concurrency=5)]) as engine:
+        ...     await engine.run(welcome("ada"))
+        'welcome, ada'
     """
 
     name: str

@@ -230,6 +230,23 @@ def replay(history: AnyHistory, workflow: AnyWorkflow, *, codec: Codec | None = 
     Raises:
         UsageError: There is nothing to replay: a job, another workflow's history, no such definition.
         ExportFormatError: The file is not an exported journal.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order(item: str) -> int:
+        ...     cents = await price(item)
+        ...     return cents + 1
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order("tea"))
+        ...     await run.result()
+        ...     for command in replay(await run.history(), order):
+        ...         print(command.position, command.locals)
+        4
+        0 {'item': 'tea'}
+        1 {'item': 'tea', 'cents': 3}
     """
     definitions = as_definitions(workflow)
     recorded = recorded_run(history, definitions)

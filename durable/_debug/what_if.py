@@ -67,6 +67,20 @@ async def what_if(
             no position is given.
         DryRunError: A child that had not ended is missing, or a stand-in fits nothing.
         EncodeError: A value cannot be recorded.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order(item: str) -> int:
+        ...     return await price(item) + 1
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order("tea"))
+        ...     await run.result()
+        ...     (await what_if(await run.history(), order, replace={0: 100})).value
+        4
+        101
     """
     definitions = as_definitions(workflow)
     value_codec = codec or Codec(max_bytes=caps.value_bytes, max_depth=caps.nesting)

@@ -170,6 +170,19 @@ def step(
             stream is neither held in memory nor recorded twice.
         keep_memos: False drops what it has recorded by `memo` once it has succeeded, instead of keeping it for
             `Run.steps` as long as the run is kept.
+
+    Example:
+        >>> @step(retry=Retry(attempts=3, on=ConnectionError), timeout=10)
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> await price("salt")  # outside of a workflow it is the function
+        4
+        >>> @workflow
+        ... async def order(item: str) -> int:
+        ...     return await price(item)
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order("tea"))
+        3
     """
     options = StepOptions(
         retry=as_retry(retry),
@@ -220,6 +233,15 @@ def transaction(
 
     Its first parameter is the `Transaction`. A plain ``def`` runs on the writer thread inside
     the commit group, so it must be short; an ``async def`` gets the writer to itself. Options as for `step`.
+
+    Example:
+        >>> @transaction
+        ... def note(tx: Transaction, item: str) -> int:
+        ...     tx.execute("INSERT INTO items VALUES (?)", (item,))
+        ...     return tx.execute("SELECT count(*) FROM items").fetchone()[0]
+        >>> async with Engine(":memory:", [], schema="CREATE TABLE items (name TEXT)") as engine:
+        ...     await engine.transact(note("tea"))
+        1
     """
     options = StepOptions(
         retry=as_retry(retry),
@@ -315,6 +337,14 @@ def job(
 
     Options as for `workflow`; `thread`, `process`, `on_crash`, `on_poison`, `stream` and `keep_memos` as for `step`.
     Its limit, too, is that of its attempts, unless its `on_conflict` rejects or replaces whole runs.
+
+    Example:
+        >>> @job(queue="mail", retry=3)
+        ... async def welcome(user: str) -> str:
+        ...     return f"welcome, {user}"
+        >>> async with Engine(":memory:", [welcome]) as engine:
+        ...     await engine.run(welcome("ada"), key="welcome-ada")
+        'welcome, ada'
     """
     options = RunOptions(
         version=version,
@@ -407,6 +437,17 @@ def workflow(
             slot from before its first turn to its end.
         limit_key: A function of the arguments: each key is counted separately.
         aliases: Names that it had in older code: runs recorded under them are its own.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order(item: str) -> str:
+        ...     return f"{item} costs {await price(item)}"
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order("tea"))
+        'tea costs 3'
     """
     options = RunOptions(
         version=version,
@@ -449,7 +490,17 @@ def call(fn: Callable[P, AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs
 @overload
 def call(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]: ...
 def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> StepOp[Any]:
-    """A step of an undecorated function, named by its qualified name."""
+    """
+    A step of an undecorated function, named by its qualified name.
+
+    Example:
+        >>> @workflow
+        ... async def order(item: str) -> str:
+        ...     return await call(str.upper, item)
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order("tea"))
+        'TEA'
+    """
     found: Any = fn
     if isinstance(found, Definition):
         msg = f"call() is for undecorated functions; {found!r} is one already: yield {found.name}(...)"

@@ -21,17 +21,47 @@ if TYPE_CHECKING:
 
 
 def now() -> datetime:
-    """The time of the current turn, as an aware datetime in UTC; the same on every replay."""
+    """
+    The time of the current turn, as an aware datetime in UTC; the same on every replay.
+
+    Example:
+        >>> @workflow
+        ... async def order() -> bool:
+        ...     return now().tzinfo is UTC
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        True
+    """
     return datetime.fromtimestamp(current_driver.require_driver("now()").now(), UTC)
 
 
 def uuid4() -> UUID:
-    """A random UUID, seeded by run and position: the same on every replay."""
+    """
+    A random UUID, seeded by run and position: the same on every replay.
+
+    Example:
+        >>> @workflow
+        ... async def order() -> int:
+        ...     return len(str(uuid4()))  # the same id on every replay
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        36
+    """
     return current_driver.require_driver("uuid4()").uuid4()
 
 
 def random() -> Random:
-    """A `random.Random` seeded by run and position: the same on every replay."""
+    """
+    A `random.Random` seeded by run and position: the same on every replay.
+
+    Example:
+        >>> @workflow
+        ... async def order() -> bool:
+        ...     return random().random() < 1  # the same number on every replay
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        True
+    """
     return current_driver.require_driver("random()").random()
 
 
@@ -42,6 +72,20 @@ def patched(change_id: str) -> bool:
     True for runs that come here for the first time with the new code (recorded, so it stays
     true); False for runs whose recorded history passed here before the change. Keep the old
     branch in the ``else`` until no run needs it.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order(item: str) -> int:
+        ...     cents = await price(item)
+        ...     if patched("taxes"):  # False in runs that came by here before this line was written
+        ...         cents += 1
+        ...     return cents
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order("tea"))
+        4
     """
     return current_driver.require_driver("patched()").patched(check_name("change id", change_id))
 
@@ -57,7 +101,17 @@ class Current:
 
 
 def current() -> Current:
-    """The run id, workflow and position of the workflow code that asks."""
+    """
+    The run id, workflow and position of the workflow code that asks.
+
+    Example:
+        >>> @workflow
+        ... async def order() -> str:
+        ...     return current().workflow
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        'order'
+    """
     driver = current_driver.require_driver("current()")
     return Current(driver.run_id, driver.workflow, driver.position())
 

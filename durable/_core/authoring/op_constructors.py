@@ -243,6 +243,17 @@ def gather(
     Raises (when yielded or awaited):
         GroupFailedError: Of all failures, once every member has ended; an `ExceptionGroup` whose `settled` tells of
             every member, also of those that succeeded.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order() -> list[int]:
+        ...     return await gather(price("tea"), price("salt"))
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        [3, 4]
     """
     found, keys = _given(members, "gather")
     options = PLAIN
@@ -355,6 +366,20 @@ def as_completed(
     Raises (in the loop):
         Exception: What a member failed with, in its turn.
         GroupFailedError: Behind the last member that ended: more failed than *enough* and *tolerate* allow.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order() -> int:
+        ...     total = 0
+        ...     async for cents in as_completed([price("tea"), price("salt")]):
+        ...         total += cents
+        ...     return total
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        7
     """
     found, keys = _given(members, "as_completed")
     try:
@@ -393,6 +418,18 @@ def wait_first(*members: Any, name: str = "") -> WaitFirstOp[Any]:
         members: Ops or coroutines of helpers; or one iterable of them, or one mapping, by whose keys `Winner.key`
             tells which it was. A first one that failed raises its error.
         name: As of `gather`.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order() -> int:
+        ...     first = await wait_first([price("tea"), sleep(60)])
+        ...     return first.index
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        0
     """
     found, keys = _given(members, "wait_first")
     if not found:
@@ -434,6 +471,17 @@ def poll_until(
 
     Raises (when yielded or awaited):
         TimeoutError: It returned nothing true within *timeout*.
+
+    Example:
+        >>> @step
+        ... async def tracking(number: int) -> str | None:
+        ...     return f"parcel-{number}"
+        >>> @workflow
+        ... async def order(number: int) -> str | None:
+        ...     return await poll_until(tracking(number), every=60, timeout=86_400)
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order(7))
+        'parcel-7'
     """
     op: Any = step() if isinstance(step, Definition) else step
     if not isinstance(op, StepOp | TransactionOp | RunOp):
@@ -469,6 +517,18 @@ def race(*members: Any, name: str = "") -> RaceOp[Any]:
     The first member to end wins; the others are cancelled.
 
     Given a mapping, `Winner.key` tells which. A winner that failed raises its error. *name* as of `gather`.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order() -> str:
+        ...     first = await race({"price": price("tea"), "late": sleep(60)})
+        ...     return first.key
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        'price'
     """
     keys: tuple[Any, ...] | None = None
     if len(members) == 1 and isinstance(members[0], Mapping):
@@ -489,7 +549,20 @@ def race(*members: Any, name: str = "") -> RaceOp[Any]:
 
 
 def timeout(member: Member[T], seconds: float | timedelta, *, name: str = "") -> TimeoutOp[T]:
-    """The member's value, or `TimeoutError` (and the member cancelled) after *seconds*. *name* as of `gather`."""
+    """
+    The member's value, or `TimeoutError` (and the member cancelled) after *seconds*. *name* as of `gather`.
+
+    Example:
+        >>> @workflow
+        ... async def order() -> str:
+        ...     try:
+        ...         return await timeout(wait_for("paid", str), 0)
+        ...     except TimeoutError:
+        ...         return "not paid"
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        'not paid'
+    """
     (only,) = _members([member], "timeout")
     limit, label = _seconds(seconds, "timeout"), _label("timeout", name, only)
     op: TimeoutOp[T] = TimeoutOp(only, limit, current_driver.call_site(), name=label)
@@ -498,7 +571,21 @@ def timeout(member: Member[T], seconds: float | timedelta, *, name: str = "") ->
 
 
 def settle(member: Member[T], *, name: str = "") -> SettleOp[T]:
-    """How the member ended, as a `Settled`: never raises its failure. *name* as of `gather`."""
+    """
+    How the member ended, as a `Settled`: never raises its failure. *name* as of `gather`.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     raise ValueError(item)
+        >>> @workflow
+        ... async def order() -> str:
+        ...     found = await settle(price("tea"))
+        ...     return f"none: {found.error!r}" if found.error else "found"
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order())
+        "none: ValueError('tea')"
+    """
     (only,) = _members([member], "settle")
     op: SettleOp[T] = SettleOp(only, current_driver.call_site(), name=_label("settle", name, only))
     current_driver.created(op)
@@ -570,6 +657,17 @@ def for_each(
         names: Of the items, as history shows them; or a function that names an item.
         index: Whether *fn* is called with the item and its index, counted from 0.
         name: As of `gather`.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order(items: list[str]) -> list[int]:
+        ...     return await for_each(price, items, concurrency=2)
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order(["tea", "salt", "oil"]))
+        [3, 4, 3]
     """
     if not hasattr(fn, "kind"):
         if not inspect.iscoroutinefunction(fn):
@@ -654,7 +752,17 @@ def _names_of(keys: Sequence[Any] | None, what: str) -> tuple[str, ...] | None:
 
 
 def sleep(seconds: float | timedelta, *, name: str = "") -> SleepOp:
-    """A durable timer; zero or less fires at once. *name* says in the history what it is for, and may be changed."""
+    """
+    A durable timer; zero or less fires at once. *name* says in the history what it is for, and may be changed.
+
+    Example:
+        >>> @workflow
+        ... async def remind() -> str:
+        ...     await sleep(30 * 86_400, name="a month")
+        ...     return "it is time"
+        >>> (await Engine("reminders.db", [remind]).dry_run(remind())).value  # in a rehearsal time jumps
+        'it is time'
+    """
     label = name and check_name("the name of a sleep", name)
     op = SleepOp(_seconds(seconds, "sleep"), None, current_driver.call_site(), label)
     current_driver.created(op)
@@ -662,7 +770,17 @@ def sleep(seconds: float | timedelta, *, name: str = "") -> SleepOp:
 
 
 def sleep_until(when: datetime, *, name: str = "") -> SleepOp:
-    """A durable timer for an aware datetime; one already past fires at once. *name* as of `sleep`."""
+    """
+    A durable timer for an aware datetime; one already past fires at once. *name* as of `sleep`.
+
+    Example:
+        >>> @workflow
+        ... async def remind() -> str:
+        ...     await sleep_until(now() + timedelta(days=30))
+        ...     return "it is time"
+        >>> (await Engine("reminders.db", [remind]).dry_run(remind())).value  # in a rehearsal time jumps
+        'it is time'
+    """
     label = name and check_name("the name of a sleep", name)
     given: Any = when
     if not isinstance(given, datetime):
@@ -699,6 +817,18 @@ def wait_for(
     Raises (when yielded or awaited):
         TimeoutError: If none came within *timeout* seconds.
         SignalPayloadError: The payload does not fit *type*. It is consumed, and stays in `run.history()`.
+
+    Example:
+        >>> paid = Signal("paid", int)
+        >>> @workflow
+        ... async def order() -> int:
+        ...     return await wait_for(paid, timeout=86_400)
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     await run.signal(paid, 500)
+        ...     await run.result()
+        True
+        500
     """
     limit = None if timeout is None else _seconds(timeout, "wait_for(timeout=)")
     op: WaitForOp[Any]
@@ -724,6 +854,18 @@ def start(op: RunOp[T], *, on_parent_end: OnParentEnd = "abandon", **options: Un
 
     Options as of `Engine.start`. The child is left alone
     when this run ends, in whatever way; with ``on_parent_end="cancel"`` it is cancelled then.
+
+    Example:
+        >>> @job
+        ... async def bill(item: str) -> str:
+        ...     return f"bill for {item}"
+        >>> @workflow
+        ... async def order(item: str) -> str:
+        ...     child = await start(bill(item))  # nobody waits for it yet
+        ...     return await child.result()
+        >>> async with Engine(":memory:", [order, bill]) as engine:
+        ...     await engine.run(order("tea"))
+        'bill for tea'
     """
     if on_parent_end not in ("abandon", "cancel"):
         msg = f"start(on_parent_end=) must be abandon or cancel, found {on_parent_end!r:.60}"
@@ -747,6 +889,19 @@ def signal_run(run_id: str, signal: str | Signal[Any], payload: Any = None) -> S
     Raises (when yielded or awaited):
         RunNotFoundError, RunStateError: There is no such run, or it has ended.
         EncodeError: The payload cannot be recorded, or is not of the type of the `Signal`. Nothing was sent.
+
+    Example:
+        >>> @workflow
+        ... async def waiting() -> str:
+        ...     return await wait_for("word", str)
+        >>> @workflow
+        ... async def telling(run_id: str) -> None:
+        ...     await signal_run(run_id, "word", "hello")
+        >>> async with Engine(":memory:", [waiting, telling]) as engine:
+        ...     run = await engine.start(waiting())
+        ...     await engine.run(telling(run.id))
+        ...     await run.result()
+        'hello'
     """
     given: Any = signal
     if not isinstance(given, str | Signal) or not given:
@@ -765,6 +920,18 @@ def cancel_run(run_id: str, reason: str = "") -> CancelRunOp:
 
     Raises (when yielded or awaited):
         RunNotFoundError: There is no such run.
+
+    Example:
+        >>> @workflow
+        ... async def waiting() -> None:
+        ...     await wait_for("word")
+        >>> @workflow
+        ... async def ending(run_id: str) -> bool:
+        ...     return await cancel_run(run_id, "not wanted")
+        >>> async with Engine(":memory:", [waiting, ending]) as engine:
+        ...     run = await engine.start(waiting())
+        ...     await engine.run(ending(run.id))
+        True
     """
     given: Any = reason
     if not isinstance(given, str):
@@ -828,6 +995,16 @@ def continue_as(op: RunOp[Any]) -> ContinueAs:
     End this run and continue as a fresh run of *op* under the same chain of ids.
 
     For endless loops: history starts anew, and those who await the run await its successor.
+
+    Example:
+        >>> @workflow
+        ... async def countdown(n: int) -> str:
+        ...     if n:
+        ...         await continue_as(countdown(n - 1))  # a fresh run, without this one's history
+        ...     return "lift-off"
+        >>> async with Engine(":memory:", [countdown]) as engine:
+        ...     await engine.run(countdown(3))
+        'lift-off'
     """
     current_driver.superseded(op)
     made = ContinueAs(with_options(op), current_driver.call_site())

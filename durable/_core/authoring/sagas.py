@@ -51,6 +51,29 @@ class saga:  # noqa: N801 - read as the statement that it is: `async with saga()
 
     Raises (where the block ends):
         CompensationError: Compensations failed. It holds the error of the block, too.
+
+    Example:
+        >>> @step
+        ... async def book(what: str) -> str:
+        ...     return what
+        >>> @step
+        ... async def unbook(what: str) -> None:
+        ...     print("unbooked", what)
+        >>> @workflow
+        ... async def trip() -> None:
+        ...     async with saga() as undo:
+        ...         undo(unbook(await book("hotel")))
+        ...         undo(unbook(await book("flight")))
+        ...         raise ValueError("no passport")
+        >>> async with Engine(":memory:", [trip]) as engine:
+        ...     run = await engine.start(trip())
+        ...     try:
+        ...         await run.result()
+        ...     except RunFailedError as error:
+        ...         print(error.__cause__)
+        unbooked flight
+        unbooked hotel
+        no passport
     """
 
     def __init__(self, *, name: str = "") -> None:

@@ -172,6 +172,16 @@ class Schedule(Timetable):
 
     Raises:
         DefinitionError: If it contradicts itself, or cron or zone cannot be read.
+
+    Example:
+        >>> @job
+        ... async def clean_up() -> str:
+        ...     return "clean"
+        >>> nightly = Schedule("clean-up", clean_up(), every=86_400)
+        >>> async with Engine(":memory:", [clean_up], schedules=[nightly]) as engine:
+        ...     run = await engine.schedule("clean-up").trigger()  # one now
+        ...     await run.result()
+        'clean'
     """
 
     op: RunOp[Any] | Callable[[datetime], RunOp[Any]]

@@ -36,6 +36,10 @@ def aliases(*names: str) -> Callable[[_C], _C]:
 
     Raises:
         DefinitionError: A name is none.
+
+    Example:
+        >>> @aliases("CardError")  # what was recorded as a CardError is read as this
+        ... class PaymentError(Exception): ...
     """
     for name in names:
         given: Any = name

@@ -36,6 +36,18 @@ class ValueType(Generic[T]):
 
     Raises:
         DefinitionError: One of these is no such thing.
+
+    Example:
+        >>> class Money:
+        ...     def __init__(self, cents: int) -> None:
+        ...         self.cents = cents
+        >>> money = ValueType(Money, encode=lambda value: str(value.cents), decode=lambda text: Money(int(text)))
+        >>> @job
+        ... async def double(price: Money) -> Money:
+        ...     return Money(price.cents * 2)
+        >>> async with Engine(":memory:", [double], types=[money]) as engine:
+        ...     (await engine.run(double(Money(5)))).cents
+        10
     """
 
     type: type[T]

@@ -31,6 +31,9 @@ class Caps:
         stream_items: That an attempt of a step emits, or the code of a workflow.
         stream_buffer: Emitted by all runs, and not yet on disk. Who emits more waits, or is refused where he cannot.
         events_warning: From here on the log warns. Temporal warns at 10,240.
+
+    Example:
+        >>> engine = Engine("app.db", [], caps=Caps(value_bytes=4 << 20))
     """
 
     value_bytes: int = field(default=MAX_BYTES)

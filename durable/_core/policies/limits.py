@@ -45,6 +45,9 @@ class Rate:
 
     Raises:
         DefinitionError: One of the two is not a positive number.
+
+    Example:
+        >>> api = Limit("api", rate=Rate(100, per=60))  # at most 100 in any 60 seconds
     """
 
     count: int
@@ -78,6 +81,15 @@ class Limit:
 
     Raises:
         DefinitionError: It limits nothing, or one of its arguments is invalid.
+
+    Example:
+        >>> api = Limit("api", concurrency=5, rate=Rate(100, per=60))
+        >>> @job(limit=api)
+        ... async def look_up(item: str) -> int:
+        ...     return len(item)
+        >>> async with Engine(":memory:", [look_up]) as engine:
+        ...     await engine.run(look_up("tea"))
+        3
     """
 
     name: str

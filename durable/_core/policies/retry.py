@@ -66,6 +66,11 @@ class Retry:
         jitter: Share of each delay, 0 to 1, that is random.
         max_elapsed: Give up when the next attempt would start later than this many seconds
             after the first one; None: never.
+
+    Example:
+        >>> policy = Retry(attempts=5, on=ConnectionError, delay=1.0, factor=2.0, max_delay=60.0)
+        >>> policy.attempts
+        5
     """
 
     attempts: int | None = field(default=3)

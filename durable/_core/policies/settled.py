@@ -26,7 +26,13 @@ def _status(settled: Settled[Any]) -> SettledStatus:
 
 @frozen
 class Settled(Generic[T]):
-    """How an op ended: exactly one of *value* and *error* counts, and neither if it was cancelled or never begun."""
+    """
+    How an op ended: exactly one of *value* and *error* counts, and neither if it was cancelled or never begun.
+
+    Example:
+        >>> Settled(value=3).ok, Settled(error=ValueError("tea")).ok
+        (True, False)
+    """
 
     value: T | None = None
     error: Exception | None = None

@@ -38,6 +38,21 @@ class Callback(Op[T], Generic[T]):
         HeartbeatMissedError: Whoever is to answer was silent for too long. It is a TimeoutError, too.
         CallbackFailedError: It was failed with a text. Failed with an exception, it raises that.
         CallbackValueError: The answer is not of its type, and no engine was there to refuse it.
+
+    Example:
+        >>> handed_out = []
+        >>> @workflow
+        ... async def order() -> int:
+        ...     paid = await callback("paid", int, timeout=86_400)
+        ...     handed_out.append(paid.token)  # in earnest a step gives it to somebody
+        ...     return await paid
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     await engine.idle()
+        ...     await engine.complete(handed_out[0], 500)
+        ...     await run.result()
+        True
+        500
     """
 
     run_id: str
@@ -106,6 +121,21 @@ def callback(
         timeout: Seconds (or a timedelta) within which it must be answered, counted from now.
         heartbeat: Seconds (or a timedelta) for which whoever answers may be silent, counted from now, then from each
             ``await engine.heartbeat(token)``.
+
+    Example:
+        >>> handed_out = []
+        >>> @workflow
+        ... async def order() -> int:
+        ...     paid = await callback("paid", int, timeout=86_400)
+        ...     handed_out.append(paid.token)  # in earnest a step gives it to somebody
+        ...     return await paid
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     await engine.idle()
+        ...     await engine.complete(handed_out[0], 500)
+        ...     await run.result()
+        True
+        500
     """
     if name is not _NOTHING and not isinstance(name, str):
         if type is not _NOTHING:

@@ -54,6 +54,23 @@ class Finished(Generic[R_co]):
         reason: The error in a line, or the reason of the cancellation.
         labels: Those of the run.
         ended_at: Epoch seconds, UTC.
+
+    Example:
+        >>> @job
+        ... async def tell(text: str) -> str:
+        ...     return text
+        >>> @job
+        ... async def welcome(user: str) -> str:
+        ...     return f"welcome, {user}"
+        >>> @welcome.on_success
+        ... def and_then(finished: Finished[str]) -> list[RunOp[str]]:
+        ...     return [tell(f"said: {finished.value}")]
+        >>> async with Engine(":memory:", [welcome, tell]) as engine:
+        ...     await engine.run(welcome("ada"))
+        ...     await engine.idle()
+        ...     [info.result async for info in engine.runs(workflow="tell")]
+        'welcome, ada'
+        ['said: welcome, ada']
     """
 
     run_id: str

@@ -119,6 +119,18 @@ class Return(Generic[T_co]):
 
     Python forbids ``return value`` in async generators. Code after it runs only in
     ``finally`` blocks, which may still yield clean-up steps.
+
+    Example:
+        >>> @step
+        ... async def price(item: str) -> int:
+        ...     return len(item)
+        >>> @workflow
+        ... async def order(item: str) -> Flow[str]:
+        ...     cents: int = yield price(item)
+        ...     yield Return(f"{item} costs {cents}")
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     await engine.run(order("tea"))
+        'tea costs 3'
     """
 
     value: T_co
@@ -405,6 +417,18 @@ class Signal(Generic[T]):
     The name of a signal, and the type of what it carries: one object for both ends.
 
     ``await run.signal(payment, Payment(...))`` where it is sent, ``paid = await wait_for(payment)`` in the workflow.
+
+    Example:
+        >>> paid = Signal("paid", int)
+        >>> @workflow
+        ... async def order() -> int:
+        ...     return await wait_for(paid, timeout=86_400)
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     await run.signal(paid, 500)
+        ...     await run.result()
+        True
+        500
     """
 
     __slots__ = ("name", "type")

@@ -21,6 +21,18 @@ class Request(Generic[Q, A]):
 
     ``answer = await run.ask(approve, Question(...))`` where it is asked. In the workflow ``asked = await
     wait_for(approve)``, then ``await asked.reply(Answer(...))`` or ``await asked.refuse("why")``.
+
+    Example:
+        >>> approve = Request("approve", str, bool)
+        >>> @workflow
+        ... async def order() -> str:
+        ...     asked = await wait_for(approve)
+        ...     await asked.reply(asked.value == "ada")
+        ...     return asked.value
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     await run.ask(approve, "ada")
+        True
     """
 
     __slots__ = ("answer", "name", "question")
@@ -51,7 +63,21 @@ def name_of(given: str | Signal[Any] | Request[Any, Any]) -> str:
 
 @frozen(eq=False)
 class Asked(Generic[Q, A]):
-    """A request that the workflow has taken in: its question is the *value*. It is answered once."""
+    """
+    A request that the workflow has taken in: its question is the *value*. It is answered once.
+
+    Example:
+        >>> approve = Request("approve", str, bool)
+        >>> @workflow
+        ... async def order() -> str:
+        ...     asked = await wait_for(approve)
+        ...     await asked.reply(asked.value == "ada")
+        ...     return asked.value
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     await run.ask(approve, "ada")
+        True
+    """
 
     value: Q
     #: Its id in the journal.

@@ -65,6 +65,15 @@ def emit(stream: str, item: Any, *, sync: bool = False) -> Awaitable[None]:
     Raises:
         EncodeError, CapExceededError: The item cannot be recorded; or there are too many, see `Caps`.
         UsageError: The buffer is full, and the call cannot wait; or nothing of an engine runs here.
+
+    Example:
+        >>> @workflow
+        ... async def order() -> None:
+        ...     emit("log", "packed")
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     [line async for line in run.stream("log", str)]
+        ['packed']
     """
     check_name("the name of a stream", stream)
     driver = current_driver.driver_in_charge()
@@ -83,6 +92,16 @@ def progress(done: float, total: float | None = None, note: str | None = None) -
     Raises:
         ValueError: *done* or *total* is no finite number of at least 0.
         UsageError: Nothing of an engine runs here.
+
+    Example:
+        >>> @workflow
+        ... async def order() -> None:
+        ...     progress(1, 3, "packed")
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     await run.result()
+        ...     (await run.info()).progress.done
+        1
     """
     for name, value in (("done", done), ("total", total)):
         given: Any = value
@@ -108,6 +127,16 @@ def set_attributes(**values: Any) -> None:
     Raises:
         EncodeError, CapExceededError: They cannot be recorded.
         UsageError: Nothing of an engine runs here.
+
+    Example:
+        >>> @workflow
+        ... async def order() -> None:
+        ...     set_attributes(stage="packed")
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     await run.result()
+        ...     await run.attributes()
+        {'stage': 'packed'}
     """
     driver = current_driver.driver_in_charge()
     if driver is not None:

@@ -79,7 +79,17 @@ tell: Callable[[Cancelled], None] = Cancelled._set  # noqa: SLF001  # pyright: i
 
 @frozen
 class StepContext:
-    """Where a step's code stands."""
+    """
+    Where a step's code stands.
+
+    Example:
+        >>> @job(retry=3)
+        ... async def charge(cents: int) -> str:
+        ...     return f"{cents}, attempt {context().attempt}"  # `idempotency_key` is for the other side
+        >>> async with Engine(":memory:", [charge]) as engine:
+        ...     await engine.run(charge(500))
+        '500, attempt 1'
+    """
 
     run_id: str
     workflow: str
@@ -252,7 +262,17 @@ def _require(what: str) -> Scope:
 
 
 def context() -> StepContext:
-    """The run, position, attempt and idempotency key of the step or job that asks."""
+    """
+    The run, position, attempt and idempotency key of the step or job that asks.
+
+    Example:
+        >>> @job(retry=3)
+        ... async def charge(cents: int) -> str:
+        ...     return f"{cents}, attempt {context().attempt}"  # `idempotency_key` is for the other side
+        >>> async with Engine(":memory:", [charge]) as engine:
+        ...     await engine.run(charge(500))
+        '500, attempt 1'
+    """
     return _require("context()").context
 
 
@@ -263,6 +283,17 @@ def resource(kind: type[T]) -> T:
     Raises:
         ResourceNotFoundError: It was given none of that type, or several.
         UsageError: No step or job asks; or it runs in a process of its own, which shares no objects.
+
+    Example:
+        >>> @dataclass
+        ... class Prices:
+        ...     tea: int
+        >>> @job
+        ... async def price() -> int:
+        ...     return resource(Prices).tea
+        >>> async with Engine(":memory:", [price], resources=[Prices(tea=3)]) as engine:
+        ...     await engine.run(price())
+        3
     """
     scope = _require("resource()")
 
@@ -281,6 +312,17 @@ async def snooze(seconds: float | timedelta, message: str = "") -> NoReturn:
 
     Raises:
         UsageError: No step or job asks. In a workflow there is `durable.sleep`.
+
+    Example:
+        >>> @job
+        ... async def deliver(parcel: str) -> str:
+        ...     if not cursor(False).value:
+        ...         await cursor().advance(True)
+        ...         await snooze(0)  # too early: called again later, which costs no attempt
+        ...     return f"delivered {parcel}"
+        >>> async with Engine(":memory:", [deliver]) as engine:
+        ...     await engine.run(deliver("tea"))
+        'delivered tea'
     """
     _require("snooze()")
     raise Snooze(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds, message)
@@ -333,6 +375,17 @@ def cursor(start: T = None) -> Cursor[T]:  # type: ignore[assignment]  # without
     The cursor of the step or job that asks, at *start* if none was recorded.
 
     One per step; recorded under `Any`, so values of the standard library come back as themselves.
+
+    Example:
+        >>> @job
+        ... async def load(items: list[str]) -> int:
+        ...     done = cursor(0)
+        ...     for number in range(done.value, len(items)):
+        ...         await done.advance(number + 1)  # on disk when this returns: a crash resumes here
+        ...     return done.value
+        >>> async with Engine(":memory:", [load]) as engine:
+        ...     await engine.run(load(["tea", "salt"]))
+        2
     """
     scope = _require("cursor()")
     if scope.cursor is None:
@@ -346,6 +399,17 @@ async def memo(name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwa
 
     When the step runs again after a crash or a failed attempt, finished memos answer from the
     journal. The nth use of a name in an attempt is the nth use in every attempt.
+
+    Example:
+        >>> async def ask(question: str) -> str:
+        ...     return question.upper()
+        >>> @job(retry=3)
+        ... async def research(topic: str) -> str:
+        ...     plan = await memo("plan", ask, topic)  # asked once, however often this function runs
+        ...     return await memo("answer", ask, plan + "!")
+        >>> async with Engine(":memory:", [research]) as engine:
+        ...     await engine.run(research("tea"))
+        'TEA!'
     """
     scope = _require("memo()")
     check_name("the name of a memo", name)

@@ -38,6 +38,17 @@ def retry_http(response: R) -> R:
         HttpStatusError: The same without that: the step's own `retry=` decides.
         Fatal: Any other status from 400 on, from an `HttpStatusError`: asking again would not help.
         TypeError: It has no status.
+
+    Example:
+        >>> @dataclass
+        ... class Response:  # of any client: httpx, requests, aiohttp ...
+        ...     status_code: int
+        ...     headers: dict[str, str]
+        >>> retry_http(Response(200, {})).status_code
+        200
+        >>> retry_http(Response(503, {"Retry-After": "30"}))
+        Traceback (most recent call last):
+        durable.errors.RetryAfter: ...
     """
     given: Any = response
     status: Any = getattr(given, "status_code", None)

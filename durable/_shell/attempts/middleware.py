@@ -116,6 +116,19 @@ class Middleware:
     `run_succeeded` and `run_cancelled` are called for what is on disk already, at most once: if the process dies
     between the commit and the call, or the call raises, they are not called again. What must not be missed belongs
     in the workflow.
+
+    Example:
+        >>> class Told(Middleware):
+        ...     async def step(self, call, proceed):
+        ...         print("begins:", call.step)
+        ...         return await proceed()
+        >>> @job
+        ... async def welcome(user: str) -> str:
+        ...     return f"welcome, {user}"
+        >>> async with Engine(":memory:", [welcome], middleware=[Told()]) as engine:
+        ...     await engine.run(welcome("ada"))
+        begins: welcome
+        'welcome, ada'
     """
 
     async def step(self, call: StepCall, proceed: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ARG002 - to be overridden

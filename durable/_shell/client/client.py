@@ -35,6 +35,16 @@ class Client(JournalHandle[ClientBackend]):
         timeout: Seconds, up to 600, that a call waits for an owner that does not answer: then JournalAccessError says
             which process that is.
         carry: The context variables that are recorded with what it starts, as the engine's.
+
+    Example:
+        >>> @job
+        ... async def welcome(user: str) -> str:
+        ...     return f"welcome, {user}"
+        >>> async with Engine("app.db", [welcome]) as engine:
+        ...     async with Client("app.db") as client:  # of another process, in earnest
+        ...         run = await client.start(welcome("ada"))
+        ...         await run.result()
+        'welcome, ada'
     """
 
     def __init__(

@@ -166,6 +166,15 @@ class Engine(JournalHandle[EngineBackend]):
             (``process=True``).
         strict_permissions: Refuse a file, or a folder, that every user of the machine may write, in place of a warning.
         storage: For tests: opens another database in place of SQLite's file, see `OpenDatabase`.
+
+    Example:
+        >>> @job
+        ... async def welcome(user: str) -> str:
+        ...     return f"welcome, {user}"
+        >>> async with Engine(":memory:", [welcome]) as engine:  # in production a path: "app.db"
+        ...     run = await engine.start(welcome("ada"), key="ada")
+        ...     await run.result()
+        'welcome, ada'
     """
 
     def __init__(

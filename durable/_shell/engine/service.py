@@ -52,6 +52,14 @@ class Service(JournalHandle[ClientBackend]):
         definitions: Workflows and jobs, or modules of them. Only these are started, and results are read as they say.
         timeout: Seconds, up to 600, that a call waits for an owner that does not answer, as for `Client`.
         options: Of the engine, as for `Engine`. It always stands by.
+
+    Example:
+        >>> @job
+        ... async def welcome(user: str) -> str:
+        ...     return f"welcome, {user}"
+        >>> async with Service("app.db", [welcome]) as service:
+        ...     await service.run(welcome("ada"))
+        'welcome, ada'
     """
 
     def __init__(

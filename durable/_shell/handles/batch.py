@@ -68,6 +68,18 @@ class Batch:
 
     Made by `engine.batch`, filled in its block, and recorded as a whole at the end of that; from
     then on, and from `engine.get_batch`, a handle.
+
+    Example:
+        >>> @job
+        ... async def page(number: int, last: int) -> int:
+        ...     if number < last:
+        ...         await current_batch().add(page(number + 1, last))
+        ...     return number
+        >>> async with Engine(":memory:", [page]) as engine:
+        ...     async with engine.batch() as batch:
+        ...         _ = batch.add(page(1, 3))
+        ...     (await batch.wait()).succeeded
+        3
     """
 
     def __init__(
@@ -318,6 +330,18 @@ def current_batch() -> Batch:
 
     Raises:
         UsageError: It is neither. The children of a member are not members.
+
+    Example:
+        >>> @job
+        ... async def page(number: int, last: int) -> int:
+        ...     if number < last:
+        ...         await current_batch().add(page(number + 1, last))
+        ...     return number
+        >>> async with Engine(":memory:", [page]) as engine:
+        ...     async with engine.batch() as batch:
+        ...         _ = batch.add(page(1, 3))
+        ...     (await batch.wait()).succeeded
+        3
     """
     scope = scope_here()
     if scope is None or scope.backend is None or not scope.batches:

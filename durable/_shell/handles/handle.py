@@ -93,7 +93,18 @@ async def overdue(backend: Backend, reason: Callable[[sqlite3.Connection, str, f
 
 
 class Run(Generic[T]):
-    """A handle on one run."""
+    """
+    A handle on one run.
+
+    Example:
+        >>> @job
+        ... async def welcome(user: str) -> str:
+        ...     return f"welcome, {user}"
+        >>> async with Engine(":memory:", [welcome]) as engine:  # in production a path: "app.db"
+        ...     run = await engine.start(welcome("ada"), key="ada")
+        ...     await run.result()
+        'welcome, ada'
+    """
 
     def __init__(self, backend: Backend, run_id: str, result_type: Any = None, number: int = 0) -> None:
         self._backend = backend

@@ -63,7 +63,22 @@ class StepOutcome:
 
 @frozen
 class RunView:
-    """A run as its journal has it, for `Workflow.query`: all of one moment."""
+    """
+    A run as its journal has it, for `Workflow.query`: all of one moment.
+
+    Example:
+        >>> @workflow
+        ... async def order() -> None:
+        ...     set_attributes(stage="packed")
+        >>> @order.query
+        ... def stage(view: RunView) -> str:
+        ...     return view.attributes["stage"]
+        >>> async with Engine(":memory:", [order]) as engine:
+        ...     run = await engine.start(order())
+        ...     await run.result()
+        ...     await run.query(stage)
+        'packed'
+    """
 
     info: RunInfo
     #: In the order in which they began. What a retry has set aside is left out.

@@ -209,6 +209,18 @@ def read_histories(path: str | os.PathLike[str]) -> list[RunHistory]:
     Raises:
         ExportFormatError: It holds something else; the error names the line. Nothing in it is ever executed.
         JournalAccessError: It cannot be read.
+
+    Example:
+        >>> @job
+        ... async def welcome(user: str) -> str:
+        ...     return f"welcome, {user}"
+        >>> async with Engine(":memory:", [welcome]) as engine:
+        ...     run = await engine.start(welcome("ada"))
+        ...     await run.result()
+        ...     await engine.export(run.id, "run.jsonl")
+        'welcome, ada'
+        >>> [history.run.workflow for history in read_histories("run.jsonl")]
+        ['welcome']
     """
     name = os.fspath(path)
     try:
