@@ -516,7 +516,7 @@ class EngineClosedError(UsageError):
 
 class EngineFailedError(EngineClosedError):
     """
-    The engine ended by itself: it could not go on. ``__cause__`` is the error that ended it.
+    The engine ended by itself: it could not continue. ``__cause__`` is the error that ended it.
 
     It has given the file up, so that another takes over. What was recorded resumes there, or when it opens again.
 
@@ -989,7 +989,7 @@ class JournalAccessError(JournalError):
 
 class JournalLostError(JournalAccessError):
     """
-    The file, its WAL or its lock was deleted or replaced while an engine had it open, which cannot go on.
+    The file, its WAL or its lock was deleted or replaced while an engine had it open. It cannot continue without.
 
     Way out: stop whatever deletes or replaces it; restore a backup, or let the next opening make a new file.
     """
@@ -1039,7 +1039,7 @@ class JournalCorruptError(JournalError):
     """
     A recorded event does not match its checksum. Other runs are not affected.
 
-    Way out: restore a backup, or go on without that run; ``durable doctor`` names all that are hit.
+    Way out: restore a backup, or continue without that run; ``durable doctor`` names all that are hit.
     """
 
     def __init__(self, path: str, run_id: str, seq: int, reason: str) -> None:

@@ -409,7 +409,7 @@ def wait_first(m1: Member[T1], m2: Member[T2], m3: Member[T3], /, *, name: str =
 def wait_first(*members: Member[T], name: str = ...) -> WaitFirstOp[T]: ...
 def wait_first(*members: Any, name: str = "") -> WaitFirstOp[Any]:
     """
-    The first member to end, as a `Winner`; unlike in a `race`, the others go on.
+    The first member to end, as a `Winner`; unlike in a `race`, the others continue.
 
     They do until the run ends; children beyond that. Of what becomes of them the code hears nothing: `as_completed`
     tells of all. A `sleep` or `wait_for` that is not the first is given up, so its signal is left to who asks next.

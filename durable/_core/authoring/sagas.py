@@ -41,7 +41,7 @@ class saga:  # noqa: N801 - read as the statement that it is: `async with saga()
     Or before, by a reference of your own, where a step may do its work and fail all the same: it is undone, too.
 
     If the block is left by an error or a cancellation, the ops run in reverse, one after the other, each with its own
-    retry; then the error goes on. One that fails does not stop the others. A run that is cancelled has
+    retry; then the error is raised. One that fails does not stop the others. A run that is cancelled has
     ``cleanup_timeout`` for all of them; one that is cancelled *while* it compensates asks again for the compensation
     that was cut off, so that each has to stand being done twice, like every step. ``yield Return(...)`` and
     ``continue_as`` are successes: nothing is undone.

@@ -44,7 +44,7 @@ class Service(JournalHandle[ClientBackend]):
 
     Open it where the process serves, not before it forks: in the lifespan of a web application. A server that is told
     to end (SIGTERM, SIGINT) first waits for its requests. Those that wait for the end of a run or batch then get half
-    of the *grace*, and `EngineClosedError` after that; the runs go on. To hear of it, the service passes the signal on
+    of the *grace*, and `EngineClosedError` after that; runs continue. To hear of it, the service passes the signal on
     to the handler that is there; it adds none where there is none.
 
     Args:
