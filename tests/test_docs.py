@@ -25,7 +25,7 @@ EXAMPLE_SECONDS = 60
 
 DOCUMENTS = ["README.md", "CHANGELOG.md"]
 PAGES = sorted(
-    path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+    [*ROOT.glob("*.md"), *(path for room in ("durable", "examples", "tests") for path in (ROOT / room).rglob("*.md"))]
 )
 BY_THEMSELVES = {
     "census.py": "make demo",  # that takes longer; CI runs it, too
