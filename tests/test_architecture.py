@@ -286,6 +286,7 @@ ROOMS = [
     "durable.temporal._schedules",
     "durable.temporal._attempts",
     "durable.temporal._engine",
+    "durable.temporal._histories",
     "durable.temporal",
     "durable._debug",
     "durable._cli.terminal",

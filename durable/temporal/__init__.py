@@ -14,6 +14,7 @@ asks for it, and the message says what to use instead.
 
 from durable.temporal._engine.engine import TemporalEngine
 from durable.temporal._engine.handle import TemporalRun
+from durable.temporal._histories.converting import journal_of
 from durable.temporal._transactions.app_transactions import AppTransactions
 
-__all__ = ["AppTransactions", "TemporalEngine", "TemporalRun"]
+__all__ = ["AppTransactions", "TemporalEngine", "TemporalRun", "journal_of"]

@@ -5,20 +5,25 @@ Runs that continue from their journals: retried, forked, moved between a file an
 import pytest
 
 from durable import (
+    DurableError,
     Engine,
+    ExportFormatError,
     Flow,
     RetryRefusedError,
     Return,
     RunFailedError,
     RunStateError,
+    UsageError,
     gather,
     job,
+    replay,
     set_attributes,
     sleep,
     step,
     wait_for,
     workflow,
 )
+from durable.temporal import journal_of
 
 calls: list[str] = []
 broken = {"yes"}
@@ -87,6 +92,12 @@ async def many(n: int) -> Flow[int]:
         yield sleep(0)
         total += 1
     yield Return(total)
+
+
+@workflow(name="moves")
+async def other_moves() -> None:
+    await sleep(1)
+    await note("other")
 
 
 ALL = [mended, refunds, moves, many, fragile_job]
@@ -165,6 +176,40 @@ async def test_a_waiting_run_moves_from_a_file_to_a_server_and_back(engines, tmp
     assert calls == ["first", "second"]
     with pytest.raises(RunStateError):
         await there.leave()
+
+
+async def test_a_downloaded_history_is_a_journal(engines, client, tmp_path):
+    """
+    Without a server, by the code that the run has followed; other code is told.
+    """
+    engine = await engines(*ALL)
+    run = await engine.start(moves(), signals=[("word", "a")])
+    await run.result()
+    exported = await run.export()
+    history = await client.get_workflow_handle(run.id).fetch_history()
+    path = tmp_path / "history.json"
+    path.write_text(history.to_json())
+    found = await journal_of(path, ALL)
+    assert found.events == exported.events
+    assert replay(found, moves).verify().ok
+    with pytest.raises(DurableError, match="does not replay"):
+        await journal_of(path, [many, fragile_job, other_moves])
+    path.write_text("{}")
+    with pytest.raises((ExportFormatError, DurableError)):
+        await journal_of(path, ALL)
+
+
+@pytest.mark.parametrize("name", ["batch", "prune", "transact", "queue"])
+async def test_what_only_a_journal_has_is_refused_with_what_to_use(engines, name):
+    """
+    On engines, and on runs; what nobody has is an AttributeError as ever.
+    """
+    engine = await engines(*ALL)
+    with pytest.raises(UsageError, match="not known on Temporal"):
+        getattr(engine, name)
+    with pytest.raises(UsageError, match="set_attributes"):
+        getattr(engine.get("x"), "query")  # noqa: B009 - it is the access that is refused
+    assert not hasattr(engine, "nonsense")
 
 
 async def test_a_long_run_continues_as_a_fresh_one_of_the_server(engines, client):

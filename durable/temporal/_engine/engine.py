@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from temporalio.client import Client
 from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -49,6 +49,7 @@ from durable.temporal._attempts.attempts import Attempts, Commits
 from durable.temporal._attempts.run_ends import wait_for_ends
 from durable.temporal._driving.run_workflow import RunWorkflow
 from durable.temporal._engine.asking import Asking
+from durable.temporal._engine.elsewhere import OF_ENGINES, refuse
 from durable.temporal._engine.handle import TemporalRun, quoted
 from durable.temporal._engine.run_infos import statuses_on_server
 from durable.temporal._engine.staging import StagedRuns
@@ -170,6 +171,11 @@ class TemporalEngine:
 
     def _task_queue_of(self, queue: str) -> str:
         return self._task_queue if queue == _DEFAULT else f"{self._task_queue}.{queue}"
+
+    if not TYPE_CHECKING:  # a type checker says of what is not there that it is not
+
+        def __getattr__(self, name: str) -> Any:
+            refuse(name, OF_ENGINES, type(self).__name__)
 
     # --- workers -------------------------------------------------------------------------------
 

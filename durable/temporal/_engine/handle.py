@@ -53,6 +53,7 @@ from durable.errors import (
 from durable.temporal._attempts.run_ends import run_end
 from durable.temporal._driving.questions import REFUSED, UNANSWERED
 from durable.temporal._driving.seam import no_streams
+from durable.temporal._engine.elsewhere import OF_RUNS, refuse
 from durable.temporal._wire.payloads import ASK, from_plain, packed, plain, unpacked_text
 from durable.temporal._wire.starts import new_run_from, workflow_id_of
 
@@ -95,6 +96,11 @@ class TemporalRun(Generic[T]):
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    if not TYPE_CHECKING:  # a type checker says of what is not there that it is not
+
+        def __getattr__(self, name: str) -> Any:
+            refuse(name, OF_RUNS, type(self).__name__)
 
     # --- looking -------------------------------------------------------------------------------
 
