@@ -71,6 +71,8 @@ class Attempts:
         self._client = client
         self._steps = steps
         self._commits = commits
+        #: Functions that were told to end, have not, and are waited for no more.
+        self._abandoned: set[asyncio.Task[Event | None]] = set()
 
     def activity(self) -> Callable[[Sequence[RawValue]], Coroutine[Any, Any, RawValue]]:
         """What the SDK is given."""
@@ -182,6 +184,8 @@ class Attempts:
         action = running.action
         told = {"step": action.op.definition.name, "position": action.position, "attempt": action.attempt}
         log.warning("step.abandoned", **told)
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
         running.end()
         return None if closing else StepStopped(action.position, action.attempt, abandoned=True, at=0.0)
 
