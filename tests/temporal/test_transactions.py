@@ -76,7 +76,7 @@ def database(tmp_path):
     with sqlite3.connect(path) as conn:
         conn.execute("CREATE TABLE rides (id INTEGER PRIMARY KEY, rider TEXT)")
     conn.close()
-    return lambda: sqlite3.connect(path, timeout=10, check_same_thread=False)
+    return lambda: sqlite3.connect(path, timeout=10)
 
 
 async def test_rows_outcome_and_staged_runs_commit_together(engines, database):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final, Protocol, Unpack
 
@@ -62,7 +61,7 @@ class AppTransactions:
 
     Args:
         connect: Makes a connection of a DB-API module, not in autocommit mode: ``lambda: psycopg.connect(...)``, or
-            of sqlite3, where all workers are on one machine. It is called in threads, and the connection used there.
+            of sqlite3, where all workers are on one machine. It is called for each transaction, in the thread of that.
         placeholder: What stands for a parameter in SQL of that module: ``%s`` for psycopg, ``?`` for sqlite3. Found
             out by the module of the connection, unless it is given.
     """
@@ -71,7 +70,6 @@ class AppTransactions:
         self._connect = connect
         self._placeholder: Placeholder | None = placeholder
         self._tables: Tables | None = None
-        self._local = threading.local()
         self._clock = SystemClock()
 
     # --- what an engine calls ------------------------------------------------------------------
@@ -130,27 +128,27 @@ class AppTransactions:
 
     @contextlib.contextmanager
     def _transaction(self) -> Generator[tuple[Any, Tables]]:
-        """A connection; committed at the end, or given up."""
-        conn = getattr(self._local, "conn", None)
-        if conn is None:
+        """A connection, which is committed at the end, or rolled back; and closed."""
+        try:
+            conn = self._connect()
+        except Exception as error:
+            msg = f"no connection to the application's database: {error}"
+            raise DatabaseAwayError(msg) from error
+        with contextlib.closing(conn):
             try:
-                conn = self._local.conn = self._connect()
-            except Exception as error:
-                raise DatabaseAwayError(f"no connection to the application's database: {error}") from error
+                yield conn, self._tables_of(conn)
+            except BaseException:
+                with contextlib.suppress(Exception):  # of a connection that is lost: nothing was committed
+                    conn.rollback()
+                raise
+            conn.commit()
+
+    def _tables_of(self, conn: Any) -> Tables:
         if self._tables is None:
             sqlite = type(conn).__module__.partition(".")[0] in ("sqlite3", "_sqlite3")
             found: Placeholder = "?" if sqlite else "%s"
             self._tables = Tables(found if self._placeholder is None else self._placeholder)
-        try:
-            yield conn, self._tables
-            conn.commit()
-        except BaseException:
-            self._local.conn = None  # whatever state it is in
-            with contextlib.suppress(Exception):
-                conn.rollback()
-            with contextlib.suppress(Exception):
-                conn.close()
-            raise
+        return self._tables
 
     def _create(self) -> None:
         for left in reversed(range(_TRIES)):
