@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from durable import RunBlockedError
+from durable import RunBlockedError, command_line
 from durable.temporal import TemporalEngine
 from tests.temporal import worker
 
@@ -82,6 +82,33 @@ async def test_another_worker_goes_on_where_one_has_stopped(client, queue, start
     said = first.said + second.said
     assert [said.count(f"quick {n}") for n in (1, 2, 3)] == [1, 1, 1]
     assert "slow 2 5" in said
+
+
+async def test_the_command_line_works_until_it_is_told_to_stop(client, address, queue):
+    """
+    ``durable worker`` on the definitions of a module; SIGTERM lets it close.
+    """
+    command = [sys.executable, "-m", "durable", "worker", "--temporal", address, "--task-queue", queue]
+    command += ["--app", "tests.temporal.worker", "--grace", "0.2"]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    assert b"works on" in await process.stdout.readline()
+    async with TemporalEngine(client, queue, worker.ALL, poll=()) as engine:
+        run = await engine.start(worker.carefully())
+        while b"careful 1" not in await process.stdout.readline():
+            pass
+    process.terminate()
+    await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+    assert await run.status() != "succeeded"
+
+
+def test_without_a_cluster_the_command_says_so(capsys):
+    """
+    In a sentence, with the address.
+    """
+    arguments = ["worker", "--temporal", "127.0.0.1:1", "--app", "tests.temporal.worker"]
+    assert command_line(arguments) == 2
+    assert "127.0.0.1:1" in capsys.readouterr().err
 
 
 async def test_a_step_whose_outcome_is_unknown_blocks_its_run_until_a_person_says(client, queue, start_worker):

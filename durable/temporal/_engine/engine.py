@@ -33,6 +33,7 @@ from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.middleware import Middleware
 from durable._shell.attempts.steps import Steps
 from durable._shell.clock import SystemClock
+from durable._shell.engine.serving import told_to_stop
 from durable._shell.handles.run_info import RunInfo
 from durable._shell.reports.exporting import read_histories
 from durable._shell.requests.history_requests import Imported
@@ -210,6 +211,16 @@ class TemporalEngine:
         if self._steps is not None:
             self._steps.close()
             self._steps = None
+
+    async def serve(self) -> None:
+        """Work until SIGTERM or SIGINT, then close: the whole of a program that only executes."""
+        with told_to_stop() as stop:
+            async with self:
+                asked = asyncio.create_task(stop.asked())
+                try:
+                    await asyncio.wait([asked, *self._running], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    asked.cancel()
 
     async def __aenter__(self) -> Self:
         await self.open()
