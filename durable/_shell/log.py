@@ -135,17 +135,16 @@ def bind(run_id: str, workflow: str, step: str, attempt: int) -> Sequence[Token[
     """
     Have the application's own log entries say what attempt they are of, by structlog's context variables.
 
-    An attempt may run in the task of its run, so they are to be taken off at its end, by `unbind`.
+    An attempt may run in the task of its run: so step and attempt are to be taken off at its end, by `unbind`, while
+    the run stays, for all that is told in that task is of it.
     """
-    structlog = _structlog()
-    if structlog is None:
+    if not (_variables or _find_variables()):
         return ()
-    if not _variables:  # where they are kept is structlog's own, but what it has bound says so; and that takes longer
-        bound = structlog.contextvars.bind_contextvars(run_id="", workflow="", step="", attempt=0)
-        _variables.extend(bound[name].var for name in ("run_id", "workflow", "step", "attempt"))
-        structlog.contextvars.reset_contextvars(**bound)
     of_run, of_workflow, of_step, of_attempt = _variables
-    return of_run.set(run_id), of_workflow.set(workflow), of_step.set(step), of_attempt.set(attempt)
+    if of_run.get() != run_id:
+        of_run.set(run_id)
+        of_workflow.set(workflow)
+    return of_step.set(step), of_attempt.set(attempt)
 
 
 def unbind(bound: Sequence[Token[Any]]) -> None:
@@ -156,3 +155,14 @@ def unbind(bound: Sequence[Token[Any]]) -> None:
 
 #: The context variables that `bind` sets, in its order, once structlog is used.
 _variables: Final[list[ContextVar[Any]]] = []
+
+
+def _find_variables() -> bool:
+    """Learn them, if the application uses structlog: they are its own, but what it has bound says which they are."""
+    structlog = _structlog()
+    if structlog is None:
+        return False
+    bound = structlog.contextvars.bind_contextvars(run_id="", workflow="", step="", attempt=0)
+    _variables.extend(bound[name].var for name in ("run_id", "workflow", "step", "attempt"))
+    structlog.contextvars.reset_contextvars(**bound)
+    return True

@@ -28,6 +28,15 @@ def test_every_row_is_written_once_and_in_its_order(table, count):
     assert table.execute("SELECT number, text FROM t ORDER BY place").fetchall() == rows
 
 
+def test_what_is_none_is_null(table):
+    """
+    Whatever the type of its column; and what only looks empty is not.
+    """
+    write_many(table, "INSERT INTO t (number, text) VALUES {rows}", [(None, None), (0, ""), (1, None)])
+    found = table.execute("SELECT typeof(number), typeof(text) FROM t ORDER BY place").fetchall()
+    assert found == [("null", "null"), ("integer", "text"), ("integer", "null")]
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 63, 64, 65, 200])
 def test_every_item_is_asked_about(table, count):
     """

@@ -11,8 +11,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
+from math import nan
 from typing import Any, Final
 
+#: As what None is bound, of the many columns that are empty. SQLite keeps a NaN as NULL, while the sqlite3 module asks
+#: of each None whether somebody has an adapter for it: that takes longer than all else about the value.
+_NULL: Final = nan
 #: Rows of one statement. Few sizes, since each is a statement that SQLite prepares and keeps. Two are what one step
 #: of one run records.
 SIZES: Final = (64, 16, 4, 2, 1)
@@ -22,12 +26,12 @@ def write_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]
     """Execute *sql*, with ``VALUES {rows}`` in it, for *rows* in their order."""
     if not rows:
         return
-    row = f"({', '.join('?' * len(rows[0]))})"
+    places = f"({', '.join('?' * len(rows[0]))})"
     at, end = 0, len(rows)
     for size in SIZES:
         while end - at >= size:
-            several = sql.format(rows=", ".join([row] * size))
-            conn.execute(several, tuple(chain.from_iterable(rows[at : at + size])))
+            several = sql.format(rows=", ".join([places] * size))
+            conn.execute(several, [_NULL if value is None else value for row in rows[at : at + size] for value in row])
             at += size
 
 

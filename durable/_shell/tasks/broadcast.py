@@ -51,16 +51,14 @@ class Broadcast:
         self._clock = clock
         # Weak: a reader that gives up before its first event closes nothing.
         self._subscriptions: WeakSet[_Subscription] = WeakSet()
-
-    @property
-    def has_readers(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._subscriptions)
+        #: Whether anybody listens. Asked by every turn, so that it is kept: who gave up is missed with the next commit.
+        self.has_readers = False
 
     def publish(self, effects: Effects, names: Callable[[int], tuple[str, str] | None]) -> None:
         """Tell the subscribers what a commit group caused. *names* gives id and workflow of a run that is active."""
-        if not self._subscriptions:
+        if not self.has_readers:
             return
+        self.has_readers = bool(self._subscriptions)
         now = self._clock.now()
         events = [_said(each, of, now) for each in effects.said if (of := names(each.run)) is not None]
         events += [
@@ -80,6 +78,7 @@ class Broadcast:
         """Events from this moment on."""
         subscription = _Subscription(wanted)
         self._subscriptions.add(subscription)
+        self.has_readers = True
         return self._iterate(subscription)
 
     async def _iterate(self, subscription: _Subscription) -> AsyncGenerator[EngineEvent]:
@@ -99,6 +98,7 @@ class Broadcast:
                 await subscription.wake.wait()
         finally:
             self._subscriptions.discard(subscription)
+            self.has_readers = bool(self._subscriptions)
 
     def close(self, error: Callable[[], Exception] | None = None) -> None:
         """End all subscriptions; each with an *error* of its own, if the engine failed."""
