@@ -65,9 +65,9 @@ MUTANTS = (
     _m(
         "acts before it records",
         "_shell/turns/driver",
-        "                decisions, freed = await self._record(execution, decision, now)",
+        "                freed = await self._writer.record(decision, execution, self._inbox.upto, now)",
         "                self._perform(decision, execution)\n"
-        "                decisions, freed = await self._record(execution, decision, now)",
+        "                freed = await self._writer.record(decision, execution, self._inbox.upto, now)",
         "crash/test_kill.py::test_it_does_not_matter_at_which_point_of_a_commit_the_process_dies",
     ),
     _m(

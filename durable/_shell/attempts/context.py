@@ -145,33 +145,43 @@ class EmittedSoFar:
     last: Awaitable[None] = ROOM
 
 
-@define
 class Scope:
     """One running attempt."""
 
-    #: Makes what `context` gives: few steps ask for it.
-    about: Callable[[], StepContext]
-    codec: Codec
-    notes: Notes
-    #: What earlier attempts left, by name.
-    left: dict[str, Payload] = field(factory=dict)
-    #: How often each memo's name was used, and how many ids of each kind were made, so far. One dictionary,
-    #: and no list before somebody needs one: a scope is made for every attempt.
-    counts: dict[str, int] = field(factory=dict)
+    # Defaults of the class, since one is made for every attempt, and few ask for anything.
     cursor: Cursor[Any] | None = None
-    #: Ids of its run's batch, and of those around that; and where to ask about them.
-    batches: tuple[str, ...] = ()
-    backend: Backend | None = None
-    #: That of the engine: for what is asked in a thread.
-    loop: asyncio.AbstractEventLoop | None = None
-    #: What its engine was given to share.
-    resources: Resources = NO_RESOURCES
     emitted: EmittedSoFar | None = None
     #: Members being added that nobody has awaited yet.
     adding: tuple[asyncio.Future[None], ...] = ()
     #: Set once the attempt is over: what still runs of it, in a thread, leaves no effect.
-    is_over: bool = False
+    is_over = False
+    _counts: dict[str, int] | None = None
     _context: StepContext | None = None
+
+    def __init__(
+        self,
+        about: Callable[[], StepContext],
+        codec: Codec,
+        notes: Notes,
+        left: dict[str, Payload],
+        batches: tuple[str, ...] = (),
+        backend: Backend | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        resources: Resources = NO_RESOURCES,
+    ) -> None:
+        #: Makes what `context` gives.
+        self.about = about
+        self.codec = codec
+        self.notes = notes
+        #: What earlier attempts left, by name.
+        self.left = left
+        #: Ids of its run's batch, and of those around that; and where to ask about them.
+        self.batches = batches
+        self.backend = backend
+        #: That of the engine: for what is asked in a thread.
+        self.loop = loop
+        #: What its engine was given to share.
+        self.resources = resources
 
     @property
     def context(self) -> StepContext:
@@ -216,13 +226,20 @@ class Scope:
     def next_id(self, kind: str) -> str:
         """An id for the next run or batch that this attempt makes: the same in every attempt."""
         self.check()
-        number = self.counts.get(f"id:{kind}", 0)
-        self.counts[f"id:{kind}"] = number + 1
+        number = self.count(f"id:{kind}")
         made = f"{self.context.idempotency_key}:{kind}.{number}"
         if len(made) <= LONGEST_DERIVED:
             return made
         # Members that add members, and callbacks that add batches, may do so for ever.
         return f"{kind}-{hashlib.blake2b(made.encode(), digest_size=16).hexdigest()}"
+
+    def count(self, name: str) -> int:
+        """How often *name* was counted before: a memo of that name, an id of that kind."""
+        if self._counts is None:
+            self._counts = {}
+        before = self._counts.get(name, 0)
+        self._counts[name] = before + 1
+        return before
 
     def on_loop(self, asked: Coroutine[Any, Any, T]) -> T:
         """What *asked* returns, for a plain function in its thread: it runs on the engine's loop."""
@@ -414,8 +431,7 @@ async def memo(name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwa
     scope = _require("memo()")
     check_name("the name of a memo", name)
     used = f"memo:{name}"
-    scope.counts[used] = nth = scope.counts.get(used, 0) + 1
-    key = f"{used}:{nth}"
+    key = f"{used}:{scope.count(used) + 1}"
     where = f"memo {name!r} of step at {scope.context.position}"
     kind = result_type(fn)
     kept = scope.left.get(key)

@@ -151,16 +151,7 @@ class Steps:
         deadline = None if timeout is None else self._clock.now() + timeout
         about = partial(_context, action, state, deadline, running.cancelled, self._is_draining)
         codec = definition.codec_of(self._codec)
-        scope = Scope(
-            about,
-            codec,
-            notes,
-            left,
-            batches=state.batches,
-            backend=self._inside,
-            loop=self._loop,
-            resources=self._resources,
-        )
+        scope = Scope(about, codec, notes, left, state.batches, self._inside, self._loop, self._resources)
         enter(scope)
         running.scope = scope
         bound = bind(state.run_id, state.workflow, definition.name, action.attempt)

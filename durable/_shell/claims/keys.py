@@ -140,7 +140,7 @@ def made_too_early(conn: sqlite3.Connection, turns: Sequence[TurnWrite]) -> set[
         row = conn.execute("SELECT checksum FROM durable_renewed WHERE run = ?", (turn.state.run,)).fetchone()
         if row is None or not turn.events:
             continue
-        _, _, kind, position, at, body, value, _, recorded = turn.events[0]
+        _, _, kind, position, at, body, value, recorded = turn.events[0]
         payload = value.value if isinstance(value, Large) else value
         if checksum(row[0], kind, position, at, body, payload) != recorded:
             found.add(turn.state.run)

@@ -494,7 +494,7 @@ class Commits:
             row = conn.execute(
                 "SELECT checksum FROM durable_events WHERE run = ? AND seq = ?", (event[0], event[1])
             ).fetchone()
-            return row is not None and row[0] == event[8]
+            return row is not None and row[0] == event[-1]
 
         while True:
             try:

@@ -52,8 +52,8 @@ def stored(value: Payload | None) -> Payload | Large | None:
     return Large(value, hashlib.blake2b(data, digest_size=32).digest())
 
 
-#: run, seq, kind, position, at, body, value, payload, checksum
-EventTuple: TypeAlias = tuple[int, int, int, str | None, float, str | None, Any, int | None, int]
+#: run, seq, kind, position, at, body, value (or `Large`), checksum
+EventTuple: TypeAlias = tuple[int, int, int, str | None, float, str | None, Any, int]
 
 
 def checksum(before: int, kind: int, position: str | None, at: float, body: str | None, value: Payload | None) -> int:
@@ -93,7 +93,7 @@ class RunState:
             chain = checksum(chain, kind, position, at, body, value)
             seq += 1
             kept: Any = value if value is None or len(value) < LARGE_BYTES else stored(value)
-            rows.append((run, seq, kind, position, at, body, kept, None, chain))
+            rows.append((run, seq, kind, position, at, body, kept, chain))
         self.seq, self.chain = seq, chain
         return rows
 

@@ -238,7 +238,8 @@ class AttemptRunner:
         task = task or current_task()
         outcome: Event | None = None
         try:
-            notes.begin(action)
+            if not action.op.definition.options.keep_memos:
+                notes.keep_no_memos(action)
             left = await notes.left(action, state.run_id) if notes.may_be_left(action) else {}
             if state.batch is not None or state.callback is not None:
                 await self._name_batches()

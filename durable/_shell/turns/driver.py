@@ -207,8 +207,11 @@ class Driver:
         try:
             if decision.transactions:
                 decisions, freed = await self._transact(execution, decision)
+            elif len(decision.events) <= ROWS_AT_ONCE:
+                freed = await self._writer.record(decision, execution, self._inbox.upto, now)
+                decisions = [decision]
             else:
-                decisions, freed = await self._record(execution, decision, now)
+                decisions, freed = await self._record_large(execution, decision, now)
         except SignalsUnreadError:
             go_back = partial(self._redo, execution)
         except JournalDamagedError:
@@ -263,10 +266,8 @@ class Driver:
         with self._watch.turn:
             return execution.continue_turn()
 
-    async def _record(self, execution: AnyExecution, decision: Decision, now: float) -> Recorded:
+    async def _record_large(self, execution: AnyExecution, decision: Decision, now: float) -> Recorded:
         """Have *decision* written: in several commits if it opens very much, since the writer is everybody's."""
-        if len(decision.events) <= ROWS_AT_ONCE:
-            return Recorded([decision], await self._writer.record(decision, execution, self._inbox.upto, now))
         parts = in_parts(decision, ROWS_A_COMMIT, ROWS_OF_CHILD, now)
         freed = False
         with anyio.CancelScope(shield=True):  # as in `_rest_of_turn`

@@ -108,10 +108,9 @@ class StepNotes:
             return commits.say_in_thread(said, sync=sync)
         return commits.say(said, sync=sync)
 
-    def begin(self, action: StepAction) -> None:
-        """Hear that an attempt begins."""
-        if not action.op.definition.options.keep_memos:
-            self._not_kept.add(action.position)
+    def keep_no_memos(self, action: StepAction) -> None:
+        """Let the memos of a step go once it has succeeded."""
+        self._not_kept.add(action.position)
 
     def may_be_left(self, action: StepAction) -> bool:
         """Whether an earlier attempt may have left something for this one."""

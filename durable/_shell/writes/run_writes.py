@@ -14,7 +14,7 @@ from durable._core.codec.digests import may_be_equal
 from durable._core.journal.events import SignalReceived
 from durable._shell.claims import keys, slots
 from durable._shell.reads.run_rows import last_of_chain
-from durable._shell.rows.rows import Effects, Large, NewRun, ReadyRun, RunState, labels_json
+from durable._shell.rows.rows import Effects, EventTuple, Large, NewRun, ReadyRun, RunState, labels_json
 from durable._shell.rows.templates import to_json
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes.wakeups import claim, keep_payload, put_signal, request_cancel
@@ -27,7 +27,11 @@ INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, p
 VALUES {rows}
 """
 _INSERT_EVENTS = """
-INSERT INTO durable_events (run, seq, kind, position, at, body, value, payload, checksum)
+INSERT INTO durable_events (run, seq, kind, position, at, body, value, checksum)
+VALUES {rows}
+"""
+_INSERT_LARGE_EVENTS = """
+INSERT INTO durable_events (run, seq, kind, position, at, body, checksum, value, payload)
 VALUES {rows}
 """
 INSERT_WAITS = """
@@ -39,8 +43,16 @@ VALUES {rows}
 def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
     """Append rows of events; large payloads go to their own table."""
     if any(type(row[6]) is Large for row in rows):
-        rows = [(*row[:6], None, keep_payload(conn, row[6]), row[8]) if type(row[6]) is Large else row for row in rows]
-    write_many(conn, _INSERT_EVENTS, rows)
+        write_many(conn, _INSERT_LARGE_EVENTS, [_with_payload(conn, row) for row in rows])
+    else:
+        write_many(conn, _INSERT_EVENTS, rows)
+
+
+def _with_payload(conn: sqlite3.Connection, row: EventTuple) -> Sequence[Any]:
+    *others, value, checksum = row
+    if type(value) is Large:
+        return *others, checksum, None, keep_payload(conn, value)
+    return *others, checksum, value, None
 
 
 def write_runs(conn: sqlite3.Connection, runs: list[Any], events: list[Any], waits: Sequence[Any]) -> None:
