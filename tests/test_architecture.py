@@ -256,6 +256,7 @@ ROOMS = [
     "durable._core",
     "durable._shell.log",
     "durable._shell.clock",
+    "durable._shell.switching",
     "durable._shell.threads",
     "durable._shell.loops",
     "durable._shell.storage",

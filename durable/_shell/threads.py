@@ -23,6 +23,7 @@ from attrs import define
 
 from durable._core.supervision import pause_before
 from durable._shell.log import log
+from durable._shell.switching import switching
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,10 +41,13 @@ class _Call:
     error: BaseException | None = None
 
     def run(self) -> None:
+        switching.begin()
         try:
             self.value = self.context.run(self.fn)
         except BaseException as error:  # noqa: BLE001 - of whoever awaits the call
             self.error = error
+        finally:
+            switching.end()
 
     def answer(self) -> None:
         if self.future.done():

@@ -36,6 +36,7 @@ from durable import (
 )
 from durable._shell import threads as threads_module
 from durable._shell.ownership.outlived import Outlived, still_running
+from durable._shell.switching import SHORT
 from durable._shell.threads import Threads
 from durable.errors import DefinitionError, UsageError
 
@@ -672,3 +673,54 @@ async def test_a_function_that_hangs_keeps_its_slot_of_a_limit_until_it_has_retu
     assert await engine.get(after.id).result(5) == 0
     with contextlib.closing(sqlite3.connect(engine.path)) as conn:
         assert conn.execute("SELECT count(*) FROM durable_slots").fetchone() == (0,)
+
+
+@pytest.fixture
+def interval():
+    """
+    How soon threads take turns, as every program begins.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.005)
+    yield 0.005
+    sys.setswitchinterval(before)
+
+
+async def test_threads_take_turns_sooner_while_a_plain_function_runs(interval):
+    """
+    Until the last of them has returned, whatever it raises.
+    """
+    pool = Threads(2, name="test")
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait():
+        entered.set()
+        leave.wait()
+
+    def fail():
+        raise LookupError(round(sys.getswitchinterval(), 6))
+
+    long = asyncio.create_task(pool.call(wait))
+    while not entered.is_set():
+        await asyncio.sleep(0)
+    assert await pool.call(sys.getswitchinterval) == pytest.approx(SHORT)
+    with pytest.raises(LookupError, match=r"0\.0005"):
+        await pool.call(fail)
+    assert sys.getswitchinterval() == pytest.approx(SHORT)
+    leave.set()
+    await long
+    assert sys.getswitchinterval() == pytest.approx(interval)
+    pool.close()
+
+
+@pytest.mark.parametrize("own", [0.0001, 0.02])
+async def test_how_soon_the_application_has_threads_take_turns_is_its_own(interval, own):
+    """
+    A shorter interval is left as it is, and so is what a function sets while it runs.
+    """
+    pool = Threads(1, name="test")
+    await pool.call(sys.setswitchinterval, own)
+    assert sys.getswitchinterval() == pytest.approx(own)
+    assert await pool.call(sys.getswitchinterval) == pytest.approx(min(own, SHORT))
+    assert sys.getswitchinterval() == pytest.approx(own)
+    pool.close()
