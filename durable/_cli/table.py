@@ -26,6 +26,7 @@ GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "show": Subcommand("show", "one run on a page: status, result, error, why it waits, steps, children"),
         "history": Subcommand("history", "the recorded events of a run"),
         "watch": Subcommand("watch", "a run as it goes: a line for each change, with a bar for its progress"),
+        "query": Subcommand("query", "what a query of its workflow says of a run, from what is recorded"),
         "tail": Subcommand("tail", "what a run emits to a stream, from the beginning to its end"),
         "graph": Subcommand("graph", "a run as a drawing: text, mermaid, dot or svg"),
         "stats": Subcommand("stats", "counts and sizes of a journal"),

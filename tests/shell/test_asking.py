@@ -100,6 +100,27 @@ async def relay(rounds: int) -> Flow[str]:
     yield continue_as(relay(rounds - 1))
 
 
+async def test_who_waits_for_a_request_is_told_as_such(engines, reached):
+    """
+    In values and in words, and runs are found by it: by its name, by what it is, by both. After a restart, too.
+    """
+    engine = await engines.file(judge)
+    await reached(await engine.start(judge(1), id="r"), "waiting")
+    for again in (False, True):
+        if again:
+            await engine.aclose()
+            engine = await engines.file(judge)
+        run = engine.get("r")
+        (wait,) = await run.waits()
+        assert (wait.kind, wait.name, wait.position) == ("request", "approve", "0")
+        assert (await run.why()).startswith("run 'r' waits for a request 'approve' at 0, for ")
+        for named in ("approve", "request", "request:approve"):
+            assert [info.id async for info in engine.runs(waiting_for=named)] == ["r"]
+        for other in ("signal", "signal:approve", "callback", "approv"):
+            assert [info.id async for info in engine.runs(waiting_for=other)] == []
+    assert await run.ask(approve, Order(1), timeout=5) == YES
+
+
 async def asked(engine, count):
     """Return once so many requests are recorded."""
     async with asyncio.timeout(10):

@@ -233,7 +233,8 @@ def _node(event: CommandEvent) -> GraphNode:
         case TimerSet():
             return GraphNode(event.position, "timer", event.called, "open", at)
         case SignalAwaited():
-            return GraphNode(event.position, "signal", f"wait_for {event.name}", "open", at)
+            what = f"request {event.name}" if event.answers else event.name
+            return GraphNode(event.position, "signal", f"wait_for {what}", "open", at)
         case ChildStarted():
             kind: NodeKind = "child" if event.awaited else "start"
             return GraphNode(event.position, kind, event.name, "open", at, run_id=event.run_id)

@@ -35,9 +35,10 @@ FILTERS_HELP: Final = """\
 Times are ISO dates (2026-01-31, 2026-01-31T12:00, in local time; or with a Z or offset),
 or spans before now: 30min, 2h, 7d, "1h 30min", "7d ago".
 
---waiting-for takes the name of a signal, or what is waited for: signal, timer, child (a run
-that it has started), retry (the next attempt), start (its delay, or runs before it), slot (of
-a limit). A signal that is called like one of these: signal:NAME."""
+--waiting-for takes the name of a signal, request or callback, or what is waited for: signal,
+request, callback, timer, child (a run that it has started), retry (the next attempt), start
+(its delay, or runs before it), slot (of a limit). A signal that is called like one of these:
+signal:NAME."""
 
 
 class Moment(NamedTuple):

@@ -48,7 +48,7 @@ def _moves(conn: sqlite3.Connection, row: RunRow) -> bool:
         if run_rows.slots_awaited(conn, each.run):
             return True
         for wait in run_rows.waits_of(conn, each.run, run_rows.count_waits(conn, each.run)):
-            if wait.fire_at is not None or wait.kind not in ("signal", "child", "callback"):
+            if wait.fire_at is not None or wait.kind not in ("signal", "request", "child", "callback"):
                 return True
             child = last_of_chain(conn, wait.target) if wait.target is not None else None
             if child is not None and child.run_id not in seen:

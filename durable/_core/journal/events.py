@@ -501,7 +501,7 @@ class TimerFired(Positioned):
 
 @light_frozen
 class SignalAwaited(AskedByCode):
-    """The run waits for a signal; *fire_at* is its timeout, if any."""
+    """The run waits for a signal, or for a request if it *answers*; *fire_at* is its timeout, if any."""
 
     kind: ClassVar[int] = 23
     category: ClassVar[Literal["command"]] = "command"
@@ -510,9 +510,10 @@ class SignalAwaited(AskedByCode):
     fire_at: float | None
     site: str
     at: Instant = 0.0
+    answers: bool = field(factory=bool)
 
     def describe(self) -> str:
-        return f"wait_for {self.name!r}"
+        return f"wait_for {'request ' if self.answers else ''}{self.name!r}"
 
     @property
     def sought(self) -> str:

@@ -83,6 +83,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.waits import Wait
 from durable._core.policies.retry import Retry
+from durable._core.statuses import WaitKind
 from durable.errors import InternalError, UsageError
 
 _E = TypeVar("_E", bound=Event)
@@ -459,8 +460,9 @@ def open_waits(events: Sequence[Event]) -> OpenWaits:
                 name = event.name if event.name == "timeout" else event.called
                 timers[event.position] = Wait(event.position, "timer", event.position, name=name, fire_at=event.fire_at)
             case SignalAwaited():
+                asked_for: WaitKind = "request" if event.answers else "signal"
                 timers[event.position] = Wait(
-                    event.position, "signal", event.position, name=event.name, fire_at=event.fire_at
+                    event.position, asked_for, event.position, name=event.name, fire_at=event.fire_at
                 )
             case CallbackOpened():
                 timers[event.position] = Wait(

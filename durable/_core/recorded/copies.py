@@ -67,7 +67,7 @@ def fork_of(recorded: RunHistory, *, run_id: str, at: str, replace: Mapping[str,
         each for each in recorded.pending if isinstance(each, SignalReceived) or each.position in awaited
     ]
     over = {each.position for each in arrived}
-    waits = [wait for wait in waits_of(events, now) if wait.kind == "signal" or wait.position not in over]
+    waits = [wait for wait in waits_of(events, now) if wait.kind in ("signal", "request") or wait.position not in over]
     return RunHistory(mine, events, arrived, waits=waits)
 
 

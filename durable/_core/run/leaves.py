@@ -74,14 +74,15 @@ class SignalNode(TimerLeaf):
         self.name, self.type = op.name, op.type
         #: Of the requests that it waits for, if these are what it does.
         self.request = op.request if isinstance(op, WaitForRequestOp) else None
-        self.channel: Channel = op.name, self.request is not None
+        answers = self.request is not None
+        self.channel: Channel = op.name, answers
         fire_at = None if op.timeout is None else ex.time + op.timeout
-        event, fresh = ex.command(SignalAwaited(position, op.name, fire_at, ex.site(op), ex.time))
+        event, fresh = ex.command(SignalAwaited(position, op.name, fire_at, ex.site(op), ex.time, answers))
         while buffered := ex.take_signal(self.channel):
             if self.receive(buffered):
                 return
         ex.signal_waiters.setdefault(self.channel, []).append(self)
-        self.wait_for("signal", name=op.name, fire_at=event.fire_at, fresh=fresh)
+        self.wait_for("request" if answers else "signal", name=op.name, fire_at=event.fire_at, fresh=fresh)
 
     def receive(self, signal: NumberedSignal) -> bool:
         """Consume *signal*; False if it is a request that was turned away, so that this still waits."""

@@ -188,9 +188,9 @@ class JournalHandle(Generic[B]):
             queue: Name of a queue.
             parent: Id of the run that started them.
             batch: Id of the batch that they are members of.
-            waiting_for: What they wait for: the name of a signal; or "signal", "timer", "child", "retry" (the next
-                attempt), "start" (a delay, or runs before it) or "slot" (of a limit). A signal that is called like one
-                of these is "signal:NAME".
+            waiting_for: What they wait for: the name of a signal, request or callback; or "signal", "request",
+                "callback", "timer", "child", "retry" (the next attempt), "start" (a delay, or runs before it) or
+                "slot" (of a limit). A signal that is called like one of these is "signal:NAME".
             since: Created at or after.
             until: Created before.
             limit: How many at most.

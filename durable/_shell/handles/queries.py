@@ -130,11 +130,16 @@ async def ask_journal(
         RunNotFoundError: There is no such run.
         UsageError: It is no query of the run's workflow, as far as that is known here.
     """
-    found = await backend.read(_read, backend.path, run_id)
-    details, events = found
+    fn, view = await open_query(backend, run_id, query)
+    return fn(view, *args, **kwargs)
+
+
+async def open_query(backend: Backend, run_id: str, query: Callable[..., T] | str) -> tuple[Callable[..., T], RunView]:
+    """The function, and the view of the run that it is called with. Raises what `ask_journal` does."""
+    details, events = await backend.read(_read, backend.path, run_id)
     info = info_from(details, backend)
     fn: Callable[..., T] = _function(query, backend.definition(info.workflow, info.version), info.workflow)
-    return fn(RunView(info, _steps(events, backend.codec)), *args, **kwargs)
+    return fn, RunView(info, _steps(events, backend.codec))
 
 
 def _function(query: Callable[..., Any] | str, definition: Any, workflow: str) -> Callable[..., Any]:

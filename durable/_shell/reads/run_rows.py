@@ -321,6 +321,7 @@ WHERE run = ? AND kind IN (20, 21, 37) AND position IN (SELECT value FROM json_e
 #: What runs can be asked for by: what they wait for, and the kinds of rows in `durable_waits` that say so.
 WAITED_FOR: Final[Mapping[str, tuple[str, ...]]] = {
     "signal": ("signal",),
+    "request": ("request",),
     "timer": ("timer",),
     "child": ("child",),
     "callback": ("callback",),
@@ -328,6 +329,8 @@ WAITED_FOR: Final[Mapping[str, tuple[str, ...]]] = {
     "start": ("start",),
     "slot": (),
 }
+#: Those of them that have names.
+_NAMED: Final = ("signal", "request", "callback")
 
 
 def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limit: int) -> list[RunRow]:
@@ -389,8 +392,10 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
         where.append("r.run IN (SELECT w.run FROM durable_waits AS w WHERE w.kind IN (SELECT value FROM json_each(?)))")
         values.append(json.dumps(WAITED_FOR[wanted.waiting_for]))
     elif wanted.waiting_for is not None:
-        name = wanted.waiting_for.removeprefix("signal:")
-        kinds = ["signal", "callback"] if name == wanted.waiting_for else ["signal"]
+        kind, colon, name = wanted.waiting_for.partition(":")
+        kinds = [kind]
+        if not (colon and kind in _NAMED):
+            name, kinds = wanted.waiting_for, [*_NAMED]
         where.append(
             "r.run IN (SELECT w.run FROM durable_waits AS w "
             "WHERE w.kind IN (SELECT value FROM json_each(?)) AND w.name = ?)"
@@ -501,10 +506,10 @@ def pending_signals(conn: sqlite3.Connection, run: int) -> dict[str, int]:
 
 
 def waiting_for_signal(conn: sqlite3.Connection, name: str) -> str | None:
-    """The freed run that has waited longest for a signal called *name*, if any."""
+    """The freed run that has waited longest for a signal or request called *name*, if any."""
     row = conn.execute(
         "SELECT r.run_id FROM durable_waits AS w JOIN durable_runs AS r ON r.run = w.run "
-        "WHERE w.kind = 'signal' AND w.name = ? AND r.status = 'waiting' ORDER BY w.wait LIMIT 1",
+        "WHERE w.kind IN ('signal', 'request') AND w.name = ? AND r.status = 'waiting' ORDER BY w.wait LIMIT 1",
         (name,),
     ).fetchone()
     return None if row is None else str(row[0])

@@ -42,14 +42,14 @@ class WaitInfo(NamedTuple):
     """
     Something that a run waits for. Instants are epoch seconds, UTC.
 
-    Its *kind* is "signal", "timer", "child", "callback", "retry" (the next attempt, of a step or of the run), "start"
-    (its delay, or the run before it), "slot" (of a limit), "queue" (its turn there), "ending" (a step or child was
-    cancelled and has not ended yet), "resume" (it is paused, or its queue is) or "person" (it is blocked); or what
-    ends the run if that takes too long: "deadline", "expiry", "cleanup".
+    Its *kind* is "signal", "request", "callback", "timer", "child", "retry" (the next attempt, of a step or of the
+    run), "start" (its delay, or the run before it), "slot" (of a limit), "queue" (its turn there), "ending" (a step or
+    child was cancelled and has not ended yet), "resume" (it is paused, or its queue is) or "person" (it is blocked); or
+    what ends the run if that takes too long: "deadline", "expiry", "cleanup".
     """
 
     kind: str
-    #: Of the signal, callback, step, limit or queue; the workflow of a child; of a timer what the code calls it.
+    #: Of the signal, request, callback, step, limit or queue; the workflow of a child; what the code calls a timer.
     name: str | None
     #: Where the code asked for it; None if it is about the run as a whole.
     position: str | None

@@ -134,6 +134,8 @@ def _describe(conn: sqlite3.Connection, wait: WaitInfo, where: str, now: float) 
     match wait.kind:
         case "signal":
             return f"signal {wait.name!r} at {where}{until}"
+        case "request":
+            return f"a request {wait.name!r} at {where}{until}"
         case "callback":
             named = f"callback {wait.name!r}" if wait.name else "the callback"
             return f"the answer to {named} at {where}{until}"

@@ -352,7 +352,7 @@ def _add_waits(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> N
         write_many(conn, INSERT_WAITS, [_wait_row(run, wait, None, turn.at)])
         if wait.fire_at is not None:
             effects.fires(wait.fire_at)
-        if wait.kind == "signal":
+        if wait.kind in ("signal", "request"):
             early = conn.execute(
                 "UPDATE durable_inbox SET wakes = 1 WHERE run = ? AND kind = ? AND name = ?",
                 (run, SignalReceived.kind, wait.name),

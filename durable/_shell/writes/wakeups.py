@@ -107,7 +107,8 @@ def put_signal(conn: sqlite3.Connection, run: RunRow, signal: SignalReceived, ef
         what = f"ask {signal.name!r} of" if signal.request else f"signal {signal.name!r} to"
         raise RunStateError(run.run_id, run.status, what, "Start a new run")
     waiting = conn.execute(
-        "SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'signal' AND name = ? LIMIT 1", (run.run, signal.name)
+        "SELECT 1 FROM durable_waits WHERE run = ? AND kind IN ('signal', 'request') AND name = ? LIMIT 1",
+        (run.run, signal.name),
     ).fetchone()
     put_item(conn, run.run, signal, effects, wakes=waiting is not None)
 
