@@ -1,7 +1,7 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv, in pinned versions.
 #   make demo    a real workflow, killed twice and finished    make test    the tests, in a minute or two
 #   make docs    the guide and the reference as HTML
-#   make binary  dist/rides: examples/single_binary and its command line, in one file
+#   make binary  dist/rides and dist/ingestd: two examples and their command line, each in one file
 #   make check   all that CI runs, the tests that take minutes among it
 # Another interpreter: make test PYTHON=python3.12 (after make clean)
 
@@ -100,6 +100,8 @@ test-html: .venv/.docs-stamp
 binary: .venv/.binary-stamp
 	$(PY) -m PyInstaller --onefile --noconfirm --log-level WARN --name rides --distpath dist --workpath build \
 		--specpath build examples/single_binary/main.py && ls -sh dist/rides
+	$(PY) -m PyInstaller --onefile --noconfirm --log-level WARN --name ingestd --distpath dist --workpath build \
+		--specpath build examples/ingest/ingestd.py && ls -sh dist/ingestd
 
 clean:
 	rm -rf .venv .docs .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

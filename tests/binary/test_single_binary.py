@@ -1,7 +1,7 @@
 """
 One file: the ride application, frozen, is killed and goes on, and its journal is everybody's.
 
-Both programs are built once, side by side, as a user would: `pyinstaller --onefile`, and our hook does the rest.
+The programs are built once, side by side, as a user would: `pyinstaller --onefile`, and our hook does the rest.
 They run from an empty folder, and with an environment that knows nothing of this checkout.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "single_binary"
+INGEST = EXAMPLE.with_name("ingest")
 BUILD_SECONDS = 240  # about 15 on two free cores
 SECONDS = 60  # a call: unpacking takes 0.3 of one
 
@@ -108,13 +109,14 @@ async def beside(numbers: list[int]) -> Sum:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """
-    The folder of both frozen programs, `rides` and `solo`, and of the latter's source.
+    The folder of the frozen programs, `rides`, `solo` and `ingestd`, and of the latter's source.
     """
     folder = tmp_path_factory.mktemp("frozen")
     (folder / "solo.py").write_text(SOLO)
     (folder / "crunching.py").write_text(CRUNCHING)
+    programs = {"rides": EXAMPLE / "main.py", "solo": folder / "solo.py", "ingestd": INGEST / "ingestd.py"}
     builds = []
-    for name, script in {"rides": EXAMPLE / "main.py", "solo": folder / "solo.py"}.items():
+    for name, script in programs.items():
         options = ["--name", name, "--distpath", folder, "--workpath", folder / name[:1], "--specpath", folder]
         log = (folder / f"{name}.log").open("w+")
         build = subprocess.Popen(
@@ -452,3 +454,24 @@ def test_steps_in_processes_work_where_a_module_has_them(program):
     assert "SoldOut" in said  # so crunch, of a module, gave its sum
     (failed,) = solo.lines("list", "--workflow", "locally")
     assert failed["status"] == "failed"
+
+
+def test_the_daemon_takes_in_each_file_once_although_it_is_killed(built):
+    """
+    The example as one file: its pool, its bar and its end by a signal are those of the interpreter.
+    """
+    code = "import sys, taking_in; taking_in.run(sys.argv[1:], 60)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(INGEST), *filter(None, sys.path)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, built / "ingestd"],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ended by SIGKILL: exit code -9" in done.stdout
+    assert "60 of 60 (100%)" in done.stdout
+    assert "ended by SIGTERM: exit code 0" in done.stdout
+    assert "58 files in the table, 58 done" in done.stdout
