@@ -53,6 +53,14 @@ async def on_loop(where: str) -> str:
     return look(where)
 
 
+@step(process=True)
+def in_process() -> list[str | int | None]:
+    """Sees what was set for this call, in whatever process of the pool, and leaves nothing there."""
+    found = [request_id.get(), tenant.get(None)]
+    tenant.set(99)
+    return found
+
+
 @step
 def in_thread(where: str) -> str:
     return look(where)
@@ -254,3 +262,25 @@ def test_what_is_no_list_of_context_variables_is_refused(carry, words):
     """
     with pytest.raises(DefinitionError, match=words):
         Engine(":memory:", [errand], carry=carry)
+
+
+async def test_steps_in_processes_see_them(engines):
+    """
+    Those that stand in a module; one run after the other in one process, each its own. What stands in none is left out.
+    """
+
+    @workflow
+    async def counts() -> Flow[list[str | int | None]]:
+        found: list[str | int | None] = yield in_process()
+        yield Return(found)
+
+    local: ContextVar[str] = ContextVar("local", default="")
+    local.set("x")
+    engine = await engines.memory(counts, carry=[request_id, tenant, local])
+    request_id.set("r-1")
+    tenant.set(7)
+    assert await engine.run(counts()) == ["r-1", 7]
+    request_id.set("r-2")
+    assert await engine.run(counts()) == ["r-2", 7]
+    bare = await engines.memory(counts)
+    assert await bare.run(counts()) == ["none", None]

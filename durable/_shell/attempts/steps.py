@@ -52,6 +52,7 @@ from durable._shell.backend import Backend
 from durable._shell.log import bind, log, unbind
 from durable._shell.ownership.outlived import Outlived
 from durable._shell.ownership.outliving import OutlivedElsewhere, leave_word
+from durable._shell.rows.carried import NO_CARRY, Carry
 from durable._shell.rows.rows import RunState
 from durable._shell.threads import Threads, Worker
 from durable.errors import JournalAccessError
@@ -72,6 +73,7 @@ class Steps:
         stand_ins: StandIns | None = None,
         is_draining: Callable[[], bool] = lambda: False,
         resources: Resources = NO_RESOURCES,
+        carry: Carry = NO_CARRY,
     ) -> None:
         self._codec = codec
         self._clock = clock
@@ -82,6 +84,7 @@ class Steps:
         self._is_ending = is_ending
         self._is_draining = is_draining
         self._resources = resources
+        self._carry = carry
         self._hooks = hooks
         #: What is called in place of functions, in a dry run.
         self._stand_ins = stand_ins
@@ -275,8 +278,8 @@ class Steps:
         self._in_processes += 1
         try:
             value = await anyio.to_process.run_sync(
-                call_in_worker, code.__module__, code.__qualname__, args, kwargs, cancellable=True,
-                limiter=self._processes,
+                call_in_worker, code.__module__, code.__qualname__, args, kwargs, self._carry.for_a_process(),
+                cancellable=True, limiter=self._processes,
             )  # fmt: skip
         finally:
             self._in_processes -= 1

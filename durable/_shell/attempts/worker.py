@@ -8,9 +8,11 @@ is kept, and none of its code runs in the engine's process.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +24,7 @@ from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.program.functions import Step
 from durable._shell.attempts.asking import Asking
 from durable._shell.attempts.raised import as_failure
+from durable._shell.rows.carried import ElsewhereToo, set_elsewhere
 from durable.errors import Fatal
 
 # Where the program is in no file (frozen, a shell, `python -c`), anyio leaves the worker without a main module. In a
@@ -71,12 +74,21 @@ def check_importable(definition: Step[..., Any]) -> None:
         raise Fatal(msg)
 
 
-def call_in_worker(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call_in_worker(
+    module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any], carried: Sequence[ElsewhereToo]
+) -> Any:
     """In the worker: finds the definition where its module put it, and calls its function."""
+    return contextvars.copy_context().run(_call, module, qualname, args, kwargs, carried)
+
+
+def _call(
+    module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any], carried: Sequence[ElsewhereToo]
+) -> Any:
     try:
         found: Any = sys.modules.get(module) or importlib.import_module(module)
         for name in qualname.split("."):
             found = getattr(found, name)
+        set_elsewhere(carried)
         return getattr(found, "fn", found)(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything
         if came_from_outside(error):

@@ -162,8 +162,8 @@ class Engine(JournalHandle[EngineBackend]):
         allow_network_fs: Open the file also on a network file system, or a folder shared with a virtual machine, where
             locks may not hold: then it is yours to see to it that one process on one host has it.
         carry: Context variables that are recorded with the start of a run, as far as they are set where it is started,
-            and set again in its steps, its jobs, and those of its children. Not in a process of its own
-            (``process=True``).
+            and set again in its steps, its jobs, and those of its children. In a process of its own
+            (``process=True``), too, where a variable stands in a module.
         strict_permissions: Refuse a file, or a folder, that every user of the machine may write, in place of a warning.
         storage: For tests: opens another database in place of SQLite's file, see `OpenDatabase`.
 

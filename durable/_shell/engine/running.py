@@ -143,6 +143,7 @@ class Running:
             settings.stand_ins,
             lambda: self.draining,
             settings.resources,
+            settings.carry,
         )
         services = Services(
             path=settings.path,

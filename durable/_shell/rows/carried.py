@@ -8,8 +8,11 @@ its children do. As text in the first event, so that export, fork and retry take
 from __future__ import annotations
 
 import base64
+import importlib
+import sys
 from collections.abc import Iterable
-from typing import Any, Final, Protocol, runtime_checkable
+from contextvars import ContextVar
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.safe_text import shown
@@ -19,6 +22,9 @@ from durable.errors import DefinitionError
 _BINARY: Final = "base64:"
 _WHERE: Final = "the context variables of Engine(carry=)"
 _UNSET: Final = object()
+
+#: A module, the name that a variable has in it, and what that holds.
+ElsewhereToo: TypeAlias = tuple[str, str, Any]
 
 
 @runtime_checkable
@@ -51,6 +57,8 @@ class Carry:
             msg = f"Engine(carry=) takes a list of context variables, found {shown(given, 60)}"
             raise DefinitionError(msg)
         self._variables: dict[str, Carried] = {}
+        #: Of those that are in a module: the module and the name there.
+        self._places: dict[str, tuple[str, str]] | None = None
         for each in given:
             if not isinstance(each, Carried) or isinstance(each, type):
                 msg = f"Engine(carry=) takes context variables (contextvars.ContextVar), found {shown(each, 60)}"
@@ -94,6 +102,29 @@ class Carry:
             if (variable := self._variables.get(name)) is not None:
                 variable.set(value)
         return True
+
+    def for_a_process(self) -> list[ElsewhereToo]:
+        """
+        What is set here, as a process finds it that shares no objects with this one.
+
+        By the module that has the variable, which is looked for once: one that is in no module, as a local variable
+        of a function, cannot be reached from there.
+        """
+        if self._places is None:
+            named = {id(each): each for each in self._variables.values() if isinstance(each, ContextVar)}
+            self._places = {}
+            for name, module in list(sys.modules.items()):
+                for attribute, value in list(getattr(module, "__dict__", {}).items()):
+                    if id(value) in named:
+                        self._places.setdefault(value.name, (name, attribute))
+        held = ((place, self._variables[name].get(_UNSET)) for name, place in self._places.items())
+        return [(*place, value) for place, value in held if value is not _UNSET]
+
+
+def set_elsewhere(carried: Iterable[ElsewhereToo]) -> None:
+    """In that process: set them in the context that calls."""
+    for module, attribute, value in carried:
+        getattr(sys.modules.get(module) or importlib.import_module(module), attribute).set(value)
 
 
 NO_CARRY: Final = Carry()
