@@ -234,6 +234,29 @@ class TestWakeUps:
         effects = await journal.commit(journal.end(2), journal.turn(1, status="waiting"))
         assert [ready.run for ready in effects.ready] == [1] or effects.kept == {1}
 
+    @pytest.mark.parametrize("ends_first", [True, False])
+    async def test_a_member_that_ends_while_the_turn_of_the_other_is_written_is_not_missed(self, journal, ends_first):
+        """A gather of a child and a signal: a turn that has read the signal, and not the end of the child, frees it."""
+        await journal.start(new_run(1))
+        child, wait = (
+            new_run(2, "run-1~.0.0", parent=1, position="0.0"),
+            Wait("0.0", "child", "0", "all", run_id="run-1~.0.0"),
+        )
+        signal = Wait("0.1", "signal", "0", "all", name="go")
+        await journal.commit(journal.turn(1, status="waiting", children=[child], waits=[wait, signal]))
+        await journal.request(SendSignal("run-1", "go", "1"), now=5.0)
+        taken = await journal.upto(1)
+        turn = journal.turn(1, status="waiting", inbox_upto=taken, waits_closed=[signal])
+        if ends_first:
+            assert (await journal.commit(journal.end(2))).ready == []  # a row of its group is left
+            effects = await journal.commit(turn)
+            assert (effects.kept, effects.arrived) == ({1}, {1})
+        else:
+            await journal.commit(turn)
+            effects = await journal.commit(journal.end(2))
+            assert [ready.run for ready in effects.ready] == [1]
+        assert await journal.inbox(1) == [ChildSucceeded("0.0", '"ok"', 10.0)]
+
     async def test_a_wait_for_a_run_that_has_ended_is_over_at_once(self, journal):
         await journal.start(new_run(1), new_run(2))
         await journal.commit(journal.end(2))

@@ -120,6 +120,13 @@ MUTANTS = (
         "shell/test_run_options.py",
     ),
     _m(
+        "misses the member that ended while the turn of another was written",
+        "_shell/writes/turn_writes",
+        "        _look_behind(conn, run, group, effects)",
+        "        pass",
+        "contract/test_journal.py",
+    ),
+    _m(
         "a run that has children by old ids expects others by new ones",
         "_core/run/leaves",
         "            ex.old_ids = run_ids.is_old_child(self.run_id, ex.run_id)",

@@ -65,7 +65,7 @@ from durable._shell.writes.run_writes import (
 from durable._shell.writes.said_writes import write_said
 from durable._shell.writes.schedule_writes import killed_the_process, pause_killer
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
-from durable._shell.writes.wakeups import let_in, put_item, request_cancel, send_signal, wake
+from durable._shell.writes.wakeups import is_open, let_in, put_item, request_cancel, send_signal, wake
 from durable.errors import KeyConflictError, LimitReachedError, RunExistsError, RunNotFoundError, RunStateError
 
 _MOVE_SIGNALS = """
@@ -178,8 +178,11 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         elif isinstance(turn, LastTurn):
             ended.append(turn)
     write_runs(conn, runs, events, ())
+    shared: set[tuple[int, str]] = set()
     for turn in turns:
         for wait in turn.decision.waits_closed:
+            if wait.wake_on != "any":
+                shared.add((turn.state.run, wait.group))
             conn.execute(
                 "DELETE FROM durable_waits WHERE run = ? AND grp = ? AND position = ? AND kind = ?",
                 (turn.state.run, wait.group, wait.position, wait.kind),
@@ -192,6 +195,8 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     for turn, child, wait in keyed:
         _join_child(conn, turn, child, wait, effects)
     write_many(conn, _RUNNING, running)
+    for run, group in shared:
+        _look_behind(conn, run, group, effects)
     for turn in turns:
         _write_rest(conn, turn, effects)
     if slotted:
@@ -204,6 +209,21 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         _end(conn, ended, unread, effects)
     for turn in asking:  # last, since what a run that ends here has not heard was looked for above
         _ask_runs(conn, turn, effects)
+
+
+def _look_behind(conn: sqlite3.Connection, run: int, group: str, effects: Effects) -> None:
+    """
+    The last row of a group may be gone with this turn: what arrived for the others of it meanwhile wakes the run.
+
+    When it came, the row was there, so that it woke nobody; and this turn began without it.
+    """
+    if is_open(conn, run, group):
+        return
+    missed = conn.execute(
+        "UPDATE durable_inbox SET wakes = 1 WHERE run = ? AND wakes = 0 AND position IS NOT NULL", (run,)
+    )
+    if missed.rowcount:
+        effects.arrived.add(run)
 
 
 def _children(turn: TurnWrite) -> Iterator[tuple[NewRun, Wait | None]]:
