@@ -554,3 +554,36 @@ async def test_nothing_is_left_of_it_once_its_run_has_ended(engines, reached, st
         with contextlib.suppress(RunFailedError, RunCancelledError):
             await run.result(5)
     assert not await strays(engine)
+
+
+async def test_a_run_is_replayed_once_for_the_types_of_all_its_callbacks(engines, reached):
+    """
+    And once for each answer that wakes it; not twice for each. What is of another type is refused, and may come again.
+    """
+    begun = []
+
+    @workflow
+    async def collect() -> Flow[int]:
+        begun.append(1)
+        open_ones = []
+        for _ in range(6):
+            one = yield callback("number", int)
+            open_ones.append(one)
+        yield hand_out(" ".join(one.token for one in open_ones))
+        numbers: list[int] = yield gather(*open_ones)
+        yield Return(sum(numbers))
+
+    engine = await engines.memory(collect)
+    run = await engine.start(collect())
+    await reached(run, "waiting")
+    tokens = HANDED[0].split()
+    before = len(begun)
+    for number, token in enumerate(tokens):
+        for _ in range(2):
+            with pytest.raises(CallbackValueError):
+                await engine.complete(token, "many")
+        await engine.complete(token, number)
+        if token != tokens[-1]:
+            await reached(run, "waiting")
+    assert await run.result(5) == 15
+    assert len(begun) - before <= len(tokens) + 1

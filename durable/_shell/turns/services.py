@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import anyio
 from attrs import define, field
@@ -14,6 +14,7 @@ from attrs import define, field
 from durable._core.admission import Places
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
+from durable._core.journal.events import CallbackOpened
 from durable._core.policies.caps import Caps
 from durable._core.policies.limits import Limit
 from durable._core.ports import Clock
@@ -50,6 +51,13 @@ class Spawn(Protocol):
 
 def _is_not_over() -> bool:
     return False
+
+
+class AnswerType(NamedTuple):
+    """What a callback waits for, as the code of its run has it."""
+
+    opened: CallbackOpened
+    type: Any
 
 
 @define
@@ -91,6 +99,8 @@ class Services:
     replay_always: bool = False
     #: What is called in place of functions, in a dry run.
     stand_ins: StandIns | None = None
+    #: What the callbacks of runs wait for that were replayed to know that, by their tokens.
+    answer_types: dict[str, AnswerType] = field(factory=dict)
     #: Ids of batches, and of those around them, by number.
     batches: dict[int, tuple[str, ...]] = field(factory=dict)
 
