@@ -31,6 +31,7 @@ from durable import (
     job,
     memo,
     read_histories,
+    settle,
     sleep,
     step,
     timeout,
@@ -261,7 +262,7 @@ async def test_what_a_run_waits_for_is_told_in_values(journal, reached):
     (start,) = await late.waits()
     assert told([start]) == [("start", None, None)]
     assert {info.id: list(info.waits) async for info in journal.runs(workflow=napping)} == {
-        "nap": [timer],
+        "nap": [timer._replace(called=None)],  # which lists do not look up
         "late": [start],
     }
     assert list((await nap.info()).waits) == [timer]
@@ -495,6 +496,42 @@ async def test_the_steps_of_a_run_are_told_with_their_attempts(engines, tmp_db):
     assert charged.site.startswith("shell/test_run_info.py:")
     async with Client(tmp_db) as client:
         assert await client.get(run.id).steps() == steps
+
+
+async def test_what_steps_were_called_with_is_told_where_their_code_is_at_hand(engines, tmp_db):
+    """
+    By an engine: of members of groups and of jobs, too. A client has no code, but that of what it has started.
+    """
+
+    @workflow
+    async def shops() -> Flow[None]:
+        yield note(number=3)
+        yield gather(charge("visa"), settle(refuse()))
+        yield counted(5)
+
+    @job
+    async def counted(times: int, *, loud: bool = False) -> int:
+        return times
+
+    engine = await engines.file(shops, counted)
+    run = await engine.start(shops())
+    await run.result(10)
+    said = [(each.position, *each.arguments) for each in await run.steps()]
+    assert said == [("0", (3,), {}), ("1.0", ("visa",), {}), ("1.1.0", (), {})]
+    (child,) = await run.children()
+    (function,) = await engine.get(child.id).steps()
+    assert function.arguments == ((5,), {})
+    async with Client(tmp_db) as client:
+        assert [each.arguments for each in await client.get(run.id).steps()] == [None, None, None]
+
+    @workflow(name="shops")
+    async def changed() -> Flow[None]:
+        yield note(number=4)
+        yield wait_for("other")
+
+    await engine.aclose()
+    engine = await engines.file(changed)
+    assert [each.arguments for each in await engine.get(run.id).steps()] == [((4,), {}), None, None]
 
 
 async def test_a_step_that_waits_for_its_next_attempt_says_until_when(engines, reached):

@@ -30,6 +30,7 @@ from durable._shell.backend import Backend
 from durable._shell.handles.asking import ask
 from durable._shell.handles.queries import RunView, ask_journal
 from durable._shell.handles.run_info import RunInfo, all_infos, info_from
+from durable._shell.handles.step_arguments import arguments_of_steps
 from durable._shell.handles.step_info import StepInfo, step_info
 from durable._shell.handles.stream import RunStream
 from durable._shell.ownership.outlived import Outlived, in_words, still_running
@@ -242,15 +243,20 @@ class Run(Generic[T]):
         Its steps and transactions, in the order in which they were asked for: status, attempts, result, memos.
 
         Those that count: what a retry, or another attempt of the whole run, has set aside is in `history` alone.
+        Their arguments are not in the journal: where the workflow's code is at hand, it is replayed for them.
         """
         backend, row = self._backend, await self._row()
 
-        def look(conn: sqlite3.Connection) -> tuple[list[RecordedStep], dict[str, dict[str, Any]]]:
+        def look(conn: sqlite3.Connection) -> tuple[list[Event], list[RecordedStep], dict[str, dict[str, Any]]]:
             events = event_rows.load_history(conn, backend.path, row)
-            return recorded_steps(events), event_rows.notes_of(conn, row.run)
+            return events, recorded_steps(events), event_rows.notes_of(conn, row.run)
 
-        steps, notes = await backend.read(look)
-        return [step_info(step, notes.get(step.position, {}), backend.codec) for step in steps]
+        events, steps, notes = await backend.read(look)
+        definition = backend.definition(row.workflow, row.version)
+        called = await arguments_of_steps(definition, events, row.run_id, backend.codec)
+        return [
+            step_info(step, called.get(step.position), notes.get(step.position, {}), backend.codec) for step in steps
+        ]
 
     async def children(self) -> list[RunInfo]:
         """The runs that it started, oldest first."""

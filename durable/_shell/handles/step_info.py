@@ -13,6 +13,7 @@ from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.payloads import failure_in
 from durable._core.recorded.steps import RecordedStep, StepStatus
+from durable._shell.handles.run_info import Arguments
 from durable.errors import DecodeError
 
 #: How the notes are called that are memos.
@@ -56,6 +57,9 @@ class StepInfo:
     error: str | None
     #: "file:line" of the code that asked for it.
     site: str
+    #: What it was called with. The journal does not tell, only the code of its workflow: None where that is not at hand
+    #: (as with a `Client`), or has changed.
+    arguments: Arguments | None = field(repr=False, eq=False)
     _codec: Codec = field(alias="codec", repr=False, eq=False)
     _value: Payload | None = field(alias="value", repr=False)
     _notes: Mapping[str, Payload] = field(alias="notes", repr=False)
@@ -90,7 +94,7 @@ class StepInfo:
         return f"{self.kind} {self.name!r} at {self.position}"
 
 
-def step_info(step: RecordedStep, notes: Mapping[str, Payload], codec: Codec) -> StepInfo:
+def step_info(step: RecordedStep, arguments: Arguments | None, notes: Mapping[str, Payload], codec: Codec) -> StepInfo:
     """What is recorded of a step, as callers see it."""
     return StepInfo(
         position=step.position,
@@ -106,6 +110,7 @@ def step_info(step: RecordedStep, notes: Mapping[str, Payload], codec: Codec) ->
         due=step.fire_at,
         error=_error(step.failure, codec),
         site=step.site,
+        arguments=arguments,
         codec=codec,
         value=step.value if step.status == "succeeded" else None,
         notes=notes,
