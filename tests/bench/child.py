@@ -49,6 +49,10 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
         from saying import emitting
 
         return emitting
+    if name == "transacting":
+        from transacting import transacting
+
+        return transacting
     if name == "asking":
         from asking import asking
 

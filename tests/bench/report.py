@@ -93,6 +93,14 @@ def rows(passes: Passes) -> list[Row]:
             lambda it: f"{it['us_per_item']:.1f} us : {it['us_per_step']:.1f} us",
         ),
         _figure(
+            "transact from handlers against transactions of workflows, rate",
+            0.9,
+            found.get("transacting"),
+            "share",
+            lambda it: f"{_n(it['transact_per_s'])} a second : {_n(it['plain_per_s'])}",
+            least=True,
+        ),
+        _figure(
             "ask to answer, p50 in ms",
             4.0,
             found.get("asking"),

@@ -45,6 +45,7 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "W2": {"steps": (100, 10), "latency_runs": (200, 5)},
     "W3": {"jobs": (500, 5)},
     "emitting": {"items": (10_000, 100), "runs": (200, 2), "steps": (10, 10)},
+    "transacting": {"runs": (100, 4), "times": (20, 2)},
     "asking": {"runs": (20, 2), "times": (10, 2)},
     "watching": {"runs": (1_000, 10), "steps": (10, 10), "rounds": (3, 1)},
     "fan": {"few": (500, 5), "many": (10_000, 20), "window": (10, 10)},

@@ -23,6 +23,7 @@ WORKLOADS = [
     "W2",
     "W3",
     "emitting",
+    "transacting",
     "asking",
     "watching",
     "fan",
