@@ -13,7 +13,8 @@ INSTALL := $(PY) -m pip install -qq --no-compile --disable-pip-version-check --c
 # imports anew: a second of work in place of a tenth.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types check format cover bench bench-peers crash soak mutants docs binary clean
+.PHONY: demo test lint types types-of-mypy types-of-pyright check format cover bench bench-peers crash soak mutants docs
+.PHONY: binary clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.run-stamp
@@ -61,10 +62,15 @@ lint: .venv/.lint-stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-types: .venv/.lint-stamp
-	$(PY) -m mypy && $(PY) -m pyright --pythonpath $(PY)
+types: .venv/.lint-stamp  # each checker has a core; what is wrong on purpose is shown to both when their caches are made
+	$(MAKE) --no-print-directory --jobs 2 --output-sync types-of-mypy types-of-pyright
 	$(PY) tests/typing/check_wrong.py
-	$(PY) tests/typing/check_unions.py
+
+types-of-mypy: .venv/.lint-stamp
+	$(PY) -m mypy && $(PY) tests/typing/check_unions.py
+
+types-of-pyright: .venv/.lint-stamp
+	$(PY) -m pyright --pythonpath $(PY)
 
 # Frozen programs and what a browser shows are tried by `make test-binary test-browser`: CI has no time for them.
 check: lint types test test-crash test-bench demo  # exactly what CI runs

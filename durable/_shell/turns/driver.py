@@ -50,7 +50,7 @@ from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.transaction_turn import Recorded, Spoiling, TransactionTurn
-from durable._shell.turns.turn_writer import ROWS_A_COMMIT, ROWS_AT_ONCE, ROWS_OF_CHILD, TurnWriter
+from durable._shell.turns.turn_writer import ROWS_A_COMMIT, ROWS_AT_ONCE, ROWS_OF_CHILD, Made, TurnWriter
 from durable._shell.writes.turn_writes import SignalsUnreadError
 from durable.errors import (
     DurableError,
@@ -269,7 +269,7 @@ class Driver:
     async def _record_large(self, execution: AnyExecution, decision: Decision, now: float) -> Recorded:
         """Have *decision* written: in several commits if it opens very much, since the writer is everybody's."""
         parts = in_parts(decision, ROWS_A_COMMIT, ROWS_OF_CHILD, now)
-        freed = False
+        freed, made = False, list[Made]()
         with anyio.CancelScope(shield=True):  # as in `_rest_of_turn`
             made = [await self._writer.make(part, now) for part in parts]
         for number, part in enumerate(parts):
