@@ -5,6 +5,7 @@ memory or on a file, always closed; a crash; a clock that is moved by hand.
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import sqlite3
@@ -29,6 +30,14 @@ settings.load_profile("ci" if os.environ.get("CI") else "desk")
 # could save what they measured, and starting coverage in each would slow the suite for nothing.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+def pytest_collection_finish():
+    """
+    What stays until the end, thousands of tests and the libraries, is not looked through again at each collection.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
