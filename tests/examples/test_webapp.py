@@ -87,6 +87,16 @@ def serve(tmp_db):
         server.end(signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """
+    One that nobody kills and whose journal stays empty: for requests that change nothing.
+    """
+    server = Server(tmp_path_factory.mktemp("refusing") / "app.db")
+    yield server
+    server.end(signal.SIGKILL)
+
+
 BOOKING = {"user_id": 42, "pickup": "Main St 1"}
 
 
@@ -153,11 +163,11 @@ def test_a_double_click_books_one_ride(serve):
         ("POST", "/rides/nobody/payment", {"cents": "many", "webhook_id": "x"}, 422, "Payment with webhook_id, cents"),
     ],
 )
-def test_what_is_refused(method, path, body, status, error, serve):
+def test_what_is_refused(method, path, body, status, error, server):
     """
     A run that is not there and a body that does not fit have answers of their own.
     """
-    found, answer = serve().ask(method, path, body)
+    found, answer = server.ask(method, path, body)
     assert found == status
     assert error in answer["error"]
 
