@@ -19,8 +19,7 @@ from temporalio.common import RawValue
 from durable._core.codec.json_text import dumps, loads
 from durable._core.journal import history
 from durable._core.journal.events import (
-    AttributesSet,
-    CancelRequested,
+    EndRequest,
     Event,
     OutcomeResolved,
     ResumeRequested,
@@ -30,6 +29,7 @@ from durable._core.journal.events import (
     SignalReceived,
     SlotGranted,
     StepInterrupted,
+    TimerFired,
 )
 from durable._core.journal.waits import Wait
 from durable._core.policies.retry import from_record
@@ -120,9 +120,7 @@ class Driver:
     def publish(self, attributes: Any) -> None:
         """Attributes that a step has set."""
         codec = self._here.setup.codec
-        values: dict[str, Any] = codec.decode(attributes, dict[str, Any], where="attributes")
-        self.journal.events.append(AttributesSet(codec.encode_by_value(values, where="attributes"), now()))
-        self._show_attributes(values)
+        self._show_attributes(codec.decode(attributes, dict[str, Any], where="attributes"))
 
     def pause(self) -> None:
         """Take no more turns."""
@@ -175,12 +173,11 @@ class Driver:
         """Drive the run to its end; its value."""
         here = self._here
         try:
-            self._set_times()
-            await self._stand_in_line()
-            await here.until(lambda: self._takes_turns or self._is_to_end)
+            await self._await_beginning()
             if self._carried is not None:
                 self._resume(self._carried)
             arrived, here.inbox = [*self._early, *here.inbox], []
+            self._let_end(arrived)
             while True:
                 if self._may_compact(arrived):
                     self._compact(arrived)
@@ -196,6 +193,7 @@ class Driver:
                     self._stop(keep=("restart", "deadline"))
                 await here.until(lambda: bool(here.inbox) and (self._takes_turns or self._is_to_end))
                 arrived, here.inbox = here.inbox, []
+                self._let_end(arrived)
                 if self._execution.ended:
                     self._execution.close()
                     self._execution = self._make_execution()
@@ -214,7 +212,9 @@ class Driver:
         for note in carried.notes:
             notes[note.position] = {**notes.get(note.position, {}), note.name: note.value or "null"}
         attributes = codec.decode(facts.attributes, dict[str, Any]) if facts.attributes else {}
-        return Journal(self._here, self._calls, [*carried.events], attributes, {*carried.dedups})
+        journal = Journal(self._here, self._calls, [*carried.events], attributes, {*carried.dedups})
+        journal.begun_at = facts.started_at
+        return journal
 
     def _resume(self, carried: RunHistory) -> None:
         """Replay the journal that came along, and begin again what was running."""
@@ -262,25 +262,47 @@ class Driver:
 
     @property
     def _is_to_end(self) -> bool:
-        return any(isinstance(each, (CancelRequested, RunTimedOut)) for each in self._here.inbox)
+        return any(isinstance(each, EndRequest) for each in self._here.inbox)
 
-    def _set_times(self) -> None:
-        """The deadline of the whole run; and whether it is too late to begin."""
-        new, at = self._here.new, self.journal.events[0].at
+    def _let_end(self, arrived: Sequence[Event]) -> None:
+        """One that is paused or blocked, and is to end, takes turns again for its clean-up."""
+        if any(isinstance(each, EndRequest) for each in arrived) and not self._takes_turns:
+            self.resume()
+            self._taken(ResumeRequested)
+
+    # --- until it begins -----------------------------------------------------------------------
+
+    async def _await_beginning(self) -> None:
+        """
+        Return when its first turn may be taken: its delay is over, its limit has let it in, and it is not paused.
+
+        Or when it is to end before that, because it was cancelled or has expired.
+        """
+        here, new, at = self._here, self._here.new, now()
+        expiry = Wait("", "expiry", "", fire_at=new.expires_at)
+        if new.expires_at is not None and self._carried is None:
+            self._timers.arm(expiry, partial(RunExpired, new.expires_at))
+        if new.due_at is not None and new.due_at > at and self._carried is None:  # a client's start is delayed there
+            self._timers.arm(Wait("", "start", "", fire_at=new.due_at))
+            await here.until(lambda: bool(self._taken(TimerFired)) or self._is_to_end)
+        limit = here.definition.options.limit
+        if limit is not None and not isinstance(here.definition, Job) and not self._is_to_end:
+            self.slots.ask(SlotAction(OF_RUN, limit, new.limit_key))
+            await here.until(lambda: OF_RUN in self.slots.granted or self._is_to_end)
+            self._taken(SlotGranted)
+        await here.until(lambda: self._takes_turns or self._is_to_end)
+        self._timers.disarm(expiry)
+        self.journal.begun_at = self.journal.begun_at or now()
         if new.timeout is not None and new.kind == "workflow":
-            over = Wait("", "deadline", "", fire_at=at + new.timeout)
+            over = Wait("", "deadline", "", fire_at=self.journal.begun_at + new.timeout)
             self._timers.arm(over, partial(RunTimedOut, new.timeout))
-        if new.expires_at is not None and at >= new.expires_at and self._carried is None:
-            self._early = [RunExpired(new.expires_at, at)]
 
-    async def _stand_in_line(self) -> None:
-        """Wait for the slot of the whole run, if it has such a limit; attempts of jobs stand in line themselves."""
-        here, limit = self._here, self._here.definition.options.limit
-        if limit is None or isinstance(here.definition, Job) or self._early:
-            return
-        self.slots.ask(SlotAction(OF_RUN, limit, here.new.limit_key))
-        await here.until(lambda: OF_RUN in self.slots.granted or self._is_to_end)
-        here.inbox = [each for each in here.inbox if not isinstance(each, SlotGranted)]
+    def _taken(self, kind: type[Event]) -> list[Event]:
+        """Arrivals of *kind*, which are no more in the inbox."""
+        inbox = self._here.inbox
+        found = [each for each in inbox if isinstance(each, kind)]
+        self._here.inbox = [each for each in inbox if not isinstance(each, kind)]
+        return found
 
     def _make_execution(self) -> AnyExecution:
         here, setup, events = self._here, self._here.setup, self.journal.events

@@ -35,6 +35,8 @@ class Journal:
     is_paused: bool = False
     #: Why it is blocked, if it is.
     blocked: str | None = None
+    #: When its first turn was taken.
+    begun_at: float | None = None
     #: How it has ended, once it has.
     end: Decision | None = None
 
@@ -68,7 +70,7 @@ class Journal:
             position=new.position,
             retry=new.retry,
             timeout=new.timeout,
-            started_at=self.events[0].at,
+            started_at=self.begun_at,
             ended_at=self.events[-1].at if end else None,
         )
         notes = [
