@@ -12,6 +12,12 @@ Not a line of a workflow changes. What cannot be on a server is refused when the
 asks for it, and the message says what to use instead.
 """
 
+from importlib.util import find_spec
+
+if find_spec("temporalio") is None:
+    _msg = "durable.temporal needs temporalio: pip install 'durable-asyncio[temporal]'"
+    raise ImportError(_msg)
+
 from durable.temporal._engine.engine import TemporalEngine
 from durable.temporal._engine.handle import TemporalRun
 from durable.temporal._histories.converting import journal_of
