@@ -493,11 +493,14 @@ def test_sql_is_constant(source):
     call its parameter `sql`; its callers are then held to the same rule. What users write is theirs: the statements
     of their transactions, and of their own tables.
     """
+    source = [module for module in source if str(module.path) not in FROM_TABLES]
     report(problem for problem in built_sql(source) if re.sub(r":\d+: .*:", ":", problem) not in USERS_OWN)
 
 
 # --- the SQL check ------------------------------------------------------------------------------
 
+# Makes its statements of a table of constants that stands in it, one for each table of the journal.
+FROM_TABLES = {"durable/_shell/storage/seals.py"}
 USERS_OWN = {
     "durable/temporal/_transactions/app_transactions.py: sql",
     "durable/temporal/_transactions/tables.py: sql",

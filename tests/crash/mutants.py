@@ -56,6 +56,27 @@ MUTANTS = (
         "crash/test_prefixes.py::test_every_prefix_of_the_ride_leads_to_the_same_receipt",
     ),
     _m(
+        "seals that nobody compares",
+        "_shell/storage/seals",
+        "if row[-1] is not None and row[-1] != _sum(row[:-1])",
+        "if row[-1] == DAMAGED",
+        "shell/test_seals.py::test_another_value_in_any_column_is_seen",
+    ),
+    _m(
+        "a seal that a write leaves whole",
+        "_shell/storage/seals",
+        "WHEN old.checksum >= 0 BEGIN",
+        "WHEN old.checksum < -1 BEGIN",
+        "shell/test_seals.py::test_an_engine_seals_what_rests_and_breaks_seals_as_it_writes",
+    ),
+    _m(
+        "a timer that fires whatever its row says",
+        "_shell/writes/wakeups",
+        'if seal is not None and not is_sound(conn, "durable_waits", wait):\n            raise',
+        'if False and not is_sound(conn, "durable_waits", wait):\n            raise',
+        "shell/test_seals.py::test_what_is_damaged_while_the_engine_has_the_file_is_seen_when_it_is_read",
+    ),
+    _m(
         "a failed sync taken for a failed commit",
         "_shell/storage/connections",
         " and primary_code(error) != sqlite3.SQLITE_IOERR",

@@ -165,6 +165,16 @@ async def test_first_come_first_served(engines, room, reached):
     assert room.peak == 1
 
 
+async def test_a_run_whose_first_step_is_let_in_at_once_is_running(engines, room, reached):
+    """
+    It is not shown as pending, nor could it expire as one that has not begun.
+    """
+    engine = await engines.file(single)
+    run = await engine.start(single("n0"))
+    await room.entered_by("n0")
+    await reached(run, "running")
+
+
 async def test_nothing_of_a_run_in_line_is_in_memory_and_why_tells(engines, room, reached):
     """
     It is freed; `why` names the limit, and how many are before it.

@@ -19,6 +19,7 @@ from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.requests.sockets import socket_path
 from durable._shell.rows.rows import Effects
 from durable._shell.storage.database import Database
+from durable._shell.storage.seals import seal
 from durable.errors import DurableError
 
 #: Seconds for which a client leaves the file free after it had it again and again for so many: engines that open get
@@ -92,4 +93,5 @@ def _record_each(conn: sqlite3.Connection, requests: Sequence[JournalRequest[Any
             results.append(error)
         conn.execute("RELEASE durable_request")
     forget_answers(conn, env.now)  # no engine may come to do it
+    seal(conn)
     return results

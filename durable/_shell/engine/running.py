@@ -54,7 +54,7 @@ from durable._shell.rows.rows import ChangedQueue, Damaged, Effects, Ended, Read
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.token_keys import make_token_key, token_key
 from durable._shell.rows.value_caps import note_value_caps
-from durable._shell.storage import schema
+from durable._shell.storage import schema, seals
 from durable._shell.storage.database import Database
 from durable._shell.storage.location import check_name
 from durable._shell.storage.memory import MEMORY, MemoryDatabase
@@ -74,6 +74,7 @@ from durable._shell.tasks.watchers import Watchers
 from durable._shell.tasks.workload import Workload
 from durable._shell.turns.continuations import HookCalls
 from durable._shell.turns.services import Services
+from durable._shell.writes.damage import isolate
 from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
@@ -486,11 +487,18 @@ async def _open_file(settings: Settings, host: Host, parts: AsyncExitStack) -> t
     return file, ownership
 
 
+def _leave(conn: sqlite3.Connection) -> bool:
+    """What is done last; whether there is more."""
+    note_closed(conn)
+    return seals.seal(conn)
+
+
 async def _note_closed(file: Database, ownership: Ownership) -> None:
     """Record that nobody writes any more, unless the file is not ours to write. Closing does not depend on it."""
     if not ownership.failure:
         with contextlib.suppress(DurableError), anyio.move_on_after(LAST_WAIT):
-            await file.write(note_closed)
+            while await file.write(_leave):
+                pass
 
 
 @frozen
@@ -528,6 +536,8 @@ async def _recover(
 
     def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], LastLife, list[Damaged]]:
         effects = Effects()  # not needed but for damage, since what these cause is read from the file afterwards
+        for table, key in spoiled:  # before anything is written to them
+            isolate(conn, table, key, now, effects)
         retry_blocked(conn, now)
         forget_renewed(conn)
         mend_numbers(conn)
@@ -564,6 +574,7 @@ async def _recover(
             token_key=token_key(conn),
         )
 
+    spoiled = await database.read(seals.all_damaged)
     schedules, last_life, damaged = await database.write(recover)
     recovered = await database.read(look)
     _tell_damaged(settings.path, damaged)

@@ -13,13 +13,23 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from durable._core.codec.codec import Payload
 from durable._core.journal.columns import from_row
 from durable._core.journal.events import CancelRequested, Event
 from durable._core.statuses import ENDS
+from durable._shell.reads.damaged_rows import require_sound, require_sound_notes
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.ready_rows import SELECT_READY, ready_run
-from durable._shell.reads.run_rows import RunRow, last_of_chain
-from durable._shell.rows.rows import InboxItem, ReadyRun, RunResult, RunState, checksum, read_events
+from durable._shell.reads.run_rows import RunRow, damaged, last_of_chain
+from durable._shell.rows.rows import (
+    InboxItem,
+    ReadyRun,
+    RunResult,
+    RunState,
+    checksum,
+    payload_digest,
+    read_events,
+)
 from durable._shell.storage.connections import is_no_text
 from durable.errors import DecodeError, DurableError, JournalCorruptError
 
@@ -93,9 +103,17 @@ class Loaded:
 
 
 def load_run(conn: sqlite3.Connection, run: int) -> Loaded:
-    """All of one run, read in one go."""
-    row = conn.execute("SELECT ready_at, started_at FROM durable_runs WHERE run = ?", (run,)).fetchone()
-    ready_at, started_at = row or (None, None)
+    """
+    All of one run, read in one go.
+
+    Raises:
+        JournalDamagedError: What it published, what arrived for it, or what its steps noted does not fit its seal.
+    """
+    row = conn.execute("SELECT ready_at, started_at, checksum FROM durable_runs WHERE run = ?", (run,)).fetchone()
+    ready_at, started_at, seal = row or (None, None, None)
+    if seal is not None:
+        require_sound(conn, run, "durable_runs", run)
+    require_sound_notes(conn, run)
     return Loaded(ready_at is not None, started_at is not None, event_rows(conn, run), load_items(conn, run, 0))
 
 
@@ -116,15 +134,32 @@ def event_rows(conn: sqlite3.Connection, run: int) -> list[Any]:
 
 
 def load_items(conn: sqlite3.Connection, run: int, after: int) -> list[InboxItem]:
-    """The inbox of a run, in order of arrival, from behind item *after*."""
+    """
+    The inbox of a run, in order of arrival, from behind item *after*.
+
+    Raises:
+        JournalDamagedError: An item does not fit its seal.
+    """
     rows = conn.execute(
-        "SELECT i.item, i.kind, i.position, i.body, coalesce(i.value, p.value), i.at FROM durable_inbox AS i "
+        "SELECT i.item, i.kind, i.position, i.body, coalesce(i.value, p.value), i.at, i.checksum, p.digest "
+        "FROM durable_inbox AS i "
         "LEFT JOIN durable_payloads AS p ON p.payload = i.payload WHERE i.run = ? AND i.item > ? ORDER BY i.item",
         (run, after),
-    )
+    ).fetchall()
     return [
-        InboxItem(item, from_row(kind, position, body, value, at)) for item, kind, position, body, value, at in rows
+        InboxItem(item, from_row(kind, position, body, value, at))
+        for item, kind, position, body, value, at, seal, digest in rows
+        if seal is None or _is_its_own(conn, run, item, value, digest)
     ]
+
+
+def _is_its_own(conn: sqlite3.Connection, run: int, item: int, value: Payload | None, digest: bytes | None) -> bool:
+    """Whether an item that was sealed is *run*'s. Raises as `load_items`."""
+    if not require_sound(conn, run, "durable_inbox", item):
+        return False
+    if digest is not None and value is not None and payload_digest(value) != digest:
+        raise damaged(conn, f"the large value of item {item} in the inbox of run number {run} is another one")
+    return True
 
 
 def cancel_in_inbox(conn: sqlite3.Connection, run: int) -> CancelRequested | None:

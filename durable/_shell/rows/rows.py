@@ -48,8 +48,12 @@ def stored(value: Payload | None) -> Payload | Large | None:
     """*value*, or `Large` if it is to be kept by content."""
     if value is None or len(value) < LARGE_BYTES:
         return value
-    data = value.encode() if isinstance(value, str) else value
-    return Large(value, hashlib.blake2b(data, digest_size=32).digest())
+    return Large(value, payload_digest(value))
+
+
+def payload_digest(value: Payload) -> bytes:
+    """By which a large payload is found."""
+    return hashlib.blake2b(value.encode() if isinstance(value, str) else value, digest_size=32).digest()
 
 
 #: run, seq, kind, position, at, body, value (or `Large`), checksum
@@ -396,7 +400,7 @@ class Refused(NamedTuple):
 class Damaged(NamedTuple):
     """Something whose rows say what cannot be: it is left alone, told, and in nobody's way."""
 
-    what: Literal["run", "schedule", "limits", "queue"]
+    what: Literal["run", "schedule", "batch", "limits", "queue"]
     #: Its name or id.
     of: str
     error: str

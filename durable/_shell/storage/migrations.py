@@ -204,6 +204,18 @@ CREATE TABLE durable_asked (
     answered_at REAL
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX durable_asked_run ON durable_asked (run, dedup);
+ALTER TABLE durable_runs ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_waits ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_inbox ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_notes ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_feeds ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_feed_items ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_schedules ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_batches ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_slots ADD COLUMN checksum INTEGER;
+CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
+    WHERE attributes IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX durable_notes_open ON durable_notes (run, position, name, checksum) WHERE name NOT GLOB 'kept:*';
 """
 
 

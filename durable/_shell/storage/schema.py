@@ -20,6 +20,7 @@ from durable._core.journal.events import KIND_NAMES
 from durable._shell.storage.backups import continue_backup, is_backup
 from durable._shell.storage.marks import APPLICATION_ID, SCHEMA_ROW, SCHEMA_VERSION, schema_of
 from durable._shell.storage.migrations import migrate
+from durable._shell.storage.seals import break_when_changed
 
 _TABLES = """
 CREATE TABLE durable_meta (
@@ -67,7 +68,8 @@ CREATE TABLE durable_runs (
     key_ttl REAL,                     -- seconds from started_at for which the key is its own; NULL is for ever
     created_at REAL NOT NULL,
     started_at REAL,
-    ended_at REAL
+    ended_at REAL,
+    checksum INTEGER                  -- seal of its attributes, see `seals`
 ) STRICT;
 CREATE UNIQUE INDEX durable_runs_key ON durable_runs (key_live) WHERE key_live IS NOT NULL;
 CREATE INDEX durable_runs_ready ON durable_runs (queue, priority DESC, place, ready_at, run) WHERE ready_at IS NOT NULL;
@@ -76,6 +78,8 @@ CREATE INDEX durable_runs_tied ON durable_runs (parent) WHERE on_parent_end = 'c
 CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
 CREATE INDEX durable_runs_batch ON durable_runs (batch, status) WHERE batch IS NOT NULL;
 CREATE INDEX durable_runs_callback ON durable_runs (callback, status) WHERE callback IS NOT NULL;
+CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
+    WHERE attributes IS NOT NULL AND ended_at IS NULL;
 -- What an operator looks for. One index each, since SQLite uses a partial index only for the very term it has.
 CREATE INDEX durable_runs_failed ON durable_runs (run) WHERE status = 'failed';
 CREATE INDEX durable_runs_blocked ON durable_runs (run) WHERE status = 'blocked';
@@ -127,7 +131,8 @@ CREATE TABLE durable_waits (          -- what runs wait for; a row goes when its
     name TEXT,                        -- of the signal, or callback
     target INTEGER,                   -- run waited for
     fire_at REAL,
-    since REAL NOT NULL
+    since REAL NOT NULL,
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT;
 CREATE UNIQUE INDEX durable_waits_run ON durable_waits (run, grp, position, kind);
 CREATE INDEX durable_waits_fire ON durable_waits (fire_at) WHERE fire_at IS NOT NULL;
@@ -143,7 +148,8 @@ CREATE TABLE durable_inbox (          -- arrivals recorded but not yet part of a
     value ANY,
     payload INTEGER,
     name TEXT,                        -- of the signal; of the feed that owes the next child for this one
-    wakes INTEGER NOT NULL            -- 1 if the run must not sleep on it: its group is complete, ...
+    wakes INTEGER NOT NULL,           -- 1 if the run must not sleep on it: its group is complete, ...
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT;
 CREATE INDEX durable_inbox_run ON durable_inbox (run, item);
 CREATE INDEX durable_inbox_wakes ON durable_inbox (run) WHERE wakes = 1;
@@ -174,8 +180,10 @@ CREATE TABLE durable_notes (          -- cursors and memos of steps; cursors go 
     name TEXT NOT NULL,               -- "cursor", or "memo:NAME:n"; "kept:memo:NAME:n" once its step has succeeded
     value ANY,
     at REAL NOT NULL,
+    checksum INTEGER,                 -- seal, see `seals`
     PRIMARY KEY (run, position, name)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX durable_notes_open ON durable_notes (run, position, name, checksum) WHERE name NOT GLOB 'kept:*';
 
 CREATE TABLE durable_stream_items (   -- what runs emit; the entry is where a reader continues
     entry INTEGER PRIMARY KEY,
@@ -196,6 +204,7 @@ CREATE TABLE durable_feeds (          -- windows of `for_each`es over jobs and w
     wake_on TEXT NOT NULL,
     template TEXT NOT NULL,           -- JSON: the run of an item, but for its arguments
     tolerate INTEGER,                 -- failures that do not stop it yet, -1 once one has; NULL: the first does
+    checksum INTEGER,                 -- seal, see `seals`
     PRIMARY KEY (run, position)
 ) STRICT, WITHOUT ROWID;
 
@@ -206,6 +215,7 @@ CREATE TABLE durable_feed_items (     -- items still to come; the row goes when 
     child INTEGER NOT NULL,           -- number of the run that it will be
     child_id TEXT NOT NULL,
     value ANY,                        -- payload: its arguments
+    checksum INTEGER,                 -- seal, see `seals`
     PRIMARY KEY (run, position, item)
 ) STRICT, WITHOUT ROWID;
 
@@ -234,7 +244,8 @@ CREATE TABLE durable_schedules (
     failed INTEGER NOT NULL DEFAULT 0, -- ticks whose run could not be started
     overlap TEXT,                     -- of a schedule that was made at run time: skip queue cancel allow,
     missed TEXT,                      -- none one all,
-    starts TEXT                       -- and JSON list of the run that it starts
+    starts TEXT,                      -- and JSON list of the run that it starts
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT;
 
 CREATE TABLE durable_batches (
@@ -253,7 +264,8 @@ CREATE TABLE durable_batches (
     outcome TEXT,                     -- succeeded | failed | cancelled, once it is complete
     on_success TEXT,                  -- JSON lists of the runs that it starts
     on_failure TEXT,
-    on_complete TEXT
+    on_complete TEXT,
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT;
 CREATE INDEX durable_batches_parent ON durable_batches (parent) WHERE parent IS NOT NULL;
 CREATE INDEX durable_batches_unfinished ON durable_batches (parent) WHERE finished_at IS NULL AND parent IS NOT NULL;
@@ -278,7 +290,8 @@ CREATE TABLE durable_slots (          -- who is inside a limit, and who waits; a
     due_at REAL,                      -- when the rate lets it in, if that is what it waits for
     leaving INTEGER NOT NULL DEFAULT 0, -- 1 once a later run replaced it
     outlived INTEGER NOT NULL DEFAULT 0, -- 1 while it waits for a function in a thread that outlives its attempt
-    aside INTEGER NOT NULL DEFAULT 0  -- 1 where it waited when its queue was paused: passed over until that is resumed
+    aside INTEGER NOT NULL DEFAULT 0, -- 1 where it waited when its queue was paused: passed over until that is resumed
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT;
 CREATE UNIQUE INDEX durable_slots_run ON durable_slots (run, position);
 CREATE INDEX durable_slots_waiting ON durable_slots (name, key, slot) WHERE granted_at IS NULL AND aside = 0;
@@ -356,6 +369,11 @@ JOIN durable_runs AS r ON r.run = w.run
 
 def prepare(connection: sqlite3.Connection, now: float) -> None:
     """Create or migrate the tables, in one transaction. The file has passed `marks.inspect`."""
+    _prepare_tables(connection, now)
+    break_when_changed(connection)
+
+
+def _prepare_tables(connection: sqlite3.Connection, now: float) -> None:
     version = schema_of(connection)
     if version == SCHEMA_VERSION and _is_numbered(connection) and not is_backup(connection):
         return

@@ -17,6 +17,7 @@ from durable._shell.ownership.ownership import Ownership
 from durable._shell.requests.once import ForgetAnswers, has_old_answers
 from durable._shell.storage.database import Database
 from durable._shell.storage.port import AnyDatabase
+from durable._shell.storage.seals import has_unsealed, seal
 from durable._shell.tasks.troubles import Troubles
 from durable._shell.threads import in_thread
 from durable.errors import EngineClosedError, JournalError
@@ -62,6 +63,7 @@ async def keep_house(
             await _tried(house, _look_at_wal(database, troubles))
             with contextlib.suppress(JournalError):  # known already
                 await write_again()
+            await _tried(house, _seal(database))
         now = house.clock.monotonic()
         if keep_finished is not None and now - pruned_at >= min(3600.0, max(60.0, keep_finished / 10)):
             pruned_at = now
@@ -107,6 +109,13 @@ async def _look_at_wal(database: Database, troubles: Troubles) -> None:
             "that process, or let it read in short ones; until then the file's WAL grows with all that is recorded"
         )
         troubles.begin("wal", told)
+
+
+async def _seal(database: Database) -> None:
+    """Seal the rows that rest. Where nothing was written since, nothing is."""
+    more = await database.read(has_unsealed)
+    while more:
+        more = await database.write(seal)
 
 
 async def _forget(house: House) -> None:

@@ -22,6 +22,8 @@ from durable._shell.reads.run_rows import OPEN_SQL
 from durable._shell.rows.new_runs import new_run_id
 from durable._shell.rows.rows import BatchNews, Effects, LastTurn
 from durable._shell.rows.templates import begun, from_json
+from durable._shell.storage.seals import is_sound
+from durable._shell.writes.damage import isolate
 from durable._shell.writes.run_writes import insert_run
 
 _OPEN_MEMBER = f"SELECT 1 FROM durable_runs WHERE batch = ? AND status IN {OPEN_SQL} LIMIT 1"  # noqa: S608 - a constant
@@ -72,12 +74,12 @@ def finish_batches(
     while batch is not None:
         if conn.execute(_OPEN_MEMBER, (batch,)).fetchone() or conn.execute(_UNFINISHED, (batch,)).fetchone():
             return
-        batch_id, parent, cancelled_at, completed_at, finished_at, outcome = conn.execute(
-            "SELECT batch_id, parent, cancelled_at, completed_at, finished_at, outcome "
+        batch_id, parent, cancelled_at, completed_at, finished_at, outcome, seal = conn.execute(
+            "SELECT batch_id, parent, cancelled_at, completed_at, finished_at, outcome, checksum "
             "FROM durable_batches WHERE batch = ?",
             (batch,),
         ).fetchone()
-        if finished_at is not None:
+        if finished_at is not None or (seal is not None and _is_damaged(conn, batch, at, effects)):
             return
         if completed_at is None:
             outcome = _complete(conn, batch, batch_id, cancelled_at, at, allocate, effects)
@@ -90,6 +92,14 @@ def finish_batches(
         if parent is not None and outcome == "failed":
             _fail(conn, parent, at, allocate, effects)
         batch = parent
+
+
+def _is_damaged(conn: sqlite3.Connection, batch: int, at: float, effects: Effects) -> bool:
+    """Whether the row of a batch does not fit its seal, which is told; it stays open then."""
+    if is_sound(conn, "durable_batches", batch):
+        return False
+    isolate(conn, "durable_batches", (batch,), at, effects)
+    return True
 
 
 def reopen_batches(conn: sqlite3.Connection, first: int) -> None:
@@ -134,6 +144,8 @@ def _complete(
 
 def _fail(conn: sqlite3.Connection, batch: int, at: float, allocate: Callable[[], int], effects: Effects) -> None:
     """Something in an open batch failed permanently: the first time, start what that starts."""
+    if _is_damaged(conn, batch, at, effects):
+        return
     first = conn.execute(
         "UPDATE durable_batches SET failed_at = ? WHERE batch = ? AND failed_at IS NULL AND completed_at IS NULL "
         "RETURNING batch_id, on_failure",

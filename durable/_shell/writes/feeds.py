@@ -20,6 +20,8 @@ from durable._core.journal.events import ChildSucceeded, SignalReceived
 from durable._shell.rows.rows import Effects, NewFeed, NewRun
 from durable._shell.rows.templates import begun, from_json, to_json
 from durable._shell.storage.bulk import write_many
+from durable._shell.storage.seals import is_sound
+from durable._shell.writes.damage import isolate
 from durable._shell.writes.run_writes import INSERT_WAITS, insert_run
 from durable._shell.writes.wakeups import request_cancel
 
@@ -150,7 +152,8 @@ def _drop(conn: sqlite3.Connection, run: int, position: str) -> None:
 
 def _start_next(conn: sqlite3.Connection, run: int, position: str, place: float, at: float, effects: Effects) -> None:
     row = conn.execute(
-        "SELECT i.item, i.child, i.child_id, i.value, f.template, f.grp, f.wake_on FROM durable_feed_items AS i "
+        "SELECT i.item, i.child, i.child_id, i.value, f.template, f.grp, f.wake_on, i.checksum, f.checksum "
+        "FROM durable_feed_items AS i "
         "JOIN durable_feeds AS f ON f.run = i.run AND f.position = i.position "
         "WHERE i.run = ? AND i.position = ? ORDER BY i.item LIMIT 1",
         (run, position),
@@ -158,7 +161,13 @@ def _start_next(conn: sqlite3.Connection, run: int, position: str, place: float,
     if row is None:
         _drop(conn, run, position)
         return
-    item, number, child_id, arguments, template, group, wake_on = row
+    item, number, child_id, arguments, template, group, wake_on, of_item, of_feed = row
+    if of_item is not None and not is_sound(conn, "durable_feed_items", run, position, item):
+        isolate(conn, "durable_feed_items", (run, position, item), at, effects)
+        return
+    if of_feed is not None and not is_sound(conn, "durable_feeds", run, position):
+        isolate(conn, "durable_feeds", (run, position), at, effects)
+        return
     conn.execute("DELETE FROM durable_feed_items WHERE run = ? AND position = ? AND item = ?", (run, position, item))
     where = f"{position}.{item}"
     new = _child(template, number, child_id, arguments, at)

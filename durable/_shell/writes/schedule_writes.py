@@ -22,6 +22,7 @@ from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.schedule_rows import held_up_by, schedule_by_name, still_open
 from durable._shell.rows.rows import Damaged, Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.storage.seals import is_sound
 from durable._shell.writes.apart import apart
 from durable._shell.writes.run_writes import get_or_create
 from durable._shell.writes.wakeups import request_cancel
@@ -121,7 +122,7 @@ def adopt(
     """
     The rows of *schedules*, made or begun anew where they tick otherwise than before; and of those of run time.
 
-    But for those whose rows are damaged: these tick no more, and say why.
+    But for those whose rows are damaged (or were found so by `damage`): these tick no more, and say why.
     """
     # so that schedules which this program does not have tick in none
     conn.execute("UPDATE durable_schedules SET next_at = NULL")
@@ -130,6 +131,8 @@ def adopt(
 
     def adopt_each(conn: sqlite3.Connection, names: Sequence[str], _: Effects) -> None:
         for name in names:
+            if not is_sound(conn, "durable_schedules", name):
+                raise ValueError("it does not match its checksum")
             if (row := _adopted(conn, name, listed.get(name), now)) is not None:
                 found[name] = row
 

@@ -413,6 +413,7 @@ def _free(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
         turn.decision.requests  # whose answers come with this turn
         or conn.execute("SELECT 1 FROM durable_inbox WHERE run = ? AND wakes = 1 LIMIT 1", (run,)).fetchone()
     ):
+        write_many(conn, _RUNNING, [(run, turn.at)])  # with its first turn it has begun
         effects.kept.add(run)
         return
     conn.execute(

@@ -17,11 +17,14 @@ from durable._core.codec.codec import Payload
 from durable._core.journal.events import ChildCancelled, ChildFailed, ChildSucceeded, Event
 from durable._shell.rows.rows import Effects
 from durable._shell.storage.bulk import about_many, write_many
+from durable._shell.storage.seals import is_sound
+from durable._shell.writes.damage import isolate
 from durable._shell.writes.feeds import feed, member_range, put_behind
 from durable._shell.writes.wakeups import DELETE_WAITS, INSERT_ITEMS, is_open, item_row, request_cancel, start_due, wake
 
 _WAITS_FOR = """
-SELECT target, wait, run, grp, position, wake_on, name, kind FROM durable_waits WHERE target IN ({items}) ORDER BY wait
+SELECT target, wait, run, grp, position, wake_on, name, kind, checksum FROM durable_waits
+WHERE target IN ({items}) ORDER BY wait
 """
 
 
@@ -61,7 +64,10 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[AwaitedEnd], effects: 
     for target, *wait in about_many(conn, _WAITS_FOR, [end.run for end in ends]):
         waits.setdefault(target, []).append(wait)
     for end in ends:
-        for wait, waiter, group, position, wake_on, feeds, kind in waits.get(end.run, ()):
+        for wait, waiter, group, position, wake_on, feeds, kind, seal in waits.get(end.run, ()):
+            if seal is not None and not is_sound(conn, "durable_waits", wait):
+                isolate(conn, "durable_waits", (wait,), end.at, effects)
+                continue
             closed.append(wait)
             if kind == "start":
                 in_line[waiter] = end.at

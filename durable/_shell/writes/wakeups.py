@@ -33,11 +33,13 @@ from durable._core.journal.events import (
 from durable._core.statuses import ENDS, HELD
 from durable._shell.claims import slots
 from durable._shell.claims.places import PlacesFromFile
+from durable._shell.reads.damaged_rows import owner_of
 from durable._shell.reads.lenient import LOST, fetch_all
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import HELD_SQL, RunRow, current_run
 from durable._shell.rows.rows import Damaged, Effects, Large, ReadyRun, Stopped, stored
 from durable._shell.storage.bulk import about_many, write_many
+from durable._shell.storage.seals import is_sound
 from durable._shell.writes.apart import apart
 from durable.errors import RunStateError
 
@@ -202,6 +204,8 @@ def fire_apart(
 
     due: list[_Timer] = fetch_all(conn, _DUE, (now, limit))
     for (wait, run, _, position, kind, *_), error in apart(conn, due, fire, effects):
+        if not is_sound(conn, "durable_waits", wait):
+            run = owner_of(conn, "durable_waits", (wait,))  # noqa: PLW2901 - it may be what was damaged
         conn.execute("DELETE FROM durable_waits WHERE wait = ?", (wait,))
         block_damaged(conn, run, f"its {kind} at {position!r} is damaged", error, effects)
     _next_timer(conn, effects)
@@ -214,9 +218,9 @@ def fire_apart(
         effects.damaged.append(Damaged("limits", "", one_line(error)))
 
 
-_Timer: TypeAlias = tuple[int, int, str, str, str, str, float, float]
+_Timer: TypeAlias = tuple[int, int, str, str, str, str, float, float, int | None]
 _DUE = """
-SELECT wait, run, grp, position, kind, wake_on, fire_at, since FROM durable_waits
+SELECT wait, run, grp, position, kind, wake_on, fire_at, since, checksum FROM durable_waits
 WHERE fire_at <= ? ORDER BY fire_at, wait LIMIT ?
 """
 
@@ -229,8 +233,11 @@ def _next_timer(conn: sqlite3.Connection, effects: Effects) -> None:
 
 def _fire(conn: sqlite3.Connection, due: Sequence[_Timer], now: float, lines: PlacesFromFile, effects: Effects) -> None:
     """Let *due* fire, in their order."""
+    for wait, *_, seal in due:
+        if seal is not None and not is_sound(conn, "durable_waits", wait):
+            raise ValueError("it does not match its checksum")
     about_many(conn, DELETE_WAITS, [row[0] for row in due])
-    for _, run, group, position, kind, wake_on, fire_at, since in due:
+    for _, run, group, position, kind, wake_on, fire_at, since, _ in due:
         if kind == "start":
             _line_up(conn, run, lines, now)
             start_due(conn, run, now, effects)
