@@ -14,7 +14,7 @@ INSTALL := $(PY) -m pip install -qq --no-compile --disable-pip-version-check --c
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types types-of-mypy types-of-pyright check format cover bench bench-peers crash soak mutants docs
-.PHONY: binary clean
+.PHONY: test-lowest binary clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.run-stamp
@@ -57,6 +57,17 @@ cover: .venv/.test-stamp  # `make test`, measured: it takes half as long again, 
 	$(PY) $(PYTEST) $(UNMEASURED)
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage html --quiet --fail-under=0
 	$(PY) -m coverage report && echo "open .coverage-html/index.html"
+
+# The oldest versions that pyproject.toml allows, in an environment of their own. Not in `make check`: CI has no time.
+LOWEST := tests/core tests/contract tests/shell tests/telemetry tests/test_supply.py
+test-lowest: .venv-lowest/.stamp
+	.venv-lowest/bin/python -m pytest --numprocesses 3 --dist worksteal $(LOWEST)
+
+.venv-lowest/.stamp: pyproject.toml tests/lowest.py
+	$(PYTHON) -m venv .venv-lowest && $(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install -qq --disable-pip-version-check --constraint .venv-lowest/lowest.txt \
+		--editable '.[crypto,zstd,otel,prometheus,web,cron]' opentelemetry-sdk httpx pydantic hatchling \
+		pytest pytest-timeout pytest-xdist hypothesis sybil time-machine && touch $@
 
 lint: .venv/.lint-stamp
 	$(PY) -m ruff check .
@@ -110,7 +121,7 @@ binary: .venv/.binary-stamp
 		--specpath build examples/ingest/ingestd.py && ls -sh dist/ingestd
 
 clean:
-	rm -rf .venv .docs .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-lowest .docs .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # One environment, in layers; each stamp is renewed when the project or a pin changes. The build

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from structlog.testing import capture_logs
 
 from durable import (
     Client,
@@ -195,8 +196,11 @@ async def test_nothing_that_came_from_a_value_can_be_read_in_the_file(tmp_db, re
     """
     SNOOZED.clear()
     SEEN.clear()
-    async with Engine(tmp_db, DEFINITIONS, codec=encrypting()) as engine:
-        await fill(engine, reached)
+    with capture_logs() as logs:
+        async with Engine(tmp_db, DEFINITIONS, codec=encrypting()) as engine:
+            await fill(engine, reached)
+    assert {"run.failed", "run.cleanup_failed", "hook.failed"} <= {each["event"] for each in logs}
+    assert [each for each in logs if SECRET in repr(each)] == []
     assert plain_cells(tmp_db, SECRET) == set()
     assert SECRET.encode() not in tmp_db.read_bytes()
     assert [f"ValueError: {SECRET}"] == SEEN
@@ -227,6 +231,22 @@ async def test_who_has_the_hooks_reads_what_is_said(tmp_db, reached):
         said.append(texts)
     assert said[0] == said[1]
     assert said[0].count(f"because {SECRET}") == 2
+
+
+async def test_a_reason_from_who_has_no_codec_is_concealed_by_the_engine(tmp_db, reached):
+    """
+    As `durable cancel --reason` gives one, for a run or a batch.
+    """
+    async with Engine(tmp_db, DEFINITIONS, codec=encrypting()) as engine, Client(tmp_db) as client:
+        run = await engine.start(waits("text"), id="run")
+        async with engine.batch(id="batch") as batch:
+            batch.add(waits("text"))
+        await client.get("run").cancel(f"because {SECRET}")
+        await client.get_batch("batch").cancel(f"because {SECRET}")
+        await reached(run, "cancelled")
+        assert (await run.info()).reason == f"because {SECRET}"
+        assert (await batch.info()).reason == f"because {SECRET}"
+    assert plain_cells(tmp_db, SECRET) == set()
 
 
 async def test_why_a_schedule_starts_nothing_is_concealed_and_revealed(tmp_db, clock, eventually):

@@ -370,6 +370,11 @@ class Codec:
 
     # --- texts about values ---------------------------------------------------------------------
 
+    @property
+    def conceals(self) -> bool:
+        """Whether texts about values are to be encrypted."""
+        return encrypts(self._hooks)
+
     def conceal(self, text: str, brief: str = "") -> str:
         """*text* as it is recorded beside values: encrypted where they are, but for *brief*; see `concealing`."""
         if self._hooks is None or not text or not encrypts(self._hooks):

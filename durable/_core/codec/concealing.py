@@ -25,7 +25,9 @@ def encrypts(hooks: ValueCodec | None) -> bool:
 
 
 def conceal(text: str, hooks: ValueCodec, brief: str = "") -> str:
-    """*text*, encrypted; *brief* stays readable, and is not part of it."""
+    """*text*, encrypted, unless it is already; *brief* stays readable, and is not part of it."""
+    if _CONCEALED.fullmatch(text):
+        return text
     try:
         hidden = base64.b64encode(hooks.encode(text.encode("utf-8", "surrogatepass"))).decode()
     except Exception:  # noqa: BLE001 - of the user's; in plain is where it must not be

@@ -208,7 +208,8 @@ class Steps:
             failure = record_exception(as_failure(error, action.op.definition.kind), self._codec)
             payload = payload_of(failure, self._codec)
             values = {"run_id": run_id, "step": action.op.definition.name, "position": action.position}
-            log.warning("step.cleanup_failed", error=describe(failure), attempt=action.attempt, **values)
+            error_told = self._codec.conceal_message(describe(failure))
+            log.warning("step.cleanup_failed", error=error_told, attempt=action.attempt, **values)
         now = self._clock.now()
         return StepStopped(action.position, action.attempt, abandoned=False, value=payload, at=now)
 
@@ -337,7 +338,8 @@ class Steps:
         payload = payload_of(failure, self._codec)
         values = {
             "run_id": run_id, "step": action.op.definition.name, "position": action.position,
-            "attempt": action.attempt, "error": describe(failure), "retry_in_seconds": delay,
+            "attempt": action.attempt, "error": self._codec.conceal_message(describe(failure)),
+            "retry_in_seconds": delay,
         }  # fmt: skip
         log.info("step.attempt_failed", **values)  # its workflow may handle it: a run that fails of it is an error
         if delay is None:

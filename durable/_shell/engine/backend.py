@@ -420,8 +420,9 @@ class EngineBackend:
             with running.activity:
                 await check_answer(*request.answered, running.services)
         env = Env(
-            self.clock.now(), self.path, running.allocate, running.places, running.ticker, draining, running.rates
-        )
+            self.clock.now(), self.path, running.allocate, running.places, running.ticker, draining, running.rates,
+            self.codec.conceal,
+        )  # fmt: skip
         record = request.prepared(env).record
         with running.activity:
             result = await running.commits.call(lambda conn, effects: record(conn, effects, env))

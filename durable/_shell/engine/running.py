@@ -405,6 +405,9 @@ class Running:
     def _tell_failed(self, run: Ended, outcome: RunResult) -> None:
         if self.settings.stand_ins is not None:  # as it would be in a dry run, of which nobody needs a log
             return
+        if self.settings.codec.conceals:  # neither what it says nor what stands in its traceback
+            log.error("run.failed", run_id=run.run_id, workflow=run.workflow, error=outcome.reason)
+            return
         try:
             failure = failure_in(outcome.payload, self.settings.codec)
         except Exception as error:  # noqa: BLE001 - the codec is the user's

@@ -111,6 +111,10 @@ class CancelBatch(JournalRequest[bool]):
     batch_id: str
     reason: str = ""
 
+    def prepared(self, env: Env) -> CancelBatch:
+        """As ever; with its reason concealed, if it is not."""
+        return evolve(self, reason=env.conceal(self.reason))
+
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Ask each member to, and those of nested batches."""
         row = conn.execute(

@@ -58,6 +58,8 @@ class Env:
     draining: bool = False
     #: Those that the program gives its queues.
     rates: Mapping[str, Rate] = field(factory=dict)
+    #: Makes of a text about values what is recorded: who asks may have no codec, as the command line has none.
+    conceal: Callable[[str], str] = str
 
     def numbers(self, conn: sqlite3.Connection) -> Callable[[], int]:
         """What gives numbers to new runs."""

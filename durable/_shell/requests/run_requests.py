@@ -106,6 +106,10 @@ class CancelRun(JournalRequest[bool]):
     run_id: str
     reason: str = ""
 
+    def prepared(self, env: Env) -> CancelRun:
+        """As ever; with its reason concealed, if it is not."""
+        return evolve(self, reason=env.conceal(self.reason))
+
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Ask it to."""
         return request_cancel(conn, current_run(conn, self.run_id).run, self.reason, env.now, effects)

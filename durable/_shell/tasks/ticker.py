@@ -287,17 +287,14 @@ class Ticker:
         ticks = past_ticks(schedule, self._rows[name], since, until)
         return [Tick(at, overlap, self._make(schedule, at, schedule.run_id(at), now)) for at in ticks]
 
-    def _told(self, error: str | None) -> str | None:
-        return None if error is None else self._services.codec.reveal(error)
-
     def take(self, effects: Effects) -> None:
         """Act on what a commit group caused."""
         for name, row in effects.schedules:
             before = self._rows.get(name)
             if row is not None and before is not None and row.failed > before.failed:
-                log.error("schedule.failed", schedule=name, at=row.last_at, error=self._told(row.last_error))
+                log.error("schedule.failed", schedule=name, at=row.last_at, error=row.last_error)
             if row is not None and before is not None and _was_stopped(before, row):
-                log.error("schedule.paused", schedule=name, error=self._told(row.last_error))
+                log.error("schedule.paused", schedule=name, error=row.last_error)
             self._know(name, row)
             if name in self._rows:
                 self._wake_for(self._rows[name])

@@ -120,9 +120,9 @@ def _call(
     except BaseException as error:  # user code may raise anything; the run is over
         if came_from_outside(error):
             raise
-        text = in_short(error)
+        text = services.codec.conceal_message(in_short(error))
         log.error("hook.failed", run_id=ended.run_id, workflow=ended.started.workflow, hook=name, error=text)
-        return BrokenHook(name, services.codec.conceal_message(text))
+        return BrokenHook(name, text)
 
 
 def _ops_of(hook: Hook[Any], finished: Finished[Any]) -> list[Any]:

@@ -236,9 +236,7 @@ class Driver:
                 await self._begin_others(done.steps)
         if last.ended is not None:
             if last.ended == "cancelled" and last.outcome is not None:
-                log.warning(
-                    "run.cleanup_failed", run_id=self.ready.run_id, reason=self._services.codec.reveal(last.reason)
-                )
+                log.warning("run.cleanup_failed", run_id=self.ready.run_id, reason=last.reason)
             return None
         if last.blocked is not None:
             self._stopping = True
@@ -525,11 +523,11 @@ class Driver:
 
     async def _block(self, error: DurableError) -> None:
         """The run cannot proceed without a person: nothing is executed, nothing but the report written."""
-        log.error("run.blocked", run_id=self.ready.run_id, workflow=self.ready.workflow, reason=str(error))
+        reason = self._services.codec.conceal(str(error), type(error).__name__)
+        log.error("run.blocked", run_id=self.ready.run_id, workflow=self.ready.workflow, reason=reason)
         self._stopping = True
         self._inbox.take_back()
         try:
-            reason = self._services.codec.conceal(str(error), type(error).__name__)
             await self._writer.block(reason, self._attempts.running)
             await self._wind_down()
         except EngineClosedError:
