@@ -13,7 +13,7 @@ Nothing here knows what rows mean: see `damage`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
@@ -210,7 +210,7 @@ def _fetch_bytes(conn: sqlite3.Connection, sql: str, values: Sequence[Any]) -> l
 
 
 @contextmanager
-def _texts_as_bytes(conn: sqlite3.Connection) -> Iterator[None]:
+def _texts_as_bytes(conn: sqlite3.Connection) -> Generator[None]:
     before, conn.text_factory = conn.text_factory, bytes
     try:
         yield
