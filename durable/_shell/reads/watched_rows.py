@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from durable._core.codec.json_text import loads
+from durable._core.codec.json_text import read_list
 from durable._core.journal.events import StepStarted, TransactionStarted
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_details import RunDetails, details_by_id, details_by_ids, is_lost
@@ -77,8 +77,8 @@ def _steps(conn: sqlite3.Connection, runs: Sequence[int]) -> dict[int, StepBegun
     return {run: _begun(position, body) for run, position, body in found}
 
 
-def _begun(position: str, body: str) -> StepBegun | None:
-    match loads(body):
+def _begun(position: str, body: object) -> StepBegun | None:
+    match read_list(body):  # of a run that may be damaged
         case [str(name), int(attempt), *_]:
             return StepBegun(name, position, attempt)
         case [str(name), *_]:

@@ -64,7 +64,12 @@ def checksum(before: int, kind: int, position: str | None, at: float, body: str 
     """CRC-32 of an event's columns, chained to the checksum of the event *before* it."""
     if value is None or isinstance(value, str):  # as nearly all: one text, one call
         return crc32(f"{kind}|{position}|{at!r}|{body}|{value or ''}".encode(), before)
-    return crc32(value, crc32(f"{kind}|{position}|{at!r}|{body}|".encode(), before))
+    return crc32(_as_bytes(value), crc32(f"{kind}|{position}|{at!r}|{body}|".encode(), before))
+
+
+def _as_bytes(value: object) -> bytes:
+    """A payload; or a number, where its column is damaged."""
+    return value if isinstance(value, bytes) else str(value).encode()
 
 
 @define
