@@ -71,6 +71,7 @@ _FILES: Final[Mapping[str, str]] = {
     "static/durable.js": "text/javascript",
     "static/icon.svg": "image/svg+xml",
 }
+OK: Final = 200
 _NOT_FOUND: Final = (RunNotFoundError, BatchNotFoundError, ScheduleNotFoundError)
 
 
@@ -109,6 +110,15 @@ class Dashboard:
             return Response("not for you: authorize() of this dashboard says so", 403, media_type="text/plain")
         query = dict(parse_qsl(request.scope.get("query_string", b"").decode("latin-1")))
         call = Call(request, self.journal, access, self._title, prefix, page, query)
+        tag = call.tag if request.method == "GET" else None
+        if tag is not None and request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        response = await self._made(call)
+        if tag is not None and response.status_code == OK:
+            response.headers["ETag"] = tag
+        return response
+
+    async def _made(self, call: Call) -> Response:
         try:
             return await _page_of(call)(call)
         except RefusedError as error:

@@ -17,6 +17,8 @@ from durable.web.guard import Access
 from durable.web.journal import Journal
 from durable.web.rendering import rendered
 
+#: Seconds for which a page of a file that has not changed is good: the ages on it go on meanwhile.
+FRESH: Final = 10
 #: Bytes of a form: a signal's payload is capped by the journal, at 1 MiB unless the engine says otherwise.
 MOST_BYTES: Final = 8 * 1024 * 1024
 
@@ -53,6 +55,12 @@ class Call:
     def here(self, **changed: Any) -> str:
         """The address of this page, with other *changed* parts of the query."""
         return self.link(self.page, **{**self.query, **changed})
+
+    @property
+    def tag(self) -> str | None:
+        """What the page is made of, for `ETag`: the file, who asks, and, since it tells ages, the time."""
+        state = self.journal.state()
+        return None if state is None else f'"{state}-{self.access}-{int(self.now // FRESH)}"'
 
     def answer(self, template: str, status: int = 200, **context: Any) -> Response:
         """A page made of a template."""

@@ -64,6 +64,14 @@ class Journal:
         """The file's name."""
         return os.path.basename(self.path)
 
+    def state(self) -> str | None:
+        """What changes whenever the file does, without reading it; None of a journal in memory."""
+        try:
+            files = [os.stat(self.path), os.stat(f"{self.path}-wal")]
+        except OSError:  # no WAL, or no file: what is wrong is told by the page
+            return None
+        return "-".join(f"{each.st_mtime_ns:x}.{each.st_size:x}" for each in files)
+
     async def read(self, fn: Callable[..., T], *args: Any) -> T:
         """
         What *fn* returns, called with a connection that only reads and *args*, in a thread.

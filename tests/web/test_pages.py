@@ -348,6 +348,39 @@ async def test_many_runs_are_changed_after_a_page_that_names_how_many(visit, own
     assert "choose runs by a filter" in (await writer.post("runs/change", 400, change="cancel", sure="yes")).text
 
 
+# --- again and again ------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_of_a_file_that_has_not_changed_is_not_made_again(visit, own_db):
+    """
+    Who has it is told so, by its tag; once something has happened, or has become older, it is another one. Readers and
+    writers have pages of their own.
+    """
+    async with Engine(own_db, shop.DEFINITIONS) as engine:
+        visitor = visit(engine)
+        for _ in range(5):  # a tag is good for some seconds, which may be over at any moment
+            tag = (await visitor.get("runs")).headers["ETag"]
+            again = await visitor.client.get("/runs", headers={"If-None-Match": tag})
+            if again.status_code == 304:
+                break
+        assert (again.status_code, again.text, again.headers["ETag"]) == (304, "", tag)
+        await engine.start(shop.approval("dan"))
+        changed = await visitor.client.get("/runs", headers={"If-None-Match": tag})
+        assert changed.status_code == 200
+        writer = await visit(engine, write=True).client.get("/runs", headers={"If-None-Match": changed.headers["ETag"]})
+        assert writer.status_code == 200
+        assert "ETag" not in (await visitor.client.get("/nowhere")).headers
+
+
+async def test_only_what_can_still_change_is_live(visitor):
+    """
+    The page of a run that has ended is not asked for again.
+    """
+    for page in ("run", "run/timeline", "run/history"):
+        assert "data-live" in (await visitor.get(page, id="asking")).text
+        assert "data-live" not in (await visitor.get(page, id="good")).text
+
+
 # --- of whom ----------------------------------------------------------------------------------------------------
 
 

@@ -101,8 +101,10 @@ def nodes_of(events: Sequence[Event]) -> list[GraphNode]:
     kept, _ = effective(events)
     made: dict[tuple[int, ...], GraphNode] = {}
     ends: list[GraphNode] = []
+    keys: dict[str | None, tuple[int, ...]] = {}  # most positions come twice: asked for, and ended
     for event in kept:
-        key = _key(event.position)
+        position = event.position
+        key = keys[position] if position in keys else keys.setdefault(position, _key(position))
         if key in made:
             _happened(made[key], event)
         elif event.category == "command" and key:
@@ -149,7 +151,7 @@ def worst(nodes: Iterable[GraphNode]) -> NodeStatus:
 
 def _key(position: str | None) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in position.split(".")) if position else ()
+        return tuple(map(int, position.split("."))) if position else ()
     except ValueError:  # a file that somebody else wrote: drawn all the same, rather than refused
         return ()
 

@@ -36,7 +36,7 @@ from durable._shell.reads.run_rows import RunRow, WaitRow, require_run, waits_of
 from durable._shell.reads.stream_rows import ItemRow, latest_items
 from durable.web.call import Call, RefusedError
 from durable.web.journal import Journal, at_one_moment
-from durable.web.timeline import LEGEND, Bar, axis, lines_of, span_of
+from durable.web.timeline import LEGEND, Bar, Line, axis, lines_of, span_of
 
 #: Lines of a timeline, events of a history and steps of a summary on one page.
 PAGE_LENGTH: Final = 200
@@ -76,8 +76,26 @@ def read_run(conn: sqlite3.Connection, path: str, run_id: str, now: float) -> Sh
 
 
 @at_one_moment
-def read_events(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[Any, list[Event], str | None]:
+def read_events(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow, list[Event], str | None]:
     """The row of a run, its events as far as they can be read, and why not all can."""
+    return _events(conn, path, run_id)
+
+
+@at_one_moment
+def read_lines(
+    conn: sqlite3.Connection, path: str, run_id: str, opened: list[str]
+) -> tuple[RunRow, list[Line], float, str | None]:
+    """
+    A run, the lines of its timeline with those of the children in *opened*, when it began, and why not all can be read.
+
+    They are made here, in the reader's thread: of ten thousand events that takes longer than a loop should be held.
+    """
+    row, events, problem = _events(conn, path, run_id)
+    children = {each: _events(conn, path, each)[1] for each in opened}
+    return row, lines_of(events, children), events[0].at if events else row.created_at, problem
+
+
+def _events(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow, list[Event], str | None]:
     row = require_run(conn, run_id)
     events, problem = readable_events(event_rows(conn, row.run), path, row)
     return row, events, None if problem is None else str(problem)
@@ -99,13 +117,9 @@ async def summary(call: Call) -> Response:
 async def timeline(call: Call) -> Response:
     """The run over time."""
     journal, run_id, now = call.journal, call.asked("id"), call.now
-    row, events, problem = await journal.read(read_events, journal.path, run_id)
     opened = [each for each in call.query.get("open", "").split(" ") if each][:MOST_CHILDREN]
-    children = {}
-    for each in opened:
-        _, children[each], _ = await journal.read(read_events, journal.path, each)
-    lines = lines_of(events, children)
-    began, ended = span_of(lines, events[0].at if events else row.created_at, now)
+    row, lines, began, problem = await journal.read(read_lines, journal.path, run_id, opened)
+    began, ended = span_of(lines, began, now)
     begin, end = _zoomed(call.query, began, ended)
     first = min(call.number("first", 0) or 0, max(0, len(lines) - 1))
     scale = _Scale(begin, end, now)

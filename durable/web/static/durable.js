@@ -5,6 +5,8 @@ const PAUSE = 2000;
 
 // --- what is live is asked for again, unless nobody looks or somebody is at work in it -----------------------------
 
+let tag = ""; // of what is shown
+
 const live = [...document.querySelectorAll("[data-live]")];
 
 function busy() {
@@ -16,8 +18,10 @@ function busy() {
 async function refresh() {
   if (!busy()) {
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-      if (answer.ok) {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html", "If-None-Match": tag } });
+      if (answer.status === 304) document.getElementById("live").hidden = false; // nothing has happened
+      else if (answer.ok) {
+        tag = answer.headers.get("ETag") || "";
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
         for (const old of document.querySelectorAll("[data-live]")) {
           const made = fresh.getElementById(old.id);
