@@ -60,27 +60,36 @@ def looking(folder: Path, params: dict[str, Any], _durability: str) -> dict[str,
 
 def _large_file(path: Path, runs: int) -> int:
     """
+    A new file of as many runs.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        conn.execute("PRAGMA journal_mode = WAL")
+        schema.prepare(conn, 0.0)
+        return fill(conn, range(1, runs + 1))
+
+
+def fill(conn: sqlite3.Connection, numbers: range, since: float = 1_700_000_000.0) -> int:
+    """
+    Put runs with these numbers into a journal, ten events each, one a second; how many events.
+
     Every twentieth run failed; rows as the engine writes them, checksums included.
     """
     count = 0
-    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        conn.execute("PRAGMA journal_mode = WAL")
-        conn.execute("PRAGMA synchronous = OFF")
-        schema.prepare(conn, 0.0)
-        conn.execute("BEGIN")
-        for number in range(1, runs + 1):
-            at, failed = 1_700_000_000.0 + number, number % 20 == 0
-            events: list[Any] = [RunStarted("ride", 1, "seed", "[[42],{}]", at)]
-            for step in range(4):
-                events.append(StepStarted(str(step), "charge", 1, "app/rides.py:12", "d" * 16, at))
-                events.append(StepSucceeded(str(step), '"paid"', at))
-            events.append(RunFailed(["3"], None, at) if failed else RunSucceeded('"paid"', at))
-            status, reason = ("failed", "ValueError: no") if failed else ("succeeded", None)
-            labels = json.dumps({"city": "Bern"})
-            conn.execute(_INSERT_RUN, (number, f"run-{number}", "ride", status, labels, reason, at, at, at))
-            conn.executemany(_INSERT_EVENT, RunState(number, f"run-{number}", "ride", "default").append(events))
-            count += len(events)
-        conn.execute("COMMIT")
+    conn.execute("PRAGMA synchronous = OFF")
+    conn.execute("BEGIN")
+    for number in numbers:
+        at, failed = since + number, number % 20 == 0
+        events: list[Any] = [RunStarted("ride", 1, "seed", "[[42],{}]", at)]
+        for step in range(4):
+            events.append(StepStarted(str(step), "charge", 1, "app/rides.py:12", "d" * 16, at))
+            events.append(StepSucceeded(str(step), '"paid"', at))
+        events.append(RunFailed(["3"], None, at) if failed else RunSucceeded('"paid"', at))
+        status, reason = ("failed", "ValueError: no") if failed else ("succeeded", None)
+        labels = json.dumps({"city": "Bern"})
+        conn.execute(_INSERT_RUN, (number, f"run-{number}", "ride", status, labels, reason, at, at, at))
+        conn.executemany(_INSERT_EVENT, RunState(number, f"run-{number}", "ride", "default").append(events))
+        count += len(events)
+    conn.execute("COMMIT")
     return count
 
 

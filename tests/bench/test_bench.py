@@ -12,6 +12,7 @@ import pytest
 
 RUN = Path(__file__).with_name("run.py")
 STALLS = Path(__file__).with_name("stalls.py")
+PAGES = Path(__file__).with_name("pages.py")
 #: Seconds after which a test hangs. Each workload has 180 of its own.
 HANGS = 600
 
@@ -135,3 +136,14 @@ def test_each_load_tells_how_long_it_holds_loop_and_writer():
     told = {each["load"]: each for each in found if "load" in each}
     assert {"for_each_jobs", "signals", "prune_events", "import"} <= told.keys()
     assert all(each["lag_max_ms"] > 0 and each["transactions"] > 0 for each in told.values())
+
+
+def test_each_page_of_the_dashboard_is_timed():
+    """
+    Of a small file: every page answers, with all that it has to show.
+    """
+    command = [sys.executable, PAGES, "--runs", "200", "--events", "100", "--repeats", "1"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=True)
+    told = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    assert len(told) > 20
+    assert all(each["cpu_ms"] > 0 and each["bytes"] > 1_000 for each in told)
