@@ -27,6 +27,9 @@ Attributes:
     durable.step.name      step             name of the step, or of the job
     durable.position       step             where the run asked for it
     durable.attempt        step             from 1
+    durable.queue.name     gauges           name of the queue
+    durable.limit.name     gauges           name of the limit
+    durable.wait.kind      gauges           signal, timer, child, ...
 
 Metrics:
 
@@ -36,14 +39,31 @@ Metrics:
     durable.step.duration   s        durable.workflow.name, durable.step.name, outcome
     durable.attempts.failed {try}    durable.workflow.name, durable.step.name
 
+`observed(engine)` adds what stands in the journal, read from the file when the SDK collects, at most once a second:
+
+    instrument                 unit    attributes
+    durable.runs               {run}   durable.workflow.name, durable.run.status
+    durable.queue.waiting      {run}   durable.queue.name
+    durable.queue.running      {run}   durable.queue.name
+    durable.queue.oldest_wait  s       durable.queue.name
+    durable.limit.inside       {slot}  durable.limit.name
+    durable.limit.waiting      {slot}  durable.limit.name
+    durable.waits              {wait}  durable.wait.kind
+    durable.inbox              {item}
+    durable.file.size          By
+
 A process that dies between the commit of an end and its span does not emit that span later.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final, TypedDict
 
 try:
@@ -55,6 +75,7 @@ except ImportError as _error:
     _msg = "durable.telemetry needs the OpenTelemetry API: pip install 'durable-asyncio[otel]'"
     raise ImportError(_msg) from _error
 
+from durable._cli.journals.files import open_readonly
 from durable._core.release import RELEASE
 from durable._shell.attempts.middleware import (
     Activation,
@@ -65,9 +86,13 @@ from durable._shell.attempts.middleware import (
     RunSuccess,
     StepCall,
 )
+from durable._shell.handles.journal import JournalHandle
+from durable._shell.reports.measures import MEASURES, Measure, measures
 from durable._shell.rows.carried import Carried
+from durable._shell.storage.memory import MEMORY
+from durable.errors import DurableError, UsageError
 
-__all__ = ["Instruments", "Tracing", "instrumented"]
+__all__ = ["Instruments", "Tracing", "instrumented", "observed"]
 
 RUN_ID: Final = "durable.run.id"
 WORKFLOW: Final = "durable.workflow.name"
@@ -75,6 +100,21 @@ STATUS: Final = "durable.run.status"
 STEP: Final = "durable.step.name"
 POSITION: Final = "durable.position"
 ATTEMPT: Final = "durable.attempt"
+
+#: What is observed: the instrument, its unit, the number of `measures` that it is, and what its labels are called.
+_OBSERVED: Final = (
+    ("durable.runs", "{run}", "durable_runs", (WORKFLOW, STATUS)),
+    ("durable.queue.waiting", "{run}", "durable_queue_waiting", ("durable.queue.name",)),
+    ("durable.queue.running", "{run}", "durable_queue_running", ("durable.queue.name",)),
+    ("durable.queue.oldest_wait", "s", "durable_queue_oldest_wait_seconds", ("durable.queue.name",)),
+    ("durable.limit.inside", "{slot}", "durable_limit_inside", ("durable.limit.name",)),
+    ("durable.limit.waiting", "{slot}", "durable_limit_waiting", ("durable.limit.name",)),
+    ("durable.waits", "{wait}", "durable_waits", ("durable.wait.kind",)),
+    ("durable.inbox", "{item}", "durable_inbox", ()),
+    ("durable.file.size", "By", "durable_file_bytes", ()),
+)
+#: Seconds for which a reading of the file is good: instruments are asked one by one.
+_FRESH: Final = 1.0
 
 #: What is recorded with a run, and under which name.
 _CARRIED_AS: Final = "traceparent"
@@ -103,6 +143,60 @@ def instrumented(
     """
     tracing = Tracing(tracer_provider, meter_provider)
     return {"middleware": [tracing], "carry": [tracing.carrier]}
+
+
+def observed(
+    shown: JournalHandle[Any] | str | os.PathLike[str], *, meter_provider: metrics.MeterProvider | None = None
+) -> None:
+    """
+    Have the SDK collect gauges of a journal: queues, limits, waits, runs by status.
+
+    It is read by a connection of its own, in the thread that collects, so that a busy engine is not asked. A file that
+    cannot be read gives no numbers.
+
+    Args:
+        shown: An `Engine`, a `Service` or a `Client`, or the path of a journal.
+        meter_provider: By default the application's global one.
+
+    Raises:
+        UsageError: The journal is in memory: there is no file to read beside its engine.
+    """
+    path = shown.path if isinstance(shown, JournalHandle) else os.fspath(shown)
+    if path == MEMORY:
+        msg = "a journal in memory has no file that could be read beside its engine: ask engine.stats()"
+        raise UsageError(msg)
+    meter, reading = metrics.get_meter("durable", RELEASE, meter_provider), _Reading(path)
+    for instrument, unit, name, labels in _OBSERVED:
+        meter.create_observable_gauge(instrument, [partial(reading.of, name, labels)], unit, MEASURES[name][1])
+
+
+class _Reading:
+    """The numbers of a journal, as they stood a moment ago."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._read_at = -math.inf
+        self._found: list[Measure] = []
+
+    def of(self, name: str, labels: Sequence[str], _: metrics.CallbackOptions) -> list[metrics.Observation]:
+        """What one instrument observes."""
+        return [
+            metrics.Observation(each.value, dict(zip(labels, each.labels, strict=True)))
+            for each in self._fresh()
+            if each.name == name
+        ]
+
+    def _fresh(self) -> list[Measure]:
+        now = time.monotonic()
+        if now - self._read_at >= _FRESH:
+            try:
+                with closing(open_readonly(self._path)) as conn:
+                    conn.execute("BEGIN")
+                    self._found = measures(conn, time.time())
+            except (DurableError, OSError):
+                self._found = []
+            self._read_at = now
+        return self._found
 
 
 class _Active:

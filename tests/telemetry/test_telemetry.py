@@ -20,9 +20,23 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import get_current_span
 
-from durable import Client, Engine, Flow, Retry, Return, RunFailedError, job, sleep, step, wait_for, workflow
+from durable import (
+    Client,
+    Engine,
+    Flow,
+    Queue,
+    Retry,
+    Return,
+    RunFailedError,
+    UsageError,
+    job,
+    sleep,
+    step,
+    wait_for,
+    workflow,
+)
 from durable import telemetry as module
-from durable.telemetry import instrumented
+from durable.telemetry import instrumented, observed
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 APP = Path(__file__).parent / "traced_app.py"
@@ -200,11 +214,43 @@ def test_a_trace_goes_on_in_the_process_after_the_one_that_was_killed(tmp_path):
     assert start["start"] - 1e7 <= ended["start"] <= min(span["start"] for span in below if span is not ended)
 
 
+async def test_a_journal_is_observed_when_the_sdk_collects(kept, tmp_db):
+    """
+    Runs by status, the paused queue with what waits in it, what freed runs wait for, the file.
+    """
+    async with Engine(tmp_db, [flow, waiting, broken], queues=[Queue("default")]) as engine:
+        with pytest.raises(RunFailedError):
+            await engine.run(broken())
+        await engine.start(waiting())
+        await engine.idle()
+        await engine.queue("default").pause()
+        await engine.start(flow())
+        observed(engine, meter_provider=kept.meters)
+        found = await asyncio.to_thread(kept.metrics)
+    assert found["durable.runs", "broken", "failed"] == 1
+    assert found["durable.runs", "waiting", "waiting"] == 1
+    assert found["durable.queue.waiting", "default"] == 1
+    assert found["durable.queue.oldest_wait", "default"] >= 0
+    assert found["durable.waits", "signal"] == 1
+    assert found["durable.file.size",] > 0
+
+
+def test_a_journal_that_cannot_be_read_gives_no_numbers(kept, tmp_path):
+    """
+    And harms nobody; one in memory is refused at once.
+    """
+    observed(tmp_path / "none.db", meter_provider=kept.meters)
+    kept.meters.get_meter("host").create_counter("seen").add(1)
+    assert kept.metrics() == {("seen",): 1}
+    with pytest.raises(UsageError, match="memory"):
+        observed(":memory:")
+
+
 def test_the_table_of_the_docs_is_what_is_emitted():
     """
     Each attribute of the table is a constant of the module, and each constant stands in the table.
     """
     text = inspect.getdoc(module)
-    listed = set(re.findall(r"^    (durable\.[a-z.]+) +\S", text, re.MULTILINE))
+    listed = set(re.findall(r"^    (durable\.[a-z._]+) +\S", text, re.MULTILINE))
     source = inspect.getsource(module).partition('"""')[2].partition('"""')[2]
-    assert listed == set(re.findall(r'"(durable\.[a-z.]+)"', source))
+    assert listed == set(re.findall(r'"(durable\.[a-z._]+)"', source))
