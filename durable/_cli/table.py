@@ -8,8 +8,11 @@ The module of a command has two functions: ``configure(command, parser)`` declar
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 from typing import Any, Final, NamedTuple
+
+from durable._cli.terminal.problems import USAGE, CommandError
 
 
 class Subcommand(NamedTuple):
@@ -87,6 +90,17 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 
 
 def module_of(name: str) -> Any:
-    """The module that has it: it is loaded by who asks for it."""
+    """
+    The module that has it: it is loaded by who asks for it.
+
+    Raises:
+        CommandError: This is a program in one file, which was built without it.
+    """
     group, command = COMMANDS[name]
-    return import_module(f"durable._cli.commands.{group.replace(' ', '_')}.{command.module}")
+    try:
+        return import_module(f"durable._cli.commands.{group.replace(' ', '_')}.{command.module}")
+    except ModuleNotFoundError as error:
+        if not getattr(sys, "frozen", False):
+            raise
+        msg = "this program was built without a dashboard: let it `import durable.web`, and build it again"
+        raise CommandError(msg, USAGE) from error

@@ -7,7 +7,8 @@ was asked for, anyio its backend, and ``durable version`` the metadata of the di
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
 
-#: The build's own hooks; and what would bring pytest, OpenTelemetry, Pydantic AI or a web server along.
+#: The build's own hooks; and what would bring pytest, OpenTelemetry, Pydantic AI or a web server along. The program
+#: has what it imports itself: with `durable.web` also `durable ui`, see the hook of that.
 NOT_ALONG = (
     "durable._pyinstaller", "durable.testing", "durable.telemetry", "durable.metrics", "durable.pydantic_ai",
     "durable.web", "durable._cli.commands.debug.ui",

@@ -7,12 +7,14 @@ They run from an empty folder, and with an environment that knows nothing of thi
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -27,6 +29,7 @@ SOLO = """
 import asyncio
 import sys
 
+import durable.web
 from attrs import frozen
 from crunching import Sum, crunch
 
@@ -186,9 +189,16 @@ class Program:
 
     def serve(self):
         """A process that executes rides; returns once it does."""
+        server = self.start("serve", "--db", self.journal)
+        line = server.stdout.readline()
+        assert line.startswith("serving "), f"{line!r}, {server.poll()}, {self.complaints()}"
+        return server
+
+    def start(self, *arguments):
+        """A process of its own, until the test ends."""
         log = (self.folder / f"serve-{len(self.servers)}.log").open("w+")
         server = subprocess.Popen(
-            [*self.command, "serve", "--db", self.journal],
+            [*self.command, *arguments],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -198,8 +208,6 @@ class Program:
             start_new_session=True,  # a frozen file is two processes: what kills it kills both
         )
         self.servers.append((server, log))
-        line = server.stdout.readline()
-        assert line.startswith("serving "), f"{line!r}, {server.poll()}, {self.complaints()}"
         return server
 
     def complaints(self):
@@ -475,3 +483,23 @@ def test_the_daemon_takes_in_each_file_once_although_it_is_killed(built):
     assert "60 of 60 (100%)" in done.stdout
     assert "ended by SIGTERM: exit code 0" in done.stdout
     assert "58 files in the table, 58 done" in done.stdout
+
+
+def test_a_program_that_imports_the_dashboard_serves_it(program):
+    """
+    From the one file: pages, the style, and the debugger with the program's own code. Others say how to have it.
+    """
+    solo = program("solo")
+    solo.call(solo.journal)
+    server = solo.start("durable", "ui", "--port", "0", "--db", solo.journal, "--app", "__main__")
+    url = server.stdout.readline().split()[0]
+    with urlopen(f"{url}runs?text=sold") as page:
+        text = page.read().decode()
+    assert "SoldOut" in text
+    run_id = re.search(r"run\?id=([^\"&]+)", text)[1]
+    with urlopen(f"{url}run?id={run_id}") as page:
+        assert "sold out" in page.read().decode()
+    with urlopen(f"{url}static/durable.css") as page:
+        assert page.headers["Content-Type"].startswith("text/css")
+    assert "built without a dashboard" in program("rides").durable("ui", code=2)
+    assert "_durable" in program("rides").call("durable", "completion", "bash")

@@ -12,7 +12,7 @@ from typing import Final
 
 from durable._cli.table import COMMANDS, parser_of
 from durable._cli.terminal.output import Output
-from durable._cli.terminal.problems import OK
+from durable._cli.terminal.problems import OK, CommandError
 
 _EPILOG: Final = """\
 examples:
@@ -38,7 +38,11 @@ def run(_command: str, args: Namespace, out: Output) -> int:
 def _commands() -> Iterator[tuple[str, str, list[Action]]]:
     """Each command, what it is for, and its options."""
     for name, (_, command) in COMMANDS.items():
-        options = [each for each in parser_of(name)._actions if each.option_strings and each.help != SUPPRESS]  # noqa: SLF001 - argparse has no other way
+        try:
+            parser = parser_of(name)
+        except CommandError:  # a program in one file has no commands that it was built without
+            continue
+        options = [each for each in parser._actions if each.option_strings and each.help != SUPPRESS]  # noqa: SLF001 - argparse has no other way
         yield name, command.summary, options
 
 
