@@ -78,7 +78,7 @@ def read_run(conn: sqlite3.Connection, path: str, run_id: str, now: float) -> Sh
 @at_one_moment
 def read_events(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow, list[Event], str | None]:
     """The row of a run, its events as far as they can be read, and why not all can."""
-    return _events(conn, path, run_id)
+    return _row_and_events(conn, path, run_id)
 
 
 @at_one_moment
@@ -90,12 +90,12 @@ def read_lines(
 
     They are made here, in the reader's thread: of ten thousand events that takes longer than a loop should be held.
     """
-    row, events, problem = _events(conn, path, run_id)
-    children = {each: _events(conn, path, each)[1] for each in opened}
+    row, events, problem = _row_and_events(conn, path, run_id)
+    children = {each: _row_and_events(conn, path, each)[1] for each in opened}
     return row, lines_of(events, children), events[0].at if events else row.created_at, problem
 
 
-def _events(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow, list[Event], str | None]:
+def _row_and_events(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow, list[Event], str | None]:
     row = require_run(conn, run_id)
     events, problem = readable_events(event_rows(conn, row.run), path, row)
     return row, events, None if problem is None else str(problem)
