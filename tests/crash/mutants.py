@@ -884,7 +884,7 @@ MUTANTS = (
     _m(
         "a redone turn takes signals in behind what would end the run",
         "_shell/turns/driver",
-        "return sorted(arrived, key=lambda event: not isinstance(event, SignalReceived))",
+        "return sorted(arrived, key=lambda event: not first(event))",
         "return arrived",
         "shell/test_unread_signals.py::test_a_turn_that_would_end_the_run_is_redone_with_the_signals_that_came_meanwhile",
     ),
@@ -1427,6 +1427,13 @@ MUTANTS = (
         "SET tolerate = tolerate - 1",
         "SET tolerate = tolerate",
         "shell/test_feeds.py::test_the_file_tolerates_what_the_group_does",
+    ),
+    _m(
+        "a run does not know of a child that a feed starts while it closes it",
+        "_shell/writes/turn_writes",
+        "if turn.feeds_next and _is_outrun(conn, turn)}",
+        "if False}",
+        "shell/test_feeds.py::test_a_run_knows_every_child_of_a_feed_that_it_closes",
     ),
     _m(
         "a failing group loses its successes",

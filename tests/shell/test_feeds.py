@@ -2,7 +2,9 @@
 `for_each` over jobs with a window: the file starts the later children, and the parent sleeps through it.
 """
 
+import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 
 import anyio
@@ -21,6 +23,8 @@ from durable import (
     read_histories,
     settle,
     sleep,
+    step,
+    timeout,
     workflow,
 )
 from durable.errors import RunCancelledError, RunFailedError
@@ -465,3 +469,72 @@ async def test_an_open_feed_survives_a_backup(engines, gate, eventually, tmp_pat
     assert last not in kept
     gate.let(5)
     await run.result(5)
+
+
+async def test_a_run_knows_every_child_of_a_feed_that_it_closes(engines, clock, eventually):
+    """
+    Also one that the file starts when the time of the group is over, before the run has heard of either: that child is
+    cancelled like the others, and what follows begins when it has ended.
+    """
+    may_end, may_clean, began, inside = asyncio.Event(), asyncio.Event(), [], set()
+    is_held, may_read = threading.Event(), threading.Event()
+
+    @job
+    async def work(number: int) -> None:
+        began.append(number)
+        inside.add(number)
+        try:
+            await (may_end.wait() if number == 0 else asyncio.sleep(60))
+        finally:
+            if number == 2:
+                await may_clean.wait()
+            inside.discard(number)
+
+    @step
+    async def follows() -> list[int]:
+        return [*inside]
+
+    @workflow
+    async def hurried() -> Flow[list[int]]:
+        yield settle(timeout(for_each(work, range(9), concurrency=2), 60))
+        yield Return((yield follows()))
+
+    def hold(_conn):
+        is_held.set()
+        assert may_read.wait(10)
+
+    engine = await engines.file(work, hurried, clock=clock)
+    run = await engine.start(hurried())
+
+    async def has(sql, count):
+        async def found():
+            with closing(sqlite3.connect(engines.path)) as conn:
+                return conn.execute(f"SELECT count(*) FROM {sql}").fetchone() == (count,)
+
+        await eventually(found)
+
+    async def has_begun(count):
+        async def found():
+            return len(began) == count
+
+        await eventually(found)
+
+    await has_begun(2)
+    holding = asyncio.create_task(engine.read(hold))  # so that the run cannot read its inbox meanwhile
+    assert await asyncio.to_thread(is_held.wait, 10)
+    clock.advance(61)
+    await has("durable_inbox", 1)
+    may_end.set()
+    await has_begun(3)
+    may_read.set()
+    await holding
+
+    async def is_cancelled():
+        return inside == {2}
+
+    await eventually(is_cancelled)
+    may_clean.set()
+    assert await run.result(10) == []
+    known = [each.event.run_id for each in await run.history() if each.kind == "ChildStarted"]
+    assert sorted(known) == sorted(child.id for child in await run.children())
+    assert [await rows(engine, table) for table in ("feeds", "items", "waits")] == [0, 0, 0]

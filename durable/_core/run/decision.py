@@ -215,6 +215,9 @@ class Decision:
     feeds: tuple[Feed, ...] = ()
     #: Positions of `for_each`es whose children are to be cancelled, those included that only the file knows of.
     feeds_closed: tuple[str, ...] = ()
+    #: Ids of the children that these would start next. The file may have, because of ends that were not known when they
+    #: were closed: then the turn is to be made again, behind those ends.
+    feeds_next: tuple[str, ...] = ()
     waits: Sequence[Wait] = ()
     waits_closed: Sequence[Wait] = ()
     #: Waits for children that are cancelled with this turn, and are waited for until they have ended.

@@ -656,6 +656,8 @@ class ForEachNode(ManyNode):
             decision = self.ex.decision
             decision.feeds = tuple(feed for feed in decision.feeds if feed.position != self.position)  # of this turn
             decision.feeds_closed += (self.position,)
+            if self.next < self.size:
+                decision.feeds_next += (self.ex.child_id(f"{self.position}.{self.next}"),)
         super().cancel()
 
     def result(self) -> NodeOutcome:

@@ -38,7 +38,7 @@ from durable._shell.storage.connections import CommitUnknownError, is_of_the_mac
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.writes.apart import apart
 from durable._shell.writes.said_writes import write_said
-from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
+from durable._shell.writes.turn_writes import TurnOutdatedError, write_turns
 from durable.errors import EngineClosedError, JournalDamagedError, JournalError, JournalIOError
 
 T = TypeVar("T")
@@ -186,7 +186,7 @@ class Commits:
         Write one turn; done when it is on disk. False if something arrived that keeps the run active.
 
         Raises:
-            SignalsUnreadError: It would have ended the run too early, so that nothing of it was written.
+            TurnOutdatedError: It is to be made again with what came meanwhile: nothing of it was written.
         """
         future: asyncio.Future[bool] = self._loop.create_future()
         if self._closed:
@@ -521,7 +521,7 @@ class Commits:
             if turn.future.done():
                 continue
             if turn.write.state.run in listening:
-                turn.future.set_exception(SignalsUnreadError())
+                turn.future.set_exception(TurnOutdatedError())
             elif (error := group.refused.get(turn.write.state.run)) is not None:
                 turn.future.set_exception(error)
         for words, error in group.unwritten:

@@ -322,6 +322,8 @@ class TurnWrite:
     unconsumed: Sequence[RunArrival] = ()
     #: Of a workflow that begins with this turn: when the time of the whole run is over.
     deadline: float | None = None
+    #: It is written only if there are no such runs, see `Decision.feeds_next`.
+    feeds_next: Sequence[str] = ()
 
 
 @define
@@ -438,8 +440,9 @@ class Effects:
     ended: list[Ended] = field(factory=list)
     #: Runs whose turn wanted to free them, but something had arrived.
     kept: set[int] = field(factory=set)
-    #: Runs whose turn is to be made again: it would have ended them with unread signals in the inbox, or it is their
-    #: first and was made from arguments that were replaced. Nothing of it was written.
+    #: Runs whose turn is to be made again: it would have ended them with unread signals in the inbox, it is their
+    #: first and was made from arguments that were replaced, or it closes a feed that has started more children than
+    #: it knows. Nothing of it was written.
     listening: set[int] = field(factory=set)
     refused: list[Refused] = field(factory=list)
     #: Runs that published attributes which cannot be kept, and why.

@@ -51,7 +51,7 @@ from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.transaction_turn import Recorded, Spoiling, TransactionTurn
 from durable._shell.turns.turn_writer import ROWS_A_COMMIT, ROWS_AT_ONCE, ROWS_OF_CHILD, Made, TurnWriter
-from durable._shell.writes.turn_writes import SignalsUnreadError
+from durable._shell.writes.turn_writes import TurnOutdatedError
 from durable.errors import (
     DurableError,
     EngineClosedError,
@@ -212,8 +212,8 @@ class Driver:
                 decisions = [decision]
             else:
                 decisions, freed = await self._record_large(execution, decision, now)
-        except SignalsUnreadError:
-            go_back = partial(self._redo, execution)
+        except TurnOutdatedError:
+            go_back = partial(self._redo, execution, decision)
         except JournalDamagedError:
             raise  # nor would it be taken the next time
         except SpoiledError:
@@ -224,7 +224,7 @@ class Driver:
         if not decisions:  # not within `except`: our error would be the context of what the user's code raises
             return go_back
         self._inbox.recorded()
-        self._writer.heard_before = -1
+        self._writer.heard_before, self._writer.outrun = -1, []
         if self._watch is not UNWATCHED and any(progress(done.events) for done in decisions):
             self._watch = self._writer.watch = UNWATCHED  # it has got past where the last engine may have died of it
         last = decisions[-1]
@@ -440,13 +440,20 @@ class Driver:
         await asyncio.sleep(pause)
         return await self._next() if self._stopping else await self._take_over()
 
-    async def _redo(self, execution: AnyExecution) -> list[Event] | None:
+    async def _redo(self, execution: AnyExecution, decision: Decision) -> list[Event] | None:
         """
-        The arrivals of a turn that would have ended the run, behind the signals that came meanwhile.
+        The arrivals of a turn that is outdated, behind what is to come before them: nothing of it is on disk.
 
-        So a workflow that takes in all signals before it returns misses none. Nothing of that turn is on disk.
+        Of one that would have ended the run those are the signals that came meanwhile: so a workflow that takes in all
+        signals before it returns misses none. Of one that closes feeds, the ends of their children: so it knows, and
+        cancels and awaits, the children that were started because of these.
         """
-        self._writer.heard_before = execution.heard
+        first: Callable[[Event], bool] = _is_signal
+        if decision.ended is not None:
+            self._writer.heard_before = execution.heard
+        elif decision.feeds_closed:
+            self._writer.outrun.append(decision.feeds_next)
+            first = partial(_is_inside, decision.feeds_closed)
         self._close_execution()
         self._inbox.take_back()
         arrived = await (self._next() if self._stopping else self._take_over())
@@ -455,7 +462,7 @@ class Driver:
         arrived += self._inbox.take_all()
         if self._execution is not None:
             self._execution.hears_all = True
-        return sorted(arrived, key=lambda event: not isinstance(event, SignalReceived))
+        return sorted(arrived, key=lambda event: not first(event))
 
     def _close_execution(self) -> None:
         if self._execution is not None:
@@ -535,3 +542,12 @@ class Driver:
         except Exception as damage:  # noqa: BLE001 - not even that can be written: found again when the file is opened
             self.in_vain = True
             log.error("run.not_blocked", run_id=self.ready.run_id, error=one_line(damage))
+
+
+def _is_signal(event: Event) -> bool:
+    return isinstance(event, SignalReceived)
+
+
+def _is_inside(groups: Sequence[str], event: Event) -> bool:
+    """Whether *event* is about a member of one of the *groups*, which are named by their positions."""
+    return event.position is not None and any(event.position.startswith(f"{group}.") for group in groups)

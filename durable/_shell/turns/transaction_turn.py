@@ -33,7 +33,7 @@ from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.services import Services
 from durable._shell.turns.turn_writer import TurnWriter
 from durable._shell.writes.deaths import acquit
-from durable._shell.writes.turn_writes import SignalsUnreadError, write_turns
+from durable._shell.writes.turn_writes import TurnOutdatedError, write_turns
 from durable.errors import JournalError, JournalIOError, TransactionRefusedError
 
 #: Transactions of one run in a row inside one commit group; then others get their turn.
@@ -94,7 +94,7 @@ class TransactionTurn:
 
         Raises:
             JournalError: Something of it could not be written: the execution has run ahead of the file.
-            SignalsUnreadError: As in `TurnWriter.record`.
+            TurnOutdatedError: As in `TurnWriter.record`.
         """
         freed = False
         unwritten = [self._decided(decision)]
@@ -181,7 +181,7 @@ class TransactionTurn:
                 turn = self._advanced(outcome)
             write_turns(conn, [turn], effects)
         if effects.listening:
-            raise SignalsUnreadError
+            raise TurnOutdatedError
         return self._state.run not in effects.kept
 
     def _verdict(self, conn: sqlite3.Connection, action: TransactionAction) -> Event | None:
@@ -235,7 +235,7 @@ class TransactionTurn:
                     turn = caused = self._advanced(outcome)
                 await exclusive.run(lambda conn: write_turns(conn, [caused], effects))
                 if effects.listening:
-                    raise SignalsUnreadError
+                    raise TurnOutdatedError
                 is_written = True
         except CommitUnknownError as error:
             if turn is None or not await services.commits.settle(turn, error):

@@ -61,7 +61,7 @@ from durable._shell.turns.merging import merging
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
 from durable._shell.writes.deaths import acquit
-from durable._shell.writes.turn_writes import SignalsUnreadError, end_undriven, write_turns
+from durable._shell.writes.turn_writes import TurnOutdatedError, end_undriven, write_turns
 from durable._shell.writes.wakeups import await_code
 from durable.errors import DefinitionError, DurableError, PoisonError
 
@@ -87,6 +87,9 @@ RUNS_AT_ONCE = 100
 #: written too, takes as long as so many rows.
 ROWS_A_COMMIT = 1_500
 ROWS_OF_CHILD = 10
+#: How often a turn is made again because children that it was to cancel end faster than it is written; then it is
+#: written all the same: those that it does not know are cancelled, too, but what follows does not wait for their ends.
+MOST_OUTRUN: Final = 20
 
 #: The rows of a decision, and the runs that it starts.
 Made: TypeAlias = tuple[Sequence[EventTuple], Sequence[NewRun]]
@@ -107,6 +110,8 @@ class TurnWriter:
     #: Signals that the code had consumed when it did the same turn before: if that was redone for the sake of
     #: signals, and it consumes no more, it is redone for no others.
     heard_before: int = field(default=-1, init=False)
+    #: What the feeds would have started next that the same turn closed before, each time that it was redone for that.
+    outrun: list[Sequence[str]] = field(factory=list, init=False)
     #: Steps that have begun while somebody listened, and their last attempts, by position.
     _steps: dict[str, tuple[str, int]] = field(factory=dict, init=False)
     #: What notes that hooks of the run are called, if the last engine died.
@@ -149,14 +154,19 @@ class TurnWriter:
 
         Raises:
             JournalError: It could not be written.
-            SignalsUnreadError: It would have ended the run too early, so that nothing of it was written.
+            TurnOutdatedError: It is to be made again with what came meanwhile: nothing of it was written.
         """
         if decision.ended is None:
             write = self.turn(decision, execution, inbox_upto, now, made=made, last=last)
+            write.feeds_next = () if made is not None or self.is_outrun(decision) else decision.feeds_next
         else:
             with self.watch.turn:  # hooks are asked what follows
                 write = self.turn(decision, execution, inbox_upto, now, made=made)
         return self._services.commits.turn(write)
+
+    def is_outrun(self, decision: Decision) -> bool:
+        """Whether to make the turn of *decision* again is of no more use, see `write_turns`."""
+        return len(self.outrun) >= MOST_OUTRUN or decision.feeds_next in self.outrun
 
     async def block(self, reason: str, running: Collection[str]) -> None:
         """
@@ -280,7 +290,7 @@ class TurnWriter:
         The signals that nobody consumed: for the run as which it continues, or to be kept.
 
         Raises:
-            SignalsUnreadError: The code may ask for those that came after the outcome which ended the run.
+            TurnOutdatedError: The code may ask for those that came after the outcome which ended the run.
         """
         unread, late = execution.unread(), execution.late()
         if write.decision.continued is not None:
@@ -292,7 +302,7 @@ class TurnWriter:
         if late:
             write.unconsumed = [*history.only(late, SignalReceived)]
             if write.listens and any(event.name not in write.unread for event in write.unconsumed):
-                raise SignalsUnreadError
+                raise TurnOutdatedError
 
     def _add_followers(self, write: LastTurn, execution: AnyExecution, status: EndStatus) -> None:
         """What the end of the run starts: the run as which it continues, or its follow-ups."""

@@ -111,8 +111,8 @@ _NO_WAITS = "DELETE FROM durable_waits WHERE run IN ({items})"
 _NO_ITEMS = f"DELETE FROM durable_inbox WHERE run IN ({{items}}) AND kind <> {SignalReceived.kind}"  # noqa: S608 - a constant
 
 
-class SignalsUnreadError(Exception):
-    """A turn would end its run while signals are unread for which its code may ask: it is to be redone with them."""
+class TurnOutdatedError(Exception):
+    """What has arrived meanwhile changes what a turn means: it is to be made again with that, see `write_turns`."""
 
 
 #: Of a step that has succeeded: its cursor, and the memos of an earlier success that a retry has set aside.
@@ -129,8 +129,8 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     """
     Write *turns*, of different runs.
 
-    But for those that would end a run which has not heard all yet, and those made from arguments that the run has not
-    any more: `Effects.listening` names these.
+    But for those that would end a run which has not heard all yet, those made from arguments that the run has not
+    any more, and those that close a feed whose children they do not all know: `Effects.listening` names these.
     """
     ending = [turn for turn in turns if isinstance(turn, LastTurn)]
     unread = _unread(conn, ending)
@@ -141,6 +141,10 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     if too_early:
         effects.listening |= too_early
         turns = [turn for turn in turns if turn.state.run not in too_early]
+    outrun = {turn.state.run for turn in turns if turn.feeds_next and _is_outrun(conn, turn)}
+    if outrun:
+        effects.listening |= outrun
+        turns = [turn for turn in turns if turn.state.run not in outrun]
     events: list[Any] = []
     runs: list[Any] = []
     waits: list[Any] = []
@@ -224,6 +228,13 @@ def _look_behind(conn: sqlite3.Connection, run: int, group: str, effects: Effect
     )
     if missed.rowcount:
         effects.arrived.add(run)
+
+
+def _is_outrun(conn: sqlite3.Connection, turn: TurnWrite) -> bool:
+    """Whether a feed that *turn* closes has started a child that it does not know."""
+    wanted = json.dumps(turn.feeds_next)
+    found = conn.execute("SELECT 1 FROM durable_runs WHERE run_id IN (SELECT value FROM json_each(?))", (wanted,))
+    return found.fetchone() is not None
 
 
 def _children(turn: TurnWrite) -> Iterator[tuple[NewRun, Wait | None]]:
