@@ -325,8 +325,8 @@ async def ask(folder: Path, ready, number: int, rate: float) -> None:
                 ledger.write(json.dumps([kind.__name__, tag, found]) + "\n")
 
             ready()
-            began = time.monotonic()
-            while not told.is_set():
+            began, parent = time.monotonic(), os.getppid()
+            while not told.is_set() and os.getppid() == parent:  # which may be killed, as after a time limit
                 group.create_task(answered(kinds[asked % len(kinds)], f"{number}-{asked}"))
                 asked += 1
                 with contextlib.suppress(TimeoutError):
