@@ -133,7 +133,7 @@ async def test_what_a_run_shows_is_seen_from_outside(engines):
             await asyncio.sleep(0.02)
     assert await run.attributes() == {"step": "was here"}
     (done,) = await run.steps()
-    assert (done.name, done.status) == ("publishes", "succeeded")
+    assert (done.name, done.status, done.arguments.args) == ("publishes", "succeeded", ())
     (wait,) = await run.waits()
     assert (wait.kind, wait.name) == ("signal", "go")
     assert "go" in await run.why()

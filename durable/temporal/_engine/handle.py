@@ -35,6 +35,7 @@ from durable._core.recorded.steps import recorded_steps
 from durable._core.statuses import ENDS, Status
 from durable._shell.handles.handle import HistoryEvent
 from durable._shell.handles.run_info import RunInfo
+from durable._shell.handles.step_arguments import arguments_of_steps
 from durable._shell.handles.step_info import StepInfo, step_info
 from durable._shell.reads.waits import WaitInfo
 from durable._shell.rows.new_runs import new_run_id
@@ -218,8 +219,13 @@ class TemporalRun(Generic[T]):
         notes: dict[str, dict[str, Payload]] = {}
         for note in exported.notes:
             notes.setdefault(note.position, {})[note.name] = note.value or "null"
-        codec = self._asking.codec
-        return [step_info(step, notes.get(step.position, {}), codec) for step in recorded_steps(exported.events)]
+        codec, facts, events = self._asking.codec, exported.run, exported.events
+        definition = self._asking.definitions.find(facts.workflow, facts.version)
+        called = await arguments_of_steps(definition, events, facts.run_id, codec)
+        return [
+            step_info(step, called.get(step.position), notes.get(step.position, {}), codec)
+            for step in recorded_steps(events)
+        ]
 
     async def waits(self) -> list[WaitInfo]:
         """What it waits for."""
