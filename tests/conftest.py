@@ -8,6 +8,7 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -25,6 +26,10 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.register_profile("desk", parent=settings.get_profile("patient"))
 settings.register_profile("ci", parent=settings.get_profile("patient"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+# Whoever starts the tests in the background has them ignore Ctrl-C, and all their children: some tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Workers of `make cover` are measured, by this variable. Their own children are not: they die by SIGKILL before they
 # could save what they measured, and starting coverage in each would slow the suite for nothing.

@@ -100,7 +100,7 @@ class Desk:
         await self.settled(engine)
 
     async def settled(self, engine):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while [1 async for _ in engine.runs(status=("pending", "running"), limit=1)]:
                 await asyncio.sleep(0.002)
 
