@@ -63,6 +63,7 @@ FOUND = [
     ("meta", "name = 'commits'", "value", None),
     ("inbox", "item = (SELECT max(item) FROM durable_inbox)", "item", 2**63 - 1),
     ("schedules", "name = 'ticks'", "name", b"\xff"),
+    ("waits", "kind = 'timer' AND run = (SELECT run FROM durable_runs WHERE run_id = 'timed')", "position", "x"),
     ("events", "run = (SELECT run FROM durable_runs WHERE run_id = 'ended') AND kind = 2", "value", float("inf")),
     ("events", "run = (SELECT run FROM durable_runs WHERE run_id = 'lining-up') AND seq = 2", "body", "x"),
 ]

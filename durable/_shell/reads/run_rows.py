@@ -460,6 +460,10 @@ def names_at(conn: sqlite3.Connection, run: int, positions: Sequence[str]) -> di
     return {position: _name_of(position, own, members) for position in positions}
 
 
+#: Of the number of a member: there are no groups of so many.
+_DIGITS: Final = 19
+
+
 def _outwards(position: str) -> Iterator[str]:
     """*position*, and all that it stands in."""
     while position:
@@ -474,7 +478,8 @@ def _name_of(position: str, own: Mapping[str, str], members: Mapping[str, Sequen
     for inner in _outwards(position):
         outer, _, index = inner.rpartition(".")
         names = members.get(outer, ())
-        if not member and int(index) < len(names):
+        # A damaged position has no such numbers, and the run that it belongs to is shown all the same.
+        if not member and index.isdecimal() and len(index) < _DIGITS and int(index) < len(names):
             member = names[int(index)]
         if own.get(outer):
             return f"{member} in {own[outer]}" if member else f"in {own[outer]}"
