@@ -153,14 +153,14 @@ async def test_a_client_follows_through_a_change_of_owners(engines, tmp_db):
         assert await first.result() == "done"
         assert [event.name for event in await upto_end(events, "first")][-1] == "run.succeeded"
         await engine.aclose()
-        await asyncio.sleep(0.3)  # it has seen that nobody is there
+        await asyncio.sleep(1.0)  # it has seen that nobody is there
         await client.start(errand(), id="second")
         event = await anext(events)
         assert (event.name, event.run_id) == ("run.ready", "second")
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
         await engines.file(errand)
         await client.get("second").result(5)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
         await client.start(errand(), id="third")
         found = await upto_end(events, "third")
         assert [event.name for event in found if event.run_id == "third"].count("run.ready") == 1

@@ -259,6 +259,7 @@ async def test_turns_by_a_label_hold_across_a_restart_for_clients_and_batches(en
     assert max(index for index, (tenant, _) in enumerate(tenants) if tenant != "ada") <= 30
 
 
+@pytest.mark.timeout(180)  # 4,500 jobs, each way
 async def test_fairness_in_one_table(engines, clock, eventually):
     """
     Three tenants of 1,500, 1,500 and 1,500 jobs, one after the other, half of them delayed, in two queues, on two

@@ -89,6 +89,7 @@ def test_what_is_sound_survives_a_crash_at_every_commit():
     assert str(found).startswith("everything: ")
 
 
+@pytest.mark.timeout(300)
 def test_what_is_sound_survives_a_glitch_at_every_line():
     """
     All kinds, everywhere; and pairs.
