@@ -1,5 +1,5 @@
 """
-Jobs that need no run of their own, as activities of their parent's: about half of the server's events.
+Jobs that need no run of their own, as activities of their parent's: fewer events of the server.
 
 Such a job has no handle, and is not found as a run; its attempts are the server's.
 """

@@ -80,8 +80,8 @@ class TemporalEngine:
         client: Connected to the server. Values do not pass the rules of its data converter, only its payload codec.
         task_queue: The server's task queue of the queue ``default``; queue ``mail`` is ``{task_queue}.mail``.
         definitions: As for `Engine`.
-        light_jobs: Run awaited jobs that need no run of their own as activities of their parent: about half of the
-            server's work. Such a job has no handle.
+        light_jobs: Run awaited jobs that need no run of their own as activities of their parent: less work
+            for the server. Such a job has no handle.
         queues: The concurrency of a `Queue` holds for each worker, its rate over all workers.
         limits: As for `Engine`; they hold over all workers.
         schedules: As for `Engine`; they are the server's, of the same names, and tick while no worker is there.
