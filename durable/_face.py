@@ -74,10 +74,10 @@ from durable._shell.handles.run_info import Arguments, RunInfo
 from durable._shell.handles.schedule_handle import ScheduleHandle, ScheduleInfo
 from durable._shell.handles.step_info import AttemptInfo, StepInfo
 from durable._shell.handles.stream import RunStream, StreamItem
-from durable._shell.reads.limit_rows import SlotInfo
 from durable._shell.reads.run_rows import FailedHook
 from durable._shell.reads.waits import WaitInfo
 from durable._shell.reports.exporting import read_histories
+from durable._shell.reports.limit_rows import SlotInfo
 from durable._shell.requests.history_requests import Imported
 from durable._shell.rows.engine_events import EngineEvent
 from durable._shell.tasks.health import Health

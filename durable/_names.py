@@ -119,7 +119,7 @@ HOMES = {
     "Settled": "_core.policies.settled",
     "Signal": "_core.program.ops",
     "SignalPayloadError": "errors",
-    "SlotInfo": "_shell.reads.limit_rows",
+    "SlotInfo": "_shell.reports.limit_rows",
     "Snooze": "errors",
     "Stats": "_shell.engine.engine",
     "StepCall": "_shell.attempts.middleware",

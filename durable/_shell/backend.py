@@ -13,7 +13,7 @@ from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
 from durable._shell.reads.asked_rows import AskedRow
 from durable._shell.reads.run_rows import RunRow
-from durable._shell.reads.watched_rows import Watched
+from durable._shell.reports.watched_rows import Watched
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.engine_events import EngineEvent, WantedEvents
 from durable._shell.rows.rows import NewRun, RunResult

@@ -20,7 +20,7 @@ from durable import Flow, Return, Schedule, job, wait_for, workflow
 from durable._cli.journals.owners import owner_of
 from durable._shell.ownership.outlived import still_running
 from durable._shell.storage import schema
-from durable._shell.storage.marks import SCHEMA_VERSION
+from durable._shell.storage.copies.marks import SCHEMA_VERSION
 
 pytestmark = pytest.mark.anyio
 

@@ -35,7 +35,8 @@ from durable._shell.requests.history_requests import ImportRuns, RetryRun
 from durable._shell.requests.request import Env
 from durable._shell.requests.run_requests import CancelRun, PauseRun, ResumeRun, SendSignal
 from durable._shell.rows.rows import Effects, LastTurn, NewRun, RunState, TurnWrite, read_events
-from durable._shell.storage import marks, schema
+from durable._shell.storage import schema
+from durable._shell.storage.copies import marks
 from durable._shell.storage.database import Database
 from durable._shell.storage.memory import MemoryDatabase
 from durable._shell.writes import run_writes, wakeups

@@ -14,7 +14,7 @@ import pytest
 from durable import Client, Engine, Flow, Return, Transaction, job, transaction, workflow
 from durable._cli.main import main
 from durable._shell.ownership import restoring
-from durable._shell.storage import backups
+from durable._shell.storage.copies import backups
 from durable._shell.storage.wal import has_commits
 from durable.errors import JournalAccessError, JournalError
 

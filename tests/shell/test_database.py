@@ -21,12 +21,12 @@ from pathlib import Path
 
 import pytest
 
-from durable._shell.storage import backups as backups_module
 from durable._shell.storage import connections as connections_module
 from durable._shell.storage import database as database_module
 from durable._shell.storage import location
-from durable._shell.storage.backups import back_up
 from durable._shell.storage.connections import CommitUnknownError, commit, translate
+from durable._shell.storage.copies import backups as backups_module
+from durable._shell.storage.copies.backups import back_up
 from durable._shell.storage.database import Database
 from durable._shell.storage.guard import Guard, refuse_control
 from durable._shell.storage.memory import MemoryDatabase

@@ -12,7 +12,7 @@ import pytest
 from durable import Flow, Return, for_each, job, workflow
 from durable._core.run.groups import ForEachNode
 from durable._shell.storage import schema
-from durable._shell.storage.marks import schema_of
+from durable._shell.storage.copies.marks import schema_of
 
 OLD = sorted(Path(__file__).parent.glob("schema_*.sql"))
 

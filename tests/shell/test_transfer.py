@@ -36,7 +36,7 @@ from durable._core.codec.hints import class_hints
 from durable._core.codec.records import record_codec
 from durable._core.journal.events import RunContinued, SignalReceived
 from durable._shell.rows.rows import NewRun
-from durable._shell.storage.marks import SCHEMA_VERSION
+from durable._shell.storage.copies.marks import SCHEMA_VERSION
 from durable.errors import DecodeError, ExportFormatError, JournalAccessError, RunExistsError, UsageError
 
 pytestmark = pytest.mark.anyio

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from durable._cli.terminal.problems import NOT_FOUND, CommandError
-from durable._shell.storage import marks
-from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import open_reader
+from durable._shell.storage.copies import marks
+from durable._shell.storage.copies.backups import check_wal
 from durable.errors import JournalAccessError
 
 DATABASE_VARIABLE = "DURABLE_DB"

@@ -33,7 +33,7 @@ from durable._shell.ownership.opening import Durability
 from durable._shell.reads import batch_rows, event_rows
 from durable._shell.reads.asked_rows import AskedRow, asked_row
 from durable._shell.reads.run_rows import RunRow
-from durable._shell.reads.watched_rows import Watched, watched_with_mark
+from durable._shell.reports.watched_rows import Watched, watched_with_mark
 from durable._shell.requests.once import ASKED_SECONDS, Once
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.carried import NO_CARRY, Carry
@@ -41,9 +41,9 @@ from durable._shell.rows.engine_events import EngineEvent, WantedEvents
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
 from durable._shell.rows.value_caps import value_caps
-from durable._shell.storage import marks
-from durable._shell.storage.backups import check_wal
 from durable._shell.storage.connections import CommitUnknownError, open_reader, translate
+from durable._shell.storage.copies import marks
+from durable._shell.storage.copies.backups import check_wal
 from durable._shell.storage.location import check_name, check_readable, check_side_files
 from durable._shell.threads import Threads
 from durable.errors import (

@@ -32,7 +32,7 @@ from durable._shell.reads import batch_rows, event_rows, run_rows
 from durable._shell.reads.asked_rows import AskedRow, asked_row
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.stream_rows import news_mark
-from durable._shell.reads.watched_rows import Watched
+from durable._shell.reports.watched_rows import Watched
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.engine_events import EngineEvent, WantedEvents
 from durable._shell.rows.new_runs import make_run, make_template

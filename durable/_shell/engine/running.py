@@ -55,11 +55,11 @@ from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.token_keys import make_token_key, token_key
 from durable._shell.rows.value_caps import note_value_caps
 from durable._shell.storage import schema, seals
+from durable._shell.storage.copies.torn import WHOLE, note_closed
 from durable._shell.storage.database import Database
 from durable._shell.storage.location import check_name
 from durable._shell.storage.memory import MEMORY, MemoryDatabase
 from durable._shell.storage.port import AnyDatabase
-from durable._shell.storage.torn import WHOLE, note_closed
 from durable._shell.storage.untrusted import open_to_others
 from durable._shell.tasks.broadcast import Broadcast
 from durable._shell.tasks.housekeeping import keep_house

@@ -22,7 +22,7 @@ from durable._shell.engine.termination import Termination
 from durable._shell.handles.journal import JournalHandle, backend_of
 from durable._shell.log import log
 from durable._shell.loops import to_its_end
-from durable._shell.storage import marks
+from durable._shell.storage.copies import marks
 from durable._shell.storage.memory import MEMORY
 from durable._shell.tasks.health import Health
 from durable.errors import JournalError, JournalVersionError, UsageError

@@ -34,11 +34,12 @@ from durable._shell.handles.step_arguments import arguments_of_steps
 from durable._shell.handles.step_info import StepInfo, step_info
 from durable._shell.handles.stream import RunStream
 from durable._shell.ownership.outlived import Outlived, in_words, still_running
-from durable._shell.reads import event_rows, limit_rows, queue_rows, run_rows, why
-from durable._shell.reads.limit_rows import LimitDetails, SlotInfo
+from durable._shell.reads import event_rows, queue_rows, run_rows, why
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.waits import WaitInfo
-from durable._shell.reads.watched_rows import StepBegun, watched_run
+from durable._shell.reports import limit_rows
+from durable._shell.reports.limit_rows import LimitDetails, SlotInfo
+from durable._shell.reports.watched_rows import StepBegun, watched_run
 from durable._shell.requests.history_requests import ForkRun, RetryHooks, RetryRun, RetryRunAnyway
 from durable._shell.requests.queue_requests import ChangeLimit, ChangeQueue, ClearQueue, PauseQueue
 from durable._shell.requests.run_requests import (

@@ -31,7 +31,8 @@ from durable._shell.handles.batch_info import BatchInfo, list_all
 from durable._shell.handles.handle import LimitHandle, LimitInfo, QueueHandle, Run, limit_info
 from durable._shell.handles.run_info import RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
-from durable._shell.reads import limit_rows, run_details, run_rows
+from durable._shell.reads import run_details, run_rows
+from durable._shell.reports import limit_rows
 from durable._shell.reports.exporting import export_runs, read_histories, write_file
 from durable._shell.requests.callback_requests import CompleteCallback, FailCallback, KeepCallback, is_new
 from durable._shell.requests.history_requests import Imported, ImportRuns

@@ -19,7 +19,7 @@ from durable._shell.reads import run_details, run_rows
 from durable._shell.reads.run_details import RecordedEvent, RunDetails
 from durable._shell.reads.run_rows import FailedHook
 from durable._shell.reads.waits import WaitInfo
-from durable._shell.reads.watched_rows import StepBegun
+from durable._shell.reports.watched_rows import StepBegun
 from durable.errors import DecodeError, JournalCorruptError
 
 

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeAlias
 
 from durable._shell.ownership.ownership import Ownership, Role, keepers_here
-from durable._shell.storage import marks, schema, torn
-from durable._shell.storage.backups import check_wal
+from durable._shell.storage import schema
 from durable._shell.storage.connections import real_path
+from durable._shell.storage.copies import marks, torn
+from durable._shell.storage.copies.backups import check_wal
 from durable._shell.storage.database import Database
 from durable._shell.storage.location import check_folder, check_name
 from durable._shell.storage.wal import has_commits

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from durable._shell.ownership.ownership import Ownership
-from durable._shell.storage.backups import copied, sync_folder
 from durable._shell.storage.connections import real_path, translate
+from durable._shell.storage.copies.backups import copied, sync_folder
 from durable._shell.storage.location import check_file, check_folder, check_name
 from durable.errors import JournalAccessError
 

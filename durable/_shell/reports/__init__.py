@@ -1,5 +1,5 @@
 """
-What is told of a journal as a whole: counts, numbers for monitoring, runs as text for another file.
+What is told of a journal: counts, numbers for monitoring, limits, runs as watchers see them, or as text.
 
 Functions of an open connection that only read, as `reads` are, on which they are built.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import LimitRow, RunRow, limit_rows, run_by_id
-from durable._shell.storage.marks import schema_of
+from durable._shell.storage.copies.marks import schema_of
 
 
 class QueueLine(NamedTuple):

@@ -33,7 +33,7 @@ from durable._core.recorded.export_values import MAX_LINE_BYTES
 from durable._core.recorded.redaction import Redact, redacted
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.run_rows import RunRow, run_by_id
-from durable._shell.storage.marks import SCHEMA_VERSION
+from durable._shell.storage.copies.marks import SCHEMA_VERSION
 from durable.errors import JournalAccessError, RunNotFoundError
 
 _FACTS = """

@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast
 import aiosqlite
 
 from durable._shell.loops import to_its_end
-from durable._shell.storage.backups import back_up
 from durable._shell.storage.connections import (
     apply_pragmas,
     attempt,
@@ -49,6 +48,7 @@ from durable._shell.storage.connections import (
     version_notices,
     within,
 )
+from durable._shell.storage.copies.backups import back_up
 from durable._shell.storage.folder import Folder
 from durable._shell.storage.guard import Guard
 from durable._shell.storage.location import check_place

@@ -10,7 +10,6 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar
 
-from durable._shell.storage.backups import back_up
 from durable._shell.storage.connections import (
     apply_pragmas,
     attempt,
@@ -22,6 +21,7 @@ from durable._shell.storage.connections import (
     roll_back,
     within,
 )
+from durable._shell.storage.copies.backups import back_up
 from durable._shell.storage.database import Database
 from durable._shell.storage.guard import Guard
 from durable._shell.storage.port import AnyDatabase, Exclusive, OpenDatabase

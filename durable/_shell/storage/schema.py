@@ -17,8 +17,8 @@ from __future__ import annotations
 import sqlite3
 
 from durable._core.journal.events import KIND_NAMES
-from durable._shell.storage.backups import continue_backup, is_backup
-from durable._shell.storage.marks import APPLICATION_ID, SCHEMA_ROW, SCHEMA_VERSION, schema_of
+from durable._shell.storage.copies.backups import continue_backup, is_backup
+from durable._shell.storage.copies.marks import APPLICATION_ID, SCHEMA_ROW, SCHEMA_VERSION, schema_of
 from durable._shell.storage.migrations import migrate
 from durable._shell.storage.seals import break_when_changed
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from durable._core.codec.exceptions.origin import came_from_outside
-from durable._shell.reads.watched_rows import Watched, watched_runs
+from durable._shell.reports.watched_rows import Watched, watched_runs
 from durable._shell.rows.rows import Effects
 from durable._shell.turns.inbox import Read
 from durable._shell.turns.services import Spawn

@@ -16,7 +16,7 @@ from durable._core.recorded.export_format import Header, RunFacts, RunHistory, S
 from durable._core.release import RELEASE
 from durable._core.run.decision import Decision
 from durable._core.statuses import Status
-from durable._shell.storage.marks import SCHEMA_VERSION
+from durable._shell.storage.copies.marks import SCHEMA_VERSION
 from durable.temporal._driving.here import RunHere, now
 from durable.temporal._driving.step_calls import StepCalls
 

@@ -14,7 +14,7 @@ from durable._core.codec.json_text import dumps, loads
 from durable._core.recorded.export_format import Header, RunHistory, export_lines, header_line
 from durable._core.recorded.export_reader import read_export
 from durable._core.release import RELEASE
-from durable._shell.storage.marks import SCHEMA_VERSION
+from durable._shell.storage.copies.marks import SCHEMA_VERSION
 from durable.temporal._wire.payloads import packed, unpacked_text
 
 #: Marks one among arguments; and one whose run waits for a person before it continues.

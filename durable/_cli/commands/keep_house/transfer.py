@@ -283,7 +283,7 @@ async def import_into(path: str, histories: Sequence[RunHistory]) -> tuple[list[
 
 
 def _backup(args: Namespace, out: Output) -> int:
-    from durable._shell.storage.backups import back_up  # noqa: PLC0415 - the others need none of it
+    from durable._shell.storage.copies.backups import back_up  # noqa: PLC0415 - the others need none of it
 
     path, target = database_path(args), os.path.realpath(args.target)
     if os.path.lexists(target):

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import OK
 from durable._core.release import RELEASE
-from durable._shell.storage.marks import SCHEMA_VERSION
+from durable._shell.storage.copies.marks import SCHEMA_VERSION
 
 
 def configure(_command: str, _parser: ArgumentParser) -> None:

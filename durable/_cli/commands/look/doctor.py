@@ -22,9 +22,9 @@ from durable._core.durations import span
 from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_queues
 from durable._shell.reads.schedule_rows import all_schedules, held_up_by, still_open
 from durable._shell.requests.sockets import socket_path
-from durable._shell.storage.backups import check_wal, is_backup
-from durable._shell.storage.marks import SCHEMA_VERSION
-from durable._shell.storage.torn import is_copy_of_open
+from durable._shell.storage.copies.backups import check_wal, is_backup
+from durable._shell.storage.copies.marks import SCHEMA_VERSION
+from durable._shell.storage.copies.torn import is_copy_of_open
 from durable.errors import JournalAccessError
 
 Severity: TypeAlias = Literal["ok", "note", "warning", "problem"]

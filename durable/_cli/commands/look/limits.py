@@ -14,7 +14,7 @@ from durable._cli.journals.files import add_database, database_path, open_readon
 from durable._cli.terminal.output import Output, ago, iso
 from durable._cli.terminal.problems import NOT_FOUND, OK, CommandError
 from durable._core.durations import span
-from durable._shell.reads.limit_rows import LimitDetails, SlotInfo, all_limit_rows
+from durable._shell.reports.limit_rows import LimitDetails, SlotInfo, all_limit_rows
 
 #: Of those who are inside a limit, and of those who wait, that are named.
 _NAMED: Final = 10

@@ -19,8 +19,8 @@ from durable._cli.terminal.problems import OK
 from durable._core.durations import span
 from durable._core.statuses import STATUSES
 from durable._shell.ownership.outlived import Outlived, still_running
-from durable._shell.reads.limit_rows import all_limit_rows
 from durable._shell.reports.census import Census, census
+from durable._shell.reports.limit_rows import all_limit_rows
 from durable._shell.reports.throughput import Throughput, throughput
 
 #: Workflows that are shown unless all were asked for: those with the most runs.

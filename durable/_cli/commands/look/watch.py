@@ -18,7 +18,7 @@ from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, CommandError
 from durable._core.durations import span
 from durable._core.program.progress import Progress
 from durable._shell.reads.run_rows import RunRow
-from durable._shell.reads.watched_rows import Watched, watched_run
+from durable._shell.reports.watched_rows import Watched, watched_run
 
 #: Characters of a bar.
 _BAR: Final = 24

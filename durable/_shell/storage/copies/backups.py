@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from durable._shell.storage import marks, torn
 from durable._shell.storage.connections import connected, primary_code, translate
+from durable._shell.storage.copies import marks, torn
 from durable._shell.storage.wal import has_commits, wal_of
 from durable.errors import JournalAccessError, JournalDamagedError
 

@@ -15,7 +15,7 @@ import os
 import sqlite3
 from typing import Final
 
-from durable._shell.storage import marks
+from durable._shell.storage.copies import marks
 from durable.errors import JournalDamagedError
 
 #: The row of `durable_meta` that says which file an engine has open.
