@@ -19,6 +19,10 @@ WALKTHROUGH = EXAMPLE / "walkthrough.md"
 BLOCK = re.compile(r"```console\n\$ (durable [^\n]*)\n(.*?)```", re.DOTALL)
 
 
+#: In one unit or two.
+AGE = re.compile(r"\d+(\.\d+)? (ms|s|min|h|d)( \d+ (s|min|h))?( ago)?(?=  |$)")
+
+
 def carried_out(command: str, db: Path) -> str:
     """
     What a command of the walk-through says, in the example's folder. Ages depend on the day: they are "..." here.
@@ -29,7 +33,7 @@ def carried_out(command: str, db: Path) -> str:
         [sys.executable, "-m", *words], cwd=EXAMPLE, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    lines = [re.sub(r"\d+(\.\d+)? (ms|s|min|h|d)( ago)?(?=  |$)", "... ago", line) for line in done.stdout.splitlines()]
+    lines = [AGE.sub("... ago", line) for line in done.stdout.splitlines()]
     heads = [re.sub(r"CREATED +", "CREATED  ", re.sub(r"(\.\.\. ago) +", r"\1  ", line)) for line in lines]
     return "".join(f"{line}\n" for line in heads)
 

@@ -82,12 +82,12 @@ class Output:
         return self.colour(text, "2")
 
     def wrapped(self, text: str, *, indent: int) -> list[str]:
-        """*text* in lines that fit behind *indent* columns, broken between words; into a pipe one line."""
+        """*text* in lines that fit behind *indent* columns, broken between words alone, for paths; into a pipe one."""
         if not self.width or width_of(text) <= self.width - indent:
             return [text]
         import textwrap  # noqa: PLC0415 - milliseconds that most commands need not spend
 
-        return textwrap.wrap(text, self.width - indent, break_on_hyphens=False)
+        return textwrap.wrap(text, self.width - indent, break_long_words=False, break_on_hyphens=False)
 
     def table(
         self,
