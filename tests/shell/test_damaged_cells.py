@@ -161,4 +161,6 @@ async def test_a_run_of_which_nothing_can_be_written_is_left_alone_after_some_tr
         )
         async with asyncio.timeout(10):
             assert await asyncio.gather(*(engine.run(quick(number)) for number in range(5))) == [*range(5)]
-    assert 1 <= sum(each["event"] == "run.not_blocked" for each in logs) <= scheduler.VAIN_DRIVES
+            while not (tried := sum(each["event"] == "run.not_blocked" for each in logs)):
+                await asyncio.sleep(0.01)
+    assert tried <= scheduler.VAIN_DRIVES
