@@ -269,8 +269,9 @@ WORLDS = {
     "debugging, mended": (fulfilling("mended"), "debugging/mended", 20, 2),
     "single binary": (single_binary, "single_binary/rides", 15, 2),
 }
-#: Whose framework starts tasks that come in another order in each play: killed by tests of its own.
-ELSEWHERE = {"agent/researcher"}
+#: Killed by tests of their own: a framework that starts tasks in another order in each play; a daemon with a process
+#: pool, which watches a folder.
+ELSEWHERE = {"agent/researcher", "ingest/ingestd"}
 #: `make soak` draws more.
 OFTEN = int(os.environ.get("DURABLE_SIMULATIONS", "1"))
 #: Each life of it starts processes.
