@@ -29,8 +29,7 @@ _INSERT_RUN = (
     "created_at, started_at, ended_at) VALUES (?, ?, ?, 1, 'workflow', ?, 'default', 0, ?, ?, ?, ?, ?)"
 )
 _INSERT_EVENT = (
-    "INSERT INTO durable_events (run, seq, kind, position, at, body, value, payload, checksum) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO durable_events (run, seq, kind, position, at, body, value, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
