@@ -132,6 +132,11 @@ class History:
     #: The retry policy of the run itself, if it was started with one.
     retry: Retry | None = None
 
+    @property
+    def continues(self) -> bool:
+        """Whether its replay may lead to new commands by itself, with nothing that arrives."""
+        return self.reopened or self.unfinished_at is not None
+
 
 def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, fields
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event, GroupArranged, LaterAttempt, NowRead, PatchMarked, TurnUnfinished
@@ -343,26 +343,15 @@ def _is_opening(event: Event) -> bool:
     return isinstance(event, (NowRead, PatchMarked, GroupArranged))
 
 
+#: What may be set in a decision that is recorded in parts; with anything else, a new field too, it stays whole.
+_IN_PARTS = {"events", "steps", "children", "waits", "waits_closed", "failed_attempts", "logs"}
+_WHOLE = [(each.name, each.default) for each in fields(Decision) if each.name not in _IN_PARTS]
+
+
 def _only_opens(decision: Decision) -> bool:
     """Whether *decision* does nothing else of which it matters when it is recorded."""
-    return not (
-        decision.transactions
-        or decision.slots
-        or decision.slots_released
-        or decision.requests
-        or decision.replies
-        or decision.cancelled_steps
-        or decision.cancelled_children
-        or decision.cancel_all_children
-        or decision.feeds
-        or decision.feeds_closed
-        or decision.waits_ending
-        or decision.emitted
-        or decision.troubled
-        or decision.attributes is not None
-        or decision.progress is not None
-        or decision.compensated is not None
-        or decision.ended is not None
-        or decision.blocked is not None
-        or decision.continued is not None
-    )
+    for name, default in _WHOLE:
+        value = getattr(decision, name)
+        if value if default is not None else value is not None:  # of what is None by default, False says something
+            return False
+    return True

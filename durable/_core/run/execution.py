@@ -205,8 +205,7 @@ class Execution(OpenRun):
         finally:
             self.replaying = False
             self.at_frontier = False
-        asks_anew = self.history.reopened or self.history.unfinished_at is not None
-        if (pending or self.history.fresh or asks_anew) and not self.ended:
+        if (pending or self.history.fresh or self.history.continues) and not self.ended:
             self.time = now
             yield from self._each(self._turn(pending))
 
@@ -328,12 +327,7 @@ class Execution(OpenRun):
         if recorded.run_attempt == 1 and (recorded.commands or not history.ends_unborn(recorded.arrivals)):
             self._reach(last < 0)
             self._begin()
-            if self.opened is None:
-                self._run_on()
-            else:
-                yield from self._run()
-            if self.room <= 0:
-                yield from self._rest()
+            yield from self._resumed()
         for index, event in enumerate(recorded.arrivals):
             if self.ended:
                 break
@@ -348,33 +342,22 @@ class Execution(OpenRun):
                 self.diverge(event.position or "", None)
             if self.opened and not self.runnable:
                 yield self._strand_at(self.opened[-1].position)
-            if self.runnable:
-                if self.opened is None:
-                    self._run_on()
-                else:
-                    yield from self._run()
-            if self.room <= 0:
-                yield from self._rest()
+            if self.runnable or self.room <= 0:
+                yield from self._resumed()
         if self.unmatched and not self.ended:
             self.diverge(next(iter(self.unmatched)), None)
         self.answers.take_dropped()  # not reported again, since they were when they were new
 
     def _reach(self, is_last: bool) -> None:  # noqa: FBT001 - private, and never a literal
         """What is replayed next is the last that is recorded: from there on an open history is continued."""
-        unfinished_at = self.history.unfinished_at
-        self.at_frontier = is_last and (self.history.reopened or unfinished_at is not None)
-        if is_last and unfinished_at is not None:
-            self.time = unfinished_at
+        self.at_frontier = is_last and self.history.continues
+        if is_last and self.history.unfinished_at is not None:
+            self.time = self.history.unfinished_at
 
     def _turn(self, arrived: Sequence[Event]) -> Steps:
         if not self._begun and self.history.run_attempt == 1 and not history.ends_unborn(arrived):
             self._begin()
-            if self.opened is None:
-                self._run_on()
-            else:
-                yield from self._run()
-            if self.room <= 0:
-                yield from self._rest()
+            yield from self._resumed()
         for event in arrived:
             if self.ended:  # kept, since it may have continued as another run, which gets them
                 self._late = added(self._late, event)
@@ -383,19 +366,12 @@ class Execution(OpenRun):
             self._take(event)
             if self.opened and not self.runnable:
                 yield self._strand_at(self.opened[-1].position)
-            if self.runnable:
-                if self.opened is None:
-                    self._run_on()
-                else:
-                    yield from self._run()
-            if self.room <= 0:
-                yield from self._rest()
+            if self.runnable or self.room <= 0:
+                yield from self._resumed()
         while self.hears_all and not self.ended and (overdue := self._overdue()) is not None:
             self._record(TimerFired(overdue.position, self.time))
             overdue.give_up()
-            self._run_on()
-            if self.room <= 0:
-                yield from self._rest()
+            yield from self._resumed()
         self.hears_all = False
         if self.answers.created_ops:
             self._report_dropped()
@@ -415,15 +391,18 @@ class Execution(OpenRun):
         self._body = StrandNode(self, Strand(self.definition.fn(*args, **kwargs), ""), self, 0)
         self._body.begin()
 
-    def _run_on(self) -> None:
-        """As `_run`, where nobody looks on: a generator less for every command. Leaves the rest to `_rest`."""
+    def _resumed(self) -> Steps:
+        """Run what can run: at once where nobody looks on, which costs no generator; gives what pauses, or is shown."""
+        if self.opened is not None:
+            return self._run()
         runnable = self.runnable
         while runnable and not self.ended:
             self.current, outcome = runnable.popleft()
             self.current.step(outcome)
             if self.room <= 0:
-                return
+                return self._rest()
         self.current = None
+        return _OVER if self.room > 0 else self._rest()
 
     def _rest(self) -> Steps:
         """What a slice had no room for: pauses, and continues in the same order as if there had been no pause."""
