@@ -12,7 +12,7 @@ from durable._core.codec.exceptions.failures import Failure, rebuild, record_exc
 from durable._core.codec.json_text import dumps
 from durable._core.program.ops import RunOp, Signal, StepOp, TransactionOp, kind_of
 from durable._core.program.requests import Request
-from durable.errors import CapExceededError, EncodeError
+from durable.errors import CallbackFailedError, CapExceededError, EncodeError
 
 #: Arguments below these are written as they are, whatever the caps.
 _SMALL: Final = 2**63
@@ -22,6 +22,21 @@ _SHORT: Final = 1024
 def failure_payload(error: BaseException, codec: Codec, *, with_traceback: bool = True) -> Payload:
     """*error* as the payload of a failure event."""
     return payload_of(record_exception(error, codec, with_traceback=with_traceback), codec)
+
+
+def answer_failure(error: str | Exception, codec: Codec) -> Payload:
+    """
+    What fails a callback, as it is recorded; a text becomes a `CallbackFailedError`.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    given: Any = error
+    if not isinstance(given, (str, Exception)):
+        msg = f"fail takes an exception or a text, found {given!r:.60}"
+        raise TypeError(msg)
+    failure = CallbackFailedError(error) if isinstance(error, str) else error
+    return failure_payload(failure, codec, with_traceback=False)
 
 
 def payload_of(failure: Failure, codec: Codec) -> Payload:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 from durable._core.authoring.op_constructors import with_options
-from durable._core.journal.payloads import failure_payload
+from durable._core.journal.payloads import answer_failure
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp, Signal
@@ -47,7 +47,7 @@ from durable._shell.requests.run_requests import StartRuns
 from durable._shell.rows.engine_events import EngineEvent, wanted_events
 from durable._shell.rows.rows import NewRun
 from durable._shell.threads import in_thread
-from durable.errors import CallbackFailedError, RunNotFoundError, UsageError
+from durable.errors import RunNotFoundError, UsageError
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Backend)
@@ -264,12 +264,7 @@ class JournalHandle(Generic[B]):
             TokenError: As for `complete`.
         """
         read_token(token)
-        given: Any = error
-        if not isinstance(given, (str, Exception)):
-            msg = f"fail takes an exception or a text, found {given!r:.60}"
-            raise TypeError(msg)
-        failure = CallbackFailedError(error) if isinstance(error, str) else error
-        payload = failure_payload(failure, self._backend.codec, with_traceback=False)
+        payload = answer_failure(error, self._backend.codec)
         found = await self._backend.request(FailCallback(token, payload))
         return is_new(found, payload, self._backend.codec, failed=True)
 

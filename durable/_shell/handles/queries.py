@@ -138,11 +138,22 @@ async def open_query(backend: Backend, run_id: str, query: Callable[..., T] | st
     """The function, and the view of the run that it is called with. Raises what `ask_journal` does."""
     details, events = await backend.read(_read, backend.path, run_id)
     info = info_from(details, backend)
-    fn: Callable[..., T] = _function(query, backend.definition(info.workflow, info.version), info.workflow)
-    return fn, RunView(info, _steps(events, backend.codec))
+    fn: Callable[..., T] = query_of(query, backend.definition(info.workflow, info.version), info.workflow)
+    return fn, view_of(info, events, backend.codec)
 
 
-def _function(query: Callable[..., Any] | str, definition: Any, workflow: str) -> Callable[..., Any]:
+def view_of(info: RunInfo, events: Sequence[Event], codec: Codec) -> RunView:
+    """The view of a run that has recorded *events*."""
+    return RunView(info, _steps(events, codec))
+
+
+def query_of(query: Callable[..., Any] | str, definition: Any, workflow: str) -> Callable[..., Any]:
+    """
+    The function that *query* is or names.
+
+    Raises:
+        UsageError: It is no query of *definition*, which is that of *workflow*, or not known.
+    """
     known: Mapping[str, Callable[..., Any]] | None = definition.queries if isinstance(definition, Workflow) else None
     if isinstance(query, str):
         if known is not None and query in known:

@@ -15,17 +15,9 @@ from typing import Final, NoReturn
 from attrs import frozen
 
 from durable._core.codec.codec import Payload
+from durable._core.journal.callback_fates import ENDS_OF_CALLBACKS, SETS_ASIDE, CallbackFate
 from durable._core.journal.columns import from_row
-from durable._core.journal.events import (
-    CallbackCompleted,
-    CallbackFailed,
-    CallbackOpened,
-    Event,
-    HeartbeatMissed,
-    RunRestarted,
-    RunRetried,
-    TimerFired,
-)
+from durable._core.journal.events import CallbackCompleted, CallbackFailed, CallbackOpened, Event
 from durable._core.program.tokens import Place, read_token
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import RunRow, run_by_id
@@ -44,8 +36,8 @@ SELECT i.kind, i.position, i.body, coalesce(i.value, p.value), i.at FROM durable
 LEFT JOIN durable_payloads AS p ON p.payload = i.payload
 WHERE i.run = ? AND i.position = ? AND i.kind IN (?, ?, ?, ?) ORDER BY i.item
 """
-_ENDS: Final = [each.kind for each in (CallbackCompleted, CallbackFailed, HeartbeatMissed, TimerFired)]
-_ASIDE: Final = [RunRestarted.kind, RunRetried.kind]
+_ENDS: Final = [each.kind for each in ENDS_OF_CALLBACKS]
+_ASIDE: Final = [each.kind for each in SETS_ASIDE]
 _ROWS = "SELECT min(fire_at) FROM durable_waits WHERE run = ? AND position = ? AND kind IN ('callback', 'heartbeat')"
 _IS_OPEN = "SELECT 1 FROM durable_waits WHERE run = ? AND position = ? AND kind = 'callback'"
 
@@ -66,9 +58,16 @@ class _Found:
 
     run: RunRow
     opened: CallbackOpened
-    #: The first thing that happened to it, if something has.
-    end: CallbackCompleted | CallbackFailed | HeartbeatMissed | TimerFired | None
+    fate: CallbackFate
     is_open: bool
+
+    @property
+    def answered(self) -> Answered | None:
+        """The answer that it has already."""
+        end = self.fate.end
+        if not isinstance(end, (CallbackCompleted, CallbackFailed)):
+            return None
+        return Answered(self.run.run_id, end.position, isinstance(end, CallbackFailed), end.value or "null")
 
 
 def answer(
@@ -81,9 +80,8 @@ def answer(
         TokenError: The token is of no callback that can be answered.
     """
     found = _find(conn, token)
-    if isinstance(found.end, (CallbackCompleted, CallbackFailed)):
-        failed = isinstance(found.end, CallbackFailed)
-        return Answered(found.run.run_id, found.opened.position, failed, found.end.value or "null")
+    if (answered := found.answered) is not None:
+        return answered
     _check_open(conn, found, now)
     close_callback(conn, found.run.run, found.opened.position)
     put_item(conn, found.run.run, event(found.opened.position), effects, wakes=True)
@@ -98,7 +96,7 @@ def keep_alive(conn: sqlite3.Connection, token: str, now: float, effects: Effect
         TokenError: The token is of no callback that is open.
     """
     found = _find(conn, token)
-    if isinstance(found.end, (CallbackCompleted, CallbackFailed)):
+    if found.answered is not None:
         raise TokenUsedError(found.run.run_id, found.opened.position, "it was answered already")
     _check_open(conn, found, now)
     if found.opened.heartbeat is not None:
@@ -115,38 +113,19 @@ def _find(conn: sqlite3.Connection, token: str) -> _Found:
     run = run_by_id(conn, place.run_id)
     if run is None:
         _refuse_foreign(place, "this journal has no such run: the token is of another file, or the run was pruned")
-    about = [run.run, place.position]
-    opened: CallbackOpened | None = None
-    end: Event | None = None
-    over = known = False
+    about, fate = [run.run, place.position], CallbackFate(place)
     for row in conn.execute(_HISTORY, [*about, CallbackOpened.kind, *_ENDS, *_ASIDE]):
-        event = from_row(*row)
-        if isinstance(event, CallbackOpened):
-            opened, end, over = event, None, False
-            known = known or event.nonce == place.nonce
-        elif isinstance(event, (RunRestarted, RunRetried)):
-            over = True
-        else:
-            end = end or event
-    if opened is None or not known:
-        _refuse_foreign(place, "no callback of this journal has this token: it is of another file")
+        fate.tell(from_row(*row))
     is_open = conn.execute(_IS_OPEN, about).fetchone() is not None
-    if opened.nonce != place.nonce or (over and not is_open and not isinstance(end, CallbackCompleted)):
-        reason = "the attempt of the run that asked is over"
-        raise TokenEndedError(run.run_id, place.position, reason)
+    opened = fate.found(is_open=is_open)
     for row in conn.execute(_INBOX, [*about, *_ENDS]):
-        end = end or from_row(*row)
-    if not isinstance(end, (CallbackCompleted, CallbackFailed, HeartbeatMissed, TimerFired)):
-        end = None
-    return _Found(run, opened, end, is_open)
+        fate.tell_pending(from_row(*row))
+    return _Found(run, opened, fate, is_open)
 
 
 def _check_open(conn: sqlite3.Connection, found: _Found, now: float) -> None:
     run, opened = found.run, found.opened
-    if isinstance(found.end, HeartbeatMissed):
-        raise TokenExpiredError(run.run_id, opened.position, "a heartbeat was missed")
-    if isinstance(found.end, TimerFired):
-        raise TokenExpiredError(run.run_id, opened.position, "its deadline is over")
+    found.fate.check_in_time()
     if not found.is_open:
         status = f"the run has ended ({run.status})" if run.status in ENDS else "nobody waits for it any more"
         continued = f", and continued as {run.successor!r}" if run.successor is not None else ""

@@ -16,6 +16,7 @@ from attrs import evolve
 from temporalio import workflow
 from temporalio.common import RawValue
 
+from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps, loads
 from durable._core.journal import history
 from durable._core.journal.events import (
@@ -35,15 +36,18 @@ from durable._core.journal.waits import Wait
 from durable._core.policies.retry import from_record
 from durable._core.program.functions import Job
 from durable._core.program.ops import RunOp
+from durable._core.program.tokens import read_token
 from durable._core.recorded.copies import waits_of
 from durable._core.recorded.export_format import RunHistory
 from durable._core.run.attempts import AttemptNode
+from durable._core.run.callbacks import CallbackNode
 from durable._core.run.decision import ChildAction, Decision, SlotAction, StepAction, TransactionAction
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
 from durable._core.statuses import WaitKind
 from durable._shell.log import emit, log
 from durable._shell.rows.rows import NewRun, SentSignal
+from durable.temporal._driving.callbacks import Callbacks
 from durable.temporal._driving.child_runs import ChildRuns
 from durable.temporal._driving.follow_ups import follow
 from durable.temporal._driving.here import RunHere, now
@@ -56,6 +60,7 @@ from durable.temporal._driving.slots import OF_RUN, Slots
 from durable.temporal._driving.step_calls import StepCalls
 from durable.temporal._driving.timers import Timers
 from durable.temporal._setup.setup import Setup
+from durable.temporal._wire.answers import How
 from durable.temporal._wire.ends import cancelled_run, failed_run
 from durable.temporal._wire.journals import CARRIED, HELD, packed_journal, unpacked_journal
 from durable.temporal._wire.payloads import from_plain, joined_arguments, packed, unpacked, unpacked_text
@@ -76,7 +81,7 @@ from durable.temporal._wire.starts import (
 AnyExecution: TypeAlias = Execution | JobExecution
 
 #: Waits of a journal's file that mean nothing here, or are set anew.
-_OF_THE_FILE: Final = frozenset(("deadline", "start", "code", "expiry", "callback", "heartbeat"))
+_OF_THE_FILE: Final = frozenset(("deadline", "start", "code", "expiry"))
 
 
 class Driver:
@@ -93,6 +98,7 @@ class Driver:
         self.slots = Slots(here)
         self.questions = Questions(here)
         self._timers = Timers(here)
+        self._callbacks = Callbacks(here, self._timers)
         self._early: list[Event] = [SignalReceived(name, value, now()) for name, value in signals_in(marked)]
         carried = marked.get(CARRIED) or marked.get(HELD)
         self._carried = None if carried is None else unpacked_journal(carried)
@@ -150,6 +156,17 @@ class Driver:
         self._unblock()
         attempt = leaf.state.attempt
         self._here.inbox.append(OutcomeResolved(position, attempt, failed, by, reason, from_plain(value), now()))
+
+    def check_answer(self, token: str, how: How, payload: Payload) -> None:
+        """Raise ApplicationError, if no callback of the run takes this answer."""
+        self._callbacks.check(self._execution, self.journal.events, token, how, payload)
+
+    def answer(self, token: str, how: How, payload: Payload) -> None:
+        """An answer to a callback, which was looked at."""
+        assert isinstance(self._execution, Execution), "a job has no callbacks"
+        node = self._execution.leaves[read_token(token).position]
+        assert isinstance(node, CallbackNode), "looked at"
+        self._callbacks.take(node.opened, how, payload)
 
     def why(self) -> str:
         """In a sentence, what it waits for."""
@@ -327,6 +344,7 @@ class Driver:
             cleanup_seconds=setup.cleanup_seconds,
             caps=setup.caps,
             retry=retry,
+            token_key=workflow.info().first_execution_run_id,
             answers=ServerAnswers,
             openers=self._travelling.openers,
         )

@@ -12,6 +12,7 @@ from temporalio.common import RawValue
 from durable.temporal._driving.driver import Driver
 from durable.temporal._limits.wire import GRANTED
 from durable.temporal._setup.setup import setup_here
+from durable.temporal._wire.answers import ANSWER, How
 from durable.temporal._wire.payloads import ASK, unpacked, unpacked_text
 
 
@@ -57,6 +58,16 @@ class RunWorkflow:
     async def on_ask(self, name: str, request: str, question: RawValue) -> RawValue:
         """A question, called *name*; its answer."""
         return await self._driver.questions.ask(name, request, unpacked(question))
+
+    @workflow.update(name=ANSWER)
+    def on_answer(self, token: str, how: How, payload: RawValue) -> None:
+        """An answer to a callback, or a sign of life of who is to give it."""
+        self._driver.answer(token, how, unpacked(payload))
+
+    @on_answer.validator
+    def check_answer(self, token: str, how: How, payload: RawValue) -> None:
+        """Refuse what no callback takes, before anything is recorded of it."""
+        self._driver.check_answer(token, how, unpacked(payload))
 
     @workflow.signal(name=GRANTED)
     def on_granted(self, position: str) -> None:

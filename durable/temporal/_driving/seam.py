@@ -5,20 +5,19 @@ What the driver gives an `Execution` of its own: answers that are the server's, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from temporalio import workflow
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import PatchMarked
-from durable._core.program.callbacks import CallbackOp
 from durable._core.program.command import Command
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
 from durable._core.run.execution import OPENERS
 from durable._core.run.nodes import Node, NodeOwner, Opener, OpenRun
-from durable.errors import DefinitionError, UsageError
+from durable.errors import UsageError
 from durable.temporal._setup.registry import Registry
 
 
@@ -70,7 +69,6 @@ class Travelling:
             **OPENERS,
             StepOp: _StepOpener(self),
             TransactionOp: _StepOpener(self),
-            CallbackOp: _NoCallbacks(),
         }
 
     def check(self, position: str, op: StepOp[Any] | TransactionOp[Any]) -> None:
@@ -104,15 +102,3 @@ class _StepOpener:
 
     def carried(self, op: Any, codec: Codec, /) -> tuple[str, ...]:
         return AttemptNode.carried(op, codec)
-
-
-class _NoCallbacks:
-    def __call__(self, _ex: OpenRun, _position: str, _owner: NodeOwner, _index: int, op: Any, /) -> NoReturn:
-        msg = (
-            f"{op.describe()}: tokens of callbacks belong to one journal. On Temporal wait_for a signal of a name that "
-            "nobody else knows (str(uuid4())), and let whoever answers send it"
-        )
-        raise DefinitionError(msg)
-
-    def carried(self, _op: Any, _codec: Codec, /) -> tuple[str, ...]:
-        return ()

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from functools import partial
 
-from durable._core.journal.events import CleanupTimedOut, Event, TimerFired
+from durable._core.journal.events import CleanupTimedOut, Event, HeartbeatMissed, TimerFired
 from durable._core.journal.waits import Wait
 from durable.temporal._driving.here import RunHere, now
 
@@ -24,7 +24,7 @@ class Timers:
         """Let *event* (of the time) arrive when *wait* is due: by default what says so."""
         assert wait.fire_at is not None, "asked by the caller"
         if event is None:
-            event = CleanupTimedOut if wait.kind == "cleanup" else partial(TimerFired, wait.position)
+            event = _event_of(wait)
         key = wait.position, wait.kind
         seconds = max(0.0, wait.fire_at - now())
         self._armed[key] = asyncio.get_running_loop().call_later(seconds, self._fire, key, event)
@@ -45,3 +45,13 @@ class Timers:
             if key[1] not in keep:
                 armed.cancel()
                 del self._armed[key]
+
+
+def _event_of(wait: Wait) -> Callable[[float], Event]:
+    match wait.kind:
+        case "cleanup":
+            return CleanupTimedOut
+        case "heartbeat":
+            return partial(HeartbeatMissed, wait.position)
+        case _:
+            return partial(TimerFired, wait.position)

@@ -19,11 +19,7 @@ OF_ENGINES: Final[Mapping[str, str]] = {
     "queues": _QUEUES,
     "limit": "ask the limit's own workflow, `durable-limit:NAME`, by its query `state`",
     "limits": "ask the limit's own workflow, `durable-limit:NAME`, by its query `state`",
-    "transact": "commit to your database yourself, then start the run with a key",
-    "transaction": "commit to your database yourself, then start the run with a key",
-    "complete": "callbacks belong to one journal: send a signal",
-    "fail": "callbacks belong to one journal: send a signal",
-    "heartbeat": "callbacks belong to one journal: send a signal",
+    "transaction": "write a function with @transaction, and give it to transact",
     "events": "look at single runs by `watch`, or at the server's visibility by `runs`",
     "prune": f"the namespace's retention decides how long runs are kept: {_TOOLS}",
     "delete": f"`temporal workflow delete`: {_TOOLS}",
@@ -36,7 +32,6 @@ OF_ENGINES: Final[Mapping[str, str]] = {
     "dry_run": "try it with an embedded engine: Engine.dry_run",
 }
 OF_RUNS: Final[Mapping[str, str]] = {
-    "query": "publish what others look at by set_attributes or progress; or call the function on `await run.export()`",
     "retry_hooks": "what goes wrong in a hook there is in the log of the worker",
     "descendants": "`children` of each of its `children`",
     "reschedule": "start it anew with another delay",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -21,11 +22,12 @@ from durable._core.authoring.op_constructors import with_options
 from durable._core.authoring.registry import Given
 from durable._core.authoring.schedules import Schedule
 from durable._core.codec.codec import Codec, ValueCodec
+from durable._core.journal.payloads import answer_failure
 from durable._core.policies.caps import CLEANUP_SECONDS, DEFAULT_CAPS, Caps
 from durable._core.policies.limits import Limit, as_listed, collect_limits
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
-from durable._core.program.ops import RunOp, Signal
+from durable._core.program.ops import RunOp, Signal, TransactionOp
 from durable._core.program.start_options import StartOptions
 from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import ENDS, Status
@@ -49,6 +51,7 @@ from durable.errors import (
 from durable.temporal._attempts.attempts import Attempts, Commits
 from durable.temporal._attempts.run_ends import wait_for_ends
 from durable.temporal._driving.run_workflow import RunWorkflow
+from durable.temporal._engine.answering import answer
 from durable.temporal._engine.asking import Asking
 from durable.temporal._engine.elsewhere import OF_ENGINES, refuse
 from durable.temporal._engine.handle import TemporalRun, quoted
@@ -353,6 +356,50 @@ class TemporalEngine:
                 await other.result(wait=True)
         except (RunNotFoundError, RunCancelledError, RunFailedError):
             return
+
+    # --- answers to callbacks ------------------------------------------------------------------
+
+    async def complete(self, token: str, value: Any = None) -> bool:
+        """
+        Complete a callback: the workflow that waits for it gets *value*. As `Engine.complete`, with the same errors.
+
+        A worker that has the run answers.
+        """
+        payload = self._codec.encode_by_value(value, where="answer to a callback")
+        return await answer(self._asking, token, "complete", payload)
+
+    async def fail(self, token: str, error: str | Exception) -> bool:
+        """Fail a callback: the workflow that waits for it gets *error*. As `Engine.fail`, with the same errors."""
+        return await answer(self._asking, token, "fail", answer_failure(error, self._codec))
+
+    async def heartbeat(self, token: str) -> None:
+        """Say that whoever is to answer a callback is still at it. As `Engine.heartbeat`, with the same errors."""
+        await answer(self._asking, token, "heartbeat", "null")
+
+    # --- the application's own data ------------------------------------------------------------
+
+    async def transact(self, op: TransactionOp[T], *, timeout: float = 5.0) -> T:
+        """
+        What a `@transaction` returns, called outside of workflows. As `Engine.transact`.
+
+        It commits in the application's database, with the runs that it enqueues; nothing else is recorded of it.
+
+        Args:
+            op: A call of it, without the `Transaction`.
+            timeout: Seconds to wait. One that is late may still commit.
+
+        Raises:
+            UsageError: The engine has no ``transactions=``.
+            TimeoutError: It took longer.
+        """
+        if self._commits is None:
+            msg = f"transact({op.describe()}): give the engine transactions=AppTransactions(connect) to commit to"
+            raise UsageError(msg)
+        transactions, staging = self._commits.transactions, self._commits.staging
+        async with asyncio.timeout(timeout):
+            payload = await transactions.transact(op, f"handler:{secrets.token_hex(16)}", self._codec, staging)
+        value: T = self._codec.decode(payload, op.definition.result, where=op.definition.result_place)
+        return value
 
     # --- runs that come with their journals ----------------------------------------------------
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overload
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from attrs import evolve
 from temporalio.client import (
@@ -34,6 +34,7 @@ from durable._core.recorded.export_reader import read_export
 from durable._core.recorded.steps import recorded_steps
 from durable._core.statuses import ENDS, Status
 from durable._shell.handles.handle import HistoryEvent
+from durable._shell.handles.queries import RunView, query_of, view_of
 from durable._shell.handles.run_info import RunInfo
 from durable._shell.handles.step_arguments import arguments_of_steps
 from durable._shell.handles.step_info import StepInfo, step_info
@@ -65,6 +66,7 @@ T = TypeVar("T")
 Q = TypeVar("Q")
 A = TypeVar("A")
 S = TypeVar("S")
+P = ParamSpec("P")
 
 #: Seconds between looks whether a run is blocked whose result is waited for: the first, and the longest.
 _FIRST_LOOK: Final = 1.0
@@ -234,6 +236,21 @@ class TemporalRun(Generic[T]):
             WaitInfo(wait.kind, wait.name, wait.position, wait.since, wait.fire_at, wait.target)
             for wait in exported.waits
         ]
+
+    @overload
+    async def query(self, query: Callable[Concatenate[RunView, P], S], /, *args: P.args, **kwargs: P.kwargs) -> S: ...
+    @overload
+    async def query(self, query: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def query(self, query: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        What a query of the workflow says of the run. As `Run.query`, with the same errors.
+
+        The function runs here, on the journal that a worker gives; the workflow takes no turn for it.
+        """
+        info, exported = await self.info(), await self.export()
+        definition = self._asking.definitions.find(exported.run.workflow, exported.run.version)
+        fn = query_of(query, definition, exported.run.workflow)
+        return fn(view_of(info, exported.events, self._asking.codec), *args, **kwargs)
 
     async def watch(self) -> AsyncGenerator[RunInfo]:
         """
