@@ -5,6 +5,7 @@ What the debugger says of stops, events, outcomes and locals: values in, words o
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -12,6 +13,7 @@ from durable._core.codec.codec import Payload
 from durable._core.journal.columns import fields_of
 from durable._core.journal.events import CommandEvent, Event, GroupOpened
 from durable._core.journal.payloads import failure_in
+from durable._core.recorded.memos import RecordedMemo, used_by
 from durable._debug.expressions import short
 from durable._debug.replay import end_in_words
 from durable._debug.reports import report_lines
@@ -106,6 +108,23 @@ def end_lines(stop: Stop) -> list[str]:
     if stop.kind in ("diverged", "stuck") and isinstance(stop.error, DurableError):
         return [stop.kind, *report_lines(stop.error)]
     return [end_in_words(stop)]
+
+
+def memo_lines(memo: RecordedMemo, codec: Codec, *, whole: bool) -> list[str]:
+    """What a step has recorded by `memo`: where, what it used, what it came to."""
+    text = memo_text(memo, codec)
+    used = used_by(text)
+    return [f"{memo.position:<6} {memo.name}{f': {used}' if used else ''}", f"    {text if whole else _payload(text)}"]
+
+
+def memo_text(memo: RecordedMemo, codec: Codec) -> str:
+    """What a memo came to, as JSON; of one that cannot be read, its size."""
+    if not isinstance(memo.value, bytes):
+        return memo.value or "null"
+    try:
+        return json.dumps(codec.load_plain(memo.value), ensure_ascii=False)
+    except DurableError:
+        return _payload(memo.value)
 
 
 def _instant(at: float) -> str:

@@ -313,7 +313,10 @@ class Session(cmd.Cmd):
             opened = [event for event in stop.opened if event.position != stop.position]
         else:
             opened = [*stop.opened]
-        lines += [f"  {self._walker.told(event)}" for event in opened]
+        for event in opened:
+            lines.append(f"  {self._walker.told(event)}")
+            if memos := self._walker.memos.get(event.position):
+                lines.append(f"         {len(memos)} memo{'s' * (len(memos) > 1)} (`memos` shows them)")
         if stop.kind != "command":
             lines += [f"  {line}" for line in look.end_lines(stop)]
         now, before = look.locals_in(place), self._walker.locals_before
@@ -354,6 +357,17 @@ class Session(cmd.Cmd):
         if stop.kind != "command":
             lines += look.end_lines(stop)
         self.say(*(lines or ["nothing is recorded here"]))
+
+    def do_memos(self, rest: str) -> None:
+        """memos [TEXT]: what the steps here have recorded by `memo`, and used; or all of the run's that hold TEXT"""
+        if rest:
+            found = [memo for memos in self._walker.memos.values() for memo in memos]
+            found = [memo for memo in found if rest in look.memo_text(memo, self._codec)]
+        else:
+            here = [memo for event in self._stop().opened for memo in self._walker.memos.get(event.position, ())]
+            found = [memo for memo in here if memo.value != "null"]
+        lines = [line for memo in found for line in look.memo_lines(memo, self._codec, whole=bool(rest))]
+        self.say(*(lines or [f"no memo holds {rest!r}" if rest else "no step here has recorded a memo"]))
 
     def do_where(self, rest: str) -> None:
         """where [all]: the functions that stand here, outermost first; or those of all strands"""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from durable._core.recorded.memos import RecordedMemo, memos_in
 from durable._debug import looking_around as look
 from durable._debug.replay import outcomes_of
 from durable._debug.stepped_replay import Place, SteppedReplay, Stop
@@ -49,7 +50,7 @@ class Walker:
         seconds: float | None = None,
     ) -> None:
         self.new_pdb = new_pdb
-        self._codec = codec
+        self.codec = codec
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.replay = SteppedReplay(definition, recorded, codec)
         #: All stops of the replay.
@@ -62,6 +63,10 @@ class Walker:
         #: What came of each command, and which are open at the end.
         self.outcomes = outcomes_of(recorded, execution.consumed)
         self.open = frozenset(execution.leaves)
+        #: What steps have recorded by `memo`, by position.
+        self.memos: dict[str, list[RecordedMemo]] = {}
+        for memo in memos_in(recorded.notes):
+            self.memos.setdefault(memo.position, []).append(memo)
         # By stop: the one before it in the same strand, or -1.
         self._before: list[int] = []
         latest: dict[str, int] = {}
@@ -109,7 +114,7 @@ class Walker:
 
     def told(self, event: CommandEvent) -> str:
         """A command, and what came of it."""
-        return look.with_outcome(event, self.outcomes.get(event.position), self._codec, self.open)
+        return look.with_outcome(event, self.outcomes.get(event.position), self.codec, self.open)
 
     def along(self, numbers: range) -> Iterator[tuple[Stop, list[Place]]]:
         """Walk over stops, forward: each with the places where its code stands."""

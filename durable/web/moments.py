@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 from markupsafe import Markup
 
+from durable._core.recorded.memos import used_by
 from durable._debug import looking_around as look
 from durable._debug.breakpoints import Breakpoint
 from durable._debug.expressions import is_true
@@ -35,6 +36,8 @@ MOST_SECONDS: Final = 5.0
 #: Lines of source, and stops on each side of the current one in the list.
 _LINES: Final = 60
 _NEIGHBOURS: Final = 12
+#: Memos that are shown: the newest.
+_MEMOS: Final = 60
 
 
 @frozen
@@ -82,6 +85,15 @@ class StopAt:
 
 
 @frozen
+class MemoAt:
+    """What a step has recorded by `memo`: what that is called, what it used, and what it came to as JSON."""
+
+    name: str
+    used: str
+    text: str
+
+
+@frozen
 class Moment:
     """Where a replay stands."""
 
@@ -97,6 +109,8 @@ class Moment:
     locals: list[Local]
     #: The functions that stand here, outermost first.
     stack: list[str]
+    #: What the steps that were asked for here have recorded by `memo`.
+    memos: list[MemoAt]
     #: What led here, what was asked for and what came of it; how it ended.
     led_here: str | None
     commands: list[str]
@@ -197,6 +211,7 @@ def _moment(walker: Walker) -> Moment:
         source=_source(place, walker.stops),
         locals=_locals(place, walker),
         stack=[site_of(each) for each in places],
+        memos=_memos(walker, stop),
         led_here=None if arrival is None else _arrived(walker, arrival),
         commands=[walker.told(event) for event in stop.opened],
         ends=[] if stop.kind == "command" else look.end_lines(stop),
@@ -233,6 +248,14 @@ def _locals(place: Place | None, walker: Walker) -> list[Local]:
     for name, text in look.locals_in(place).items():
         changed = before.get(name) != text
         found.append(Local(name, text, before.get(name) if changed else None, changed))
+    return found
+
+
+def _memos(walker: Walker, stop: Stop) -> list[MemoAt]:
+    found = []
+    for memo in [memo for event in stop.opened for memo in walker.memos.get(event.position, ())][-_MEMOS:]:
+        text = look.memo_text(memo, walker.codec)
+        found.append(MemoAt(memo.name, str(used_by(text) or ""), text))
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from durable._cli.terminal.output import ago, instant, iso, printable
+from durable._cli.terminal.values import value_in_short
 from durable._core.durations import span
 
 
@@ -27,7 +28,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     filters: dict[str, Any] = made.filters
-    filters.update(ago=ago, instant=instant, iso=iso, span=span, line=_line, count=_count)
+    filters.update(ago=ago, instant=instant, iso=iso, span=span, line=_line, count=_count, in_short=value_in_short)
     names: dict[str, Any] = made.globals
     names.update(short=shortened)
     return made

@@ -206,3 +206,46 @@ def read_until(terminal, text, seconds=20.0):
         assert ready, f"{text!r} did not come; there was:\n{shown}"
         shown += os.read(terminal, 4096).decode(errors="replace")
     return shown
+
+
+ASKING = """
+from durable import Flow, Return, memo, step, workflow
+
+@step
+async def research(question: str) -> str:
+    async def ask(text: str) -> dict[str, object]:
+        return {"text": text, "usage": {"input_tokens": 50, "output_tokens": 5}}
+
+    for source in ("the library", "a gardener who lies"):
+        answer = await memo("model", ask, source)
+    return str(answer["text"])
+
+@workflow
+async def case(question: str) -> Flow[str]:
+    text: str = yield research(question)
+    yield Return(text)
+"""
+
+
+async def test_the_answer_of_a_model_that_was_wrong_is_found(cli, tmp_path):
+    """
+    `memos` shows what was recorded within the step here, with what it used; with a text, all of the run's that hold it.
+    """
+    app, db = tmp_path / "asking.py", tmp_path / "app.db"
+    app.write_text(ASKING)
+    definitions = load_application(str(app)).definitions
+    async with Engine(db, definitions, durability="process") as engine:
+        await engine.run(sys.modules["asking"].case("who?"), id="r")
+    said = cli(
+        "debug", "r", "--db", db, "--app", app, "-c", "memos", "-c", "last", "-c", "memos", "-c", "memos gardener"
+    )
+    assert "         2 memos (`memos` shows them)" in said.lines
+    first, last, found = (index for index, line in enumerate(said.lines) if line.startswith("(debug) memos"))
+    assert said.lines[first + 1] == "0      model: 50 tokens in, 5 out"
+    assert said.lines[first + 3].startswith("0      model:2")
+    assert said.lines[last + 1] == "no step here has recorded a memo"
+    assert said.lines[found + 1 :] == [
+        "0      model:2: 50 tokens in, 5 out",
+        '    {"text":"a gardener who lies","usage":{"input_tokens":50,"output_tokens":5}}',
+    ]
+    assert "no memo holds 'sphinx'" in cli("debug", "r", "--db", db, "--app", app, "-c", "memos sphinx").out

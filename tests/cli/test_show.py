@@ -22,6 +22,7 @@ from durable import (
     continue_as,
     gather,
     job,
+    memo,
     race,
     set_attributes,
     sleep,
@@ -811,3 +812,65 @@ async def test_a_step_that_did_not_end_in_time_is_named(engines, tmp_db, cli):
     assert "  abandoned  stubborn at 0.0" in cli("show", "r", "--db", tmp_db).lines
     assert cli("show", "r", "--db", tmp_db, "--json").values[0]["abandoned"] == {"0.0": "stubborn"}
     may_end.set()
+
+
+@step
+async def write_article(topic: str) -> str:
+    async def model(question: str) -> dict[str, object]:
+        return {"text": question.upper(), "usage": {"input_tokens": 1_000, "output_tokens": 5, "cost": 0.0012}}
+
+    async def tool() -> str:
+        return "rain"
+
+    async def told() -> None:
+        return None
+
+    await memo("model", model, topic)
+    await memo("tool", tool)
+    await memo("told", told)
+    return str((await memo("model", model, "umbrella"))["text"])
+
+
+@workflow
+async def article() -> Flow[str]:
+    yield Return((yield write_article("weather")))
+
+
+async def test_each_call_of_a_model_is_shown_with_what_it_used(engines, tmp_db, cli):
+    """
+    A step's memos: what each came to, its tokens and cost, and the sum. What came to nothing is shown by --full alone.
+    """
+    engine = await engines.file(article)
+    assert await engine.run(article(), id="a1") == "UMBRELLA"
+    said = cli("show", "--db", tmp_db, "a1")
+    (start,) = [index for index, line in enumerate(said.lines) if line == "memos"]
+    rows = [line.split(maxsplit=4) for line in said.lines[start + 2 : start + 5]]
+    assert [(row[0], row[1]) for row in rows] == [("0", "model"), ("0", "tool"), ("0", "model:2")]
+    assert "1,000 tokens in, 5 out, $0.0012" in said.lines[start + 2]
+    assert '{"text": "WEATHER"' in said.lines[start + 2]
+    assert said.lines[start + 3].endswith('"rain"')
+    assert said.lines[start + 5] == "2 calls used 2,000 tokens in, 10 out, $0.0024"
+    assert " told " in cli("show", "--full", "--db", tmp_db, "a1").out
+    (shown,) = cli("show", "--json", "--db", tmp_db, "a1").values
+    memos = shown["steps"][0]["memos"]
+    assert [each["name"] for each in memos] == ["model", "tool", "told", "model:2"]
+    assert (memos[0]["tokens_in"], memos[0]["tokens_out"], memos[0]["cost"]) == (1_000, 5, 0.0012)
+    assert memos[1]["value"] == "rain"
+
+
+async def test_of_many_memos_the_latest_are_shown(engines, tmp_db, cli):
+    """
+    And said how many there are before them.
+    """
+
+    @job
+    async def loop() -> None:
+        async def ask() -> str:
+            return "x"
+
+        for _ in range(35):
+            await memo("ask", ask)
+
+    engine = await engines.file(loop)
+    await engine.run(loop(), id="many")
+    assert "... 5 earlier ones: --full" in cli("show", "--db", tmp_db, "many").out

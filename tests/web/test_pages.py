@@ -10,7 +10,7 @@ import corner_shop as shop
 import pytest
 from visiting import Links, Visitor
 
-from durable import Client, Engine, Flow, UsageError, read_histories, sleep, workflow
+from durable import Client, Engine, Flow, Return, UsageError, memo, read_histories, sleep, step, workflow
 from durable.web import dashboard
 
 pytestmark = pytest.mark.anyio
@@ -423,3 +423,34 @@ async def test_nothing_that_a_journal_holds_becomes_markup(visitor):
         assert not [name for name in links.attributes if name.startswith("on") or name == "style"]
     drawing = (await visitor.get("run/graph", id=shop.HOSTILE, **{"as": "svg"})).text
     assert "<script>" not in drawing
+
+
+@step
+async def ask_about(topic: str) -> str:
+    async def model(text: str) -> dict[str, object]:
+        return {"text": f"<script>{text}</script>", "usage": {"input_tokens": 50, "output_tokens": 5, "cost": "0.001"}}
+
+    await memo("model", model, topic)
+    return str((await memo("model", model, "again"))["text"])
+
+
+@workflow
+async def asking_models() -> Flow[str]:
+    yield Return((yield ask_about("tea")))
+
+
+async def test_each_call_of_a_model_is_shown_with_what_it_used(visit, tmp_db):
+    """
+    On the page of the run, with the sum, and in the debugger where its step was asked for; as text, whatever it holds.
+    """
+    async with Engine(tmp_db, [asking_models]) as engine:
+        await engine.run(asking_models(), id="a")
+    visitor = visit(tmp_db, app=[asking_models])
+    shown, debugged = (await visitor.get("run", id="a")).text, (await visitor.get("run/debug", id="a")).text
+    assert shown.count("50 tokens in, 5 out, $0.001") == 2
+    assert "2 calls used 100 tokens in, 10 out, $0.002." in shown
+    assert debugged.count("50 tokens in, 5 out, $0.001") == 2
+    assert "model:2" in debugged
+    for text in (shown, debugged):
+        assert "&lt;script&gt;tea&lt;/script&gt;" in text
+        assert "<script>tea" not in text

@@ -21,6 +21,8 @@ _DEPTH: Final = 8
 #: Levels within a value that are broken into lines; as deep as the codec lets values be.
 _NESTED: Final = 64
 _INDENT: Final = "  "
+#: Characters of a name that is made short.
+_NAME: Final = 36
 
 
 def plain(payload: Any) -> Any:
@@ -44,6 +46,18 @@ def value_lines(payload: Any, *, full: bool = False) -> list[str]:
     except (ValueError, RecursionError):  # not written by a codec of ours: shown as it is, rather than not at all
         lines = str(payload).splitlines()
     return bounded(lines, full=full)
+
+
+def value_in_short(payload: Any, most: int) -> str:
+    """A payload in one line, of *most* characters."""
+    found = plain(payload)
+    line = value_lines(payload)[0] if isinstance(payload, bytes) else _compact(found)
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+def shortened(name: str) -> str:
+    """A name that somebody else made long: its beginning and its end."""
+    return name if len(name) <= _NAME else f"{name[: _NAME // 3]}…{name[1 - _NAME + _NAME // 3 :]}"
 
 
 def call_lines(name: str, payload: Any, *, full: bool = False) -> list[str]:

@@ -12,12 +12,10 @@ from attrs import field, frozen
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.payloads import failure_in
+from durable._core.recorded.memos import memo_name
 from durable._core.recorded.steps import RecordedStep, StepStatus
 from durable._shell.handles.run_info import Arguments
 from durable.errors import DecodeError
-
-#: How the notes are called that are memos.
-_MEMO = "memo:"
 
 
 @frozen
@@ -83,10 +81,9 @@ class StepInfo:
             DecodeError: As `result`.
         """
         found: dict[str, Any] = {}
-        for key, payload in self._notes.items():
-            name = key.removeprefix(_MEMO)
-            if name != key:
-                found[name.removesuffix(":1")] = self._codec.decode(payload, where=f"memo {name!r} of {self._called}")
+        for note, payload in self._notes.items():
+            if (name := memo_name(note)) is not None:
+                found[name] = self._codec.decode(payload, where=f"memo {name!r} of {self._called}")
         return found
 
     @property

@@ -16,6 +16,8 @@ from attrs import evolve, frozen
 from durable._core.codec.codec import Payload
 from durable._core.journal.columns import from_row
 from durable._core.journal.events import CancelRequested, Event
+from durable._core.recorded.export_format import StepNote
+from durable._core.recorded.memos import RecordedMemo, memos_in
 from durable._core.statuses import ENDS
 from durable._shell.reads.damaged_rows import require_sound, require_sound_notes
 from durable._shell.reads.lenient import fetch_all
@@ -305,6 +307,17 @@ def notes_of(conn: sqlite3.Connection, run: int) -> dict[str, dict[str, Any]]:
     for position, name, value in rows:
         found.setdefault(position, {})[name.removeprefix("kept:")] = value
     return found
+
+
+def memos_of(conn: sqlite3.Connection, run: int, most: int = -1) -> list[RecordedMemo]:
+    """The memos of a run's steps, in the order in which they were recorded; with *most* the newest."""
+    rows = fetch_all(
+        conn,
+        "SELECT position, name, value, at FROM durable_notes WHERE run = ? AND name GLOB '*memo:*'"
+        " ORDER BY at DESC, position DESC, name DESC LIMIT ?",
+        (run, most),
+    )
+    return memos_in(StepNote(*row) for row in reversed(rows))
 
 
 def notes_left(conn: sqlite3.Connection, run: int, position: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from durable._core.journal.events import (
     RunSucceeded,
 )
 from durable._core.program.ops import Signal
+from durable._core.recorded.memos import Used, used_by
 from durable._shell.handles.handle import Run
 from durable._shell.reads.event_rows import event_rows, readable_events
 from durable._shell.reads.run_rows import RunRow, WaitRow, require_run, waits_of
@@ -41,6 +42,8 @@ from durable.web.timeline import LEGEND, Bar, Line, axis, lines_of, span_of
 #: Lines of a timeline, events of a history and steps of a summary on one page.
 PAGE_LENGTH: Final = 200
 STEPS: Final = 60
+#: Memos that are shown: the last.
+MEMOS: Final = 60
 #: Commands whose failure ended a run, that are shown.
 CAUSES: Final = 5
 #: Waits of a run that are shown.
@@ -110,7 +113,8 @@ async def summary(call: Call) -> Response:
         "run.html", tab="", page=page, row=page.row, waits=waits, steps=steps[-STEPS:],
         hidden=max(0, len(steps) - STEPS), input=_input(page, journal), **_outcome(page, steps, journal),
         attributes=_value(journal, page.row.attributes), changes=_changes(page), value_of=partial(_value, journal),
-        signals=_awaited(waits, journal), debuggable=journal.definitions is not None,
+        text_of=journal.text_of,
+        memos=_memos(page, journal), signals=_awaited(waits, journal), debuggable=journal.definitions is not None,
     )  # fmt: skip
 
 
@@ -285,6 +289,15 @@ def _value(journal: Journal, payload: Any) -> list[str]:
 def _input(page: Page, journal: Journal) -> list[str]:
     started = page.started
     return [] if started is None else call_lines(page.row.workflow, journal.text_of(started.value))
+
+
+def _memos(page: Page, journal: Journal) -> dict[str, Any]:
+    """What steps have recorded by `memo`, each with what it used: the newest, and the sum of all that were read."""
+    texts = [(memo, journal.text_of(memo.value)) for memo in page.memos]
+    told = [(memo, text, used_by(text)) for memo, text in texts if text not in (None, "null")]
+    counted = [used for *_, used in told if used is not None]
+    total = str(sum(counted, Used())) if counted else ""
+    return {"shown": told[-MEMOS:], "hidden": max(0, len(told) - MEMOS), "calls": len(counted), "total": total}
 
 
 def _outcome(page: Page, steps: list[StepLine], journal: Journal) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from durable._cli.journals.finding import RUN_HELP, find_run
 from durable._cli.journals.step_lines import StepLine, attempts_of_run, steps_in
 from durable._cli.terminal.output import Output, ago, instant, iso, printable
 from durable._cli.terminal.problems import FINDING, OK
-from durable._cli.terminal.values import call_lines, failure_lines, plain, value_lines
+from durable._cli.terminal.values import call_lines, failure_lines, plain, shortened, value_in_short, value_lines
 from durable._core.durations import span
 from durable._core.journal.events import (
     ChildFailed,
@@ -38,9 +38,10 @@ from durable._core.journal.events import (
     StepFailed,
 )
 from durable._core.journal.history import only, ran_since
+from durable._core.recorded.memos import RecordedMemo, Used, used_by
 from durable._core.statuses import HELD, OPEN
 from durable._shell.ownership.outlived import in_words, still_running
-from durable._shell.reads.event_rows import event_rows, readable_events
+from durable._shell.reads.event_rows import event_rows, memos_of, readable_events
 from durable._shell.reads.run_rows import RunRow, SlotRow, followers_of, pending_signals, slots_awaited
 from durable._shell.reads.stream_rows import streams_of
 from durable._shell.reads.waits import WaitInfo, waits_of
@@ -49,6 +50,9 @@ from durable._shell.reads.why import why
 #: Steps and followers that are shown unless all were asked for: the latest, since that is where a run stands.
 _STEPS: Final = 30
 _FOLLOWERS: Final = 10
+#: Memos that are read, and so counted; and those that are shown.
+_MEMOS: Final = 500
+_MEMOS_SHOWN: Final = 30
 #: Columns below which what commands came to cannot be read beside them; and characters of it that are shown.
 _READABLE: Final = 30
 _SHORT: Final = 80
@@ -82,6 +86,8 @@ class Page(NamedTuple):
     #: Slots of limits that it waits for.
     slots: list[SlotRow]
     followers: list[RunRow]
+    #: What its steps have recorded by `memo`: each call of a model or tool. The newest, unless all was asked for.
+    memos: list[RecordedMemo]
     #: What it has emitted: names of streams -> how many items.
     streams: dict[str, int]
     #: Why not all of its history can be read, if so.
@@ -137,10 +143,21 @@ def page_of(conn: sqlite3.Connection, path: str, text: str, now: float, *, full:
         waits = waits_of(conn, row)
         slots = slots_awaited(conn, row.run)
         followers = followers_of(conn, row.run, -1 if full else _FOLLOWERS + 1)
+        memos = memos_of(conn, row.run, -1 if full else _MEMOS)
         streams = {name: items for name, items, _ in streams_of(conn, row.run_id)}
     events, problem = readable_events(rows, path, row)
     return Page(
-        row, said, events, pending, family, waits, slots, followers, streams, None if problem is None else str(problem)
+        row,
+        said,
+        events,
+        pending,
+        family,
+        waits,
+        slots,
+        followers,
+        memos,
+        streams,
+        None if problem is None else str(problem),
     )
 
 
@@ -168,6 +185,7 @@ def _write(page: Page, out: Output, now: float, *, full: bool) -> None:
     if row.attributes is not None:
         _section("attributes", value_lines(row.attributes, full=full), out)
     _steps(page, out, now, full=full)
+    _memos(page, out, full=full)
     _section("waits for", _waits(page, now), out)
     _section("signals", _signals(page), out)
     _section("callbacks", [each.in_words(now) for each in callbacks_in(row, page.events)], out)
@@ -251,8 +269,7 @@ def _came_to(step: StepLine) -> str:
     """What a command failed with, or returned, in short; what is nothing is not told."""
     if step.error or step.value in (None, "null"):
         return step.error
-    told = value_lines(step.value)[0]
-    return told if len(told) <= _SHORT else f"{told[:_SHORT]}…"
+    return value_in_short(step.value, _SHORT)
 
 
 def _command_cells(step: StepLine, row: RunRow, now: float) -> tuple[str, str, str, str, str, str]:
@@ -262,6 +279,38 @@ def _command_cells(step: StepLine, row: RunRow, now: float) -> tuple[str, str, s
     elif step.fire_at is not None and step.status in ("retrying", "snoozed"):
         took = f"in {span(step.fire_at - now)}" if step.fire_at > now else "due"
     return step.position, step.name, step.status, str(step.attempt or ""), took, step.site
+
+
+def _memos(page: Page, out: Output, *, full: bool) -> None:
+    """Each call that a step made by `memo`, with what it used; those that came to nothing if all was asked for."""
+    told = [memo for memo in page.memos if full or memo.value not in (None, "null")]
+    if not told:
+        return
+    shown = told if full else told[-_MEMOS_SHOWN:]
+    out.line()
+    out.line(out.bold("memos"))
+    if len(shown) < len(told):
+        out.line(out.dim(f"... {len(told) - len(shown):,} earlier ones: --full"))
+    used = {memo: used_by(memo.value) for memo in told}
+    since = page.row.started_at or page.row.created_at
+    out.table(
+        ("AT", "MEMO", "AFTER", "USED", "CAME TO"),
+        [
+            (
+                memo.position,
+                memo.name if full else shortened(memo.name),
+                span(max(0.0, memo.at - since)),
+                str(used[memo] or ""),
+                value_in_short(memo.value, _SHORT),
+            )
+            for memo in shown
+        ],
+        readable=_READABLE,
+    )
+    counted = [each for each in used.values() if each is not None]
+    if counted:
+        of = f"the latest {_MEMOS:,}" if not full and len(page.memos) == _MEMOS else f"{len(counted):,}"
+        out.line(f"{of} calls used {sum(counted, Used())}")
 
 
 def _error(end: RunFailed, events: Sequence[Event], *, full: bool) -> list[str]:
@@ -382,6 +431,7 @@ def _json(page: Page) -> dict[str, Any]:
                 "site": step.site,
                 "error": step.error or None,
                 "result": plain(step.value),
+                "memos": [_memo_json(memo) for memo in page.memos if memo.position == step.position],
             }
             for step in steps_in(page.events)
         ],
@@ -396,3 +446,12 @@ def _json(page: Page) -> dict[str, Any]:
         "events": len(page.events),
         "problem": page.problem,
     }
+
+
+def _memo_json(memo: RecordedMemo) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": memo.name, "at": iso(memo.at), "value": plain(memo.value)}
+    used = used_by(memo.value)
+    if used is not None:
+        cost = None if used.cost is None else float(used.cost)
+        found |= {"tokens_in": used.tokens_in, "tokens_out": used.tokens_out, "cost": cost}
+    return found
