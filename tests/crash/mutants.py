@@ -225,6 +225,20 @@ MUTANTS = (
         "shell/test_backups.py::test_a_backup_is_made_where_there_are_no_hard_links",
     ),
     _m(
+        "a look during a reopening takes the new WAL for a stranger's",
+        "_shell/storage/database",
+        " or self._side_files is not side_files:",
+        ":",
+        "shell/test_database.py::test_a_look_during_a_reopening_sees_no_loss",
+    ),
+    _m(
+        "a client of a file that is being made hears what SQLite says",
+        "_shell/client/client_backend",
+        "if marks.schema_of(connection) is None:",
+        "if False:",
+        "shell/test_client.py::test_a_client_of_a_file_whose_engine_is_about_to_make_the_journal",
+    ),
+    _m(
         "two engines on one file",
         "_shell/ownership/ownership",
         "fcntl.flock(ownership._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",

@@ -3,6 +3,7 @@ The journal from outside: everything but execution, with a live owner and with n
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import sqlite3
@@ -18,6 +19,7 @@ from attrs import fields, frozen
 from durable import (
     Caps,
     Client,
+    Engine,
     Flow,
     JournalError,
     KeyConflictError,
@@ -329,6 +331,26 @@ async def test_a_client_of_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(EngineClosedError, match="not open"):
         await Client(tmp_path / "none.db").get("x").info()
+
+
+@pytest.mark.parametrize("sql", ["", "CREATE TABLE orders (id INTEGER PRIMARY KEY)"])
+async def test_a_client_of_a_file_whose_engine_is_about_to_make_the_journal(tmp_path, sql):
+    """
+    The same error as where there is no file yet, so that who tries again until it opens catches one. It is untouched.
+    """
+    path = tmp_path / "app.db"
+    path.touch()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(sql)
+    before = path.read_bytes()
+    client = Client(path)
+    with pytest.raises(JournalAccessError, match="no journal in it yet"):
+        await client.open()
+    assert path.read_bytes() == before
+    async with Engine(path, [*DEFINITIONS]):
+        await client.open()
+        assert [info async for info in client.runs()] == []
+        await client.aclose()
 
 
 async def test_a_client_of_a_file_that_is_no_journal(tmp_path):

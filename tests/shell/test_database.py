@@ -526,6 +526,48 @@ async def test_identity_names_what_happened_to_the_file(db, path):
     db.check_identity()
 
 
+@pytest.mark.parametrize("seen", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("first", [True, False], ids=["reopened first", "looked first"])
+@pytest.mark.parametrize("names", [1, 2])
+async def test_a_look_during_a_reopening_sees_no_loss(db, path, monkeypatch, seen, first, names):
+    """
+    Whichever file the look has come to when it is overtaken. A second name is told all the same, each time.
+    """
+    looked_at, loop = os.stat, asyncio.get_running_loop()
+    reopened = []
+
+    def reopen():
+        reopened.append(seen)
+        asyncio.run_coroutine_threadsafe(db.reopen(), loop).result(20)
+
+    def stat(name, *args, **kwargs):
+        overtakes = os.fspath(name) == f"{path}{seen}" and not reopened and threading.current_thread() is looking
+        if overtakes and first:
+            reopen()
+        try:
+            return looked_at(name, *args, **kwargs)
+        finally:
+            if overtakes and not first:
+                reopen()
+
+    def look():
+        try:
+            db.check_identity()
+        except JournalError as error:
+            told.append(error)
+
+    if names == 2:
+        os.link(path, path.parent / "snapshot")
+    told = []
+    looking = threading.Thread(target=look)
+    monkeypatch.setattr(os, "stat", stat)
+    looking.start()
+    await asyncio.to_thread(looking.join)
+    monkeypatch.undo()
+    assert reopened == [seen]
+    assert ["hard link" in str(error) for error in told] == [True] * (names - 1), told
+
+
 async def test_another_event_loop_is_refused(db):
     """A call from a loop that cannot be served would wait for ever."""
 

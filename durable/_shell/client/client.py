@@ -83,7 +83,7 @@ class Client(JournalHandle[ClientBackend]):
         Open the file for reading.
 
         Raises:
-            JournalAccessError: There is no such file, or it cannot be read.
+            JournalAccessError: There is no such file, it cannot be read, or no engine has made it a journal yet.
         """
         await self._backend.open()
 

@@ -366,6 +366,8 @@ def _open_reader(path: str) -> sqlite3.Connection:
     connection = open_reader(path)
     try:
         marks.inspect(connection, path)
+        if marks.schema_of(connection) is None:  # empty, say: its engine has made the file, and not yet its tables
+            raise JournalAccessError(path, "there is no journal in it yet: an Engine makes it one")
         event_rows.last_run(connection)
     except BaseException as error:
         connection.close()
