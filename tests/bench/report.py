@@ -70,6 +70,17 @@ def rows(passes: Passes) -> list[Row]:
             ),
         ),
         _ratio(
+            'the same with commits="inline"',
+            0.65,
+            passes,
+            ("W2", "inline_steps_per_s"),
+            ("raw", "single_rows_per_s"),
+            lambda w2, raw: (
+                f"{_n(w2['inline_steps_per_s'])} steps/s : {_n(raw['single_rows_per_s'])} rows/s; start to result "
+                f"p50 {w2['inline_start_to_result_p50_ms']:.2f} ms, p99 {w2['inline_start_to_result_p99_ms']:.2f} ms"
+            ),
+        ),
+        _ratio(
             "W3 jobs/s against W1 steps/s",
             0.5,
             passes,

@@ -215,10 +215,17 @@ async def _beside(late: list[float], work: Callable[[], Awaitable[Any]]) -> None
 
 async def w2(folder: Path, params: dict[str, Any], durability: str) -> dict[str, Any]:
     """
-    One run alone, step after step; then runs of one step, one after another.
+    One run alone, step after step; then runs of one step, one after another. Also with commits inline.
     """
+    inline = folder / "inline"
+    inline.mkdir()
+    theirs = await _alone(inline, params, durability, commits="inline")
+    return {**await _alone(folder, params, durability), **{f"inline_{name}": value for name, value in theirs.items()}}
+
+
+async def _alone(folder: Path, params: dict[str, Any], durability: str, **options: Any) -> dict[str, Any]:
     steps = params["steps"]
-    async with opened(folder, durability) as engine:
+    async with opened(folder, durability, **options) as engine:
         await engine.run(timed(1))  # as in W1
         ended_at.clear()
         await engine.run(timed(steps + 1))

@@ -22,10 +22,10 @@ def acknowledge_early():
     """A start is acknowledged before its COMMIT."""
     real = commits.Commits.call
 
-    async def call(self, fn, *, answers=True):
+    async def call(self, fn, *, answers=True, **options):
         if getattr(fn, "__name__", "") != "<lambda>" or not answers:
-            return await real(self, fn, answers=answers)
-        task = asyncio.ensure_future(real(self, fn, answers=answers))
+            return await real(self, fn, answers=answers, **options)
+        task = asyncio.ensure_future(real(self, fn, answers=answers, **options))
         task.add_done_callback(lambda done: done.exception())
         await asyncio.sleep(0)
         return ["early"]

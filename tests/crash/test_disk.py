@@ -182,8 +182,9 @@ class FailingCommits:
             monkeypatch.setattr(module, "RELOAD_PAUSE", 0.01)
 
 
+@pytest.mark.parametrize("commits", ["thread", "inline"])
 @pytest.mark.parametrize("done", [True, False], ids=["committed", "not committed"])
-async def test_a_commit_of_unknown_outcome_repeats_no_step_and_stops_no_run(tmp_path, monkeypatch, done):
+async def test_a_commit_of_unknown_outcome_repeats_no_step_and_stops_no_run(tmp_path, monkeypatch, done, commits):
     """P10: at every commit of a run, one by one: the file is asked, and neither guess is ever taken."""
     nth, hit = 0, True
     while hit:
@@ -194,7 +195,7 @@ async def test_a_commit_of_unknown_outcome_repeats_no_step_and_stops_no_run(tmp_
             app.execute("CREATE TABLE app (mark TEXT)")
             app.commit()
         with monkeypatch.context() as patch:
-            async with Engine(path, [mixed, child], durability="process") as engine:
+            async with Engine(path, [mixed, child], durability="process", commits=commits) as engine:
                 failing = FailingCommits(patch, nth, done)
                 async with asyncio.timeout(10):
                     try:

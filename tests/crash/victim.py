@@ -272,6 +272,7 @@ async def main(database, runs):
     engine = Engine(
         database, [line, family, loop, doomed, chain, child, limited_child, follow],
         queues=[Queue("children", concurrency=3)], crash_limit=1000, grace=1.0,
+        commits="inline" if ledger.has("boot") else "thread",  # all lives but the first wait for short commits
     )  # fmt: skip
     async with engine:
         ledger.write("boot", os.getpid())

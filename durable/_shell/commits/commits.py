@@ -35,6 +35,7 @@ from durable._shell.loops import from_thread
 from durable._shell.rows.rows import Effects, EventTuple, TurnWrite
 from durable._shell.rows.said import ProgressMade, Said
 from durable._shell.storage.connections import CommitUnknownError, is_of_the_machine, of_ours
+from durable._shell.storage.database import Database
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.writes.apart import apart
 from durable._shell.writes.said_writes import write_said
@@ -45,6 +46,10 @@ T = TypeVar("T")
 
 #: Largest group: bounds how long one transaction holds the writer.
 MAX_GROUP = 256
+#: Members of a group that may be written on the loop's thread, and what of a turn is written then, at most: so that the
+#: loop waits for the disk, and for little else.
+INLINE_MEMBERS = 2
+INLINE_ROWS = 8
 #: Items of streams and the like that are written with one group, at most.
 MAX_WORDS = 5_000
 #: Drivers notified in one iteration of the event loop that their turn is on disk: each then runs its code to the next
@@ -71,6 +76,8 @@ class _Call:
     answers: bool = True
     #: Whether it may run again where what it wrote was rolled back: it leaves nothing else behind.
     repeats: bool = True
+    #: Whether it writes a few rows, whatever the file holds, and runs no code of the application's.
+    is_short: bool = False
     begun: bool = False
     outcome: Any = None
     error: BaseException | None = None
@@ -124,6 +131,16 @@ class _Group:
     def __len__(self) -> int:
         return len(self.turns) + len(self.calls) + bool(self.words)
 
+    def is_short(self) -> bool:
+        """Whether writing it takes hardly longer than to commit it."""
+        return (
+            len(self) <= INLINE_MEMBERS
+            and not self.words
+            and not self.spoiled
+            and all(call.is_short for call in self.calls)
+            and all(len(turn.write.events) + len(turn.write.children) <= INLINE_ROWS for turn in self.turns)
+        )
+
     def event(self) -> EventTuple | None:
         """The row of an event that is in the file if and only if the group is."""
         unwritten = self.effects.listening | self.refused.keys()
@@ -153,6 +170,7 @@ class Commits:
         room_for: int = DEFAULT_CAPS.stream_buffer,
     ) -> None:
         self._database = database
+        self._inline = database if isinstance(database, Database) else None
         #: What may be said and not be on disk.
         self._room_for = room_for
         self._on_effects = on_effects
@@ -202,6 +220,7 @@ class Commits:
         *,
         answers: bool = True,
         repeats: bool = True,
+        is_short: bool = False,
         alone: bool = False,
     ) -> T:
         """
@@ -213,6 +232,7 @@ class Commits:
             fn: Runs on the writer's thread. Whatever it raises is raised here.
             answers: False waits out a failing disk, as turns do.
             repeats: Whether *fn* may run again, if what it wrote was rolled back.
+            is_short: Whether *fn* writes a few rows, whatever the file holds.
             alone: Gives it a group of its own.
 
         Raises:
@@ -222,7 +242,7 @@ class Commits:
         if self._closed:
             raise _closed()
         future: asyncio.Future[Any] = self._loop.create_future()
-        (self._alone if alone else self._calls).append(_Call(fn, future, answers, repeats))
+        (self._alone if alone else self._calls).append(_Call(fn, future, answers, repeats, is_short))
         self._want()
         result: T = await future
         return result
@@ -357,7 +377,7 @@ class Commits:
         pause = FIRST_PAUSE
         while group:
             try:
-                await self._database.write(lambda conn: _write(conn, group, self._database.path))
+                await self._written(group)
             except CommitUnknownError as error:
                 if await self._reopened(group, error) and await self._is_on_disk(group):
                     await self._succeeded(group)
@@ -388,6 +408,13 @@ class Commits:
                 group.turns += later.turns
                 group.calls += later.calls
                 group.words += later.words
+
+    async def _written(self, group: _Group) -> None:
+        database = self._database
+        if self._inline is not None and self._inline.may_write_inline and group.is_short():
+            self._inline.write_inline(lambda conn: _write(conn, group, database.path))
+        else:
+            await database.write(lambda conn: _write(conn, group, database.path))
 
     async def _succeeded(self, group: _Group) -> None:
         if self.trouble is not None:

@@ -423,9 +423,12 @@ class EngineBackend:
             self.clock.now(), self.path, running.allocate, running.places, running.ticker, draining, running.rates,
             self.codec.conceal,
         )  # fmt: skip
-        record = request.prepared(env).record
+        prepared = request.prepared(env)
+        record = prepared.record
         with running.activity:
-            result = await running.commits.call(lambda conn, effects: record(conn, effects, env))
+            result = await running.commits.call(
+                lambda conn, effects: record(conn, effects, env), is_short=prepared.is_short
+            )
         if isinstance(result, DurableError):  # on disk as well: the answer to who asks again
             raise result
         return result

@@ -481,6 +481,7 @@ async def _open_file(settings: Settings, host: Host, parts: AsyncExitStack) -> t
         now=clock.now,
         stand_by=stand_by,
         allow_network_fs=settings.allow_network_fs,
+        inline=settings.commits == "inline",
     )
     parts.callback(ownership.release)
     parts.push_async_callback(file.aclose)

@@ -45,6 +45,7 @@ class Settings:
     schedules: Mapping[str, Schedule]
     concurrency: int
     durability: Literal["full", "process"]
+    commits: Literal["thread", "inline"]
     keep_resident: int
     keep_finished: float | None
     codec: Codec

@@ -36,11 +36,13 @@ async def open_owned(
     now: Callable[[], float],
     stand_by: Callable[[str], None] | None = None,
     allow_network_fs: bool = False,
+    inline: bool = False,
 ) -> tuple[Database, Ownership]:
     """
     Own the file at *path* for an engine, and open it; made (or migrated) if need be. Close the one, then the other.
 
     With *stand_by* it waits for another owner, as long as it takes; *stand_by* is called with the name of that one.
+    *inline*: see `Database.write_inline`.
 
     Raises:
         JournalLockedError: Another engine owns it (and not *stand_by*), or a client that does not let go.
@@ -51,7 +53,7 @@ async def open_owned(
         await keeper.make_way()
     ownership = await _acquire(path) if stand_by is None else await _wait(path, stand_by)
     try:
-        database = await _open(path, durability, now, "engine", allow_network_fs=allow_network_fs)
+        database = await _open(path, durability, now, "engine", allow_network_fs=allow_network_fs, inline=inline)
     except BaseException:
         ownership.release()
         raise
@@ -111,7 +113,13 @@ def _checked(path: str, *, allow_network_fs: bool = False) -> str:
 
 
 async def _open(
-    path: str, durability: Durability, now: Callable[[], float], role: Role, *, allow_network_fs: bool
+    path: str,
+    durability: Durability,
+    now: Callable[[], float],
+    role: Role,
+    *,
+    allow_network_fs: bool,
+    inline: bool = False,
 ) -> Database:
     copied = False
 
@@ -135,6 +143,7 @@ async def _open(
         inspect=inspect,
         prepare=prepare,
         allow_network_fs=allow_network_fs,
+        inline=inline,
     )
     database.is_copy = copied
     return database

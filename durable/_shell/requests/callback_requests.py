@@ -28,6 +28,11 @@ class CompleteCallback(JournalRequest[Answered | None]):
         """See `JournalRequest`."""
         return self.token, self.value
 
+    @property
+    def is_short(self) -> bool:
+        """See `JournalRequest`."""
+        return True
+
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Answered | None:
         """Put it into the inbox of its run, and wake that."""
         return answer(conn, self.token, lambda at: CallbackCompleted(at, self.value, env.now), env.now, effects)
@@ -40,6 +45,11 @@ class FailCallback(JournalRequest[Answered | None]):
     token: str
     failure: Payload
 
+    @property
+    def is_short(self) -> bool:
+        """See `JournalRequest`."""
+        return True
+
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Answered | None:
         """Put it into the inbox of its run, and wake that."""
         return answer(conn, self.token, lambda at: CallbackFailed(at, self.failure, env.now), env.now, effects)
@@ -50,6 +60,11 @@ class KeepCallback(JournalRequest[None]):
     """Whoever is to answer a callback is still at it."""
 
     token: str
+
+    @property
+    def is_short(self) -> bool:
+        """See `JournalRequest`."""
+        return True
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> None:
         """Let it be silent for as long as it may, from now on."""

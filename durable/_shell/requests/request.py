@@ -81,6 +81,11 @@ class JournalRequest(ABC, Generic[R_co]):
         """The token of a callback, and the value that completes it: an engine looks whether it is of the right type."""
         return None
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it changes a few rows, whatever the file holds."""
+        return False
+
     def prepared(self, env: Env) -> JournalRequest[R_co]:
         """
         Itself, with what only an engine's event loop can add. Not called where a client records by itself.

@@ -40,6 +40,11 @@ class StartRuns(JournalRequest[list[str]]):
 
     runs: tuple[NewRun, ...]
 
+    @property
+    def is_short(self) -> bool:
+        """See `JournalRequest`."""
+        return len(self.runs) == 1
+
     def prepared(self, env: Env) -> StartRuns:
         """
         Itself, with places in line for runs that have none: those of clients.
@@ -73,6 +78,11 @@ class SendSignal(JournalRequest[bool]):
     payload: Payload
     dedup: str | None = None
 
+    @property
+    def is_short(self) -> bool:
+        """See `JournalRequest`."""
+        return True
+
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Put it there, and wake the run if it waits for one of this name."""
         return send_signal(conn, self.run_id, SignalReceived(self.name, self.payload, env.now), self.dedup, effects)
@@ -92,6 +102,11 @@ class AskRun(JournalRequest[str]):
     digest: str
     request: str
     dedup: str | None = None
+
+    @property
+    def is_short(self) -> bool:
+        """See `JournalRequest`."""
+        return True
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> str:
         """Put it there, and wake the run if it waits for one of this name."""

@@ -52,6 +52,7 @@ from durable._shell.storage.copies.backups import back_up
 from durable._shell.storage.folder import Folder
 from durable._shell.storage.guard import Guard
 from durable._shell.storage.location import check_place
+from durable._shell.storage.pace import Pace
 from durable._shell.storage.port import Exclusive
 from durable.errors import (
     DurableError,
@@ -92,6 +93,8 @@ class _Worker(aiosqlite.Connection):
 
     def __init__(self, opened: Callable[[], sqlite3.Connection], name: str) -> None:
         self.raw: sqlite3.Connection | None = None
+        #: Calls of which the loop has not heard that they have ended, abandoned ones among them.
+        self.calls = 0
 
         def connector() -> sqlite3.Connection:
             self.raw = opened()
@@ -115,8 +118,12 @@ class _Worker(aiosqlite.Connection):
         if not self._running:
             raise ValueError("the connection is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._put(partial(_answer, future, fn, arguments))
+        self._put(partial(_answer, future, fn, arguments, self._heard))
+        self.calls += 1
         return future
+
+    def _heard(self) -> None:
+        self.calls -= 1
 
     def call_at_once(self, fn: Callable[..., Any], *arguments: Any) -> Any:
         """As `call`, without the loop, which waits for it."""
@@ -140,7 +147,7 @@ class _Worker(aiosqlite.Connection):
     def stop(self) -> asyncio.Future[Any]:
         """Close after the calls made so far, also when nobody waited for the connection to open."""
         stopped: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.stop_unheard(partial(_answer, stopped, int, ()))
+        self.stop_unheard(partial(_answer, stopped, int, (), int))
         return stopped
 
     def stop_unheard(self, then: Callable[[], None]) -> None:
@@ -173,8 +180,10 @@ class _Worker(aiosqlite.Connection):
         return not self._thread.is_alive()
 
 
-def _answer(future: asyncio.Future[Any], fn: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Call *fn*, and tell whoever waits on the loop, if that is still there."""
+def _answer(
+    future: asyncio.Future[Any], fn: Callable[..., Any], arguments: tuple[Any, ...], heard: Callable[[], object]
+) -> None:
+    """Call *fn*; then *heard* on the loop, and tell whoever waits there, if it is still there."""
     try:
         value = fn(*arguments)
     except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
@@ -182,10 +191,11 @@ def _answer(future: asyncio.Future[Any], fn: Callable[..., Any], arguments: tupl
     else:
         tell, told = future.set_result, value
     with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-        future.get_loop().call_soon_threadsafe(_tell, future, tell, told)
+        future.get_loop().call_soon_threadsafe(_tell, future, tell, told, heard)
 
 
-def _tell(future: asyncio.Future[Any], tell: Callable[[Any], None], told: Any) -> None:
+def _tell(future: asyncio.Future[Any], tell: Callable[[Any], None], told: Any, heard: Callable[[], object]) -> None:
+    heard()
     if not future.done():
         tell(told)
 
@@ -201,8 +211,12 @@ class Database:
         inspect: Callable[[sqlite3.Connection], None] | None,
         *,
         allow_network_fs: bool,
+        inline: bool,
     ) -> None:
         self._allow_network_fs = allow_network_fs
+        #: Only where commits may be made on the loop's thread.
+        self._pace = Pace() if inline else None
+        self._transact = transact if self._pace is None else self._pace.transact
         #: The real path: a symbolic link is followed once, here.
         self.path = path
         #: Whether it was found to be a copy of a file that was open: a whole one, see `torn`.
@@ -238,6 +252,7 @@ class Database:
         prepare: Callable[[sqlite3.Connection], None] | None = None,
         inspect: Callable[[sqlite3.Connection], None] | None = None,
         allow_network_fs: bool = False,
+        inline: bool = False,
     ) -> Self:
         """
         Open, creating the file (mode 0600) where there is none.
@@ -249,11 +264,12 @@ class Database:
                 BEGIN and COMMIT. Called again by `reopen`. What it raises closes everything.
             inspect: Called before anything is modified: the place to refuse a file.
             allow_network_fs: Whether it may lie where locks do not hold.
+            inline: Whether the loop may wait for short commits, see `write_inline`.
 
         Raises:
             JournalError: A subclass that says what about the file or the machine is wrong.
         """
-        database = cls(real_path(path), durability, prepare, inspect, allow_network_fs=allow_network_fs)
+        database = cls(real_path(path), durability, prepare, inspect, allow_network_fs=allow_network_fs, inline=inline)
         try:
             await to_its_end(database._start())
         except BaseException:
@@ -273,8 +289,34 @@ class Database:
         """
         if self._exclusive.locked():
             async with self._exclusive:
-                return await self._hop(self._writer, transact, fn)
-        return await self._hop(self._writer, transact, fn)
+                return await self._hop(self._writer, self._transact, fn)
+        return await self._hop(self._writer, self._transact, fn)
+
+    @property
+    def may_write_inline(self) -> bool:
+        """Whether the loop may wait for a short write: nobody else writes, and commits have been quick of late."""
+        writer = self._writer
+        return (
+            self._pace is not None
+            and self._pace.is_quick
+            and writer is not None
+            and writer.raw is not None
+            and not writer.calls
+            and not self._exclusive.locked()
+            and self._closing is None
+        )
+
+    def write_inline(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """
+        As `write`, on the loop's thread, which waits for it. To be asked for at once after `may_write_inline`.
+
+        It saves the two changes of thread, which take as long as a short commit. The writer's thread has nothing to do
+        meanwhile, so that the connection is still used by one thread at a time.
+        """
+        writer = self._writer
+        if writer is None or writer.raw is None:
+            raise JournalIOError(self.path, _NOT_OPEN)
+        return self._transact(writer.raw, self.path, fn)
 
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncGenerator[Exclusive, None]:
