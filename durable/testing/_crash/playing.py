@@ -27,6 +27,7 @@ from durable._shell.handles.asking import put_question
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads import run_rows
 from durable._shell.reads.callback_rows import open_token
+from durable._shell.rows.carried import Carried
 from durable._shell.storage.memory import MEMORY
 from durable.errors import DefinitionError, JournalError, RunExistsError, RunStateError, TokenError, UsageError
 from durable.testing._crash.facts import ROOT, is_over, read_outcome
@@ -55,6 +56,8 @@ class EngineOptions(TypedDict, total=False):
     caps: Caps
     middleware: Iterable[Middleware]
     replay_always: bool
+    resources: Iterable[Any] | Mapping[type[Any], Any]
+    carry: Iterable[Carried]
 
 
 @frozen
