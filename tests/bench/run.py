@@ -68,8 +68,9 @@ SIZES: dict[str, dict[str, tuple[int, int]]] = {
     "import": {"repeats": (7, 1)},
     "crash": {},
 }
-#: Not scaled: seconds.
-SECONDS = {"lag": {"idle_s": 0.5}, "W4": {"idle_s": 2.0}, "watching": {"settles": 2.5, "idles": 2.0}}
+#: Not scaled: seconds. An engine looks after its file each 5 s, and the first look seals what was written before it: it
+#: idles from then on, and 5 s have what it does now and then.
+SECONDS = {"lag": {"idle_s": 0.5}, "W4": {"idle_s": 2.0}, "watching": {"settles": 6.0, "idles": 5.0}}
 ONCE = ("queued", "W4", "W5", "look", "growing")
 
 
