@@ -34,6 +34,7 @@ import structlog
 from durable import (
     Client,
     Engine,
+    Finished,
     Flow,
     Limit,
     Queue,
@@ -42,6 +43,7 @@ from durable import (
     Return,
     Schedule,
     cursor,
+    emit,
     for_each,
     gather,
     job,
@@ -96,6 +98,18 @@ async def note(text: str) -> str:
     return text
 
 
+@job
+async def emitting(number: int) -> int:
+    emit("numbers", number)
+    emit("numbers", number + 1)
+    return number
+
+
+@emitting.on_success
+def broken(_finished: Finished[int]) -> None:
+    raise ConnectionError
+
+
 @workflow
 async def timed(number: int) -> Flow[int]:
     first: int = yield ok(number)
@@ -144,7 +158,7 @@ async def simple(number: int) -> Flow[int]:
     yield Return(first)
 
 
-DEFINITIONS = (timed, signalled, family, feeding, lining_up, retrying, simple, child, note)
+DEFINITIONS = (timed, signalled, family, feeding, lining_up, retrying, simple, child, note, emitting)
 #: Runs of which no cell is touched, and what they end with.
 INNOCENT = {"innocent-timed": 15, "innocent-signalled": "on 8"}
 #: What the others end with, if they succeed at all.
@@ -173,6 +187,9 @@ async def build(path: Path) -> None:
     Make the journal, with open runs of every kind; closed, and some made ready while nobody has it.
     """
     async with engine_on(path) as engine:
+        await engine.run(child(4), id="pruned", key="kept")
+        await engine.prune(older_than=-60)
+        await engine.run(emitting(1), id="emitting")
         await engine.start(timed(7), id="innocent-timed")
         await engine.start(signalled(8), id="innocent-signalled")
         await engine.start(timed(1), id="timed")
@@ -188,6 +205,10 @@ async def build(path: Path) -> None:
             batch.add(signalled(2))
         await engine.run(simple(3), id="ended")
         await engine.get("signalled").signal("other", "early", dedup="once")
+        with contextlib.suppress(TimeoutError):
+            await engine.get("signalled").ask("how", 1, timeout=0.01, dedup="asked")
+        async with Client(path) as client:
+            await client.get("signalled").signal("other", "later")
         paused = await engine.start(signalled(3), id="paused")
         await paused.pause()
         await engine.queue("rated").change(concurrency=1)
@@ -318,6 +339,19 @@ async def _goes_on(engine: Engine) -> str:
             await engine.get(name).why()
     with contextlib.suppress(DurableError):
         await engine.get_batch("batch").info()
+    with contextlib.suppress(DurableError):
+        numbers = [each async for each in engine.get("emitting").stream("numbers")]
+        if numbers not in (
+            [1, 2],
+            [1],
+            [2],
+        ):  # one whose own number of its run or name of its stream is another is not found
+            return f"WRONG: a stream has {numbers!r}"
+    with contextlib.suppress(DurableError):
+        if (run := await engine.start(child(4), key="kept")).id != "pruned":
+            return f"WRONG: a key that was kept was given to {run.id}"
+    with contextlib.suppress(DurableError):
+        await engine.get("emitting").retry_hooks()
     await engine.schedules()
     await engine.queue("rated").info()
     async for info in engine.runs():

@@ -16,10 +16,12 @@ from durable import (
     Engine,
     Flow,
     Limit,
+    Queue,
     Retry,
     Return,
     Schedule,
     cursor,
+    emit,
     for_each,
     job,
     set_attributes,
@@ -28,8 +30,13 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._shell.requests.once import Once
+from durable._shell.requests.request import Env
+from durable._shell.requests.run_requests import SendSignal
+from durable._shell.rows.rows import Effects
 from durable._shell.storage import schema, seals
 from durable._shell.tasks import housekeeping
+from durable.errors import JournalCorruptError, JournalDamagedError, KeyConflictError
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +51,21 @@ async def limited() -> None:
 @step(retry=Retry(attempts=9, delay=3600))
 async def flaky() -> None:
     await cursor(0).advance(1)
+    raise ConnectionError
+
+
+@job
+async def emits(words: list[str]) -> None:
+    for word in words:
+        emit("words", word)
+
+
+@job
+async def ends_badly() -> None: ...
+
+
+@ends_badly.on_success
+def hook(_finished) -> None:
     raise ConnectionError
 
 
@@ -85,7 +107,7 @@ async def feeding() -> Flow[None]:
 
 
 def engine_on(path, **settings):
-    definitions = (timed, signalled, retrying, feeding, member, holds, child)
+    definitions = (timed, signalled, retrying, feeding, member, holds, child, emits, ends_badly)
     ticks = Schedule("ticks", child(0), every=3600)
     return Engine(path, definitions, schedules=[ticks], limits=[NARROW], grace=0.05, **settings)
 
@@ -111,6 +133,18 @@ def base(tmp_path_factory):
             await paused.signal("go", "early")
             async with engine.batch(id="batch", on_complete=child(5)) as batch:
                 batch.add(signalled())
+            await paused.signal("more", 1, dedup="told")
+            with contextlib.suppress(TimeoutError):
+                await paused.ask("how", 1, dedup="asked", timeout=0.01)
+            await engine.run(child(1), key="kept")
+            await engine.prune(older_than=-60)
+            await engine.run(emits(["a", "b"]), id="emits")
+            await engine.run(ends_badly(), id="ends-badly")
+            await engine.queue("calm").change(concurrency=1)
+            await engine.queue("calm").pause()
+            await engine.limit("narrow").change(concurrency=1)
+            async with Client(path) as client:
+                await client.get("paused").signal("other", 1)
 
     asyncio.run(build())
     return path
@@ -144,6 +178,13 @@ def test_all_columns_are_sealed():
                 assert sorted((*table.key, *table.columns, "checksum")) == sorted(columns)
 
 
+def damaged(conn):
+    """
+    The table of each row that does not fit its seal.
+    """
+    return [name for name in seals.TABLES for _ in seals.damaged_rows(conn, name)[0]]
+
+
 @pytest.mark.parametrize("name", seals.TABLES)
 def test_another_value_in_any_column_is_seen(path, name):
     """
@@ -151,8 +192,8 @@ def test_another_value_in_any_column_is_seen(path, name):
     """
     table = seals.TABLES[name]
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        assert not seals.all_damaged(conn)
-        for column in table.columns:
+        assert not damaged(conn)
+        for column in table.columns or table.key[1:]:
             conn.execute("BEGIN")
             *key, value, kind = conn.execute(
                 f"SELECT {', '.join(table.key)}, {column}, typeof({column}) FROM {name} "
@@ -168,10 +209,10 @@ def test_another_value_in_any_column_is_seen(path, name):
             where = " AND ".join(f"{part} = ?" for part in table.key)
             for other in others:
                 conn.execute(f"UPDATE {name} SET {column} = ? WHERE {where}", (other, *key))
-                assert [each for each, _ in seals.all_damaged(conn)] == [name], (column, other)
+                assert damaged(conn) == [name], (column, other)
             if declared in {"TEXT", "ANY"}:
                 conn.execute(f"UPDATE {name} SET {column} = CAST(x'ff' AS TEXT) WHERE {where}", key)
-                assert [each for each, _ in seals.all_damaged(conn)] == [name], column
+                assert damaged(conn) == [name], column
             conn.execute("ROLLBACK")
 
 
@@ -210,6 +251,41 @@ async def test_its_run_is_blocked_and_named_and_all_others_go_on(path, owner, st
     assert {each["of"] for each in logs if each["event"] == "journal.damaged"} == {owner}
 
 
+MOVED = """
+UPDATE durable_events SET run = (SELECT run FROM durable_runs WHERE run_id = ?)
+WHERE seq = 4 AND run = (SELECT run FROM durable_runs WHERE run_id = 'feeding')
+"""
+
+
+async def test_an_event_that_stands_with_another_run_is_put_back(path):
+    """
+    What it stands with by a damaged number goes on, and so does its own run.
+    """
+    change(path, MOVED, "innocent")
+    with capture_logs() as logs:
+        async with engine_on(path) as engine, asyncio.timeout(20):
+            await engine.get("innocent").signal("go", "on")
+            assert await engine.get("innocent").result() == "on"
+    assert [each["of"] for each in logs if each["event"] == "journal.damaged"] == ["feeding"]
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        back = "SELECT count(*) FROM durable_events JOIN durable_runs USING (run) WHERE run_id = 'feeding' AND seq = 4"
+        assert conn.execute(back).fetchone() == (1,)
+
+
+async def test_a_run_that_has_ended_has_its_result_although_the_event_of_another_stands_behind_it(path):
+    """
+    As long as that is all that is wrong with it.
+    """
+    change(path, MOVED, "emits")
+    async with Client(path) as client:
+        assert await client.get("emits").result() is None
+    of_emits = "(SELECT run FROM durable_runs WHERE run_id = 'emits')"
+    change(path, f"UPDATE durable_events SET at = 5.0 WHERE seq = 2 AND run = {of_emits}")
+    async with Client(path) as client:
+        with pytest.raises(JournalCorruptError):
+            await client.get("emits").result()
+
+
 async def test_a_damaged_schedule_stands_still_and_stays_damaged(path):
     """
     Also when it was written to meanwhile; deleted, it begins anew.
@@ -222,6 +298,103 @@ async def test_a_damaged_schedule_stands_still_and_stays_damaged(path):
             assert "does not match its checksum" in info.last_error
         async with Client(path) as client:
             assert not [each.run_id async for each in client.runs() if each.run_id.startswith("schedule:")]
+
+
+async def test_a_damaged_queue_is_paused_and_named(path):
+    """
+    Else what a person has stopped would begin. Who has looked at it resumes it.
+    """
+    change(path, "UPDATE durable_queues SET paused_at = NULL WHERE name = 'calm'")
+    with capture_logs() as logs:
+        async with engine_on(path, queues=[Queue("calm", 3)]) as engine, asyncio.timeout(20):
+            run = await engine.start(child(7), queue="calm")
+            info = await engine.queue("calm").info()
+            assert (info.paused, info.changed) == (True, None)
+            assert (await run.info()).status == "pending"
+            await engine.queue("calm").resume()
+            assert await run.result() == 7
+    assert [each["of"] for each in logs if each["event"] == "journal.damaged"] == ["calm"]
+    async with engine_on(path, queues=[Queue("calm", 3)]) as engine:
+        assert not (await engine.queue("calm").info()).paused
+
+
+async def test_of_a_damaged_limit_the_numbers_of_the_code_hold(path):
+    """
+    And it is named: what others were set at run time is not known any more.
+    """
+    change(path, "UPDATE durable_limits SET concurrency = 50 WHERE name = 'narrow'")
+    with capture_logs() as logs:
+        async with engine_on(path) as engine:
+            assert (await engine.limit("narrow").info()).concurrency == NARROW.concurrency
+            assert await engine.run(child(7)) == 7
+    assert [each["of"] for each in logs if each["event"] == "journal.damaged"] == ["narrow"]
+
+
+async def test_a_damaged_key_of_a_run_that_was_pruned_is_given_to_nobody(path):
+    """
+    It is not known for how long it was taken, and by what; all other keys work.
+    """
+    change(path, "UPDATE durable_keys SET until = 5.0 WHERE key = 'kept'")
+    with capture_logs() as logs:
+        async with engine_on(path) as engine:
+            with pytest.raises(KeyConflictError, match="does not match its checksum"):
+                await engine.start(child(1), key="kept")
+            assert await engine.run(child(7), key="other") == 7
+    assert [each["of"] for each in logs if each["event"] == "journal.damaged"] == ["kept"]
+
+
+async def test_a_damaged_item_of_a_stream_is_not_read(path):
+    """
+    Nobody goes by it; other streams are read.
+    """
+    change(path, "UPDATE durable_stream_items SET value = '\"c\"' WHERE value = '\"b\"'")
+    async with Client(path) as client:
+        with pytest.raises(JournalDamagedError, match=r"item \d+ of stream 'words' of run 'emits'"):
+            _ = [each async for each in client.get("emits").stream("words")]
+    async with engine_on(path) as engine:
+        await engine.run(emits(["c"]), id="again")
+        assert [each async for each in engine.get("again").stream("words")] == ["c"]
+
+
+async def test_a_damaged_answer_to_a_client_is_no_answer(path):
+    """
+    Asked again under its id, the request says so, and is not done twice.
+    """
+    change(path, "UPDATE durable_requests SET answer = '[5]'")
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        ((asked,),) = conn.execute("SELECT id FROM durable_requests").fetchall()
+        again = Once(asked, SendSignal("paused", "go", "x"))
+        assert "cannot be read" in str(again.record(conn, Effects(), Env(1.0, str(path))))
+
+
+async def test_what_a_run_accepted_and_was_asked_is_sealed(path):
+    """
+    At once: also what was written last, before the process died.
+    """
+    for table in ("dedup", "asked"):
+        damaged_copy = shutil.copy(path, path.with_name(f"{table}.db"))
+        column = "dedup" if table == "dedup" else "digest"
+        change(damaged_copy, f"UPDATE durable_{table} SET {column} = 'x'")
+        async with engine_on(damaged_copy) as engine:
+            info = await engine.get("paused").info()
+            assert info.status == "blocked"
+            assert "does not match its checksum" in info.reason
+            assert await engine.run(child(7)) == 7
+
+
+async def test_what_is_written_seldom_is_sealed_as_it_is_written(tmp_db):
+    """
+    There is no moment in which a changed row would look sound, whatever becomes of the process.
+    """
+    with contextlib.closing(sqlite3.connect(tmp_db, isolation_level=None)) as conn:
+        schema.prepare(conn, 1.0)
+        conn.execute("INSERT INTO durable_queues (name, paused_at) VALUES ('q', 1.0)")
+        conn.execute("INSERT INTO durable_queues (name) VALUES ('q') ON CONFLICT (name) DO UPDATE SET changed = '[1]'")
+        assert conn.execute("SELECT checksum FROM durable_queues").fetchone() != (None,)
+        assert not damaged(conn)
+        change(tmp_db, "UPDATE durable_queues SET paused_at = NULL")
+        conn.execute("UPDATE durable_queues SET fair_by = 'a'")
+        assert damaged(conn) == ["durable_queues"]
 
 
 async def test_a_damaged_batch_is_named_and_starts_nothing(path):

@@ -15,11 +15,12 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from durable._core.codec.digests import may_be_equal
 from durable._core.statuses import ENDS
 from durable._shell.rows.rows import Large, NewRun, TurnWrite, checksum
+from durable._shell.storage.seals import is_sound
 from durable.errors import KeyConflictError
 
 _LIVE = """
@@ -58,6 +59,8 @@ class Holder:
     #: Whether nothing of it is recorded but that it exists, as the first of its chain, and it has no slot that its
     #: arguments chose.
     is_waiting: bool = False
+    #: Whether its row does not fit its seal: whose the key is, and for how long, is not known.
+    is_damaged: bool = False
 
 
 def holder_of(conn: sqlite3.Connection, key: str) -> Holder | None:
@@ -68,7 +71,10 @@ def holder_of(conn: sqlite3.Connection, key: str) -> Holder | None:
         waits = bool(is_waiting) and not _continues_another(conn, run_id)
         return Holder(run, run_id, arguments, workflow, status, until, waits)
     kept = conn.execute(_KEPT, (key,)).fetchone()
-    return None if kept is None else Holder(None, *kept)
+    if kept is None:
+        return None
+    is_damaged = not is_sound(conn, "durable_keys", key)
+    return evolve(Holder(None, *kept), is_damaged=is_damaged)
 
 
 def _continues_another(conn: sqlite3.Connection, run_id: str) -> bool:
@@ -89,6 +95,9 @@ def verdict(holder: Holder, new: NewRun) -> Verdict:
     Raises:
         KeyConflictError: They may not share it.
     """
+    if holder.is_damaged:
+        recorded, asked = "a run that was pruned, whose row does not match its checksum", f"{new.workflow!r}"
+        raise KeyConflictError(new.key or "", holder.run_id, recorded, asked)
     conflict, ended = new.on_conflict, holder.status in ENDS
     if holder.until is not None and holder.until <= new.started.at:
         return "take"

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from durable._core.codec.codec import Payload
 from durable._core.statuses import Status
+from durable._shell.reads.run_rows import damaged
+from durable._shell.storage.seals import is_sound
 
 _ASKED = """
 SELECT r.run_id, r.status, r.successor IS NOT NULL, r.ended_at IS NOT NULL, r.reason,
@@ -39,6 +41,13 @@ class AskedRow(NamedTuple):
 
 
 def asked_row(conn: sqlite3.Connection, request: str) -> AskedRow | None:
-    """The request of that id; None if there is none, or its run was pruned."""
+    """
+    The request of that id; None if there is none, or its run was pruned.
+
+    Raises:
+        JournalDamagedError: It does not fit its seal.
+    """
     found = conn.execute(_ASKED, (request,)).fetchone()
+    if found is not None and not is_sound(conn, "durable_asked", request):
+        raise damaged(conn, f"request {request!r} into run {found[0]!r} does not match its checksum")
     return None if found is None else AskedRow(*found)

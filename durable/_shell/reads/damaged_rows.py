@@ -1,16 +1,18 @@
 """
-Rows that do not fit their seals: whose they are, since the column that says so may be what was damaged.
+Rows that do not fit their seals, or their run: whose they are, since the column that says so may be what was damaged.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.run_rows import damaged
+from durable._shell.rows.rows import checksum
 from durable._shell.storage.seals import Key, column, fits, is_sound
 
-#: Open runs that are tried, at most: more would take seconds.
+#: Runs that are tried, at most: more would take seconds.
 _TRIED: Final = 100_000
 _NOTES: Final = """
 SELECT run, position, name FROM durable_notes WHERE run = ? AND name NOT GLOB 'kept:*' AND checksum IS NOT NULL
@@ -48,3 +50,43 @@ def require_sound_notes(conn: sqlite3.Connection, run: int) -> None:
     """
     for key in conn.execute(_NOTES, (run,)).fetchall():
         require_sound(conn, run, "durable_notes", *key)
+
+
+class Misplaced(NamedTuple):
+    """An event that stands with a run, and continues the history of another one."""
+
+    id: int
+    seq: int
+    owner: int
+    owner_id: str
+
+
+def misplaced(conn: sqlite3.Connection, run: int) -> list[Misplaced]:
+    """
+    The events that stand with *run*, do not follow its own, and are missing elsewhere.
+
+    A checksum says which event it follows: so it can be told whose an event is whose number of its run was damaged.
+    """
+    found: list[Misplaced] = []
+    seq = chain = 0
+    for number, at, recorded, *columns in fetch_all(conn, _EVENTS_OF, (run,)):
+        if at == seq + 1 and checksum(chain, *columns) == recorded:
+            seq, chain = at, recorded
+            continue
+        for owner, owner_id, before in fetch_all(conn, _MISSING, {"seq": at, "before": at - 1, "tried": _TRIED}):
+            if owner != run and checksum(before, *columns) == recorded:
+                found.append(Misplaced(number, at, owner, owner_id))
+                break
+    return found
+
+
+_EVENTS_OF = """
+SELECT e.id, e.seq, e.checksum, e.kind, e.position, e.at, e.body, coalesce(e.value, p.value)
+FROM durable_events AS e LEFT JOIN durable_payloads AS p ON p.payload = e.payload WHERE e.run = ? ORDER BY e.seq
+"""
+#: The newest runs that have no event of a number, and the checksum of the one before it.
+_MISSING = """
+SELECT r.run, r.run_id, e.checksum FROM (SELECT run, run_id FROM durable_runs ORDER BY run DESC LIMIT :tried) AS r
+JOIN durable_events AS e ON e.run = r.run AND e.seq = :before
+WHERE NOT EXISTS (SELECT 1 FROM durable_events AS n WHERE n.run = r.run AND n.seq = :seq)
+"""

@@ -19,7 +19,7 @@ from durable._core.journal.events import CancelRequested, Event
 from durable._core.recorded.export_format import StepNote
 from durable._core.recorded.memos import RecordedMemo, memos_in
 from durable._core.statuses import ENDS
-from durable._shell.reads.damaged_rows import require_sound, require_sound_notes
+from durable._shell.reads.damaged_rows import misplaced, require_sound, require_sound_notes
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.ready_rows import SELECT_READY, ready_run
 from durable._shell.reads.run_rows import RunRow, damaged, last_of_chain
@@ -31,6 +31,7 @@ from durable._shell.rows.rows import (
     checksum,
     payload_digest,
     read_events,
+    read_more_events,
 )
 from durable._shell.storage.connections import is_no_text
 from durable.errors import DecodeError, DurableError, JournalCorruptError
@@ -71,8 +72,21 @@ def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> RunResult:
         found = []
     before = found[0][6] if len(found) > 1 else 0
     if not found or checksum(before, *found[-1][1:6]) != found[-1][6]:
-        raise JournalCorruptError(path, row.run_id, size, "it does not match its checksum")
+        found = _end_among_others(conn, path, row)
+        if not found:
+            raise JournalCorruptError(path, row.run_id, size, "it does not match its checksum")
     return RunResult(row.status, found[-1][5], row.reason or "")
+
+
+def _end_among_others(conn: sqlite3.Connection, path: str, row: RunRow) -> list[Any]:
+    """The last event of a run with which `misplaced` ones stand; [] if that is not all that is wrong."""
+    others = {each.seq for each in misplaced(conn, row.run)}
+    rows = [each for each in event_rows(conn, row.run) if each[0] not in others]
+    try:
+        read_more_events(path, row.run_id, rows, 0, 0, [])
+    except (JournalCorruptError, DecodeError):
+        return []
+    return rows[-1:] if others else []
 
 
 _EVENT_COLUMNS = """

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 from durable._core.codec.codec import Payload
 from durable._core.statuses import ENDS
+from durable._shell.reads.run_rows import damaged
+from durable._shell.storage.seals import fits_seal
 
 #: Items of a page.
 PAGE: Final = 500
@@ -26,7 +28,7 @@ SELECT s.stream, s.items, latest.at FROM (
 ) AS s JOIN durable_stream_items AS latest ON latest.entry = s.last ORDER BY s.first
 """
 _ITEMS = """
-SELECT entry, value, position, attempt, at FROM durable_stream_items
+SELECT entry, value, position, attempt, at, checksum FROM durable_stream_items
 WHERE run = ? AND stream = ? AND entry > ? ORDER BY entry LIMIT ?
 """
 _LATEST = """
@@ -62,11 +64,21 @@ def news_mark(conn: sqlite3.Connection, run_id: str) -> tuple[int, str] | None:
 
 
 def stream_page(conn: sqlite3.Connection, run_id: str, stream: str, after: int) -> StreamPage | None:
-    """The items of a stream behind *after*; None if there is no such run."""
+    """
+    The items of a stream behind *after*; None if there is no such run.
+
+    Raises:
+        JournalDamagedError: One of them does not fit its seal.
+    """
     row = conn.execute(_NEWS, (run_id,)).fetchone()
     if row is None:
         return None
-    items = [ItemRow(*each) for each in conn.execute(_ITEMS, (row[0], stream, after, PAGE))]
+    items: list[ItemRow] = []
+    for *columns, seal in conn.execute(_ITEMS, (row[0], stream, after, PAGE)):
+        item = ItemRow(*columns)
+        if not fits_seal(seal, item.seq, row[0], stream, item.position, item.attempt, item.value, item.at):
+            raise damaged(conn, f"item {item.seq} of stream {stream!r} of run {run_id!r} does not match its checksum")
+        items.append(item)
     return StreamPage(items, row[2] in ENDS, row[1], _mark(row))
 
 

@@ -23,6 +23,7 @@ from durable._core.codec.json_text import read_list
 from durable._shell.requests.encoding import error_from, plain_error, plain_result, result_from
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
+from durable._shell.storage.seals import is_sound
 from durable.errors import DecodeError, DurableError, EngineClosedError, InternalError, JournalError
 
 R_co = TypeVar("R_co", covariant=True)
@@ -68,7 +69,7 @@ class Once(JournalRequest[R_co | DurableError]):
         """Do what is asked for, and note the answer; or the answer that was noted."""
         found = conn.execute("SELECT answer, refused FROM durable_requests WHERE id = ?", (self.id,)).fetchone()
         if found is not None:
-            return self._answer(*found)
+            return self._answer(*found) if is_sound(conn, "durable_requests", self.id) else _unreadable()
         result = self._do(conn, effects, env)
         refused = isinstance(result, DurableError)
         answer = plain_error(result) if isinstance(result, DurableError) else plain_result(self.request, result)
@@ -82,8 +83,7 @@ class Once(JournalRequest[R_co | DurableError]):
             try:
                 return result_from(self.request, json.loads(text))
             except (ValueError, RecursionError, DecodeError):
-                msg = "it was recorded before, and what it resulted in cannot be read: look at the journal"
-                return InternalError(msg)
+                return _unreadable()
         answer = read_list(text, str, list)
         error = None if answer is None else error_from(*answer)
         return error or InternalError(f"it was refused before, by another release: {text!r:.200}")
@@ -110,6 +110,10 @@ class Once(JournalRequest[R_co | DurableError]):
             effects.add(mine)
         conn.execute("RELEASE durable_once")
         return result
+
+
+def _unreadable() -> InternalError:
+    return InternalError("it was recorded before, and what it resulted in cannot be read: look at the journal")
 
 
 # --- what is kept ---------------------------------------------------------------------------------

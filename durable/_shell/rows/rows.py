@@ -407,7 +407,7 @@ class Refused(NamedTuple):
 class Damaged(NamedTuple):
     """Something whose rows say what cannot be: it is left alone, told, and in nobody's way."""
 
-    what: Literal["run", "schedule", "batch", "limits", "queue"]
+    what: Literal["run", "schedule", "batch", "limits", "queue", "key"]
     #: Its name or id.
     of: str
     error: str

@@ -213,6 +213,14 @@ ALTER TABLE durable_feed_items ADD COLUMN checksum INTEGER;
 ALTER TABLE durable_schedules ADD COLUMN checksum INTEGER;
 ALTER TABLE durable_batches ADD COLUMN checksum INTEGER;
 ALTER TABLE durable_slots ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_limits ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_queues ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_keys ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_dedup ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_asked ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_stream_items ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_requests ADD COLUMN checksum INTEGER;
+ALTER TABLE durable_hook_errors ADD COLUMN checksum INTEGER;
 CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
     WHERE attributes IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX durable_notes_open ON durable_notes (run, position, name, checksum) WHERE name NOT GLOB 'kept:*';

@@ -20,7 +20,7 @@ from durable._core.journal.events import KIND_NAMES
 from durable._shell.storage.copies.backups import continue_backup, is_backup
 from durable._shell.storage.copies.marks import APPLICATION_ID, SCHEMA_ROW, SCHEMA_VERSION, schema_of
 from durable._shell.storage.migrations import migrate
-from durable._shell.storage.seals import break_when_changed
+from durable._shell.storage.seals import keep_seals, seal_older
 
 _TABLES = """
 CREATE TABLE durable_meta (
@@ -92,7 +92,8 @@ CREATE TABLE durable_keys (           -- keys of runs that were pruned, so that 
     workflow TEXT NOT NULL,
     arguments TEXT,
     status TEXT NOT NULL,             -- how the run had ended
-    until REAL                        -- when the key may be taken; NULL is never
+    until REAL,                       -- when the key may be taken; NULL is never
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE durable_renewed (        -- runs that got other arguments while they waited to begin, see `keys`
@@ -158,6 +159,7 @@ CREATE INDEX durable_inbox_payload ON durable_inbox (payload) WHERE payload IS N
 CREATE TABLE durable_dedup (          -- signals accepted once
     run INTEGER NOT NULL,
     dedup TEXT NOT NULL,
+    checksum INTEGER,                 -- seal, see `seals`
     PRIMARY KEY (run, dedup)
 ) STRICT, WITHOUT ROWID;
 
@@ -170,7 +172,8 @@ CREATE TABLE durable_asked (          -- requests into runs, and their answers
     answer ANY,                       -- payload; of the reason, if it was refused
     refused INTEGER NOT NULL DEFAULT 0,
     asked_at REAL NOT NULL,
-    answered_at REAL                  -- NULL: it was not
+    answered_at REAL,                 -- NULL: it was not
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX durable_asked_run ON durable_asked (run, dedup);
 
@@ -192,7 +195,8 @@ CREATE TABLE durable_stream_items (   -- what runs emit; the entry is where a re
     position TEXT NOT NULL,           -- of the step that emitted it
     attempt INTEGER NOT NULL,         -- of that; 0 if the workflow itself did
     value ANY,
-    at REAL NOT NULL
+    at REAL NOT NULL,
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT;
 CREATE INDEX durable_stream_items_run ON durable_stream_items (run, stream);
 
@@ -223,7 +227,8 @@ CREATE TABLE durable_queues (
     name TEXT PRIMARY KEY,
     paused_at REAL,
     fair_by TEXT,                     -- label whose values take turns, as the code that opened the file has it
-    changed TEXT                      -- numbers that hold in place of the code's: JSON [concurrency, count, per]
+    changed TEXT,                     -- numbers that hold in place of the code's: JSON [concurrency, count, per]
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT;
 
 CREATE TABLE durable_schedules (
@@ -276,7 +281,8 @@ CREATE TABLE durable_limits (         -- numbers of named limits, as the code th
     count INTEGER,                    -- grants in any window ...
     per REAL,                         -- ... of so many seconds
     on_conflict TEXT NOT NULL,        -- wait reject replace: what a run does that finds no slot
-    own TEXT                          -- numbers of the code, where others hold: JSON [concurrency, count, per]
+    own TEXT,                         -- numbers of the code, where others hold: JSON [concurrency, count, per]
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT;
 
 CREATE TABLE durable_slots (          -- who is inside a limit, and who waits; a row goes when the slot is released
@@ -310,7 +316,8 @@ CREATE TABLE durable_requests (       -- what clients asked for lately, so that 
     id TEXT PRIMARY KEY,
     answer TEXT NOT NULL,             -- JSON: what it resulted in, or the error that refused it
     at REAL NOT NULL,
-    refused INTEGER NOT NULL DEFAULT 0 -- 1 if it was: then [name of the class, fields]
+    refused INTEGER NOT NULL DEFAULT 0, -- 1 if it was: then [name of the class, fields]
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX durable_requests_at ON durable_requests (at);
 
@@ -321,7 +328,8 @@ CREATE TABLE durable_hook_errors (    -- hooks that went wrong, and starts that 
     error TEXT NOT NULL,
     at REAL NOT NULL,
     starts TEXT,                      -- JSON list of the run that was refused
-    asked_at REAL                     -- when it was asked for again; NULL once an engine is about to call it
+    asked_at REAL,                    -- when it was asked for again; NULL once an engine is about to call it
+    checksum INTEGER                  -- seal, see `seals`
 ) STRICT;
 CREATE INDEX durable_hook_errors_run ON durable_hook_errors (run);
 
@@ -370,7 +378,7 @@ JOIN durable_runs AS r ON r.run = w.run
 def prepare(connection: sqlite3.Connection, now: float) -> None:
     """Create or migrate the tables, in one transaction. The file has passed `marks.inspect`."""
     _prepare_tables(connection, now)
-    break_when_changed(connection)
+    keep_seals(connection)
 
 
 def _prepare_tables(connection: sqlite3.Connection, now: float) -> None:
@@ -402,6 +410,7 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute("BEGIN IMMEDIATE")
     else:
         migrate(connection, version)
+        seal_older(connection)
         _renew_history(connection)
     if not numbered:  # the releases that look there would take it for their own
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

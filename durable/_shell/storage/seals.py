@@ -1,11 +1,12 @@
 """
-Checksums of the rows that decide what runs do, beside the events: waits, inboxes, slots, schedules, batches, notes.
+Checksums of the rows that decide what runs do, beside the events: waits, inboxes, limits, queues, schedules, keys, ...
 
-Most of these rows live for milliseconds, and are not summed for that long: a row is *sealed* once it rests, by an
-engine every few seconds and as it closes the file. A seal is the CRC-32 of all columns. Triggers of the writing
-connection (temporary ones, so that the file has none) break it when the row is changed, and the next look seals it
-anew. So a row whose columns do not fit its seal was changed by nobody that may: it is *damaged*. One that was found so
-is marked, lest a later change makes it look sound.
+A seal is the CRC-32 of all columns. Rows that live for long, and are written seldom, are *sealed* as they are written,
+by triggers of the writing connection (temporary ones, so that the file has none). Most others live for milliseconds,
+and are not summed for that long: they are sealed once they rest, by an engine every few seconds and as it closes the
+file; triggers break the seal when the row is changed, and the next look seals it anew. So a row whose columns do not
+fit its seal was changed by nobody that may: it is *damaged*. One that was found so is marked, lest a later change makes
+it look sound; and one that is written before it was found does not get a new seal.
 
 Nothing here knows what rows mean: see `damage`.
 """
@@ -30,6 +31,12 @@ PAGES: Final = 20
 Key: TypeAlias = Sequence[Any]
 
 
+#: Of the keys, those that are texts.
+_TEXTS: Final = frozenset({"position", "name", "key", "dedup", "request", "id"})
+#: Sums a row in SQL.
+_FUNCTION: Final = "durable_seal"
+
+
 class _Table(NamedTuple):
     """What is sealed of a table."""
 
@@ -38,6 +45,10 @@ class _Table(NamedTuple):
     columns: Sequence[str]
     #: Which rows; the others are there for people only.
     only: str = "1"
+    #: Whether a row is sealed by the statement that writes it.
+    at_once: bool = False
+    #: Whether an opening looks at its rows. Those of others may be large: they are looked at when they are read.
+    is_opened: bool = True
 
     @property
     def selected(self) -> str:
@@ -50,7 +61,17 @@ class _Table(NamedTuple):
     @property
     def places(self) -> str:
         """For a key. One that is a text may be none any more, and is bound as bytes."""
-        return ", ".join("CAST(? AS TEXT)" if name in ("position", "name") else "?" for name in self.key)
+        return ", ".join("CAST(? AS TEXT)" if name in _TEXTS else "?" for name in self.key)
+
+    def is_row(self, row: str) -> str:
+        """Whether a row is the one that a trigger calls *row*."""
+        return " AND ".join(f"{name} = {row}.{name}" for name in self.key)
+
+    def sum_of(self, row: str) -> str:
+        """The seal of what a trigger calls *row*. Texts are passed as bytes: one may be no text any more."""
+        names = [f"{row}.{name}" for name in (*self.key, *self.columns)]
+        values = [f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END" for name in names]
+        return f"{_FUNCTION}({', '.join(values)})"
 
 
 TABLES: Final[Mapping[str, _Table]] = {
@@ -65,7 +86,7 @@ TABLES: Final[Mapping[str, _Table]] = {
         ("name", "key", "run", "position", "since", "granted_at", "due_at", "leaving", "outlived", "aside"),
     ),
     "durable_notes": _Table(("run", "position", "name"), ("value", "at"), "name NOT GLOB 'kept:*'"),
-    "durable_feeds": _Table(("run", "position"), ("size", "grp", "wake_on", "template", "tolerate")),
+    "durable_feeds": _Table(("run", "position"), ("size", "grp", "wake_on", "template", "tolerate"), at_once=True),
     "durable_feed_items": _Table(("run", "position", "item"), ("child", "child_id", "value")),
     "durable_schedules": _Table(
         ("name",),
@@ -73,6 +94,7 @@ TABLES: Final[Mapping[str, _Table]] = {
             "spec", "timezone", "anchor", "upto", "next_at", "last_at", "last_run", "open_runs", "paused_at", "skipped",
             "last_skipped_at", "last_error", "triggers", "failed", "overlap", "missed", "starts",
         ),
+        at_once=True,
     ),
     "durable_batches": _Table(
         ("batch",),
@@ -80,55 +102,102 @@ TABLES: Final[Mapping[str, _Table]] = {
             "batch_id", "parent", "description", "labels", "contents", "created_at", "cancelled_at", "reason",
             "failed_at", "completed_at", "finished_at", "outcome", "on_success", "on_failure", "on_complete",
         ),
+        at_once=True,
+    ),
+    "durable_limits": _Table(("name",), ("concurrency", "count", "per", "on_conflict", "own"), at_once=True),
+    "durable_queues": _Table(("name",), ("paused_at", "fair_by", "changed"), at_once=True),
+    "durable_keys": _Table(("key",), ("run_id", "workflow", "arguments", "status", "until"), at_once=True),
+    "durable_dedup": _Table(("run", "dedup"), (), at_once=True),
+    "durable_asked": _Table(
+        ("request",),
+        ("run", "name", "dedup", "digest", "answer", "refused", "asked_at", "answered_at"),
+        at_once=True,
+    ),
+    "durable_stream_items": _Table(
+        ("entry",), ("run", "stream", "position", "attempt", "value", "at"), at_once=True, is_opened=False
+    ),
+    "durable_requests": _Table(("id",), ("answer", "at", "refused"), at_once=True, is_opened=False),
+    "durable_hook_errors": _Table(
+        ("entry",), ("run", "hook", "error", "at", "starts", "asked_at"), at_once=True, is_opened=False
     ),
     "durable_runs": _Table(("run",), ("attributes",), "attributes IS NOT NULL AND ended_at IS NULL"),
 }  # fmt: skip
 
+_RESTING: Final = {name: table for name, table in TABLES.items() if not table.at_once}
+_AT_ONCE: Final = {name: table for name, table in TABLES.items() if table.at_once}
 _TRIGGERS: Final = [
-    f"CREATE TEMP TRIGGER IF NOT EXISTS {name}_unseal AFTER UPDATE OF {table.selected} ON main.{name} "  # noqa: S608 - constants
-    f"WHEN old.checksum >= 0 BEGIN UPDATE {name} SET checksum = NULL "
-    f"WHERE {' AND '.join(f'{key} = new.{key}' for key in table.key)}; END"
-    for name, table in TABLES.items()
+    *(
+        f"CREATE TEMP TRIGGER IF NOT EXISTS {name}_unseal AFTER UPDATE OF {table.selected} ON main.{name} "  # noqa: S608 - constants
+        f"WHEN old.checksum >= 0 BEGIN UPDATE {name} SET checksum = NULL WHERE {table.is_row('new')}; END"
+        for name, table in _RESTING.items()
+    ),
+    *(
+        f"CREATE TEMP TRIGGER IF NOT EXISTS {name}_seal AFTER INSERT ON main.{name} "  # noqa: S608 - constants
+        f"BEGIN UPDATE {name} SET checksum = {table.sum_of('new')} WHERE {table.is_row('new')}; END"
+        for name, table in _AT_ONCE.items()
+    ),
+    *(
+        f"CREATE TEMP TRIGGER IF NOT EXISTS {name}_reseal AFTER UPDATE OF {table.selected} ON main.{name} "  # noqa: S608 - constants
+        f"WHEN old.checksum IS NULL OR old.checksum = {table.sum_of('old')} "
+        f"BEGIN UPDATE {name} SET checksum = {table.sum_of('new')} WHERE {table.is_row('new')}; END"
+        for name, table in _AT_ONCE.items()
+    ),
 ]
 _ANY_UNSEALED: Final = " UNION ALL ".join(
     f"SELECT EXISTS (SELECT 1 FROM {name} WHERE checksum IS NULL AND {table.only})"  # noqa: S608 - constants
-    for name, table in TABLES.items()
+    for name, table in _RESTING.items()
 )
 
 
-def break_when_changed(conn: sqlite3.Connection) -> None:
-    """Let every change of a row, made through *conn*, break its seal."""
+def keep_seals(conn: sqlite3.Connection) -> None:
+    """Let every row that is written through *conn* be sealed, or its seal be broken until it rests."""
+    conn.create_function(_FUNCTION, -1, lambda *row: _sum(row), deterministic=True)
     for trigger in _TRIGGERS:
         conn.execute(trigger)
 
 
 def has_unsealed(conn: sqlite3.Connection) -> bool:
-    """Whether anything was written since it was sealed last."""
+    """Whether anything that is sealed at rest was written since it was sealed last."""
     return any(found for (found,) in conn.execute(_ANY_UNSEALED))
 
 
 def seal(conn: sqlite3.Connection) -> bool:
-    """Seal what is not; whether there may be more."""
-    more = False
-    for name, table in TABLES.items():
-        rows = _fetch_bytes(
-            conn,
-            f"SELECT {table.selected} FROM {name} WHERE checksum IS NULL AND {table.only} LIMIT ?",  # noqa: S608 - constants
-            (AT_ONCE,),
-        )
-        size = len(table.key)
-        conn.executemany(
-            f"UPDATE {name} SET checksum = ? WHERE {table.is_it}",  # noqa: S608 - constants
-            [(_sum(row), *row[:size]) for row in rows],
-        )
-        more |= len(rows) == AT_ONCE
-    return more
+    """Seal what rests and is not; whether there may be more."""
+    more = [_seal_page(conn, name) for name in _RESTING]
+    return any(more)
+
+
+def seal_older(conn: sqlite3.Connection) -> None:
+    """Seal the rows of an older file that today are sealed as they are written."""
+    for name in _AT_ONCE:
+        while _seal_page(conn, name):
+            pass
+
+
+def _seal_page(conn: sqlite3.Connection, name: str) -> bool:
+    table = TABLES[name]
+    rows = _fetch_bytes(
+        conn,
+        f"SELECT {table.selected} FROM {name} WHERE checksum IS NULL AND {table.only} LIMIT ?",  # noqa: S608 - constants
+        (AT_ONCE,),
+    )
+    size = len(table.key)
+    conn.executemany(
+        f"UPDATE {name} SET checksum = ? WHERE {table.is_it}",  # noqa: S608 - constants
+        [(_sum(row), *row[:size]) for row in rows],
+    )
+    return len(rows) == AT_ONCE
 
 
 def is_sound(conn: sqlite3.Connection, name: str, *key: Any) -> bool:
     """Whether a row fits its seal; also if it has none, or is gone."""
     found = _found(conn, name, key)
     return found is None or found[1] is None or bool(_sum(found[0]) == found[1])
+
+
+def fits_seal(seal: int | None, *row: Any) -> bool:
+    """Whether the columns of a row, its key first, fit its seal; also if it has none."""
+    return seal is None or _sum([value.encode() if isinstance(value, str) else value for value in row]) == seal
 
 
 def damaged_rows(conn: sqlite3.Connection, name: str, after: Key = ()) -> tuple[list[Key], Key]:
@@ -149,9 +218,9 @@ def damaged_rows(conn: sqlite3.Connection, name: str, after: Key = ()) -> tuple[
 def all_damaged(conn: sqlite3.Connection) -> list[tuple[str, Key]]:
     """Tables and keys of the damaged rows that an opening looks for: who reads one of more finds out by himself."""
     damaged: list[tuple[str, Key]] = []
-    for name in TABLES:
+    for name, table in TABLES.items():
         last: Key = ()
-        for _ in range(PAGES):
+        for _ in range(PAGES if table.is_opened else 0):
             found, last = damaged_rows(conn, name, last)
             damaged += [(name, key) for key in found]
             if not last:

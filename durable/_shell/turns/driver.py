@@ -56,6 +56,7 @@ from durable.errors import (
     DurableError,
     EngineClosedError,
     InternalError,
+    JournalCorruptError,
     JournalDamagedError,
     JournalError,
     PoisonError,
@@ -164,7 +165,13 @@ class Driver:
         try:
             then: Arriving | None = begin
             while then is not None:
-                arrived = await then()
+                try:
+                    arrived = await then()
+                except JournalCorruptError:
+                    if not await self._writer.put_back():
+                        raise
+                    then = self._reload
+                    continue
                 then = None if arrived is None else await self._turn(arrived)
         except EngineClosedError:
             pass  # what was not recorded is found again when the file is opened

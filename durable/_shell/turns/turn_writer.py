@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from attrs import define, evolve, field
@@ -60,6 +61,7 @@ from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.merging import merging
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
+from durable._shell.writes.damage import put_back
 from durable._shell.writes.deaths import acquit
 from durable._shell.writes.turn_writes import TurnOutdatedError, end_undriven, write_turns
 from durable._shell.writes.wakeups import await_code
@@ -187,6 +189,10 @@ class TurnWriter:
                 await_code(conn, self._state.run, now)
 
         await self._services.commits.call(insert, answers=False)
+
+    async def put_back(self) -> bool:
+        """Whether events that only stood with the run, and are another's, were given back: then it can be read."""
+        return await self._services.commits.call(partial(put_back, run=self._state.run), answers=False)
 
     async def condemn(self, error: PoisonError, *, blocks: bool) -> None:
         """

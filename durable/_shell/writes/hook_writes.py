@@ -15,6 +15,7 @@ from durable._shell.claims.places import PlacesFromFile
 from durable._shell.reads.hook_rows import OwedHook
 from durable._shell.rows.rows import BrokenHook, Effects, NewRun, Refused, RunState
 from durable._shell.rows.templates import begun, from_json, to_json
+from durable._shell.storage.seals import is_sound
 from durable._shell.writes.run_writes import get_or_create
 from durable.errors import (
     DurableError,
@@ -50,6 +51,10 @@ def ask_again(conn: sqlite3.Connection, run: int, now: float, numbers: Callable[
     for entry, starts in rows:
         if starts is None:
             conn.execute("UPDATE durable_hook_errors SET asked_at = ? WHERE entry = ?", (now, entry))
+            continue
+        if not is_sound(conn, "durable_hook_errors", entry):
+            damage = "what is to be started does not match its checksum: nothing is"
+            conn.execute("UPDATE durable_hook_errors SET error = ?, at = ? WHERE entry = ?", (damage, now, entry))
             continue
         (template,) = from_json(starts)
         new = places.placed(begun(template, run=numbers(), run_id=template.run_id, now=now).following(run))

@@ -10,9 +10,9 @@ import sqlite3
 import stat
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
 from durable._cli.journals.owners import failure_of, owner_of
@@ -137,6 +137,24 @@ def _pages(file: _File) -> Iterator[Finding]:
         yield Finding("problem", f"{check} found: {'; '.join(bad)}", remedy)
     else:
         yield Finding("ok", f"{check}: the pages are sound; schema {SCHEMA_VERSION}")
+
+
+def _seals(file: _File) -> Iterator[Finding]:
+    """Rows that do not fit their checksums, beside the events, which `durable check` replays."""
+    from durable._shell.storage.seals import TABLES, damaged_rows  # noqa: PLC0415 - more than a list needs
+
+    for name in TABLES:
+        bad, last = damaged_rows(file.conn, name)
+        while last and file.thorough:
+            found, last = damaged_rows(file.conn, name, last)
+            bad += found
+        if bad:
+            what = f"{len(bad)} rows of {name} do not match their checksums, the first at {_key(bad[0])}"
+            yield Finding("problem", what, "restore from a backup; an engine that opens the file names whom it stops")
+
+
+def _key(key: Sequence[Any]) -> str:
+    return ", ".join(part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in key)
 
 
 def _surroundings(file: _File) -> Iterator[Finding]:
@@ -362,6 +380,6 @@ def _dangling(file: _File) -> Iterator[Finding]:
 
 
 _CHECKS: Final[tuple[Callable[[_File], Iterator[Finding]], ...]] = (
-    _pages, _surroundings, _ownership, _stopped, _hooks, _waiting, _schedules, _storms, _histories, _checksums,
+    _pages, _surroundings, _ownership, _stopped, _hooks, _waiting, _schedules, _storms, _histories, _checksums, _seals,
     _dangling,
 )  # fmt: skip
