@@ -86,7 +86,8 @@ def test_the_judge_can_say_no(base, tmp_path):
     """
     path = tmp_path / "damaged.db"
     path.write_bytes(base.read_bytes())
-    assert fuzz.damage(path, fuzz.Cell("durable_events", "run = 1 AND seq = 3", "value", "8"))
+    innocent = "run = (SELECT run FROM durable_runs WHERE run_id = 'innocent-timed')"
+    assert fuzz.damage(path, fuzz.Cell("durable_events", f"{innocent} AND seq = 3", "value", "8"))
     assert asyncio.run(fuzz.verdict_on_file(path)).startswith("WRONG: RunBlockedError")
     path.write_bytes(b"x" * 5_000)
     assert asyncio.run(fuzz.verdict_on_file(path)) == "refused: ForeignJournalError"
