@@ -24,11 +24,13 @@ names the versions that are tried.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
 try:
+    from pydantic import TypeAdapter
     from pydantic_ai import AgentStreamEvent, RunContext
     from pydantic_ai.durable_exec import (
         JSON_CODEC,
@@ -40,7 +42,7 @@ try:
         RoleBasedOperationConfig,
         conversation_id_from_run_id,
     )
-    from pydantic_ai.messages import PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+    from pydantic_ai.messages import ModelResponse, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
     from pydantic_ai.models import Model
 except ImportError as _error:
     _msg = "durable.pydantic_ai needs Pydantic AI: pip install 'durable-asyncio[pydantic-ai]'"
@@ -56,6 +58,7 @@ _inside: ContextVar[bool] = ContextVar("durable_pydantic_ai_inside", default=Fal
 #: Runs of agents that this attempt of a step has begun.
 _begun: ContextVar[tuple[Scope | None, int]] = ContextVar("durable_pydantic_ai_begun", default=(None, 0))
 _MEMO_OF_START: Final = "began"
+_RESPONSE: Final = TypeAdapter(ModelResponse)
 
 
 class _Memos(JournalCallableOperationBackend[None]):
@@ -75,11 +78,22 @@ class _Memos(JournalCallableOperationBackend[None]):
         async def unit() -> Any:
             token = _inside.set(True)
             try:
-                return await body()
+                return _priced(await body())
             finally:
                 _inside.reset(token)
 
         return await memo(name, unit)
+
+
+def _priced(answer: Any) -> Any:
+    """What a model answered, with its price where that is known: for whoever looks at the memo, and for limits."""
+    match answer:
+        case {"kind": "response", "usage": {"cost": None} as usage}:
+            with suppress(LookupError, ValueError, AssertionError):
+                usage["cost"] = str(_RESPONSE.validate_python(answer).cost().total_price)
+        case _:
+            pass  # of a tool, or priced
+    return answer
 
 
 class Durability(BaseDurabilityCapability[Any]):

@@ -1,51 +1,72 @@
 """
-An evening of the agent: killed with SIGKILL while it looks something up, three times; then an editor decides.
+An evening of the agent: killed with SIGKILL in the middle of a request, of a tool, and of a word; then looked into.
 """
 
 import asyncio
 import os
+import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
-from model_server import SOURCES, model_server
-from researcher import Decision, decide, research
+from model_server import ANSWER, model_server
 
-from durable import Client, Engine
+from durable import Client
 
-
-async def work(journal: str) -> None:
-    async with Engine(journal, [research]) as engine:
-        run = await engine.start(research("Who was it?"), id="case-1", key="case-1")
-        # Asked again after each crash, and one request all the same: it is answered once the agent has written.
-        answer = await run.ask(decide, Decision(publish=True, editor="Mia"), dedup="mia-1")
-        print(f"the editor was answered: {answer}")
-        print("as it was written:", "".join([word async for word in run.stream("words", str)]))
+HERE = Path(__file__).parent
+#: Where it is killed, one after the other, and what is cut off there.
+DEATHS = {"request 2": "request 2", "the archive": "the archive", "a word": "request 4"}
 
 
-async def a_process(journal: str, environment: dict[str, str]) -> int:
-    process = await asyncio.create_subprocess_exec(sys.executable, __file__, journal, env=environment)
-    return await process.wait()
+def words(said: dict[int, str]) -> str:
+    """An answer that a crash cut off is said anew, by the next attempt: the last one has it whole."""
+    return said[max(said)]
 
 
-async def main(folder: Path, kills: int) -> None:
+async def evening(folder: Path, deaths: list[str]) -> None:
     journal = str(folder / "cases.db")
     with model_server() as (url, model):
-        environment = {**os.environ, "MODEL": url}
-        for source in SOURCES[:kills]:
-            code = await a_process(journal, {**environment, "DIES_AT": source})
-            print(f"killed while it asked {source}: exit code {code}")
-        assert await a_process(journal, environment) == 0
-        print(f"the model was asked {sum(model.asked.values())} times, each thing once: {dict(model.asked)}")
+        for death in [*deaths, ""]:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, str(HERE / "working.py"), journal, env={**os.environ, "MODEL": url, "DIES_AT": death}
+            )
+            code = await process.wait()
+            assert code == (-9 if death else 0), code
+            if death:
+                print(f"killed at {death!r}: exit code {code}")
+        asked = model.asked
     async with Client(journal) as client:
-        info = await client.get("case-1").info()
-        print(f"{info.status}, {info.attributes['model_requests']} requests, {info.attributes['tokens']} tokens")
+        run, poor = client.get("case-1"), client.get("case-2")
+        said: dict[int, str] = {}
+        async for item in run.stream("words", str).items():
+            said[item.attempt] = said.get(item.attempt, "") + item.value
+        info, in_vain = await run.info(), await poor.info()
+    cut_off = Counter(DEATHS[death] for death in deaths)
+    # case-2 asks for the first two requests and one source, before it has spent what it may.
+    expected = Counter(["request 1", "request 2", "request 3", "request 4", "the library", "the archive", "a witness"])
+    expected += cut_off + Counter(["request 1", "the library", "request 2"])
+    print(f"\n{'asked':<12} {'times':>5} {'cut off':>7} {'repeated although it had ended':>30}")
+    for what in sorted(expected):
+        print(f"{what:<12} {asked[what]:>5} {cut_off[what]:>7} {asked[what] - expected[what]:>30}")
+    assert asked == expected, asked
+    whole = words(said).strip() == ANSWER
+    print(f"\nas it was written, in {len(said)} attempts: {words(said)}{'(no gap)' if whole else '(A GAP)'}")
+    print(f"case-1 {info.status}: ${info.attributes['dollars']} in {info.attributes['model_requests']} requests")
+    print(f"case-2 {in_vain.status}: {str(in_vain.reason).partition(' Consider')[0]}")
+    assert whole
+    assert in_vain.status == "failed"
 
 
-def run(kills: int = len(SOURCES)) -> None:
+def look_into(journal: Path) -> None:
+    """Ask the debugger who said that it was the butler, since it was the gardener."""
+    command = ["debug", "case-1", "--db", str(journal), "--app", str(HERE / "researcher.py"), "-c", "memos butler"]
+    print(f"\n$ durable {' '.join(command[:2])} -c 'memos butler'", flush=True)
+    subprocess.run([sys.executable, "-m", "durable", *command], check=True)
+
+
+def run(deaths: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="agent-") as folder:
-        asyncio.run(main(Path(folder), kills))
-
-
-if __name__ == "__main__":  # in a process of its own, which is killed
-    asyncio.run(work(sys.argv[1]))
+        asyncio.run(evening(Path(folder), [*DEATHS] if deaths is None else deaths))
+        if deaths is None:
+            look_into(Path(folder) / "cases.db")

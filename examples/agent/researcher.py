@@ -2,7 +2,7 @@
 A research agent that survives a crash: no request to its model is made twice, a person approves what it writes.
 
     pip install 'durable-asyncio[pydantic-ai]'
-    python examples/agent          kills it three times in the middle of its work, and counts what was asked
+    python examples/agent          kills it three times in the middle of its work, counts what was asked, finds a lie
 
 The agent is Pydantic AI's. `Durability` makes each request to the model and each call of a tool a memo of the step that
 runs the agent: recorded at once, and answered from the journal when the step runs again. Its words are emitted as they
@@ -11,7 +11,9 @@ come. The workflow around it bounds the cost, and waits for an editor: for month
 
 import json
 import os
+import signal
 from collections.abc import AsyncIterator
+from decimal import Decimal
 
 import httpx
 from attrs import frozen
@@ -32,14 +34,22 @@ async def lines_of(messages: list[ModelMessage]) -> AsyncIterator[dict[str, str]
         httpx.AsyncClient(timeout=600) as client,  # models take their time
         client.stream("POST", os.environ["MODEL"], json={"known": known}) as answer,
     ):
+        may_die_at(f"request {known + 1}")
         async for line in answer.aiter_lines():
             yield json.loads(line)
+
+
+def may_die_at(moment: str) -> None:
+    if os.environ.get("DIES_AT") == moment:
+        os.kill(os.getpid(), signal.SIGKILL)  # for the demonstration
 
 
 async def streamed(messages: list[ModelMessage], _: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
     async for line in lines_of(messages):
         if "word" in line:
             yield line["word"]
+            if line["word"].startswith("cellar"):
+                may_die_at("a word")
         else:
             yield {0: DeltaToolCall("look_up", json.dumps({"source": line["look_up"]}))}
 
@@ -59,13 +69,14 @@ tools: FunctionToolset[object] = FunctionToolset(id="sources")
 @tools.tool_plain
 async def look_up(source: str) -> str:
     """What a source says."""
-    if os.environ.get("DIES_AT") == source:
-        os.kill(os.getpid(), 9)  # for the demonstration
-    return f"{source} has seen something"
+    async with httpx.AsyncClient(timeout=600) as client:
+        answer = await client.post(os.environ["MODEL"], json={"source": source})
+    may_die_at(source)
+    return str(answer.json()["says"])
 
 
 agent = Agent(
-    FunctionModel(whole, stream_function=streamed),
+    FunctionModel(whole, stream_function=streamed, model_name="gpt-4o"),  # which it is priced as
     name="researcher",
     toolsets=[tools],
     capabilities=[Durability(stream="words")],
@@ -91,17 +102,17 @@ decide = Request("decide", Decision, Outcome)
 
 
 @step(retry=Retry(attempts=3, delay=0.1, on=httpx.HTTPError))
-async def write(question: str, most_tokens: int) -> str:
-    result = await agent.run(question, usage_limits=UsageLimits(total_tokens_limit=most_tokens))
+async def write(question: str, most_dollars: Decimal) -> str:
+    result = await agent.run(question, usage_limits=UsageLimits(cost_limit=most_dollars))
     usage = result.usage
-    set_attributes(model_requests=usage.requests, tokens=usage.total_tokens)
+    set_attributes(model_requests=usage.requests, tokens=usage.total_tokens, dollars=str(usage.cost))
     return result.output.strip()
 
 
 @workflow
-async def research(question: str, most_tokens: int = 5_000) -> Flow[Outcome]:
+async def research(question: str, most_dollars: Decimal = Decimal("0.10")) -> Flow[Outcome]:
     progress(0, 2, "researching")
-    text: str = yield write(question, most_tokens)
+    text: str = yield write(question, most_dollars)
     progress(1, 2, "waiting for an editor")
     asked = await wait_for(decide)
     outcome = Outcome(text, asked.value.publish)
