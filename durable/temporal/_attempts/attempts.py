@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from durable._core.codec.codec import Payload
 from durable._core.codec.exceptions.failures import describe
@@ -34,10 +34,12 @@ from durable._shell.attempts.steps import Steps, current_task
 from durable._shell.log import log
 from durable._shell.rows.rows import RunState
 from durable.errors import DecodeError
+from durable.temporal._attempts.emitting import Emitter
 from durable.temporal._attempts.left_behind import LeftBehind
 from durable.temporal._setup.setup import Setup
 from durable.temporal._transactions.app_transactions import AppTransactions, DatabaseAwayError, Staging
 from durable.temporal._wire import ends
+from durable.temporal._wire.items import ITEMS, Item, packed_items
 from durable.temporal._wire.payloads import (
     as_application_error,
     facts_in,
@@ -89,7 +91,8 @@ class Attempts:
         told = facts_in(marked)
         before = info.heartbeat_details[0] if info.heartbeat_details else {}
         handle = self._client.get_async_activity_handle(task_token=info.task_token or b"")
-        left = LeftBehind(handle, setup.codec, before, told)
+        emitter = Emitter(self._sends_to(info.workflow_id or ""), setup.caps.stream_buffer)
+        left = LeftBehind(handle, emitter, setup.codec, setup.caps, before, told)
         by_server = told.get("by_server", True)
         number = told.get("attempt", 1) + info.attempt - 1
         died = info.attempt - 1 - left.ended
@@ -99,10 +102,14 @@ class Attempts:
         action = await self._action(arguments, told, number, left)
         state = RunState(0, told.get("run_id", info.workflow_id or ""), info.workflow_type or "", info.task_queue)
         state.labels = told.get("labels", {})
-        if isinstance(action, TransactionAction):
-            event: Event | None = await self._transact(action, state.run_id, left)
-        else:
-            event = await self._run(action, state, left)
+        try:
+            if isinstance(action, TransactionAction):
+                event: Event | None = await self._transact(action, state.run_id, left)
+            else:
+                event = await self._run(action, state, left)
+            await emitter.flush()
+        finally:
+            emitter.close()
         if left.published:
             await self._publish(state.run_id, left.published)
         return await self._answer(event, left, by_server=by_server)
@@ -188,6 +195,23 @@ class Attempts:
         task.add_done_callback(self._abandoned.discard)
         running.end()
         return None if closing else StepStopped(action.position, action.attempt, abandoned=True, at=0.0)
+
+    def _sends_to(self, workflow_id: str) -> Callable[[list[Item]], Awaitable[None]]:
+        """What gives items to the run called *workflow_id*."""
+
+        async def send(items: list[Item]) -> None:
+            while True:
+                try:
+                    await self._client.get_workflow_handle(workflow_id).signal(ITEMS, packed_items(items))
+                except RPCError as error:
+                    if error.status == RPCStatusCode.NOT_FOUND:  # it has ended, and nobody reads them
+                        return
+                    log.warning("stream.not_sent", run_id=workflow_id, error=str(error))
+                    await asyncio.sleep(1)
+                else:
+                    return
+
+        return send
 
     async def _publish(self, run_id: str, values: dict[str, Any]) -> None:
         encoded = self._setup.codec.encode(values, dict[str, Any], where="attributes")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
@@ -14,9 +15,11 @@ from temporalio.client import AsyncActivityCancelledError, AsyncActivityHandle
 from temporalio.service import RPCError
 
 from durable._core.codec.codec import Codec, Payload
+from durable._core.policies.caps import Caps
 from durable._shell.attempts.context import EmittedSoFar, StepContext
-from durable.errors import UsageError
-from durable.temporal._driving.seam import no_streams
+from durable.errors import CapExceededError, UsageError
+from durable.temporal._attempts.emitting import Emitter
+from durable.temporal._wire.items import Item
 from durable.temporal._wire.payloads import notes_in, plain_notes
 
 
@@ -24,11 +27,18 @@ class LeftBehind:
     """Cursors and memos of a step, and counts of how its attempts have ended."""
 
     def __init__(
-        self, handle: AsyncActivityHandle, codec: Codec, before: Mapping[str, Any], told: Mapping[str, Any]
+        self,
+        handle: AsyncActivityHandle,
+        emitter: Emitter,
+        codec: Codec,
+        caps: Caps,
+        before: Mapping[str, Any],
+        told: Mapping[str, Any],
     ) -> None:
         """*before*: what an earlier attempt left; *told*: what came with the arguments."""
         self._handle = handle
-        self._codec = codec
+        self._emitter = emitter
+        self._codec, self._caps = codec, caps
         self._lock = asyncio.Lock()
         #: Attempts that failed, as a retry policy counts.
         self.failures: int = before.get("failures", told.get("failures", 0))
@@ -63,17 +73,29 @@ class LeftBehind:
         self.notes[name] = value
         await self.send()
 
-    def emit(  # an attempt's way to say something; here it only says why not
-        self,
-        about: StepContext,  # noqa: ARG002
-        emitted: EmittedSoFar,  # noqa: ARG002
-        stream: str,
-        value: Any,  # noqa: ARG002
-        *,
-        sync: bool,  # noqa: ARG002
+    def emit(
+        self, about: StepContext, emitted: EmittedSoFar, stream: str, value: Any, *, sync: bool
     ) -> Awaitable[None]:
-        """Refuse it."""
-        raise UsageError(no_streams(stream))
+        """
+        Send an item to the run, with others.
+
+        Raises:
+            CapExceededError, EncodeError: It is one too many; or it cannot be recorded.
+            UsageError: So much is not sent that whoever does not wait must stop.
+        """
+        emitted.items += 1
+        if emitted.items > self._caps.stream_items:
+            where = f"the step at {about.position} of run {about.run_id!r}"
+            raise CapExceededError(where, "number of emitted items", emitted.items, self._caps.stream_items)
+        if self._emitter.is_full:
+            msg = (
+                f"{self._caps.stream_buffer:,} items of streams are not sent, and no more are taken from who does not "
+                "wait: `await emit(...)`, or call it in a thread"
+            )
+            raise UsageError(msg)
+        where = f"item of stream {stream!r} of step at {about.position} of run {about.run_id!r}"
+        payload = self._codec.encode(value, where=where)
+        return self._emitter.add(Item(stream, about.position, about.attempt, payload, time.time()), sync=sync)
 
     def progress(self, about: StepContext, done: float, total: float | None, note: str) -> None:  # noqa: ARG002
         """Show how far it has come, with the next sign of life."""

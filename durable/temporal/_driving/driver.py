@@ -58,10 +58,12 @@ from durable.temporal._driving.room import Room
 from durable.temporal._driving.seam import ServerAnswers, Travelling
 from durable.temporal._driving.slots import OF_RUN, Slots
 from durable.temporal._driving.step_calls import StepCalls
+from durable.temporal._driving.streams import Streams
 from durable.temporal._driving.timers import Timers
 from durable.temporal._setup.setup import Setup
 from durable.temporal._wire.answers import How
 from durable.temporal._wire.ends import cancelled_run, failed_run
+from durable.temporal._wire.items import Item
 from durable.temporal._wire.journals import CARRIED, HELD, packed_journal, unpacked_journal
 from durable.temporal._wire.payloads import from_plain, joined_arguments, packed, unpacked, unpacked_text
 from durable.temporal._wire.starts import (
@@ -99,6 +101,7 @@ class Driver:
         self.questions = Questions(here)
         self._timers = Timers(here)
         self._callbacks = Callbacks(here, self._timers)
+        self.streams = Streams(marked)
         self._early: list[Event] = [SignalReceived(name, value, now()) for name, value in signals_in(marked)]
         carried = marked.get(CARRIED) or marked.get(HELD)
         self._carried = None if carried is None else unpacked_journal(carried)
@@ -271,7 +274,8 @@ class Driver:
         memo = memo_of(self._here.new)
         if self.journal.attributes:
             memo[ATTRIBUTES] = self._encoded_attributes()
-        workflow.continue_as_new(args=[packed_journal(self.journal.history(arrived))], memo=memo)
+        journal = packed_journal(self.journal.history(arrived))
+        workflow.continue_as_new(args=[journal, *self.streams.carried()], memo=memo)
 
     @property
     def _takes_turns(self) -> bool:
@@ -385,6 +389,7 @@ class Driver:
             self.questions.answer(reply)
         if decision.attributes is not None:
             self._show_attributes(decision.attributes)
+        self.streams.take(Item(stream, position, 0, value, now()) for stream, position, value in decision.emitted)
         if decision.progress is not None:
             done = decision.progress
             workflow.upsert_memo({PROGRESS: packed(dumps([done.done, done.total, done.note, done.position, done.at]))})
@@ -464,7 +469,7 @@ class Driver:
         signals = tuple(SentSignal(each.name, each.value) for each in unread if isinstance(each, SignalReceived))
         workflow.continue_as_new(
             workflow=start.new.workflow,
-            args=[*Start(evolve(chain, signals=())).arguments, *sent_signals(signals)],
+            args=[*Start(evolve(chain, signals=())).arguments, *sent_signals(signals), *self.streams.carried()],
             memo=memo_of(chain),
             task_queue=setup.task_queue(start.new.queue),
         )

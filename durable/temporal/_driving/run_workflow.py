@@ -13,6 +13,7 @@ from durable.temporal._driving.driver import Driver
 from durable.temporal._limits.wire import GRANTED
 from durable.temporal._setup.setup import setup_here
 from durable.temporal._wire.answers import ANSWER, How
+from durable.temporal._wire.items import CHAPTERS, ITEMS, STREAM, items_in, page_text
 from durable.temporal._wire.payloads import ASK, unpacked, unpacked_text
 
 
@@ -53,6 +54,21 @@ class RunWorkflow:
     def on_attributes(self, values: RawValue) -> None:
         """What a step has published."""
         self._driver.publish(unpacked(values))
+
+    @workflow.signal(name=ITEMS)
+    def on_items(self, items: RawValue) -> None:
+        """What a step has emitted."""
+        self._driver.streams.take(items_in(items))
+
+    @workflow.query(name=STREAM)
+    def stream(self, name: str, after: int) -> str:
+        """Items of a stream, as `page_text` has them."""
+        return page_text(self._driver.streams.page(name, after))
+
+    @workflow.query(name=CHAPTERS)
+    def chapters(self) -> str:
+        """What a run that continues this one is told of its streams."""
+        return "".join(unpacked_text(each) for each in self._driver.streams.carried())
 
     @workflow.update(name=ASK)
     async def on_ask(self, name: str, request: str, question: RawValue) -> RawValue:

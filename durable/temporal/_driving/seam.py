@@ -4,7 +4,7 @@ What the driver gives an `Execution` of its own: answers that are the server's, 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from temporalio import workflow
@@ -17,7 +17,6 @@ from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
 from durable._core.run.execution import OPENERS
 from durable._core.run.nodes import Node, NodeOwner, Opener, OpenRun
-from durable.errors import UsageError
 from durable.temporal._setup.registry import Registry
 
 
@@ -37,20 +36,9 @@ class ServerAnswers(Answers):
                 ex.decision.events.append(PatchMarked(change_id, ex.time))
         return known
 
-    def emit(self, stream: str, value: Any) -> Awaitable[None]:  # noqa: ARG002 - nothing is emitted
-        raise UsageError(no_streams(stream))
-
     def report(self, dropped: list[Command]) -> None:
         if not workflow.unsafe.is_replaying():  # what is a replay to the server is none to the execution
             super().report(dropped)
-
-
-def no_streams(stream: str) -> str:
-    """Why nothing is emitted here."""
-    return (
-        f"emit({stream!r}, ...): Temporal keeps no streams. Publish what others look at by set_attributes or progress, "
-        "or send it, in a step, to where they read it"
-    )
 
 
 class Travelling:

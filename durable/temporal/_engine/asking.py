@@ -19,9 +19,9 @@ from durable.temporal._engine.run_infos import info_from
 
 
 class StartAgain(Protocol):
-    """Starts a run that has a journal; *again*: one of its id has ended."""
+    """Starts a run that has a journal; *again*: one of its id has ended, which tells of its streams in *chapters*."""
 
-    async def __call__(self, history: RunHistory, /, *, again: bool = False) -> None: ...
+    async def __call__(self, history: RunHistory, /, *, again: bool = False, chapters: str = "") -> None: ...
 
 
 @frozen

@@ -64,6 +64,7 @@ from durable.temporal._schedules.tick_workflow import Ticks, TickWorkflow
 from durable.temporal._setup.registry import register
 from durable.temporal._setup.setup import Setup, SetupInterceptor
 from durable.temporal._transactions.app_transactions import AppTransactions
+from durable.temporal._wire.items import CHAPTERS
 from durable.temporal._wire.journals import packed_journal
 from durable.temporal._wire.payloads import packed
 from durable.temporal._wire.starts import ATTRIBUTES, Start, labels_of, make_start, new_run_from, start_of_journal
@@ -443,14 +444,16 @@ class TemporalEngine:
             )
             raise UsageError(msg)
 
-    async def _continue(self, history: RunHistory, *, held: bool = False, again: bool = False) -> None:
-        """Start a run that has a journal; *again*: one of its id has ended."""
+    async def _continue(
+        self, history: RunHistory, *, held: bool = False, again: bool = False, chapters: str = ""
+    ) -> None:
+        """Start a run that has a journal; *again*: one of its id has ended, which tells of its streams."""
         start = start_of_journal(history)
         new, attributes = start.new, history.run.attributes
         policy = WorkflowIDReusePolicy
         await self._client.start_workflow(
             new.workflow,
-            args=[packed_journal(history, held=held)],
+            args=[packed_journal(history, held=held), *([packed(chapters, CHAPTERS)] if chapters else [])],
             id=start.workflow_id,
             task_queue=self._task_queue_of(new.queue),
             memo=start.memo if attributes is None else {**start.memo, ATTRIBUTES: packed(attributes)},

@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
 from attrs import evolve
 from temporalio.client import (
@@ -54,8 +54,9 @@ from durable.errors import (
 )
 from durable.temporal._attempts.run_ends import run_end
 from durable.temporal._driving.questions import REFUSED, UNANSWERED
-from durable.temporal._driving.seam import no_streams
 from durable.temporal._engine.elsewhere import OF_RUNS, refuse
+from durable.temporal._engine.streams import TemporalStream
+from durable.temporal._wire.items import CHAPTERS
 from durable.temporal._wire.payloads import ASK, from_plain, packed, plain, unpacked_text
 from durable.temporal._wire.starts import new_run_from, workflow_id_of
 
@@ -268,14 +269,20 @@ class TemporalRun(Generic[T]):
             else:
                 await asyncio.sleep(_LOOK_EVERY)
 
-    def stream(self, name: str, *_: Any, **__: Any) -> NoReturn:
+    @overload
+    def stream(self, name: str, *, after: int = ...) -> TemporalStream[Any]: ...
+    @overload
+    def stream(self, name: str, kind: type[S], *, after: int = ...) -> TemporalStream[S]: ...
+    def stream(self, name: str, kind: Any = Any, *, after: int = 0) -> TemporalStream[Any]:
         """
-        Nothing: a server keeps no streams.
+        What the run emits under *name*: ``async for token in run.stream("tokens", str)``. As `Run.stream`.
 
-        Raises:
-            UsageError: Always; the message says what to use instead.
+        Args:
+            name: As it is given to `emit`.
+            kind: The type of its items.
+            after: The `seq` of the item behind which to begin.
         """
-        raise UsageError(no_streams(name))
+        return TemporalStream(self._asking, self._handle.id, self.status, name, after, kind)
 
     async def children(self) -> list[RunInfo]:
         """The runs that it started, oldest first; as the server finds them, which may be seconds behind."""
@@ -408,7 +415,8 @@ class TemporalRun(Generic[T]):
                 await handle.retry(force=force)
         run = evolve(exported.run, status="waiting", ended_at=None, reason=None)
         reopened = evolve(exported, run=run, events=[*exported.events, again], waits=[])
-        await self._asking.start_again(reopened, again=True)
+        chapters = await self._query(CHAPTERS)
+        await self._asking.start_again(reopened, again=True, chapters=chapters)
         self._handle = self._asking.handle_on(self._handle.id)  # that of `start` knows the run that has failed
         return True
 
