@@ -199,7 +199,7 @@ async def test_a_downloaded_history_is_a_journal(engines, client, tmp_path):
         await journal_of(path, ALL)
 
 
-@pytest.mark.parametrize("name", ["batch", "prune", "transact", "queue"])
+@pytest.mark.parametrize("name", ["batch", "prune", "transaction", "queue"])
 async def test_what_only_a_journal_has_is_refused_with_what_to_use(engines, name):
     """
     On engines, and on runs; what nobody has is an AttributeError as ever.
@@ -207,8 +207,8 @@ async def test_what_only_a_journal_has_is_refused_with_what_to_use(engines, name
     engine = await engines(*ALL)
     with pytest.raises(UsageError, match="not known on Temporal"):
         getattr(engine, name)
-    with pytest.raises(UsageError, match="set_attributes"):
-        getattr(engine.get("x"), "query")  # noqa: B009 - it is the access that is refused
+    with pytest.raises(UsageError, match="another delay"):
+        getattr(engine.get("x"), "reschedule")  # noqa: B009 - it is the access that is refused
     assert not hasattr(engine, "nonsense")
 
 

@@ -6,7 +6,7 @@ One that is refused leaves nothing in the server's history.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from durable._core.codec.codec import Payload
@@ -32,7 +32,12 @@ class Callbacks:
         self._timers = timers
 
     def check(
-        self, execution: Execution | JobExecution, events: Iterable[Event], token: str, how: How, payload: Payload
+        self,
+        execution: Execution | JobExecution | None,
+        events: Iterable[Event],
+        token: str,
+        how: How,
+        payload: Payload,
     ) -> None:
         """
         Nothing, if the callback of *token* is open and takes this answer.
@@ -42,7 +47,7 @@ class Callbacks:
         """
         try:
             place = read_token(token)
-            node = None if isinstance(execution, JobExecution) else execution.leaves.get(place.position)
+            node = execution.leaves.get(place.position) if isinstance(execution, Execution) else None
             fate = fate_of(place, events, self._here.inbox, is_open=isinstance(node, CallbackNode))
             answered = answer_in(fate)
             if answered is not None:
@@ -50,6 +55,8 @@ class Callbacks:
                     raise TokenUsedError(place.run_id, place.position, "it was answered already")
                 raise answered_already(answered)
             fate.check_in_time()
+            if execution is None:
+                return
             if not isinstance(node, CallbackNode):
                 raise TokenEndedError(place.run_id, place.position, "nobody waits for it any more")
             if how == "complete":
@@ -57,9 +64,12 @@ class Callbacks:
         except (TokenError, CallbackValueError) as error:
             raise refusal(error) from None
 
-    def take(self, opened: CallbackOpened, how: How, payload: Payload) -> None:
+    def take(self, events: Sequence[Event], token: str, how: How, payload: Payload) -> None:
         """Take an answer that was looked at."""
-        position = opened.position
+        position = read_token(token).position
+        opened = next(
+            each for each in reversed(events) if isinstance(each, CallbackOpened) and each.position == position
+        )
         self._timers.disarm(Wait(position, "heartbeat", position))
         match how:
             case "heartbeat":

@@ -36,11 +36,9 @@ from durable._core.journal.waits import Wait
 from durable._core.policies.retry import from_record
 from durable._core.program.functions import Job
 from durable._core.program.ops import RunOp
-from durable._core.program.tokens import read_token
 from durable._core.recorded.copies import waits_of
 from durable._core.recorded.export_format import RunHistory
 from durable._core.run.attempts import AttemptNode
-from durable._core.run.callbacks import CallbackNode
 from durable._core.run.decision import ChildAction, Decision, SlotAction, StepAction, TransactionAction
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
@@ -110,6 +108,8 @@ class Driver:
             self.journal = Journal(here, self._calls, [started])
         else:
             self.journal = self._take_journal(self._carried)
+        #: Whether what came along was taken in.
+        self._is_replayed = self._carried is None
         if HELD in marked:
             self.pause()
         self._execution = self._make_execution()
@@ -162,14 +162,12 @@ class Driver:
 
     def check_answer(self, token: str, how: How, payload: Payload) -> None:
         """Raise ApplicationError, if no callback of the run takes this answer."""
-        self._callbacks.check(self._execution, self.journal.events, token, how, payload)
+        execution = self._execution if self._is_replayed else None
+        self._callbacks.check(execution, self.journal.events, token, how, payload)
 
     def answer(self, token: str, how: How, payload: Payload) -> None:
         """An answer to a callback, which was looked at."""
-        assert isinstance(self._execution, Execution), "a job has no callbacks"
-        node = self._execution.leaves[read_token(token).position]
-        assert isinstance(node, CallbackNode), "looked at"
-        self._callbacks.take(node.opened, how, payload)
+        self._callbacks.take(self.journal.events, token, how, payload)
 
     def why(self) -> str:
         """In a sentence, what it waits for."""
@@ -240,7 +238,8 @@ class Driver:
         """Replay the journal that came along, and begin again what was running."""
         execution, events = self._execution, carried.events
         execution.load()
-        over = {event.position for event in carried.pending if event.position}
+        self._is_replayed = True
+        over = {event.position for event in [*carried.pending, *self._here.inbox] if event.position}
         for wait in carried.waits or waits_of(events, now()):
             if wait.position not in over and wait.kind not in _OF_THE_FILE:
                 kind: WaitKind = wait.kind  # type: ignore[assignment]  # the file holds nothing else
