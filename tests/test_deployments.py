@@ -35,9 +35,13 @@ SITUATIONS = {
         "healthy, degraded and why, failed, closed",
         "shell/test_supervision.py::test_health_says_what_a_probe_needs",
     ),
+    "readers take turns without end": (
+        "waited for; the WAL stays bounded",
+        "shell/test_supervision.py::test_readers_that_take_turns_do_not_let_the_wal_grow",
+    ),
     "a reader never ends its transaction": (
-        "told in log, health and doctor; recovers",
-        "shell/test_supervision.py::test_a_wal_that_a_reader_holds_is_told_and_recovers",
+        "told in log, health, stats and doctor; recovers",
+        "shell/test_supervision.py::test_a_wal_that_another_program_holds_is_told_and_recovers",
     ),
     "plain steps hang": (
         "no more threads than given; others run",

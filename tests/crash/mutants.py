@@ -1753,9 +1753,16 @@ MUTANTS = (
     _m(
         "a WAL that cannot be emptied is not told",
         "_shell/tasks/housekeeping",
-        '        troubles.begin("wal", told)\n',
-        "        del told\n",
-        "shell/test_supervision.py::test_a_wal_that_a_reader_holds_is_told_and_recovers",
+        '            self.troubles.begin("wal", told)\n',
+        "            del told\n",
+        "shell/test_supervision.py::test_a_wal_that_another_program_holds_is_told_and_recovers",
+    ),
+    _m(
+        "readers that take turns are not waited for",
+        "_shell/tasks/housekeeping",
+        "await self.database.restart_wal() if grows else pages == moved",
+        "pages == moved",
+        "shell/test_supervision.py::test_readers_that_take_turns_do_not_let_the_wal_grow",
     ),
     _m(
         "a file that has no thread for its connection ends the engine",

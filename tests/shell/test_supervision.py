@@ -4,9 +4,10 @@ The engine never dies in silence: what passes is waited out and told, what does 
 
 import asyncio
 import contextlib
+import io
 import os
+import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from durable import Engine, EngineFailedError, Flow, Return, job, sleep, wait_for, workflow
+from durable import Engine, EngineFailedError, Flow, Return, command_line, job, sleep, wait_for, workflow
+from durable._cli.commands.look import doctor
+from durable._shell.storage.connections import PRAGMAS
 from durable._shell.tasks import housekeeping
 from durable.errors import EngineClosedError, JournalFullError, JournalLostError
 
@@ -337,31 +340,105 @@ async def test_an_idle_engine_learns_that_it_can_record_again(engines, eventuall
     await eventually(is_over, 5)
 
 
-async def test_a_wal_that_a_reader_holds_is_told_and_recovers(engines, tmp_db, eventually, monkeypatch):
+READERS = """
+import sqlite3, sys, time
+path, seconds = sys.argv[1], float(sys.argv[2])
+turns = [sqlite3.connect(path, isolation_level=None) for _ in range(2)]
+
+def begin(reader):
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM durable_runs").fetchall()
+
+begin(turns[0])
+print("reads", flush=True)
+while seconds == 0:
+    time.sleep(60)
+while True:  # the next begins before this one ends
+    time.sleep(seconds)
+    begin(turns[1])
+    turns[0].execute("ROLLBACK")
+    turns.reverse()
+"""
+
+
+@contextlib.contextmanager
+def readers(path, seconds=0.0):
     """
-    In health, log and stats; nothing waits meanwhile. Once the reader is gone, the next commit begins the WAL anew.
+    Another program with the sqlite3 module: one transaction that stays, or two connections that take turns.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", READERS, str(path), str(seconds)], stdout=subprocess.PIPE, text=True
+    ) as reading:
+        try:
+            assert reading.stdout.readline() == "reads\n"
+            yield
+        finally:
+            reading.kill()
+
+
+@pytest.fixture
+def small_wal(monkeypatch):
+    """
+    The size from which a WAL is told, and to which SQLite cuts it.
     """
     monkeypatch.setattr(housekeeping, "WAL_BYTES", 300_000)
+    limit = [(sql.replace("67108864", "300000"), asked, 300_000) for sql, asked, _ in PRAGMAS["writer"][1:2]]
+    monkeypatch.setitem(PRAGMAS, "writer", (PRAGMAS["writer"][0], *limit, *PRAGMAS["writer"][2:]))
+    return 300_000
+
+
+async def write_much(engine):
+    """More than fits into a small WAL."""
+    runs = await engine.start_many([quick(number) for number in range(200)])
+    for run in runs:
+        await run.result(20)
+
+
+async def test_a_wal_that_another_program_holds_is_told_and_recovers(
+    engines, tmp_db, eventually, monkeypatch, small_wal
+):
+    """
+    In health, log, stats and by doctor; nothing waits meanwhile. Once the reader is gone, the next commit begins anew.
+    """
+    monkeypatch.setattr(doctor, "_WAL_BYTES", small_wal)
     engine = await engines.file(quick)
-    engine._backend.running.database._writer.raw.execute("PRAGMA journal_size_limit = 300000").fetchall()
 
     async def is_now(status):
         return engine.health().status == status
 
-    with contextlib.closing(sqlite3.connect(tmp_db, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM durable_runs").fetchall()
-        runs = [await engine.start_many([quick(number) for number in range(500)]) for _ in range(2)]
-        for run in (run for each in runs for run in each):
-            await run.result(20)
-        await eventually(lambda: is_now("degraded"), 5)
-        assert "a reader does not end its transaction" in engine.health().reasons[0]
+    with readers(tmp_db), capture_logs() as logs:
+        await write_much(engine)
         held = (await engine.stats()).wal_bytes
-        assert held > 300_000
-    await eventually(lambda: is_now("healthy"), 5)
+        assert held > small_wal
+        await eventually(lambda: is_now("degraded"))
+        assert "a reader does not end its transaction" in engine.health().reasons[0]
+        assert [each["what"] for each in logs if each["event"] == "engine.degraded"] == ["wal"]
+        command = ["doctor", "--db", str(tmp_db)]
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            await asyncio.to_thread(command_line, command)
+        assert re.search(r"^warning +the WAL has .* a reader that never ends", said.getvalue(), re.MULTILINE)
+        await write_much(engine)
+        assert (await engine.stats()).wal_bytes > held
+    await eventually(lambda: is_now("healthy"))
     assert await engine.run(quick(1)) == 1
     assert await engine.run(quick(2)) == 2
-    assert (await engine.stats()).wal_bytes <= 300_000 < held
+    assert (await engine.stats()).wal_bytes <= small_wal
+
+
+async def test_readers_that_take_turns_do_not_let_the_wal_grow(engines, tmp_db, eventually, small_wal):
+    """
+    Each ends its transaction soon, but never is there a moment without one: the writer waits for that moment.
+    """
+    engine = await engines.file(quick)
+
+    async def is_cut():
+        await engine.run(quick(1))
+        return (await engine.stats()).wal_bytes <= small_wal
+
+    with readers(tmp_db, 0.02):
+        for _ in range(2):
+            await write_much(engine)
+        await eventually(is_cut)
 
 
 FAMINE = """

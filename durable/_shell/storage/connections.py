@@ -34,11 +34,14 @@ T = TypeVar("T")
 CACHED_STATEMENTS: Final = 512  # all of ours and a fair number of the application's
 # SQLite maps 32 KiB of shared memory into a file; on a full disk touching it kills the process.
 FREE_BYTES: Final = 128 << 10
+# How long one waits for a lock of another program; and the writer for readers, so that it can begin the WAL anew.
+BUSY_MILLISECONDS: Final = 5000
+READERS_MILLISECONDS: Final = 250
 # Each is set, then read back: SQLite accepts a mistyped pragma in silence.
 PRAGMAS: Final[dict[str, tuple[tuple[str, str, int | str], ...]]] = {
     "shared": (
         # because of somebody's shell; another engine cannot be in the way
-        ("PRAGMA busy_timeout = 5000", "PRAGMA busy_timeout", 5000),
+        (f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}", "PRAGMA busy_timeout", BUSY_MILLISECONDS),
         ("PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", 1),
         ("PRAGMA trusted_schema = OFF", "PRAGMA trusted_schema", 0),
         # for what is sorted and rolled back: there may be no folder for temporary files that can be written
@@ -144,13 +147,31 @@ def open_transaction(conn: sqlite3.Connection) -> bool:
     return conn.in_transaction  # a function, because type checkers believe what they saw before COMMIT
 
 
-def checkpoint(conn: sqlite3.Connection, path: str) -> tuple[int, int, int]:
-    """Checkpoint without waiting for anybody: whether it was kept from it, frames in the WAL, frames moved."""
+def checkpoint(conn: sqlite3.Connection, path: str) -> tuple[int, int]:
+    """Checkpoint without waiting for anybody: frames in the WAL, frames moved."""
     try:
-        busy, frames, moved = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        _, frames, moved = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.Error as error:
         raise translate(error, path) from error
-    return busy, frames, moved
+    return frames, moved
+
+
+def restart_wal(conn: sqlite3.Connection, path: str) -> bool:
+    """
+    Checkpoint, and wait a moment for readers, while nobody writes: whether the next commit begins the WAL anew.
+
+    Readers of which each begins before the one before him has ended let a WAL grow without end, short as each of them
+    is. Who begins while nobody writes needs nothing of the WAL, so it is enough to wait for those that are there.
+    """
+    try:
+        conn.execute(f"PRAGMA busy_timeout = {READERS_MILLISECONDS}").fetchall()
+        try:
+            (busy, _, _) = conn.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        finally:
+            conn.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}").fetchall()
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    return not busy
 
 
 def roll_back(conn: sqlite3.Connection, path: str) -> None:

@@ -41,6 +41,7 @@ from durable._shell.storage.connections import (
     look,
     open_reader,
     real_path,
+    restart_wal,
     roll_back,
     scrub,
     transact,
@@ -407,10 +408,14 @@ class Database:
         except OSError:
             return 0
 
-    async def checkpoint(self) -> bool:
-        """Move what the WAL holds into the file, as far as nobody reads it; whether that was all of it."""
-        _, frames, moved = await self._hop(self._writer, checkpoint)
-        return bool(frames == moved)
+    async def checkpoint(self) -> tuple[int, int]:
+        """Move what the WAL holds into the file, as far as nobody reads it: pages there, and pages moved."""
+        return await self._hop(self._writer, checkpoint)
+
+    async def restart_wal(self) -> bool:
+        """As `checkpoint`, and wait a moment for readers; whether the next commit begins the WAL anew."""
+        async with self._exclusive:
+            return await self._hop(self._writer, restart_wal)
 
     def check_identity(self) -> None:
         """

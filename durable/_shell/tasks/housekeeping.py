@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from attrs import define
+
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.supervision import decide
 from durable._shell.backend import Backend
@@ -56,14 +58,15 @@ async def keep_house(
         JournalLostError: The file is another one, or gone: nothing more may be written.
     """
     pruned_at = forgot_at = house.clock.monotonic()
-    while isinstance(database, Database) or keep_finished is not None:
+    wal = _Wal(database, troubles) if isinstance(database, Database) else None
+    while wal is not None or keep_finished is not None:
         await house.clock.sleep(IDENTITY_SECONDS)
-        if isinstance(database, Database):
-            await _look(house, database, ownership, troubles)
-            await _tried(house, _look_at_wal(database, troubles))
+        if wal is not None:
+            await _look(house, wal.database, ownership, troubles)
+            await _tried(house, wal.look())
             with contextlib.suppress(JournalError):  # known already
                 await write_again()
-            await _tried(house, _seal(database))
+            await _tried(house, _seal(wal.database))
         now = house.clock.monotonic()
         if keep_finished is not None and now - pruned_at >= min(3600.0, max(60.0, keep_finished / 10)):
             pruned_at = now
@@ -93,22 +96,38 @@ async def _look(house: House, database: Database, ownership: Ownership | None, t
         troubles.end("file")
 
 
-async def _look_at_wal(database: Database, troubles: Troubles) -> None:
-    """
-    Tell of a WAL that cannot be emptied, and checkpoint it as soon as it can.
+@define
+class _Wal:
+    """A WAL that cannot be emptied is told, and emptied as soon as it can."""
 
-    Commits do that by themselves, so it is large only after a large transaction, which one look mends, or as long as
-    somebody reads on and on what was there when he began. The next commit then begins it anew, and cuts it to size.
-    """
-    size = database.wal_bytes
-    if size <= WAL_BYTES or await database.checkpoint():
-        troubles.end("wal")
-    else:
-        told = (
-            f"the WAL has {size >> 20} MiB and cannot be emptied, because a reader does not end its transaction: end "
-            "that process, or let it read in short ones; until then the file's WAL grows with all that is recorded"
-        )
-        troubles.begin("wal", told)
+    database: Database
+    troubles: Troubles
+    #: Pages that had been moved into the file when it was last looked at.
+    moved: int = 0
+
+    async def look(self) -> None:
+        """
+        Tell whether it is too large to be left alone, and why.
+
+        Commits checkpoint by themselves, so it is large only after a large transaction, which one look mends; as long
+        as somebody reads on and on what was there when he began; or when readers take turns, and never stop for a
+        moment. The latter are waited for. The next commit then begins the WAL anew, and cuts it to size.
+        """
+        size = self.database.wal_bytes
+        if size <= WAL_BYTES:
+            self.troubles.end("wal")
+            return
+        pages, moved = await self.database.checkpoint()
+        grows, self.moved = moved != self.moved, moved
+        if await self.database.restart_wal() if grows else pages == moved:
+            self.troubles.end("wal")
+        else:
+            told = (
+                f"the WAL has {size >> 20} MiB and cannot be emptied, because a reader does not end its transaction: "
+                "end that process, or let it read in short ones; until then the file's WAL grows with all that is "
+                "recorded"
+            )
+            self.troubles.begin("wal", told)
 
 
 async def _seal(database: Database) -> None:
