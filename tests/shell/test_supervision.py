@@ -261,11 +261,11 @@ async def test_a_background_task_begins_again_after_what_passes(engines, monkeyp
     commits = engine._backend.running.commits
     real, refused = commits.call, []
 
-    async def call(fn, *, answers=True):
+    async def call(fn, *, answers=True, **how):
         if not answers and len(refused) < 3:
             refused.append(fn)
             raise OSError(24, "Too many open files")
-        return await real(fn, answers=answers)
+        return await real(fn, answers=answers, **how)
 
     monkeypatch.setattr(commits, "call", call)
     with capture_logs() as logs:
