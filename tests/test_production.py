@@ -155,11 +155,11 @@ def test_litestream_restores_what_was_acknowledged_a_second_before(site):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert engine.returncode == -signal.SIGKILL
-    shutil.rmtree(site.journal.parent)
-    site.journal.parent.mkdir(mode=0o700)
-
     (restoring,) = [command for command in COMMANDS if "litestream restore" in command]
-    code, said = site.run(restoring)
+    with site.journal.open("rb"):  # or the new file might have the number of the old one, which is how a copy is told
+        shutil.rmtree(site.journal.parent)
+        site.journal.parent.mkdir(mode=0o700)
+        code, said = site.run(restoring)
     assert code == 0, said
     code, said = site.run("durable doctor")
     assert code == 0, said

@@ -641,6 +641,13 @@ MUTANTS = (
         "shell/test_hostile_exceptions.py::test_the_text_of_an_error_is_not_waited_for",
     ),
     _m(
+        "a loop in a text that was not stopped at once continues for ever",
+        "_shell/attempts/asking",
+        "        if _given_up:\n",
+        "        if not _given_up:\n",
+        "shell/test_hostile_exceptions.py::test_a_loop_that_was_not_stopped_is_stopped_when_another_text_is_asked_for",
+    ),
+    _m(
         "a run without its definition stays blocked for ever",
         "_shell/engine/running",
         "        retry_blocked(conn, now)\n",

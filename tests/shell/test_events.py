@@ -78,6 +78,12 @@ async def upto_end(events, run_id):
     raise AssertionError("it ended too early")
 
 
+async def listening(client):
+    """Return once its readers are told what happens: what others ask for does not wait for that."""
+    for feed in list(client._backend._feeds):
+        await feed.begun.wait()
+
+
 def in_short(events):
     """Names, with what tells events of one name apart."""
     return [(event.name, event.step or event.about, event.attempt) for event in events]
@@ -127,6 +133,7 @@ async def test_clients_and_services_are_told_the_same(tmp_db, reached):
     async with Service(tmp_db, [busy], durability="process") as service, Client(tmp_db) as client:
         readers = [service.events(), client.events(run="r"), client.events(workflow=busy, kinds=["step.failed", "run"])]
         tasks = [asyncio.create_task(upto_end(each, "r")) for each in readers]
+        await listening(client)
         run = await service.start(busy(), id="r")
         await service.start(busy(), id="another")
         await reached(run, "waiting")
@@ -149,6 +156,7 @@ async def test_a_client_follows_through_a_change_of_owners(engines, tmp_db):
     engine = await engines.file(errand)
     async with Client(tmp_db) as client:
         events = client.events()
+        await listening(client)
         first = await engine.start(errand(), id="first")
         assert await first.result() == "done"
         assert [event.name for event in await upto_end(events, "first")][-1] == "run.succeeded"

@@ -6,7 +6,9 @@ kinds in one engine, all runs of a place at once.
 """
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import os
 import signal
 import threading
@@ -187,8 +189,15 @@ JOBS = (in_job, in_job_thread, in_key, in_limit_key)
 def impatient(monkeypatch):
     """
     What never gives its text is not waited for.
+
+    Nor does anybody look on while garbage is collected, as Hypothesis does: what is raised in a thread to end it is
+    lost in such a function, and its loop makes all that follows slow.
     """
     monkeypatch.setattr(asking, "PATIENCE", 0.02)
+    looking_on = gc.callbacks.copy()
+    gc.callbacks.clear()
+    yield
+    gc.callbacks.extend(looking_on)
 
 
 async def all_end(engine, ops, kinds):
@@ -611,6 +620,28 @@ async def test_a_loop_without_end_in_a_text_is_stopped(eventually):
         asking.Asking()(loops, None)
 
     async def is_over():
+        return before.issuperset(threading.enumerate())
+
+    await eventually(is_over)
+
+
+async def test_a_loop_that_was_not_stopped_is_stopped_when_another_text_is_asked_for(eventually):
+    """
+    What is raised in it may get lost: where its thread collects garbage, or in an `except` that takes all.
+    """
+
+    def loops_twice(_):
+        for _ in range(2):
+            with contextlib.suppress(BaseException):
+                while True:
+                    pass
+
+    before = set(threading.enumerate())
+    with pytest.raises(TimeoutError):
+        asking.Asking()(loops_twice, None)
+
+    async def is_over():
+        assert asking.Asking()(str, 1) == "1"
         return before.issuperset(threading.enumerate())
 
     await eventually(is_over)

@@ -20,6 +20,9 @@ from durable._core.codec.exceptions.safe_text import one_line
 #: Seconds that all texts of one exception may take.
 PATIENCE = 1.0
 
+#: Threads that were given up, and may not have ended: what is raised in one that collects garbage, say, may get lost.
+_given_up: list[threading.Thread] = []
+
 
 class Asking:
     """The way in which one exception is asked for its texts: an `Ask` of the core's."""
@@ -37,6 +40,8 @@ class Asking:
         """
         if self._left <= 0:
             raise TimeoutError
+        if _given_up:
+            _end_given_up()
         answers: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
         context = contextvars.copy_context()
         thread = threading.Thread(
@@ -71,8 +76,16 @@ def _answer(
 
 
 def _give_up(thread: threading.Thread) -> None:
-    """Have an exception raised in *thread*, lest a loop of it continues for ever; one that waits is left to itself."""
+    """Have *thread* end, lest a loop of it continues for ever; one that waits is left to itself."""
+    _given_up.append(thread)
+    _end_given_up()
+
+
+def _end_given_up() -> None:
+    """Have an exception raised in each thread that was given up and has not ended, whatever became of the last one."""
+    _given_up[:] = filter(threading.Thread.is_alive, _given_up)
     with contextlib.suppress(Exception):
         import ctypes  # noqa: PLC0415 - not everywhere, and hardly ever needed
 
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+        for thread in filter(threading.Thread.is_alive, _given_up):  # asked once more: its number may soon be another's
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
