@@ -285,6 +285,29 @@ async def test_results_pass_through_the_codec_of_the_application(desk):
         del sys.modules["hooked_of_requests"]
 
 
+async def test_what_would_stand_in_plain_in_an_encrypted_journal_is_refused_without_the_application(desk, tmp_path):
+    """
+    Also where no engine runs that would encrypt it: nobody asks for encryption and then wants this.
+    """
+    source = f"{SOURCE}\nclass Hooks:\n    def encode(self, data): return data[::-1]\n    decode = encode\n"
+    source += "from durable import Engine\nengine = Engine('unused.db', [ride, approval], codec=Hooks())\n"
+    hooked = desk.app.with_name("encrypting_of_requests.py")
+    hooked.write_text(source)
+    module = load_application(str(hooked)).definitions[0]
+    try:
+        engine = await desk.engines.file(module, codec=module.Hooks())
+        app = ("--app", f"{hooked}:engine")
+        await desk.run("start", "approval", "--arg", "number=3", "--id", "a", *app)
+        await engine.aclose()
+        for words in (("signal", "a", "approved", "--payload", '"s3cret"'), ("cancel", "a", "--reason", "s3cret")):
+            said = await desk.run(*words)
+            assert (said.code, "--app" in said.err) == (2, True), said
+            assert (await desk.run(*words, *app)).code == 0
+        assert b"s3cret" not in desk.db.read_bytes()
+    finally:
+        del sys.modules["encrypting_of_requests"]
+
+
 async def test_the_payload_of_a_signal_is_read_as_the_type_that_the_application_gives_it(desk):
     """
     A `Signal` beside the workflow says what the JSON means; what does not fit is refused, and nothing is sent.

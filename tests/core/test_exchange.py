@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import math
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -586,6 +587,72 @@ def test_digests_are_left_out_and_keys_of_limits_and_queues_are_asked_for():
     assert (found.run.queue, found.run.limit_key, found.run.arguments) == ("*", "*", None)
     assert found.events[1:] == [evolve(asked, key="*", digest=""), evolve(started, digest="")]
     assert redacted(RunHistory(FACTS, [STARTED]), lambda where: "*", Codec()).run.queue == "default"
+
+
+#: What leaves as it is: what the code calls things, where they stand, and what tells one thing from another.
+SHOWN = {
+    "position", "positions", "kept", "at_position", "name", "names", "workflow", "site", "type", "limit",
+    "run_id", "seed", "source", "request", "callback",
+}  # fmt: skip
+
+
+def secret(of):
+    """
+    A text that is found again.
+    """
+    return f"SECRET-{of}-TERCES"
+
+
+def found_in(history):
+    """
+    What each `secret` in the export of a run is of.
+    """
+    return set(re.findall("SECRET-(.*?)-TERCES", "".join(export_lines(history))))
+
+
+@pytest.mark.parametrize("event", EVENT_CLASSES.values(), ids=lambda event: event.__name__)
+def test_a_hook_is_asked_about_every_text_of_every_event(event):
+    """
+    Or it does not leave; but for what is named here, so that a field which is added is thought of.
+    """
+    fields, hints = {}, class_hints(event)
+    for name in (each.name for each in attrs_fields(event)):
+        kind = hints[name]
+        if name == "value":
+            fields[name] = dumps(secret(name))
+        elif kind in (list[str], tuple[str, ...], tuple[str, ...] | None):
+            fields[name] = [secret(name)]
+        elif kind in (str, str | None):
+            fields[name] = secret(name)
+        else:
+            fields[name] = 1
+    history = RunHistory(FACTS, [event(**fields)], pending=[event(**fields)])
+    assert found_in(history) >= {name for name, given in fields.items() if given != 1}
+    assert found_in(redacted(history, lambda where: "*", Codec())) <= SHOWN
+
+
+def test_a_hook_is_asked_about_every_text_beside_the_events():
+    """
+    Of the run, its notes, its windows, and what is to come.
+    """
+    then = {
+        "workflow": "w", "key": secret("then-key"), "arguments": secret("then"), "queue": secret("then-queue"),
+        "labels": {"a": secret("then-label")}, "limit_key": secret("then-limit"),
+        "started": {"value": dumps(secret("then-value")), "carried": secret("then-carried")},
+    }  # fmt: skip
+    texts = {name: secret(name) for name in ("key", "reason", "queue", "limit_key", "arguments")}
+    facts = evolve(
+        FACTS, **texts, labels={"a": secret("label")}, attributes=dumps(secret("attribute")), follow_ups=dumps([then])
+    )
+    history = RunHistory(
+        facts,
+        [STARTED],
+        notes=[StepNote("0", "cursor", dumps(secret("note")), 3.0)],
+        feeds=[ExportedFeed("3", 1, "", "all", dumps([then]), (FeedItem(2, "c", dumps(secret("item"))),))],
+        dedups=[secret("dedup")],
+    )
+    assert len(found_in(history)) == 17  # `arguments` and `then` among them: digests
+    assert found_in(redacted(history, lambda where: {} if where.name == "labels" else "*", Codec())) == set()
 
 
 def test_bytes_without_their_codec_cannot_be_redacted():

@@ -30,7 +30,14 @@ from durable import (
 from durable._core.codec.codec import Codec
 from durable._core.codec.digests import may_be_equal
 from durable.codecs import AesGcm, Chain, Zlib
-from durable.errors import EncodeError, KeyConflictError, RunBlockedError, RunCancelledError, RunFailedError
+from durable.errors import (
+    EncodeError,
+    KeyConflictError,
+    RunBlockedError,
+    RunCancelledError,
+    RunFailedError,
+    UsageError,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -246,6 +253,46 @@ async def test_a_reason_from_who_has_no_codec_is_concealed_by_the_engine(tmp_db,
         await reached(run, "cancelled")
         assert (await run.info()).reason == f"because {SECRET}"
         assert (await batch.info()).reason == f"because {SECRET}"
+    assert plain_cells(tmp_db, SECRET) == set()
+
+
+def said_without_a_codec(client):
+    """
+    A request of each kind that carries a value, by what it is called.
+    """
+    run = client.get("run")
+    return {
+        "start": client.start(quick(SECRET)),
+        "start with a signal": client.start(waits("text"), id="other", signals=[("go", SECRET)]),
+        "follow-up": client.start(waits("text").then(quick(SECRET))),
+        "signal": run.signal("go", SECRET),
+        "ask": run.ask("how", SECRET, timeout=1),
+        "fork": run.fork(1, {1: SECRET}),
+        "schedule": client.schedules.create("late", quick(SECRET), every=60),
+        "cancel": run.cancel(f"because {SECRET}"),
+        "cancel a batch": client.get_batch("batch").cancel(f"because {SECRET}"),
+    }
+
+
+async def test_who_has_no_codec_is_refused_what_would_stand_in_plain(tmp_db, reached):
+    """
+    Values always; reasons where no engine runs that encrypts them. What says nothing of a value needs no codec.
+    """
+    async with Engine(tmp_db, DEFINITIONS, codec=encrypting()) as engine:
+        run = await engine.start(waits("text"), id="run")
+        await reached(run, "waiting")
+        async with Client(tmp_db) as client:
+            with pytest.raises(UsageError, match="are encrypted"):
+                await client.get("run").signal("go", SECRET)
+            assert await client.get("run").pause()
+    async with Client(tmp_db) as client:
+        for asked in said_without_a_codec(client).values():
+            with pytest.raises(UsageError, match="give it the codec"):
+                await asked
+        await client.get("run").signal("nothing")
+        assert await client.get("run").cancel()
+    async with Client(tmp_db, codec=encrypting()) as client:
+        await client.get("run").signal("go", SECRET)
     assert plain_cells(tmp_db, SECRET) == set()
 
 

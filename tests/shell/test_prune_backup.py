@@ -27,6 +27,7 @@ from durable import (
 from durable._shell.handles.journal import backend_of
 from durable._shell.requests import prune_requests
 from durable._shell.requests.prune_requests import PruneRuns
+from durable._shell.storage import database
 from durable.errors import JournalError, RunCancelledError, RunNotFoundError, RunStateError
 
 pytestmark = pytest.mark.anyio
@@ -373,6 +374,29 @@ async def test_a_secure_prune_frees_the_keys_of_what_it_deletes(engines, tmp_db)
         assert await engine.prune(older_than=0, keep_keys=keep, secure=True) == 1
         assert traces(tmp_db, "SECRET-key") == left
         await engine._backend.running.commits.call(lambda conn, _: conn.execute("DELETE FROM durable_keys").rowcount)
+
+
+async def test_a_secure_prune_waits_for_a_reader_that_ends(engines, tmp_db, monkeypatch):
+    """
+    Who looks at the file for a moment does not keep what was deleted in it; others write meanwhile.
+    """
+    monkeypatch.setattr(database, "_EMPTYING_PAUSES", (0.0, *[0.01] * 2_000))  # as long as this machine may need
+    engine = await engines.file(tells, quick)
+    run = await engine.start(tells("SECRET-value"))
+    await run.signal("go", "!")
+    await run.result(5)
+    await engine._backend.running.database.write(lambda conn: conn.execute("PRAGMA busy_timeout = 1").fetchall())
+    with closing(sqlite3.connect(tmp_db, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM durable_runs").fetchone()
+        pruning = asyncio.create_task(engine.prune(older_than=-60, secure=True))
+        while [each async for each in engine.runs(workflow="tells")]:
+            await asyncio.sleep(0)
+        await engine.run(quick(1))
+        assert not pruning.done()
+        other.execute("COMMIT")
+        assert await pruning == 1
+    assert traces(tmp_db, "SECRET-value") == []
 
 
 async def test_a_scrub_is_refused_while_another_reads(engines, tmp_db):

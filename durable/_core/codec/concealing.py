@@ -24,9 +24,14 @@ def encrypts(hooks: ValueCodec | None) -> bool:
     return hooks is not None and bool(getattr(hooks, "encrypts", True))
 
 
+def is_concealed(text: str) -> bool:
+    """Whether *text* is what `conceal` made of one."""
+    return _CONCEALED.fullmatch(text) is not None
+
+
 def conceal(text: str, hooks: ValueCodec, brief: str = "") -> str:
     """*text*, encrypted, unless it is already; *brief* stays readable, and is not part of it."""
-    if _CONCEALED.fullmatch(text):
+    if is_concealed(text):
         return text
     try:
         hidden = base64.b64encode(hooks.encode(text.encode("utf-8", "surrogatepass"))).decode()

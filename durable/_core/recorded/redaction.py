@@ -4,8 +4,8 @@ What a person may want changed or left out before runs leave a journal: every va
 Positions, names, kinds and times stay: they are what a history is. Hooks get values as plain
 JSON, decoded by the application's codec where there is one, since who encrypts a journal may well
 export a readable excerpt; a redacted value leaves as plain JSON too. Digests of arguments are left out: what is short
-can be found out by them. So ids of runs, and names that the code gives (of steps, signals, memos, patches), are not for
-secrets.
+can be found out by them. So ids of runs, and names that the code gives (of steps, signals, memos, patches, members of
+groups), are not for secrets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from attrs import evolve, frozen
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps, loads
-from durable._core.journal.events import KIND_NAMES, CallbackOpened, Event, RunStarted, SlotAwaited
+from durable._core.journal.events import (
+    KIND_NAMES,
+    CallbackOpened,
+    Event,
+    GroupOpened,
+    OutcomeResolved,
+    RunStarted,
+    SlotAwaited,
+    TimerSet,
+)
 from durable._core.recorded.export_format import RunFacts, RunHistory, StepNote
 from durable.errors import UsageError
 
@@ -34,7 +43,7 @@ class Redacted:
             itself; "Note" for cursors and memos; "Item" and "FollowUp" for arguments of runs to come.
         position: Of the command; None for what is the whole run's.
         name: Of the step, child, group, signal or memo; or which fact it is: ``key``, ``labels``,
-            ``attributes``, ``reason``, ``dedup``, ``queue``, ``limit_key``.
+            ``attributes``, ``reason``, ``dedup``, ``queue``, ``limit_key``, ``by`` (who resolved a step), ``label``.
         value: As plain JSON data: arguments are ``[[...], {...}]``, errors are objects with ``type``,
             ``message`` and ``traceback``.
     """
@@ -122,6 +131,10 @@ class _Redaction:
             changed["carried"] = ""  # of use to the steps of the application alone
         if event.reason:
             changed["reason"] = self._text(kind, position, "reason", event.reason) or ""
+        if isinstance(event, OutcomeResolved) and event.by:
+            changed["by"] = self._text(kind, position, "by", event.by) or ""
+        if isinstance(event, GroupOpened | TimerSet) and event.label:
+            changed["label"] = self._text(kind, position, "label", event.label) or ""
         if isinstance(event, SlotAwaited) and event.key:
             changed["key"] = self._text(kind, position, "limit_key", event.key) or ""
         if isinstance(event, CallbackOpened):  # whoever has it may answer

@@ -12,13 +12,13 @@ import asyncio
 import os
 import secrets
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, Final, Self, TypeVar
 from weakref import WeakSet
 
 from durable._core.authoring.op_constructors import with_options
 from durable._core.authoring.registry import Definitions
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
 from durable._core.ports import Clock
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
@@ -35,7 +35,7 @@ from durable._shell.reads.asked_rows import AskedRow, asked_row
 from durable._shell.reads.run_rows import RunRow
 from durable._shell.reports.watched_rows import Watched, watched_with_mark
 from durable._shell.requests.once import ASKED_SECONDS, Once
-from durable._shell.requests.request import JournalRequest
+from durable._shell.requests.request import JournalRequest, is_readable
 from durable._shell.rows.carried import NO_CARRY, Carry
 from durable._shell.rows.engine_events import EngineEvent, WantedEvents
 from durable._shell.rows.new_runs import make_run, make_template
@@ -109,6 +109,8 @@ class ClientBackend:
         self._timeout = timeout
         #: Called with each request before it is made; refuses by raising.
         self.on_request: Callable[[JournalRequest[Any]], None] = lambda _: None
+        #: Whether the values of the journal are encrypted.
+        self._encrypted = False
         self._reader: sqlite3.Connection | None = None
         self._started: dict[tuple[str, int], RunnableDefinition[..., Any]] = {}
         self._begin()
@@ -148,7 +150,8 @@ class ClientBackend:
             raise
         self._threads, self._loop = threads, asyncio.get_running_loop()
         if caps is not None:
-            self.codec.take_caps(*caps)
+            max_bytes, max_depth, self._encrypted = caps
+            self.codec.take_caps(max_bytes, max_depth)
 
     def end_waits(self, seconds: float = 0.0) -> None:
         """Let nobody wait for an end of a run or batch for more than *seconds* from now: EngineClosedError."""
@@ -246,6 +249,14 @@ class ClientBackend:
                     return
                 await asyncio.sleep(BATCH_PAUSE)
 
+    def _refuse_plain(self, recorded: Sequence[Payload]) -> None:
+        if self._encrypted and any(map(is_readable, recorded)):
+            msg = (
+                f"the values of journal {self.path} are encrypted, and what this client was given would be recorded in "
+                "plain: give it the codec (`Client(path, codec=...)`, `durable --app`)"
+            )
+            raise UsageError(msg)
+
     # --- what is to be --------------------------------------------------------------------------------
 
     async def request(self, request: JournalRequest[R], /) -> R:
@@ -263,6 +274,7 @@ class ClientBackend:
         transaction of them all. No engine can open it meanwhile, so give them in pages of some hundreds.
 
         Raises:
+            UsageError: The journal is encrypted, and something of these would stand there in plain.
             JournalAccessError: The file has an owner that does not listen.
             JournalError: They could not be recorded.
         """
@@ -272,6 +284,7 @@ class ClientBackend:
             await feed.begun.wait()
         for each in requests:
             self.on_request(each)
+            self._refuse_plain(each.values)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         # An owner may die between its commit and its answer: what is asked again under its id is recorded once.
@@ -289,6 +302,8 @@ class ClientBackend:
             left = [index for index in left if index not in found]
             if not left:
                 break
+            for index in left:
+                self._refuse_plain(every[index].texts)
             try:
                 results = await self._brief_owner.record_each([every[index] for index in left])
             except JournalLockedError as error:

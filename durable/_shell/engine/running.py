@@ -548,7 +548,7 @@ async def _recover(
         effects.damaged += slots.forget_damaged(conn)
         slots.register(conn, [numbers(limit) for limit in settings.limits.values()])
         register_fairness(conn, settings.queues)
-        note_value_caps(conn, settings.caps.value_bytes, settings.caps.nesting)
+        note_value_caps(conn, settings.caps.value_bytes, settings.caps.nesting, encrypts=settings.codec.conceals)
         make_token_key(conn)
         for queue in run_rows.paused_queues(conn):
             let_in(conn, slots.leave_paused_queue(conn, queue, now, effects, active=None), now, effects)

@@ -11,9 +11,10 @@ from typing import ClassVar
 from attrs import evolve, frozen
 
 from durable._core.admission import Places
+from durable._core.codec.codec import Payload
 from durable._shell.claims.places import PlacesFromFile
 from durable._shell.reads.run_rows import OPEN_SQL, chain
-from durable._shell.requests.request import Env, JournalRequest
+from durable._shell.requests.request import Env, JournalRequest, values_of
 from durable._shell.rows.rows import Effects, NewRun, labels_json
 from durable._shell.rows.templates import to_json
 from durable._shell.writes.batch_ends import finish_batches
@@ -53,6 +54,11 @@ class NewBatch:
     on_failure: tuple[NewRun, ...] = ()
     on_complete: tuple[NewRun, ...] = ()
 
+    @property
+    def all_runs(self) -> tuple[NewRun, ...]:
+        """Its members, and its callbacks."""
+        return (*self.runs, *self.on_success, *self.on_failure, *self.on_complete)
+
 
 @frozen
 class CreateBatches(JournalRequest[list[str]]):
@@ -62,6 +68,11 @@ class CreateBatches(JournalRequest[list[str]]):
     for_steps: ClassVar[bool] = True
 
     batches: tuple[NewBatch, ...]
+
+    @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return tuple(value for new in self.batches for value in values_of(new.all_runs))
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> list[str]:
         """Create them, unless the outermost is there, and the same."""
@@ -96,6 +107,11 @@ class AddToBatch(JournalRequest[list[str]]):
     batch_id: str
     runs: tuple[NewRun, ...]
 
+    @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return values_of(self.runs)
+
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> list[str]:
         """Create them."""
         number = _open_batch(conn, self.batch_id)
@@ -110,6 +126,11 @@ class CancelBatch(JournalRequest[bool]):
 
     batch_id: str
     reason: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """See `JournalRequest`."""
+        return (self.reason,)
 
     def prepared(self, env: Env) -> CancelBatch:
         """As ever; with its reason concealed, if it is not."""

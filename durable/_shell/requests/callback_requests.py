@@ -29,6 +29,11 @@ class CompleteCallback(JournalRequest[Answered | None]):
         return self.token, self.value
 
     @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return (self.value,)
+
+    @property
     def is_short(self) -> bool:
         """See `JournalRequest`."""
         return True
@@ -44,6 +49,11 @@ class FailCallback(JournalRequest[Answered | None]):
 
     token: str
     failure: Payload
+
+    @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return (self.failure,)
 
     @property
     def is_short(self) -> bool:

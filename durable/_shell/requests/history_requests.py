@@ -112,6 +112,11 @@ class ForkRun(JournalRequest[str]):
     replace: Mapping[str, Payload]
     new_id: str
 
+    @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return tuple(self.replace.values())
+
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> str:
         """Copy the history up to there."""
         run, now = require_run(conn, self.run_id), env.now

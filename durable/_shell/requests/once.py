@@ -58,6 +58,16 @@ class Once(JournalRequest[R_co | DurableError]):
         """That of the request."""
         return self.request.answered
 
+    @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return self.request.values
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """See `JournalRequest`."""
+        return self.request.texts
+
     def prepared(self, env: Env) -> Once[R_co]:
         """Itself, with the request prepared."""
         try:

@@ -15,13 +15,14 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import ClassVar, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from attrs import field, frozen
 
 from durable._core.admission import Places
 from durable._core.codec.codec import Payload
+from durable._core.codec.concealing import is_concealed
 from durable._core.policies.limits import Rate
 from durable._shell.reads.event_rows import last_run
 from durable._shell.rows.rows import Effects, NewRun
@@ -31,6 +32,26 @@ from durable.errors import EngineClosedError
 
 #: What a request results in.
 R_co = TypeVar("R_co", covariant=True)
+
+
+def is_readable(recorded: Payload | None) -> bool:
+    """Whether a value, or text, would say something to who reads the file. Those that were encrypted do not."""
+    return isinstance(recorded, str) and recorded not in _SAY_NOTHING and not is_concealed(recorded)
+
+
+def values_of(runs: Iterable[NewRun]) -> tuple[Payload, ...]:
+    """The arguments of runs, and of those that follow them."""
+    found: list[Payload] = []
+    for run in runs:
+        found += [
+            run.started.value or "",
+            *(signal.payload or "" for signal in run.signals),
+            *values_of(run.follow_ups),
+        ]
+    return tuple(found)
+
+
+_SAY_NOTHING: Final = frozenset(("", "null", "[]", "{}", "[[],{}]", "[[], {}]"))
 
 
 class OwnSchedules(Protocol):
@@ -80,6 +101,16 @@ class JournalRequest(ABC, Generic[R_co]):
     def answered(self) -> tuple[str, Payload] | None:
         """The token of a callback, and the value that completes it: an engine looks whether it is of the right type."""
         return None
+
+    @property
+    def values(self) -> tuple[Payload, ...]:
+        """Values, and texts about them, as they are to be recorded: where a journal encrypts its own, these must be."""
+        return ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """As `values`, of what an engine encrypts that records it for others: who asks needs no codec then."""
+        return ()
 
     @property
     def is_short(self) -> bool:

@@ -19,7 +19,7 @@ from durable._shell.claims.places import PlacesFromFile
 from durable._shell.importing.importing import give_up_absent
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import RunRow, current_run
-from durable._shell.requests.request import Env, JournalRequest
+from durable._shell.requests.request import Env, JournalRequest, values_of
 from durable._shell.rows.new_runs import placed
 from durable._shell.rows.rows import Effects, NewRun, Stopped
 from durable._shell.writes.answers import ask
@@ -39,6 +39,11 @@ class StartRuns(JournalRequest[list[str]]):
     starts_runs: ClassVar[bool] = True
 
     runs: tuple[NewRun, ...]
+
+    @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return values_of(self.runs)
 
     @property
     def is_short(self) -> bool:
@@ -79,6 +84,11 @@ class SendSignal(JournalRequest[bool]):
     dedup: str | None = None
 
     @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return (self.payload,)
+
+    @property
     def is_short(self) -> bool:
         """See `JournalRequest`."""
         return True
@@ -104,6 +114,11 @@ class AskRun(JournalRequest[str]):
     dedup: str | None = None
 
     @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return (self.payload,)
+
+    @property
     def is_short(self) -> bool:
         """See `JournalRequest`."""
         return True
@@ -120,6 +135,11 @@ class CancelRun(JournalRequest[bool]):
 
     run_id: str
     reason: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """See `JournalRequest`."""
+        return (self.reason,)
 
     def prepared(self, env: Env) -> CancelRun:
         """As ever; with its reason concealed, if it is not."""
@@ -208,6 +228,11 @@ class ResolveStep(JournalRequest[None]):
     failed: bool
     by: str
     reason: str
+
+    @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return (self.value, self.reason)
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> None:
         """Let its run continue with that."""

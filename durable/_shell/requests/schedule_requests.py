@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from attrs import evolve, frozen
 
 from durable._core.authoring.schedules import Timetable
+from durable._core.codec.codec import Payload
 from durable._shell.reads.schedule_rows import schedule_by_name, still_open
-from durable._shell.requests.request import Env, JournalRequest
+from durable._shell.requests.request import Env, JournalRequest, values_of
 from durable._shell.rows.rows import Effects, NewRun
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.templates import to_json
@@ -120,6 +121,11 @@ class PutSchedule(JournalRequest[bool]):
     missed: str | None
     run: NewRun | None
     replace: bool
+
+    @property
+    def values(self) -> tuple[Payload, ...]:
+        """See `JournalRequest`."""
+        return values_of([] if self.run is None else [self.run])
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Make it."""

@@ -1,5 +1,5 @@
 """
-What the last engine of a file takes as one value: clients, which know no settings of an engine, refuse by the same.
+What the last engine of a file takes as a value, and whether it encrypts: clients, which know no settings, refuse by it.
 
 Runs on a thread of a connection; the write, inside an open transaction.
 """
@@ -13,9 +13,9 @@ from durable._core.codec.json_text import dumps, read_list
 _NAME = "value_caps"
 
 
-def note_value_caps(conn: sqlite3.Connection, max_bytes: int, max_depth: int) -> None:
-    """Record the caps of the engine that opens the file."""
-    value = dumps([max_bytes, max_depth])
+def note_value_caps(conn: sqlite3.Connection, max_bytes: int, max_depth: int, *, encrypts: bool) -> None:
+    """Record the caps of the engine that opens the file, and whether its codec encrypts."""
+    value = dumps([max_bytes, max_depth, encrypts])
     conn.execute(
         "INSERT INTO durable_meta VALUES (?, ?) "
         "ON CONFLICT DO UPDATE SET value = excluded.value WHERE value != excluded.value",
@@ -23,10 +23,10 @@ def note_value_caps(conn: sqlite3.Connection, max_bytes: int, max_depth: int) ->
     )
 
 
-def value_caps(conn: sqlite3.Connection) -> tuple[int, int] | None:
-    """The largest text in bytes, and the deepest nesting; None if no engine of this release noted them."""
+def value_caps(conn: sqlite3.Connection) -> tuple[int, int, bool] | None:
+    """The largest text in bytes, the deepest nesting, and whether values are encrypted; None if no engine noted it."""
     row = conn.execute("SELECT value FROM durable_meta WHERE name = ?", (_NAME,)).fetchone()
     if row is None:
         return None
-    found = read_list(row[0], int, int)
-    return None if found is None else (found[0], found[1])
+    found = read_list(row[0], int, int, bool)
+    return None if found is None else (found[0], found[1], found[2])

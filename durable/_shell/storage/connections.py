@@ -301,18 +301,22 @@ def within(conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection
         raise shown from error
 
 
-def scrub(conn: sqlite3.Connection, path: str) -> None:
-    """Write the file anew, so that nothing is left of what was deleted: in no page of it, nor in its WAL."""
+def write_anew(conn: sqlite3.Connection, path: str) -> None:
+    """Write the file anew, so that nothing is left of what was deleted in any page of it."""
     try:
         # All of it, rather than `secure_delete`, which knows nothing of copies that earlier changes left in free space.
         conn.execute("VACUUM")
-        # TRUNCATE, as nothing less empties the WAL. It waits for readers as long as for a lock.
-        (busy, _, _) = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
         raise translate(error, path) from error
-    if busy:
-        msg = "another program reads the file, so its WAL still holds what was deleted: scrub it once that has ended"
-        raise JournalAccessError(path, msg)
+
+
+def empty_wal(conn: sqlite3.Connection, path: str) -> bool:
+    """Leave nothing in the WAL; False if somebody reads it, who was waited for as long as for a lock."""
+    try:
+        (busy, _, _) = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # nothing less empties it
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    return not busy
 
 
 # --- opening, on the thread that will own the connection -------------------------------------

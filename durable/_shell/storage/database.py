@@ -38,16 +38,17 @@ from durable._shell.storage.connections import (
     checkpoint,
     commit,
     connected,
+    empty_wal,
     look,
     open_reader,
     real_path,
     restart_wal,
     roll_back,
-    scrub,
     transact,
     translate,
     version_notices,
     within,
+    write_anew,
 )
 from durable._shell.storage.copies.backups import back_up
 from durable._shell.storage.folder import Folder
@@ -79,6 +80,8 @@ _SIDE_FILES: Final = (
 # Time for the current call to end at `aclose`, before it is interrupted, and after.
 CLOSE_SECONDS: Final = 5.0
 INTERRUPTED_SECONDS: Final = 1.0
+# Before each look whether the last reader of a WAL that is to be emptied has ended: others write meanwhile.
+_EMPTYING_PAUSES: Final = (0.0, 0.05, 0.5, 2.0)
 # A loop that is never idle, in iterations shorter than the interpreter's switch interval, keeps its lock (GIL) from
 # every other thread: it takes it back before they have woken up, and a commit takes minutes. Where no call has ended
 # for so long, the loop sleeps that long, that often, so that ours get their turn.
@@ -391,14 +394,21 @@ class Database:
 
     async def scrub(self) -> None:
         """
-        Write the file anew, without what was deleted. Everything that writes waits meanwhile.
+        Write the file anew, without what was deleted. Everything that writes waits meanwhile, but not for readers.
 
         Raises:
             JournalFullError: It takes as much room as the file, twice, until it is done.
             JournalAccessError: Another program reads the file, and does not stop.
         """
         async with self._exclusive:
-            await self._hop(self._writer, scrub)
+            await self._hop(self._writer, write_anew)
+        for pause in _EMPTYING_PAUSES:
+            await asyncio.sleep(pause)
+            async with self._exclusive:
+                if await self._hop(self._writer, empty_wal):
+                    return
+        msg = "another program reads the file, so its WAL still holds what was deleted: scrub it once that has ended"
+        raise JournalAccessError(self.path, msg)
 
     @property
     def wal_bytes(self) -> int:

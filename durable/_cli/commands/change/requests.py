@@ -135,6 +135,7 @@ def configure(command: str, parser: ArgumentParser) -> None:
         add_application(parser)
     if command == "cancel":
         parser.add_argument("--reason", type=text_argument, default="", metavar="TEXT", help="shown with the run")
+        add_application(parser)
     if command == "retry":
         parser.add_argument("--anyway", action="store_true", help="also where steps ran because of the failure")
     add_database(parser)
@@ -200,6 +201,9 @@ def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalReq
     from durable._shell.requests.prune_requests import DeleteRun  # noqa: PLC0415 - as in `run`
 
     payload = _payload(args) if command == "signal" else ""
+    reason = args.reason if command == "cancel" else ""
+    if reason and args.app:
+        reason = application_of(args).codec.conceal(reason)
 
     def request(target: Target) -> JournalRequest[int]:
         match command, target.kind:
@@ -208,7 +212,7 @@ def _request_for(command: str, args: Namespace) -> Callable[[Target], JournalReq
             case "signal", _:
                 return run_requests.SendSignal(target.name, args.name, payload, args.dedup)
             case "cancel", _:
-                return run_requests.CancelRun(target.name, args.reason)
+                return run_requests.CancelRun(target.name, reason)
             case "retry", "batch":
                 return RetryBatch(target.name, args.anyway)
             case "retry", _:

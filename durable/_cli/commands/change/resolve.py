@@ -76,4 +76,6 @@ async def _resolve(path: str, run_id: str, args: Namespace) -> None:
         except RecordError as error:
             raise CommandError(str(error)) from error
     async with ClientBackend(path) as client:
-        await client.request(ResolveStep(run_id, args.position, payload, args.error is not None, by, args.reason))
+        await client.request(
+            ResolveStep(run_id, args.position, payload, args.error is not None, by, codec.conceal(args.reason))
+        )
