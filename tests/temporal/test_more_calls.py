@@ -9,6 +9,7 @@ import pytest
 
 from durable import (
     DefinitionError,
+    RunFailedError,
     Schedule,
     UsageError,
     context,
@@ -43,6 +44,11 @@ async def mails() -> list[str]:
 
 
 @workflow
+async def fails(why: str) -> None:
+    raise ValueError(why)
+
+
+@workflow
 async def scheduled(at: str) -> str:
     return at
 
@@ -60,7 +66,7 @@ async def shows() -> None:
     await wait_for("go")
 
 
-ALL = [mails, send, scheduled, shows]
+ALL = [mails, send, fails, scheduled, shows]
 
 
 async def test_light_jobs_are_activities_of_their_parent(engines, client):
@@ -138,3 +144,20 @@ async def test_what_cannot_be_is_refused_at_its_line(engines):
         await engine.start(shows(), key="b", key_ttl=5)
     with pytest.raises(UsageError, match="coalesce"):
         await engine.start(shows(), key="b", on_conflict="coalesce")
+
+
+async def test_a_run_that_is_asked_for_alone_tells_its_values(engines):
+    """
+    Arguments and result; of one that failed why; a list has what the server tells at once.
+    """
+    engine = await engines(*ALL)
+    run = await engine.start(scheduled("noon"))
+    await run.result()
+    info = await run.info()
+    assert (info.arguments.args, info.result, info.error, info.reason) == (("noon",), "noon", None, None)
+    broken = await engine.start(fails("it broke"))
+    with pytest.raises(RunFailedError):
+        await broken.result()
+    info = await broken.info()
+    assert (info.status, info.result, info.error) == ("failed", None, "ValueError: it broke")
+    assert info.reason == info.error

@@ -34,13 +34,16 @@ class Callbacks:
     def check(
         self,
         execution: Execution | JobExecution | None,
-        events: Iterable[Event],
+        events: Sequence[Event],
         token: str,
         how: How,
         payload: Payload,
     ) -> None:
         """
         Nothing, if the callback of *token* is open and takes this answer.
+
+        *execution* is None where the run has brought *events* along and was not replayed yet: nobody knows the type of
+        the answer then.
 
         Raises:
             ApplicationError: It does not; `read_refusal` of what that holds tells why.

@@ -67,6 +67,7 @@ from durable.temporal._wire.payloads import from_plain, joined_arguments, packed
 from durable.temporal._wire.starts import (
     ATTRIBUTES,
     BLOCKED,
+    COMPENSATED,
     PAUSED,
     PROGRESS,
     Start,
@@ -392,6 +393,8 @@ class Driver:
         if decision.progress is not None:
             done = decision.progress
             workflow.upsert_memo({PROGRESS: packed(dumps([done.done, done.total, done.note, done.position, done.at]))})
+        if decision.compensated is not None:
+            workflow.upsert_memo({COMPENSATED: packed("true") if decision.compensated else None})
         if decision.blocked is not None:
             self._block(decision.blocked)
 

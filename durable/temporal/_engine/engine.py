@@ -496,7 +496,7 @@ class TemporalEngine:
 
         Of open runs it knows only that they are open: whether one is paused or blocked, its own `info` tells.
         """
-        parts: list[str] = []
+        parts = [f"TaskQueue IN ({', '.join(map(quoted, self._asking.queues))})"]  # others use the namespace, too
         if workflow is not None:
             name = workflow if isinstance(workflow, str) else workflow.name
             parts.append(f"WorkflowType = {quoted(name)}")

@@ -55,6 +55,7 @@ from durable.errors import (
 from durable.temporal._attempts.run_ends import run_end
 from durable.temporal._driving.questions import REFUSED, UNANSWERED
 from durable.temporal._engine.elsewhere import OF_RUNS, refuse
+from durable.temporal._engine.run_infos import detailed
 from durable.temporal._engine.streams import TemporalStream
 from durable.temporal._wire.items import CHAPTERS
 from durable.temporal._wire.payloads import ASK, from_plain, packed, plain, unpacked_text
@@ -150,7 +151,7 @@ class TemporalRun(Generic[T]):
             done, _ = await asyncio.wait({ending}, timeout=seconds)
             if done:
                 return
-            info = await self.info()
+            info = await self._described()
             if info.status == "blocked":
                 raise RunBlockedError(self.id, info.reason or "")
             seconds = min(seconds * 2, _LONGEST_LOOK)
@@ -171,15 +172,22 @@ class TemporalRun(Generic[T]):
 
     async def info(self) -> RunInfo:
         """The run as the server tells of it. Raises RunNotFoundError if there is none, or no more."""
+        info = await self._described()
+        definition = self._asking.definitions.find(info.workflow, info.version)
+        converter = self._asking.client.data_converter
+        return await detailed(info, self._handle, converter, self._asking.codec, definition)
+
+    async def _described(self) -> RunInfo:
+        """The run as a list has it."""
         return await self._asking.info_from(await self._describe())
 
     async def status(self) -> Status:
         """Its status alone."""
-        return (await self.info()).status
+        return (await self._described()).status
 
     async def attributes(self) -> Mapping[str, Any]:
         """What the workflow published with `set_attributes`."""
-        return (await self.info()).attributes
+        return (await self._described()).attributes
 
     async def why(self) -> str:
         """What it waits for. A worker answers."""
@@ -262,10 +270,10 @@ class TemporalRun(Generic[T]):
         """
         last: RunInfo | None = None
         while last is None or last.status not in ENDS:
-            info = await self.info()
+            info = await self._described()
             if info != last:
                 last = info
-                yield info
+                yield await self.info() if info.status in ENDS else info
             else:
                 await asyncio.sleep(_LOOK_EVERY)
 
@@ -316,7 +324,7 @@ class TemporalRun(Generic[T]):
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
-            raise RunStateError(self.id, (await self.info()).status, request) from None
+            raise RunStateError(self.id, await self.status(), request) from None
 
     @overload
     async def ask(
@@ -356,7 +364,7 @@ class TemporalRun(Generic[T]):
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
-            raise RunStateError(self.id, (await self.info()).status, f"request {name!r}") from None
+            raise RunStateError(self.id, await self.status(), f"request {name!r}") from None
         how, value = loads(unpacked_text(raw))
         codec = self._asking.codec
         if how == REFUSED:

@@ -7,17 +7,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from attrs import frozen
-from temporalio.client import WorkflowExecution, WorkflowExecutionDescription, WorkflowExecutionStatus
+from attrs import evolve, frozen
+from temporalio.client import (
+    WorkflowExecution,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowHandle,
+)
+from temporalio.common import RawValue
+from temporalio.converter import DataConverter
 
-from durable._core.codec.codec import Codec
+from durable._core.codec.codec import Codec, Payload
+from durable._core.codec.exceptions.failures import describe
 from durable._core.codec.json_text import dumps
+from durable._core.journal.payloads import failure_in
+from durable._core.program.functions import RunnableDefinition
 from durable._core.program.progress import Progress
-from durable._core.statuses import Status
-from durable._shell.handles.run_info import RunInfo
+from durable._core.statuses import ENDS, Status
+from durable._shell.handles.run_info import Arguments, RunInfo
 from durable._shell.rows.rows import NewRun
 from durable.errors import UsageError
-from durable.temporal._wire.starts import ATTRIBUTES, BLOCKED, PAUSED, PROGRESS, new_run_from
+from durable.temporal._attempts.run_ends import run_end
+from durable.temporal._schedules.tick_workflow import TICKS
+from durable.temporal._wire.journals import CARRIED, HELD, unpacked_journal
+from durable.temporal._wire.payloads import joined_arguments
+from durable.temporal._wire.starts import ATTRIBUTES, BLOCKED, COMPENSATED, PAUSED, PROGRESS, new_run_from
 
 _ENDS: Final[Mapping[WorkflowExecutionStatus, Status]] = {
     WorkflowExecutionStatus.COMPLETED: "succeeded",
@@ -38,19 +52,75 @@ def statuses_on_server(status: Status) -> list[str]:
 
 
 @frozen
-class _ValuesOnServer:
-    """Stands for the values of a run, which its description does not have."""
+class _ValuesUnread:
+    """Stands for the values of a run in a list, which the server does not tell there."""
 
     run_id: str
 
     def arguments(self) -> NoReturn:
-        raise UsageError(self._where("arguments", "what the first event of `await run.history()` holds"))
+        raise UsageError(self._where("arguments"))
 
     def result(self) -> NoReturn:
-        raise UsageError(self._where("result", "`await run.result()`"))
+        raise UsageError(self._where("result"))
 
-    def _where(self, what: str, instead: str) -> str:
-        return f"the server's description of run {self.run_id!r} has no {what}: use {instead}"
+    def _where(self, what: str) -> str:
+        return f"lists of the server do not have the {what} of run {self.run_id!r}: ask `await engine.get(id).info()`"
+
+
+@frozen
+class ValuesRead:
+    """The values of a run that was asked for alone."""
+
+    run_id: str
+    codec: Codec
+    #: Whose annotations they are read by; without one as plain JSON.
+    definition: RunnableDefinition[..., Any] | None
+    given: Payload
+    #: What it returned, if it has succeeded.
+    returned: Payload | None
+
+    def arguments(self) -> Arguments:
+        """What it was started with."""
+        where = f"arguments of run {self.run_id!r}"
+        if self.definition is not None:
+            return Arguments(*self.codec.decode_arguments(self.given, self.definition.arguments, where=where))
+        args, kwargs = self.codec.decode(self.given, where=where)
+        return Arguments(tuple(args), kwargs)
+
+    def result(self) -> Any:
+        """What it returned."""
+        if self.returned is None:
+            return None
+        kind = Any if self.definition is None else self.definition.result
+        return self.codec.decode(self.returned, kind, where=f"result of run {self.run_id!r}")
+
+
+async def detailed(
+    info: RunInfo,
+    handle: WorkflowHandle[Any, Any],
+    converter: DataConverter,
+    codec: Codec,
+    definition: RunnableDefinition[..., Any] | None,
+) -> RunInfo:
+    """*info* with what only the server's history of the run tells: arguments, result, why it failed."""
+    given: Payload = "[[],{}]"
+    async for event in handle.fetch_history_events(page_size=1):
+        payloads = event.workflow_execution_started_event_attributes.input.payloads
+        given, marked = joined_arguments(await converter.decode(payloads, [RawValue] * len(payloads)))
+        carried = marked.get(CARRIED) or marked.get(HELD)
+        if carried is not None:
+            given = unpacked_journal(carried).started.value or given
+        break
+    returned = error = None
+    reason = info.reason
+    if info.status in ENDS:
+        end = await run_end(handle, codec)
+        if end.status == "succeeded":
+            returned = end.outcome
+        elif end.outcome not in (None, "null"):
+            error = describe(failure_in(end.outcome, codec))
+        reason = codec.reveal(end.reason) or error
+    return evolve(info, reason=reason, error=error, values=ValuesRead(info.id, codec, definition, given, returned))
 
 
 async def info_from(described: WorkflowExecution, codec: Codec, queue_of: Mapping[str, str]) -> RunInfo:
@@ -62,6 +132,7 @@ async def info_from(described: WorkflowExecution, codec: Codec, queue_of: Mappin
         attributes = codec.decode(attributes if isinstance(attributes, bytes) else dumps(attributes), dict[str, Any])
     reason = _blocked(described, memo)
     run_id = described.id if new is None or new.key is not None else new.run_id
+    parent, follows = _origin(described.parent_id, new)
     return RunInfo(
         id=run_id,
         workflow=described.workflow_type,
@@ -74,15 +145,24 @@ async def info_from(described: WorkflowExecution, codec: Codec, queue_of: Mappin
         labels={} if new is None else new.labels,
         attributes=attributes or {},
         reason=reason,
-        parent=described.parent_id,
+        parent=parent,
+        follows=follows,
         position=None if new is None else new.position,
         created_at=described.start_time.timestamp(),
         started_at=described.execution_time.timestamp() if described.execution_time else None,
         ended_at=described.close_time.timestamp() if described.close_time else None,
         root=described.root_id or described.id,
         progress=_progress(memo),
-        values=_ValuesOnServer(run_id),
+        compensated=bool(memo.get(COMPENSATED)),
+        values=_ValuesUnread(run_id),
     )
+
+
+def _origin(parent: str | None, new: NewRun | None) -> tuple[str | None, str | None]:
+    """The run that has started it, and the one that it follows: to the server each is a parent, as a tick is."""
+    if parent is None or parent.startswith(TICKS):
+        return None, None
+    return (parent, None) if new is None or new.position is not None else (None, parent)
 
 
 def _status(described: WorkflowExecution, memo: Mapping[str, Any], new: NewRun | None, blocked: str | None) -> Status:

@@ -25,7 +25,7 @@ from temporalio.client import (
 
 from durable._core.authoring.schedules import LATE, Missed, Overlap, Schedule
 from durable.errors import DefinitionError
-from durable.temporal._schedules.tick_workflow import TICK
+from durable.temporal._schedules.tick_workflow import TICK, TICKS
 
 _OVERLAP: Final[Mapping[Overlap, ScheduleOverlapPolicy]] = {
     "skip": ScheduleOverlapPolicy.SKIP,
@@ -61,7 +61,7 @@ async def register_schedule(client: Client, schedule: Schedule, task_queue: str)
     overlap = ScheduleOverlapPolicy.BUFFER_ONE if schedule.missed == "one" else _OVERLAP[schedule.overlap]
     made = ServerSchedule(
         action=ScheduleActionStartWorkflow(
-            TICK, args=[schedule.name], id=f"durable-schedule:{schedule.name}", task_queue=task_queue
+            TICK, args=[schedule.name], id=f"{TICKS}{schedule.name}", task_queue=task_queue
         ),
         spec=ScheduleSpec(
             cron_expressions=[schedule.cron] if schedule.cron else [],

@@ -22,6 +22,8 @@ from durable.temporal._wire.starts import Start, labels_of, make_start
 
 #: The type of its workflow, and the activity that asks the schedule what to start.
 TICK: Final = "durable.tick"
+#: What the ids of ticks begin with.
+TICKS: Final = "durable-schedule:"
 ASK_SCHEDULE: Final = "durable.ask_schedule"
 _SCHEDULED_AT: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 

@@ -40,6 +40,7 @@ ATTRIBUTES: Final = "durable_attributes"
 BLOCKED: Final = "durable_blocked"
 PAUSED: Final = "durable_paused"
 PROGRESS: Final = "durable_progress"
+COMPENSATED: Final = "durable_compensated"
 #: The search attribute, a keyword list, that holds the labels of runs as ``name=value``.
 LABELS: Final = SearchAttributeKey.for_keyword_list("DurableLabels")
 
