@@ -24,7 +24,7 @@ import logging
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any, ClassVar, Final
 
 from durable._core.codec.exceptions.failure import Failure, as_printed, describe
@@ -131,7 +131,7 @@ def tell_failed(run_id: str, workflow: str, failure: Failure) -> None:
     log.error("run.failed", run_id=run_id, workflow=workflow, error=describe(failure), exception=as_printed(failure))
 
 
-def bind(run_id: str, workflow: str, step: str, attempt: int) -> Sequence[Token[Any]]:
+def bind(run_id: str, workflow: str, step: str, attempt: int) -> tuple[Any, Any] | None:
     """
     Have the application's own log entries say what attempt they are of, by structlog's context variables.
 
@@ -139,18 +139,23 @@ def bind(run_id: str, workflow: str, step: str, attempt: int) -> Sequence[Token[
     the run stays, for all that is told in that task is of it.
     """
     if not (_variables or _find_variables()):
-        return ()
+        return None
     of_run, of_workflow, of_step, of_attempt = _variables
     if of_run.get() != run_id:
         of_run.set(run_id)
         of_workflow.set(workflow)
-    return of_step.set(step), of_attempt.set(attempt)
+    before = of_step.get(), of_attempt.get()
+    of_step.set(step)
+    of_attempt.set(attempt)
+    return before
 
 
-def unbind(bound: Sequence[Token[Any]]) -> None:
-    """The attempt is over."""
-    for token in bound:
-        token.var.reset(token)
+def unbind(before: tuple[Any, Any] | None) -> None:
+    """The attempt, for which `bind` gave *before*, is over. A token would have kept a context for all of its time."""
+    if before is not None:
+        _, _, of_step, of_attempt = _variables
+        of_step.set(before[0])
+        of_attempt.set(before[1])
 
 
 #: The context variables that `bind` sets, in its order, once structlog is used.

@@ -517,7 +517,7 @@ MUTANTS = (
     _m(
         "a step that ignores its timeout is waited for for ever",
         "_shell/attempts/steps",
-        "if running.on_overdue is not None and running.action.op.definition.is_async:",
+        "if running.keeper is not None and running.action.op.definition.is_async:",
         "if False:",
         "shell/test_structured_cancelling.py::test_a_step_that_ignores_its_own_timeout_is_abandoned_and_told",
     ),

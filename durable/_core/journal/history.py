@@ -195,7 +195,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     return History(
         started=started,
         commands=commands,
-        arrivals=arrivals,
+        arrivals=arrivals or (),
         patches=frozenset(patches) if patches else _NO_NAMES,
         feeds=feeds,
         arranged=arranged,

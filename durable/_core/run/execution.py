@@ -114,6 +114,27 @@ class Execution(OpenRun):
     `DefinitionError`: it is raised at the line that asks.
     """
 
+    __slots__ = (
+        "_begun",
+        "_body",
+        "_cancelling",
+        "_cleaning_since",
+        "_cleanup_seconds",
+        "_context",
+        "_given_up",
+        "_late",
+        "_openers",
+        "_paused",
+        "_resolved",
+        "_size",
+        "_timed_out",
+        "_troubles",
+        "answers",
+        "around",
+        "ended",
+        "hears_all",
+    )
+
     def __init__(
         self,
         definition: Workflow[..., Any],

@@ -401,6 +401,48 @@ class TimerLeaf(Leaf[TimerFired]):
 class OpenRun:
     """A run's strands and open commands."""
 
+    # More attributes than the dictionaries of a class share: each active run would have one of its own, of 1,600 bytes.
+    __slots__ = (
+        "_received",
+        "arrivals",
+        "asked",
+        "at_frontier",
+        "callbacks",
+        "cancel_reason",
+        "caps",
+        "codec",
+        "comparing",
+        "completions",
+        "consumed",
+        "crash_limit",
+        "current",
+        "decision",
+        "definition",
+        "feeds",
+        "heard",
+        "history",
+        "leaves",
+        "old_ids",
+        "opened",
+        "replaying",
+        "room",
+        "run_id",
+        "runnable",
+        "running",
+        "signal_waiters",
+        "signals",
+        "started",
+        "strands",
+        "taken",
+        "time",
+        "token_key",
+        "unanswered",
+        "unbegun",
+        "unfinished",
+        "unmatched",
+        "unseen",
+    )
+
     def __init__(
         self,
         definition: Workflow[..., Any],

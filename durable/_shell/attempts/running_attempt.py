@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Generator
+from typing import Any, Protocol
 
 from durable._core.codec.exceptions.parts import context_of
 from durable._core.run.decision import StepAction
@@ -21,6 +21,14 @@ from durable._shell.attempts.raised import is_cancellation
 
 #: Errors within errors that are looked at.
 _DEEPEST = 100
+
+
+class Keeper(Protocol):
+    """Who has attempts run."""
+
+    def overdue(self, attempt: RunningAttempt) -> None:
+        """The time of *attempt* is over, whose function is one that can be cancelled."""
+        ...
 
 
 class RunningAttempt:
@@ -50,10 +58,9 @@ class RunningAttempt:
     #: While it waits for its turn among those that may kill the process.
     turn: asyncio.Future[None] | None = None
 
-    def __init__(self, action: StepAction, on_overdue: Callable[[RunningAttempt], object] | None = None) -> None:
+    def __init__(self, action: StepAction, keeper: Keeper | None = None) -> None:
         self.action = action
-        #: What is called once its time is over, if its function is one that can be cancelled.
-        self.on_overdue = on_overdue
+        self.keeper = keeper
         #: What its function may ask.
         self.cancelled = Cancelled()
 

@@ -217,8 +217,8 @@ class Steps:
         """The value of the function, which is cancelled once after *seconds*."""
         limit = running.limit = asyncio.timeout(seconds)
         overdue: asyncio.TimerHandle | None = None
-        if running.on_overdue is not None and running.action.op.definition.is_async:
-            overdue = self._loop.call_later(seconds, running.on_overdue, running)
+        if running.keeper is not None and running.action.op.definition.is_async:
+            overdue = self._loop.call_later(seconds, running.keeper.overdue, running)
         try:
             async with limit:
                 return await self._value(running, state)

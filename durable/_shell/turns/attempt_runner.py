@@ -77,12 +77,12 @@ class AttemptRunner:
         """
         Run *actions*, each in a task of its own.
 
-        *alone*: nothing else of the run is open. Then a single step is left to `run_inline`, which is to be called by
-        the driver's task next.
+        *alone*: nothing else of the run is open. Then a single step is left to the driver's task, which is to call
+        `inline` next.
         """
         inline = alone and len(actions) == 1 and not self._running and self.relief is None
         for action in actions:
-            attempt = self._running[action.position] = RunningAttempt(action, self._overdue)
+            attempt = self._running[action.position] = RunningAttempt(action, self)
             if inline:
                 self._inline = attempt
             else:
@@ -175,7 +175,7 @@ class AttemptRunner:
             self._abandoned -= {attempt}
             self._inbox.wake()
 
-    def _overdue(self, attempt: RunningAttempt) -> None:
+    def overdue(self, attempt: RunningAttempt) -> None:
         """Its time is over, and its function was cancelled; that has as long to end as after any other cancel."""
         if not attempt.is_cancelled:
             seconds = self._services.cleanup_seconds
@@ -208,21 +208,17 @@ class AttemptRunner:
 
     # --- in the driver's task --------------------------------------------------------------------------
 
-    async def run_inline(self, take_turns: TakeTurns) -> bool:
+    def inline(self, take_turns: TakeTurns) -> Coroutine[Any, Any, None] | None:
         """
-        Run the step that was left to this task, if one was; False if another task has taken the turns meanwhile.
+        The step that was left to this task, to be awaited at once; None if none was.
 
-        That one is to *take_turns*, and begins when something arrives before the step has ended.
+        If something arrives before it has ended, another task is to *take_turns*: then there is a `relief`.
         """
         attempt = self._inline
         if attempt is None:
-            return True
+            return None
         self._inline, self._take_turns = None, take_turns
-        try:
-            await self._attempt(attempt, self.task)
-        finally:
-            self._take_turns = None
-        return self.relief is None
+        return self._attempt(attempt, self.task)
 
     def relieve(self) -> None:
         """Let another task take the turns, if the driver's is busy with a step."""
@@ -233,9 +229,10 @@ class AttemptRunner:
 
     # --- one attempt -----------------------------------------------------------------------------------
 
-    async def _attempt(self, attempt: RunningAttempt, task: asyncio.Task[Any] | None = None) -> None:
+    async def _attempt(self, attempt: RunningAttempt, inline: asyncio.Task[Any] | None = None) -> None:
+        """*inline*: in the task of the driver."""
         state, notes, action = self._state, self._notes, attempt.action
-        task = task or current_task()
+        task = inline or current_task()
         outcome: Event | None = None
         try:
             if not action.op.definition.options.keep_memos:
@@ -252,6 +249,8 @@ class AttemptRunner:
                 await self._outlived(attempt, outcome, task)
                 outcome = evolve(outcome, at=self._services.clock.now())
         finally:
+            if inline is not None:
+                self._take_turns = None
             self._ended(attempt, outcome)
 
     async def _outlived(self, attempt: RunningAttempt, outcome: Event, task: asyncio.Task[Any]) -> None:

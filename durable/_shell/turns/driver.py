@@ -90,7 +90,7 @@ class Driver:
         self._notes = StepNotes(ready.run, services, is_job=ready.kind == "job")
         self._inbox = Inbox(ready.run)
         self._attempts = AttemptRunner(self._state, self._inbox, self._notes, services)
-        self._writer = TurnWriter(ready, self._state, self._notes, services, self._attempts.outlasting)
+        self._writer = TurnWriter(ready, self._state, self._notes, services, self._attempts)
         #: There once the run was taken over.
         self._execution: AnyExecution | None = None
         #: What notes whose code runs, if the last engine died.
@@ -99,7 +99,8 @@ class Driver:
         self._lived = False
         #: The first event and its checksum, where the run was only just created and needs no loading.
         self._fresh = ready.fresh
-        self._spoiling = Spoiling()
+        #: Made with its first transaction.
+        self._spoiling: Spoiling | None = None
         self._surroundings: anyio.CancelScope | None = None
         self._stopping = False
 
@@ -164,15 +165,18 @@ class Driver:
         """Turn after turn, from what *begin* says has arrived until nothing is left to drive in this task."""
         try:
             then: Arriving | None = begin
+            del begin  # as all that is done with: a run that waits would keep it
             while then is not None:
+                arriving, then = then(), None
                 try:
-                    arrived = await then()
+                    arrived = await arriving
                 except JournalCorruptError:
                     if not await self._writer.put_back():
                         raise
                     then = self._reload
                     continue
                 then = None if arrived is None else await self._turn(arrived)
+                arrived = None
         except EngineClosedError:
             pass  # what was not recorded is found again when the file is opened
         except DurableError as error:
@@ -231,7 +235,7 @@ class Driver:
         if not decisions:  # not within `except`: our error would be the context of what the user's code raises
             return go_back
         self._inbox.recorded()
-        self._writer.heard_before, self._writer.outrun = -1, []
+        self._writer.heard_before, self._writer.outrun = -1, ()
         if self._watch is not UNWATCHED and any(progress(done.events) for done in decisions):
             self._watch = self._writer.watch = UNWATCHED  # it has got past where the last engine may have died of it
         last = decisions[-1]
@@ -284,8 +288,9 @@ class Driver:
         return Recorded(parts, freed)
 
     async def _transact(self, execution: AnyExecution, decision: Decision) -> Recorded:
+        spoiling = self._spoiling = self._spoiling or Spoiling()
         turn = TransactionTurn(
-            execution, self._inbox.upto, self._state, self._writer, self._services, self._watch, self._spoiling
+            execution, self._inbox.upto, self._state, self._writer, self._services, self._watch, spoiling
         )
         return await turn.record(decision)
 
@@ -320,8 +325,11 @@ class Driver:
 
     async def _next(self) -> list[Event] | None:
         """What arrived next; None if nothing is left to drive in this task."""
-        if not await self._attempts.run_inline(self._go_on):
-            return None
+        step = self._attempts.inline(self._go_on)
+        if step is not None:
+            await step
+            if self._attempts.relief is not None:
+                return None
         while not self._stopping:
             if self._inbox.notified:
                 await self._inbox.look(self._read)
@@ -459,7 +467,7 @@ class Driver:
         if decision.ended is not None:
             self._writer.heard_before = execution.heard
         elif decision.feeds_closed:
-            self._writer.outrun.append(decision.feeds_next)
+            self._writer.outrun = (*self._writer.outrun, decision.feeds_next)
             first = partial(_is_inside, decision.feeds_closed)
         self._close_execution()
         self._inbox.take_back()

@@ -47,7 +47,7 @@ class Inbox:
     #: How steps ended, as far as no turn has taken that in.
     outcomes: list[Event] = field(factory=list, init=False)
     #: Outcomes that were taken in and are not on disk yet.
-    _unrecorded: list[Event] = field(factory=list, init=False)
+    _unrecorded: Sequence[Event] = field(default=(), init=False)
     #: Items that were read and not taken in.
     _backlog: Sequence[InboxItem] = field(default=(), init=False)
     #: Whether `wake` was called while nobody waited; and what those wait for who do. An `asyncio.Event` would be made
@@ -129,12 +129,12 @@ class Inbox:
 
     def recorded(self) -> None:
         """The outcomes that were taken in are on disk."""
-        self._unrecorded = []
+        self._unrecorded = ()
 
     def take_back(self) -> None:
         """The outcomes that were taken in are not on disk, and come again."""
         self.outcomes[:0] = self._unrecorded
-        self._unrecorded = []
+        self._unrecorded = ()
         if self.outcomes:
             self.wake()
 

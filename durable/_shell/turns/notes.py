@@ -5,9 +5,10 @@ The cursors and memos of one run's steps: kept at once, given to later attempts,
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from attrs import define, field
 
@@ -26,6 +27,9 @@ from durable._shell.turns.services import Services
 from durable._shell.writes.turn_writes import keep_note
 from durable.errors import CapExceededError, UsageError
 
+#: What few steps have costs the others nothing.
+_NONE: Final[frozenset[str]] = frozenset()
+
 
 @define(eq=False)
 class StepNotes:
@@ -35,11 +39,11 @@ class StepNotes:
     _services: Services
     _is_job: bool = field(default=False, alias="is_job")  # named for type checkers that know no attrs
     #: Positions of steps that have left something.
-    _dirty: set[str] = field(factory=set, init=False)
+    _dirty: frozenset[str] = field(default=_NONE, init=False)
     #: Those of steps whose memos go when they have succeeded.
-    _not_kept: set[str] = field(factory=set, init=False)
+    _not_kept: frozenset[str] = field(default=_NONE, init=False)
     #: In a run that was retried: names by position of the steps that were ever asked for.
-    _asked_before: dict[str, str] = field(factory=dict, init=False)
+    _asked_before: Mapping[str, str] = field(default=MappingProxyType({}), init=False)
 
     def recorded(self, events: Sequence[Event]) -> None:
         """Learn from *events*, all that is recorded, which steps may have left something in an earlier life."""
@@ -49,7 +53,7 @@ class StepNotes:
     async def keep(self, position: str, name: str, value: Payload) -> None:
         """Record a cursor or memo; returns once it is on disk."""
         run, at = self._run, self._services.clock.now()
-        self._dirty.add(position)
+        self._dirty |= {position}
 
         def insert(conn: sqlite3.Connection, _: Effects) -> None:
             keep_note(conn, run, position, name, value, at)
@@ -110,7 +114,7 @@ class StepNotes:
 
     def keep_no_memos(self, action: StepAction) -> None:
         """Let the memos of a step go once it has succeeded."""
-        self._not_kept.add(action.position)
+        self._not_kept |= {action.position}
 
     def may_be_left(self, action: StepAction) -> bool:
         """Whether an earlier attempt may have left something for this one."""
@@ -120,7 +124,7 @@ class StepNotes:
         """What earlier attempts have left for this one, by name."""
         found = await self._services.read(run_id, partial(notes_left, run=self._run, position=action.position))
         if found:
-            self._dirty.add(action.position)
+            self._dirty |= {action.position}
         return found
 
     def dropped(self, decision: Decision) -> DroppedNotes | None:

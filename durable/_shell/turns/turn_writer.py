@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeGuard
 
@@ -56,6 +56,7 @@ from durable._shell.rows.rows import (
     read_events,
 )
 from durable._shell.rows.said import Emitted, ProgressMade, Said
+from durable._shell.turns.attempt_runner import AttemptRunner
 from durable._shell.turns.continuations import Continuations, continuations, uncalled
 from durable._shell.turns.executions import AnyExecution
 from durable._shell.turns.merging import merging
@@ -105,15 +106,14 @@ class TurnWriter:
     _state: RunState
     _notes: StepNotes
     _services: Services
-    #: Of steps that are given up, those that keep their slots of limits, see `AttemptRunner`.
-    _outlasting: Callable[[Iterable[str]], Sequence[tuple[str, bool]]]
+    _attempts: AttemptRunner
     #: Whether the file says that the run is running.
     announced: bool = field(default=False, init=False)
     #: Signals that the code had consumed when it did the same turn before: if that was redone for the sake of
     #: signals, and it consumes no more, it is redone for no others.
     heard_before: int = field(default=-1, init=False)
     #: What the feeds would have started next that the same turn closed before, each time that it was redone for that.
-    outrun: list[Sequence[str]] = field(factory=list, init=False)
+    outrun: Sequence[Sequence[str]] = field(default=(), init=False)
     #: Steps that have begun while somebody listened, and their last attempts, by position.
     _steps: dict[str, tuple[str, int]] = field(factory=dict, init=False)
     #: What notes that hooks of the run are called, if the last engine died.
@@ -284,7 +284,7 @@ class TurnWriter:
         if decision.attributes is not None:
             write.attributes = merging(decision.attributes, services.codec)
         if decision.troubled and (abandoned := [step.position for step in decision.troubled if step.abandoned]):
-            write.outlasting = self._outlasting(abandoned)
+            write.outlasting = self._attempts.outlasting(abandoned)
         write.notes = self._notes.dropped(decision)
         if services.is_watched():
             write.notices = self._notices(write)
