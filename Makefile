@@ -22,7 +22,7 @@ demo: .venv/.run-stamp
 
 # Tests that take minutes have a folder and a target of their own: make test-crash, test-binary, test-bench.
 # `make test` runs all others; `make check` runs all.
-LONG := tests/crash tests/binary tests/bench tests/browser tests/html tests/temporal
+LONG := tests/crash tests/binary tests/bench tests/browser tests/html tests/temporal tests/agents
 # Tests that tell coverage nothing new: they work through tables and examples, most of them in child processes.
 # Measured, they would take three times as long.
 UNMEASURED := tests/examples tests/test_docs.py tests/test_production.py tests/core/test_hostile_exceptions.py \
@@ -51,6 +51,11 @@ test-temporal: .venv/.temporal-stamp
 	$(PY) -m mypy durable/temporal/*.py durable/temporal/*/*.py examples/scale_out/[a-z]*.py
 	$(PY) -m pyright --pythonpath $(PY) --project tests/typing/temporal.json
 	DURABLE_TEMPORAL=1 $(PY) -m pytest tests/temporal
+
+# Recipes for other frameworks of agents, with the real packages and models that need no network.
+test-agents: .venv/.agents-stamp
+	$(PY) -m mypy examples/agent/with_*.py
+	DURABLE_AGENTS=1 $(PY) -m pytest tests/agents
 
 cover: .venv/.test-stamp  # `make test`, measured: it takes half as long again, which CI has no time for
 	$(PY) -m coverage erase && $(PY) -m coverage run $(PYTEST) $(LONG:%=--ignore=%) $(UNMEASURED:%=--ignore=%)
@@ -139,6 +144,9 @@ clean:
 
 .venv/.temporal-stamp: .venv/.lint-stamp
 	$(INSTALL) --no-build-isolation -e '.[test,lint,test-temporal]' && touch $@
+
+.venv/.agents-stamp: .venv/.lint-stamp
+	$(INSTALL) --no-build-isolation -e '.[test,lint,test-agents]' && touch $@
 
 .venv/.docs-stamp: .venv/.test-stamp
 	$(INSTALL) --no-build-isolation -e '.[test,docs]' && touch $@

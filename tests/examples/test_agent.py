@@ -113,3 +113,45 @@ async def test_two_runs_of_an_agent_in_one_step_do_not_mix(researcher, tmp_db):
         assert await engine.run(flow()) == attempts[0]
     assert attempts[0] == attempts[1]
     assert [model.asked[request] for request in REQUESTS] == [2] * 4
+
+
+@pytest.fixture
+def plain_loop(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import plain_loop
+
+    return plain_loop
+
+
+async def test_a_loop_without_a_framework_asks_nothing_twice(plain_loop, monkeypatch, tmp_db, capsys):
+    """
+    The network goes away in a tool: the next attempt has all answers from before, and what they cost.
+    """
+    away = iter([True])
+    reached = plain_loop.look_up
+
+    async def look_up(source):
+        answer = await reached(source)
+        if source == "the archive" and next(away, False):
+            raise ConnectionError("the network went away")
+        return answer
+
+    monkeypatch.setattr(plain_loop, "look_up", look_up)
+    async with Engine(tmp_db, [plain_loop.case]) as engine:
+        run = await engine.start(plain_loop.case("Who was it?"))
+        assert await run.result() == "it was the gardener"
+        assert (await run.info()).attributes == {"dollars": 0.006, "requests": 3}
+        (research,) = await run.steps()
+        assert [*research.memos] == ["model", "look up the library", "model:2", "look up the archive", "model:3"]
+    asked = [line for line in capsys.readouterr().out.splitlines() if line.startswith("asked: ")]
+    assert [each for each, times in Counter(asked).items() if times > 1] == ["asked: the archive"]
+    assert len(asked) == 6
+
+
+async def test_the_cost_of_a_loop_is_bounded(plain_loop, tmp_db):
+    """
+    It ends with what was spent, without another request.
+    """
+    async with Engine(tmp_db, [plain_loop.case]) as engine:
+        with pytest.raises(RunFailedError, match=r"no answer for \$0.003: \$0.004 were spent"):
+            await engine.run(plain_loop.case("Who was it?", 0.003))

@@ -344,6 +344,7 @@ async def every_call(engine: Engine) -> None:
     assert_type(await engine.get_batch("b").retry(force=True), int)
     assert_type(await engine.get("r").retry(force=True), bool)
     assert_type(await engine.run(coroutine_form("a")), int)
+    print(await engine.run(coroutine_form("a")))  # where an object is wanted, an int will do
     assert_type(engine.from_thread.start(notify_drivers(1), key="k"), RunFromThread[int])
     assert_type(engine.from_thread.start(notify_drivers(1)).result(5), int)
     assert_type(engine.from_thread.run(coroutine_form("a"), priority=1), int)
@@ -369,6 +370,7 @@ async def every_call(engine: Engine) -> None:
     assert_type(await run.signal(decided, Receipt(1, "c")), bool)
     assert_type(await run.ask(approve, Receipt(1, "c"), timeout=5, dedup="d"), bool)
     assert_type(await run.ask("approve", 3), Any)
+    print(await run.ask(approve, Receipt(1, "c")))
     assert_type(await run.query(miles, 3), int)
     assert_type(await run.query("miles", 3), Any)
     assert_type(engine.from_thread.get("r").ask(approve, Receipt(1, "c")), bool)

@@ -194,10 +194,10 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 
 
 @light_frozen(eq=False)
-class StepOp(Op[T]):
+class StepOp(Op[T_co]):
     """A call of a step in this run."""
 
-    definition: StepDefinition[..., T]
+    definition: StepDefinition[..., T_co]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Options = NO_OPTIONS
@@ -215,15 +215,15 @@ class StepOp(Op[T]):
     def describe(self) -> str:
         return f"step {self.definition.name!r}"
 
-    def _call_plain(self) -> Coroutine[Any, Any, T]:
+    def _call_plain(self) -> Coroutine[Any, Any, T_co]:
         return _call(self.definition.body, self.args, self.kwargs)
 
 
 @light_frozen(eq=False)
-class TransactionOp(Op[T]):
+class TransactionOp(Op[T_co]):
     """A call of a transaction in this run."""
 
-    definition: StepDefinition[..., T]
+    definition: StepDefinition[..., T_co]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Options = NO_OPTIONS
@@ -236,7 +236,7 @@ class TransactionOp(Op[T]):
     def describe(self) -> str:
         return f"transaction {self.definition.name!r}"
 
-    def _call_plain(self) -> Coroutine[Any, Any, T]:
+    def _call_plain(self) -> Coroutine[Any, Any, T_co]:
         msg = (
             f"{self.describe()} needs the journal's connection, so it works in workflow code only; "
             f"in tests call {self.definition.name}.fn(tx, ...) with a transaction of your own"
@@ -248,10 +248,10 @@ class TransactionOp(Op[T]):
 
 
 @light_frozen(eq=False)
-class RunOp(Op[T]):
+class RunOp(Op[T_co]):
     """A call of a workflow or job: a run of its own. Given to `engine.start`, or awaited as a child."""
 
-    definition: RunDefinition[..., T]
+    definition: RunDefinition[..., T_co]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Options = NO_OPTIONS
@@ -328,7 +328,7 @@ class RunOp(Op[T]):
     def describe(self) -> str:
         return f"{self.definition.kind} {self.definition.name!r}"
 
-    def _call_plain(self) -> Coroutine[Any, Any, T]:
+    def _call_plain(self) -> Coroutine[Any, Any, T_co]:
         if self.definition.kind == "workflow":
             msg = f"{self.describe()} needs an engine: await engine.run(...) or engine.start(...)"
             raise UsageError(msg)
@@ -336,7 +336,7 @@ class RunOp(Op[T]):
 
 
 @frozen
-class Child(Generic[T]):
+class Child(Generic[T_co]):
     """
     A run that a workflow started without awaiting it, or knows by id.
 
@@ -347,15 +347,15 @@ class Child(Generic[T]):
     run_id: str
     type: Any = field(default=Any, repr=False, eq=False)
 
-    def result(self) -> AwaitRunOp[T]:
+    def result(self) -> AwaitRunOp[T_co]:
         """An op that waits for the run's end: its value, or its error."""
-        op: AwaitRunOp[T] = AwaitRunOp(self.run_id, self.type, current_driver.call_site())
+        op: AwaitRunOp[T_co] = AwaitRunOp(self.run_id, self.type, current_driver.call_site())
         current_driver.created(op)
         return op
 
 
 @frozen(eq=False)
-class AwaitRunOp(Op[T]):
+class AwaitRunOp(Op[T_co]):
     """Waits for the end of a run that exists already."""
 
     run_id: str
@@ -371,10 +371,10 @@ OnParentEnd: TypeAlias = Literal["abandon", "cancel"]
 
 
 @frozen(eq=False)
-class StartOp(Op[Child[T]]):
+class StartOp(Op[Child[T_co]]):
     """Starts a child without awaiting it."""
 
-    op: RunOp[T]
+    op: RunOp[T_co]
     site: current_driver.CallSite | None = None
     #: What becomes of the child once its parent has ended.
     on_parent_end: OnParentEnd = "abandon"
@@ -450,7 +450,7 @@ class Signal(Generic[T]):
 
 
 @frozen(eq=False)
-class WaitForOp(Op[T]):
+class WaitForOp(Op[T_co]):
     """Waits for the next signal of a name."""
 
     name: str

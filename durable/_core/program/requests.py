@@ -13,9 +13,10 @@ from durable._core.program.ops import Op, Signal, WaitForOp, kind_of
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 
 
-class Request(Generic[Q, A]):
+class Request(Generic[Q, A_co]):
     """
     The name of a request, the type of its question and that of its answer: one object for both ends.
 
@@ -38,7 +39,7 @@ class Request(Generic[Q, A]):
     __slots__ = ("answer", "name", "question")
 
     @overload
-    def __init__(self, name: str, question: type[Q], answer: type[A]) -> None: ...
+    def __init__(self, name: str, question: type[Q], answer: type[A_co]) -> None: ...
     @overload
     def __init__(self: Request[Any, Any], name: str, question: Any = ..., answer: Any = ...) -> None: ...
     def __init__(self, name: str, question: Any = Any, answer: Any = Any) -> None:
