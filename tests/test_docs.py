@@ -32,6 +32,7 @@ BY_THEMSELVES = {
     "service": "tests/examples/test_service.py",  # with shorter trials
     "agent": "tests/examples/test_agent.py",
     "shop": "tests/examples/test_shop.py",
+    "scale_out": "tests/temporal/test_examples.py",  # it needs a server: `make test-temporal`
 }
 SCRIPTS = sorted(
     [path.name for path in EXAMPLES.glob("*.py")] + [path.parent.name for path in EXAMPLES.glob("*/__main__.py")]
