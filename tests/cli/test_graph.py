@@ -28,7 +28,16 @@ from durable._cli.drawing.model import MOST_MEMBERS, folded, nodes_of, worst
 from durable._cli.drawing.svg import svg_lines
 from durable._cli.drawing.text import dot_lines, mermaid_lines, text_lines
 from durable._cli.terminal.output import Output
-from durable._core.journal.events import RunStarted, StepFailed, StepRetrying, StepStarted, StepSucceeded
+from durable._core.journal.events import (
+    CallbackCompleted,
+    CallbackOpened,
+    RunStarted,
+    RunSucceeded,
+    StepFailed,
+    StepRetrying,
+    StepStarted,
+    StepSucceeded,
+)
 from tests.core.drive import World, run
 
 pytestmark = pytest.mark.anyio
@@ -170,6 +179,26 @@ def test_what_is_open_is_open():
     assert nodes_of(events)[1].status == "retrying"
     again = nodes_of([*events, StepStarted("0", "a", 2, "", "", 9.0)])[1]
     assert (again.status, again.attempts) == ("open", 2)
+
+
+def test_a_callback_is_open_until_it_is_answered_or_its_run_has_ended():
+    """
+    It is made before it is awaited, so that what comes behind it has not passed it.
+    """
+    events = [
+        RunStarted("w", 1, "s", None, 0.0),
+        CallbackOpened("0", "paid", None, None, "int", "", "", 1.0),
+        StepStarted("1", "ask", 1, "", "", 1.0),
+        StepSucceeded("1", None, 2.0),
+    ]
+    statuses = {
+        "open": nodes_of(events),
+        "succeeded": nodes_of([*events, CallbackCompleted("0", "7", 3.0)]),
+        "cancelled": nodes_of([*events, RunSucceeded(None, 3.0)]),
+    }
+    assert {status: by_position(nodes)["0"].status for status, nodes in statuses.items()} == {
+        status: status for status in statuses
+    }
 
 
 def test_many_members_are_folded():

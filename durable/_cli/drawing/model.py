@@ -182,7 +182,8 @@ def _strand(
             if member in made:
                 inside = _with_members(made[member], member, made, children, over=passed)
             node.members.append(inside)
-        if node.status == "open" and passed:
+        # A callback is made, and awaited later on, or by several.
+        if node.status == "open" and (over if node.kind == "callback" else passed):
             node.status = "done" if node.kind in ("group", "signal", "start") else "cancelled"
         if node.members and node.status in ("open", "done"):
             node.status = _of_group(node, passed=passed)
