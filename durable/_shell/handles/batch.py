@@ -71,13 +71,11 @@ class Batch:
 
     Example:
         >>> @job
-        ... async def page(number: int, last: int) -> int:
-        ...     if number < last:
-        ...         await current_batch().add(page(number + 1, last))
+        ... async def page(number: int) -> int:
         ...     return number
         >>> async with Engine(":memory:", [page]) as engine:
-        ...     async with engine.batch() as batch:
-        ...         _ = batch.add(page(1, 3))
+        ...     async with engine.batch(description="a book") as batch:
+        ...         runs = [batch.add(page(number)) for number in range(3)]
         ...     (await batch.wait()).succeeded
         3
     """
