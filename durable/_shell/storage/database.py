@@ -220,7 +220,6 @@ class Database:
         self._allow_network_fs = allow_network_fs
         #: Only where commits may be made on the loop's thread.
         self._pace = Pace() if inline else None
-        self._transact = transact if self._pace is None else self._pace.transact
         #: The real path: a symbolic link is followed once, here.
         self.path = path
         #: Whether it was found to be a copy of a file that was open: a whole one, see `torn`.
@@ -295,6 +294,9 @@ class Database:
             async with self._exclusive:
                 return await self._hop(self._writer, self._transact, fn)
         return await self._hop(self._writer, self._transact, fn)
+
+    def _transact(self, conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection], T]) -> T:
+        return (transact if self._pace is None else self._pace.transact)(conn, path, fn)
 
     @property
     def may_write_inline(self) -> bool:
