@@ -1,15 +1,19 @@
 """
 One program under the hosts that programs have: each ends as it should, and says nothing on stderr.
 
-| host | here |
-|---|---|
-| `python program.py`, `-m`, a zipapp, `-OO` | `PROGRAMS` |
-| ``-W error -X dev`` | all of them, and every loop |
-| asyncio, its debug mode, eager tasks (Python 3.12), uvloop, `anyio.run` | `LOOPS` |
-| the other interpreters that are found, from 3.11 on | `INTERPRETERS`; skipped where there is none |
-| PyInstaller | tests/binary |
-| Cython | refused: `test_an_async_generator_of_cython_is_refused` |
-| Nuitka | not tried |
+| host | here | last run |
+|---|---|---|
+| `python program.py`, `-m`, a zipapp, `-OO` | `PROGRAMS` | each build |
+| ``-W error -X dev`` | all of them, and every loop | each build |
+| asyncio, its debug mode, uvloop, `anyio.run` | `LOOPS` | each build |
+| eager tasks | `LOOPS` from Python 3.12 on, `INTERPRETERS` | each build that has one |
+| Python 3.11 | all tests | each build |
+| Python 3.12, 3.13: the program | `INTERPRETERS`; skipped where there is none | each build that has one |
+| Python 3.12.1, 3.13.0 | tests/core, tests/contract (3,436 each), 15 files of tests/shell (499 each) | 2026-11-30 |
+| Python 3.14 | not tried: no interpreter was at hand | |
+| PyInstaller 6 | tests/binary | `make test-binary` |
+| Cython 3.3 | `test_an_async_generator_of_cython_is_refused`; `test_what_cython_compiles_is_refused_or_runs`, where it is installed | 2026-11-30 |
+| Nuitka 4.3 | `test_a_program_that_nuitka_compiled_runs`, where it is installed | 2026-11-30 |
 """
 
 import functools
@@ -52,9 +56,8 @@ def check(folder, arguments, *, python=sys.executable, path=()):
     It ends as it should.
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *path]), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [python, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
-    )
+    command = [*([python] if python else []), *arguments]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = [line for line in done.stdout.splitlines() if line.startswith(("failed:", "results:"))]
@@ -123,3 +126,74 @@ def test_an_async_generator_of_cython_is_refused():
     functools.update_wrapper(compiled, ride)
     with pytest.raises(DefinitionError, match=r"compiled by Cython.*cythonize\(\).*coroutine function"):
         workflow(compiled)
+
+
+COMPILED = """
+from durable import Engine, step, workflow
+
+@step
+async def one(number: int) -> int:
+    return number
+
+@workflow
+async def plus_one(number: int) -> int:
+    return await one(number) + 1
+"""
+REFUSED = """
+from durable import Flow, workflow
+
+@workflow
+async def nothing() -> Flow[None]:
+    yield None
+"""
+BUILD = """
+from Cython.Build import cythonize
+from setuptools import setup
+
+setup(ext_modules=cythonize("*.py", language_level=3), script_args=["-q", "build_ext", "--inplace"])
+"""
+USES = """
+import asyncio
+from compiled import plus_one
+from durable import Engine
+from durable.errors import DefinitionError
+
+async def main():
+    async with Engine("app.db", [plus_one]) as engine:
+        print(await engine.run(plus_one(1)))
+
+asyncio.run(main())
+try:
+    import refused
+except DefinitionError as error:
+    print(str(error).partition(",")[0])
+"""
+
+
+@pytest.mark.timeout(300)
+def test_what_cython_compiles_is_refused_or_runs(tmp_path):
+    """
+    By the compiler itself: a coroutine function that awaits its ops runs, an async generator is refused by name.
+    """
+    pytest.importorskip("Cython")
+    for name, code in {"compiled": COMPILED, "refused": REFUSED}.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    subprocess.run([sys.executable, "-c", BUILD], cwd=tmp_path, capture_output=True, check=True)
+    for name in ("compiled", "refused"):
+        (tmp_path / f"{name}.py").unlink()
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.check_output([sys.executable, "-c", USES], cwd=tmp_path, env=env, text=True)
+    assert said.splitlines() == ["2", "@workflow 'nothing' is compiled by Cython"]
+
+
+@pytest.mark.timeout(300)
+def test_a_program_that_nuitka_compiled_runs(tmp_path):
+    """
+    The program is compiled; what it imports stays as it is.
+    """
+    pytest.importorskip("nuitka")
+    shutil.copy(HERE / "program.py", tmp_path)
+    command = [sys.executable, "-m", "nuitka", "--nofollow-imports", "--jobs=2", "program.py"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    packages = str(Path(sys.modules["attrs"].__file__).parents[1])
+    check(tmp_path, [str(tmp_path / "program.bin"), "app.db", "asyncio"], python=None, path=[packages])
