@@ -12,7 +12,8 @@ One program under the hosts that programs have: each ends as it should, and says
 | Python 3.12.1, 3.13.0 | tests/core, tests/contract (3,436 each), 15 files of tests/shell (499 each) | 2026-11-30 |
 | Python 3.14 | not tried: no interpreter was at hand | |
 | PyInstaller 6 | tests/binary | `make test-binary` |
-| Cython 3.3 | `test_an_async_generator_of_cython_is_refused`; `test_what_cython_compiles_is_refused_or_runs`, where it is installed | 2026-11-30 |
+| Cython: its type | `test_an_async_generator_of_cython_is_refused` | each build |
+| Cython 3.3 | `test_what_cython_compiles_is_refused_or_runs`, where it is installed | 2026-11-30 |
 | Nuitka 4.3 | `test_a_program_that_nuitka_compiled_runs`, where it is installed | 2026-11-30 |
 """
 
