@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from durable import Engine, Flow, Return, RunFailedError, step, workflow
+from durable import Engine, Flow, Return, RunCancelledError, RunFailedError, step, workflow
 
 FOLDER = Path(__file__).parents[2] / "examples" / "agent"
 REQUESTS = [f"request {number}" for number in range(1, 5)]
@@ -78,6 +78,23 @@ async def test_its_cost_is_bounded(researcher, tmp_db):
         with pytest.raises(RunFailedError, match="UsageLimitExceeded"):
             await engine.run(example.research("Who was it?", most_dollars=Decimal("0.0003")))
     assert model.asked == Counter(["request 1", "the library", "request 2"])
+
+
+async def test_it_is_cancelled_in_the_midst_of_its_answer(researcher, tmp_db):
+    """
+    At its first word: the rest is not waited for, and no editor is asked.
+    """
+    example, model = researcher
+    async with Engine(tmp_db, [example.research]) as engine:
+        run = await engine.start(example.research("Who was it?"))
+        said = []
+        async for word in run.stream("words", str):
+            said.append(word)
+            await run.cancel("nobody wants to know")
+        with pytest.raises(RunCancelledError, match="nobody wants to know"):
+            await run.result()
+    assert said
+    assert model.asked["request 4"] == 1
 
 
 async def test_outside_of_steps_the_agent_is_as_it_was(researcher):
