@@ -2,6 +2,7 @@
 Callbacks: a token that somebody outside answers, once, from any process; and what is wrong with one, told apart.
 """
 
+import asyncio
 import contextlib
 import os
 import sqlite3
@@ -587,3 +588,29 @@ async def test_a_run_is_replayed_once_for_the_types_of_all_its_callbacks(engines
             await reached(run, "waiting")
     assert await run.result(5) == 15
     assert len(begun) - before <= len(tokens) + 1
+
+
+async def test_a_run_is_replayed_once_for_a_hundred_answers_that_come_at_once(engines, reached):
+    """
+    To learn the types of all its callbacks, and once more when they are there.
+    """
+    begun = []
+
+    @workflow
+    async def collect() -> Flow[int]:
+        begun.append(1)
+        open_ones = []
+        for _ in range(100):
+            one = yield callback("number", int)
+            open_ones.append(one)
+        yield hand_out(" ".join(one.token for one in open_ones))
+        numbers: list[int] = yield gather(*open_ones)
+        yield Return(sum(numbers))
+
+    engine = await engines.memory(collect)
+    run = await engine.start(collect())
+    await reached(run, "waiting")
+    before = len(begun)
+    await asyncio.gather(*(engine.complete(token, 1) for token in HANDED[0].split()))
+    assert await run.result(5) == 100
+    assert len(begun) - before <= 4

@@ -2,12 +2,14 @@
 Whether an answer is of the type that its workflow made the callback with: looked up before it is recorded.
 
 Only the workflow's own code knows that type. A freed run is not in memory, so it is replayed, as it will be for the
-answer anyway: once for all of its callbacks that are open, since those who answer a hundred do so one after the other.
+answer anyway: once for all of its callbacks that are open, since who answers a hundred does so one after the other, or
+at once.
 What cannot be found out (the run has ended, its code is missing) is for others to tell.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from typing import Final
 
@@ -45,7 +47,9 @@ async def check_answer(token: str, payload: Payload, services: Services) -> None
     except TokenMalformedError:
         return
     if token not in services.answer_types:
-        await _replay(place, services)
+        async with services.answer_locks.setdefault(place.run_id, asyncio.Lock()):
+            if token not in services.answer_types:  # who was before it has not learned it, too
+                await _replay(place, services)
     known = services.answer_types.get(token)
     if known is not None:
         read_answer(known.opened, place.position, known.type, payload, services.codec)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
 from typing import Any, NamedTuple, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 from attrs import define, field
@@ -101,6 +102,8 @@ class Services:
     stand_ins: StandIns | None = None
     #: What the callbacks of runs wait for that were replayed to know that, by their tokens.
     answer_types: dict[str, AnswerType] = field(factory=dict)
+    #: Held by who learns them of a run, by its id.
+    answer_locks: WeakValueDictionary[str, asyncio.Lock] = field(factory=WeakValueDictionary)
     #: Ids of batches, and of those around them, by number.
     batches: dict[int, tuple[str, ...]] = field(factory=dict)
 
