@@ -283,6 +283,7 @@ ROOMS = [
     "durable.temporal._setup",
     "durable.temporal._limits",
     "durable.temporal._driving",
+    "durable.temporal._batches",
     "durable.temporal._transactions",
     "durable.temporal._schedules",
     "durable.temporal._attempts",

@@ -49,7 +49,7 @@ async def ship(folder: str, order: int, *, when_paid: bool = False) -> Parcel:
     if when_paid:
         await wait_for("paid", str)
     label = await print_label(folder, order)
-    mails = await gather(send_mail(folder, order, "customer"), send_mail(folder, order, "warehouse"))
+    mails = [*await gather(send_mail(folder, order, "customer"), send_mail(folder, order, "warehouse"))]
     return Parcel(order, label, mails)
 
 

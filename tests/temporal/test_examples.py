@@ -17,6 +17,7 @@ LAST = {
     "ride": "the server saw 2 requests and made 1 charge",
     "approval": "Ada, Bob, Cyd: approved by Mia, rejected by Mia, timed out",
     "etl": "3 pipelines, 12 extracts on one worker: ",
+    "product_images": "two products are visible: ",
     "trip": "left at the desks: ['car Ada', 'flight Ada', 'hotel Ada']",
     "welcome": "track_signup_metrics after send_onboarding_tips: succeeded",
 }

@@ -199,7 +199,7 @@ async def test_a_downloaded_history_is_a_journal(engines, client, tmp_path):
         await journal_of(path, ALL)
 
 
-@pytest.mark.parametrize("name", ["batch", "prune", "transaction", "queue"])
+@pytest.mark.parametrize("name", ["prune", "transaction", "queue"])
 async def test_what_only_a_journal_has_is_refused_with_what_to_use(engines, name):
     """
     On engines, and on runs; what nobody has is an AttributeError as ever.

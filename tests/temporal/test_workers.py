@@ -4,6 +4,7 @@ Workers that are killed, or closed while their steps run: another one goes on, a
 
 import asyncio
 import contextlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -127,3 +128,13 @@ async def test_a_step_whose_outcome_is_unknown_blocks_its_run_until_a_person_say
         assert await run.result(timeout=20) == "it was done"
         await second.end()
     assert "careful 2" not in second.said
+
+
+def test_nothing_is_lost_where_workers_and_the_server_are_killed(address):
+    """
+    A short soak: in full, ``python -m tests.temporal.soak`` kills thirty workers and three servers under 300 rides.
+    """
+    command = [sys.executable, "-m", "tests.temporal.soak", "--rides", "12", "--kills", "3", "--server-kills", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 rides, 3 workers and 1 servers killed: lost 0" in done.stdout

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
@@ -145,6 +146,14 @@ class EmittedSoFar:
     last: Awaitable[None] = ROOM
 
 
+class BatchesElsewhere(ABC):
+    """What another engine than ours, which has no journal, says to `current_batch`."""
+
+    @abstractmethod
+    def batch_of(self, scope: Scope, /) -> Any:
+        """Its batch, of which the run of *scope* is a member or callback."""
+
+
 class Scope:
     """One running attempt."""
 
@@ -165,7 +174,7 @@ class Scope:
         notes: Notes,
         left: dict[str, Payload],
         batches: tuple[str, ...] = (),
-        backend: Backend | None = None,
+        backend: Backend | BatchesElsewhere | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         resources: Resources = NO_RESOURCES,
     ) -> None:

@@ -40,7 +40,7 @@ from durable._core.policies.retry import next_attempt, snooze_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
 from durable._core.run.decision import StepAction, TransactionAction
-from durable._shell.attempts.context import Cancelled, Notes, Scope, StepContext, enter
+from durable._shell.attempts.context import BatchesElsewhere, Cancelled, Notes, Scope, StepContext, enter
 from durable._shell.attempts.functions import Function, all_of, function_at, running_functions
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program, is_running
@@ -67,7 +67,7 @@ class Steps:
         clock: Clock,
         is_ending: Callable[[], bool],
         hooks: Hooks,
-        inside: Backend | None,
+        inside: Backend | BatchesElsewhere | None,
         journal: str,
         threads: int,
         stand_ins: StandIns | None = None,

@@ -20,7 +20,7 @@ from durable._core.program.current_driver import driver_in_charge
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.ops import RunOp
 from durable._core.program.start_options import StartOptions
-from durable._shell.attempts.context import Scope, scope_here
+from durable._shell.attempts.context import BatchesElsewhere, Scope, scope_here
 from durable._shell.backend import Backend
 from durable._shell.handles.batch_drafts import Callbacks, Draft, callbacks_of
 from durable._shell.handles.batch_info import BatchInfo, batch_info
@@ -347,4 +347,7 @@ def current_batch() -> Batch:
         if driver_in_charge() is not None:
             msg += " (this is workflow code: ask in a step of it)"
         raise UsageError(msg)
+    if isinstance(scope.backend, BatchesElsewhere):
+        elsewhere: Batch = scope.backend.batch_of(scope)
+        return elsewhere
     return Batch(scope.backend, scope.batches[0], ancestors=scope.batches[1:], scope=scope)

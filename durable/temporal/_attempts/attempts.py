@@ -101,7 +101,7 @@ class Attempts:
             raise as_application_error("null", msg, ends.POISON, {"crashes": died}, non_retryable=True)
         action = await self._action(arguments, told, number, left)
         state = RunState(0, told.get("run_id", info.workflow_id or ""), info.workflow_type or "", info.task_queue)
-        state.labels = told.get("labels", {})
+        state.labels, state.batches = told.get("labels", {}), tuple(told.get("batches", ()))
         try:
             if isinstance(action, TransactionAction):
                 event: Event | None = await self._transact(action, state.run_id, left)

@@ -71,9 +71,11 @@ from durable.temporal._wire.starts import (
     PAUSED,
     PROGRESS,
     Start,
+    batches_in,
     keyed_run_id,
     make_start,
     memo_of,
+    memo_of_batches,
     new_run_in,
     sent_signals,
     signals_in,
@@ -271,7 +273,7 @@ class Driver:
 
     def _compact(self, arrived: Sequence[Event]) -> NoReturn:
         """Continue as a fresh run of the server, with the journal: nothing of the run itself ends."""
-        memo = memo_of(self._here.new)
+        memo = {**memo_of(self._here.new), **memo_of_batches(self._here.batches)}
         if self.journal.attributes:
             memo[ATTRIBUTES] = self._encoded_attributes()
         journal = packed_journal(self.journal.history(arrived))
@@ -472,7 +474,7 @@ class Driver:
         workflow.continue_as_new(
             workflow=start.new.workflow,
             args=[*Start(evolve(chain, signals=())).arguments, *sent_signals(signals), *self.streams.carried()],
-            memo=memo_of(chain),
+            memo={**memo_of(chain), **memo_of_batches(self._here.batches)},
             task_queue=setup.task_queue(start.new.queue),
         )
 
@@ -492,7 +494,7 @@ def _run_here(setup: Setup, arguments: Any) -> RunHere:
         definitions, codec = setup.registry.definitions, setup.codec
         start = make_start(op, definitions=definitions, codec=codec, now=now(), run_id=info.workflow_id)
         new = evolve(start.new, key=None)
-    return RunHere(setup, definition, new, _run_id(new, info))
+    return RunHere(setup, definition, new, _run_id(new, info), batches_in(info.raw_memo))
 
 
 def _run_id(new: NewRun, info: workflow.Info) -> str:

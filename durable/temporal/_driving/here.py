@@ -5,7 +5,7 @@ One run as all that drives it sees it: what it is, what has arrived for it, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from attrs import define, field
@@ -32,6 +32,8 @@ class RunHere:
     definition: Runnable
     new: NewRun
     run_id: str
+    #: The ids of the batch that it is a member or callback of, and of those around that.
+    batches: Sequence[str] = ()
     #: Arrivals that no turn has taken in yet.
     inbox: list[Event] = field(factory=list)
 

@@ -102,6 +102,7 @@ class StepCalls:
                 "first_started_at": action.first_started_at,
                 "by_server": by_server,
                 "labels": dict(here.new.labels),
+                "batches": here.batches,
                 "place": place,
                 "retry": None if given.retry is None else recorded(given.retry),
                 "timeout": given.timeout,

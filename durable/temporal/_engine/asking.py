@@ -31,6 +31,8 @@ class Asking:
     client: Client
     codec: Codec
     definitions: Definitions
+    #: The task queue of the queue `default`, where batches are.
+    default_queue: str
     #: Names of queues by their task queues.
     queues: Mapping[str, str]
     #: Starts a run that has a journal.

@@ -13,8 +13,6 @@ _TOOLS: Final = "Temporal has tools of its own for that"
 _QUEUES: Final = "a queue is a task queue there: `temporal task-queue describe`, and stop its workers to pause it"
 #: By the names of methods: of engines, and of runs.
 OF_ENGINES: Final[Mapping[str, str]] = {
-    "batch": "start the jobs from one workflow, which gathers them and does what follows",
-    "batches": "start the jobs from one workflow, which gathers them and does what follows",
     "queue": _QUEUES,
     "queues": _QUEUES,
     "limit": "ask the limit's own workflow, `durable-limit:NAME`, by its query `state`",

@@ -33,9 +33,12 @@ from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import ENDS, Status
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.middleware import Middleware
+from durable._shell.attempts.resources import Resources
 from durable._shell.attempts.steps import Steps
 from durable._shell.clock import SystemClock
 from durable._shell.engine.serving import told_to_stop
+from durable._shell.handles.batch_drafts import Callbacks
+from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.run_info import RunInfo
 from durable._shell.reports.exporting import read_histories
 from durable._shell.requests.history_requests import Imported
@@ -50,9 +53,11 @@ from durable.errors import (
 )
 from durable.temporal._attempts.attempts import Attempts, Commits
 from durable.temporal._attempts.run_ends import wait_for_ends
+from durable.temporal._batches.batch_workflow import BatchWorkflow
 from durable.temporal._driving.run_workflow import RunWorkflow
 from durable.temporal._engine.answering import answer
 from durable.temporal._engine.asking import Asking
+from durable.temporal._engine.batches import BatchesHere, TemporalBatch, draft_batch, list_batches
 from durable.temporal._engine.elsewhere import OF_ENGINES, refuse
 from durable.temporal._engine.handle import TemporalRun, quoted
 from durable.temporal._engine.run_infos import statuses_on_server
@@ -93,6 +98,7 @@ class TemporalEngine:
         poll: Names of the queues that this process works on: all, unless told otherwise; none with ``()``, then it
             only starts runs and asks.
         codec: As for `Engine`: what encrypts values encrypts them here, too.
+        resources: As for `Engine`: what the steps of this process share.
         middleware: As for `Engine`, as far as it is about steps.
         worker_timeout: Seconds without a sign of life after which the step of a dead worker is given to another.
         grace: Seconds that running steps have to end when the engine closes; as many again for their clean-up.
@@ -123,6 +129,7 @@ class TemporalEngine:
         transactions: AppTransactions | None = None,
         poll: Iterable[str] | None = None,
         codec: ValueCodec | None = None,
+        resources: Iterable[Any] | Mapping[type[Any], Any] = (),
         middleware: Sequence[Middleware] = (),
         worker_timeout: float = 15.0,
         grace: float = 5.0,
@@ -155,11 +162,12 @@ class TemporalEngine:
             searchable=searchable,
         )
         self._hooks = Hooks(middleware, self._codec)
+        self._resources = Resources(resources)
         named = {each.options.queue for each in registry.definitions.all()} | {*self._queues, _DEFAULT}
         self._polled = sorted(named) if poll is None else [*poll]
         self._grace, self._concurrency, self._threads, self._cached = grace, concurrency, threads, cached_runs
         queue_names = {self._task_queue_of(name): name for name in {*named, *self._polled}}
-        self._asking = Asking(client, self._codec, registry.definitions, queue_names, self._continue)
+        self._asking = Asking(client, self._codec, registry.definitions, task_queue, queue_names, self._continue)
         self._schedules = as_listed("schedules", schedules, Schedule)
         for schedule in self._schedules:
             check_schedule(schedule)
@@ -191,11 +199,13 @@ class TemporalEngine:
             self._clock,
             _never,
             self._hooks,
-            None,
+            BatchesHere(self._asking),
             f"temporal:{self._client.namespace}",
             self._threads,
             is_draining=lambda: self._is_draining,
+            resources=self._resources,
         )
+        await self._resources.open()
         attempts = Attempts(self._setup, self._client, steps, self._commits)
         if self._commits is not None and self._polled:
             await self._commits.transactions.open(self._commits.staging)
@@ -212,6 +222,7 @@ class TemporalEngine:
         await asyncio.gather(*(worker.shutdown() for worker in self._workers))
         running, self._running, self._workers = self._running, [], []
         await asyncio.gather(*running)
+        await self._resources.aclose(self._grace)
         if self._steps is not None:
             self._steps.close()
             self._steps = None
@@ -244,7 +255,7 @@ class TemporalEngine:
         return Worker(
             self._client,
             task_queue=self._task_queue_of(name),
-            workflows=[RunWorkflow, LimitWorkflow, TickWorkflow],
+            workflows=[RunWorkflow, LimitWorkflow, TickWorkflow, BatchWorkflow],
             activities=[
                 attempts.activity(),
                 wait_for_ends(self._client, self._codec),
@@ -461,6 +472,37 @@ class TemporalEngine:
             search_attributes=labels_of(new) if self._setup.searchable else None,
             id_reuse_policy=policy.ALLOW_DUPLICATE if again else policy.REJECT_DUPLICATE,
         )
+
+    # --- batches -------------------------------------------------------------------------------
+
+    def batch(
+        self,
+        *,
+        on_success: Callbacks = None,
+        on_failure: Callbacks = None,
+        on_complete: Callbacks = None,
+        description: str = "",
+        labels: Mapping[str, str] | None = None,
+        id: str | None = None,
+    ) -> TemporalBatch:
+        """
+        A batch, to be filled within ``async with engine.batch(...) as batch: batch.add(op)``. As `Engine.batch`.
+
+        It is made at the end of the block; its members begin one after the other. It takes 8,000, and more in nested
+        batches.
+        """
+        given = {"on_success": on_success, "on_failure": on_failure, "on_complete": on_complete}
+        return draft_batch(self._asking, given, description, labels, id)
+
+    def get_batch(self, batch_id: str) -> TemporalBatch:
+        """A handle on the batch called *batch_id*; asking it raises BatchNotFoundError if there is none."""
+        return TemporalBatch(self._asking, batch_id)
+
+    def batches(
+        self, *, labels: Mapping[str, str] | None = None, description: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[BatchInfo]:
+        """Batches, newest first, as the server finds them; a worker is asked about each."""
+        return list_batches(self._asking, labels, description, limit)
 
     # --- finding them --------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ from durable.temporal._driving.questions import REFUSED, UNANSWERED
 from durable.temporal._engine.elsewhere import OF_RUNS, refuse
 from durable.temporal._engine.run_infos import detailed
 from durable.temporal._engine.streams import TemporalStream
+from durable.temporal._wire.ends import RunEnd
 from durable.temporal._wire.items import CHAPTERS
 from durable.temporal._wire.payloads import ASK, from_plain, packed, plain, unpacked_text
 from durable.temporal._wire.starts import new_run_from, workflow_id_of
@@ -125,7 +126,7 @@ class TemporalRun(Generic[T]):
                 msg = f"run {self.id!r} has not ended after {timeout:g} s, and keeps running"
                 raise TimeoutError(msg) from None
         codec = self._asking.codec
-        ending = asyncio.ensure_future(run_end(self._handle, codec))
+        ending = asyncio.ensure_future(self._end())
         try:
             if not wait:
                 await self._watch_for_blocks(ending)
@@ -144,6 +145,9 @@ class TemporalRun(Generic[T]):
                 failure = failure_in(end.outcome, codec)
                 cause = rebuilt(end.outcome, codec)
                 raise RunFailedError(self.id, describe(failure), failure.traceback) from cause
+
+    async def _end(self) -> RunEnd:
+        return await run_end(self._handle, self._asking.codec)
 
     async def _watch_for_blocks(self, ending: asyncio.Future[Any]) -> None:
         seconds = _FIRST_LOOK

@@ -28,10 +28,11 @@ from durable._shell.handles.run_info import Arguments, RunInfo
 from durable._shell.rows.rows import NewRun
 from durable.errors import UsageError
 from durable.temporal._attempts.run_ends import run_end
+from durable.temporal._batches.wire import BATCH
 from durable.temporal._schedules.tick_workflow import TICKS
 from durable.temporal._wire.journals import CARRIED, HELD, unpacked_journal
 from durable.temporal._wire.payloads import joined_arguments
-from durable.temporal._wire.starts import ATTRIBUTES, BLOCKED, COMPENSATED, PAUSED, PROGRESS, new_run_from
+from durable.temporal._wire.starts import ATTRIBUTES, BATCHES, BLOCKED, COMPENSATED, PAUSED, PROGRESS, new_run_from
 
 _ENDS: Final[Mapping[WorkflowExecutionStatus, Status]] = {
     WorkflowExecutionStatus.COMPLETED: "succeeded",
@@ -153,6 +154,7 @@ async def info_from(described: WorkflowExecution, codec: Codec, queue_of: Mappin
         ended_at=described.close_time.timestamp() if described.close_time else None,
         root=described.root_id or described.id,
         progress=_progress(memo),
+        batch=(memo.get(BATCHES) or [None])[0],
         compensated=bool(memo.get(COMPENSATED)),
         values=_ValuesUnread(run_id),
     )
@@ -160,7 +162,7 @@ async def info_from(described: WorkflowExecution, codec: Codec, queue_of: Mappin
 
 def _origin(parent: str | None, new: NewRun | None) -> tuple[str | None, str | None]:
     """The run that has started it, and the one that it follows: to the server each is a parent, as a tick is."""
-    if parent is None or parent.startswith(TICKS):
+    if parent is None or parent.startswith((TICKS, BATCH)):
         return None, None
     return (parent, None) if new is None or new.position is not None else (None, parent)
 

@@ -7,7 +7,7 @@ program starts, with plain JSON and no memo, begins as its definition says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ BLOCKED: Final = "durable_blocked"
 PAUSED: Final = "durable_paused"
 PROGRESS: Final = "durable_progress"
 COMPENSATED: Final = "durable_compensated"
+BATCHES: Final = "durable_batches"
 #: The search attribute, a keyword list, that holds the labels of runs as ``name=value``.
 LABELS: Final = SearchAttributeKey.for_keyword_list("DurableLabels")
 
@@ -175,6 +176,17 @@ def start_of_journal(history: RunHistory) -> Start:
 def memo_of(new: NewRun) -> dict[str, RawValue]:
     """*new* as a memo, for a run that continues."""
     return Start(new).memo
+
+
+def memo_of_batches(batches: Sequence[str]) -> dict[str, RawValue]:
+    """The batch that a run is a member or callback of, and those around that."""
+    return {BATCHES: packed(dumps([*batches]))} if batches else {}
+
+
+def batches_in(raw: Mapping[str, Envelope]) -> list[str]:
+    """What `memo_of_batches` made, as a workflow has it."""
+    found = raw.get(BATCHES)
+    return [] if found is None else loads(unpacked_text(found))
 
 
 def new_run_in(raw: Mapping[str, Envelope]) -> NewRun | None:
