@@ -12,6 +12,8 @@ from pathlib import Path
 
 from judge import judge
 
+from tests import children
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
@@ -33,7 +35,7 @@ class Lives:
         if self.bug:
             environment["PLANTED_BUG"] = self.bug
         command = [sys.executable, HERE / "victim.py", self.database, self.ledger, str(self.runs), *map(str, point)]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        return children.Popen(command, env=environment, stderr=subprocess.PIPE)
 
     def lines(self):
         return self.ledger.read_bytes().count(b"\n")

@@ -16,6 +16,8 @@ from durable.testing import Ledger, every_crash, every_glitch
 sys.path.insert(0, str(Path(__file__).parent))
 import answering
 
+from tests import children
+
 LEDGER = Ledger()
 
 
@@ -103,7 +105,7 @@ async def test_an_owner_that_is_killed_before_it_answers_has_answered_once(tmp_p
         while None in tokens:
             tokens = [(await engine.get(run.id).attributes()).get("token") for run in runs]
     owners = [
-        subprocess.Popen([sys.executable, answering.__file__, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        children.Popen([sys.executable, answering.__file__, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(2)
     ]
     try:

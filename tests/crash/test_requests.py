@@ -14,6 +14,8 @@ from durable import Client, Engine
 sys.path.insert(0, str(Path(__file__).parent))
 import answering
 
+from tests import children
+
 pytestmark = pytest.mark.anyio
 HERE = Path(__file__).parent
 #: Requests below, each of which costs an owner its life; the one into a run costs two.
@@ -43,7 +45,7 @@ async def test_an_owner_that_is_killed_before_it_answers_has_done_it_once(tmp_pa
         await engine.export("theirs", tmp_path / "theirs.jsonl")
         assert await engine.prune(older_than=-60) == 1
     owners = [
-        subprocess.Popen(
+        children.Popen(
             [sys.executable, answering.__file__, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         for _ in range(ASKED)
@@ -102,7 +104,7 @@ async def test_a_client_that_dies_while_it_owns_the_file_leaves_it_as_it_should_
     path = tmp_path / "app.db"
     async with Engine(path, answering.DEFINITIONS, durability="process"):
         pass
-    died = subprocess.run([sys.executable, "-c", CLIENT, HERE, path, point], check=False)
+    died = children.run([sys.executable, "-c", CLIENT, HERE, path, point], check=False)
     assert died.returncode == -9
     async with Client(path, durability="process") as client:
         assert len([info async for info in client.runs()]) == recorded

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import children
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -23,7 +25,7 @@ def example(request):
         yield importlib.import_module(request.path.stem.removeprefix("test_"))
 
 
-class Child(subprocess.Popen):
+class Child(children.Popen):
     """A process that runs *code*, with the examples to import."""
 
     def __init__(self, code, *arguments):

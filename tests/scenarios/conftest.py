@@ -18,6 +18,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))
 from copies import Copies
 
+from tests import children
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
@@ -124,7 +126,7 @@ class Hosts:
             json.dumps([str(self.ledger), list(deaths), *arguments]),
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return children.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def life(self, workflow, *arguments, deaths=()):
         """A life to its end: the run's result, or "killed"."""

@@ -5,7 +5,6 @@ Starting runs and getting their results: the taste of the contract, and every wr
 import asyncio
 import contextvars
 import os
-import subprocess
 import sys
 import textwrap
 import traceback
@@ -31,6 +30,7 @@ from durable import (
     workflow,
 )
 from durable.errors import DefinitionError, EncodeError, RunExistsError
+from tests import children
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -499,7 +499,7 @@ def test_a_signal_in_a_step_is_no_failure_of_it(tmp_path, interruption, kind):
     )
 
     def go():
-        return subprocess.run(
+        return children.run(
             [sys.executable, "-c", script, str(tmp_path / "app.db")],
             capture_output=True,
             text=True,

@@ -7,13 +7,14 @@ The processes are real, and die by SIGKILL.
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 import textwrap
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from tests import children
 
 ROOT = Path(__file__).parents[2]
 #: Of the neighbours of a killer; the long target tries all of them.
@@ -102,7 +103,7 @@ def lives(tmp_path, what, seed, program=SCRIPT):
     command = [sys.executable, str(script), str(tmp_path / "app.db"), what, str(seed)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     for deaths in range(10):
-        life = subprocess.run(
+        life = children.run(
             command,
             check=False,
             env=environ,

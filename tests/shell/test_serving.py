@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from durable import Client, Engine, EngineFailedError, UsageError, job
+from tests import children
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -65,7 +66,7 @@ def serving(tmp_db):
     def start(how, name, grace="5"):
         arguments = [sys.executable, "-c", PROGRAM, str(tmp_db), how, name, grace]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        process = children.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
         started.append(process)
         return process
 

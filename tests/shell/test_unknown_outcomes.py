@@ -24,6 +24,7 @@ from durable.errors import (
     StepInterruptedError,
     UsageError,
 )
+from tests import children
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -77,7 +78,7 @@ async def calls(policy: str, kind: str, path: str) -> Flow[str]:
 
 async def has_begun(path: Path) -> None:
     async with asyncio.timeout(20):
-        while not path.exists():
+        while not (path.exists() and path.read_text()):
             await asyncio.sleep(0.01)
 
 
@@ -153,13 +154,13 @@ def test_it_does_not_matter_which_signal_ends_the_process(tmp_path, killed_by):
     script.write_text(textwrap.dedent(SCRIPT))
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script), str(tmp_path / "app.db")]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+    with children.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
         for line in child.stdout:
             if line == "began\n":
                 child.send_signal(killed_by)
                 break
     assert child.returncode != 0
-    again = subprocess.run(command, check=False, env=environ, capture_output=True, text=True, timeout=20)
+    again = children.run(command, check=False, env=environ, capture_output=True, text=True, timeout=20)
     said = [line for line in again.stdout.splitlines() if line in ("began", "StepInterruptedError")]
     assert said == ["StepInterruptedError"]
 

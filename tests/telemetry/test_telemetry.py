@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import re
-import subprocess
 import sys
 from contextvars import ContextVar
 from pathlib import Path
@@ -37,6 +36,7 @@ from durable import (
 )
 from durable import telemetry as module
 from durable.telemetry import instrumented, observed
+from tests import children
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 APP = Path(__file__).parent / "traced_app.py"
@@ -197,7 +197,7 @@ def test_a_trace_goes_on_in_the_process_after_the_one_that_was_killed(tmp_path):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))}
     for code in (-9, 0):
         command = [sys.executable, APP, tmp_path]
-        ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
+        ended = children.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
         assert ended.returncode == code, ended.stderr
     spans = [json.loads(line) for line in (tmp_path / "spans.jsonl").read_text().splitlines()]
     start = next(span for span in spans if span["name"] == "start")
