@@ -81,3 +81,72 @@ async def test_a_node_of_langgraph_is_a_memo(tmp_db):
     memos, words = await facts(tmp_db)
     assert memos == ["model", "look_up", "model:2"]
     assert words == ["it", "was", "the", "gardener"]
+
+
+SERVER = """
+import os, sys
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("sources")
+
+@server.tool()
+def look_up(source: str) -> str:
+    with open(sys.argv[1], "a") as asked:
+        asked.write(f"{source}\\n")
+    return f"{source} names the gardener"
+
+server.run("stdio")
+"""
+
+ASKING = """
+import asyncio, os, signal, sys
+from pydantic_ai import Agent
+from fastmcp.client.transports import StdioTransport
+from pydantic_ai.mcp import MCPToolset
+from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.models.function import FunctionModel
+from durable import Engine, Flow, Return, step, workflow
+from durable.pydantic_ai import Durability
+
+def model(messages, info):
+    known = sum(isinstance(part, ToolReturnPart) for each in messages for part in each.parts)
+    print("asked: request", known + 1, flush=True)
+    if known == 2 and os.environ["DIES_AT"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if known < 2:
+        return ModelResponse(parts=[ToolCallPart("look_up", {"source": ["the library", "the archive"][known]})])
+    return ModelResponse(parts=[TextPart("it was the gardener")])
+
+tools = MCPToolset(StdioTransport(sys.executable, [SERVER, ASKED]), id="sources", init_timeout=40)
+agent = Agent(FunctionModel(model), name="asker", toolsets=[tools], capabilities=[Durability()])
+
+@step
+async def ask(question: str) -> str:
+    async with agent:
+        return (await agent.run(question)).output
+
+@workflow
+async def case(question: str) -> Flow[str]:
+    yield Return((yield ask(question)))
+
+async def main():
+    async with Engine(sys.argv[1], [case]) as engine:
+        print(await engine.run(case("?"), key="case-1"))
+
+asyncio.run(main())
+"""
+
+
+async def test_tools_of_an_mcp_server_are_called_once(tmp_db, tmp_path):
+    """
+    With Pydantic AI: killed after two calls of tools of a server beside it, the next life asks the server nothing.
+    """
+    needs("fastmcp")
+    server, asked, example = tmp_path / "server.py", tmp_path / "asked.txt", tmp_path / "asking.py"
+    server.write_text(SERVER)
+    example.write_text(f"SERVER, ASKED = {str(server)!r}, {str(asked)!r}\n{ASKING}")
+    code, first, _ = lived(example.with_suffix(""), tmp_db, "request 3")
+    assert (code, first) == (-9, ["request 1", "request 2", "request 3"])
+    code, second, answer = lived(example.with_suffix(""), tmp_db)
+    assert (code, second, answer) == (0, ["request 3"], "it was the gardener")
+    assert asked.read_text().splitlines() == ["the library", "the archive"]

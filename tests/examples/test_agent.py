@@ -10,6 +10,7 @@ from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
+import anyio
 import pytest
 
 from durable import Engine, Flow, Return, RunCancelledError, RunFailedError, step, workflow
@@ -172,3 +173,94 @@ async def test_the_cost_of_a_loop_is_bounded(plain_loop, tmp_db):
     async with Engine(tmp_db, [plain_loop.case]) as engine:
         with pytest.raises(RunFailedError, match=r"no answer for \$0.003: \$0.004 were spent"):
             await engine.run(plain_loop.case("Who was it?", 0.003))
+
+
+def agent_of(model, *tools):
+    """
+    An agent of Pydantic AI whose *model* is a function, and whose calls are memos.
+    """
+    from pydantic_ai import Agent, FunctionToolset
+    from pydantic_ai.models.function import FunctionModel
+
+    from durable.pydantic_ai import Durability
+
+    toolset = FunctionToolset(tools=[*tools], id="tools")
+    return Agent(FunctionModel(model), name="asker", toolsets=[toolset], capabilities=[Durability()])
+
+
+async def test_tools_that_are_asked_for_at_once_are_recorded_in_the_order_of_the_answer(tmp_db):
+    """
+    The slow one first, although the other would be done before it; neither is called by the second attempt.
+    """
+    from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
+
+    called, attempts = [], []
+
+    async def slow() -> str:
+        await anyio.sleep(0)
+        called.append("slow")
+        return "s"
+
+    async def fast() -> str:
+        called.append("fast")
+        return "f"
+
+    async def model(messages, info):
+        if len(messages) == 1:
+            return ModelResponse(parts=[ToolCallPart("slow", {}), ToolCallPart("fast", {})])
+        return ModelResponse(parts=[TextPart("done")])
+
+    agent = agent_of(model, slow, fast)
+
+    @step(retry=2)
+    async def ask() -> str:
+        text = (await agent.run("?")).output
+        attempts.append(text)
+        if len(attempts) == 1:
+            raise ValueError("after all of it")
+        return text
+
+    @workflow
+    async def flow() -> Flow[str]:
+        yield Return((yield ask()))
+
+    async with Engine(tmp_db, [flow]) as engine:
+        run = await engine.start(flow())
+        assert await run.result() == "done"
+        (asked,) = await run.steps()
+    assert called == ["slow", "fast"]
+    assert attempts == ["done", "done"]
+    assert [name.rpartition(":")[2] for name in asked.memos if "call_tool" in name] == ["slow", "fast"]
+
+
+async def test_cancelling_the_run_cancels_the_request_to_the_model(tmp_db):
+    """
+    The request ends by a cancellation, and nothing more is asked.
+    """
+    events, reached = [], anyio.Event()
+
+    async def model(messages, info):
+        events.append("asked")
+        reached.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            events.append("cut off")
+
+    agent = agent_of(model)
+
+    @step(retry=3)
+    async def ask() -> str:
+        return (await agent.run("?")).output
+
+    @workflow
+    async def flow() -> Flow[str]:
+        yield Return((yield ask()))
+
+    async with Engine(tmp_db, [flow]) as engine:
+        run = await engine.start(flow())
+        await reached.wait()
+        await run.cancel("enough")
+        with pytest.raises(RunCancelledError):
+            await run.result()
+    assert events == ["asked", "cut off"]
