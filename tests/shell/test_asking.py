@@ -23,6 +23,7 @@ from durable import (
     RunNotFoundError,
     RunStateError,
     Service,
+    Signal,
     continue_as,
     step,
     wait_for,
@@ -102,7 +103,7 @@ async def relay(rounds: int) -> Flow[str]:
 
 async def test_who_waits_for_a_request_is_told_as_such(engines, reached):
     """
-    In values and in words, and runs are found by it: by its name, by what it is, by both. After a restart, too.
+    In values and in words, and runs are found by it: by itself, its name, what it is, by both. After a restart, too.
     """
     engine = await engines.file(judge)
     await reached(await engine.start(judge(1), id="r"), "waiting")
@@ -114,9 +115,9 @@ async def test_who_waits_for_a_request_is_told_as_such(engines, reached):
         (wait,) = await run.waits()
         assert (wait.kind, wait.name, wait.position) == ("request", "approve", "0")
         assert (await run.why()).startswith("run 'r' waits for a request 'approve' at 0, for ")
-        for named in ("approve", "request", "request:approve"):
+        for named in (approve, "approve", "request", "request:approve"):
             assert [info.id async for info in engine.runs(waiting_for=named)] == ["r"]
-        for other in ("signal", "signal:approve", "callback", "approv"):
+        for other in (Signal("approve"), "signal", "signal:approve", "callback", "approv"):
             assert [info.id async for info in engine.runs(waiting_for=other)] == []
     assert await run.ask(approve, Order(1), timeout=5) == YES
 

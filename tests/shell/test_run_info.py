@@ -23,6 +23,7 @@ from durable import (
     RunFailedError,
     RunNotFoundError,
     Service,
+    Signal,
     Transaction,
     UsageError,
     context,
@@ -103,6 +104,7 @@ async def test_runs_are_found_by_what_they_wait_for(journal, reached):
     await journal.start(napping(1.0), id="later", delay=3600)
     assert await found(journal, waiting_for="approved") == ["asks"]
     assert await found(journal, waiting_for="signal:approved") == ["asks"]
+    assert await found(journal, waiting_for=Signal("approved")) == ["asks"]
     assert await found(journal, waiting_for="timer") == ["naps"]
     assert await found(journal, waiting_for="start") == ["later"]
     assert await found(journal, waiting_for="refused") == []

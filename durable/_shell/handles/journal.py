@@ -18,6 +18,7 @@ from durable._core.journal.payloads import answer_failure
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp, Signal
+from durable._core.program.requests import Request
 from durable._core.program.start_options import StartOptions
 from durable._core.program.tokens import read_token
 from durable._core.recorded.export_format import RunHistory
@@ -172,7 +173,7 @@ class JournalHandle(Generic[B]):
         queue: str | None = None,
         parent: str | None = None,
         batch: str | None = None,
-        waiting_for: str | None = None,
+        waiting_for: str | Signal[Any] | Request[Any, Any] | None = None,
         since: datetime | float | None = None,
         until: datetime | float | None = None,
         limit: int | None = None,
@@ -189,9 +190,9 @@ class JournalHandle(Generic[B]):
             queue: Name of a queue.
             parent: Id of the run that started them.
             batch: Id of the batch that they are members of.
-            waiting_for: What they wait for: the name of a signal, request or callback; or "signal", "request",
-                "callback", "timer", "child", "retry" (the next attempt), "start" (a delay, or runs before it) or
-                "slot" (of a limit). A signal that is called like one of these is "signal:NAME".
+            waiting_for: What they wait for: a `Signal` or `Request`, or the name of one, or of a callback; or "signal",
+                "request", "callback", "timer", "child", "retry" (the next attempt), "start" (a delay, or runs before
+                it) or "slot" (of a limit). A signal that is called like one of these is "signal:NAME".
             since: Created at or after.
             until: Created before.
             limit: How many at most.
@@ -206,7 +207,7 @@ class JournalHandle(Generic[B]):
             queue=queue,
             parent=parent,
             batch=batch,
-            waiting_for=waiting_for,
+            waiting_for=_waited_for(waiting_for),
             since=since.timestamp() if isinstance(since, datetime) else since,
             until=until.timestamp() if isinstance(until, datetime) else until,
         )
@@ -527,6 +528,17 @@ class JournalHandle(Generic[B]):
             after: The `BatchInfo.cursor` of the last one seen: continues behind it.
         """
         return list_all(self._backend, labels, description, limit, after)
+
+
+def _waited_for(given: str | Signal[Any] | Request[Any, Any] | None) -> str | None:
+    """As a filter has it."""
+    match given:
+        case Signal():
+            return f"signal:{given.name}"
+        case Request():
+            return f"request:{given.name}"
+        case _:
+            return given
 
 
 def backend_of(handle: JournalHandle[B]) -> B:
