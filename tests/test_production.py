@@ -204,11 +204,15 @@ def _may_be_pid_1():
 @pytest.mark.skipif(not _may_be_pid_1(), reason="a namespace of process numbers cannot be made here")
 def test_as_pid_1_it_ends_by_sigterm(site):
     """
-    `docker stop`: the kernel gives PID 1 no signal that it does not ask for.
+    `docker stop`: the kernel gives PID 1 no signal that it does not ask for. Until then the host asks it, for whom it
+    has another number.
     """
     container = site.start("unshare", "--pid", "--fork", "--kill-child", sys.executable, "orders.py")
     until(lambda: Path(f"{site.journal}.sock").exists())
     assert json.loads(Path(f"{site.journal}.lock").read_text())["pid"] == 1
+    code, said = site.run("durable start order --arg number=7 --app orders && durable doctor")
+    assert code == 0, said
+    assert "the engine is healthy" in said
     (pid,) = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
     os.kill(int(pid), signal.SIGTERM)
     assert container.wait(PATIENCE) == 0

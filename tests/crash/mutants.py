@@ -239,6 +239,13 @@ MUTANTS = (
         "shell/test_client.py::test_a_client_of_a_file_whose_engine_is_about_to_make_the_journal",
     ),
     _m(
+        "the host does not know the engine in a container by its number there",
+        "_shell/requests/peers",
+        'if line.startswith("NSpid:")',
+        "if not line",
+        "test_production.py::test_as_pid_1_it_ends_by_sigterm",
+    ),
+    _m(
         "two engines on one file",
         "_shell/ownership/ownership",
         "fcntl.flock(ownership._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",

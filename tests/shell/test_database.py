@@ -246,9 +246,9 @@ async def test_a_backup_is_one_private_file_that_opens_by_itself(either, tmp_pat
 async def test_a_backup_refuses_what_would_spoil_it(either, tmp_path):
     """A leftover WAL beside the target, the journal itself, a directory that is not there."""
     Path(f"{tmp_path}/old.db-wal").touch()
-    for target in (tmp_path / "old.db", tmp_path / "none" / "x.db"):
-        with pytest.raises(JournalAccessError):
-            await either.backup(target, overwrite=True)
+    for target, why in {"old.db": "old.db-wal exists", "none/x.db": "the folder .*none does not exist"}.items():
+        with pytest.raises(JournalAccessError, match=why):
+            await either.backup(tmp_path / target, overwrite=True)
     if either.path != ":memory:":
         with pytest.raises(JournalAccessError, match="itself"):
             await either.backup(either.path, overwrite=True)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from durable._shell.ownership.ownership import has_owner, holder_of, owner_pid
-from durable._shell.requests.peers import Peer, may_answer, peer_of
+from durable._shell.requests.peers import Peer, is_process, may_answer, peer_of
 from durable._shell.requests.request import JournalRequest
 from durable._shell.requests.sockets import address_of, socket_path
 from durable._shell.requests.wire import (
@@ -224,8 +224,7 @@ class OwnerSocket:
             where = socket_path(self._path)
             msg = f"a process of user {peer.uid} ({peer.pid}) listens in place of its owner: remove {where}"
             raise JournalAccessError(self._path, msg)
-        pid = owner_pid(self._path)
-        return peer is None or 0 in (pid, peer.pid) or pid == peer.pid
+        return peer is None or is_process(peer, owner_pid(self._path))
 
 
 def _identity(path: str) -> _Identity | None:

@@ -41,6 +41,22 @@ def peer_of(connected: _Socket) -> Peer | None:
     return Peer(pid, uid)
 
 
+def is_process(peer: Peer, pid: int) -> bool:
+    """
+    Whether *peer* may be the process that says of itself that it is *pid*.
+
+    A process in a container has one number there (1, most often) and another for the host that looks at it; the
+    kernel tells the latter. Of a process that cannot be seen from here, or that does not say, nobody knows.
+    """
+    if 0 in (pid, peer.pid) or pid == peer.pid:
+        return True
+    try:
+        with open(f"/proc/{peer.pid}/status", encoding="ascii", errors="replace") as status:
+            return any(str(pid) in line.split()[1:] for line in status if line.startswith("NSpid:"))
+    except OSError:
+        return False
+
+
 def may_ask(peer: Peer | None) -> bool:
     """Whether an engine of ours answers *peer*: our own user, and the superuser, who could do it all by himself."""
     return peer is None or peer.uid in (os.geteuid(), 0)

@@ -53,6 +53,8 @@ def back_up(
     """
     if target == path:
         raise JournalAccessError(path, "a backup cannot replace the journal itself")
+    if not os.path.isdir(folder := os.path.dirname(target)):
+        raise JournalAccessError(target, f"the folder {folder} does not exist: make it first")
     for leftover in (f"{target}-wal", f"{target}-journal"):
         if Path(leftover).exists():
             raise JournalAccessError(target, f"{leftover} exists, and would be applied to the backup")
