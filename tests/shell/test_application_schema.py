@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from structlog.testing import capture_logs
 
-from durable import DefinitionError, Engine, MigrationError
+from durable import DefinitionError, Engine, MigrationError, Transaction, transaction
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +71,26 @@ async def test_a_migration_that_fails_half_way_leaves_the_file_as_it_was(tmp_db,
     assert columns(tmp_db) == ["id", "item", "price"]
 
 
+async def coroutine(tx):
+    tx.execute("ALTER TABLE orders ADD COLUMN price INTEGER")
+
+
+def generator(tx):
+    yield tx.execute("ALTER TABLE orders ADD COLUMN price INTEGER")
+
+
+@pytest.mark.parametrize("function", [coroutine, generator])
+async def test_a_function_that_only_promises_to_run_is_no_migration(tmp_db, function):
+    """
+    It would count as done, and nothing of it would be.
+    """
+    await opened(tmp_db)
+    with pytest.raises(MigrationError, match=r"gave .*, and ran nothing: give a plain function of the transaction"):
+        await opened(tmp_db, function)
+    await opened(tmp_db, add_a_price)
+    assert columns(tmp_db) == ["id", "item", "price"]
+
+
 async def test_an_older_program_is_let_in_and_told(tmp_db):
     """
     A release is rolled back at night: its tables are the newer ones.
@@ -84,6 +104,21 @@ async def test_an_older_program_is_let_in_and_told(tmp_db):
     assert notices == ["its tables had 2 steps of schema= and migrations=, and this program knows 1"]
 
 
+@transaction
+def add_a_note(tx: Transaction) -> None:
+    tx.execute("ALTER TABLE orders ADD COLUMN note TEXT")
+
+
+async def test_a_transaction_names_the_function_that_is_meant(tmp_db):
+    """
+    Calling it makes an op, and runs nothing.
+    """
+    with pytest.raises(DefinitionError, match=r"Engine\(migrations=\[\.\.\.\]\[0\]\) .* give add_a_note\.fn"):
+        Engine(tmp_db, [], schema=SCHEMA, migrations=[add_a_note])
+    await opened(tmp_db, add_a_note.fn)
+    assert columns(tmp_db) == ["id", "item", "note"]
+
+
 @pytest.mark.parametrize(
     "options",
     [{"migrations": ["SELECT 1"]}, {"schema": 5}, {"schema": [5]}, {"schema": "", "migrations": "SELECT 1"}],
@@ -92,5 +127,5 @@ def test_what_is_no_schema_is_refused(options):
     """
     When the engine is made.
     """
-    with pytest.raises((DefinitionError, TypeError)):
+    with pytest.raises(DefinitionError):
         Engine(":memory:", [], **options)

@@ -6,6 +6,7 @@ One transaction an opening: all of what is new, or nothing. How many steps a fil
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
@@ -13,7 +14,8 @@ from typing import Any, Final, TypeAlias
 from attrs import frozen
 
 from durable._core.codec.exceptions.safe_text import one_line, shown
-from durable._core.program.ops import RunOp
+from durable._core.program.functions import TransactionStep
+from durable._core.program.ops import RunOp, kind_of
 from durable._core.program.transactions import Transaction
 from durable._shell.attempts.transaction import SyncTransaction
 from durable._shell.log import log
@@ -54,12 +56,7 @@ class ApplicationSchema:
                 msg = "Engine(migrations=) change the tables that Engine(schema=) has made: give both"
                 raise DefinitionError(msg)
             return cls()
-        steps = tuple(each if isinstance(each, str) or callable(each) else tuple(each) for each in (schema, *later))
-        for number, each in enumerate(steps):
-            if isinstance(each, tuple) and not all(isinstance(text, str) for text in each):
-                msg = f"Engine({_called(number)}) takes SQL, as text or a list, or a function, found {shown(each, 60)}"
-                raise DefinitionError(msg)
-        return cls(steps)
+        return cls(tuple(_step(each, number) for number, each in enumerate((schema, *later))))
 
     async def prepare(self, database: AnyDatabase, path: str) -> None:
         """
@@ -97,9 +94,28 @@ def _called(number: int) -> str:
     return "schema=" if number == 0 else f"migrations=[...][{number - 1}]"
 
 
+def _step(given: Any, number: int) -> SchemaStep:
+    if isinstance(given, TransactionStep):
+        msg = f"Engine({_called(number)}) takes a plain function, found {given!r}: give {given.name}.fn"
+        raise DefinitionError(msg)
+    if isinstance(given, str) or callable(given):
+        step: SchemaStep = given
+        return step
+    texts = tuple(given) if isinstance(given, Iterable) else (None,)
+    if not all(isinstance(text, str) for text in texts):
+        msg = f"Engine({_called(number)}) takes SQL, as text or a list, or a function, found {shown(given, 60)}"
+        raise DefinitionError(msg)
+    return texts
+
+
 def _perform(step: SchemaStep, tx: Transaction) -> None:
     if callable(step):
-        step(tx)
+        found = step(tx)
+        if inspect.isawaitable(found) or inspect.isgenerator(found) or inspect.isasyncgen(found):
+            if inspect.iscoroutine(found):
+                found.close()  # else Python tells, much later, that it was never awaited
+            msg = f"it gave {kind_of(found)}, and ran nothing: give a plain function of the transaction"
+            raise TypeError(msg)
         return
     for text in (step,) if isinstance(step, str) else step:
         for statement in statements(text):
