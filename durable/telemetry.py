@@ -12,21 +12,24 @@ Spans, each emitted once, and none by a replay:
     span            kind      parent                      begins, ends
     start           producer  the starter's current span  when a run is asked for
     step NAME       internal  the run's `start`           with an attempt of a step or job, and with its outcome
+    transaction NAME  internal  the run's `start`         with the commit that has its rows and its outcome
+    signal NAME     consumer  the run's `start`           when the run has taken it in
     run NAME        consumer  the run's `start`           when it was asked for; when its end is on disk
 
 The `traceparent` of `start` is recorded with the run, so whichever process executes a step, however much later, gives
 it that parent. Children, follow-ups and staged runs are of the same trace. While the function of a step runs, its span
-is the current one: spans of its own, and log records, are below it. Transactions have no spans: they run inside the
-commit.
+is the current one: spans of its own, and log records, are below it. A transaction runs inside the commit, on another
+thread: spans that its function opens are not below its span.
 
 Attributes:
     attribute              of               value
-    durable.run.id         step, run        id of the run
-    durable.workflow.name  step, run        name of the workflow or job
+    durable.run.id         all but start    id of the run
+    durable.workflow.name  all but start    name of the workflow or job
     durable.run.status     run              succeeded, failed or cancelled
-    durable.step.name      step             name of the step, or of the job
-    durable.position       step             where the run asked for it
-    durable.attempt        step             from 1
+    durable.step.name      step, transaction  name of the step, transaction or job
+    durable.position       step, transaction  where the run asked for it
+    durable.attempt        step, transaction  from 1
+    durable.signal.name    signal           name of the signal
     durable.queue.name     gauges           name of the queue
     durable.limit.name     gauges           name of the limit
     durable.wait.kind      gauges           signal, timer, child, ...
@@ -38,6 +41,9 @@ Metrics:
     durable.runs.ended      {run}    durable.workflow.name, durable.run.status
     durable.step.duration   s        durable.workflow.name, durable.step.name, outcome
     durable.attempts.failed {try}    durable.workflow.name, durable.step.name
+    durable.commit.duration s
+    durable.commit.size     {write}  how many turns and requests one commit held
+    durable.loop.lag        s        how late the event loop is, twice a second while runs are active
 
 `observed(engine)` adds what stands in the journal, read from the file when the SDK collects, at most once a second:
 
@@ -57,10 +63,11 @@ A process that dies between the commit of an end and its span does not emit that
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from contextvars import ContextVar
 from functools import partial
@@ -89,6 +96,7 @@ from durable._shell.attempts.middleware import (
 from durable._shell.handles.journal import JournalHandle
 from durable._shell.reports.measures import MEASURES, Measure, measures
 from durable._shell.rows.carried import Carried
+from durable._shell.rows.engine_events import EngineEvent
 from durable._shell.storage.memory import MEMORY
 from durable.errors import DurableError, UsageError
 
@@ -100,6 +108,7 @@ STATUS: Final = "durable.run.status"
 STEP: Final = "durable.step.name"
 POSITION: Final = "durable.position"
 ATTEMPT: Final = "durable.attempt"
+SIGNAL: Final = "durable.signal.name"
 
 #: What is observed: the instrument, its unit, the number of `measures` that it is, and what its labels are called.
 _OBSERVED: Final = (
@@ -113,6 +122,11 @@ _OBSERVED: Final = (
     ("durable.inbox", "{item}", "durable_inbox", ()),
     ("durable.file.size", "By", "durable_file_bytes", ()),
 )
+#: How a transaction has ended, or one attempt of it.
+_TRANSACTION_FAILED: Final = ("step.failed", "step.retrying")
+_TRANSACTION_ENDED: Final = ("step.succeeded", *_TRANSACTION_FAILED)
+#: Seconds between two looks at how late the loop is.
+_LAG_EVERY: Final = 0.5
 #: Seconds for which a reading of the file is good: instruments are asked one by one.
 _FRESH: Final = 1.0
 
@@ -262,6 +276,13 @@ class Tracing(Middleware):
         self._ended = meter.create_counter("durable.runs.ended", "{run}", "Runs whose end was recorded here.")
         self._durations = meter.create_histogram("durable.step.duration", "s", "How long attempts took.")
         self._failed = meter.create_counter("durable.attempts.failed", "{try}", "Attempts that failed.")
+        self._commits = meter.create_histogram("durable.commit.duration", "s", "How long commits took.")
+        self._sizes = meter.create_histogram("durable.commit.size", "{write}", "Turns and requests in one commit.")
+        self._lag = meter.create_histogram("durable.loop.lag", "s", "How late the event loop called what was due.")
+        #: The loop whose lag is being measured.
+        self._measured: asyncio.AbstractEventLoop | None = None
+        #: Seconds that the commit took whose effects are told of.
+        self._latest = 0.0
 
     async def run(self, activation: Activation, proceed: Callable[[], Awaitable[None]]) -> None:
         """Keep the run's place in its trace while it is active."""
@@ -269,6 +290,9 @@ class Tracing(Middleware):
             self._started.add(1, {WORKFLOW: activation.workflow})
         self._runs[activation.run_id] = active = _Active()
         _active.set(active)
+        loop = asyncio.get_running_loop()
+        if self._measured is not loop:
+            self._measure(loop)
         try:
             await proceed()
         finally:
@@ -292,6 +316,40 @@ class Tracing(Middleware):
             measured = {WORKFLOW: call.workflow, STEP: call.step, "outcome": outcome}
             self._durations.record(time.perf_counter() - began, measured)
         return found
+
+    def _measure(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._measured = loop
+        loop.call_later(_LAG_EVERY, self._measure_again, loop, loop.time() + _LAG_EVERY)
+
+    def _measure_again(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._lag.record(max(0.0, loop.time() - due))
+        if self._runs:
+            self._measure(loop)
+        else:
+            self._measured = None
+
+    def committed(self, members: int, seconds: float) -> None:
+        """Measured."""
+        self._latest = seconds
+        self._commits.record(seconds)
+        self._sizes.record(members)
+
+    def happened(self, event: EngineEvent) -> None:
+        """The span of a transaction that has ended, or of a signal that the run has taken in."""
+        about = {RUN_ID: event.run_id, WORKFLOW: event.workflow}
+        if event.name == "signal.received":
+            self._span(f"signal {event.about}", SpanKind.CONSUMER, event, {**about, SIGNAL: event.about or ""})
+        elif event.transaction and event.name in _TRANSACTION_ENDED:
+            about |= {STEP: event.step or "", POSITION: event.position or ""}
+            self._span(f"transaction {event.step}", SpanKind.INTERNAL, event, {**about, ATTEMPT: event.attempt or 1})
+
+    def _span(self, name: str, kind: SpanKind, event: EngineEvent, about: Mapping[str, str | int]) -> None:
+        active, now = self._runs.get(event.run_id) or _Active(), time.time_ns()
+        began = now - int(self._latest * 1e9) if event.transaction else now
+        span = self._tracer.start_span(name, active.parent, kind, about, start_time=began)
+        if event.name in _TRANSACTION_FAILED:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(now)
 
     def attempt_failed(self, failure: AttemptFailed) -> None:
         """Counted."""

@@ -3,6 +3,7 @@ Traces by OpenTelemetry, with its SDK: one trace for a run, over a SIGKILL; each
 """
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -27,10 +28,12 @@ from durable import (
     Retry,
     Return,
     RunFailedError,
+    Transaction,
     UsageError,
     job,
     sleep,
     step,
+    transaction,
     wait_for,
     workflow,
 )
@@ -143,6 +146,59 @@ async def test_failed_and_cancelled_runs_have_their_span(kept, tmp_db):
     assert (failed.name, failed.attributes["durable.run.status"]) == ("run broken", "failed")
     assert failed.events[0].attributes["exception.type"] == "RuntimeError"
     assert (cancelled.attributes["durable.run.status"], cancelled.status.description) == ("cancelled", "enough")
+
+
+@transaction
+def pay(tx: Transaction, cents: int) -> int:
+    if cents < 0:
+        raise ValueError("no money")
+    return cents
+
+
+@workflow
+async def paid() -> Flow[str]:
+    word: str = yield wait_for("word", str)
+    yield pay(7)
+    with contextlib.suppress(ValueError):
+        yield pay(-7)
+    yield Return(word)
+
+
+async def test_transactions_and_signals_are_of_the_runs_trace(kept, tmp_db):
+    """
+    One span each, when they are on disk: of a transaction that failed, too; and none by a replay.
+    """
+    async with Engine(tmp_db, [paid], keep_resident=0, **kept.options) as engine:
+        run = await engine.start(paid(), id="p")
+        await run.signal("word", "go")
+        assert await run.result() == "go"
+        await engine.idle()
+    (start,) = kept.spans("start")
+    (signal,), (good, bad) = kept.spans("signal"), kept.spans("transaction")
+    assert {span.parent.span_id for span in (signal, good, bad)} == {start.context.span_id}
+    assert (signal.name, signal.attributes["durable.signal.name"]) == ("signal word", "word")
+    assert (good.name, good.attributes["durable.position"], good.attributes["durable.attempt"]) == (
+        "transaction pay", "1", 1,
+    )  # fmt: skip
+    assert good.end_time > good.start_time
+    assert (good.status.is_ok, bad.status.is_ok) == (True, False)
+    assert kept.spans("step") == []
+
+
+async def test_commits_and_the_loop_are_measured(kept, tmp_db):
+    """
+    Each commit, with its size; and how late the loop is, while runs are active.
+    """
+    async with Engine(tmp_db, [flow, waiting], **kept.options) as engine:
+        await engine.run(flow())
+        await engine.idle()
+        commits = (await engine.stats()).commits
+        found = kept.metrics()
+        assert 0 < found["durable.commit.duration",] == found["durable.commit.size",] <= commits
+        assert (await engine.stats()).commit_seconds > 0
+    tracing = kept.options["middleware"][0]
+    tracing._measure_again(asyncio.get_running_loop(), asyncio.get_running_loop().time() - 1)
+    assert kept.metrics()["durable.loop.lag",] == 1
 
 
 async def test_metrics_count_what_happened(kept, tmp_db):

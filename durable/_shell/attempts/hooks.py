@@ -34,6 +34,7 @@ from durable._shell.attempts.middleware import (
 )
 from durable._shell.attempts.raised import is_cancellation, is_for_the_program
 from durable._shell.log import log
+from durable._shell.rows.engine_events import EngineEvent
 from durable._shell.rows.rows import Effects, Ended, Notice, ReadyRun, RunResult, RunState
 from durable.errors import DurableError, MiddlewareError
 
@@ -70,10 +71,14 @@ class Hooks:
         self._failures = tuple(each for each in found if _overrides(each, "run_failed"))
         self._successes = tuple(each for each in found if _overrides(each, "run_succeeded"))
         self._cancellations = tuple(each for each in found if _overrides(each, "run_cancelled"))
+        self._happenings = tuple(each for each in found if _overrides(each, "happened"))
+        self._commits = tuple(each for each in found if _overrides(each, "committed"))
         self.around_steps = bool(self._steps)
         self.around_runs = bool(self._runs)
-        #: Whether anybody wants to hear of failed attempts.
-        self.watches_attempts = bool(self._attempts)
+        #: Whether anybody wants to hear of what happens, and of failed attempts, which turns note only then.
+        self.watches_events = bool(self._happenings)
+        self.watches_attempts = bool(self._attempts) or self.watches_events
+        self.watches_commits = bool(self._commits)
 
     # --- around steps ---------------------------------------------------------------------------
 
@@ -153,6 +158,27 @@ class Hooks:
             for run in effects.ended:
                 if run.outcome is not None and run.status == "cancelled":
                     self._tell_cancellation(run, run.outcome)
+
+    def happened(self, events: Iterable[EngineEvent]) -> None:
+        """Tell the middleware of what readers of `engine.events()` hear."""
+        for event in events:
+            for each in self._happenings:
+                try:
+                    each.happened(event)
+                except BaseException as broken:  # user code may raise anything, and must not harm the engine
+                    if came_from_outside(broken):
+                        raise
+                    _log(_name(each), "happened", broken, event.run_id)
+
+    def committed(self, members: int, seconds: float) -> None:
+        """Tell the middleware of a commit."""
+        for each in self._commits:
+            try:
+                each.committed(members, seconds)
+            except BaseException as broken:  # as above
+                if came_from_outside(broken):
+                    raise
+                _log(_name(each), "committed", broken, None)
 
     def _tell_attempt(self, notice: Notice, failed: FailedAttempt) -> None:
         for each in self._attempts:
@@ -324,7 +350,7 @@ def _check(middleware: object) -> None:
         is_class = isinstance(middleware, type) and issubclass(middleware, Middleware)
         hint = f"give an object: {middleware.__name__}()" if is_class else "derive its class from durable.Middleware"  # type: ignore[attr-defined]  # a class
         raise MiddlewareError(f"{middleware!r:.80}", "Engine(middleware=...)", f"it is not a Middleware: {hint}")
-    for method in ("attempt_failed", "run_failed", "run_succeeded", "run_cancelled"):
+    for method in ("attempt_failed", "run_failed", "run_succeeded", "run_cancelled", "happened", "committed"):
         if inspect.iscoroutinefunction(getattr(middleware, method)):
             reason = "it is called and not awaited, so it must be a plain `def`"
             raise MiddlewareError(f"{_name(middleware)}.{method}", "Engine(middleware=...)", reason)
@@ -334,5 +360,5 @@ def _name(middleware: Middleware) -> str:
     return type(middleware).__name__
 
 
-def _log(middleware: str, method: str, error: BaseException, run_id: str) -> None:
+def _log(middleware: str, method: str, error: BaseException, run_id: str | None) -> None:
     log.error("middleware.failed", middleware=middleware, method=method, error=in_short(error), run_id=run_id)

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from durable._shell.rows.engine_events import EngineEvent
+
 
 @frozen
 class StepCall:
@@ -167,3 +169,9 @@ class Middleware:
 
     def run_cancelled(self, cancellation: RunCancellation) -> None:
         """Called for each run that was cancelled. An error here is logged and changes nothing."""
+
+    def happened(self, event: EngineEvent) -> None:
+        """Called for each event that `engine.events()` gives. An error here is logged and changes nothing."""
+
+    def committed(self, members: int, seconds: float) -> None:
+        """Called for each commit, with how many turns and requests it held. An error here is logged."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -168,6 +169,7 @@ class Commits:
         on_effects: Callable[[Effects], None],
         activity: Activity,
         room_for: int = DEFAULT_CAPS.stream_buffer,
+        on_commit: Callable[[int, float], None] | None = None,
     ) -> None:
         self._database = database
         self._inline = database if isinstance(database, Database) else None
@@ -194,8 +196,13 @@ class Commits:
         self._closed = False
         #: Why nothing can be written at the moment, if so.
         self.trouble: JournalError | None = None
+        #: Told of each group once it is on disk: its size, and the seconds that it took.
+        self._on_commit = on_commit
         self.groups = 0
         self.writes = 0
+        #: Seconds that writing them took, and those of the latest.
+        self.seconds = 0.0
+        self._latest = 0.0
 
     # --- for everybody ------------------------------------------------------------------------
 
@@ -410,11 +417,12 @@ class Commits:
                 group.words += later.words
 
     async def _written(self, group: _Group) -> None:
-        database = self._database
+        database, began = self._database, time.perf_counter()
         if self._inline is not None and self._inline.may_write_inline and group.is_short():
             self._inline.write_inline(lambda conn: _write(conn, group, database.path))
         else:
             await database.write(lambda conn: _write(conn, group, database.path))
+        self._latest = time.perf_counter() - began
 
     async def _succeeded(self, group: _Group) -> None:
         if self.trouble is not None:
@@ -540,8 +548,12 @@ class Commits:
         writer's thread would get the interpreter's lock (GIL) only when the loop has nothing to do, and each group
         costs a flush.
         """
+        size = len(group.turns) + len(group.calls)
         self.groups += 1
-        self.writes += len(group.turns) + len(group.calls)
+        self.writes += size
+        self.seconds += self._latest
+        if self._on_commit is not None:
+            self._on_commit(size, self._latest)
         kept, listening = group.effects.kept, group.effects.listening
         self._on_effects(group.effects)
         for turn in group.turns if listening or group.refused else ():

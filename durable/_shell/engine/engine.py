@@ -74,6 +74,8 @@ class Stats:
     #: Commit groups, and the turns and requests in them, since it was opened.
     commits: int
     writes: int
+    #: Seconds that these commits took, in sum.
+    commit_seconds: float
     #: Threads of plain functions that are at work, and those of them whose function was told to end and has not.
     threads: int
     threads_outlived: int
@@ -416,6 +418,7 @@ class Engine(JournalHandle[EngineBackend]):
             wal_bytes=running.database.wal_bytes,
             commits=running.commits.groups,
             writes=running.commits.writes,
+            commit_seconds=running.commits.seconds,
             threads=running.steps.threads,
             threads_outlived=running.steps.threads_outlived,
             trouble=None if trouble is None else str(trouble),

@@ -124,11 +124,15 @@ class Running:
         self.database = database
         self.waiters = ResultWaiters()
         self.news = News()
-        self.broadcast = Broadcast(settings.clock)
+        hooks = settings.hooks
+        self.broadcast = Broadcast(settings.clock, hooks.happened if hooks.watches_events else None)
         self.troubles = Troubles(settings.path)
         self.supervisor = Supervisor(settings.path, self.troubles, self._failed)
         self.watchers = Watchers(database.read, self.supervisor.spawn)
-        self.commits = Commits(database, self._take, activity, settings.caps.stream_buffer)
+        self.commits = Commits(
+            database, self._take, activity, settings.caps.stream_buffer,
+            on_commit=hooks.committed if hooks.watches_commits else None,
+        )  # fmt: skip
         self.places, admission = _lines(settings, recovered)
         #: Those that the program gives its queues.
         self.rates = {queue.name: queue.rate for queue in settings.queues if queue.rate is not None}

@@ -68,6 +68,8 @@ class EngineEvent:
     attempt: int | None = None
     #: The name of the signal that was received, or of the stream of an item.
     about: str | None = None
+    #: Whether the step is a transaction.
+    transaction: bool = False
 
     @property
     def kind(self) -> EventName:

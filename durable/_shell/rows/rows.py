@@ -262,6 +262,7 @@ class Notice:
     position: str | None = None
     attempt: int | None = None
     about: str | None = None
+    transaction: bool = False
 
 
 @light_frozen

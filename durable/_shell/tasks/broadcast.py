@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from weakref import WeakSet
 
 from attrs import evolve
@@ -47,8 +47,10 @@ class _Subscription:
 class Broadcast:
     """The subscribers of one engine, while it is open."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, hear: Callable[[Sequence[EngineEvent]], None] | None = None) -> None:
         self._clock = clock
+        #: Hears everything at once: middleware that wants to.
+        self._hear = hear
         # Weak: a reader that gives up before its first event closes nothing.
         self._subscriptions: WeakSet[_Subscription] = WeakSet()
         #: Whether anybody listens. Asked by every turn, so that it is kept: who gave up is missed with the next commit.
@@ -56,7 +58,7 @@ class Broadcast:
 
     def publish(self, effects: Effects, names: Callable[[int], tuple[str, str] | None]) -> None:
         """Tell the subscribers what a commit group caused. *names* gives id and workflow of a run that is active."""
-        if not self.has_readers:
+        if not self.has_readers and self._hear is None:
             return
         self.has_readers = bool(self._subscriptions)
         now = self._clock.now()
@@ -73,6 +75,8 @@ class Broadcast:
         for subscription in self._subscriptions:
             for event in filter(subscription.wanted.fits, events):
                 subscription.put(event)
+        if self._hear is not None:
+            self._hear(events)
 
     def subscribe(self, wanted: WantedEvents) -> AsyncGenerator[EngineEvent]:
         """Events from this moment on."""
@@ -118,7 +122,7 @@ def _noticed(notice: Notice, now: float) -> EngineEvent:
         step, position, attempt = failed.step, failed.position, failed.attempt
     return EngineEvent(
         notice.name, notice.run_id, notice.workflow, now, step=step, position=position, attempt=attempt,
-        about=notice.about,
+        about=notice.about, transaction=notice.transaction,
     )  # fmt: skip
 
 

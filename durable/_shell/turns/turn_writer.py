@@ -115,7 +115,7 @@ class TurnWriter:
     #: What the feeds would have started next that the same turn closed before, each time that it was redone for that.
     outrun: Sequence[Sequence[str]] = field(default=(), init=False)
     #: Steps that have begun while somebody listened, and their last attempts, by position.
-    _steps: dict[str, tuple[str, int]] = field(factory=dict, init=False)
+    _steps: dict[str, tuple[str, int, bool]] = field(factory=dict, init=False)
     #: What notes that hooks of the run are called, if the last engine died.
     watch: Watch = field(default=UNWATCHED, init=False)
 
@@ -356,13 +356,13 @@ class TurnWriter:
         if name is None:
             return None
         if isinstance(event, (StepStarted, TransactionStarted)):
-            self._steps[event.position] = event.name, event.attempt
+            self._steps[event.position] = event.name, event.attempt, isinstance(event, TransactionStarted)
         if isinstance(event, SignalReceived):
             return Notice(name, state.run, state.run_id, state.workflow, about=event.name)
-        step, attempt = self._steps.get(event.position or "", (None, None))
+        step, attempt, transaction = self._steps.get(event.position or "", (None, None, False))
         return Notice(
             name, state.run, state.run_id, state.workflow, step=step, position=event.position,
-            attempt=getattr(event, "attempt", attempt),
+            attempt=getattr(event, "attempt", attempt), transaction=transaction,
         )  # fmt: skip
 
     def _child(self, action: ChildAction, now: float) -> NewRun:
