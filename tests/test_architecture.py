@@ -295,6 +295,7 @@ ROOMS = [
     "durable._cli.journals",
     "durable._cli.drawing",
     "durable._cli.applications",
+    "durable._cli.clusters",
     "durable._cli.table",
     "durable._cli.commands.look",
     "durable.web.journal",

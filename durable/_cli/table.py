@@ -56,6 +56,7 @@ GROUPS: Final[dict[str, dict[str, Subcommand]]] = {
         "resume": Subcommand("requests", "resume paused or blocked runs"),
         "resolve": Subcommand("resolve", "say how a step has ended whose outcome is unknown"),
         "retry": Subcommand("requests", "resume failed runs from what failed"),
+        "move": Subcommand("move", "runs between a file and a Temporal cluster"),
         "worker": Subcommand("worker", "execute an application's runs on a Temporal cluster"),
         "throttle": Subcommand("throttle", "other numbers for a queue or a limit than the program's"),
         "retry-hooks": Subcommand("requests", "call hooks of ended runs again that went wrong"),

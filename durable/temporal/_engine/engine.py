@@ -23,7 +23,7 @@ from durable._core.authoring.registry import Given
 from durable._core.authoring.schedules import Schedule
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.journal.payloads import answer_failure
-from durable._core.policies.caps import CLEANUP_SECONDS, DEFAULT_CAPS, Caps
+from durable._core.policies.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.policies.limits import Limit, as_listed, collect_limits
 from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
@@ -104,6 +104,7 @@ class TemporalEngine:
         grace: Seconds that running steps have to end when the engine closes; as many again for their clean-up.
         concurrency: Steps that this process runs at once, of each queue.
         threads: Of plain functions.
+        crash_limit: Deaths of workers after which the step that was running counts as poison, as for `Engine`.
         cleanup_timeout: As for `Engine`.
         caps: As for `Engine`.
         compact_at: Events of the server after which a run continues as a fresh one of the server, with its journal;
@@ -135,6 +136,7 @@ class TemporalEngine:
         grace: float = 5.0,
         concurrency: int = 100,
         threads: int = 40,
+        crash_limit: int = CRASH_LIMIT,
         cleanup_timeout: float = CLEANUP_SECONDS,
         caps: Caps = DEFAULT_CAPS,
         compact_at: int | None = None,
@@ -155,6 +157,7 @@ class TemporalEngine:
             self._task_queue_of,
             in_force,
             worker_timeout,
+            crash_limit=crash_limit,
             cleanup_seconds=cleanup_timeout,
             caps=caps,
             compact_at=compact_at,

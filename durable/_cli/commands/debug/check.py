@@ -12,7 +12,8 @@ from typing import Any, Final
 from attrs import asdict, evolve
 
 from durable._cli.applications import add_application, application_of
-from durable._cli.journals.recorded import Damaged, add_recorded, recorded_runs
+from durable._cli.clusters import add_cluster, recorded_anywhere
+from durable._cli.journals.recorded import Damaged, add_recorded
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, OK
 from durable._core.authoring.registry import Definitions
@@ -42,6 +43,7 @@ of it. A line that ends in `# durable: ok` is let pass. Without --db or files no
 def configure(_command: str, parser: ArgumentParser) -> None:
     """Declare the arguments."""
     add_recorded(parser, filters=True)
+    add_cluster(parser)
     add_application(parser)
     parser.add_argument("--all", action="store_true", help="runs that have ended as well, not only open ones")
     parser.add_argument("--strict", action="store_true", help="other arguments than recorded are a finding, too")
@@ -56,10 +58,10 @@ def run(_command: str, args: Namespace, out: Output) -> int:
     application = application_of(args)
     definitions = as_definitions(application.definitions)
     lines_ok = not args.lint or _lint(definitions, out)
-    if args.lint and not args.runs and not args.db:
+    if args.lint and not args.runs and not args.db and args.temporal is None:
         return OK if lines_ok else FINDING
     report, notes = CheckReport(), dict[tuple[str, tuple[str, ...]], list[str]]()
-    for recorded in recorded_runs(args, time.time(), filters=True, whole=args.all):
+    for recorded in recorded_anywhere(args, time.time(), filters=True, whole=args.all):
         if isinstance(recorded, Damaged):
             checked = unreadable(*recorded)
         else:

@@ -12,9 +12,10 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING, TextIO
 
 from durable._cli.applications import add_application, application_of
+from durable._cli.clusters import add_cluster, recorded_anywhere
 from durable._cli.journals.files import add_database
 from durable._cli.journals.finding import named_in
-from durable._cli.journals.recorded import Damaged, recorded_runs
+from durable._cli.journals.recorded import Damaged
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, USAGE, CommandError
 from durable._core.recorded.export_format import RunHistory
@@ -45,6 +46,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN|FILE", help="a run of the journal, or an exported journal")
     parser.add_argument("of_file", nargs="?", metavar="RUN", help="which run, of an exported journal with several")
     add_database(parser)
+    add_cluster(parser)
     add_application(parser)
     parser.add_argument("--at", metavar="POSITION", help="begin at this command")
     parser.add_argument("--script", metavar="FILE", help="commands, one a line (- is standard input)")
@@ -93,7 +95,7 @@ def _recorded(args: Namespace) -> RunHistory:
             raise CommandError(msg, USAGE if named else NOT_FOUND)
         return named[0]
     args.runs = [args.run]
-    for recorded in recorded_runs(args, time.time(), filters=False):
+    for recorded in recorded_anywhere(args, time.time(), filters=False):
         if isinstance(recorded, Damaged):
             raise recorded.error
         return recorded

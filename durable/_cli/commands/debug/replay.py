@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any, assert_never
 
 from durable._cli.applications import add_application, application_of
-from durable._cli.journals.recorded import Damaged, add_recorded, recorded_runs
+from durable._cli.clusters import add_cluster, recorded_anywhere
+from durable._cli.journals.recorded import Damaged, add_recorded
 from durable._cli.terminal.output import Output, cut
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, CommandError
 from durable._core.codec.codec import Codec, Payload
@@ -44,6 +45,7 @@ _VALUE = 100
 def configure(command: str, parser: ArgumentParser) -> None:
     """Declare the arguments."""
     add_recorded(parser, filters=False)
+    add_cluster(parser)
     add_application(parser)
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG[command]
@@ -74,7 +76,7 @@ def run(command: str, args: Namespace, out: Output) -> int:
 def _replays(args: Namespace, out: Output) -> Iterator[Replay | DurableError]:
     application = application_of(args)
     definitions = as_definitions(application.definitions)
-    for recorded in recorded_runs(args, time.time(), filters=False):
+    for recorded in recorded_anywhere(args, time.time(), filters=False):
         if isinstance(recorded, Damaged):
             _refused(recorded.row.run_id, recorded.error, out)
             yield recorded.error

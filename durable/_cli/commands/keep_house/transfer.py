@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from durable._cli.clusters import add_cluster
 from durable._cli.journals.files import APPLICATION_VARIABLE, add_database, database_path, open_readonly
 from durable._cli.journals.filters import FILTERS_HELP, Moment, add_filters, filter_from, filtered, moment
 from durable._cli.journals.finding import RUN_HELP, find_run
 from durable._cli.terminal.asking import add_yes, confirm
 from durable._cli.terminal.output import Output, iso, json_printable
-from durable._cli.terminal.problems import NOT_FOUND, OK, CommandError
+from durable._cli.terminal.problems import NOT_FOUND, OK, USAGE, CommandError
 from durable._core.release import RELEASE
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import list_runs
@@ -91,11 +92,19 @@ def configure(command: str, parser: ArgumentParser) -> None:
             help="the application, where its codec must read values for --redact",
         )
         add_filters(parser)
+        add_cluster(parser)
         parser.epilog = _EXPORT_HELP
     elif command == "import":
         parser.add_argument("files", nargs="+", metavar="FILE", help="an exported file; - is standard input")
         parser.add_argument("--create", action="store_true", help="make the journal, if there is none")
         parser.add_argument("--dry-run", action="store_true", help="check, and say what would be imported")
+        add_cluster(parser)
+        parser.add_argument(
+            "--app",
+            metavar="MODULE[:NAME]",
+            default=os.environ.get(APPLICATION_VARIABLE),
+            help="the application, whose definitions are those of the runs, for --temporal",
+        )
         parser.epilog = _IMPORT_HELP
     elif command == "backup":
         parser.add_argument("target", metavar="TARGET", help="the copy; an existing file is refused")
@@ -129,6 +138,8 @@ def run(command: str, args: Namespace, out: Output) -> int:
 def _export(args: Namespace, out: Output) -> int:
     from durable._shell.reports.exporting import export_runs, write_file  # noqa: PLC0415 - the others need none of it
 
+    if args.temporal is not None:
+        return _export_from_cluster(args, out)
     path, now = database_path(args), time.time()
     redact, codec = _redaction(args)
     with closing(open_readonly(path)) as conn:
@@ -148,6 +159,34 @@ def _export(args: Namespace, out: Output) -> int:
             out.value({"path": args.output, "runs": count()})
         else:
             out.line(f"{_runs(count())} exported to {args.output}")
+    return OK
+
+
+def _export_from_cluster(args: Namespace, out: Output) -> int:
+    """What the workers of a cluster tell of runs there."""
+    from durable._cli.clusters import histories_on_cluster  # noqa: PLC0415 - it loads asyncio
+    from durable._core.recorded.export_format import Header, export_lines, header_line  # noqa: PLC0415 - as above
+    from durable._shell.reports.exporting import write_file  # noqa: PLC0415 - as above
+    from durable._shell.storage.copies.marks import SCHEMA_VERSION  # noqa: PLC0415 - as above
+
+    if args.redact is not None or args.tree or filtered(args):
+        msg = "runs of a cluster are named, or all open ones: without --redact, --tree and filters"
+        raise CommandError(msg, USAGE)
+    histories = histories_on_cluster(args, args.runs, whole=args.all)
+    lines = [header_line(Header(RELEASE, SCHEMA_VERSION, iso(time.time()) or "", runs=len(histories)))]
+    for each in histories:
+        lines += export_lines(each)
+    if args.output is None:
+        for line in lines:
+            out.line(json_printable(line))
+        return OK
+    if os.path.lexists(args.output):
+        raise CommandError(_exists(args.output))
+    write_file(args.output, iter(lines))
+    if out.json:
+        out.value({"path": args.output, "runs": len(histories)})
+    else:
+        out.line(f"{_runs(len(histories))} exported to {args.output}")
     return OK
 
 
@@ -200,6 +239,8 @@ def _redaction(args: Namespace) -> tuple[Redact | None, Codec | None]:
 
 
 def _import(args: Namespace, out: Output) -> int:
+    if args.temporal is not None:
+        return _import_to_cluster(args, _read(args.files), out)
     path = _journal(args)
     histories = _read(args.files)
     open_ones = {each.run.run_id for each in histories if each.run.status not in ENDS}
@@ -214,6 +255,22 @@ def _import(args: Namespace, out: Output) -> int:
     out.line(f"{_runs(len(new))} {would}imported" + (f", {len(present)} already here" if present else ""))
     if paused := open_ones.intersection(new):
         out.line(f"{_runs(len(paused))} had not ended: paused here, until `durable resume` resumes them")
+    return OK
+
+
+def _import_to_cluster(args: Namespace, histories: Sequence[RunHistory], out: Output) -> int:
+    from durable._cli.clusters import import_to_cluster  # noqa: PLC0415 - it loads asyncio
+
+    if args.dry_run or args.create:
+        msg = "--dry-run and --create are about files, not about a cluster"
+        raise CommandError(msg, USAGE)
+    new, present = import_to_cluster(args, histories)
+    if out.json:
+        out.value({"imported": new, "present": present, "dry_run": False})
+        return OK
+    out.line(f"{_runs(len(new))} imported" + (f", {len(present)} already there" if present else ""))
+    if new:
+        out.line("paused there, until `await engine.get(id).resume()`")
     return OK
 
 
