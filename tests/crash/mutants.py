@@ -239,6 +239,13 @@ MUTANTS = (
         "shell/test_client.py::test_a_client_of_a_file_whose_engine_is_about_to_make_the_journal",
     ),
     _m(
+        "event streams hold up a server that is told to end",
+        "_shell/client/client_backend",
+        "        self._watching.end_by(now)\n",
+        "",
+        "shell/test_service.py::test_a_server_that_is_told_to_end_is_not_held_up_by_streams",
+    ),
+    _m(
         "the host does not know the engine in a container by its number there",
         "_shell/requests/peers",
         'if line.startswith("NSpid:")',

@@ -382,6 +382,31 @@ async def test_a_server_that_is_told_to_end_is_not_held_up_by_results(services, 
     assert service.is_executing
 
 
+async def test_a_server_that_is_told_to_end_is_not_held_up_by_streams(services, server_handlers):
+    """
+    Of events, of one run, of what it emits: those end at once, with the grace still ahead, and so does a new one.
+    """
+    service = await services(grace=60)
+    run = await service.start(waiting())
+
+    async def read(stream):
+        async for _ in stream:
+            pass
+
+    def streams():
+        return [read(service.events()), read(run.watch()), read(run.stream("items"))]
+
+    reading = [asyncio.create_task(each) for each in streams()]
+    await asyncio.wait(reading, timeout=0.05)
+    assert not any(task.done() for task in reading)
+    contextvars.Context().run(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    for each in (*reading, *streams()):
+        with pytest.raises(EngineClosedError, match="about to end"):
+            await asyncio.wait_for(each, 5)
+    await run.signal("go", "x")
+    assert await run.result() == "x"
+
+
 async def test_handlers_of_signals_are_left_as_they_were(services, server_handlers):
     """
     After the service is closed; those that were set since stay.

@@ -121,6 +121,7 @@ class ClientBackend:
         self._brief_owner = BriefOwner(self.path, self.clock, self._durability, allow_network_fs=self._allow_network_fs)
         self._reading = asyncio.Lock()
         self._waiting = Waiting()
+        self._watching = Waiting()
         self._feeds: WeakSet[EventFeed] = WeakSet()
 
     async def __aenter__(self) -> Self:
@@ -154,8 +155,14 @@ class ClientBackend:
             self.codec.take_caps(max_bytes, max_depth)
 
     def end_waits(self, seconds: float = 0.0) -> None:
-        """Let nobody wait for an end of a run or batch for more than *seconds* from now: EngineClosedError."""
-        self._waiting.end_by(asyncio.get_running_loop().time() + seconds)  # anyio knows none in callbacks
+        """
+        Let nobody wait for an end of a run or batch for more than *seconds* from now: EngineClosedError.
+
+        Who watches is told at once, since nothing that he waits for is an end of it.
+        """
+        now = asyncio.get_running_loop().time()  # anyio knows none in callbacks
+        self._watching.end_by(now)
+        self._waiting.end_by(now + seconds)
 
     async def aclose(self) -> None:
         """Close it. Who waits for something is told."""
@@ -200,7 +207,7 @@ class ClientBackend:
 
     async def wait_for_news(self, run_id: str, mark: str) -> None:
         """As `Backend.wait_for_news`: asks the owner to say when; where there is none, looks now and then."""
-        with self._waiting.without_limit():
+        with self._watching.without_limit():
             if not await self._owner.wait_for_news(run_id, mark):
                 await asyncio.sleep(UNOWNED_PAUSE)
 
@@ -234,7 +241,7 @@ class ClientBackend:
     def events(self, wanted: WantedEvents) -> AsyncGenerator[EngineEvent]:
         """As `Backend.events`, see `event_feed`."""
         self._check_open()
-        feed = EventFeed(self.read, self._owner, wanted)
+        feed = EventFeed(self.read, self._owner, wanted, self._watching)
         self._feeds.add(feed)
         return feed.events()
 

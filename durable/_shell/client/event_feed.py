@@ -16,6 +16,7 @@ from typing import Any, Final
 from attrs import evolve
 
 from durable._shell.client.owner_socket import OwnerSocket
+from durable._shell.client.waiting import Waiting
 from durable._shell.reads.run_rows import last_run, runs_after
 from durable._shell.requests.wire import FollowEvents
 from durable._shell.rows.engine_events import BUFFERED, EngineEvent, WantedEvents, from_text
@@ -28,8 +29,10 @@ _PAUSE: Final = 0.2
 class EventFeed:
     """Collects events for one reader, from when it is made; a slow reader loses the oldest, and is told."""
 
-    def __init__(self, read: Callable[..., Awaitable[Any]], owner: OwnerSocket, wanted: WantedEvents) -> None:
-        self._read, self._owner, self._wanted = read, owner, wanted
+    def __init__(
+        self, read: Callable[..., Awaitable[Any]], owner: OwnerSocket, wanted: WantedEvents, waiting: Waiting
+    ) -> None:
+        self._read, self._owner, self._wanted, self._waiting = read, owner, wanted, waiting
         self._buffer: deque[EngineEvent] = deque(maxlen=BUFFERED)
         self._lost = 0
         self._wake = asyncio.Event()
@@ -47,7 +50,7 @@ class EventFeed:
         The events, as they come.
 
         Raises:
-            EngineClosedError: The client was closed.
+            EngineClosedError: The client was closed, or its process is about to end.
             JournalError: The owner cannot be asked.
         """
         try:
@@ -61,7 +64,8 @@ class EventFeed:
                     msg = "the client was closed"
                     raise EngineClosedError(msg)
                 self._wake.clear()
-                await self._wake.wait()
+                with self._waiting.without_limit():
+                    await self._wake.wait()
         finally:
             self._collecting.cancel()
 
