@@ -108,7 +108,8 @@ soak: .venv/.test-stamp  # the same, longer; 20 minutes at most, and as long aga
 	$(PY) tests/crash/soak.py --kills 1000 --effects 400000 --minutes 20 --images 600 --every 5
 	DURABLE_SIMULATIONS=20 $(PY) -m pytest --timeout 1200 \
 		tests/crash/test_simulation.py tests/crash/test_state_machine.py tests/crash/test_examples.py
-	DURABLE_LONG=1 $(PY) -m pytest tests/shell/test_poison.py  # twenty seeds of each killer, where the suite has one
+	DURABLE_LONG=1 $(PY) -m pytest tests/shell/test_poison.py tests/shell/test_hostile_exceptions.py \
+		tests/testing/test_crashes.py  # with all that the suite leaves out: seeds of killers, large errors, drawn faults
 
 mutants: .venv/.test-stamp
 	$(PY) tests/crash/mutants.py
