@@ -31,10 +31,19 @@ settings.load_profile("ci" if os.environ.get("CI") else "desk")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+HERE = Path(__file__).parent
+
 # Workers of `make cover` are measured, by this variable. Their own children are not: they die by SIGKILL before they
 # could save what they measured, and starting coverage in each would slow the suite for nothing.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+def pytest_collection_modifyitems(items):
+    """
+    First the files beside this one, which try whole programs: begun last, the longest would be waited for alone.
+    """
+    items.sort(key=lambda item: item.path.parent != HERE)
 
 
 def pytest_collection_finish():

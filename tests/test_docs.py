@@ -30,6 +30,7 @@ PAGES = sorted(
 BY_THEMSELVES = {
     "census.py": "make demo",  # that takes longer; CI runs it, too
     "service": "tests/examples/test_service.py",  # with shorter trials
+    "ingest": "tests/examples/test_ingest.py",  # with fewer files
     "agent": "tests/examples/test_agent.py",
     "shop": "tests/examples/test_shop.py",
     "scale_out": "tests/temporal/test_examples.py",  # it needs a server: `make test-temporal`
