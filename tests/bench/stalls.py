@@ -1,11 +1,14 @@
 """
 Stalls: how long the event loop, and the writer, are held at once, under loads that are large in one dimension.
 
-    python tests/bench/stalls.py [LOAD ...] [--size N | --small] [--where]
+    python tests/bench/stalls.py [LOAD ...] [--size N | --small | --most N] [--where] [--plot FILE.svg]
 
 The loop's figures are processor time of its thread (so that other programs on a noisy machine do not count): of the
 longest iteration, and of the longest single callback; beside them what the longest garbage collection took, which is
 part of some callback, and how late a timer of 1 ms was, by the wall. The writer's are of its longest transaction.
+
+With `--plot` each load is measured at a tenth of its size as well, and drawn: the longest iteration, and what one unit
+(a job, a signal, an event) costs against one among a tenth as many.
 """
 
 import argparse
@@ -26,8 +29,22 @@ from typing import Any
 
 import structlog
 from attrs import define, field
+from plotting import bars
 
-from durable import Engine, Flow, GroupFailedError, Return, for_each, gather, job, sleep, step, wait_for, workflow
+from durable import (
+    Engine,
+    Flow,
+    GroupFailedError,
+    Return,
+    Schedule,
+    for_each,
+    gather,
+    job,
+    sleep,
+    step,
+    wait_for,
+    workflow,
+)
 from durable._core.policies.caps import Caps
 from durable._shell.storage import connections, database
 
@@ -47,6 +64,8 @@ class Stalls:
     What was held, and for how long (seconds).
     """
 
+    #: Processor time of all threads.
+    cpu: float = 0.0
     callback: float = 0.0
     iteration: float = 0.0
     iterations: list[float] = field(factory=list)
@@ -70,6 +89,7 @@ class Stalls:
             "garbage_max_ms": _ms(self.garbage),
             "lag_p99_ms": _ms(late[int(len(late) * 0.99)]),
             "lag_max_ms": _ms(late[-1]),
+            "cpu_s": round(self.cpu, 3),
             "transactions": self.transactions,
             "transaction_max_ms": _ms(self.transaction),
             "transaction_cpu_max_ms": _ms(self.transaction_cpu),
@@ -153,6 +173,7 @@ def watched(*, where: bool = False) -> Iterator[Stalls]:
                 text = " < ".join(f"{Path(each.filename).stem}.{each.name}" for each in reversed(stack[-9:]))
                 found.where[text] = found.where.get(text, 0) + 1
 
+    began = time.process_time()
     selector.select = timed_select
     events.Handle._run = timed_run  # type: ignore[method-assign]
     database.transact = timed_transact  # type: ignore[assignment]
@@ -163,6 +184,7 @@ def watched(*, where: bool = False) -> Iterator[Stalls]:
     try:
         yield found
     finally:
+        found.cpu = time.process_time() - began
         over.set()
         ticking.cancel()
         selector.select = select
@@ -387,6 +409,18 @@ async def starts(folder: Path, size: int, measure: Measure) -> None:
             await opened.start_many([one(number) for number in range(size)])
 
 
+async def schedules(folder: Path, size: int, measure: Measure) -> None:
+    """
+    *size* ticks: as many schedules as tick in two seconds, each once a second, and a run for each.
+    """
+    listed = [
+        Schedule(f"each-{number}", one(number), every=1.0, overlap="allow") for number in range(max(1, size // 2))
+    ]
+    async with engine(folder, schedules=listed) as opened:
+        with measure():
+            await _until(opened, "succeeded", 2 * len(listed))
+
+
 async def recovery(folder: Path, size: int, measure: Measure) -> None:
     """
     Opening a file in which *size* runs are ready, until all have ended.
@@ -510,6 +544,7 @@ LOADS: dict[str, tuple[Callable[[Path, int, Measure], Awaitable[None]], int, int
     "signals": (signals, 100_000, 300),
     "values": (values, 100, 2),
     "starts": (starts, 100_000, 300),
+    "schedules": (schedules, 2_000, 20),
     "recovery": (recovery, 100_000, 300),
     "replay": (replay, 100_000, 300),
     "prune_runs": (prune_runs, 100_000, 300),
@@ -545,17 +580,33 @@ def main() -> None:
     parser.add_argument("loads", nargs="*", metavar="LOAD", help=f"of {', '.join(LOADS)}")
     parser.add_argument("--size", type=int, help="instead of the full one")
     parser.add_argument("--small", action="store_true", help="so small that it takes seconds")
+    parser.add_argument("--most", type=int, default=10**9, help="no load is larger")
+    parser.add_argument(
+        "--plot", type=Path, help="measure a tenth of each load, too, and draw both to this file, as SVG"
+    )
     parser.add_argument("--where", action="store_true", help=f"tell what runs in callbacks of over {TOLD * 1e3:g} ms")
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    drawn: list[tuple[str, float, float]] = []
     for name in asked.loads or LOADS:
-        size = asked.size or LOADS[name][2 if asked.small else 1]
-        began = time.perf_counter()
-        found = asyncio.run(measured(name, size, where=asked.where))
-        told = {"load": name, "size": size, **found.figures(), "seconds": round(time.perf_counter() - began, 1)}
-        print(json.dumps(told), flush=True)
-        for stack, times in sorted(found.where.items(), key=lambda item: -item[1])[:8]:
-            print(f"  {times:5} {stack}")
+        size = min(asked.most, asked.size or LOADS[name][2 if asked.small else 1])
+        tenth = _measured(name, max(1, size // 10), asked) if asked.plot else None
+        whole = _measured(name, size, asked)
+        if tenth is not None:
+            growth = whole.cpu / size / (tenth.cpu / max(1, size // 10))
+            drawn.append((f"{name} {size:,}", whole.iteration * 1e3, growth))
+    if asked.plot:
+        bars(asked.plot, drawn)
+
+
+def _measured(name: str, size: int, asked: argparse.Namespace) -> Stalls:
+    began = time.perf_counter()
+    found = asyncio.run(measured(name, size, where=asked.where))
+    told = {"load": name, "size": size, **found.figures(), "seconds": round(time.perf_counter() - began, 1)}
+    print(json.dumps(told), flush=True)
+    for stack, times in sorted(found.where.items(), key=lambda item: -item[1])[:8]:
+        print(f"  {times:5} {stack}")
+    return found
 
 
 if __name__ == "__main__":

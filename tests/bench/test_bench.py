@@ -127,14 +127,17 @@ def test_every_peer_has_a_script_of_all_workloads():
         assert "main(w1, w2, w3)" in path.read_text(encoding="utf-8")
 
 
-def test_each_load_tells_how_long_it_holds_loop_and_writer():
+def test_each_load_tells_how_long_it_holds_loop_and_writer(tmp_path):
     """
     Small, and no figure is asserted: something was timed on both, under each.
     """
-    ran = subprocess.run([sys.executable, STALLS, "--small"], capture_output=True, text=True, timeout=HANGS, check=True)
+    drawn = tmp_path / "stalls.svg"
+    command = [sys.executable, STALLS, "--small", "--plot", drawn]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=True)
     found = [json.loads(line) for line in ran.stdout.splitlines()]
     told = {each["load"]: each for each in found if "load" in each}
-    assert {"for_each_jobs", "signals", "prune_events", "import"} <= told.keys()
+    assert {"for_each_jobs", "signals", "schedules", "prune_events", "import"} <= told.keys()
+    assert all(f">{name} " in drawn.read_text(encoding="utf-8") for name in told)
     assert all(each["lag_max_ms"] > 0 and each["transactions"] > 0 for each in told.values())
 
 
