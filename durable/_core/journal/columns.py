@@ -105,12 +105,10 @@ def from_row(kind: int, position: str | None, body: str | None, value: Payload |
     late: list[Any] = []
     if layout.late:
         arguments, late = arguments[: -layout.late], arguments[-layout.late :]
-    if layout.has_position:
-        arguments.insert(0, position)
-    if layout.has_value:
-        arguments.append(value)
-    event: Event = layout.cls(*arguments, at, *late)
-    return event
+    cls: Callable[..., Event] = layout.cls
+    if not layout.has_position:
+        return cls(*arguments, value, at, *late) if layout.has_value else cls(*arguments, at, *late)
+    return cls(position, *arguments, value, at, *late) if layout.has_value else cls(position, *arguments, at, *late)
 
 
 def _newer_fields(layout: _Layout, kind: int, found: int) -> list[Any]:
