@@ -1121,6 +1121,7 @@ def test_wrong_ops_are_refused_where_they_are_made(make, error, words):
         (lambda: Retry(on="ConnectionError"), "an exception type, a tuple of them, or a predicate, found 'Conn"),
         (lambda: Retry(on=(ValueError, "KeyError")), "a tuple of them, or a predicate"),
         (lambda: Retry(on=int), "a tuple of them, or a predicate"),
+        (lambda: Retry(on=twice), "a tuple of them, or a predicate, found <function twice"),
         (lambda: step(timeout="5")(plain), "@step: timeout must be a positive number of seconds, found '5'"),
         (lambda: job(priority="high")(plain), "<job 'plain'>: priority must be a whole number, found 'high'"),
         (lambda: job(version="2")(plain), "<job 'plain'>: version must be a whole number, found '2'"),

@@ -7,6 +7,7 @@ same answer. A delay is only ever a *durable timer*: it survives restarts and fr
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from math import isfinite
 from random import Random
@@ -91,7 +92,7 @@ class Retry:
     def _retriable(self, _: object, value: Any) -> None:
         types = value if isinstance(value, tuple) else (value,)
         if not all(isinstance(each, type) and issubclass(each, BaseException) for each in types) and (
-            isinstance(value, type) or not callable(value)
+            isinstance(value, type) or not callable(value) or inspect.iscoroutinefunction(value)  # which is always true
         ):
             msg = f"Retry(on=) takes an exception type, a tuple of them, or a predicate, found {value!r:.60}"
             raise ValueError(msg)

@@ -101,7 +101,7 @@ def _step(given: Any, number: int) -> SchemaStep:
     if isinstance(given, str) or callable(given):
         step: SchemaStep = given
         return step
-    texts = tuple(given) if isinstance(given, Iterable) else (None,)
+    texts: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (None,)
     if not all(isinstance(text, str) for text in texts):
         msg = f"Engine({_called(number)}) takes SQL, as text or a list, or a function, found {shown(given, 60)}"
         raise DefinitionError(msg)
