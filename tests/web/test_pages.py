@@ -58,6 +58,7 @@ async def test_the_overview_counts_and_names_who_needs_a_person(visitor):
     assert re.search(r"<strong>1</strong> failed", text)
     assert re.search(r"<strong>\d</strong> succeeded, <strong>1</strong> failed, <strong>0</strong> cancelled", text)
     assert "schedule nightly" in text
+    assert re.search(r"In the last day: \d+ succeeded, 1 failed, 0 cancelled: [\d.]+ % failed", text)
     assert "paused" in text
 
 

@@ -6,6 +6,7 @@ Runs are counted in one pass over their rows; events are not counted, since thei
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from typing import NamedTuple
 
@@ -31,6 +32,8 @@ class Census(NamedTuple):
 
     #: Workflow or job -> status -> how many runs.
     workflows: dict[str, dict[str, int]]
+    #: Status -> how many runs have ended so since the moment that was asked about.
+    ended: dict[str, int]
     oldest_open: RunRow | None
     #: Events ever recorded, those included that were pruned.
     events: int
@@ -58,19 +61,23 @@ class Census(NamedTuple):
         return found
 
 
-def census(conn: sqlite3.Connection) -> Census:
-    """Count what is there."""
+def census(conn: sqlite3.Connection, since: float = math.inf) -> Census:
+    """Count what is there, and what has ended *since*."""
     workflows: dict[str, dict[str, int]] = {}
+    ended: dict[str, int] = {}
     oldest: int | None = None
-    for workflow, status, count, first in conn.execute(
-        "SELECT workflow, status, count(*), min(run) FROM durable_runs GROUP BY workflow, status"
+    for workflow, status, count, first, lately in conn.execute(
+        "SELECT workflow, status, count(*), min(run), total(ended_at >= ?) FROM durable_runs GROUP BY workflow, status",
+        (since,),
     ).fetchall():
         workflows.setdefault(workflow, {})[status] = count
+        ended[status] = ended.get(status, 0) + int(lately)
         if status not in ENDS and (oldest is None or first < oldest):
             oldest = first
     page_size = _number(conn, "PRAGMA page_size")
     return Census(
         workflows=workflows,
+        ended=ended,
         oldest_open=None if oldest is None else _run(conn, oldest),
         events=_number(conn, "SELECT coalesce(max(id), 0) FROM durable_events"),
         waits=dict(conn.execute("SELECT kind, count(*) FROM durable_waits GROUP BY kind ORDER BY kind").fetchall()),

@@ -20,6 +20,8 @@ from durable._shell.rows.schedule_row import ScheduleRow
 from durable.web.call import Call
 from durable.web.journal import at_one_moment
 
+#: Seconds of a day: how many runs ended in the last is told, too.
+DAY: Final = 86_400
 #: Runs that are named as needing a person.
 NAMED: Final = 8
 
@@ -37,7 +39,7 @@ class Overview(NamedTuple):
 @at_one_moment
 def read_overview(conn: sqlite3.Connection, now: float) -> Overview:
     """All of it, of one moment."""
-    counts = census(conn)
+    counts = census(conn, now - DAY)
     paused = set(paused_queues(conn))
     rows = [
         row
