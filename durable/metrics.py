@@ -30,8 +30,8 @@ except ImportError as _error:
 
 from durable._cli.journals.files import open_readonly
 from durable._shell.engine.engine import Engine
-from durable._shell.engine.service import Service
-from durable._shell.handles.journal import JournalHandle
+from durable._shell.engine.service import Service, engine_of
+from durable._shell.handles.journal import JournalHandle, backend_of
 from durable._shell.reports.measures import MEASURES, Measure, measures
 from durable._shell.storage.memory import MEMORY
 from durable.errors import DurableError, UsageError
@@ -82,7 +82,21 @@ class JournalCollector(Collector):
         if self._engine is not None:
             healthy = self._engine.health().status == "healthy"
             yield GaugeMetricFamily("durable_engine_healthy", "1 if the engine here is healthy.", value=float(healthy))
+            yield from _families(_of_engine(self._engine))
         yield from _families(found or [])
+
+
+def _of_engine(engine: Engine | Service) -> list[Measure]:
+    """What an engine counts while it is open; nothing where another process executes."""
+    running = backend_of(engine_of(engine) if isinstance(engine, Service) else engine).running
+    if running is None:
+        return []
+    commits = running.commits
+    return [
+        Measure("durable_engine_commits_total", (), commits.groups),
+        Measure("durable_engine_writes_total", (), commits.writes),
+        Measure("durable_engine_commit_seconds_total", (), commits.seconds),
+    ]
 
 
 def _families(found: list[Measure]) -> Iterator[Any]:

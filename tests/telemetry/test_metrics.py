@@ -83,6 +83,8 @@ async def test_an_engine_is_scraped_from_any_thread(tmp_db):
         await engine.run(tell("ada"))
         found = await asyncio.to_thread(scraped, engine)
     assert found["durable_engine_healthy"] == 1
+    assert 1 <= found["durable_engine_commits_total"] <= found["durable_engine_writes_total"]
+    assert found["durable_engine_commit_seconds_total"] > 0
     assert scraped(engine)["durable_engine_healthy"] == 0
 
 

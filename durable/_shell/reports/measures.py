@@ -30,6 +30,10 @@ MEASURES: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "durable_events_total": ((), "Events ever recorded."),
     "durable_file_bytes": ((), "Size of the journal's file."),
     "durable_file_free_bytes": ((), "Of it, what is free to be used again."),
+    # Of an engine of the process that is scraped, while it is open:
+    "durable_engine_commits_total": ((), "Commits since the engine was opened."),
+    "durable_engine_writes_total": ((), "Turns and requests in these commits."),
+    "durable_engine_commit_seconds_total": ((), "Seconds that these commits took."),
 }
 
 
