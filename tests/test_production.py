@@ -194,20 +194,25 @@ def _order():
     return namespace["order"]
 
 
-def _may_be_pid_1():
+CONTAINER = ["unshare", "--pid", "--mount", "--fork", "--kill-child"]
+
+
+def _may_contain():
     try:
-        return subprocess.run(["unshare", "--pid", "--fork", "true"], check=False, capture_output=True).returncode == 0
+        return subprocess.run([*CONTAINER, "true"], check=False, capture_output=True).returncode == 0
     except OSError:
         return False
 
 
-@pytest.mark.skipif(not _may_be_pid_1(), reason="a namespace of process numbers cannot be made here")
+@pytest.mark.skipif(not _may_contain(), reason="namespaces of process numbers and mounts cannot be made here")
 def test_as_pid_1_it_ends_by_sigterm(site):
     """
     `docker stop`: the kernel gives PID 1 no signal that it does not ask for. Until then the host asks it, for whom it
-    has another number.
+    has another number. Nothing but the volume can be written (`docker run --read-only`).
     """
-    container = site.start("unshare", "--pid", "--fork", "--kill-child", sys.executable, "orders.py")
+    folder = site.journal.parent
+    read_only = f"mount --bind {folder} {folder} && mount -o remount,ro,bind / && ! touch {site.folder}/x 2>/dev/null"
+    container = site.start(*CONTAINER, "bash", "-c", f"{read_only} && exec {sys.executable} orders.py")
     until(lambda: Path(f"{site.journal}.sock").exists())
     assert json.loads(Path(f"{site.journal}.lock").read_text())["pid"] == 1
     code, said = site.run("durable start order --arg number=7 --app orders && durable doctor")

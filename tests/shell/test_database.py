@@ -370,13 +370,14 @@ async def test_pragmas_hold_on_both_connections(path, durability, synchronous):
         stack.push_async_callback(db.aclose)
 
         def pragmas(conn):
-            names = "journal_mode synchronous busy_timeout foreign_keys trusted_schema query_only wal_autocheckpoint"
+            names = "journal_mode synchronous busy_timeout foreign_keys trusted_schema query_only"
+            names += " wal_autocheckpoint temp_store"
             return [conn.execute(f"PRAGMA {name}").fetchone()[0] for name in names.split()]
 
         async with db.exclusive() as x:
-            assert await x.run(pragmas) == ["wal", synchronous, 5000, 1, 0, 0, 1000]
+            assert await x.run(pragmas) == ["wal", synchronous, 5000, 1, 0, 0, 1000, 2]
         reader = await db.read(pragmas)
-        assert (reader[0], *reader[2:]) == ("wal", 5000, 1, 0, 1, 0)
+        assert (reader[0], *reader[2:]) == ("wal", 5000, 1, 0, 1, 0, 2)
 
 
 async def test_a_pragma_that_does_not_take_is_refused(path, monkeypatch):

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from durable import (
     Client,
@@ -27,6 +28,7 @@ from durable import (
     Queue,
     Return,
     Schedule,
+    Service,
     context,
     job,
     step,
@@ -327,6 +329,14 @@ async def test_a_death_after_a_drain_of_an_earlier_engine_is_a_crash(engines, ev
     await reached(engine.get("r"), "blocked")
 
 
+def test_the_grace_is_below_what_supervisors_give():
+    """
+    5 s, unless it is said: Docker kills after 10, systemd after 90.
+    """
+    assert Engine("app.db", [quick])._backend.settings.grace == 5.0
+    assert Service("app.db", [quick])._engine._backend.settings.grace == 5.0
+
+
 async def test_aclose_may_be_called_twice_and_from_any_task(engines):
     """
     Ten at once, opened in yet another task: all return, nothing raises.
@@ -523,14 +533,20 @@ async def test_a_second_engine_is_refused_at_once(engines):
         await engines.file(quick)
 
 
-async def test_a_standby_takes_over(engines):
+async def test_a_standby_takes_over(engines, eventually):
     """
-    `standby=True` waits for the file, and goes on with its runs.
+    `standby=True` waits for the file, says for whom, and goes on with its runs.
     """
     engine = await engines.file(waiting)
     run = await engine.start(waiting(), id="r")
-    taking_over = asyncio.create_task(engines.file(waiting, standby=True))
-    await asyncio.sleep(0.02)
+    with capture_logs() as logs:
+        taking_over = asyncio.create_task(engines.file(waiting, standby=True))
+
+        async def is_told():
+            return [each["holder"] for each in logs if each["event"] == "engine.standing_by"]
+
+        await eventually(is_told)
+    assert (await is_told())[0].startswith(f"an engine, pid {os.getpid()} ")
     assert not taking_over.done()
     await run.signal("go", "x")
     await run.result(5)
@@ -719,10 +735,22 @@ async def test_a_forked_child_may_not_use_the_engine(engines):
     It is told to open its own; the parent keeps the lock.
     """
     engine = await engines.file(quick)
-    engine._backend.running._pid = -1  # what a child would find
-    with pytest.raises(EngineClosedError, match="forked"):
-        await engine.start(quick(1))
-    engine._backend.running._pid = os.getpid()
+    heard, tells = os.pipe()
+    if not (child := os.fork()):
+        try:
+            told = [str(engine.health())]
+            try:
+                engine.start(quick(1)).send(None)
+            except BaseException as error:
+                told.append(f"{type(error).__name__}: {error}")
+            os.write(tells, "\n".join(told).encode())
+        finally:
+            os._exit(0)
+    os.close(tells)
+    os.waitpid(child, 0)
+    with open(heard, encoding="utf-8") as said:
+        belongs = f"belongs to process {os.getpid()}, from which this one was forked: open it after forking"
+        assert said.read().splitlines() == [f"closed: it {belongs}", f"EngineClosedError: this engine {belongs}"]
     assert await engine.run(quick(1)) == 1
 
 
@@ -807,6 +835,7 @@ def test_the_process_ends_although_nobody_closed(tmp_path):
     )
     assert done.returncode == 1
     assert "crash in user code" in done.stderr
+    assert done.stderr.count("Traceback (most recent call last)") == 1  # of ours none, as "Event loop is closed"
 
 
 async def test_an_engine_that_fails_while_steps_run_still_closes_in_time(engines, monkeypatch):

@@ -180,6 +180,27 @@ async def test_plain_steps_use_as_many_threads_as_the_engine_may_have(engines):
     assert all(name.startswith("durable-step") for name in names)
 
 
+async def test_no_thread_is_taken_from_the_loop_or_anyio(engines, tmp_path):
+    """
+    By nothing that an engine or a client does: the loop's executor and anyio's threads are the application's.
+    """
+
+    @step
+    def plain() -> str:
+        return threading.current_thread().name
+
+    one = one_step(plain)
+    began = set(threading.enumerate())
+    engine = await engines.file(one)
+    names = [await engine.run(one())]
+    await engine.backup(tmp_path / "copy.db")
+    async with Client(engines.path) as client:
+        await client.start(one())
+        names += [thread.name for thread in set(threading.enumerate()) - began]
+    assert engine._backend.running.loop._default_executor is None
+    assert all(name.startswith("durable-") for name in names), names
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True])
 def test_a_number_of_threads_that_is_none_is_refused(threads):
     """

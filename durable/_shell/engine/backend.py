@@ -214,6 +214,8 @@ class EngineBackend:
             return Health("closed", ("it is being opened, or waits for the file",))
         if running is None or running.closing:
             return Health("closed", ("it was closed, or never opened",))
+        if running.is_anothers:
+            return Health("closed", (f"it {running.belongs}",))
         reasons = running.troubles_now
         return Health("degraded" if reasons else "healthy", reasons)
 
@@ -284,6 +286,8 @@ class EngineBackend:
 
     def _elsewhere(self, running: Running) -> UsageError:
         """What is wrong with a call that does not come from the loop of the open engine."""
+        if running.is_anothers:  # for asyncio, a forked child runs no loop
+            return EngineClosedError(f"this engine {running.belongs}")
         if running.loop.is_closed():
             return EngineClosedError(LOOP_ENDED)
         return WrongLoopError(f"engine of {self.path}", threading.current_thread().name, _ASK_FROM_THREAD)

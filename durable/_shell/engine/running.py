@@ -356,6 +356,16 @@ class Running:
             told.append(f"plain functions wait: {shortage}")
         return tuple(told)
 
+    @property
+    def is_anothers(self) -> bool:
+        """Whether this is a child of the process that opened it."""
+        return os.getpid() != self._pid
+
+    @property
+    def belongs(self) -> str:
+        """Whose it is, for a forked child."""
+        return f"belongs to process {self._pid}, from which this one was forked: open it after forking"
+
     def check_open(self) -> None:
         """
         Nothing, while it may be asked.
@@ -381,9 +391,8 @@ class Running:
         if self.supervisor.is_ending() and not self.closing:
             msg = "the tasks of the engine were cancelled, as when its event loop ends: it must be opened anew"
             raise EngineClosedError(msg)
-        if os.getpid() != self._pid:
-            msg = f"this engine belongs to process {self._pid}, from which this one was forked: open it after forking"
-            raise EngineClosedError(msg)
+        if self.is_anothers:
+            raise EngineClosedError(f"this engine {self.belongs}")
 
     def _take(self, effects: Effects) -> None:
         """Tell whom it concerns what a commit group caused."""
