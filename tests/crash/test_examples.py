@@ -25,8 +25,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(autouse=True)
 def _examples(monkeypatch):
-    for folder in (EXAMPLES / "webapp", EXAMPLES / "debugging", EXAMPLES / "service", EXAMPLES / "shop", EXAMPLES):
-        monkeypatch.syspath_prepend(folder)
+    for folder in ("webapp", "debugging", "service", "shop", "agent", ""):
+        monkeypatch.syspath_prepend(EXAMPLES / folder)
 
 
 def cleared(*kept):
@@ -243,6 +243,13 @@ def single_binary(folder, monkeypatch):
         del sys.modules["rides"]
 
 
+@contextmanager
+def plain_loop(folder, monkeypatch):
+    import plain_loop as example
+
+    yield example.case("Who was it?"), [example.case], {}
+
+
 #: Name -> (world, module of the example, faults of `every_glitch` that are drawn, pairs).
 WORLDS = {
     "ride": (ride, "ride", 22, 2),
@@ -267,11 +274,14 @@ WORLDS = {
     "web application": (webapp, "webapp/app", 30, 3),
     "debugging": (fulfilling("shop"), "debugging/shop", 20, 2),
     "debugging, mended": (fulfilling("mended"), "debugging/mended", 20, 2),
+    "agent without a framework": (plain_loop, "agent/plain_loop", 12, 1),
     "single binary": (single_binary, "single_binary/rides", 15, 2),
 }
-#: Killed by tests of their own: a framework that starts tasks in another order in each play; a daemon with a process
-#: pool, which watches a folder.
-ELSEWHERE = {"agent/researcher", "ingest/ingestd"}
+#: Killed by tests of their own: frameworks that start tasks in another order in each play, or need packages that are
+#: not there; a daemon with a process pool, which watches a folder; a fleet on a Temporal server.
+ELSEWHERE = {
+    "agent/researcher", "agent/with_langgraph", "agent/with_openai_agents", "ingest/ingestd", "scale_out/fleet",
+}  # fmt: skip
 #: `make soak` draws more.
 OFTEN = int(os.environ.get("DURABLE_SIMULATIONS", "1"))
 #: Each life of it starts processes.
