@@ -57,6 +57,7 @@ async def busy() -> Flow[str]:
     yield note()
     yield telling()
     yield wait_for("go")
+    emit("notes", "going")
     with contextlib.suppress(ConnectionError):
         yield shaky()
     yield Return("done")
@@ -100,6 +101,7 @@ EXPECTED = [
     ("run.progress", None, None),  # the latest counts, so it is written last
     ("step.succeeded", "telling", 1),
     ("signal.received", "go", None),
+    ("stream.item", "notes", None),
     ("step.started", "shaky", 1),
     ("step.attempt_failed", "shaky", 1),
     ("step.retrying", "shaky", 1),

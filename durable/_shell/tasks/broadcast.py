@@ -26,6 +26,9 @@ _BATCH_EVENTS: Mapping[str, EventName] = {
     "finished": "batch.finished",
 }
 
+#: What a turn leads to, in the words of its notices.
+_BEHIND_CODE: frozenset[EventName] = frozenset({"step.started", "run.waiting"})
+
 
 class _Subscription:
     def __init__(self, wanted: WantedEvents) -> None:
@@ -62,12 +65,7 @@ class Broadcast:
             return
         self.has_readers = bool(self._subscriptions)
         now = self._clock.now()
-        events = [_said(each, of, now) for each in effects.said if (of := names(each.run)) is not None]
-        events += [
-            _noticed(notice, now)
-            for notice in effects.notices
-            if notice.name != "run.waiting" or notice.run not in effects.kept
-        ]
+        events = _of_turns(effects, names, now)
         events += [EngineEvent("run.ready", ready.run_id, ready.workflow, now) for ready in effects.ready]
         events += [EngineEvent(_named(run.status), run.run_id, run.workflow, now) for run in effects.ended]
         events += [EngineEvent(_named(run.status), run.run_id, run.workflow, now) for run in effects.stopped]
@@ -124,6 +122,24 @@ def _noticed(notice: Notice, now: float) -> EngineEvent:
         notice.name, notice.run_id, notice.workflow, now, step=step, position=position, attempt=attempt,
         about=notice.about, transaction=notice.transaction,
     )  # fmt: skip
+
+
+def _of_turns(effects: Effects, names: Callable[[int], tuple[str, str] | None], now: float) -> list[EngineEvent]:
+    """What steps said; then of each turn what it took in, what its code said, and what it led to."""
+    events: list[EngineEvent] = []
+    by_code: dict[str, list[EngineEvent]] = {}
+    for said in effects.said:
+        if (of := names(said.run)) is not None:
+            is_code = isinstance(said, Emitted) and said.attempt == 0
+            (by_code.setdefault(of[0], []) if is_code else events).append(_said(said, of, now))
+    for notice in effects.notices:
+        if by_code and notice.name in _BEHIND_CODE:
+            events += by_code.pop(notice.run_id, ())
+        if notice.name != "run.waiting" or notice.run not in effects.kept:
+            events.append(_noticed(notice, now))
+    for left in by_code.values():
+        events += left
+    return events
 
 
 def _said(said: Said, of: tuple[str, str], now: float) -> EngineEvent:
