@@ -134,7 +134,7 @@ class Engine(JournalHandle[EngineBackend]):
             death of the process.
         commits: ``"thread"``: the event loop never waits for the disk. ``"inline"``: it does for small commits, as long
             as they take less than a millisecond in the mean. For scripts and command lines: each step of a run alone
-            takes about a third less time, and what else is on the loop may wait for ten milliseconds.
+            takes a third less processor time, and what else is on the loop may wait for ten milliseconds.
         keep_resident: Freed executions to keep in memory as a cache.
         keep_finished: Prune trees of runs this long after they ended; None keeps them.
         codec: Hooks on the bytes of values (compression, encryption, redaction).
