@@ -253,7 +253,8 @@ def _locals(place: Place | None, walker: Walker) -> list[Local]:
 
 def _memos(walker: Walker, stop: Stop) -> list[MemoAt]:
     found = []
-    for memo in [memo for event in stop.opened for memo in walker.memos.get(event.position, ())][-_MEMOS:]:
+    told = [memo for event in stop.opened for memo in walker.memos.get(event.position, ()) if memo.value != "null"]
+    for memo in told[-_MEMOS:]:
         text = look.memo_text(memo, walker.codec)
         found.append(MemoAt(memo.name, str(used_by(text) or ""), text))
     return found
