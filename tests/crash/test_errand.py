@@ -96,7 +96,7 @@ async def test_rows_from_outside_and_the_runs_that_follow_are_there_or_not(journ
 
 
 @pytest.mark.anyio
-@pytest.mark.timeout(60)  # processes that import the library
+@pytest.mark.timeout(120)  # processes that import the library, on a busy machine
 async def test_a_client_sees_and_reaches_a_run_through_the_deaths_of_its_owners(journal, bank):
     """
     It starts, watches, reads a stream, asks, completes and hears the result of what runs elsewhere, and is freed often.
