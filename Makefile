@@ -36,7 +36,7 @@ test: .venv/.test-stamp
 test-%: .venv/.test-stamp
 	$(PY) $(PYTEST) tests/$*
 
-test-binary: .venv/.test-stamp  # each worker would build the programs anew
+test-binary: .venv/.test-stamp .venv/.binary-stamp  # each worker would build the programs anew
 	$(PY) -m pytest tests/binary
 
 # Looked at by the system's Chromium. It is installed where that takes no password; else the tests say what is missing.
@@ -156,4 +156,4 @@ clean:
 	$(INSTALL) --no-build-isolation -e '.[test,browser]' && touch $@
 
 .venv/.lint-stamp: .venv/.test-stamp
-	$(INSTALL) --no-build-isolation -e '.[test,lint]' && touch $@
+	$(INSTALL) --no-build-isolation -e '.[lint]' && touch $@

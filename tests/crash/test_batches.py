@@ -204,6 +204,7 @@ async def test_success_starts_once_a_thousand_times_over_however_members_end_tog
     assert sorted(called) == sorted(names)
 
 
+@pytest.mark.timeout(240)
 async def test_success_starts_once_if_the_engine_closes_just_then(tmp_db):
     """A hundred closings, some turns of the loop after the members were let go."""
     names = []

@@ -16,11 +16,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import disk_shim
 
-pytestmark = pytest.mark.skipif(disk_shim.MISSING is not None, reason=str(disk_shim.MISSING))
+pytestmark = [
+    pytest.mark.skipif(disk_shim.MISSING is not None, reason=str(disk_shim.MISSING)),
+    pytest.mark.timeout(240),  # on a busy machine: it takes seconds
+]
 
 
 def hit(*arguments):
-    done = disk_shim.under(Path(__file__).parent / "disk_calls.py", *arguments, capture_output=True, timeout=55)
+    done = disk_shim.under(Path(__file__).parent / "disk_calls.py", *arguments, capture_output=True, timeout=200)
     return json.loads(done.stdout or "{}"), done
 
 

@@ -16,11 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import disk_shim
 from power_loss import Call, image
 
+pytestmark = pytest.mark.timeout(240)  # on a busy machine: it takes seconds
 needs_the_shim = pytest.mark.skipif(disk_shim.MISSING is not None, reason=str(disk_shim.MISSING))
 
 
 def cut(*arguments):
-    done = disk_shim.under(Path(__file__).parent / "power_loss.py", *arguments, capture_output=True, timeout=55)
+    done = disk_shim.under(Path(__file__).parent / "power_loss.py", *arguments, capture_output=True, timeout=200)
     return json.loads(done.stdout or "{}"), done
 
 

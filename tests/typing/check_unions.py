@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 EVENTS = "_core/journal/events.py"
 
 NEW_EVENTS = '''
-@frozen
+@light_frozen
 class Asked(AskedByCode):
     """A new command."""
 
@@ -26,7 +26,7 @@ class Asked(AskedByCode):
     at: float = 0.0
 
 
-@frozen
+@light_frozen
 class StepPaused(Positioned):
     """A new arrival of a step."""
 
@@ -37,7 +37,7 @@ class StepPaused(Positioned):
     at: float = 0.0
 
 
-@frozen
+@light_frozen
 class ChildPaused(Positioned):
     """A new arrival of a child."""
 
@@ -47,7 +47,7 @@ class ChildPaused(Positioned):
     at: float = 0.0
 
 
-@frozen
+@light_frozen
 class PauseRequested(RunWide):
     """A new arrival of the whole run."""
 
@@ -56,7 +56,7 @@ class PauseRequested(RunWide):
     at: float = 0.0
 
 
-@frozen
+@light_frozen
 class Remarked(RunWide):
     """A new note, which says the wrong category."""
 
