@@ -352,6 +352,7 @@ async def _goes_on(engine: Engine) -> str:
             return f"WRONG: a key that was kept was given to {run.id}"
     with contextlib.suppress(DurableError):
         await engine.get("emitting").retry_hooks()
+    await engine.prune(older_than=3600)
     await engine.schedules()
     await engine.queue("rated").info()
     async for info in engine.runs():

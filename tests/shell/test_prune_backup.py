@@ -363,6 +363,20 @@ async def test_a_secure_prune_leaves_nothing_in_the_file(engines, tmp_db, asks):
     assert await engine.get(waits.id).result(5) == "KEPT!"
 
 
+async def test_a_run_that_continues_in_a_circle_keeps_no_other_from_leaving(engines, tmp_db):
+    """
+    It stays, for whoever looks at the damage.
+    """
+    engine = await engines.file(quick)
+    for name in ("before", "circle", "after"):
+        run = await engine.start(quick(1), id=name)
+        await run.result(5)
+    with closing(sqlite3.connect(tmp_db)) as conn, conn:
+        conn.execute("UPDATE durable_runs SET successor = 'circle' WHERE run_id = 'circle'")
+    assert await engine.prune(older_than=-60) == 2
+    assert [each.run_id async for each in engine.runs()] == ["circle"]
+
+
 async def test_a_secure_prune_frees_the_keys_of_what_it_deletes(engines, tmp_db):
     """
     A key says whose it was; unless they are to be kept.

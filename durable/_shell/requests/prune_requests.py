@@ -16,7 +16,7 @@ from durable._shell.claims.keys import drop_expired_keys, keep_key
 from durable._shell.reads.run_rows import chain, last_id, require_run
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
-from durable.errors import RunStateError
+from durable.errors import JournalDamagedError, RunStateError
 
 #: Roots looked at in one transaction of `PruneRuns`: bounds how long it holds the writer.
 PRUNE_STEP = 200
@@ -314,7 +314,11 @@ def _leaves_chain(conn: sqlite3.Connection, run: int, before: float, gone: Conta
                 return following is not None
     if following is None:
         return True
-    last = conn.execute("SELECT ended_at FROM durable_runs WHERE run_id = ?", (last_id(conn, following),)).fetchone()
+    try:
+        last_link = last_id(conn, following)
+    except JournalDamagedError:  # it leads in a circle: that run stays, and all others leave
+        return False
+    last = conn.execute("SELECT ended_at FROM durable_runs WHERE run_id = ?", (last_link,)).fetchone()
     return last is None or (last[0] is not None and last[0] < before)  # none: it is gone with its batch
 
 
