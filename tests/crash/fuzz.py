@@ -19,13 +19,15 @@ import asyncio
 import contextlib
 import json
 import logging
+import multiprocessing
 import random
 import shutil
 import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +57,8 @@ from durable import (
 )
 from durable.errors import DurableError, ExportFormatError, JournalError
 
-#: Seconds for what takes some milliseconds, on a machine that does other things.
-PATIENCE = 10.0
+#: Seconds for what takes some milliseconds, on a machine that does other things: what hangs, hangs for ever.
+PATIENCE = 60.0
 #: Journals that are looked at side by side.
 AT_ONCE = 4
 #: What need not be told one by one; and how many of all else are.
@@ -510,6 +512,33 @@ async def fuzz_exports(folder: Path, count: int, seed: int) -> dict[str, list[st
     return verdicts
 
 
+Fuzz = Callable[[Path, int, int], Awaitable[dict[str, list[str]]]]
+
+
+def shared_out(fuzz: Fuzz, folder: Path, count: int, seed: int, processes: int) -> dict[str, list[str]]:
+    """
+    The verdicts of several processes, each with its share of *count* in an order of its own.
+    """
+    verdicts: dict[str, list[str]] = {}
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        shares = [count // processes + (each < count % processes) for each in range(processes)]
+        running = [pool.submit(_share, fuzz, folder / f"{n}", each, seed + n) for n, each in enumerate(shares) if each]
+        for done in running:
+            for verdict, which in done.result().items():
+                verdicts.setdefault(verdict, []).extend(which)
+    return verdicts
+
+
+def _share(fuzz: Fuzz, folder: Path, count: int, seed: int) -> dict[str, list[str]]:
+    quietly()
+    folder.mkdir(parents=True)
+
+    async def look() -> dict[str, list[str]]:
+        return await fuzz(folder, count, seed)
+
+    return asyncio.run(look())
+
+
 def quietly() -> None:
     """
     Let nothing be logged: all is damaged here, and says so.
@@ -526,6 +555,7 @@ def main() -> int:
     parser.add_argument("--cells", type=int, default=1000)
     parser.add_argument("--exports", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=None)
     args = parser.parse_args()
     quietly()
@@ -534,7 +564,7 @@ def main() -> int:
         folder = args.folder or Path(own)
         for what, fuzz, count in (("cells", fuzz_cells, args.cells), ("exports", fuzz_exports, args.exports)):
             began = time.monotonic()
-            verdicts = asyncio.run(fuzz(folder, count, args.seed)) if count else {}
+            verdicts = shared_out(fuzz, folder / what, count, args.seed, args.processes)
             total = sum(map(len, verdicts.values()))
             print(f"{total:,} {what} in {time.monotonic() - began:.0f} s")
             for verdict, which in sorted(verdicts.items(), key=lambda each: -len(each[1])):

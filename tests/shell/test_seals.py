@@ -30,6 +30,7 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._shell.reads.damaged_rows import misplaced
 from durable._shell.requests.once import Once
 from durable._shell.requests.request import Env
 from durable._shell.requests.run_requests import SendSignal
@@ -341,6 +342,42 @@ async def test_a_damaged_key_of_a_run_that_was_pruned_is_given_to_nobody(path):
                 await engine.start(child(1), key="kept")
             assert await engine.run(child(7), key="other") == 7
     assert [each["of"] for each in logs if each["event"] == "journal.damaged"] == ["kept"]
+
+
+@pytest.mark.parametrize("name", ["ept", ""])
+async def test_a_key_whose_own_text_was_damaged_is_still_taken(path, name):
+    """
+    Its checksum says which it was: also when it was found damaged by an engine before this one.
+    """
+    change(path, "UPDATE durable_keys SET key = ? WHERE key = 'kept'", name)
+    for _ in range(2):
+        async with engine_on(path) as engine:
+            with pytest.raises(KeyConflictError, match="does not match its checksum"):
+                await engine.start(child(1), key="kept")
+            assert await engine.run(child(7), key="other") == 7
+
+
+async def test_a_queue_whose_own_name_was_damaged_is_paused_under_its_name(path):
+    """
+    As far as there are runs in it that have not ended: else nothing waits.
+    """
+    async with engine_on(path) as engine:
+        await engine.start(child(7), id="calm", queue="calm")
+    change(path, "UPDATE durable_queues SET name = 'clam' WHERE name = 'calm'")
+    async with engine_on(path) as engine:
+        assert (await engine.queue("calm").info()).paused
+        assert (await engine.get("calm").info()).status == "pending"
+
+
+@pytest.mark.parametrize("seq", [-(2**63), 0, 2**63 - 1])
+def test_whose_an_event_is_is_looked_for_within_what_numbers_there_are(path, seq):
+    """
+    Of one that says what cannot be, nobody knows.
+    """
+    change(path, "UPDATE durable_events SET seq = ? WHERE kind = 44", seq)
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        (run,) = conn.execute("SELECT run FROM durable_runs WHERE run_id = 'timed'").fetchone()
+        assert misplaced(conn, run) == []
 
 
 async def test_a_damaged_item_of_a_stream_is_not_read(path):

@@ -20,7 +20,7 @@ from attrs import evolve, frozen
 from durable._core.codec.digests import may_be_equal
 from durable._core.statuses import ENDS
 from durable._shell.rows.rows import Large, NewRun, TurnWrite, checksum
-from durable._shell.storage.seals import is_sound
+from durable._shell.storage.seals import is_sound, was_there
 from durable.errors import KeyConflictError
 
 _LIVE = """
@@ -72,7 +72,8 @@ def holder_of(conn: sqlite3.Connection, key: str) -> Holder | None:
         return Holder(run, run_id, arguments, workflow, status, until, waits)
     kept = conn.execute(_KEPT, (key,)).fetchone()
     if kept is None:
-        return None
+        lost = was_there(conn, "durable_keys", "key", key)
+        return Holder(None, "?", "", "?", "?", None, is_damaged=True) if lost else None
     is_damaged = not is_sound(conn, "durable_keys", key)
     return evolve(Holder(None, *kept), is_damaged=is_damaged)
 

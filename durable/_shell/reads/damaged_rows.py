@@ -73,6 +73,8 @@ def misplaced(conn: sqlite3.Connection, run: int) -> list[Misplaced]:
         if at == seq + 1 and checksum(chain, *columns) == recorded:
             seq, chain = at, recorded
             continue
+        if at <= 1:  # nor is there an event before the first
+            continue
         for owner, owner_id, before in fetch_all(conn, _MISSING, {"seq": at, "before": at - 1, "tried": _TRIED}):
             if owner != run and checksum(before, *columns) == recorded:
                 found.append(Misplaced(number, at, owner, owner_id))

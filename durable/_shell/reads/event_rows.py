@@ -18,7 +18,7 @@ from durable._core.journal.columns import from_row
 from durable._core.journal.events import CancelRequested, Event
 from durable._core.recorded.export_format import StepNote
 from durable._core.recorded.memos import RecordedMemo, memos_in
-from durable._core.statuses import ENDS
+from durable._core.statuses import ENDS, STATUSES
 from durable._shell.reads.damaged_rows import misplaced, require_sound, require_sound_notes
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.ready_rows import SELECT_READY, ready_run
@@ -50,8 +50,16 @@ def read_end(conn: sqlite3.Connection, run: int) -> RunResult:
 
 
 def outcome_of(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow | None, RunResult | None]:
-    """The run called *run_id*, or the one it continued as; and its outcome, if it has ended."""
+    """
+    The run called *run_id*, or the one it continued as; and its outcome, if it has ended.
+
+    Raises:
+        JournalDamagedError: It has no status that a run can have: nobody would ever hear of its end.
+        JournalCorruptError: As `checked_end`.
+    """
     row = last_of_chain(conn, run_id)
+    if row is not None and row.status not in STATUSES:
+        raise damaged(conn, f"run {row.run_id!r} has the status {row.status!r:.40}")
     return row, None if row is None or row.status not in ENDS else checked_end(conn, path, row)
 
 

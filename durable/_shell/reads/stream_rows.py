@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from durable._core.codec.codec import Payload
-from durable._core.statuses import ENDS
+from durable._core.statuses import ENDS, STATUSES
 from durable._shell.reads.run_rows import damaged
 from durable._shell.storage.seals import fits_seal
 
@@ -68,11 +68,15 @@ def stream_page(conn: sqlite3.Connection, run_id: str, stream: str, after: int) 
     The items of a stream behind *after*; None if there is no such run.
 
     Raises:
-        JournalDamagedError: One of them does not fit its seal.
+        JournalDamagedError: One of them does not fit its seal, or the run is none that can have any.
     """
     row = conn.execute(_NEWS, (run_id,)).fetchone()
     if row is None:
         return None
+    if row[5] is None:  # its number is another than that of its events, and of its items
+        raise damaged(conn, f"run {run_id!r} has no events")
+    if row[2] not in STATUSES:  # nobody would ever hear of its end
+        raise damaged(conn, f"run {run_id!r} has the status {row[2]!r:.40}")
     items: list[ItemRow] = []
     for *columns, seal in conn.execute(_ITEMS, (row[0], stream, after, PAGE)):
         item = ItemRow(*columns)

@@ -216,6 +216,7 @@ ALTER TABLE durable_slots ADD COLUMN checksum INTEGER;
 ALTER TABLE durable_limits ADD COLUMN checksum INTEGER;
 ALTER TABLE durable_queues ADD COLUMN checksum INTEGER;
 ALTER TABLE durable_keys ADD COLUMN checksum INTEGER;
+CREATE INDEX durable_keys_damaged ON durable_keys (checksum) WHERE checksum < 0;
 ALTER TABLE durable_dedup ADD COLUMN checksum INTEGER;
 ALTER TABLE durable_asked ADD COLUMN checksum INTEGER;
 ALTER TABLE durable_stream_items ADD COLUMN checksum INTEGER;

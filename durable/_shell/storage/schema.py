@@ -95,6 +95,7 @@ CREATE TABLE durable_keys (           -- keys of runs that were pruned, so that 
     until REAL,                       -- when the key may be taken; NULL is never
     checksum INTEGER                  -- seal, see `seals`
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX durable_keys_damaged ON durable_keys (checksum) WHERE checksum < 0;
 
 CREATE TABLE durable_renewed (        -- runs that got other arguments while they waited to begin, see `keys`
     run INTEGER PRIMARY KEY,

@@ -6,7 +6,8 @@ by triggers of the writing connection (temporary ones, so that the file has none
 and are not summed for that long: they are sealed once they rest, by an engine every few seconds and as it closes the
 file; triggers break the seal when the row is changed, and the next look seals it anew. So a row whose columns do not
 fit its seal was changed by nobody that may: it is *damaged*. One that was found so is marked, lest a later change makes
-it look sound; and one that is written before it was found does not get a new seal.
+it look sound (its seal becomes negative, as no CRC-32 is, and can still be told); and one that is written before it was
+found does not get a new seal.
 
 Nothing here knows what rows mean: see `damage`.
 """
@@ -19,8 +20,6 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
-#: In place of a seal: the row was found damaged. No CRC-32 is negative.
-DAMAGED: Final = -1
 #: Rows that are sealed in one go, or looked at.
 AT_ONCE: Final = 1_000
 #: Times `AT_ONCE` are the rows of one table that are looked at before anything is driven: some hundredths of a second.
@@ -231,21 +230,34 @@ def all_damaged(conn: sqlite3.Connection) -> list[tuple[str, Key]]:
 def mark_damaged(conn: sqlite3.Connection, name: str, *key: Any) -> bool:
     """Let a row stay damaged, whatever is written to it; whether that was news."""
     found = _found(conn, name, key)
-    if found is None or found[1] == DAMAGED:
+    if found is None or found[1] < 0:
         return False
-    conn.execute(f"UPDATE {name} SET checksum = {DAMAGED} WHERE {TABLES[name].is_it}", key)  # noqa: S608 - constants
+    conn.execute(f"UPDATE {name} SET checksum = ~checksum WHERE {TABLES[name].is_it}", key)  # noqa: S608 - constants
     return True
 
 
 def fits(conn: sqlite3.Connection, name: str, key: Sequence[Any], column: str, value: Any) -> bool:
     """Whether a damaged row would fit its seal if *value* stood in a *column*: then that is what was damaged."""
     found = _found(conn, name, key)
-    if found is None:
+    if found is None or found[1] is None:
         return False
-    table = TABLES[name]
-    row = list(found[0])
-    row[[*table.key, *table.columns].index(column)] = value
-    return bool(_sum(row) == found[1])
+    return _fits_with(name, *found, column, value)
+
+
+def was_there(conn: sqlite3.Connection, name: str, column: str, value: Any) -> bool:
+    """Whether a row that is marked as damaged would fit its seal if *value* stood in a *column*."""
+    marked = _fetch_bytes(
+        conn,
+        f"SELECT {TABLES[name].selected}, checksum FROM {name} WHERE checksum < 0 LIMIT ?",  # noqa: S608 - constants
+        (AT_ONCE,),
+    )
+    return any(_fits_with(name, row[:-1], row[-1], column, value) for row in marked)
+
+
+def _fits_with(name: str, row: Sequence[Any], seal: int, column: str, value: Any) -> bool:
+    table, changed = TABLES[name], list(row)
+    changed[[*table.key, *table.columns].index(column)] = value.encode() if isinstance(value, str) else value
+    return _sum(changed) == (seal if seal >= 0 else ~seal)
 
 
 def column(conn: sqlite3.Connection, name: str, key: Key, of: str) -> Any:

@@ -35,7 +35,7 @@ from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import Services
 from durable._shell.writes.wakeups import let_in
-from durable.errors import EngineClosedError
+from durable.errors import EngineClosedError, JournalDamagedError
 
 #: Takes the turns of the run, until nothing is left to drive.
 TakeTurns: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
@@ -79,9 +79,15 @@ class AttemptRunner:
 
         *alone*: nothing else of the run is open. Then a single step is left to the driver's task, which is to call
         `inline` next.
+
+        Raises:
+            JournalDamagedError: One of them is running: an event says that it did not begin, and nobody wrote that.
         """
         inline = alone and len(actions) == 1 and not self._running and self.relief is None
         for action in actions:
+            if action.position in self._running:
+                what = f"the step at {action.position} of run {self._state.run_id!r} is to begin while it is running"
+                raise JournalDamagedError(self._services.path, f"{what}. Restore from a backup, or fork the run")
             attempt = self._running[action.position] = RunningAttempt(action, self)
             if inline:
                 self._inline = attempt

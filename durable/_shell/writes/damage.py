@@ -12,8 +12,9 @@ from typing import Literal
 
 from durable._shell.claims import slots
 from durable._shell.reads.damaged_rows import misplaced, owner_of
+from durable._shell.reads.lenient import fetch_all
 from durable._shell.rows.rows import Damaged, Effects
-from durable._shell.storage.seals import Key, column, is_sound, mark_damaged
+from durable._shell.storage.seals import Key, column, fits, is_sound, mark_damaged
 from durable._shell.writes.wakeups import block_damaged, let_in, wake
 
 #: In the reason of the run that is blocked.
@@ -71,10 +72,16 @@ def isolate(conn: sqlite3.Connection, table: str, key: Key, at: float, effects: 
         wake(conn, named, at, effects)
 
 
+#: One whose name was damaged is one of these, if it matters.
+_QUEUES = "SELECT DISTINCT queue FROM durable_runs WHERE ended_at IS NULL"
+
+
 def _stand_still(conn: sqlite3.Connection, table: str, key: Key, at: float, effects: Effects) -> None:
     """Let nobody go by a row that says what holds for many runs."""
     what, then = _STAND_STILL[table]
     name = str(column(conn, table, key, "key" if what == "key" else "name"))
+    if what == "queue":
+        name = next((each for (each,) in fetch_all(conn, _QUEUES) if fits(conn, table, key, "name", each)), name)
     if what == "key":
         mark_damaged(conn, table, *key)
     else:
