@@ -6,6 +6,7 @@ What must hold: the file opens or is refused by an error of ours; then everybody
 """
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def test_a_mutated_export_harms_nobody(tmp_path):
     """
     verdicts = asyncio.run(fuzz.fuzz_exports(tmp_path, 30, seed=7))
     assert not {verdict: which for verdict, which in verdicts.items() if verdict.startswith("WRONG")}
+
+
+def test_a_step_that_is_to_begin_while_it_is_running_blocks_its_run_alone(base, tmp_path):
+    """
+    An arrival that nobody sent says that it did not begin: the engine died of it.
+    """
+    lines = asyncio.run(fuzz.exported(base, tmp_path / "all.jsonl"))
+    at = next(n for n, line in enumerate(lines) if b'"RunStarted"' in line and b'"workflow":"child"' in line)
+    never = {"event": "StepNotBegun", "position": "0", "at": 1.0, "fields": {"attempt": 1}}
+    path = tmp_path / "mutated.jsonl"
+    path.write_bytes(b"".join([*lines[: at + 1], json.dumps({"pending": never}).encode() + b"\n", *lines[at + 1 :]]))
+    assert asyncio.run(fuzz.verdict_on_export(path)) == "imported"
 
 
 #: Cells that were found by the fuzz: each stopped others, or kept the file from opening.
