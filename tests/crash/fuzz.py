@@ -199,8 +199,8 @@ async def build(path: Path) -> None:
         await engine.start(family(1), id="family")
         await engine.start(retrying(1), id="retrying", key="k", key_ttl=3600)
         await engine.start(lining_up(1), id="lining-up")
-        await engine.start(child(5).options(delay=0.3), id="delayed", queue="rated")
-        await engine.start(child(6).options(delay=0.3).then(note("after")), id="followed", expires=600)
+        await engine.start(child(5).options(delay=60), id="delayed", queue="rated")
+        await engine.start(child(6).options(delay=60).then(note("after")), id="followed", expires=600)
         await engine.start(feeding(6), id="feeding")
         async with engine.batch(id="batch", labels={"a": "b"}, on_complete=note("done"), on_success=note("s")) as batch:
             batch.add(child(1).options(delay=0.3))

@@ -48,7 +48,7 @@ def test_a_step_that_is_to_begin_while_it_is_running_blocks_its_run_alone(base, 
     An arrival that nobody sent says that it did not begin: the engine died of it.
     """
     lines = asyncio.run(fuzz.exported(base, tmp_path / "all.jsonl"))
-    at = next(n for n, line in enumerate(lines) if b'"seed":"batch:0"' in line)
+    at = next(n for n, line in enumerate(lines) if b'"seed":"delayed"' in line)
     never = {"event": "StepNotBegun", "position": "0", "at": 1.0, "fields": {"attempt": 1}}
     path = tmp_path / "mutated.jsonl"
     path.write_bytes(b"".join([*lines[:at], json.dumps({"pending": never}).encode() + b"\n", *lines[at:]]))
