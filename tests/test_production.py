@@ -119,6 +119,18 @@ def test_the_graces_fit_into_one_another():
     assert json.loads(re.search(r"^CMD (.*)$", FILES["Dockerfile"], re.MULTILINE)[1]) == ["python", "orders.py"]
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_takes_the_unit(site):
+    """
+    Without a word of what it does not know.
+    """
+    unit = site.folder / "orders.service"
+    text = re.sub("(?m)^ExecStart=.*$", f"ExecStart={sys.executable} {site.folder}/orders.py", unit.read_text())
+    unit.write_text(text.replace("User=orders", "User=root"))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_commands_run_beside_the_program_and_after_it(site):
     """
     Each of them but Litestream's, which have a test of their own, in the order of the page.

@@ -35,6 +35,7 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable._shell.storage.copies.marks import APPLICATION_ID
 from durable.errors import (
     DefinitionError,
     EngineClosedError,
@@ -644,9 +645,11 @@ async def test_the_header_of_a_file_is_the_applications(engines, before, after):
     Its `user_version` and `application_id` may be what they like, before the journal is made or later; they stay.
     """
     sql(engines.path, before)
+    (version,), (application,) = header(engines.path)
     engine = await engines.file(quick)
     assert await engine.run(quick(1)) == 1
     await engine.aclose()
+    assert header(engines.path) == [(version,), (application or APPLICATION_ID,)]  # one of ours, where there is none
     sql(engines.path, after)
     marks = header(engines.path)
     engine = await engines.file(quick)
