@@ -828,6 +828,23 @@ async def test_nobody_is_changed_by_filters_unless_somebody_agrees(desk, monkeyp
     assert (said.code, said.lines) == (0, ["b: asked to end", "a: asked to end", "2 done"])
 
 
+async def test_what_repeats_is_counted(desk):
+    """
+    Of many runs with the same outcome the first are named, the others counted; a program gets all of them.
+    """
+    engine = await desk.engine()
+    await desk.waiting(engine, *(f"run-{n}" for n in range(25)))
+    said = await desk.run("pause", "--workflow", "approval", "--dry-run")
+    assert said.lines[19:] == ["would pause run-5 (approval, waiting)", "and 5 more: approval, waiting",
+        "25 in all; nothing was changed"]  # fmt: skip
+    said = await desk.run("cancel", "--workflow", "approval", "--yes")
+    assert len([line for line in said.lines if line.endswith(": asked to end") and line.startswith("run-")]) == 20
+    assert said.lines[-2:] == ["and 5 more: asked to end", "25 done"]
+    await desk.settled(engine)
+    said = await desk.run("delete", *(f"run-{n}" for n in range(25)), "--yes", "--json")
+    assert len(said.values) == 25
+
+
 async def test_a_run_pruned_between_is_one_refusal(desk):
     """
     It was found, and is gone when its request comes: the others are made.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 #: Requests made in one go. Where no engine has the journal, none can open it for as long as they take:
 #: some 50 ms. Where one has it, they come to a few of its commit groups.
 PAGE: Final = 200
+#: Targets with the same outcome that are named each.
+_ALIKE: Final = 20
 
 
 class Words(NamedTuple):
@@ -244,6 +247,7 @@ async def _make(
     from durable._shell.client.client_backend import ClientBackend  # noqa: PLC0415 - help answers sooner without
 
     counts = {"done": 0, "nothing": 0, "refused": 0}
+    alike = _Alike(out)
     in_order = sorted(targets, key=lambda target: target.kind != "run")
     async with ClientBackend(path) as client:
         for first in range(0, len(in_order), PAGE):
@@ -252,38 +256,63 @@ async def _make(
             for target, result in zip(page, results, strict=True):
                 outcome = "refused" if isinstance(result, DurableError) else "done" if result else "nothing"
                 counts[outcome] += 1
-                _told(command, target, outcome, str(result) if outcome == "refused" else "", out)
+                _told(command, target, outcome, str(result) if outcome == "refused" else "", alike)
+    alike.rest()
     return counts
 
 
 # --- what is written ---------------------------------------------------------------------------------
 
 
+class _Alike:
+    """Lines about many targets: of those that say the same but for the target, the first, and how many more."""
+
+    def __init__(self, out: Output) -> None:
+        self.out = out
+        self._seen: Counter[str] = Counter()
+
+    def line(self, target: Target, text: str, shown: str) -> None:
+        """Write *shown*, unless enough targets had that *text*."""
+        same = text.replace(target.name, "...")
+        self._seen[same] += 1
+        if self._seen[same] <= _ALIKE:
+            self.out.line(shown)
+
+    def rest(self) -> None:
+        """Write how many were not shown."""
+        for text, times in self._seen.items():
+            if times > _ALIKE:
+                self.out.line(self.out.dim(f"and {times - _ALIKE:,} more: {text}"))
+
+
 def _would(command: str, targets: Sequence[Target], out: Output) -> None:
     if not targets:
         _say(out, "no runs fit")
+    alike = _Alike(out)
     for target in targets:
         if out.json:
             out.value({**_plain(command, target), "dry_run": True})
         else:
             status = f", {target.status}" if target.status else ""
-            out.line(f"would {command} {target}" + (f" ({target.workflow}{status})" if target.workflow else ""))
+            about = f"{target.workflow}{status}" if target.workflow else ""
+            alike.line(target, about or target.kind, f"would {command} {target}" + (f" ({about})" if about else ""))
+    alike.rest()
     if len(targets) > 1:
         _say(out, f"{len(targets):,} in all; nothing was changed")
 
 
-def _told(command: str, target: Target, outcome: str, reason: str, out: Output) -> None:
-    words = WORDS[command]
+def _told(command: str, target: Target, outcome: str, reason: str, alike: _Alike) -> None:
+    words, out = WORDS[command], alike.out
     if outcome == "nothing":
         reason = "nothing in it has failed" if target.kind == "batch" else words.nothing
     if out.json:
         out.value({**_plain(command, target), "outcome": outcome, "reason": reason or None})
     elif outcome == "done":
-        out.line(f"{target}: {words.done}")
+        alike.line(target, words.done, f"{target}: {words.done}")
     elif outcome == "nothing":
-        out.line(out.dim(f"{target}: nothing to do: {reason}"))
+        alike.line(target, f"nothing to do: {reason}", out.dim(f"{target}: nothing to do: {reason}"))
     else:
-        out.line(f"{target}: {out.colour('refused', '31')}: {reason}")
+        alike.line(target, f"refused: {reason}", f"{target}: {out.colour('refused', '31')}: {reason}")
 
 
 def _plain(command: str, target: Target) -> dict[str, Any]:
