@@ -256,9 +256,13 @@ class _Carrier:
 
     def set(self, value: Any, /) -> None:
         """Of a run that is about to be driven: what was recorded with it."""
+        if not isinstance(value, str):
+            return
         active = _active.get()
-        if active is not None and isinstance(value, str):
-            active.carried = value
+        if active is None:  # no run is driven here, only a step of one: by an engine on a cluster
+            active = _Active()
+            _active.set(active)
+        active.carried = value
 
 
 class Tracing(Middleware):

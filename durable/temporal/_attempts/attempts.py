@@ -32,6 +32,7 @@ from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.attempts.running_attempt import RunningAttempt
 from durable._shell.attempts.steps import Steps, current_task
 from durable._shell.log import log
+from durable._shell.rows.carried import Carry
 from durable._shell.rows.rows import RunState
 from durable.errors import DecodeError
 from durable.temporal._attempts.emitting import Emitter
@@ -68,11 +69,12 @@ class Commits:
 class Attempts:
     """The attempts of one worker."""
 
-    def __init__(self, setup: Setup, client: Client, steps: Steps, commits: Commits | None) -> None:
+    def __init__(self, setup: Setup, client: Client, steps: Steps, commits: Commits | None, carry: Carry) -> None:
         self._setup = setup
         self._client = client
         self._steps = steps
         self._commits = commits
+        self._carry = carry
         #: Functions that were told to end, have not, and are waited for no more.
         self._abandoned: set[asyncio.Task[Event | None]] = set()
 
@@ -101,6 +103,7 @@ class Attempts:
             raise as_application_error("null", msg, ends.POISON, {"crashes": died}, non_retryable=True)
         action = await self._action(arguments, told, number, left)
         state = RunState(0, told.get("run_id", info.workflow_id or ""), info.workflow_type or "", info.task_queue)
+        self._carry.set_again(told.get("carried", ""), setup.codec)  # the SDK gives each attempt a context of its own
         state.labels, state.batches = told.get("labels", {}), tuple(told.get("batches", ()))
         try:
             if isinstance(action, TransactionAction):

@@ -147,6 +147,7 @@ class ChildRuns:
         return make_start(
             action.op, definitions=setup.registry.definitions, codec=setup.codec, now=now(), run_id=action.run_id,
             position=action.position, arguments=action.arguments, keys=action.keys,
+            carried=self._here.new.started.carried,
         )  # fmt: skip
 
     async def _started(self, action: ChildAction, start: Start) -> workflow.ChildWorkflowHandle[Any, RawValue]:

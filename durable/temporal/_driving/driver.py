@@ -465,7 +465,7 @@ class Driver:
         setup, new, op = here.setup, here.new, action.op
         start = make_start(
             op, definitions=setup.registry.definitions, codec=setup.codec, now=now(), run_id=action.run_id,
-            arguments=action.arguments, keys=action.keys,
+            arguments=action.arguments, keys=action.keys, carried=new.started.carried,
         )  # fmt: skip
         # The key, the labels and what follows are the chain's.
         chain = evolve(start.new, key=new.key, labels=new.labels, follow_ups=new.follow_ups, chosen_id=new.chosen_id)

@@ -60,7 +60,8 @@ def _asked(here: RunHere, op: Any) -> NewRun:
         msg = f"a hook returns calls of workflows and jobs, which are runs of their own; found {kind_of(op)}"
         raise TypeError(msg)
     setup = here.setup
-    return make_start(op, definitions=setup.registry.definitions, codec=setup.codec, now=now()).new
+    carried = here.new.started.carried
+    return make_start(op, definitions=setup.registry.definitions, codec=setup.codec, now=now(), carried=carried).new
 
 
 async def _begin(here: RunHere, template: NewRun, number: int) -> None:

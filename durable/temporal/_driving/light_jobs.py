@@ -41,6 +41,7 @@ def begin_light(here: RunHere, action: ChildAction) -> workflow.ActivityHandle[R
             "run_id": action.run_id,
             "first_started_at": now(),
             "by_server": True,
+            "carried": here.new.started.carried or None,
             "retry": None if op.given.retry is None else recorded(op.given.retry),
             "timeout": op.given.timeout or op.definition.options.timeout,
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from temporalio import workflow
-from temporalio.common import RawValue
+from temporalio.common import RawValue, VersioningBehavior
 
 from durable.temporal._driving.driver import Driver
 from durable.temporal._limits.wire import GRANTED
@@ -24,6 +24,14 @@ class RunWorkflow:
     @workflow.init
     def __init__(self, args: Sequence[RawValue]) -> None:
         self._driver = Driver(setup_here(), args)
+
+    @workflow.dynamic_config
+    def config(self) -> workflow.DynamicWorkflowConfig:
+        """That it stays with the code that it began with, where workers have versions."""
+        pinned = setup_here().pins_runs
+        return workflow.DynamicWorkflowConfig(
+            versioning_behavior=VersioningBehavior.PINNED if pinned else VersioningBehavior.UNSPECIFIED
+        )
 
     @workflow.run
     async def run(self, _args: Sequence[RawValue]) -> RawValue:

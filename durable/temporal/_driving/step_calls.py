@@ -103,6 +103,7 @@ class StepCalls:
                 "by_server": by_server,
                 "labels": dict(here.new.labels),
                 "batches": here.batches,
+                "carried": here.new.started.carried or None,
                 "place": place,
                 "retry": None if given.retry is None else recorded(given.retry),
                 "timeout": given.timeout,

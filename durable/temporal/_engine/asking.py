@@ -15,6 +15,7 @@ from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
 from durable._core.recorded.export_format import RunHistory
 from durable._shell.handles.run_info import RunInfo
+from durable._shell.rows.carried import Carry
 from durable.temporal._engine.run_infos import info_from
 
 
@@ -31,6 +32,8 @@ class Asking:
     client: Client
     codec: Codec
     definitions: Definitions
+    #: What of the context of who starts a run is recorded with it.
+    carry: Carry
     #: The task queue of the queue `default`, where batches are.
     default_queue: str
     #: Names of queues by their task queues.

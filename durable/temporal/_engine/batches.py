@@ -177,7 +177,10 @@ class TemporalBatch:
             run_id = f"{self.id}:{len(self._members) + number}"
         else:
             run_id = new_run_id(time.time()) if scope is None else scope.next_id("member")
-        made = make_start(op, definitions=asking.definitions, codec=asking.codec, now=time.time(), run_id=run_id)
+        made = make_start(
+            op, definitions=asking.definitions, codec=asking.codec, now=time.time(), run_id=run_id,
+            carried=asking.carry.captured(asking.codec),
+        )  # fmt: skip
         # By what an equal batch is known.
         return evolve(made.new, arguments=f"{made.new.workflow}:{_digest(asking, op, made.new)}")
 
@@ -359,7 +362,10 @@ def _callbacks_of(asking: Asking, ops: Callbacks) -> list[NewRun]:
         if op.given.id is not None or op.given.key is not None:
             msg = f"callback {op.describe()} takes neither id nor key: its batch starts it once, whatever else runs"
             raise UsageError(msg)
-        start = make_start(op, definitions=asking.definitions, codec=asking.codec, now=time.time())
+        start = make_start(
+            op, definitions=asking.definitions, codec=asking.codec, now=time.time(),
+            carried=asking.carry.captured(asking.codec),
+        )  # fmt: skip
         arguments = f"{start.new.workflow}:{_digest(asking, op, start.new)}"
         made.append(evolve(start.new, key=None, key_ttl=None, chosen_id=False, arguments=arguments))
     return made

@@ -13,9 +13,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from temporalio.client import Client
-from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import (
+    RawValue,
+    VersioningBehavior,
+    WorkerDeploymentVersion,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 
 from durable._core.admission import Queue
 from durable._core.authoring.op_constructors import with_options
@@ -42,6 +48,7 @@ from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.run_info import RunInfo
 from durable._shell.reports.exporting import read_histories
 from durable._shell.requests.history_requests import Imported
+from durable._shell.rows.carried import Carried, Carry
 from durable.errors import (
     DefinitionError,
     KeyConflictError,
@@ -100,6 +107,10 @@ class TemporalEngine:
         codec: As for `Engine`: what encrypts values encrypts them here, too.
         resources: As for `Engine`: what the steps of this process share.
         middleware: As for `Engine`, as far as it is about steps.
+        carry: As for `Engine`: by `durable.telemetry.instrumented`, spans of steps join the trace of who started them.
+        deployment: The version that this worker is, for the server's Worker Versioning: a run stays with the version
+            that it began with, so that its code never changes under it; ``version=`` and `patched` are for runs that
+            outlive that. Batches and limits move along.
         worker_timeout: Seconds without a sign of life after which the step of a dead worker is given to another.
         grace: Seconds that running steps have to end when the engine closes; as many again for their clean-up.
         concurrency: Steps that this process runs at once, of each queue.
@@ -132,6 +143,8 @@ class TemporalEngine:
         codec: ValueCodec | None = None,
         resources: Iterable[Any] | Mapping[type[Any], Any] = (),
         middleware: Sequence[Middleware] = (),
+        carry: Iterable[Carried] = (),
+        deployment: WorkerDeploymentVersion | None = None,
         worker_timeout: float = 15.0,
         grace: float = 5.0,
         concurrency: int = 100,
@@ -163,21 +176,28 @@ class TemporalEngine:
             compact_at=compact_at,
             light_jobs=light_jobs,
             searchable=searchable,
+            pins_runs=deployment is not None,
         )
         self._hooks = Hooks(middleware, self._codec)
-        self._resources = Resources(resources)
+        self._resources, self._carry = Resources(resources), Carry(carry)
         named = {each.options.queue for each in registry.definitions.all()} | {*self._queues, _DEFAULT}
+        self._deployment = None
+        if deployment is not None:
+            moving = VersioningBehavior.AUTO_UPGRADE  # limits and batches; runs say of themselves that they are pinned
+            self._deployment = WorkerDeploymentConfig(deployment, True, moving)  # noqa: FBT003 - a record
         self._polled = sorted(named) if poll is None else [*poll]
         self._grace, self._concurrency, self._threads, self._cached = grace, concurrency, threads, cached_runs
         queue_names = {self._task_queue_of(name): name for name in {*named, *self._polled}}
-        self._asking = Asking(client, self._codec, registry.definitions, task_queue, queue_names, self._continue)
+        self._asking = Asking(
+            client, self._codec, registry.definitions, self._carry, task_queue, queue_names, self._continue
+        )
         self._schedules = as_listed("schedules", schedules, Schedule)
         for schedule in self._schedules:
             check_schedule(schedule)
         self._commits: Commits | None = None
         if transactions is not None:
             staging = StagedRuns(
-                client, registry.definitions, self._codec, self._clock, self._task_queue_of, searchable
+                client, registry.definitions, self._codec, self._clock, self._task_queue_of, searchable, self._carry
             )
             self._commits = Commits(transactions, staging)
         self._steps: Steps | None = None
@@ -207,9 +227,10 @@ class TemporalEngine:
             self._threads,
             is_draining=lambda: self._is_draining,
             resources=self._resources,
+            carry=self._carry,
         )
         await self._resources.open()
-        attempts = Attempts(self._setup, self._client, steps, self._commits)
+        attempts = Attempts(self._setup, self._client, steps, self._commits, self._carry)
         if self._commits is not None and self._polled:
             await self._commits.transactions.open(self._commits.staging)
         self._workers = [self._worker(name, attempts) for name in self._polled]
@@ -270,6 +291,7 @@ class TemporalEngine:
             max_concurrent_activities=(queue and queue.concurrency) or self._concurrency,
             max_task_queue_activities_per_second=None if rate is None else rate.count / rate.per,
             max_cached_workflows=self._cached,
+            deployment_config=self._deployment,
             sticky_queue_schedule_to_start_timeout=_STICKY,
             graceful_shutdown_timeout=timedelta(seconds=self._grace),
             # Attempts set the pace of their signs of life themselves.
@@ -324,7 +346,8 @@ class TemporalEngine:
         return await handle.result()
 
     async def _start(self, op: RunOp[T]) -> TemporalRun[T]:
-        start = make_start(op, definitions=self._definitions, codec=self._codec, now=self._clock.now())
+        carried = self._carry.captured(self._codec)
+        start = make_start(op, definitions=self._definitions, codec=self._codec, now=self._clock.now(), carried=carried)
         new = start.new
         if new.on_conflict == "replace":
             await self._end_other(start.workflow_id)

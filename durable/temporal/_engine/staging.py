@@ -17,6 +17,7 @@ from durable._core.codec.codec import Codec
 from durable._core.ports import Clock
 from durable._core.program.ops import RunOp
 from durable._shell.rows import templates
+from durable._shell.rows.carried import Carry
 from durable.temporal._transactions.app_transactions import Staging
 from durable.temporal._wire.starts import Start, labels_of, make_start
 
@@ -31,10 +32,14 @@ class StagedRuns:
     clock: Clock
     task_queue: Callable[[str], str]
     searchable: bool
+    carry: Carry
 
     def staged(self, op: RunOp[Any], run_id: str) -> tuple[str, str]:
         """The id of the run that *op* starts, and how it is kept."""
-        start = make_start(op, definitions=self.definitions, codec=self.codec, now=self.clock.now(), run_id=run_id)
+        start = make_start(
+            op, definitions=self.definitions, codec=self.codec, now=self.clock.now(), run_id=run_id,
+            carried=self.carry.captured(self.codec),
+        )  # fmt: skip
         return start.workflow_id, templates.to_json([start.new])
 
     async def start(self, run_id: str, kept: str) -> None:

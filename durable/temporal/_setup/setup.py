@@ -40,6 +40,8 @@ class Setup:
     searchable: bool = True
     #: Whether awaited jobs that need no run of their own are activities of their parent's.
     light_jobs: bool = False
+    #: Whether a run stays with the version of the worker that has begun it.
+    pins_runs: bool = False
     #: Told of the journal of a run after each of its turns: how histories are converted.
     told: Callable[[RunHistory], None] | None = None
 

@@ -104,6 +104,7 @@ def make_start(
     position: str | None = None,
     arguments: Payload | None = None,
     keys: tuple[str | None, str] | None = None,
+    carried: str = "",
 ) -> Start:
     """
     As `make_run`, for a server.
@@ -114,7 +115,7 @@ def make_start(
     """
     new = make_run(
         op, definitions=definitions, codec=codec, allocate=_no_number, now=now, run_id=run_id, position=position,
-        arguments=arguments, keys=keys,
+        arguments=arguments, keys=keys, carried=carried,
     )  # fmt: skip
     _refuse(new)
     return Start(new)
