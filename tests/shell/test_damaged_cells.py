@@ -95,6 +95,18 @@ async def test_an_engine_opens_whatever_its_file_says_of_numbers_and_deaths(engi
     assert (await engine.limit("narrow").info()).concurrency == 1
 
 
+async def test_a_client_opens_a_file_whose_caps_are_no_text(engines, tmp_db):
+    """
+    Then it knows none; all else is read.
+    """
+    engine = await engines.file(quick)
+    await engine.run(quick(1), id="first")
+    await engine.aclose()
+    change(tmp_db, "UPDATE durable_meta SET value = CAST(x'ff' AS TEXT) WHERE name = 'value_caps'")
+    async with Client(tmp_db) as client:
+        assert (await client.get("first").info()).status == "succeeded"
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_deaths_that_cannot_be_read_are_not_known(damage):
     """

@@ -142,8 +142,7 @@ class ClientBackend:
         self._begin()
         threads = Threads(1, name="durable-client")
         try:
-            self._reader = await threads.call(_open_reader, self.path)
-            caps = await threads.call(value_caps, self._reader)
+            self._reader, caps = await threads.call(_open_reader, self.path)
         except BaseException as error:
             threads.close()
             if isinstance(error, JournalAccessError):
@@ -383,7 +382,8 @@ class ClientBackend:
         return Definitions(each.definition for each in ops)
 
 
-def _open_reader(path: str) -> sqlite3.Connection:
+def _open_reader(path: str) -> tuple[sqlite3.Connection, tuple[int, int, bool] | None]:
+    """The file, and what `value_caps` says of it."""
     check_wal(path)
     connection = open_reader(path)
     try:
@@ -391,12 +391,12 @@ def _open_reader(path: str) -> sqlite3.Connection:
         if marks.schema_of(connection) is None:  # empty, say: its engine has made the file, and not yet its tables
             raise JournalAccessError(path, "there is no journal in it yet: an Engine makes it one")
         event_rows.last_run(connection)
+        return connection, value_caps(connection)
     except BaseException as error:
         connection.close()
         if isinstance(error, sqlite3.Error):
             raise translate(error, path) from error
         raise
-    return connection
 
 
 _fits: type[Backend] = ClientBackend

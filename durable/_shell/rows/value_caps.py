@@ -25,8 +25,9 @@ def note_value_caps(conn: sqlite3.Connection, max_bytes: int, max_depth: int, *,
 
 def value_caps(conn: sqlite3.Connection) -> tuple[int, int, bool] | None:
     """The largest text in bytes, the deepest nesting, and whether values are encrypted; None if no engine noted it."""
-    row = conn.execute("SELECT value FROM durable_meta WHERE name = ?", (_NAME,)).fetchone()
-    if row is None:
+    # As bytes, since a damaged text is none: the caps are then not known, and all else is read.
+    row = conn.execute("SELECT CAST(value AS BLOB) FROM durable_meta WHERE name = ?", (_NAME,)).fetchone()
+    if row is None or row[0] is None:
         return None
-    found = read_list(row[0], int, int, bool)
+    found = read_list(row[0].decode(errors="replace"), int, int, bool)
     return None if found is None else (found[0], found[1], found[2])
