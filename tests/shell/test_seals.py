@@ -287,6 +287,19 @@ async def test_a_run_that_has_ended_has_its_result_although_the_event_of_another
             await client.get("emits").result()
 
 
+async def test_a_run_that_has_ended_is_not_driven_again_because_its_row_says_that_it_is_ready(path):
+    """
+    Its step would be called once more.
+    """
+    change(path, "UPDATE durable_runs SET ready_at = 5.0 WHERE run_id = 'emits'")
+    with capture_logs() as logs:
+        async with engine_on(path) as engine:
+            assert await engine.run(child(7)) == 7
+            assert [each async for each in engine.get("emits").stream("words")] == ["a", "b"]
+            assert len(await engine.get("emits").history()) == 3
+    assert [each["of"] for each in logs if each["event"] == "journal.damaged"] == ["emits"]
+
+
 async def test_a_damaged_schedule_stands_still_and_stays_damaged(path):
     """
     Also when it was written to meanwhile; deleted, it begins anew.
@@ -426,6 +439,7 @@ async def test_what_is_written_seldom_is_sealed_as_it_is_written(tmp_db):
     with contextlib.closing(sqlite3.connect(tmp_db, isolation_level=None)) as conn:
         schema.prepare(conn, 1.0)
         conn.execute("INSERT INTO durable_queues (name, paused_at) VALUES ('q', 1.0)")
+        assert conn.execute("SELECT checksum FROM durable_queues").fetchone() != (None,)
         conn.execute("INSERT INTO durable_queues (name) VALUES ('q') ON CONFLICT (name) DO UPDATE SET changed = '[1]'")
         assert conn.execute("SELECT checksum FROM durable_queues").fetchone() != (None,)
         assert not damaged(conn)

@@ -74,7 +74,7 @@ from durable._shell.tasks.watchers import Watchers
 from durable._shell.tasks.workload import Workload
 from durable._shell.turns.continuations import HookCalls
 from durable._shell.turns.services import Services
-from durable._shell.writes.damage import isolate
+from durable._shell.writes.damage import isolate, stop_ended
 from durable._shell.writes.deaths import LastLife, note_drain, take_last_life
 from durable._shell.writes.schedule_writes import adopt
 from durable._shell.writes.wakeups import let_in, read_unborn, retry_blocked
@@ -555,6 +555,7 @@ async def _recover(
         effects = Effects()  # not needed but for damage, since what these cause is read from the file afterwards
         for table, key in spoiled:  # before anything is written to them
             isolate(conn, table, key, now, effects)
+        stop_ended(conn, effects)
         retry_blocked(conn, now)
         forget_renewed(conn)
         mend_numbers(conn)

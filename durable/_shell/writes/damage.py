@@ -29,6 +29,9 @@ _CALLED = {
     "durable_dedup": "which signals it has accepted",
     "durable_asked": "what it was asked",
 }
+_READY_AND_ENDED = """
+UPDATE durable_runs SET ready_at = NULL WHERE ready_at IS NOT NULL AND ended_at IS NOT NULL RETURNING run_id
+"""
 #: What the row says that holds for many runs; and what holds instead.
 _STAND_STILL: Mapping[str, tuple[Literal["limits", "queue", "key"], str]] = {
     "durable_limits": ("limits", "the numbers of the code hold. Change them again if others did"),
@@ -89,6 +92,12 @@ def _stand_still(conn: sqlite3.Connection, table: str, key: Key, at: float, effe
     if what == "queue":
         conn.execute("INSERT OR IGNORE INTO durable_queues (name, paused_at) VALUES (?, ?)", (name, at))
     effects.damaged.append(Damaged(what, name, f"its row does not match its checksum: {then}"))
+
+
+def stop_ended(conn: sqlite3.Connection, effects: Effects) -> None:
+    """Let no run that has ended be driven again, and its steps be called, because its row says that it is ready."""
+    for (run_id,) in fetch_all(conn, _READY_AND_ENDED):
+        effects.damaged.append(Damaged("run", run_id, "it has ended, and its row said that it is ready"))
 
 
 def put_back(conn: sqlite3.Connection, effects: Effects, *, run: int) -> bool:
