@@ -3,6 +3,7 @@ What happens to an engine in production, what it does then, and which test shows
 """
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -363,11 +364,19 @@ ROWS = [
 ]
 
 
+@functools.cache
+def tests_of(file):
+    """
+    The names of the tests in a file.
+    """
+    tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+    return {each.name for each in tree.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))}
+
+
 @pytest.mark.parametrize("test", ROWS)
 def test_each_situation_has_its_test(test):
     """
     A test that is renamed is renamed here as well.
     """
     file, name = test.split("::")
-    tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
-    assert name in {each.name for each in tree.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    assert name in tests_of(file)
