@@ -310,7 +310,7 @@ async def test_a_second_fault_during_the_recovery_changes_nothing(engines, ran, 
         with monkeypatch.context() as patch:
             recorded = copies(patch)
             await finish(path)
-        for again in recorded.paths:
+        for again in recorded.paths[1::2]:
             held, done = held_by(again)
             faults += held < whole
             ran.clear()
