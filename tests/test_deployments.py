@@ -365,9 +365,9 @@ ROWS = [
 
 
 @functools.cache
-def tests_of(file):
+def names_in(file):
     """
-    The names of the tests in a file.
+    The functions of a file.
     """
     tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
     return {each.name for each in tree.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))}
@@ -379,4 +379,4 @@ def test_each_situation_has_its_test(test):
     A test that is renamed is renamed here as well.
     """
     file, name = test.split("::")
-    assert name in tests_of(file)
+    assert name in names_in(file)
