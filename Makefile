@@ -71,7 +71,7 @@ test-lowest: .venv-lowest/.stamp
 .venv-lowest/.stamp: pyproject.toml tests/lowest.py
 	$(PYTHON) -m venv .venv-lowest && $(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install -qq --disable-pip-version-check --constraint .venv-lowest/lowest.txt \
-		--editable '.[crypto,zstd,otel,prometheus,web,cron]' opentelemetry-sdk httpx pydantic hatchling \
+		--editable '.[crypto,zstd,otel,prometheus,web,cron]' opentelemetry-sdk httpx pydantic sqlalchemy hatchling \
 		pytest pytest-timeout pytest-xdist hypothesis sybil time-machine && touch $@
 
 lint: .venv/.lint-stamp

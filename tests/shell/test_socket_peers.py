@@ -14,7 +14,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from durable import Client, Engine, job
+from durable._shell.client.owner_socket import OwnerSocket
 from durable._shell.requests import wire
+from durable._shell.requests.peers import UNKNOWN_UID, Peer
 from durable._shell.tasks import server
 from durable.errors import JournalAccessError
 
@@ -97,6 +99,13 @@ async def test_an_answer_of_another_user_is_not_believed(shared_path):
             async with Client(shared_path) as client:
                 with pytest.raises(JournalAccessError, match="user 12345"):
                     await client.start(quick(1))
+
+
+async def test_a_peer_that_is_gone_is_no_stranger(tmp_db):
+    """
+    Of one that died while we connected the kernel has no user: whoever owns the file next is asked, and nobody blamed.
+    """
+    assert OwnerSocket(str(tmp_db), 1.0)._is_owner(Peer(0, UNKNOWN_UID)) is False
 
 
 async def test_who_listens_must_be_who_owns_the_file(engines):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from durable._shell.ownership.ownership import has_owner, holder_of, owner_pid
-from durable._shell.requests.peers import Peer, is_process, may_answer, peer_of
+from durable._shell.requests.peers import UNKNOWN_UID, Peer, is_process, may_answer, peer_of
 from durable._shell.requests.request import JournalRequest
 from durable._shell.requests.sockets import address_of, socket_path
 from durable._shell.requests.wire import (
@@ -219,6 +219,8 @@ class OwnerSocket:
         Raises:
             JournalAccessError: It is another user's.
         """
+        if peer is not None and peer.uid == UNKNOWN_UID:  # it hung up before the kernel could say who it was
+            return False
         if not may_answer(peer, self._path):
             assert peer is not None
             where = socket_path(self._path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import frozen
 
@@ -18,6 +18,10 @@ class _Socket(Protocol):
     """What asyncio gives of one."""
 
     def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
+
+
+#: What the kernel says of a process that is gone: no user has this number.
+UNKNOWN_UID: Final = 2**32 - 1
 
 
 @frozen
