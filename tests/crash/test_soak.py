@@ -49,7 +49,7 @@ def test_nothing_is_lost_doubled_repeated_or_stuck_on_a_journal_that_is_killed_a
 )
 def test_a_soak_of_a_broken_engine_fails(bug, kind):
     """A soak that cannot fail proves nothing."""
-    done = soak("--kills", 3, "--effects", 0, "--minutes", 0.8, "--patience", 1, "--bug", bug, "--keep", "no")
+    done = soak("--kills", 3, "--effects", 500, "--minutes", 0.8, "--patience", 1, "--bug", bug, "--keep", "no")
     assert done.returncode == 1
     assert figure(done.stdout, kind) > 0, done.stdout + done.stderr
 

@@ -273,6 +273,21 @@ async def test_an_event_that_stands_with_another_run_is_put_back(path):
         assert conn.execute(back).fetchone() == (1,)
 
 
+async def test_no_new_run_gets_an_event_that_names_a_number_not_given_yet(path):
+    """
+    Its number is passed over.
+    """
+    change(
+        path,
+        MOVED.replace("(SELECT run FROM durable_runs WHERE run_id = ?)", "(SELECT max(run) + ? FROM durable_runs)"),
+        2,
+    )
+    async with engine_on(path) as engine, asyncio.timeout(20):
+        assert [await engine.run(child(number)) for number in range(4)] == [0, 1, 2, 3]
+        await engine.get("innocent").signal("go", "on")
+        assert await engine.get("innocent").result() == "on"
+
+
 async def test_a_run_that_has_ended_has_its_result_although_the_event_of_another_stands_behind_it(path):
     """
     As long as that is all that is wrong with it.

@@ -300,12 +300,17 @@ def next_fire_at(conn: sqlite3.Connection) -> float | None:
 
 
 def last_run(conn: sqlite3.Connection) -> int:
-    """The highest run number, those included that children of feeds are to have."""
+    """
+    The highest run number, those included that children of feeds are to have.
+
+    And one that only an event names, since damage put it there: no new run gets that event.
+    """
     (last,) = conn.execute("SELECT coalesce(max(run), 0) FROM durable_runs WHERE run < ?", (_NO_RUN,)).fetchone()
+    (named,) = conn.execute("SELECT coalesce(max(run), 0) FROM durable_events WHERE run < ?", (_NO_RUN,)).fetchone()
     (promised,) = conn.execute(
         "SELECT coalesce(max(child), 0) FROM durable_feed_items WHERE child < ?", (_NO_RUN,)
     ).fetchone()
-    return int(max(last, promised))
+    return int(max(last, named, promised))
 
 
 #: No number that was given to a run: behind one that a flipped bit made so large, none would be left for others.
