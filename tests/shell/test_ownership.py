@@ -18,12 +18,12 @@ import sys
 import textwrap
 import threading
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from durable import Limit, job
+from durable._shell.engine import running
 from durable._shell.ownership import ownership as ownership_module
 from durable._shell.ownership.ownership import Ownership
 from durable.errors import JournalAccessError, JournalLockedError
@@ -446,7 +446,7 @@ def test_what_a_dead_owner_noted_stays_until_it_is_forgotten(path, dies):
     ownership.release()
 
 
-async def test_an_engine_that_cannot_open_leaves_what_the_dead_one_noted(path, engines):
+async def test_an_engine_that_cannot_open_leaves_what_the_dead_one_noted(path, engines, monkeypatch):
     """
     Its transaction was rolled back, so the next engine is to charge that death.
     """
@@ -457,17 +457,19 @@ async def test_an_engine_that_cannot_open_leaves_what_the_dead_one_noted(path, e
 
     engine = await engines.file(limited)
     await engine.aclose()
-    with closing(sqlite3.connect(engines.path)) as conn, conn:
-        conn.execute("CREATE TRIGGER broken BEFORE UPDATE ON durable_limits BEGIN SELECT raise(ABORT, 'broken'); END")
     ownership = Ownership.acquire(engines.path)
     ownership.note(0, b"first")
     ownership._close()  # as if we had died
-    with pytest.raises(Exception, match="broken"):
-        await engines.file(limited)
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "adopt", full)  # the last that opening writes, in the same transaction
+        with pytest.raises(Exception, match="disk is full"):
+            await engines.file(limited)
     ownership = Ownership.acquire(engines.path)
     assert ownership.last_words() == [b"first", b""]
     ownership.release()
-    with closing(sqlite3.connect(engines.path)) as conn, conn:
-        conn.execute("DROP TRIGGER broken")
     await engines.file(limited)
     assert b"first" not in Path(f"{engines.path}.lock").read_bytes()

@@ -391,7 +391,7 @@ async def test_a_long_function_notices_that_it_is_to_end(engines, how):
         seen.append(cancelled.is_set())
 
     long = job(patient, timeout=0.05 if how == "timeout" else None)
-    engine = await engines.memory(long, grace=5)
+    engine = await engines.memory(long, grace=30)  # longer than the function waits: at its end it is told, too
     run = await engine.start(long())
     while not began.is_set():
         await asyncio.sleep(0.001)
