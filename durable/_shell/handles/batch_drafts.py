@@ -104,15 +104,25 @@ def callbacks_of(backend: Backend, ops: Callbacks) -> list[tuple[NewRun, RunOp[A
         UsageError: One has a key or id of its own.
         TypeError: One is not a call of a workflow or job.
     """
+    return [(evolve(backend.template(op), key=None, key_ttl=None, arguments=""), op) for op in callback_ops(ops)]
+
+
+def callback_ops(ops: Callbacks) -> list[RunOp[Any]]:
+    """
+    The calls that *ops* are: one, several or none.
+
+    Raises:
+        UsageError, TypeError: As `callbacks_of`.
+    """
     found: Any = ops
     if isinstance(found, Command) or not isinstance(found, Iterable):
         found = [] if found is None else [found]
     listed: list[RunOp[Any]] = list(found)
-    return [(_callback(backend, op), op) for op in map(with_options, listed)]
+    return [_without_identity(op) for op in map(with_options, listed)]
 
 
-def _callback(backend: Backend, op: RunOp[Any]) -> NewRun:
+def _without_identity(op: RunOp[Any]) -> RunOp[Any]:
     if op.given.id is not None or op.given.key is not None:
         msg = f"callback {op.describe()} takes neither id nor key: its batch starts it once, whatever else runs"
         raise UsageError(msg)
-    return evolve(backend.template(op), key=None, key_ttl=None, arguments="")
+    return op

@@ -19,13 +19,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from durable._core.authoring.op_constructors import with_options
 from durable._core.codec.json_text import dumps
 from durable._core.journal.payloads import call_digest
-from durable._core.program.command import Command
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.ops import RunOp
 from durable._core.program.start_options import StartOptions
 from durable._shell.attempts.context import BatchesElsewhere, Scope
 from durable._shell.handles.batch import Added
-from durable._shell.handles.batch_drafts import Callbacks
+from durable._shell.handles.batch_drafts import Callbacks, callback_ops
 from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.run_info import RunInfo
 from durable._shell.rows.new_runs import new_run_id
@@ -354,14 +353,8 @@ def draft_batch(
 
 
 def _callbacks_of(asking: Asking, ops: Callbacks) -> list[NewRun]:
-    found: Any = ops
-    if isinstance(found, Command) or not isinstance(found, Iterable):
-        found = [] if found is None else [found]
     made: list[NewRun] = []
-    for op in map(with_options, list(found)):
-        if op.given.id is not None or op.given.key is not None:
-            msg = f"callback {op.describe()} takes neither id nor key: its batch starts it once, whatever else runs"
-            raise UsageError(msg)
+    for op in callback_ops(ops):
         start = make_start(
             op, definitions=asking.definitions, codec=asking.codec, now=time.time(),
             carried=asking.carry.captured(asking.codec),
