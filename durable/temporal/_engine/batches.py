@@ -260,6 +260,7 @@ class TemporalBatch:
         handle = self._asking.client.get_workflow_handle(batch_workflow_id(self.id), result_type=str)
         try:
             async with asyncio.timeout(timeout):
+                await self.state()  # a nested one has begun then
                 return _info(state_in(await handle.result()))
         except TimeoutError:
             msg = f"batch {self.id!r} is not finished after {timeout:g} s, and keeps running: {await self.why()}"
@@ -274,13 +275,17 @@ class TemporalBatch:
         if self._draft is not None:
             msg = f"{self!r} is created at the end of its block; ask it afterwards"
             raise UsageError(msg)
-        try:
-            handle = self._asking.client.get_workflow_handle(batch_workflow_id(self.id))
-            return state_in(await handle.query(INFO, result_type=str))
-        except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
-                raise BatchNotFoundError("id", self.id) from None
-            raise
+        handle = self._asking.client.get_workflow_handle(batch_workflow_id(self.id))
+        while True:
+            try:
+                return state_in(await handle.query(INFO, result_type=str))
+            except RPCError as error:
+                if error.status != RPCStatusCode.NOT_FOUND:
+                    raise
+            outer = self.parent
+            if outer is None or (await outer.state()).completed_at is not None:
+                raise BatchNotFoundError("id", self.id)
+            await asyncio.sleep(_BEGINS)  # its outer batch has yet to begin it
 
     async def _update(self, batch_id: str, name: str, argument: str) -> Any:
         try:
