@@ -11,6 +11,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from durable import Engine
 from durable.temporal import TemporalEngine
 from tests.temporal.dev_server import binary, dev_server
 
@@ -60,5 +61,23 @@ async def engines(client, queue):
 
         async def open_(*definitions, **options):
             return await stack.enter_async_context(TemporalEngine(client, queue, definitions, **options))
+
+        yield open_
+
+
+@pytest.fixture(params=["embedded", "temporal", "temporal, nothing cached"])
+async def either_engine(request, client, queue):
+    """
+    Opens either engine, and that of a server which replays the run for each of its turns.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_(definitions, **options):
+            if request.param == "embedded":
+                made = Engine(":memory:", definitions, **options)
+            else:
+                cached = 0 if "nothing" in request.param else 1_000
+                made = TemporalEngine(client, queue, definitions, cached_runs=cached, **options)
+            return await stack.enter_async_context(made)
 
         yield open_

@@ -9,7 +9,6 @@ import pytest
 from durable import (
     BatchClosedError,
     BatchNotFoundError,
-    Engine,
     Fatal,
     UsageError,
     current_batch,
@@ -74,17 +73,12 @@ def nothing_said():
     said.clear()
 
 
-@pytest.fixture(params=["embedded", "temporal", "temporal, nothing cached"])
-async def engine(request, client, queue):
+@pytest.fixture
+async def engine(either_engine):
     """
-    Either engine, and that of a server which replays the run for each of its turns.
+    Of either kind, with all that the tests start.
     """
-    if request.param == "embedded":
-        opened = Engine(":memory:", ALL)
-    else:
-        opened = TemporalEngine(client, queue, ALL, cached_runs=0 if "nothing" in request.param else 1_000)
-    async with opened:
-        yield opened
+    return await either_engine(ALL)
 
 
 async def test_a_batch_that_succeeds(engine):

@@ -27,18 +27,12 @@ def no_calls():
     flows.calls.clear()
 
 
-@pytest.fixture(params=["embedded", "temporal", "temporal, nothing cached"])
-async def engine(request, client, queue):
+@pytest.fixture
+async def engine(either_engine):
     """
-    Either engine, and that of a server which replays the run for each of its turns.
+    Of either kind, with all that the tests start.
     """
-    if request.param == "embedded":
-        opened = Engine(":memory:", flows.ALL)
-    else:
-        cached = 0 if "nothing" in request.param else 1_000
-        opened = TemporalEngine(client, queue, flows.ALL, cached_runs=cached)
-    async with opened:
-        yield opened
+    return await either_engine(flows.ALL)
 
 
 @pytest.mark.parametrize("flow", flows.ALONE, ids=lambda flow: flow.name)

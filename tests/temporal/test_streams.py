@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from durable import CapExceededError, Caps, Engine, Flow, Return, continue_as, emit, step, wait_for, workflow
+from durable import CapExceededError, Caps, Flow, Return, continue_as, emit, step, wait_for, workflow
 from durable.temporal import TemporalEngine
 
 
@@ -86,19 +86,13 @@ async def long(rounds: int) -> int:
 ALL = [talks, repeats, threads, loops, long]
 
 
-@pytest.fixture(params=["embedded", "temporal", "temporal, nothing cached"])
-async def engine(request, client, queue):
+@pytest.fixture
+async def engine(either_engine):
     """
-    Either engine, and that of a server which replays the run for each of its turns.
+    Of either kind, with all that the tests start.
     """
     twice_called.clear()
-    caps = Caps(stream_items=5_000)
-    if request.param == "embedded":
-        opened = Engine(":memory:", ALL, caps=caps)
-    else:
-        opened = TemporalEngine(client, queue, ALL, cached_runs=0 if "nothing" in request.param else 1_000, caps=caps)
-    async with opened:
-        yield opened
+    return await either_engine(ALL, caps=Caps(stream_items=5_000))
 
 
 async def test_what_a_run_and_its_steps_emit_is_read_in_order(engine):

@@ -72,26 +72,38 @@ class Draft:
 
     def _row(self, codec: Codec) -> NewBatch:
         callbacks = {event: tuple(new for new, _ in made) for event, made in self.callbacks.items()}
-        contents = self._contents(codec) if self.chosen_id else None
+        contents = contents_digest(self._contents(codec)) if self.chosen_id else None
         runs = tuple(new for new, *_ in self.members)
         return NewBatch(self.batch_id, self.parent, self.description, self.labels, contents, runs, **callbacks)
 
-    def _contents(self, codec: Codec) -> str:
-        """A digest that equal batches share."""
-        text = json.dumps(self._summary(codec), ensure_ascii=False, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-    def _summary(self, codec: Codec) -> list[Any]:
+    def _contents(self, codec: Codec) -> list[Any]:
         def brief(new: NewRun, op: RunOp[Any]) -> list[Any]:
             return [new.workflow, call_digest(op, new.started.value or "", codec), new.key]
 
-        return [
+        return batch_contents(
             self.description,
-            dict(self.labels),
+            self.labels,
             {event: [brief(new, op) for new, op in made] for event, made in self.callbacks.items()},
             [brief(new, op) for new, op, _ in self.members],
-            [each._summary(codec) for each in self.nested],  # noqa: SLF001 - of its own class
-        ]
+            [each._contents(codec) for each in self.nested],  # noqa: SLF001 - of its own class
+        )
+
+
+def batch_contents(
+    description: str,
+    labels: Mapping[str, str],
+    callbacks: Mapping[str, list[list[Any]]],
+    members: list[list[Any]],
+    nested: list[list[Any]],
+) -> list[Any]:
+    """What equal batches have in common, whichever engine makes them: of a run what it calls, and its key."""
+    return [description, dict(labels), dict(callbacks), members, nested]
+
+
+def contents_digest(contents: list[Any]) -> str:
+    """By which a batch is known again that is made again under its id."""
+    text = json.dumps(contents, ensure_ascii=False, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def callbacks_of(backend: Backend, ops: Callbacks) -> list[tuple[NewRun, RunOp[Any]]]:

@@ -5,7 +5,6 @@ Batches as callers hold them: drafted in a block, made at its end, then a handle
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
@@ -17,14 +16,13 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from durable._core.authoring.op_constructors import with_options
-from durable._core.codec.json_text import dumps
 from durable._core.journal.payloads import call_digest
 from durable._core.program.definition import MAX_KEY_LENGTH, check_labels, check_name
 from durable._core.program.ops import RunOp
 from durable._core.program.start_options import StartOptions
 from durable._shell.attempts.context import BatchesElsewhere, Scope
 from durable._shell.handles.batch import Added
-from durable._shell.handles.batch_drafts import Callbacks, callback_ops
+from durable._shell.handles.batch_drafts import Callbacks, batch_contents, callback_ops, contents_digest
 from durable._shell.handles.batch_info import BatchInfo
 from durable._shell.handles.run_info import RunInfo
 from durable._shell.rows.new_runs import new_run_id
@@ -125,7 +123,7 @@ class TemporalBatch:
             await self._create(made)
 
     async def _create(self, made: NewBatch) -> None:
-        contents = hashlib.blake2b(dumps(_summary(made)).encode(), digest_size=16).hexdigest()
+        contents = contents_digest(_contents(made))
         asking = self._asking
         try:
             await asking.client.start_workflow(
@@ -373,12 +371,13 @@ def _digest(asking: Asking, op: RunOp[Any], new: NewRun) -> str:
     return call_digest(op, new.started.value or "", asking.codec)
 
 
-def _summary(new: NewBatch) -> list[Any]:
+def _contents(new: NewBatch) -> list[Any]:
     def brief(runs: Sequence[NewRun]) -> list[Any]:
         return [[run.workflow, run.arguments, run.key] for run in runs]
 
-    callbacks = {event: brief(made) for event, made in sorted(new.callbacks.items())}
-    return [new.description, dict(new.labels), callbacks, brief(new.members), [_summary(each) for each in new.nested]]
+    callbacks = {event: brief(made) for event, made in new.callbacks.items()}
+    nested = [_contents(each) for each in new.nested]
+    return batch_contents(new.description, new.labels, callbacks, brief(new.members), nested)
 
 
 def _info(state: BatchState) -> BatchInfo:
