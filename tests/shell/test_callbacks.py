@@ -557,28 +557,34 @@ async def test_nothing_is_left_of_it_once_its_run_has_ended(engines, reached, st
     assert not await strays(engine)
 
 
-async def test_a_run_is_replayed_once_for_the_types_of_all_its_callbacks(engines, reached):
+def collecting(begun, count):
     """
-    And once for each answer that wakes it; not twice for each. What is of another type is refused, and may come again.
+    A workflow that waits for *count* callbacks at once; *begun* grows with each of its replays.
     """
-    begun = []
 
     @workflow
     async def collect() -> Flow[int]:
         begun.append(1)
         open_ones = []
-        for _ in range(6):
+        for _ in range(count):
             one = yield callback("number", int)
             open_ones.append(one)
         yield hand_out(" ".join(one.token for one in open_ones))
         numbers: list[int] = yield gather(*open_ones)
         yield Return(sum(numbers))
 
+    return collect
+
+
+async def test_a_run_is_replayed_once_for_the_types_of_all_its_callbacks(engines, reached):
+    """
+    And once for each answer that wakes it; not twice for each. What is of another type is refused, and may come again.
+    """
+    collect = collecting(begun := [], 6)
     engine = await engines.memory(collect)
     run = await engine.start(collect())
     await reached(run, "waiting")
-    tokens = HANDED[0].split()
-    before = len(begun)
+    tokens, before = HANDED[0].split(), len(begun)
     for number, token in enumerate(tokens):
         for _ in range(2):
             with pytest.raises(CallbackValueError):
@@ -594,23 +600,11 @@ async def test_a_run_is_replayed_once_for_a_hundred_answers_that_come_at_once(en
     """
     To learn the types of all its callbacks, and once more when they are there.
     """
-    begun = []
-
-    @workflow
-    async def collect() -> Flow[int]:
-        begun.append(1)
-        open_ones = []
-        for _ in range(100):
-            one = yield callback("number", int)
-            open_ones.append(one)
-        yield hand_out(" ".join(one.token for one in open_ones))
-        numbers: list[int] = yield gather(*open_ones)
-        yield Return(sum(numbers))
-
+    collect = collecting(begun := [], 100)
     engine = await engines.memory(collect)
     run = await engine.start(collect())
     await reached(run, "waiting")
-    before = len(begun)
-    await asyncio.gather(*(engine.complete(token, 1) for token in HANDED[0].split()))
+    tokens, before = HANDED[0].split(), len(begun)
+    await asyncio.gather(*(engine.complete(token, 1) for token in tokens))
     assert await run.result(5) == 100
     assert len(begun) - before <= 4
