@@ -48,7 +48,7 @@ test-browser: .venv/.browser-stamp
 
 # On a real Temporal server, a program from the package index; types as well, since its SDK has them.
 test-temporal: .venv/.temporal-stamp
-	$(PY) -m mypy durable/temporal/*.py durable/temporal/*/*.py examples/scale_out/[a-z]*.py
+	$(PY) -m mypy durable/temporal/*.py durable/temporal/*/*.py examples/scale_out/[a-z]*.py tests/typing/cluster.py
 	$(PY) -m pyright --pythonpath $(PY) --project tests/typing/temporal.json
 	DURABLE_TEMPORAL=1 $(PY) -m pytest tests/temporal
 

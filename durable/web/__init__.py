@@ -10,14 +10,15 @@ A dashboard in the browser: every run, why it waits, its timeline, and the time-
 An ASGI application, without a build step, a CDN or a database of its own. It needs the extra `web`
 (``pip install durable-asyncio[web]``). ``durable ui --db rides.db`` serves it alone, beside an engine or without one.
 
-Start with `application`, which page a request is for; then `guard`, who may have it, `journal`, what it is read from,
-and `pages`.
+Start with `application`, which page a request is for; then `guard`, who may have it, `source`, what it is read from (a
+`journal`, or a `cluster`), and `pages`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from os import PathLike
+from typing import TYPE_CHECKING, TypeAlias
 
 try:
     import jinja2 as _jinja2
@@ -26,14 +27,20 @@ except ImportError as _error:
     _msg = "durable.web needs Starlette and Jinja2: pip install 'durable-asyncio[web]'"
     raise ImportError(_msg) from _error
 
+from durable._shell.handles.journal import JournalHandle
 from durable.web.application import Dashboard
+from durable.web.cluster import Cluster, ClusterSource
 from durable.web.guard import Access, Authorize
-from durable.web.journal import App, Journal, Shown
+from durable.web.journal import App, GivenJournal, Journal
+from durable.web.source import Source
 
 if TYPE_CHECKING:
     _ = (_jinja2, _starlette)
 
-__all__ = ["Access", "App", "Authorize", "Dashboard", "Shown", "dashboard"]
+__all__ = ["Access", "App", "Authorize", "Cluster", "Dashboard", "Shown", "dashboard"]
+
+#: What a dashboard may be of.
+Shown: TypeAlias = "GivenJournal | Cluster"
 
 
 def dashboard(
@@ -45,13 +52,14 @@ def dashboard(
     hosts: Iterable[str] | None = None,
 ) -> Dashboard:
     """
-    An ASGI application that shows a journal.
+    An ASGI application that shows a journal, or the runs of a cluster.
 
     It reads the file itself, beside whoever executes it. Nobody can change anything unless *authorize* says so: then
-    what is asked for (cancel, retry, signal, ...) is recorded as a `Client` would have it.
+    what is asked for (cancel, retry, signal, ...) is recorded as a `Client` would have it. Runs of a cluster are
+    only looked at, whatever *authorize* says.
 
     Args:
-        shown: An `Engine`, a `Service` or a `Client`, or the path of a journal.
+        shown: An `Engine`, a `Service` or a `Client`, the path of a journal, or a `durable.temporal.TemporalEngine`.
         authorize: Called with each request (a Starlette `Request`; may be async): "write", "read", or None, which is
             refused. Without it, everybody whom the host lets through may read.
         app: Whose code the debugger walks through: ``"pkg.mod"``, a module, or definitions; by default those of the
@@ -63,4 +71,8 @@ def dashboard(
         UsageError: The journal is in memory, and no engine was given.
         DefinitionError: The definitions of *app* contradict each other.
     """
-    return Dashboard(Journal(shown, app), authorize, title, None if hosts is None else frozenset(hosts))
+    if isinstance(shown, (JournalHandle, str, PathLike)):
+        source: Source = Journal(shown, app)
+    else:
+        source = ClusterSource(shown, app)
+    return Dashboard(source, authorize, title, None if hosts is None else frozenset(hosts))

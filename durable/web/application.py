@@ -29,8 +29,8 @@ from durable.errors import (
 )
 from durable.web.call import Call, RefusedError, placed
 from durable.web.guard import HEADERS, Authorize, access_of, cross_origin, wrong_host
-from durable.web.journal import Journal
 from durable.web.pages import batches, check, debug, overview, queues, run, runs, schedules
+from durable.web.source import Source
 
 Page: TypeAlias = Callable[[Call], Awaitable[Response]]
 
@@ -79,11 +79,11 @@ class Dashboard:
     """What `dashboard` returns: an ASGI application."""
 
     def __init__(
-        self, journal: Journal, authorize: Authorize | None, title: str | None, hosts: frozenset[str] | None
+        self, source: Source, authorize: Authorize | None, title: str | None, hosts: frozenset[str] | None
     ) -> None:
-        self.journal = journal
+        self._source = source
         self._authorize = authorize
-        self._title = journal.name if title is None else title
+        self._title = source.name if title is None else title
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,8 +108,10 @@ class Dashboard:
         access = await access_of(request, self._authorize)
         if access is None:
             return Response("not for you: authorize() of this dashboard says so", 403, media_type="text/plain")
+        if not self._source.may_change:
+            access = "read"
         query = dict(parse_qsl(request.scope.get("query_string", b"").decode("latin-1")))
-        call = Call(request, self.journal, access, self._title, prefix, page, query)
+        call = Call(request, self._source, access, self._title, prefix, page, query)
         tag = call.tag if request.method == "GET" else None
         if tag is not None and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag})
@@ -133,6 +135,9 @@ class Dashboard:
             return call.answer("problem.html", 409, problem=str(error))
         except DurableError as error:
             return call.answer("problem.html", 503, problem=str(error))
+        except TimeoutError as error:
+            said = str(error) or "no worker of a queue that this is about has answered in time"
+            return call.answer("problem.html", 503, problem=said)
 
 
 def _page_of(call: Call) -> Page:
@@ -149,6 +154,8 @@ def _page_of(call: Call) -> Page:
         return SENT[call.page]
     if call.page not in CHANGES:
         raise RefusedError(404, f"there is nothing called {call.page!r:.80}")
+    if not call.source.may_change:
+        raise RefusedError(403, f"{call.source.name} is only looked at here")
     if call.access != "write":
         raise RefusedError(403, "this dashboard is read-only for you: its authorize() would have to say 'write'")
     return CHANGES[call.page]

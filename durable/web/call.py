@@ -16,9 +16,20 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from durable.web.guard import Access
 from durable.web.journal import Journal
 from durable.web.rendering import rendered
+from durable.web.source import Source
 
 #: Seconds for which a page of a file that has not changed is good: the ages on it go on meanwhile.
 FRESH: Final = 10
+#: Pages that each page leads to.
+MENU: Final = (
+    ("", "Overview"),
+    ("runs", "Runs"),
+    ("schedules", "Schedules"),
+    ("batches", "Batches"),
+    ("queues", "Queues"),
+    ("check", "Check"),
+    ("debug", "Debug"),
+)
 #: Bytes of a form: a signal's payload is capped by the journal, at 1 MiB unless the engine says otherwise.
 MOST_BYTES: Final = 8 * 1024 * 1024
 
@@ -36,7 +47,7 @@ class Call:
     """A request, and what its page needs."""
 
     request: Request
-    journal: Journal
+    source: Source
     access: Access
     title: str
     #: What the host mounted the dashboard at: "" or "/admin".
@@ -46,6 +57,23 @@ class Call:
     query: Mapping[str, str]
     #: Of the whole page, epoch seconds. The clock of the reader: journals may be looked at on other machines.
     now: float = field(factory=time.time)
+
+    @property
+    def journal(self) -> Journal:
+        """
+        The file that is shown, for pages that mean nothing anywhere else.
+
+        Raises:
+            RefusedError: The runs are not in a file.
+        """
+        if not isinstance(self.source, Journal):
+            raise RefusedError(404, f"{self.page!r:.80} is of a journal: {self.source.name} is none")
+        return self.source
+
+    @property
+    def menu(self) -> list[tuple[str, str]]:
+        """The pages that there are, with their names."""
+        return [(page, name) for page, name in MENU if page in self.source.pages]
 
     def link(self, page: str = "", /, **query: Any) -> str:
         """The address of a page; what is None or empty in *query* is left out."""
@@ -59,7 +87,7 @@ class Call:
     @property
     def tag(self) -> str | None:
         """What the page is made of, for `ETag`: the file, who asks, and, since it tells ages, the time."""
-        state = self.journal.state()
+        state = self.source.state()
         return None if state is None else f'"{state}-{self.access}-{int(self.now // FRESH)}"'
 
     def answer(self, template: str, status: int = 200, **context: Any) -> Response:

@@ -40,6 +40,8 @@ class Asking:
     queues: Mapping[str, str]
     #: Starts a run that has a journal.
     start_again: StartAgain
+    #: The address of Temporal's own pages.
+    web_ui: str | None = None
 
     def handle_on(self, workflow_id: str) -> WorkflowHandle[Any, Any]:
         """The server's handle on a run."""

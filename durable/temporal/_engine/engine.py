@@ -25,7 +25,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymen
 
 from durable._core.admission import Queue
 from durable._core.authoring.op_constructors import with_options
-from durable._core.authoring.registry import Given
+from durable._core.authoring.registry import Definitions, Given
 from durable._core.authoring.schedules import Schedule
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.journal.payloads import answer_failure
@@ -60,13 +60,13 @@ from durable.errors import (
 )
 from durable.temporal._attempts.attempts import Attempts, Commits
 from durable.temporal._attempts.run_ends import wait_for_ends
-from durable.temporal._batches.batch_workflow import BatchWorkflow
+from durable.temporal._batches.batch_workflow import BatchWorkflow, batch_workflow_id
 from durable.temporal._driving.run_workflow import RunWorkflow
 from durable.temporal._engine.answering import answer
 from durable.temporal._engine.asking import Asking
 from durable.temporal._engine.batches import BatchesHere, TemporalBatch, draft_batch, list_batches
 from durable.temporal._engine.elsewhere import OF_ENGINES, refuse
-from durable.temporal._engine.handle import TemporalRun, quoted
+from durable.temporal._engine.handle import TemporalRun, moment, quoted
 from durable.temporal._engine.run_infos import statuses_on_server
 from durable.temporal._engine.staging import StagedRuns
 from durable.temporal._limits.limit_activities import limit_activities
@@ -79,7 +79,15 @@ from durable.temporal._transactions.app_transactions import AppTransactions
 from durable.temporal._wire.items import CHAPTERS
 from durable.temporal._wire.journals import packed_journal
 from durable.temporal._wire.payloads import packed
-from durable.temporal._wire.starts import ATTRIBUTES, Start, labels_of, make_start, new_run_from, start_of_journal
+from durable.temporal._wire.starts import (
+    ATTRIBUTES,
+    Start,
+    labels_of,
+    make_start,
+    new_run_from,
+    start_of_journal,
+    workflow_id_of,
+)
 
 T = TypeVar("T")
 
@@ -123,6 +131,7 @@ class TemporalEngine:
         cached_runs: How many runs are kept in memory; others are replayed when something happens.
         searchable: Whether labels can be searched for: the namespace needs the search attribute ``DurableLabels``, a
             keyword list.
+        web_ui: Where Temporal's own pages are, as ``http://localhost:8233``: `TemporalRun.web_ui`, and the dashboard.
 
     Raises:
         DefinitionError: Something cannot run on Temporal, and what to use instead.
@@ -155,6 +164,7 @@ class TemporalEngine:
         compact_at: int | None = None,
         cached_runs: int = 1_000,
         searchable: bool = True,
+        web_ui: str | None = None,
     ) -> None:
         self._client = client
         self._task_queue = task_queue
@@ -189,7 +199,7 @@ class TemporalEngine:
         self._grace, self._concurrency, self._threads, self._cached = grace, concurrency, threads, cached_runs
         queue_names = {self._task_queue_of(name): name for name in {*named, *self._polled}}
         self._asking = Asking(
-            client, self._codec, registry.definitions, self._carry, task_queue, queue_names, self._continue
+            client, self._codec, registry.definitions, self._carry, task_queue, queue_names, self._continue, web_ui
         )
         self._schedules = as_listed("schedules", schedules, Schedule)
         for schedule in self._schedules:
@@ -212,6 +222,21 @@ class TemporalEngine:
 
         def __getattr__(self, name: str) -> Any:
             refuse(name, OF_ENGINES, type(self).__name__)
+
+    @property
+    def name(self) -> str:
+        """Where its runs are: the task queue of the queue ``default``, and the namespace."""
+        return f"{self._task_queue} in {self._client.namespace}"
+
+    @property
+    def definitions(self) -> Definitions:
+        """The workflows and jobs that it knows."""
+        return self._definitions
+
+    @property
+    def codec(self) -> Codec:
+        """How it writes and reads values."""
+        return self._codec
 
     # --- workers -------------------------------------------------------------------------------
 
@@ -554,24 +579,37 @@ class TemporalEngine:
         self,
         *,
         workflow: str | RunnableDefinition[..., Any] | None = None,
-        status: Status | None = None,
+        status: Status | Iterable[Status] | None = None,
         labels: Mapping[str, str] | None = None,
+        queue: str | None = None,
         parent: str | None = None,
+        batch: str | None = None,
+        since: datetime | float | None = None,
+        until: datetime | float | None = None,
         limit: int | None = None,
+        after: int | None = None,
     ) -> AsyncIterator[RunInfo]:
         """
-        Runs that fit all filters, newest first, as the server finds them: seconds behind.
+        Runs that fit all filters, newest first, as the server finds them: seconds behind. Filters are as `Engine.runs`.
 
         Of open runs it knows only that they are open: whether one is paused or blocked, its own `info` tells.
         """
-        parts = [f"TaskQueue IN ({', '.join(map(quoted, self._asking.queues))})"]  # others use the namespace, too
+        queues = self._asking.queues if queue is None else [self._task_queue_of(queue)]
+        parts = [f"TaskQueue IN ({', '.join(map(quoted, queues))})"]  # others use the namespace, too
         if workflow is not None:
             name = workflow if isinstance(workflow, str) else workflow.name
             parts.append(f"WorkflowType = {quoted(name)}")
         if status is not None:
-            parts.append(f"ExecutionStatus IN ({', '.join(map(quoted, statuses_on_server(status)))})")
+            chosen: Iterable[Status] = (status,) if isinstance(status, str) else status
+            names = dict.fromkeys(name for each in chosen for name in statuses_on_server(each))
+            parts.append(f"ExecutionStatus IN ({', '.join(map(quoted, names))})")
         if parent is not None:
-            parts.append(f"ParentWorkflowId = {quoted(self._asking.handle_on(parent).id)}")
+            parts.append(f"ParentWorkflowId = {quoted(workflow_id_of(parent))}")
+        if batch is not None:
+            parts.append(f"ParentWorkflowId = {quoted(batch_workflow_id(batch))}")
+        parts += [f"StartTime >= {moment(since)}"] if since is not None else []
+        parts += [f"StartTime < {moment(until)}"] if until is not None else []
+        parts += [f"StartTime < {moment(after / 1_000_000)}"] if after is not None else []
         parts += [f"DurableLabels = {quoted(f'{name}={value}')}" for name, value in (labels or {}).items()]
         async for info in self._asking.runs(" AND ".join(parts), limit):
             yield info

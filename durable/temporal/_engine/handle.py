@@ -8,7 +8,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+from urllib.parse import quote
 
 from attrs import evolve
 from temporalio.client import (
@@ -76,6 +78,8 @@ _FIRST_LOOK: Final = 1.0
 _LONGEST_LOOK: Final = 15.0
 #: And between looks of who watches it.
 _LOOK_EVERY: Final = 2.0
+#: What the server says of a question that no worker answers.
+_NOBODY: Final = (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEEDED)
 _NOT_GIVEN: Final[Any] = object()
 
 
@@ -93,6 +97,15 @@ class TemporalRun(Generic[T]):
     def run_id(self) -> str:
         """Its id."""
         return self.id
+
+    @property
+    def web_ui(self) -> str | None:
+        """The address of Temporal's own page about it, where the engine was told ``web_ui=``."""
+        asking = self._asking
+        if asking.web_ui is None:
+            return None
+        namespace, name = (quote(each, safe="") for each in (asking.client.namespace, self._handle.id))
+        return f"{asking.web_ui.rstrip('/')}/namespaces/{namespace}/workflows/{name}"
 
     def __repr__(self) -> str:
         return f"<TemporalRun {self.id!r}>"
@@ -203,6 +216,10 @@ class TemporalRun(Generic[T]):
         The run as an embedded engine would have recorded it: for `durable.replay`, `what_if`, ``durable check``.
 
         A worker that has its definition answers, also for a run that has ended.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            TimeoutError: No worker answers.
         """
         text = await self._query("durable.export")
         (found,) = read_export([line.encode() for line in text.split("\n")], f"run {self.id!r}")
@@ -214,6 +231,9 @@ class TemporalRun(Generic[T]):
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
                 raise RunNotFoundError("id", self.id) from None
+            if error.status in _NOBODY:
+                msg = f"run {self.id!r}: no worker that polls its queue answers: {error.message}"
+                raise TimeoutError(msg) from None
             raise
         return found
 
@@ -498,6 +518,12 @@ class TemporalRun(Generic[T]):
             payload = codec.encode_by_value(value, where=f"outcome at {position}")
         told = [str(position), plain(payload), error is not None, by, codec.conceal(reason)]
         await self._signal("durable.resolve", [packed(dumps(told))], "resolve")
+
+
+def moment(at: datetime | float) -> str:
+    """An instant in a query of the server's."""
+    found = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
+    return quoted(found.astimezone(UTC).isoformat(timespec="microseconds"))
 
 
 def quoted(text: str) -> str:

@@ -157,6 +157,7 @@ async def info_from(described: WorkflowExecution, codec: Codec, queue_of: Mappin
         batch=(memo.get(BATCHES) or [None])[0],
         compensated=bool(memo.get(COMPENSATED)),
         values=_ValuesUnread(run_id),
+        cursor=int(described.start_time.timestamp() * 1_000_000),
     )
 
 

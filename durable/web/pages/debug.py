@@ -5,7 +5,6 @@ The time-travel debugger: a recorded run, or one of an export, at any of its sto
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import tempfile
 from collections import OrderedDict
 from email.parser import BytesParser
@@ -18,10 +17,8 @@ import anyio.to_thread
 from starlette.responses import Response
 
 from durable._core.recorded.export_format import RunHistory
-from durable._shell.reads.run_rows import require_run
-from durable._shell.reports.exporting import load_run_history, read_histories
+from durable._shell.reports.exporting import read_histories
 from durable.web.call import Call, RefusedError
-from durable.web.journal import at_one_moment
 from durable.web.moments import Moment, NoMomentError, moment_of, require_code
 
 #: Exports that are kept for those who look at them; the oldest goes.
@@ -30,16 +27,9 @@ MOST_EXPORTS: Final = 4
 _EXPORTS: OrderedDict[str, list[RunHistory]] = OrderedDict()
 
 
-@at_one_moment
-def read_recorded(conn: sqlite3.Connection, path: str, run_id: str) -> RunHistory:
-    """A run with its history, as the debugger replays it."""
-    return load_run_history(conn, path, require_run(conn, run_id))
-
-
 async def debug(call: Call) -> Response:
-    """A run of the journal at one moment."""
-    journal = call.journal
-    recorded = await journal.read(read_recorded, journal.path, call.asked("id"))
+    """A run at one moment."""
+    recorded = await call.source.recorded(call.asked("id"))
     return await _shown(call, recorded, {"id": recorded.run.run_id})
 
 
@@ -49,7 +39,7 @@ async def exported(call: Call) -> Response:
         return call.go_to("debug", export=_kept(await _sent(call)))
     digest = call.query.get("export", "")
     if not digest:
-        return call.answer("exports.html", code=call.journal.definitions is not None)
+        return call.answer("exports.html", code=call.source.definitions is not None)
     runs = _EXPORTS.get(digest)
     if runs is None:
         raise RefusedError(404, "that export is not here any more: drop it again")
@@ -63,13 +53,13 @@ async def exported(call: Call) -> Response:
 
 
 async def _shown(call: Call, recorded: RunHistory, address: dict[str, str]) -> Response:
-    journal, query = call.journal, call.query
+    source, query = call.source, call.query
     find = query.get("find", "")
     if find and call.access != "write":
         raise RefusedError(403, "an expression is code: only those who may write have one evaluated")
-    definitions = require_code(journal.definitions)
+    definitions = require_code(source.definitions)
     look = partial(
-        moment_of, recorded, definitions, journal.codec,
+        moment_of, recorded, definitions, source.codec,
         stop=call.number("stop"), at=query.get("at", ""), line=call.number("line"),
         after=call.number("after", -1) or 0, find=find,
     )  # fmt: skip
@@ -79,7 +69,7 @@ async def _shown(call: Call, recorded: RunHistory, address: dict[str, str]) -> R
     except NoMomentError as error:
         problem, moment = str(error), None
     if moment is None and (find or query.get("line") or query.get("at")):
-        moment = await _first(recorded, definitions, journal.codec)
+        moment = await _first(recorded, definitions, source.codec)
 
     def to(**moment: Any) -> str:
         return call.link(call.page, **address, **moment)

@@ -51,7 +51,9 @@ def read_overview(conn: sqlite3.Connection, now: float) -> Overview:
 
 
 async def overview(call: Call) -> Response:
-    """The page."""
+    """The page; where there is none, the list of runs."""
+    if "" not in call.source.pages:
+        return call.go_to("runs")
     journal = call.journal
     found = await journal.read(read_overview, call.now)
     workflows = sorted(found.census.workflows.items())

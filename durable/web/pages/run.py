@@ -6,21 +6,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import tempfile
 from argparse import ArgumentTypeError
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import anyio.to_thread
 from starlette.responses import Response
 
-from durable._cli.commands.look.show import Page, causes_of, page_of
+from durable._cli.commands.look.show import Page, causes_of
 from durable._cli.drawing.model import nodes_of
 from durable._cli.drawing.svg import svg_lines
 from durable._cli.journals.step_lines import StepLine, steps_in
 from durable._cli.terminal.arguments import json_argument
 from durable._cli.terminal.values import bounded, call_lines, failure_lines, plain, value_lines
+from durable._core.codec.codec import Codec
 from durable._core.journal.columns import fields_of
 from durable._core.journal.events import (
     KIND_NAMES,
@@ -32,12 +32,12 @@ from durable._core.journal.events import (
 from durable._core.program.ops import Signal
 from durable._core.recorded.memos import Used, used_by
 from durable._shell.handles.handle import Run
-from durable._shell.reads.event_rows import event_rows, readable_events
-from durable._shell.reads.run_rows import RunRow, WaitRow, require_run, waits_of
+from durable._shell.reads.run_rows import RunRow, WaitRow, require_run
 from durable._shell.reads.stream_rows import ItemRow, latest_items
 from durable.web.call import Call, RefusedError
-from durable.web.journal import Journal, at_one_moment
-from durable.web.timeline import LEGEND, Bar, Line, axis, lines_of, span_of
+from durable.web.journal import at_one_moment
+from durable.web.source import Recorded, Source, text_of
+from durable.web.timeline import LEGEND, Bar, axis, lines_of, span_of
 
 #: Lines of a timeline, events of a history and steps of a summary on one page.
 PAGE_LENGTH: Final = 200
@@ -46,8 +46,6 @@ STEPS: Final = 60
 MEMOS: Final = 60
 #: Commands whose failure ended a run, that are shown.
 CAUSES: Final = 5
-#: Waits of a run that are shown.
-MOST_WAITS: Final = 50
 #: Items of a stream that are shown: the last.
 ITEMS: Final = 500
 #: Children whose own lines are shown at once.
@@ -65,72 +63,35 @@ CHANGES: Final[Mapping[str, Callable[[Run[Any]], Awaitable[object]]]] = {
 }
 
 
-class Shown(NamedTuple):
-    """A run as its summary shows it: `Page`, as the command line's, and what it waits for."""
-
-    page: Page
-    waits: list[WaitRow]
-
-
-def read_run(conn: sqlite3.Connection, path: str, run_id: str, now: float) -> Shown:
-    """All about one run."""
-    page = page_of(conn, path, run_id, now)
-    return Shown(page, waits_of(conn, page.row.run, MOST_WAITS))
-
-
-@at_one_moment
-def read_events(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow, list[Event], str | None]:
-    """The row of a run, its events as far as they can be read, and why not all can."""
-    return _row_and_events(conn, path, run_id)
-
-
-@at_one_moment
-def read_lines(
-    conn: sqlite3.Connection, path: str, run_id: str, opened: list[str]
-) -> tuple[RunRow, list[Line], float, str | None]:
-    """
-    A run, the lines of its timeline with those of the children in *opened*, when it began, and why not all can be read.
-
-    They are made here, in the reader's thread: of ten thousand events that takes longer than a loop should be held.
-    """
-    row, events, problem = _row_and_events(conn, path, run_id)
-    children = {each: _row_and_events(conn, path, each)[1] for each in opened}
-    return row, lines_of(events, children), events[0].at if events else row.created_at, problem
-
-
-def _row_and_events(conn: sqlite3.Connection, path: str, run_id: str) -> tuple[RunRow, list[Event], str | None]:
-    row = require_run(conn, run_id)
-    events, problem = readable_events(event_rows(conn, row.run), path, row)
-    return row, events, None if problem is None else str(problem)
-
-
 async def summary(call: Call) -> Response:
     """Status, why it waits, input, result or error, attributes, steps, signals, children; and the buttons."""
-    journal = call.journal
-    page, waits = await journal.read(read_run, journal.path, call.asked("id"), call.now)
-    steps = steps_in(page.events)
+    source = call.source
+    page, waits, elsewhere = await source.run(call.asked("id"), call.now)
+    steps, codec = steps_in(page.events), source.codec
     return call.answer(
-        "run.html", tab="", page=page, row=page.row, waits=waits, steps=steps[-STEPS:],
-        hidden=max(0, len(steps) - STEPS), input=_input(page, journal), **_outcome(page, steps, journal),
-        attributes=_value(journal, page.row.attributes), changes=_changes(page), value_of=partial(_value, journal),
-        text_of=journal.text_of,
-        memos=_memos(page, journal), signals=_awaited(waits, journal), debuggable=journal.definitions is not None,
+        "run.html", tab="", page=page, row=page.row, waits=waits, elsewhere=elsewhere, steps=steps[-STEPS:],
+        hidden=max(0, len(steps) - STEPS), input=_input(page, codec), **_outcome(page, steps, codec),
+        attributes=_value(page.row.attributes, codec), changes=_changes(page), value_of=partial(_value, codec=codec),
+        text_of=partial(text_of, codec=codec), memos=_memos(page, codec), signals=_awaited(waits, source),
+        debuggable=source.definitions is not None,
     )  # fmt: skip
 
 
 async def timeline(call: Call) -> Response:
     """The run over time."""
-    journal, run_id, now = call.journal, call.asked("id"), call.now
+    now = call.now
     opened = [each for each in call.query.get("open", "").split(" ") if each][:MOST_CHILDREN]
-    row, lines, began, problem = await journal.read(read_lines, journal.path, run_id, opened)
-    began, ended = span_of(lines, began, now)
+    found = await call.source.events(call.asked("id"), opened)
+    # In a thread: of ten thousand events it takes longer than a loop should be held.
+    lines = await anyio.to_thread.run_sync(lines_of, found.events, found.children)
+    began, ended = span_of(lines, _began(found), now)
     begin, end = _zoomed(call.query, began, ended)
     first = min(call.number("first", 0) or 0, max(0, len(lines) - 1))
     scale = _Scale(begin, end, now)
     shown = [(line, [scale.place(bar) for bar in line.bars]) for line in lines[first : first + PAGE_LENGTH]]
     return call.answer(
-        "timeline.html", tab="timeline", row=row, lines=shown,
-        marks=axis(begin, end, began), began=began, begin=begin, end=end, whole=(began, ended), problem=problem,
+        "timeline.html", tab="timeline", row=found.row, lines=shown,
+        marks=axis(begin, end, began), began=began, begin=begin, end=end, whole=(began, ended), problem=found.problem,
         first=first, total=len(lines), page_length=PAGE_LENGTH, opened=opened, toggled=_toggle(opened),
         legend=LEGEND,
     )  # fmt: skip
@@ -138,8 +99,8 @@ async def timeline(call: Call) -> Response:
 
 async def graph(call: Call) -> Response:
     """The run as a drawing, made where all drawings are."""
-    journal, run_id = call.journal, call.asked("id")
-    row, events, problem = await journal.read(read_events, journal.path, run_id)
+    found = await call.source.events(call.asked("id"))
+    row, events, problem = found.row, found.events, found.problem
     if call.query.get("as") != "svg":
         return call.answer("graph.html", tab="graph", row=row, too_many=len(events) > MOST_DRAWN, problem=problem)
     if len(events) > MOST_DRAWN:
@@ -152,22 +113,21 @@ async def graph(call: Call) -> Response:
 
 async def history(call: Call) -> Response:
     """Every event, page by page."""
-    journal, run_id = call.journal, call.asked("id")
-    row, events, problem = await journal.read(read_events, journal.path, run_id)
+    found, codec = await call.source.events(call.asked("id")), call.source.codec
     only_failures = call.query.get("only") == "failures"
     numbered = [
         (seq, event)
-        for seq, event in enumerate(events, 1)
+        for seq, event in enumerate(found.events, 1)
         if not only_failures or event.outcome in ("failed", "retrying", "interrupted")
     ]
     first = min(call.number("first", 0) or 0, max(0, len(numbered) - 1))
     shown = [
-        (seq, KIND_NAMES[event.kind], event, _fields(event), _event_value(journal, event))
+        (seq, KIND_NAMES[event.kind], event, _fields(event), _event_value(event, codec))
         for seq, event in numbered[first : first + PAGE_LENGTH]
     ]
     return call.answer(
-        "history.html", tab="history", row=row, events=shown, first=first, total=len(numbered), problem=problem,
-        page_length=PAGE_LENGTH, only_failures=only_failures, began=events[0].at if events else row.created_at,
+        "history.html", tab="history", row=found.row, events=shown, first=first, total=len(numbered),
+        problem=found.problem, page_length=PAGE_LENGTH, only_failures=only_failures, began=_began(found),
     )  # fmt: skip
 
 
@@ -175,9 +135,9 @@ async def stream(call: Call) -> Response:
     """The end of a stream, live: what a run emits, as it comes."""
     journal, run_id, name = call.journal, call.asked("id"), call.asked("name")
     row, items = await journal.read(read_stream, run_id, name)
-    values = [plain(journal.text_of(each.value)) for each in items]
+    values = [plain(text_of(each.value, journal.codec)) for each in items]
     text = "".join(values).splitlines() if values and all(isinstance(each, str) for each in values) else []
-    shown = [(item, value_lines(journal.text_of(item.value))) for item in items]
+    shown = [(item, value_lines(text_of(item.value, journal.codec))) for item in items]
     return call.answer("stream.html", tab="", row=row, name=name, items=shown, text=text, most=ITEMS)
 
 
@@ -189,11 +149,11 @@ def read_stream(conn: sqlite3.Connection, run_id: str, name: str) -> tuple[RunRo
 
 async def value(call: Call) -> Response:
     """A recorded value, whole, as a file."""
-    journal, seq = call.journal, call.number("seq", 0) or 0
-    _, events, _ = await journal.read(read_events, journal.path, call.asked("id"))
+    seq = call.number("seq", 0) or 0
+    events = (await call.source.events(call.asked("id"))).events
     if not 0 < seq <= len(events):
         raise RefusedError(404, f"there is no event {seq}")
-    payload = journal.text_of(events[seq - 1].value)
+    payload = text_of(events[seq - 1].value, call.source.codec)
     body = payload if isinstance(payload, bytes) else (payload or "null").encode()
     kind = "application/octet-stream" if isinstance(payload, bytes) else "application/json"
     return Response(body, media_type=kind, headers={"Content-Disposition": f'attachment; filename="value-{seq}.json"'})
@@ -202,11 +162,7 @@ async def value(call: Call) -> Response:
 async def export(call: Call) -> Response:
     """The run and what it started, as `durable export` writes them."""
     run_id = call.asked("id")
-    with tempfile.TemporaryDirectory(prefix="durable-") as folder:
-        path = Path(folder) / "run.jsonl"
-        async with call.journal.handle() as handle:
-            await handle.export(run_id, path, tree=call.query.get("tree") == "yes")
-        body = path.read_bytes()
+    body = await call.source.export(run_id, tree=call.query.get("tree") == "yes")
     name = "".join(each if each.isalnum() else "-" for each in run_id if each.isascii())[:60] or "run"
     headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
     return Response(body, media_type="application/jsonl", headers=headers)
@@ -282,36 +238,40 @@ def _json(text: str) -> Any:
         raise RefusedError(400, str(error)) from error
 
 
-def _value(journal: Journal, payload: Any) -> list[str]:
-    return [] if payload is None else value_lines(journal.text_of(payload))
+def _began(found: Recorded) -> float:
+    return found.events[0].at if found.events else found.row.created_at
 
 
-def _input(page: Page, journal: Journal) -> list[str]:
+def _value(payload: Any, codec: Codec) -> list[str]:
+    return [] if payload is None else value_lines(text_of(payload, codec))
+
+
+def _input(page: Page, codec: Codec) -> list[str]:
     started = page.started
-    return [] if started is None else call_lines(page.row.workflow, journal.text_of(started.value))
+    return [] if started is None else call_lines(page.row.workflow, text_of(started.value, codec))
 
 
-def _memos(page: Page, journal: Journal) -> dict[str, Any]:
+def _memos(page: Page, codec: Codec) -> dict[str, Any]:
     """What steps have recorded by `memo`, each with what it used: the newest, and the sum of all that were read."""
-    texts = [(memo, journal.text_of(memo.value)) for memo in page.memos]
+    texts = [(memo, text_of(memo.value, codec)) for memo in page.memos]
     told = [(memo, text, used_by(text)) for memo, text in texts if text not in (None, "null")]
     counted = [used for *_, used in told if used is not None]
     total = str(sum(counted, Used())) if counted else ""
     return {"shown": told[-MEMOS:], "hidden": max(0, len(told) - MEMOS), "calls": len(counted), "total": total}
 
 
-def _outcome(page: Page, steps: list[StepLine], journal: Journal) -> dict[str, Any]:
+def _outcome(page: Page, steps: list[StepLine], codec: Codec) -> dict[str, Any]:
     """The result or error of a run that has ended; of an error, also where it came from."""
     end = page.end
     found: dict[str, Any] = {"result": [], "error": [], "causes": []}
     if isinstance(end, RunSucceeded):
-        found["result"] = _value(journal, end.value) or ["null"]
+        found["result"] = _value(end.value, codec) or ["null"]
     elif isinstance(end, RunFailed | RunCancelled) and end.value is not None:
-        found["error"] = failure_lines(journal.text_of(end.value))
+        found["error"] = failure_lines(text_of(end.value, codec))
     if isinstance(end, RunFailed):
         names = {step.position: (step.name, step.site) for step in steps}
         causes = [
-            (event.position, *names.get(event.position, ("", "")), failure_lines(journal.text_of(event.value)))
+            (event.position, *names.get(event.position, ("", "")), failure_lines(text_of(event.value, codec)))
             for event in causes_of(end, page.events)[:CAUSES]
         ]
         # One cause that went through the workflow as it was: its traceback is the end of the run's.
@@ -320,10 +280,10 @@ def _outcome(page: Page, steps: list[StepLine], journal: Journal) -> dict[str, A
     return found
 
 
-def _event_value(journal: Journal, event: Event) -> list[str]:
+def _event_value(event: Event, codec: Codec) -> list[str]:
     if event.value is None:
         return []
-    text = journal.text_of(event.value)
+    text = text_of(event.value, codec)
     if event.outcome in ("failed", "retrying") or isinstance(event, RunFailed):
         return bounded(failure_lines(text), full=False)
     return value_lines(text)
@@ -347,10 +307,10 @@ def _changes(page: Page) -> list[str]:
             return []
 
 
-def _awaited(waits: list[WaitRow], journal: Journal) -> list[tuple[str, str]]:
+def _awaited(waits: list[WaitRow], source: Source) -> list[tuple[str, str]]:
     """Names of the signals that it waits for, each with what it is to carry."""
     names = dict.fromkeys(wait.name for wait in waits if wait.kind == "signal" and wait.name)
-    types = [(name, journal.signal_type(name)) for name in names]
+    types = [(name, source.signal_type(name)) for name in names]
     return [(name, "" if type_ is None else getattr(type_, "__name__", str(type_))) for name, type_ in types]
 
 

@@ -4,30 +4,24 @@ The list of runs: filtered by its address, paged by cursor; and what is done to 
 
 from __future__ import annotations
 
-import sqlite3
 from argparse import ArgumentTypeError
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from starlette.responses import Response
 
-from durable._cli.commands.look.list import why_in_short
 from durable._cli.journals.filters import moment
 from durable._cli.terminal.arguments import label_argument
-from durable._core.statuses import ENDS, OPEN, STATUSES
+from durable._core.statuses import ENDS, OPEN
 from durable._shell.handles.handle import Run
-from durable._shell.reads.run_rows import Filter, RunRow, list_runs, paused_queues
+from durable._shell.reads.run_rows import Filter, list_runs
 from durable.errors import DurableError
 from durable.web.call import Call, RefusedError
-from durable.web.journal import at_one_moment
+from durable.web.source import FILTERS, Source
 
-#: Runs of a page.
-PAGE_LENGTH: Final = 50
 #: Runs that are changed at once, at most: a request is answered in seconds.
 MOST_AT_ONCE: Final = 1_000
 _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {"open": tuple(OPEN), "ended": tuple(ENDS)}
-#: Parts of the address that choose runs.
-FILTERS: Final = ("text", "status", "workflow", "queue", "label", "waiting_for", "parent", "batch", "since", "until")
 
 #: What can be done to many runs at once, and to which of them.
 BULK: Final[Mapping[str, Callable[[Run[Any]], Awaitable[object]]]] = {
@@ -38,17 +32,7 @@ BULK: Final[Mapping[str, Callable[[Run[Any]], Awaitable[object]]]] = {
 }
 
 
-class Listed(NamedTuple):
-    """A page of runs."""
-
-    rows: list[tuple[RunRow, str]]
-    #: Where the next page begins; None if this is the last.
-    following: int | None
-    workflows: list[str]
-    queues: list[str]
-
-
-def filter_of(query: Mapping[str, str], now: float) -> Filter:
+def filter_of(query: Mapping[str, str], source: Source, now: float) -> Filter:
     """
     What the address asks for.
 
@@ -56,8 +40,10 @@ def filter_of(query: Mapping[str, str], now: float) -> Filter:
         RefusedError: A part of it is not what it should be.
     """
     status = query.get("status", "")
-    if status and status not in STATUSES and status not in _GROUPS:
-        raise RefusedError(400, f"{status!r:.40} is not a status: there are {', '.join(STATUSES)}, open and ended")
+    if status and status not in source.statuses:
+        raise RefusedError(400, f"{status!r:.40} is not a status: there are {', '.join(source.statuses)}")
+    if unknown := [name for name in FILTERS if query.get(name) and name not in source.filters]:
+        raise RefusedError(400, f"runs of {source.name} cannot be chosen by {unknown[0]}")
     try:
         labels = dict([label_argument(query["label"])]) if query.get("label") else None
         since, until = (moment(query[name]).before(now) if query.get(name) else None for name in ("since", "until"))
@@ -77,25 +63,13 @@ def filter_of(query: Mapping[str, str], now: float) -> Filter:
     )
 
 
-@at_one_moment
-def read_page(conn: sqlite3.Connection, wanted: Filter, before: int | None, now: float) -> Listed:
-    """The runs that fit, and the names that filters may be chosen from."""
-    rows = list_runs(conn, wanted, before, PAGE_LENGTH + 1)
-    paused = set(paused_queues(conn))
-    told = [(row, why_in_short(conn, row, paused, now)) for row in rows[:PAGE_LENGTH]]
-    following = rows[PAGE_LENGTH - 1].run if len(rows) > PAGE_LENGTH else None
-    # Names that the latest runs have: a choice, and no promise that there are no others.
-    latest = conn.execute("SELECT workflow, queue FROM durable_runs ORDER BY run DESC LIMIT 2000").fetchall()
-    return Listed(told, following, *(sorted({row[column] for row in latest}) for column in (0, 1)))
-
-
 async def listed(call: Call) -> Response:
     """The list."""
-    wanted = filter_of(call.query, call.now)
-    found = await call.journal.read(read_page, wanted, call.number("after"), call.now)
+    wanted = filter_of(call.query, call.source, call.now)
+    found = await call.source.runs(wanted, call.number("after"), call.now)
     given = {name: call.query[name] for name in FILTERS if call.query.get(name)}
     return call.answer(
-        "runs.html", page=found, filters=given, statuses=("open", "ended", *STATUSES), bulk=tuple(BULK),
+        "runs.html", page=found, filters=given, statuses=call.source.statuses, bulk=tuple(BULK),
         most=MOST_AT_ONCE,
     )  # fmt: skip
 
@@ -111,7 +85,7 @@ async def change(call: Call) -> Response:
     given = {name: form[name] for name in FILTERS if form.get(name)}
     if not given:
         raise RefusedError(400, "choose runs by a filter first: all of a journal are not changed at once")
-    wanted = filter_of(given, call.now)
+    wanted = filter_of(given, call.source, call.now)
     rows = await call.journal.read(list_runs, wanted, None, MOST_AT_ONCE + 1)
     if form.get("sure") != "yes":
         count = len(rows)

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from durable._shell.handles.schedule_handle import ScheduleHandle, info_of
-from durable._shell.reads.schedule_rows import all_schedules
+from durable._shell.handles.schedule_handle import ScheduleHandle
 from durable.web.call import Call, RefusedError
 
 CHANGES: Final[Mapping[str, Callable[[ScheduleHandle], Awaitable[Any]]]] = {
@@ -22,8 +21,7 @@ CHANGES: Final[Mapping[str, Callable[[ScheduleHandle], Awaitable[Any]]]] = {
 
 async def listed(call: Call) -> Response:
     """All schedules."""
-    rows = await call.journal.read(all_schedules)
-    return call.answer("schedules.html", schedules=[info_of(row, call.journal.codec) for row in rows])
+    return call.answer("schedules.html", schedules=await call.source.schedules())
 
 
 async def change(call: Call) -> Response:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import webbrowser
@@ -11,6 +12,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptio
 from typing import Final
 
 from durable._cli.applications import add_application
+from durable._cli.clusters import add_cluster, engine_of
 from durable._cli.journals.files import add_database, database_path
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import OK, USAGE, CommandError
@@ -22,16 +24,20 @@ _EPILOG = """\
 examples:
   durable ui --db rides.db
   durable ui --db rides.db --app rides --write --open
+  durable ui --temporal localhost:7233 --task-queue rides --app rides --temporal-ui http://localhost:8233
 
 It reads the file beside its engine, of a copy, or of a program that is not running. With --app the debugger has the
 code to walk through. Nothing can be changed without --write, which is only for this machine (--host 127.0.0.1): there
-is no login. To let others in, mount `durable.web.dashboard(engine, authorize=...)` in an application that has one."""
+is no login. To let others in, mount `durable.web.dashboard(engine, authorize=...)` in an application that has one.
+Runs of a Temporal cluster (--temporal) are only looked at; its workers tell their journals."""
 
 
 def configure(_command: str, parser: ArgumentParser) -> None:
     """Where to listen, and whether anything may be changed."""
     add_database(parser)
     add_application(parser)
+    add_cluster(parser)
+    parser.add_argument("--temporal-ui", metavar="URL", help="where Temporal's own pages are: runs link to them")
     parser.add_argument("--write", action="store_true", help="let runs be changed: only from this machine")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8080, metavar="N", help="at which port (default 8080; 0: any)")
@@ -59,24 +65,32 @@ def run(_command: str, args: Namespace, out: Output) -> int:
     if args.write and not local:
         msg = f"--write is for this machine, and {args.host} is for others, too: there is no login. Leave one out"
         raise CommandError(msg, USAGE)
-    shown = dashboard(
-        database_path(args),
-        app=args.app,
-        authorize=(lambda _: "write") if args.write else None,
-        hosts=LOCAL_HOSTS if local else None,
-    )
-    config = uvicorn.Config(shown, host=args.host, port=args.port, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    listening = config.bind_socket()  # here: the port may be left to the system, and is told before anybody asks
-    listening.listen()
-    url = _url(*listening.getsockname()[:2])
-    out.line(f"{url}  (Ctrl-C ends it)")
-    out.flush()
-    if args.open:
-        threading.Timer(_HEAD_START, webbrowser.open, (url,)).start()
+    if args.write and args.temporal is not None:
+        msg = "--write is for journals: runs of a cluster are only looked at here"
+        raise CommandError(msg, USAGE)
+
+    async def serve() -> bool:
+        shown = dashboard(
+            database_path(args) if args.temporal is None else await engine_of(args, poll=(), web_ui=args.temporal_ui),
+            app=args.app,
+            authorize=(lambda _: "write") if args.write else None,
+            hosts=LOCAL_HOSTS if local else None,
+        )
+        config = uvicorn.Config(shown, host=args.host, port=args.port, log_level="warning", lifespan="off")
+        server = uvicorn.Server(config)
+        listening = config.bind_socket()  # here: the port may be left to the system, and is told before anybody asks
+        listening.listen()
+        url = _url(*listening.getsockname()[:2])
+        out.line(f"{url}  (Ctrl-C ends it)")
+        out.flush()
+        if args.open:
+            threading.Timer(_HEAD_START, webbrowser.open, (url,)).start()
+        await server.serve(sockets=[listening])
+        return server.started
+
     with contextlib.suppress(KeyboardInterrupt):  # raised again by the server, once it has ended by it
-        server.run(sockets=[listening])
-    return OK if server.started else USAGE
+        return OK if asyncio.run(serve()) else USAGE
+    return OK
 
 
 def _url(host: str, port: int) -> str:
