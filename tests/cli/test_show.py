@@ -560,7 +560,7 @@ async def test_an_event_of_a_newer_release_is_reported(engines, tmp_db, cli):
     """
     One whose checksum is right, but whose kind is unknown here.
     """
-    from durable._shell.rows.rows import checksum
+    from durable._shell.rows.checksums import checksum
 
     engine = await engines.file(approval)
     run = await engine.start(approval(), id="a")

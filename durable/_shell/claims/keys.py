@@ -19,7 +19,8 @@ from attrs import evolve, frozen
 
 from durable._core.codec.digests import may_be_equal
 from durable._core.statuses import ENDS
-from durable._shell.rows.rows import Large, NewRun, TurnWrite, checksum
+from durable._shell.rows.checksums import checksum
+from durable._shell.rows.rows import Large, NewRun, TurnWrite
 from durable._shell.storage.seals import is_sound, was_there
 from durable.errors import KeyConflictError
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.run_rows import damaged
-from durable._shell.rows.rows import checksum
+from durable._shell.rows.checksums import is_chained
 from durable._shell.storage.seals import Key, column, fits, is_sound
 
 #: Runs that are tried, at most: more would take seconds.
@@ -70,13 +70,13 @@ def misplaced(conn: sqlite3.Connection, run: int) -> list[Misplaced]:
     found: list[Misplaced] = []
     seq = chain = 0
     for number, at, recorded, *columns in fetch_all(conn, _EVENTS_OF, (run,)):
-        if at == seq + 1 and checksum(chain, *columns) == recorded:
+        if at == seq + 1 and is_chained(recorded, chain, *columns):
             seq, chain = at, recorded
             continue
         if at <= 1:  # nor is there an event before the first
             continue
         for owner, owner_id, before in fetch_all(conn, _MISSING, {"seq": at, "before": at - 1, "tried": _TRIED}):
-            if owner != run and checksum(before, *columns) == recorded:
+            if owner != run and is_chained(recorded, before, *columns):
                 found.append(Misplaced(number, at, owner, owner_id))
                 break
     return found

@@ -23,12 +23,12 @@ from durable._shell.reads.damaged_rows import misplaced, require_sound, require_
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.ready_rows import SELECT_READY, ready_run
 from durable._shell.reads.run_rows import RunRow, damaged, last_of_chain
+from durable._shell.rows.checksums import is_chained
 from durable._shell.rows.rows import (
     InboxItem,
     ReadyRun,
     RunResult,
     RunState,
-    checksum,
     payload_digest,
     read_events,
     read_more_events,
@@ -79,7 +79,7 @@ def checked_end(conn: sqlite3.Connection, path: str, row: RunRow) -> RunResult:
             raise
         found = []
     before = found[0][6] if len(found) > 1 else 0
-    if not found or checksum(before, *found[-1][1:6]) != found[-1][6]:
+    if not found or not is_chained(found[-1][6], before, *found[-1][1:6]):
         found = _end_among_others(conn, path, row)
         if not found:
             raise JournalCorruptError(path, row.run_id, size, "it does not match its checksum")
@@ -252,7 +252,7 @@ _READY_RUNS = (
 
 
 def _with_start(ready: ReadyRun, at: float, body: str | None, value: Any, recorded: int, kind: int | None) -> ReadyRun:
-    if kind is None or checksum(0, kind, None, at, body, value) != recorded:
+    if kind is None or not is_chained(recorded, 0, kind, None, at, body, value):
         return ready  # not judged here, since its driver loads it, and blocks it if it is damaged
     event = from_row(kind, None, body, value, at)
     return evolve(ready, fresh=(event, recorded)) if event.category == "start" else ready

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from durable._core.codec.codec import Payload
 from durable._shell.reads.run_rows import Filter, RunRow, list_runs, run_by_id, runs_by_ids
 from durable._shell.reads.waits import WaitInfo, waits_of_each
-from durable._shell.rows.rows import checksum
+from durable._shell.rows.checksums import is_chained
 from durable._shell.storage.connections import is_no_text, primary_code
 from durable.errors import JournalCorruptError
 
@@ -55,7 +55,8 @@ class RecordedEvent(NamedTuple):
         Raises:
             JournalCorruptError: It does not match its checksum.
         """
-        if checksum(self.before or 0, self.kind, self.position, self.at, self.body, self.value) != self.checksum:
+        columns = self.kind, self.position, self.at, self.body, self.value
+        if not is_chained(self.checksum, self.before or 0, *columns):
             raise JournalCorruptError(path, run_id, self.seq, "it does not match its checksum")
         return self.value
 

@@ -1,5 +1,5 @@
 """
-Runs and turns as the rows they become, and the checksum that chains a run's events.
+Runs and turns as the rows they become, and a run's events back from theirs.
 
 Everything here is made on the event loop, before the one hop to the writer's thread: encoding
 is spread over turns, and the transaction itself only inserts.
@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
-from zlib import crc32
 
 from attrs import define, evolve, field
 
@@ -26,6 +25,7 @@ from durable._core.policies.retry import RecordedRetry
 from durable._core.program.definition import OnConflict
 from durable._core.run.decision import Decision, FailedAttempt, Feed
 from durable._core.statuses import EndStatus, HeldStatus
+from durable._shell.rows.checksums import checksum, older_checksum
 from durable._shell.rows.engine_events import EventName
 from durable._shell.rows.said import Said
 from durable._shell.rows.schedule_row import ScheduleRow
@@ -58,18 +58,6 @@ def payload_digest(value: Payload) -> bytes:
 
 #: run, seq, kind, position, at, body, value (or `Large`), checksum
 EventTuple: TypeAlias = tuple[int, int, int, str | None, float, str | None, Any, int]
-
-
-def checksum(before: int, kind: int, position: str | None, at: float, body: str | None, value: Payload | None) -> int:
-    """CRC-32 of an event's columns, chained to the checksum of the event *before* it."""
-    if value is None or isinstance(value, str):  # as nearly all: one text, one call
-        return crc32(f"{kind}|{position}|{at!r}|{body}|{value or ''}".encode(), before)
-    return crc32(_as_bytes(value), crc32(f"{kind}|{position}|{at!r}|{body}|".encode(), before))
-
-
-def _as_bytes(value: object) -> bytes:
-    """A payload; or a number, where its column is damaged."""
-    return value if isinstance(value, bytes) else str(value).encode()
 
 
 @define
@@ -127,7 +115,9 @@ def read_more_events(
     """As `read_events`, of rows behind event number *expected*, into *events*; the sequence and chain of the last."""
     for seq, kind, position, at, body, value, recorded in rows:
         expected += 1
-        chain = checksum(chain, kind, position, at, body, value)
+        before, chain = chain, checksum(chain, kind, position, at, body, value)
+        if chain != recorded:
+            chain = older_checksum(before, kind, position, at, body, value)
         if seq != expected or chain != recorded:
             reason = f"event {expected} is missing" if seq != expected else "it does not match its checksum"
             raise JournalCorruptError(path, run_id, expected, reason)

@@ -112,7 +112,7 @@ CREATE TABLE durable_events (
     body TEXT,                        -- JSON list of the event's fixed fields
     value ANY,                        -- payload: JSON text (or what the codec hooks made of it)
     payload INTEGER,                  -- row of durable_payloads, where the payload is large
-    checksum INTEGER NOT NULL         -- CRC-32 of this event and of the checksum before it
+    checksum INTEGER NOT NULL         -- CRC-32 of this event and of the checksum before it, see `checksums`
 ) STRICT;
 CREATE UNIQUE INDEX durable_events_run ON durable_events (run, seq);
 CREATE INDEX durable_events_payload ON durable_events (payload) WHERE payload IS NOT NULL;

@@ -21,7 +21,7 @@ from durable._core.journal.events import KIND_NAMES, Event, GroupOpened, TimerSe
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import event_rows_after
 from durable._shell.reads.run_rows import RunRow, run_by_id
-from durable._shell.rows.rows import checksum
+from durable._shell.rows.checksums import is_chained
 from durable.errors import DecodeError
 
 _EPILOG: Final = """\
@@ -104,12 +104,12 @@ class _Reader:
 
     def _checked(self, rows: list[Any]) -> Iterator[tuple[int, Event]]:
         for seq, kind, position, at, body, value, recorded in rows:
-            chain = checksum(self._chain, kind, position, at, body, value)
-            if seq != self._seq + 1 or chain != recorded:
+            sound = is_chained(recorded, self._chain, kind, position, at, body, value)
+            if seq != self._seq + 1 or not sound:
                 what = "is missing" if seq != self._seq + 1 else "does not match its checksum"
                 self.problem = f"damaged: event {self._seq + 1} {what}; what follows cannot be trusted"
                 return
-            self._seq, self._chain = seq, chain
+            self._seq, self._chain = seq, recorded
             try:
                 event = from_row(kind, position, body, value, at)
             except DecodeError as error:
