@@ -223,6 +223,21 @@ async def test_surroundings_are_looked_at(engines, cli, tmp_db, monkeypatch):
         assert words in said.out, words
 
 
+async def test_an_old_sqlite_is_told_where_others_may_write(engines, cli, tmp_db, monkeypatch):
+    """
+    Two writers at once could damage the file: of one that only engines write, nothing is said.
+    """
+    monkeypatch.setattr("durable._shell.storage.connections.version_notices", lambda _: ["SQLite can damage it"])
+    engine = await engines.file(waits)
+    await engine.aclose()
+    assert "SQLite can damage it" not in cli("doctor", "--db", tmp_db).out
+    with closing(sqlite3.connect(tmp_db)) as conn:
+        conn.execute("CREATE TABLE orders (id INTEGER)")
+    said = cli("doctor", "--db", tmp_db)
+    assert "warning  SQLite can damage it" in said.out
+    assert said.code == 0
+
+
 async def test_a_live_engine_says_how_it_is(engines, tmp_db):
     """
     Healthy, or degraded and why. Asked by a process of its own.

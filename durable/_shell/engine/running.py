@@ -55,6 +55,7 @@ from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.token_keys import make_token_key, token_key
 from durable._shell.rows.value_caps import note_value_caps
 from durable._shell.storage import schema, seals
+from durable._shell.storage.copies.marks import holds_other_tables
 from durable._shell.storage.copies.torn import WHOLE, note_closed
 from durable._shell.storage.database import Database
 from durable._shell.storage.location import check_name
@@ -267,10 +268,12 @@ class Running:
         if self.server is not None:
             self._parts.push_async_callback(self.server.aclose)
             await self.server.start()
-        for notice in self.database.notices:
-            if notice not in _told:  # once a process, since it is about that
-                _told.add(notice)
-                log.warning("journal.notice", path=self.settings.path, notice=notice)
+        if self.database.notices:  # they are about two writers: only we write where no tables of others are
+            is_shared: bool = await self.database.read(holds_other_tables)
+            for notice in self.database.notices if is_shared else ():
+                if notice not in _told:  # once a process, since it is about that
+                    _told.add(notice)
+                    log.warning("journal.notice", path=self.settings.path, notice=notice)
         self.check_alive()  # lest it looks open that has failed meanwhile
 
     async def _write_again(self) -> None:

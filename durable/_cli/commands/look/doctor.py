@@ -23,7 +23,7 @@ from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_qu
 from durable._shell.reads.schedule_rows import all_schedules, held_up_by, still_open
 from durable._shell.requests.sockets import socket_path
 from durable._shell.storage.copies.backups import check_wal, is_backup
-from durable._shell.storage.copies.marks import SCHEMA_VERSION
+from durable._shell.storage.copies.marks import SCHEMA_VERSION, holds_other_tables
 from durable._shell.storage.copies.torn import is_copy_of_open
 from durable.errors import JournalAccessError
 
@@ -158,6 +158,7 @@ def _key(key: Sequence[Any]) -> str:
 
 
 def _surroundings(file: _File) -> Iterator[Finding]:
+    from durable._shell.storage.connections import version_notices  # noqa: PLC0415 - more than a list needs
     from durable._shell.storage.location import NETWORK_FILESYSTEMS, filesystem  # noqa: PLC0415 - more than a list needs
 
     (mode,) = file.conn.execute("PRAGMA journal_mode").fetchone()
@@ -180,6 +181,9 @@ def _surroundings(file: _File) -> Iterator[Finding]:
     kind = filesystem(os.path.dirname(os.path.realpath(file.path)))
     if NETWORK_FILESYSTEMS.fullmatch(kind):
         yield Finding("problem", f"the file is on a network file system ({kind})", "move it: locks do not hold there")
+    if holds_other_tables(file.conn):  # so that others may write to it
+        for notice in version_notices(sqlite3.sqlite_version_info):
+            yield Finding("warning", notice)
 
 
 def _ownership(file: _File) -> Iterator[Finding]:

@@ -21,7 +21,16 @@ SCHEMA_VERSION = 4
 SCHEMA_ROW = "schema"
 
 _OUR_TABLES = "SELECT 1 FROM sqlite_master WHERE name LIKE 'durable\\_%' ESCAPE '\\' LIMIT 1"
+_OTHER_TABLES = (
+    "SELECT 1 FROM sqlite_master WHERE type = 'table'"
+    " AND name NOT LIKE 'durable\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' LIMIT 1"
+)
 _META = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'durable_meta'"
+
+
+def holds_other_tables(connection: sqlite3.Connection) -> bool:
+    """Whether somebody else has tables in the file (the application, Litestream), so that others may write to it."""
+    return connection.execute(_OTHER_TABLES).fetchone() is not None
 
 
 def inspect(connection: sqlite3.Connection, path: str) -> None:
