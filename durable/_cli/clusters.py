@@ -6,7 +6,7 @@ Everything here needs the extra `temporal`, and says so where it is missing.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -25,15 +25,6 @@ T = TypeVar("T")
 #: Seconds that a worker has to tell the journal of a run.
 _PATIENCE: Final = 30.0
 _KEY: Final = "key:"
-
-
-def add_cluster(parser: ArgumentParser, *, required: bool = False) -> None:
-    """The arguments that say which cluster."""
-    parser.add_argument("--temporal", required=required, metavar="HOST:PORT", help="the frontend of a Temporal cluster")
-    parser.add_argument("--namespace", default="default", metavar="NAME", help="there (default: default)")
-    parser.add_argument(
-        "--task-queue", default="durable", metavar="NAME", help="of the queue `default` (default: durable)"
-    )
 
 
 def cluster_in(text: str, args: Namespace) -> Namespace:

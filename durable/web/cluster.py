@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Protocol
 
@@ -23,13 +23,25 @@ from durable._core.recorded.memos import memos_in
 from durable._core.release import RELEASE
 from durable._core.statuses import ENDS, Status
 from durable._shell.handles.batch_info import BatchInfo
+from durable._shell.handles.handle import LimitInfo
 from durable._shell.handles.run_info import RunInfo
 from durable._shell.handles.schedule_handle import ScheduleInfo
-from durable._shell.reads.run_rows import Filter, RunRow, WaitRow
+from durable._shell.reads.run_rows import Filter, LimitRow, RunRow, WaitRow
 from durable._shell.storage.copies.marks import SCHEMA_VERSION
 from durable.errors import RunNotFoundError
 from durable.web.journal import App, application_in
-from durable.web.source import FILTERS, MOST_WAITS, PAGE_LENGTH, BatchPage, Listed, OneBatch, Queues, Recorded, RunPage
+from durable.web.source import (
+    FILTERS,
+    MOST_LIMITS,
+    MOST_WAITS,
+    PAGE_LENGTH,
+    BatchPage,
+    Listed,
+    OneBatch,
+    Queues,
+    Recorded,
+    RunPage,
+)
 
 #: Seconds that a worker has to tell the journal of a run.
 _PATIENCE: Final = 5.0
@@ -122,12 +134,21 @@ class Cluster(Protocol):
         """Batches, newest first."""
         ...
 
+    @property
+    def schedules(self) -> Callable[[], Awaitable[list[ScheduleInfo]]]:
+        """Gives all schedules."""
+        ...
+
+    async def limits(self) -> list[LimitInfo]:
+        """All limits. A worker answers."""
+        ...
+
 
 class ClusterSource:
     """The runs of a cluster; a `Source`."""
 
     #: Without what only a file tells: counts of all runs, queues, what today's code would break.
-    pages: ClassVar[Collection[str]] = ("runs", "batches", "debug")
+    pages: ClassVar[Collection[str]] = ("runs", "schedules", "batches", "queues", "debug")
     #: Of open runs, the server knows no more than that.
     statuses: ClassVar[Sequence[str]] = ("open", *ENDS, "ended")
     filters: ClassVar[Sequence[str]] = tuple(each for each in FILTERS if each != "waiting_for")
@@ -243,10 +264,12 @@ class ClusterSource:
     # --- what else there is --------------------------------------------------------------------
 
     async def schedules(self) -> list[ScheduleInfo]:
-        return []
+        return await self._cluster.schedules()
 
     async def queues(self) -> Queues:
-        return Queues(None, [])
+        async with asyncio.timeout(_PATIENCE):
+            limits = await self._cluster.limits()
+        return Queues(None, [row for limit in limits for row in _limit_rows(limit)][:MOST_LIMITS])
 
 
 def row_of(info: RunInfo, facts: RunFacts | None = None) -> RunRow:
@@ -288,6 +311,15 @@ def _family(children: Sequence[RunInfo]) -> Family:
     """Its children; theirs are on their own pages, each of which costs the server a question."""
     more = Counter[str](each.status for each in children[_CHILDREN:])
     return Family([(row_of(each), Family([], {})) for each in children[:_CHILDREN]], dict(more))
+
+
+def _limit_rows(limit: LimitInfo) -> list[LimitRow]:
+    """A line for each key at which somebody is, those with most who wait first."""
+    inside = Counter(slot.key or "" for slot in limit.holders)
+    waiting = Counter(slot.key or "" for slot in limit.waiters)
+    since = {slot.key or "": slot.since for slot in reversed(limit.waiters)}
+    rows = [LimitRow(limit.name, key, inside[key], waiting[key], since.get(key)) for key in sorted({*inside, *waiting})]
+    return sorted(rows, key=lambda row: -row.waiting)
 
 
 def _in_short(info: RunInfo) -> str:

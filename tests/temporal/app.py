@@ -2,7 +2,7 @@
 The application that commands are given in the tests of the command line.
 """
 
-from durable import step, wait_for, workflow
+from durable import Limit, job, step, wait_for, workflow
 
 reserved: list[int] = []
 
@@ -20,4 +20,9 @@ async def order(n: int) -> int:
     return found + paid
 
 
-ALL = [order]
+@job(limit=Limit("belt", concurrency=2))
+async def pack(n: int) -> int:
+    return n
+
+
+ALL = [order, pack]

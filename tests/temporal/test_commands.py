@@ -113,3 +113,15 @@ async def test_a_run_moves_to_a_cluster_and_back(engine, durable, address, tmp_p
     async with Engine(path, app.ALL) as file:
         assert await file.get(run.id).status() == "paused"
     assert "expected temporal://" in await durable("move", run.id, "--db", path, "--to", "x", cluster=False, code=2)
+
+
+async def test_limits_of_a_cluster_are_listed(engine, durable):
+    """
+    Those of the application, with who is inside; one that it does not have is not found.
+    """
+    assert await engine.run(app.pack(1)) == 1
+    listed = await durable("limits")
+    assert "belt" in listed
+    assert "2 at once" in listed
+    assert json.loads(await durable("limits", "belt", "--json"))["name"] == "belt"
+    assert "no engine" in await durable("limits", "wide", code=3)

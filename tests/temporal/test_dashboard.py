@@ -6,13 +6,25 @@ import asyncio
 import contextlib
 import re
 import sys
+import uuid
 from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
 
-from durable import RunFailedError, job, progress, set_attributes, step, wait_for, workflow
+from durable import (
+    Limit,
+    RunCancelledError,
+    RunFailedError,
+    Schedule,
+    job,
+    progress,
+    set_attributes,
+    step,
+    wait_for,
+    workflow,
+)
 from durable.temporal import TemporalEngine
 from durable.web import dashboard
 from tests.temporal import app
@@ -42,7 +54,17 @@ async def buy(who: str, item: str) -> str:
     return told if await wait_for("approved", bool) else "refused"
 
 
-ALL = [buy, tell]
+@step(limit=Limit("door", concurrency=1))
+async def enter() -> None:
+    await asyncio.Event().wait()
+
+
+@workflow
+async def enters() -> None:
+    await enter()
+
+
+ALL = [buy, tell, enters]
 
 
 @contextlib.asynccontextmanager
@@ -188,6 +210,24 @@ async def test_batches_are_shown_with_their_members(engine):
         assert "2 of 2" in await shown_in(visitor, "/batches", batch.id)
         await shown_in(visitor, f"/batch?id={batch.id}", f"{batch.id}:0", f"{batch.id}:1")
         await page(visitor, "/batch?id=nobody", 404)
+
+
+async def test_schedules_and_limits_are_shown(engines):
+    """
+    When a schedule ticks, and who is inside a limit.
+    """
+    name = f"s-{uuid.uuid4().hex[:6]}"
+    daily = Schedule(name, tell("ops"), every=86_400)
+    engine = await engines(*ALL, schedules=[daily])
+    async with served(dashboard(engine)) as visitor:
+        await shown_in(visitor, "/schedules", name, daily.spec)
+        assert "Nobody is at a limit" in await page(visitor, "/queues")
+        run = await engine.start(enters())
+        await shown_in(visitor, "/queues", "door", '<td class="n">1</td>')
+        await run.cancel()
+        with pytest.raises(RunCancelledError):
+            await run.result()
+    await engine.schedule(name).delete()
 
 
 async def test_nothing_is_changed_whatever_authorize_says(engine):

@@ -1,11 +1,11 @@
 """
-What stands on the command line as a value: JSON (arguments of workflows, payloads of signals), text, labels.
+What stands on the command line as a value: JSON (arguments of workflows, payloads of signals), text, labels, a cluster.
 """
 
 from __future__ import annotations
 
 import json
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 
@@ -58,3 +58,12 @@ def label_argument(text: str) -> tuple[str, str]:
         msg = f"{text!r} is not a label: give NAME=VALUE"
         raise ArgumentTypeError(msg)
     return name, value
+
+
+def add_cluster(parser: ArgumentParser, *, required: bool = False) -> None:
+    """The arguments that say which cluster."""
+    parser.add_argument("--temporal", required=required, metavar="HOST:PORT", help="the frontend of a Temporal cluster")
+    parser.add_argument("--namespace", default="default", metavar="NAME", help="there (default: default)")
+    parser.add_argument(
+        "--task-queue", default="durable", metavar="NAME", help="of the queue `default` (default: durable)"
+    )

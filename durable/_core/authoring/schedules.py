@@ -90,7 +90,7 @@ class Timetable:
 
     def run_id(self, at: float) -> str:
         """The id of the run that the tick *at* starts: one tick, one id, one run."""
-        return f"schedule:{self.name}:{datetime.fromtimestamp(at, UTC).isoformat()}"
+        return tick_id(self.name, at)
 
     def next_after(self, after: float, *, anchor: float) -> float | None:
         """The first tick later than *after*; None if there is none in the next fifty years."""
@@ -200,6 +200,11 @@ class Due:
     on_time: list[float]
     #: Whether missed ticks were left out, by the schedule's policy or because they are too many.
     dropped: bool = False
+
+
+def tick_id(name: str, at: float) -> str:
+    """The id of the run that the tick *at* of the schedule called *name* starts."""
+    return f"schedule:{name}:{datetime.fromtimestamp(at, UTC).isoformat()}"
 
 
 def timetable_from(name: str, spec: str, timezone: str, overlap: Overlap, missed: Missed) -> Timetable:

@@ -19,8 +19,6 @@ from durable._core.run.decision import SlotAction
 from durable.temporal._driving.here import RunHere, now
 from durable.temporal._limits.wire import ASK, ASKED, RELEASED, Numbers, limiter_id
 
-#: The position of the slot of a whole run.
-OF_RUN: Final = "run"
 _PATIENTLY: Final = RetryPolicy(maximum_interval=timedelta(seconds=10))
 
 

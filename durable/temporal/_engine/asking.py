@@ -5,11 +5,12 @@ How handles ask the server: one client, and what is known of the definitions.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import frozen
-from temporalio.client import Client, WorkflowExecution, WorkflowHandle
-from temporalio.common import RawValue
+from temporalio.client import Client, WorkflowExecution, WorkflowHandle, WorkflowQueryRejectedError
+from temporalio.common import QueryRejectCondition, RawValue
+from temporalio.service import RPCError, RPCStatusCode
 
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
@@ -17,6 +18,9 @@ from durable._core.recorded.export_format import RunHistory
 from durable._shell.handles.run_info import RunInfo
 from durable._shell.rows.carried import Carry
 from durable.temporal._engine.run_infos import info_from
+
+#: What the server says of a question that no worker answers.
+NOBODY: Final = (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEEDED)
 
 
 class StartAgain(Protocol):
@@ -46,6 +50,27 @@ class Asking:
     def handle_on(self, workflow_id: str) -> WorkflowHandle[Any, Any]:
         """The server's handle on a run."""
         return self.client.get_workflow_handle(workflow_id, result_type=RawValue)
+
+    async def query(self, workflow_id: str, name: str) -> Any:
+        """
+        What a workflow of ours answers; None if there is none, or if it has ended.
+
+        Raises:
+            TimeoutError: No worker answers.
+        """
+        try:
+            return await self.client.get_workflow_handle(workflow_id).query(
+                name, reject_condition=QueryRejectCondition.NOT_OPEN
+            )
+        except WorkflowQueryRejectedError:
+            return None
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                return None
+            if error.status in NOBODY:
+                msg = f"{workflow_id}: no worker that polls its queue answers: {error.message}"
+                raise TimeoutError(msg) from None
+            raise
 
     async def info_from(self, described: WorkflowExecution) -> RunInfo:
         """What the server tells of a run."""

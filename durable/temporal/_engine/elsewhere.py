@@ -15,8 +15,6 @@ _QUEUES: Final = "a queue is a task queue there: `temporal task-queue describe`,
 OF_ENGINES: Final[Mapping[str, str]] = {
     "queue": _QUEUES,
     "queues": _QUEUES,
-    "limit": "ask the limit's own workflow, `durable-limit:NAME`, by its query `state`",
-    "limits": "ask the limit's own workflow, `durable-limit:NAME`, by its query `state`",
     "transaction": "write a function with @transaction, and give it to transact",
     "events": "look at single runs by `watch`, or at the server's visibility by `runs`",
     "prune": f"the namespace's retention decides how long runs are kept: {_TOOLS}",

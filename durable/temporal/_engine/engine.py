@@ -35,8 +35,10 @@ from durable._core.program.definition import OnConflict
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp, Signal, TransactionOp
 from durable._core.program.start_options import StartOptions
+from durable._core.recorded.check import CheckReport
 from durable._core.recorded.export_format import RunHistory
-from durable._core.statuses import ENDS, Status
+from durable._core.recorded.redaction import Redact
+from durable._core.statuses import ENDS, OPEN, Status
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.middleware import Middleware
 from durable._shell.attempts.resources import Resources
@@ -45,6 +47,7 @@ from durable._shell.clock import SystemClock
 from durable._shell.engine.serving import told_to_stop
 from durable._shell.handles.batch_drafts import Callbacks
 from durable._shell.handles.batch_info import BatchInfo
+from durable._shell.handles.handle import LimitInfo
 from durable._shell.handles.run_info import RunInfo
 from durable._shell.reports.exporting import read_histories
 from durable._shell.requests.history_requests import Imported
@@ -62,12 +65,15 @@ from durable.temporal._attempts.attempts import Attempts, Commits
 from durable.temporal._attempts.run_ends import wait_for_ends
 from durable.temporal._batches.batch_workflow import BatchWorkflow, batch_workflow_id
 from durable.temporal._driving.run_workflow import RunWorkflow
+from durable.temporal._engine import journals
 from durable.temporal._engine.answering import answer
 from durable.temporal._engine.asking import Asking
 from durable.temporal._engine.batches import BatchesHere, TemporalBatch, draft_batch, list_batches
 from durable.temporal._engine.elsewhere import OF_ENGINES, refuse
 from durable.temporal._engine.handle import TemporalRun, moment, quoted
+from durable.temporal._engine.limits import TemporalLimit
 from durable.temporal._engine.run_infos import statuses_on_server
+from durable.temporal._engine.schedules import TemporalSchedule, TemporalSchedules
 from durable.temporal._engine.staging import StagedRuns
 from durable.temporal._limits.limit_activities import limit_activities
 from durable.temporal._limits.limit_workflow import LimitWorkflow
@@ -371,8 +377,13 @@ class TemporalEngine:
         return await handle.result()
 
     async def _start(self, op: RunOp[T]) -> TemporalRun[T]:
-        carried = self._carry.captured(self._codec)
-        start = make_start(op, definitions=self._definitions, codec=self._codec, now=self._clock.now(), carried=carried)
+        return await self._start_as(op)
+
+    async def _start_as(self, op: RunOp[T], *, run_id: str | None = None) -> TemporalRun[T]:
+        start = make_start(
+            op, definitions=self._definitions, codec=self._codec, now=self._clock.now(), run_id=run_id,
+            carried=self._carry.captured(self._codec),
+        )  # fmt: skip
         new = start.new
         if new.on_conflict == "replace":
             await self._end_other(start.workflow_id)
@@ -523,6 +534,65 @@ class TemporalEngine:
             search_attributes=labels_of(new) if self._setup.searchable else None,
             id_reuse_policy=policy.ALLOW_DUPLICATE if again else policy.REJECT_DUPLICATE,
         )
+
+    async def export(
+        self,
+        runs: str | Iterable[str],
+        path: str | os.PathLike[str],
+        *,
+        tree: bool = False,
+        redact: Redact | None = None,
+    ) -> None:
+        """
+        Write runs to a new text file, as `Engine.export`; workers tell their journals.
+
+        Args:
+            runs: Their ids.
+            path: The file; an existing one is refused.
+            tree: Also what they have started, and what that has started.
+            redact: As of `Engine.export`.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            JournalAccessError: The file exists, or cannot be written.
+            TimeoutError: No worker answers.
+        """
+        run_ids = [runs] if isinstance(runs, str) else runs
+        await journals.export(self._asking, run_ids, path, tree=tree, redact=redact)
+
+    async def check(self, *, all: bool = False) -> CheckReport:
+        """
+        What the engine's definitions would break: replays every open run (with *all*, every run) as workers tell it.
+
+        Before a deploy: with ``poll=()``, so that those who tell are the workers that are deployed.
+
+        Raises:
+            TimeoutError: No worker answers.
+        """
+        return await journals.check(self._asking, self.runs(status=None if all else OPEN))
+
+    # --- limits and schedules ------------------------------------------------------------------
+
+    def limit(self, name: str) -> TemporalLimit:
+        """A handle on a named limit: its `info`."""
+        return TemporalLimit(self._asking, self._setup.limits, name)
+
+    async def limits(self) -> list[LimitInfo]:
+        """The engine's limits by name: their numbers, who has a slot, and who waits for one, over all workers."""
+        return [await self.limit(name).info() for name in sorted(self._setup.limits)]
+
+    def schedule(self, name: str) -> TemporalSchedule:
+        """
+        A handle on a schedule: `info`, `pause`, `resume`, `trigger`, `backfill`, `delete`.
+
+        Each of these raises ScheduleNotFoundError if the server has none of this name.
+        """
+        return TemporalSchedule(self._asking, self._schedules, self._start_as, name)
+
+    @property
+    def schedules(self) -> TemporalSchedules:
+        """The schedules on the server: ``await engine.schedules()``."""
+        return TemporalSchedules(self._asking, self.schedule)
 
     # --- batches -------------------------------------------------------------------------------
 

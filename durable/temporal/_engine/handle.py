@@ -56,6 +56,7 @@ from durable.errors import (
 )
 from durable.temporal._attempts.run_ends import run_end
 from durable.temporal._driving.questions import REFUSED, UNANSWERED
+from durable.temporal._engine.asking import NOBODY, Asking
 from durable.temporal._engine.elsewhere import OF_RUNS, refuse
 from durable.temporal._engine.run_infos import detailed
 from durable.temporal._engine.streams import TemporalStream
@@ -63,9 +64,6 @@ from durable.temporal._wire.ends import RunEnd
 from durable.temporal._wire.items import CHAPTERS
 from durable.temporal._wire.payloads import ASK, from_plain, packed, plain, unpacked_text
 from durable.temporal._wire.starts import new_run_from, workflow_id_of
-
-if TYPE_CHECKING:
-    from durable.temporal._engine.asking import Asking
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -78,8 +76,6 @@ _FIRST_LOOK: Final = 1.0
 _LONGEST_LOOK: Final = 15.0
 #: And between looks of who watches it.
 _LOOK_EVERY: Final = 2.0
-#: What the server says of a question that no worker answers.
-_NOBODY: Final = (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEEDED)
 _NOT_GIVEN: Final[Any] = object()
 
 
@@ -231,7 +227,7 @@ class TemporalRun(Generic[T]):
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
                 raise RunNotFoundError("id", self.id) from None
-            if error.status in _NOBODY:
+            if error.status in NOBODY:
                 msg = f"run {self.id!r}: no worker that polls its queue answers: {error.message}"
                 raise TimeoutError(msg) from None
             raise

@@ -14,7 +14,18 @@ from typing import Any, Final
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
-from durable.temporal._limits.wire import ASKED, GRANTED, LIMIT, RELEASED, WHICH_ENDED, Numbers
+from durable.temporal._limits.wire import (
+    ASKED,
+    GRANTED,
+    LIMIT,
+    OF_RUN,
+    RELEASED,
+    STATE,
+    WHICH_ENDED,
+    Numbers,
+    Place,
+    State,
+)
 
 #: Seconds between looks whether those who are inside have ended, while somebody waits.
 LOOK_EVERY: Final = 30.0
@@ -30,6 +41,8 @@ class LimitWorkflow:
         #: When the latest were let in, as many as the rate counts.
         self._begun: deque[float] = deque()
         self._numbers: Numbers | None = None
+        #: Since when each is inside, or in line.
+        self._since: dict[tuple[str, str], float] = {}
 
     @workflow.signal(name=ASKED)
     def asked(
@@ -41,22 +54,33 @@ class LimitWorkflow:
         if who in self._inside:  # its worker died: another attempt, and the slot is its own
             self._inside.remove(who)
             self._waiting.appendleft(who)
+            self._since[who] = workflow.now().timestamp()
         elif who not in self._waiting:
             self._waiting.append(who)
+            self._since[who] = workflow.now().timestamp()
 
     @workflow.signal(name=RELEASED)
     def released(self, workflow_id: str, position: str) -> None:
         """Somebody needs its slot no more, or its place in line."""
         who = workflow_id, position
+        self._since.pop(who, None)
         if who in self._inside:
             self._inside.remove(who)
         elif who in self._waiting:
             self._waiting.remove(who)
 
-    @workflow.query(name="state")
-    def state(self) -> dict[str, list[tuple[str, str]]]:
-        """Who is inside, and who waits: workflow ids and positions."""
-        return {"inside": self._inside, "waiting": list(self._waiting)}
+    @workflow.query(name=STATE)
+    def state(self) -> dict[str, list[list[Any]]]:
+        """Who is inside, and who waits: workflow ids, positions, since when; of the first who waits, until when."""
+        inside = [self._place(who) for who in self._inside]
+        waiting = [self._place(who) for who in self._waiting]
+        if waiting and not self._is_full and self._free_at():
+            waiting[0] = waiting[0]._replace(due=self._free_at())
+        return State(inside, waiting).plain()
+
+    def _place(self, who: tuple[str, str]) -> Place:
+        workflow_id, position = who
+        return Place(workflow_id, None if position == OF_RUN else position, self._since.get(who, 0.0))
 
     @workflow.run
     async def run(self, carried: dict[str, Any] | None = None) -> None:
@@ -80,23 +104,31 @@ class LimitWorkflow:
         self._inside = [(who, position) for who, position in carried["inside"]]
         self._waiting.extendleft((who, position) for who, position in reversed(carried["waiting"]))
         self._begun.extend(carried["begun"])
+        for who, position, since in carried.get("since", ()):
+            self._since.setdefault((who, position), since)
         self._numbers = self._numbers or Numbers(*carried["numbers"])
 
     def _carried(self) -> dict[str, Any]:
         numbers = self._numbers or Numbers(None, None, None)
         return {
-            "inside": self._inside, "waiting": list(self._waiting), "begun": list(self._begun), "numbers": list(numbers)
-        }  # fmt: skip
+            "inside": self._inside,
+            "waiting": list(self._waiting),
+            "begun": list(self._begun),
+            "numbers": list(numbers),
+            "since": [[*who, since] for who, since in self._since.items()],
+        }
 
     async def _let_in(self, who: tuple[str, str]) -> None:
         self._inside.append(who)
-        self._begun.append(workflow.now().timestamp())
+        self._since[who] = workflow.now().timestamp()
+        self._begun.append(self._since[who])
         workflow_id, position = who
         try:
             await workflow.get_external_workflow_handle(workflow_id).signal(GRANTED, position)
         except FailureError:  # it has ended
             if who in self._inside:
                 self._inside.remove(who)
+                self._since.pop(who, None)
 
     def _has_news(self) -> bool:
         return self._may_begin() or not (self._waiting or self._inside)
@@ -134,4 +166,6 @@ class LimitWorkflow:
             result_type=list[str],
             start_to_close_timeout=timedelta(seconds=30),
         )
-        self._inside = [who for who in self._inside if who[0] not in ended]
+        for who in [who for who in self._inside if who[0] in ended]:
+            self._inside.remove(who)
+            self._since.pop(who, None)

@@ -4,7 +4,7 @@ How runs and limits speak with each other: names of signals, and what they carry
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from durable._core.policies.limits import Limit
 
@@ -15,8 +15,11 @@ GRANTED: Final = "durable.granted"
 #: The activities: asks a limit that is not there yet, and looks who has ended.
 ASK: Final = "durable.ask_limit"
 WHICH_ENDED: Final = "durable.which_ended"
-#: The type of its workflow.
+#: The type of its workflow, and its query.
 LIMIT: Final = "durable.limit"
+STATE: Final = "state"
+#: The position of the slot of a whole run.
+OF_RUN: Final = "run"
 
 
 class Numbers(NamedTuple):
@@ -32,6 +35,34 @@ class Numbers(NamedTuple):
         """Those of a limit."""
         rate = limit.rate
         return cls(limit.concurrency, None, None) if rate is None else cls(limit.concurrency, rate.count, rate.per)
+
+
+class Place(NamedTuple):
+    """Somebody who has a slot, or waits for one."""
+
+    run: str
+    #: Of a step; None where the slot is the run's own.
+    position: str | None
+    #: When it got the slot; or since when it waits.
+    since: float
+    #: When the rate lets it in, if that is what it waits for.
+    due: float | None = None
+
+
+class State(NamedTuple):
+    """Who is in a limit, and who waits, in order."""
+
+    inside: list[Place]
+    waiting: list[Place]
+
+    def plain(self) -> dict[str, list[list[Any]]]:
+        """As it travels."""
+        return {"inside": [[*each] for each in self.inside], "waiting": [[*each] for each in self.waiting]}
+
+    @classmethod
+    def read(cls, plain: dict[str, list[list[Any]]]) -> State:
+        """What `plain` wrote."""
+        return cls([Place(*each) for each in plain["inside"]], [Place(*each) for each in plain["waiting"]])
 
 
 def limiter_id(name: str, key: str) -> str:

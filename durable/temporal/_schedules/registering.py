@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
+from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
     ScheduleActionStartWorkflow,
@@ -22,17 +23,21 @@ from temporalio.client import (
 from temporalio.client import (
     Schedule as ServerSchedule,
 )
+from temporalio.converter import DataConverter
 
 from durable._core.authoring.schedules import LATE, Missed, Overlap, Schedule
 from durable.errors import DefinitionError
 from durable.temporal._schedules.tick_workflow import TICK, TICKS
 
-_OVERLAP: Final[Mapping[Overlap, ScheduleOverlapPolicy]] = {
+#: What the server calls what happens at a tick while an earlier run is open.
+OVERLAPS: Final[Mapping[Overlap, ScheduleOverlapPolicy]] = {
     "skip": ScheduleOverlapPolicy.SKIP,
     "queue": ScheduleOverlapPolicy.BUFFER_ALL,
     "cancel": ScheduleOverlapPolicy.CANCEL_OTHER,
     "allow": ScheduleOverlapPolicy.ALLOW_ALL,
 }
+#: The memo of ticks that says in words when they are: the server keeps cron expressions in a form of its own.
+_SPEC: Final = "durable_spec"
 _A_YEAR: Final = timedelta(days=365)
 #: How long after its time a tick that was missed still starts a run.
 _CATCH_UP: Final[Mapping[Missed, timedelta]] = {
@@ -58,10 +63,14 @@ def check_schedule(schedule: Schedule) -> None:
 async def register_schedule(client: Client, schedule: Schedule, task_queue: str) -> None:
     """Have the server tick as *schedule* says."""
     every = schedule.every
-    overlap = ScheduleOverlapPolicy.BUFFER_ONE if schedule.missed == "one" else _OVERLAP[schedule.overlap]
+    overlap = ScheduleOverlapPolicy.BUFFER_ONE if schedule.missed == "one" else OVERLAPS[schedule.overlap]
     made = ServerSchedule(
         action=ScheduleActionStartWorkflow(
-            TICK, args=[schedule.name], id=f"{TICKS}{schedule.name}", task_queue=task_queue
+            TICK,
+            args=[schedule.name],
+            id=f"{TICKS}{schedule.name}",
+            task_queue=task_queue,
+            memo={_SPEC: schedule.spec},
         ),
         spec=ScheduleSpec(
             cron_expressions=[schedule.cron] if schedule.cron else [],
@@ -79,3 +88,13 @@ async def register_schedule(client: Client, schedule: Schedule, task_queue: str)
         await client.create_schedule(schedule.name, made)
     except ScheduleAlreadyRunningError:
         await client.get_schedule_handle(schedule.name).update(change)
+
+
+async def spec_of(schedule: ServerSchedule, converter: DataConverter) -> str:
+    """When a schedule of the server's ticks, in the words of `Schedule.spec`."""
+    action = schedule.action
+    memo = action.memo if isinstance(action, ScheduleActionStartWorkflow) else None
+    told = None if memo is None else memo.get(_SPEC)
+    if isinstance(told, Payload):
+        (told,) = await converter.decode([told], [str])
+    return "" if told is None else str(told)

@@ -7,7 +7,8 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import Final
 
 from durable._cli.applications import Application, add_application, application_of
-from durable._cli.clusters import add_cluster, engine_of
+from durable._cli.clusters import engine_of
+from durable._cli.terminal.arguments import add_cluster
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import OK
 

@@ -12,8 +12,9 @@ from typing import Any, Final
 from attrs import asdict, evolve
 
 from durable._cli.applications import add_application, application_of
-from durable._cli.clusters import add_cluster, recorded_anywhere
+from durable._cli.clusters import recorded_anywhere
 from durable._cli.journals.recorded import Damaged, add_recorded
+from durable._cli.terminal.arguments import add_cluster
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, OK
 from durable._core.authoring.registry import Definitions

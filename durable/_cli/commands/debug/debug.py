@@ -12,10 +12,11 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING, TextIO
 
 from durable._cli.applications import add_application, application_of
-from durable._cli.clusters import add_cluster, recorded_anywhere
+from durable._cli.clusters import recorded_anywhere
 from durable._cli.journals.files import add_database
 from durable._cli.journals.finding import named_in
 from durable._cli.journals.recorded import Damaged
+from durable._cli.terminal.arguments import add_cluster
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, USAGE, CommandError
 from durable._core.recorded.export_format import RunHistory

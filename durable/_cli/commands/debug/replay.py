@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any, assert_never
 
 from durable._cli.applications import add_application, application_of
-from durable._cli.clusters import add_cluster, recorded_anywhere
+from durable._cli.clusters import recorded_anywhere
 from durable._cli.journals.recorded import Damaged, add_recorded
+from durable._cli.terminal.arguments import add_cluster
 from durable._cli.terminal.output import Output, cut
 from durable._cli.terminal.problems import FINDING, NOT_FOUND, OK, CommandError
 from durable._core.codec.codec import Codec, Payload

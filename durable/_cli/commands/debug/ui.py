@@ -12,8 +12,9 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptio
 from typing import Final
 
 from durable._cli.applications import add_application
-from durable._cli.clusters import add_cluster, engine_of
+from durable._cli.clusters import engine_of
 from durable._cli.journals.files import add_database, database_path
+from durable._cli.terminal.arguments import add_cluster
 from durable._cli.terminal.output import Output
 from durable._cli.terminal.problems import OK, USAGE, CommandError
 

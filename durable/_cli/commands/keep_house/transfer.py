@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from durable._cli.clusters import add_cluster
 from durable._cli.journals.files import APPLICATION_VARIABLE, add_database, database_path, open_readonly
 from durable._cli.journals.filters import FILTERS_HELP, Moment, add_filters, filter_from, filtered, moment
 from durable._cli.journals.finding import RUN_HELP, find_run
+from durable._cli.terminal.arguments import add_cluster
 from durable._cli.terminal.asking import add_yes, confirm
 from durable._cli.terminal.output import Output, iso, json_printable
 from durable._cli.terminal.problems import NOT_FOUND, OK, USAGE, CommandError

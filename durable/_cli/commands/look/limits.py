@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable
 from contextlib import closing
 from typing import Any, Final
 
-from durable._cli.journals.files import add_database, database_path, open_readonly, snapshot
+from durable._cli.journals.files import APPLICATION_VARIABLE, add_database, database_path, open_readonly, snapshot
+from durable._cli.terminal.arguments import add_cluster
 from durable._cli.terminal.output import Output, ago, iso
-from durable._cli.terminal.problems import NOT_FOUND, OK, CommandError
+from durable._cli.terminal.problems import NOT_FOUND, OK, USAGE, CommandError
 from durable._core.durations import span
 from durable._shell.reports.limit_rows import LimitDetails, SlotInfo, all_limit_rows
 
@@ -24,11 +26,19 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     """Which of them."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="one limit, with who is inside and who waits")
     add_database(parser)
+    add_cluster(parser)
+    parser.add_argument(
+        "--app",
+        metavar="MODULE[:NAME]",
+        default=os.environ.get(APPLICATION_VARIABLE),
+        help="the application, whose limits they are, for --temporal",
+    )
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = (
         "All named limits that an engine has had; with a name, also who is inside, and who waits.\n"
-        "`durable throttle limit:NAME` gives it other numbers.\n\n"
-        "examples:\n  durable limits\n  durable limits gateway"
+        "`durable throttle limit:NAME` gives it other numbers. Of a cluster: those of the application (--app).\n\n"
+        "examples:\n  durable limits\n  durable limits gateway\n"
+        "  durable limits --temporal localhost:7233 --task-queue rides --app rides"
     )
 
 
@@ -37,13 +47,35 @@ def run(_command: str, args: Namespace, out: Output) -> int:
     Write them.
 
     Raises:
-        CommandError: No limit has that name.
+        CommandError: No limit has that name; or no worker of a cluster answers.
     """
     now = time.time()
-    with closing(open_readonly(database_path(args))) as conn, snapshot(conn):
-        found = all_limit_rows(conn)
+    if args.temporal is not None:
+        found = _of_cluster(args)
+    else:
+        with closing(open_readonly(database_path(args))) as conn, snapshot(conn):
+            found = all_limit_rows(conn)
     _write(found, args.name, out, now)
     return OK
+
+
+def _of_cluster(args: Namespace) -> list[LimitDetails]:
+    from durable._cli.clusters import on_cluster  # noqa: PLC0415 - files are read without
+
+    async def told(engine: Any) -> list[LimitDetails]:
+        return [
+            LimitDetails(
+                each.name, each.concurrency, each.rate and each.rate.count, each.rate and each.rate.per, each.changed,
+                each.inside, each.waiting, each.holders, each.waiters,
+            )
+            for each in await engine.limits()
+        ]  # fmt: skip
+
+    try:
+        found: list[LimitDetails] = on_cluster(args, told)
+    except TimeoutError as error:
+        raise CommandError(str(error), USAGE) from None
+    return found
 
 
 def numbers(concurrency: int | None, count: int | None, per: float | None) -> str:
