@@ -30,6 +30,8 @@ class Slots:
         #: The limiter's id, of each position that has a slot, or stands in line.
         self._limiters: dict[str, str] = {}
         self._sending: set[asyncio.Task[None]] = set()
+        #: What asks for the slot of each of these.
+        self._asking: dict[str, asyncio.Task[None]] = {}
         #: Positions whose slot was granted.
         self.granted: set[str] = set()
 
@@ -52,7 +54,7 @@ class Slots:
         """Stand in line; that the slot is granted arrives."""
         limit = self._limit(action)
         limiter = self._limiters[action.position] = limiter_id(limit.name, action.key)
-        self._send(self._ask(limiter, action.position, Numbers.of(limit)))
+        self._asking[action.position] = self._send(self._ask(limiter, action.position, Numbers.of(limit)))
 
     def _limit(self, action: SlotAction) -> Limit:
         found = self._here.setup.limits.get(limit_name(action.limit), action.limit)
@@ -68,14 +70,15 @@ class Slots:
     def give_back(self, position: str) -> None:
         """Give up the slot of *position*, or its place in line."""
         self.granted.discard(position)
-        limiter = self._limiters.pop(position, None)
+        limiter, asking = self._limiters.pop(position, None), self._asking.pop(position, None)
         if limiter is not None:
-            self._send(self._release(limiter, position))
+            self._send(self._release(limiter, position, asking))
 
-    def _send(self, sending: Coroutine[Any, Any, None]) -> None:
+    def _send(self, sending: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(sending)
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
+        return task
 
     async def _ask(self, limiter: str, position: str, numbers: Numbers) -> None:
         asked = [workflow.info().workflow_id, position, *numbers]
@@ -90,7 +93,9 @@ class Slots:
                 retry_policy=_PATIENTLY,
             )
 
-    async def _release(self, limiter: str, position: str) -> None:
+    async def _release(self, limiter: str, position: str, asking: asyncio.Task[None] | None) -> None:
+        if asking is not None and not asking.done():  # the limit would hear of it behind the release, and keep the slot
+            await workflow.wait([asking])
         try:
             released = [workflow.info().workflow_id, position]
             await workflow.get_external_workflow_handle(limiter).signal(RELEASED, args=released)
