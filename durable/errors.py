@@ -275,7 +275,7 @@ class TokenError(UsageError):
     """
     The token of a callback cannot be used. Nothing was recorded, and nobody else got the answer.
 
-    Way out: answer 404, 409 or 410 to whoever sent it; the errors below tell which.
+    Way out: answer 404, 409 or 410 to the one who sent it; the errors below tell which.
     """
 
     def __init__(self, run_id: str, position: str, reason: str) -> None:

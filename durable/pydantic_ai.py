@@ -86,7 +86,7 @@ class _Memos(JournalCallableOperationBackend[None]):
 
 
 def _priced(answer: Any) -> Any:
-    """What a model answered, with its price where that is known: for whoever looks at the memo, and for limits."""
+    """What a model answered, with its price where that is known: for people who look at the memo, and for limits."""
     match answer:
         case {"kind": "response", "usage": {"cost": None} as usage}:
             with suppress(LookupError, ValueError, AssertionError):

@@ -4,7 +4,7 @@ An aggregator that respects the limits of somebody else's API: a named limit, sh
 Users are fetched by mapped jobs, ten of a report in progress at a time, and two reports are made at once;
 yet at most five requests are at the API at any instant, and no more than forty begin in any half second.
 Who waits for a slot is a row in a file. The API is real, if small: it listens on loopback, takes its
-time, and turns away whoever comes while five are inside, so a job that got there by mistake would fail.
+time, and turns away who comes while five are inside, so a job that got there by mistake would fail.
 """
 
 import asyncio

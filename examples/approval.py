@@ -58,7 +58,7 @@ async def main(path: Path) -> None:
         await ada.signal("decision", Decision(approved=True, by="Mia"))  # it may come before the run waits for it
         await asyncio.sleep(0.05)
         print(f"  why is Bob's run not done? {await bob.why()}")
-        found = await engine.find("expense-2")  # whoever signals needs the key only, from any process
+        found = await engine.find("expense-2")  # a sender needs the key only, from any process
         await found.signal("decision", Decision(approved=False, by="Mia"), dedup="click-1")
         await found.signal("decision", Decision(approved=False, by="Mia"), dedup="click-1")  # accepted once
 

@@ -15,8 +15,8 @@ from typing import Final
 RESERVED_SIGNS: Final = "/~:"
 #: Between the id of a run and the position of its child.
 CHILD_SIGN: Final = "~."
-#: The same, before ids were fit for URLs. Runs that have started such children go on so, since others that they are to
-#: have may be in the file already, in the line of a `for_each`.
+#: The same, before ids were fit for URLs. Runs that have started such children keep to it, since others that they are
+#: to have may be in the file already, in the line of a `for_each`.
 OLD_CHILD_SIGN: Final = "/"
 
 

@@ -205,7 +205,7 @@ class Session(cmd.Cmd):
     # --- moving ------------------------------------------------------------------------------------------
 
     def do_next(self, rest: str) -> None:
-        """next [N]: go on to the next stop, or N stops"""
+        """next [N]: continue to the next stop, or N stops"""
         self._go(self._number() + _count(rest))
 
     def do_back(self, rest: str) -> None:
@@ -227,11 +227,11 @@ class Session(cmd.Cmd):
         self._go(0)
 
     def do_last(self, _rest: str) -> None:
-        """last: go to the last stop: where the run ended, waits, or cannot go on"""
+        """last: go to the last stop: where the run ended, waits, or cannot continue"""
         self._go(len(self.stops) - 1)
 
     def do_continue(self, _rest: str) -> None:
-        """continue: go on to where a breakpoint is met; without one, to the last stop"""
+        """continue: run to where a breakpoint is met; without one, to the last stop"""
         here, last = self._number(), len(self.stops) - 1
         for stop, places in self._walker.along(range(here + 1, last + 1)):
             if met := self._met(stop, places):
@@ -446,7 +446,7 @@ class Session(cmd.Cmd):
         self.say(*(f"deleted breakpoint {each}" for each in gone))
 
     def do_pdb(self, _rest: str) -> None:
-        """pdb: Python's own debugger, here: n and s go on line by line, c and q come back"""
+        """pdb: Python's own debugger, here: n and s advance line by line, c and q come back"""
         place, number = self._place(), self._number()
         goes_on = number < len(self.stops) - 1 and self._stop().kind == "command"
         if step_through(self._new_pdb(), place.frame, (lambda: self.replay.seek(number + 1)) if goes_on else None):

@@ -90,7 +90,7 @@ def silenced() -> Generator[None]:
 
 
 def _structlog() -> Any:
-    """The module, if the application uses it: whoever does not is spared its import."""
+    """The module, if the application uses it: one that does not is spared its import."""
     return sys.modules.get("structlog")
 
 

@@ -54,9 +54,9 @@ def dashboard(
     """
     An ASGI application that shows a journal, or the runs of a cluster.
 
-    It reads the file itself, beside whoever executes it. Nobody can change anything unless *authorize* says so: then
-    what is asked for (cancel, retry, signal, ...) is recorded as a `Client` would have it. Runs of a cluster are
-    only looked at, whatever *authorize* says.
+    It reads the file itself, beside the process that executes it. Nobody can change anything unless *authorize* says
+    so: then what is asked for (cancel, retry, signal, ...) is recorded as a `Client` would have it. Runs of a cluster
+    are only looked at, whatever *authorize* says.
 
     Args:
         shown: An `Engine`, a `Service` or a `Client`, the path of a journal, or a `durable.temporal.TemporalEngine`.

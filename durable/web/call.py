@@ -18,7 +18,7 @@ from durable.web.journal import Journal
 from durable.web.rendering import rendered
 from durable.web.source import Source
 
-#: Seconds for which a page of a file that has not changed is good: the ages on it go on meanwhile.
+#: Seconds for which a page of a file that has not changed is good: the ages on it grow meanwhile.
 FRESH: Final = 10
 #: Pages that each page leads to.
 MENU: Final = (

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from durable import Limit, Rate, step
 
-#: Two at once, and 500 a second: whoever else needs the disk and the processors is not starved.
+#: Two at once, and 500 a second: others that need the disk and the processors are not starved.
 PARSING = Limit("parsing", concurrency=2, rate=Rate(500, per=1))
 
 

@@ -32,7 +32,7 @@ class Charge:
 
 
 class Payments(BaseHTTPRequestHandler):
-    """A payment service: whoever runs it takes each request from `charges`, and answers it."""
+    """A payment service: the process that runs it takes each request from `charges`, and answers it."""
 
     charges: queue.Queue[Charge]
 
@@ -41,7 +41,7 @@ class Payments(BaseHTTPRequestHandler):
         charge = Charge(self.headers["Idempotency-Key"])
         self.charges.put(charge)
         self.send_response(charge.status.get())
-        with suppress(ConnectionError):  # whoever asked may have been killed
+        with suppress(ConnectionError):  # the process that asked may have been killed
             self.end_headers()
             self.wfile.write(json.dumps({"charge_id": "charge-1"}).encode())
 

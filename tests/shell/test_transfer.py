@@ -315,7 +315,7 @@ async def test_a_waiting_run_goes_on_in_the_other_file_once_it_is_resumed(engine
     again = other.get("w")
     info = await again.info()
     assert info.status == "paused"
-    assert info.reason == "imported; resume it to let it go on"
+    assert info.reason == "imported; resume it to let it continue"
     assert await again.signal("go", "now")
     assert (await again.info()).status == "paused"
     assert await again.resume()

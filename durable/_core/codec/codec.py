@@ -175,7 +175,7 @@ class Codec:
 
     def encode_by_value(self, value: Any, *, where: str = "") -> Payload:
         """
-        The text of *value* by its own type, for whoever reads it by an annotation that is not at hand.
+        The text of *value* by its own type, for code that reads it by an annotation that is not at hand.
 
         `decode` reads it by any annotation which *value* fits.
 

@@ -64,7 +64,7 @@ class Callback(Op[T], Generic[T]):
 
     @property
     def token(self) -> str:
-        """For whoever is to answer, safe in a URL. Whoever has it may answer, so treat it as a password."""
+        """For the one who is to answer, safe in a URL. Anyone who has it may answer, so treat it as a password."""
         return make_token(self.run_id, self.position, self.nonce)
 
     def describe(self) -> str:
@@ -119,8 +119,8 @@ def callback(
         name: What people read, in `why()` and in the history. May be left out: ``callback(Payment)``.
         type: What the answer is read as; anything, unless it is given.
         timeout: Seconds (or a timedelta) within which it must be answered, counted from now.
-        heartbeat: Seconds (or a timedelta) for which whoever answers may be silent, counted from now, then from each
-            ``await engine.heartbeat(token)``.
+        heartbeat: Seconds (or a timedelta) for which the one who answers may be silent, counted from now, then from
+            each ``await engine.heartbeat(token)``.
 
     Example:
         >>> handed_out = []

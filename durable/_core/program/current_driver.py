@@ -51,7 +51,7 @@ class WorkflowContext(Protocol):
 
 class _InThread(threading.local):
     driver: WorkflowContext | None = None
-    #: Set while a generator is closed for good: whatever it asks for is refused.
+    #: Set while a generator is closed and will not be resumed: whatever it asks for is refused.
     dead: bool = False
 
 

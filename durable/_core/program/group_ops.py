@@ -113,7 +113,7 @@ class RaceOp(GroupOp[Winner[T]]):
 
 @frozen(eq=False)
 class WaitFirstOp(GatherOp[Winner[T]]):
-    """The first of its members; the others go on."""
+    """The first of its members; the others continue."""
 
     def describe(self) -> str:
         return self.called(f"wait_first of {len(self.members)}")

@@ -174,7 +174,7 @@ class Strand:
         return found
 
     def close(self) -> None:
-        """Close the code for good, in dead mode: whatever its `finally` blocks ask for is refused."""
+        """Close the code and never resume it, in dead mode: whatever its `finally` blocks ask for is refused."""
         with current_driver.dead_mode():
             for _ in range(_MAX_REFUSALS):
                 if self._close_once():

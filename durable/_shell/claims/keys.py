@@ -122,7 +122,7 @@ def _makes_up(conflict: str, status: str) -> bool:
 
 
 def free_key(conn: sqlite3.Connection, key: str) -> None:
-    """Take *key* from whoever has it."""
+    """Take *key* from the run that has it."""
     conn.execute("UPDATE durable_runs SET key_live = NULL WHERE key_live = ?", (key,))
     conn.execute("DELETE FROM durable_keys WHERE key = ?", (key,))
 

@@ -41,5 +41,5 @@ class Waiting:
             finally:
                 self._scopes.discard(scope)
         if scope.cancelled_caught:
-            msg = "this process is about to end, and waits no longer: ask again in another one. Runs go on"
+            msg = "this process is about to end, and waits no longer: ask again in another one. Runs continue"
             raise EngineClosedError(msg)

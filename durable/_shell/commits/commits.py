@@ -322,7 +322,7 @@ class Commits:
         return self._unsaid + len(self._from_threads)
 
     def _make_room(self) -> None:
-        """Have those who wait for room go on, or wait."""
+        """Have those who wait for room continue, or wait."""
         if self.unsaid < self._room_for:
             self._room.set()
         else:

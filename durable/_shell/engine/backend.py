@@ -220,7 +220,7 @@ class EngineBackend:
         return Health("degraded" if reasons else "healthy", reasons)
 
     def on_failure(self, error: EngineFailedError) -> None:
-        """Hear that *error* has ended it: whoever waits in `async with` is told, and the file is given up."""
+        """Hear that *error* has ended it: who waits in `async with` is told, and the file is given up."""
         self.failure = error
         if self._opening is None and self._closing is None and self.running is not None:
             self.body.interrupt()

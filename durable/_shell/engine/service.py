@@ -81,7 +81,7 @@ class Service(JournalHandle[ClientBackend]):
             ClientBackend(
                 path,
                 definitions=settings.definitions,
-                # of its own: it takes over the caps of whoever executes the file
+                # of its own: it takes over the caps of the process that executes the file
                 codec=Codec(settings.codec.hooks, types=value_types or ()),
                 clock=settings.clock,
                 durability=settings.durability,

@@ -38,7 +38,7 @@ class Stop:
 @contextmanager
 def told_to_stop() -> Generator[Stop, None, None]:
     """
-    Take the signals within the block; whoever had them before has them after it.
+    Take the signals within the block; who had them before has them after it.
 
     Raises:
         UsageError: Outside of the main thread, which alone gets them.

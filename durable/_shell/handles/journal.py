@@ -271,7 +271,7 @@ class JournalHandle(Generic[B]):
 
     async def heartbeat(self, token: str) -> None:
         """
-        Say that whoever is to answer a callback is still at it: it may be silent for its ``heartbeat=`` from now on.
+        Say that a callback is still being worked on: from now on it may be silent for its ``heartbeat=`` again.
 
         Nothing of that is in the history.
 
@@ -294,7 +294,7 @@ class JournalHandle(Generic[B]):
         What happens from now on, for dashboards and metrics: ``async for event in engine.events(kinds="step")``.
 
         A slow reader holds nobody up: it loses the oldest, and is told (`EngineEvent.lost`). The end of an engine is
-        the end of its events; a client and a service tell on from whoever executes the journal next.
+        the end of its events; a client and a service continue with the engine that executes the journal next.
 
         Args:
             run: A run or its id, to hear of that alone.

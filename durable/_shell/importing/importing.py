@@ -45,7 +45,7 @@ from durable._shell.writes.wakeups import INSERT_ITEMS, item_row, let_in, put_it
 from durable.errors import RunExistsError, UsageError
 
 #: Why a run that was imported does not proceed.
-REASON: Final = "imported; resume it to let it go on"
+REASON: Final = "imported; resume it to let it continue"
 #: Ids that an error names.
 _NAMED: Final = 5
 

@@ -33,7 +33,7 @@ def why(conn: sqlite3.Connection, row: RunRow, now: float) -> str:
         case WaitInfo("person"):
             said = f"is blocked and needs a person: {row.reason}"
         case WaitInfo("resume", None):
-            said = "is paused: resume it to let it go on"
+            said = "is paused: resume it to let it continue"
         case WaitInfo("resume", queue) if row.status == "running":
             said = f"is running, or continues once queue {queue!r} is resumed, which is paused"
         case _ if row.status == "running" and not (first and first.kind == "ending"):

@@ -67,7 +67,7 @@ class FailCallback(JournalRequest[Answered | None]):
 
 @frozen
 class KeepCallback(JournalRequest[None]):
-    """Whoever is to answer a callback is still at it."""
+    """A callback is still being worked on."""
 
     token: str
 

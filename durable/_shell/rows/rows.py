@@ -426,7 +426,7 @@ class Effects:
     stopped: list[Stopped] = field(factory=list)
     #: Runs that are to end before they began: they need no slot for that.
     unborn: list[ReadyRun] = field(factory=list)
-    #: Runs cancelled while they were paused: nobody waits for the steps that a pause let go on.
+    #: Runs cancelled while they were paused: nobody waits for the steps that a pause let run to their end.
     given_up: set[int] = field(factory=set)
     ended: list[Ended] = field(factory=list)
     #: Runs whose turn wanted to free them, but something had arrived.

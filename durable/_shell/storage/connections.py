@@ -222,7 +222,7 @@ def _end_statements(error: BaseException) -> None:
     Let go of the cursors of the functions that *error* came through.
 
     ROLLBACK does not end a SELECT of which rows are left: as long as anybody keeps the error, and with it these
-    frames, the connection would go on seeing the state of today.
+    frames, the connection would keep seeing the state of today.
     """
     traceback.clear_frames(error.__traceback__)
     for behind in (error.__cause__, error.__context__):

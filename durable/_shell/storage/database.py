@@ -187,7 +187,7 @@ class _Worker(aiosqlite.Connection):
 def _answer(
     future: asyncio.Future[Any], fn: Callable[..., Any], arguments: tuple[Any, ...], heard: Callable[[], object]
 ) -> None:
-    """Call *fn*; then *heard* on the loop, and tell whoever waits there, if it is still there."""
+    """Call *fn*; then *heard* on the loop, and tell the one who waits there, if it is still there."""
     try:
         value = fn(*arguments)
     except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
@@ -449,8 +449,8 @@ class Database:
         if Path(self.path).stat().st_nlink != 1:
             raise JournalAccessError(
                 self.path,
-                "it has a second name (hard link), and whoever opens it by that would use a second WAL: delete that "
-                "name, and copy journals with engine.backup() or `durable backup`",
+                "it has a second name (hard link), and a program that opens it by that would use a second WAL: delete "
+                "that name, and copy journals with engine.backup() or `durable backup`",
             )
 
     def check_file(self) -> None:

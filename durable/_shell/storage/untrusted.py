@@ -65,7 +65,7 @@ class Watched(sqlite3.Connection):
 
 def refuse_side_files(path: str) -> None:
     """
-    Nothing, if what lies beside the journal at *path* is the work of whoever may write it.
+    Nothing, if what lies beside the journal at *path* was made by somebody who may write it.
 
     Raises:
         JournalAccessError: Another has put it there, or SQLite would act upon it; nothing was changed.

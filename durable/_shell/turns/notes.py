@@ -70,7 +70,7 @@ class StepNotes:
 
         Raises:
             CapExceededError, EncodeError: It is one too many; or it cannot be recorded.
-            UsageError: So much is not on disk that whoever does not wait must stop.
+            UsageError: So much is not on disk that a caller who does not wait must stop.
         """
         services, commits = self._services, self._services.commits
         emitted.items += 1

@@ -90,7 +90,7 @@ def answer(
 
 def keep_alive(conn: sqlite3.Connection, token: str, now: float, effects: Effects) -> None:
     """
-    Note that whoever is to answer a callback is still at it.
+    Note that a callback is still being worked on.
 
     Raises:
         TokenError: The token is of no callback that is open.

@@ -1,5 +1,5 @@
 """
-What becomes of a row that does not fit its seal: whom it belongs to stops, and is named; all others go on.
+What becomes of a row that does not fit its seal: whom it belongs to stops, and is named; all others continue.
 
 Runs on the writer's thread, inside an open transaction.
 """
@@ -45,8 +45,9 @@ def isolate(conn: sqlite3.Connection, table: str, key: Key, at: float, effects: 
     """
     Block the run to which a damaged row of *table* belongs.
 
-    A batch is told, and stays open; of a schedule it is noted, for whoever lets it tick. A queue is paused. Of a limit
-    the code's numbers hold, which the engine that opens the file is about to write. A key is not given again.
+    A batch is reported, and stays open; of a schedule it is noted, for the engine that lets it tick. A queue is paused.
+    Of a limit the code's numbers hold, which the engine that opens the file is about to write. A key is not given
+    again.
     """
     if is_sound(conn, table, *key):  # it went, or was written since it was looked at
         return

@@ -81,7 +81,7 @@ class LeftBehind:
 
         Raises:
             CapExceededError, EncodeError: It is one too many; or it cannot be recorded.
-            UsageError: So much is not sent that whoever does not wait must stop.
+            UsageError: So much is not sent that a caller who does not wait must stop.
         """
         emitted.items += 1
         if emitted.items > self._caps.stream_items:

@@ -1,8 +1,8 @@
 """
 Children of one run, and other runs whose end it awaits.
 
-A child is a child workflow of the server. One that is only started goes on when its parent ends; one that is awaited is
-cancelled then. Runs that are nobody's child here (one found by its key, or of a run that came from elsewhere) are
+A child is a child workflow of the server. One that is only started continues when its parent ends; one that is awaited
+is cancelled then. Runs that are nobody's child here (one found by its key, or of a run that came from elsewhere) are
 waited for by an activity that asks the server.
 """
 

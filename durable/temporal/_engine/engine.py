@@ -447,7 +447,7 @@ class TemporalEngine:
         return await answer(self._asking, token, "fail", answer_failure(error, self._codec))
 
     async def heartbeat(self, token: str) -> None:
-        """Say that whoever is to answer a callback is still at it. As `Engine.heartbeat`, with the same errors."""
+        """Say that a callback is still being worked on. As `Engine.heartbeat`, with the same errors."""
         await answer(self._asking, token, "heartbeat", "null")
 
     # --- the application's own data ------------------------------------------------------------

@@ -23,7 +23,7 @@ OF_RUN: Final = "run"
 
 
 class Numbers(NamedTuple):
-    """What a limit allows: the code of whoever asks says so."""
+    """What a limit allows: the code of the run that asks says so."""
 
     concurrency: int | None
     #: So many may begin in so many seconds.

@@ -3,7 +3,7 @@ Runs transactions in the application's database.
 
 The outcome is recorded under the transaction's idempotency key, in the commit of its rows: an attempt that finds it
 returns it, so the SQL happens exactly once, whatever workers and server do. Staged runs are in an outbox in the same
-commit; whoever finds them there starts them, under ids that derive from the transaction's.
+commit; a worker that finds them there starts them, under ids that derive from the transaction's.
 """
 
 from __future__ import annotations

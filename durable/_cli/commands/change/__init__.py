@@ -1,5 +1,5 @@
 """
-Commands that start runs or change them: with an event loop, through a `Client`, whoever has the file open.
+Commands that start runs or change them: with an event loop, through a `Client`, whichever process has the file open.
 
 Start with `requests`, the simplest of them.
 """

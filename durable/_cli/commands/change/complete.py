@@ -42,7 +42,7 @@ def configure(_command: str, parser: ArgumentParser) -> None:
     )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--fail", type=text_argument, metavar="TEXT", help="fail it: the workflow gets an error")
-    other.add_argument("--heartbeat", action="store_true", help="whoever is to answer it is still at it")
+    other.add_argument("--heartbeat", action="store_true", help="it is still being worked on")
     add_application(parser)
     add_database(parser)
     parser.epilog = _EPILOG

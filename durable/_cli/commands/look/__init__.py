@@ -1,5 +1,5 @@
 """
-Commands that look at a journal: on the main thread, without asyncio, beside whoever has it open.
+Commands that look at a journal: on the main thread, without asyncio, beside the process that has it open.
 
 Start with `show`, one run on a page.
 """
