@@ -2,6 +2,7 @@
 Histories: rows and back, retries that go on where a run failed, forks, and old ends replayed.
 """
 
+import json
 from typing import Any, get_args
 
 import pytest
@@ -115,6 +116,19 @@ def test_every_event_survives_its_row(kind):
     assert KIND_NAMES[kind] == cls.__name__
 
 
+@pytest.mark.parametrize("digest", ["", "0f" * 8, "a,b", 'a"]', "a\\", '","', ",", "]", "é", " "])
+@pytest.mark.parametrize("name", ["ok", 'say "hello", twice]', "é\\,[1]"])
+def test_a_start_of_a_step_survives_its_row_whatever_its_texts_hold(name, digest):
+    """
+    They are read in two parts, the first of which is read once for all starts of a step.
+    """
+    event = StepStarted("0", name, 2, f"{name}.py:1", digest, 1.5)
+    kind, position, body, value = to_row(event)
+    assert json.loads(body) == [name, 2, f"{name}.py:1", digest]
+    assert from_row(kind, position, body, value, 1.5) == event
+    assert from_row(kind, position, json.dumps(json.loads(body)), value, 1.5) == event
+
+
 def test_rows_of_another_release_are_refused():
     """
     An unknown kind, or another number of fields.
@@ -123,6 +137,9 @@ def test_rows_of_another_release_are_refused():
         from_row(99, None, None, None, 0.0)
     with pytest.raises(DecodeError, match="fields"):
         from_row(StepStarted.kind, "0", '["a"]', None, 0.0)
+    for body in ('["a","d"]', '["a",1,"d"]', '["a",1,"s",2,"d"]'):
+        with pytest.raises(DecodeError, match="4 fields"):
+            from_row(StepStarted.kind, "0", body, None, 0.0)
 
 
 def test_every_event_class_stands_in_the_union_of_its_category():
