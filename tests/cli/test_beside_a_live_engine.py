@@ -68,6 +68,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_commands_beside_an_engine_under_load(tmp_path, cli):
     """

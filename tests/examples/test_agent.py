@@ -31,6 +31,7 @@ def researcher(monkeypatch):
         yield researcher, model
 
 
+@pytest.mark.long
 def test_no_request_to_the_model_is_made_twice():
     """
     Killed with SIGKILL while the answer comes, word by word: it is asked for again, and nothing else is. With

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "examples" / "ingest"
 
 
+@pytest.mark.long
 def test_each_file_is_taken_in_once_although_the_daemon_is_killed():
     """
     Killed with SIGKILL, started again, watched to its end, and ended by SIGTERM. Two files are spoilt.

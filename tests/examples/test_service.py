@@ -14,6 +14,7 @@ SERVICE = Path(__file__).parents[2] / "examples" / "service"
 SECONDS_TO_TAKE_OVER = 3.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
 def test_nothing_is_lost_or_doubled_however_the_workers_end(server):
     """

@@ -38,6 +38,7 @@ def test_a_trip_survives_a_crash_at_every_commit(example, traveller, all_or_noth
     )
 
 
+@pytest.mark.long
 def test_what_failed_is_undone_whatever_else_goes_wrong(example, all_or_nothing):
     """
     An error and a cancellation at each line, but for that of the block itself: where Python leaves it, nothing guards.

@@ -30,6 +30,7 @@ import pytest
 from durable import workflow
 from durable.errors import DefinitionError
 
+pytestmark = pytest.mark.long  # each test is a process, or several
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 STRICT = ["-W", "error", "-X", "dev"]

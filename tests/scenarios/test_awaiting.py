@@ -129,6 +129,7 @@ async def test_a_parent_awaits_children_of_all_kinds_on_all_queues_and_goes_on_o
     assert [child.queue for child in await run.children()] == ["a", "b", "c"]
 
 
+@pytest.mark.long
 async def test_a_parent_goes_on_once_when_its_last_children_end_at_the_same_instant(engines, ran, reached):
     """
     Scenario 24: a thousand parents of two children, which one event lets go; then a thousand more that

@@ -21,7 +21,7 @@ from durable import (
     step,
     workflow,
 )
-from durable.testing import every_crash
+from durable.testing import Scenario, every_crash
 
 
 @step
@@ -235,6 +235,16 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_a_case_comes_to_its_result(case):
+    """
+    The same each time.
+    """
+    flow = workflow(case)
+    assert Scenario(flow(), [flow, upper]).undisturbed().outcome.result == CASES[case]
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_a_case_comes_to_its_result_whatever_is_lost(case):
     """

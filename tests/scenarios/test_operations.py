@@ -302,6 +302,7 @@ async def test_every_single_error_ends_like_none(tmp_path, ran, where):
         assert (len(ran), len(set(ran))) == (8, 7), ran
 
 
+@pytest.mark.long
 async def test_a_second_fault_during_the_recovery_changes_nothing(engines, ran, monkeypatch, copies):
     """Scenario 60: each copy of the first life is recovered, and killed again at each COMMIT of the recovery."""
     paths, whole = await first_life(engines, monkeypatch, copies)

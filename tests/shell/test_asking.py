@@ -431,6 +431,7 @@ async def office() -> Flow[list[int]]:
     yield Return(total)
 
 
+@pytest.mark.long
 def test_it_survives_every_crash():
     """
     Asked again until it is acknowledged, whatever is lost: the same questions, answered with the same, once each.

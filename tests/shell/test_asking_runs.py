@@ -268,6 +268,7 @@ async def market() -> Flow[list[object]]:
     yield Return([asked, taken, type(missing.error).__name__, str(end.error)])
 
 
+@pytest.mark.long
 def test_a_crash_at_any_commit_neither_loses_nor_doubles_what_was_asked():
     """
     Before and after each commit of the journal.

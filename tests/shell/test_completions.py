@@ -78,6 +78,7 @@ async def left_running() -> Flow[float]:
     yield Return(first.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "op, value",
     [(trip(), [1.0, 2.0, 3.0]), (trip_of_awaits(), [2.0, 4.0]), (polled(), True), (left_running(), 1.0)],

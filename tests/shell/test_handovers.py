@@ -179,6 +179,7 @@ async def test_a_client_that_is_cancelled_lets_go_of_the_file(free):
             Ownership.acquire(free).release()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(90)
 def test_clients_do_not_notice_that_owners_are_killed_and_closed():
     """

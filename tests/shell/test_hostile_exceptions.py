@@ -43,20 +43,28 @@ from tests.core.hostile_exceptions import KINDS, OUTSIDERS, Touchy
 pytestmark = pytest.mark.anyio
 
 EVERY = {**KINDS, **OUTSIDERS}
-#: What is large, and takes two thirds of the time. How it is recorded does not depend on where it is raised: so it is
-#: raised in one place of each kind (on the loop, in a thread, on the writer's), and everywhere by `make soak`.
-LARGE = {
+#: What is large, and takes two thirds of the time. How it is recorded does not depend on where it is raised: so each is
+#: raised in one place of those below, in all of them by `make test-long`, and everywhere by `make soak`.
+LARGE = [
     "StrHuge", "chain_of_two_ways", "deep_argument", "deep_attribute", "deep_traceback", "group_of_groups",
     "huge_attribute", "huge_message", "long_chain", "long_line", "many_attributes", "nested_groups_of_five_thousand",
     "wide_group",
-}  # fmt: skip
-THOROUGH = {"in_step", "in_job_thread", "in_async_transaction", "in_coroutine", "caught", "before_run", "hook"}
+]  # fmt: skip
+#: On the loop, in a thread, on the writer's; what workflow code raises, and what it was given; middleware and hooks.
+THOROUGH = ["in_step", "in_job_thread", "in_async_transaction", "in_coroutine", "caught", "before_run", "hook"]
 
 
-def kinds_in(place):
-    """What is raised in *place*."""
-    everything = place in THOROUGH or "DURABLE_LONG" in os.environ
-    return [kind for kind in EVERY if everything or kind not in LARGE]
+def raised_in(*places):
+    """Parameters: each of *places*, and what is raised there; by themselves the large ones that take long."""
+    found = []
+    for place in places:
+        turn = THOROUGH.index(place) if place in THOROUGH else None
+        large = LARGE if "DURABLE_LONG" in os.environ else [] if turn is None else LARGE[turn :: len(THOROUGH)]
+        found.append(pytest.param(place, [kind for kind in EVERY if kind not in LARGE or kind in large], id=place))
+        if turn is not None and len(large) < len(LARGE):
+            rest = [kind for kind in LARGE if kind not in large]
+            found.append(pytest.param(place, rest, id=f"{place}, large", marks=pytest.mark.long))
+    return found
 
 
 def fail(kind):
@@ -195,7 +203,7 @@ DEFINITIONS = {
     )
 }  # fmt: skip
 WORKFLOWS = (alone, together, caught, in_body, in_coroutine, in_helper, in_predicate_of_workflow, healthy)
-BODIES = (in_body, in_coroutine, in_helper, in_job, in_job_thread)
+CODE = {each.name: each for each in (in_body, in_coroutine, in_helper, in_job, in_job_thread)}
 JOBS = (in_job, in_job_thread, in_key, in_limit_key)
 
 
@@ -227,45 +235,41 @@ async def all_end(engine, ops, kinds):
     assert await engine.run(healthy()) == 3
 
 
-@pytest.mark.parametrize("place", [name for name in DEFINITIONS if name != "in_process"])
-async def test_whatever_a_command_raises_fails_its_run(engines, place):
+@pytest.mark.parametrize("place, kinds", raised_in(*(name for name in DEFINITIONS if name != "in_process")))
+async def test_whatever_a_command_raises_fails_its_run(engines, place, kinds):
     """
     Steps, transactions, jobs, their predicates and keys.
     """
     engine = await engines.memory(*WORKFLOWS, *JOBS)
-    kinds = kinds_in(place)
     await all_end(engine, [alone(place, kind) for kind in kinds], kinds)
 
 
 @pytest.mark.parametrize("place", ["in_step", "in_transaction", "in_job"])
-@pytest.mark.parametrize("around", [together, caught], ids=lambda each: each.name)
-async def test_whatever_a_member_of_a_group_raises_fails_its_run(engines, place, around):
+@pytest.mark.parametrize("around, kinds", raised_in("together", "caught"))
+async def test_whatever_a_member_of_a_group_raises_fails_its_run(engines, place, around, kinds):
     """
     As a group, and once more where workflow code raises what it was given.
     """
     engine = await engines.memory(*WORKFLOWS, *JOBS)
-    kinds = kinds_in(around.name if place == "in_step" else place)
-    await all_end(engine, [around(place, kind) for kind in kinds], kinds)
+    group = {"together": together, "caught": caught}[around]
+    await all_end(engine, [group(place, kind) for kind in kinds], kinds)
 
 
-@pytest.mark.parametrize(
-    "definition", [in_body, in_coroutine, in_helper, in_job, in_job_thread], ids=lambda each: each.name
-)
-async def test_whatever_the_code_of_a_run_raises_fails_it(engines, definition):
+@pytest.mark.parametrize("code, kinds", raised_in(*CODE))
+async def test_whatever_the_code_of_a_run_raises_fails_it(engines, code, kinds):
     """
     Workflows and jobs, generators, coroutines and helpers.
     """
     engine = await engines.memory(*WORKFLOWS, *JOBS)
-    kinds = kinds_in(definition.name)
-    await all_end(engine, [definition(kind) for kind in kinds], kinds)
+    await all_end(engine, [CODE[code](kind) for kind in kinds], kinds)
 
 
-async def test_whatever_a_predicate_of_a_workflow_raises_fails_its_run(engines):
+@pytest.mark.parametrize("_place, kinds", raised_in("in_predicate_of_workflow"))
+async def test_whatever_a_predicate_of_a_workflow_raises_fails_its_run(engines, _place, kinds):
     """
     A policy that cannot say whether to go on, does not.
     """
     engine = await engines.memory(*WORKFLOWS, *JOBS)
-    kinds = kinds_in("in_predicate_of_workflow")
     await all_end(engine, [in_predicate_of_workflow(kind) for kind in kinds], kinds)
 
 
@@ -327,14 +331,16 @@ async def failing() -> int:
     raise ValueError("no")
 
 
-@pytest.mark.parametrize("method", ["before_step", "after_step", "attempt_failed", "run_failed", "after_run"])
-async def test_whatever_middleware_raises_harms_nobody(engines, method):
+@pytest.mark.parametrize(
+    "method, kinds", raised_in("before_step", "after_step", "attempt_failed", "run_failed", "after_run")
+)
+async def test_whatever_middleware_raises_harms_nobody(engines, method, kinds):
     """
     Around a step it fails the attempt; what it is told of is over.
     """
     spoils = Spoils(method)
     engine = await engines.memory(steady, failing, healthy, middleware=[spoils])
-    for kind in kinds_in(method):
+    for kind in kinds:
         spoils.kind = kind
         async with asyncio.timeout(20):
             if method.endswith("step"):
@@ -349,13 +355,14 @@ async def test_whatever_middleware_raises_harms_nobody(engines, method):
     assert await engine.run(healthy()) == 3
 
 
-async def test_whatever_middleware_raises_before_a_run_blocks_it_by_name(engines, reached):
+@pytest.mark.parametrize("method, kinds", raised_in("before_run"))
+async def test_whatever_middleware_raises_before_a_run_blocks_it_by_name(engines, reached, method, kinds):
     """
     Nothing of the run was executed, and a person decides: `why` says what it was.
     """
-    spoils = Spoils("before_run")
+    spoils = Spoils(method)
     engine = await engines.memory(steady, healthy, middleware=[spoils])
-    for kind in kinds_in("before_run"):
+    for kind in kinds:
         spoils.kind = kind
         run = await engine.start(steady())
         await reached(run, "blocked")
@@ -366,12 +373,12 @@ async def test_whatever_middleware_raises_before_a_run_blocks_it_by_name(engines
     assert await engine.run(healthy()) == 3
 
 
-@pytest.mark.parametrize("place", ["hook", "key"])
-async def test_whatever_a_hook_raises_harms_no_run(engines, place):
+@pytest.mark.parametrize("place, kinds", raised_in("hook", "key"))
+async def test_whatever_a_hook_raises_harms_no_run(engines, place, kinds):
     """
     The run is over; a key that its follow-up has not got starts nothing.
     """
-    kinds = []
+    raised = []
 
     @job
     async def over() -> int:
@@ -379,22 +386,22 @@ async def test_whatever_a_hook_raises_harms_no_run(engines, place):
 
     @over.on_success
     def hook(_finished):
-        return fail(kinds[-1]) if place == "hook" else in_key(kinds[-1])
+        return fail(raised[-1]) if place == "hook" else in_key(raised[-1])
 
     engine = await engines.memory(over, in_key, healthy)
-    for kind in kinds_in(place):
-        kinds.append(kind)
+    for kind in kinds:
+        raised.append(kind)
         async with asyncio.timeout(20):
             assert await engine.run(over()) == 1
     assert await engine.run(healthy()) == 3
 
 
-@pytest.mark.parametrize("place", ["function", "key"])
-async def test_whatever_the_function_of_a_schedule_raises_stops_no_schedule(engines, clock, eventually, place):
+@pytest.mark.parametrize("place, kinds", raised_in("function", "key"))
+async def test_whatever_the_function_of_a_schedule_raises_stops_no_schedule(engines, clock, eventually, place, kinds):
     """
     Its tick is not started, its row says why, and others go on.
     """
-    kinds = kinds_in(place)
+    left = kinds.copy()
     started = []
 
     @job
@@ -402,7 +409,7 @@ async def test_whatever_the_function_of_a_schedule_raises_stops_no_schedule(engi
         started.append(1)
 
     def make(_at):
-        kind = kinds.pop()
+        kind = left.pop()
         return fail(kind) if place == "function" else in_key(kind)
 
     schedules = [
@@ -410,7 +417,7 @@ async def test_whatever_the_function_of_a_schedule_raises_stops_no_schedule(engi
         Schedule("good", tick(), every=timedelta(seconds=10)),
     ]
     engine = await engines.memory(tick, in_key, healthy, schedules=schedules, clock=clock)
-    while kinds:
+    while left:
         before = len(started)
         clock.advance(10)
 

@@ -129,6 +129,7 @@ def test_the_killer_is_found_among_ten_neighbours(tmp_path, seed):
     assert deaths == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_workflow_compensates_for_the_step_that_kills(tmp_path, seed):
     """
@@ -285,6 +286,7 @@ VERDICTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", VERDICTS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_code_that_kills_the_process_in_its_own_turn_is_found_among_ten_neighbours(tmp_path, what, seed):
@@ -303,6 +305,7 @@ def test_code_that_kills_the_process_in_its_own_turn_is_found_among_ten_neighbou
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what, noted", [("blocks", []), ("blocking-transaction", ["before"])])
 def test_a_run_that_poison_blocks_is_resumed_once_its_code_is_mended(tmp_path, what, noted):
     """
@@ -317,6 +320,7 @@ def test_a_run_that_poison_blocks_is_resumed_once_its_code_is_mended(tmp_path, w
     assert (told["killer"], deaths) == ("mended", 0)
 
 
+@pytest.mark.long
 def test_a_run_that_poison_failed_is_retried_once_its_code_is_mended(tmp_path):
     """
     From where it stood.

@@ -586,6 +586,7 @@ async def telling() -> Flow[str]:
     yield Return("done")
 
 
+@pytest.mark.long
 def test_nothing_is_lost_or_emitted_twice_by_a_crash_anywhere():
     """
     What the workflow emits is there once; what a step emits is there before its outcome.

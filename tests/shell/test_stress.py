@@ -124,6 +124,7 @@ async def pester(run, dice):
         pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("keep_resident", [0, 5])
 @pytest.mark.parametrize("seed", range(3))
 async def test_every_run_ends_whatever_happens_to_it(engines, seed, keep_resident):

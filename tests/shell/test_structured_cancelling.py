@@ -522,6 +522,7 @@ def nothing_stays_booked(found, _expected):
         yield f"done was {done}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", TRIPS)
 def test_what_was_booked_all_the_same_is_unbooked_whatever_crashes(form):
     """
@@ -536,6 +537,7 @@ def test_what_was_booked_all_the_same_is_unbooked_whatever_crashes(form):
 CANCELS = 1_000
 
 
+@pytest.mark.long
 async def test_of_a_thousand_sagas_cancelled_at_random_moments_nothing_is_left(engines):
     """
     No undo overtakes what it undoes, nothing that was booked is left, nothing is doubled.

@@ -92,6 +92,7 @@ def test_what_is_sound_survives_a_crash_at_every_commit():
     assert str(found).startswith("everything: ")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_what_is_sound_survives_a_glitch_at_every_line():
     """
@@ -143,6 +144,7 @@ async def others(turn: int) -> Flow[list]:
     yield Return([walked, drawn, first.value, settled.value])
 
 
+@pytest.mark.long
 def test_cursors_memos_races_and_runs_that_continue():
     """
     What keeps more than one value, or becomes another run.
@@ -156,6 +158,7 @@ def test_cursors_memos_races_and_runs_that_continue():
     every_glitch(others(0), [others, count], ledger=LEDGER, sample=40 // SHARE, pairs=10 // SHARE)
 
 
+@pytest.mark.long
 def test_a_job_alone():
     """
     Not only workflows.
