@@ -37,9 +37,9 @@ def __getattr__(name: str) -> _Any:
         return _import_module("durable.errors")
     found: _Any = None
     if name == "__all__":
-        found = _import_module("durable._names").BY_STAR
+        found = _import_module("durable._face").BY_STAR
     elif not name.startswith("_"):  # others are asked for by inspection and imports
-        home, _, there = _import_module("durable._names").HOMES.get(name, "").partition(":")
+        home, _, there = _import_module("durable._face").HOMES.get(name, "").partition(":")
         found = getattr(_import_module(f"durable.{home}"), there or name) if home else None
     if found is None:
         msg = f"module 'durable' has no attribute {name!r}"
@@ -50,4 +50,4 @@ def __getattr__(name: str) -> _Any:
 
 def __dir__() -> list[str]:
     """The public names, for completion."""
-    return sorted({*globals(), *_import_module("durable._names").HOMES})
+    return sorted({*globals(), *_import_module("durable._face").HOMES})

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 import durable
-from durable import _names, errors
+from durable import _face, errors
 from tests.documents import GUIDE
 
 PAGE = GUIDE / "errors.md"
@@ -35,7 +35,7 @@ def public_errors() -> list[type[BaseException]]:
     """
     Every public error, in the order in which `durable.errors` has them.
     """
-    found = [getattr(durable, name) for name in _names.HOMES]
+    found = [getattr(durable, name) for name in _face.HOMES]
     classes = [each for each in found if inspect.isclass(each) and issubclass(each, BaseException)]
     order = {name: number for number, name in enumerate(vars(errors))}
     return sorted(classes, key=lambda each: order.get(each.__name__, 0))

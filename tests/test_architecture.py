@@ -317,7 +317,6 @@ ROOMS = [
     "durable._cli.main",
     "durable._cli",
     "durable._pyinstaller",
-    "durable._names",
     "durable._face",
     "durable.codecs",
     "durable.metrics",

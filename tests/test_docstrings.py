@@ -13,12 +13,12 @@ from datetime import UTC, timedelta
 import pytest
 
 import durable
-from durable import _names
+from durable import _face
 
 #: What an example may use besides the public names: it has no room for these imports.
 IMPORTED = {"UTC": UTC, "dataclass": dataclass, "timedelta": timedelta}
 EXAMPLES = [
-    name for name in _names.HOMES if inspect.getdoc(getattr(durable, name)) and ">>>" in getattr(durable, name).__doc__
+    name for name in _face.HOMES if inspect.getdoc(getattr(durable, name)) and ">>>" in getattr(durable, name).__doc__
 ]
 
 
@@ -44,7 +44,7 @@ def test_the_example_of_a_docstring_is_true(name, awaiting, tmp_path, monkeypatc
     It shows what one sees.
     """
     monkeypatch.chdir(tmp_path)
-    namespace = {each: getattr(durable, each) for each in _names.HOMES} | IMPORTED | {"__name__": "__main__"}
+    namespace = {each: getattr(durable, each) for each in _face.HOMES} | IMPORTED | {"__name__": "__main__"}
     found = doctest.DocTestParser().get_doctest(inspect.getdoc(getattr(durable, name)), namespace, name, None, 0)
     told = []
     options = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
@@ -58,5 +58,5 @@ def test_every_function_has_an_example():
     """
     Where `help()` and the reference show it.
     """
-    functions = [name for name in _names.HOMES if inspect.isfunction(getattr(durable, name))]
+    functions = [name for name in _face.HOMES if inspect.isfunction(getattr(durable, name))]
     assert not [name for name in functions if name not in EXAMPLES]

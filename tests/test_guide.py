@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from durable import _names
+from durable import _face
 from tests.documents import GUIDE, links, run_blocks
 from tests.error_page import PAGE, cause_and_way_out, page, public_errors
 
@@ -58,7 +58,7 @@ def test_the_guide_shows_every_public_name():
     code = re.findall(r"```\w+\n(.*?)```|`([^`\n]+)`", text, re.DOTALL)
     words = {word for block, line in code for word in re.findall(r"\w+", block or line)}
     errors = {error.__name__ for error in public_errors()}  # they have a page of their own
-    assert not [name for name in _names.HOMES if name not in words | errors]
+    assert not [name for name in _face.HOMES if name not in words | errors]
 
 
 @pytest.mark.parametrize("error", public_errors(), ids=lambda error: error.__name__)
