@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from attrs import frozen
-
+from durable._core.light_frozen import light_frozen
 from durable._core.program import current_driver
 from durable._core.program.definition import check_name
 
@@ -90,7 +89,7 @@ def patched(change_id: str) -> bool:
     return current_driver.require_driver("patched()").patched(check_name("change id", change_id))
 
 
-@frozen
+@light_frozen
 class Current:
     """Where workflow code stands."""
 

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import field, frozen
 
+from durable._core.light_frozen import light_frozen
 from durable._core.program.command import Command
 from durable._core.program.definition import Definition, check_name
 from durable._core.program.ops import RunOp, in_seconds, kind_of
@@ -44,7 +45,7 @@ def _spaced(cron: str | None) -> str | None:
     return " ".join(cron.split()) if isinstance(cron, str) else cron
 
 
-@frozen
+@light_frozen
 class Timetable:
     """When something ticks, and what becomes of ticks that come too early or were missed; see `Schedule`."""
 
@@ -191,7 +192,7 @@ class Schedule(Timetable):
         _check_op(f"schedule {self.name!r}", self.op)
 
 
-@frozen
+@light_frozen
 class Due:
     """What a look at the clock gives: the ticks that start runs, in order, and what was left out."""
 

@@ -52,8 +52,16 @@ class _Layout:
         return count
 
 
+class _Layouts(dict[int, _Layout]):
+    """Those of the kinds of events, each made when it is first asked for: few programs see them all."""
+
+    def __missing__(self, kind: int) -> _Layout:
+        self[kind] = layout = _Layout(EVENT_CLASSES[kind])
+        return layout
+
+
+_LAYOUTS: Final = _Layouts()
 _STEP_STARTED: Final = StepStarted.kind
-_LAYOUTS: dict[int, _Layout] = {kind: _Layout(cls) for kind, cls in EVENT_CLASSES.items()}
 
 
 #: (kind, position, body, value): an event without its run, sequence and time.
@@ -117,7 +125,10 @@ def from_row(kind: int, position: str | None, body: str | None, value: Payload |
             return StepStarted(position, name, attempt, site, digest, at)
     layout = _LAYOUTS.get(kind)
     if layout is None:
-        raise DecodeError("event", "kind", "an event kind of this release", f"found {kind}: written by a newer one?")
+        if kind not in EVENT_CLASSES:
+            found = f"found {kind}: written by a newer one?"
+            raise DecodeError("event", "kind", "an event kind of this release", found)
+        layout = _LAYOUTS[kind]
     if body is None:
         if layout.plain:  # nearly all others
             plain: Event = layout.cls(position, value, at)

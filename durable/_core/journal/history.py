@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, assert_never, get_args
 
-from attrs import field, frozen
+from attrs import field
 
 from durable._core.codec.codec import Payload
 from durable._core.journal import aftermath
@@ -82,6 +82,7 @@ from durable._core.journal.events import (
     TurnUnfinished,
 )
 from durable._core.journal.waits import Wait
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.retry import Retry
 from durable._core.statuses import WaitKind
 from durable.errors import InternalError, UsageError
@@ -93,7 +94,7 @@ _REVISIONS = frozenset(get_args(Revision))
 _NO_NAMES: frozenset[str] = frozenset()
 
 
-@frozen
+@light_frozen
 class History:
     """What replay needs of one run's events."""
 
@@ -439,7 +440,7 @@ def _failure(events: Sequence[Event]) -> RunFailed | None:
     return next(only(reversed(events), RunFailed), None)
 
 
-@frozen
+@light_frozen
 class OpenWaits:
     """What a run waits for, as its events imply it: each by the position of its command."""
 

@@ -23,6 +23,7 @@ from durable._core.codec.json_text import dumps
 from durable._core.codec.records import record_codec
 from durable._core.codec.rule import Refusal
 from durable._core.codec.rules.scalars import PLAIN
+from durable._core.light_frozen import light_frozen
 from durable.errors import (
     CapExceededError,
     DecodeError,
@@ -168,7 +169,7 @@ def _names(kind: type) -> set[str]:
 _NUMBERS = ("attempts", "delay", "factor", "max_delay", "jitter", "max_elapsed")
 
 
-@frozen
+@light_frozen
 class PolicyRecord:
     """A policy in the text: exceptions are names."""
 

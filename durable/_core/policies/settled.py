@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 from attrs import Factory, field, frozen
 
 from durable._core.codec.exceptions.parts import Unrecorded
+from durable._core.light_frozen import light_frozen
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -136,7 +137,7 @@ class GroupFailedError(ExceptionGroup[Exception]):
         return part
 
 
-@frozen
+@light_frozen
 class EndRule:
     """
     When a group ends before all of its members have.

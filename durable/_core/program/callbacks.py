@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 
 from attrs import field, frozen
 
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.retry import is_number
 from durable._core.program import current_driver
 from durable._core.program.definition import check_name
@@ -71,7 +72,7 @@ class Callback(Op[T], Generic[T]):
         return f"answer to callback {self.name!r}" if self.name else f"answer to the callback at {self.position}"
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class CallbackOp(Op[Callback[T]]):
     """Makes a callback."""
 

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial, update_wrapper
 from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
-from attrs import frozen
-
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import one_line, shown
 from durable._core.codec.signatures import ArgumentTypes, argument_types, result_type, yielded_type
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.key_functions import KeyFunction
 from durable._core.policies.limits import LimitRef
 from durable._core.policies.retry import NEVER, Retry
@@ -83,7 +82,7 @@ def check_run_id(value: object) -> str:
 # --- options ---------------------------------------------------------------------------------
 
 
-@frozen
+@light_frozen
 class StepOptions:
     """Options of `@step` and `@transaction`."""
 
@@ -101,7 +100,7 @@ class StepOptions:
     keep_memos: bool = True
 
 
-@frozen
+@light_frozen
 class RunOptions:
     """Options of `@workflow` and `@job`."""
 

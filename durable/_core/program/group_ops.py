@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, Type
 
 from attrs import field, frozen
 
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.settled import NO_RULE, EndRule, Settled
 from durable._core.program import current_driver
 from durable._core.program.command import Command
@@ -37,7 +38,7 @@ Applied: TypeAlias = "Step[..., Any] | TransactionStep[..., Any] | Job[..., Any]
 Member: TypeAlias = Op[T] | Coroutine[Any, Any, T]
 
 
-@frozen
+@light_frozen
 class GroupOptions:
     """What `gather` and `for_each` may be asked for besides their members."""
 
@@ -51,7 +52,7 @@ class GroupOptions:
 PLAIN: Final = GroupOptions()
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class GroupOp(Op[T]):
     """A command made of members."""
 
@@ -63,7 +64,7 @@ class GroupOp(Op[T]):
         return f"{what} ({self.name})" if self.name else what
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class GatherOp(GroupOp[T]):
     """All of its members."""
 
@@ -94,7 +95,7 @@ class Winner(Generic[T]):
     key: Any = None
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class RaceOp(GroupOp[Winner[T]]):
     """The first of its members."""
 
@@ -111,7 +112,7 @@ class RaceOp(GroupOp[Winner[T]]):
         return self.called(f"race of {len(self.members)}")
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class WaitFirstOp(GatherOp[Winner[T]]):
     """The first of its members; the others continue."""
 
@@ -119,7 +120,7 @@ class WaitFirstOp(GatherOp[Winner[T]]):
         return self.called(f"wait_first of {len(self.members)}")
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class CompletionsOp(GatherOp[str]):
     """Begins its members, and waits for none: its position, by which `NextCompletion` asks for the outcomes."""
 
@@ -127,7 +128,7 @@ class CompletionsOp(GatherOp[str]):
         return self.called(f"as_completed of {len(self.members)}")
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class NextCompletion(Op[tuple[Any] | None]):
     """The outcome of the member that ended next in the `as_completed` at a position; None once there is no more."""
 
@@ -171,7 +172,7 @@ class AsCompleted(Generic[T]):
         return f"<{self._op.describe()}, {state}>"
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class PollOp(GroupOp[T]):
     """A step that is called again until it returns something true."""
 
@@ -186,7 +187,7 @@ class PollOp(GroupOp[T]):
         return self.called(f"poll_until {self.op.describe()}")
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class TimeoutOp(GroupOp[T]):
     """A member with a durable deadline."""
 
@@ -201,7 +202,7 @@ class TimeoutOp(GroupOp[T]):
         return self.called(f"timeout {self.seconds:g} s")
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class SettleOp(GroupOp[Settled[T]]):
     """A member whose failure does not raise."""
 
@@ -215,7 +216,7 @@ class SettleOp(GroupOp[Settled[T]]):
         return self.called("settle")
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class ForEachOp(GroupOp[T]):
     """A step, transaction, job, workflow or helper applied to each item of a recorded list."""
 

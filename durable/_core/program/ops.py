@@ -44,7 +44,7 @@ def checked_conflict(found: Any) -> Any:
     return found
 
 
-@frozen
+@light_frozen
 class Options:
     """What `op.options(...)` and the keyword arguments of `start` may change; None changes nothing."""
 
@@ -354,7 +354,7 @@ class Child(Generic[T_co]):
         return op
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class AwaitRunOp(Op[T_co]):
     """Waits for the end of a run that exists already."""
 
@@ -370,7 +370,7 @@ class AwaitRunOp(Op[T_co]):
 OnParentEnd: TypeAlias = Literal["abandon", "cancel"]
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class StartOp(Op[Child[T_co]]):
     """Starts a child without awaiting it."""
 
@@ -383,7 +383,7 @@ class StartOp(Op[Child[T_co]]):
         return f"start of {self.op.describe()}"
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class ContinueAs(Op[Any]):
     """Ends this run and continues as a fresh one."""
 
@@ -397,7 +397,7 @@ class ContinueAs(Op[Any]):
 # --- time and signals ----------------------------------------------------------------------------
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class SleepOp(Op[None]):
     """A durable timer: *seconds* from now, or until *until* (epoch seconds, UTC)."""
 
@@ -449,7 +449,7 @@ class Signal(Generic[T]):
         return f"Signal({self.name!r}, {getattr(self.type, '__qualname__', self.type)})"
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class WaitForOp(Op[T_co]):
     """Waits for the next signal of a name."""
 
@@ -465,7 +465,7 @@ class WaitForOp(Op[T_co]):
 # --- what one run asks of another -----------------------------------------------------------------
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class SignalRunOp(Op[None]):
     """Sends a signal to a run."""
 
@@ -483,7 +483,7 @@ class SignalRunOp(Op[None]):
         return f"signal_run {self.name!r} of run {self.run_id!r}"
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class CancelRunOp(Op[bool]):
     """Asks a run to end."""
 

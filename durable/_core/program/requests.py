@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 
 from attrs import field, frozen
 
+from durable._core.light_frozen import light_frozen
 from durable._core.program import current_driver
 from durable._core.program.ops import Op, Signal, WaitForOp, kind_of
 
@@ -114,14 +115,14 @@ class Asked(Generic[Q, A]):
         return op
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class WaitForRequestOp(WaitForOp[Asked[Q, A]]):
     """Waits for the next request of a name."""
 
     request: Request[Q, A] = field(kw_only=True)
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class ReplyOp(Op[None]):
     """Answers a request, or refuses it."""
 

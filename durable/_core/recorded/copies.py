@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import AttributesSet, CommandEvent, Event, FeedOpened, ResumeRequested, SignalReceived
 from durable._core.journal.history import effective, fork, only, open_waits, reopened
+from durable._core.light_frozen import light_frozen
 from durable._core.recorded.export_format import ExportedWait, RunFacts, RunHistory
 from durable._core.statuses import ENDS
 from durable.errors import UsageError
@@ -24,7 +25,7 @@ from durable.errors import UsageError
 Find: TypeAlias = Callable[[str], RunHistory | None]
 
 
-@frozen
+@light_frozen
 class Absent:
     """A run that a copy waits for, and that is not at hand."""
 
@@ -141,7 +142,7 @@ def waits_of(events: Sequence[Event], now: float) -> list[ExportedWait]:
 # --- the runs that a copy needs ------------------------------------------------------------------------
 
 
-@frozen
+@light_frozen
 class Copy:
     """A run that is to continue elsewhere, and what it needs for that."""
 

@@ -15,10 +15,9 @@ from difflib import SequenceMatcher
 from itertools import takewhile
 from typing import Any, Final, Literal, TypeAlias
 
-from attrs import frozen
-
 from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import dumps_sorted, loads
+from durable._core.light_frozen import light_frozen
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.run_lines import Line, command_lines
 
@@ -32,7 +31,7 @@ Reader: TypeAlias = Callable[[Payload], Any]
 MAX_SEARCH: Final = 250_000
 
 
-@frozen
+@light_frozen
 class Row:
     """What corresponds in two runs; None where one has no counterpart."""
 
@@ -47,7 +46,7 @@ class Row:
         return "" if line is None else line.position
 
 
-@frozen
+@light_frozen
 class FactRow:
     """A fact about two runs that is not the same."""
 
@@ -56,7 +55,7 @@ class FactRow:
     second: Any
 
 
-@frozen
+@light_frozen
 class Comparison:
     """Two runs side by side."""
 

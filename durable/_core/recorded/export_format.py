@@ -24,6 +24,7 @@ from durable._core.codec.records import Instant, Seconds
 from durable._core.journal.columns import fields_of
 from durable._core.journal.events import KIND_NAMES, Event, RunStarted
 from durable._core.journal.history import start_of
+from durable._core.light_frozen import light_frozen
 from durable._core.recorded.export_fields import (
     ExportedKind,
     ExportedStatus,
@@ -44,7 +45,7 @@ MAGIC: Final = "journal export"
 FORMAT: Final = 1
 
 
-@frozen
+@light_frozen
 class Header:
     """The first line of an export."""
 
@@ -60,7 +61,7 @@ class Header:
     format: int = FORMAT
 
 
-@frozen(kw_only=True)
+@light_frozen(kw_only=True)
 class RunFacts:
     """
     What a journal knows of a run beside its events.
@@ -125,7 +126,7 @@ class RunFacts:
         return self.sort
 
 
-@frozen
+@light_frozen
 class StepNote:
     """What a running step has noted: a cursor, or a memo (``memo:NAME:n``)."""
 
@@ -135,7 +136,7 @@ class StepNote:
     at: Instant
 
 
-@frozen
+@light_frozen
 class ExportedWait:
     """What a run waits for; *target* is the id of a run."""
 
@@ -149,7 +150,7 @@ class ExportedWait:
     since: Instant
 
 
-@frozen
+@light_frozen
 class FeedItem:
     """An item of a window whose child is still to come."""
 
@@ -158,7 +159,7 @@ class FeedItem:
     value: Payload | None
 
 
-@frozen
+@light_frozen
 class ExportedFeed:
     """A window of a `for_each` that still has items to start; *template* is the run of an item, as JSON text."""
 

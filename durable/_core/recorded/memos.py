@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from attrs import frozen
-
 from durable._core.codec.codec import Payload
+from durable._core.light_frozen import light_frozen
 from durable._core.recorded.export_format import StepNote
 
 #: How the notes are called that are memos; and what stands before it once their step has succeeded.
@@ -27,7 +26,7 @@ _DEPTH: Final = 6
 _MEMBERS: Final = 1_000
 
 
-@frozen
+@light_frozen
 class RecordedMemo:
     """What one `memo` of a step has recorded."""
 
@@ -40,7 +39,7 @@ class RecordedMemo:
     at: float
 
 
-@frozen
+@light_frozen
 class Used:
     """What calls of language models used."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from durable._core import run_ids
 from durable._core.codec.codec import Payload
@@ -25,10 +25,11 @@ from durable._core.journal.events import (
     StepStarted,
 )
 from durable._core.journal.history import effective, only
+from durable._core.light_frozen import light_frozen
 from durable._core.recorded.export_format import RunHistory
 
 
-@frozen
+@light_frozen
 class Line:
     """
     One line of a run: a command and what came of it; a signal or note; or how the run ended.

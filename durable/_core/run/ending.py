@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from attrs import frozen
-
 from durable._core.codec.codec import Payload
 from durable._core.codec.exceptions.failures import describe, record_exception
 from durable._core.codec.exceptions.parts import is_exception, traceback_of
@@ -25,6 +23,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.events import RunCancelled as RunCancelledEvent
 from durable._core.journal.payloads import failure_payload, payload_of, rebuilt
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.retry import NEVER, next_attempt
 from durable._core.run.failed_positions import positions_in
 from durable._core.statuses import CLEANUP_FAILED, EndStatus
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from durable._core.program.functions import Workflow
 
 
-@frozen
+@light_frozen
 class Ending:
     """A run's end: the event, and what those who wait for it get."""
 
@@ -48,7 +47,7 @@ class Ending:
     reason: str = ""
 
 
-@frozen
+@light_frozen
 class Restart:
     """The run's failed attempt, of several."""
 

@@ -68,8 +68,6 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, assert_never
 
-from attrs import frozen
-
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import (
     CancelSent,
@@ -94,6 +92,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.payloads import failure_payload
 from durable._core.journal.waits import Wait
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.limits import LimitRef, limit_name
 from durable._core.policies.retry import next_attempt
 from durable._core.program.definition import OnCrash, OnPoison
@@ -142,7 +141,7 @@ class StepEffect(StrEnum):
     CANCEL = "cancel the attempt"
 
 
-@frozen(eq=False)
+@light_frozen(eq=False)
 class Transition:
     """One entry of the table."""
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import anyio
 import anyio.to_process
-from attrs import frozen
 
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import describe, record_exception
@@ -36,6 +35,7 @@ from durable._core.journal.events import (
     StepSucceeded,
 )
 from durable._core.journal.payloads import payload_of
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.retry import next_attempt, snooze_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
@@ -399,7 +399,7 @@ async def forget_cancel(task: asyncio.Task[Any]) -> None:
         await asyncio.sleep(0)
 
 
-@frozen
+@light_frozen
 class _Raised:
     """
     What a function raised in its thread.

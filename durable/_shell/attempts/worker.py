@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from attrs import frozen
-
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import Failure, rebuild, record_exception
 from durable._core.codec.exceptions.origin import came_from_outside
+from durable._core.light_frozen import light_frozen
 from durable._core.program.functions import Step
 from durable._shell.attempts.asking import Asking
 from durable._shell.attempts.raised import as_failure
@@ -37,7 +36,7 @@ class InterruptedCall(Exception):  # noqa: N818 - no error: the call is made aga
     """The worker was told to stop, by Ctrl-C or a signal: how the function would have ended is unknown."""
 
 
-@frozen
+@light_frozen
 class FailedElsewhere:
     """What a function raised in a worker."""
 

@@ -15,9 +15,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.codec.digests import may_be_equal
+from durable._core.light_frozen import light_frozen
 from durable._core.statuses import ENDS
 from durable._shell.rows.checksums import checksum
 from durable._shell.rows.rows import Large, NewRun, TurnWrite
@@ -45,7 +46,7 @@ WHERE run = ? AND key_live IS NOT NULL
 Verdict: TypeAlias = Literal["take", "join", "replace", "follow", "renew"]
 
 
-@frozen
+@light_frozen
 class Holder:
     """The run that has a key; its row may be gone."""
 

@@ -20,9 +20,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from typing import TypeAlias
 
-from attrs import frozen
-
 from durable._core.journal.events import SlotGranted
+from durable._core.light_frozen import light_frozen
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.run_rows import HELD_SQL, IN_PAUSED_QUEUE_SQL
 from durable._shell.rows.rows import Damaged, Effects
@@ -75,7 +74,7 @@ UPDATE durable_slots SET aside = :aside WHERE aside <> :aside AND granted_at IS 
 _IS_PAUSED = "SELECT EXISTS (SELECT 1 FROM durable_queues WHERE name = ? AND paused_at IS NOT NULL)"
 
 
-@frozen
+@light_frozen
 class _Numbers:
     concurrency: int | None
     count: int | None

@@ -4,12 +4,11 @@ Freed executions kept in memory: their runs continue without a replay.
 
 from __future__ import annotations
 
-from attrs import frozen
-
+from durable._core.light_frozen import light_frozen
 from durable._core.run.execution import Execution
 
 
-@frozen
+@light_frozen
 class Resident:
     """A freed run: its execution, and how far its journal and its inbox are known to it."""
 

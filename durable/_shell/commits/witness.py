@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeAlias
 
-from attrs import frozen
-
 from durable._core.codec.json_text import dumps, loads
+from durable._core.light_frozen import light_frozen
 from durable._core.suspicion import BODY, HOOKS, Accused, TurnMark
 
 #: Writes a text down, on one of the lines that survive the process.
@@ -93,7 +92,7 @@ def _read(line: bytes) -> Iterable[TurnMark]:
         return
 
 
-@frozen
+@light_frozen
 class _Noted:
     _note: Note
     _line: int

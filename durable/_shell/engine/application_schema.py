@@ -11,9 +11,8 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
-from attrs import frozen
-
 from durable._core.codec.exceptions.safe_text import one_line, shown
+from durable._core.light_frozen import light_frozen
 from durable._core.program.functions import TransactionStep
 from durable._core.program.ops import RunOp, kind_of
 from durable._core.program.transactions import Transaction
@@ -32,7 +31,7 @@ _READ: Final = f"SELECT value FROM durable_meta WHERE name = '{_NAME}'"  # noqa:
 _WRITE: Final = f"INSERT OR REPLACE INTO durable_meta (name, value) VALUES ('{_NAME}', ?)"  # noqa: S608 - a constant
 
 
-@frozen
+@light_frozen
 class ApplicationSchema:
     """The steps that a file must have had, in order: the schema, then the migrations."""
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from attrs import evolve, field, frozen
 
+from durable._core.light_frozen import light_frozen
 from durable._core.ports import Clock
 from durable._core.program.functions import Workflow
 from durable._core.program.ops import Signal
@@ -170,7 +171,7 @@ def _counting_to_an_end(last: int) -> Allocate:
     return bounded
 
 
-@frozen
+@light_frozen
 class Rehearsal:
     """An engine in memory that is open for a dry run. Made by `rehearsing`."""
 

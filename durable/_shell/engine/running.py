@@ -20,12 +20,12 @@ from functools import partial
 from typing import Protocol, Self
 
 import anyio
-from attrs import frozen
 
 from durable._core.admission import Admission, Places
 from durable._core.codec.exceptions.failure import Failure
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.payloads import failure_in
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.limits import numbers
 from durable._core.supervision import remedy
 from durable._core.suspicion import guilty
@@ -521,7 +521,7 @@ async def _note_closed(file: Database, ownership: Ownership) -> None:
                 pass
 
 
-@frozen
+@light_frozen
 class Recovered:
     """What a file holds when it is opened."""
 

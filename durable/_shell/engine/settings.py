@@ -8,12 +8,11 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
-from attrs import frozen
-
 from durable._core.admission import Queue
 from durable._core.authoring.registry import Definitions
 from durable._core.authoring.schedules import Schedule
 from durable._core.codec.codec import Codec
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.caps import Caps
 from durable._core.policies.limits import Limit
 from durable._core.ports import Clock
@@ -33,7 +32,7 @@ def counting(last: int) -> Allocate:
     return itertools.count(last + 1).__next__
 
 
-@frozen(kw_only=True)
+@light_frozen(kw_only=True)
 class Settings:
     """The arguments of `Engine`, where they are described; durations are in seconds."""
 

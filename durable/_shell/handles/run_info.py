@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from attrs import field, frozen
 
 from durable._core.codec.codec import Codec, Payload
+from durable._core.light_frozen import light_frozen
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.progress import Progress
 from durable._core.statuses import Status
@@ -37,7 +38,7 @@ class RunValues(Protocol):
     def result(self) -> Any: ...
 
 
-@frozen
+@light_frozen
 class RecordedValues:
     """What a run was given and what it returned: decoded when somebody asks, since who lists runs seldom does."""
 

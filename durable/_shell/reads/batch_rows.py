@@ -8,9 +8,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
-
 from durable._core.codec.json_text import read_object
+from durable._core.light_frozen import light_frozen
 from durable._core.statuses import ENDS
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.why import why_by_id
@@ -31,7 +30,7 @@ SELECT run_id FROM durable_runs WHERE callback = ? AND ended_at IS NULL ORDER BY
 _OLDEST_NESTED = "SELECT batch_id FROM durable_batches WHERE parent = ? AND finished_at IS NULL ORDER BY batch LIMIT 1"
 
 
-@frozen
+@light_frozen
 class BatchRow:
     """A row of `durable_batches`, and how many of its members have which status."""
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.columns import from_row
 from durable._core.journal.events import CancelRequested, Event
+from durable._core.light_frozen import light_frozen
 from durable._core.recorded.export_format import StepNote
 from durable._core.recorded.memos import RecordedMemo, memos_in
 from durable._core.statuses import ENDS, STATUSES
@@ -114,7 +115,7 @@ WHERE e.run = ? AND e.seq >= ? ORDER BY e.seq
 """
 
 
-@frozen
+@light_frozen
 class Loaded:
     """A run as the driver takes it over: its events as rows, and what waits in its inbox."""
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from attrs import frozen
-
 from durable._core.journal.events import Event
+from durable._core.light_frozen import light_frozen
 from durable._shell.reads.event_rows import checked_end, load_history
 from durable._shell.reads.run_rows import RunRow, require_run
 from durable._shell.rows.rows import RunResult
@@ -23,7 +22,7 @@ class OwedHook(NamedTuple):
     hook: str
 
 
-@frozen
+@light_frozen
 class OwedHooks:
     """Those of one run, and how that ended."""
 

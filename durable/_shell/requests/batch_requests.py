@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.admission import Places
 from durable._core.codec.codec import Payload
+from durable._core.light_frozen import light_frozen
 from durable._shell.claims.places import PlacesFromFile
 from durable._shell.reads.run_rows import OPEN_SQL, chain
 from durable._shell.requests.request import Env, JournalRequest, values_of
@@ -36,7 +37,7 @@ SELECT t.batch FROM tree AS t JOIN durable_batches AS b USING (batch) WHERE b.co
 _OPEN_MEMBERS = f"SELECT run FROM durable_runs WHERE batch = ? AND status IN {OPEN_SQL}"  # noqa: S608 - a constant
 
 
-@frozen
+@light_frozen
 class NewBatch:
     """A batch to be created, as plain data."""
 
@@ -60,7 +61,7 @@ class NewBatch:
         return (*self.runs, *self.on_success, *self.on_failure, *self.on_complete)
 
 
-@frozen
+@light_frozen
 class CreateBatches(JournalRequest[list[str]]):
     """Create batches, the outermost first, and their members: all of them, or none. The members' ids, in order."""
 
@@ -97,7 +98,7 @@ class CreateBatches(JournalRequest[list[str]]):
         return ids
 
 
-@frozen
+@light_frozen
 class AddToBatch(JournalRequest[list[str]]):
     """Add members to an open batch: all of them, or none. Their ids."""
 
@@ -118,7 +119,7 @@ class AddToBatch(JournalRequest[list[str]]):
         return _add(conn, [(run, self.batch_id, number) for run in self.runs], env.numbers(conn), env.places, effects)
 
 
-@frozen
+@light_frozen
 class CancelBatch(JournalRequest[bool]):
     """Ask all that is open in a batch to end; False if it is complete, or was asked before."""
 

@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import sqlite3
 
-from attrs import frozen
-
 from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import CallbackCompleted, CallbackFailed
+from durable._core.light_frozen import light_frozen
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 from durable._shell.writes.callback_answers import Answered, answer, keep_alive
 from durable.errors import TokenUsedError
 
 
-@frozen
+@light_frozen
 class CompleteCallback(JournalRequest[Answered | None]):
     """Answer a callback with *value*; the answer that it has already, if it has."""
 
@@ -43,7 +42,7 @@ class CompleteCallback(JournalRequest[Answered | None]):
         return answer(conn, self.token, lambda at: CallbackCompleted(at, self.value, env.now), env.now, effects)
 
 
-@frozen
+@light_frozen
 class FailCallback(JournalRequest[Answered | None]):
     """Answer a callback with a failure; the answer that it has already, if it has."""
 
@@ -65,7 +64,7 @@ class FailCallback(JournalRequest[Answered | None]):
         return answer(conn, self.token, lambda at: CallbackFailed(at, self.failure, env.now), env.now, effects)
 
 
-@frozen
+@light_frozen
 class KeepCallback(JournalRequest[None]):
     """A callback is still being worked on."""
 

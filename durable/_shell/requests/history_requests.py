@@ -12,6 +12,7 @@ from attrs import frozen
 from durable._core.codec.codec import Payload
 from durable._core.journal import history
 from durable._core.journal.events import Event, RunExpired, SignalReceived
+from durable._core.light_frozen import light_frozen
 from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import ENDS
 from durable._shell.claims import slots
@@ -61,7 +62,7 @@ UPDATE durable_batches SET cancelled_at = NULL, reason = NULL WHERE batch IN tre
 """
 
 
-@frozen
+@light_frozen
 class RetryRun(JournalRequest[bool]):
     """
     Let a failed run continue from what failed; completed steps and children are not repeated.
@@ -78,7 +79,7 @@ class RetryRun(JournalRequest[bool]):
         return _retry(conn, self.run_id, effects, env, force=False)
 
 
-@frozen
+@light_frozen
 class RetryRunAnyway(JournalRequest[bool]):
     """As `RetryRun`, whatever the failure has led to: the run continues from before that."""
 
@@ -89,7 +90,7 @@ class RetryRunAnyway(JournalRequest[bool]):
         return _retry(conn, self.run_id, effects, env, force=True)
 
 
-@frozen
+@light_frozen
 class RetryHooks(JournalRequest[int]):
     """Make up for the hooks of a run that went wrong, and for the starts that were refused; how many there are."""
 
@@ -103,7 +104,7 @@ class RetryHooks(JournalRequest[int]):
         return ask_again(conn, run.run, env.now, env.numbers(conn), effects)
 
 
-@frozen
+@light_frozen
 class ForkRun(JournalRequest[str]):
     """A new run that continues from position *at* of another, with some outcomes replaced; its id."""
 
@@ -172,7 +173,7 @@ class Imported:
     present: list[str]
 
 
-@frozen
+@light_frozen
 class ImportRuns(JournalRequest[Imported]):
     """Write runs of another journal into this one: all of them, or none. See `importing`."""
 
@@ -186,7 +187,7 @@ class ImportRuns(JournalRequest[Imported]):
         return Imported(runs, present)
 
 
-@frozen
+@light_frozen
 class RetryBatch(JournalRequest[int]):
     """As `RetryRun` (by *force* `RetryRunAnyway`), for all that failed in a batch, or never began; how many runs."""
 

@@ -16,10 +16,11 @@ import json
 import sqlite3
 from typing import Final, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import read_list
+from durable._core.light_frozen import light_frozen
 from durable._shell.requests.encoding import error_from, plain_error, plain_result, result_from
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
@@ -44,7 +45,7 @@ DELETE FROM durable_requests WHERE id IN (SELECT id FROM durable_requests WHERE 
 _SURPLUS = "SELECT at FROM durable_requests ORDER BY at DESC LIMIT 1 OFFSET ?"
 
 
-@frozen
+@light_frozen
 class Once(JournalRequest[R_co | DurableError]):
     """*request*, unless it was recorded under this id before. A refusal is returned, so that it is recorded, too."""
 
@@ -129,7 +130,7 @@ def _unreadable() -> InternalError:
 # --- what is kept ---------------------------------------------------------------------------------
 
 
-@frozen
+@light_frozen
 class ForgetAnswers(JournalRequest[bool]):
     """Delete some of the answers that nobody asks for any more; True if there are others. Asked for by the engine."""
 

@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Final, Protocol
 
-from attrs import frozen
+from durable._core.light_frozen import light_frozen
 
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
 
@@ -24,7 +24,7 @@ class _Socket(Protocol):
 UNKNOWN_UID: Final = 2**32 - 1
 
 
-@frozen
+@light_frozen
 class Peer:
     """The process that connected, or that listens; of the latter, the one that began to."""
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Container, Iterable
 
-from attrs import frozen
-
+from durable._core.light_frozen import light_frozen
 from durable._core.statuses import ENDS
 from durable._shell.claims.keys import drop_expired_keys, keep_key
 from durable._shell.reads.run_rows import chain, last_id, require_run
@@ -72,7 +71,7 @@ WHERE p.payload > ? AND p.payload <= ? AND {_IS_UNUSED} ORDER BY p.payload
 _DROP = f"DELETE FROM durable_payloads AS p WHERE p.payload = ? AND {_IS_UNUSED}"  # noqa: S608 - a constant
 
 
-@frozen
+@light_frozen
 class Pruned:
     """
     How many runs one request deleted, and behind which number to continue; None if there are no more.
@@ -85,7 +84,7 @@ class Pruned:
     following: int | None
 
 
-@frozen
+@light_frozen
 class PruneRuns(JournalRequest[Pruned]):
     """
     Delete trees of runs that all ended before *before*; the keys that are theirs are kept.
@@ -105,7 +104,7 @@ class PruneRuns(JournalRequest[Pruned]):
         return _prune_runs(conn, self.before, self.after, keep_keys=True)
 
 
-@frozen
+@light_frozen
 class PruneRunsAndKeys(JournalRequest[Pruned]):
     """As `PruneRuns`, and their keys are free again."""
 
@@ -117,7 +116,7 @@ class PruneRunsAndKeys(JournalRequest[Pruned]):
         return _prune_runs(conn, self.before, self.after, keep_keys=False)
 
 
-@frozen
+@light_frozen
 class PruneBatches(JournalRequest[Pruned]):
     """
     Delete batches that finished before *before*, with their runs and nested batches, if all of that did.
@@ -133,7 +132,7 @@ class PruneBatches(JournalRequest[Pruned]):
         return _prune_batches(conn, self.before, self.after, keep_keys=True)
 
 
-@frozen
+@light_frozen
 class PruneBatchesAndKeys(JournalRequest[Pruned]):
     """As `PruneBatches`, and the keys of their runs are free again."""
 
@@ -145,7 +144,7 @@ class PruneBatchesAndKeys(JournalRequest[Pruned]):
         return _prune_batches(conn, self.before, self.after, keep_keys=False)
 
 
-@frozen
+@light_frozen
 class DeleteRun(JournalRequest[int]):
     """
     Delete one run, all that it continued as, and all that those started; how many runs. Their keys are free again.

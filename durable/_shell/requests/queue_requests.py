@@ -8,10 +8,9 @@ import json
 import sqlite3
 from typing import Any, TypeAlias
 
-from attrs import frozen
-
 from durable._core.admission import Queue
 from durable._core.codec.json_text import read_list
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.limits import Limit, Rate
 from durable._core.program.definition import check_name
 from durable._shell.claims import slots
@@ -24,7 +23,7 @@ from durable.errors import DefinitionError, UsageError
 _Numbers: TypeAlias = tuple[int | None, int | None, float | None]
 
 
-@frozen
+@light_frozen
 class PauseQueue(JournalRequest[bool]):
     """Begin nothing more from a queue, or (*paused* False) again; False if that is so already."""
 
@@ -47,7 +46,7 @@ class PauseQueue(JournalRequest[bool]):
         return True
 
 
-@frozen
+@light_frozen
 class ClearQueue(JournalRequest[int]):
     """Cancel every run of a queue that has not begun; how many."""
 
@@ -62,7 +61,7 @@ class ClearQueue(JournalRequest[int]):
         return sum(request_cancel(conn, run, reason, env.now, effects) for (run,) in rows)
 
 
-@frozen
+@light_frozen
 class ChangeQueue(JournalRequest[None]):
     """Let other numbers hold for a queue than those of the code; or, with *reset*, those of the code again."""
 
@@ -88,7 +87,7 @@ class ChangeQueue(JournalRequest[None]):
         )
 
 
-@frozen
+@light_frozen
 class ChangeLimit(JournalRequest[None]):
     """
     Let other numbers hold for a limit than those of the code; or, with *reset*, those of the code again.

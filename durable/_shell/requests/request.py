@@ -18,11 +18,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
-from attrs import field, frozen
+from attrs import field
 
 from durable._core.admission import Places
 from durable._core.codec.codec import Payload
 from durable._core.codec.concealing import is_concealed
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.limits import Rate
 from durable._shell.reads.event_rows import last_run
 from durable._shell.rows.rows import Effects, NewRun
@@ -63,7 +64,7 @@ class OwnSchedules(Protocol):
     def ticks_of(self, name: str, since: float, until: float, now: float) -> list[Tick]: ...
 
 
-@frozen
+@light_frozen
 class Env:
     """What a request cannot know by itself: the moment, and what only the owner of the file knows."""
 

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import loads
 from durable._core.journal.events import OutcomeResolved, ResumeRequested, SignalReceived, StepInterrupted
+from durable._core.light_frozen import light_frozen
 from durable._core.program.definition import check_run_id
 from durable._core.statuses import ENDS, HELD, OPEN, Cause, changed_by
 from durable._shell.claims import slots
@@ -74,7 +75,7 @@ class StartRuns(JournalRequest[list[str]]):
         return list(create_each(conn, news, effects))
 
 
-@frozen
+@light_frozen
 class SendSignal(JournalRequest[bool]):
     """Put a signal into a run's inbox; False if its *dedup* id was accepted before."""
 
@@ -98,7 +99,7 @@ class SendSignal(JournalRequest[bool]):
         return send_signal(conn, self.run_id, SignalReceived(self.name, self.payload, env.now), self.dedup, effects)
 
 
-@frozen
+@light_frozen
 class AskRun(JournalRequest[str]):
     """
     Put a request into a run's inbox; its id: that of the first, if its *dedup* id was accepted before.
@@ -129,7 +130,7 @@ class AskRun(JournalRequest[str]):
         return ask(conn, self.run_id, asked, self.digest, self.dedup, effects)
 
 
-@frozen
+@light_frozen
 class CancelRun(JournalRequest[bool]):
     """Ask a run to end; False if it has ended already."""
 
@@ -150,7 +151,7 @@ class CancelRun(JournalRequest[bool]):
         return request_cancel(conn, current_run(conn, self.run_id).run, self.reason, env.now, effects)
 
 
-@frozen
+@light_frozen
 class PauseRun(JournalRequest[bool]):
     """Let a run begin nothing more until it is resumed; False if it is paused already."""
 
@@ -173,7 +174,7 @@ class PauseRun(JournalRequest[bool]):
         return True
 
 
-@frozen
+@light_frozen
 class ResumeRun(JournalRequest[bool]):
     """Resume a paused or blocked run; False if it is neither."""
 
@@ -196,7 +197,7 @@ class ResumeRun(JournalRequest[bool]):
         return True
 
 
-@frozen
+@light_frozen
 class RescheduleRun(JournalRequest[None]):
     """Let a run that waits for its delay begin at *at*, or *delay* seconds from now, instead."""
 
@@ -218,7 +219,7 @@ class RescheduleRun(JournalRequest[None]):
         effects.fires(env.now if due_at is None else due_at)
 
 
-@frozen
+@light_frozen
 class ResolveStep(JournalRequest[None]):
     """Say how a step has ended that blocks its run because nobody knows. *value* is a failure if it *failed*."""
 

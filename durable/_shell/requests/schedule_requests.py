@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from durable._core.authoring.schedules import Timetable
 from durable._core.codec.codec import Payload
+from durable._core.light_frozen import light_frozen
 from durable._shell.reads.schedule_rows import schedule_by_name, still_open
 from durable._shell.requests.request import Env, JournalRequest, values_of
 from durable._shell.rows.rows import Effects, NewRun
@@ -31,7 +32,7 @@ from durable._shell.writes.schedule_writes import (
 from durable.errors import ScheduleNotFoundError, UsageError
 
 
-@frozen
+@light_frozen
 class PauseSchedule(JournalRequest[bool]):
     """Let a schedule start nothing until it is resumed; False if it is paused already."""
 
@@ -46,7 +47,7 @@ class PauseSchedule(JournalRequest[bool]):
         return True
 
 
-@frozen
+@light_frozen
 class ResumeSchedule(JournalRequest[bool]):
     """Resume a paused schedule, from now; False if it is not paused."""
 
@@ -99,7 +100,7 @@ class TriggerSchedule(JournalRequest[str]):
         return started
 
 
-@frozen
+@light_frozen
 class PutSchedule(JournalRequest[bool]):
     """
     Make a schedule, or (with *replace*) let one that was made at run time be another; False if it is so already.
@@ -176,7 +177,7 @@ class PutSchedule(JournalRequest[bool]):
         return to_json([evolve(self.run, run=0, run_id=name, chosen_id=False, labels=labels, started=started)])
 
 
-@frozen
+@light_frozen
 class DeleteSchedule(JournalRequest[None]):
     """
     Forget a schedule, but not the runs that it has started.

@@ -14,10 +14,9 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from attrs import frozen
-
 from durable import errors
 from durable._core.codec.json_text import loads
+from durable._core.light_frozen import light_frozen
 from durable._core.release import RELEASE
 from durable._shell.requests import (
     batch_requests,
@@ -45,14 +44,14 @@ LARGE_LINE: Final = 64 << 10
 _ID_LENGTH: Final = 100
 
 
-@frozen
+@light_frozen
 class WaitForEnd:
     """Answered once a run may have ended. It changes nothing, hence is not a request to be recorded."""
 
     run_id: str
 
 
-@frozen
+@light_frozen
 class WaitForNews:
     """Answered once something about a run is not as *mark* says, see `stream_rows.news_mark`."""
 
@@ -60,7 +59,7 @@ class WaitForNews:
     mark: str
 
 
-@frozen
+@light_frozen
 class WaitForAnswer:
     """Answered once the request of that id into a run may have been answered, or cannot be any more."""
 
@@ -68,7 +67,7 @@ class WaitForAnswer:
     run_id: str
 
 
-@frozen
+@light_frozen
 class FollowEvents:
     """Answered with events, one line after the other, until one of the two hangs up: see `WantedEvents`."""
 
@@ -77,12 +76,12 @@ class FollowEvents:
     kinds: tuple[str, ...] | None
 
 
-@frozen
+@light_frozen
 class ScrubFile:
     """Answered once the file was written anew. Nothing is recorded, and no transaction can hold it."""
 
 
-@frozen
+@light_frozen
 class AskHealth:
     """Answered with how the engine is: its status, then a sentence for each thing that is wrong."""
 

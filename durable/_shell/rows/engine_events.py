@@ -13,6 +13,7 @@ from attrs import frozen
 
 from durable._core.codec.exceptions.safe_text import shown
 from durable._core.codec.json_text import loads
+from durable._core.light_frozen import light_frozen
 from durable.errors import DecodeError, UsageError
 
 #: ready: a run was created, or woken; started: its first turn is on disk; waiting: it was freed.
@@ -77,7 +78,7 @@ class EngineEvent:
         return self.name
 
 
-@frozen
+@light_frozen
 class WantedEvents:
     """Which events a reader wants: of one run, of one workflow, of some kinds; what is None is not asked for."""
 

@@ -15,13 +15,12 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from attrs import frozen
-
 from durable._core.authoring.op_constructors import with_options
 from durable._core.authoring.registry import Definitions
 from durable._core.authoring.schedules import MOST_MISSED, Overlap, Schedule, Timetable, decide
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import LINE_CAP, message_of, one_line
+from durable._core.light_frozen import light_frozen
 from durable._core.program.ops import RunOp, kind_of
 from durable._shell.attempts.asking import in_short
 from durable._shell.log import log
@@ -61,7 +60,7 @@ def collect_schedules(schedules: Iterable[Schedule], definitions: Definitions) -
     return found
 
 
-@frozen
+@light_frozen
 class StoredSchedule(Timetable):
     """A schedule that was made at run time, with what it starts."""
 

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from attrs import frozen
-
 from durable._core.codec.codec import Payload
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal import history
 from durable._core.journal.events import RunStarted
 from durable._core.journal.payloads import rebuilt
+from durable._core.light_frozen import light_frozen
 from durable._core.program.functions import Finished, Hook, RunnableDefinition
 from durable._core.program.ops import Op, RunOp, kind_of
 from durable._core.run.decision import Decision
@@ -37,7 +36,7 @@ from durable._shell.writes.hook_writes import broken_again, claim_hook, made_up_
 from durable.errors import DurableError
 
 
-@frozen
+@light_frozen
 class Continuations:
     """What the end of a run starts, and the hooks that went wrong."""
 
@@ -45,7 +44,7 @@ class Continuations:
     broken: list[BrokenHook]
 
 
-@frozen
+@light_frozen
 class _Ended:
     """A run that has ended, as hooks are told of it."""
 

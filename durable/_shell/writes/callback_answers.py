@@ -12,12 +12,11 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from attrs import frozen
-
 from durable._core.codec.codec import Payload
 from durable._core.journal.callback_fates import ENDS_OF_CALLBACKS, SETS_ASIDE, CallbackFate
 from durable._core.journal.columns import from_row
 from durable._core.journal.events import CallbackCompleted, CallbackFailed, CallbackOpened, Event
+from durable._core.light_frozen import light_frozen
 from durable._core.program.tokens import Place, read_token
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import RunRow, run_by_id
@@ -42,7 +41,7 @@ _ROWS = "SELECT min(fire_at) FROM durable_waits WHERE run = ? AND position = ? A
 _IS_OPEN = "SELECT 1 FROM durable_waits WHERE run = ? AND position = ? AND kind = 'callback'"
 
 
-@frozen
+@light_frozen
 class Answered:
     """The answer that a callback has already."""
 
@@ -52,7 +51,7 @@ class Answered:
     value: Payload
 
 
-@frozen
+@light_frozen
 class _Found:
     """The callback of a token."""
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from attrs import frozen
-
 from durable._core.codec.json_text import dumps, read_list
+from durable._core.light_frozen import light_frozen
 from durable._core.suspicion import Accused, Suspect, TurnMark, accused
 
 
-@frozen
+@light_frozen
 class LastLife:
     """What the last engine of a file left: of use if it died."""
 

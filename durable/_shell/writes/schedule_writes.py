@@ -12,11 +12,12 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.authoring.schedules import AHEAD, MOST_MISSED, Overlap, Schedule, Timetable, timetable_from
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.journal.events import StepInterrupted
+from durable._core.light_frozen import light_frozen
 from durable._core.statuses import ENDS
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.schedule_rows import held_up_by, schedule_by_name, still_open
@@ -45,7 +46,7 @@ _POISON = f"{PoisonError.__name__}: "
 KILLERS = 2
 
 
-@frozen
+@light_frozen
 class Tick:
     """A tick to be recorded: the run that it starts, or why it has none."""
 

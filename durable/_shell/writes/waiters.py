@@ -11,10 +11,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
-
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import ChildCancelled, ChildFailed, ChildSucceeded, Event
+from durable._core.light_frozen import light_frozen
 from durable._shell.rows.rows import Effects
 from durable._shell.storage.bulk import about_many, write_many
 from durable._shell.storage.seals import is_sound
@@ -28,7 +27,7 @@ WHERE target IN ({items}) ORDER BY wait
 """
 
 
-@frozen
+@light_frozen
 class AwaitedEnd:
     """How a run ended."""
 

@@ -14,7 +14,7 @@ import base64
 import enum
 from typing import Any, Final
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.codec.class_names import exception_once_called, loaded_class, module_of, qualname_of
 from durable._core.codec.codec import Codec
@@ -39,6 +39,7 @@ from durable._core.codec.exceptions.traceback_text import as_note, frames_of, is
 from durable._core.codec.json_text import dumps
 from durable._core.codec.rule import TAG, Refusal
 from durable._core.codec.rules.untyped import decode_any, is_small
+from durable._core.light_frozen import light_frozen
 from durable.errors import RecordError, StepError
 
 __all__ = ["MESSAGE_CAP", "TRACEBACK_CAP", "Failure", "describe", "rebuild", "record_exception"]
@@ -89,7 +90,7 @@ def _bare(exc: BaseException) -> Failure:
     return Failure(clean(qualname_of(cls)[:100]), clean(module_of(cls)[:100]), message_of(exc, 100), {})
 
 
-@frozen
+@light_frozen
 class _Recorder:
     """Records one exception, and what is around and in it."""
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any, TypeAlias
 
-from attrs import frozen
-
 from durable._core.journal.events import (
     ChildStarted,
     CommandEvent,
@@ -24,6 +22,7 @@ from durable._core.journal.events import (
     StepStarted,
     TransactionStarted,
 )
+from durable._core.light_frozen import light_frozen
 from durable._core.run.divergence.lookahead import names_ahead, names_in
 from durable.errors import NondeterminismError
 
@@ -40,7 +39,7 @@ def alike(recorded: Any, requested: CommandEvent, aliases: Sequence[str] = ()) -
     return (requested.name == recorded.name or recorded.name in aliases) and requested.repeats(recorded)
 
 
-@frozen
+@light_frozen
 class Code:
     """The code that asked, as far as guesses need it: where it stands (nowhere, once it ended), and its function."""
 
@@ -115,7 +114,7 @@ _KEEP_BOTH = (
 )
 
 
-@frozen
+@light_frozen
 class _Guess:
     """What seems to have happened to the code, and what to do about it."""
 
