@@ -19,6 +19,8 @@ BATCH: Final = "durable.batch"
 INFO: Final = "durable.batch_info"
 ADD: Final = "durable.batch_add"
 CANCEL: Final = "durable.batch_cancel"
+REOPEN: Final = "durable.batch_reopen"
+WHOLE: Final = "durable.batch_whole"
 CLOSED: Final = "durable.batch_closed"
 
 #: What a batch starts: when all have succeeded, when the first has failed, when all have ended.
@@ -88,6 +90,32 @@ class BatchState:
     completed_at: float | None
     finished_at: float | None
     outcome: EndStatus | None
+    #: How each nested batch and callback has ended, or "pending"; and what was started.
+    nested: Mapping[str, str] = field(factory=dict)
+    callbacks: Mapping[str, str] = field(factory=dict)
+    begun: Sequence[str] = ()
+
+
+@frozen
+class Reopening:
+    """What of a batch has been begun again, or is to be begun again by it."""
+
+    #: Members and callbacks that were: ids of their workflows on the server, by their own.
+    runs: Mapping[str, str] = field(factory=dict)
+    #: Members that the server has never heard of.
+    unknown: Sequence[str] = ()
+    #: Nested batches.
+    nested: Sequence[str] = ()
+
+
+def reopening_text(reopening: Reopening) -> str:
+    """As it travels."""
+    return dumps(asdict(reopening))
+
+
+def reopening_in(text: str) -> Reopening:
+    """What `reopening_text` wrote."""
+    return Reopening(**loads(text))
 
 
 def state_text(state: BatchState) -> str:

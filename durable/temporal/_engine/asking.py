@@ -4,7 +4,7 @@ How handles ask the server: one client, and what is known of the definitions.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import frozen
@@ -24,9 +24,27 @@ NOBODY: Final = (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEE
 
 
 class StartAgain(Protocol):
-    """Starts a run that has a journal; *again*: one of its id has ended, which tells of its streams in *chapters*."""
+    """
+    Starts a run that has a journal; it is a member of the innermost of *batches*.
 
-    async def __call__(self, history: RunHistory, /, *, again: bool = False, chapters: str = "") -> None: ...
+    *again*: one of its id has ended, which tells of its streams in *chapters*.
+    """
+
+    async def __call__(
+        self, history: RunHistory, /, *, again: bool = False, chapters: str = "", batches: Sequence[str] = ()
+    ) -> None: ...
+
+
+class Mending(Protocol):
+    """Opens batches again: the module `reopening`, which knows handles on runs and batches, as these do not know it."""
+
+    def retry_batch(self, asking: Asking, batch_id: str, *, force: bool) -> Awaitable[int]:
+        """Begin again what failed in a batch; how many runs."""
+        ...
+
+    def tell_batches(self, asking: Asking, batches: Sequence[str], workflow_id: str) -> Awaitable[None]:
+        """Have batches wait for a run of theirs that was begun again."""
+        ...
 
 
 @frozen
@@ -44,6 +62,7 @@ class Asking:
     queues: Mapping[str, str]
     #: Starts a run that has a journal.
     start_again: StartAgain
+    mending: Mending
     #: The address of Temporal's own pages.
     web_ui: str | None = None
 

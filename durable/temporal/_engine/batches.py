@@ -51,13 +51,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 #: The memo of a batch by which an equal one is known.
-_CONTENTS: Final = "durable_contents"
+CONTENTS: Final = "durable_contents"
 #: Seconds between looks whether a member has begun.
 _BEGINS: Final = 0.1
 
 
 class TemporalBatch:
-    """A batch on a server. As `durable.Batch`, but for `retry`: retry its failed members."""
+    """A batch on a server. As `durable.Batch`."""
 
     def __init__(
         self,
@@ -131,12 +131,12 @@ class TemporalBatch:
                 batch_text(made),
                 id=batch_workflow_id(self.id),
                 task_queue=asking.default_queue,
-                memo={_CONTENTS: contents},
+                memo={CONTENTS: contents},
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             )
         except WorkflowAlreadyStartedError:
             described = await asking.client.get_workflow_handle(batch_workflow_id(self.id)).describe()
-            if not self._chosen or (await described.memo()).get(_CONTENTS) != contents:
+            if not self._chosen or (await described.memo()).get(CONTENTS) != contents:
                 msg = f"batch {self.id!r} exists already, with other contents: choose another id"
                 raise UsageError(msg) from None
 
@@ -246,6 +246,15 @@ class TemporalBatch:
             return bool(await self._update(self.id, CANCEL, reason))
         except BatchClosedError:
             return False
+
+    async def retry(self, *, force: bool = False) -> int:
+        """
+        Retry all that failed in it, nested batches and callbacks included, or was cancelled before it began; how many.
+
+        As `Batch.retry`, with the same errors, but that it is not done at once: a run that fails to be retried leaves
+        others that are.
+        """
+        return await self._asking.mending.retry_batch(self._asking, self.id, force=force)
 
     async def wait(self, timeout: float | None = None) -> BatchInfo:
         """

@@ -65,7 +65,7 @@ from durable.temporal._attempts.attempts import Attempts, Commits
 from durable.temporal._attempts.run_ends import wait_for_ends
 from durable.temporal._batches.batch_workflow import BatchWorkflow, batch_workflow_id
 from durable.temporal._driving.run_workflow import RunWorkflow
-from durable.temporal._engine import journals
+from durable.temporal._engine import journals, reopening
 from durable.temporal._engine.answering import answer
 from durable.temporal._engine.asking import Asking
 from durable.temporal._engine.batches import BatchesHere, TemporalBatch, draft_batch, list_batches
@@ -90,6 +90,7 @@ from durable.temporal._wire.starts import (
     Start,
     labels_of,
     make_start,
+    memo_of_batches,
     new_run_from,
     start_of_journal,
     workflow_id_of,
@@ -205,7 +206,15 @@ class TemporalEngine:
         self._grace, self._concurrency, self._threads, self._cached = grace, concurrency, threads, cached_runs
         queue_names = {self._task_queue_of(name): name for name in {*named, *self._polled}}
         self._asking = Asking(
-            client, self._codec, registry.definitions, self._carry, task_queue, queue_names, self._continue, web_ui
+            client,
+            self._codec,
+            registry.definitions,
+            self._carry,
+            task_queue,
+            queue_names,
+            self._continue,
+            reopening,
+            web_ui,
         )
         self._schedules = as_listed("schedules", schedules, Schedule)
         for schedule in self._schedules:
@@ -518,18 +527,25 @@ class TemporalEngine:
             raise UsageError(msg)
 
     async def _continue(
-        self, history: RunHistory, *, held: bool = False, again: bool = False, chapters: str = ""
+        self,
+        history: RunHistory,
+        *,
+        held: bool = False,
+        again: bool = False,
+        chapters: str = "",
+        batches: Sequence[str] = (),
     ) -> None:
-        """Start a run that has a journal; *again*: one of its id has ended, which tells of its streams."""
+        """Start a run that has a journal, as a member of *batches*; *again*: one of its id has ended."""
         start = start_of_journal(history)
         new, attributes = start.new, history.run.attributes
+        memo = {**start.memo, **memo_of_batches(batches)}
         policy = WorkflowIDReusePolicy
         await self._client.start_workflow(
             new.workflow,
             args=[packed_journal(history, held=held), *([packed(chapters, CHAPTERS)] if chapters else [])],
             id=start.workflow_id,
             task_queue=self._task_queue_of(new.queue),
-            memo=start.memo if attributes is None else {**start.memo, ATTRIBUTES: packed(attributes)},
+            memo=memo if attributes is None else {**memo, ATTRIBUTES: packed(attributes)},
             priority=start.priority,
             search_attributes=labels_of(new) if self._setup.searchable else None,
             id_reuse_policy=policy.ALLOW_DUPLICATE if again else policy.REJECT_DUPLICATE,

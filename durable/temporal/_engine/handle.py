@@ -63,7 +63,7 @@ from durable.temporal._engine.streams import TemporalStream
 from durable.temporal._wire.ends import RunEnd
 from durable.temporal._wire.items import CHAPTERS
 from durable.temporal._wire.payloads import ASK, from_plain, packed, plain, unpacked_text
-from durable.temporal._wire.starts import new_run_from, workflow_id_of
+from durable.temporal._wire.starts import BATCHES, new_run_from, workflow_id_of
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -93,6 +93,11 @@ class TemporalRun(Generic[T]):
     def run_id(self) -> str:
         """Its id."""
         return self.id
+
+    @property
+    def workflow_id(self) -> str:
+        """Its id on the server: a key, if it has one."""
+        return self._handle.id
 
     @property
     def web_ui(self) -> str | None:
@@ -427,26 +432,44 @@ class TemporalRun(Generic[T]):
         It continues as a fresh run of the server, of the same id, with its journal. A child that failed is retried,
         too.
         """
-        exported = await self.export()
-        if exported.run.status != "failed":
-            if exported.run.status in ENDS:
-                raise RunStateError(self.id, exported.run.status, "retry")
+        reopened = await self.reopened(force=force)
+        if reopened is None:
             return False
-        again = history.reopened(exported.events, time.time())
-        ran = history.ran_since(exported.events, again)
-        if ran and not force:
+        await self.begin_again(reopened, force=force)
+        await self._asking.mending.tell_batches(self._asking, await self.batches(), self._handle.id)
+        return True
+
+    async def reopened(self, *, force: bool) -> RunHistory | None:
+        """Its history with the retry; None if it has not ended. Raises as `retry`."""
+        exported = await self.export()
+        status, events = exported.run.status, exported.events
+        if status not in ENDS:
+            return None
+        unborn = history.never_began(events)
+        if status != "failed" and not (status == "cancelled" and unborn):
+            raise RunStateError(self.id, status, "retry", "Only failed runs can be retried; fork it instead")
+        again = history.reopened(events, time.time())
+        ran = () if force or unborn else history.ran_since(events, again)
+        if ran:
             named = [f"{each.describe()} at {each.position}" for each in ran]
-            raise RetryRefusedError(self.id, named, history.is_compensated(exported.events))
-        for child in history.open_waits([*exported.events, again]).children.values():
+            raise RetryRefusedError(self.id, named, history.is_compensated(events))
+        run = evolve(exported.run, status="waiting", ended_at=None, reason=None)
+        return evolve(exported, run=run, events=[*events, again], waits=[])
+
+    async def begin_again(self, reopened: RunHistory, *, force: bool) -> None:
+        """Begin it again with the history that `reopened` gave, and its children that have failed."""
+        for child in history.open_waits(reopened.events).children.values():
             handle = TemporalRun[Any](self._asking, child)
             if await handle.status() == "failed":
                 await handle.retry(force=force)
-        run = evolve(exported.run, status="waiting", ended_at=None, reason=None)
-        reopened = evolve(exported, run=run, events=[*exported.events, again], waits=[])
-        chapters = await self._query(CHAPTERS)
-        await self._asking.start_again(reopened, again=True, chapters=chapters)
+        chapters, batches = await self._query(CHAPTERS), await self.batches()
+        await self._asking.start_again(reopened, again=True, chapters=chapters, batches=batches)
         self._handle = self._asking.handle_on(self._handle.id)  # that of `start` knows the run that has failed
-        return True
+
+    async def batches(self) -> list[str]:
+        """Ids of the batch that it is a member or callback of, and of those around that."""
+        found: list[str] = (await (await self._describe()).memo()).get(BATCHES) or []
+        return found
 
     async def fork(
         self, at: str | int, replace: Mapping[str, Any] | Mapping[int, Any] | None = None, *, id: str | None = None
