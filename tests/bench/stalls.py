@@ -1,7 +1,7 @@
 """
 Stalls: how long the event loop, and the writer, are held at once, under loads that are large in one dimension.
 
-    python tests/bench/stalls.py [LOAD ...] [--size N | --small | --most N] [--where] [--plot FILE.svg]
+    python tests/bench/stalls.py [LOAD ...] [--size N | --small | --most N] [--freeze] [--where] [--plot FILE.svg]
 
 The loop's figures are processor time of its thread (so that other programs on a noisy machine do not count): of the
 longest iteration, and of the longest single callback; beside them what the longest garbage collection took, which is
@@ -572,6 +572,14 @@ async def measured(name: str, size: int, *, where: bool = False) -> Stalls:
     return found[0]
 
 
+def freeze_survivors(phase: str, info: dict[str, int]) -> None:
+    """
+    What a full collection leaves is in use, so the next one does not visit it.
+    """
+    if phase == "stop" and info["generation"] == 2:
+        gc.freeze()
+
+
 def main() -> None:
     """
     Measure the loads that the command line names, or all.
@@ -584,9 +592,12 @@ def main() -> None:
     parser.add_argument(
         "--plot", type=Path, help="measure a tenth of each load, too, and draw both to this file, as SVG"
     )
+    parser.add_argument("--freeze", action="store_true", help="freeze survivors, as examples/guide/operating.md has it")
     parser.add_argument("--where", action="store_true", help=f"tell what runs in callbacks of over {TOLD * 1e3:g} ms")
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    if asked.freeze:
+        gc.callbacks.append(freeze_survivors)
     drawn: list[tuple[str, float, float]] = []
     for name in asked.loads or LOADS:
         size = min(asked.most, asked.size or LOADS[name][2 if asked.small else 1])
