@@ -4,10 +4,13 @@ The seam between the core and what drives it, kept honest by a driver that has n
 See "A driver" in durable/README.md.
 """
 
+import re
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import fields
 
 from durable._core.authoring.decorators import job, step, transaction, workflow
 from durable._core.authoring.flow import now, patched
@@ -17,10 +20,13 @@ from durable._core.journal.payloads import rebuilt
 from durable._core.program.functions import Job
 from durable._core.program.ops import Return, RunOp, TransactionOp
 from durable._core.run.answers import Answers
+from durable._core.run.decision import Decision
 from durable._core.run.execution import OPENERS, Execution
 from durable._core.run.job_execution import JobExecution
 from durable.errors import DefinitionError
 from tests.core.drive import CODEC, outcome_of, started
+
+README = Path(__file__).parents[2] / "durable" / "README.md"
 
 
 class NothingIsPatched(Answers):
@@ -129,6 +135,16 @@ async def asks_for_a_database():
         yield insert()
     except DefinitionError as error:
         yield Return(str(error))
+
+
+def test_the_readme_names_all_that_a_driver_gets():
+    """
+    Each field of a `Decision`, and nothing else.
+    """
+    text = README.read_text(encoding="utf-8")
+    table = text[text.index("| it gets a `Decision`") : text.index("What arrives for something that is open no more")]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")]
+    assert {name for row in rows for name in re.findall("`([a-z_]+)`", row)} == {each.name for each in fields(Decision)}
 
 
 def test_a_driver_of_forty_lines_runs_workflows():
