@@ -28,8 +28,9 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Final, Generic, TypeVar
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
+from durable._core.light_frozen import light_define
 from durable._core.policies.limits import Rate, check_count, check_rate
 from durable._core.program.definition import check_name
 from durable.errors import DefinitionError
@@ -143,7 +144,7 @@ class Places:
 _Key = tuple[int, float, float, int]
 
 
-@define
+@light_define
 class _Lane(Generic[R]):
     concurrency: int | None
     rate: Rate | None

@@ -1,10 +1,12 @@
 """
-A class decorator for records of ours: frozen for type checkers, plain when they are made, and completed at first use.
+Class decorators for records of ours, which attrs completes at first use.
 
-The `__init__` of a frozen attrs class calls `object.__setattr__` for each field: it takes three times as long as plain
-assignments, and a turn makes a dozen of these records. And to write the methods of a class takes attrs a millisecond,
-of which a program that imports two hundred classes, and uses sixty, need not spend most. So attrs is asked for them
-when the first instance is made, or somebody asks for the fields. What users keep is `attrs.frozen`.
+To write the methods of a class takes attrs a millisecond, of which a program that imports two hundred classes, and uses
+sixty, need not spend most. So attrs is asked for them when the first instance is made, or somebody asks for the fields.
+
+`light_frozen` is frozen for type checkers, and plain when an instance is made: the `__init__` of a frozen attrs class
+calls `object.__setattr__` for each field, which takes three times as long as plain assignments, and a turn makes a
+dozen of these records. `light_define` is what `attrs.define` makes. What users hold is made by attrs itself.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from inspect import get_annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attrs import define as light_define
     from attrs import frozen as light_frozen
 else:
     from attrs import NOTHING, define, field
@@ -22,8 +25,13 @@ else:
 
     def light_frozen(cls: type | None = None, *, eq: bool = True, kw_only: bool = False) -> Any:
         # compared and hashed as frozen ones are; without hooks for assignments, since there are none
-        options = {"eq": eq, "unsafe_hash": eq or None, "kw_only": kw_only, "on_setattr": NO_OP}
-        return _Unfinished(cls, options).made if cls is not None else lambda cls: _Unfinished(cls, options).made
+        return _unfinished(cls, eq=eq, unsafe_hash=eq or None, kw_only=kw_only)
+
+    def light_define(cls: type | None = None, *, eq: bool = True) -> Any:
+        return _unfinished(cls, eq=eq)
+
+    def _unfinished(cls: type | None, **options: Any) -> Any:
+        return (lambda cls: _Unfinished(cls, options).made) if cls is None else _Unfinished(cls, options).made
 
     class _Unfinished:
         """Stands for the fields of a class with slots, until somebody asks for them or makes an instance."""
@@ -49,10 +57,10 @@ else:
             return owner.__attrs_attrs__
 
         def _finish(self) -> None:
-            define(self.made, these=self._fields, slots=False, init=True, **self._options)
+            define(self.made, these=self._fields, slots=False, init=True, on_setattr=NO_OP, **self._options)
 
     def _is_shared(hint: Any) -> bool:
         return str(hint).startswith("ClassVar")
 
 
-__all__ = ["light_frozen"]
+__all__ = ["light_define", "light_frozen"]

@@ -19,8 +19,8 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from anyio._backends._asyncio import AsyncIOBackend
 from anyio._core._eventloop import claim_worker_thread
-from attrs import define
 
+from durable._core.light_frozen import light_define
 from durable._core.supervision import pause_before
 from durable._shell.log import log
 from durable._shell.switching import switching
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _LAST_WAIT: Final = 0.5
 
 
-@define(eq=False)
+@light_define(eq=False)
 class _Call:
     fn: Callable[[], Any]
     context: contextvars.Context

@@ -10,7 +10,7 @@ import attrs
 import pytest
 from attrs import field
 
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import light_define, light_frozen
 
 T = TypeVar("T")
 
@@ -34,6 +34,12 @@ class Named(Point, Generic[T]):
 @light_frozen(eq=False)
 class Unique:
     n: int
+
+
+@light_define
+class Account:
+    owner: str
+    balance: int = 0
 
 
 def test_a_record_is_what_attrs_makes_of_a_frozen_class():
@@ -67,9 +73,17 @@ def test_the_fields_are_known_before_the_first_record_is_made():
         a: int
         b: str = "b"
 
-    assert attrs.has(Fresh)
     assert [each.name for each in attrs.fields(Fresh)] == ["a", "b"]
     assert Fresh(1) == Fresh(1, "b")
     match Fresh(3):
         case Fresh(a, b):
             assert (a, b) == (3, "b")
+
+
+def test_what_changes_is_no_key():
+    """As with attrs: it is compared, and has no hash."""
+    account = Account("Ada")
+    account.balance += 5
+    assert account == Account("Ada", 5)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(account)

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from attrs import define
-
 from durable._core.journal.events import (
     CallbackCompleted,
     CallbackFailed,
@@ -18,6 +16,7 @@ from durable._core.journal.events import (
     RunRetried,
     TimerFired,
 )
+from durable._core.light_frozen import light_define
 from durable._core.program.tokens import Place
 from durable.errors import TokenEndedError, TokenExpiredError, TokenForeignError
 
@@ -28,7 +27,7 @@ ENDS_OF_CALLBACKS: Final = (CallbackCompleted, CallbackFailed, HeartbeatMissed, 
 SETS_ASIDE: Final = (RunRestarted, RunRetried)
 
 
-@define
+@light_define
 class CallbackFate:
     """The callback of a token, told the events of its run in their order."""
 

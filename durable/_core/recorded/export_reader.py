@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from durable._core.journal.events import Event, RunContinued, RunRetried
 from durable._core.journal.history import effective, only
+from durable._core.light_frozen import light_define
 from durable._core.recorded.export_format import (
     ExportedFeed,
     ExportedWait,
@@ -63,7 +64,7 @@ def read_export(lines: Iterable[bytes], source: str) -> Iterator[RunHistory]:
         raise ExportFormatError(source, number, str(error)) from None
 
 
-@define
+@light_define
 class _Draft:
     """A run whose lines are being read."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, TypeAlias, assert_never
 
-from attrs import define, field
+from attrs import field
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import (
@@ -21,6 +21,7 @@ from durable._core.journal.events import (
     TransactionStarted,
 )
 from durable._core.journal.history import effective
+from durable._core.light_frozen import light_define
 
 #: How a step stands. "waiting": for a slot of its limit; "cancelling": it was told to end, and cleans up; "abandoned":
 #: that took it too long. An attempt is "running" or has one of the others, too.
@@ -38,7 +39,7 @@ StepStatus: TypeAlias = Literal[
 ]
 
 
-@define
+@light_define
 class RecordedAttempt:
     """One attempt of a step, by *number* from 1."""
 
@@ -50,7 +51,7 @@ class RecordedAttempt:
     failure: Payload | None = None
 
 
-@define
+@light_define
 class RecordedStep:
     """A step or transaction as it stands."""
 

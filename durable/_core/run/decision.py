@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from attrs import define, evolve, field, fields
+from attrs import evolve, field, fields
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event, GroupArranged, LaterAttempt, NowRead, PatchMarked, TurnUnfinished
 from durable._core.journal.waits import Wait, WakeOn
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import light_define, light_frozen
 from durable._core.policies.caps import Caps
 from durable._core.policies.limits import LimitRef
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
@@ -189,7 +189,7 @@ class LogEntry(NamedTuple):
     values: dict[str, Any]
 
 
-@define
+@light_define
 class Decision:
     """The outcome of one turn."""
 

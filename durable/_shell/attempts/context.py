@@ -16,10 +16,11 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
+from durable._core.light_frozen import light_define
 from durable._core.program.definition import check_name
 from durable._core.program.saying import ROOM, Speaker, speaker
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
@@ -137,7 +138,7 @@ class Notes(Protocol):
         ...
 
 
-@define
+@light_define
 class EmittedSoFar:
     """What an attempt has emitted."""
 

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import anyio.to_process
 
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import describe, record_exception
@@ -95,7 +94,8 @@ class Steps:
         #: The functions that an engine of another process has left running; None where there can be none.
         self.elsewhere: OutlivedElsewhere | None = None
         self._threads = Threads(threads, name="durable-step")
-        self._processes = anyio.CapacityLimiter(os.cpu_count() or 1)
+        #: Made with the first attempt that runs in a process.
+        self._processes: anyio.CapacityLimiter | None = None
 
     @property
     def calls_in_flight(self) -> int:
@@ -271,11 +271,14 @@ class Steps:
             raise as_failure(error, definition.kind) from None
 
     async def _call_in_process(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        import anyio.to_process  # noqa: PLC0415 - with all of `subprocess`: for those who have such steps
+
         check_importable(definition)
         code = definition.fn
         # Workers import a script as __mp_main__: what they send back of its classes is found under
         # that name here too. `import multiprocessing` makes the same alias.
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+        self._processes = self._processes or anyio.CapacityLimiter(os.cpu_count() or 1)
         self._in_processes += 1
         try:
             value = await anyio.to_process.run_sync(

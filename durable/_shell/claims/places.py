@@ -9,9 +9,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from durable._core.admission import BY_LABEL, Places, Queue
+from durable._core.light_frozen import light_define
 from durable._shell.rows.rows import NewRun
 
 #: Runs created last that are searched for one of the same group.
@@ -26,7 +27,7 @@ WHERE queue = :queue AND coalesce(
 """
 
 
-@define
+@light_define
 class PlacesFromFile:
     """Gives places in the lines of the queues, as one transaction finds them."""
 

@@ -24,9 +24,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from attrs import define, field
+from attrs import field
 
 from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.light_frozen import light_define
 from durable._core.policies.caps import DEFAULT_CAPS
 from durable._core.program.saying import ROOM
 from durable._core.supervision import FIRST_PAUSE, LONGEST_PAUSE
@@ -69,7 +70,7 @@ RETURNING value
 """
 
 
-@define(eq=False)
+@light_define(eq=False)
 class _Call:
     fn: Callable[[sqlite3.Connection, Effects], Any]
     future: asyncio.Future[Any]
@@ -84,7 +85,7 @@ class _Call:
     error: BaseException | None = None
 
 
-@define(eq=False)
+@light_define(eq=False)
 class _Turn:
     write: TurnWrite
     future: asyncio.Future[bool]
@@ -114,7 +115,7 @@ class Waiting:
             yield from self._room().__await__()
 
 
-@define
+@light_define
 class _Group:
     turns: list[_Turn] = field(factory=list)
     calls: list[_Call] = field(factory=list)

@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from durable._core.authoring.op_constructors import with_options
 from durable._core.codec.codec import Codec
 from durable._core.journal.payloads import call_digest
+from durable._core.light_frozen import light_define
 from durable._core.program.command import Command
 from durable._core.program.ops import RunOp
 from durable._shell.backend import Backend
@@ -26,7 +27,7 @@ from durable.errors import UsageError
 Callbacks: TypeAlias = RunOp[Any] | Iterable[RunOp[Any]] | None
 
 
-@define(eq=False)
+@light_define(eq=False)
 class Draft:
     """A batch that is not recorded yet."""
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from durable._core.admission import Queue
 from durable._core.codec.codec import Payload
@@ -20,7 +20,7 @@ from durable._core.codec.records import Instant, Seconds
 from durable._core.codec.rules.classes import KEY
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import Event, RunArrival, RunStarted
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import light_define, light_frozen
 from durable._core.policies.retry import RecordedRetry
 from durable._core.program.definition import OnConflict
 from durable._core.run.decision import Decision, FailedAttempt, Feed
@@ -60,7 +60,7 @@ def payload_digest(value: Payload) -> bytes:
 EventTuple: TypeAlias = tuple[int, int, int, str | None, float, str | None, Any, int]
 
 
-@define
+@light_define
 class RunState:
     """What the shell keeps of a run while it is active."""
 
@@ -278,7 +278,7 @@ class DroppedNotes:
     everything: bool = field(kw_only=True)
 
 
-@define
+@light_define
 class TurnWrite:
     """One turn, ready to be written: what was decided, and what was made of that on the event loop."""
 
@@ -317,7 +317,7 @@ class TurnWrite:
     feeds_next: Sequence[str] = ()
 
 
-@define
+@light_define
 class LastTurn(TurnWrite):
     """The turn with which a run ends, and what that end starts."""
 
@@ -411,7 +411,7 @@ class BatchNews(NamedTuple):
     batch_id: str
 
 
-@define
+@light_define
 class Effects:
     """What a commit group caused, for the loop to act on once it is on disk."""
 

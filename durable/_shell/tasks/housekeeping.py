@@ -8,9 +8,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from attrs import define
-
 from durable._core.codec.exceptions.safe_text import one_line
+from durable._core.light_frozen import light_define
 from durable._core.supervision import decide
 from durable._shell.backend import Backend
 from durable._shell.handles.journal import JournalHandle
@@ -96,7 +95,7 @@ async def _look(house: House, database: Database, ownership: Ownership | None, t
         troubles.end("file")
 
 
-@define
+@light_define
 class _Wal:
     """A WAL that cannot be emptied is told, and emptied as soon as it can."""
 

@@ -19,9 +19,10 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepRetrying, StepSnoozed, StepStopped
+from durable._core.light_frozen import light_define
 from durable._core.run.decision import StepAction
 from durable._core.suspicion import is_suspect
 from durable._shell.attempts.context import tell
@@ -44,7 +45,7 @@ TakeTurns: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 BATCHES_KNOWN = 1000
 
 
-@define(eq=False)
+@light_define(eq=False)
 class AttemptRunner:
     """Runs attempts of one run's steps."""
 

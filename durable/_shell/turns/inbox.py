@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
-from attrs import define, field
+from attrs import field
 
 from durable._core.journal.events import Event
+from durable._core.light_frozen import light_define
 from durable._shell.commits.commits import Commits
 from durable._shell.reads.event_rows import load_items
 from durable._shell.rows.rows import Effects, InboxItem
@@ -35,7 +36,7 @@ class Read(Protocol):
     async def __call__(self, fn: Callable[[sqlite3.Connection], T], /) -> T: ...
 
 
-@define(eq=False)
+@light_define(eq=False)
 class Inbox:
     """The arrivals of one run, in their order."""
 

@@ -10,11 +10,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import field
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event, RunRetried, StepStarted, StepSucceeded
 from durable._core.journal.history import only
+from durable._core.light_frozen import light_define
 from durable._core.program.progress import Progress
 from durable._core.run.decision import Decision, StepAction
 from durable._shell.attempts.context import EmittedSoFar, StepContext
@@ -31,7 +32,7 @@ from durable.errors import CapExceededError, UsageError
 _NONE: Final[frozenset[str]] = frozenset()
 
 
-@define(eq=False)
+@light_define(eq=False)
 class StepNotes:
     """What the steps of one run have noted."""
 

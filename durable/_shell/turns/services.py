@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
-from attrs import define, field
+from attrs import field
 
 from durable._core.admission import Places
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import CallbackOpened
+from durable._core.light_frozen import light_define
 from durable._core.policies.caps import Caps
 from durable._core.policies.limits import Limit
 from durable._core.ports import Clock
@@ -61,7 +62,7 @@ class AnswerType(NamedTuple):
     type: Any
 
 
-@define
+@light_define
 class Services:
     """What drivers share."""
 

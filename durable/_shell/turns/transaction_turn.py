@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from attrs import define, field
+from attrs import field
 
 from durable._core.codec.exceptions.origin import came_from_outside, is_the_users_own
 from durable._core.codec.exceptions.parts import attribute
 from durable._core.journal.events import Event, StepSucceeded
+from durable._core.light_frozen import light_define
 from durable._core.program.ops import RunOp
 from durable._core.run.decision import Decision, TransactionAction
 from durable._core.run.execution import Execution
@@ -49,7 +50,7 @@ class Recorded(NamedTuple):
     freed: bool
 
 
-@define
+@light_define
 class Spoiling:
     """Which transactions of one run cannot be committed, for a reason of their own."""
 

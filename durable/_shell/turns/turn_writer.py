@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeGuard
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from durable._core.journal import history
 from durable._core.journal.events import (
@@ -35,6 +35,7 @@ from durable._core.journal.events import (
     TransactionStarted,
 )
 from durable._core.journal.payloads import failure_payload
+from durable._core.light_frozen import light_define
 from durable._core.policies.limits import Limit, LimitRef, limit_name, numbers
 from durable._core.run.decision import ChildAction, Decision, Feed
 from durable._core.statuses import EndStatus
@@ -98,7 +99,7 @@ MOST_OUTRUN: Final = 20
 Made: TypeAlias = tuple[Sequence[EventTuple], Sequence[NewRun]]
 
 
-@define(eq=False)
+@light_define(eq=False)
 class TurnWriter:
     """Makes the turns of one run, and has them written. The only one who appends to its history."""
 
