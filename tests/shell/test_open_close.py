@@ -624,8 +624,10 @@ async def test_a_file_that_is_not_ours_is_refused_untouched(engines, kind):
     else:
         sql(path, "CREATE TABLE durable_runs (x)")
     before = path.read_bytes()
-    with pytest.raises(JournalVersionError if kind == "newer" else ForeignJournalError):
+    with pytest.raises(JournalVersionError if kind == "newer" else ForeignJournalError) as refused:
         await engines.file(quick)
+    if kind == "newer":
+        assert "written by a newer release (schema 99, this one knows 4): upgrade durable" in str(refused.value)
     assert path.read_bytes() == before
     assert not path.with_name(path.name + "-wal").exists()
 
