@@ -115,12 +115,13 @@ def read_more_events(
     """As `read_events`, of rows behind event number *expected*, into *events*; the sequence and chain of the last."""
     for seq, kind, position, at, body, value, recorded in rows:
         expected += 1
-        before, chain = chain, checksum(chain, kind, position, at, body, value)
-        if chain != recorded:
-            chain = older_checksum(before, kind, position, at, body, value)
-        if seq != expected or chain != recorded:
-            reason = f"event {expected} is missing" if seq != expected else "it does not match its checksum"
-            raise JournalCorruptError(path, run_id, expected, reason)
+        if seq != expected:
+            raise JournalCorruptError(path, run_id, expected, f"event {expected} is missing")
+        if recorded != checksum(chain, kind, position, at, body, value) and (
+            recorded != older_checksum(chain, kind, position, at, body, value)
+        ):
+            raise JournalCorruptError(path, run_id, expected, "it does not match its checksum")
+        chain = recorded
         events.append(from_row(kind, position, body, value, at))
     return expected, chain
 

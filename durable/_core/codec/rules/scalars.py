@@ -46,6 +46,8 @@ def _encode_float(value: Any, _: Any) -> Any:
 
 
 def _decode_float(plain: Any) -> Any:
+    if type(plain) is float and math.isfinite(plain):  # as nearly always
+        return plain
     if type(plain) is float or type(plain) is int:
         try:
             number = float(plain)
