@@ -270,6 +270,21 @@ class Admission(Generic[R]):
                 return item
         return None
 
+    def admit_unborn(self, queue: str, run: int, place: float) -> bool:
+        """
+        Take the slots for a run that is about to be created; False if it has to stand in line.
+
+        Not where a rate counts who begins: it may come to nothing.
+        """
+        lane = self._lane(queue)
+        waits = lane.more or lane.line or lane.woken or lane.rate is not None or not lane.is_open()
+        if waits or len(self._active) >= self._concurrency:
+            return False
+        lane.active += 1
+        self._places.admitted(queue, place)
+        self._active[run] = queue
+        return True
+
     def opens_at(self, now: float) -> float | None:
         """When to look again, because a rate is all that keeps a candidate waiting."""
         if len(self._active) >= self._concurrency:

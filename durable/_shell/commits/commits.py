@@ -21,7 +21,7 @@ import asyncio
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from attrs import field
@@ -41,7 +41,7 @@ from durable._shell.storage.database import Database
 from durable._shell.storage.port import AnyDatabase
 from durable._shell.writes.apart import apart
 from durable._shell.writes.said_writes import write_said
-from durable._shell.writes.turn_writes import TurnOutdatedError, write_turns
+from durable._shell.writes.turn_writes import TurnOutdatedError, begin_created, write_turns
 from durable.errors import EngineClosedError, JournalDamagedError, JournalError, JournalIOError
 
 T = TypeVar("T")
@@ -71,9 +71,19 @@ RETURNING value
 
 
 @light_define(eq=False)
+class Turn:
+    """A turn, and who waits until it is on disk."""
+
+    write: TurnWrite
+    future: asyncio.Future[bool]
+
+
+@light_define(eq=False)
 class _Call:
     fn: Callable[[sqlite3.Connection, Effects], Any]
     future: asyncio.Future[Any]
+    #: First turns of runs that it may create.
+    turns: Sequence[Turn] = ()
     #: Answered with the error when the disk fails, rather than written again.
     answers: bool = True
     #: Whether it may run again where what it wrote was rolled back: it leaves nothing else behind.
@@ -84,11 +94,11 @@ class _Call:
     outcome: Any = None
     error: BaseException | None = None
 
-
-@light_define(eq=False)
-class _Turn:
-    write: TurnWrite
-    future: asyncio.Future[bool]
+    def fail(self, error: BaseException) -> None:
+        """Tell who waits that nothing of it is on disk."""
+        if not self.future.done():
+            self.future.set_exception(error)
+        _not_begun(self.turns)
 
 
 class _Word(NamedTuple):
@@ -117,7 +127,7 @@ class Waiting:
 
 @light_define
 class _Group:
-    turns: list[_Turn] = field(factory=list)
+    turns: list[Turn] = field(factory=list)
     calls: list[_Call] = field(factory=list)
     words: list[_Word] = field(factory=list)
     #: What it caused, once it was written; and what tells afterwards whether it was committed.
@@ -140,14 +150,27 @@ class _Group:
             and not self.words
             and not self.spoiled
             and all(call.is_short for call in self.calls)
-            and all(len(turn.write.events) + len(turn.write.children) <= INLINE_ROWS for turn in self.turns)
+            and all(len(turn.write.events) + len(turn.write.children) <= INLINE_ROWS for turn in self.all_turns())
         )
+
+    def all_turns(self) -> Iterator[Turn]:
+        """With those that come with calls."""
+        yield from self.turns
+        for call in self.calls:
+            yield from call.turns
 
     def event(self) -> EventTuple | None:
         """The row of an event that is in the file if and only if the group is."""
         unwritten = self.effects.listening | self.refused.keys()
-        written = (turn.write for turn in self.turns if turn.write.state.run not in unwritten)
+        written = [turn.write for turn in self.turns if turn.write.state.run not in unwritten]
+        written += [
+            turn.write for call in self.calls for turn in call.turns if turn.write.state.run in self.effects.begun
+        ]
         return next((write.events[-1] for write in written if write.events), None)
+
+
+class NotBegunError(Exception):
+    """A run was not created, or not so that it may begin at once: nothing of its first turn is on disk."""
 
 
 class SpoiledError(JournalError):
@@ -178,7 +201,7 @@ class Commits:
         self._room_for = room_for
         self._on_effects = on_effects
         self._activity = activity
-        self._turns: list[_Turn] = []
+        self._turns: list[Turn] = []
         self._calls: list[_Call] = []
         self._words: list[_Word] = []
         #: The latest progress of each run, which earlier progress gives way to.
@@ -218,9 +241,17 @@ class Commits:
         if self._closed:
             future.set_exception(_closed())
             return future
-        self._turns.append(_Turn(write, future))
+        self._turns.append(Turn(write, future))
         self._want()
         return future
+
+    def first_turn(self, write: TurnWrite) -> Turn:
+        """
+        The first turn of a run, to be given to the `call` that creates it; its future is done as that of `turn`.
+
+        It raises NotBegunError where nothing of it was written.
+        """
+        return Turn(write, self._loop.create_future())
 
     async def call(
         self,
@@ -230,6 +261,7 @@ class Commits:
         repeats: bool = True,
         is_short: bool = False,
         alone: bool = False,
+        turns: Sequence[Turn] = (),
     ) -> T:
         """
         The result of *fn*, run in a savepoint of the next group.
@@ -242,15 +274,17 @@ class Commits:
             repeats: Whether *fn* may run again, if what it wrote was rolled back.
             is_short: Whether *fn* writes a few rows, whatever the file holds.
             alone: Gives it a group of its own.
+            turns: First turns of runs that *fn* may create, see `first_turn`: they are written with these.
 
         Raises:
             JournalError: The group could not be committed.
             SpoiledError: One of its members is why: this one, if it is *alone*.
         """
         if self._closed:
+            _not_begun(turns)
             raise _closed()
         future: asyncio.Future[Any] = self._loop.create_future()
-        (self._alone if alone else self._calls).append(_Call(fn, future, answers, repeats, is_short))
+        (self._alone if alone else self._calls).append(_Call(fn, future, turns, answers, repeats, is_short))
         self._want()
         result: T = await future
         return result
@@ -437,8 +471,8 @@ class Commits:
         self.trouble = error
         kept = [call for call in group.calls if not call.answers]
         for call in group.calls:
-            if call.answers and not call.future.done():
-                call.future.set_exception(error)
+            if call.answers:
+                call.fail(error)
         group.calls = kept
 
     async def _spoiled(self, group: _Group, error: Exception) -> None:
@@ -464,11 +498,11 @@ class Commits:
             await self._commit(_Group([], [call]))
 
     def _give_up(self, group: _Group, error: BaseException) -> None:
-        futures: list[asyncio.Future[Any]] = [turn.future for turn in group.turns]
-        futures += [call.future for call in group.calls]
-        for future in futures:
-            if not future.done():
-                future.set_exception(error)
+        for turn in group.turns:
+            if not turn.future.done():
+                turn.future.set_exception(error)
+        for call in group.calls:
+            call.fail(error)
         self._unwritten(group.words, error)
         self._heard(group.words)
         group.turns, group.calls, group.words = [], [], []
@@ -488,7 +522,7 @@ class Commits:
 
     async def settle(self, write: TurnWrite, error: CommitUnknownError) -> bool:
         """Whether *write* is in the file after a commit of its own raised *error*; the file is opened anew."""
-        group = _Group([_Turn(write, self._loop.create_future())])
+        group = _Group([Turn(write, self._loop.create_future())])
         log.error("commit.failed", error=str(error))
         return await self._reopened(_Group(), error) and await self._is_on_disk(group)
 
@@ -571,7 +605,12 @@ class Commits:
                 word.future.set_result(None)
         if group.words:
             self._heard(group.words)
+        turns = group.turns
         for call in group.calls:
+            if call.turns:
+                begun = group.effects.begun
+                turns = [*turns, *(turn for turn in call.turns if turn.write.state.run in begun)]
+                _not_begun([turn for turn in call.turns if turn.write.state.run not in begun])
             if call.future.done():
                 continue
             if call.error is not None:
@@ -579,18 +618,24 @@ class Commits:
             else:
                 call.future.set_result(call.outcome)
         told, most = 0, TOLD_AT_ONCE
-        while told < len(group.turns):
+        while told < len(turns):
             began = self._loop.time()
-            _tell(group.turns[told : told + most], kept)
+            _tell(turns[told : told + most], kept)
             told += most
             await asyncio.sleep(0)
             most = TOLD_AT_ONCE if self._loop.time() - began < SLOW_ITERATION else 4 * TOLD_AT_ONCE
 
 
-def _tell(turns: list[_Turn], kept: set[int]) -> None:
+def _tell(turns: list[Turn], kept: set[int]) -> None:
     for turn in turns:
         if not turn.future.done():
             turn.future.set_result(turn.write.state.run not in kept)
+
+
+def _not_begun(turns: Sequence[Turn]) -> None:
+    for turn in turns:
+        if not turn.future.done():
+            turn.future.set_exception(NotBegunError())
 
 
 def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
@@ -607,10 +652,10 @@ def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
             group.refused[write.state.run] = of_ours(error, path)
     elif writes:
         write_turns(conn, writes, effects)
-    if group.event() is None:
-        group.mark = mark(conn)
     for call in group.calls:
         _run_call(conn, call, effects, path)
+    if group.event() is None:
+        group.mark = mark(conn)
 
 
 def _by_run(words: Sequence[_Word]) -> list[list[_Word]]:
@@ -636,6 +681,8 @@ def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects, path: str
     call.begun = True
     try:
         call.outcome, call.error = call.fn(conn, mine), None
+        if call.turns:
+            begin_created(conn, [turn.write for turn in call.turns], mine)
     except BaseException as error:
         if not conn.in_transaction or is_of_the_machine(error):
             raise  # not the call's own: the whole group must go back

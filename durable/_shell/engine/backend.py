@@ -34,6 +34,7 @@ from durable._shell.reads.run_rows import RunRow
 from durable._shell.reads.stream_rows import news_mark
 from durable._shell.reports.watched_rows import Watched
 from durable._shell.requests.request import Env, JournalRequest
+from durable._shell.requests.run_requests import StartRuns
 from durable._shell.rows.engine_events import EngineEvent, WantedEvents
 from durable._shell.rows.new_runs import make_run, make_template
 from durable._shell.rows.rows import NewRun, RunResult
@@ -430,8 +431,9 @@ class EngineBackend:
         prepared = request.prepared(env)
         record = prepared.record
         with running.activity:
+            turns = running.scheduler.begin_unborn(prepared.runs) if isinstance(prepared, StartRuns) else ()
             result = await running.commits.call(
-                lambda conn, effects: record(conn, effects, env), is_short=prepared.is_short
+                lambda conn, effects: record(conn, effects, env), is_short=prepared.is_short, turns=turns
             )
         if isinstance(result, DurableError):  # on disk as well: the answer to who asks again
             raise result

@@ -20,7 +20,8 @@ from durable._core.policies.retry import recorded
 from durable._core.program.definition import check_labels, check_name, check_run_id
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
-from durable._shell.rows.rows import NewRun, SentSignal
+from durable._shell.rows.rows import NewRun, ReadyRun, RunState, SentSignal, ready_run
+from durable._shell.rows.templates import to_json
 from durable.errors import DefinitionError
 
 #: Deepest chain of children: each adds its position to the id. 50 levels are promised.
@@ -139,3 +140,10 @@ def make_template(op: RunOp[Any], *, definitions: Definitions, codec: Codec, car
 
 def _no_number() -> int:
     return 0
+
+
+def unborn(new: NewRun) -> ReadyRun:
+    """*new* as its creation will report it, if it may begin at once."""
+    state = RunState(new.run, new.run_id, new.workflow, new.queue)
+    state.append([new.started])
+    return ready_run(new, to_json(new.follow_ups) if new.follow_ups else None, (new.started, state.chain))

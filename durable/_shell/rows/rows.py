@@ -203,6 +203,14 @@ class NewRun:
         """Whether another run, or a limit, may stand in its way: then it is created by itself, and may be joined."""
         return self.may_exist or self.limit is not None or bool(self.signals)
 
+    @property
+    def waits_to_begin(self) -> bool:
+        """Whether it may be long after its creation that it begins, or what it begins with may come with that."""
+        return (
+            self.run <= 0 or self.due_at is not None or bool(self.behind) or self.limit is not None
+            or bool(self.signals) or self.on_conflict == "coalesce"
+        )  # fmt: skip
+
     def following(self, run: int) -> NewRun:
         """A copy that the end of *run* starts."""
         return evolve(self, follows=run)
@@ -237,6 +245,28 @@ class ReadyRun:
     damage: str = ""
     #: Its first event and checksum, where it was only just created and needs no loading.
     fresh: tuple[RunStarted, int] | None = None
+
+
+def ready_run(new: NewRun, follow_ups: str | None, fresh: tuple[RunStarted, int]) -> ReadyRun:
+    """*new*, as it may be driven once it is created. *follow_ups*: its own, as `templates` writes them."""
+    return ReadyRun(
+        new.run,
+        new.run_id,
+        new.workflow,
+        new.kind,
+        new.queue,
+        new.priority,
+        new.started.at,
+        new.labels,
+        new.place,
+        new.batch,
+        new.callback,
+        follow_ups,
+        new.retry,
+        new.timeout,
+        new.expires_at,
+        fresh=fresh,
+    )
 
 
 @light_frozen
@@ -417,6 +447,8 @@ class Effects:
     """What a commit group caused, for the loop to act on once it is on disk."""
 
     ready: list[ReadyRun] = field(factory=list)
+    #: Runs that this created with their first turns: their drivers were waiting for it.
+    begun: set[int] = field(factory=set)
     #: Active runs that have something new in their inbox.
     arrived: set[int] = field(factory=set)
     #: Runs of which there is news: a turn of theirs, or what they said.
@@ -459,6 +491,7 @@ class Effects:
     def add(self, other: Effects) -> None:
         """Take in what a part of the group caused."""
         self.ready += other.ready
+        self.begun |= other.begun
         self.arrived |= other.arrived
         self.changed |= other.changed
         self.paused |= other.paused

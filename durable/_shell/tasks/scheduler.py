@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from functools import partial
 
 from attrs import evolve
@@ -20,9 +21,11 @@ from durable._core.admission import CANDIDATES, Admission
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.supervision import decide
 from durable._shell.claims.slots import leave_paused_queue
+from durable._shell.commits.commits import Turn
 from durable._shell.log import log
 from durable._shell.reads import event_rows
-from durable._shell.rows.rows import Effects, ReadyRun
+from durable._shell.rows.new_runs import unborn
+from durable._shell.rows.rows import Effects, NewRun, ReadyRun
 from durable._shell.tasks.alarm import Alarm
 from durable._shell.turns.driver import Driver
 from durable._shell.turns.services import RELOAD_PAUSE, Services
@@ -63,6 +66,8 @@ class Scheduler:
         #: Set while more runs are to begin in the next iteration of the loop.
         self._pumping = False
         self._stopping = False
+        #: That of the opening: as `Supervisor` has it.
+        self._context = copy_context()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -131,6 +136,8 @@ class Scheduler:
                 self._services.spawn(self._vacate, queue)
         touched = effects.arrived | effects.paused
         for ready in effects.ready:
+            if ready.run in effects.begun and ready.fresh is not None:
+                continue
             # Created and written to in one group: what is known of it is stale already.
             self._offer(evolve(ready, fresh=None) if ready.run in touched else ready)
         if effects.ready:
@@ -185,14 +192,43 @@ class Scheduler:
             self._admission.withdraw(ready.queue, ready.run)
             self._begin(ready)
 
+    def begin_unborn(self, news: Sequence[NewRun]) -> list[Turn]:
+        """
+        Begin those of *news*, which are about to be created, that nothing stands before: their first turns.
+
+        These are to be written with them. Their drivers wait for that, and end where it comes to nothing.
+        """
+        services = self._services
+        if self._stopping or self._pumping or len(news) > BEGUN_AT_ONCE or not services.may_begin_early():
+            return []
+        found: list[Turn] = []
+        for new in news:
+            if new.waits_to_begin or not self._admission.admit_unborn(new.queue, new.run, new.place):
+                continue
+            turn: Turn | None = None
+            try:
+                driver = Driver(unborn(new), services)
+                context = self._context.copy()
+                turn = context.run(driver.take_first_turn)
+            finally:  # also where Ctrl-C strikes
+                if turn is None:
+                    self._admission.release(new.run)
+            if turn is not None:
+                self._spawn(driver, context)
+                found.append(turn)
+        return found
+
     def _begin(self, ready: ReadyRun) -> None:
-        driver = Driver(ready, self._services)
-        self._drivers[ready.run] = driver
+        self._spawn(Driver(ready, self._services))
+
+    def _spawn(self, driver: Driver, context: Context | None = None) -> None:
+        run = driver.ready.run
+        self._drivers[run] = driver
         if self._refilling:
-            self._moved.add(ready.run)
+            self._moved.add(run)
         self._idle.clear()
         self._services.activity.begin()
-        self._services.spawn(self._drive, driver)
+        self._services.spawn(self._drive, driver, context)
 
     def _pump_on(self) -> None:
         self._pumping = False

@@ -18,7 +18,7 @@ import contextvars
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
@@ -38,7 +38,7 @@ from durable._core.run.decision import Decision, StepAction, in_parts
 from durable._core.run.execution import REPLAYED_AT_ONCE, Execution
 from durable._core.suspicion import BODY, Suspect, counts, progress
 from durable._shell.attempts.steps import current_task
-from durable._shell.commits.commits import SpoiledError
+from durable._shell.commits.commits import NotBegunError, SpoiledError, Turn
 from durable._shell.commits.residents import Resident
 from durable._shell.commits.witness import UNWATCHED
 from durable._shell.log import emit, log
@@ -69,8 +69,18 @@ Arriving: TypeAlias = Callable[[], Coroutine[Any, Any, list[Event] | None]]
 #: Steps that begin in one iteration of the event loop.
 STEPS_AT_ONCE = 64
 _LOADED = object()
+#: Events of a first turn that is written with the creation of its run: what is larger follows by itself.
+ROWS_AT_FIRST: Final = 100
 #: Of the traceback of a bug of ours, in the reason why its run is blocked.
 REPORTED_CHARACTERS = 2_000
+
+
+class FirstTurn(NamedTuple):
+    """A turn that is written with the creation of its run."""
+
+    decision: Decision
+    #: Done as that of other turns.
+    future: asyncio.Future[bool]
 
 
 class Driver:
@@ -99,6 +109,8 @@ class Driver:
         self._lived = False
         #: The first event and its checksum, where the run was only just created and needs no loading.
         self._fresh = ready.fresh
+        #: The first turn, where it was taken before the run was created.
+        self._first: FirstTurn | None = None
         #: Made with its first transaction.
         self._spoiling: Spoiling | None = None
         self._surroundings: anyio.CancelScope | None = None
@@ -149,6 +161,26 @@ class Driver:
             self._attempts.task = None  # which knows us: a cycle
             self._close_execution()
         await self._attempts.wait_ended()
+
+    def take_first_turn(self) -> Turn | None:
+        """
+        The first turn of a run that is about to be created, to be written with it: `drive` waits for that.
+
+        None where it is to be taken as ever: then this driver is of no more use.
+        """
+        turn: Turn | None = None
+        try:
+            execution, now = self._begin_fresh(), self._services.clock.now()
+            decision = execution.begin_turn(self._expired([]), now=now)
+            if decision is not None and _may_come_first(decision, execution):
+                turn = self._writer.first(decision, execution, now)
+                self._first = FirstTurn(decision, turn.future)
+        except Exception:  # noqa: BLE001, S110 - the driver that takes it as ever tells what is wrong
+            pass
+        finally:
+            if turn is None:
+                self._close_execution()
+        return turn
 
     async def refuse(self, error: DurableError) -> None:
         """Block the run because of *error*, without driving it."""
@@ -203,7 +235,11 @@ class Driver:
         execution = self._execution
         assert execution is not None, "turns begin with a take-over"
         now = self._services.clock.now()
-        if self._watch is UNWATCHED:  # as nearly always: a context that does nothing takes two calls, too
+        first, self._first = self._first, None
+        decision: Decision | None
+        if first is not None:
+            decision = first.decision
+        elif self._watch is UNWATCHED:  # as nearly always: a context that does nothing takes two calls, too
             decision = execution.begin_turn(arrived, now=now)
         else:
             with self._watch.turn:
@@ -216,13 +252,18 @@ class Driver:
         freed = False
         go_back: Arriving = self._reload
         try:
-            if decision.transactions:
+            if first is not None:
+                freed = await first.future
+                decisions = [decision]
+            elif decision.transactions:
                 decisions, freed = await self._transact(execution, decision)
             elif len(decision.events) <= ROWS_AT_ONCE:
                 freed = await self._writer.record(decision, execution, self._inbox.upto, now)
                 decisions = [decision]
             else:
                 decisions, freed = await self._record_large(execution, decision, now)
+        except NotBegunError:
+            return None
         except TurnOutdatedError:
             go_back = partial(self._redo, execution, decision)
         except JournalDamagedError:
@@ -353,17 +394,14 @@ class Driver:
         """Make the execution, replay what is recorded; the arrivals that no turn has taken in."""
         if self.ready.damage:
             raise JournalDamagedError(self._services.path, f"run {self.ready.run_id!r}: {self.ready.damage}")
+        if self._first is not None:
+            return []
         kept = self._services.residents.take(self.ready.run)
         if kept is not None:
             return await self._resume(kept)
         if self._fresh is not None:
-            # once only: should it be taken over again, the file must be read
-            (started, self._state.chain), self._fresh = self._fresh, None
-            self._state.seq = 1
-            self._carry(started)
-            execution = self._execution = make_execution(self.ready, [started], self._services)
-            self._lived = True
-            return None if await self._is_condemned(execution, [started]) else self._expired([])
+            execution = self._begin_fresh()
+            return None if await self._is_condemned(execution, [execution.started]) else self._expired([])
         loaded = await self._load()
         if not loaded.ready:
             return None  # it continued, or ended, since the scheduler read that it was ready
@@ -386,6 +424,17 @@ class Driver:
         interrupted = await self._interrupted(execution, events)
         self._lived = True
         return self._expired(self._inbox.take_items() + interrupted)
+
+    def _begin_fresh(self) -> AnyExecution:
+        """Make the execution of a run that is only just created, or about to be."""
+        assert self._fresh is not None, "asked by the caller"
+        # once only: should it be taken over again, the file must be read
+        (started, self._state.chain), self._fresh = self._fresh, None
+        self._state.seq = 1
+        self._carry(started)
+        self._execution = make_execution(self.ready, [started], self._services)
+        self._lived = True
+        return self._execution
 
     async def _load_in_slices(self, execution: Execution) -> None:
         slices = execution.load_in_slices()
@@ -557,6 +606,17 @@ class Driver:
         except Exception as damage:  # noqa: BLE001 - not even that can be written: found again when the file is opened
             self.in_vain = True
             log.error("run.not_blocked", run_id=self.ready.run_id, error=one_line(damage))
+
+
+def _may_come_first(decision: Decision, execution: AnyExecution) -> bool:
+    """Whether *decision* may be written with the creation of its run: all of it, and no hook was to be asked for it."""
+    return (
+        len(decision.events) <= ROWS_AT_FIRST
+        and decision.blocked is None
+        and not decision.transactions
+        and not decision.feeds_next
+        and (decision.ended is None or not execution.definition.hooks)
+    )
 
 
 def _is_signal(event: Event) -> bool:

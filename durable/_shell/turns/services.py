@@ -108,6 +108,10 @@ class Services:
     #: Ids of batches, and of those around them, by number.
     batches: dict[int, tuple[str, ...]] = field(factory=dict)
 
+    def may_begin_early(self) -> bool:
+        """Whether nobody is to know of a run, or be asked about it, before it is created."""
+        return not (self.replay_always or self.hooks.around_runs or self.is_watched()) and self.witness.is_idle
+
     async def read(
         self, run_id: str, fn: Callable[[sqlite3.Connection], T], is_over: Callable[[], bool] = _is_not_over
     ) -> T:

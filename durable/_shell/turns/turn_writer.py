@@ -40,6 +40,7 @@ from durable._core.policies.limits import Limit, LimitRef, limit_name, numbers
 from durable._core.run.decision import ChildAction, Decision, Feed
 from durable._core.statuses import EndStatus
 from durable._core.suspicion import HOOKS
+from durable._shell.commits.commits import Turn
 from durable._shell.commits.witness import UNWATCHED, Watch
 from durable._shell.reads.event_rows import cancel_in_inbox, load_run
 from durable._shell.rows.engine_events import EventName
@@ -166,6 +167,10 @@ class TurnWriter:
             with self.watch.turn:  # hooks are asked what follows
                 write = self.turn(decision, execution, inbox_upto, now, made=made)
         return self._services.commits.turn(write)
+
+    def first(self, decision: Decision, execution: AnyExecution, now: float) -> Turn:
+        """The first turn of a run that is about to be created, made at *now*."""
+        return self._services.commits.first_turn(self.turn(decision, execution, 0, now))
 
     def is_outrun(self, decision: Decision) -> bool:
         """Whether to make the turn of *decision* again is of no more use, see `write_turns`."""

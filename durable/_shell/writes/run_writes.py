@@ -14,7 +14,7 @@ from durable._core.codec.digests import may_be_equal
 from durable._core.journal.events import SignalReceived
 from durable._shell.claims import keys, slots
 from durable._shell.reads.run_rows import last_of_chain
-from durable._shell.rows.rows import Effects, EventTuple, Large, NewRun, ReadyRun, RunState, labels_json
+from durable._shell.rows.rows import Effects, EventTuple, Large, NewRun, RunState, labels_json, ready_run
 from durable._shell.rows.templates import to_json
 from durable._shell.storage.bulk import write_many
 from durable._shell.writes.wakeups import claim, keep_payload, put_signal, request_cancel
@@ -123,27 +123,7 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
         waits.append((new.run, "", "", "start", "any", None, None, new.due_at, at))
         effects.fires(new.due_at)
     elif not new.behind:
-        fresh = (new.started, state.chain)
-        effects.ready.append(
-            ReadyRun(
-                new.run,
-                new.run_id,
-                new.workflow,
-                new.kind,
-                new.queue,
-                new.priority,
-                at,
-                new.labels,
-                new.place,
-                new.batch,
-                new.callback,
-                follow_ups,
-                new.retry,
-                new.timeout,
-                new.expires_at,
-                fresh=fresh,
-            )
-        )
+        effects.ready.append(ready_run(new, follow_ups, (new.started, state.chain)))
     if new.expires_at is not None:
         waits.append((new.run, "", "", "expiry", "any", None, None, new.expires_at, at))
         effects.fires(new.expires_at)

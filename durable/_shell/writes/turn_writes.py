@@ -51,6 +51,7 @@ from durable._shell.rows.rows import (
 from durable._shell.rows.templates import from_json
 from durable._shell.storage.bulk import about_many, join_many, write_many
 from durable._shell.writes import answers
+from durable._shell.writes.apart import apart
 from durable._shell.writes.batch_ends import tell_batches
 from durable._shell.writes.feeds import close_feed, close_feeds, open_feed
 from durable._shell.writes.hook_writes import follow, note_broken
@@ -213,6 +214,18 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         _end(conn, ended, unread, effects)
     for turn in asking:  # last, since what a run that ends here has not heard was looked for above
         _ask_runs(conn, turn, effects)
+
+
+def begin_created(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: Effects) -> None:
+    """
+    Write the first *turns* of those runs that *effects* created, and that may begin: `Effects.begun` names these.
+
+    What cannot be written is left out: its run is there, and its turn is made again.
+    """
+    ready = {each.run for each in effects.ready}
+    created = [turn for turn in turns if turn.state.run in ready]
+    refused = {turn.state.run for turn, _ in apart(conn, created, write_turns, effects)}
+    effects.begun |= {turn.state.run for turn in created} - refused - effects.listening
 
 
 def _look_behind(conn: sqlite3.Connection, run: int, group: str, effects: Effects) -> None:
