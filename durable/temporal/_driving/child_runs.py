@@ -99,28 +99,30 @@ class ChildRuns:
         light = self._here.setup.light_jobs and is_light(action)
         task = asyncio.ensure_future(self._light(action) if light else self._child(action))
         self._ends[action.run_id] = task
+        # By a callback, and no `finally`: that would run when a worker which has closed drops the coroutine.
+        task.add_done_callback(self._make_room)
         if (position := self._awaited_at.pop(action.run_id, None)) is not None:
             task.add_done_callback(partial(self._arrive, position, None))
+
+    def _make_room(self, _: asyncio.Task[ChildEnd]) -> None:
+        self._room.ended()
 
     async def _child(self, action: ChildAction) -> ChildEnd:
         """Start a child, and wait for its end."""
         try:
-            try:
-                start = self._start_of(action)
-            except DurableError as error:
-                self._starting.discard(action.run_id)
-                return ChildFailed(action.position, "", failure_payload(error, self._here.setup.codec), now())
-            try:
-                running = await self._started(action, start)
-            except WorkflowAlreadyStartedError:
-                self._joined(action, start)
-                return await self._end_of(start.workflow_id, action.position, start.new.arguments)
-            finally:
-                self._starting.discard(action.run_id)
+            start = self._start_of(action)
+        except DurableError as error:
+            self._starting.discard(action.run_id)
+            return ChildFailed(action.position, "", failure_payload(error, self._here.setup.codec), now())
+        try:
+            running = await self._started(action, start)
+        except WorkflowAlreadyStartedError:
             self._joined(action, start)
-            return await self._end(running, action.position, action.run_id)
+            return await self._end_of(start.workflow_id, action.position, start.new.arguments)
         finally:
-            self._room.ended()
+            self._starting.discard(action.run_id)
+        self._joined(action, start)
+        return await self._end(running, action.position, action.run_id)
 
     async def _light(self, action: ChildAction) -> ChildEnd:
         """Run a job without a run, and wait for its end."""
@@ -140,7 +142,6 @@ class ChildRuns:
             return ChildFailed(position, run_id, payload or ends.foreign_failure(cause, codec), now())
         finally:
             del self._lights[run_id]
-            self._room.ended()
 
     def _start_of(self, action: ChildAction) -> Start:
         setup = self._here.setup

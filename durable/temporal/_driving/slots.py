@@ -54,6 +54,7 @@ class Slots:
         """Stand in line; that the slot is granted arrives."""
         limit = self._limit(action)
         limiter = self._limiters[action.position] = limiter_id(limit.name, action.key)
+        self.granted.discard(action.position)  # one that was cut off inside asks again, and is told again
         self._asking[action.position] = self._send(self._ask(limiter, action.position, Numbers.of(limit)))
 
     def _limit(self, action: SlotAction) -> Limit:

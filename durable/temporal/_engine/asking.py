@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import frozen
-from temporalio.client import Client, WorkflowExecution, WorkflowHandle, WorkflowQueryRejectedError
+from temporalio.client import (
+    Client,
+    WorkflowExecution,
+    WorkflowExecutionStatus,
+    WorkflowHandle,
+    WorkflowQueryRejectedError,
+)
 from temporalio.common import QueryRejectCondition, RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -21,6 +27,13 @@ from durable.temporal._engine.run_infos import info_from
 
 #: What the server says of a question that no worker answers.
 NOBODY: Final = (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEEDED)
+#: An execution that ended so may be not the latest of its run.
+_MAY_BE_RETRIED: Final = (
+    WorkflowExecutionStatus.FAILED,
+    WorkflowExecutionStatus.TIMED_OUT,
+    WorkflowExecutionStatus.CANCELED,
+    WorkflowExecutionStatus.TERMINATED,
+)
 
 
 class StartAgain(Protocol):
@@ -95,8 +108,23 @@ class Asking:
         """What the server tells of a run."""
         return await info_from(described, self.codec, self.queues)
 
-    async def runs(self, query: str, limit: int | None = None) -> AsyncIterator[RunInfo]:
-        """The runs that a query of the server's finds, newest first."""
-        async for each in self.client.list_workflows(query or None, limit=limit):
-            if not each.workflow_type.startswith("durable."):
-                yield await self.info_from(each)
+    async def runs(self, query: str, limit: int | None = None, *, by_status: bool = False) -> AsyncIterator[RunInfo]:
+        """
+        The runs that a query of the server's finds, newest first: each once, as its latest execution tells of it.
+
+        The server lists all executions of a run that was retried, or continues as new; where the query is also
+        *by_status*, it may find one that is not the latest.
+        """
+        seen: set[str] = set()
+        async for each in self.client.list_workflows(query or None, page_size=min(limit or 1_000, 1_000)):
+            if len(seen) == limit:
+                return
+            if each.workflow_type.startswith("durable.") or each.id in seen:
+                continue
+            if by_status and each.status in _MAY_BE_RETRIED and not await self._is_latest(each):
+                continue
+            seen.add(each.id)
+            yield await self.info_from(each)
+
+    async def _is_latest(self, execution: WorkflowExecution) -> bool:
+        return (await self.handle_on(execution.id).describe()).run_id == execution.run_id

@@ -697,7 +697,7 @@ class TemporalEngine:
         parts += [f"StartTime < {moment(until)}"] if until is not None else []
         parts += [f"StartTime < {moment(after / 1_000_000)}"] if after is not None else []
         parts += [f"DurableLabels = {quoted(f'{name}={value}')}" for name, value in (labels or {}).items()]
-        async for info in self._asking.runs(" AND ".join(parts), limit):
+        async for info in self._asking.runs(" AND ".join(parts), limit, by_status=status is not None):
             yield info
 
 

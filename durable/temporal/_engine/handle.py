@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import quote
@@ -58,7 +59,7 @@ from durable.temporal._attempts.run_ends import run_end
 from durable.temporal._driving.questions import REFUSED, UNANSWERED
 from durable.temporal._engine.asking import NOBODY, Asking
 from durable.temporal._engine.elsewhere import OF_RUNS, refuse
-from durable.temporal._engine.run_infos import detailed
+from durable.temporal._engine.run_infos import detailed, failed_turns, why_turns_fail
 from durable.temporal._engine.streams import TemporalStream
 from durable.temporal._wire.ends import RunEnd
 from durable.temporal._wire.items import CHAPTERS
@@ -208,7 +209,11 @@ class TemporalRun(Generic[T]):
         return (await self._described()).attributes
 
     async def why(self) -> str:
-        """What it waits for. A worker answers."""
+        """What it waits for. A worker answers, unless it cannot take the run's turn: then that is why."""
+        described = await self._describe()
+        if times := failed_turns(described):
+            told = await why_turns_fail(self._handle, self._asking.client.data_converter)
+            return f"is blocked: its turn has failed {times} times. {told}"
         found: str = await self._query("durable.why")
         return found
 
@@ -318,9 +323,30 @@ class TemporalRun(Generic[T]):
         return TemporalStream(self._asking, self._handle.id, self.status, name, after, kind)
 
     async def children(self) -> list[RunInfo]:
-        """The runs that it started, oldest first; as the server finds them, which may be seconds behind."""
-        found = [info async for info in self._asking.runs(f"ParentWorkflowId = {quoted(self._handle.id)}")]
-        return sorted(found, key=lambda info: [int(each) for each in (info.position or "0").split(".")])
+        """The runs that it started, oldest first."""
+        found: dict[str, RunInfo] = {}
+        # What the server finds may be seconds behind, so those of its latest execution are looked up there.
+        async for info in self._asking.runs(f"ParentWorkflowId = {quoted(self._handle.id)}"):
+            found[workflow_id_of(info.id)] = info
+        for workflow_id in {*found, *await self._begun_here()}:
+            listed = found.get(workflow_id)
+            if listed is not None and listed.status in ("succeeded", "cancelled"):
+                continue
+            with suppress(RunNotFoundError):  # the namespace keeps it no longer
+                info = await TemporalRun[Any](self._asking, workflow_id)._described()  # noqa: SLF001 - of its own class
+                # Of one that was retried the latest execution is, to the server, nobody's child.
+                found[workflow_id] = info if listed is None else evolve(info, parent=self.id, follows=listed.follows)
+        children = [info for info in found.values() if info.follows is None]
+        return sorted(children, key=lambda info: [int(each) for each in (info.position or "0").split(".")])
+
+    async def _begun_here(self) -> list[str]:
+        """Workflow ids of the children that its latest execution has begun."""
+        found: list[str] = []
+        async for event in self._handle.fetch_history_events():
+            if event.HasField("child_workflow_execution_started_event_attributes"):
+                begun = event.child_workflow_execution_started_event_attributes
+                found.append(begun.workflow_execution.workflow_id)
+        return found
 
     # --- asking --------------------------------------------------------------------------------
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from attrs import evolve, frozen
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.history.v1 import WorkflowTaskFailedEventAttributes
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import (
     WorkflowExecution,
     WorkflowExecutionDescription,
@@ -36,7 +39,6 @@ from durable.temporal._wire.starts import ATTRIBUTES, BATCHES, BLOCKED, COMPENSA
 
 _ENDS: Final[Mapping[WorkflowExecutionStatus, Status]] = {
     WorkflowExecutionStatus.COMPLETED: "succeeded",
-    WorkflowExecutionStatus.CONTINUED_AS_NEW: "succeeded",
     WorkflowExecutionStatus.FAILED: "failed",
     WorkflowExecutionStatus.TIMED_OUT: "failed",
     WorkflowExecutionStatus.CANCELED: "cancelled",
@@ -177,21 +179,47 @@ def _status(described: WorkflowExecution, memo: Mapping[str, Any], new: NewRun |
         return "paused"
     if described.history_length <= _UNBEGUN and new is not None:
         return "pending"
-    if isinstance(described, WorkflowExecutionDescription) and not described.raw_description.pending_activities:
+    if isinstance(described, WorkflowExecutionDescription) and not _is_busy(described.raw_description):
         return "waiting"
     return "running"
+
+
+def _is_busy(described: DescribeWorkflowExecutionResponse) -> bool:
+    """Whether it has a turn to take, or a step that runs: not one that waits for its next attempt."""
+    return described.HasField("pending_workflow_task") or any(
+        not each.activity_type.name.startswith("durable.")  # ours wait for limits, and for the ends of runs
+        and (each.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED or each.attempt == 1)
+        for each in described.pending_activities
+    )
 
 
 def _blocked(described: WorkflowExecution, memo: Mapping[str, Any]) -> str | None:
     if described.status != WorkflowExecutionStatus.RUNNING:
         return None
     reason: str | None = memo.get(BLOCKED)
-    if reason is None and isinstance(described, WorkflowExecutionDescription):
-        raw = described.raw_description
-        if raw.HasField("pending_workflow_task") and raw.pending_workflow_task.attempt > 1:
-            times = raw.pending_workflow_task.attempt - 1
-            return f"its workflow task has failed {times} times: the code has changed, or no worker knows it"
+    if reason is None and (times := failed_turns(described)):
+        return f"its workflow task has failed {times} times: the code has changed, or no worker knows it"
     return reason
+
+
+def failed_turns(described: WorkflowExecution) -> int:
+    """How often the turn has failed that a run is to take: a worker that tries answers no query, either."""
+    if not isinstance(described, WorkflowExecutionDescription):
+        return 0
+    raw = described.raw_description
+    return raw.pending_workflow_task.attempt - 1 if raw.HasField("pending_workflow_task") else 0
+
+
+async def why_turns_fail(handle: WorkflowHandle[Any, Any], converter: DataConverter) -> str:
+    """What the worker has said that could not take the turn of a run."""
+    told: WorkflowTaskFailedEventAttributes | None = None
+    async for event in handle.fetch_history_events():
+        if event.HasField("workflow_task_failed_event_attributes"):
+            told = event.workflow_task_failed_event_attributes
+    if told is None:
+        return "its workers do not say why"
+    error = await converter.decode_failure(told.failure)
+    return str(error)
 
 
 def _progress(memo: Mapping[str, Any]) -> Progress | None:
