@@ -86,13 +86,26 @@ class Engines:
         self.path = path
         self.opened = []
 
+    def differs(self, _kind):
+        """Whether they differ in this from engines of a file (tests/scenarios/differences.py): they are those."""
+        return False
+
+    def scaled(self, many, _few):
+        """How many of something: *many*, where an engine is fast."""
+        return many
+
     async def memory(self, *definitions, **options):
         """An engine whose journal is gone with it: enough wherever nothing is opened again."""
         return await self._open(":memory:", definitions, options)
 
-    async def file(self, *definitions, **options):
-        """An engine on the test's file, which is made by the first of them."""
+    async def file(self, *definitions, tables=False, **options):
+        """An engine on the test's file, which is made by the first of them, and has the application's *tables*."""
         return await self._open(self.path, definitions, {"durability": "process", **options})
+
+    def rows(self, query):
+        """What the application's tables hold."""
+        with contextlib.closing(sqlite3.connect(self.path)) as conn:
+            return conn.execute(query).fetchall()
 
     async def crash(self, engine):
         """
@@ -157,6 +170,17 @@ class HandClock:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
+    async def passes(self, seconds):
+        """As `advance`, where another clock has to be waited for."""
+        self.advance(seconds)
+
+    async def passes_until(self, condition, seconds):
+        """Let *seconds* pass, once more and once more, until *condition* holds."""
+        async with asyncio.timeout(20):
+            while not condition():
+                self.advance(seconds)
+                await asyncio.sleep(0.001)
+
 
 @pytest.fixture
 async def clock():
@@ -166,19 +190,21 @@ async def clock():
     return HandClock()
 
 
-async def until(condition, timeout=20.0):
+async def until(condition, timeout=20.0, every=0.002):
     """Return once the (async) condition holds: for what has no event of its own."""
     async with asyncio.timeout(timeout):
         while not await condition():
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(every)
 
 
-async def _reached(run, status, timeout=20.0):
+async def until_status(run, status, timeout=20.0, every=0.002):
+    """Return once a run has a status."""
+
     async def there():
         return await run.status() == status
 
     try:
-        await until(there, timeout)
+        await until(there, timeout, every)
     except TimeoutError:
         raise AssertionError(f"not {status}: {await run.why()}") from None
 
@@ -188,7 +214,7 @@ def reached():
     """
     Waits until a run has a status.
     """
-    return _reached
+    return until_status
 
 
 @pytest.fixture

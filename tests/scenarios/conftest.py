@@ -53,7 +53,7 @@ class Door:
         await self._until(lambda: self.cut_off >= count)
 
     async def _until(self, condition):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not condition():
                 self._someone.clear()
                 await self._someone.wait()
@@ -112,33 +112,41 @@ class Hosts:
         #: What they run, for engines of this process.
         self.module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.module)
-        self.database, self.ledger = database, folder / "ledger"
+        self.database, self.ledger = str(database), folder / "ledger"
         self.ledger.touch()
 
     def lines(self):
         """What the bodies wrote so far, in all lives."""
         return self.ledger.read_text().splitlines()
 
-    def start(self, workflow, *arguments, deaths=()):
+    def start(self, workflow, *arguments, deaths=(), run="r"):
         """A life of its own, under way."""
         command = [
-            sys.executable, HERE / "host.py", self.database, workflow,
+            sys.executable, HERE / "host.py", self.database, workflow, run,
             json.dumps([str(self.ledger), list(deaths), *arguments]),
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return children.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def life(self, workflow, *arguments, deaths=()):
+    def life(self, workflow, *arguments, deaths=(), run="r"):
         """A life to its end: the run's result, or "killed"."""
-        process = self.start(workflow, *arguments, deaths=deaths)
+        process = self.start(workflow, *arguments, deaths=deaths, run=run)
         try:
-            out, error = process.communicate(timeout=20)
+            out, error = process.communicate(timeout=40)
         except subprocess.TimeoutExpired:
             process.kill()
             _, error = process.communicate()
             raise AssertionError(f"a life hung: {error}") from None
         assert process.returncode in (0, -9), error
         return "killed" if process.returncode else json.loads(out)
+
+
+@pytest.fixture
+def jumping_clock(durable_clock):
+    """
+    Time that jumps to what is next, while all wait.
+    """
+    return durable_clock
 
 
 @pytest.fixture

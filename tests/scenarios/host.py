@@ -1,7 +1,9 @@
 """
-A program that is killed in the middle of its work: runs one workflow of those below, as run "r".
+A program that is killed in the middle of its work: runs one workflow of those below, as run RUN.
 
-    host.py DATABASE WORKFLOW ARGUMENTS
+    host.py DATABASE WORKFLOW RUN ARGUMENTS
+
+DATABASE is the path of a journal, or ``temporal://HOST:PORT/NAMESPACE``.
 
 Run it again until it prints the result. Bodies write lines to a ledger outside of the engine, and
 the process kills itself with SIGKILL right after the lines whose numbers are in *deaths*: as the
@@ -92,12 +94,25 @@ async def stalls(ledger: str, deaths: list[int]) -> Flow[str]:
 WORKFLOWS = {definition.name: definition for definition in (line, records, parent, stalls)}
 
 
-async def main(database, name, arguments):
-    async with Engine(database, [*WORKFLOWS.values(), child], durability="process") as engine:
-        run = await engine.start(WORKFLOWS[name](*arguments), id="r")
+async def engine_of(database):
+    definitions = [*WORKFLOWS.values(), child]
+    if not database.startswith("temporal://"):
+        return Engine(database, definitions, durability="process")
+    from temporalio.client import Client
+
+    from durable.temporal import TemporalEngine
+
+    address, _, namespace = database.removeprefix("temporal://").partition("/")
+    client = await Client.connect(address, namespace=namespace)
+    return TemporalEngine(client, "q", definitions, worker_timeout=1.0, cached_runs=0)
+
+
+async def main(database, name, run_id, arguments):
+    async with await engine_of(database) as engine:
+        run = await engine.start(WORKFLOWS[name](*arguments), id=run_id)
         return await run.result()
 
 
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    print(json.dumps(asyncio.run(main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))))
+    print(json.dumps(asyncio.run(main(*sys.argv[1:4], json.loads(sys.argv[4])))))

@@ -25,6 +25,8 @@ from durable import (
     wait_for,
     workflow,
 )
+from durable.errors import DefinitionError
+from tests.scenarios.differences import CACHE, COUNTS, ITEMS, LISTS, QUEUES, UNLISTED, differs, needs_a_file
 
 pytestmark = pytest.mark.anyio
 
@@ -72,7 +74,10 @@ def kinds(history):
     return [event.kind for event in history]
 
 
-async def test_a_parent_awaits_children_of_all_kinds_on_all_queues_and_goes_on_once(engines, ran, doors, eventually):
+@differs(CACHE)
+async def test_a_parent_awaits_children_of_all_kinds_on_all_queues_and_goes_on_once(
+    engines, ran, doors, eventually, reached
+):
     """
     Scenario 23: the next step begins when all three have ended; results are in the order of the
     arguments, though the children end in the opposite order.
@@ -120,16 +125,17 @@ async def test_a_parent_awaits_children_of_all_kinds_on_all_queues_and_goes_on_o
     await eventually(lambda: ended(1))
     second.open()
     await eventually(lambda: ended(2))
+    await reached(run, "waiting")
     assert ran == []
-    assert await run.status() == "waiting"
     first.open()
-    assert await run.result(5) == ["job", "workflow", "function in a thread"]
+    assert await run.result(20) == ["job", "workflow", "function in a thread"]
     assert ran == ["parent goes on"]
-    assert replays == [0, 0]
+    assert replays == ([0] if engines.differs(CACHE) else [0, 0])
     assert [child.queue for child in await run.children()] == ["a", "b", "c"]
 
 
 @pytest.mark.long
+@needs_a_file("it holds a queue still, between what is on disk and the wake-up: there is no such moment on a server")
 async def test_a_parent_goes_on_once_when_its_last_children_end_at_the_same_instant(engines, ran, reached):
     """
     Scenario 24: a thousand parents of two children, which one event lets go; then a thousand more that
@@ -222,10 +228,11 @@ async def test_a_child_that_ends_before_its_parent_waits_wakes_it_all_the_same(e
     await eventually(both_ended)
     assert await run.status() == "running"
     hold.open()
-    assert await run.result(5) == [1, "held", 2]
+    assert await run.result(20) == [1, "held", 2]
     assert ran == ["parent goes on"]
-    runs = await engine.start_many([racing(number) for number in range(200)])
-    assert [await run.result(5) for run in runs] == [[number, None] for number in range(200)]
+    many = engines.scaled(200, 10)
+    runs = await engine.start_many([racing(number) for number in range(many)])
+    assert [await run.result(20) for run in runs] == [[number, None] for number in range(many)]
 
 
 async def test_awaiting_a_child_that_has_ended_continues_at_once(engines, ran, eventually):
@@ -248,7 +255,7 @@ async def test_awaiting_a_child_that_has_ended_continues_at_once(engines, ran, e
 
     await eventually(ended)
     await run.signal("go")
-    assert await run.result(5) == ["GOOD", "bad"]
+    assert await run.result(20) == ["GOOD", "bad"]
     assert sorted(ran) == ["bad", "good"]
     assert len([info async for info in engine.runs()]) == 3
 
@@ -272,7 +279,7 @@ async def test_awaiting_nothing_continues_at_once(engines, ran):
 
     engine = await engines.memory(parent, quick)
     run = await engine.start(parent())
-    assert await run.result(5) == [[], [], [], [], [], ["X", "Y"]]
+    assert await run.result(20) == [[], [], [], [], [], ["X", "Y"]]
     assert ran[0] == "parent goes on"
     assert await statuses(run) == ["succeeded", "succeeded"]
 
@@ -296,7 +303,7 @@ async def test_one_failing_child_does_not_stop_its_siblings(engines, ran):
     engine = await engines.memory(parent, may_fail)
     run = await engine.start(parent())
     with pytest.raises(RunFailedError) as caught:
-        await run.result(5)
+        await run.result(20)
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     assert [type(error) for error in caught.value.__cause__.exceptions] == [ConnectionError]
     assert await statuses(run) == ["succeeded", "failed", "succeeded"]
@@ -329,11 +336,12 @@ async def test_a_parent_that_catches_a_failure_can_compensate_across_a_crash(eng
     await engines.crash(engine)
     engine = await engines.file(parent, may_fail)
     run = engine.get("r")
-    assert await run.result(5) == "undone after ['bad']"
+    assert await run.result(20) == "undone after ['bad']"
     assert sorted(ran) == ["bad", "compensate", "compensate", "one", "three"]
     assert len(await run.children()) == 3
 
 
+@differs(QUEUES)
 async def test_fail_fast_cancels_what_runs_and_never_begins_the_rest(engines, ran, door, doors):
     """Scenario 30: at the first failure for good; the parent goes on once."""
     together = doors()
@@ -364,10 +372,14 @@ async def test_fail_fast_cancels_what_runs_and_never_begins_the_rest(engines, ra
     await door.reached()
     await together.reached()
     together.open()
-    assert await run.result(5) == "first"
+    assert await run.result(20) == "first"
+    await door.left()
+    if engines.differs(QUEUES):
+        assert ran.count("parent goes on") == 1
+        return
     for child in (await run.children())[1:]:
         with pytest.raises(RunCancelledError):
-            await engine.get(child.run_id).result(5)
+            await engine.get(child.run_id).result(20)
     assert await statuses(run) == ["failed", "cancelled", "cancelled", "cancelled"]
     assert door.cut_off == 1
     assert ran == ["parent goes on"]
@@ -393,7 +405,7 @@ async def test_outcomes_can_be_collected_in_order(engines, ran):
     ]
 
 
-async def test_a_child_that_succeeds_in_the_end_has_succeeded(engines, ran, clock, eventually):
+async def test_a_child_that_succeeds_in_the_end_has_succeeded(engines, ran, clock):
     """Scenario 32: failed attempts of a child are its own affair; its parent's wait does not end early."""
 
     @job(retry=Retry(attempts=3, delay=10.0, factor=1.0, jitter=0.0))
@@ -410,15 +422,8 @@ async def test_a_child_that_succeeds_in_the_end_has_succeeded(engines, ran, cloc
 
     engine = await engines.memory(parent, shaky, clock=clock)
     run = await engine.start(parent())
-    for attempt in (1, 2):
-
-        async def failed(attempt=attempt):
-            return len(ran) == attempt and await statuses(run) == ["waiting"]
-
-        await eventually(failed)
-        assert await run.status() == "waiting"
-        clock.advance(11)
-    assert await run.result(5) == "at last"
+    await clock.passes_until(lambda: len(ran) == 3, 11)
+    assert await run.result(20) == "at last"
     history = kinds(await run.history())
     assert history.count("ChildSucceeded") == 1
     assert "ChildFailed" not in history
@@ -440,13 +445,15 @@ async def test_fifty_levels_of_waiting_need_one_slot(engines, meter):
         yield body(level)
         yield Return(below + 1)
 
+    levels = engines.scaled(50, 15)
     engine = await engines.memory(deep, concurrency=1)
-    assert await engine.run(deep(50)) == 51
+    assert await engine.run(deep(levels)) == levels + 1
     assert meter.peak == 1
-    assert meter.order == list(range(51))
+    assert meter.order == list(range(levels + 1))
 
 
-async def test_ten_parents_of_ten_children_leave_all_ten_slots_to_the_children(engines, door):
+@differs(COUNTS)
+async def test_ten_parents_of_ten_children_leave_all_ten_slots_to_the_children(engines, door, eventually):
     """Scenario 34: with ten slots ten children are under way at once, and no parent."""
 
     @job
@@ -460,16 +467,23 @@ async def test_ten_parents_of_ten_children_leave_all_ten_slots_to_the_children(e
         yield Return(sum(values))
 
     engine = await engines.memory(parent, child, concurrency=10)
-    runs = await engine.start_many([parent() for _ in range(10)])
+    parents = engines.scaled(10, 3)
+    runs = await engine.start_many([parent() for _ in range(parents)])
     await door.reached(10)
-    stats = await engine.stats()
-    assert (stats.active, stats.resident) == (10, 0)
-    assert [await run.status() for run in runs] == ["waiting"] * 10
+    if not engines.differs(COUNTS):
+        stats = await engine.stats()
+        assert (stats.active, stats.resident) == (10, 0)
+
+    async def all_wait():
+        return [await run.status() for run in runs] == ["waiting"] * parents
+
+    await eventually(all_wait)
     assert door.came == 10
     door.open()
-    assert [await run.result(10) for run in runs] == [45] * 10
+    assert [await run.result(20) for run in runs] == [45] * parents
 
 
+@needs_a_file("it is recovered from copies of its file, made at each commit")
 async def test_every_crash_around_a_spawn_leaves_each_child_once(engines, ran, monkeypatch, copies):
     """Scenario 35: copies of the file before and after every COMMIT of the whole run, each recovered."""
 
@@ -491,7 +505,7 @@ async def test_every_crash_around_a_spawn_leaves_each_child_once(engines, ran, m
         engines.path = path
         engine = await engines.file(parent, quick)
         run = await engine.start(parent(), id="r")
-        assert await run.result(5) == list("ABCDE"), path
+        assert await run.result(20) == list("ABCDE"), path
         children = await run.children()
         assert [child.status for child in children] == ["succeeded"] * 5, path
         assert len({child.position for child in children}) == 5, path
@@ -543,12 +557,13 @@ async def test_a_list_of_children_is_built_from_recorded_results(engines, ran, r
     gate.set()
     engine = await engines.file(parent, gated)
     run = engine.get("r")
-    assert await run.result(5) == ["item 0", "item 1", "x", "y"]
+    assert await run.result(20) == ["item 0", "item 1", "x", "y"]
     assert built == [2]
     assert ran.count("choose") == 1
     assert len(await run.children()) == 4
 
 
+@differs(ITEMS)
 async def test_the_items_of_children_are_recorded(engines, ran, door):
     """Scenario 36, again: children of a list that has changed since are those of the list as it was."""
     source = ["x", "y"]
@@ -568,10 +583,11 @@ async def test_the_items_of_children_are_recorded(engines, ran, door):
     engine = await engines.file(parent, gated)
     await engine.start(parent(), id="r")
     await door.reached()
-    source[:] = ["other"]
+    if not engines.differs(ITEMS):
+        source[:] = ["other"]
     await engines.crash(engine)
     engine = await engines.file(parent, gated)
-    assert await engine.get("r").result(5) == ["x", "y"]
+    assert await engine.get("r").result(20) == ["x", "y"]
     assert ran == ["x", "x", "y"]
 
 
@@ -586,18 +602,18 @@ async def test_a_child_whose_host_is_killed_runs_again_until_it_is_poison(engine
     assert [hosts.life("parent", deaths=[1]) for _ in range(2)] == ["killed", "child"]
     assert hosts.lines() == ["child 1", "child 2", "parent goes on"]
 
-    hosts.database = engines.path = hosts.database.with_name("poison.db")
     hosts.ledger.write_text("")
-    assert [hosts.life("parent", deaths=[1, 2, 3]) for _ in range(3)] == ["killed"] * 3
+    assert [hosts.life("parent", deaths=[1, 2, 3], run="poison") for _ in range(3)] == ["killed"] * 3
     engine = await engines.file(*host.WORKFLOWS.values(), host.child, quick)
-    run = engine.get("r")
-    assert await run.result(5) == "PoisonError"
+    run = engine.get("poison")
+    assert await run.result(20) == "PoisonError"
     (child,) = await run.children()
-    assert "died 3 times" in child.reason
+    assert "died 3 times" in (await engine.get(child.id).info()).reason
     assert await engine.run(quick("other")) == "OTHER"
     assert hosts.lines() == ["child 1", "child 2", "child 3", "parent goes on"]
 
 
+@differs(COUNTS)
 async def test_a_map_over_a_thousand_items_keeps_ten_under_way(engines, meter):
     """Scenario 38: never more than ten bodies, nor more than ten children that have not ended; results in order."""
     engine = None
@@ -606,24 +622,28 @@ async def test_a_map_over_a_thousand_items_keeps_ten_under_way(engines, meter):
     @job
     async def work(number: int) -> int:
         async with meter(number):
-            if number % 50 == 0:
+            if number % 50 == 0 and not engines.differs(COUNTS):
                 runs = (await engine.stats()).runs
                 open_children.append(sum(runs.get(status, 0) for status in ("pending", "running", "waiting")) - 1)
             return number * 2
 
     @workflow
     async def parent() -> Flow[list]:
-        values: list[int] = yield for_each(work, range(1000), concurrency=10)
+        values: list[int] = yield for_each(work, range(many), concurrency=10)
         yield Return(values)
 
+    many = engines.scaled(1000, 30)
     engine = await engines.memory(parent, work)
-    assert await engine.run(parent()) == [number * 2 for number in range(1000)]
-    assert meter.peak == 10
-    assert len(open_children) == 20
-    assert max(open_children) <= 10
-    assert sorted(meter.order) == list(range(1000))
+    assert await engine.run(parent()) == [number * 2 for number in range(many)]
+    assert meter.peak <= 10
+    assert sorted(meter.order) == list(range(many))
+    if not engines.differs(COUNTS):
+        assert meter.peak == 10
+        assert len(open_children) == 20
+        assert max(open_children) <= 10
 
 
+@differs(UNLISTED)
 async def test_a_diamond_joins_once_and_its_branches_overlap(engines, ran, doors, reached):
     """
     Scenario 39: graphs are plain code: `gather` of coroutines. Each branch begins before the other ends.
@@ -661,19 +681,26 @@ async def test_a_diamond_joins_once_and_its_branches_overlap(engines, ran, doors
         value: str = yield quick("late")
         yield Return(value)
 
-    engine = await engines.file(diamond, missing)
+    engine = await engines.file(diamond)
     assert await engine.run(diamond()) == "bottom(left end(left(top())),right end(right(top())))"
     assert sorted(ran) == ["bottom", "left", "left end", "right", "right end", "top"]
     assert ran[-1] == "bottom"
+    await engine.aclose()
+    if engines.differs(UNLISTED):
+        with pytest.raises(DefinitionError, match="quick"):
+            await engines.file(diamond, missing)
+        return
+    engine = await engines.file(diamond, missing)
     run = await engine.start(missing(), id="m")
     await reached(run, "blocked")
     assert "quick" in await run.why()
     await engine.aclose()
     engine = await engines.file(diamond, missing, quick)
-    assert await engine.get("m").result(5) == "LATE"
+    assert await engine.get("m").result(20) == "LATE"
 
 
-async def test_cancelling_a_waiting_parent_cancels_all_below_it(engines, ran, door, reached):
+@differs(QUEUES, LISTS)
+async def test_cancelling_a_waiting_parent_cancels_all_below_it(engines, ran, door, eventually):
     """
     Scenario 40: those that run are cut off, those that have not begun never do, at every depth; all end
     "cancelled", and cancelling again changes nothing.
@@ -704,26 +731,29 @@ async def test_cancelling_a_waiting_parent_cancels_all_below_it(engines, ran, do
     async def all_below():
         return [info async for info in engine.runs() if info.run_id != run.id]
 
-    async with asyncio.timeout(5):
-        while sorted(info.status for info in await all_below()) != [
-            "pending",
-            "pending",
-            "running",
-            "waiting",
-            "waiting",
-        ]:
-            await asyncio.sleep(0.002)
+    async def all_have_begun():
+        found = sorted([await engine.get(info.run_id).status() for info in await all_below()])
+        if engines.differs(QUEUES):
+            return len(found) == 5 and found.count("waiting") == 2
+        return found == ["pending", "pending", "running", "waiting", "waiting"]
+
+    await eventually(all_have_begun)
     assert await run.cancel("enough") is True
     with pytest.raises(RunCancelledError, match="enough"):
-        await run.result(5)
+        await run.result(20)
     for info in await all_below():
         with pytest.raises(RunCancelledError):
-            await engine.get(info.run_id).result(5)
-    assert [info.status for info in await all_below()] == ["cancelled"] * 5
+            await engine.get(info.run_id).result(20)
     await door.left()
     assert (door.came, door.cut_off) == (1, 1)
+
+    async def all_have_ended():
+        return [info.status for info in await all_below()] == ["cancelled"] * 5
+
+    assert engines.differs(LISTS) or await all_have_ended()
+    await eventually(all_have_ended)
     before = [(info.run_id, info.status, info.ended_at) async for info in engine.runs()]
     assert await run.cancel("again") is False
     assert [(info.run_id, info.status, info.ended_at) async for info in engine.runs()] == before
     assert (await run.info()).reason == "enough"
-    assert ran == []
+    assert ran == [] or engines.differs(QUEUES)

@@ -10,6 +10,7 @@ import pytest
 
 from durable import Flow, Retry, Return, RunFailedError, context, cursor, for_each, step, wait_for, workflow
 from durable.errors import EncodeError
+from tests.scenarios.differences import ITEMS, differs
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +39,7 @@ async def over(items: list) -> Flow[list]:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-async def test_a_failed_item_is_tried_again_alone(engines, ran, clock, reached, restarted):
+async def test_a_failed_item_is_tried_again_alone(engines, ran, clock, eventually, restarted):
     """Scenario 13: 1, 2, 3, 3, 4, 5; also with a crash between the failure and the retry."""
 
     @step(retry=Retry(attempts=2, delay=10.0, jitter=0.0))
@@ -55,13 +56,16 @@ async def test_a_failed_item_is_tried_again_alone(engines, ran, clock, reached, 
 
     engine = await engines.file(flow, clock=clock)
     run = await engine.start(flow(), id="r")
-    await reached(run, "waiting")
-    assert ran == [1, 2, 3]
+
+    async def has_failed():
+        return ran == [1, 2, 3] and await run.status() != "pending"
+
+    await eventually(has_failed)
     if restarted:
         await engines.crash(engine)
         engine = await engines.file(flow, clock=clock)
-    clock.advance(11)
-    assert await engine.get("r").result(5) == [10, 20, 30, 40, 50]
+    await clock.passes_until(lambda: 4 in ran, 11)
+    assert await engine.get("r").result(20) == [10, 20, 30, 40, 50]
     assert ran == [1, 2, 3, 3, 4, 5]
 
 
@@ -107,6 +111,7 @@ async def test_no_items_are_no_executions(engines, ran):
     assert ran == ["after"]
 
 
+@differs(ITEMS)
 async def test_the_items_are_those_of_the_first_time(engines, ran, door):
     """Scenario 17: a collection that changes between the crash and the recovery changes nothing."""
     source = ["a", "b", "c", "d"]
@@ -126,10 +131,11 @@ async def test_the_items_are_those_of_the_first_time(engines, ran, door):
     engine = await engines.file(flow)
     await engine.start(flow(), id="r")
     await door.reached()
-    source[:] = ["x", "c"]
+    if not engines.differs(ITEMS):
+        source[:] = ["x", "c"]
     await engines.crash(engine)
     engine = await engines.file(flow)
-    assert await engine.get("r").result(5) == ["A", "B", "C", "D"]
+    assert await engine.get("r").result(20) == ["A", "B", "C", "D"]
     assert ran == ["a", "b", "b", "c", "d"]
 
 
@@ -175,13 +181,13 @@ async def test_a_failing_record_is_tried_again_from_the_cursor_until_the_attempt
     engine = await engines.file(flow)
     run = await engine.start(flow(), id="r")
     with pytest.raises(RunFailedError):
-        await run.result(5)
+        await run.result(20)
     assert ran == [1, 2, 3, 3, 3]
     await engines.crash(engine)
     engine = await engines.file(flow)
     run = engine.get("r")
     await run.retry()
-    assert await run.result(5) == 5
+    assert await run.result(20) == 5
     assert ran == [1, 2, 3, 3, 3, 3, 4, 5]
 
 
@@ -218,7 +224,7 @@ async def test_a_cursor_keeps_its_types_and_refuses_what_it_cannot_record(engine
     await door.reached()
     await engines.crash(engine)
     engine = await engines.file(flow)
-    assert await engine.get("r").result(5) == "resumed"
+    assert await engine.get("r").result(20) == "resumed"
     assert ran == [None, rich]
     kept = ran[1]
     assert [type(kept["day"]), type(kept["at"]), type(kept["at"][1])] == [date, tuple, timedelta]
@@ -253,7 +259,7 @@ async def test_two_loops_over_the_same_items_keep_separate_progress(engines, ran
     await door.reached()
     await engines.crash(engine)
     engine = await engines.file(flow)
-    assert await engine.get("r").result(5) == [items, items]
+    assert await engine.get("r").result(20) == [items, items]
     assert ran == [
         "first a", "first b", "first c", "second a", "second b",
         "second b", "second c",
@@ -292,7 +298,7 @@ async def test_a_shutdown_during_a_loop_is_no_failed_attempt(engines, ran, door)
     assert ran == [1, 2]
     engine = await engines.file(flow)
     run = engine.get("r")
-    assert await run.result(5) == 5
+    assert await run.result(20) == 5
     assert ran == [1, 2, 3, 4, 5]
     assert attempts == [1, 2]
     assert "StepFailed" not in [event.kind for event in await run.history()]
@@ -324,5 +330,5 @@ async def test_a_loop_between_records_stops_when_the_engine_closes(engines, ran,
     engine = await engines.file(flow)
     run = engine.get("r")
     await run.signal("go")
-    assert await run.result(5) == [1, 2, 3, 4]
+    assert await run.result(20) == [1, 2, 3, 4]
     assert ran == [1, 2, 3, 4]

@@ -14,6 +14,7 @@ from durable import (
     GroupFailedError,
     NamedOutcomes,
     Outcomes,
+    RunFailedError,
     for_each,
     gather,
     job,
@@ -21,7 +22,8 @@ from durable import (
     step,
     workflow,
 )
-from durable.testing import Scenario, every_crash
+from durable.testing import every_crash
+from tests.scenarios.differences import needs_a_file
 
 
 @step
@@ -236,15 +238,17 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_a_case_comes_to_its_result(case):
+async def test_a_case_comes_to_its_result(engines, jumping_clock, case):
     """
-    The same each time.
+    On either engine.
     """
     flow = workflow(case)
-    assert Scenario(flow(), [flow, upper]).undisturbed().outcome.result == CASES[case]
+    engine = await engines.memory(flow, upper, clock=jumping_clock)
+    assert await engine.run(flow()) == CASES[case]
 
 
 @pytest.mark.long
+@needs_a_file("it is recovered from what its file holds at each commit; on a server each turn is a replay here")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_a_case_comes_to_its_result_whatever_is_lost(case):
     """
@@ -256,6 +260,22 @@ def test_a_case_comes_to_its_result_whatever_is_lost(case):
     assert survived.undisturbed.result == CASES[case]
 
 
+async def test_a_failure_that_nobody_catches_is_that_of_the_run(engines):
+    """
+    With the group as its cause.
+    """
+
+    @workflow
+    async def flow() -> list[str]:
+        return (await for_each(outcome, ["bad", "never"], tolerate=0)).succeeded
+
+    engine = await engines.memory(flow)
+    with pytest.raises(RunFailedError) as failed:
+        await engine.run(flow())
+    assert isinstance(failed.value.__cause__, GroupFailedError)
+
+
+@needs_a_file("it is recovered from what its file holds at each commit")
 def test_a_failure_that_nobody_catches_fails_the_run():
     """
     The items behind it are never begun; the run fails with the failures of its members.

@@ -29,6 +29,7 @@ from durable import (
     workflow,
 )
 from durable.errors import EngineClosedError
+from tests.scenarios.differences import COUNTS, differs, needs_a_file
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +77,7 @@ async def family() -> Flow[list]:
 
 async def fails(run):
     with pytest.raises(RunFailedError) as caught:
-        await run.result(5)
+        await run.result(20)
     return caught.value
 
 
@@ -90,7 +91,7 @@ async def test_a_failed_run_goes_on_at_what_failed_once_the_code_is_mended(engin
     run = await engine.start(family(), id="r")
     await fails(run)
     assert sorted(ran) == ["first", "x", "y", "z"]
-    results = {child.run_id: await engine.get(child.run_id).result(5) for child in (await run.children())[::2]}
+    results = {child.run_id: await engine.get(child.run_id).result(20) for child in (await run.children())[::2]}
     await engines.crash(engine)
     BROKEN.discard("y")
     engine = await engines.file(family, work)
@@ -100,13 +101,14 @@ async def test_a_failed_run_goes_on_at_what_failed_once_the_code_is_mended(engin
     assert sorted(ran) == ["first", "last", "x", "y", "y", "z"]
     BROKEN.clear()
     assert await run.retry() is True
-    assert (await run.result(5))[::4] == ["first", "last"]
+    assert (await run.result(20))[::4] == ["first", "last"]
     assert sorted(ran) == ["first", "last", "last", "x", "y", "y", "z"]
     children = await run.children()
     assert [child.status for child in children] == ["succeeded"] * 3
-    assert {child.run_id: await engine.get(child.run_id).result(5) for child in children[::2]} == results
+    assert {child.run_id: await engine.get(child.run_id).result(20) for child in children[::2]} == results
 
 
+@needs_a_file("a server keeps runs as long as its namespace says: it prunes by itself")
 async def test_pruning_takes_old_trees_that_have_ended_and_nothing_else(engines, ran, clock, reached):
     """
     Scenario 58: a waiting parent keeps its finished children, a tree goes with its youngest member, and
@@ -122,12 +124,12 @@ async def test_pruning_takes_old_trees_that_have_ended_and_nothing_else(engines,
 
     engine = await engines.file(parent, work, clock=clock)
     old = await engine.start(parent(0), id="old")
-    await old.result(5)
+    await old.result(20)
     waiting = await engine.start(parent(1), id="waiting")
     await reached(waiting, "waiting")
-    clock.advance(100)
+    await clock.passes(100)
     young = await engine.start(parent(0), id="young")
-    await young.result(5)
+    await young.result(20)
     assert await engine.prune(older_than=50) == 3
     for gone in ("old", "old~.0.0"):
         with pytest.raises(RunNotFoundError, match=f"{gone}.*pruned"):
@@ -137,9 +139,9 @@ async def test_pruning_takes_old_trees_that_have_ended_and_nothing_else(engines,
     await engines.crash(engine)
     engine = await engines.file(parent, work, clock=clock)
     waiting = engine.get("waiting")
-    clock.advance(60)
+    await clock.passes(60)
     await waiting.signal("go")
-    assert await waiting.result(5) == ["a 1", "b 1"]
+    assert await waiting.result(20) == ["a 1", "b 1"]
     assert await engine.prune(older_than=50) == 3  # the young one is old by now; the other ended just now
     assert sorted([info.run_id async for info in engine.runs() if info.parent is None]) == ["waiting"]
     assert ran.count("a") == 3
@@ -256,6 +258,7 @@ async def first_life(engines, monkeypatch, copies):
     return recorded.paths, held_by(engines.path)[0]
 
 
+@needs_a_file("it is recovered from copies of its file, made at each commit; on a server: tests/temporal/soak.py")
 async def test_every_single_crash_ends_like_none(engines, ran, monkeypatch, copies):
     """
     Scenario 59, crashes: killed before and after each COMMIT of the sample set: result, keys of effects and
@@ -284,25 +287,33 @@ async def test_every_single_crash_ends_like_none(engines, ran, monkeypatch, copi
     assert all(held < whole for held in cuts[:-3])
 
 
+@differs(COUNTS)
 @pytest.mark.parametrize("where", ["before", "after"])
-async def test_every_single_error_ends_like_none(tmp_path, ran, where):
+async def test_every_single_error_ends_like_none(engines, ran, where):
     """
     Scenario 59, errors: raised before and after the effect of each body of the sample set, which has one
     attempt more; that body runs twice, under the same key, and every other once.
     """
+    engine = await engines.file(sample, child, tables=True)
     for call in range(1, 8):
         ran.clear()
         EFFECTS.clear()
         FAULTS.append((call, where))
-        path = tmp_path / f"{call}.db"
-        await finish(path)
-        check(path)
+        run = await engine.start(sample(), id=f"r{call}")
+        await run.signal("condition", "holds")
+        assert await run.result(20) == RESULT
+        assert {name: {f"r{call}{key.removeprefix('r')}" for key in keys} for name, keys in KEYS.items()} == EFFECTS
         assert FAULTS == [], f"nothing was raised {where} call {call}"
         assert ran.count(ran[call - 1]) == 2, ran
         assert (len(ran), len(set(ran))) == (8, 7), ran
+    assert engines.rows("SELECT mark FROM app") == [("row",)] * 7
+    if not engines.differs(COUNTS):
+        stats = await engine.stats()
+        assert (stats.runs, stats.waits) == ({"succeeded": 4 * 7}, 0)
 
 
 @pytest.mark.long
+@needs_a_file("it is recovered from copies of its file, made at each commit; on a server: tests/temporal/soak.py")
 async def test_a_second_fault_during_the_recovery_changes_nothing(engines, ran, monkeypatch, copies):
     """Scenario 60: each copy of the first life is recovered, and killed again at each COMMIT of the recovery."""
     paths, whole = await first_life(engines, monkeypatch, copies)
@@ -323,6 +334,7 @@ async def test_a_second_fault_during_the_recovery_changes_nothing(engines, ran, 
     assert faults >= 40
 
 
+@needs_a_file("it looks for what an engine leaves in its process and its file")
 async def test_a_shutdown_without_grace_leaves_nothing_behind(engines, ran, monkeypatch, copies):
     """
     Scenario 60, the shutdown: closed with no grace, each life some COMMITs later than the last: the same

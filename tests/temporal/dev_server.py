@@ -19,13 +19,26 @@ QUICK = (
     "frontend.namespaceRPS=1000000",
     "frontend.rps=1000000",
 )
+#: Beside `default`: one for each scenario, called ``scenario-0`` and so on. They cost nothing to speak of.
+NAMESPACES = 150
 
 
 def binary() -> str | None:
     """
     The program, if it is installed.
     """
-    return shutil.which("temporal", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
+    return _program("temporal")
+
+
+def skipping_binary() -> str | None:
+    """
+    The test server, which skips time, if it is installed.
+    """
+    return _program("temporal-test-server")
+
+
+def _program(name):
+    return shutil.which(name, path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
 
 
 def free_port() -> int:
@@ -40,8 +53,9 @@ def dev_server(folder, *, port=None, on_disk=False):
     A server; its address and its process.
     """
     port = port or free_port()
+    names = [part for n in range(NAMESPACES) for part in ("--namespace", f"scenario-{n}")]
     command = [binary(), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port)]
-    command += ["--log-level", "error", "--search-attribute", "DurableLabels=KeywordList"]
+    command += ["--log-level", "error", "--search-attribute", "DurableLabels=KeywordList", *names]
     for value in QUICK:
         command += ["--dynamic-config-value", value]
     if on_disk:

@@ -239,12 +239,13 @@ async def test_a_timeout_is_a_timer_of_the_server(engines):
     assert await engine.run(gives_up()) == "late"
 
 
-async def test_a_cancelled_run_does_its_clean_up_first(engines):
+async def test_a_cancelled_run_does_its_clean_up_first(engines, reached):
     """
     The steps of a `finally` run; the reason is told to who waits.
     """
     engine = await engines(*ALL)
     run = await engine.start(cleans_up())
+    await reached(run, "waiting")  # one that has not begun has nothing to clean up
     assert await run.cancel("no longer wanted")
     with pytest.raises(RunCancelledError, match="no longer wanted"):
         await run.result()

@@ -1,0 +1,5 @@
+"""
+The scenarios of `tests/scenarios/test_batches.py`, on either engine.
+"""
+
+from tests.scenarios.test_batches import *  # noqa: F403
