@@ -35,7 +35,7 @@ test: .venv/.test-stamp
 
 # The tests among the others that take long: crashes at every point, servers, programs, tables in full.
 test-long: .venv/.test-stamp
-	$(PY) $(PYTEST) -m long $$(grep --recursive --files-with-matches --include 'test_*.py' 'pytest\.mark\.long' tests)
+	$(PY) $(PYTEST) -m long --timeout 240 $$(grep --recursive --files-with-matches --include 'test_*.py' 'pytest\.mark\.long' tests)
 
 test-%: .venv/.test-stamp
 	$(PY) $(PYTEST) tests/$*
