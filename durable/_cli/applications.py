@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -279,10 +280,9 @@ def _from_file(path: str) -> types.ModuleType:
     if loaded is not None and os.path.realpath(getattr(loaded, "__file__", None) or "") == file:
         return loaded
     _look_in(os.path.dirname(file))
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    loader = spec.loader
-    assert loader is not None
+    loader = importlib.machinery.SourceFileLoader(name, file)
+    spec = importlib.machinery.ModuleSpec(name, loader, origin=file)
+    spec.has_location = True
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -84,8 +84,8 @@ class Walker:
         """Where it stands."""
         return self.replay.stop
 
-    def go(self, number: int) -> None:
-        """Stand at a stop, and know what the strand's locals were at its stop before."""
+    def go(self, number: int) -> Stop:
+        """Stand at a stop, and know what the strand's locals were at its stop before: that stop."""
         before, strand = self._before[number], self.stops[number].strand
         with breakpoints(None):
             if before >= 0 and self._seen.get(strand, (-1, {}))[0] != before:
@@ -94,8 +94,9 @@ class Walker:
             if self._furthest >= 0:
                 self.replay.seek(min(number, self._furthest))
         with breakpoints(self.new_pdb if number > self._furthest else None):
-            self.replay.seek(number)
+            stop = self.replay.seek(number)
         self.arrived(number)
+        return stop
 
     def arrived(self, number: int) -> None:
         """The replay was moved to a stop by somebody else: take note of the locals there."""

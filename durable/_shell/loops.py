@@ -29,6 +29,13 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def current_task() -> asyncio.Task[Any]:
+    """The task that asks."""
+    task = asyncio.current_task()
+    assert task is not None, "asked in a task"
+    return task
+
+
 def check_loop(home: asyncio.AbstractEventLoop, subject: str, remedy: str) -> None:
     """
     Nothing, on the event loop *home*.

@@ -85,11 +85,10 @@ class VirtualClock:
         """
         Wait until so much time has passed. This alone lets no time jump: what engines wait for does, and `advance`.
         """
-        self._bind()
-        assert self._loop is not None
+        loop = self._bind()
         until = self.now() + seconds
         while self.now() < until:
-            moved: asyncio.Future[None] = self._loop.create_future()
+            moved: asyncio.Future[None] = loop.create_future()
             self._sleepers.add(moved)
             try:
                 await moved
@@ -167,16 +166,16 @@ class VirtualClock:
 
     # --- one loop ----------------------------------------------------------------------------------------------
 
-    def _bind(self) -> None:
+    def _bind(self) -> asyncio.AbstractEventLoop:
         """
-        Belong to the running loop from now on.
+        Belong to the running loop from now on: that loop.
 
         Raises:
             UsageError: It is in use on another one: waiting there and being moved here, nobody would ever wake.
         """
         loop = asyncio.get_running_loop()
         if loop is self._loop:
-            return
+            return loop
         if self._loop is not None and not self._loop.is_closed() and (self._engines or self._sleepers):
             msg = (
                 "this VirtualClock is in use on another event loop: give each loop a clock of its own "
@@ -192,6 +191,7 @@ class VirtualClock:
             self._ahead = now - loop.time()
             if not self._autojump:
                 loop.autojump = False
+        return loop
 
     # --- jumping -------------------------------------------------------------------------------------------------
 
@@ -204,16 +204,15 @@ class VirtualClock:
         elif self._autojump and not self._advancing:
             self._rounds = ROUNDS
             if self._look is None:
-                self._look = self._loop.call_soon(self._look_again)
+                self._look = self._loop.call_soon(self._look_again, self._loop)
 
-    def _look_again(self) -> None:
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
         """One round of the loop has passed: jump, if nothing has begun in all of them."""
         self._look = None
-        assert self._loop is not None
         if self._is_idle() and self._autojump and not self._advancing:
             self._rounds -= 1
             if self._rounds >= 0:
-                self._look = self._loop.call_soon(self._look_again)
+                self._look = loop.call_soon(self._look_again, loop)
             elif (due_at := self._next_due_at()) is not None:
                 self._move_to(due_at)
         # Else whatever is in progress pokes when it ends.

@@ -158,8 +158,7 @@ def moment_of(
         if not walker.stops:
             msg = "its code has not run: it ended before its first turn"
             raise NoMomentError(msg)
-        walker.go(_wanted(walker, stop, at, line, after, find))
-        return _moment(walker)
+        return _moment(walker, walker.go(_wanted(walker, stop, at, line, after, find)))
     finally:
         walker.replay.close()
 
@@ -193,9 +192,7 @@ def _wanted(walker: Walker, stop: int | None, at: str, line: int | None, after: 
     return min(max(0, stop or 0), last)
 
 
-def _moment(walker: Walker) -> Moment:
-    stop = walker.stop
-    assert stop is not None
+def _moment(walker: Walker, stop: Stop) -> Moment:
     replay, places = walker.replay, walker.replay.places()
     place = places[-1] if places else None
     file, line = (stop.file, stop.line) if place is None else (place.file, place.line)

@@ -1030,7 +1030,7 @@ MUTANTS = (
     _m(
         "the outcome of an attempt is heard while its function still runs",
         "_shell/turns/attempt_runner",
-        "                await self._outlived(attempt, outcome, task)\n",
+        "                await self._outlived(attempt, function, outcome, task)\n",
         "                pass\n",
         "shell/test_threads.py::test_what_follows_a_timeout_does_not_run_beside_the_function",
     ),
@@ -1697,7 +1697,7 @@ MUTANTS = (
     _m(
         "members of a mapping take each other's places",
         "_core/run/groups",
-        "self._order_by_names(opened, op.options.names)",
+        "self._order_by_names(opened, op.options.names, self.names)",
         "pass",
         "core/test_groups.py::test_a_mapping_in_another_order_is_the_same_group",
     ),

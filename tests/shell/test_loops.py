@@ -35,7 +35,8 @@ from durable import (
     wait_for,
     workflow,
 )
-from durable._shell.attempts.steps import current_task, forget_cancel
+from durable._shell.attempts.steps import forget_cancel
+from durable._shell.loops import current_task
 from durable.errors import EngineClosedError, UsageError, WrongLoopError
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ from durable._core.statuses import ENDS, HELD
 from durable._shell.engine.engine import Engine
 from durable._shell.handles.journal import backend_of
 from durable._shell.reads import run_rows
-from durable._shell.reads.run_rows import RunRow, last_of_chain
+from durable._shell.reads.run_rows import RunRow, current_run, last_of_chain
 
 
 async def settled(engine: Engine, run_id: str) -> str:
@@ -30,8 +30,7 @@ async def settled(engine: Engine, run_id: str) -> str:
 
 
 def _look(conn: sqlite3.Connection, run_id: str) -> tuple[RunRow, bool]:
-    row = last_of_chain(conn, run_id)
-    assert row is not None, "it was made here"
+    row = current_run(conn, run_id)
     return row, row.status not in ENDS and _moves(conn, row)
 
 

@@ -381,7 +381,7 @@ class MembersNode(ManyNode):
         if op.options is not PLAIN or ex.history.arranged:
             self.arrange(opened, op.options, None, rule, fresh=fresh)
         if self.names is not None and op.options.names is not None and self.names != op.options.names:
-            self._order_by_names(opened, op.options.names)
+            self._order_by_names(opened, op.options.names, self.names)
         if self.concurrency is not None:
             ex.unbegun[self.position] = op.members
         self.fill()
@@ -392,13 +392,12 @@ class MembersNode(ManyNode):
         self.ex.unbegun[self.position] = self.op.members
         return True
 
-    def _order_by_names(self, opened: GroupOpened, names: Sequence[str]) -> None:
+    def _order_by_names(self, opened: GroupOpened, names: Sequence[str], recorded: Sequence[str]) -> None:
         """A mapping may come in another order than the recorded one: then each member keeps its recorded position."""
-        assert self.names is not None
-        if sorted(names) != sorted(self.names):
-            why = f"its members are {', '.join(names)}, and were {', '.join(self.names)}"
+        if sorted(names) != sorted(recorded):
+            why = f"its members are {', '.join(names)}, and were {', '.join(recorded)}"
             self.ex.diverge(self.position, opened, opened, why)
-        self.order = [names.index(name) for name in self.names]
+        self.order = [names.index(name) for name in recorded]
 
     def member(self, index: int) -> Any:
         return self.op.members[self.order[index]]

@@ -34,6 +34,7 @@ from durable._shell.attempts.middleware import (
 )
 from durable._shell.attempts.raised import is_cancellation, is_for_the_program
 from durable._shell.log import log
+from durable._shell.loops import current_task
 from durable._shell.rows.engine_events import EngineEvent
 from durable._shell.rows.rows import Effects, Ended, Notice, ReadyRun, RunResult, RunState
 from durable.errors import DurableError, MiddlewareError
@@ -308,8 +309,7 @@ async def _through_run(
     where = f"run {activation.run_id!r} of {activation.kind} {activation.workflow!r}"
     once = _Once(inner, f"{_name(middleware)}.run", where)
     error: BaseException | None = None
-    task = asyncio.current_task()
-    assert task is not None
+    task = current_task()
     try:
         await middleware.run(activation, once)
     except BaseException as raised:

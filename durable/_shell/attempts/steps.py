@@ -385,13 +385,6 @@ def _context(
     )
 
 
-def current_task() -> asyncio.Task[Any]:
-    """The task that asks."""
-    task = asyncio.current_task()
-    assert task is not None
-    return task
-
-
 async def forget_cancel(task: asyncio.Task[Any]) -> None:
     """Undo a cancellation of *task* that was for the user's code, or by it, lest it strike our next `await`."""
     while task.cancelling():

@@ -51,7 +51,7 @@ class Holder:
     """The run that has a key; its row may be gone."""
 
     #: None where it was pruned.
-    run: int | None
+    row: int | None
     run_id: str
     arguments: str
     workflow: str
@@ -63,6 +63,12 @@ class Holder:
     is_waiting: bool = False
     #: Whether its row does not fit its seal: whose the key is, and for how long, is not known.
     is_damaged: bool = False
+
+    @property
+    def run(self) -> int:
+        """The row of one that has not ended."""
+        assert self.row is not None, "one that was pruned has ended"
+        return self.row
 
 
 def holder_of(conn: sqlite3.Connection, key: str) -> Holder | None:

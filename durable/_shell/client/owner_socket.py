@@ -219,14 +219,15 @@ class OwnerSocket:
         Raises:
             JournalAccessError: It is another user's.
         """
-        if peer is not None and peer.uid == UNKNOWN_UID:  # it hung up before the kernel could say who it was
+        if peer is None:
+            return True
+        if peer.uid == UNKNOWN_UID:  # it hung up before the kernel could say who it was
             return False
         if not may_answer(peer, self._path):
-            assert peer is not None
             where = socket_path(self._path)
             msg = f"a process of user {peer.uid} ({peer.pid}) listens in place of its owner: remove {where}"
             raise JournalAccessError(self._path, msg)
-        return peer is None or is_process(peer, owner_pid(self._path))
+        return is_process(peer, owner_pid(self._path))
 
 
 def _identity(path: str) -> _Identity | None:

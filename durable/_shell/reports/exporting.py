@@ -32,7 +32,7 @@ from durable._core.recorded.export_reader import read_export
 from durable._core.recorded.export_values import MAX_LINE_BYTES
 from durable._core.recorded.redaction import Redact, redacted
 from durable._shell.reads.event_rows import load_history
-from durable._shell.reads.run_rows import RunRow, run_by_id
+from durable._shell.reads.run_rows import RunRow, require_run, run_by_id
 from durable._shell.storage.copies.marks import SCHEMA_VERSION
 from durable.errors import JournalAccessError, RunNotFoundError
 
@@ -96,9 +96,7 @@ def export_runs(
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
         yield header_line(Header(release, SCHEMA_VERSION, at, redacted=redact is not None, runs=len(rows)))
         for run in rows:
-            found = run_by_id(conn, run)
-            assert found is not None, "one transaction: it is there"
-            history = load_run_history(conn, path, found)
+            history = load_run_history(conn, path, require_run(conn, run))
             yield from export_lines(history if redact is None else redacted(history, redact, codec or Codec()))
     finally:
         if mine:

@@ -184,9 +184,8 @@ class Server:
 
     def _knows(self, peer: Peer | None) -> bool:
         """Whether *peer* may ask; who may not is told once, as is their user."""
-        if may_ask(peer):
+        if peer is None or may_ask(peer):
             return True
-        assert peer is not None
         if peer.uid not in self._strangers and len(self._strangers) < MOST_CLIENTS:
             self._strangers.add(peer.uid)
             log.warning("client.refused", path=self._path, uid=peer.uid, pid=peer.pid)

@@ -26,10 +26,12 @@ from durable._core.light_frozen import light_define
 from durable._core.run.decision import StepAction
 from durable._core.suspicion import is_suspect
 from durable._shell.attempts.context import tell
+from durable._shell.attempts.functions import Function
 from durable._shell.attempts.running_attempt import RunningAttempt
-from durable._shell.attempts.steps import current_task, forget_cancel
+from durable._shell.attempts.steps import forget_cancel
 from durable._shell.claims import slots
 from durable._shell.log import log
+from durable._shell.loops import current_task
 from durable._shell.reads.batch_rows import lineage
 from durable._shell.rows.rows import Effects, RunState
 from durable._shell.turns.inbox import Inbox
@@ -252,22 +254,23 @@ class AttemptRunner:
                     outcome = await self._services.steps.attempt(attempt, state, notes, left, task)
             else:
                 outcome = await self._services.steps.attempt(attempt, state, notes, left, task)
-            if attempt.has_outlived and outcome is not None and not attempt.is_cut_off:
-                await self._outlived(attempt, outcome, task)
+            function = attempt.function if attempt.has_outlived and not attempt.is_cut_off else None
+            if function is not None and outcome is not None:
+                await self._outlived(attempt, function, outcome, task)
                 outcome = evolve(outcome, at=self._services.clock.now())
         finally:
             if inline is not None:
                 self._take_turns = None
             self._ended(attempt, outcome)
 
-    async def _outlived(self, attempt: RunningAttempt, outcome: Event, task: asyncio.Task[Any]) -> None:
+    async def _outlived(
+        self, attempt: RunningAttempt, function: Function, outcome: Event, task: asyncio.Task[Any]
+    ) -> None:
         """
         Return once the function of an attempt that is over has returned: nothing that follows may run beside it.
 
         As with other clean-up, the run does not wait for ever; but to try again is to wait.
         """
-        function = attempt.function
-        assert function is not None, "asked by the caller"
         action = attempt.action
         told = {"run_id": self._state.run_id, "step": action.op.definition.name, "position": action.position}
         log.warning("step.outlived", attempt=action.attempt, **told)

@@ -37,11 +37,11 @@ from durable._core.journal.events import (
 from durable._core.run.decision import Decision, StepAction, in_parts
 from durable._core.run.execution import REPLAYED_AT_ONCE, Execution
 from durable._core.suspicion import BODY, Suspect, counts, progress
-from durable._shell.attempts.steps import current_task
 from durable._shell.commits.commits import NotBegunError, SpoiledError, Turn
 from durable._shell.commits.residents import Resident
 from durable._shell.commits.witness import UNWATCHED
 from durable._shell.log import emit, log
+from durable._shell.loops import current_task
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run
 from durable._shell.rows.rows import ReadyRun, RunState
 from durable._shell.turns.attempt_runner import AttemptRunner

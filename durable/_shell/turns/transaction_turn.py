@@ -22,10 +22,10 @@ from durable._core.program.ops import RunOp
 from durable._core.run.decision import Decision, TransactionAction
 from durable._core.run.execution import Execution
 from durable._shell.attempts.raised import is_cancellation, is_for_the_program
-from durable._shell.attempts.steps import current_task
 from durable._shell.attempts.transaction import ExclusiveTransaction, holds_writer, run_sync
 from durable._shell.commits.commits import SpoiledError
 from durable._shell.commits.witness import Watch
+from durable._shell.loops import current_task
 from durable._shell.rows.rows import Effects, NewRun, RunState, TurnWrite
 from durable._shell.storage.connections import CommitUnknownError, TransactionUndoneError, is_the_disk
 from durable._shell.storage.guard import ENDED_FROM_INSIDE

@@ -241,10 +241,8 @@ def _found_or_created(conn: sqlite3.Connection, new: NewRun, effects: Effects) -
                 _joined(conn, new, holder.run_id)
                 return holder.run_id
             case "follow":
-                assert holder.run is not None, "one that was pruned has ended"
                 new = evolve(new, behind=(*new.behind, holder.run))
             case "replace":
-                assert holder.run is not None, "one that was pruned has ended"
                 _check_due_room(conn, new)
                 request_cancel(conn, holder.run, f"replaced by {new.run_id}", new.started.at, effects)
             case "take":
@@ -268,7 +266,6 @@ def _renew(conn: sqlite3.Connection, holder: keys.Holder, new: NewRun, effects: 
     All its history is that it exists, which nobody has acted on: that one event is written anew. Should its driver
     have begun with the old one, the first turn is refused, and made again: see `keys.made_too_early`.
     """
-    assert holder.run is not None, "a run that waits has a row"
     queue, created_at = conn.execute(
         "SELECT queue, created_at FROM durable_runs WHERE run = ?", (holder.run,)
     ).fetchone()

@@ -30,8 +30,9 @@ from durable._core.program.functions import Job, TransactionStep
 from durable._core.program.ops import Options, StepOp, TransactionOp
 from durable._core.run.decision import StepAction, TransactionAction
 from durable._shell.attempts.running_attempt import RunningAttempt
-from durable._shell.attempts.steps import Steps, current_task
+from durable._shell.attempts.steps import Steps
 from durable._shell.log import log
+from durable._shell.loops import current_task
 from durable._shell.rows.carried import Carry
 from durable._shell.rows.rows import RunState
 from durable.errors import DecodeError

@@ -77,7 +77,7 @@ class Callbacks:
         match how:
             case "heartbeat":
                 if opened.heartbeat is not None:
-                    self._timers.arm(Wait(position, "heartbeat", position, fire_at=now() + opened.heartbeat))
+                    self._timers.arm(Wait(position, "heartbeat", position), now() + opened.heartbeat)
                 return
             case "complete":
                 answer: Event = CallbackCompleted(position, payload, now())

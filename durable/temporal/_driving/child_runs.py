@@ -176,16 +176,15 @@ class ChildRuns:
 
     # --- awaiting ------------------------------------------------------------------------------
 
-    def await_end(self, wait: Wait) -> None:
+    def await_end(self, wait: Wait, run_id: str) -> None:
         """Let the end of a run arrive."""
-        assert wait.run_id is not None, "a wait for a child"
-        task = self._ends.get(wait.run_id)
-        if task is None and wait.run_id in self._starting:
-            self._awaited_at[wait.run_id] = wait.position
+        task = self._ends.get(run_id)
+        if task is None and run_id in self._starting:
+            self._awaited_at[run_id] = wait.position
             return
         if task is None:
-            task = asyncio.ensure_future(self._end_of(wait.run_id, wait.position, ""))
-            self._ends[wait.run_id] = task
+            task = asyncio.ensure_future(self._end_of(run_id, wait.position, ""))
+            self._ends[run_id] = task
         task.add_done_callback(partial(self._arrive, wait.position, wait.name))
 
     def _arrive(self, position: str, feed: str | None, task: asyncio.Task[ChildEnd]) -> None:
@@ -258,7 +257,7 @@ class ChildRuns:
         op = evolve(feed.op, args=tuple(args), kwargs=dict(kwargs))
         at = f"{position}.{fed.item}"
         self.begin(ChildAction(at, fed.run_id, op, fed.arguments, awaited=True))
-        self.await_end(Wait(at, "child", feed.group, feed.wake_on, position, fed.run_id))
+        self.await_end(Wait(at, "child", feed.group, feed.wake_on, position, fed.run_id), fed.run_id)
 
     # --- cancelling ----------------------------------------------------------------------------
 

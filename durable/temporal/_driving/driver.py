@@ -42,7 +42,7 @@ from durable._core.run.attempts import AttemptNode
 from durable._core.run.decision import ChildAction, Decision, SlotAction, StepAction, TransactionAction
 from durable._core.run.execution import Execution
 from durable._core.run.job_execution import JobExecution
-from durable._core.statuses import WaitKind
+from durable._core.statuses import EndStatus, WaitKind
 from durable._shell.log import emit, log
 from durable._shell.rows.rows import NewRun, SentSignal
 from durable.temporal._driving.callbacks import Callbacks
@@ -210,7 +210,7 @@ class Driver:
                     here.setup.told(self.journal.history())
                 self._perform(decision)
                 if decision.ended is not None:
-                    return await self._end(decision)
+                    return await self._end(decision, decision.ended)
                 if self._execution.ended:  # the whole run is tried again
                     self._stop(keep=("restart", "deadline"))
                 await here.until(lambda: bool(here.inbox) and (self._takes_turns or self._is_to_end))
@@ -305,9 +305,9 @@ class Driver:
         here, new, at = self._here, self._here.new, now()
         expiry = Wait("", "expiry", "", fire_at=new.expires_at)
         if new.expires_at is not None and self._carried is None:
-            self._timers.arm(expiry, partial(RunExpired, new.expires_at))
+            self._timers.arm(expiry, new.expires_at, partial(RunExpired, new.expires_at))
         if new.due_at is not None and new.due_at > at and self._carried is None:  # a client's start is delayed there
-            self._timers.arm(Wait("", "start", "", fire_at=new.due_at))
+            self._timers.arm(Wait("", "start", ""), new.due_at)
             await here.until(lambda: bool(self._taken(TimerFired)) or self._is_to_end)
         limit = here.definition.options.limit
         if limit is not None and not isinstance(here.definition, Job) and not self._is_to_end:
@@ -318,8 +318,8 @@ class Driver:
         self._timers.disarm(expiry)
         self.journal.begun_at = self.journal.begun_at or now()
         if new.timeout is not None and new.kind == "workflow":
-            over = Wait("", "deadline", "", fire_at=self.journal.begun_at + new.timeout)
-            self._timers.arm(over, partial(RunTimedOut, new.timeout))
+            over = Wait("", "deadline", "")
+            self._timers.arm(over, self.journal.begun_at + new.timeout, partial(RunTimedOut, new.timeout))
 
     def _taken(self, kind: type[Event]) -> list[Event]:
         """Arrivals of *kind*, which are no more in the inbox."""
@@ -409,10 +409,10 @@ class Driver:
         return isinstance(leaf, AttemptNode) and leaf.state.phase == "running" and leaf.state.attempt == action.attempt
 
     def _wait(self, wait: Wait) -> None:
-        if wait.kind == "child":
-            self._children.await_end(wait)
+        if wait.run_id is not None:
+            self._children.await_end(wait, wait.run_id)
         elif wait.fire_at is not None:
-            self._timers.arm(wait)
+            self._timers.arm(wait, wait.fire_at)
 
     def _show_attributes(self, values: dict[str, Any]) -> None:
         self.journal.attributes |= values
@@ -437,7 +437,7 @@ class Driver:
 
     # --- the end -------------------------------------------------------------------------------
 
-    async def _end(self, decision: Decision) -> RawValue:
+    async def _end(self, decision: Decision, ended: EndStatus) -> RawValue:
         here = self._here
         await here.until(lambda: self._children.are_started and self._requests.are_sent)
         self._stop()
@@ -446,12 +446,11 @@ class Driver:
         if decision.continued is not None:
             await self.questions.end("continued as another")
             self._continue_as(decision.continued)
-        assert decision.ended is not None, "asked by the caller"
-        await self.questions.end(decision.ended)
+        await self.questions.end(ended)
         started = self.journal.events[0]
         assert isinstance(started, RunStarted), "a journal begins with it"
-        await follow(here, started, decision.ended, decision)
-        match decision.ended:
+        await follow(here, started, ended, decision)
+        match ended:
             case "succeeded":
                 return packed(decision.outcome or "null")
             case "cancelled":

@@ -20,13 +20,12 @@ class Timers:
         self._here = here
         self._armed: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
-    def arm(self, wait: Wait, event: Callable[[float], Event] | None = None) -> None:
-        """Let *event* (of the time) arrive when *wait* is due: by default what says so."""
-        assert wait.fire_at is not None, "asked by the caller"
+    def arm(self, wait: Wait, at: float, event: Callable[[float], Event] | None = None) -> None:
+        """Let *event* (of the time) arrive when *wait* is due, *at*: by default what says so."""
         if event is None:
             event = _event_of(wait)
         key = wait.position, wait.kind
-        seconds = max(0.0, wait.fire_at - now())
+        seconds = max(0.0, at - now())
         self._armed[key] = asyncio.get_running_loop().call_later(seconds, self._fire, key, event)
 
     def _fire(self, key: tuple[str, str], event: Callable[[float], Event]) -> None:

@@ -19,7 +19,7 @@ from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable._core.statuses import ENDS
 from durable._shell.reads.event_rows import load_history
-from durable._shell.reads.run_rows import RunRow, run_by_id
+from durable._shell.reads.run_rows import RunRow, require_run, run_by_id
 from durable.errors import DurableError
 from durable.testing._crash.invariants import Effect, Item, Outcome, RunOutcome, renamed
 
@@ -85,8 +85,7 @@ def read_outcome(
     names, runs, diverged = _Names(), dict[str, RunOutcome](), list[str]()
     for run_id, workflow, position, status, reason, parent, follows, before in conn.execute(_RUNS).fetchall():
         name = names.give(run_id, workflow, position, parent, follows, before)
-        row = run_by_id(conn, run_id)
-        assert row is not None
+        row = require_run(conn, run_id)
         events = load_history(conn, ":memory:", row)
         if not excused and (found := _divergence(definitions, codec, row, events)) is not None:
             diverged.append(f"{workflow} ({name}) does not replay: {found}")

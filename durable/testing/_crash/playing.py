@@ -178,8 +178,7 @@ class Play:
                     break
                 ledger.silent = False
                 now = life.clock.now() + self.world.downtime
-        assert self._engine is not None
-        settings = backend_of(self._engine).settings
+        settings = backend_of(self._opened()).settings
         with self._store.looked_at() as conn:
             outcome = read_outcome(
                 conn,
@@ -363,10 +362,13 @@ class Play:
     def _cancel(self, life: Life) -> None:
         life.keep(self._cancelling())
 
+    def _opened(self) -> Engine:
+        assert self._engine is not None, "each life begins with one"
+        return self._engine
+
     async def _cancelling(self) -> None:
-        assert self._engine is not None
         with suppress(JournalError, UsageError):  # not started yet, over, or not open: nobody to cancel
-            await self._engine.get(ROOT).cancel("durable.testing")
+            await self._opened().get(ROOT).cancel("durable.testing")
 
 
 def _check_no_loop() -> None:

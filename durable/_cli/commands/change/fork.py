@@ -29,7 +29,7 @@ from durable._cli.terminal.values import failure_lines, plain, value_lines
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps
 from durable._core.durations import span
-from durable._core.recorded.copies import first_of, status_of
+from durable._core.recorded.copies import Copy, first_of, status_of
 from durable._core.recorded.diff import compare
 from durable._core.recorded.export_format import RunHistory
 from durable._core.recorded.run_lines import command_lines
@@ -114,15 +114,14 @@ def _check(args: Namespace) -> None:
 
 
 async def _carry_out(plan: Plan, application: Application | None, args: Namespace, out: Output) -> int:
-    if args.stand_ins:
-        assert application is not None, "checked"
-        return await _rehearse(plan, application, args, out)
+    copy = plan.copy
+    if application is not None and copy is not None and args.stand_ins:
+        return await _rehearse(plan, copy, application, args, out)
     if args.here and not args.into:
         _refuse_owned(plan.path or "")
-    path = await (_into(plan, args.into) if args.into else _inside(plan, args.at))
+    path = await (_inside(plan, args.at) if copy is None else _into(plan, copy, args.into))
     await _signal_all(path, plan.new_id, args.signal)
-    if args.here:
-        assert application is not None, "checked"
+    if application is not None and args.here:
         return await _execute(path, plan.new_id, application, out)
     if out.json:
         out.value({"run_id": plan.new_id, "source": plan.recorded.run.run_id, "journal": path})
@@ -159,16 +158,14 @@ async def _inside(plan: Plan, at: str | None) -> str:
     return plan.path
 
 
-async def _into(plan: Plan, path: str) -> str:
+async def _into(plan: Plan, copy: Copy, path: str) -> str:
     """Put the copy into another journal, with the runs that it waits for; that journal."""
     from durable._shell.client.client import Client  # noqa: PLC0415 - help answers sooner without
 
-    assert plan.copy is not None, "planned"
     exists = os.path.exists(path)  # noqa: ASYNC240 - one stat
     if exists and plan.path is not None and os.path.samefile(path, plan.path):  # noqa: ASYNC240 - as above
         msg = f"{path} is the run's own journal: leave out --into"
         raise CommandError(msg)
-    copy = plan.copy
     await import_into(path, [*copy.needed, copy.run])
     async with Client(path) as client:
         await client.get(plan.new_id).resume()
@@ -234,12 +231,11 @@ def _readable(payload: Payload | None, codec: Codec) -> Payload | None:
 # --- with stand-ins --------------------------------------------------------------------------------------
 
 
-async def _rehearse(plan: Plan, application: Application, args: Namespace, out: Output) -> int:
+async def _rehearse(plan: Plan, copy: Copy, application: Application, args: Namespace, out: Output) -> int:
     """Resume the copy in memory, and write how that ends, what follows, and where it parts from the run."""
     from durable._debug.replay import as_definitions  # noqa: PLC0415 - help answers sooner without
     from durable._debug.what_if import rehearsed  # noqa: PLC0415 - as above
 
-    assert plan.copy is not None, "planned"
     stand_ins = load_object(args.stand_ins)
     if not isinstance(stand_ins, Mapping):
         msg = f"{args.stand_ins!r} is not a mapping of steps to functions, but {type(stand_ins).__name__}"
@@ -249,13 +245,13 @@ async def _rehearse(plan: Plan, application: Application, args: Namespace, out: 
         signals.setdefault(name, []).append(payload)
     with redirect_stdout(sys.stderr):  # stand-ins may print, and standard output must stay the command's
         found = await rehearsed(
-            plan.copy,
+            copy,
             as_definitions(application.definitions),
             stand_ins=stand_ins,
             signals=signals,
             codec=application.codec,
         )
-    second = _as_recorded(plan.copy.run, found)
+    second = _as_recorded(copy.run, found)
     compared = compare(plan.recorded, second)
     value = _readable(getattr(second.events[-1], "value", None), application.codec)
     if out.json:
@@ -278,7 +274,7 @@ async def _rehearse(plan: Plan, application: Application, args: Namespace, out: 
         out.line()
         out.line(out.bold("what follows"))
         for line in command_lines(second):
-            if max(line.began, line.ended) >= len(plan.copy.run.events) - 1:
+            if max(line.began, line.ended) >= len(copy.run.events) - 1:
                 out.line(f"  {line.position:<8} {line_text(line)}")
         out.line()
         out.line(out.bold("against what is recorded"))
