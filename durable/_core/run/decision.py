@@ -8,7 +8,7 @@ transaction, and only then do its actions begin ("record first, act second").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from attrs import evolve, field, fields
 
@@ -264,6 +264,10 @@ class Decision:
         self.steps = [action for action in self.steps if action.position != position]
         self.transactions = [action for action in self.transactions if action.position != position]
         return len(self.steps) + len(self.transactions) < begun
+
+
+#: Between the turns of a run, which may be long: it says nothing, and nothing can be added to it.
+UNDECIDED: Final = Decision(events=(), steps=())  # type: ignore[arg-type]  # so that whoever tries is told
 
 
 def grown(caps: Caps, run_id: str, size: int, decision: Decision, *, remedy: str = "End it with continue_as") -> int:

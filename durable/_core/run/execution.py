@@ -56,7 +56,7 @@ from durable._core.program.ops import ContinueAs
 from durable._core.run import attempts, callbacks, completions, ending, groups, leaves
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
-from durable._core.run.decision import ChildAction, Decision, TroubledStep, added, grown
+from durable._core.run.decision import UNDECIDED, ChildAction, Decision, TroubledStep, added, grown
 from durable._core.run.leaves import ChildNode, SignalNode
 from durable._core.run.nodes import NOBODY, UNBOUNDED, Node, NodeOutcome, NodeOwner, Opener, OpenRun, StrandNode
 from durable._core.run.step_states import UNDER_WAY, refused, resolved, still_stuck
@@ -227,7 +227,7 @@ class Execution(OpenRun):
             self.replaying = False
             self.at_frontier = False
         if (pending or self.history.fresh or self.history.continues) and not self.ended:
-            self.time = now
+            self._begin_deciding(now)
             yield from self._each(self._turn(pending))
 
     def _each(self, steps: Steps) -> Iterator[StrandNode]:
@@ -236,7 +236,7 @@ class Execution(OpenRun):
 
     def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
         """Take what happened, run the code as far as that leads, and return what to do."""
-        self.time = now
+        self._begin_deciding(now)
         self._drive(_exhaust, self._turn(arrived))
         return self._decided()
 
@@ -246,7 +246,7 @@ class Execution(OpenRun):
 
         What it decides is the same. Nothing else may be asked meanwhile, but to `close`.
         """
-        self.time = now
+        self._begin_deciding(now)
         self.room = room
         steps = self._turn(arrived)
         if self._drive(_pauses, steps):
@@ -262,6 +262,11 @@ class Execution(OpenRun):
         self._paused = _OVER
         return self._decided()
 
+    def _begin_deciding(self, now: float) -> None:
+        self.time = now
+        if self.decision is UNDECIDED:  # else the replay has decided something already
+            self.decision = Decision()
+
     def _decided(self) -> Decision:
         self.room = UNBOUNDED
         if self._given_up:
@@ -269,7 +274,7 @@ class Execution(OpenRun):
             self._drive(_exhaust, self._turn(given_up))
         if self._resolved:
             self._block_again()
-        decision, self.decision = self.decision, Decision()
+        decision, self.decision = self.decision, UNDECIDED
         self._size = grown(self.caps, self.run_id, self._size, decision)
         return decision
 

@@ -39,7 +39,7 @@ from durable._core.journal.waits import Wait, WakeOn
 from durable._core.policies.caps import Caps
 from durable._core.run.clean_up import in_clean_up
 from durable._core.run.decision import Decision, ReplyAction, added, removed
-from durable._core.run.divergence.comparing import Comparing
+from durable._core.run.divergence.comparing import NOT_COMPARING, Comparing
 from durable._core.run.divergence.report import Code, Requested, alike, diverged, other_arguments
 from durable._core.run.failed_positions import mark
 from durable._core.run.strand import Strand
@@ -507,7 +507,7 @@ class OpenRun:
         #: While somebody looks on: the signals that were consumed, by the position of who waited for them.
         self.consumed: dict[str, SignalReceived] = {}
         #: Which commands' arguments are compared with the recorded ones, and what was found.
-        self.comparing = Comparing()
+        self.comparing: Comparing = NOT_COMPARING
         #: The op that is being opened, and the strand whose code runs right now.
         self.asked: Command | None = None
         self.current: StrandNode | None = None

@@ -170,7 +170,7 @@ class Scope:
 
     def __init__(
         self,
-        about: Callable[[], StepContext],
+        about: Callable[..., StepContext],
         codec: Codec,
         notes: Notes,
         left: dict[str, Payload],
@@ -178,9 +178,10 @@ class Scope:
         backend: Backend | BatchesElsewhere | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         resources: Resources = NO_RESOURCES,
+        told: tuple[Any, ...] = (),
     ) -> None:
-        #: Makes what `context` gives.
-        self.about = about
+        #: Makes what `context` gives, of what it is told.
+        self.about, self.told = about, told
         self.codec = codec
         self.notes = notes
         #: What earlier attempts left, by name.
@@ -198,7 +199,7 @@ class Scope:
         """Where the attempt stands."""
         found = self._context
         if found is None:
-            found = self._context = self.about()
+            found = self._context = self.about(*self.told)
         return found
 
     def check(self) -> None:

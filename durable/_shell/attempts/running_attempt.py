@@ -34,35 +34,51 @@ class Keeper(Protocol):
 class RunningAttempt:
     """One attempt, and what was asked of it."""
 
-    # Defaults of the class, since one is made for every attempt, and few are ever told to end.
-    #: The task that awaits the function: one of its own, or that of its driver.
-    task: asyncio.Task[Any] | None = None
-    #: Its timeout, while it has one.
-    limit: asyncio.Timeout | None = None
-    #: Set once its run waits for its end. A value that it has all the same counts.
-    is_cancelled = False
-    #: Set once the engine closes, and its grace is over.
-    is_cut_off = False
-    #: Whether its task awaits the function.
-    inside = False
-    #: Its function in a thread: that cannot be cancelled, so it is waited for.
-    function: Function | None = None
-    #: Set while its value is awaited.
-    in_call = False
-    #: There once it has begun.
-    scope: Scope | None = None
-    #: Whether the function was cancelled.
-    struck = False
-    #: What gives it up when its time for clean-up is over.
-    timer: asyncio.TimerHandle | None = None
-    #: While it waits for its turn among those that may kill the process.
-    turn: asyncio.Future[None] | None = None
+    # One is made for every attempt: with slots it is read without a look at the class.
+    __slots__ = (
+        "action",
+        "cancelled",
+        "function",
+        "in_call",
+        "inside",
+        "is_cancelled",
+        "is_cut_off",
+        "keeper",
+        "limit",
+        "scope",
+        "struck",
+        "task",
+        "timer",
+        "turn",
+    )
 
     def __init__(self, action: StepAction, keeper: Keeper | None = None) -> None:
         self.action = action
         self.keeper = keeper
         #: What its function may ask.
         self.cancelled = Cancelled()
+        #: The task that awaits the function: one of its own, or that of its driver.
+        self.task: asyncio.Task[Any] | None = None
+        #: Its timeout, while it has one.
+        self.limit: asyncio.Timeout | None = None
+        #: Set once its run waits for its end. A value that it has all the same counts.
+        self.is_cancelled = False
+        #: Set once the engine closes, and its grace is over.
+        self.is_cut_off = False
+        #: Whether its task awaits the function.
+        self.inside = False
+        #: Its function in a thread: that cannot be cancelled, so it is waited for.
+        self.function: Function | None = None
+        #: Set while its value is awaited.
+        self.in_call = False
+        #: There once it has begun.
+        self.scope: Scope | None = None
+        #: Whether the function was cancelled.
+        self.struck = False
+        #: What gives it up when its time for clean-up is over.
+        self.timer: asyncio.TimerHandle | None = None
+        #: While it waits for its turn among those that may kill the process.
+        self.turn: asyncio.Future[None] | None = None
 
     @property
     def was_told(self) -> bool:

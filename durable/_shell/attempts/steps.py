@@ -152,9 +152,9 @@ class Steps:
         definition = action.op.definition
         timeout = _timeout_of(action)
         deadline = None if timeout is None else self._clock.now() + timeout
-        about = partial(_context, action, state, deadline, running.cancelled, self._is_draining)
+        told = action, state, deadline, running.cancelled, self._is_draining
         codec = definition.codec_of(self._codec)
-        scope = Scope(about, codec, notes, left, state.batches, self._inside, self._loop, self._resources)
+        scope = Scope(_context, codec, notes, left, state.batches, self._inside, self._loop, self._resources, told)
         enter(scope)
         running.scope = scope
         bound = bind(state.run_id, state.workflow, definition.name, action.attempt)
@@ -241,6 +241,9 @@ class Steps:
             return self._stand_ins.call(op.definition, action.position, state.run_id, op.args, op.kwargs)
         if self._hooks.around_steps:
             return self._hooks.step(action, state, partial(self._call, running, state, op.args, op.kwargs))
+        if op.definition.is_async:  # as `_call` would await it, with a coroutine less
+            called: Coroutine[Any, Any, Any] = op.definition.body(*op.args, **op.kwargs)
+            return called
         return self._call(running, state, op.args, op.kwargs)
 
     async def _call(

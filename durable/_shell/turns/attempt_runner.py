@@ -254,8 +254,8 @@ class AttemptRunner:
                     outcome = await self._services.steps.attempt(attempt, state, notes, left, task)
             else:
                 outcome = await self._services.steps.attempt(attempt, state, notes, left, task)
-            function = attempt.function if attempt.has_outlived and not attempt.is_cut_off else None
-            if function is not None and outcome is not None:
+            function = attempt.function
+            if function is not None and outcome is not None and attempt.has_outlived and not attempt.is_cut_off:
                 await self._outlived(attempt, function, outcome, task)
                 outcome = evolve(outcome, at=self._services.clock.now())
         finally:
