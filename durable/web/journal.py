@@ -90,7 +90,11 @@ class Journal:
     def __init__(self, shown: GivenJournal, app: App = None) -> None:
         self._given = shown if isinstance(shown, JournalHandle) else None
         self.path = shown.path if isinstance(shown, JournalHandle) else os.fspath(shown)
-        found = _application_of(shown) if app is None else application_in(app)
+        found: Application | None = None  # a path, or a client, knows no code
+        if app is not None:
+            found = application_in(app)
+        elif isinstance(shown, Engine | Service):
+            found = _application_of(shown)
         #: None where no code was given: then runs are shown as they are recorded, and not replayed.
         self.definitions = None if found is None else collect(found.definitions)
         #: Without the application's hooks, what they encode is shown as it stands.
@@ -199,17 +203,13 @@ def application_in(app: Any) -> Application:
     if isinstance(app, str):
         return load_application(app)
     if isinstance(app, Engine | Service):
-        found = _application_of(app)
-        assert found is not None
-        return found
+        return _application_of(app)
     return Application("", [app] if isinstance(app, types.ModuleType) else [*app], Codec())
 
 
-def _application_of(shown: GivenJournal) -> Application | None:
-    """What an engine or service executes; None for a path, or a client, which know no code."""
+def _application_of(shown: Engine | Service) -> Application:
+    """What it executes."""
     engine = engine_of(shown) if isinstance(shown, Service) else shown
-    if not isinstance(engine, Engine):
-        return None
     settings = backend_of(engine).settings
     return Application("", [*settings.definitions.all()], settings.codec)
 

@@ -35,7 +35,7 @@ from durable._shell.log import log
 from durable.errors import DurableError, PoisonError
 from durable.temporal._driving.here import RunHere, now
 from durable.temporal._driving.light_jobs import begin_light, is_light
-from durable.temporal._driving.room import Room
+from durable.temporal._limits.room import Room
 from durable.temporal._wire import ends
 from durable.temporal._wire.ends import RunEnd
 from durable.temporal._wire.payloads import failure_of, from_plain, unpacked, unpacked_text

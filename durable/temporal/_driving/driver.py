@@ -52,12 +52,12 @@ from durable.temporal._driving.here import RunHere, now
 from durable.temporal._driving.journal import Journal
 from durable.temporal._driving.questions import Questions
 from durable.temporal._driving.requests import Requests
-from durable.temporal._driving.room import Room
 from durable.temporal._driving.seam import ServerAnswers, Travelling
 from durable.temporal._driving.slots import Slots
 from durable.temporal._driving.step_calls import StepCalls
 from durable.temporal._driving.streams import Streams
 from durable.temporal._driving.timers import Timers
+from durable.temporal._limits.room import Room
 from durable.temporal._limits.wire import OF_RUN
 from durable.temporal._setup.setup import Setup
 from durable.temporal._wire.answers import How

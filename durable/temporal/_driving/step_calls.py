@@ -30,8 +30,8 @@ from durable._core.journal.events import (
 from durable._core.policies.retry import recorded
 from durable._core.run.decision import StepAction, TransactionAction
 from durable.temporal._driving.here import RunHere, now
-from durable.temporal._driving.room import Room
 from durable.temporal._driving.seam import Travelling
+from durable.temporal._limits.room import Room
 from durable.temporal._wire import ends
 from durable.temporal._wire.payloads import (
     facts,
