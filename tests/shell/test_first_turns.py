@@ -19,6 +19,7 @@ from durable import (
     Return,
     RunFailedError,
     Transaction,
+    UsageError,
     gather,
     job,
     sleep,
@@ -187,19 +188,40 @@ async def test_nothing_is_called_where_the_commit_fails(tmp_path, monkeypatch):
 
 async def test_of_a_start_that_is_refused_or_joins_nothing_is_left(engines):
     """
-    Neither an event nor a slot, and no step begins: also where the run that it joins keeps a slot of its own.
+    Neither an event nor a slot, and nothing is called: also where the run that it joins keeps a slot of its own.
     """
-    engine = await engines.memory(*ALL, queues=[Queue("two", 2)])
-    first = await engine.start(patient(), key="k", queue="two")
+    free = asyncio.Event()
+
+    @job
+    async def held() -> str:
+        called.append("held")
+        await free.wait()
+        return "done"
+
+    engine = await engines.memory(*ALL, held, queues=[Queue("two", 2)])
+    first = await engine.start(held(), key="k", queue="two")
     for _ in range(5):
-        assert await engine.start(patient(), key="k", queue="two") == first
+        assert await engine.start(held(), key="k", queue="two") == first
         with pytest.raises(KeyConflictError):
-            await engine.start(noted("refused"), key="k", queue="two")
-    await first.signal("go", "on")
-    assert await first.result(5) == "on"
-    assert called == []
-    assert [info.run_id async for info in engine.runs()] == [first.id]
-    assert await asyncio.gather(*(engine.run(errand(name), queue="two") for name in "abc")) == ["a", "b", "c"]
+            await engine.start(errand("refused"), key="k", queue="two")
+    free.set()
+    assert await first.result(5) == "done"
+    assert called == ["held"]
+
+
+@pytest.mark.parametrize("named", [{"key": "k"}, {"id": "mine"}], ids=["key", "id"])
+async def test_the_code_of_a_workflow_runs_once_for_starts_that_join(engines, named):
+    """
+    A start that may find its run calls no code of the user's before it is known to be new.
+    """
+    engine = await engines.memory(*ALL)
+    first = await engine.start(noted("once"), **named)
+    for _ in range(3):
+        assert await engine.start(noted("once"), **named) == first
+    with pytest.raises((KeyConflictError, UsageError)):
+        await engine.start(done_at_once(), **named)
+    assert await first.result(5) == "once"
+    assert (bodies, called) == (["once"], ["once"])
 
 
 async def test_the_code_sees_the_context_of_the_engine_and_not_that_of_who_starts_it(engines):

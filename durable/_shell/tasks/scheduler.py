@@ -203,6 +203,8 @@ class Scheduler:
             return []
         found: list[Turn] = []
         for new in news:
+            if new.kind == "workflow" and new.may_join:
+                continue  # a start that creates nothing calls none of the user's code
             if new.waits_to_begin or not self._admission.admit_unborn(new.queue, new.run, new.place):
                 continue
             turn: Turn | None = None
