@@ -142,14 +142,6 @@ class Hosts:
 
 
 @pytest.fixture
-def jumping_clock(durable_clock):
-    """
-    Time that jumps to what is next, while all wait.
-    """
-    return durable_clock
-
-
-@pytest.fixture
 def hosts(tmp_db, tmp_path):
     """
     Hosts of the test's file.

@@ -311,6 +311,25 @@ async def followers(engine, *names):
     return found
 
 
+async def test_what_follows_a_run_follows_its_success_alone(engines, ran, eventually):
+    """Scenario 50, without a crash: each once, and nothing after a failure; what fails of it is its own affair."""
+    op = trip("t").then(note("A"), note("B").options(delay=0.05))
+    engine = await engines.file(trip, note)
+    BROKEN.update(("t", "B"))
+    with pytest.raises(RunFailedError):
+        await engine.run(op)
+    BROKEN.discard("t")
+    run = await engine.start(op)
+    assert await run.result(20) == "t"
+
+    async def all_have_run():
+        return len(ran) == 5
+
+    await eventually(all_have_run)
+    assert sorted(ran) == ["A", "B", "hook of t", "t", "t"]
+    assert await run.status() == "succeeded"
+
+
 @needs_a_file("it is recovered from copies of its file, made at each commit")
 async def test_what_follows_a_success_is_started_once(engines, tmp_db, ran, clock, monkeypatch, copies, reached):
     """

@@ -325,7 +325,31 @@ async def test_code_between_steps_is_replayed_over_what_was_recorded(engines, ra
     assert all(mine != theirs for mine, theirs in zip(seen[0][1:], seen[-1][1:], strict=True))
 
 
-@needs_a_file("the rows are in the journal's file, copied at each commit; on a server: test_transactions.py")
+async def test_rows_of_a_transaction_that_is_tried_again_are_there_once(engines, ran):
+    """Scenario 10, without a crash: what failed behind its INSERT has left no row."""
+
+    @transaction(retry=Retry(attempts=2, delay=0.0))
+    def insert(tx: Transaction) -> int:
+        tx.execute("CREATE TABLE IF NOT EXISTS app (mark TEXT)")
+        (rows,) = tx.execute("SELECT count(*) FROM app").fetchone()
+        tx.execute("INSERT INTO app VALUES ('paid')")
+        RAN.append("insert")
+        if len(RAN) == 1:
+            raise ConnectionError("behind the INSERT")
+        return rows
+
+    @workflow
+    async def flow() -> Flow[int]:
+        before: int = yield insert()
+        yield Return(before)
+
+    engine = await engines.file(flow, tables=True)
+    assert await engine.run(flow()) == 0
+    assert ran == ["insert", "insert"]
+    assert engines.rows("SELECT mark FROM app") == [("paid",)]
+
+
+@needs_a_file("it is recovered from copies of its file, made at each commit")
 async def test_rows_of_a_transaction_are_there_once_whatever_fails_around_its_commit(
     engines, tmp_db, ran, monkeypatch, copies
 ):

@@ -72,6 +72,10 @@ class ChildRuns:
         #: Where the end of those is awaited that wait for room.
         self._awaited_at: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
+        #: Where the end of a run is awaited that others have started, by its id: it was joined by its key.
+        self._others: dict[str, str] = {}
+        #: Positions where no end is awaited any more.
+        self._left: set[str] = set()
         #: Cancels on their way.
         self._sending: set[asyncio.Task[None]] = set()
         self._windows: dict[str, _Window] = {}
@@ -118,6 +122,7 @@ class ChildRuns:
             running = await self._started(action, start)
         except WorkflowAlreadyStartedError:
             self._joined(action, start)
+            self._others[start.workflow_id] = action.position
             return await self._end_of(start.workflow_id, action.position, start.new.arguments)
         finally:
             self._starting.discard(action.run_id)
@@ -172,6 +177,7 @@ class ChildRuns:
     def _joined(self, action: ChildAction, start: Start) -> None:
         """Say which run it is, where that was for the server to find out."""
         if start.new.may_exist:
+            self._ends[start.workflow_id] = self._ends.pop(action.run_id)
             self._here.inbox.append(ChildJoined(action.position, start.workflow_id, now()))
 
     # --- awaiting ------------------------------------------------------------------------------
@@ -188,7 +194,7 @@ class ChildRuns:
         task.add_done_callback(partial(self._arrive, wait.position, wait.name))
 
     def _arrive(self, position: str, feed: str | None, task: asyncio.Task[ChildEnd]) -> None:
-        if task.cancelled():
+        if task.cancelled() or position in self._left:
             return
         end = evolve(task.result(), position=position)
         self._here.inbox.append(end)
@@ -262,8 +268,13 @@ class ChildRuns:
     # --- cancelling ----------------------------------------------------------------------------
 
     def cancel(self, run_id: str, reason: str) -> None:
-        """Ask a child to end."""
+        """Ask a child to end. One that others have started continues, and is waited for no longer."""
         self._reasons[run_id] = reason
+        if (position := self._others.pop(run_id, None)) is not None:
+            self._left.add(position)
+            self._ends.pop(run_id).cancel()
+            self._here.inbox.append(ChildCancelled(position, run_id, reason, now()))
+            return
         if self._room.withdraw(run_id):
             self._starting.discard(run_id)
             if (position := self._awaited_at.pop(run_id, None)) is not None:
@@ -278,7 +289,8 @@ class ChildRuns:
     def cancel_all(self, reason: str) -> None:
         """Ask every child to end."""
         for run_id in [*self._ends, *self._starting.difference(self._ends)]:
-            self.cancel(run_id, reason)
+            if run_id not in self._others:
+                self.cancel(run_id, reason)
 
     async def _send_cancel(self, run_id: str) -> None:
         try:

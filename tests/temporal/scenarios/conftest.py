@@ -63,7 +63,7 @@ class Servers:
         if clock is None:
             client = await self._client()
         else:  # that server knows no lists, and leaves a run for ever to the worker that had it in memory
-            client = clock.client_of(self.namespace)
+            client = await clock.client_of(self.namespace)
             # A step must not be taken for dead because time passes that nobody has lived through.
             given |= {"searchable": False, "cached_runs": 0, "worker_timeout": 1e6}
         if tables:
@@ -106,14 +106,15 @@ class Servers:
 
 
 class ServersClock:
-    """The time of a server that skips it."""
+    """The time of a server that skips it, when it is told to and not by itself."""
 
     def __init__(self, environment):
         self._environment = environment
+        self._address = environment.client.service_client.config.target_host
 
-    def client_of(self, namespace):
-        """A client of that server, which skips time while a result is waited for."""
-        return Client(**{**self._environment.client.config(), "namespace": namespace})
+    async def client_of(self, namespace):
+        """A client of that server."""
+        return await Client.connect(self._address, namespace=namespace)
 
     async def passes(self, seconds):
         """Let *seconds* pass."""
@@ -121,10 +122,15 @@ class ServersClock:
 
     async def passes_until(self, condition, seconds):
         """Let *seconds* pass, once more and once more, until *condition* holds."""
-        async with asyncio.timeout(20):
+        pause = 0.1  # longer and longer: what a worker is at must end before its time has passed, however slow it is
+        async with asyncio.timeout(50):
             while not condition():
                 await self.passes(seconds)
-                await asyncio.sleep(_LOOK_EVERY)
+                for _ in range(10):
+                    await asyncio.sleep(pause / 10)
+                    if condition():
+                        break
+                pause = min(pause * 1.5, 3.0)
 
 
 @pytest.fixture
@@ -190,14 +196,6 @@ def eventually(engine_kind):
     Waits until an async condition holds.
     """
     return until if engine_kind == "embedded" else functools.partial(until, every=_LOOK_EVERY)
-
-
-@pytest.fixture
-def jumping_clock(engine_kind, durable_clock, skipping_server):
-    """
-    Time that jumps to what is next, while all wait.
-    """
-    return durable_clock if engine_kind == "embedded" else ServersClock(skipping_server)
 
 
 @pytest.fixture
