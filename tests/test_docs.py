@@ -21,7 +21,7 @@ from tests.documents import GUIDE, ROOT, broken_links, run_blocks
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = ROOT / "examples"
-EXAMPLE_SECONDS = 60
+EXAMPLE_SECONDS = 200
 
 DOCUMENTS = ["README.md", "CHANGELOG.md"]
 PAGES = sorted(
