@@ -70,6 +70,10 @@ class Broadcast:
         events += [EngineEvent(_named(run.status), run.run_id, run.workflow, now) for run in effects.ended]
         events += [EngineEvent(_named(run.status), run.run_id, run.workflow, now) for run in effects.stopped]
         events += [EngineEvent(_BATCH_EVENTS[batch.name], batch.batch_id, "", now) for batch in effects.batches]
+        self.tell(events)
+
+    def tell(self, events: Sequence[EngineEvent]) -> None:
+        """Tell the subscribers of *events*."""
         for subscription in self._subscriptions:
             for event in filter(subscription.wanted.fits, events):
                 subscription.put(event)

@@ -10,28 +10,20 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Final, TypeAlias, TypeGuard
 
 from attrs import evolve, field
 
 from durable._core.journal import history
 from durable._core.journal.events import (
-    AttributesSet,
     Event,
     RunCancelled,
     RunFailed,
     RunStarted,
     SignalReceived,
-    StepCancelled,
-    StepFailed,
-    StepInterrupted,
-    StepRetrying,
-    StepSnoozed,
     StepStarted,
-    StepStopped,
-    StepSucceeded,
     TransactionStarted,
 )
 from durable._core.journal.payloads import failure_payload
@@ -43,7 +35,6 @@ from durable._core.suspicion import HOOKS
 from durable._shell.commits.commits import Turn
 from durable._shell.commits.witness import UNWATCHED, Watch
 from durable._shell.reads.event_rows import cancel_in_inbox, load_run
-from durable._shell.rows.engine_events import EventName
 from durable._shell.rows.new_runs import make_template
 from durable._shell.rows.rows import (
     Effects,
@@ -58,6 +49,7 @@ from durable._shell.rows.rows import (
     read_events,
 )
 from durable._shell.rows.said import Emitted, ProgressMade, Said
+from durable._shell.rows.told_events import TOLD
 from durable._shell.turns.attempt_runner import AttemptRunner
 from durable._shell.turns.continuations import Continuations, continuations, uncalled
 from durable._shell.turns.executions import AnyExecution
@@ -69,21 +61,6 @@ from durable._shell.writes.deaths import acquit
 from durable._shell.writes.turn_writes import TurnOutdatedError, end_undriven, write_turns
 from durable._shell.writes.wakeups import await_code
 from durable.errors import DefinitionError, DurableError, PoisonError
-
-#: What is told of the events of a workflow, while somebody listens.
-_TOLD: Final[Mapping[type[Any], EventName]] = {
-    StepStarted: "step.started",
-    TransactionStarted: "step.started",
-    StepSucceeded: "step.succeeded",
-    StepFailed: "step.failed",
-    StepRetrying: "step.retrying",
-    StepSnoozed: "step.snoozed",
-    StepInterrupted: "step.interrupted",
-    StepStopped: "step.cancelled",
-    StepCancelled: "step.cancelled",
-    SignalReceived: "signal.received",
-    AttributesSet: "run.attributes",
-}
 
 #: What one iteration of the event loop makes of a large turn: two milliseconds.
 ROWS_AT_ONCE = 500
@@ -358,7 +335,7 @@ class TurnWriter:
 
     def _told(self, event: Event) -> Notice | None:
         """What to tell of an event of a workflow: about its steps, and the signals that reach it."""
-        state, name = self._state, _TOLD.get(type(event))
+        state, name = self._state, TOLD.get(type(event))
         if name is None:
             return None
         if isinstance(event, (StepStarted, TransactionStarted)):

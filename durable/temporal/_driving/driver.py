@@ -48,6 +48,7 @@ from durable._shell.rows.rows import NewRun, SentSignal
 from durable.temporal._driving.callbacks import Callbacks
 from durable.temporal._driving.child_runs import ChildRuns
 from durable.temporal._driving.follow_ups import follow
+from durable.temporal._driving.happenings import Happenings
 from durable.temporal._driving.here import RunHere, now
 from durable.temporal._driving.journal import Journal
 from durable.temporal._driving.questions import Questions
@@ -114,6 +115,7 @@ class Driver:
             self.journal = self._take_journal(self._carried)
         #: Whether what came along was taken in.
         self._is_replayed = self._carried is None
+        self._happenings = Happenings(here, has_begun=self._carried is not None and self.journal.begun_at is not None)
         if HELD in marked:
             self.pause()
         self._execution = self._make_execution()
@@ -139,6 +141,7 @@ class Driver:
         """Take no more turns."""
         self.journal.is_paused = True
         workflow.upsert_memo({PAUSED: packed("true")})
+        self._happenings.of_run("run.paused")
 
     def resume(self) -> None:
         """Take turns again, also if it was blocked."""
@@ -208,6 +211,7 @@ class Driver:
                 self.journal.end = decision if decision.ended is not None else None
                 if here.setup.told is not None:
                     here.setup.told(self.journal.history())
+                self._happenings.of_turn(decision)
                 self._perform(decision)
                 if decision.ended is not None:
                     return await self._end(decision, decision.ended)
@@ -424,6 +428,7 @@ class Driver:
 
     def _block(self, reason: str) -> None:
         self.journal.blocked = reason
+        self._happenings.of_run("run.blocked")
         workflow.upsert_memo({BLOCKED: packed(dumps(reason))})
         if not workflow.unsafe.is_replaying():
             log.error("run.blocked", run_id=self._here.run_id, workflow=self._here.definition.name, reason=reason)

@@ -16,7 +16,6 @@ OF_ENGINES: Final[Mapping[str, str]] = {
     "queue": _QUEUES,
     "queues": _QUEUES,
     "transaction": "write a function with @transaction, and give it to transact",
-    "events": "look at single runs by `watch`, or at the server's visibility by `runs`",
     "prune": f"the namespace's retention decides how long runs are kept: {_TOOLS}",
     "delete": f"`temporal workflow delete`: {_TOOLS}",
     "backup": f"the server's database is what is backed up: {_TOOLS}",

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
@@ -52,8 +53,11 @@ from durable._shell.handles.run_info import RunInfo
 from durable._shell.reports.exporting import read_histories
 from durable._shell.requests.history_requests import Imported
 from durable._shell.rows.carried import Carried, Carry
+from durable._shell.rows.engine_events import EngineEvent, wanted_events
+from durable._shell.tasks.broadcast import Broadcast
 from durable.errors import (
     DefinitionError,
+    EngineClosedError,
     KeyConflictError,
     RunCancelledError,
     RunExistsError,
@@ -194,6 +198,7 @@ class TemporalEngine:
             light_jobs=light_jobs,
             searchable=searchable,
             pins_runs=deployment is not None,
+            happened=self._happened,
         )
         self._hooks = Hooks(middleware, self._codec)
         self._resources, self._carry = Resources(resources), Carry(carry)
@@ -226,6 +231,8 @@ class TemporalEngine:
             )
             self._commits = Commits(transactions, staging)
         self._steps: Steps | None = None
+        self._broadcast: Broadcast | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_draining = False
         self._workers: list[Worker] = []
         self._running: list[asyncio.Task[None]] = []
@@ -269,6 +276,8 @@ class TemporalEngine:
             resources=self._resources,
             carry=self._carry,
         )
+        self._loop = asyncio.get_running_loop()
+        self._broadcast = Broadcast(self._clock, self._hooks.happened if self._hooks.watches_events else None)
         await self._resources.open()
         attempts = Attempts(self._setup, self._client, steps, self._commits, self._carry)
         if self._commits is not None and self._polled:
@@ -287,6 +296,9 @@ class TemporalEngine:
         running, self._running, self._workers = self._running, [], []
         await asyncio.gather(*running)
         await self._resources.aclose(self._grace)
+        broadcast, self._broadcast = self._broadcast, None
+        if broadcast is not None:
+            broadcast.close()
         if self._steps is not None:
             self._steps.close()
             self._steps = None
@@ -640,6 +652,35 @@ class TemporalEngine:
     ) -> AsyncIterator[BatchInfo]:
         """Batches, newest first, as the server finds them; a worker is asked about each."""
         return list_batches(self._asking, labels, description, limit)
+
+    # --- what happens --------------------------------------------------------------------------
+
+    def events(
+        self,
+        *,
+        run: TemporalRun[Any] | str | None = None,
+        workflow: RunnableDefinition[..., Any] | str | None = None,
+        kinds: str | Iterable[str] | None = None,
+    ) -> AsyncGenerator[EngineEvent]:
+        """
+        What happens from now on to the runs that this process works on. As `Engine.events`, with the same errors.
+
+        Told as a worker decides it, a moment before the server has recorded it; of ``run.ready``, ``run.waiting``,
+        items that steps emit and batches nothing is told. Middleware hears the same by `Middleware.happened`.
+        """
+        wanted = wanted_events(run, workflow, kinds)
+        if self._broadcast is None:
+            msg = "events(): this engine is not open"
+            raise EngineClosedError(msg)
+        return self._broadcast.subscribe(wanted)
+
+    def _happened(self, events: Sequence[EngineEvent]) -> None:
+        """Called in the thread of a workflow."""
+        broadcast, loop = self._broadcast, self._loop
+        if broadcast is None or loop is None or not (broadcast.has_readers or self._hooks.watches_events):
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(broadcast.tell, events)
 
     # --- finding them --------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ What the runs and attempts of one worker share, and how the SDK's workflows get 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -15,6 +15,7 @@ from durable._core.codec.codec import Codec
 from durable._core.policies.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.policies.limits import Limit
 from durable._core.recorded.export_format import RunHistory
+from durable._shell.rows.engine_events import EngineEvent
 from durable.temporal._setup.registry import Registry
 
 _NAME: Final = "durable_setup"
@@ -44,6 +45,8 @@ class Setup:
     pins_runs: bool = False
     #: Told of the journal of a run after each of its turns: how histories are converted.
     told: Callable[[RunHistory], None] | None = None
+    #: Told, in a thread of the SDK's, of what happens to the runs of this worker.
+    happened: Callable[[Sequence[EngineEvent]], None] | None = None
 
 
 class SetupInterceptor(Interceptor):
