@@ -45,6 +45,8 @@ from durable.web.source import (
 
 #: Seconds that a worker has to tell the journal of a run.
 _PATIENCE: Final = 5.0
+#: Runs behind which a list goes no further: a filter leads to older ones.
+_FARTHEST: Final = 5_000
 #: Children of a run that are named; and runs that an export with all that a run has started takes.
 _CHILDREN: Final = 20
 _IN_ALL: Final = 1_000
@@ -121,9 +123,8 @@ class Cluster(Protocol):
         since: float | None = ...,
         until: float | None = ...,
         limit: int | None = ...,
-        after: int | None = ...,
     ) -> AsyncIterator[RunInfo]:
-        """Runs that fit all filters, newest first; *after* the cursor of one, those behind it."""
+        """Runs that fit all filters, in the server's order."""
         ...
 
     def get_batch(self, batch_id: str, /) -> BatchThere:
@@ -170,13 +171,15 @@ class ClusterSource:
     # --- runs ----------------------------------------------------------------------------------
 
     async def runs(self, wanted: Filter, after: int | None, now: float) -> Listed:  # noqa: ARG002 - of the protocol
-        found = [info async for info in self._fitting(wanted, after)]
+        # Counted from the first, since the server's order is none that a run could tell its place in.
+        first = min(after or 0, _FARTHEST)
+        found = [info async for info in self._fitting(wanted, first + PAGE_LENGTH + 1)][first:]
         rows = [(row_of(info), _in_short(info)) for info in found[:PAGE_LENGTH]]
-        following = found[PAGE_LENGTH - 1].cursor if len(found) > PAGE_LENGTH else None
+        following = first + PAGE_LENGTH if len(found) > PAGE_LENGTH and first < _FARTHEST else None
         names = sorted({each.name for each in self.definitions.all()})
         return Listed(rows, following, names, sorted({row.queue for row, _ in rows}))
 
-    async def _fitting(self, wanted: Filter, after: int | None) -> AsyncIterator[RunInfo]:
+    async def _fitting(self, wanted: Filter, limit: int) -> AsyncIterator[RunInfo]:
         if wanted.text is not None:  # the server does not search in texts: an id or a key leads to its run
             try:
                 yield await self._cluster.get(wanted.text).info()
@@ -186,7 +189,7 @@ class ClusterSource:
         statuses: Any = wanted.status  # of those that `statuses` has
         async for info in self._cluster.runs(
             workflow=wanted.workflow, status=statuses, labels=wanted.labels, queue=wanted.queue, parent=wanted.parent,
-            batch=wanted.batch, since=wanted.since, until=wanted.until, limit=PAGE_LENGTH + 1, after=after,
+            batch=wanted.batch, since=wanted.since, until=wanted.until, limit=limit,
         ):  # fmt: skip
             yield info
 
@@ -275,7 +278,7 @@ class ClusterSource:
 def row_of(info: RunInfo, facts: RunFacts | None = None) -> RunRow:
     """A run as a file would have it; *facts* are those of its journal, where a worker has told that."""
     return RunRow(
-        run=info.cursor,
+        run=0,
         run_id=info.id,
         workflow=info.workflow,
         version=info.version,

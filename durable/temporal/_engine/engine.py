@@ -714,10 +714,11 @@ class TemporalEngine:
         since: datetime | float | None = None,
         until: datetime | float | None = None,
         limit: int | None = None,
-        after: int | None = None,
     ) -> AsyncIterator[RunInfo]:
         """
-        Runs that fit all filters, newest first, as the server finds them: seconds behind. Filters are as `Engine.runs`.
+        Runs that fit all filters, as the server finds them: seconds behind. Filters are as of `Engine.runs`.
+
+        In the server's order: those that are open, the newest first, then those that have ended, the latest first.
 
         Of open runs it knows only that they are open: whether one is paused or blocked, its own `info` tells.
         """
@@ -736,7 +737,6 @@ class TemporalEngine:
             parts.append(f"ParentWorkflowId = {quoted(batch_workflow_id(batch))}")
         parts += [f"StartTime >= {moment(since)}"] if since is not None else []
         parts += [f"StartTime < {moment(until)}"] if until is not None else []
-        parts += [f"StartTime < {moment(after / 1_000_000)}"] if after is not None else []
         parts += [f"DurableLabels = {quoted(f'{name}={value}')}" for name, value in (labels or {}).items()]
         async for info in self._asking.runs(" AND ".join(parts), limit, by_status=status is not None):
             yield info

@@ -159,7 +159,6 @@ async def info_from(described: WorkflowExecution, codec: Codec, queue_of: Mappin
         batch=(memo.get(BATCHES) or [None])[0],
         compensated=bool(memo.get(COMPENSATED)),
         values=_ValuesUnread(run_id),
-        cursor=int(described.start_time.timestamp() * 1_000_000),
     )
 
 
@@ -177,11 +176,11 @@ def _status(described: WorkflowExecution, memo: Mapping[str, Any], new: NewRun |
         return "blocked"
     if memo.get(PAUSED):
         return "paused"
+    if not isinstance(described, WorkflowExecutionDescription):  # of a list, which tells no more than that it is open
+        return "running"
     if described.history_length <= _UNBEGUN and new is not None:
         return "pending"
-    if isinstance(described, WorkflowExecutionDescription) and not _is_busy(described.raw_description):
-        return "waiting"
-    return "running"
+    return "running" if _is_busy(described.raw_description) else "waiting"
 
 
 def _is_busy(described: DescribeWorkflowExecutionResponse) -> bool:
