@@ -34,8 +34,9 @@ test: .venv/.test-stamp
 	$(PY) $(PYTEST) -m "not long" $(LONG:%=--ignore=%)
 
 # The tests among the others that take long: crashes at every point, servers, programs, tables in full.
+# In reverse, since the longest are in tests/testing: begun last, they would be waited for alone.
 test-long: .venv/.test-stamp
-	$(PY) $(PYTEST) -m long --timeout 240 $$(grep --recursive --files-with-matches --include 'test_*.py' 'pytest\.mark\.long' tests)
+	$(PY) $(PYTEST) -m long --timeout 240 $$(grep --recursive --files-with-matches --include 'test_*.py' 'pytest\.mark\.long' tests | sort -r)
 
 test-%: .venv/.test-stamp
 	$(PY) $(PYTEST) tests/$*
