@@ -65,7 +65,7 @@ MUTANTS = (
     _m(
         "a start that is refused keeps its slot",
         "_shell/commits/commits",
-        "                _not_begun([turn for turn in call.turns if turn.write.state.run not in begun])\n",
+        "            _not_begun([turn for turn in firsts if turn.write.state.run not in begun])\n",
         "",
         "shell/test_first_turns.py::test_of_a_start_that_is_refused_or_joins_nothing_is_left",
     ),

@@ -8,6 +8,7 @@ import contextlib
 from durable._shell.claims import slots
 from durable._shell.commits import commits
 from durable._shell.storage import connections, database
+from durable._shell.tasks import scheduler
 from durable._shell.turns import driver, transaction_turn
 from durable._shell.writes import turn_writes, waiters, wakeups
 from durable.errors import JournalError
@@ -36,11 +37,12 @@ def acknowledge_early():
 def begin_early():
     """Turns are acted upon before they are on disk."""
     real = commits.Commits.turn
+    scheduler.Scheduler.begin_unborn = lambda self, news: []  # whose first turns come with what creates them
 
-    def turn(self, write):
+    def turn(self, write, firsts=()):
         loop = asyncio.get_running_loop()
         if write.status not in (None, "running"):
-            return real(self, write)
+            return real(self, write, firsts)
         loop.call_later(0.005, lambda: real(self, write).add_done_callback(lambda done: done.exception()))
         early = loop.create_future()
         early.set_result(True)

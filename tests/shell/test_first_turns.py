@@ -22,6 +22,7 @@ from durable import (
     UsageError,
     gather,
     job,
+    race,
     sleep,
     step,
     transaction,
@@ -83,6 +84,23 @@ async def sleeper() -> Flow[None]:
 @workflow
 async def parent() -> Flow[list[str]]:
     yield Return((yield gather(noted("a"), errand("b"), note("c"))))
+
+
+@workflow
+async def asks() -> Flow[list[str]]:
+    first: str = yield note("a")
+    yield Return([first, (yield errand("b"))])
+
+
+async def done():
+    pass
+
+
+@workflow
+async def gives_up() -> Flow[None]:
+    yield note("a")
+    yield race(errand("never"), done())
+    yield Return(None)
 
 
 @workflow
@@ -163,6 +181,28 @@ async def test_the_journal_is_the_same_as_where_the_run_begins_after_its_creatio
     await engine.queue("default").resume()
     await ended(late)
     assert await history(engine, early) == await history(engine, late)
+
+
+async def test_a_job_that_a_turn_opens_begins_with_that_turn(engines):
+    """
+    Of a step, then a job, each commit takes both runs as far as they get: four for all, the start among them.
+    """
+    engine = await engines.memory(*ALL, asks)
+    before = groups(engine)
+    assert await engine.run(asks()) == ["a", "b"]
+    assert groups(engine) == before + 4
+    assert called == ["a", "b"]
+
+
+async def test_a_job_that_is_cancelled_by_the_turn_that_opens_it_never_begins(engines):
+    """
+    Its slot is free for others, too.
+    """
+    engine = await engines.memory(*ALL, gives_up, concurrency=2)
+    run = await engine.start(gives_up(), id="gives-up")
+    await run.result(10)
+    assert called == ["a"]
+    assert await asyncio.gather(*(engine.run(errand(name)) for name in "bcd")) == ["b", "c", "d"]
 
 
 async def test_nothing_is_called_where_the_commit_fails(tmp_path, monkeypatch):

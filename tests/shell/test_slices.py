@@ -102,7 +102,7 @@ def pauses(monkeypatch):
             noted.then()
             yield
 
-    monkeypatch.setattr(Execution, "begin_turn", lambda ex, arrived, now: note(begin(ex, arrived, now=now)))
+    monkeypatch.setattr(Execution, "begin_turn", lambda ex, arrived, **how: note(begin(ex, arrived, **how)))
     monkeypatch.setattr(Execution, "continue_turn", lambda ex: note(proceed(ex)))
     monkeypatch.setattr(Execution, "load_in_slices", loading)
     return noted

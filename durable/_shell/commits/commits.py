@@ -21,7 +21,7 @@ import asyncio
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from attrs import field
@@ -76,6 +76,12 @@ class Turn:
 
     write: TurnWrite
     future: asyncio.Future[bool]
+    #: First turns of runs that it creates.
+    firsts: Sequence[Turn] = ()
+
+    def is_short(self) -> bool:
+        """Whether it may be written on the loop's thread."""
+        return len(self.write.events) + len(self.write.children) <= INLINE_ROWS
 
 
 @light_define(eq=False)
@@ -83,7 +89,7 @@ class _Call:
     fn: Callable[[sqlite3.Connection, Effects], Any]
     future: asyncio.Future[Any]
     #: First turns of runs that it may create.
-    turns: Sequence[Turn] = ()
+    firsts: Sequence[Turn] = ()
     #: Answered with the error when the disk fails, rather than written again.
     answers: bool = True
     #: Whether it may run again where what it wrote was rolled back: it leaves nothing else behind.
@@ -98,7 +104,7 @@ class _Call:
         """Tell who waits that nothing of it is on disk."""
         if not self.future.done():
             self.future.set_exception(error)
-        _not_begun(self.turns)
+        _not_begun(self.firsts)
 
 
 class _Word(NamedTuple):
@@ -150,22 +156,18 @@ class _Group:
             and not self.words
             and not self.spoiled
             and all(call.is_short for call in self.calls)
-            and all(len(turn.write.events) + len(turn.write.children) <= INLINE_ROWS for turn in self.all_turns())
+            and all(turn.is_short() for turn in (*self.turns, *self.firsts()))
         )
 
-    def all_turns(self) -> Iterator[Turn]:
-        """With those that come with calls."""
-        yield from self.turns
-        for call in self.calls:
-            yield from call.turns
+    def firsts(self) -> list[Turn]:
+        """The first turns that come with others of its members."""
+        return [first for members in (self.turns, self.calls) for each in members for first in each.firsts]
 
     def event(self) -> EventTuple | None:
         """The row of an event that is in the file if and only if the group is."""
         unwritten = self.effects.listening | self.refused.keys()
         written = [turn.write for turn in self.turns if turn.write.state.run not in unwritten]
-        written += [
-            turn.write for call in self.calls for turn in call.turns if turn.write.state.run in self.effects.begun
-        ]
+        written += [turn.write for turn in self.firsts() if turn.write.state.run in self.effects.begun]
         return next((write.events[-1] for write in written if write.events), None)
 
 
@@ -230,24 +232,27 @@ class Commits:
 
     # --- for everybody ------------------------------------------------------------------------
 
-    def turn(self, write: TurnWrite) -> asyncio.Future[bool]:
+    def turn(self, write: TurnWrite, firsts: Sequence[Turn] = ()) -> asyncio.Future[bool]:
         """
         Write one turn; done when it is on disk. False if something arrived that keeps the run active.
+
+        With it *firsts*, the first turns of runs that it creates, see `first_turn`.
 
         Raises:
             TurnOutdatedError: It is to be made again with what came meanwhile: nothing of it was written.
         """
         future: asyncio.Future[bool] = self._loop.create_future()
         if self._closed:
+            _not_begun(firsts)
             future.set_exception(_closed())
             return future
-        self._turns.append(Turn(write, future))
+        self._turns.append(Turn(write, future, firsts))
         self._want()
         return future
 
     def first_turn(self, write: TurnWrite) -> Turn:
         """
-        The first turn of a run, to be given to the `call` that creates it; its future is done as that of `turn`.
+        The first turn of a run, to be given to what creates it; its future is done as that of `turn`.
 
         It raises NotBegunError where nothing of it was written.
         """
@@ -261,7 +266,7 @@ class Commits:
         repeats: bool = True,
         is_short: bool = False,
         alone: bool = False,
-        turns: Sequence[Turn] = (),
+        firsts: Sequence[Turn] = (),
     ) -> T:
         """
         The result of *fn*, run in a savepoint of the next group.
@@ -274,17 +279,17 @@ class Commits:
             repeats: Whether *fn* may run again, if what it wrote was rolled back.
             is_short: Whether *fn* writes a few rows, whatever the file holds.
             alone: Gives it a group of its own.
-            turns: First turns of runs that *fn* may create, see `first_turn`: they are written with these.
+            firsts: First turns of runs that *fn* may create, see `first_turn`: they are written with these.
 
         Raises:
             JournalError: The group could not be committed.
             SpoiledError: One of its members is why: this one, if it is *alone*.
         """
         if self._closed:
-            _not_begun(turns)
+            _not_begun(firsts)
             raise _closed()
         future: asyncio.Future[Any] = self._loop.create_future()
-        (self._alone if alone else self._calls).append(_Call(fn, future, turns, answers, repeats, is_short))
+        (self._alone if alone else self._calls).append(_Call(fn, future, firsts, answers, repeats, is_short))
         self._want()
         result: T = await future
         return result
@@ -501,6 +506,7 @@ class Commits:
         for turn in group.turns:
             if not turn.future.done():
                 turn.future.set_exception(error)
+            _not_begun(turn.firsts)
         for call in group.calls:
             call.fail(error)
         self._unwritten(group.words, error)
@@ -606,11 +612,11 @@ class Commits:
         if group.words:
             self._heard(group.words)
         turns = group.turns
+        if firsts := group.firsts():
+            begun = group.effects.begun
+            turns = [*turns, *(turn for turn in firsts if turn.write.state.run in begun)]
+            _not_begun([turn for turn in firsts if turn.write.state.run not in begun])
         for call in group.calls:
-            if call.turns:
-                begun = group.effects.begun
-                turns = [*turns, *(turn for turn in call.turns if turn.write.state.run in begun)]
-                _not_begun([turn for turn in call.turns if turn.write.state.run not in begun])
             if call.future.done():
                 continue
             if call.error is not None:
@@ -652,6 +658,8 @@ def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
             group.refused[write.state.run] = of_ours(error, path)
     elif writes:
         write_turns(conn, writes, effects)
+    if firsts := [first.write for turn in group.turns for first in turn.firsts]:
+        begin_created(conn, firsts, effects)
     for call in group.calls:
         _run_call(conn, call, effects, path)
     if group.event() is None:
@@ -681,8 +689,8 @@ def _run_call(conn: sqlite3.Connection, call: _Call, effects: Effects, path: str
     call.begun = True
     try:
         call.outcome, call.error = call.fn(conn, mine), None
-        if call.turns:
-            begin_created(conn, [turn.write for turn in call.turns], mine)
+        if call.firsts:
+            begin_created(conn, [turn.write for turn in call.firsts], mine)
     except BaseException as error:
         if not conn.in_transaction or is_of_the_machine(error):
             raise  # not the call's own: the whole group must go back

@@ -431,9 +431,9 @@ class EngineBackend:
         prepared = request.prepared(env)
         record = prepared.record
         with running.activity:
-            turns = running.scheduler.begin_unborn(prepared.runs) if isinstance(prepared, StartRuns) else ()
+            firsts = running.scheduler.begin_unborn(prepared.runs) if isinstance(prepared, StartRuns) else ()
             result = await running.commits.call(
-                lambda conn, effects: record(conn, effects, env), is_short=prepared.is_short, turns=turns
+                lambda conn, effects: record(conn, effects, env), is_short=prepared.is_short, firsts=firsts
             )
         if isinstance(result, DurableError):  # on disk as well: the answer to who asks again
             raise result

@@ -50,6 +50,7 @@ class Scheduler:
 
     def __init__(self, services: Services, admission: Admission[ReadyRun]) -> None:
         self._services = services
+        services.begin_unborn = self.begin_unborn
         self._admission = admission
         self._drivers: dict[int, Driver] = {}
         #: Runs that became ready again while their driver was winding down.

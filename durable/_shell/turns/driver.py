@@ -69,8 +69,9 @@ Arriving: TypeAlias = Callable[[], Coroutine[Any, Any, list[Event] | None]]
 #: Steps that begin in one iteration of the event loop.
 STEPS_AT_ONCE = 64
 _LOADED = object()
-#: Events of a first turn that is written with the creation of its run: what is larger follows by itself.
-ROWS_AT_FIRST: Final = 100
+#: How far a first turn leads that is written with the creation of its run, see `SLICE`: what leads further is taken
+#: again, behind that, so little is to be lost.
+ROOM_AT_FIRST: Final = 8
 #: Of the traceback of a bug of ours, in the reason why its run is blocked.
 REPORTED_CHARACTERS = 2_000
 
@@ -171,7 +172,11 @@ class Driver:
         turn: Turn | None = None
         try:
             execution, now = self._begin_fresh(), self._services.clock.now()
-            decision = execution.begin_turn(self._expired([]), now=now)
+            arrived = self._expired([])
+            if isinstance(execution, Execution):
+                decision = execution.begin_turn(arrived, now=now, room=ROOM_AT_FIRST)
+            else:
+                decision = execution.advance(arrived, now=now)
             if decision is not None and _may_come_first(decision, execution):
                 turn = self._writer.first(decision, execution, now)
                 self._first = FirstTurn(decision, turn.future)
@@ -611,8 +616,7 @@ class Driver:
 def _may_come_first(decision: Decision, execution: AnyExecution) -> bool:
     """Whether *decision* may be written with the creation of its run: all of it, and no hook was to be asked for it."""
     return (
-        len(decision.events) <= ROWS_AT_FIRST
-        and decision.blocked is None
+        decision.blocked is None
         and not decision.transactions
         and not decision.feeds_next
         and (decision.ended is None or not execution.definition.hooks)

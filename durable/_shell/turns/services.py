@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -25,7 +25,7 @@ from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.steps import Steps
 from durable._shell.commits.activity import Activity
-from durable._shell.commits.commits import Commits
+from durable._shell.commits.commits import Commits, Turn
 from durable._shell.commits.quarantine import Quarantine
 from durable._shell.commits.residents import Residents
 from durable._shell.commits.witness import Witness
@@ -99,6 +99,8 @@ class Services:
     new_scope: Callable[[], anyio.CancelScope] = field(factory=lambda: type(anyio.CancelScope()))
     #: Replay each run after every turn.
     replay_always: bool = False
+    #: Takes the first turns of runs that are about to be created, of those that may begin at once.
+    begin_unborn: Callable[[Sequence[NewRun]], Sequence[Turn]] = lambda _: ()
     #: What is called in place of functions, in a dry run.
     stand_ins: StandIns | None = None
     #: What the callbacks of runs wait for that were replayed to know that, by their tokens.

@@ -137,13 +137,16 @@ class TurnWriter:
             JournalError: It could not be written.
             TurnOutdatedError: It is to be made again with what came meanwhile: nothing of it was written.
         """
+        firsts: Sequence[Turn] = ()
         if decision.ended is None:
             write = self.turn(decision, execution, inbox_upto, now, made=made, last=last)
             write.feeds_next = () if made is not None or self.is_outrun(decision) else decision.feeds_next
+            if write.children:
+                firsts = self._services.begin_unborn(write.children)
         else:
             with self.watch.turn:  # hooks are asked what follows
                 write = self.turn(decision, execution, inbox_upto, now, made=made)
-        return self._services.commits.turn(write)
+        return self._services.commits.turn(write, firsts)
 
     def first(self, decision: Decision, execution: AnyExecution, now: float) -> Turn:
         """The first turn of a run that is about to be created, made at *now*."""

@@ -220,9 +220,11 @@ def begin_created(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects:
     """
     Write the first *turns* of those runs that *effects* created, and that may begin: `Effects.begun` names these.
 
-    What cannot be written is left out: its run is there, and its turn is made again.
+    Not of those that were cancelled since, or were sent something. What cannot be written is left out, too: its run is
+    there, and its turn is made again.
     """
-    ready = {each.run for each in effects.ready}
+    touched = effects.arrived | effects.paused
+    ready = {each.run for each in effects.ready if each.run not in touched}
     created = [turn for turn in turns if turn.state.run in ready]
     refused = {turn.state.run for turn, _ in apart(conn, created, write_turns, effects)}
     effects.begun |= {turn.state.run for turn in created} - refused - effects.listening
