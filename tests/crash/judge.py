@@ -130,8 +130,10 @@ def _limits(lines, narrow=2):
             inside.append(rest[0])
             if len(inside) > narrow or len(set(inside)) > 1:
                 yield f"line {number}: {inside} are inside together"
-        elif what == "leave":
+        elif what == "leave" and rest[0] in inside:
             inside.remove(rest[0])
+        elif what == "leave":
+            yield f"line {number}: {rest[0]} leaves, and was not inside"
 
 
 def _rows(lines, database):

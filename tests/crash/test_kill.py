@@ -81,7 +81,12 @@ def test_dying_during_recovery_twice_changes_nothing(tmp_path):
     "bug, point, count, complaint",
     [
         ("acknowledge_early", "before-commit", 1, "no run with id|was acknowledged and never ended"),
-        ("begin_early", "before-commit", 5, "ran again after|nobody made the outcome|the outcome of . of"),
+        (
+            "begin_early",
+            "before-commit",
+            5,
+            "ran again after|ran twice in one life|nobody made the outcome|the outcome of . of",
+        ),
         ("drop_inbox", None, 0, "did not end within"),
         ("repeat_steps", "after-dispatch", 25, "ran again after its outcome was seen"),
         ("double_rows", "before-commit", 12, "is there . times|is not there once"),
