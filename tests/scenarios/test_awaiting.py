@@ -713,20 +713,27 @@ async def test_cancelling_a_waiting_parent_cancels_all_below_it(engines, ran, do
     @job(queue="one")
     async def never_begins() -> None:
         RAN.append("began")
+        await asyncio.sleep(60)
 
     @workflow
     async def middle() -> Flow[None]:
         yield gather(waits_for_ever(), never_begins())
 
+    async def behind(op) -> None:
+        await wait_for("it runs")
+        await op
+
     @workflow
     async def parent() -> Flow[None]:
-        yield gather(runs(), never_begins(), middle())
+        yield gather(runs(), behind(never_begins()), behind(middle()))
 
     engine = await engines.file(
         parent, middle, runs, never_begins, waits_for_ever, queues=[Queue("one", concurrency=1)]
     )
     run = await engine.start(parent())
     await door.reached()
+    for _ in range(2):
+        await run.signal("it runs")
 
     async def all_below():
         return [info async for info in engine.runs() if info.run_id != run.id]
@@ -748,7 +755,7 @@ async def test_cancelling_a_waiting_parent_cancels_all_below_it(engines, ran, do
     assert (door.came, door.cut_off) == (1, 1)
 
     async def all_have_ended():
-        return [info.status for info in await all_below()] == ["cancelled"] * 5
+        return [info.status async for info in engine.runs()] == ["cancelled"] * 6
 
     assert engines.differs(LISTS) or await all_have_ended()
     await eventually(all_have_ended)
