@@ -274,8 +274,8 @@ async def main(database, runs):
         queues=[Queue("children", concurrency=3)], crash_limit=1000, grace=1.0,
         commits="inline" if ledger.has("boot") else "thread",  # all lives but the first wait for short commits
     )  # fmt: skip
+    ledger.write("boot", os.getpid())  # before the file is opened: what is to be continued begins while it is
     async with engine:
-        ledger.write("boot", os.getpid())
         clients = (client(engine, f"run-{number}", KINDS[number % len(KINDS)]) for number in range(runs))
         await asyncio.gather(*clients)
 
