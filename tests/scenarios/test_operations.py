@@ -299,7 +299,7 @@ async def test_every_single_crash_ends_like_none(engines, ran, monkeypatch, copi
         assert len(ran) == len(set(ran)) == 7 - len(done), path
     assert sorted(cuts) == cuts
     assert cuts[0] == 0
-    assert len({held for held in cuts if held < whole}) >= 10
+    assert len({held for held in cuts if held < whole}) >= 8  # a run and its first turn are one commit
     assert all(held < whole for held in cuts[:-3])
 
 
