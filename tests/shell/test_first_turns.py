@@ -249,6 +249,65 @@ async def test_of_a_start_that_is_refused_or_joins_nothing_is_left(engines):
     assert called == ["held"]
 
 
+@workflow
+async def spreads() -> Flow[int]:
+    bodies.append("spreads")
+    yield Return(len((yield gather(*(errand(str(number)) for number in range(30))))))
+
+
+@workflow
+async def inserts() -> Flow[int]:
+    bodies.append("inserts")
+    yield Return((yield insert()))
+
+
+@workflow
+async def hooked() -> Flow[str]:
+    bodies.append("hooked")
+    yield Return("hooked")
+
+
+@hooked.on_success
+def follows(_finished):
+    return [errand("after")]
+
+
+@pytest.mark.parametrize(
+    "op, result", [(spreads(), 30), (inserts(), 1), (hooked(), "hooked")], ids=["far", "transaction", "hooks"]
+)
+async def test_code_whose_first_turn_is_not_written_with_the_creation_runs_once_all_the_same(engines, op, result):
+    """
+    What leads far, what writes in a transaction, and an end that hooks are asked about: taken once, recorded behind.
+    """
+    engine = await engines.file(*ALL, spreads, inserts, hooked, keep_resident=100)
+    run = await engine.start(op)
+    assert await run.result(20) == result
+    assert bodies == [op.definition.name]
+    await engine.idle()
+    assert (await run.info()).status == "succeeded"
+    assert next(event for _, event, _ in await history(engine, run)) == "RunStarted"
+
+
+async def test_a_first_turn_that_follows_the_creation_comes_to_nothing_with_it(tmp_path, monkeypatch):
+    """
+    Where the commit fails that was to create its run: nothing is opened, and the slot is free.
+    """
+    async with Engine(tmp_path / "app.db", [*ALL, spreads], queues=[Queue("one", 1)]) as engine:
+        with monkeypatch.context() as patch:
+
+            def commit(conn, path):
+                conn.execute("ROLLBACK")
+                raise JournalIOError(path, "injected")
+
+            for module in (connections, database):
+                patch.setattr(module, "commit", commit)
+            with pytest.raises(JournalIOError, match="injected"):
+                await engine.start(spreads(), queue="one")
+        assert called == []
+        assert [info async for info in engine.runs()] == []
+        assert await engine.run(noted("kept"), queue="one") == "kept"
+
+
 @pytest.mark.parametrize("named", [{"key": "k"}, {"id": "mine"}], ids=["key", "id"])
 async def test_the_code_of_a_workflow_runs_once_for_starts_that_join(engines, named):
     """

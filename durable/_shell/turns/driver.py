@@ -69,19 +69,21 @@ Arriving: TypeAlias = Callable[[], Coroutine[Any, Any, list[Event] | None]]
 #: Steps that begin in one iteration of the event loop.
 STEPS_AT_ONCE = 64
 _LOADED = object()
-#: How far a first turn leads that is written with the creation of its run, see `SLICE`: what leads further is taken
-#: again, behind that, so little is to be lost.
+#: How far a first turn leads that is written with the creation of its run, see `SLICE`: what leads further follows.
 ROOM_AT_FIRST: Final = 8
 #: Of the traceback of a bug of ours, in the reason why its run is blocked.
 REPORTED_CHARACTERS = 2_000
 
 
 class FirstTurn(NamedTuple):
-    """A turn that is written with the creation of its run."""
+    """A turn that was taken before its run was created."""
 
-    decision: Decision
-    #: Done as that of other turns.
+    #: None while it is not at its end.
+    decision: Decision | None
+    #: Done, as that of other turns, when the run is created and begun.
     future: asyncio.Future[bool]
+    #: Whether it is written with that; else as any other, behind it.
+    is_written: bool
 
 
 class Driver:
@@ -165,9 +167,9 @@ class Driver:
 
     def take_first_turn(self) -> Turn | None:
         """
-        The first turn of a run that is about to be created, to be written with it: `drive` waits for that.
+        Take the first turn of a run that is about to be created; what is to be written with it: `drive` waits for that.
 
-        None where it is to be taken as ever: then this driver is of no more use.
+        None where that failed: then this driver is of no more use, and the next one tells what is wrong.
         """
         turn: Turn | None = None
         try:
@@ -177,10 +179,10 @@ class Driver:
                 decision = execution.begin_turn(arrived, now=now, room=ROOM_AT_FIRST)
             else:
                 decision = execution.advance(arrived, now=now)
-            if decision is not None and _may_come_first(decision, execution):
-                turn = self._writer.first(decision, execution, now)
-                self._first = FirstTurn(decision, turn.future)
-        except Exception:  # noqa: BLE001, S110 - the driver that takes it as ever tells what is wrong
+            is_written = decision is not None and _may_come_first(decision, execution)
+            turn = self._writer.first(decision if is_written else None, execution, now)
+            self._first = FirstTurn(decision, turn.future, is_written)
+        except Exception:  # noqa: BLE001, S110 - told by the driver that takes it as ever
             pass
         finally:
             if turn is None:
@@ -244,6 +246,8 @@ class Driver:
         decision: Decision | None
         if first is not None:
             decision = first.decision
+            if not first.is_written and not await _has_begun(first.future):
+                return None
         elif self._watch is UNWATCHED:  # as nearly always: a context that does nothing takes two calls, too
             decision = execution.begin_turn(arrived, now=now)
         else:
@@ -257,7 +261,7 @@ class Driver:
         freed = False
         go_back: Arriving = self._reload
         try:
-            if first is not None:
+            if first is not None and first.is_written:
                 freed = await first.future
                 decisions = [decision]
             elif decision.transactions:
@@ -611,6 +615,15 @@ class Driver:
         except Exception as damage:  # noqa: BLE001 - not even that can be written: found again when the file is opened
             self.in_vain = True
             log.error("run.not_blocked", run_id=self.ready.run_id, error=one_line(damage))
+
+
+async def _has_begun(future: asyncio.Future[bool]) -> bool:
+    """Whether the run is created and begun, of which *future* tells."""
+    try:
+        await future
+    except NotBegunError:
+        return False
+    return True
 
 
 def _may_come_first(decision: Decision, execution: AnyExecution) -> bool:

@@ -148,9 +148,14 @@ class TurnWriter:
                 write = self.turn(decision, execution, inbox_upto, now, made=made)
         return self._services.commits.turn(write, firsts)
 
-    def first(self, decision: Decision, execution: AnyExecution, now: float) -> Turn:
-        """The first turn of a run that is about to be created, made at *now*."""
-        return self._services.commits.first_turn(self.turn(decision, execution, 0, now))
+    def first(self, decision: Decision | None, execution: AnyExecution, now: float) -> Turn:
+        """
+        What is written with the creation of a run: its first turn, made at *now*; or that it is running.
+
+        The latter where *decision* is None, since its first turn is to follow.
+        """
+        decided = Decision() if decision is None else decision
+        return self._services.commits.first_turn(self.turn(decided, execution, 0, now, last=decision is not None))
 
     def is_outrun(self, decision: Decision) -> bool:
         """Whether to make the turn of *decision* again is of no more use, see `write_turns`."""
