@@ -16,8 +16,8 @@ from durable.testing import CONSISTENT, STRICT, Scenario, journal_lines
 from durable.testing._crash.faults import KINDS, pairs_of
 from durable.testing.strategies import coroutine_program, definitions, generator_program, programs
 
-#: Statements whose outcome is a matter of what comes first.
-TIMED = ("race", "timeout", "signal or not", "now")
+#: Statements whose outcome is a matter of what comes first; of a fast gather, what it cancels.
+TIMED = ("race", "timeout", "signal or not", "now", "fast")
 #: `make soak` simulates more.
 OFTEN = int(os.environ.get("DURABLE_SIMULATIONS", "1"))
 WORKFLOWS = (coroutine_program, generator_program)
@@ -62,6 +62,7 @@ def simulate(program, seed, faults=4, pairs=2):
 @settings(max_examples=12 * OFTEN)
 @given(programs(), st.integers(0, 2**32))
 @example([["step", 1], ["sleep", 5], ["child", 2]], 0)
+@example([["gather", "fast", [[["broken child", 0]], [["for each", 0], ["broken child", 0]]]]], 0)
 def test_any_program_survives_faults_anywhere_in_any_order(program, seed):
     """
     Faults that nobody may notice change nothing; after others the journal and its runs agree.
