@@ -19,7 +19,9 @@ from structlog.testing import capture_logs
 
 from durable import Engine, EngineFailedError, Flow, Return, command_line, job, sleep, wait_for, workflow
 from durable._cli.commands.look import doctor
+from durable._shell.ownership.ownership import Ownership
 from durable._shell.storage.connections import PRAGMAS
+from durable._shell.storage.folder import Folder
 from durable._shell.tasks import housekeeping
 from durable.errors import EngineClosedError, JournalFullError, JournalLostError
 
@@ -252,6 +254,34 @@ async def test_a_folder_that_is_away_for_a_while_is_waited_for(tmp_path, eventua
             await eventually(lambda: told("engine.relieved"), 5)
     async with Engine(folder / "app.db", [naps]) as engine:
         assert await engine.get("n").result() == 1
+
+
+@pytest.mark.parametrize("seen", ["the lock file", "the file"])
+async def test_a_folder_that_comes_back_while_it_is_looked_for_is_not_lost(tmp_path, eventually, monkeypatch, seen):
+    """
+    Its files were out of sight, and a moment later it is where it was: nobody has deleted anything.
+    """
+    folder, away = tmp_path / "folder", tmp_path / "away"
+    folder.mkdir()
+    is_away, same_file = Folder.is_away, Ownership._same_file
+
+    def back_in_time(self):
+        if away.exists():
+            away.rename(folder)
+        return is_away(self)
+
+    monkeypatch.setattr(Folder, "is_away", back_in_time)
+    if seen == "the file":
+        monkeypatch.setattr(Ownership, "_same_file", lambda self: away.exists() or same_file(self))
+    async with Engine(folder / "app.db", [naps], grace=0.2) as engine:
+        folder.rename(away)
+
+        async def is_back():
+            return folder.exists()
+
+        await eventually(is_back, 5)
+        assert await engine.run(naps()) == 1
+        assert engine.health().status == "healthy"
 
 
 async def test_a_background_task_begins_again_after_what_passes(engines, monkeypatch):

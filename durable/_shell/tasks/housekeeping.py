@@ -21,7 +21,7 @@ from durable._shell.storage.port import AnyDatabase
 from durable._shell.storage.seals import has_unsealed, seal
 from durable._shell.tasks.troubles import Troubles
 from durable._shell.threads import in_thread
-from durable.errors import EngineClosedError, JournalError
+from durable.errors import EngineClosedError, JournalError, JournalLostError
 
 #: Seconds between two looks whether the file is still the one that was opened.
 IDENTITY_SECONDS: Final = 5.0
@@ -83,8 +83,14 @@ async def _look(house: House, database: Database, ownership: Ownership | None, t
             ownership.check()
         database.check_identity()
 
+    def look_again() -> None:
+        try:
+            look()
+        except JournalLostError:  # or its folder came back just between two things that were looked at
+            look()
+
     try:
-        await in_thread(look)
+        await in_thread(look_again)
     except (JournalError, OSError) as error:
         if house.is_closing:
             return
