@@ -69,10 +69,11 @@ def in_short(error: BaseException) -> str:
 def _answer(
     context: contextvars.Context, render: Callable[[Any], str], value: Any, answers: queue.SimpleQueue[Any]
 ) -> None:
-    try:
-        answers.put(context.run(render, value))
-    except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
-        answers.put(error)
+    with contextlib.suppress(SystemExit):  # given up just when it had an answer: nobody waits for that
+        try:
+            answers.put(context.run(render, value))
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+            answers.put(error)
 
 
 def _give_up(thread: threading.Thread) -> None:
