@@ -96,6 +96,16 @@ STRANGE: dict[str, Callable[[], Any]] = {
 }
 
 
+async def fails_alone(engines, flow):
+    """A run of *flow* fails, and one beside it that waits meanwhile succeeds."""
+    engine = await engines.memory(flow, innocent)
+    run, other = await engine.start_many([flow(), innocent()])
+    with pytest.raises(RunFailedError):
+        await run.result(20)
+    await other.signal("go")
+    assert await other.result(20) == "fine"
+
+
 @pytest.mark.parametrize("kind", STRANGE)
 async def test_whatever_a_step_raises_fails_its_run_and_no_other(engines, ran, kind):
     """
@@ -111,12 +121,7 @@ async def test_whatever_a_step_raises_fails_its_run_and_no_other(engines, ran, k
     async def flow() -> Flow[None]:
         yield strange()
 
-    engine = await engines.memory(flow, innocent)
-    run, other = await engine.start_many([flow(), innocent()])
-    with pytest.raises(RunFailedError):
-        await run.result(20)
-    await other.signal("go")
-    assert await other.result(20) == "fine"
+    await fails_alone(engines, flow)
     assert ran == [kind, "fine"]
 
 
@@ -138,12 +143,7 @@ async def test_whatever_a_plain_function_raises_fails_its_run_and_no_other(engin
     async def flow() -> Flow[None]:
         yield strange()
 
-    engine = await engines.memory(flow, innocent)
-    run, other = await engine.start_many([flow(), innocent()])
-    with pytest.raises(RunFailedError):
-        await run.result(20)
-    await other.signal("go")
-    assert await other.result(20) == "fine"
+    await fails_alone(engines, flow)
     assert ran == ["strange", "fine"]
 
 
