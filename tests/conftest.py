@@ -5,6 +5,7 @@ memory or on a file, always closed; a crash; a clock that is moved by hand.
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from attrs import evolve
 from hypothesis import HealthCheck, settings
 
@@ -52,6 +54,42 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+
+
+def watch(item):
+    """
+    End the process, and say where each thread of it is, if *item* has twice the time that it may take.
+
+    A time limit is an exception in the main thread, once: a test that swallows it, or is torn down for ever after it,
+    would hang its worker, and with it CI, until somebody looks.
+    """
+    marker = item.get_closest_marker("timeout")
+    if marker is not None:
+        limit = marker.args[0] if marker.args else marker.kwargs["timeout"]
+    else:
+        limit = item.config.getoption("timeout") or float(item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(2 * limit + 30, exit=True, file=item.config.stash[fault_handler_stderr_fd_key])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """
+    Each test is watched, with all that sets it up and tears it down.
+    """
+    watch(item)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node):
+    """
+    Pytest itself has ended the watch at a failure, for those who debug it: what tears it down is watched, too.
+    """
+    if isinstance(node, pytest.Item):
+        watch(node)
 
 
 @pytest.fixture(scope="session")
