@@ -28,6 +28,7 @@ from durable._shell.storage.connections import CommitUnknownError, commit, trans
 from durable._shell.storage.copies import backups as backups_module
 from durable._shell.storage.copies.backups import back_up
 from durable._shell.storage.database import Database
+from durable._shell.storage.folder import Folder
 from durable._shell.storage.guard import Guard, refuse_control
 from durable._shell.storage.memory import MemoryDatabase
 from durable.errors import (
@@ -525,6 +526,27 @@ async def test_identity_names_what_happened_to_the_file(db, path):
     path.unlink()
     aside.rename(path)
     db.check_identity()
+
+
+async def test_a_reopening_takes_no_folder_for_lost_that_comes_back_while_it_looks(tmp_path, monkeypatch):
+    """
+    As housekeeping: the file was out of sight, and a moment later its folder is where it was.
+    """
+    folder, away = tmp_path / "folder", tmp_path / "away"
+    folder.mkdir()
+    database = await Database.open(folder / "app.db", prepare=prepare)
+    is_away = Folder.is_away
+
+    def back_in_time(self):
+        if away.exists():
+            away.rename(folder)
+        return is_away(self)
+
+    monkeypatch.setattr(Folder, "is_away", back_in_time)
+    folder.rename(away)
+    await database.reopen()
+    database.check_identity()
+    await database.aclose()
 
 
 @pytest.mark.parametrize("seen", ["", "-wal", "-shm"])

@@ -21,6 +21,7 @@ from durable import (
     memo,
     now,
     patched,
+    set_attributes,
     step,
     wait_for,
     workflow,
@@ -310,6 +311,48 @@ async def test_fork_of_a_failed_run_with_the_outcome_replaced(engines):
     fork = await run.fork(1, {"1": "by hand"})
     assert await fork.result(5) == ["a", "by hand", "c"]
     assert await run.status() == "failed"
+
+
+@workflow
+async def publishes() -> Flow[list]:
+    a: str = yield do("a")
+    set_attributes(first=a, stage=1)
+    b: str = yield do("b")
+    set_attributes(second=b, stage=2)
+    c: str = yield do("c")
+    set_attributes(third=c, stage=3)
+    yield wait_for("go")
+    yield Return([a, b, c])
+
+
+@pytest.mark.parametrize(
+    ("at", "replace", "expected"),
+    [
+        (0, {}, {"first": "a", "second": "b", "third": "c", "stage": 3}),
+        (1, {}, {"first": "a", "second": "b", "third": "c", "stage": 3}),
+        (3, {}, {"first": "a", "second": "b", "third": "c", "stage": 3}),
+        (2, {"2": "C"}, {"first": "a", "second": "b", "third": "C", "stage": 3}),
+        (3, {"0": "A"}, {"first": "A", "second": "b", "third": "c", "stage": 3}),
+    ],
+    ids=str,
+)
+async def test_a_fork_publishes_what_its_code_does(engines, reached, at, replace, expected):
+    """
+    What was published before its position, what follows from an outcome that was replaced, and what comes next.
+    """
+    engine = await engines.file(publishes)
+    run = await engine.start(publishes())
+    await reached(run, "waiting")
+    fork = await run.fork(at, replace)
+    await reached(fork, "waiting")
+    assert await fork.attributes() == expected
+    published = [event for event in await fork.history() if event.kind == "AttributesSet"]
+    await engines.crash(engine)
+    engine = await engines.file(publishes)
+    await engine.get(fork.id).signal("go")
+    await engine.get(fork.id).result(5)
+    assert [event for event in await engine.get(fork.id).history() if event.kind == "AttributesSet"] == published
+    assert await engine.get(fork.id).attributes() == expected
 
 
 async def test_fork_of_a_waiting_run(engines, reached):

@@ -124,6 +124,8 @@ class History:
     #: issues what it finds missing afresh instead of calling it a divergence.
     reopened: bool
     reopened_at: float
+    #: What a new fork took along of what its source's code published, in order.
+    published: Sequence[Payload]
     #: When the last turn was taken, if the process died before all that it opens was recorded: the replay issues the
     #: rest, once it has delivered all else.
     unfinished_at: float | None
@@ -208,6 +210,7 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
         fresh=not commands and not arrivals and end is None,
         reopened=reopened,
         reopened_at=last.at if reopened else 0.0,
+        published=_published(kept) if isinstance(last, RunForked) else (),
         unfinished_at=last.at if isinstance(last, TurnUnfinished) else None,
         end=end,
         size=len(events),
@@ -293,6 +296,10 @@ def cut_at(events: Sequence[Event], cut: int, kept: Collection[str] = ()) -> lis
         *events[:cut],
         *(event for event in valid if not isinstance(event, StepStopped) or event.position in cancelled),
     ]
+
+
+def _published(events: Sequence[Event]) -> list[Payload]:
+    return [event.value for event in only(events, AttributesSet) if event.value is not None]
 
 
 def _stays(event: Event, known: Collection[str], kept: Collection[str]) -> bool:

@@ -83,9 +83,13 @@ class Answers:
         ex = self._ex
         # In replay too: what cannot be recorded raises in both, or neither.
         payload = ex.codec.encode_by_value(values, where=f"attributes of run {ex.run_id!r}")
-        if not ex.replaying:
+        recorded, at_frontier = ex.history, ex.at_frontier
+        if ex.replaying and not (recorded.reopened and (at_frontier or recorded.published)):
+            return
+        # What a new fork took along is published by its replay, as it is today: an outcome may have been replaced.
+        ex.decision.attributes = {**(ex.decision.attributes or {}), **values}
+        if not ex.replaying or payload not in (recorded.published[-1:] if at_frontier else recorded.published):
             ex.decision.events.append(AttributesSet(payload, ex.time))
-            ex.decision.attributes = {**(ex.decision.attributes or {}), **values}
 
     def emit(self, stream: str, value: Any) -> Awaitable[None]:
         ex, position = self._ex, self.position()

@@ -456,6 +456,12 @@ class Database:
     def check_file(self) -> None:
         """`check_identity` of the file alone."""
         try:
+            self._check_file()
+        except JournalLostError:  # or its folder came back just between two things that were looked at
+            self._check_file()
+
+    def _check_file(self) -> None:
+        try:
             found = Path(self.path).stat()
         except OSError as error:
             if self._folder.is_away():
