@@ -174,9 +174,12 @@ def test_all_columns_are_sealed():
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
         schema.prepare(conn, 1.0)
         for name, table in seals.TABLES.items():
-            columns = [row[1] for row in conn.execute(f"PRAGMA table_info({name})")]
+            columns = {row[1]: row[2] for row in conn.execute(f"PRAGMA table_info({name})")}
+            sealed = (*table.key, *table.columns)
             if name != "durable_runs":
-                assert sorted((*table.key, *table.columns, "checksum")) == sorted(columns)
+                assert sorted((*sealed, "checksum")) == sorted(columns)
+            assert {column for column in sealed if columns[column] == "REAL"} == seals._REALS & set(sealed)
+            assert {column for column in sealed if columns[column] == "ANY"} <= seals._ANY
 
 
 def damaged(conn):
@@ -461,6 +464,31 @@ async def test_what_is_written_seldom_is_sealed_as_it_is_written(tmp_db):
         change(tmp_db, "UPDATE durable_queues SET paused_at = NULL")
         conn.execute("UPDATE durable_queues SET fair_by = 'a'")
         assert damaged(conn) == ["durable_queues"]
+
+
+@pytest.mark.parametrize("name", [name for name, table in seals.TABLES.items() if table.at_once])
+def test_a_row_of_which_nothing_is_what_it_should_be_can_be_written_and_does_not_become_sound(name):
+    """
+    A trigger that fails would keep the engine from opening the file.
+    """
+    table, no_text = seals.TABLES[name], "CAST(x'ff' AS TEXT)"
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        conn.execute("CREATE TABLE durable_meta (name, value)")  # of tables that hold whatever they are given
+        for each, its in seals.TABLES.items():
+            conn.execute(f"CREATE TABLE {each} ({its.selected}, checksum, ended_at)")
+        seals.keep_seals(conn)
+        for value in (no_text, "x'fe'", "-7", "1e300", "0.1", "NULL", "'text'"):
+            key = ", ".join(["1"] * len(table.key))
+            values = "".join(f", {value}" for _ in table.columns)
+            conn.execute(f"INSERT INTO {name} ({table.selected}) VALUES ({key}{values})")
+            conn.execute(f"UPDATE {name} SET {table.key[0]} = 2")
+            assert value != "NULL" or not damaged(conn)
+            conn.execute(f"UPDATE {name} SET checksum = 7")
+            for column in table.columns:
+                conn.execute(f"UPDATE {name} SET {column} = {no_text}")
+                conn.execute(f"UPDATE {name} SET {column} = NULL")
+                assert damaged(conn) == [name]
+            conn.execute(f"DELETE FROM {name}")
 
 
 async def test_a_damaged_batch_is_named_and_starts_nothing(path):

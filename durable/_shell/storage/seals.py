@@ -32,6 +32,15 @@ Key: TypeAlias = Sequence[Any]
 
 #: Of the keys, those that are texts.
 _TEXTS: Final = frozenset({"position", "name", "key", "dedup", "request", "id"})
+#: Of the columns, those that hold reals, and those that hold anything. Those left hold integers or texts.
+_REALS: Final = frozenset(
+    {
+        "at", "since", "anchor", "upto", "per", "until", "fire_at", "granted_at", "due_at", "next_at", "last_at",
+        "paused_at", "last_skipped_at", "created_at", "cancelled_at", "failed_at", "completed_at", "finished_at",
+        "asked_at", "answered_at",
+    }
+)  # fmt: skip
+_ANY: Final = frozenset({"value", "answer", "attributes"})
 #: Sums a row in SQL.
 _FUNCTION: Final = "durable_seal"
 
@@ -67,10 +76,22 @@ class _Table(NamedTuple):
         return " AND ".join(f"{name} = {row}.{name}" for name in self.key)
 
     def sum_of(self, row: str) -> str:
-        """The seal of what a trigger calls *row*. Texts are passed as bytes: one may be no text any more."""
-        names = [f"{row}.{name}" for name in (*self.key, *self.columns)]
-        values = [f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END" for name in names]
-        return f"{_FUNCTION}({', '.join(values)})"
+        """
+        The seal of a row, in a trigger: of ``old.``, or, as it is now, of the row itself ("").
+
+        What may be a text is passed as bytes, and what is to be a real as a number: a damaged one may be no text, and
+        the statement would fail. Short, since each connection that writes has SQLite read all of these.
+        """
+        return f"{_FUNCTION}({', '.join(_passed(row, name) for name in (*self.key, *self.columns))})"
+
+
+def _passed(row: str, name: str) -> str:
+    value = f"{row}{name}"
+    if name in _REALS:
+        return f"{value} * 1.0"
+    if name in _ANY:
+        return f"CASE typeof({value}) WHEN 'text' THEN CAST({value} AS BLOB) ELSE {value} END"
+    return f"CAST({value} AS BLOB)"  # of an integer: as Python writes it
 
 
 TABLES: Final[Mapping[str, _Table]] = {
@@ -132,13 +153,13 @@ _TRIGGERS: Final = [
     ),
     *(
         f"CREATE TEMP TRIGGER IF NOT EXISTS {name}_seal AFTER INSERT ON main.{name} "  # noqa: S608 - constants
-        f"BEGIN UPDATE {name} SET checksum = {table.sum_of('new')} WHERE {table.is_row('new')}; END"
+        f"BEGIN UPDATE {name} SET checksum = {table.sum_of('')} WHERE {table.is_row('new')}; END"
         for name, table in _AT_ONCE.items()
     ),
     *(
         f"CREATE TEMP TRIGGER IF NOT EXISTS {name}_reseal AFTER UPDATE OF {table.selected} ON main.{name} "  # noqa: S608 - constants
-        f"WHEN old.checksum IS NULL OR old.checksum = {table.sum_of('old')} "
-        f"BEGIN UPDATE {name} SET checksum = {table.sum_of('new')} WHERE {table.is_row('new')}; END"
+        f"WHEN old.checksum IS NULL OR old.checksum = {table.sum_of('old.')} "
+        f"BEGIN UPDATE {name} SET checksum = {table.sum_of('')} WHERE {table.is_row('new')}; END"
         for name, table in _AT_ONCE.items()
     ),
 ]
