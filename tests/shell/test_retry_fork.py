@@ -326,7 +326,7 @@ async def publishes() -> Flow[list]:
 
 
 @pytest.mark.parametrize(
-    ("at", "replace", "expected"),
+    "at, replace, expected",
     [
         (0, {}, {"first": "a", "second": "b", "third": "c", "stage": 3}),
         (1, {}, {"first": "a", "second": "b", "third": "c", "stage": 3}),
