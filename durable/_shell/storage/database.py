@@ -11,8 +11,8 @@ unless SQLite says so, and the connection then refuses everything until `reopen`
 writer's connection ever writes or checkpoints; every pragma is read back; a file that is
 refused is not modified; closing is bounded, and a process that forgot to close can end.
 
-Never opens the database file, its WAL or its shared memory except through SQLite: closing such
-a descriptor drops SQLite's locks.
+Never opens the database file or its shared memory except through SQLite: closing such a
+descriptor drops SQLite's locks. There are none on the WAL.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ from durable._shell.storage.guard import Guard
 from durable._shell.storage.location import check_place
 from durable._shell.storage.pace import Pace
 from durable._shell.storage.port import Exclusive
+from durable._shell.storage.wal_room import WalRoom
 from durable.errors import (
     DurableError,
     EngineClosedError,
@@ -243,6 +244,8 @@ class Database:
         self._no_copiers.set()
         self._identity: os.stat_result | None = None
         self._side_files: dict[str, os.stat_result] = {}
+        #: Only where commits are synced.
+        self._room: WalRoom | None = None
         self._folder = Folder(path)
         self._closing: asyncio.Task[None] | None = None
 
@@ -296,6 +299,8 @@ class Database:
         return await self._hop(self._writer, self._transact, fn)
 
     def _transact(self, conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection], T]) -> T:
+        if self._room is not None:
+            fn = self._room.before(fn)
         return (transact if self._pace is None else self._pace.transact)(conn, path, fn)
 
     @property
@@ -631,6 +636,8 @@ class Database:
             self._identity = Path(self.path).stat()
             # Made above, and the same until the last connection is closed.
             self._side_files = {suffix: Path(f"{self.path}{suffix}").stat() for suffix, *_ in _SIDE_FILES}
+            if self._durability == "full":
+                self._room = WalRoom(self.path, self._side_files["-wal"])
         except BaseException:
             conn.close()
             raise
