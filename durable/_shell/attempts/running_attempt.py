@@ -14,6 +14,7 @@ from collections.abc import Generator
 from typing import Any, Protocol
 
 from durable._core.codec.exceptions.parts import context_of
+from durable._core.journal.events import Event
 from durable._core.run.decision import StepAction
 from durable._shell.attempts.context import Cancelled, Scope, tell
 from durable._shell.attempts.functions import Function
@@ -28,6 +29,10 @@ class Keeper(Protocol):
 
     def overdue(self, attempt: RunningAttempt) -> None:
         """The time of *attempt* is over, whose function is one that can be cancelled."""
+        ...
+
+    def ended(self, attempt: RunningAttempt, outcome: Event | None) -> None:
+        """*attempt* is over, by *outcome*; None if it was cut off."""
         ...
 
 

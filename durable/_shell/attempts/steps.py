@@ -44,11 +44,12 @@ from durable._shell.attempts.functions import Function, all_of, function_at, run
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program, is_running
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
-from durable._shell.attempts.running_attempt import RunningAttempt, is_of_cleanup
+from durable._shell.attempts.running_attempt import Keeper, RunningAttempt, is_of_cleanup
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, call_in_worker, check_importable
 from durable._shell.backend import Backend
 from durable._shell.log import bind, log, unbind
+from durable._shell.loops import current_task
 from durable._shell.ownership.outlived import Outlived
 from durable._shell.ownership.outliving import OutlivedElsewhere, leave_word
 from durable._shell.rows.carried import NO_CARRY, Carry
@@ -141,62 +142,88 @@ class Steps:
         return all_of(self)
 
     async def attempt(
-        self, running: RunningAttempt, state: RunState, notes: Notes, left: dict[str, Any], task: asyncio.Task[Any]
+        self,
+        running: RunningAttempt,
+        state: RunState,
+        notes: Notes,
+        left: dict[str, Any],
+        task: asyncio.Task[Any] | None = None,
+        keeper: Keeper | None = None,
     ) -> Event | None:
         """
-        Run one attempt, in *task*, the current one; how it ended, None if it was cut off.
+        Run one attempt, in *task*, which is the current one; how it ended, None if it was cut off.
+
+        *keeper* is told that as well, also where this raises.
 
         Raises only cancellation when the engine ends, and what no program survives.
         """
-        action = running.action
-        definition = action.op.definition
-        timeout = _timeout_of(action)
-        deadline = None if timeout is None else self._clock.now() + timeout
-        told = action, state, deadline, running.cancelled, self._is_draining
-        codec = definition.codec_of(self._codec)
-        scope = Scope(_context, codec, notes, left, state.batches, self._inside, self._loop, self._resources, told)
-        enter(scope)
-        running.scope = scope
-        bound = bind(state.run_id, state.workflow, definition.name, action.attempt)
+        outcome: Event | None = None
         try:
-            running.enter(task)
+            action = running.action
+            definition = action.op.definition
+            task = task or current_task()
+            timeout = _timeout_of(action)
+            deadline = None if timeout is None else self._clock.now() + timeout
+            told = action, state, deadline, running.cancelled, self._is_draining
+            codec = definition.codec_of(self._codec)
+            scope = Scope(_context, codec, notes, left, state.batches, self._inside, self._loop, self._resources, told)
+            enter(scope)
+            running.scope = scope
+            bound = bind(state.run_id, state.workflow, definition.name, action.attempt)
             try:
-                if running_functions:
-                    last = function_at((self._journal, state.run_id, action.position))
-                    if last is not None:
+                running.enter(task)
+                try:
+                    if running_functions:
+                        last = function_at((self._journal, state.run_id, action.position))
+                        if last is not None:
+                            with running.not_begun():
+                                await last.wait_returned()
+                    elsewhere = self.elsewhere
+                    if elsewhere is not None and (state.run_id, action.position) in elsewhere.steps:
                         with running.not_begun():
-                            await last.wait_returned()
-                elsewhere = self.elsewhere
-                if elsewhere is not None and (state.run_id, action.position) in elsewhere.steps:
-                    with running.not_begun():
-                        await elsewhere.wait_returned()
-                if timeout is None:
-                    value = await self._value(running, state)
+                            await elsewhere.wait_returned()
+                    if timeout is None:
+                        value = await self._value(running, state)
+                    else:
+                        value = await self._within(timeout, running, state)
+                finally:
+                    running.inside = False
+                    if task.cancelling() and not self._is_ending():
+                        await forget_cancel(task)
+                if scope.adding:
+                    await scope.settle()
+                    scope.raise_refused()
+                payload = codec.encode(value, definition.result, where=definition.result_place)
+                outcome = StepSucceeded(action.position, payload, self._clock.now())
+            except BaseException as error:  # user code may raise anything: it is the step's outcome
+                if is_cancellation(error):
+                    is_ours = running.was_told or not self._is_ending()
                 else:
-                    value = await self._within(timeout, running, state)
+                    is_ours = not is_for_the_program(error, task)
+                if not is_ours:
+                    raise
+                outcome = await self._outcome(error, running, state, scope)
             finally:
-                running.inside = False
-                if task.cancelling() and not self._is_ending():
-                    await forget_cancel(task)
-            if scope.adding:
-                await scope.settle()
-                scope.raise_refused()
-            payload = codec.encode(value, definition.result, where=definition.result_place)
-            return StepSucceeded(action.position, payload, self._clock.now())
-        except BaseException as error:  # user code may raise anything: it is the step's outcome
-            if running.was_told and is_cancellation(error):
-                return self._stopped(running, state.run_id, None)
-            if type(error) is InterruptedCall and not is_the_users_own(error):
-                return StepInterrupted(action.position, action.attempt, False, self._clock.now())  # noqa: FBT003
-            if self._is_ending() if is_cancellation(error) else is_for_the_program(error, task):
-                raise
-            await scope.settle()
-            if running.is_cancelled and running.struck and is_of_cleanup(error):
-                return self._stopped(running, state.run_id, error)
-            return self.failed(action, error, state.run_id)
+                running.end()
+                unbind(bound)
         finally:
-            running.end()
-            unbind(bound)
+            if keeper is not None:
+                keeper.ended(running, outcome)
+        return outcome
+
+    async def _outcome(
+        self, error: BaseException, running: RunningAttempt, state: RunState, scope: Scope
+    ) -> Event | None:
+        """How it ended that raised *error*."""
+        if running.was_told and is_cancellation(error):
+            return self._stopped(running, state.run_id, None)
+        action = running.action
+        if type(error) is InterruptedCall and not is_the_users_own(error):
+            return StepInterrupted(action.position, action.attempt, False, self._clock.now())  # noqa: FBT003
+        await scope.settle()
+        if running.is_cancelled and running.struck and is_of_cleanup(error):
+            return self._stopped(running, state.run_id, error)
+        return self.failed(action, error, state.run_id)
 
     def _stopped(self, running: RunningAttempt, run_id: str, error: BaseException | None) -> Event | None:
         """It has ended as it was told to; its clean-up failed by *error*."""

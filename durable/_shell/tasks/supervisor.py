@@ -61,7 +61,11 @@ class Supervisor:
         await self._begun.wait()
 
     def spawn(
-        self, fn: Callable[..., Coroutine[Any, Any, None]], argument: Any, context: contextvars.Context | None = None, /
+        self,
+        fn: Callable[..., Coroutine[Any, Any, object]],
+        argument: Any,
+        context: contextvars.Context | None = None,
+        /,
     ) -> None:
         """Run *fn* in a task, in a copy of *context*, or of that in which the engine was opened."""
         self._tasks.create_task(fn(argument), context=(context or self._context).copy())

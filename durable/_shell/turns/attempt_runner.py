@@ -15,9 +15,9 @@ import asyncio
 import contextlib
 import contextvars
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from attrs import evolve, field
 
@@ -40,11 +40,16 @@ from durable._shell.turns.services import Services
 from durable._shell.writes.wakeups import let_in
 from durable.errors import EngineClosedError, JournalDamagedError
 
-#: Takes the turns of the run, until nothing is left to drive.
-TakeTurns: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-
 #: Batches whose ids are kept in memory.
 BATCHES_KNOWN = 1000
+
+
+class TakesTurns(Protocol):
+    """The driver."""
+
+    def take_turns(self) -> Coroutine[Any, Any, None]:
+        """Take the turns of the run, until nothing is left to drive."""
+        ...
 
 
 @light_define(eq=False)
@@ -66,10 +71,10 @@ class AttemptRunner:
     _abandoned: frozenset[RunningAttempt] = field(default=frozenset(), init=False)
     #: Those that a turn gives up, whose function runs on in a thread; by position, until that turn is on disk.
     _outlasting: dict[str, RunningAttempt] = field(factory=dict, init=False)
-    #: The step that is left to the driver's task.
+    #: The step that is left to the driver's task, until it has ended.
     _inline: RunningAttempt | None = field(default=None, init=False)
-    #: While that task is busy with the step: how another one takes over the turns.
-    _take_turns: TakeTurns | None = field(default=None, init=False)
+    #: While that task is busy with the step: whose turns another one takes over.
+    _busy: TakesTurns | None = field(default=None, init=False)
 
     @property
     def running(self) -> Collection[str]:
@@ -217,35 +222,51 @@ class AttemptRunner:
 
     # --- in the driver's task --------------------------------------------------------------------------
 
-    def inline(self, take_turns: TakeTurns) -> Coroutine[Any, Any, None] | None:
-        """
-        The step that was left to this task, to be awaited at once; None if none was.
+    @property
+    def is_left_inline(self) -> bool:
+        """Whether a step was left to this task: see `inline`."""
+        return self._inline is not None and self.relief is None
 
-        If something arrives before it has ended, another task is to *take_turns*: then there is a `relief`.
+    def inline(self, driver: TakesTurns) -> Awaitable[object]:
         """
-        attempt = self._inline
-        if attempt is None:
-            return None
-        self._inline, self._take_turns = None, take_turns
-        return self._attempt(attempt, self.task)
+        The step that was left to this task, to be awaited at once.
+
+        If something arrives before it has ended, another task takes the turns of *driver*: then there is a `relief`.
+        """
+        assert self._inline is not None, "asked by the caller"
+        self._busy = driver
+        return self._attempt(self._inline, self.task)
 
     def relieve(self) -> None:
         """Let another task take the turns, if the driver's is busy with a step."""
-        if self._take_turns is not None:
+        if self._busy is not None:
             self.relief = asyncio.get_running_loop().create_future()
-            self._services.spawn(partial(_relieve, self._take_turns), self.relief, self.context)
-            self._take_turns = None
+            self._services.spawn(partial(_relieve, self._busy), self.relief, self.context)
+            self._busy = None
 
     # --- one attempt -----------------------------------------------------------------------------------
 
-    async def _attempt(self, attempt: RunningAttempt, inline: asyncio.Task[Any] | None = None) -> None:
-        """*inline*: in the task of the driver."""
+    def _attempt(self, attempt: RunningAttempt, inline: asyncio.Task[Any] | None = None) -> Coroutine[Any, Any, object]:
+        """*attempt*, to be awaited; *inline*: in the task of the driver."""
+        state, notes, action = self._state, self._notes, attempt.action
+        definition = action.op.definition
+        if not definition.options.keep_memos:
+            notes.keep_no_memos(action)
+        if (
+            definition.is_async
+            and state.batch is None
+            and state.callback is None
+            and not notes.may_be_left(action)
+            and not is_suspect(action.crashes, self._services.crash_limit)
+        ):  # as nearly always: with a coroutine less
+            return self._services.steps.attempt(attempt, state, notes, {}, inline, self)
+        return self._attempt_with_care(attempt, inline)
+
+    async def _attempt_with_care(self, attempt: RunningAttempt, inline: asyncio.Task[Any] | None) -> None:
         state, notes, action = self._state, self._notes, attempt.action
         task = inline or current_task()
         outcome: Event | None = None
         try:
-            if not action.op.definition.options.keep_memos:
-                notes.keep_no_memos(action)
             left = await notes.left(action, state.run_id) if notes.may_be_left(action) else {}
             if state.batch is not None or state.callback is not None:
                 await self._name_batches()
@@ -259,9 +280,7 @@ class AttemptRunner:
                 await self._outlived(attempt, function, outcome, task)
                 outcome = evolve(outcome, at=self._services.clock.now())
         finally:
-            if inline is not None:
-                self._take_turns = None
-            self._ended(attempt, outcome)
+            self.ended(attempt, outcome)
 
     async def _outlived(
         self, attempt: RunningAttempt, function: Function, outcome: Event, task: asyncio.Task[Any]
@@ -288,8 +307,11 @@ class AttemptRunner:
         finally:
             attempt.inside = False
 
-    def _ended(self, attempt: RunningAttempt, outcome: Event | None) -> None:
+    def ended(self, attempt: RunningAttempt, outcome: Event | None) -> None:
+        """It is over, by *outcome*; None if it was cut off."""
         action = attempt.action
+        if attempt is self._inline:
+            self._inline = self._busy = None
         if attempt.timer is not None:
             attempt.timer.cancel()
         if self._abandoned and attempt in self._abandoned:  # what came of it is of no use any more
@@ -331,9 +353,9 @@ def _is_job(attempt: RunningAttempt) -> bool:
     return kind == "job"
 
 
-async def _relieve(take_turns: TakeTurns, done: asyncio.Future[None]) -> None:
+async def _relieve(driver: TakesTurns, done: asyncio.Future[None]) -> None:
     try:
-        await take_turns()
+        await driver.take_turns()
     finally:
         if not done.done():
             done.set_result(None)

@@ -64,7 +64,7 @@ from durable.errors import (
 
 T = TypeVar("T")
 #: What arrived for a run, awaited; None if nothing is left to drive.
-Arriving: TypeAlias = Callable[[], Coroutine[Any, Any, list[Event] | None]]
+Arriving: TypeAlias = Callable[[], Coroutine[Any, Any, Sequence[Event] | None]]
 
 #: Steps that begin in one iteration of the event loop.
 STEPS_AT_ONCE = 64
@@ -157,7 +157,7 @@ class Driver:
             self._attempts.context = contextvars.copy_context()
         self._attempts.task = current_task()
         try:
-            await self._take_turns(self._take_over)
+            await self.take_turns(self._take_over)
             if self._attempts.relief is not None:
                 await self._attempts.relief
         finally:
@@ -196,26 +196,38 @@ class Driver:
             if (await self._load()).ready:
                 raise error
 
-        await self._take_turns(begin)
+        await self.take_turns(begin)
 
     # --- the loop -----------------------------------------------------------------------------------
 
-    async def _take_turns(self, begin: Arriving) -> None:
-        """Turn after turn, from what *begin* says has arrived until nothing is left to drive in this task."""
+    async def take_turns(self, then: Arriving | None = None) -> None:
+        """
+        Turn after turn, until nothing is left to drive in this task.
+
+        What has arrived at first is what *then* says; None: what comes next.
+        """
         try:
-            then: Arriving | None = begin
-            del begin  # as all that is done with: a run that waits would keep it
-            while then is not None:
-                arriving, then = then(), None
+            while True:
+                # Waited for here, since a coroutine for it would be one more that each active run holds; and with
+                # nothing at hand that is done with.
+                if then is None:
+                    if self._attempts.is_left_inline:
+                        await self._attempts.inline(self)
+                        if self._attempts.relief is not None:
+                            return
+                    while self._inbox.is_empty and not self._stopping:
+                        await self._inbox.wait()
                 try:
-                    arrived = await arriving
+                    arrived = await (self._next if then is None else then)()
                 except JournalCorruptError:
                     if not await self._writer.put_back():
                         raise
                     then = self._reload
                     continue
-                then = None if arrived is None else await self._turn(arrived)
-                arrived = None
+                if arrived is None:
+                    return
+                then = await self._turn(arrived)
+                del arrived
         except EngineClosedError:
             pass  # what was not recorded is found again when the file is opened
         except DurableError as error:
@@ -229,13 +241,9 @@ class Driver:
             frames = frames_of(error, REPORTED_CHARACTERS, with_ours=True)
             await self._block(InternalError(f"{one_line(error)}. Please report this:\n{frames}"))
 
-    async def _go_on(self) -> None:
-        """Take the turns while the first task is busy with a step."""
-        await self._take_turns(self._next)
-
-    async def _turn(self, arrived: list[Event]) -> Arriving | None:
+    async def _turn(self, arrived: Sequence[Event]) -> Arriving | None:
         """
-        One turn; what tells of the next arrivals, or None once nothing is left to drive in this task.
+        One turn; what tells of the next arrivals, `_nothing` if there are none; None where they are waited for.
 
         Not awaited here: a run that waits would keep all that its last turn has decided.
         """
@@ -247,7 +255,7 @@ class Driver:
         if first is not None:
             decision = first.decision
             if not first.is_written and not await _has_begun(first.future):
-                return None
+                return _nothing
         elif self._watch is UNWATCHED:  # as nearly always: a context that does nothing takes two calls, too
             decision = execution.begin_turn(arrived, now=now)
         else:
@@ -272,7 +280,7 @@ class Driver:
             else:
                 decisions, freed = await self._record_large(execution, decision, now)
         except NotBegunError:
-            return None
+            return _nothing
         except TurnOutdatedError:
             go_back = partial(self._redo, execution, decision)
         except JournalDamagedError:
@@ -298,17 +306,17 @@ class Driver:
         if last.ended is not None:
             if last.ended == "cancelled" and last.outcome is not None:
                 log.warning("run.cleanup_failed", run_id=self.ready.run_id, reason=last.reason)
-            return None
+            return _nothing
         if last.blocked is not None:
             self._stopping = True
         elif execution.idle:
             if freed:
                 self._set_aside(execution)
-                return None
+                return _nothing
             if execution.ended:  # it restarts, and something arrived meanwhile: take over afresh
                 return self._take_over
             self._inbox.notify()
-        return self._next
+        return None
 
     async def _rest_of_turn(self, execution: AnyExecution) -> Decision:
         """The rest of a large turn, which is taken in slices: the event loop is the user's, too."""
@@ -373,13 +381,8 @@ class Driver:
                     return
                 self._attempts.begin(steps[at : at + STEPS_AT_ONCE], alone=False)
 
-    async def _next(self) -> list[Event] | None:
+    async def _next(self) -> Sequence[Event] | None:
         """What arrived next; None if nothing is left to drive in this task."""
-        step = self._attempts.inline(self._go_on)
-        if step is not None:
-            await step
-            if self._attempts.relief is not None:
-                return None
         while not self._stopping:
             if self._inbox.notified:
                 await self._inbox.look(self._read)
@@ -399,7 +402,7 @@ class Driver:
 
     # --- taking over ----------------------------------------------------------------------------------
 
-    async def _take_over(self) -> list[Event] | None:
+    async def _take_over(self) -> Sequence[Event] | None:
         """Make the execution, replay what is recorded; the arrivals that no turn has taken in."""
         if self.ready.damage:
             raise JournalDamagedError(self._services.path, f"run {self.ready.run_id!r}: {self.ready.damage}")
@@ -489,7 +492,7 @@ class Driver:
             if self._services.carry.set_again(started.carried, self._services.codec):
                 self._attempts.context = contextvars.copy_context()
 
-    async def _resume(self, kept: Resident) -> list[Event]:
+    async def _resume(self, kept: Resident) -> Sequence[Event]:
         """Continue with an execution that was freed and kept."""
         self._execution = kept.execution
         self._carry(kept.execution.started)
@@ -506,14 +509,14 @@ class Driver:
         if self._services.residents.keep(self.ready.run, kept):
             self._execution = None
 
-    async def _reload(self, pause: float = RELOAD_PAUSE) -> list[Event] | None:
+    async def _reload(self, pause: float = RELOAD_PAUSE) -> Sequence[Event] | None:
         """Go back to what is recorded; the outcomes of steps that ended in this process are kept."""
         self._close_execution()
         self._inbox.take_back()
         await asyncio.sleep(pause)
         return await self._next() if self._stopping else await self._take_over()
 
-    async def _redo(self, execution: AnyExecution, decision: Decision) -> list[Event] | None:
+    async def _redo(self, execution: AnyExecution, decision: Decision) -> Sequence[Event] | None:
         """
         The arrivals of a turn that is outdated, behind what is to come before them: nothing of it is on disk.
 
@@ -532,7 +535,7 @@ class Driver:
         arrived = await (self._next() if self._stopping else self._take_over())
         if arrived is None:
             return None
-        arrived += self._inbox.take_all()
+        arrived = [*arrived, *self._inbox.take_all()]
         if self._execution is not None:
             self._execution.hears_all = True
         return sorted(arrived, key=lambda event: not first(event))
@@ -615,6 +618,10 @@ class Driver:
         except Exception as damage:  # noqa: BLE001 - not even that can be written: found again when the file is opened
             self.in_vain = True
             log.error("run.not_blocked", run_id=self.ready.run_id, error=one_line(damage))
+
+
+async def _nothing() -> None:
+    """What arrives where nothing is left to drive."""
 
 
 async def _has_begun(future: asyncio.Future[bool]) -> bool:

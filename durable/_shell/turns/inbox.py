@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -18,6 +18,8 @@ from attrs import field
 
 from durable._core.journal.events import Event
 from durable._core.light_frozen import light_define
+from durable._core.program.saying import ROOM
+from durable._core.run.decision import added
 from durable._shell.commits.commits import Commits
 from durable._shell.reads.event_rows import load_items
 from durable._shell.rows.rows import Effects, InboxItem
@@ -46,7 +48,7 @@ class Inbox:
     #: Whether the file holds items that were not taken in.
     notified: bool = field(default=False, init=False)
     #: How steps ended, as far as no turn has taken that in.
-    outcomes: list[Event] = field(factory=list, init=False)
+    outcomes: Sequence[Event] = field(default=(), init=False)
     #: Outcomes that were taken in and are not on disk yet.
     _unrecorded: Sequence[Event] = field(default=(), init=False)
     #: Items that were read and not taken in.
@@ -65,7 +67,7 @@ class Inbox:
 
     def add(self, outcome: Event) -> None:
         """A step has ended."""
-        self.outcomes.append(outcome)
+        self.outcomes = added(self.outcomes, outcome)
         self.wake()
 
     def wake(self) -> None:
@@ -77,14 +79,19 @@ class Inbox:
 
     # --- for the driver --------------------------------------------------------------------------------
 
-    async def wait(self) -> None:
-        """Return once something may have arrived since it returned last."""
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of that a turn could take in."""
+        return not (self.outcomes or self.notified or self._backlog)
+
+    def wait(self) -> Awaitable[None]:
+        """Done once something may have arrived since it was done last. To be awaited at once."""
         if self._woken:
             self._woken = False
-            return
+            return ROOM
         if self._waiter is None or self._waiter.done():
             self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+        return self._waiter
 
     def begin(self, items: Sequence[InboxItem]) -> None:
         """Start anew with *items*, all that the file holds."""
@@ -101,10 +108,10 @@ class Inbox:
         if not self._backlog:
             self._backlog = await read(partial(load_items, run=self._run, after=self.upto))
 
-    def take(self) -> list[Event]:
+    def take(self) -> Sequence[Event]:
         """What the next turn is to take in, if anything: outcomes, then items, of each not too many."""
         arrived = self._unrecorded = self.outcomes
-        self.outcomes = []
+        self.outcomes = ()
         if len(arrived) > ARRIVALS_AT_ONCE:
             arrived, self.outcomes = arrived[:ARRIVALS_AT_ONCE], arrived[ARRIVALS_AT_ONCE:]
             self._unrecorded = arrived
@@ -121,7 +128,7 @@ class Inbox:
 
     def take_all(self) -> list[Event]:
         """All that is here, however much it is: outcomes, and the items that were read."""
-        self._unrecorded, self.outcomes = self.outcomes, []
+        self._unrecorded, self.outcomes = self.outcomes, ()
         arrived = [*self._unrecorded, *(each.event for each in self._backlog)]
         if self._backlog:
             self.upto = self._backlog[-1].item
@@ -134,8 +141,9 @@ class Inbox:
 
     def take_back(self) -> None:
         """The outcomes that were taken in are not on disk, and come again."""
-        self.outcomes[:0] = self._unrecorded
-        self._unrecorded = ()
+        if self._unrecorded:
+            self.outcomes = [*self._unrecorded, *self.outcomes]
+            self._unrecorded = ()
         if self.outcomes:
             self.wake()
 
@@ -143,7 +151,7 @@ class Inbox:
         """Keep the outcomes in the file, for when the run continues."""
         run = self._run
         outcomes = self._unrecorded = self.outcomes
-        self.outcomes = []
+        self.outcomes = ()
 
         def insert(conn: sqlite3.Connection, effects: Effects) -> None:
             put_back(conn, run, outcomes, effects)

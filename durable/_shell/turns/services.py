@@ -47,7 +47,7 @@ class Spawn(Protocol):
     """Runs *fn* in a task of the engine's; in a copy of *context*, or of that in which it was opened."""
 
     def __call__(
-        self, fn: Callable[..., Coroutine[Any, Any, None]], argument: Any, context: Context | None = None, /
+        self, fn: Callable[..., Coroutine[Any, Any, object]], argument: Any, context: Context | None = None, /
     ) -> None: ...
 
 
