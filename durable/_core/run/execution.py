@@ -58,7 +58,17 @@ from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
 from durable._core.run.decision import UNDECIDED, ChildAction, Decision, TroubledStep, added, grown
 from durable._core.run.leaves import ChildNode, SignalNode
-from durable._core.run.nodes import NOBODY, UNBOUNDED, Node, NodeOutcome, NodeOwner, Opener, OpenRun, StrandNode
+from durable._core.run.nodes import (
+    AT_REST,
+    NOBODY,
+    UNBOUNDED,
+    Node,
+    NodeOutcome,
+    NodeOwner,
+    Opener,
+    OpenRun,
+    StrandNode,
+)
 from durable._core.run.step_states import UNDER_WAY, refused, resolved, still_stuck
 from durable._core.run.strand import Strand
 from durable.errors import (
@@ -199,6 +209,7 @@ class Execution(OpenRun):
         if self.history.fresh:
             return
         self.replaying = True
+        self.runnable = deque()
         self.room = room
         try:
             steps = self._replay()
@@ -208,6 +219,7 @@ class Execution(OpenRun):
         finally:
             self.replaying = False
             self.at_frontier = False
+            self.runnable = self.runnable or AT_REST
             self.room = UNBOUNDED
 
     def walk(self, pending: Sequence[Event], *, now: float) -> Iterator[StrandNode]:
@@ -220,6 +232,7 @@ class Execution(OpenRun):
         """
         self.opened = []
         self.replaying = True
+        self.runnable = deque()
         try:
             if not self.history.fresh:
                 yield from self._each(self._replay())
@@ -264,6 +277,8 @@ class Execution(OpenRun):
 
     def _begin_deciding(self, now: float) -> None:
         self.time = now
+        if self.runnable is AT_REST:
+            self.runnable = deque()
         if self.decision is UNDECIDED:  # else the replay has decided something already
             self.decision = Decision()
 
@@ -274,6 +289,7 @@ class Execution(OpenRun):
             self._drive(_exhaust, self._turn(given_up))
         if self._resolved:
             self._block_again()
+        self.runnable = AT_REST
         decision, self.decision = self.decision, UNDECIDED
         self._size = grown(self.caps, self.run_id, self._size, decision)
         return decision

@@ -21,7 +21,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar
 
 from durable._core import run_ids
 from durable._core.codec.exceptions.origin import came_from_outside
@@ -62,6 +62,8 @@ _Taken = TypeVar("_Taken", bound=Event)
 #: The `OpenRun.room` of a turn that is taken at once.
 UNBOUNDED = sys.maxsize
 _NO_FEEDS: frozenset[str] = frozenset()
+#: The `OpenRun.runnable` of all runs that are not driven: an empty deque takes 760 bytes, and most active runs wait.
+AT_REST: Final[deque[Any]] = deque(maxlen=0)
 
 
 @lru_cache(maxsize=4096)
@@ -460,7 +462,8 @@ class OpenRun:
         self.codec = codec
         self.crash_limit = crash_limit
         self.decision = Decision()
-        self.runnable: deque[tuple[StrandNode, NodeOutcome]] = deque()
+        #: Strands to be resumed, and with what; `AT_REST` between turns.
+        self.runnable: deque[tuple[StrandNode, NodeOutcome]] = AT_REST
         #: How many members of groups may begin before the turn pauses; and the groups that then had more, in the order
         #: in which they continue, before all else.
         self.room = UNBOUNDED

@@ -231,7 +231,10 @@ class Scheduler:
             self._moved.add(run)
         self._idle.clear()
         self._services.activity.begin()
-        self._services.spawn(self._drive, driver, context)
+        if self._services.hooks.around_runs:
+            self._services.spawn(self._drive_within, driver, context)
+        else:
+            self._services.spawn(driver.drive, self, context)
 
     def _pump_on(self) -> None:
         self._pumping = False
@@ -266,27 +269,28 @@ class Scheduler:
                 self._services.activity.begin()
                 self._services.spawn(self._fetch, queue)
 
-    async def _drive(self, driver: Driver) -> None:
-        run, services = driver.ready.run, self._services
+    async def _drive_within(self, driver: Driver) -> None:
+        """Have *driver* drive its run, within middleware."""
         try:
-            if services.hooks.around_runs:
-                await services.hooks.run(driver, services.spawn)
-            else:
-                await driver.drive()
+            await self._services.hooks.run(driver, self._services.spawn)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
-            driver.in_vain = True
-            log.error("run.not_driven", run_id=driver.ready.run_id, error=one_line(error))
+            driver.failed(error)
         finally:
-            del self._drivers[run]
-            if driver.in_vain:
-                self._in_vain[run] += 1
-            self._admission.release(run)
-            if again := self._again.pop(run, None):
-                self._offer(again)
-            self._pump()
-            if not self._drivers:
-                self._idle.set()
-            services.activity.end()
+            self.driven(driver)
+
+    def driven(self, driver: Driver) -> None:
+        """*driver* has ended: others may begin."""
+        run = driver.ready.run
+        del self._drivers[run]
+        if driver.in_vain:
+            self._in_vain[run] += 1
+        self._admission.release(run)
+        if again := self._again.pop(run, None):
+            self._offer(again)
+        self._pump()
+        if not self._drivers:
+            self._idle.set()
+        self._services.activity.end()
 
     async def _fetch(self, queue: str) -> None:
         try:

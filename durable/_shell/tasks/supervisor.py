@@ -1,9 +1,9 @@
 """
 The tasks of an open engine: all are started here, and what any of them raises is dealt with here.
 
-Most live in one task group, inside a task of the engine's own, so that it may be opened and closed from different
-tasks. Background tasks begin again after what passes (`durable._core.supervision` decides), and their trouble is told.
-What does not pass ends the others and is the failure of the engine: nothing it does afterwards could be relied upon.
+Most end with one task of the engine's own, so that it may be opened and closed from different tasks. Background tasks
+begin again after what passes (`durable._core.supervision` decides), and their trouble is told. What does not pass ends
+the others and is the failure of the engine: nothing it does afterwards could be relied upon.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import contextlib
 import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
-
-import anyio
 
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.supervision import decide, remedy
@@ -42,14 +40,20 @@ class Supervisor:
     def __init__(self, path: str, troubles: Troubles, on_failure: Callable[[BaseException], None]) -> None:
         #: What ended the engine, if something did.
         self.failure: BaseException | None = None
+        #: What the first task raised that failed.
+        self._error: BaseException | None = None
         self._path = path
         self._troubles = troubles
         self._on_failure = on_failure
         # That of the opening: who happens to start a task has the context variables of a run in his.
         self._context = contextvars.copy_context()
-        # asyncio's own group: anyio's costs three times as much a task, and every run is one.
-        # Steps have anyio cancel scopes of their own inside.
-        self._tasks = asyncio.TaskGroup()
+        # Rather than a task group, since every run is a task: asyncio's makes a method and a context for each, anyio's
+        # still more. Steps have anyio cancel scopes of their own inside.
+        self._tasks: set[asyncio.Task[object]] = set()
+        #: Made once, for all of them.
+        self._on_end = self._ended
+        #: Done once all have ended, when that is waited for.
+        self._all_ended: asyncio.Future[None] | None = None
         self._begun = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._main = asyncio.create_task(self._hold_tasks(), name="durable-engine")
@@ -68,11 +72,18 @@ class Supervisor:
         /,
     ) -> None:
         """Run *fn* in a task, in a copy of *context*, or of that in which the engine was opened."""
-        self._tasks.create_task(fn(argument), context=(context or self._context).copy())
+        self._begin(fn(argument), context or self._context, None)
 
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *work* in a task, until the engine ends; again, and again, where it raises what passes."""
-        self._tasks.create_task(self._keep(name, work), name=f"durable-{name}", context=self._context.copy())
+        self._begin(self._keep(name, work), self._context, f"durable-{name}")
+
+    def _begin(self, work: Coroutine[Any, Any, object], context: contextvars.Context, name: str | None) -> None:
+        task = self._loop.create_task(work, name=name, context=context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._on_end, context=self._context)
+        if self.is_ending():
+            task.cancel()
 
     async def _keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         loop, tries = asyncio.get_running_loop(), 0
@@ -136,19 +147,28 @@ class Supervisor:
             await asyncio.wait([task], timeout=LAST_WAIT)
 
     async def _hold_tasks(self) -> None:
-        try:
-            async with self._tasks:
-                self._begun.set()
-                await anyio.sleep_forever()
-        except asyncio.CancelledError:
-            pass  # the engine was closed, which is not a failure and needs no report
-        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            if self._loop.is_closed():
-                return  # nobody waits, and the task ends because it is garbage
-            # The group's own words name no cause: the first of the tasks that failed does.
+        self._begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._loop.create_future()
+        for task in self._tasks:
+            task.cancel()
+        while self._tasks:
+            self._all_ended = self._loop.create_future()
+            with contextlib.suppress(asyncio.CancelledError):  # they are cancelled already
+                await self._all_ended
+        if self._error is not None:
+            self.fail(self._error)
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and self._error is None:
+            # A group's own words name no cause: the first of those within does.
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
-            self.fail(error)
+            self._error = error
+            self._main.cancel()
+        if not self._tasks and self._all_ended is not None and not self._all_ended.done():
+            self._all_ended.set_result(None)
 
     def _uncancelled_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

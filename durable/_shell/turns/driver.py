@@ -18,7 +18,7 @@ import contextvars
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import anyio
 
@@ -86,6 +86,14 @@ class FirstTurn(NamedTuple):
     is_written: bool
 
 
+class Scheduling(Protocol):
+    """Who has runs driven."""
+
+    def driven(self, driver: Driver) -> None:
+        """*driver* has ended."""
+        ...
+
+
 class Driver:
     """One active run."""
 
@@ -151,19 +159,32 @@ class Driver:
         self._attempts.cut_off()
         self._inbox.wake()
 
-    async def drive(self) -> None:
-        """Drive the run until it ends, is freed or blocked, or has to stop."""
+    async def drive(self, scheduler: Scheduling | None = None) -> None:
+        """Drive the run until it ends, is freed or blocked, or has to stop; then *scheduler* is told, if given."""
         if self._services.hooks.around_runs:
             self._attempts.context = contextvars.copy_context()
         self._attempts.task = current_task()
         try:
-            await self.take_turns(self._take_over)
-            if self._attempts.relief is not None:
-                await self._attempts.relief
+            try:
+                await self.take_turns(self._take_over)
+                if self._attempts.relief is not None:
+                    await self._attempts.relief
+            finally:
+                self._attempts.task = None  # which knows us: a cycle
+                self._close_execution()
+            await self._attempts.wait_ended()
+        except Exception as error:
+            if scheduler is None:
+                raise
+            self.failed(error)
         finally:
-            self._attempts.task = None  # which knows us: a cycle
-            self._close_execution()
-        await self._attempts.wait_ended()
+            if scheduler is not None:
+                scheduler.driven(self)
+
+    def failed(self, error: Exception) -> None:
+        """Nothing can be made of *error*; but whatever it is, it is this run's alone."""
+        self.in_vain = True
+        log.error("run.not_driven", run_id=self.ready.run_id, error=one_line(error))
 
     def take_first_turn(self) -> Turn | None:
         """
