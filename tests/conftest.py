@@ -6,11 +6,14 @@ memory or on a file, always closed; a crash; a clock that is moved by hand.
 import asyncio
 import contextlib
 import faulthandler
+import functools
 import gc
+import inspect
 import os
 import shutil
 import signal
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -46,6 +49,9 @@ def pytest_collection_modifyitems(items):
     First the files beside this one, which try whole programs: begun last, the longest would be waited for alone.
     """
     items.sort(key=lambda item: item.path.parent != HERE)
+    for item in items:
+        if inspect.iscoroutinefunction(getattr(item, "obj", None)) and not hasattr(item.obj, "hypothesis"):
+            item.obj = cancelled_in_time(item.obj, 0.9 * limit_of(item))
 
 
 def pytest_collection_finish():
@@ -56,6 +62,39 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def limit_of(item):
+    """
+    Seconds that *item* may take.
+    """
+    if (marker := item.get_closest_marker("timeout")) is not None:
+        return marker.args[0] if marker.args else marker.kwargs["timeout"]
+    return item.config.getoption("timeout") or float(item.config.getini("timeout"))
+
+
+def cancelled_in_time(test, seconds):
+    """
+    *test*, which is cancelled after *seconds* and says what every task was at.
+
+    The time limit proper is an exception in whatever runs. In the event loop that leaves the test itself waiting, and
+    what would tear it down waits for it.
+    """
+
+    def show_tasks():
+        for task in asyncio.all_tasks():
+            task.print_stack(file=sys.stdout)
+
+    @functools.wraps(test)
+    async def timed(*args, **kwargs):
+        showing = asyncio.get_running_loop().call_later(seconds, show_tasks)
+        try:
+            async with asyncio.timeout(seconds + 0.1):
+                return await test(*args, **kwargs)
+        finally:
+            showing.cancel()
+
+    return timed
+
+
 def watch(item):
     """
     End the process, and say where each thread of it is, if *item* has twice the time that it may take.
@@ -63,12 +102,9 @@ def watch(item):
     A time limit is an exception in the main thread, once: a test that swallows it, or is torn down for ever after it,
     would hang its worker, and with it CI, until somebody looks.
     """
-    marker = item.get_closest_marker("timeout")
-    if marker is not None:
-        limit = marker.args[0] if marker.args else marker.kwargs["timeout"]
-    else:
-        limit = item.config.getoption("timeout") or float(item.config.getini("timeout"))
-    faulthandler.dump_traceback_later(2 * limit + 30, exit=True, file=item.config.stash[fault_handler_stderr_fd_key])
+    faulthandler.dump_traceback_later(
+        2 * limit_of(item) + 30, exit=True, file=item.config.stash[fault_handler_stderr_fd_key]
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
