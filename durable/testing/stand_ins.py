@@ -202,7 +202,7 @@ async def run_step(
     notes = _Kept(dict(left or {}), plain)
     told = StepContext(run_id, workflow, position, attempt, f"{run_id}:{position}", deadline, labels or {})
     held = Resources(resources)
-    scope = Scope(lambda: told, used, notes, notes.left, resources=held)
+    scope = Scope(used, notes, notes.left, resources=held, context=told)
     await held.open()
     # In a task, and so in a context, of its own: nothing of the scope is left in the test's.
     task = asyncio.get_running_loop().create_task(_attempt(op, scope, tx))

@@ -479,7 +479,7 @@ MUTANTS = (
     # --- steps and transactions ------------------------------------------------------------------------
     _m(
         "each attempt has another idempotency key",
-        "_shell/attempts/steps",
+        "_shell/attempts/running_attempt",
         'f"{state.run_id}:{action.position}",',
         'f"{state.run_id}:{action.position}:{action.attempt}",',
         "shell/test_steps.py::test_attempts_share_one_idempotency_key",
@@ -1065,8 +1065,8 @@ MUTANTS = (
     _m(
         "what outlives its attempt still records",
         "_shell/attempts/running_attempt",
-        "            self.scope.is_over = True\n",
-        "            pass\n",
+        "        self.is_over = True\n",
+        "        pass\n",
         "shell/test_threads.py::test_a_function_that_outlives_its_attempt_leaves_no_effect",
     ),
     _m(

@@ -156,21 +156,26 @@ class BatchesElsewhere(ABC):
 
 
 class Scope:
-    """One running attempt."""
+    """One running attempt, as its function sees it."""
 
-    # Defaults of the class, since one is made for every attempt, and few ask for anything.
-    cursor: Cursor[Any] | None = None
-    emitted: EmittedSoFar | None = None
-    #: Members being added that nobody has awaited yet.
-    adding: tuple[asyncio.Future[None], ...] = ()
-    #: Set once the attempt is over: what still runs of it, in a thread, leaves no effect.
-    is_over = False
-    _counts: dict[str, int] | None = None
-    _context: StepContext | None = None
+    __slots__ = (
+        "_context",
+        "_counts",
+        "adding",
+        "backend",
+        "batches",
+        "codec",
+        "cursor",
+        "emitted",
+        "is_over",
+        "left",
+        "loop",
+        "notes",
+        "resources",
+    )
 
     def __init__(
         self,
-        about: Callable[..., StepContext],
         codec: Codec,
         notes: Notes,
         left: dict[str, Payload],
@@ -178,10 +183,8 @@ class Scope:
         backend: Backend | BatchesElsewhere | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         resources: Resources = NO_RESOURCES,
-        told: tuple[Any, ...] = (),
+        context: StepContext | None = None,
     ) -> None:
-        #: Makes what `context` gives, of what it is told.
-        self.about, self.told = about, told
         self.codec = codec
         self.notes = notes
         #: What earlier attempts left, by name.
@@ -193,14 +196,26 @@ class Scope:
         self.loop = loop
         #: What its engine was given to share.
         self.resources = resources
+        self.cursor: Cursor[Any] | None = None
+        self.emitted: EmittedSoFar | None = None
+        #: Members being added that nobody has awaited yet.
+        self.adding: tuple[asyncio.Future[None], ...] = ()
+        #: Set once the attempt is over: what still runs of it, in a thread, leaves no effect.
+        self.is_over = False
+        self._counts: dict[str, int] | None = None
+        #: Made when it is asked for, which few attempts do.
+        self._context = context
 
     @property
     def context(self) -> StepContext:
         """Where the attempt stands."""
         found = self._context
         if found is None:
-            found = self._context = self.about(*self.told)
+            found = self._context = self._describe()
         return found
+
+    def _describe(self) -> StepContext:
+        raise NotImplementedError  # pragma: no cover - who gives no context can make one
 
     def check(self) -> None:
         """

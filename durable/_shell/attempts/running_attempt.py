@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 from durable._core.codec.exceptions.parts import context_of
 from durable._core.journal.events import Event
 from durable._core.run.decision import StepAction
-from durable._shell.attempts.context import Cancelled, Scope, tell
+from durable._shell.attempts.context import Cancelled, Scope, StepContext, tell
 from durable._shell.attempts.functions import Function
 from durable._shell.attempts.raised import is_cancellation
+from durable._shell.rows.rows import RunState
 
 #: Errors within errors that are looked at.
 _DEEPEST = 100
+_making = threading.Lock()
 
 
 class Keeper(Protocol):
@@ -36,13 +39,16 @@ class Keeper(Protocol):
         ...
 
 
-class RunningAttempt:
-    """One attempt, and what was asked of it."""
+class RunningAttempt(Scope):
+    """One attempt, and what was asked of it; and, once it has begun, what its function may ask."""
 
-    # One is made for every attempt: with slots it is read without a look at the class.
+    # One is made for every attempt: with slots it is read without a look at the class. And it is one object rather than
+    # several, since each that an active run holds is one more that the garbage collector visits.
     __slots__ = (
+        "_cancelled",
+        "_is_draining",
         "action",
-        "cancelled",
+        "deadline",
         "function",
         "in_call",
         "inside",
@@ -50,19 +56,24 @@ class RunningAttempt:
         "is_cut_off",
         "keeper",
         "limit",
-        "scope",
+        "state",
         "struck",
         "task",
         "timer",
         "turn",
     )
 
+    state: RunState
+    #: When it times out, epoch seconds UTC; None if never.
+    deadline: float | None
+    _is_draining: Callable[[], bool]
+
     def __init__(self, action: StepAction, keeper: Keeper | None = None) -> None:
+        # All else is set when it has `begun`.
         self.action = action
         self.keeper = keeper
-        #: What its function may ask.
-        self.cancelled = Cancelled()
-        #: The task that awaits the function: one of its own, or that of its driver.
+        self._cancelled: Cancelled | None = None
+        #: The task that awaits the function: one of its own, or that of its driver. None once it is over.
         self.task: asyncio.Task[Any] | None = None
         #: Its timeout, while it has one.
         self.limit: asyncio.Timeout | None = None
@@ -76,14 +87,44 @@ class RunningAttempt:
         self.function: Function | None = None
         #: Set while its value is awaited.
         self.in_call = False
-        #: There once it has begun.
-        self.scope: Scope | None = None
         #: Whether the function was cancelled.
         self.struck = False
         #: What gives it up when its time for clean-up is over.
         self.timer: asyncio.TimerHandle | None = None
         #: While it waits for its turn among those that may kill the process.
         self.turn: asyncio.Future[None] | None = None
+
+    def begun(self, state: RunState, deadline: float | None, is_draining: Callable[[], bool]) -> None:
+        """Its function is about to be called."""
+        self.state = state
+        self.deadline = deadline
+        self._is_draining = is_draining
+
+    @property
+    def cancelled(self) -> Cancelled:
+        """What its function may ask: made when somebody does, or has something to tell it."""
+        return self._cancelled or self._make_cancelled()
+
+    def _make_cancelled(self) -> Cancelled:
+        with _making:  # its function may be in a thread, and in several
+            if self._cancelled is None:
+                self._cancelled = Cancelled()
+            return self._cancelled
+
+    def _describe(self) -> StepContext:
+        state, action = self.state, self.action
+        return StepContext(
+            state.run_id,
+            state.workflow,
+            action.position,
+            action.attempt,
+            f"{state.run_id}:{action.position}",
+            self.deadline,
+            state.labels,
+            state.batches[0] if state.batches else None,
+            self.cancelled,
+            self._is_draining,
+        )
 
     @property
     def was_told(self) -> bool:
@@ -135,8 +176,7 @@ class RunningAttempt:
 
     def end(self) -> None:
         """It is over: what still runs of it leaves no effect."""
-        if self.scope is not None:
-            self.scope.is_over = True
+        self.is_over = True
 
     def _strike(self) -> None:
         if self.turn is not None and not self.turn.done():

@@ -39,7 +39,7 @@ from durable._core.policies.retry import next_attempt, snooze_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
 from durable._core.run.decision import StepAction, TransactionAction
-from durable._shell.attempts.context import BatchesElsewhere, Cancelled, Notes, Scope, StepContext, enter
+from durable._shell.attempts.context import BatchesElsewhere, Notes, Scope, enter
 from durable._shell.attempts.functions import Function, all_of, function_at, running_functions
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program, is_running
@@ -164,11 +164,10 @@ class Steps:
             task = task or current_task()
             timeout = _timeout_of(action)
             deadline = None if timeout is None else self._clock.now() + timeout
-            told = action, state, deadline, running.cancelled, self._is_draining
             codec = definition.codec_of(self._codec)
-            scope = Scope(_context, codec, notes, left, state.batches, self._inside, self._loop, self._resources, told)
-            enter(scope)
-            running.scope = scope
+            Scope.__init__(running, codec, notes, left, state.batches, self._inside, self._loop, self._resources)
+            running.begun(state, deadline, self._is_draining)
+            enter(running)
             bound = bind(state.run_id, state.workflow, definition.name, action.attempt)
             try:
                 running.enter(task)
@@ -190,9 +189,9 @@ class Steps:
                     running.inside = False
                     if task.cancelling() and not self._is_ending():
                         await forget_cancel(task)
-                if scope.adding:
-                    await scope.settle()
-                    scope.raise_refused()
+                if running.adding:
+                    await running.settle()
+                    running.raise_refused()
                 payload = codec.encode(value, definition.result, where=definition.result_place)
                 outcome = StepSucceeded(action.position, payload, self._clock.now())
             except BaseException as error:  # user code may raise anything: it is the step's outcome
@@ -202,7 +201,7 @@ class Steps:
                     is_ours = not is_for_the_program(error, task)
                 if not is_ours:
                     raise
-                outcome = await self._outcome(error, running, state, scope)
+                outcome = await self._outcome(error, running, state)
             finally:
                 running.end()
                 unbind(bound)
@@ -211,16 +210,14 @@ class Steps:
                 keeper.ended(running, outcome)
         return outcome
 
-    async def _outcome(
-        self, error: BaseException, running: RunningAttempt, state: RunState, scope: Scope
-    ) -> Event | None:
+    async def _outcome(self, error: BaseException, running: RunningAttempt, state: RunState) -> Event | None:
         """How it ended that raised *error*."""
         if running.was_told and is_cancellation(error):
             return self._stopped(running, state.run_id, None)
         action = running.action
         if type(error) is InterruptedCall and not is_the_users_own(error):
             return StepInterrupted(action.position, action.attempt, False, self._clock.now())  # noqa: FBT003
-        await scope.settle()
+        await running.settle()
         if running.is_cancelled and running.struck and is_of_cleanup(error):
             return self._stopped(running, state.run_id, error)
         return self.failed(action, error, state.run_id)
@@ -392,27 +389,6 @@ def _timeout_of(action: StepAction) -> float | None:
 
 def _too_long(action: StepAction, seconds: float) -> TimeoutError:
     return TimeoutError(f"step {action.op.definition.name!r} took longer than {seconds:g} s")
-
-
-def _context(
-    action: StepAction,
-    state: RunState,
-    deadline: float | None,
-    cancelled: Cancelled,
-    is_draining: Callable[[], bool],
-) -> StepContext:
-    return StepContext(
-        state.run_id,
-        state.workflow,
-        action.position,
-        action.attempt,
-        f"{state.run_id}:{action.position}",
-        deadline,
-        state.labels,
-        state.batches[0] if state.batches else None,
-        cancelled,
-        is_draining,
-    )
 
 
 async def forget_cancel(task: asyncio.Task[Any]) -> None:

@@ -309,7 +309,8 @@ class AttemptRunner:
 
     def ended(self, attempt: RunningAttempt, outcome: Event | None) -> None:
         """It is over, by *outcome*; None if it was cut off."""
-        action = attempt.action
+        action, had_begun = attempt.action, attempt.task is not None
+        attempt.task = None  # whose context knows the attempt: a cycle
         if attempt is self._inline:
             self._inline = self._busy = None
         if attempt.timer is not None:
@@ -324,7 +325,7 @@ class AttemptRunner:
         del self._running[action.position]
         if outcome is not None:
             self._inbox.add(outcome)
-        elif attempt.is_cut_off and attempt.task is None:
+        elif attempt.is_cut_off and not had_begun:
             self._not_begun(action)
         elif attempt.is_cut_off:
             now = self._services.clock.now()
