@@ -27,8 +27,8 @@ else:
         # compared and hashed as frozen ones are; without hooks for assignments, since there are none
         return _unfinished(cls, eq=eq, unsafe_hash=eq or None, kw_only=kw_only)
 
-    def light_define(cls: type | None = None, *, eq: bool = True) -> Any:
-        return _unfinished(cls, eq=eq)
+    def light_define(cls: type | None = None, *, eq: bool = True, kw_only: bool = False) -> Any:
+        return _unfinished(cls, eq=eq, kw_only=kw_only)
 
     def _unfinished(cls: type | None, **options: Any) -> Any:
         return (lambda cls: _Unfinished(cls, options).made) if cls is None else _Unfinished(cls, options).made

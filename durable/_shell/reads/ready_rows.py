@@ -30,6 +30,7 @@ def ready_run(row: Sequence[Any]) -> ReadyRun:
     run, run_id, workflow, kind, queue, priority, ready_at, _, place, batch, callback, follow_ups, retry, *rest = row
     timeout, expires_at, begun = rest
     return ReadyRun(
-        run, run_id, workflow, kind, queue, priority, ready_at or 0.0, labels or {}, place, batch, callback, follow_ups,
-        retry, timeout, expires_at, bool(begun), damage,
+        run, run_id, workflow, queue, labels=labels or {}, batch=batch, callback=callback, kind=kind, priority=priority,
+        ready_at=ready_at or 0.0, place=place, follow_ups=follow_ups, retry=retry, timeout=timeout,
+        expires_at=expires_at, begun=bool(begun), damage=damage,
     )  # fmt: skip

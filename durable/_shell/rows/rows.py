@@ -221,22 +221,15 @@ class NewRun:
         return evolve(self, follows=run)
 
 
-@light_frozen
-class ReadyRun:
-    """A run that could proceed: what the scheduler needs to choose among them."""
+@light_define(kw_only=True)
+class ReadyRun(RunState):
+    """A run that could proceed: what the scheduler needs to choose among them, and then what its driver keeps of it."""
 
-    run: int
-    run_id: str
-    workflow: str
     kind: str
-    queue: str
     priority: int
     ready_at: float
-    labels: Mapping[str, str]
     #: Its place in line, see `admission`.
     place: float = 0.0
-    batch: int | None = None
-    callback: int | None = None
     #: The runs that its success starts, as `templates` writes them.
     follow_ups: str | None = None
     #: Its own retry policy, as `retry.recorded` writes it.
@@ -248,7 +241,7 @@ class ReadyRun:
     begun: bool = False
     #: What is wrong with its row, so that it is blocked rather than driven.
     damage: str = ""
-    #: Its first event and checksum, where it was only just created and needs no loading.
+    #: Its first event and checksum, where it was only just created and needs no loading; until they are taken.
     fresh: tuple[RunStarted, int] | None = None
 
 
@@ -258,18 +251,18 @@ def ready_run(new: NewRun, follow_ups: str | None, fresh: tuple[RunStarted, int]
         new.run,
         new.run_id,
         new.workflow,
-        new.kind,
         new.queue,
-        new.priority,
-        new.started.at,
-        new.labels,
-        new.place,
-        new.batch,
-        new.callback,
-        follow_ups,
-        new.retry,
-        new.timeout,
-        new.expires_at,
+        labels=new.labels,
+        batch=new.batch,
+        callback=new.callback,
+        kind=new.kind,
+        priority=new.priority,
+        ready_at=new.started.at,
+        place=new.place,
+        follow_ups=follow_ups,
+        retry=new.retry,
+        timeout=new.timeout,
+        expires_at=new.expires_at,
         fresh=fresh,
     )
 

@@ -43,7 +43,7 @@ from durable._shell.commits.witness import UNWATCHED
 from durable._shell.log import emit, log
 from durable._shell.loops import current_task
 from durable._shell.reads.event_rows import Loaded, latest_note_at, load_run
-from durable._shell.rows.rows import ReadyRun, RunState
+from durable._shell.rows.rows import ReadyRun
 from durable._shell.turns.attempt_runner import AttemptRunner
 from durable._shell.turns.executions import AnyExecution, make_execution, read_in_slices, replayed
 from durable._shell.turns.inbox import Inbox
@@ -104,22 +104,16 @@ class Driver:
         #: Set where not even a report could be written, so that the run is as it was before.
         self.in_vain = False
         self._services = services
-        self._state = RunState(
-            ready.run, ready.run_id, ready.workflow, ready.queue, labels=ready.labels, batch=ready.batch,
-            callback=ready.callback,
-        )  # fmt: skip
         self._notes = StepNotes(ready.run, services, is_job=ready.kind == "job")
         self._inbox = Inbox(ready.run)
-        self._attempts = AttemptRunner(self._state, self._inbox, self._notes, services)
-        self._writer = TurnWriter(ready, self._state, self._notes, services, self._attempts)
+        self._attempts = AttemptRunner(ready, self._inbox, self._notes, services)
+        self._writer = TurnWriter(ready, self._notes, services, self._attempts)
         #: There once the run was taken over.
         self._execution: AnyExecution | None = None
         #: What notes whose code runs, if the last engine died.
         self._watch = UNWATCHED
         #: Set with the first take-over: what is interrupted after that did not see the process die.
         self._lived = False
-        #: The first event and its checksum, where the run was only just created and needs no loading.
-        self._fresh = ready.fresh
         #: The first turn, where it was taken before the run was created.
         self._first: FirstTurn | None = None
         #: Made with its first transaction.
@@ -369,7 +363,7 @@ class Driver:
     async def _transact(self, execution: AnyExecution, decision: Decision) -> Recorded:
         spoiling = self._spoiling = self._spoiling or Spoiling()
         turn = TransactionTurn(
-            execution, self._inbox.upto, self._state, self._writer, self._services, self._watch, spoiling
+            execution, self._inbox.upto, self.ready, self._writer, self._services, self._watch, spoiling
         )
         return await turn.record(decision)
 
@@ -432,13 +426,13 @@ class Driver:
         kept = self._services.residents.take(self.ready.run)
         if kept is not None:
             return await self._resume(kept)
-        if self._fresh is not None:
+        if self.ready.fresh is not None:
             execution = self._begin_fresh()
             return None if await self._is_condemned(execution, [execution.started]) else self._expired([])
         loaded = await self._load()
         if not loaded.ready:
             return None  # it continued, or ended, since the scheduler read that it was ready
-        events = await read_in_slices(self._services.path, self._state, loaded.rows)
+        events = await read_in_slices(self._services.path, self.ready, loaded.rows)
         self._writer.announced = loaded.begun
         self._notes.recorded(events)
         self._inbox.begin(loaded.items)
@@ -460,10 +454,10 @@ class Driver:
 
     def _begin_fresh(self) -> AnyExecution:
         """Make the execution of a run that is only just created, or about to be."""
-        assert self._fresh is not None, "asked by the caller"
+        assert self.ready.fresh is not None, "asked by the caller"
         # once only: should it be taken over again, the file must be read
-        (started, self._state.chain), self._fresh = self._fresh, None
-        self._state.seq = 1
+        (started, self.ready.chain), self.ready.fresh = self.ready.fresh, None
+        self.ready.seq = 1
         self._carry(started)
         self._execution = make_execution(self.ready, [started], self._services)
         self._lived = True
@@ -509,7 +503,7 @@ class Driver:
     def _carry(self, started: Event) -> None:
         """Set the context variables that came with the start: steps run in copies of this context."""
         if isinstance(started, RunStarted) and started.carried:
-            self._state.carried = started.carried
+            self.ready.carried = started.carried
             if self._services.carry.set_again(started.carried, self._services.codec):
                 self._attempts.context = contextvars.copy_context()
 
@@ -517,7 +511,7 @@ class Driver:
         """Continue with an execution that was freed and kept."""
         self._execution = kept.execution
         self._carry(kept.execution.started)
-        self._state.seq, self._state.chain, self._inbox.upto = kept.seq, kept.chain, kept.inbox_upto
+        self.ready.seq, self.ready.chain, self._inbox.upto = kept.seq, kept.chain, kept.inbox_upto
         self._writer.announced = True
         await self._inbox.look(self._read)
         return self._inbox.take()
@@ -526,7 +520,7 @@ class Driver:
         """Keep a freed execution for a while, if asked to."""
         if not isinstance(execution, Execution) or execution.ended:
             return  # not worth the memory, since a job is quickly loaded
-        kept = Resident(execution, self._state.seq, self._state.chain, self._inbox.upto)
+        kept = Resident(execution, self.ready.seq, self.ready.chain, self._inbox.upto)
         if self._services.residents.keep(self.ready.run, kept):
             self._execution = None
 

@@ -44,7 +44,6 @@ from durable._shell.rows.rows import (
     NewRun,
     Notice,
     ReadyRun,
-    RunState,
     TurnWrite,
     read_events,
 )
@@ -81,8 +80,7 @@ Made: TypeAlias = tuple[Sequence[EventTuple], Sequence[NewRun]]
 class TurnWriter:
     """Makes the turns of one run, and has them written. The only one who appends to its history."""
 
-    _ready: ReadyRun
-    _state: RunState
+    _state: ReadyRun
     _notes: StepNotes
     _services: Services
     _attempts: AttemptRunner
@@ -228,7 +226,7 @@ class TurnWriter:
         if started is not None and end.ended is not None:
             kill = services.witness.deaths(self._state.run, HOOKS)
             ask = uncalled if kill else continuations
-            then = ask(self._ready, started, end.ended, end, services)
+            then = ask(self._state, started, end.ended, end, services)
         end_undriven(conn, self._state, end, now, then.runs, then.broken, services.allocate, effects)
 
     def turn(
@@ -254,8 +252,8 @@ class TurnWriter:
                     write.unconsumed = [*execution.unanswered_requests(), *execution.unread(), *execution.late()]
             elif not self.announced:
                 write.status = "running"
-            if not self.announced and self._ready.kind == "workflow" and self._ready.timeout is not None:
-                write.deadline = now + self._ready.timeout
+            if not self.announced and self._state.kind == "workflow" and self._state.timeout is not None:
+                write.deadline = now + self._state.timeout
         else:
             write = LastTurn(self._state, now, decision, events, inbox_upto, decision.ended, allocate=services.allocate)
             self._add_signals(write, execution)
@@ -306,8 +304,8 @@ class TurnWriter:
         decision = write.decision
         if decision.continued is not None:
             write.successor = self._child(decision.continued, write.at)
-        elif self._ready.follow_ups or execution.definition.hooks:
-            found = continuations(self._ready, execution.started, status, decision, self._services)
+        elif self._state.follow_ups or execution.definition.hooks:
+            found = continuations(self._state, execution.started, status, decision, self._services)
             write.follow_ups, write.broken_hooks = found.runs, found.broken
 
     def _is_new(self, limit: LimitRef) -> TypeGuard[Limit]:
@@ -335,7 +333,7 @@ class TurnWriter:
         if not self.announced and not history.ends_unborn(decision.events):
             notices.append(Notice("run.started", run, run_id, workflow))
         notices += [Notice("step.attempt_failed", run, run_id, workflow, failed) for failed in decision.failed_attempts]
-        if self._ready.kind == "workflow":
+        if self._state.kind == "workflow":
             notices += filter(None, map(self._told, decision.events))
         if write.status == "waiting":
             notices.append(Notice("run.waiting", run, run_id, workflow))
