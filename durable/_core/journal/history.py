@@ -10,7 +10,8 @@ lists of events.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, assert_never, get_args
+from types import MappingProxyType
+from typing import Any, TypeVar, assert_never, get_args
 
 from attrs import field
 
@@ -92,6 +93,7 @@ _E = TypeVar("_E", bound=Event)
 _REVISIONS = frozenset(get_args(Revision))
 #: Of most runs: one object for all, since the garbage collector visits each.
 _NO_NAMES: frozenset[str] = frozenset()
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 @light_frozen
@@ -197,13 +199,13 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     end = last if last.category == "end" else None
     return History(
         started=started,
-        commands=commands,
+        commands=commands or _NOTHING,
         arrivals=arrivals or (),
         patches=frozenset(patches) if patches else _NO_NAMES,
-        feeds=feeds,
-        arranged=arranged,
+        feeds=feeds or _NOTHING,
+        arranged=arranged or _NOTHING,
         cancels_sent=frozenset(cancels_sent) if cancels_sent else _NO_NAMES,
-        now_reads=now_reads,
+        now_reads=now_reads or _NOTHING,
         turned_away=frozenset(turned_away) if turned_away else _NO_NAMES,
         run_attempt=attempt,
         generation=attempt + [*map(type, events)].count(RunRetried),

@@ -17,7 +17,7 @@ from uuid import UUID
 from durable._core.journal.events import AttributesSet, Compensated, NowRead, PatchMarked
 from durable._core.program.progress import Progress
 from durable._core.program.saying import ROOM
-from durable._core.run.decision import LogEntry, added
+from durable._core.run.decision import NOTHING, LogEntry, added, entered
 from durable.errors import CapExceededError, InternalError, RunCancelled
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ class Answers:
         self._ex = ex
         self.run_id = ex.run_id
         self.workflow = ex.definition.name
-        self.patches: dict[str, bool] = {}
+        self.patches: dict[str, bool] = NOTHING
         self._now_read_at = -1
         #: Items so far, the same in every replay.
         self.emitted = 0
         #: Ops made by this run's code, by identity, that nobody has yielded yet.
-        self.created_ops: dict[int, Command] = {}
+        self.created_ops: dict[int, Command] = NOTHING
 
     def close(self) -> None:
         """Let go of the execution, whose code asks nothing any more."""
@@ -74,7 +74,7 @@ class Answers:
         if known is None:
             fresh = not self._ex.replaying or self._ex.at_frontier
             known = change_id in self._ex.history.patches or fresh
-            self.patches[change_id] = known
+            self.patches = entered(self.patches, change_id, known)
             if fresh and change_id not in self._ex.history.patches:
                 self._ex.decision.events.append(PatchMarked(change_id, self._ex.time))
         return known
@@ -136,7 +136,10 @@ class Answers:
     # --- ops that nobody yields ------------------------------------------------------------------
 
     def created(self, command: Command) -> None:
-        self.created_ops[id(command)] = command
+        if self.created_ops is NOTHING:
+            self.created_ops = {id(command): command}
+        else:
+            self.created_ops[id(command)] = command
 
     def superseded(self, command: Command) -> None:
         self.created_ops.pop(id(command), None)

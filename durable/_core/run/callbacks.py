@@ -24,7 +24,7 @@ from durable._core.journal.payloads import rebuilt
 from durable._core.journal.waits import Wait
 from durable._core.program.callbacks import Callback, CallbackOp
 from durable._core.program.tokens import make_nonce
-from durable._core.run.decision import added
+from durable._core.run.decision import added, entered
 from durable._core.run.nodes import CANCELLED, Leaf, Node, NodeOutcome, NodeOwner, Opener, OpenRun
 from durable.errors import CallbackValueError, DecodeError, HeartbeatMissedError, UsageError
 
@@ -61,7 +61,7 @@ class CallbackNode(Leaf[_Answer]):
         if fresh:
             for wait in self._waits():
                 ex.decision.waits = added(ex.decision.waits, wait)
-        ex.callbacks[position] = self
+        ex.callbacks = entered(ex.callbacks, position, self)
         self.report(NodeOutcome(Callback(ex.run_id, position, opened.nonce, opened.name, op.site)))
 
     def _waits(self) -> list[Wait]:

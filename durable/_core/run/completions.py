@@ -17,6 +17,7 @@ from durable._core.journal.waits import WakeOn
 from durable._core.policies.settled import NO_RULE
 from durable._core.program.group_ops import CompletionsOp, NextCompletion, PollOp, WaitFirstOp, Winner
 from durable._core.program.ops import SleepOp
+from durable._core.run.decision import entered
 from durable._core.run.groups import Group, MembersNode
 from durable._core.run.nodes import (
     CANCELLED,
@@ -44,7 +45,7 @@ class CompletionsNode(MembersNode):
         self.takers: deque[NextNode] = deque()
         #: How the group itself did, once it has.
         self.end: NodeOutcome | None = None
-        ex.completions[position] = self
+        ex.completions = entered(ex.completions, position, self)
         self.begin(name, NO_RULE)
 
     def fill(self) -> None:

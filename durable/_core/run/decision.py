@@ -24,6 +24,7 @@ from durable._core.statuses import EndStatus
 from durable.errors import CapExceededError
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 def added(items: Sequence[T], item: T) -> Sequence[T]:
@@ -37,6 +38,25 @@ def added(items: Sequence[T], item: T) -> Sequence[T]:
         items.append(item)
         return items
     return [*items, item]
+
+
+class _Nothing(dict[Any, Any]):
+    """A dictionary that stays empty."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError("this is everybody's: see `entered`")
+
+
+#: What few runs have: each of the dictionaries of an active run takes 64 bytes, also where there is nothing in it.
+NOTHING: Final[dict[Any, Any]] = _Nothing()
+
+
+def entered(mapping: dict[K, T], key: K, value: T) -> dict[K, T]:
+    """*mapping* with *value* for *key*: in place, unless it is `NOTHING`."""
+    if mapping is NOTHING:
+        return {key: value}
+    mapping[key] = value
+    return mapping
 
 
 def removed(items: Sequence[T], item: T) -> bool:

@@ -56,7 +56,7 @@ from durable._core.program.ops import ContinueAs
 from durable._core.run import attempts, callbacks, completions, ending, groups, leaves
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
-from durable._core.run.decision import UNDECIDED, ChildAction, Decision, TroubledStep, added, grown
+from durable._core.run.decision import NOTHING, UNDECIDED, ChildAction, Decision, TroubledStep, added, grown
 from durable._core.run.leaves import ChildNode, SignalNode
 from durable._core.run.nodes import (
     AT_REST,
@@ -126,7 +126,6 @@ class Execution(OpenRun):
 
     __slots__ = (
         "_begun",
-        "_body",
         "_cancelling",
         "_cleaning_since",
         "_cleanup_seconds",
@@ -169,7 +168,6 @@ class Execution(OpenRun):
         #: Set if the next turn takes in all signals that there are: then a `wait_for` whose time is over need not wait.
         self.hears_all = False
         self._cleanup_seconds = cleanup_seconds
-        self._body: StrandNode | None = None
         self._late: Sequence[Event] = ()
         self._size = self.history.size
         self._cancelling = False
@@ -290,6 +288,8 @@ class Execution(OpenRun):
         if self._resolved:
             self._block_again()
         self.runnable = AT_REST
+        if not self.answers.created_ops:
+            self.answers.created_ops = NOTHING
         decision, self.decision = self.decision, UNDECIDED
         self._size = grown(self.caps, self.run_id, self._size, decision)
         return decision
@@ -337,7 +337,7 @@ class Execution(OpenRun):
             leaf.owner = NOBODY
         for members in self.unbegun.values():
             discard(*members)
-        self.strands.clear()
+        self.helpers = ()
         self.leaves.clear()
         self.unbegun.clear()
         self.runnable.clear()
@@ -346,7 +346,7 @@ class Execution(OpenRun):
         self.callbacks.clear()
         self.answers.close()
         self._paused = _OVER
-        self._body = None  # so that no cycle is left for the garbage collector
+        self.body = None  # so that no cycle is left for the garbage collector
 
     # --- turns ---------------------------------------------------------------------------------
 
@@ -430,8 +430,7 @@ class Execution(OpenRun):
         args, kwargs = self.codec.decode_arguments(
             self.started.value or "[[],{}]", self.definition.arguments, where=f"arguments of run {self.run_id!r}"
         )
-        self._body = StrandNode(self, Strand(self.definition.fn(*args, **kwargs), ""), self, 0)
-        self._body.begin()
+        StrandNode(self, Strand(self.definition.fn(*args, **kwargs), ""), self, 0).begin()
 
     def _resumed(self) -> Steps:
         """Run what can run: at once where nobody looks on, which costs no generator; gives what pauses, or is shown."""
@@ -680,7 +679,7 @@ class Execution(OpenRun):
         self.unfinished = ()
         if self.replaying and not self.history.reopened:
             if type(self.history.end) is not type(event):
-                position = next(iter(self.unmatched), self._body.strand.position() if self._body else "")
+                position = next(iter(self.unmatched), self.body.strand.position() if self.body else "")
                 self.diverge(position, event, self.unmatched.get(position), verdict.reason)
             self.decision = Decision()  # the end is recorded already: nothing must be decided anew
             return
@@ -720,12 +719,12 @@ class Execution(OpenRun):
             # By name, since those that the clean-up starts in this very turn are spared.
             for child in (each for each in self.decision.children if each.awaited):
                 self.decision.cancelled_children = added(self.decision.cancelled_children, child.run_id)
-        if self._body is None:
+        if self.body is None:
             self._end_cancelled()
             return
         if not self.replaying:
             self._limit_cleanup()
-        self._body.cancel()
+        self.body.cancel()
 
     def _limit_cleanup(self) -> None:
         fire_at = self._cleaning_since + self._cleanup_seconds

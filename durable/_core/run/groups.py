@@ -41,7 +41,7 @@ from durable._core.program.group_ops import (
     discard,
 )
 from durable._core.program.ops import Op, RunOp
-from durable._core.run.decision import FedChild, Feed, added
+from durable._core.run.decision import FedChild, Feed, added, entered
 from durable._core.run.nodes import (
     CANCELLED,
     LateOutcome,
@@ -197,7 +197,7 @@ class FewNode(Group):
         self.opening = True
         while self.next < len(self.given):
             if self.begins_later():
-                self.ex.unbegun[self.position] = self.given[self.next :]
+                self.ex.unbegun = entered(self.ex.unbegun, self.position, self.given[self.next :])
                 return
             index, self.next = self.next, self.next + 1
             if self.closing:
@@ -383,13 +383,13 @@ class MembersNode(ManyNode):
         if self.names is not None and op.options.names is not None and self.names != op.options.names:
             self._order_by_names(opened, op.options.names, self.names)
         if self.concurrency is not None:
-            ex.unbegun[self.position] = op.members
+            ex.unbegun = entered(ex.unbegun, self.position, op.members)
         self.fill()
 
     def begins_later(self) -> bool:
         if not super().begins_later():
             return False
-        self.ex.unbegun[self.position] = self.op.members
+        self.ex.unbegun = entered(self.ex.unbegun, self.position, self.op.members)
         return True
 
     def _order_by_names(self, opened: GroupOpened, names: Sequence[str], recorded: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ from durable._core.journal.events import (
 from durable._core.journal.payloads import arguments_payload, call_digest, call_forms, encoded_signal, keys_of, rebuilt
 from durable._core.program.ops import AwaitRunOp, CancelRunOp, Child, RunOp, SignalRunOp, SleepOp, StartOp, WaitForOp
 from durable._core.program.requests import Asked, ReplyOp, Request, WaitForRequestOp
-from durable._core.run.decision import CancelAction, ChildAction, ReplyAction, SignalAction, added
+from durable._core.run.decision import CancelAction, ChildAction, ReplyAction, SignalAction, added, entered, removed
 from durable._core.run.nodes import (
     CANCELLED,
     LateOutcome,
@@ -81,7 +81,8 @@ class SignalNode(TimerLeaf):
         while buffered := ex.take_signal(self.channel):
             if self.receive(buffered):
                 return
-        ex.signal_waiters.setdefault(self.channel, []).append(self)
+        waiters = ex.signal_waiters.get(self.channel, ())
+        ex.signal_waiters = entered(ex.signal_waiters, self.channel, added(waiters, self))
         self.wait_for("request" if answers else "signal", name=op.name, fire_at=event.fire_at, fresh=fresh)
 
     def receive(self, signal: NumberedSignal) -> bool:
@@ -115,24 +116,22 @@ class SignalNode(TimerLeaf):
             ex.turn_away(event, error.about("question"))
             return False
         self._consume(event)
-        ex.unanswered[event.request] = signal
+        ex.unanswered = entered(ex.unanswered, event.request, signal)
         self._give_to_owner(signal, Asked(value, event.request, request))
         return True
 
     def _consume(self, event: SignalReceived) -> None:
         self.ex.heard += 1
         if self.ex.opened is not None:
-            self.ex.consumed[self.position] = event
+            self.ex.consumed = entered(self.ex.consumed, self.position, event)
 
     def _give_to_owner(self, signal: NumberedSignal, value: Any) -> None:
         if not isinstance(self.owner, StrandNode):  # a group, which may lose before any code has seen it
-            self.ex.unseen[self.position] = signal
+            self.ex.unseen = entered(self.ex.unseen, self.position, signal)
         self.close(NodeOutcome(value), arrived=False)
 
     def close(self, outcome: NodeOutcome, *, arrived: bool = True) -> None:
-        waiters = self.ex.signal_waiters.get(self.channel, [])
-        if self in waiters:
-            waiters.remove(self)
+        removed(self.ex.signal_waiters.get(self.channel, ()), self)
         super().close(outcome, arrived=arrived)
 
     def deliver(self, _event: TimerFired, /) -> None:

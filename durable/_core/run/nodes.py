@@ -38,7 +38,7 @@ from durable._core.journal.events import (
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.policies.caps import Caps
 from durable._core.run.clean_up import in_clean_up
-from durable._core.run.decision import Decision, ReplyAction, added, removed
+from durable._core.run.decision import NOTHING, Decision, ReplyAction, added, entered, removed
 from durable._core.run.divergence.comparing import NOT_COMPARING, Comparing
 from durable._core.run.divergence.report import Code, Requested, alike, diverged, other_arguments
 from durable._core.run.failed_positions import mark
@@ -221,12 +221,14 @@ def wake_group(position: str, owner: NodeOwner) -> tuple[str, WakeOn]:
 class StrandNode(Node):
     """A strand: the body of the run, or a helper coroutine in a group."""
 
-    __slots__ = ("cancelled", "current", "ending", "held", "late", "owes_cancel", "strand", "throw_cancel")
+    __slots__ = ("cancelled", "current", "ending", "held", "is_done", "late", "owes_cancel", "strand", "throw_cancel")
 
     def __init__(self, ex: OpenRun, strand: Strand, owner: NodeOwner, index: int) -> None:
         super().__init__(ex, strand.prefix, owner, index)
         self.strand = strand
         self.current: Node | None = None
+        #: Set once its code has ended.
+        self.is_done = False
         #: Set once somebody cancelled it: what it raises then is not a failure.
         self.cancelled = False
         #: Set while the cancellation still has to be raised in its code.
@@ -238,7 +240,10 @@ class StrandNode(Node):
         #: Once it is cancelled: groups beside its current command, which end first; and the outcome held until then.
         self.ending: Sequence[Completions] = ()
         self.held: NodeOutcome | None = None
-        ex.strands.append(self)
+        if strand.prefix:
+            ex.helpers = added(ex.helpers, self)
+        else:
+            ex.body = self
 
     def begin(self) -> None:
         """Run it to its first command, in its turn."""
@@ -265,7 +270,8 @@ class StrandNode(Node):
             if node is not None and not node.closed:
                 self.current = node
             return
-        self.ex.strands.remove(self)
+        self.is_done = True
+        removed(self.ex.helpers, self)
         raised = self.strand.raised
         if raised is not None and self.cancelled and issubclass(type(raised), RunCancelled):
             self.report(CANCELLED)
@@ -409,6 +415,7 @@ class OpenRun:
         "arrivals",
         "asked",
         "at_frontier",
+        "body",
         "callbacks",
         "cancel_reason",
         "caps",
@@ -422,6 +429,7 @@ class OpenRun:
         "definition",
         "feeds",
         "heard",
+        "helpers",
         "history",
         "leaves",
         "old_ids",
@@ -434,7 +442,6 @@ class OpenRun:
         "signal_waiters",
         "signals",
         "started",
-        "strands",
         "taken",
         "time",
         "token_key",
@@ -468,32 +475,34 @@ class OpenRun:
         #: in which they continue, before all else.
         self.room = UNBOUNDED
         self.unfinished: Sequence[Unfinished] = ()
-        self.strands: list[StrandNode] = []
+        #: The strands of helpers that are open, and that of the body, once it has begun.
+        self.helpers: Sequence[StrandNode] = ()
+        self.body: StrandNode | None = None
         self.leaves: dict[str, Leaf[Any]] = {}
         #: Positions of open `for_each`es whose later children the file starts.
         self.feeds: frozenset[str] = _NO_FEEDS
         #: Members of open groups that may not have begun yet, by position: their coroutines have to be closed.
-        self.unbegun: dict[str, Sequence[Any]] = {}
-        self.signal_waiters: dict[Channel, list[SignalWaiter]] = {}
+        self.unbegun: dict[str, Sequence[Any]] = NOTHING
+        self.signal_waiters: dict[Channel, Sequence[SignalWaiter]] = NOTHING
         #: `as_completed`s and `wait_first`s, by position: their members are open beside what follows them.
-        self.completions: dict[str, Completions] = {}
+        self.completions: dict[str, Completions] = NOTHING
         #: Callbacks of this attempt of the run, by position, answered or not.
-        self.callbacks: dict[str, CallbackNode] = {}
+        self.callbacks: dict[str, CallbackNode] = NOTHING
         #: Whether it has children by ids as they were before (see `run_ids`).
         self.old_ids = False
         #: What the nonces of new ones are made of.
         self.token_key = ""
         #: Signals that nobody consumed yet, by channel.
-        self.signals: dict[Channel, deque[NumberedSignal]] = {}
+        self.signals: dict[Channel, deque[NumberedSignal]] = NOTHING
         #: Requests that were consumed and not answered yet, by id.
-        self.unanswered: dict[str, NumberedSignal] = {}
+        self.unanswered: dict[str, NumberedSignal] = NOTHING
         #: Those that members of open groups consumed, by position: no code has seen them yet.
-        self.unseen: dict[str, NumberedSignal] = {}
+        self.unseen: dict[str, NumberedSignal] = NOTHING
         self._received = 0
         #: How many somebody has consumed.
         self.heard = 0
         #: Recorded commands that the code has not asked for yet.
-        self.unmatched = dict(recorded.commands)
+        self.unmatched: dict[str, CommandEvent] = dict(recorded.commands) if recorded.commands else NOTHING
         #: Steps whose attempt is running.
         self.running = 0
         self.time = self.started.at  # of the turn
@@ -508,7 +517,7 @@ class OpenRun:
         #: Commands opened since the list was emptied, while somebody looks on (see `Execution.walk`).
         self.opened: list[CommandEvent] | None = None
         #: While somebody looks on: the signals that were consumed, by the position of who waited for them.
-        self.consumed: dict[str, SignalReceived] = {}
+        self.consumed: dict[str, SignalReceived] = NOTHING
         #: Which commands' arguments are compared with the recorded ones, and what was found.
         self.comparing: Comparing = NOT_COMPARING
         #: The op that is being opened, and the strand whose code runs right now.
@@ -544,6 +553,12 @@ class OpenRun:
         """Those open groups that the strand at *position* left open, or one within it."""
         within = f"{position}." if position else ""
         return [group for at, group in self.completions.items() if at.startswith(within) and not group.closed]
+
+    @property
+    def strands(self) -> list[StrandNode]:
+        """Those that are open, in the order in which they began."""
+        body = self.body
+        return [*self.helpers] if body is None or body.is_done else [body, *self.helpers]
 
     # --- commands ----------------------------------------------------------------------------------
 
@@ -676,7 +691,10 @@ class OpenRun:
         if waiting := self.signal_waiters.get(channel):
             waiting[0].receive(signal)
             return
-        kept = self.signals.setdefault(channel, deque())
+        kept = self.signals.get(channel)
+        if kept is None:
+            kept = deque()
+            self.signals = entered(self.signals, channel, kept)
         kept.append(signal)
         if len(kept) > 1 and kept[-2].number > signal.number:  # it came back, to its place in the queue
             self.signals[channel] = deque(sorted(kept))

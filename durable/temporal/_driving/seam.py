@@ -15,6 +15,7 @@ from durable._core.program.command import Command
 from durable._core.program.ops import StepOp, TransactionOp
 from durable._core.run.answers import Answers
 from durable._core.run.attempts import AttemptNode
+from durable._core.run.decision import entered
 from durable._core.run.execution import OPENERS
 from durable._core.run.nodes import Node, NodeOwner, Opener, OpenRun
 from durable.temporal._setup.registry import Registry
@@ -31,7 +32,8 @@ class ServerAnswers(Answers):
         if known is None:
             ex = self._ex
             carried = change_id in ex.history.patches
-            known = self.patches[change_id] = carried or (not ex.replaying and workflow.patched(change_id))
+            known = carried or (not ex.replaying and workflow.patched(change_id))
+            self.patches = entered(self.patches, change_id, known)
             if known and not carried:
                 ex.decision.events.append(PatchMarked(change_id, ex.time))
         return known
