@@ -21,7 +21,7 @@ import anyio
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.journal.payloads import rebuilt
-from durable._core.run.decision import FailedAttempt, StepAction
+from durable._core.run.decision import FailedAttempt
 from durable._shell.attempts.asking import in_short
 from durable._shell.attempts.middleware import (
     Activation,
@@ -33,6 +33,7 @@ from durable._shell.attempts.middleware import (
     StepCall,
 )
 from durable._shell.attempts.raised import is_cancellation, is_for_the_program
+from durable._shell.attempts.running_attempt import AnyAttempt
 from durable._shell.log import log
 from durable._shell.loops import current_task
 from durable._shell.rows.engine_events import EngineEvent
@@ -83,7 +84,7 @@ class Hooks:
 
     # --- around steps ---------------------------------------------------------------------------
 
-    async def step(self, action: StepAction, state: RunState, proceed: Callable[[], Awaitable[Any]]) -> Any:
+    async def step(self, action: AnyAttempt, state: RunState, proceed: Callable[[], Awaitable[Any]]) -> Any:
         """The value of an attempt whose function *proceed* calls."""
         op = action.op
         call = StepCall(

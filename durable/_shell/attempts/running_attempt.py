@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from durable._core.codec.exceptions.parts import context_of
 from durable._core.journal.events import Event
@@ -47,8 +47,11 @@ class RunningAttempt(Scope):
     __slots__ = (
         "_cancelled",
         "_is_draining",
-        "action",
+        "attempt",
+        "crashes",
         "deadline",
+        "failures",
+        "first_started_at",
         "function",
         "in_call",
         "inside",
@@ -56,6 +59,8 @@ class RunningAttempt(Scope):
         "is_cut_off",
         "keeper",
         "limit",
+        "op",
+        "position",
         "state",
         "struck",
         "task",
@@ -70,7 +75,13 @@ class RunningAttempt(Scope):
 
     def __init__(self, action: StepAction, keeper: Keeper | None = None) -> None:
         # All else is set when it has `begun`.
-        self.action = action
+        # As of the action, which goes with its decision.
+        self.position = action.position
+        self.attempt = action.attempt
+        self.failures = action.failures
+        self.first_started_at = action.first_started_at
+        self.op = action.op
+        self.crashes = action.crashes
         self.keeper = keeper
         self._cancelled: Cancelled | None = None
         #: The task that awaits the function: one of its own, or that of its driver. None once it is over.
@@ -112,13 +123,13 @@ class RunningAttempt(Scope):
             return self._cancelled
 
     def _describe(self) -> StepContext:
-        state, action = self.state, self.action
+        state = self.state
         return StepContext(
             state.run_id,
             state.workflow,
-            action.position,
-            action.attempt,
-            f"{state.run_id}:{action.position}",
+            self.position,
+            self.attempt,
+            f"{state.run_id}:{self.position}",
             self.deadline,
             state.labels,
             state.batches[0] if state.batches else None,
@@ -197,3 +208,7 @@ def is_of_cleanup(error: BaseException) -> bool:
             return True
         within = context_of(within)
     return False
+
+
+#: An attempt, whether it has begun or is about to.
+AnyAttempt: TypeAlias = StepAction | RunningAttempt

@@ -38,13 +38,13 @@ from durable._core.light_frozen import light_frozen
 from durable._core.policies.retry import next_attempt, snooze_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
-from durable._core.run.decision import StepAction, TransactionAction
+from durable._core.run.decision import TransactionAction
 from durable._shell.attempts.context import BatchesElsewhere, Notes, Scope, enter
 from durable._shell.attempts.functions import Function, all_of, function_at, running_functions
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program, is_running
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
-from durable._shell.attempts.running_attempt import Keeper, RunningAttempt, is_of_cleanup
+from durable._shell.attempts.running_attempt import AnyAttempt, Keeper, RunningAttempt, is_of_cleanup
 from durable._shell.attempts.stand_ins import StandIns
 from durable._shell.attempts.worker import FailedElsewhere, InterruptedCall, call_in_worker, check_importable
 from durable._shell.backend import Backend
@@ -159,26 +159,25 @@ class Steps:
         """
         outcome: Event | None = None
         try:
-            action = running.action
-            definition = action.op.definition
+            definition = running.op.definition
             task = task or current_task()
-            timeout = _timeout_of(action)
+            timeout = _timeout_of(running)
             deadline = None if timeout is None else self._clock.now() + timeout
             codec = definition.codec_of(self._codec)
             Scope.__init__(running, codec, notes, left, state.batches, self._inside, self._loop, self._resources)
             running.begun(state, deadline, self._is_draining)
             enter(running)
-            bound = bind(state.run_id, state.workflow, definition.name, action.attempt)
+            bound = bind(state.run_id, state.workflow, definition.name, running.attempt)
             try:
                 running.enter(task)
                 try:
                     if running_functions:
-                        last = function_at((self._journal, state.run_id, action.position))
+                        last = function_at((self._journal, state.run_id, running.position))
                         if last is not None:
                             with running.not_begun():
                                 await last.wait_returned()
                     elsewhere = self.elsewhere
-                    if elsewhere is not None and (state.run_id, action.position) in elsewhere.steps:
+                    if elsewhere is not None and (state.run_id, running.position) in elsewhere.steps:
                         with running.not_begun():
                             await elsewhere.wait_returned()
                     if timeout is None:
@@ -193,7 +192,7 @@ class Steps:
                     await running.settle()
                     running.raise_refused()
                 payload = codec.encode(value, definition.result, where=definition.result_place)
-                outcome = StepSucceeded(action.position, payload, self._clock.now())
+                outcome = StepSucceeded(running.position, payload, self._clock.now())
             except BaseException as error:  # user code may raise anything: it is the step's outcome
                 if is_cancellation(error):
                     is_ours = running.was_told or not self._is_ending()
@@ -214,57 +213,54 @@ class Steps:
         """How it ended that raised *error*."""
         if running.was_told and is_cancellation(error):
             return self._stopped(running, state.run_id, None)
-        action = running.action
         if type(error) is InterruptedCall and not is_the_users_own(error):
-            return StepInterrupted(action.position, action.attempt, False, self._clock.now())  # noqa: FBT003
+            return StepInterrupted(running.position, running.attempt, False, self._clock.now())  # noqa: FBT003
         await running.settle()
         if running.is_cancelled and running.struck and is_of_cleanup(error):
             return self._stopped(running, state.run_id, error)
-        return self.failed(action, error, state.run_id)
+        return self.failed(running, error, state.run_id)
 
     def _stopped(self, running: RunningAttempt, run_id: str, error: BaseException | None) -> Event | None:
         """It has ended as it was told to; its clean-up failed by *error*."""
-        action = running.action
         if not running.is_cancelled:
             return None
         payload = None
         if error is not None:
-            failure = record_exception(as_failure(error, action.op.definition.kind), self._codec)
+            failure = record_exception(as_failure(error, running.op.definition.kind), self._codec)
             payload = payload_of(failure, self._codec)
-            values = {"run_id": run_id, "step": action.op.definition.name, "position": action.position}
+            values = {"run_id": run_id, "step": running.op.definition.name, "position": running.position}
             error_told = self._codec.conceal_message(describe(failure))
-            log.warning("step.cleanup_failed", error=error_told, attempt=action.attempt, **values)
+            log.warning("step.cleanup_failed", error=error_told, attempt=running.attempt, **values)
         now = self._clock.now()
-        return StepStopped(action.position, action.attempt, abandoned=False, value=payload, at=now)
+        return StepStopped(running.position, running.attempt, abandoned=False, value=payload, at=now)
 
     async def _within(self, seconds: float, running: RunningAttempt, state: RunState) -> Any:
         """The value of the function, which is cancelled once after *seconds*."""
         limit = running.limit = asyncio.timeout(seconds)
         overdue: asyncio.TimerHandle | None = None
-        if running.keeper is not None and running.action.op.definition.is_async:
+        if running.keeper is not None and running.op.definition.is_async:
             overdue = self._loop.call_later(seconds, running.keeper.overdue, running)
         try:
             async with limit:
                 return await self._value(running, state)
         except TimeoutError as error:
             if limit.expired() and type(error) is TimeoutError and not error.args:  # not the user's own
-                raise _too_long(running.action, seconds) from None
+                raise _too_long(running, seconds) from None
             raise
         finally:
             if overdue is not None:
                 overdue.cancel()
 
-    def timed_out(self, action: StepAction, run_id: str) -> Event:
+    def timed_out(self, action: AnyAttempt, run_id: str) -> Event:
         """The outcome of an attempt whose time is over, and whose function takes no notice."""
         return self.failed(action, _too_long(action, _timeout_of(action) or 0.0), run_id)
 
     def _value(self, running: RunningAttempt, state: RunState) -> Coroutine[Any, Any, Any]:
-        action = running.action
-        op = action.op
+        op = running.op
         if self._stand_ins is not None:
-            return self._stand_ins.call(op.definition, action.position, state.run_id, op.args, op.kwargs)
+            return self._stand_ins.call(op.definition, running.position, state.run_id, op.args, op.kwargs)
         if self._hooks.around_steps:
-            return self._hooks.step(action, state, partial(self._call, running, state, op.args, op.kwargs))
+            return self._hooks.step(running, state, partial(self._call, running, state, op.args, op.kwargs))
         if op.definition.is_async:  # as `_call` would await it, with a coroutine less
             called: Coroutine[Any, Any, Any] = op.definition.body(*op.args, **op.kwargs)
             return called
@@ -279,7 +275,7 @@ class Steps:
         A `SystemExit` of its own is raised as an error already here: middleware may await this in a task of its own,
         and asyncio lets a SystemExit in a task end the program.
         """
-        definition = running.action.op.definition
+        definition = running.op.definition
         options = definition.options
         try:
             if definition.is_async:
@@ -321,7 +317,7 @@ class Steps:
     async def _call_in_thread(
         self, running: RunningAttempt, run_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        definition, key = running.action.op.definition, (self._journal, run_id, running.action.position)
+        definition, key = running.op.definition, (self._journal, run_id, running.position)
         worker = await self._thread(running)
         while (other := function_at(key)) is not None:  # middleware has called it, and given up waiting
             self._threads.give_back(worker)
@@ -354,7 +350,7 @@ class Steps:
         limit.reschedule(None if left is None else self._loop.time() + left)
         return worker
 
-    def failed(self, action: StepAction | TransactionAction, error: BaseException, run_id: str) -> Event:
+    def failed(self, action: AnyAttempt | TransactionAction, error: BaseException, run_id: str) -> Event:
         """What *error* means: another attempt, or the failure of the step."""
         now = self._clock.now()
         error = as_failure(error, action.op.definition.kind)
@@ -376,18 +372,18 @@ class Steps:
             return StepFailed(action.position, action.attempt, payload, now)
         return StepRetrying(action.position, action.attempt, now + delay, payload, now)
 
-    def _snoozed(self, action: StepAction | TransactionAction, seconds: float, reason: str, run_id: str) -> Event:
+    def _snoozed(self, action: AnyAttempt | TransactionAction, seconds: float, reason: str, run_id: str) -> Event:
         values = {"run_id": run_id, "step": action.op.definition.name, "position": action.position}
         log.info("step.snoozed", attempt=action.attempt, seconds=seconds, **values)
         now = self._clock.now()
         return StepSnoozed(action.position, action.attempt, now + seconds, reason, now)
 
 
-def _timeout_of(action: StepAction) -> float | None:
+def _timeout_of(action: AnyAttempt) -> float | None:
     return action.op.given.timeout or action.op.definition.options.timeout
 
 
-def _too_long(action: StepAction, seconds: float) -> TimeoutError:
+def _too_long(action: AnyAttempt, seconds: float) -> TimeoutError:
     return TimeoutError(f"step {action.op.definition.name!r} took longer than {seconds:g} s")
 
 

@@ -27,7 +27,7 @@ class Quarantine:
     @contextlib.asynccontextmanager
     async def turn(self, run: int, attempt: RunningAttempt) -> AsyncGenerator[None, None]:
         """The turn of *attempt*: begins once no other suspect runs, or at once if it is told to end."""
-        suspect = Suspect(run, attempt.action.position, attempt.action.attempt)
+        suspect = Suspect(run, attempt.position, attempt.attempt)
         try:
             if not self._suspects.enter(suspect):
                 turn = self._turns[suspect] = attempt.turn = asyncio.get_running_loop().create_future()

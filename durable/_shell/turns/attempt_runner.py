@@ -23,11 +23,11 @@ from attrs import evolve, field
 
 from durable._core.journal.events import Event, StepInterrupted, StepNotBegun, StepRetrying, StepSnoozed, StepStopped
 from durable._core.light_frozen import light_define
-from durable._core.run.decision import StepAction
+from durable._core.run.decision import NOTHING, StepAction, entered
 from durable._core.suspicion import is_suspect
 from durable._shell.attempts.context import tell
 from durable._shell.attempts.functions import Function
-from durable._shell.attempts.running_attempt import RunningAttempt
+from durable._shell.attempts.running_attempt import AnyAttempt, RunningAttempt
 from durable._shell.attempts.steps import forget_cancel
 from durable._shell.claims import slots
 from durable._shell.log import log
@@ -66,12 +66,13 @@ class AttemptRunner:
     task: asyncio.Task[Any] | None = field(default=None, init=False)
     #: The end of the task that has taken over the turns, if one has.
     relief: asyncio.Future[None] | None = field(default=None, init=False)
-    _running: dict[str, RunningAttempt] = field(factory=dict, init=False)
+    #: Those that run in tasks of their own, by position.
+    _beside: dict[str, RunningAttempt] = field(default=NOTHING, init=False)
     #: Those that were given up, and have not ended.
     _abandoned: frozenset[RunningAttempt] = field(default=frozenset(), init=False)
     #: Those that a turn gives up, whose function runs on in a thread; by position, until that turn is on disk.
     _outlasting: dict[str, RunningAttempt] = field(factory=dict, init=False)
-    #: The step that is left to the driver's task, until it has ended.
+    #: The one that is left to the driver's task.
     _inline: RunningAttempt | None = field(default=None, init=False)
     #: While that task is busy with the step: whose turns another one takes over.
     _busy: TakesTurns | None = field(default=None, init=False)
@@ -79,7 +80,23 @@ class AttemptRunner:
     @property
     def running(self) -> Collection[str]:
         """The positions of the steps that are running."""
-        return self._running.keys()
+        return self._beside.keys() if self._inline is None else (*self._beside, self._inline.position)
+
+    def _all(self) -> Collection[RunningAttempt]:
+        """Those that are running."""
+        return self._beside.values() if self._inline is None else (*self._beside.values(), self._inline)
+
+    def _at(self, position: str) -> RunningAttempt | None:
+        """The one that is running at *position*, if one is."""
+        inline = self._inline
+        return inline if inline is not None and inline.position == position else self._beside.get(position)
+
+    def _drop(self, attempt: RunningAttempt) -> None:
+        """It is not waited for any longer."""
+        if attempt is self._inline:
+            self._inline = None
+        else:
+            del self._beside[attempt.position]
 
     def begin(self, actions: Sequence[StepAction], *, alone: bool) -> None:
         """
@@ -91,15 +108,16 @@ class AttemptRunner:
         Raises:
             JournalDamagedError: One of them is running: an event says that it did not begin, and nobody wrote that.
         """
-        inline = alone and len(actions) == 1 and not self._running and self.relief is None
+        inline = alone and len(actions) == 1 and not self.running and self.relief is None
         for action in actions:
-            if action.position in self._running:
+            if self._at(action.position) is not None:
                 what = f"the step at {action.position} of run {self._state.run_id!r} is to begin while it is running"
                 raise JournalDamagedError(self._services.path, f"{what}. Restore from a backup, or fork the run")
-            attempt = self._running[action.position] = RunningAttempt(action, self)
+            attempt = RunningAttempt(action, self)
             if inline:
                 self._inline = attempt
             else:
+                self._beside = entered(self._beside, action.position, attempt)
                 self._services.spawn(self._attempt, attempt, self.context)
 
     def skip(self, actions: Iterable[StepAction]) -> None:
@@ -109,17 +127,17 @@ class AttemptRunner:
 
     def skip_waiting(self) -> None:
         """Do not begin what waits for its turn among the suspects."""
-        for attempt in self._running.values():
+        for attempt in self._all():
             if attempt.turn is not None:
                 attempt.cut_off()
 
     def cancel(self, positions: Iterable[str]) -> None:
         """Have the steps at *positions* end, as far as they are running, within the time that their clean-up has."""
         for position in positions:
-            attempt = self._running.get(position)
+            attempt = self._at(position)
             if attempt is not None and not attempt.is_cancelled:
                 now = self._services.clock.now()
-                self._give_up_later(attempt, StepStopped(position, attempt.action.attempt, abandoned=True, at=now))
+                self._give_up_later(attempt, StepStopped(position, attempt.attempt, abandoned=True, at=now))
                 attempt.cancel()
                 if attempt.has_outlived and attempt.function is not None:
                     self._services.steps.leave_word(attempt.function)
@@ -132,7 +150,7 @@ class AttemptRunner:
         attempt.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, attempt, outcome)
 
     def _give_up(self, attempt: RunningAttempt, outcome: Event) -> None:
-        if self._running.get(attempt.action.position) is not attempt:
+        if self._at(attempt.position) is not attempt:
             return
         if attempt.has_outlived:
             self._services.spawn(partial(self._keep_slot, attempt), outcome)
@@ -141,16 +159,16 @@ class AttemptRunner:
 
     async def _keep_slot(self, attempt: RunningAttempt, outcome: Event) -> None:
         """A function in a thread keeps its slot of a limit until it has returned; only then it is given up."""
-        action, run, is_job = attempt.action, self._state.run, _is_job(attempt)
+        run, is_job = self._state.run, _is_job(attempt)
         with contextlib.suppress(EngineClosedError):  # the next one frees it
             await self._services.commits.call(
-                lambda conn, _: slots.outlive(conn, run, action.position, is_job=is_job), answers=False
+                lambda conn, _: slots.outlive(conn, run, attempt.position, is_job=is_job), answers=False
             )
-        if self._running.get(action.position) is attempt:
+        if self._at(attempt.position) is attempt:
             self._abandon(attempt, outcome)
 
     def _abandon(self, attempt: RunningAttempt, outcome: Event) -> None:
-        del self._running[attempt.action.position]
+        self._drop(attempt)
         self._abandoned |= {attempt}
         attempt.end()
         self._inbox.add(evolve(outcome, at=self._services.clock.now()))
@@ -158,7 +176,7 @@ class AttemptRunner:
 
     def outlasting(self, positions: Iterable[str]) -> list[tuple[str, bool]]:
         """Of *positions* that a turn gives up, those that keep their slots of limits; and whether each is of a job."""
-        running = ((position, self._running.get(position)) for position in positions)
+        running = ((position, self._at(position)) for position in positions)
         self._outlasting = {position: each for position, each in running if each is not None and each.has_outlived}
         return [(position, _is_job(each)) for position, each in self._outlasting.items()]
 
@@ -168,19 +186,20 @@ class AttemptRunner:
             if attempt in self._abandoned:  # its own time was over meanwhile
                 continue
             self._abandoned |= {attempt}
-            if self._running.pop(position, None) is None:  # returned meanwhile
+            if self._at(position) is None:  # returned meanwhile
                 self._services.spawn(self._give_slot_back, attempt)
             else:
+                self._drop(attempt)
                 attempt.end()
         self._outlasting = {}
 
     async def _give_slot_back(self, attempt: RunningAttempt) -> None:
         """The function of an attempt that was given up has returned."""
-        action, run, now = attempt.action, self._state.run, self._services.clock.now()
+        run, now = self._state.run, self._services.clock.now()
         is_job = _is_job(attempt)
 
         def free(conn: sqlite3.Connection, effects: Effects) -> None:
-            let_in(conn, slots.returned(conn, run, action.position, now, effects, is_job=is_job), now, effects)
+            let_in(conn, slots.returned(conn, run, attempt.position, now, effects, is_job=is_job), now, effects)
 
         try:
             with contextlib.suppress(EngineClosedError):
@@ -196,28 +215,27 @@ class AttemptRunner:
             attempt.timer = asyncio.get_running_loop().call_later(seconds, self._give_up_overdue, attempt)
 
     def _give_up_overdue(self, attempt: RunningAttempt) -> None:
-        action = attempt.action
-        outcome = self._services.steps.timed_out(action, self._state.run_id)
-        told = {"run_id": self._state.run_id, "step": action.op.definition.name, "position": action.position}
+        outcome = self._services.steps.timed_out(attempt, self._state.run_id)
+        told = {"run_id": self._state.run_id, "step": attempt.op.definition.name, "position": attempt.position}
         if isinstance(outcome, StepRetrying):  # to try again is to wait, as for a thread
-            log.warning("step.outlived", attempt=action.attempt, **told)
+            log.warning("step.outlived", attempt=attempt.attempt, **told)
         else:
-            log.warning("step.abandoned", attempt=action.attempt, workflow=self._state.workflow, **told)
+            log.warning("step.abandoned", attempt=attempt.attempt, workflow=self._state.workflow, **told)
             self._give_up(attempt, outcome)
 
     def tell(self) -> None:
         """Let the functions that are running know that the engine closes."""
-        for attempt in self._running.values():
+        for attempt in self._all():
             tell(attempt.cancelled)
 
     def cut_off(self) -> None:
         """Cancel all that is running, and record that it was interrupted: the grace is over."""
-        for attempt in (*self._running.values(), *self._abandoned):
+        for attempt in (*self._all(), *self._abandoned):
             attempt.cut_off()
 
     async def wait_ended(self) -> None:
         """Return once no function is at work any more: the next driver of the run may begin one of them again."""
-        while self._running or self._abandoned:
+        while self.running or self._abandoned:
             await self._inbox.wait()
 
     # --- in the driver's task --------------------------------------------------------------------------
@@ -248,29 +266,29 @@ class AttemptRunner:
 
     def _attempt(self, attempt: RunningAttempt, inline: asyncio.Task[Any] | None = None) -> Coroutine[Any, Any, object]:
         """*attempt*, to be awaited; *inline*: in the task of the driver."""
-        state, notes, action = self._state, self._notes, attempt.action
-        definition = action.op.definition
+        state, notes = self._state, self._notes
+        definition = attempt.op.definition
         if not definition.options.keep_memos:
-            notes.keep_no_memos(action)
+            notes.keep_no_memos(attempt)
         if (
             definition.is_async
             and state.batch is None
             and state.callback is None
-            and not notes.may_be_left(action)
-            and not is_suspect(action.crashes, self._services.crash_limit)
+            and not notes.may_be_left(attempt)
+            and not is_suspect(attempt.crashes, self._services.crash_limit)
         ):  # as nearly always: with a coroutine less
             return self._services.steps.attempt(attempt, state, notes, {}, inline, self)
         return self._attempt_with_care(attempt, inline)
 
     async def _attempt_with_care(self, attempt: RunningAttempt, inline: asyncio.Task[Any] | None) -> None:
-        state, notes, action = self._state, self._notes, attempt.action
+        state, notes = self._state, self._notes
         task = inline or current_task()
         outcome: Event | None = None
         try:
-            left = await notes.left(action, state.run_id) if notes.may_be_left(action) else {}
+            left = await notes.left(attempt, state.run_id) if notes.may_be_left(attempt) else {}
             if state.batch is not None or state.callback is not None:
                 await self._name_batches()
-            if is_suspect(action.crashes, self._services.crash_limit):
+            if is_suspect(attempt.crashes, self._services.crash_limit):
                 async with self._services.quarantine.turn(state.run, attempt):
                     outcome = await self._services.steps.attempt(attempt, state, notes, left, task)
             else:
@@ -290,9 +308,8 @@ class AttemptRunner:
 
         As with other clean-up, the run does not wait for ever; but to try again is to wait.
         """
-        action = attempt.action
-        told = {"run_id": self._state.run_id, "step": action.op.definition.name, "position": action.position}
-        log.warning("step.outlived", attempt=action.attempt, **told)
+        told = {"run_id": self._state.run_id, "step": attempt.op.definition.name, "position": attempt.position}
+        log.warning("step.outlived", attempt=attempt.attempt, **told)
         self._services.steps.leave_word(function)
         if not attempt.is_cancelled and not isinstance(outcome, (StepRetrying, StepSnoozed)):
             self._give_up_later(attempt, outcome)
@@ -309,10 +326,10 @@ class AttemptRunner:
 
     def ended(self, attempt: RunningAttempt, outcome: Event | None) -> None:
         """It is over, by *outcome*; None if it was cut off."""
-        action, had_begun = attempt.action, attempt.task is not None
+        had_begun = attempt.task is not None
         attempt.task = None  # whose context knows the attempt: a cycle
         if attempt is self._inline:
-            self._inline = self._busy = None
+            self._busy = None
         if attempt.timer is not None:
             attempt.timer.cancel()
         if self._abandoned and attempt in self._abandoned:  # what came of it is of no use any more
@@ -322,18 +339,18 @@ class AttemptRunner:
                 self._abandoned -= {attempt}
                 self._inbox.wake()
             return
-        del self._running[action.position]
+        self._drop(attempt)
         if outcome is not None:
             self._inbox.add(outcome)
         elif attempt.is_cut_off and not had_begun:
-            self._not_begun(action)
+            self._not_begun(attempt)
         elif attempt.is_cut_off:
             now = self._services.clock.now()
-            self._inbox.add(StepInterrupted(action.position, action.attempt, crashed=False, at=now))
+            self._inbox.add(StepInterrupted(attempt.position, attempt.attempt, crashed=False, at=now))
         else:
             self._inbox.wake()  # nothing came of it, but the driver must see that it is running no more
 
-    def _not_begun(self, action: StepAction) -> None:
+    def _not_begun(self, action: AnyAttempt) -> None:
         self._inbox.add(StepNotBegun(action.position, action.attempt, self._services.clock.now()))
 
     async def _name_batches(self) -> None:
@@ -350,7 +367,7 @@ class AttemptRunner:
 
 
 def _is_job(attempt: RunningAttempt) -> bool:
-    kind: str = attempt.action.op.definition.kind
+    kind: str = attempt.op.definition.kind
     return kind == "job"
 
 

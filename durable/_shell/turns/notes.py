@@ -17,8 +17,9 @@ from durable._core.journal.events import Event, RunRetried, StepStarted, StepSuc
 from durable._core.journal.history import only
 from durable._core.light_frozen import light_define
 from durable._core.program.progress import Progress
-from durable._core.run.decision import Decision, StepAction
+from durable._core.run.decision import Decision
 from durable._shell.attempts.context import EmittedSoFar, StepContext
+from durable._shell.attempts.running_attempt import AnyAttempt
 from durable._shell.loops import running_loop
 from durable._shell.reads.event_rows import notes_left
 from durable._shell.rows.rows import DroppedNotes, Effects
@@ -113,15 +114,15 @@ class StepNotes:
             return commits.say_in_thread(said, sync=sync)
         return commits.say(said, sync=sync)
 
-    def keep_no_memos(self, action: StepAction) -> None:
+    def keep_no_memos(self, action: AnyAttempt) -> None:
         """Let the memos of a step go once it has succeeded."""
         self._not_kept |= {action.position}
 
-    def may_be_left(self, action: StepAction) -> bool:
+    def may_be_left(self, action: AnyAttempt) -> bool:
         """Whether an earlier attempt may have left something for this one."""
         return action.attempt > 1 or action.position in self._asked_before
 
-    async def left(self, action: StepAction, run_id: str) -> dict[str, Payload]:
+    async def left(self, action: AnyAttempt, run_id: str) -> dict[str, Payload]:
         """What earlier attempts have left for this one, by name."""
         found = await self._services.read(run_id, partial(notes_left, run=self._run, position=action.position))
         if found:

@@ -192,13 +192,12 @@ class Attempts:
             done, _ = await asyncio.wait({task}, timeout=self._setup.cleanup_seconds)
         if done:
             return task.result()
-        action = running.action
-        told = {"step": action.op.definition.name, "position": action.position, "attempt": action.attempt}
+        told = {"step": running.op.definition.name, "position": running.position, "attempt": running.attempt}
         log.warning("step.abandoned", **told)
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
         running.end()
-        return None if closing else StepStopped(action.position, action.attempt, abandoned=True, at=0.0)
+        return None if closing else StepStopped(running.position, running.attempt, abandoned=True, at=0.0)
 
     def _sends_to(self, workflow_id: str) -> Callable[[list[Item]], Awaitable[None]]:
         """What gives items to the run called *workflow_id*."""
