@@ -480,8 +480,8 @@ MUTANTS = (
     _m(
         "each attempt has another idempotency key",
         "_shell/attempts/running_attempt",
-        'f"{state.run_id}:{action.position}",',
-        'f"{state.run_id}:{action.position}:{action.attempt}",',
+        'f"{state.run_id}:{self.position}",',
+        'f"{state.run_id}:{self.position}:{self.attempt}",',
         "shell/test_steps.py::test_attempts_share_one_idempotency_key",
     ),
     _m(
@@ -741,7 +741,7 @@ MUTANTS = (
     _m(
         "a step that ignores its timeout is waited for for ever",
         "_shell/attempts/steps",
-        "if running.keeper is not None and running.action.op.definition.is_async:",
+        "if running.keeper is not None and running.op.definition.is_async:",
         "if False:",
         "shell/test_structured_cancelling.py::test_a_step_that_ignores_its_own_timeout_is_abandoned_and_told",
     ),
@@ -1476,9 +1476,9 @@ MUTANTS = (
     _m(
         "the time of a run counts its queue",
         "_shell/turns/turn_writer",
-        'self._ready.kind == "workflow" and self._ready.timeout is not None:\n'
-        "                write.deadline = now + self._ready.timeout",
-        "self._ready.timeout is not None:\n                write.deadline = self._ready.ready_at + self._ready.timeout",
+        'self._state.kind == "workflow" and self._state.timeout is not None:\n'
+        "                write.deadline = now + self._state.timeout",
+        "self._state.timeout is not None:\n                write.deadline = self._state.ready_at + self._state.timeout",
         "shell/test_times.py::test_the_timeout_of_a_workflow_counts_from_when_it_first_begins",
     ),
     _m(
