@@ -17,6 +17,7 @@ from durable import (
     Engine,
     Flow,
     Limit,
+    Middleware,
     PoisonError,
     Return,
     RunFailedError,
@@ -54,6 +55,16 @@ def report(day: str) -> str:
 @job(key="the-report")
 def keyed_report(day: str) -> str:
     return day
+
+
+class Commits(Middleware):
+    """Notes how many share each commit."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def committed(self, members: int, seconds: float) -> None:
+        self.sizes.append(members)
 
 
 @workflow
@@ -182,6 +193,20 @@ async def test_schedules_of_one_instant_share_it(engines, clock, eventually):
     runs = await count(engine, 100, eventually)
     assert {run.labels["schedule"] for run in runs} == {schedule.name for schedule in schedules}
     assert [info.name for info in await engine.schedules()] == [schedule.name for schedule in schedules]
+
+
+async def test_thousands_of_one_instant_hold_nobody_up(engines, clock, eventually, monkeypatch):
+    """
+    What ticks at one instant is recorded so many at a time: neither the writer nor the event loop is held for all.
+    """
+    monkeypatch.setattr(schedules_module, "TICKS_AT_ONCE", 3)
+    commits = Commits()
+    schedules = [Schedule(f"s{number}", report(str(number)), every=HOUR) for number in range(8)]
+    engine = await engines.memory(report, clock=clock, schedules=schedules, middleware=[commits])
+    await engine.queue("default").pause()
+    clock.advance(HOUR)
+    await count(engine, 8, eventually)
+    assert commits.sizes[-3:] == [3, 3, 2]
 
 
 # --- exactly once -------------------------------------------------------------------------------

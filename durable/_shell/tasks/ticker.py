@@ -36,6 +36,9 @@ from durable.errors import DefinitionError, DurableError, EngineClosedError, Sch
 #: Starts a background task, by its name.
 Start: TypeAlias = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 
+#: Schedules that tick in one commit, and in one iteration of the event loop: a few milliseconds of either.
+TICKS_AT_ONCE = 125
+
 
 def collect_schedules(schedules: Iterable[Schedule], definitions: Definitions) -> dict[str, Schedule]:
     """
@@ -141,10 +144,11 @@ class Ticker:
                 await self._tick_all()
 
     async def _tick_all(self) -> None:
-        """Together, so that ticks of one instant share a commit."""
+        """Many together, so that ticks of one instant share a commit."""
         now = self._services.clock.now()
         due = [name for name, row in self._rows.items() if row.next_at is not None and row.next_at <= now]
-        await asyncio.gather(*(self._alone(name, self._tick(name, now)) for name in due))
+        for at in range(0, len(due), TICKS_AT_ONCE):
+            await asyncio.gather(*(self._alone(name, self._tick(name, now)) for name in due[at : at + TICKS_AT_ONCE]))
         for row in self._rows.values():
             self._wake_for(row)
 
