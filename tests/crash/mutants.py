@@ -662,10 +662,10 @@ MUTANTS = (
     _m(
         "an engine that cannot open forgets who killed the last one",
         "_shell/engine/running",
-        "            recovered = await _recover(database, settings, left, outlived)\n"
+        "            recovered = await _recover(database, settings, left, outlived, begun)\n"
         "            if ownership is not None:\n                ownership.forget_last_words()\n",
         "            if ownership is not None:\n                ownership.forget_last_words()\n"
-        "            recovered = await _recover(database, settings, left, outlived)\n",
+        "            recovered = await _recover(database, settings, left, outlived, begun)\n",
         "shell/test_ownership.py::test_an_engine_that_cannot_open_leaves_what_the_dead_one_noted",
     ),
     _m(

@@ -152,7 +152,7 @@ async def test_a_wal_without_its_file_is_not_thrown_away(engines):
 async def test_a_backup_is_made_where_there_are_no_hard_links(engines, tmp_path, monkeypatch):
     """As on exFAT, or a mounted share: also there it replaces nothing, and leaves nothing behind."""
 
-    def no_links(*_):
+    def no_links(*_, **__):
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(backups.os, "link", no_links)

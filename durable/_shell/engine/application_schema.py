@@ -57,22 +57,28 @@ class ApplicationSchema:
             return cls()
         return cls(tuple(_step(each, number) for number, each in enumerate((schema, *later))))
 
-    async def prepare(self, database: AnyDatabase, path: str) -> None:
+    async def prepare(
+        self, database: AnyDatabase, path: str, begun: Callable[[sqlite3.Connection], None] = lambda _: None
+    ) -> None:
         """
-        Have the file get the steps that it has not had.
+        Have the file get the steps that it has not had, in a transaction that *begun* begins.
 
         Raises:
             MigrationError: One failed, from what it raised; the file is as it was before.
         """
         if self.steps:
-            await database.write(lambda conn: self._catch_up(conn, database.guard, path))
+            await database.write(lambda conn: self._catch_up(conn, database.guard, path, begun))
 
-    def _catch_up(self, conn: sqlite3.Connection, guard: Guard, path: str) -> None:
+    def _catch_up(
+        self, conn: sqlite3.Connection, guard: Guard, path: str, begun: Callable[[sqlite3.Connection], None]
+    ) -> None:
         row = conn.execute(_READ).fetchone()
         had = 0 if row is None else int(row[0])
         if had > len(self.steps):  # an older program after a newer one: its tables are those of the newer
             notice = f"its tables had {had} steps of schema= and migrations=, and this program knows {len(self.steps)}"
             log.warning("journal.notice", path=path, notice=notice)
+        if had < len(self.steps):
+            begun(conn)
         for number in range(had, len(self.steps)):
             tx = SyncTransaction(conn, guard, _no_runs, Effects())
             try:

@@ -55,8 +55,8 @@ from durable._shell.rows.schedule_row import ScheduleRow
 from durable._shell.rows.token_keys import make_token_key, token_key
 from durable._shell.rows.value_caps import note_value_caps
 from durable._shell.storage import schema, seals
-from durable._shell.storage.copies.marks import holds_other_tables
-from durable._shell.storage.copies.torn import WHOLE, note_closed
+from durable._shell.storage.copies import marks
+from durable._shell.storage.copies.torn import WHOLE, note_closed, note_open
 from durable._shell.storage.database import Database
 from durable._shell.storage.location import check_name
 from durable._shell.storage.memory import MEMORY, MemoryDatabase
@@ -212,14 +212,15 @@ class Running:
             workload = Workload(activity, settings.clock, host.check_open)
             parts.enter_context(workload.shown())
             database, ownership = await _open_file(settings, host, parts)
-            await settings.schema.prepare(database, settings.path)
+            begun = _noting(database)
+            await settings.schema.prepare(database, settings.path, begun)
             left = None if ownership is None else ownership.last_words()
             elsewhere = OutlivedElsewhere(settings.path) if isinstance(database, Database) else None
             if elsewhere is not None:
                 parts.callback(sweep, settings.path)
                 parts.callback(elsewhere.close)
             outlived: Collection[tuple[str, str]] = () if elsewhere is None else elsewhere.steps
-            recovered = await _recover(database, settings, left, outlived)
+            recovered = await _recover(database, settings, left, outlived, begun)
             if ownership is not None:
                 ownership.forget_last_words()
             if settings.check_on_open:
@@ -261,19 +262,18 @@ class Running:
         found = self._recovered
         for queue in found.paused_queues:
             self.scheduler.pause_queue(queue, paused=True)
-        self.scheduler.take(Effects(unborn=await self.database.read(read_unborn)))
+        self.scheduler.take(Effects(unborn=found.unborn))
         self.scheduler.recover(found.ready_queues, found.next_fire_at)
         self.ticker.begin()
-        self.hook_calls.take(Effects(hooks=await self.database.read(runs_with_owed_hooks)))
+        self.hook_calls.take(Effects(hooks=found.owed_hooks))
         if self.server is not None:
             self._parts.push_async_callback(self.server.aclose)
             await self.server.start()
-        if self.database.notices:  # they are about two writers: only we write where no tables of others are
-            is_shared: bool = await self.database.read(holds_other_tables)
-            for notice in self.database.notices if is_shared else ():
-                if notice not in _told:  # once a process, since it is about that
-                    _told.add(notice)
-                    log.warning("journal.notice", path=self.settings.path, notice=notice)
+        # They are about two writers: only we write where no tables of others are.
+        for notice in self.database.notices if found.is_shared else ():
+            if notice not in _told:  # once a process, since it is about that
+                _told.add(notice)
+                log.warning("journal.notice", path=self.settings.path, notice=notice)
         self.check_alive()  # lest it looks open that has failed meanwhile
 
     async def _write_again(self) -> None:
@@ -507,6 +507,11 @@ async def _open_file(settings: Settings, host: Host, parts: AsyncExitStack) -> t
     return file, ownership
 
 
+def _noting(database: AnyDatabase) -> Callable[[sqlite3.Connection], None]:
+    """What the first transaction of an engine begins with: the file is to say that it is open."""
+    return partial(note_open, path=database.path) if isinstance(database, Database) else lambda _: None
+
+
 def _leave(conn: sqlite3.Connection) -> bool:
     """What is done last; whether there is more."""
     note_closed(conn)
@@ -540,23 +545,35 @@ class Recovered:
     #: When the latest runs of queues with a rate began.
     starts: dict[str, list[float]]
     token_key: str
+    #: See `read_unborn`.
+    unborn: list[ReadyRun]
+    #: Runs of which hooks are to be called again.
+    owed_hooks: list[int]
+    #: Whether others have tables in the file.
+    is_shared: bool
 
 
 async def _recover(
-    database: AnyDatabase, settings: Settings, left: Sequence[bytes] | None, outlived: Collection[tuple[str, str]]
+    database: AnyDatabase,
+    settings: Settings,
+    left: Sequence[bytes] | None,
+    outlived: Collection[tuple[str, str]],
+    begun: Callable[[sqlite3.Connection], None],
 ) -> Recovered:
     """
     Let runs try again that other code had blocked, and let in whom today's numbers of limits let in.
 
-    *left*: what the last engine had noted of itself, if it died. *outlived*: steps, by run and position, whose
-    functions still run elsewhere.
+    One transaction, and so one change of thread and one sync. *left*: what the last engine had noted of itself, if it
+    died. *outlived*: steps, by run and position, whose functions still run elsewhere. *begun*: what the first
+    transaction of an opening begins with.
     """
     now = settings.clock.now()
     noted = read_notes(left)
 
-    def recover(conn: sqlite3.Connection) -> tuple[dict[str, ScheduleRow], LastLife, list[Damaged]]:
+    def recover(conn: sqlite3.Connection) -> tuple[Recovered, list[Damaged]]:
         effects = Effects()  # not needed but for damage, since what these cause is read from the file afterwards
-        for table, key in spoiled:  # before anything is written to them
+        begun(conn)
+        for table, key in seals.all_damaged(conn):  # before anything is written to them
             isolate(conn, table, key, now, effects)
         stop_ended(conn, effects)
         retry_blocked(conn, now)
@@ -571,14 +588,11 @@ async def _recover(
             let_in(conn, slots.leave_paused_queue(conn, queue, now, effects, active=None), now, effects)
         let_in(conn, slots.free_outlived(conn, outlived, now, effects), now, effects)
         let_in(conn, slots.grant_all(conn, now, effects), now, effects)
-        adopted = adopt(conn, list(settings.schedules.values()), now, effects)
-        return adopted, take_last_life(conn, noted), effects.damaged
-
-    def look(conn: sqlite3.Connection) -> Recovered:
+        schedules = adopt(conn, list(settings.schedules.values()), now, effects)
+        last_life = take_last_life(conn, noted)
         changed, unread = changed_queues(conn, now)
-        damaged.extend(unread)
         rates = [(queue.name, queue.rate) for queue in settings.queues if queue.rate is not None]
-        return Recovered(
+        recovered = Recovered(
             at=now,
             last_run=event_rows.last_run(conn),
             last_life=last_life,
@@ -593,11 +607,14 @@ async def _recover(
                 for name, rate in rates
             },
             token_key=token_key(conn),
+            unborn=read_unborn(conn),
+            owed_hooks=runs_with_owed_hooks(conn),
+            is_shared=marks.holds_other_tables(conn),
         )
+        return recovered, [*effects.damaged, *unread]
 
-    spoiled = await database.read(seals.all_damaged)
-    schedules, last_life, damaged = await database.write(recover)
-    recovered = await database.read(look)
+    # Meanwhile the reader is opened, and reads: later another file, or none, may lie under the path.
+    (recovered, damaged), _ = await asyncio.gather(database.write(recover), database.read(marks.schema_of))
     _tell_damaged(settings.path, damaged)
     return recovered
 

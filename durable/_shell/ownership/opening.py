@@ -17,6 +17,7 @@ from durable._shell.storage.copies import marks, torn
 from durable._shell.storage.copies.backups import check_wal
 from durable._shell.storage.database import Database
 from durable._shell.storage.location import check_folder, check_name
+from durable._shell.storage.new_file import make_whole
 from durable._shell.storage.wal import has_commits
 from durable._shell.threads import in_thread
 from durable.errors import JournalLockedError
@@ -130,10 +131,11 @@ async def _open(
 
     def prepare(conn: sqlite3.Connection) -> None:
         schema.prepare(conn, now())
-        if role == "engine":
-            torn.note_open(conn, path)
-        elif copied:  # lest it is verified for each request
+        if role == "client" and copied:  # lest it is verified for each request
             torn.note_closed(conn)
+
+    def make(path: str) -> None:
+        make_whole(path, now())
 
     if has_commits(path):  # mostly, of a process that was killed
         await in_thread(check_wal, path)
@@ -142,6 +144,7 @@ async def _open(
         durability=durability,
         inspect=inspect,
         prepare=prepare,
+        make=make,
         allow_network_fs=allow_network_fs,
         inline=inline,
     )

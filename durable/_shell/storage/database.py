@@ -214,6 +214,7 @@ class Database:
         durability: Literal["full", "process"],
         prepare: Callable[[sqlite3.Connection], None] | None,
         inspect: Callable[[sqlite3.Connection], None] | None,
+        make: Callable[[str], None] | None,
         *,
         allow_network_fs: bool,
         inline: bool,
@@ -232,7 +233,7 @@ class Database:
         self._calls_ended = self._ended_before = 0
         self._watched = False
         self.guard = Guard()
-        self._durability, self._prepare, self._inspect = durability, prepare, inspect
+        self._durability, self._prepare, self._inspect, self._make = durability, prepare, inspect, make
         self._loop = asyncio.get_running_loop()
         self._exclusive = asyncio.Lock()  # held during several hops: `write` needs it only then
         self._opening = asyncio.Lock()  # held while connections come and go after `open`
@@ -257,6 +258,7 @@ class Database:
         durability: Literal["full", "process"] = "full",
         prepare: Callable[[sqlite3.Connection], None] | None = None,
         inspect: Callable[[sqlite3.Connection], None] | None = None,
+        make: Callable[[str], None] | None = None,
         allow_network_fs: bool = False,
         inline: bool = False,
     ) -> Self:
@@ -269,13 +271,16 @@ class Database:
             prepare: Called on the writer's thread before anything else writes; does its own
                 BEGIN and COMMIT. Called again by `reopen`. What it raises closes everything.
             inspect: Called before anything is modified: the place to refuse a file.
+            make: Called with the path before that; may make a file where there is none.
             allow_network_fs: Whether it may lie where locks do not hold.
             inline: Whether the loop may wait for short commits, see `write_inline`.
 
         Raises:
             JournalError: A subclass that says what about the file or the machine is wrong.
         """
-        database = cls(real_path(path), durability, prepare, inspect, allow_network_fs=allow_network_fs, inline=inline)
+        database = cls(
+            real_path(path), durability, prepare, inspect, make, allow_network_fs=allow_network_fs, inline=inline
+        )
         try:
             await to_its_end(database._start())
         except BaseException:
@@ -612,7 +617,8 @@ class Database:
 
     def _open_writer(self) -> sqlite3.Connection:
         try:
-            check_place(self.path, create=self._identity is None, allow_network_fs=self._allow_network_fs)
+            create, insists = self._identity is None, self._allow_network_fs
+            check_place(self.path, create=create, allow_network_fs=insists, make=self._make)
             conn = connected(self.path, "rw")
         except (sqlite3.Error, OSError) as error:
             raise translate(error, self.path) from error

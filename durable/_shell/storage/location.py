@@ -15,6 +15,7 @@ import re
 import sqlite3
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -85,11 +86,15 @@ def check_folder(path: str, *, allow_network_fs: bool = False) -> None:
         raise JournalFullError(path, f"less than {FREE_BYTES >> 10} KiB are free in {folder}")
 
 
-def check_place(path: str, *, create: bool, allow_network_fs: bool = False) -> None:
-    """Refuse a file on which SQLite's promises do not hold; *create* it, for its owner alone."""
+def check_place(
+    path: str, *, create: bool, allow_network_fs: bool = False, make: Callable[[str], None] | None = None
+) -> None:
+    """Refuse a file on which SQLite's promises do not hold; *create* it, for its owner alone: with *make*, or empty."""
     check_folder(path, allow_network_fs=allow_network_fs)
     refuse_side_files(path)
     if create:
+        if make is not None:
+            make(path)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     check_file(path)

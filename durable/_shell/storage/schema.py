@@ -378,11 +378,12 @@ JOIN durable_runs AS r ON r.run = w.run
 
 def prepare(connection: sqlite3.Connection, now: float) -> None:
     """Create or migrate the tables, in one transaction. The file has passed `marks.inspect`."""
-    _prepare_tables(connection, now)
+    prepare_tables(connection, now)
     keep_seals(connection)
 
 
-def _prepare_tables(connection: sqlite3.Connection, now: float) -> None:
+def prepare_tables(connection: sqlite3.Connection, now: float) -> None:
+    """As `prepare`, of a connection through which no more will be written."""
     version = schema_of(connection)
     if version == SCHEMA_VERSION and _is_numbered(connection) and not is_backup(connection):
         return
