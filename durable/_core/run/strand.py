@@ -5,11 +5,11 @@ A *strand* is one thread of a workflow's control: the body, or a helper coroutin
 member of a group. `resume` sends one outcome in and runs the code, synchronously, to its
 next command or its end. No event loop is involved.
 
-How an async generator is driven: ``step = agen.asend(x)`` and ``step.send(None)``. A ``yield``
-arrives as `StopIteration.value`. An ``await op`` inside arrives as the value that ``send``
-returns (an op's ``__await__`` yields the op itself), and the *same* ``step`` is then resumed
-with the result. Anything else that comes out of ``send`` is a foreign await: our error is
-thrown into the awaitable, so that the traceback ends at the user's own line.
+How an async generator is driven: `_driven` delegates to ``agen.asend(value)``, so that a ``yield`` and an ``await op``
+inside both come out of its ``send`` (an op's ``__await__`` yields the op itself), and what is sent in next goes
+where the code stands. To catch the `StopIteration` by which a ``yield`` leaves ``asend`` would take twice as long.
+What comes out of an ``await`` and is no op is a foreign await: our error is thrown into the awaitable, so that the
+traceback ends at the user's own line.
 
 The engine holds the only reference to a generator. It is begun with asyncio's hooks for
 async generators set aside, so no event loop closes it behind our back, and `close` runs in a
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import FrameType
 from typing import Any
 
@@ -40,10 +40,8 @@ class Strand:
 
     __slots__ = (
         "_agen",
-        "_coro",
-        "_pending",
+        "_code",
         "_returns",
-        "_started",
         "commands",
         "draws",
         "prefix",
@@ -52,14 +50,13 @@ class Strand:
     )
 
     def __init__(self, code: AsyncGenerator[Any, Any] | Coroutine[Any, Any, Any], prefix: str) -> None:
+        #: The generator, and what drives it once it has begun; or a coroutine, which drives itself. None once closed.
         self._agen: AsyncGenerator[Any, Any] | None = None
-        self._coro: Coroutine[Any, Any, Any] | None = None
+        self._code: Generator[Any, Any, Any] | Coroutine[Any, Any, Any] | None = None
         if inspect.isasyncgen(code):
             self._agen = code
         else:
-            self._coro = code  # type: ignore[assignment]  # what is not an async generator is a coroutine here
-        self._pending: Any = None  # the awaitable of a generator that stands at an `await`
-        self._started = False
+            self._code = code  # type: ignore[assignment]  # what is not an async generator is a coroutine here
         self._returns = 0
         #: How it ended.
         self.value: Any = None
@@ -89,81 +86,67 @@ class Strand:
 
         None once it has ended; see *value* and *raised*.
         """
-        if self._coro is not None:
-            return self._resume_coroutine(self._coro, value, error)
-        if self._agen is not None:
-            return self._resume_generator(self._agen, value, error)
-        return None  # closed
-
-    def _resume_coroutine(
-        self, coroutine: Coroutine[Any, Any, Any], value: Any, error: BaseException | None
-    ) -> Command | None:
         while True:
+            code = self._code
             try:
-                found = coroutine.send(value) if error is None else coroutine.throw(error)
-            except StopIteration as stop:
-                self.value = stop.value
-                return None
+                if code is None:
+                    found = self._begin(error)
+                elif error is None:
+                    found = code.send(value)
+                else:
+                    found = self._raise(code, error)
             except BaseException as raised:  # noqa: BLE001 - user code may raise anything; the caller sorts it
-                self.raised = raised
+                self._end(raised)
+                error = None  # its traceback may hold this frame: a cycle, and work for the collector
                 return None
             if isinstance(found, Command):
                 return found
-            value, error = None, _not_durable(found)
-
-    def _resume_generator(
-        self, agen: AsyncGenerator[Any, Any], value: Any, error: BaseException | None
-    ) -> Command | None:
-        pending = self._pending
-        while True:
-            try:
-                if pending is not None:
-                    found = pending.send(value) if error is None else pending.throw(error)
-                else:
-                    pending = self._next_awaitable(agen, value, error)
-                    found = pending.send(None)
-            except StopIteration as stop:  # it yielded
-                pending = None
-                found = stop.value
-                if isinstance(found, Command):
-                    self._pending = None
-                    return found
-                if isinstance(found, Return):
-                    self.value = found.value
-                    self._returns += 1
-                    if self._returns > _MAX_REFUSALS:  # a loop that swallows every end would run for ever
-                        self.close()
-                        return None
-                    value, error = None, ReturnReached()
-                else:
-                    value, error = None, _not_an_op(found)
-                continue
-            except (StopAsyncIteration, ReturnReached):
-                pending = error = None  # its traceback holds this frame: a cycle, and work for the collector
+            value, error = None, self._refused(found)
+            if error is None:
                 return None
-            except BaseException as raised:  # noqa: BLE001 - user code may raise anything; the caller sorts it
-                self.raised = raised
-                return None
-            if isinstance(found, Command):
-                self._pending = pending
-                return found
-            value, error = None, _not_durable(found)
 
-    def _next_awaitable(self, agen: AsyncGenerator[Any, Any], value: Any, error: BaseException | None) -> Any:
-        if self._started:
-            return agen.asend(value) if error is None else agen.athrow(error)
-        self._started = True
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, None)
-        try:  # only here, since hooks are read when the first awaitable is made
-            return agen.asend(None) if error is None else agen.athrow(error)
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
+    def _begin(self, error: BaseException | None) -> Any:
+        """Begin a generator, with *error* if there is one. What it asks for."""
+        agen = self._agen
+        if agen is None:
+            return _CLOSED
+        self._code = _driven(agen, _first_awaitable(agen, error))
+        return self._code.send(None)
+
+    def _raise(self, code: Generator[Any, Any, Any] | Coroutine[Any, Any, Any], error: BaseException) -> Any:
+        """Raise *error* where the code stands. What it asks for then."""
+        agen = self._agen
+        if agen is None or _awaited_in(code) is not None:
+            return code.throw(error)
+        self._code = _driven(agen, agen.athrow(error))  # rather than through *code*, which its traceback would pass
+        return self._code.send(None)
+
+    def _end(self, raised: BaseException) -> None:
+        """Note how the code has ended."""
+        if self._agen is None and isinstance(raised, StopIteration):
+            self.value = raised.value
+        elif self._agen is None or not isinstance(raised, (StopAsyncIteration, ReturnReached)):
+            self.raised = raised
+
+    def _refused(self, found: object) -> BaseException | None:
+        """What to raise where the code asked for *found*, which is no command; None if it is resumed no more."""
+        if found is _CLOSED:
+            return None
+        if self._agen is None or self._code is None or _awaited_in(self._code) is not None:
+            return _not_durable(found)
+        if not isinstance(found, Return):
+            return _not_an_op(found)
+        self.value = found.value
+        self._returns += 1
+        if self._returns > _MAX_REFUSALS:  # a loop that swallows every end would run for ever
+            self.close()
+            return None
+        return ReturnReached()
 
     def frames(self) -> list[FrameType]:
         """Where its code stands: its frame, then those of the helpers that it awaits; none once it ended."""
         found: list[FrameType] = []
-        code: Any = self._agen if self._agen is not None else self._coro
+        code: Any = self._code if self._agen is None else self._agen
         while code is not None:
             kind = "ag" if inspect.isasyncgen(code) else "cr" if inspect.iscoroutine(code) else ""
             frame = getattr(code, f"{kind}_frame", None)
@@ -176,38 +159,64 @@ class Strand:
     def close(self) -> None:
         """Close the code and never resume it, in dead mode: whatever its `finally` blocks ask for is refused."""
         with current_driver.dead_mode():
+            awaited = None if self._agen is None or self._code is None else _awaited_in(self._code)
             for _ in range(_MAX_REFUSALS):
-                if self._close_once():
+                ended, awaited = self._close_once(awaited)
+                if ended:
                     break
             # Still in dead mode: code that refused to end is finalised here, by its last reference.
-            self._agen = self._coro = self._pending = None
+            self._agen = self._code = awaited = None
 
-    def _close_once(self) -> bool:
-        """Raise GeneratorExit where the code stands; whether it has ended."""
+    def _close_once(self, awaited: Any) -> tuple[bool, Any]:
+        """Raise GeneratorExit where the code stands; whether it has ended, and what it awaits where it has not."""
         closing: Any = None
         try:
-            if self._coro is not None:
-                self._coro.close()
-            elif self._pending is not None:
-                self._pending.throw(GeneratorExit())  # if this returns, it awaits something foreign
-                return False
-            elif self._agen is not None and self._started:
+            if self._code is None:  # it has not begun
+                pass
+            elif self._agen is None:
+                self._code.close()
+            elif awaited is not None:
+                awaited.throw(GeneratorExit())  # if this returns, it awaits something foreign
+                return False, awaited
+            else:
                 # Not aclose: what is yielded would be lost with it, and helpers in it complain.
                 closing = self._agen.athrow(GeneratorExit())
                 closing.send(None)
-                self._pending = closing
-                return False
+                return False, closing
         except StopIteration as yielded:
-            self._pending = None
             discard(yielded.value)
-            return False
+            return False, None
         except RuntimeError as refused:
-            return "ignored GeneratorExit" not in str(refused)
+            return "ignored GeneratorExit" not in str(refused), awaited
         except BaseException:  # noqa: BLE001 - a dying generator's last words change nothing
-            return True
+            return True, None
         finally:
             closing = None  # it holds what was raised, whose traceback holds this frame: no cycle
-        return True
+        return True, None
+
+
+#: In place of what a strand asks for that was closed.
+_CLOSED = object()
+
+
+def _driven(agen: AsyncGenerator[Any, Any], awaitable: Any) -> Generator[Any, Any, None]:
+    """Gives what *agen* yields, and what it awaits; begins with what *awaitable*, of *agen*, leads to."""
+    while True:
+        awaitable = agen.asend((yield (yield from awaitable)))
+
+
+def _awaited_in(driven: Any) -> Any:
+    """What the generator is in that is *driven*, if it stands at an ``await``; None if it stands at a ``yield``."""
+    return driven.gi_yieldfrom
+
+
+def _first_awaitable(agen: AsyncGenerator[Any, Any], error: BaseException | None) -> Any:
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:  # only here, since hooks are read when the first awaitable is made
+        return agen.asend(None) if error is None else agen.athrow(error)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 _A_MOCK = (
