@@ -109,6 +109,15 @@ def call_site(depth: int = 2) -> CallSite | None:
     return (frame.f_code.co_filename, frame.f_lineno)
 
 
+def asked_here(depth: int = 2) -> tuple[WorkflowContext | None, CallSite | None]:
+    """The driver in charge, to be told of what is made (`created`), and the `call_site` of that: both in one look."""
+    driver = _here.driver
+    if driver is None:
+        return None, None
+    frame = sys._getframe(depth)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # as above
+    return driver, (frame.f_code.co_filename, frame.f_lineno)
+
+
 def created(command: Command) -> None:
     """Tell the driver in charge that *command* exists, so that it can report one never yielded."""
     driver = _here.driver

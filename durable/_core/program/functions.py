@@ -110,8 +110,10 @@ class Step(StepDefinition[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]:
         """An op that runs the step; raises TypeError if the arguments do not fit its signature."""
         bound, named = self.arguments.bind(args, kwargs)
-        op: StepOp[R] = StepOp(self, bound, named, NO_OPTIONS, current_driver.call_site())
-        current_driver.created(op)
+        driver, site = current_driver.asked_here()
+        op: StepOp[R] = StepOp(self, bound, named, NO_OPTIONS, site)
+        if driver is not None:
+            driver.created(op)
         return op
 
     def for_item(self, args: tuple[Any, ...], site: current_driver.CallSite | None) -> StepOp[R]:

@@ -69,14 +69,16 @@ class AttemptNode(Leaf[StepEvent]):
         self.wait = None
         ex.leaves[position] = self
         self.op = op
+        self.first: StepStarted | TransactionStarted
         self.state = STARTED  # shared, as of every other step: a replay makes no object for it
         definition = op.definition
-        recorded = ex.replays(position)
-        kind = StepStarted if isinstance(op, StepOp) else TransactionStarted
-        if type(recorded) is kind and recorded.name == definition.name and ex.matches(position, recorded):
-            self.first: StepStarted | TransactionStarted = recorded
+        kind: type[StepStarted | TransactionStarted] = StepStarted if isinstance(op, StepOp) else TransactionStarted
+        first = ex.taken_as(position, kind, definition.name)
+        if first is not None:
+            self.first = first
             ex.running += 1
             return
+        recorded = ex.replays(position)
         carried = () if recorded or not (op.args or op.kwargs) else step_forms(op, ex.codec)
         digest = ex.codec.digest_of(carried[0]) if carried else ""
         self.first = kind(position, definition.name, 1, ex.site(op), digest, ex.time)

@@ -367,7 +367,8 @@ class Execution(OpenRun):
             self.time = recorded.reopened_at
         last = len(recorded.arrivals) - 1
         if recorded.run_attempt == 1 and (recorded.commands or not history.ends_unborn(recorded.arrivals)):
-            self._reach(last < 0)
+            if last < 0:
+                self._reach_end()
             self._begin()
             yield from self._resumed()
         for index, event in enumerate(recorded.arrivals):
@@ -379,7 +380,8 @@ class Execution(OpenRun):
             self.taken = index + 1
             if not recorded.reopened:
                 self.time = event.at
-            self._reach(index == last)
+            if index == last:
+                self._reach_end()
             if not self._take(event):
                 self.diverge(event.position or "", None)
             if self.opened and not self.runnable:
@@ -390,10 +392,10 @@ class Execution(OpenRun):
             self.diverge(next(iter(self.unmatched)), None)
         self.answers.take_dropped()  # not reported again, since they were when they were new
 
-    def _reach(self, is_last: bool) -> None:  # noqa: FBT001 - private, and never a literal
+    def _reach_end(self) -> None:
         """What is replayed next is the last that is recorded: from there on an open history is continued."""
-        self.at_frontier = is_last and self.history.continues
-        if is_last and self.history.unfinished_at is not None:
+        self.at_frontier = self.history.continues
+        if self.history.unfinished_at is not None:
             self.time = self.history.unfinished_at
 
     def _turn(self, arrived: Sequence[Event]) -> Steps:

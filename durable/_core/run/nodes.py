@@ -588,18 +588,21 @@ class OpenRun:
         """Whether what the code asks for, and is not recorded, is new; else the code has changed."""
         return not self.replaying or self.history.reopened or self.at_frontier
 
-    def matches(self, position: str, recorded: CommandEvent) -> bool:
+    def taken_as(self, position: str, kind: type[_E], name: str) -> _E | None:
         """
-        Take *recorded*, which has the kind and name of what the code asks for at *position*; or leave it to `command`.
+        The command at *position*, taken, if it is recorded with the *kind* and *name* of what the code asks for.
 
-        What most replayed commands are: nothing is made of them that would only be compared.
+        As most replayed commands are: nothing is made of them that would only be compared. All else is for `command`.
         """
+        recorded = self.unmatched.get(position)
+        if type(recorded) is not kind or recorded.name != name:
+            return None
         if position in self.comparing.positions and not self._carries(recorded):
-            return False
+            return None
         del self.unmatched[position]
         if self.opened is not None:
             self.opened.append(recorded)
-        return True
+        return recorded
 
     def _carries(self, recorded: CommandEvent) -> bool:
         """Whether the command that is being opened carries what was recorded, as far as can be told."""
