@@ -5,8 +5,10 @@ Places in code: what frames of a frozen program say, and where no source is look
 import pytest
 
 from durable._core import source_places
+from durable._core.authoring.decorators import step
 from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.failures import record_exception
+from durable._core.program import current_driver
 from durable._debug.replay import SourceLine
 
 
@@ -71,3 +73,73 @@ def test_where_source_is_looked_for(file, there):
     Full paths, and what a shell keeps.
     """
     assert source_places.has_source(file) is there
+
+
+@step
+def one(n: int = 0) -> int:
+    return n
+
+
+class Listener:
+    """
+    In charge, to no purpose.
+    """
+
+    def created(self, command):
+        pass
+
+
+@pytest.fixture
+def in_charge():
+    before = current_driver.put_in_charge(Listener())
+    yield
+    current_driver.put_in_charge(before)
+
+
+def asked_in(file, lines):
+    """
+    Where the steps were asked for that a function asks for, one on each of its *lines*; compiled as of *file*.
+    """
+    names = {"one": one, "found": []}
+    exec(compile("def body():\n" + "    found.append(one())\n" * lines, file, "exec"), names)
+    names["body"]()
+    names["body"]()
+    return [op.site for op in names["found"]]
+
+
+def test_each_op_knows_the_line_that_asked_for_it(in_charge):
+    """
+    In a long function too, however often it runs, and on a line that continues another one.
+    """
+    assert asked_in("long.py", 300) == [("long.py", line) for line in range(2, 302)] * 2
+    first, second = one(), one(
+        1
+    )  # fmt: skip
+    assert second.site == first.site
+    assert first.site is not None
+    assert first.site[0] == __file__
+
+
+def test_a_place_is_of_its_own_code_also_where_that_took_the_memory_of_another(in_charge):
+    """
+    Functions come and go, each compiled where the one before it was: none is taken for another.
+    """
+    for number in range(100):
+        assert asked_in(f"{number}.py", 2) == [(f"{number}.py", 2), (f"{number}.py", 3)] * 2
+
+
+def test_places_do_not_pile_up(in_charge, monkeypatch):
+    """
+    A program that makes ever new functions keeps a bounded number of places.
+    """
+    monkeypatch.setattr(current_driver, "_MOST_PLACES", 8)
+    for number in range(20):
+        asked_in(f"{number}.py", 3)
+        assert len(current_driver._places) <= 8
+
+
+def test_what_is_no_workflow_has_no_place():
+    """
+    Nobody asks for it, so it is not looked for.
+    """
+    assert one().site is None

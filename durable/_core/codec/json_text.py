@@ -48,13 +48,14 @@ def _refuse_constant(name: str) -> NoReturn:
 
 # make_scanner only reads its attributes; typeshed says that it wants another scanner.
 _decoder: Final[Any] = json.JSONDecoder(parse_constant=_refuse_constant)
-_scan: Final[Callable[[str, int], tuple[Any, int]]] = json.scanner.make_scanner(_decoder)
+#: A value at a place of a text, and where it ends; StopIteration where there is none.
+scan: Final[Callable[[str, int], tuple[Any, int]]] = json.scanner.make_scanner(_decoder)
 
 
 def loads(text: str) -> Any:
     """``json.loads``, without its search for white space where there is none."""
     try:
-        value, end = _scan(text, 0)
+        value, end = scan(text, 0)
     except StopIteration:
         return _decoder.decode(text)
     return value if end == len(text) else _decoder.decode(text)

@@ -5,6 +5,7 @@ The parameters and the result of a function, as recorded arguments and results s
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from typing import Any, Final
@@ -29,6 +30,8 @@ class ArgumentTypes:
     #: How many of them have no default.
     required: int
     required_named: frozenset[str]
+    #: How many arguments may be given where all are given by position.
+    counts: range
     rest: Any = None
     rest_named: Any = None
     has_rest: bool = False
@@ -53,12 +56,7 @@ class ArgumentTypes:
         Raises:
             TypeError: They do not fit; the message shows the signature.
         """
-        if (
-            not kwargs
-            and self.required <= len(args)
-            and (len(args) <= len(self.slots) or self.has_rest)
-            and not self.required_named
-        ):
+        if not kwargs and len(args) in self.counts:
             return args, {}
         try:
             bound = self.signature.bind(*args, **kwargs)
@@ -184,6 +182,7 @@ def argument_types(fn: Callable[..., Any], skip: int = 0, *, names: Mapping[str,
         names=named,
         required=required,
         required_named=frozenset(required_named),
+        counts=range(required, 0 if required_named else sys.maxsize if "has_rest" in rest else len(positional) + 1),
         **rest,
     )
 

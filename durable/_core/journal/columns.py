@@ -118,9 +118,8 @@ def from_row(kind: int, position: str | None, body: str | None, value: Payload |
         DecodeError: If the columns fit no event of this release.
     """
     if kind == _STEP_STARTED and body is not None and position is not None:  # half of all events, as in `to_row`
-        called, _, rest = body.rpartition(",")
-        digest = rest[1:-2]
-        if rest == f'"{digest}"]' and (digest.isalnum() or not digest):
+        called, _, digest = body[:-2].rpartition(',"')
+        if body.endswith('"]') and (digest.isalnum() or not digest):
             name, attempt, site = _read_step_called(called)
             return StepStarted(position, name, attempt, site, digest, at)
     layout = _LAYOUTS.get(kind)

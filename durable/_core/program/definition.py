@@ -140,6 +140,8 @@ class Definition(Generic[P, R]):
         self.fn = self._decorated = fn
         #: Its name in the journal: `name=` if given, else the function's own.
         self.name = check_name(f"the name of a {self.kind}", name or fn.__name__)
+        #: What errors call its result.
+        self.result_place = f"result of {self.kind} {self.name!r}"
         #: Names that it had in older code: what was recorded under them is its own.
         self.aliases = _checked_aliases(self.kind, self.name, aliases)
         #: What tells the keys of its limit apart, see `limit_key_for`.
@@ -184,11 +186,6 @@ class Definition(Generic[P, R]):
     def signature(self) -> inspect.Signature:
         """Its parameters, without what the engine passes."""
         return inspect.signature(self._decorated)
-
-    @cached_property
-    def result_place(self) -> str:
-        """What errors call its result."""
-        return f"result of {self.kind} {self.name!r}"
 
     @cached_property
     def result(self) -> Any:

@@ -109,7 +109,10 @@ class Step(StepDefinition[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepOp[R]:
         """An op that runs the step; raises TypeError if the arguments do not fit its signature."""
-        bound, named = self.arguments.bind(args, kwargs)
+        bound: tuple[Any, ...] = args
+        named: dict[str, Any] = kwargs
+        if kwargs or len(args) not in self.arguments.counts:  # else they are as `bind` would have them
+            bound, named = self.arguments.bind(args, kwargs)
         driver, site = current_driver.asked_here()
         op: StepOp[R] = StepOp(self, bound, named, NO_OPTIONS, site)
         if driver is not None:

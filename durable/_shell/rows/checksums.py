@@ -22,14 +22,14 @@ _OF_NO_EVENT: Final = 1 << 32
 def checksum(before: int, kind: int, position: str | None, at: float, body: str | None, value: Payload | None) -> int:
     """CRC-32 of an event's columns, chained to the checksum of the event *before* it; less 2**32, so it is negative."""
     try:
-        chained = crc32(_pack_numbers(kind, at), before)
+        numbers = _pack_numbers(kind, at)
     except struct.error:  # one of the two is damaged
         return _OF_NO_EVENT
-    if isinstance(value, str):  # one text, one call: as nearly all are
-        return crc32(f"{position}|{body}|{value}".encode(), chained) - 0x1_0000_0000
     if value is None:
-        return crc32(f"{position}|{body}".encode(), chained) - 0x1_0000_0000
-    return crc32(_as_bytes(value), crc32(f"{position}|{body}||".encode(), chained)) - 0x1_0000_0000
+        return crc32(numbers + f"{position}|{body}".encode(), before) - 0x1_0000_0000
+    if type(value) is str:  # one call, as of nearly all
+        return crc32(numbers + f"{position}|{body}|{value}".encode(), before) - 0x1_0000_0000
+    return crc32(_as_bytes(value), crc32(numbers + f"{position}|{body}||".encode(), before)) - 0x1_0000_0000
 
 
 def older_checksum(

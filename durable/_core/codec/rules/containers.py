@@ -105,6 +105,7 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
         return out
 
     revert_text = _decode_digits if digits else key_revert
+    as_they_are = key_rule is PLAIN[str]  # the keys of an object are text
 
     def decode(plain: Any) -> Any:
         if type(plain) is list:
@@ -115,7 +116,7 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
         text = ""
         try:
             for text, item in plain.items():
-                out[revert_text(text)] = revert(item)
+                out[text if as_they_are else revert_text(text)] = revert(item)
         except Refusal as refusal:
             refusal.path.append(key_path(text))
             raise
