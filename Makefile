@@ -103,7 +103,7 @@ bench: .venv/.run-stamp
 	$(PY) tests/bench/run.py
 
 bench-peers: .venv/.run-stamp
-	$(PY) tests/bench/peers/run.py
+	$(PY) tests/bench/peers/run.py --uvloop
 
 crash: test-crash
 	$(PY) tests/crash/soak.py --kills 50 --effects 20000 --minutes 3 --images 60 --every 60

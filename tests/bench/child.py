@@ -1,5 +1,5 @@
 """
-One workload, once, in this process: `child.py NAME FOLDER PARAMS DURABILITY`.
+One workload, once, in this process: `child.py NAME FOLDER PARAMS DURABILITY [LOOP]`.
 
 The figures go to `result.json` in the folder, so that whatever is printed here is only noise.
 """
@@ -70,14 +70,23 @@ def workload(name: str) -> Callable[[Path, dict[str, Any], str], Any]:
     return WORKLOADS[name]
 
 
+def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if loop == "asyncio":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
 async def _awaited(found: Any) -> Any:
     return await found
 
 
-def main(name: str, folder: str, params: str, durability: str) -> None:
+def main(name: str, folder: str, params: str, durability: str, loop: str = "asyncio") -> None:
     found = workload(name)(Path(folder), json.loads(params), durability)
     if inspect.isawaitable(found):
-        found = asyncio.run(_awaited(found))
+        with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
+            found = runner.run(_awaited(found))
     (Path(folder) / "result.json").write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -120,11 +120,29 @@ def test_every_peer_has_a_script_of_all_workloads():
     """
     peers = Path(__file__).parent / "peers"
     done = subprocess.run([sys.executable, peers / "run.py", "--help"], check=True, capture_output=True, text=True)
-    names = re.search(r"peers, separated by commas: ([\w,]+)", done.stdout)
+    names = re.search(r"peers, separated by commas: ([\w,]+)", " ".join(done.stdout.split()))
     assert names
     assert {f"on_{name}.py" for name in names[1].split(",")} == {path.name for path in peers.glob("on_*.py")}
     for path in peers.glob("on_*.py"):
         assert "main(w1, w2, w3)" in path.read_text(encoding="utf-8")
+
+
+def test_a_workload_runs_on_the_loop_that_it_is_told(tmp_path):
+    """
+    For the row of ours on uvloop, which `make bench-peers` installs for it alone.
+    """
+    pytest.importorskip("uvloop")
+    sizes = json.dumps({"steps": 2, "latency_runs": 1})
+    code = "import sys, child; child.main(*sys.argv[1:]); print('uvloop' in sys.modules)"
+    told = []
+    for loop in ("asyncio", "uvloop"):
+        place = tmp_path / loop
+        place.mkdir()
+        command = [sys.executable, "-c", code, "W2", place, sizes, "process", loop]
+        ran = subprocess.run(command, cwd=RUN.parent, capture_output=True, text=True, timeout=HANGS, check=True)
+        told.append(ran.stdout.split()[-1])
+        assert {"steps_per_s", "inline_steps_per_s"} <= json.loads((place / "result.json").read_text()).keys()
+    assert told == ["False", "True"]
 
 
 def test_each_load_tells_how_long_it_holds_loop_and_writer(tmp_path):
