@@ -98,6 +98,8 @@ def test_every_workload_reports_its_figures(tmp_path):
     assert [line["workload"] for line in lines] == WORKLOADS
     assert all(line["median"] and not line["errors"] for line in lines)
     assert all(promise in told for promise in PROMISES)
+    many = lines[WORKLOADS.index("W1")]["median"]
+    assert many["rows_written"] <= many["event_rows"], "the journal has rows that the measure does not know"
     assert not list(tmp_path.glob("bench-*")), "the journals were left behind"
     assert (tmp_path / "growth.svg").read_text(encoding="utf-8").count("<polyline") == 2
 
